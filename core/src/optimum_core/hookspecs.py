@@ -1,0 +1,121 @@
+"""The whole boundary between core and backends: six hooks. Read this page first.
+
+A backend is a module (or object) that implements some of them with `optimum_core.hookimpl`, named by an entry point
+of the group `optimum.backends`. Requests and results are the frozen dataclasses of `optimum_core.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from optimum_core.types import (
+        Array,
+        Artifact,
+        ExportRequest,
+        Hardware,
+        OptimizeRequest,
+        QuantizeRequest,
+        Session,
+        SessionRequest,
+        Support,
+    )
+
+PROJECT = "optimum"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Hooks:
+    """Every hook that a backend may implement. All but `probe` are addressed to one backend at a time."""
+
+    @hookspec
+    def probe(self, hardware: Hardware) -> Support:
+        """Say what this backend can do on this machine. Must be light: look for packages, import no runtime.
+
+        Example::
+
+            @hookimpl
+            def probe(hardware):
+                if importlib.util.find_spec("onnxruntime") is None:
+                    missing = Limitation(
+                        what="run", reason="onnxruntime is not installed", remedy="pip install onnxruntime"
+                    )
+                    return Support(limitations=(missing,))
+                return Support(offers=(Offer(device="cpu", loads=("onnx",), opset=21),))
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def export(self, request: ExportRequest) -> Artifact | None:
+        """Turn a model into a format that was offered in `Offer.exports`; files go under `request.output`.
+
+        Example::
+
+            @hookimpl
+            def export(request):
+                from acme.export import write_model
+
+                write_model(request.source.module(), request.samples, request.output / "model.acme")
+                return Artifact(
+                    format="acme", path=request.output, files=("model.acme",),
+                    inputs=request.inputs, outputs=request.outputs,
+                )
+        """
+
+    @hookspec(firstresult=True)
+    def optimize(self, request: OptimizeRequest) -> Artifact | None:
+        """Make an artifact faster: graph optimization, fusion, lower precision, building an engine.
+
+        Example::
+
+            @hookimpl
+            def optimize(request):
+                from acme.optimize import fuse
+
+                fuse(request.artifact.main_file, request.output / "model.onnx", level=request.level)
+                return dataclasses.replace(request.artifact, path=request.output, files=("model.onnx",))
+        """
+
+    @hookspec(firstresult=True)
+    def quantize(self, request: QuantizeRequest) -> Artifact | None:
+        """Quantize an artifact by `request.config`, calibrating on `request.calibration` where the scheme wants it.
+
+        Example::
+
+            @hookimpl
+            def quantize(request):
+                from acme.quantize import to_int8
+
+                to_int8(request.artifact.main_file, request.calibration, request.output / "model.onnx")
+                return dataclasses.replace(
+                    request.artifact, path=request.output, files=("model.onnx",), precision="int8"
+                )
+        """
+
+    @hookspec(firstresult=True)
+    def load_session(self, request: SessionRequest) -> Session | None:
+        """Open an artifact for inference on `request.device`.
+
+        Example::
+
+            @hookimpl
+            def load_session(request):
+                from acme.session import AcmeSession
+
+                return AcmeSession(request.artifact, threads=request.threads)
+        """
+
+    @hookspec(firstresult=True)
+    def infer(self, session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
+        """Run a session once: arrays in by input name, arrays out by output name. Must be safe in several threads.
+
+        Example::
+
+            @hookimpl
+            def infer(session, inputs):
+                return session.run(inputs)
+        """

@@ -1,0 +1,44 @@
+"""What crosses the boundary between core and backends: small frozen dataclasses, nothing of any runtime."""
+
+from optimum_core.types.hardware import Cpu, Gpu, Hardware, Npu
+from optimum_core.types.requests import (
+    Artifact,
+    ExportRequest,
+    ModelSource,
+    OptimizeRequest,
+    QuantizeConfig,
+    QuantizeRequest,
+    Session,
+    SessionRequest,
+    Step,
+)
+from optimum_core.types.results import CandidateResult, CaseResult, Fidelity, Measurement, Report
+from optimum_core.types.support import Limitation, Offer, Support, Transform
+from optimum_core.types.tensors import Array, TensorSpec
+
+__all__ = [
+    "Array",
+    "Artifact",
+    "CandidateResult",
+    "CaseResult",
+    "Cpu",
+    "ExportRequest",
+    "Fidelity",
+    "Gpu",
+    "Hardware",
+    "Limitation",
+    "Measurement",
+    "ModelSource",
+    "Npu",
+    "Offer",
+    "OptimizeRequest",
+    "QuantizeConfig",
+    "QuantizeRequest",
+    "Report",
+    "Session",
+    "SessionRequest",
+    "Step",
+    "Support",
+    "TensorSpec",
+    "Transform",
+]

@@ -1,0 +1,63 @@
+"""What machine this is, as a backend's probe sees it. Sizes are in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cpu:
+    """The processor and the share of it that this process may use.
+
+    Attributes:
+        vendor: "intel", "amd", "arm", "apple" or what the machine says.
+        model: the marketing name.
+        architecture: "x86_64", "aarch64", …
+        features: instruction sets by their common names ("avx2", "avx512_vnni", "amx_bf16", "neon", "sve").
+        physical_cores: cores of the machine, without hyper-threads.
+        usable_cores: what affinity and the cgroup limit leave this process, at least 1.
+    """
+
+    vendor: str
+    model: str
+    architecture: str
+    features: frozenset[str]
+    physical_cores: int
+    usable_cores: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """One graphics processor; `compute_capability` is NVIDIA's (8, 9) and None elsewhere."""
+
+    vendor: str
+    name: str
+    memory: int | None = None
+    compute_capability: tuple[int, int] | None = None
+    driver: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Npu:
+    """One neural processor."""
+
+    vendor: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """Everything that a probe may decide on, found without importing a runtime.
+
+    Attributes:
+        system: "linux", "macos", "windows" or what the machine says, in lower case.
+        system_version: the kernel's release, or on macOS the product version ("15.1").
+        memory: bytes that this process may use (a cgroup limit counts).
+    """
+
+    system: str
+    system_version: str
+    cpu: Cpu
+    memory: int
+    gpus: tuple[Gpu, ...] = ()
+    npus: tuple[Npu, ...] = ()

@@ -1,0 +1,182 @@
+"""What core asks of a backend through the hooks, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from optimum_core.types.hardware import Hardware
+from optimum_core.types.tensors import Array, TensorSpec
+
+
+@runtime_checkable
+class ModelSource(Protocol):
+    """The model as its user gave it; weights are read only when `module` is called."""
+
+    @property
+    def name(self) -> str:
+        """How to speak of it: a directory's or repository's name, or a class name."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of weights and configuration: equal for equal models."""
+        ...
+
+    def module(self) -> Any:
+        """The eager `torch.nn.Module`, in evaluation mode, unpatched."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One thing that was done on the way from the model to an artifact: which hook of which backend, with which
+    tool in which version, and the options that decide the result."""
+
+    hook: str
+    backend: str
+    tool: str
+    version: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifact:
+    """A model in some format, as files.
+
+    Attributes:
+        format: "onnx", "openvino-ir", "torch-export", "torch-inductor", "coreml", "tensorrt-engine", "torch", or a
+            third party's own.
+        path: the directory that holds the files.
+        files: names relative to `path`, with "/" between folders; the one to open first.
+        precision: "fp32", "bf16", "fp16", or a quantization scheme.
+        steps: how it came to be, oldest first.
+    """
+
+    format: str
+    path: Path
+    files: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str = "fp32"
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def main_file(self) -> Path:
+        """The file that a runtime opens."""
+        return self.path / self.files[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportRequest:
+    """Turn a model into `format`, written under `output`.
+
+    Attributes:
+        samples: inputs to trace with, by name; every varying axis has a length of its own, above 1.
+        inputs: what goes in, in order; named axes are to vary, numbered ones are fixed.
+        outputs: what must come out, in order, named so.
+        route: one of the offer's `routes`, or None where it has none.
+        opset: the ONNX opset to write, or None.
+        output: an empty directory to write into.
+    """
+
+    backend: str
+    source: ModelSource
+    task: str
+    format: str
+    precision: str
+    samples: Mapping[str, Array]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    output: Path
+    route: str | None = None
+    opset: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizeRequest:
+    """Make `artifact` faster without changing what it computes beyond `precision`; results go under `output`."""
+
+    backend: str
+    artifact: Artifact
+    device: str
+    precision: str
+    hardware: Hardware
+    output: Path
+    level: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizeConfig:
+    """How to quantize. Unset fields are the backend's choice for the hardware."""
+
+    scheme: Literal["dynamic", "static", "weight-only"] = "static"
+    weights: str = "int8"
+    activations: str | None = None
+    symmetric: bool | None = None
+    per_channel: bool | None = None
+    group_size: int | None = None
+    calibration: str | None = None
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizeRequest:
+    """Quantize `artifact` by `config`; `calibration` yields inputs by name and may be read once only."""
+
+    backend: str
+    artifact: Artifact
+    config: QuantizeConfig
+    hardware: Hardware
+    output: Path
+    calibration: Iterable[Mapping[str, Array]] | None = None
+    source: ModelSource | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionRequest:
+    """Open `artifact` for inference on `device`.
+
+    Attributes:
+        device: the offer's device, with an index where one was asked for ("cuda:1").
+        threads: CPU threads for one call; None: the usable cores.
+        streams: calls that may run side by side; None: the backend's choice for latency.
+        source: the live model, where the session opens in the process that accelerated it.
+    """
+
+    backend: str
+    artifact: Artifact
+    device: str
+    hardware: Hardware
+    threads: int | None = None
+    streams: int | None = None
+    source: ModelSource | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A loaded, runnable model. Safe to call from several threads."""
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def device(self) -> str:
+        """Where it truly runs: "cpu", "cuda:0", …"""
+        ...
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    def close(self) -> None:
+        """Free what the runtime holds; later calls of `infer` raise `SessionError`."""
+        ...

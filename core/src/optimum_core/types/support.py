@@ -1,0 +1,71 @@
+"""A probe's answer: what a backend can do on this machine, and what it cannot and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transform:
+    """One way from a format to another, or to itself ("onnx" optimized is still "onnx")."""
+
+    takes: str
+    gives: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """What a backend can do for one device of this machine.
+
+    Attributes:
+        device: "cpu", "cuda", "gpu", "npu", or a named foreign target ("sm_89").
+        exports: formats that it makes from a model.
+        routes: ways of exporting, the likeliest to be right first; each is tried until one verifies.
+        optimizes: formats that its `optimize` takes and gives.
+        levels: optimization levels that compete when nobody names one; the likeliest to win first.
+        quantizes: formats that its `quantize` takes and gives.
+        loads: formats that `load_session` runs on this device.
+        precisions: arithmetic that it offers here, the exact one first.
+        schemes: quantization schemes.
+        opset: the newest ONNX opset that it loads; None where ONNX is not its business.
+        proof: how far results can be checked on this machine: on the "device" itself, of the "graph" by other
+            means, or not at all ("none").
+    """
+
+    device: str
+    exports: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    optimizes: tuple[Transform, ...] = ()
+    levels: tuple[str, ...] = ()
+    quantizes: tuple[Transform, ...] = ()
+    loads: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("fp32",)
+    schemes: tuple[str, ...] = ()
+    opset: int | None = None
+    proof: Literal["device", "graph", "none"] = "device"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limitation:
+    """Something the backend cannot do here, why, and what would change that."""
+
+    what: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Support:
+    """A probe's whole answer.
+
+    Attributes:
+        offers: one per device that works here; empty when none does.
+        limitations: at least one whenever `offers` is empty.
+        versions: distributions whose version changes what the backend produces ("onnxruntime": "1.31.1").
+    """
+
+    offers: tuple[Offer, ...] = ()
+    limitations: tuple[Limitation, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,45 @@
+"""Arrays and what is known of them before they exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+
+class Array(Protocol):
+    """A numpy array, or anything else that speaks DLPack (a torch tensor, a device buffer)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __dlpack__(self) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: the name in the model's forward signature or output class; nested values are dotted.
+        dtype: numpy's name of the element type ("int64", "float32"), or "bfloat16".
+        shape: per axis its length, or a name where the length may vary. Axes of one name have one length.
+        default: what the eager model assumes when this input is left out, where that was proved; None: required.
+
+    >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
+    TensorSpec(name='input_ids', dtype='int64', shape=('batch', 'sequence'), default=None)
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    default: Literal["ones", "zeros"] | None = None
+
+    @property
+    def dynamic_axes(self) -> dict[int, str]:
+        """Index and name of every axis whose length may vary."""
+        return {index: axis for index, axis in enumerate(self.shape) if isinstance(axis, str)}
