@@ -113,6 +113,8 @@ class Hooks:
     def infer(self, session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
         """Run a session once: arrays in by input name, arrays out by output name. Must be safe in several threads.
 
+        A backend returns None for a session that is not its own (`session.backend`).
+
         Example::
 
             @hookimpl

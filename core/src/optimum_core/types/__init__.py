@@ -12,7 +12,7 @@ from optimum_core.types.requests import (
     SessionRequest,
     Step,
 )
-from optimum_core.types.results import CandidateResult, CaseResult, Fidelity, Measurement, Report
+from optimum_core.types.results import CandidateResult, CaseResult, Event, Fidelity, Measurement, Report
 from optimum_core.types.support import Limitation, Offer, Support, Transform
 from optimum_core.types.tensors import Array, TensorSpec
 
@@ -22,6 +22,7 @@ __all__ = [
     "CandidateResult",
     "CaseResult",
     "Cpu",
+    "Event",
     "ExportRequest",
     "Fidelity",
     "Gpu",

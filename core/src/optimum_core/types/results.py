@@ -98,3 +98,20 @@ class Report:
     @property
     def chosen(self) -> CandidateResult | None:
         return next((item for item in self.candidates if item.outcome == "chosen"), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that `accelerate` is doing or has done, for whoever shows progress.
+
+    Attributes:
+        stage: "read", "describe", "reference", "export", "optimize", "load", "verify", "measure", "cache" or "wait".
+        detail: on what, in words.
+        seconds: how long it took; None: it begins.
+        problem: why it failed; empty otherwise.
+    """
+
+    stage: str
+    detail: str
+    seconds: float | None = None
+    problem: str = ""

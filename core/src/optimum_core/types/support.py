@@ -27,6 +27,7 @@ class Offer:
         levels: optimization levels that compete when nobody names one; the likeliest to win first.
         quantizes: formats that its `quantize` takes and gives.
         loads: formats that `load_session` runs on this device.
+        live: `load_session` also takes the live model (`SessionRequest.source`), so that nothing need be exported.
         precisions: arithmetic that it offers here, the exact one first.
         schemes: quantization schemes.
         opset: the newest ONNX opset that it loads; None where ONNX is not its business.
@@ -41,6 +42,7 @@ class Offer:
     levels: tuple[str, ...] = ()
     quantizes: tuple[Transform, ...] = ()
     loads: tuple[str, ...] = ()
+    live: bool = False
     precisions: tuple[str, ...] = ("fp32",)
     schemes: tuple[str, ...] = ()
     opset: int | None = None

@@ -1,0 +1,20 @@
+"""The deployable directory: `optimum.json`, the files it vouches for, and how both are written and checked.
+
+Takes neither numpy, torch, transformers nor a runtime, so that an artifact can be judged before anything of it runs.
+"""
+
+from optimum_core.artifact.manifest import MANIFEST, SCHEMA_VERSION, FileEntry, Manifest, ModelInfo, decode, encode
+from optimum_core.artifact.store import load, save, write
+
+__all__ = [
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "FileEntry",
+    "Manifest",
+    "ModelInfo",
+    "decode",
+    "encode",
+    "load",
+    "save",
+    "write",
+]

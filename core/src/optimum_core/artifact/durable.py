@@ -1,0 +1,76 @@
+"""Writing so that a crash, at any moment, leaves either what was there or what was to come."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+
+def aside(path: Path, purpose: str) -> Path:
+    """A fresh name beside `path`, hidden: `.<name>.<random>.<purpose>`. Nothing is made."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.{purpose}")
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file's bytes, or a directory's names, on the disk."""
+    if path.is_dir():
+        if os.name == "nt":  # Windows offers no such thing for directories, and orders their changes itself.
+            return
+        flags = os.O_RDONLY
+    else:
+        flags = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(root: Path) -> None:
+    """`sync` every regular file and directory under `root`, then `root` itself. Links are not followed."""
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                sync(path)
+        sync(Path(folder))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Put `content` at `path` in one go; a reader sees the former file or the whole new one."""
+    temporary = aside(path, "tmp")
+    try:
+        temporary.write_bytes(content)
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def move_in(made: Path, place: Path) -> None:
+    """Put the directory `made` at `place`; what stood there goes.
+
+    No system replaces a directory that is not empty in one step everywhere, so the former one is first renamed to
+    `.<name>.<random>.old`. A crash between the two renames leaves both directories whole, and nothing at `place`.
+    """
+    former = aside(place, "old") if place.exists() else None
+    if former:
+        place.rename(former)
+    try:
+        made.rename(place)
+    except OSError:
+        if former:
+            former.rename(place)
+        raise
+    sync(place.parent)
+    if former:
+        remove(former)
+
+
+def remove(root: Path) -> None:
+    """Delete a tree as far as the system lets us; what stays is hidden and harmless."""
+    shutil.rmtree(root, ignore_errors=True)

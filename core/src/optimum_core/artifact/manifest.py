@@ -1,0 +1,192 @@
+"""`optimum.json`: what an artifact is, what was proved of it, and which bytes that holds for.
+
+The first key is `digest`: sha256 over the file's own raw bytes with the digest's 64 digits read as zeros. So any
+changed byte of the file shows, and it shows before anything in it is interpreted, whatever the schema.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from optimum_core.artifact.names import MANIFEST, check_names
+from optimum_core.artifact.plain import from_plain, to_plain
+from optimum_core.errors import ArtifactError
+from optimum_core.types import Artifact, Fidelity, Hardware, Report, Step, TensorSpec
+
+__all__ = ["MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "ModelInfo", "decode", "encode"]
+
+SCHEMA_VERSION = 1
+
+_HEAD = b'{\n  "digest": "sha256:'
+_BLANK = b"0" * 64
+_END = len(_HEAD) + len(_BLANK)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FETCH_AGAIN = "copy or download the artifact again, or save it anew from the model"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """The model that the artifact stands for.
+
+    Attributes:
+        name: how its user speaks of it.
+        fingerprint: sha256 of weights and configuration.
+        class_name: "BertForSequenceClassification", or "" for a plain module.
+        module: the Python module of that class; informative, never imported on loading.
+        output_class: "transformers.modeling_outputs.SequenceClassifierOutput", or "".
+        main_input: the input that a pipeline feeds first ("input_ids").
+        can_generate: whether `generate` is offered.
+        dtype: numpy's name of the eager weights' type.
+    """
+
+    name: str
+    fingerprint: str
+    class_name: str = ""
+    module: str = ""
+    output_class: str = ""
+    main_input: str = ""
+    can_generate: bool = False
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """What one file must be: sha256 of its bytes in lower-case hex, and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The whole of `optimum.json` but its digest.
+
+    Attributes:
+        created_with: versions by distribution ("optimum-core": "0.1.0").
+        session_options: the options that the winning session was loaded with; JSON values.
+        inputs: what goes in, in order.
+        outputs: what comes out, in the order of the output class.
+        steps: how the files came to be, oldest first.
+        verified: whether `fidelity` was established for these very files.
+        hardware: the machine it was tuned on.
+        model_files: the artifact's files, the one to open first in front; all are in `files`.
+        files: every file of the directory that belongs to it, but the manifest; names relative, with "/".
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    created_with: Mapping[str, str] = field(default_factory=dict)
+    task: str
+    model: ModelInfo
+    backend: str
+    device: str
+    format: str
+    precision: str
+    session_options: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    steps: tuple[Step, ...] = ()
+    verified: bool
+    hardware: Hardware
+    model_files: tuple[str, ...]
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    fidelity: Fidelity | None = None
+    report: Report | None = None
+
+    def artifact(self, path: Path) -> Artifact:
+        """The artifact as backends take it, its files being under `path`."""
+        return Artifact(
+            format=self.format,
+            path=path,
+            files=self.model_files,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            precision=self.precision,
+            steps=self.steps,
+        )
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The bytes of `optimum.json`: UTF-8, one "\\n" at the end of each line.
+
+    Raises:
+        OptionError: an option holds what JSON cannot.
+        ArtifactError: the manifest names files that `decode` would refuse.
+    """
+    who = f"manifest of model {manifest.model.name!r}"
+    manifest = dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)
+    _check(manifest, who)
+    tree = {"digest": f"sha256:{_BLANK.decode()}", **to_plain(manifest, who)}
+    # A lone surrogate (a file name that is not UTF-8, quoted in some error) becomes its JSON escape.
+    raw = (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+    return _HEAD + _digest(raw) + raw[_END:]
+
+
+def decode(raw: bytes, who: str) -> Manifest:
+    """Read a manifest's bytes: first the digest, then the schema's version, then the rest, then the file names.
+
+    Args:
+        who: which artifact this is, for the errors.
+
+    Raises:
+        ArtifactError: altered, truncated, of another schema, or naming files that it may not.
+    """
+    _check_digest(raw, who)
+    try:
+        tree = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(who, f"{MANIFEST} is not JSON: {error}", _FETCH_AGAIN) from error
+    _check_schema(tree.get("schema_version"), who)
+    try:
+        manifest = from_plain(tree, Manifest)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ArtifactError(who, f"{MANIFEST} does not fit schema {SCHEMA_VERSION}: {error}", _FETCH_AGAIN) from error
+    _check(manifest, who)
+    return manifest
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.sha256(_HEAD + _BLANK + raw[_END:]).hexdigest().encode()
+
+
+def _check_digest(raw: bytes, who: str) -> None:
+    if len(raw) < _END or not raw.startswith(_HEAD):
+        why = f"{MANIFEST} does not begin as a manifest of optimum-core does: it is cut short, altered or another's"
+        raise ArtifactError(who, why, _FETCH_AGAIN)
+    stated, actual = raw[len(_HEAD) : _END], _digest(raw)
+    if stated != actual:
+        why = (
+            f"{MANIFEST} was altered: its digest says sha256 {stated.decode('ascii', 'replace')}, "
+            f"its {len(raw)} bytes give {actual.decode()}"
+        )
+        raise ArtifactError(who, why, f"{_FETCH_AGAIN}; it is not to be edited, nor its line endings converted")
+
+
+def _check_schema(version: object, who: str) -> None:
+    if version == SCHEMA_VERSION and type(version) is int:
+        return
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        why = f"made by a newer optimum-core, schema {version}; this one reads {SCHEMA_VERSION}"
+        raise ArtifactError(who, why, "pip install -U optimum-core")
+    why = f"{MANIFEST} states the schema_version {version!r}; this optimum-core reads {SCHEMA_VERSION}"
+    raise ArtifactError(who, why, _FETCH_AGAIN)
+
+
+def _check(manifest: Manifest, who: str) -> None:
+    check_names(manifest.files, who)
+    if not manifest.model_files:
+        raise ArtifactError(who, "model_files is empty", "name the file to open first, then those it needs")
+    for name in manifest.model_files:
+        if name not in manifest.files:
+            raise ArtifactError(who, f"the model file {name!r} is not among the artifact's files", _FETCH_AGAIN)
+    for name, entry in manifest.files.items():
+        if entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
+            raise ArtifactError(who, f"the entry of file {name!r} is no size and sha256: {entry}", _FETCH_AGAIN)

@@ -1,0 +1,198 @@
+"""Writing an artifact's directory, moving it into place, and reading it back with every check."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from optimum_core.artifact.durable import aside, move_in, remove, sync_tree, write_file
+from optimum_core.artifact.integrity import check_file, describe, locate
+from optimum_core.artifact.manifest import Manifest, decode, encode
+from optimum_core.artifact.names import MANIFEST, check_names, same_file
+from optimum_core.errors import ArtifactError
+
+# A report of thousands of candidates stays far below this; more is not a manifest.
+_MANIFEST_LIMIT = 64 << 20
+
+
+def write(directory: Path, manifest: Manifest) -> Manifest:
+    """Complete a directory whose files are all there: hash every file under it and write `optimum.json`.
+
+    Returns:
+        The manifest as `load` will return it, `files` filled.
+
+    Raises:
+        ArtifactError: a file is no regular file or has a name that may not be, or the disk refuses.
+        OptionError: an option holds what JSON cannot.
+    """
+    who = f"artifact {directory}"
+    with _disk(who):
+        return _complete(directory, manifest, who)
+
+
+def save(manifest: Manifest, sources: Mapping[str, Path], destination: Path, *, overwrite: bool = False) -> Manifest:
+    """Copy files into a new artifact directory and move it into place as a whole.
+
+    An older artifact at `destination` is replaced; files beside it that its manifest does not list (a tokenizer, a
+    README) are kept. Everything is made in the sibling `.<name>.<random>.tmp`; the former directory is renamed to
+    `.<name>.<random>.old` before the new one gets its name, then deleted. Killed between the two, `load` says where
+    the former one is. A `.tmp` that a killed process left may be deleted by hand.
+
+    Args:
+        manifest: `files` may be empty; where it states an entry, the copy must match it.
+        sources: the files by their name in the artifact.
+        overwrite: also write where there are other files: those of our names are replaced, the others are kept.
+
+    Returns:
+        The manifest as `load` will return it.
+
+    Raises:
+        ArtifactError: the place is taken, a file cannot be copied or is not what `manifest.files` says.
+        OptionError: an option holds what JSON cannot.
+    """
+    destination = Path(os.path.realpath(destination))
+    who = f"artifact {destination}"
+    check_names(sources, who)
+    with _disk(who):
+        superseded = _superseded(destination, sources, overwrite, who)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        temporary = aside(destination, "tmp")
+        try:
+            temporary.mkdir()
+            complete = _fill(temporary, manifest, sources, who)
+            if destination.exists():
+                shutil.copytree(
+                    destination, temporary, symlinks=True, ignore=_all_of(superseded, destination), dirs_exist_ok=True
+                )
+            sync_tree(temporary)
+            move_in(temporary, destination)
+        except BaseException:
+            remove(temporary)
+            raise
+    return complete
+
+
+def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | None = None) -> Manifest:
+    """Read an artifact's manifest and check everything that can be checked before anything of it runs.
+
+    In this order: the manifest is there and has its digest; its schema is known; it decodes; its file names stay in
+    the directory; every listed file is there with its size and its sha256. Files that are not listed are not opened.
+
+    Args:
+        verify_files: False leaves out the sha256 of the files, which reads them whole.
+        allow_links_under: links may also lead here (a hub snapshot links to the blobs of its repository's folder).
+
+    Raises:
+        ArtifactError: any of that does not hold; the message names the file and what differs.
+    """
+    who = f"artifact {path}"
+    _check_place(path, who)
+    with _disk(who):
+        file = locate(path, MANIFEST, allow_links_under, who)
+        if file.stat().st_size > _MANIFEST_LIMIT:
+            raise ArtifactError(who, f"{MANIFEST} is larger than {_MANIFEST_LIMIT} bytes", "use another artifact")
+        raw = file.read_bytes()
+    manifest = decode(raw, who)
+    for name, entry in manifest.files.items():
+        check_file(path, name, entry, allow_links_under, who, deep=verify_files)
+    return manifest
+
+
+@contextmanager
+def _disk(who: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "check free space, permissions and whether another program holds the files, or choose another place"
+        raise ArtifactError(who, f"the system refused: {error}", remedy) from error
+
+
+def _files_under(directory: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(directory):
+        linked = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in files + linked:
+            yield Path(folder, name).relative_to(directory).as_posix()
+
+
+def _complete(directory: Path, manifest: Manifest, who: str) -> Manifest:
+    names = sorted(name for name in _files_under(directory) if name != MANIFEST)
+    files = {name: describe(locate(directory, name, None, who)) for name in names}
+    raw = encode(dataclasses.replace(manifest, files=files))
+    complete = decode(raw, who)
+    write_file(directory / MANIFEST, raw)
+    return complete
+
+
+def _fill(temporary: Path, manifest: Manifest, sources: Mapping[str, Path], who: str) -> Manifest:
+    for name, source in sources.items():
+        target = temporary / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A copy, never a hard link: whoever edits the artifact must not reach into the cache it came from.
+        shutil.copyfile(source, target)
+    complete = _complete(temporary, manifest, who)
+    for name, expected in manifest.files.items():
+        found = complete.files.get(name)
+        if found != expected:
+            why = f"the file {name!r} is not what it was when it was verified: {found}, expected {expected}"
+            raise ArtifactError(who, why, "clear the cache (optimum-core cache clear) and accelerate the model again")
+    return complete
+
+
+def _superseded(destination: Path, names: Iterable[str], overwrite: bool, who: str) -> frozenset[str]:
+    """What of a place already taken is not to be kept, by `same_file`; refuses where that is not ours to decide."""
+    ours = frozenset(map(same_file, (*names, MANIFEST)))
+    if not destination.exists():
+        return ours
+    if not destination.is_dir():
+        raise ArtifactError(who, "there is a file of this name", "choose another place, or remove the file")
+    if os.path.ismount(destination) or destination == Path.cwd():
+        why = "a mounted volume or the current directory cannot be replaced as a whole"
+        raise ArtifactError(who, why, f"save to a folder in it, such as {destination / 'model'}")
+    present = frozenset(map(same_file, _files_under(destination)))
+    listed = _listed(destination)
+    if overwrite or not any(destination.iterdir()):
+        return ours | (listed or frozenset())
+    if listed is None:
+        why = "the directory is not empty and holds no artifact that can be read"
+        raise ArtifactError(who, why, "choose another place, or pass overwrite=True, which keeps unrelated files")
+    taken = sorted((present & ours) - listed - {MANIFEST})
+    if taken:
+        why = f"files of other origin have the names of ours: {', '.join(taken)}"
+        raise ArtifactError(who, why, "choose another place, or pass overwrite=True to replace them")
+    return ours | listed
+
+
+def _listed(directory: Path) -> frozenset[str] | None:
+    """The files that an older artifact's manifest owns, or None where there is no manifest that can be read."""
+    try:
+        raw = locate(directory, MANIFEST, None, "").read_bytes()
+        return frozenset(map(same_file, decode(raw, "").files))
+    except ArtifactError:
+        return None
+
+
+def _all_of(superseded: frozenset[str], root: Path) -> Callable[[str, list[str]], list[str]]:
+    def ignore(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if same_file(Path(folder, name).relative_to(root).as_posix()) in superseded]
+
+    return ignore
+
+
+def _check_place(path: Path, who: str) -> None:
+    if os.path.lexists(path / MANIFEST):
+        return
+    if not path.exists():
+        former = sorted(path.parent.glob(f".{glob.escape(path.name)}.*.old"))
+        if former:
+            why = f"a save was interrupted; the artifact that was there is whole in {former[-1]}"
+            raise ArtifactError(who, why, f"rename that directory to {path.name!r}, or save again")
+        raise ArtifactError(who, "there is no such directory", "check the path")
+    if not path.is_dir():
+        raise ArtifactError(who, "this is a file", f"give the directory that holds {MANIFEST}")
+    why = f"there is no {MANIFEST} in it"
+    raise ArtifactError(who, why, "give a directory that save_pretrained of an accelerated model wrote")

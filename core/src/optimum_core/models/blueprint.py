@@ -1,0 +1,236 @@
+"""What goes into a model and what comes out, found by trying: layouts are proposed by rule, the eager model decides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from optimum_core.errors import SourceError
+from optimum_core.models import given, tasks
+from optimum_core.models.flat import call
+from optimum_core.models.layouts import Layout, alternatives, facts_of
+from optimum_core.models.outputs import class_name, flatten
+from optimum_core.models.real import processed
+from optimum_core.models.samples import Arrays, Case, draw
+from optimum_core.types import TensorSpec
+
+log = logging.getLogger(__name__)
+_STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blueprint:
+    """A model seen from outside.
+
+    Attributes:
+        inputs, outputs: specs; a named axis is one that the eager model accepts at several lengths.
+        output_class: as `optimum_core.models.outputs.class_name` writes it.
+        layout: how inputs are drawn.
+        given: samples that the user passed.
+        real: inputs from the model's processor, where it has one.
+    """
+
+    task: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    output_class: str
+    layout: Layout
+    given: Mapping[str, np.ndarray[Any, Any]]
+    real: Arrays | None = None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that may vary."""
+        return self.layout.axes
+
+    def draw(self, case: Case) -> Arrays:
+        """Inputs for a case."""
+        return draw(self.layout, case, self.given)
+
+    def pinned(self, axis: str, length: int) -> Blueprint:
+        """The same model with one axis fixed at a length."""
+        layout = self.layout.pinned(axis, length)
+        real = self.real
+        if real is not None and any(
+            real[item.name].shape[index] != length
+            for item in self.layout.inputs
+            for index, name in enumerate(item.axes)
+            if name == axis
+        ):
+            real = None
+        fix = {axis: length}
+        return replace(
+            self, layout=layout, real=real, inputs=_fixed(self.inputs, fix), outputs=_fixed(self.outputs, fix)
+        )
+
+
+def _fixed(specs: tuple[TensorSpec, ...], lengths: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+    return tuple(replace(spec, shape=tuple(lengths.get(str(axis), axis) for axis in spec.shape)) for spec in specs)
+
+
+def describe(
+    module: Any, *, name: str, processor: Any = None, samples: Any = None, task: str | None = None
+) -> Blueprint:
+    """Find out what a model takes and gives.
+
+    Args:
+        module: the eager model.
+        name: how to speak of it in errors.
+        processor: its tokenizer, image processor, …, where there is one.
+        samples: inputs that its user passed; without them they are derived.
+
+    Raises:
+        SourceError: no derived inputs make the model run.
+    """
+    facts = facts_of(module, processor)
+    arrays = given.as_arrays(module, samples) if samples is not None else {}
+    layouts = iter([given.layout_of(arrays, facts)]) if arrays else alternatives(facts)
+    layout, output = _first_that_runs(module, name, layouts, arrays)
+    runs = dict(_probe(module, layout, arrays))
+    layout = _settled(layout, runs)
+    traced = {axis: layout.lengths[axis] for axis in layout.axes}
+    traced_outputs = flatten(call(module, draw(layout, Case(name="traced"), arrays)))
+    outputs = _output_specs(traced_outputs, traced, runs)
+    real = processed(processor, [item.name for item in layout.inputs]) if processor is not None else None
+    return Blueprint(
+        task=task or tasks.detect(type(module).__name__),
+        inputs=tuple(
+            TensorSpec(name=item.name, dtype=item.dtype, shape=item.axes, default=_default(module, layout, item.name))
+            for item in layout.inputs
+        ),
+        outputs=outputs,
+        output_class=class_name(output),
+        layout=layout,
+        given=arrays,
+        real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
+    )
+
+
+def _first_that_runs(
+    module: Any, name: str, layouts: Iterator[Layout], arrays: Mapping[str, Any]
+) -> tuple[Layout, Any]:
+    problem = "its forward takes none of the inputs that are known by name"
+    for layout in layouts:
+        if not layout.inputs:
+            continue
+        try:
+            return layout, call(module, draw(layout, Case(name="first"), arrays))
+        except Exception as error:  # noqa: BLE001 - any failure means: not this layout
+            problem = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
+            log.debug("%s: %s", name, problem)
+    raise SourceError(
+        f"model {name!r}",
+        f"no inputs could be derived for it; {problem}",
+        "pass sample_inputs={name: tensor, …} as for one ordinary call",
+    )
+
+
+def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
+    """Two lengths to try an axis at, other than the traced one: shorter and longer."""
+    length = layout.lengths[axis]
+    if axis.endswith("batch"):
+        return (3, 1)
+    if axis in _STEPS:
+        return (length + _STEPS[axis], max(1, length - _STEPS[axis]))
+    longest = layout.limits.get(axis, 4096)
+    return (min(2 * length + 3, longest), max(1, length - 3 if length > 4 else length - 1))
+
+
+Runs = dict[tuple[str, int], dict[str, tuple[int, ...]] | None]
+
+
+def _probe(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[tuple[tuple[str, int], Any]]:
+    """For every axis at two other lengths: the outputs' shapes, or None where eager refuses."""
+    for axis in layout.axes:
+        for length in lengths_beside(layout, axis):
+            try:
+                output = call(module, draw(layout, Case(name="probe", lengths={axis: length}), arrays))
+                yield (axis, length), {name: tuple(value.shape) for name, value in flatten(output).items()}
+            except Exception as error:  # noqa: BLE001 - eager refuses this length, in its own words
+                log.debug("axis %s at %d: %r", axis, length, error)
+                yield (axis, length), None
+
+
+def _settled(layout: Layout, runs: Runs) -> Layout:
+    """Fix the axes at which eager refuses another length; give varying ones lengths that differ from each other."""
+    for axis in layout.axes:
+        if all(shapes is None for (name, _), shapes in runs.items() if name == axis):
+            layout = layout.pinned(axis, layout.lengths[axis])
+    lengths, taken = dict(layout.lengths), set[int]()
+    for axis in layout.axes:
+        while lengths[axis] in taken:
+            lengths[axis] += _STEPS.get(axis, 1)
+        taken.add(lengths[axis])
+    return replace(layout, lengths=lengths)
+
+
+def _output_specs(
+    traced: Mapping[str, Any], lengths: Mapping[str, int], runs: Runs
+) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            name=name,
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tuple(_output_axis(name, index, tensor, lengths, runs) for index in range(tensor.dim())),
+        )
+        for name, tensor in traced.items()
+    )
+
+
+def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int], runs: Runs) -> int | str:
+    """What decides the length of an output's axis: nothing, one of the inputs' axes as it is, or some mixture."""
+    here = int(tensor.shape[index])
+    moved: dict[str, list[tuple[int, int]]] = {}
+    for (axis, length), shapes in runs.items():
+        if shapes is None or axis not in lengths or name not in shapes or len(shapes[name]) <= index:
+            continue
+        moved.setdefault(axis, []).append((length, shapes[name][index]))
+    followed = [axis for axis, pairs in moved.items() if lengths[axis] == here and all(a == b for a, b in pairs)]
+    if followed:
+        return followed[0]
+    changes = any(len({result for _, result in pairs} | {here}) > 1 for pairs in moved.values())
+    return f"{name}.axis{index}" if changes else here
+
+
+def _default(module: Any, layout: Layout, name: str) -> Literal["ones", "zeros"] | None:
+    """What leaving an input out means, where eager computes the same with ones or zeros in its place."""
+    item = next(item for item in layout.inputs if item.name == name)
+    if item.kind not in ("mask", "types"):
+        return None
+    filled = draw(layout, Case(name="default", padding="none"))
+    value: Literal["ones", "zeros"] = "ones" if item.kind == "mask" else "zeros"
+    filled[name] = np.ones_like(filled[name]) if value == "ones" else np.zeros_like(filled[name])
+    try:
+        left_out = flatten(call(module, {key: array for key, array in filled.items() if key != name}))
+        stated = flatten(call(module, filled))
+    except Exception as error:  # noqa: BLE001 - then it is required
+        log.debug("input %s cannot be left out: %r", name, error)
+        return None
+    same = all(_close(stated[key], left_out[key]) for key in stated if key in left_out)
+    return value if same else None
+
+
+def _close(a: Any, b: Any) -> bool:
+    scale = float(a.abs().max()) if a.numel() else 0.0
+    return a.shape == b.shape and bool(((a - b).abs() <= 1e-5 * max(scale, 1e-6)).all())
+
+
+def _fits(real: Arrays, layout: Layout) -> bool:
+    return all(
+        len(real[item.name].shape) == len(item.axes)
+        and all(isinstance(axis, str) or real[item.name].shape[i] == axis for i, axis in enumerate(item.axes))
+        for item in layout.inputs
+    )
+
+
+def _runs(module: Any, inputs: Arrays) -> bool:
+    try:
+        call(module, inputs)
+    except Exception as error:  # noqa: BLE001 - the processor is not this model's own
+        log.debug("the processor's output does not run: %r", error)
+        return False
+    return True

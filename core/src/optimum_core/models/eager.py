@@ -1,0 +1,76 @@
+"""The built-in backend `torch`: the eager model itself. It is the reference, the baseline, and what remains when
+nothing else is installed or nothing else is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from optimum_core.hookspecs import hookimpl
+from optimum_core.types import (
+    Array,
+    Artifact,
+    ExportRequest,
+    Hardware,
+    Limitation,
+    Offer,
+    Session,
+    SessionRequest,
+    Support,
+)
+
+if TYPE_CHECKING:
+    from optimum_core.models.eager_session import EagerSession
+
+NAME = "torch"
+
+
+@hookimpl
+def probe(hardware: Hardware) -> Support:
+    """Runs on the CPU wherever torch and transformers are installed."""
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        return Support(
+            limitations=(
+                Limitation(
+                    what="run the eager model",
+                    reason=f"{' and '.join(missing)} not installed",
+                    remedy="pip install 'optimum-core[export]'",
+                ),
+            )
+        )
+    from importlib.metadata import version
+
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    offer = Offer(device="cpu", exports=("torch",), loads=("torch",), live=True)
+    return Support(offers=(offer,), versions=versions)
+
+
+@hookimpl
+def export(request: ExportRequest) -> Artifact | None:
+    """Write the model as transformers saves it: `config.json` and safetensors."""
+    if request.backend != NAME:
+        return None
+    from optimum_core.models.eager_session import save_eager
+
+    return save_eager(request)
+
+
+@hookimpl
+def load_session(request: SessionRequest) -> Session | None:
+    """Run the live model where there is one; read it from the artifact otherwise."""
+    if request.backend != NAME:
+        return None
+    from optimum_core.models.eager_session import open_eager
+
+    return open_eager(request)
+
+
+@hookimpl
+def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
+    """Call the model without gradients."""
+    if session.backend != NAME:
+        return None
+    eager: EagerSession = session  # type: ignore[assignment]
+    return eager.run(inputs)

@@ -1,0 +1,77 @@
+"""The eager model as a session, and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from optimum_core.errors import ExportError, SessionError
+from optimum_core.models.flat import call
+from optimum_core.models.outputs import flatten
+from optimum_core.models.source import DirectorySource
+from optimum_core.types import Array, Artifact, ExportRequest, SessionRequest, Step, TensorSpec
+
+
+@dataclass(kw_only=True, slots=True)
+class EagerSession:
+    """A module and the names of what goes in and out."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    module: Any
+    device: str = "cpu"
+    backend: str = field(default="torch", init=False)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
+        """Arrays in, numpy arrays out."""
+        if self.module is None:
+            raise SessionError("backend 'torch'", "the session is closed", "load the model again")
+        flat = flatten(call(self.module, inputs))
+        return {spec.name: flat[spec.name].numpy() for spec in self.outputs}
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.module = None
+
+
+def open_eager(request: SessionRequest) -> EagerSession:
+    """A session on the live model, or on the checkpoint that the artifact holds."""
+    source = request.source or DirectorySource(request.artifact.path, name=request.artifact.path.name)
+    artifact = request.artifact
+    return EagerSession(inputs=artifact.inputs, outputs=artifact.outputs, module=source.module())
+
+
+def save_eager(request: ExportRequest) -> Artifact:
+    """Write the checkpoint.
+
+    Raises:
+        ExportError: a plain module has no class that could be found again without running code from a file.
+    """
+    module = request.source.module()
+    if not hasattr(module, "save_pretrained"):
+        raise ExportError(
+            f"backend 'torch', model {request.source.name!r}",
+            "a torch.nn.Module of no library cannot be written so that it loads without its code",
+            "save its state_dict yourself, or accelerate to a format that holds the graph (target='ort')",
+        )
+    module.save_pretrained(request.output)
+    files = sorted(path.name for path in request.output.iterdir())
+    weights = [name for name in files if name.endswith(".safetensors")]
+    step = Step(hook="export", backend="torch", tool="transformers", version=_version(), options={})
+    return Artifact(
+        format="torch",
+        path=request.output,
+        files=tuple(weights + [name for name in files if name not in weights]),
+        inputs=request.inputs,
+        outputs=request.outputs,
+        steps=(step,),
+    )
+
+
+def _version() -> str:
+    import transformers
+
+    return str(transformers.__version__)

@@ -1,0 +1,72 @@
+"""sha256 of everything that decides what a model computes: equal for equal models, different for different ones."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json", "config.json")
+_LIBRARIES = ("torch.", "transformers.", "torchvision.", "timm.")
+
+
+def of_directory(directory: Path, *, with_code: bool) -> str:
+    """Fingerprint of a saved model: its weights and configuration, and its code where that is run."""
+    digest = hashlib.sha256()
+    patterns = (*_WEIGHTS, "*.py") if with_code else _WEIGHTS
+    for path in sorted({path for pattern in patterns for path in directory.glob(pattern)}):
+        with path.open("rb") as file:
+            digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def of_module(module: Any) -> str:
+    """Fingerprint of a live module: tensors, plain attributes, configuration, and the code of classes that belong to
+    no library."""
+    digest = hashlib.sha256()
+    for part in _described(module):
+        digest.update(part.encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(_raw(tensor))
+    return digest.hexdigest()
+
+
+def _described(module: Any) -> Iterator[str]:
+    config = getattr(module, "config", None)
+    if hasattr(config, "to_dict"):
+        yield json.dumps(config.to_dict(), sort_keys=True, default=str)
+    sources: set[type] = set()
+    for name, part in module.named_modules():
+        cls = type(part)
+        yield f"{name}:{cls.__module__}.{cls.__qualname__}:{_plain_attributes(part)}"
+        if cls not in sources and not cls.__module__.startswith(_LIBRARIES):
+            sources.add(cls)
+            yield _code(cls)
+
+
+def _plain_attributes(part: Any) -> str:
+    plain = {
+        name: value
+        for name, value in vars(part).items()
+        if name != "training" and isinstance(value, bool | int | float | str | tuple | type(None))
+    }
+    return repr(sorted(plain.items()))
+
+
+def _code(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # defined where no source is kept, such as a console
+        forward = getattr(getattr(cls, "forward", None), "__code__", None)
+        return repr((forward.co_code, forward.co_consts, forward.co_names)) if forward else cls.__qualname__
+
+
+def _raw(tensor: Any) -> memoryview:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy() if flat.numel() else b"")

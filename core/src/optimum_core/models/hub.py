@@ -1,0 +1,146 @@
+"""Reading models, configurations and processors: the one module that speaks to huggingface-hub and transformers' Auto
+classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import SourceError, UnavailableError
+
+_PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"]
+
+
+def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
+    """Fetch a model repository into the hub's own cache; safetensors where there are some.
+
+    Raises:
+        SourceError: there is no such repository, or it cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*_PLAIN_FILES, "*.py"] if with_code else _PLAIN_FILES
+    try:
+        path = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        if not any(path.glob("*.safetensors")):
+            path = Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns, "*.bin"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise SourceError(
+            f"model {repository!r}",
+            f"it is no directory here, and the hub does not give it: {first_line}",
+            "check the name and the connection (HF_HUB_OFFLINE forbids it), or give a directory",
+        ) from error
+    return path
+
+
+def require_export_packages(who: str) -> None:
+    """Say what to install where torch or transformers is missing."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        raise UnavailableError(
+            who, f"{' and '.join(missing)} not installed", "pip install 'optimum-core[export]' (only load() needs neither)"
+        )
+
+
+def read_config(directory: Path, name: str, *, trust_remote_code: bool) -> Any:
+    """The model's configuration object."""
+    require_export_packages(f"model {name!r}")
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, OSError) as error:
+        raise SourceError(
+            f"model {name!r}", f"transformers cannot read its configuration: {error}", "check config.json"
+        ) from error
+
+
+def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
+    """The model that `config.architectures` names, on the CPU in 32-bit floats.
+
+    Raises:
+        SourceError: weights are missing, truncated, or do not fit the configuration.
+    """
+    import torch
+
+    from optimum_core.models.tasks import resolve_class
+
+    cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
+    remote = {"trust_remote_code": True} if trust_remote_code else {}
+    try:
+        with quiet():
+            model, found = cls.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **remote)
+    except Exception as error:  # noqa: BLE001 - readers of weights raise types of their own; all mean the same here
+        raise SourceError(
+            f"model {name!r}", f"its weights cannot be read: {type(error).__name__}: {error}", "fetch or save it again"
+        ) from error
+    missing = sorted(found.get("missing_keys", ()))
+    if missing:
+        raise SourceError(
+            f"model {name!r}",
+            f"{len(missing)} weights of {cls.__name__} are not in the checkpoint ({', '.join(missing[:3])}, …); "
+            "transformers would fill them with random numbers",
+            "name the right class in config.architectures, or pass the model itself",
+        )
+    return model
+
+
+def _remote_class(config: Any) -> Any:
+    import transformers
+
+    names = [name for name in config.auto_map if name.startswith("AutoModel")]
+    return getattr(transformers, names[0]) if names else transformers.AutoModel
+
+
+def read_processor(directory: Path) -> Any:
+    """Whatever turns raw data into this model's inputs, or None where the directory has nothing of the kind."""
+    files = ("tokenizer_config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json")
+    if not any((directory / name).is_file() for name in files):
+        return None
+    from transformers import AutoProcessor
+
+    try:
+        with quiet():
+            return AutoProcessor.from_pretrained(directory)
+    except Exception as error:  # noqa: BLE001 - a processor is a help, not a need: without one, inputs are drawn
+        logging.getLogger(__name__).info("no processor read from %s: %s", directory, error)
+        return None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the progress bars and remarks of transformers and the exporters; errors still come as exceptions.
+
+    With the logger "optimum_core" at DEBUG, everything shows.
+    """
+    import warnings
+
+    from transformers.utils import logging as hf_logging
+
+    if logging.getLogger("optimum_core").isEnabledFor(logging.DEBUG):
+        yield
+        return
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.CRITICAL)
+    hf_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            hf_logging.enable_progress_bar()

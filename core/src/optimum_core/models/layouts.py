@@ -1,0 +1,300 @@
+"""Which inputs a forward takes, and what each of their axes means: by the inputs' names, never by architecture.
+
+The names are transformers' vocabulary (`input_ids`, `pixel_values`, …); lengths come from the configuration and the
+processor. Where a name allows several layouts they are alternatives, and the eager model says which one it takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any, Literal
+
+Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features", "given"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputLayout:
+    """One input: how its values are drawn, the element type, and per axis a fixed length or a name."""
+
+    name: str
+    kind: Kind
+    axes: tuple[int | str, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """All inputs of one call.
+
+    Attributes:
+        inputs: in the order of the forward's signature.
+        lengths: for every named axis the length to trace with; all differ, all above 1.
+        limits: for a named axis the longest that the configuration allows.
+        vocabulary: ids below this are drawn, per input.
+        special: ids that mean something to the model, kept out of what is drawn.
+    """
+
+    inputs: tuple[InputLayout, ...]
+    lengths: Mapping[str, int]
+    limits: Mapping[str, int] = field(default_factory=dict)
+    vocabulary: Mapping[str, int] = field(default_factory=dict)
+    special: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Named axes, each once, in order of appearance."""
+        return tuple(dict.fromkeys(axis for item in self.inputs for axis in item.axes if isinstance(axis, str)))
+
+    def shape(self, item: InputLayout, lengths: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape of one input when its named axes have these lengths."""
+        return tuple(axis if isinstance(axis, int) else lengths.get(axis, self.lengths[axis]) for axis in item.axes)
+
+    def without(self, name: str) -> Layout:
+        """The same call with one input left out."""
+        return replace(self, inputs=tuple(item for item in self.inputs if item.name != name))
+
+    def pinned(self, axis: str, length: int) -> Layout:
+        """The same call with one axis fixed."""
+        inputs = tuple(
+            replace(item, axes=tuple(length if part == axis else part for part in item.axes)) for item in self.inputs
+        )
+        return replace(self, inputs=inputs)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What decides layouts: configuration, the forward's parameter names, the processor's input names."""
+
+    config: Any
+    parameters: tuple[str, ...]
+    main_input: str
+    processor: Any = None
+
+    def get(self, *names: str, part: str | None = None, default: Any = None) -> Any:
+        """The first of these settings that the configuration (or its part: "text", "vision", "audio") has."""
+        for config in _parts(self.config, part):
+            for name in names:
+                value = getattr(config, name, None)
+                if value is not None:
+                    return value
+        return default
+
+    @property
+    def processed(self) -> frozenset[str]:
+        """Names that the processor produces; empty without one."""
+        found: set[str] = set()
+        for owner in (self.processor, *(getattr(self.processor, part, None) for part in _PROCESSOR_PARTS)):
+            found.update(getattr(owner, "model_input_names", None) or ())
+        return frozenset(found)
+
+
+_PROCESSOR_PARTS = ("tokenizer", "image_processor", "feature_extractor", "video_processor")
+
+
+def _parts(config: Any, part: str | None) -> Iterator[Any]:
+    names = {
+        "text": ("text_config", "decoder", "decoder_config", "encoder"),
+        "vision": ("vision_config", "encoder", "backbone_config"),
+        "audio": ("audio_config", "encoder", "speech_config"),
+    }
+    for name in names.get(part or "", ()):
+        child = getattr(config, name, None)
+        if child is not None and hasattr(child, "to_dict"):
+            yield child
+    yield config
+
+
+def facts_of(module: Any, processor: Any = None) -> Facts:
+    """Read the facts off an eager model."""
+    return Facts(
+        config=getattr(module, "config", None),
+        parameters=tuple(inspect.signature(module.forward).parameters),
+        main_input=getattr(module, "main_input_name", "input_ids"),
+        processor=processor,
+    )
+
+
+def alternatives(facts: Facts) -> Iterator[Layout]:
+    """Layouts that may fit, the likeliest first."""
+    names = list(_names(facts))
+    decoder = {name for name in names if name.startswith("decoder_")}
+    optional = {name for name in names if name not in (facts.main_input, *_NEEDED)}
+    leave_out = [set[str](), decoder, optional, optional | decoder]
+    for left_out in dict.fromkeys(map(frozenset, leave_out)):
+        for inputs in product(*(_layouts_of(name, facts) for name in names if name not in left_out)):
+            yield from _complete(facts, inputs)
+
+
+_NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
+_OPTIONAL_TEXT = ("attention_mask", "token_type_ids", "decoder_attention_mask")
+
+
+def _names(facts: Facts) -> Iterator[str]:
+    """Inputs to feed, in the forward's own order."""
+    for name in facts.parameters:
+        if name == facts.main_input or (name in _wanted(facts) and _layouts_of(name, facts)):
+            yield name
+
+
+def _wanted(facts: Facts) -> set[str]:
+    wanted = set(_NEEDED) | {"attention_mask"}
+    encoder_decoder = bool(facts.get("is_encoder_decoder", default=False))
+    if encoder_decoder:
+        wanted.add("decoder_attention_mask")
+    else:
+        wanted.discard("decoder_input_ids")
+    if facts.main_input in ("input_values", "input_features") and "input_ids" in facts.parameters:
+        text_too = hasattr(facts.config, "text_config")
+        wanted -= set() if text_too else {"input_ids"}
+    if "token_type_ids" in facts.processed or (
+        not facts.processed and facts.get("type_vocab_size", part="text", default=0) >= 2
+    ):
+        wanted.add("token_type_ids")
+    if facts.processed & {"input_ids", "pixel_values", "input_features", "input_values"}:
+        wanted &= facts.processed | {"decoder_input_ids", "decoder_attention_mask", facts.main_input}
+    return wanted
+
+
+def _layouts_of(name: str, facts: Facts) -> list[InputLayout]:
+    if name in ("input_ids", "decoder_input_ids"):
+        return _text(name, "ids", facts)
+    if name == "token_type_ids":
+        return _text(name, "types", facts)
+    if name == "decoder_attention_mask":
+        return _text(name, "mask", facts)
+    if name == "attention_mask":
+        return _mask(facts)
+    if name == "bbox":
+        return [InputLayout(name=name, kind="boxes", axes=("batch", "sequence", 4), dtype="int64")]
+    if name == "pixel_values":
+        return _pixels(facts)
+    if name in ("input_values", "input_features"):
+        return _sound(name, facts)
+    return []
+
+
+def _text(name: str, kind: Kind, facts: Facts) -> list[InputLayout]:
+    axis = "decoder_sequence" if name.startswith("decoder_") else "sequence"
+    axes: tuple[int | str, ...] = ("batch", axis)
+    if "MultipleChoice" in str(facts.get("architectures", default=())):
+        axes = ("batch", "choices", axis)
+    return [InputLayout(name=name, kind=kind, axes=axes, dtype="int64")]
+
+
+def _mask(facts: Facts) -> list[InputLayout]:
+    if facts.main_input == "input_values":
+        return [InputLayout(name="attention_mask", kind="mask", axes=("batch", "samples"), dtype="int64")]
+    if facts.main_input == "input_features" and "input_ids" not in facts.parameters:
+        sound = _sound("input_features", facts)[0]
+        frames = next((axis for axis in sound.axes[1:] if isinstance(axis, str)), None)
+        if frames is None or "attention_mask" not in facts.processed | {"attention_mask"}:
+            return []
+        return [InputLayout(name="attention_mask", kind="mask", axes=("batch", frames), dtype="int64")]
+    return _text("attention_mask", "mask", facts) if "input_ids" in facts.parameters else []
+
+
+def _pixels(facts: Facts) -> list[InputLayout]:
+    channels = int(facts.get("num_channels", "in_channels", "in_chans", part="vision", default=3))
+    picture: tuple[int | str, ...] = (channels, "height", "width")
+    frames = facts.get("num_frames", part="vision")
+    plain = InputLayout(name="pixel_values", kind="image", axes=("batch", *picture))
+    if frames:
+        return [InputLayout(name="pixel_values", kind="image", axes=("batch", int(frames), *picture)), plain]
+    return [plain]
+
+
+def _sound(name: str, facts: Facts) -> list[InputLayout]:
+    bins = facts.get(
+        "num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "feature_size", part="audio"
+    )
+    longest = facts.get("max_source_positions", part="audio")
+    whole = facts.get("max_length", part="audio")
+    waveform = InputLayout(name=name, kind="waveform", axes=("batch", "samples"))
+    if not bins:
+        return [waveform]
+    by_time = InputLayout(name=name, kind="features", axes=("batch", "frames", int(bins)))
+    by_bin = InputLayout(name=name, kind="features", axes=("batch", int(bins), "frames"))
+    layouts = [by_bin, by_time]
+    if longest and name == "input_features":  # two frames a position after the striding convolution of Whisper's kind
+        layouts.insert(0, replace(by_bin, axes=("batch", int(bins), 2 * int(longest))))
+    if whole and name == "input_values":
+        layouts.insert(0, replace(by_time, axes=("batch", int(whole), int(bins))))
+    return [*layouts, waveform] if name == "input_values" else layouts
+
+
+def _complete(facts: Facts, inputs: tuple[InputLayout, ...]) -> Iterator[Layout]:
+    """Add lengths and limits; where texts meet pictures or sounds, first with a batch of each of its own."""
+    layout = Layout(inputs=inputs, lengths=_lengths(facts), **_words(facts))
+    apart = tuple(
+        replace(item, axes=("media_batch", *item.axes[1:])) if item.kind in ("image", "waveform", "features") else item
+        for item in inputs
+    )
+    if apart != inputs and any(item.name == "input_ids" for item in inputs):
+        yield replace(layout, inputs=apart)
+    yield layout
+
+
+def _lengths(facts: Facts) -> dict[str, int]:
+    height, width = _picture_size(facts)
+    positions = _positions(facts)
+    text = max(4, min(13, positions // 2))
+    return {
+        "batch": 2,
+        "media_batch": 4,
+        "sequence": text,
+        "decoder_sequence": max(3, text - 4),
+        "choices": 3,
+        "height": height,
+        "width": width,
+        "samples": 4800,
+        "frames": 96,
+    }
+
+
+def _words(facts: Facts) -> dict[str, Any]:
+    positions = _positions(facts)
+    vocabulary = int(facts.get("vocab_size", part="text", default=64))
+    decoder = int(facts.get("decoder_vocab_size", "vocab_size", part="text", default=vocabulary))
+    types = max(1, int(facts.get("type_vocab_size", part="text", default=2)))
+    return {
+        "limits": {"sequence": positions, "decoder_sequence": positions},
+        "vocabulary": {"input_ids": vocabulary, "decoder_input_ids": decoder, "token_type_ids": types},
+        "special": _special_ids(facts, vocabulary),
+    }
+
+
+def _positions(facts: Facts) -> int:
+    """Tokens that the position embeddings have room for; two are kept back, for models that count from the padding."""
+    found = facts.get("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", part="text")
+    limit = int(found) - 2 if isinstance(found, int) and found > 4 else 512
+    return min(limit, 4096)
+
+
+def _picture_size(facts: Facts) -> tuple[int, int]:
+    size = facts.get("image_size", "img_size", "input_size", part="vision")
+    if size is None:
+        size = _processor_size(facts.processor)
+    if isinstance(size, Mapping):
+        size = (size.get("height", size.get("shortest_edge", 224)), size.get("width", size.get("shortest_edge", 224)))
+    if isinstance(size, list | tuple):
+        return int(size[0]), int(size[-1])
+    return (int(size), int(size)) if size else (224, 224)
+
+
+def _processor_size(processor: Any) -> Any:
+    owner = getattr(processor, "image_processor", processor)
+    cropped = getattr(owner, "crop_size", None) if getattr(owner, "do_center_crop", False) else None
+    return cropped or getattr(owner, "size", None)
+
+
+def _special_ids(facts: Facts, vocabulary: int) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "mask_token_id", "image_token_id"):
+        value = facts.get(name, part="text")
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, int) and 0 <= value < vocabulary:
+            found[name] = value
+    return found

@@ -1,0 +1,84 @@
+"""From what a model returns to named tensors, and from named arrays back to the class that it returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+PLAIN_TENSOR = "tensor"
+PLAIN_TUPLE = "tuple"
+PLAIN_DICT = "dict"
+
+
+def flatten(value: Any) -> dict[str, Any]:
+    """Name every tensor in a model's output; nested ones are dotted ("hidden_states.0"), caches are left out.
+
+    >>> import torch
+    >>> list(flatten({"logits": torch.ones(1), "hidden_states": (torch.ones(1), torch.ones(1))}))
+    ['logits', 'hidden_states.0', 'hidden_states.1']
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return {"output": value}
+    if isinstance(value, Mapping):
+        return dict(_leaves(value.items()))
+    if isinstance(value, tuple | list):
+        return {f"output.{name}": leaf for name, leaf in _leaves((str(i), item) for i, item in enumerate(value))}
+    raise TypeError(f"a model must return tensors, a tuple or a mapping of them, not {type(value).__name__}")
+
+
+def _leaves(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    import torch
+
+    for name, item in items:
+        if isinstance(item, torch.Tensor):
+            yield name, item
+        elif isinstance(item, Mapping):
+            yield from ((f"{name}.{key}", leaf) for key, leaf in _leaves(item.items()))
+        elif isinstance(item, tuple | list):
+            yield from ((f"{name}.{key}", leaf) for key, leaf in _leaves((str(i), x) for i, x in enumerate(item)))
+
+
+def class_name(value: Any) -> str:
+    """How to write down the class of a model's output, so that `rebuilder` finds it again."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return PLAIN_TENSOR
+    if isinstance(value, tuple | list):
+        return PLAIN_TUPLE
+    cls = type(value)
+    return PLAIN_DICT if cls is dict else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def find_class(path: str) -> type | None:
+    """The output class written down as `path`, when it is transformers' own; None otherwise.
+
+    Only transformers is imported from here: an artifact must not be able to name any code at all to run.
+    """
+    module, _, name = path.rpartition(".")
+    if not module.startswith("transformers."):
+        return None
+    found = getattr(import_module(module), name, None)
+    return found if isinstance(found, type) else None
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo the dots of `flatten`: numbered children become tuples, named ones dictionaries."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return {name: _tuples(value) for name, value in tree.items()}
+
+
+def _tuples(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    children = {name: _tuples(child) for name, child in value.items()}
+    return tuple(children.values()) if all(name.isdigit() for name in children) else children

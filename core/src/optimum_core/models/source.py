@@ -1,0 +1,221 @@
+"""The model as its user gave it, in one shape. Weights are read only when `module` is called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import SourceError
+from optimum_core.models import fingerprint, hub
+
+#: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
+COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
+_NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json")
+
+
+def companions(directory: Path) -> dict[str, Path]:
+    """The files of `directory` that travel with an artifact, by their name in it."""
+    found = {path for pattern in COMPANIONS for path in directory.glob(pattern) if path.is_file()}
+    return {
+        path.relative_to(directory).as_posix(): path
+        for path in sorted(found)
+        if not any(path.match(pattern) for pattern in _NOT_COMPANIONS)
+    }
+
+
+class LiveSource:
+    """A `torch.nn.Module` that its user holds, transformers' or any other.
+
+    Exports and checks run in 32-bit floats: a model held in less is copied once, the user's own is never changed.
+    """
+
+    def __init__(self, module: Any, *, processor: Any = None) -> None:
+        self._given = module
+        self._processor = processor
+
+    @property
+    def name(self) -> str:
+        origin = getattr(self._given, "name_or_path", "")
+        return Path(origin).name if origin else type(self._given).__name__
+
+    @property
+    def config(self) -> Any:
+        return getattr(self._given, "config", None)
+
+    @property
+    def is_live(self) -> bool:
+        return True
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint.of_module(self._given)
+
+    @cached_property
+    def _module(self) -> Any:
+        return _in_float32(self._given)
+
+    def module(self) -> Any:
+        """The eager model, in evaluation mode."""
+        return self._module.eval()
+
+    @cached_property
+    def processor(self) -> Any:
+        """What its user gave as processor, or what lies in the directory that the model was read from; or None."""
+        if self._processor is not None:
+            return self._processor
+        return hub.read_processor(self._origin) if self._origin else None
+
+    @property
+    def _origin(self) -> Path | None:
+        origin = Path(getattr(self._given, "name_or_path", "") or "/nonexistent")
+        return origin if origin.is_dir() else None
+
+    def companions(self) -> dict[str, Path]:
+        """Processor files of the directory that it was read from; configuration comes from the model itself."""
+        found = companions(self._origin) if self._origin else {}
+        return {name: path for name, path in found.items() if name not in ("config.json", "generation_config.json")}
+
+    def save_companions(self, directory: Path) -> None:
+        """Write configuration, generation settings and processor as they are in memory."""
+        for part in (self.config, getattr(self._given, "generation_config", None), self._processor):
+            if hasattr(part, "save_pretrained"):
+                part.save_pretrained(directory)
+
+
+class DirectorySource:
+    """A model saved by `save_pretrained`, on disk or downloaded from a hub.
+
+    Args:
+        directory: holds `config.json` and the weights.
+        name: how to speak of it.
+        trust_remote_code: run Python code that lies in the directory. Off unless asked for.
+    """
+
+    def __init__(self, directory: Path, *, name: str, trust_remote_code: bool = False, processor: Any = None) -> None:
+        self.directory = directory
+        self._name = name
+        self._trust = trust_remote_code
+        self._processor = processor
+        self._check()
+
+    def _check(self) -> None:
+        config = self.directory / "config.json"
+        if not config.is_file():
+            raise SourceError(
+                f"model {self._name!r}",
+                f"{self.directory} holds no config.json",
+                "give a directory written by save_pretrained, a hub id, or the model itself",
+            )
+        try:
+            described = json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SourceError(f"model {self._name!r}", f"{config} is no JSON: {error}", "restore the file") from error
+        if "auto_map" in described and not self._trust and not _is_builtin(described):
+            raise SourceError(
+                f"model {self._name!r}",
+                "it needs Python code of its own (auto_map in config.json), which is not run unasked",
+                "read that code, then pass trust_remote_code=True",
+            )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def is_live(self) -> bool:
+        return False
+
+    @cached_property
+    def config(self) -> Any:
+        return hub.read_config(self.directory, self._name, trust_remote_code=self._trust)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint.of_directory(self.directory, with_code=self._trust)
+
+    @cached_property
+    def _module(self) -> Any:
+        return hub.read_model(self.directory, self._name, self.config, trust_remote_code=self._trust)
+
+    def module(self) -> Any:
+        """The eager model in 32-bit floats, in evaluation mode."""
+        return self._module.eval()
+
+    @cached_property
+    def processor(self) -> Any:
+        return self._processor if self._processor is not None else hub.read_processor(self.directory)
+
+    def companions(self) -> dict[str, Path]:
+        """Configuration, tokenizer and processor files."""
+        return companions(self.directory)
+
+    def save_companions(self, directory: Path) -> None:
+        """Write a processor that was given beside the directory."""
+        if hasattr(self._processor, "save_pretrained"):
+            self._processor.save_pretrained(directory)
+
+
+Source = LiveSource | DirectorySource
+
+
+def open_source(
+    model: Any, *, revision: str | None = None, trust_remote_code: bool = False, processor: Any = None
+) -> Source:
+    """Take any of the four kinds of model.
+
+    Args:
+        model: a `PreTrainedModel`, a `torch.nn.Module`, a directory, or a hub id ("owner/name").
+        revision: branch, tag or commit, for a hub id.
+        trust_remote_code: run code that comes with the model.
+        processor: tokenizer, image processor, feature extractor or processor, where it does not lie beside the model.
+
+    Raises:
+        SourceError: there is no such model, or it is none.
+    """
+    if isinstance(model, str | Path):
+        return _from_path(str(model), revision, trust_remote_code, processor)
+    if callable(getattr(model, "state_dict", None)) and callable(getattr(model, "forward", None)):
+        return LiveSource(model, processor=processor)
+    raise SourceError(
+        f"accelerate({type(model).__name__})",
+        "that is neither a model, nor a directory, nor a hub id",
+        "pass a PreTrainedModel, a torch.nn.Module, a directory written by save_pretrained, or a hub id",
+    )
+
+
+def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any) -> DirectorySource:
+    path = Path(model).expanduser()
+    if (path / "optimum.json").is_file():
+        raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
+    if path.is_dir():
+        name = path.resolve().name
+        return DirectorySource(path, name=name, trust_remote_code=trust_remote_code, processor=processor)
+    if path.exists() or model.count("/") > 1 or model.startswith((".", "~", "/")):
+        raise SourceError(
+            f"model {model!r}", "no such directory" if not path.exists() else "it is a file", "check the path"
+        )
+    directory = hub.download(model, revision=revision, with_code=trust_remote_code)
+    return DirectorySource(directory, name=model, trust_remote_code=trust_remote_code, processor=processor)
+
+
+def _is_builtin(described: Mapping[str, Any]) -> bool:
+    """Whether transformers itself has the model's classes, so that code beside it is not needed."""
+    import transformers
+
+    return described.get("model_type") in transformers.CONFIG_MAPPING and any(
+        hasattr(transformers, name) for name in described.get("architectures") or ()
+    )
+
+
+def _in_float32(module: Any) -> Any:
+    import copy
+
+    import torch
+
+    halves = (torch.float16, torch.bfloat16)
+    if any(tensor.dtype in halves for tensor in module.state_dict().values()):
+        return copy.deepcopy(module).float()
+    return module

@@ -1,0 +1,91 @@
+"""The built-in exporter to ONNX: a backend like any other, that exports and nothing else."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimum_core.hookspecs import hookimpl
+from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Step, Support
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME = "onnx"
+# Opset 18 has everything that transformers' models need; fusions of the runtimes know its forms best.
+PREFERRED_OPSET = 18
+_PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
+
+
+@hookimpl
+def probe(hardware: Hardware) -> Support:
+    """Exports where torch, transformers and onnx are installed."""
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        return Support(
+            limitations=(
+                Limitation(
+                    what="export to onnx",
+                    reason=f"{', '.join(missing)} not installed",
+                    remedy="pip install 'optimum-core[export]'",
+                ),
+            )
+        )
+    from optimum_core.models.engines import ROUTES
+
+    return Support(offers=(Offer(device="any", exports=("onnx",), routes=ROUTES),), versions=_versions())
+
+
+@hookimpl
+def export(request: ExportRequest) -> Artifact | None:
+    """Write `model.onnx` by the engine that `request.route` names."""
+    if request.backend != NAME:
+        return None
+    import torch
+
+    from optimum_core.models.engines import ROUTES, EngineRequest, engine
+    from optimum_core.models.flat import export_ready
+    from optimum_core.models.hub import quiet
+
+    route = request.route or ROUTES[0]
+    opset = min(PREFERRED_OPSET, request.opset or PREFERRED_OPSET)
+    module = request.source.module()
+    path = request.output / "model.onnx"
+    with quiet(), export_ready(module):
+        engine(route)(
+            EngineRequest(
+                module=module,
+                samples={spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs},
+                inputs=request.inputs,
+                outputs=request.outputs,
+                opset=opset,
+                path=path,
+            )
+        )
+    step = Step(
+        hook="export",
+        backend=NAME,
+        tool="torch.onnx" if route == "torchscript" else "transformers.exporters",
+        version=_versions()["torch" if route == "torchscript" else "transformers"],
+        options={"route": route, "opset": opset},
+    )
+    return Artifact(
+        format="onnx",
+        path=request.output,
+        files=_written(path),
+        inputs=request.inputs,
+        outputs=request.outputs,
+        steps=(step,),
+    )
+
+
+def _written(path: Path) -> tuple[str, ...]:
+    others = sorted(item.name for item in path.parent.iterdir() if item.is_file() and item != path)
+    return (path.name, *others)
+
+
+def _versions() -> Mapping[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in _PACKAGES}

@@ -1,0 +1,173 @@
+"""Which ways lead from the model to a session: found through what the offers say, by formats alone.
+
+No backend is named here. A way is: a format exported by somebody, perhaps turned into another by somebody, loaded by
+the backend that runs it; or the live model itself, where a backend takes that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optimum_core.errors import OptionError, UnavailableError
+from optimum_core.types import Offer, Support
+
+AUTO = "auto"
+EXACT = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What was asked for: any backend, or one; on any of its devices, or one."""
+
+    backend: str | None = None
+    device: str | None = None
+
+
+def parse_target(target: str) -> Target:
+    """Read "auto", "ort", "openvino:GPU", "ort:cuda:0", "trt:sm_89".
+
+    Raises:
+        OptionError: it is empty or no text.
+
+    >>> parse_target("ort:cuda:0")
+    Target(backend='ort', device='cuda:0')
+    """
+    if not isinstance(target, str) or not target.strip(" :"):
+        raise OptionError("target", f"{target!r} names nothing", 'pass "auto", a backend, or "backend:device"')
+    backend, _, device = target.strip().partition(":")
+    return Target() if backend == AUTO else Target(backend=backend, device=device.lower() or None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Way:
+    """One way to run the model.
+
+    Attributes:
+        backend: who loads and runs it.
+        device: where.
+        format: what it loads; None: the live model.
+        exporter: who exports the first format, and `routes`, the ways to do that, the likeliest first.
+        transforms: (backend, format taken, format given) of what lies between.
+        levels: optimization levels of `backend` for `format` that compete; (None,) where it has none.
+        opset: the newest ONNX opset that everybody on the way accepts.
+    """
+
+    backend: str
+    device: str
+    precision: str
+    format: str | None = None
+    exporter: str | None = None
+    exported: str | None = None
+    routes: tuple[str | None, ...] = (None,)
+    transforms: tuple[tuple[str, str, str], ...] = ()
+    levels: tuple[str | None, ...] = (None,)
+    opset: int | None = None
+
+    @property
+    def is_live(self) -> bool:
+        return self.format is None
+
+
+def ways(
+    supports: Mapping[str, Support], target: Target, *, precision: str = EXACT, level: str | None = None
+) -> tuple[Way, ...]:
+    """Every way that the offers allow, in order of backend names.
+
+    Args:
+        supports: the probes' answers by backend.
+        precision: only offers that have it.
+        level: only this optimization level, instead of those that compete by themselves.
+
+    Raises:
+        UnavailableError: nothing here can do what was asked; the message has the reasons and remedies.
+    """
+    found = tuple(
+        way
+        for name in sorted(supports)
+        for offer in supports[name].offers
+        if _asked_for(name, offer, target) and precision in offer.precisions
+        for way in _ways_of(name, offer, supports, target, precision, level)
+    )
+    if not found:
+        raise _nothing(supports, target, precision)
+    return found
+
+
+def _asked_for(name: str, offer: Offer, target: Target) -> bool:
+    if target.backend not in (None, name):
+        return False
+    kind = (target.device or offer.device).partition(":")[0]
+    return kind == offer.device.lower() or target.device == offer.device.lower()
+
+
+def _ways_of(
+    name: str, offer: Offer, supports: Mapping[str, Support], target: Target, precision: str, level: str | None
+) -> Iterator[Way]:
+    device = target.device or offer.device
+    if offer.live:
+        yield Way(backend=name, device=device, precision=precision)
+        return
+    for wanted in offer.loads:
+        for exporter, made, routes, transforms in _chains(wanted, supports):
+            loops = any(item.takes == item.gives == wanted for item in offer.optimizes)
+            levels = (level,) if level else offer.levels
+            yield Way(
+                backend=name,
+                device=device,
+                precision=precision,
+                format=wanted,
+                exporter=exporter,
+                exported=made,
+                routes=routes or (None,),
+                transforms=transforms,
+                levels=tuple(levels) if loops and levels else (None,),
+                opset=offer.opset,
+            )
+
+
+Chain = tuple[str, str, tuple[str, ...], tuple[tuple[str, str, str], ...]]
+
+
+def _chains(wanted: str, supports: Mapping[str, Support]) -> Iterator[Chain]:
+    """Who exports `wanted`, or exports something that somebody turns into it in one step."""
+    for exporter, offer in _offers(supports):
+        if wanted in offer.exports:
+            yield exporter, wanted, offer.routes, ()
+    for builder, offer in _offers(supports):
+        for step in offer.optimizes:
+            if step.gives != wanted or step.takes == wanted:
+                continue
+            for exporter, source in _offers(supports):
+                if step.takes in source.exports:
+                    yield exporter, step.takes, source.routes, ((builder, step.takes, step.gives),)
+
+
+def _offers(supports: Mapping[str, Support]) -> Iterator[tuple[str, Offer]]:
+    for name in sorted(supports):
+        for offer in supports[name].offers:
+            yield name, offer
+
+
+def _nothing(supports: Mapping[str, Support], target: Target, precision: str) -> UnavailableError:
+    asked = target.backend or AUTO
+    wanted = f"{asked}:{target.device}" if target.device else asked
+    mine = [name for name in sorted(supports) if target.backend in (None, name)]
+    limits = [f"{name}: {item.reason} ({item.remedy})" for name in mine for item in supports[name].limitations]
+    devices = sorted({offer.device for name in mine for offer in supports[name].offers if offer.loads})
+    if limits:
+        why = "; ".join(limits)
+    elif devices:
+        why = f"it runs on {', '.join(devices)} here, in {_precisions(supports, mine)}, not {wanted} in {precision}"
+    else:
+        why = "no backend here loads what any backend here exports"
+    return UnavailableError(f"target {wanted!r}", why, "see `optimum-core plugins` for what can run here and why not")
+
+
+def _precisions(supports: Mapping[str, Support], names: list[str]) -> str:
+    found: dict[str, Any] = {}
+    for name in names:
+        for offer in supports[name].offers:
+            found.update(dict.fromkeys(offer.precisions))
+    return ", ".join(found)

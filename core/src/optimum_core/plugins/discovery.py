@@ -1,0 +1,185 @@
+"""Which plugins are installed, from metadata only, and what is known of each."""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from importlib_metadata import EntryPoint, distributions, entry_points
+
+from optimum_core.errors import PluginError
+
+GROUP = "optimum.backends"
+DISABLED_ENV = "OPTIMUM_DISABLED_BACKENDS"
+STRICT_ENV = "OPTIMUM_STRICT_PLUGINS"
+
+
+class Status(StrEnum):
+    """What became of a plugin."""
+
+    READY = "ready"
+    BROKEN = "broken"
+    DISABLED = "disabled"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginInfo:
+    """One plugin that was found.
+
+    Attributes:
+        name: the backend's name: that of its entry point, or the one it was registered under.
+        distribution: who ships it; empty for one registered in this process.
+        version: of the distribution; empty where it has none.
+        error: why it is broken or a duplicate, and what to do; empty otherwise.
+        hooks: the hooks that it implements or wraps.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Status
+    error: str = ""
+    hooks: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Record:
+    """What the manager knows of one plugin; `status` is None until it was loaded or refused."""
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    entry_point: EntryPoint | None = None
+    plugin: object = None
+    status: Status | None = None
+    error: PluginError | None = None
+    hooks: tuple[str, ...] = ()
+    answers: frozenset[str] = frozenset()
+
+    @property
+    def origin(self) -> str:
+        """Whom to blame: the distribution with its version, or the nearest thing known."""
+        if self.distribution:
+            return f"{self.distribution} {self.version}".strip()
+        return self.entry_point.value if self.entry_point else "registered in this process"
+
+    @property
+    def label(self) -> str:
+        return f"backend {self.name!r} ({self.origin})"
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Equal for one plugin that metadata lists twice (an editable install, a path entry given twice)."""
+        distribution = re.sub(r"[-_.]+", "-", self.distribution).lower()
+        return self.name, distribution, self.entry_point.value if self.entry_point else ""
+
+    def refuse(self, why: str, remedy: str, cause: BaseException | None = None) -> PluginError:
+        """Mark it broken, once and for all; returns the error that says so."""
+        self.status, self.error = Status.BROKEN, PluginError(self.label, why, remedy)
+        self.error.__cause__ = cause
+        return self.error
+
+    def remedy(self) -> str:
+        """What to do about a plugin whose own code fails."""
+        repair = f"reinstall or upgrade {self.distribution}" if self.distribution else "repair it"
+        return f"{repair}, or switch it off: {DISABLED_ENV}={self.name}"
+
+
+def disabled_names() -> frozenset[str]:
+    """The names in `OPTIMUM_DISABLED_BACKENDS`."""
+    return frozenset(name.strip() for name in os.environ.get(DISABLED_ENV, "").split(",")) - {""}
+
+
+def strict() -> bool:
+    """Whether `OPTIMUM_STRICT_PLUGINS` asks to raise for the first broken plugin."""
+    return os.environ.get(STRICT_ENV, "0") not in ("", "0")
+
+
+def discover(given: Iterable[EntryPoint] | None) -> list[Record]:
+    """One record per plugin, in an order that does not depend on the order of `given`."""
+    records, damaged = _scan() if given is None else ([_record(item) for item in given], [])
+    # Of one plugin listed with several versions, any will do as long as it is always the same.
+    unique = {item.identity: item for item in sorted(records, key=lambda item: (item.version, item.distribution))}
+    claims: dict[str, list[Record]] = {}
+    for _, record in sorted(unique.items()):
+        claims.setdefault(record.name, []).append(record)
+    disabled = disabled_names()
+    for name, rivals in claims.items():
+        for record in rivals:
+            if name in disabled:
+                record.status = Status.DISABLED
+            elif len(rivals) > 1:
+                record.status, record.error = Status.DUPLICATE, _conflict(rivals)
+    return sorted([*unique.values(), *damaged], key=lambda item: item.identity)
+
+
+def _conflict(rivals: list[Record]) -> PluginError:
+    same = len({rival.origin for rival in rivals}) < len(rivals)
+    claims = [f"{rival.origin} [{rival.identity[2]}]" if same else rival.origin for rival in rivals]
+    owners = " or ".join(sorted({rival.distribution or rival.origin for rival in rivals}))
+    return PluginError(f"backend {rivals[0].name!r}", f"is claimed by {' and '.join(claims)}", f"uninstall {owners}")
+
+
+def _scan() -> tuple[list[Record], list[Record]]:
+    """Plugins of everything installed, and records of distributions whose entry points cannot be read."""
+    try:
+        return [_record(item) for item in entry_points(group=GROUP)], []
+    except Exception:  # noqa: BLE001  (one unreadable file fails the scan of all: look at each, and keep the culprit)
+        found: dict[tuple[str, str], EntryPoint] = {}
+        damaged: list[Record] = []
+        for distribution in distributions():
+            try:
+                for item in distribution.entry_points.select(group=GROUP):
+                    found.setdefault((item.name, _about(distribution)[0]), item)
+            except Exception as cause:  # noqa: BLE001  (kept and shown where it may concern a backend)
+                if _may_hold_backends(distribution):
+                    name, version = _about(distribution)
+                    record = Record(name=name, distribution=name, version=version)
+                    record.refuse(f"its entry points cannot be read: {tell(cause)}", f"reinstall {name}", cause)
+                    damaged.append(record)
+        return [_record(item) for item in found.values()], damaged
+
+
+def _may_hold_backends(distribution: Any) -> bool:
+    """Whether an unreadable file of entry points names our group; one that cannot even be decoded might."""
+    try:
+        return GROUP in (distribution.read_text("entry_points.txt") or "")
+    except (OSError, ValueError):
+        return True
+
+
+def _record(entry_point: EntryPoint) -> Record:
+    name, version = _about(entry_point.dist) if entry_point.dist is not None else ("", "")
+    return Record(name=entry_point.name, distribution=name, version=version, entry_point=entry_point)
+
+
+def _about(distribution: Any) -> tuple[str, str]:
+    """Name and version; a distribution without readable metadata still has to be called something."""
+    try:
+        return distribution.name or "unknown", distribution.version or ""
+    except Exception:  # noqa: BLE001  (metadata can fail in any way, and only its name for messages is lost)
+        return "unknown", ""
+
+
+def fresh(error: PluginError) -> PluginError:
+    """The same error to raise again: one exception raised from several threads would gather all their tracebacks."""
+    again = PluginError(error.who, error.why, error.remedy)
+    again.__cause__ = error.__cause__
+    return again
+
+
+def tell(cause: BaseException) -> str:
+    """An exception in one line: its type and text."""
+    return f"{type(cause).__name__}: {'; '.join(str(cause).splitlines())}".removesuffix(": ")
+
+
+def show(value: object) -> str:
+    """An object by its name, or shortened, for an error message."""
+    name = getattr(value, "__name__", None)
+    return f"{type(value).__name__} {name!r}" if isinstance(name, str) else reprlib.repr(value)

@@ -1,0 +1,356 @@
+"""Loads plugins, each guarded, and calls one backend at a time, seen by the wrappers of all."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pluggy
+from importlib_metadata import EntryPoint
+
+from optimum_core.errors import OptimumError, PluginError, UnavailableError
+from optimum_core.hookspecs import PROJECT, Hooks
+from optimum_core.plugins.contract import HOOKS, check_hooks, check_object, implementations, wraps
+from optimum_core.plugins.discovery import (
+    DISABLED_ENV,
+    PluginInfo,
+    Record,
+    Status,
+    disabled_names,
+    discover,
+    fresh,
+    show,
+    strict,
+    tell,
+)
+from optimum_core.types import (
+    Array,
+    Artifact,
+    ExportRequest,
+    Hardware,
+    OptimizeRequest,
+    QuantizeRequest,
+    Session,
+    SessionRequest,
+    Support,
+)
+
+Infer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+_DEEDS = {"probe": "say what it can do here", "load_session": "load sessions", "infer": "run sessions"}
+
+
+class PluginManager:
+    """Finds, loads and calls backends. Safe in several threads.
+
+    Args:
+        entry_points: what to choose from; None: those of the group `optimum.backends` of everything installed. Read
+            at the first question, as are `OPTIMUM_DISABLED_BACKENDS` and `OPTIMUM_STRICT_PLUGINS`.
+
+    With `OPTIMUM_STRICT_PLUGINS=1` every method that loads plugins raises `PluginError` for the first broken one.
+    """
+
+    def __init__(self, entry_points: Iterable[EntryPoint] | None = None) -> None:
+        self._entry_points = entry_points
+        self._pm = pluggy.PluginManager(PROJECT)
+        self._pm.add_hookspecs(Hooks)
+        self._lock = threading.RLock()
+        self._records: list[Record] | None = None
+        self._loading = self._loaded = False
+        self._callers: dict[tuple[str, str], pluggy.HookCaller] = {}
+        self._supports: dict[tuple[str, Hardware], Support] = {}
+
+    def register(self, plugin: object, name: str) -> None:
+        """Add a plugin of this process: an observer with hook wrappers, or a whole backend.
+
+        Raises:
+            PluginError: the name is taken, or `plugin` breaks the hook contract; nothing is registered then.
+        """
+        with self._lock:
+            records, record = self._found(), Record(name=name)
+            if taken := next((other for other in records if other.name == name), None):
+                why = f"the name is taken by {taken.label}, so {show(plugin)} cannot have it"
+                raise PluginError(f"plugin {name!r}", why, f"choose another name, or unregister({name!r}) first")
+            if name in disabled_names():
+                record.status = Status.DISABLED
+            else:
+                self._admit(record, plugin)
+            self._records = sorted([*records, record], key=lambda item: item.identity)
+            self._callers.clear()
+
+    def unregister(self, name: str) -> None:
+        """Forget every plugin of this name; sessions that it loaded can run no more.
+
+        Raises:
+            UnavailableError: there is none.
+        """
+        with self._lock:
+            records = self._found()
+            gone = [record for record in records if record.name == name]
+            if not gone:
+                self._unknown(name)
+            if self._pm.has_plugin(name):
+                self._pm.unregister(name=name)
+            self._records = [record for record in records if record.name != name]
+            self._supports = {key: value for key, value in self._supports.items() if key[0] != name}
+            self._callers.clear()
+
+    def infos(self) -> tuple[PluginInfo, ...]:
+        """Everything found, ordered by name, then distribution. Loads all plugins."""
+        return tuple(
+            PluginInfo(
+                name=record.name,
+                distribution=record.distribution,
+                version=record.version,
+                status=record.status or Status.READY,
+                error=str(record.error or ""),
+                hooks=record.hooks,
+            )
+            for record in self._all()
+        )
+
+    def names(self) -> tuple[str, ...]:
+        """The ready backends, ordered by name. A plugin that only wraps hooks is no backend."""
+        return tuple(record.name for record in self._all() if record.status is Status.READY and record.answers)
+
+    def implements(self, name: str, hook: str) -> bool:
+        """Whether a ready backend answers `hook` itself; wrapping it does not count."""
+        return any(item.name == name and item.status is Status.READY and hook in item.answers for item in self._all())
+
+    def support(self, name: str, hardware: Hardware) -> Support:
+        """What one backend can do on `hardware`, asked once per hardware.
+
+        Raises:
+            UnavailableError: no such backend is installed, or it has no probe.
+            PluginError: it is broken, disabled or a duplicate, or its probe fails (and it is broken from then on).
+        """
+        record = self._ready(name)
+        key = name, hardware
+        found = self._supports.get(key)
+        if found is None:
+            found = self._supports[key] = self._probe(record, hardware)
+        return found
+
+    def supports(self, hardware: Hardware) -> dict[str, Support]:
+        """What every ready backend that has a probe can do on `hardware`; one whose probe fails becomes broken."""
+        found: dict[str, Support] = {}
+        for record in self._all():
+            if record.status is Status.READY and "probe" in record.answers:
+                try:
+                    found[record.name] = self.support(record.name, hardware)
+                except PluginError:  # kept in the record, shown by infos()
+                    if strict():
+                        raise
+        return found
+
+    def export(self, request: ExportRequest) -> Artifact:
+        """Have `request.backend` export a model. Raises as `load_session` does."""
+        return self._built("export", request)
+
+    def optimize(self, request: OptimizeRequest) -> Artifact:
+        """Have `request.backend` optimize an artifact. Raises as `load_session` does."""
+        return self._built("optimize", request)
+
+    def quantize(self, request: QuantizeRequest) -> Artifact:
+        """Have `request.backend` quantize an artifact. Raises as `load_session` does."""
+        return self._built("quantize", request)
+
+    def load_session(self, request: SessionRequest) -> Session:
+        """Have `request.backend` open an artifact.
+
+        Raises:
+            UnavailableError: no such backend is installed, or it lacks the hook.
+            PluginError: it is broken, disabled or a duplicate, raises something foreign, or returns the wrong thing.
+            OptimumError: whatever the backend itself says.
+        """
+        record = self._ready(request.backend)
+        with self._blamed(record, "load_session"):
+            session = self._caller(record.name, "load_session")(request=request)
+            if not isinstance(session, Session):
+                raise self._wrong(record, "load_session", session, Session)
+        return session
+
+    def binder(self, session: Session) -> Infer:
+        """The function that runs `session`: arrays in by name, arrays out by name. Costs microseconds a call.
+
+        It follows `register` and `unregister`: an observer that comes later sees the calls, another backend never.
+        Raises (here, and from the function) as `load_session` does.
+        """
+        record = self._ready(session.backend)
+        name, callers = record.name, self._callers
+        self._caller(name, "infer")
+
+        def infer(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            caller = callers.get((name, "infer")) or self._caller(name, "infer")
+            try:
+                outputs: Mapping[str, Array] | None = caller(session=session, inputs=inputs)
+            except OptimumError:
+                raise
+            except (Exception, SystemExit) as cause:
+                raise self._foreign(record, "infer", cause) from cause
+            if outputs is None:
+                raise self._wrong(record, "infer", None, Mapping)
+            return outputs
+
+        return infer
+
+    def _found(self) -> list[Record]:
+        """All records, from metadata only."""
+        with self._lock:
+            if self._records is None:
+                self._records = discover(self._entry_points)
+            return self._records
+
+    def _all(self) -> list[Record]:
+        """All records, every plugin loaded or refused: a wrapper that is not there yet would miss calls."""
+        if not self._loaded:
+            self._load_all()
+        records = self._found()
+        if strict():
+            for record in records:
+                if record.status is Status.BROKEN and record.error is not None:
+                    raise fresh(record.error)
+        return records
+
+    def _load_all(self) -> None:
+        with self._lock:
+            if self._loading:
+                why, remedy = "a plugin asks for backends while it is being imported", "ask inside its hooks instead"
+                raise PluginError("the plugin manager", why, remedy)
+            self._loading = True
+            try:
+                for record in self._found():
+                    if record.status is None:
+                        self._load(record)
+            finally:
+                self._loading = False
+                self._callers.clear()
+            self._loaded = True
+
+    def _load(self, record: Record) -> None:
+        assert record.entry_point is not None
+        try:
+            plugin = record.entry_point.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as cause:  # noqa: BLE001  (kept and shown; an exit at import must end nothing)
+            record.refuse(f"cannot be imported: {tell(cause)}", record.remedy(), cause)
+            return
+        try:
+            self._admit(record, plugin)
+        except PluginError as error:
+            record.status, record.error = Status.BROKEN, error
+
+    def _admit(self, record: Record, plugin: object) -> None:
+        """Hand a plugin to pluggy, or raise `PluginError` and leave no trace of it."""
+        try:
+            check_object(record, plugin)
+            check_hooks(record, plugin, self._pm)
+            if twin := self._pm.get_name(plugin):
+                why = f"{show(plugin)} is already registered as {twin!r}"
+                raise PluginError(record.label, why, "give each name a module or object of its own")
+            self._pm.register(plugin, name=record.name)
+        except OptimumError:
+            raise
+        except Exception as cause:
+            self._pm.unregister(name=record.name)
+            why = f"breaks the hook contract: {tell(cause)}"
+            raise PluginError(record.label, why, "compare it with optimum_core/hookspecs.py") from cause
+        mine = {hook: implementations(self._pm, hook, of=plugin) for hook in HOOKS}
+        record.plugin, record.status = plugin, Status.READY
+        record.hooks = tuple(hook for hook in HOOKS if mine[hook])
+        record.answers = frozenset(hook for hook in HOOKS if not all(map(wraps, mine[hook])))
+
+    def _ready(self, name: str) -> Record:
+        """The record of a backend that may be called, or the error that says why it may not."""
+        record = next((record for record in self._all() if record.name == name), None)
+        if record is None:
+            self._unknown(name)
+        if record.error is not None:
+            raise fresh(record.error)
+        if record.status is Status.DISABLED:
+            raise PluginError(record.label, f"is disabled by {DISABLED_ENV}", f"take {name!r} out of that variable")
+        return record
+
+    def _unknown(self, name: str) -> NoReturn:
+        status = {record.name: record.status for record in self._found()}
+        shown = [key if value in (None, Status.READY) else f"{key} ({value})" for key, value in status.items()]
+        near = difflib.get_close_matches(name, status, n=1)
+        remedy = f"pip install optimum-{name}" + (f", or did you mean {near[0]!r}?" if near else "")
+        why = f"is not installed; installed backends: {', '.join(shown) or 'none'}"
+        raise UnavailableError(f"backend {name!r}", why, remedy)
+
+    def _caller(self, name: str, hook: str) -> pluggy.HookCaller:
+        """What calls `hook` of one backend, and the wrappers of all."""
+        if (caller := self._callers.get((name, hook))) is not None:
+            return caller
+        with self._lock:
+            record = next((record for record in self._found() if record.name == name), None)
+            if record is None:
+                self._unknown(name)
+            if hook not in record.answers:
+                others = ", ".join(other for other in self.names() if self.implements(other, hook))
+                why = f"does not {_DEEDS.get(hook, hook)} (it has no {hook!r} hook)"
+                raise UnavailableError(record.label, why, f"use a backend that does: {others or 'none is installed'}")
+            # A plugin that both answers and wraps a hook is left out whole: pluggy cannot drop one function of it.
+            answering = {impl.plugin for impl in implementations(self._pm, hook) if not wraps(impl)}
+            others_answering = [plugin for plugin in answering if plugin is not record.plugin]
+            caller = self._pm.subset_hook_caller(hook, remove_plugins=others_answering)
+            self._callers[name, hook] = caller
+            return caller
+
+    def _probe(self, record: Record, hardware: Hardware) -> Support:
+        caller = self._caller(record.name, "probe")
+        try:
+            answers = caller(hardware=hardware)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as cause:
+            raise fresh(record.refuse(f"its probe raised {tell(cause)}", record.remedy(), cause)) from cause
+        match answers:
+            case [Support() as support]:
+                return support
+            case [answer]:
+                error = self._wrong(record, "probe", answer, Support)
+            case _:  # several implementations in one plugin, none that answered, or what a wrapper made of it
+                error = self._wrong(record, "probe", answers or None, Support)
+        raise fresh(record.refuse(error.why, error.remedy))
+
+    def _built(self, hook: str, request: ExportRequest | OptimizeRequest | QuantizeRequest) -> Artifact:
+        record = self._ready(request.backend)
+        caller = self._caller(record.name, hook)
+        with self._blamed(record, hook):
+            artifact = caller(request=request)
+        if not isinstance(artifact, Artifact):
+            raise self._wrong(record, hook, artifact, Artifact)
+        return artifact
+
+    @contextmanager
+    def _blamed(self, record: Record, hook: str) -> Iterator[None]:
+        try:
+            yield
+        except OptimumError:
+            raise
+        except (Exception, SystemExit) as cause:
+            raise self._foreign(record, hook, cause) from cause
+
+    def _foreign(self, record: Record, hook: str, cause: BaseException) -> PluginError:
+        wrappers = {impl.plugin_name for impl in implementations(self._pm, hook) if wraps(impl)} - {record.name}
+        through = f", called through wrappers of {', '.join(sorted(wrappers))}" if wrappers else ""
+        remedy = f"report it to the authors of {record.distribution or record.name} with the error above"
+        return PluginError(record.label, f"its hook {hook!r}{through} raised {tell(cause)}", remedy)
+
+    def _wrong(self, record: Record, hook: str, result: object, expected: type) -> PluginError:
+        given = "nothing" if result is None else f"{show(result)} (a {type(result).__qualname__})"
+        why = f"its hook {hook!r} returned {given} where {expected.__name__} is expected"
+        return PluginError(record.label, why, f"report it to the authors of {record.distribution or record.name}")
+
+
+@functools.cache
+def manager() -> PluginManager:
+    """The one manager of this process, over everything installed."""
+    return PluginManager()

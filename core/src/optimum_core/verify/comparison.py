@@ -1,0 +1,215 @@
+"""How true a candidate is: every output compared with the eager model's, on inputs that it was not traced with.
+
+A candidate passes when every case passes. What the cases did not prove is not promised: an axis that fails is fixed
+by the caller and the candidate is built anew, or it is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import OptimumError
+from optimum_core.types import CaseResult, Fidelity, TensorSpec
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tolerance:
+    """What counts as equal.
+
+    Attributes:
+        relative: the largest max |candidate - eager| / max |eager|.
+        cosine: the smallest cosine between the two outputs.
+        agreement: the smallest share of positions with the same arg-max, ties within `relative` counting as same.
+    """
+
+    relative: float
+    cosine: float
+    agreement: float
+
+
+#: The one table of tolerances, by precision. docs/concepts.md states it.
+TOLERANCES: Mapping[str, Tolerance] = {
+    "fp32": Tolerance(relative=1e-3, cosine=0.9999, agreement=1.0),
+    "fp16": Tolerance(relative=1e-2, cosine=0.999, agreement=0.99),
+    "bf16": Tolerance(relative=5e-2, cosine=0.995, agreement=0.98),
+    "int8": Tolerance(relative=1.5e-1, cosine=0.98, agreement=0.95),
+}
+
+
+def tolerance_of(precision: str) -> Tolerance:
+    """The tolerance for a precision; one that is not in the table is held to the strictest."""
+    return TOLERANCES.get(precision, TOLERANCES["fp32"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceCase:
+    """One call and what the eager model made of it.
+
+    Attributes:
+        varied: the axes whose length differs from the traced one.
+        valid: where a fully padded query would be compared, by name of a leading shape ("batch", "sequence"): a mask
+            of the positions that mean something; None: all do.
+    """
+
+    name: str
+    inputs: Arrays
+    outputs: Arrays
+    varied: frozenset[str]
+    valid: np.ndarray[Any, Any] | None = None
+
+
+def verify(
+    run: Callable[[Arrays], Mapping[str, Any]],
+    cases: tuple[ReferenceCase, ...],
+    outputs: tuple[TensorSpec, ...],
+    *,
+    precision: str,
+    stop_early: bool = False,
+) -> Fidelity:
+    """Run every case and compare every output.
+
+    Args:
+        run: the candidate, from arrays by input name to arrays by output name.
+        stop_early: leave after the first case that fails.
+    """
+    tolerance = tolerance_of(precision)
+    results: list[CaseResult] = []
+    for case in cases:
+        found = list(_compare_case(run, case, outputs, tolerance))
+        results.extend(found)
+        if stop_early and not all(result.passed for result in found):
+            break
+    return Fidelity(precision=precision, tolerance=tolerance.relative, results=tuple(results))
+
+
+def _compare_case(
+    run: Callable[[Arrays], Mapping[str, Any]],
+    case: ReferenceCase,
+    outputs: tuple[TensorSpec, ...],
+    tolerance: Tolerance,
+) -> Iterator[CaseResult]:
+    shapes = {name: tuple(array.shape) for name, array in case.inputs.items()}
+    try:
+        got = run(case.inputs)
+    except OptimumError as error:
+        yield failed(case.name, shapes, outputs[0].name, f"it does not run: {error.why}")
+        return
+    for spec in outputs:
+        if spec.name not in got:
+            yield failed(case.name, shapes, spec.name, "the output is missing")
+            continue
+        want, have = case.outputs[spec.name], np.asarray(got[spec.name])
+        if want.shape != have.shape:
+            yield failed(case.name, shapes, spec.name, f"shape {have.shape}, eager gives {want.shape}")
+            continue
+        if case.valid is not None and spec.shape[:2] == ("batch", "sequence"):
+            want, have = want[case.valid], have[case.valid]
+        yield compare(case.name, shapes, spec.name, want, have, tolerance)
+
+
+def failed(case: str, shapes: Mapping[str, tuple[int, ...]], output: str, problem: str) -> CaseResult:
+    """A result for something that could not even be compared."""
+    return CaseResult(
+        case=case,
+        shapes=shapes,
+        output=output,
+        relative_error=float("inf"),
+        cosine=0.0,
+        agreement=None,
+        passed=False,
+        problem=problem,
+    )
+
+
+def compare(
+    case: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    output: str,
+    want: np.ndarray[Any, Any],
+    have: np.ndarray[Any, Any],
+    tolerance: Tolerance,
+) -> CaseResult:
+    """Compare one output with the eager model's, arrays of one shape."""
+    if not np.issubdtype(want.dtype, np.floating):
+        same = float(np.mean(want == have)) if want.size else 1.0
+        problem = "" if same == 1.0 else f"{1 - same:.1%} of its values differ"
+        return _result(case, shapes, output, 1 - same, same, None, problem)
+    want64, have64 = want.astype(np.float64), have.astype(np.float64)
+    finite = np.isfinite(want64)
+    if not np.array_equal(want64[~finite], have64[~finite], equal_nan=True) or not np.isfinite(have64[finite]).all():
+        return failed(case, shapes, output, "NaN or infinity where eager has none, or the other way round")
+    want64, have64 = np.where(finite, want64, 0.0), np.where(finite, have64, 0.0)
+    error, cosine = relative_error(want64, have64), _cosine(want64, have64)
+    agreement = _agreement(want64, have64, tolerance.relative) if _ranks(output, want64) else None
+    problems = [
+        f"relative error {error:.2g} > {tolerance.relative:g}" if error > tolerance.relative else "",
+        f"cosine {cosine:.6f} < {tolerance.cosine}" if cosine < tolerance.cosine else "",
+        f"arg-max agrees on {agreement:.1%} < {tolerance.agreement:.0%}"
+        if agreement is not None and agreement < tolerance.agreement
+        else "",
+    ]
+    return _result(case, shapes, output, error, cosine, agreement, "; ".join(filter(None, problems)))
+
+
+def _result(
+    case: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    output: str,
+    error: float,
+    cosine: float,
+    agreement: float | None,
+    problem: str,
+) -> CaseResult:
+    return CaseResult(
+        case=case,
+        shapes=shapes,
+        output=output,
+        relative_error=error,
+        cosine=cosine,
+        agreement=agreement,
+        passed=not problem,
+        problem=problem,
+    )
+
+
+def relative_error(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> float:
+    """max |have - want| over max |want|; below 1e-6, a value is as good as zero."""
+    if not want.size:
+        return 0.0
+    return float(np.abs(have - want).max() / max(float(np.abs(want).max()), 1e-6))
+
+
+def _cosine(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> float:
+    a, b = want.reshape(-1), have.reshape(-1)
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if norms < 1e-12:
+        return 1.0 if np.abs(a - b).max(initial=0.0) < 1e-6 else 0.0
+    return float(a @ b) / norms
+
+
+def _ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
+    return "logits" in output and want.ndim >= 2 and want.shape[-1] > 1 and want.size > 0
+
+
+def _agreement(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any], slack: float) -> float:
+    picked = np.take_along_axis(want, have.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+    return float(np.mean(picked >= want.max(axis=-1) - slack * np.abs(want).max()))
+
+
+def failing_axes(fidelity: Fidelity, cases: tuple[ReferenceCase, ...]) -> frozenset[str] | None:
+    """The axes to blame when a candidate fails: those that some failing case varied alone.
+
+    None: it fails even at the traced shape, or no axis explains all of it.
+    """
+    varied = {case.name: case.varied for case in cases}
+    wrong = {result.case for result in fidelity.results if not result.passed}
+    alone = {next(iter(varied[name])) for name in wrong if len(varied.get(name, ())) == 1}
+    if not alone or any(not varied.get(name, frozenset()) & alone for name in wrong):
+        return None
+    return frozenset(alone)

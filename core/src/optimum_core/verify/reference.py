@@ -1,0 +1,85 @@
+"""The eager model's word on every case, taken once, before anything is exported or patched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from optimum_core.errors import VerificationError
+from optimum_core.models.blueprint import Blueprint, lengths_beside
+from optimum_core.models.flat import eager_outputs
+from optimum_core.models.samples import Case
+from optimum_core.verify.comparison import ReferenceCase, compare, tolerance_of
+
+#: Beyond the windows and buckets of most attention patterns, where the configuration has room for it.
+LONG = 200
+
+
+def reference_cases(module: Any, blueprint: Blueprint) -> tuple[ReferenceCase, ...]:
+    """Draw the cases and run eager on each.
+
+    Raises:
+        VerificationError: eager gives two answers to one question, so that nothing can be compared with it.
+    """
+    cases = [_run(module, blueprint, case) for case in planned_cases(blueprint)]
+    _check_repeatable(module, cases[0])
+    if blueprint.real is not None:
+        varied = frozenset(
+            axis
+            for item in blueprint.layout.inputs
+            for index, axis in enumerate(item.axes)
+            if isinstance(axis, str) and blueprint.real[item.name].shape[index] != blueprint.layout.lengths[axis]
+        )
+        real = eager_outputs(module, blueprint.real)
+        cases.append(
+            ReferenceCase(name="the processor's own output", inputs=blueprint.real, outputs=real, varied=varied)
+        )
+    return tuple(cases)
+
+
+def planned_cases(blueprint: Blueprint) -> Iterator[Case]:
+    """Every axis alone, shorter and longer; all of them at once; padding on both sides; long; none of them traced."""
+    layout = blueprint.layout
+    yield Case(name="traced shape, fresh values", seed=101)
+    seed = 102
+    for axis in layout.axes:
+        for length in lengths_beside(layout, axis):
+            yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed)
+            seed += 1
+    yield Case(name="no padding", padding="none", seed=seed)
+    if len(layout.axes) > 1:
+        everything = {axis: lengths_beside(layout, axis)[0] for axis in layout.axes}
+        yield Case(name="every axis at once", lengths=everything, seed=seed + 1)
+    longest = min(layout.limits.get("sequence", 0), LONG)
+    if "sequence" in layout.axes and longest > 2 * layout.lengths["sequence"] + 3:
+        yield Case(name=f"sequence {longest}", lengths={"sequence": longest}, seed=seed + 2)
+    if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
+        yield Case(name="left padding", padding="left", seed=seed + 3)
+
+
+def _run(module: Any, blueprint: Blueprint, case: Case) -> ReferenceCase:
+    inputs = blueprint.draw(case)
+    mask = inputs.get("attention_mask")
+    left = case.padding == "left" and mask is not None and mask.ndim == 2
+    varied = {axis for axis, length in case.lengths.items() if length != blueprint.layout.lengths[axis]}
+    return ReferenceCase(
+        name=case.name,
+        inputs=inputs,
+        outputs=eager_outputs(module, inputs),
+        varied=frozenset(varied & set(blueprint.axes)),
+        # A query at padding on the left sees nothing but padding in a causal model: its values mean nothing.
+        valid=mask.astype(bool) if left and mask is not None else None,
+    )
+
+
+def _check_repeatable(module: Any, case: ReferenceCase) -> None:
+    again = eager_outputs(module, dict(case.inputs))
+    for name, want in case.outputs.items():
+        result = compare(case.name, {}, name, want, again[name], tolerance_of("fp32"))
+        if not result.passed:
+            raise VerificationError(
+                f"model {type(module).__name__}",
+                f"eager itself gives two values for output {name!r} on the same inputs ({result.problem}); "
+                "nothing can be checked against a model that draws random numbers",
+                "make it deterministic (a fixed seed or noise as an input), or keep it eager",
+            )
