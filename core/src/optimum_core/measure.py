@@ -59,7 +59,9 @@ def measure(
 
 
 def score(measurements: Sequence[Measurement]) -> float:
-    """One figure for a workload: the geometric mean of the medians, in milliseconds."""
+    """One figure for a workload: the geometric mean of the medians, in milliseconds; infinite when not measured."""
+    if not measurements:
+        return float("inf")
     return float(np.exp(np.mean([np.log(max(item.median, 1e-6)) for item in measurements])))
 
 

@@ -22,9 +22,12 @@ from optimum_core.artifact.plain import from_plain, to_plain
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact, Fidelity, Hardware, Report, Step, TensorSpec
 
-__all__ = ["MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "ModelInfo", "decode", "encode"]
+__all__ = ["LIVE", "MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "ModelInfo", "decode", "encode"]
 
 SCHEMA_VERSION = 1
+
+#: The format of a decision that the model is best left as it is: there are no files then, the live model runs.
+LIVE = "live"
 
 _HEAD = b'{\n  "digest": "sha256:'
 _BLANK = b"0" * 64
@@ -182,7 +185,7 @@ def _check_schema(version: object, who: str) -> None:
 
 def _check(manifest: Manifest, who: str) -> None:
     check_names(manifest.files, who)
-    if not manifest.model_files:
+    if not manifest.model_files and manifest.format != LIVE:
         raise ArtifactError(who, "model_files is empty", "name the file to open first, then those it needs")
     for name in manifest.model_files:
         if name not in manifest.files:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json", "config.json")
 _LIBRARIES = ("torch.", "transformers.", "torchvision.", "timm.")
 
@@ -70,3 +72,20 @@ def _raw(tensor: Any) -> memoryview:
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+
+
+def of_samples(samples: Any) -> str:
+    """Fingerprint of sample inputs, in whatever container they came; "" for none."""
+    if samples is None:
+        return ""
+    items = samples.items() if hasattr(samples, "items") else enumerate(_as_sequence(samples))
+    digest = hashlib.sha256()
+    for name, value in items:
+        raw = _raw(value) if hasattr(value, "detach") else memoryview(np.ascontiguousarray(value).tobytes())
+        digest.update(f"{name}{getattr(value, 'dtype', '')}{tuple(getattr(value, 'shape', ()))}".encode())
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def _as_sequence(samples: Any) -> tuple[Any, ...]:
+    return tuple(samples) if isinstance(samples, tuple | list) else (samples,)

@@ -1,0 +1,312 @@
+"""The verb: from any model to the fastest correct form that this machine can run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from optimum_core import __version__
+from optimum_core import artifact as artifacts
+from optimum_core.artifact import LIVE, Manifest, ModelInfo
+from optimum_core.artifact.plain import to_plain
+from optimum_core.cache import Cache, content_key
+from optimum_core.errors import ArtifactError, OptionError, VerificationError
+from optimum_core.hardware import detect
+from optimum_core.model import CHECK_FILE, AcceleratedModel, open_model
+from optimum_core.models import fingerprint, tasks
+from optimum_core.models.blueprint import Blueprint, describe
+from optimum_core.models.flat import eager_outputs
+from optimum_core.models.source import Source, open_source
+from optimum_core.plan import AUTO, EXACT, Target, Way, parse_target, ways
+from optimum_core.plugins import PluginManager, manager
+from optimum_core.stages import Builder
+from optimum_core.tune import Job, Tuned, timed, tune
+from optimum_core.types import Event, Hardware, Support
+from optimum_core.verify import compare, tolerance_of
+from optimum_core.workload import Shape, workload
+
+Progress = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """Everything that was asked for beside the model: with it and the machine, the answer is decided."""
+
+    target: str = AUTO
+    task: str | None = None
+    precision: str = EXACT
+    shapes: tuple[Any, ...] | None = None
+    verify: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def accelerate(
+    model: Any,
+    *,
+    target: str = AUTO,
+    task: str | None = None,
+    precision: str = EXACT,
+    sample_inputs: Any = None,
+    shapes: Sequence[Shape] | None = None,
+    verify: bool = True,
+    processor: Any = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    cache_dir: str | Path | None = None,
+) -> AcceleratedModel:
+    """Take a model to the fastest form that is true to it on this machine.
+
+    Args:
+        model: a `PreTrainedModel`, a `torch.nn.Module` (with `sample_inputs`), a directory written by
+            `save_pretrained`, or a hub id.
+        target: "auto" measures what every installed backend offers here, the eager model included; or a backend, or
+            "backend:device".
+        task: what the model is for, where `config.architectures` does not say it.
+        precision: "fp32".
+        sample_inputs: one ordinary call's tensors, by name; needed for plain modules, derived otherwise.
+        shapes: the workload to be fast at: (batch, sequence) pairs or mappings of axis names to lengths.
+        verify: False skips the comparison with eager; the artifact says so.
+        processor: tokenizer or processor, where it does not lie beside the model.
+        revision: branch, tag or commit, for a hub id.
+        trust_remote_code: run Python code that comes with the model.
+        options: for the backend named by `target`.
+        progress: called with an `Event` as each stage begins and ends.
+        cache_dir: instead of `OPTIMUM_CACHE_DIR`.
+
+    Raises:
+        SourceError: the model cannot be found, read or understood.
+        OptionError, UnavailableError: what was asked for makes no sense, or is not here; before any work is done.
+        VerificationError: nothing that was built agrees with eager.
+    """
+    ask = Ask(
+        target=target, task=task, precision=precision, verify=verify, options=dict(options or {}),
+        shapes=tuple(shapes) if shapes is not None else None,
+    )  # fmt: skip
+    emit = progress or (lambda event: None)
+    plugins, hardware = manager(), detect()
+    chosen = _check(ask)
+    supports = plugins.supports(hardware)
+    if chosen.backend is not None:
+        supports[chosen.backend] = plugins.support(chosen.backend, hardware)
+    found = _ways(supports, chosen, ask)
+    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
+    _require_samples(source, sample_inputs)
+    work = _Work(
+        ask=ask, source=source, ways=found, supports=supports, hardware=hardware, plugins=plugins, emit=emit,
+        cache=Cache(Path(cache_dir) if cache_dir is not None else None), samples=sample_inputs,
+    )  # fmt: skip
+    return work.run()
+
+
+def _check(ask: Ask) -> Target:
+    """Refuse what makes no sense before anything is read."""
+    target = parse_target(ask.target)
+    if ask.options and target.backend is None:
+        raise OptionError(
+            "options", "they are for one backend, and target is 'auto'", "name it: target='backend', options={…}"
+        )
+    if ask.task is not None and ask.task not in tasks.known():
+        raise OptionError("task", f"{ask.task!r} is unknown", f"it may be one of {', '.join(sorted(tasks.known()))}")
+    return target
+
+
+def _require_samples(source: Source, samples: Any) -> None:
+    if samples is None and source.is_live and source.config is None:
+        raise OptionError(
+            f"model {source.name!r}",
+            "a torch.nn.Module says nothing of what it takes",
+            "pass sample_inputs={name: tensor, …} as for one ordinary call",
+        )
+
+
+def _copy(origin: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(origin, place)
+
+
+def _ways(supports: Mapping[str, Support], target: Target, ask: Ask) -> tuple[Way, ...]:
+    """The ways that were asked for, and the live model's to compare with."""
+    asked = ways(supports, target, precision=ask.precision, level=ask.options.get("level"))
+    live = tuple(way for way in ways(supports, Target()) if way.is_live)
+    return (*live, *(way for way in asked if way not in live))
+
+
+@dataclass(kw_only=True, slots=True)
+class _Work:
+    """One call of `accelerate` after its arguments were checked."""
+
+    ask: Ask
+    source: Source
+    ways: tuple[Way, ...]
+    supports: Mapping[str, Support]
+    hardware: Hardware
+    plugins: PluginManager
+    cache: Cache
+    emit: Progress
+    samples: Any
+
+    def run(self) -> AcceleratedModel:
+        """From the cache where it is there and holds; else built, kept, and opened."""
+        with timed(self.emit, "read", self.source.name):
+            key = self._key()
+        known = self.cache.entry("model", key)
+        if known is not None and (model := self._reopen(known)) is not None:
+            return model
+        if known is not None:
+            self.cache.discard("model", key)
+        directory = self.cache.build(
+            "model",
+            key,
+            self._make,
+            describe=f"{self.source.name} for {self.ask.target}",
+            on_wait=lambda: self.emit(Event(stage="wait", detail="another process accelerates this model")),
+        )
+        return self._open(artifacts.load(directory), directory)
+
+    def _key(self) -> str:
+        shapes = [list(s.items()) if isinstance(s, Mapping) else list(s) for s in self.ask.shapes or ()]
+        samples = fingerprint.of_samples(self.samples)
+        return content_key(
+            {
+                "core": __version__,
+                "fingerprint": self.source.fingerprint,
+                "ask": {**to_plain(replace(self.ask, shapes=None), "cache key"), "shapes": shapes},
+                "samples": samples,
+                "processor": type(self.source.processor).__name__ if self.source.is_live else "",
+                "hardware": to_plain(self.hardware, "cache key"),
+                "versions": {name: dict(self.supports[name].versions) for name in sorted(self.supports)},
+            }
+        )
+
+    def _reopen(self, directory: Path) -> AcceleratedModel | None:
+        """The cached answer, when its files are whole and a live model still computes what it did."""
+        try:
+            with timed(self.emit, "cache", f"{self.source.name} was accelerated before") as event:
+                manifest = artifacts.load(directory)
+                if self.source.is_live and not self._still_true(manifest, directory):
+                    event.problem = "the model in memory computes something else now: it is done again"
+                    return None
+        except ArtifactError:
+            return None
+        return self._open(manifest, directory, from_cache=True)
+
+    def _still_true(self, manifest: Manifest, directory: Path) -> bool:
+        """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
+        kept = np.load(directory / CHECK_FILE, allow_pickle=False)
+        inputs = {spec.name: kept[f"in.{spec.name}"] for spec in manifest.inputs}
+        outputs = eager_outputs(self.source.module(), inputs)
+        return all(
+            spec.name in outputs
+            and outputs[spec.name].shape == kept[f"out.{spec.name}"].shape
+            and compare("", {}, spec.name, kept[f"out.{spec.name}"], outputs[spec.name], tolerance_of(EXACT)).passed
+            for spec in manifest.outputs
+        )
+
+    def _open(self, manifest: Manifest, directory: Path, *, from_cache: bool = False) -> AcceleratedModel:
+        if manifest.report is not None:
+            manifest = replace(manifest, report=replace(manifest.report, from_cache=from_cache))
+        return open_model(manifest, directory, plugins=self.plugins, source=self.source)
+
+    def _make(self, directory: Path) -> None:
+        """Search, and write the winner's files and manifest."""
+        with timed(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
+            blueprint = describe(
+                self.source.module(),
+                name=self.source.name,
+                processor=self.source.processor,
+                samples=self.samples,
+                task=self.ask.task,
+            )
+        workload(self.ask.shapes, blueprint.inputs, blueprint.layout.limits)
+        with TemporaryDirectory(prefix="optimum-") as workshop:
+            tuned = tune(self._job(blueprint, Path(workshop)))
+            self._write(tuned, directory)
+
+    def _job(self, blueprint: Blueprint, workshop: Path) -> Job:
+        target = parse_target(self.ask.target)
+        choosable = {way.backend for way in self.ways} if target.backend is None else {target.backend}
+        builder = Builder(
+            source=self.source, plugins=self.plugins, supports=self.supports, hardware=self.hardware, cache=self.cache,
+            workshop=workshop, options=self.ask.options, emit=self.emit, timed=timed,
+        )  # fmt: skip
+        return Job(
+            source=self.source,
+            blueprint=blueprint,
+            ways=self.ways,
+            workload=lambda seen: workload(self.ask.shapes, seen.inputs, seen.layout.limits),
+            builder=builder,
+            plugins=self.plugins,
+            choosable=frozenset(choosable),
+            exact=target.backend is not None or self.ask.shapes is not None,
+            verify=self.ask.verify,
+            emit=self.emit,
+        )
+
+    def _write(self, tuned: Tuned, directory: Path) -> None:
+        winner = tuned.winner
+        assert winner.artifact is not None
+        for name in winner.artifact.files:
+            _copy(winner.artifact.path / name, directory / name)
+        for name, path in self.source.companions().items():
+            if not (directory / name).exists():
+                _copy(path, directory / name)
+        self.source.save_companions(directory)
+        arrays = {f"in.{name}": array for name, array in tuned.check.inputs.items()}
+        arrays |= {f"out.{name}": array for name, array in tuned.check.outputs.items()}
+        np.savez(directory / CHECK_FILE, **arrays)  # type: ignore[arg-type]
+        artifacts.write(directory, self._manifest(tuned))
+
+    def _manifest(self, tuned: Tuned) -> Manifest:
+        winner, blueprint = tuned.winner, tuned.winner.blueprint
+        assert winner.artifact is not None
+        if self.ask.verify and (winner.fidelity is None or not winner.fidelity.passed):
+            raise VerificationError(f"model {self.source.name!r}", "the winner was not proved", "report this")
+        chosen = tuned.report.chosen
+        return Manifest(
+            created_with=dict(_versions(self.supports)),
+            task=blueprint.task,
+            model=_model_info(self.source, blueprint),
+            backend=winner.way.backend,
+            device=chosen.device if chosen else winner.way.device,
+            format=LIVE if winner.way.is_live else winner.artifact.format,
+            precision=winner.way.precision,
+            session_options=dict(self.ask.options),
+            inputs=winner.artifact.inputs,
+            outputs=winner.artifact.outputs,
+            steps=winner.artifact.steps,
+            verified=self.ask.verify,
+            hardware=self.hardware,
+            model_files=winner.artifact.files,
+            fidelity=winner.fidelity,
+            report=tuned.report,
+        )
+
+
+def _model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
+    module = source.module()
+    cls = type(module)
+    library = hasattr(module, "config")
+    return ModelInfo(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        class_name=cls.__name__ if library else "",
+        module=cls.__module__,
+        output_class=blueprint.output_class,
+        main_input=getattr(module, "main_input_name", blueprint.inputs[0].name),
+        can_generate=False,
+        dtype="float32",
+    )
+
+
+def _versions(supports: Mapping[str, Support]) -> Iterator[tuple[str, str]]:
+    yield "optimum-core", __version__
+    for name in sorted(supports):
+        yield from supports[name].versions.items()

@@ -1,0 +1,356 @@
+"""What `accelerate` returns and `load` opens: a model that behaves like the one it was made from."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
+
+from optimum_core import artifact as artifacts
+from optimum_core.answers import Answerer
+from optimum_core.artifact import LIVE, Manifest
+from optimum_core.errors import InputError, OptimumError, SourceError, UnavailableError
+from optimum_core.hardware import detect
+from optimum_core.inputs import InputChecker
+from optimum_core.plugins import PluginManager, manager
+from optimum_core.types import Report, Session, SessionRequest
+
+#: Kept beside a cached decision, never in a saved artifact: one call and what eager made of it.
+CHECK_FILE = "check.npz"
+
+
+class AcceleratedModel:
+    """A model in its fastest correct form.
+
+    Call it as the original: the same names, torch in and torch out, numpy in and numpy out, the original's output
+    class. Safe to call from several threads.
+
+    Attributes:
+        manifest: everything known of it: where it came from, what was proved, what was measured.
+        directory: where its files lie.
+    """
+
+    def __init__(
+        self, manifest: Manifest, directory: Path, session: Session, *, plugins: PluginManager, source: Any = None
+    ) -> None:
+        self.manifest = manifest
+        self.directory = directory
+        self._session = session
+        self._source = source
+        self._run = plugins.binder(session)
+        self._plugins = plugins
+        who = f"model {manifest.model.name!r}"
+        self._on_host = session.device.startswith("cpu")
+        self._checker = InputChecker(who, manifest.inputs, on_host=self._on_host)
+        names = tuple(spec.name for spec in manifest.outputs)
+        self._answerer = Answerer(manifest.model.output_class, names)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model.
+
+        Args:
+            args: the inputs in the order of `manifest.inputs`.
+            kwargs: the inputs by name; `return_dict=False` gives a tuple.
+
+        Raises:
+            InputError: an input is missing, unknown or does not fit.
+            SessionError: the runtime failed.
+        """
+        arrays, torch_in = self._checker.bind(args, kwargs)
+        outputs = self._run(arrays)
+        return self._answerer.answer(outputs, as_torch=torch_in, as_tuple=kwargs.get("return_dict") is False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The same as calling the model."""
+        return self(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        return (
+            f"<accelerated {manifest.model.class_name or manifest.model.name}: {manifest.backend} on "
+            f"{self._session.device}, {manifest.precision}, {'verified' if manifest.verified else 'NOT verified'}>"
+        )
+
+    # What was found out about it.
+
+    @property
+    def report(self) -> Report | None:
+        """What was tried, what each cost, how true each is, and why this one."""
+        return self.manifest.report
+
+    @property
+    def backend(self) -> str:
+        """The backend that runs it."""
+        return self._session.backend
+
+    @property
+    def task(self) -> str:
+        """What the model is for."""
+        return self.manifest.task
+
+    # What transformers asks of a model.
+
+    @cached_property
+    def config(self) -> Any:
+        """The original's configuration; without transformers installed, its values as plain attributes."""
+        live = getattr(self._source, "config", None)
+        return live if live is not None else _read_config(self.directory)
+
+    @cached_property
+    def generation_config(self) -> Any:
+        """The original's settings for generation, or None."""
+        if not (self.directory / "generation_config.json").is_file():
+            return None
+        from transformers import GenerationConfig
+
+        return GenerationConfig.from_pretrained(self.directory)
+
+    @property
+    def device(self) -> Any:
+        """Where it runs: a `torch.device` where torch is in use, its name otherwise."""
+        torch = sys.modules.get("torch")
+        return torch.device(self._session.device) if torch else self._session.device
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype in which it takes and gives floats."""
+        torch = sys.modules.get("torch")
+        return getattr(torch, self.manifest.model.dtype) if torch else self.manifest.model.dtype
+
+    @property
+    def main_input_name(self) -> str:
+        """The input that stands for all."""
+        return self.manifest.model.main_input
+
+    @property
+    def name_or_path(self) -> str:
+        """How its user speaks of the original."""
+        return self.manifest.model.name
+
+    @property
+    def base_model_prefix(self) -> str:
+        """What transformers calls the body of a model with a head."""
+        return str(getattr(self.config, "model_type", ""))
+
+    @property
+    def input_modalities(self) -> tuple[str, ...]:
+        """What kinds of data go in."""
+        kinds = {"pixel_values": "image", "input_values": "audio", "input_features": "audio", "input_ids": "text"}
+        return tuple(kind for name, kind in kinds.items() if any(spec.name == name for spec in self.manifest.inputs))
+
+    def can_generate(self) -> bool:
+        """Whether `generate` works. Not yet: forwards without a cache are what is accelerated."""
+        return False
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused, with what to do instead."""
+        raise UnavailableError(
+            f"model {self.name_or_path!r}",
+            "it was accelerated as one forward pass, without the cache that generation needs",
+            "generate with the eager model; call this one for logits and scores",
+        )
+
+    def eval(self) -> Self:
+        """It is for inference always."""
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Refused for True: there are no gradients."""
+        if mode:
+            raise UnavailableError(f"model {self.name_or_path!r}", "it cannot be trained", "train the eager model")
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Itself, for the device and dtype that it has; anything else is refused.
+
+        Raises:
+            UnavailableError: it would have to be loaded or accelerated anew.
+        """
+        for wanted in (*args, *kwargs.values()):
+            same_device = str(wanted).split(":")[0] == str(self.device).split(":")[0]
+            if wanted is not None and not same_device and wanted != self.dtype and not isinstance(wanted, bool):
+                raise UnavailableError(
+                    f"model {self.name_or_path!r}",
+                    f"it runs on {self._session.device} in {self.manifest.model.dtype}, not {wanted}",
+                    f"accelerate(model, target='{self.backend}:{wanted}')",
+                )
+        return self
+
+    # On disk, and away.
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *, overwrite: bool = False, **_: Any) -> None:
+        """Write a deployable artifact: what `load` opens, with neither torch nor transformers where its backend needs
+        none.
+
+        Args:
+            save_directory: a new or empty directory, or one that holds an older artifact.
+            overwrite: also write among other files.
+
+        Raises:
+            ArtifactError: the place is taken, or the disk refuses.
+            ExportError: the model stayed eager and has no class that could be found again.
+        """
+        from optimum_core.export_live import with_weights
+
+        files = {name: self.directory / name for name in self.manifest.files if name != CHECK_FILE}
+        kept = {name: entry for name, entry in self.manifest.files.items() if name != CHECK_FILE}
+        manifest = replace(self.manifest, files=kept)
+        with with_weights(manifest, self._source, self._plugins, files) as (manifest, files):
+            artifacts.save(manifest, files, Path(save_directory), overwrite=overwrite)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
+        """Save the artifact and upload it as a model repository.
+
+        Args:
+            repo_id: "owner/name"; made where it does not exist.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            SourceError: the hub refuses.
+        """
+        from tempfile import TemporaryDirectory
+
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        api = HfApi()
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "artifact")
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                done = api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=Path(folder) / "artifact",
+                    revision=revision,
+                    commit_message=f"Accelerated with {self.backend}",
+                )
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                raise SourceError(
+                    f"push_to_hub({repo_id!r})", f"the hub refuses: {error}", "check the name and `hf auth login`"
+                ) from error
+        return str(done.commit_url)
+
+    def close(self) -> None:
+        """Free what the runtime holds."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def named_after(original: str) -> type[AcceleratedModel]:
+    """`AcceleratedModel` under the original class's name, by which transformers' pipelines know what a model can do."""
+    return type(original, (AcceleratedModel,), {"__doc__": AcceleratedModel.__doc__}) if original else AcceleratedModel
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    revision: str | None = None,
+    verify_files: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> AcceleratedModel:
+    """Open a saved artifact. Needs the backend that it was made for, and neither torch nor transformers by itself.
+
+    Args:
+        path: a directory written by `save_pretrained`, or a hub id.
+        target: another backend or device than it was tuned for ("ort:cuda:0").
+        revision: branch, tag or commit, for a hub id.
+        verify_files: False leaves out the sha256 of its files, which reads them whole.
+        options: for the backend, instead of those it was tuned with.
+
+    Raises:
+        ArtifactError: the artifact is missing, altered, truncated, unsafe, or of a schema that is not known.
+        UnavailableError: no installed backend reads it; the message says what to install.
+    """
+    directory, links_under = _locate(str(path), revision)
+    manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
+    return open_model(manifest, directory, plugins=manager(), target=target, options=options)
+
+
+def open_model(
+    manifest: Manifest,
+    directory: Path,
+    *,
+    plugins: PluginManager,
+    source: Any = None,
+    target: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> AcceleratedModel:
+    """A model on a checked manifest: its session opened by the backend it was tuned for, or the one named."""
+    backend, device = _choose_backend(manifest, plugins, target)
+    artifact = manifest.artifact(directory)
+    session = plugins.load_session(
+        SessionRequest(
+            backend=backend,
+            artifact=artifact,
+            device=device,
+            hardware=detect(),
+            source=source,
+            options=manifest.session_options if options is None else options,
+        )
+    )
+    cls = named_after(manifest.model.class_name)
+    return cls(manifest, directory, session, plugins=plugins, source=source)
+
+
+def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | None) -> tuple[str, str]:
+    """The backend and device to run on: as asked, as tuned, or the first here that reads the format."""
+    if target is not None and target != "auto":
+        backend, _, device = target.partition(":")
+        return backend, device or (manifest.device if backend == manifest.backend else "cpu")
+    supports = plugins.supports(detect())
+    tuned = supports.get(manifest.backend)
+    if tuned is not None and (manifest.format == LIVE or any(manifest.format in o.loads for o in tuned.offers)):
+        devices = [offer.device for offer in tuned.offers if manifest.format in (*offer.loads, LIVE)]
+        return manifest.backend, manifest.device if manifest.device.split(":")[0] in devices else devices[0]
+    for name, support in supports.items():
+        for offer in support.offers:
+            if manifest.format in offer.loads:
+                return name, offer.device
+    limits = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
+    raise UnavailableError(
+        f"artifact of {manifest.model.name!r}",
+        f"it is {manifest.format!r} for backend {manifest.backend!r}, and no backend here loads that"
+        + (f": {'; '.join(limits)}" if limits else ""),
+        f"pip install optimum-{manifest.backend}",
+    )
+
+
+def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:
+    directory = Path(path).expanduser()
+    if directory.exists() or path.count("/") != 1 or path.startswith((".", "~")):
+        return directory, None
+    from optimum_core.hub import download_artifact
+
+    return download_artifact(path, revision)
+
+
+def _read_config(directory: Path) -> Any:
+    file = directory / "config.json"
+    if not file.is_file():
+        return None
+    from importlib.util import find_spec
+
+    if find_spec("transformers") is None:
+        return SimpleNamespace(**json.loads(file.read_text(encoding="utf-8")))
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(directory)
+
+
+__all__ = ["AcceleratedModel", "InputError", "OptimumError", "load", "named_after", "open_model"]

@@ -1,0 +1,180 @@
+"""Building one candidate stage by stage: export, transform, optimize, open. Stages that candidates share run once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from optimum_core.artifact.plain import from_plain, to_plain
+from optimum_core.cache import Cache, content_key
+from optimum_core.errors import OptimumError
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.samples import Case
+from optimum_core.models.source import Source
+from optimum_core.plan import Way
+from optimum_core.plugins import PluginManager
+from optimum_core.types import (
+    Artifact,
+    Event,
+    ExportRequest,
+    Hardware,
+    OptimizeRequest,
+    Session,
+    SessionRequest,
+    Step,
+    Support,
+)
+
+_RECORD = "export.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Exported:
+    """What is kept beside exported files, to find them again."""
+
+    files: tuple[str, ...]
+    precision: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(kw_only=True, slots=True)
+class Builder:
+    """Turns ways into artifacts and sessions.
+
+    Attributes:
+        options: for the backend that loads, as its user stated them.
+        workshop: a directory for what only the search needs; removed after it.
+    """
+
+    source: Source
+    plugins: PluginManager
+    supports: Mapping[str, Support]
+    hardware: Hardware
+    cache: Cache
+    workshop: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    emit: Callable[[Event], None] = lambda event: None
+    timed: Any = None
+    _failed: dict[str, OptimumError] = field(default_factory=dict)
+
+    def build(self, way: Way, route: str | None, level: str | None, blueprint: Blueprint) -> Artifact:
+        """The files that the way's backend loads; for the live model, none."""
+        if way.is_live:
+            return live_artifact(blueprint)
+        artifact = self._exported(way, route, blueprint)
+        for backend, _, _ in way.transforms:
+            artifact = self._optimized(backend, artifact, way, None)
+        return self._optimized(way.backend, artifact, way, level) if level else artifact
+
+    def open(self, way: Way, artifact: Artifact, blueprint: Blueprint) -> Session:
+        """A session on what was built."""
+        with self.timed(self.emit, "load", f"{way.backend} {way.device}"):
+            return self.plugins.load_session(
+                SessionRequest(
+                    backend=way.backend,
+                    artifact=artifact,
+                    device=way.device,
+                    hardware=self.hardware,
+                    source=self.source,
+                    options=self.options,
+                )
+            )
+
+    def _exported(self, way: Way, route: str | None, blueprint: Blueprint) -> Artifact:
+        assert way.exporter is not None and way.exported is not None
+        key = self._key(way, route, blueprint)
+        if key in self._failed:
+            raise self._failed[key]
+        detail = f"{way.exported} by {way.exporter}" + (f", route {route}" if route else "")
+        known = self.cache.entry("export", key) is not None
+
+        def make(directory: Path) -> None:
+            made = self.plugins.export(self._request(way, route, blueprint, directory))
+            record = _Exported(files=made.files, precision=made.precision, steps=made.steps)
+            (directory / _RECORD).write_text(json.dumps(to_plain(record, detail)), encoding="utf-8")
+
+        try:
+            with self.timed(self.emit, "cache" if known else "export", detail):
+                path = self.cache.build(
+                    "export",
+                    key,
+                    make,
+                    describe=f"{self.source.name}: {detail}",
+                    on_wait=lambda: self.emit(Event(stage="wait", detail="another process exports this model")),
+                )
+        except OptimumError as error:
+            self._failed[key] = error
+            raise
+        record = from_plain(json.loads((path / _RECORD).read_text(encoding="utf-8")), _Exported)
+        return Artifact(
+            format=way.exported,
+            path=path,
+            files=record.files,
+            inputs=blueprint.inputs,
+            outputs=blueprint.outputs,
+            precision=record.precision,
+            steps=record.steps,
+        )
+
+    def _key(self, way: Way, route: str | None, blueprint: Blueprint) -> str:
+        assert way.exporter is not None
+        return content_key(
+            {
+                "fingerprint": self.source.fingerprint,
+                "exporter": way.exporter,
+                "format": way.exported,
+                "route": route,
+                "precision": way.precision,
+                "opset": way.opset,
+                "inputs": to_plain(blueprint.inputs, "cache key"),
+                "outputs": to_plain(blueprint.outputs, "cache key"),
+                "lengths": dict(blueprint.layout.lengths),
+                "versions": dict(self.supports[way.exporter].versions),
+            }
+        )
+
+    def _request(self, way: Way, route: str | None, blueprint: Blueprint, directory: Path) -> ExportRequest:
+        assert way.exporter is not None and way.exported is not None
+        return ExportRequest(
+            backend=way.exporter,
+            source=self.source,
+            task=blueprint.task,
+            format=way.exported,
+            precision=way.precision,
+            samples=blueprint.draw(Case(name="traced")),
+            inputs=blueprint.inputs,
+            outputs=blueprint.outputs,
+            output=directory,
+            route=route,
+            opset=way.opset,
+        )
+
+    def _optimized(self, backend: str, artifact: Artifact, way: Way, level: str | None) -> Artifact:
+        output = Path(mkdtemp(dir=self.workshop))
+        with self.timed(self.emit, "optimize", f"{artifact.format} by {backend}" + (f", level {level}" if level else "")):
+            return self.plugins.optimize(
+                OptimizeRequest(
+                    backend=backend,
+                    artifact=artifact,
+                    device=way.device,
+                    precision=way.precision,
+                    hardware=self.hardware,
+                    output=output,
+                    level=level,
+                    options=self.options if backend == way.backend else {},
+                )
+            )
+
+
+def live_artifact(blueprint: Blueprint) -> Artifact:
+    """Stands for the live model: names of what goes in and out, and no files."""
+    return Artifact(format="torch", path=Path(), files=(), inputs=blueprint.inputs, outputs=blueprint.outputs)
+
+
+def moved(artifact: Artifact, directory: Path) -> Artifact:
+    """The same artifact after its files were copied elsewhere."""
+    return replace(artifact, path=directory)

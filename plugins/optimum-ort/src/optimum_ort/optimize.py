@@ -1,0 +1,171 @@
+"""Optimization levels of an ONNX artifact.
+
+| level | what is written | by |
+|---|---|---|
+| `basic` | folded constants, removed no-ops: plain ONNX | onnxruntime, offline |
+| `extended` | and operators fused into ONNX Runtime's own | onnxruntime, offline |
+| `all` | the same file as `extended` | onnxruntime, offline |
+| `fusions` | attention, normalization, GELU and embeddings fused | onnxruntime's Python optimizer |
+| `ort_fusions` | fusions for graphs of the dynamo exporter | transformers |
+
+`all` writes no layouts: those depend on the processor (blocked convolutions for AVX-512, …), and a file has to run
+elsewhere too. A session adds them when it loads, whose own default is all of them. Writing `extended` spares most of
+that work at every load. Whatever a level writes, core compares with the eager model: nothing here decides what is
+right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from optimum_core.errors import ExportError, OptimumError, OptionError
+from optimum_core.types import Artifact, OptimizeRequest, Step
+from optimum_ort.options import OrtOptions
+from optimum_ort.providers import BACKEND, Provider, find_build, parse_device
+from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL, wants_external_data, written_files
+
+DEFAULT_LEVEL = "all"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """What every level needs to know."""
+
+    source: Path
+    folder: Path
+    scratch: Path
+    provider: Provider
+    index: int
+    options: OrtOptions
+    threads: int
+    external: bool
+    half: bool
+
+
+def optimize(request: OptimizeRequest) -> Artifact:
+    """Write `request.artifact`, optimized at `request.level` (None: "all"), into `request.output`.
+
+    Precision "fp16" turns a fp32 model into half precision, with inputs and outputs left as they are; for GPUs.
+
+    Raises:
+        OptionError: the level, the precision, the device or an option is unknown.
+        UnavailableError, SessionError, ExportError: the model cannot be read, or the optimizer failed.
+    """
+    level = request.level or DEFAULT_LEVEL
+    if level not in _LEVELS:
+        raise OptionError(_who(request), f"unknown level {level!r}", f"use one of: {', '.join(_LEVELS)}")
+    half = _wants_half(request)
+    provider, index = parse_device(request.device)
+    with tempfile.TemporaryDirectory(prefix=".optimize-", dir=request.output) as scratch:
+        job = _Job(
+            source=request.artifact.main_file,
+            folder=request.output,
+            scratch=Path(scratch),
+            provider=provider,
+            index=index,
+            options=OrtOptions.from_mapping(request.options),
+            threads=request.hardware.cpu.usable_cores,
+            external=wants_external_data(request.artifact),
+            half=half,
+        )
+        try:
+            _LEVELS[level](job)
+        except OptimumError:
+            raise
+        except Exception as error:  # optimizers fail on graphs they do not know, in any way they like
+            why = f"level {level!r} failed: {type(error).__name__}: {error}"
+            raise ExportError(_who(request), why, f"use another level: {', '.join(_LEVELS)}") from error
+    return dataclasses.replace(
+        request.artifact,
+        path=request.output,
+        files=written_files(request.output),
+        precision="fp16" if half else request.artifact.precision,
+        steps=(*request.artifact.steps, _step(level, request)),
+    )
+
+
+def _wants_half(request: OptimizeRequest) -> bool:
+    if request.precision == request.artifact.precision:
+        return False
+    if request.precision == "fp16" and request.artifact.precision == "fp32":
+        return True
+    why = f"cannot make {request.precision!r} of {request.artifact.precision!r}"
+    raise OptionError(_who(request), why, "ask for the artifact's own precision, or for 'fp16' of 'fp32'")
+
+
+def _native(level: str) -> Callable[[_Job], None]:
+    def run(job: _Job) -> None:
+        source = _halved(job) if job.half else job.source
+        _offline(job, source, job.folder, level)
+
+    return run
+
+
+def _fusions(job: _Job) -> None:
+    from optimum_ort.worker import run_worker
+
+    # Folded constants first: the patterns are written for such graphs.
+    _offline(job, job.source, job.scratch, "basic")
+    run_worker(job.scratch / MODEL, job.folder, fuse=True, half=job.half, external=job.external)
+
+
+def _ort_fusions(job: _Job) -> None:
+    from optimum_ort.fusions import fuse
+    from optimum_ort.worker import run_worker
+
+    target = job.provider.fusion_target
+    if target is None:
+        why = f"transformers has no fusions for device '{job.provider.device}'"
+        raise ExportError(f"backend '{BACKEND}'", why, "use level 'all'")
+    fuse(job.source, job.scratch if job.half else job.folder, target, job.external)
+    if job.half:
+        run_worker(job.scratch / MODEL, job.folder, fuse=False, half=True, external=job.external)
+
+
+def _halved(job: _Job) -> Path:
+    from optimum_ort.worker import run_worker
+
+    run_worker(job.source, job.scratch, fuse=False, half=True, external=job.external)
+    return job.scratch / MODEL
+
+
+_LEVELS: dict[str, Callable[[_Job], None]] = {
+    "all": _native("extended"),
+    "basic": _native("basic"),
+    "extended": _native("extended"),
+    "fusions": _fusions,
+    "ort_fusions": _ort_fusions,
+}
+
+
+def _offline(job: _Job, source: Path, folder: Path, level: str) -> None:
+    """Let onnxruntime optimize `source` and write the graph into `folder`."""
+    from optimum_ort.runtime import open_session, session_options
+
+    options = dataclasses.replace(job.options, graph_optimization_level=level)
+    made = session_options(options, job.provider, job.threads)
+    made.optimized_model_filepath = str(folder / MODEL)
+    if job.external:
+        made.add_session_config_entry("session.optimized_model_external_initializers_file_name", DATA)
+        size = str(EXTERNAL_TENSOR_BYTES)
+        made.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", size)
+    open_session(source, made, job.provider, job.index, options)
+
+
+def _step(level: str, request: OptimizeRequest) -> Step:
+    build = find_build()
+    tool, version = (
+        next(iter(build.distributions.items()), ("onnxruntime", "unknown")) if build else ("onnxruntime", "")
+    )
+    options = {"level": level, "device": request.device, "precision": request.precision, **request.options}
+    if level == "ort_fusions":
+        tool, version = "transformers", importlib.metadata.version("transformers")
+    return Step(hook="optimize", backend=BACKEND, tool=tool, version=version, options=options)
+
+
+def _who(request: OptimizeRequest) -> str:
+    return f"backend '{BACKEND}', {request.artifact.main_file}"

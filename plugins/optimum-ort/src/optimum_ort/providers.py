@@ -1,0 +1,317 @@
+"""Which ONNX Runtime is installed, and which of its execution providers this machine can use.
+
+Found from package metadata and the names of shared libraries: nothing here imports onnxruntime, so that a probe
+stays light.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimum_core.errors import OptionError
+from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
+
+BACKEND = "ort"
+
+_DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+    "onnxruntime-qnn",
+    "onnxruntime-silicon",
+    "onnxruntime-training",
+    "onnxruntime-trt-rtx",
+)
+
+# (first version, newest ONNX opset it loads). The last row was found by loading models of each opset; for releases
+# between the rows the lower figure holds, which every later release loads too.
+_OPSETS: tuple[tuple[tuple[int, int], int], ...] = (((0, 0), 21), ((1, 23), 22), ((1, 31), 26))
+
+_ONNX = (Transform(takes="onnx", gives="onnx"),)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provider:
+    """One execution provider: the device it serves and what must be there for it.
+
+    Attributes:
+        device: the name in offers and requests.
+        name: ONNX Runtime's name of the provider.
+        library: what the name of its shared library contains; None where it is linked in or cannot be told.
+        distribution: what to install for it.
+        system: the only operating system that has it, or None.
+        vendor: of the GPU it needs, in lower case; None: any GPU will do, or none is needed.
+        needs_gpu: False where the system itself brings the hardware.
+        fallbacks: providers that take the nodes it does not know.
+        binds: inputs and outputs can stay in device memory, reached through DLPack.
+        fusion_target: what transformers' fusions call it, or None.
+    """
+
+    device: str
+    name: str
+    library: str | None
+    distribution: str
+    system: str | None = None
+    vendor: str | None = None
+    needs_gpu: bool = True
+    fallbacks: tuple[str, ...] = ("CPUExecutionProvider",)
+    binds: bool = False
+    fusion_target: str | None = None
+
+
+CPU = Provider(
+    device="cpu",
+    name="CPUExecutionProvider",
+    library=None,
+    distribution="onnxruntime",
+    needs_gpu=False,
+    fallbacks=(),
+    fusion_target="cpu",
+)
+
+_ACCELERATED = (
+    Provider(
+        device="cuda",
+        name="CUDAExecutionProvider",
+        library="onnxruntime_providers_cuda",
+        distribution="onnxruntime-gpu",
+        vendor="nvidia",
+        binds=True,
+        fusion_target="cuda",
+    ),
+    Provider(
+        device="tensorrt",
+        name="TensorrtExecutionProvider",
+        library="onnxruntime_providers_tensorrt",
+        distribution="onnxruntime-gpu",
+        vendor="nvidia",
+        fallbacks=("CUDAExecutionProvider", "CPUExecutionProvider"),
+        binds=True,
+    ),
+    Provider(
+        device="dml",
+        name="DmlExecutionProvider",
+        library="DirectML",
+        distribution="onnxruntime-directml",
+        system="windows",
+        fusion_target="dml",
+    ),
+    Provider(
+        device="coreml",
+        name="CoreMLExecutionProvider",
+        library=None,
+        distribution="onnxruntime",
+        system="macos",
+        needs_gpu=False,
+    ),
+    Provider(
+        device="migraphx",
+        name="MIGraphXExecutionProvider",
+        library="onnxruntime_providers_migraphx",
+        distribution="onnxruntime-migraphx",
+        vendor="amd",
+    ),
+    Provider(
+        device="rocm",
+        name="ROCMExecutionProvider",
+        library="onnxruntime_providers_rocm",
+        distribution="onnxruntime-rocm",
+        vendor="amd",
+    ),
+)
+
+PROVIDERS = {provider.device: provider for provider in (CPU, *_ACCELERATED)}
+_SYSTEMS = {"windows": "Windows", "macos": "macOS"}
+_VENDORS = {"nvidia": "NVIDIA", "amd": "AMD"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """The onnxruntime found here.
+
+    Attributes:
+        folder: where the package `onnxruntime` lies.
+        distributions: installed distributions that own that package, with their versions.
+    """
+
+    folder: Path
+    distributions: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """Name and version for messages."""
+        return ", ".join(f"{name} {version}" for name, version in self.distributions.items()) or "unknown version"
+
+    @property
+    def opset(self) -> int:
+        """The newest ONNX opset that it is known to load."""
+        version = min((_major_minor(text) for text in self.distributions.values()), default=(0, 0))
+        return max(opset for first, opset in _OPSETS if first <= version)
+
+    def has(self, provider: Provider) -> bool:
+        """Whether this build contains `provider`, as far as files tell."""
+        if provider.library is None:
+            return True
+        libraries = self.folder / "capi"
+        return libraries.is_dir() and any(provider.library in entry.name for entry in libraries.iterdir())
+
+
+def find_build() -> Build | None:
+    """The installed onnxruntime, or None."""
+    folder = _package_folder("onnxruntime")
+    if folder is None:
+        return None
+    versions = {name: version for name in _DISTRIBUTIONS if (version := _version(name)) is not None}
+    return Build(folder=folder, distributions=versions)
+
+
+def parse_device(device: str) -> tuple[Provider, int]:
+    """Provider and index of "cpu", "cuda", "cuda:1", ….
+
+    Raises:
+        OptionError: the device is unknown, or what follows the colon is no index.
+    """
+    name, _, index = device.partition(":")
+    if name not in PROVIDERS or (index and not index.isdecimal()):
+        known = ", ".join(PROVIDERS)
+        raise OptionError(f"backend '{BACKEND}'", f"unknown device {device!r}", f"use one of: {known} (or 'cuda:1')")
+    return PROVIDERS[name], int(index or 0)
+
+
+def support(hardware: Hardware) -> Support:
+    """The probe's answer for this machine."""
+    build = find_build()
+    if build is None:
+        missing = Limitation(
+            what="run ONNX models", reason="onnxruntime is not installed", remedy="pip install onnxruntime"
+        )
+        return Support(limitations=(missing,))
+    limitations = list(_clash(build))
+    offers = [_offer(CPU, build)]
+    for provider in _ACCELERATED:
+        problem = _problem(provider, build, hardware)
+        if problem is None:
+            offers.append(_offer(provider, build))
+        else:
+            limitations.append(problem)
+    limitations += _missing_levels(CPU)
+    return Support(offers=tuple(offers), limitations=tuple(limitations), versions=_versions(build))
+
+
+def _clash(build: Build) -> tuple[Limitation, ...]:
+    if len(build.distributions) < 2:
+        return ()
+    names = list(build.distributions)
+    return (
+        Limitation(
+            what="rely on the installed onnxruntime",
+            reason=f"{' and '.join(names)} are both installed and overwrite each other's files",
+            remedy=f"pip uninstall {' '.join(names)}, then install the one you want",
+        ),
+    )
+
+
+def _problem(provider: Provider, build: Build, hardware: Hardware) -> Limitation | None:
+    what = f"run on '{provider.device}' ({provider.name})"
+    if provider.system is not None and hardware.system != provider.system:
+        reason, remedy = f"it exists on {_SYSTEMS[provider.system]} only", "use another device, such as 'cpu'"
+        return Limitation(what=what, reason=reason, remedy=remedy)
+    if provider.needs_gpu and not _has_gpu(provider, hardware):
+        kind = f"{_VENDORS[provider.vendor]} GPU" if provider.vendor else "GPU"
+        remedy = f"use another device, or a machine with a {kind} and its driver"
+        return Limitation(what=what, reason=f"no {kind} found", remedy=remedy)
+    if not build.has(provider):
+        reason = f"the installed build ({build.label}) does not contain it"
+        remedy = f"pip uninstall {' '.join(build.distributions)}; pip install {provider.distribution}"
+        return Limitation(what=what, reason=reason, remedy=remedy)
+    if provider.device == "tensorrt" and not _tensorrt_present():
+        return Limitation(what=what, reason="TensorRT's libraries were not found", remedy="pip install tensorrt")
+    return None
+
+
+def _has_gpu(provider: Provider, hardware: Hardware) -> bool:
+    return any(provider.vendor in (None, gpu.vendor.lower()) for gpu in hardware.gpus)
+
+
+def _tensorrt_present() -> bool:
+    if any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_libs")):
+        return True
+    folders = os.environ.get("PATH" if os.name == "nt" else "LD_LIBRARY_PATH", "").split(os.pathsep)
+    return any(any(Path(folder).glob("*nvinfer*")) for folder in folders if folder and Path(folder).is_dir())
+
+
+def _offer(provider: Provider, build: Build) -> Offer:
+    half = provider.device in ("cuda", "tensorrt") and _has_fusions()
+    return Offer(
+        device=provider.device,
+        optimizes=_ONNX,
+        levels=_levels(provider),
+        loads=("onnx",),
+        precisions=("fp32", "fp16") if half else ("fp32",),
+        opset=build.opset,
+    )
+
+
+def _levels(provider: Provider) -> tuple[str, ...]:
+    levels = ["all"]
+    if provider.fusion_target is not None:
+        levels += ["fusions"] * _has_fusions() + ["ort_fusions"] * _has_ort_fusions()
+    return tuple(levels)
+
+
+def _missing_levels(provider: Provider) -> list[Limitation]:
+    missing = []
+    if not _has_fusions():
+        reason = "onnx is not installed"
+        missing.append(
+            Limitation(what="optimize at level 'fusions'", reason=reason, remedy="pip install 'optimum-ort[optimize]'")
+        )
+    if not _has_ort_fusions():
+        reason = "it needs onnx-ir, onnxscript, and a transformers that ships ONNX Runtime fusions"
+        remedy = "pip install 'optimum-core[export]'"
+        missing.append(Limitation(what="optimize at level 'ort_fusions'", reason=reason, remedy=remedy))
+    return missing
+
+
+def _has_fusions() -> bool:
+    return importlib.util.find_spec("onnx") is not None
+
+
+def _has_ort_fusions() -> bool:
+    # find_spec on the submodule would import transformers, which takes seconds: look for its file.
+    folder = _package_folder("transformers")
+    if folder is None or not (folder / "exporters" / "onnxruntime_fusions.py").is_file():
+        return False
+    return all(importlib.util.find_spec(name) is not None for name in ("onnx_ir", "onnxscript", "torch"))
+
+
+def _versions(build: Build) -> dict[str, str]:
+    extra = ("onnx", "onnx-ir", "onnxscript", "transformers")
+    return build.distributions | {name: version for name in extra if (version := _version(name)) is not None}
+
+
+def _package_folder(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _major_minor(version: str) -> tuple[int, int]:
+    major, _, rest = version.partition(".")
+    minor = rest.partition(".")[0]
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from optimum_core.types import Artifact, Cpu, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
+from optimum_ort.session import OrtSession
+
+_HARDWARE = Hardware(
+    system="linux",
+    system_version="6.1",
+    cpu=Cpu(
+        vendor="intel",
+        model="a processor",
+        architecture="x86_64",
+        features=frozenset({"avx2"}),
+        physical_cores=2,
+        usable_cores=2,
+    ),
+    memory=8 * 2**30,
+)
+
+
+@pytest.fixture
+def hardware() -> Hardware:
+    return _HARDWARE
+
+
+@pytest.fixture
+def gpu_hardware() -> Hardware:
+    gpu = Gpu(vendor="nvidia", name="a GPU", compute_capability=(8, 9))
+    return dataclasses.replace(_HARDWARE, gpus=(gpu,))
+
+
+def _session_request(artifact: Artifact, **changes: Any) -> SessionRequest:
+    request = SessionRequest(backend="ort", artifact=artifact, device="cpu", hardware=_HARDWARE, threads=1)
+    return dataclasses.replace(request, **changes)
+
+
+@pytest.fixture
+def session_request() -> Callable[..., SessionRequest]:
+    return _session_request
+
+
+@pytest.fixture
+def load() -> Callable[..., OrtSession]:
+    return lambda artifact, **changes: OrtSession(_session_request(artifact, **changes))
+
+
+@pytest.fixture
+def optimize_request(tmp_path: Path) -> Callable[..., OptimizeRequest]:
+    def make(artifact: Artifact, **changes: Any) -> OptimizeRequest:
+        output = tmp_path / "optimized"
+        output.mkdir()
+        request = OptimizeRequest(
+            backend="ort", artifact=artifact, device="cpu", precision="fp32", hardware=_HARDWARE, output=output
+        )
+        return dataclasses.replace(request, **changes)
+
+    return make
+
+
+def _save(folder: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: list[Any]) -> None:
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Callable[[int, str], Artifact]:
+    """Make a model whose `y` is its `x`, two columns, any batch, of an ONNX element type with numpy's name."""
+
+    def make(element: int, dtype: str) -> Artifact:
+        folder = tmp_path / f"identity-{dtype}"
+        folder.mkdir()
+        x, y = (helper.make_tensor_value_info(name, element, ["batch", 2]) for name in ("x", "y"))
+        _save(folder, [helper.make_node("Identity", ["x"], ["y"])], [x], [y], [])
+        specs = [TensorSpec(name=name, dtype=dtype, shape=("batch", 2)) for name in ("x", "y")]
+        return Artifact(format="onnx", path=folder, files=("model.onnx",), inputs=(specs[0],), outputs=(specs[1],))
+
+    return make
+
+
+@pytest.fixture
+def weight() -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+
+
+@pytest.fixture
+def linear(tmp_path: Path, weight: np.ndarray[Any, Any]) -> Artifact:
+    """`y` is relu(x @ weight), any batch."""
+    folder = tmp_path / "linear"
+    folder.mkdir()
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64])
+    _save(folder, nodes, [x], [y], [numpy_helper.from_array(weight, "w")])
+    return Artifact(
+        format="onnx",
+        path=folder,
+        files=("model.onnx",),
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 8)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 64)),),
+    )
+
+
+@pytest.fixture
+def linear_external(linear: Artifact) -> Artifact:
+    """The same with its weights in a second file."""
+    model = onnx.load(linear.main_file)
+    onnx.save_model(model, linear.main_file, save_as_external_data=True, location="weights", size_threshold=16)
+    return dataclasses.replace(linear, files=("model.onnx", "weights"))
+
+
+def _bert_inputs(batch: int, length: int, padding: str = "right") -> dict[str, Any]:
+    generator = np.random.default_rng(batch * 100 + length)
+    mask = np.ones((batch, length), np.int64)
+    if padding == "left":
+        mask[0, :2] = 0
+    else:
+        mask[0, -2:] = 0
+    return {"input_ids": generator.integers(1, 90, (batch, length), np.int64), "attention_mask": mask}
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, list[tuple[dict[str, Any], Any]]]:
+    """A tiny BERT with random weights, large enough for masks to matter: its artifact, and inputs with what the eager
+    model makes of them (other shapes than traced; padding on the right and on the left)."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    model = BertModel(BertConfig(vocab_size=99, **sizes, max_position_embeddings=64), add_pooling_layer=False).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(6)
+
+    class Positional(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    folder = tmp_path_factory.mktemp("bert")
+    names = ["input_ids", "attention_mask"]
+    axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "last_hidden_state"]}
+    samples = tuple(torch.from_numpy(value) for value in _bert_inputs(2, 7).values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Positional().eval(),
+            samples,
+            folder / "model.onnx",
+            dynamo=False,
+            opset_version=17,
+            input_names=names,
+            output_names=["last_hidden_state"],
+            dynamic_axes=axes,
+        )
+    artifact = Artifact(
+        format="onnx",
+        path=folder,
+        files=("model.onnx",),
+        inputs=tuple(TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in names),
+        outputs=(TensorSpec(name="last_hidden_state", dtype="float32", shape=("batch", "sequence", 32)),),
+    )
+
+    cases = [_bert_inputs(1, 5), _bert_inputs(3, 12), _bert_inputs(3, 9, "left")]
+    with torch.no_grad():
+        eager = [
+            model(**{name: torch.from_numpy(value) for name, value in case.items()}).last_hidden_state.numpy()
+            for case in cases
+        ]
+    return artifact, list(zip(cases, eager, strict=True))

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from optimum_core.errors import OptionError
+from optimum_ort.options import OrtOptions
+
+
+def test_defaults_and_values() -> None:
+    assert OrtOptions.from_mapping({}) == OrtOptions()
+    given = OrtOptions.from_mapping({"execution_mode": "parallel", "provider_options": {"a": 1}})
+    assert (given.execution_mode, given.provider_options) == ("parallel", {"a": "1"})
+
+
+def test_unknown_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="unknown option 'intra_op_thread'") as caught:
+        OrtOptions.from_mapping({"intra_op_thread": 2})
+    assert caught.value.remedy == "did you mean 'intra_op_threads'?"
+    with pytest.raises(OptionError, match="use one of: intra_op_threads"):
+        OrtOptions.from_mapping({"zzz": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("intra_op_threads", 0, "at least 1"),
+        ("inter_op_threads", True, "at least 1"),
+        ("intra_op_threads", "2", "at least 1"),
+        ("execution_mode", "fast", "sequential, parallel"),
+        ("graph_optimization_level", 99, "disable, basic, extended, all"),
+        ("provider_options", "cuda", "mapping"),
+        ("allow_spinning", 1, "True or False"),
+    ],
+)
+def test_wrong_values_name_the_allowed(name: str, value: object, allowed: str) -> None:
+    with pytest.raises(OptionError, match=f"option '{name}' cannot be") as caught:
+        OrtOptions.from_mapping({name: value})
+    assert allowed in caught.value.remedy
+
+
+def test_every_option_is_in_the_readme() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert [item.name for item in fields(OrtOptions) if f"`{item.name}`" not in readme] == []

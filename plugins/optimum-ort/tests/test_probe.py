@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from optimum_core.types import Hardware, Support
+from optimum_ort import plugin, providers
+
+_LIGHT = """
+import sys
+from optimum_ort import plugin
+from optimum_core.types import Cpu, Hardware
+cpu = Cpu(vendor="arm", model="", architecture="aarch64", features=frozenset(), physical_cores=1, usable_cores=1)
+support = plugin.probe(Hardware(system="linux", system_version="6", cpu=cpu, memory=1))
+assert support.offers
+heavy = {"numpy", "onnxruntime", "onnx", "onnx_ir", "onnxscript", "torch", "transformers"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+
+
+def reasons(support: Support) -> dict[str, tuple[str, str]]:
+    return {item.what: (item.reason, item.remedy) for item in support.limitations}
+
+
+def fake_build(monkeypatch: pytest.MonkeyPatch, folder: Path, *libraries: str, **distributions: str) -> None:
+    (folder / "capi").mkdir(exist_ok=True)
+    for library in libraries:
+        (folder / "capi" / library).touch()
+    named = {name.replace("_", "-"): text for name, text in distributions.items()}
+    monkeypatch.setattr(providers, "find_build", lambda: providers.Build(folder=folder, distributions=named))
+
+
+def test_probing_imports_no_runtime() -> None:
+    done = subprocess.run([sys.executable, "-c", _LIGHT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_cpu_is_offered(hardware: Hardware) -> None:
+    support = plugin.probe(hardware)
+    (offer,) = support.offers
+    assert (offer.device, offer.loads, offer.precisions) == ("cpu", ("onnx",), ("fp32",))
+    assert offer.levels == ("all", "fusions", "ort_fusions")
+    assert [(way.takes, way.gives) for way in offer.optimizes] == [("onnx", "onnx")]
+    assert support.versions["onnxruntime"] == version("onnxruntime")
+    assert reasons(support)["run on 'cuda' (CUDAExecutionProvider)"][0] == "no NVIDIA GPU found"
+
+
+def test_the_opset_offered_is_the_newest_that_loads(hardware: Hardware) -> None:
+    (offer,) = plugin.probe(hardware).offers
+    assert offer.opset is not None
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+
+    def opens(opset: int) -> bool:
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        except onnxruntime.capi.onnxruntime_pybind11_state.Fail:
+            return False
+        return True
+
+    assert opens(offer.opset)
+    if (1, 31) <= providers._major_minor(onnxruntime.__version__) < (1, 32):
+        assert offer.opset == max(n for n in range(20, onnx.defs.onnx_opset_version() + 1) if opens(n))
+
+
+def test_a_gpu_needs_another_build(gpu_hardware: Hardware) -> None:
+    support = plugin.probe(gpu_hardware)
+    assert [offer.device for offer in support.offers] == ["cpu"]
+    reason, remedy = reasons(support)["run on 'cuda' (CUDAExecutionProvider)"]
+    assert "does not contain it" in reason
+    assert "pip install onnxruntime-gpu" in remedy
+
+
+def test_a_gpu_build_with_its_gpu(gpu_hardware: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_build(monkeypatch, tmp_path, "libonnxruntime_providers_cuda.so", onnxruntime_gpu="1.31.0")
+    cpu, cuda = plugin.probe(gpu_hardware).offers
+    assert (cuda.device, cuda.opset) == ("cuda", cpu.opset)
+    assert cuda.precisions == ("fp32", "fp16")
+
+
+def test_other_systems(hardware: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_build(monkeypatch, tmp_path, onnxruntime="1.24.0")
+    mac = plugin.probe(dataclasses.replace(hardware, system="macos"))
+    assert [offer.device for offer in mac.offers] == ["cpu", "coreml"]
+    assert mac.offers[0].opset == 22
+    assert reasons(mac)["run on 'dml' (DmlExecutionProvider)"][0] == "it exists on Windows only"
+
+
+def test_two_builds_overwrite_each_other(hardware: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_build(monkeypatch, tmp_path, onnxruntime="1.31.1", onnxruntime_gpu="1.31.1")
+    reason, remedy = reasons(plugin.probe(hardware))["rely on the installed onnxruntime"]
+    assert "onnxruntime and onnxruntime-gpu are both installed" in reason
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in remedy
+
+
+def test_nothing_installed(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "find_build", lambda: None)
+    support = plugin.probe(hardware)
+    assert support.offers == ()
+    assert reasons(support) == {"run ONNX models": ("onnxruntime is not installed", "pip install onnxruntime")}
+
+
+def test_levels_without_their_packages(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = providers._package_folder
+    monkeypatch.setattr(providers, "_package_folder", lambda name: None if name == "transformers" else found(name))
+    support = plugin.probe(hardware)
+    assert support.offers[0].levels == ("all", "fusions")
+    assert "optimize at level 'ort_fusions'" in reasons(support)
