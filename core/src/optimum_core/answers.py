@@ -75,4 +75,4 @@ class Answerer:
 def _tensor(value: Any) -> Any:
     import torch
 
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.from_dlpack(value)
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.utils.dlpack.from_dlpack(value)

@@ -103,13 +103,21 @@ class InputChecker:
         if isinstance(value, np.ndarray):
             if value.dtype != dtype:
                 value = self._cast(spec, value, dtype)
-            if dtype is not None and dtype.kind == "i" and spec.name.endswith("_ids") and value.size and value.min() < 0:
+            if (
+                dtype is not None
+                and dtype.kind == "i"
+                and spec.name.endswith("_ids")
+                and value.size
+                and value.min() < 0
+            ):
                 raise self._mismatch(spec, value, "ids of 0 and above", f"{value.min()}")
         return value
 
     def _cast(self, spec: TensorSpec, value: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> Any:
         """Widen or narrow within a kind of number, and masks of booleans to integers; nothing else."""
-        same_kind = dtype is not None and (value.dtype.kind == dtype.kind or value.dtype.kind + dtype.kind in ("bi", "ui"))
+        same_kind = dtype is not None and (
+            value.dtype.kind == dtype.kind or value.dtype.kind + dtype.kind in ("bi", "ui")
+        )
         if not same_kind:
             raise self._mismatch(spec, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
         return value.astype(dtype)

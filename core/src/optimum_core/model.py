@@ -15,7 +15,7 @@ from typing import Any, Self
 from optimum_core import artifact as artifacts
 from optimum_core.answers import Answerer
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.errors import InputError, OptimumError, SourceError, UnavailableError
+from optimum_core.errors import SourceError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.inputs import InputChecker
 from optimum_core.plugins import PluginManager, manager
@@ -198,11 +198,11 @@ class AcceleratedModel:
         """
         from optimum_core.export_live import with_weights
 
-        files = {name: self.directory / name for name in self.manifest.files if name != CHECK_FILE}
         kept = {name: entry for name, entry in self.manifest.files.items() if name != CHECK_FILE}
-        manifest = replace(self.manifest, files=kept)
-        with with_weights(manifest, self._source, self._plugins, files) as (manifest, files):
-            artifacts.save(manifest, files, Path(save_directory), overwrite=overwrite)
+        files = {name: self.directory / name for name in kept}
+        whole = with_weights(replace(self.manifest, files=kept), self._source, self._plugins, files)
+        with whole as (manifest, sources):
+            artifacts.save(manifest, sources, Path(save_directory), overwrite=overwrite)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
         """Save the artifact and upload it as a model repository.
@@ -351,6 +351,3 @@ def _read_config(directory: Path) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(directory)
-
-
-__all__ = ["AcceleratedModel", "InputError", "OptimumError", "load", "named_after", "open_model"]

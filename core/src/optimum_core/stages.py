@@ -155,7 +155,9 @@ class Builder:
 
     def _optimized(self, backend: str, artifact: Artifact, way: Way, level: str | None) -> Artifact:
         output = Path(mkdtemp(dir=self.workshop))
-        with self.timed(self.emit, "optimize", f"{artifact.format} by {backend}" + (f", level {level}" if level else "")):
+        with self.timed(
+            self.emit, "optimize", f"{artifact.format} by {backend}" + (f", level {level}" if level else "")
+        ):
             return self.plugins.optimize(
                 OptimizeRequest(
                     backend=backend,

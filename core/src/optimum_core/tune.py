@@ -70,9 +70,7 @@ class Candidate:
     problem: str = ""
     wrong: bool = False
 
-    def result(
-        self, outcome: Any, reason: str, measurements: tuple[Measurement, ...] = ()
-    ) -> CandidateResult:
+    def result(self, outcome: Any, reason: str, measurements: tuple[Measurement, ...] = ()) -> CandidateResult:
         """What the report says of it."""
         return CandidateResult(
             name=self.name,
@@ -278,7 +276,9 @@ class _timed:  # noqa: N801 - reads as a statement
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        problem = _first_line(error) if isinstance(error, OptimumError) else self.problem or (str(error) if error else "")
+        problem = (
+            _first_line(error) if isinstance(error, OptimumError) else self.problem or (str(error) if error else "")
+        )
         seconds = time.perf_counter() - self._start
         self.emit(Event(stage=self.stage, detail=self.detail, seconds=seconds, problem=problem))
 

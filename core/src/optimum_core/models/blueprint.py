@@ -135,7 +135,7 @@ def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
     if axis.endswith("batch"):
         return (3, 1)
     if axis in _STEPS:
-        return (length + _STEPS[axis], max(1, length - _STEPS[axis]))
+        return (length + _STEPS[axis], max(1, length - _STEPS[axis] if length > 2 * _STEPS[axis] else length // 2))
     longest = layout.limits.get(axis, 4096)
     return (min(2 * length + 3, longest), max(1, length - 3 if length > 4 else length - 1))
 
@@ -168,9 +168,7 @@ def _settled(layout: Layout, runs: Runs) -> Layout:
     return replace(layout, lengths=lengths)
 
 
-def _output_specs(
-    traced: Mapping[str, Any], lengths: Mapping[str, int], runs: Runs
-) -> tuple[TensorSpec, ...]:
+def _output_specs(traced: Mapping[str, Any], lengths: Mapping[str, int], runs: Runs) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(
             name=name,

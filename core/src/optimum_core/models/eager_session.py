@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from optimum_core.errors import ExportError, SessionError
 from optimum_core.models.flat import call
 from optimum_core.models.outputs import flatten

@@ -39,7 +39,7 @@ def of_module(module: Any) -> str:
 
 def _described(module: Any) -> Iterator[str]:
     config = getattr(module, "config", None)
-    if hasattr(config, "to_dict"):
+    if config is not None and hasattr(config, "to_dict"):
         yield json.dumps(config.to_dict(), sort_keys=True, default=str)
     sources: set[type] = set()
     for name, part in module.named_modules():

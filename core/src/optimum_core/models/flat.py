@@ -55,7 +55,7 @@ class FlatModule(torch.nn.Module):
 
 
 @contextmanager
-def export_ready(module: torch.nn.Module) -> Iterator[None]:
+def export_ready(module: Any) -> Iterator[None]:
     """Make a model traceable for a while and give it back as it was: mixtures of experts are written as matrix
     products, because the routing of the fast implementation cannot be traced."""
     settable = getattr(module, "_can_set_experts_implementation", None)

@@ -43,7 +43,9 @@ def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
     if array.dtype.name not in _KNOWN_DTYPES:
-        raise OptionError(f"sample input {name!r}", f"it is {type(value).__name__}, no tensor", "pass a tensor or array")
+        raise OptionError(
+            f"sample input {name!r}", f"it is {type(value).__name__}, no tensor", "pass a tensor or array"
+        )
     return array
 
 

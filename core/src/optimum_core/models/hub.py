@@ -45,7 +45,9 @@ def require_export_packages(who: str) -> None:
     missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
     if missing:
         raise UnavailableError(
-            who, f"{' and '.join(missing)} not installed", "pip install 'optimum-core[export]' (only load() needs neither)"
+            who,
+            f"{' and '.join(missing)} not installed",
+            "pip install 'optimum-core[export]' (only load() needs neither)",
         )
 
 
@@ -77,7 +79,7 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
     try:
         with quiet():
             model, found = cls.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **remote)
-    except Exception as error:  # noqa: BLE001 - readers of weights raise types of their own; all mean the same here
+    except Exception as error:
         raise SourceError(
             f"model {name!r}", f"its weights cannot be read: {type(error).__name__}: {error}", "fetch or save it again"
         ) from error

@@ -222,7 +222,9 @@ def _sound(name: str, facts: Facts) -> list[InputLayout]:
         layouts.insert(0, replace(by_bin, axes=("batch", int(bins), 2 * int(longest))))
     if whole and name == "input_values":
         layouts.insert(0, replace(by_time, axes=("batch", int(whole), int(bins))))
-    return [*layouts, waveform] if name == "input_values" else layouts
+    if name == "input_values":
+        return [*layouts, waveform]
+    return [*layouts, replace(by_time, axes=("batch", 1, "frames", int(bins)))]  # spectrograms as pictures
 
 
 def _complete(facts: Facts, inputs: tuple[InputLayout, ...]) -> Iterator[Layout]:

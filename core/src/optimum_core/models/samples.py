@@ -118,4 +118,4 @@ def _resized(sample: np.ndarray[Any, Any], shape: tuple[int, ...], rng: np.rando
     if np.issubdtype(sample.dtype, np.floating):
         spread = float(sample.std()) or 1.0
         return (sample + 0.5 * spread * rng.standard_normal(shape)).astype(sample.dtype)
-    return sample
+    return np.asarray(sample)

@@ -81,7 +81,7 @@ class LiveSource:
     def save_companions(self, directory: Path) -> None:
         """Write configuration, generation settings and processor as they are in memory."""
         for part in (self.config, getattr(self._given, "generation_config", None), self._processor):
-            if hasattr(part, "save_pretrained"):
+            if part is not None and hasattr(part, "save_pretrained"):
                 part.save_pretrained(directory)
 
 

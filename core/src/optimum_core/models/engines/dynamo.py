@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -37,22 +39,25 @@ def write(request: EngineRequest) -> None:
     """
     from transformers.exporters import OnnxConfig, OnnxExporter
 
-    shapes = {spec.name: {axis: torch.export.Dim.AUTO for axis in spec.dynamic_axes} for spec in request.inputs}
+    shapes = {spec.name: dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in request.inputs}
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=request.opset)
     try:
-        program, _ = OnnxExporter().export_program(_Named(request), dict(request.samples), config)
+        with redirect_stdout(StringIO()):  # torch.onnx reports its progress there, whatever the log level
+            program, _ = OnnxExporter().export_program(_Named(request), dict(request.samples), config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)
     except Exception as error:
         raise ExportError(
-            "export to ONNX through torch.export", f"{type(error).__name__}: {error}", "pass verify's other engine"
+            "export to ONNX through torch.export", f"{type(error).__name__}: {error}", "the other engine may do it"
         ) from error
 
 
 def _restore_names(program: Any, request: EngineRequest) -> None:
-    """Give inputs and outputs of the graph our names, in our order: the exporter has rules of its own for both."""
+    """Give inputs, outputs and their axes our names: the exporter has rules of its own for all three."""
+    import onnx_ir as ir
+
     graph = program.graph
-    for value, spec in zip(graph.inputs, request.inputs, strict=True):
-        value.name = spec.name
-    for value, spec in zip(graph.outputs, request.outputs, strict=True):
-        value.name = spec.name
+    for values, specs in ((graph.inputs, request.inputs), (graph.outputs, request.outputs)):
+        for value, spec in zip(values, specs, strict=True):
+            value.name = spec.name
+            value.shape = ir.Shape(spec.shape)

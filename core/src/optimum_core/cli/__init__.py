@@ -1,0 +1,27 @@
+"""The command `optimum-core`.
+
+Importing this package takes nothing heavy: typer comes with `main`, rich with the first page that is shown.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command: exit code 0, 1 for an `OptimumError`, 2 for wrong usage, 130 after Ctrl-C."""
+    from optimum_core.errors import OptimumError
+
+    try:
+        from optimum_core.cli.app import app
+
+        app(prog_name="optimum-core")
+    except OptimumError as error:
+        from optimum_core.cli.failure import show_error
+
+        show_error(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,103 @@
+"""What every page is written with: lines that wrap with their indent, aligned rows, and text for any terminal.
+
+Pages are plain aligned lines and no tables of rich: they paste into a bug report without trailing blanks, and a long
+name wraps without tearing its row apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+Part = str | tuple[str, str]
+
+GOOD, BAD, NONE, OFF = "✓", "✗", "–", "○"
+
+_ASCII = str.maketrans(
+    {"✓": "+", "✗": "x", "–": "-", "—": "-", "○": "o", "→": "->", "·": "|", "×": "x", "…": "...", "µ": "u", "’": "'"}
+)
+# Text comes from plugins and from artifacts of unknown origin: it must not be able to steer the terminal.
+_CONTROLS = {code: "?" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+_NARROWEST = 20
+
+
+def make_console(stream: TextIO) -> Console:
+    """A console that shows text as it is: nothing in it is markup, an emoji, or to be coloured by guess."""
+    return Console(file=stream, markup=False, emoji=False, highlight=False)
+
+
+def clean(console: Console, text: str) -> str:
+    """The text without control characters, and in ASCII where the terminal knows no more."""
+    text = text.translate(_CONTROLS)
+    return text.translate(_ASCII).encode("ascii", "replace").decode() if console.options.ascii_only else text
+
+
+def words(console: Console, *parts: Part) -> Text:
+    """Text from pieces: each a string, or a string with its style."""
+    text = Text()
+    for part in parts:
+        content, style = part if isinstance(part, tuple) else (part, "")
+        text.append(clean(console, content), style)
+    return text
+
+
+def put(console: Console, *parts: Part, indent: int = 0) -> None:
+    """One paragraph; every line of it starts at `indent`."""
+    _hang(console, words(console, " " * indent), words(console, *parts))
+
+
+def put_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
+    """Labels on the left, texts in one column beside them."""
+    given = [(words(console, label), text) for label, text in rows]
+    widest = max((label.cell_len for label, _ in given), default=0)
+    for label, text in given:
+        label.stylize("dim")
+        label.pad_right(widest - label.cell_len + 2)
+        _hang(console, words(console, " " * indent) + label, words(console, text))
+
+
+def put_table(console: Console, head: Sequence[str], rows: Iterable[tuple[str, Sequence[Part]]]) -> None:
+    """A first column that wraps, and others, right-aligned, that do not.
+
+    Args:
+        rows: a mark, and the cells.
+    """
+    made = [(words(console, mark, " "), [words(console, cell) for cell in cells]) for mark, cells in rows]
+    title = [words(console, (cell, "dim")) for cell in head]
+    lines = [(words(console, "  "), title), *made]
+    widths = [max(cells[column].cell_len for _, cells in lines) for column in range(len(head))]
+    first = max(_NARROWEST, min(widths[0], console.width - 2 - sum(2 + width for width in widths[1:])))
+    for mark, cells in lines:
+        start, *rest = _wrap(console, cells[0], first)
+        start.pad_right(first - start.cell_len)
+        for cell, width in zip(cells[1:], widths[1:], strict=True):
+            start.append(" " * (2 + width - cell.cell_len))
+            start.append_text(cell)
+        _emit(console, mark + start)
+        for line in rest:
+            _emit(console, words(console, "  ") + line)
+
+
+def table_room(console: Console, fixed: Iterable[str], first: int) -> int:
+    """Columns of the terminal that are left for further cells beside a first column and fixed ones."""
+    return console.width - 2 - first - sum(2 + cell_len(text) for text in fixed)
+
+
+def _hang(console: Console, start: Text, text: Text) -> None:
+    """A paragraph whose first line follows `start` and whose other lines are indented as far."""
+    indent = start.cell_len
+    for number, line in enumerate(_wrap(console, text, console.width - indent)):
+        _emit(console, (start if number == 0 else Text(" " * indent)) + line)
+
+
+def _wrap(console: Console, text: Text, width: int) -> list[Text]:
+    return list(text.wrap(console, max(_NARROWEST, width))) or [Text()]
+
+
+def _emit(console: Console, line: Text) -> None:
+    line.rstrip()
+    console.print(line, soft_wrap=True)

@@ -1,0 +1,125 @@
+"""Progress of long work on stderr: a spinner while a stage runs, and a line that stays when it has ended."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from optimum_core.cli.paper import BAD, GOOD, make_console, put, words
+from optimum_core.cli.values import seconds_words
+from optimum_core.types import Event
+
+_STAGE_WIDTH = max(map(len, ("reference", "describe", "optimize")))
+_REFRESHES_PER_SECOND = 8
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    event: Event
+    since: float = field(default_factory=time.monotonic)
+
+
+class ProgressLine:
+    """Shows the events of `accelerate(progress=...)`, from any thread. Use as a context manager: leaving it takes the
+    spinner away, also when the work failed.
+
+    Args:
+        stream: where to write; None: stderr as it is now, since what replaces it later is there to catch noise.
+        live: whether to spin; None: when the stream is a terminal that can. Without, each stage gets a line when it
+            begins and one when it ends, so that the log of a killed run tells where it was.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, live: bool | None = None) -> None:
+        self._console = make_console(sys.stderr if stream is None else stream)
+        # Asked of the stream itself: FORCE_COLOR makes a terminal of anything, and logs are no place to spin in.
+        terminal = self._console.file.isatty() and not self._console.is_dumb_terminal
+        self._spins = terminal if live is None else live
+        self._lock = threading.RLock()
+        self._running: list[_Running] = []
+        self._spinner: Live | None = None
+        self._dots = Spinner("line" if self._console.options.ascii_only else "dots", style="cyan")
+
+    def __call__(self, event: Event) -> None:
+        """Take note of one event."""
+        with self._lock:
+            self._halt()
+            if event.seconds is None and not event.problem:
+                self._begin(event)
+            else:
+                self._end(event)
+            if self._spins and self._running:
+                self._spin()
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the spinner away and give the cursor back; later events start anew."""
+        with self._lock:
+            self._running.clear()
+            self._halt()
+
+    def _begin(self, event: Event) -> None:
+        self._running.append(_Running(event))
+        if not self._spins:
+            put(self._console, ("… ", "dim"), *_title(event))
+
+    def _end(self, event: Event) -> None:
+        """Forget the stage and whatever began within it and never ended, such as a wait."""
+        same = [index for index, item in enumerate(self._running) if _key(item.event) == _key(event)]
+        if same:
+            del self._running[same[-1] :]
+        mark = (f"{BAD} ", "red") if event.problem else (f"{GOOD} ", "green")
+        took = [] if event.seconds is None else [(f"  {seconds_words(event.seconds)}", "dim")]
+        put(self._console, mark, *_title(event), *took)
+        if event.problem:
+            put(self._console, (event.problem, "red"), indent=_STAGE_WIDTH + 4)
+
+    def _spin(self) -> None:
+        # The standard streams stay as they are: core redirects them itself, and two who swap them undo each other.
+        self._spinner = Live(
+            get_renderable=self._frame,
+            console=self._console,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._spinner.start(refresh=True)
+
+    def _halt(self) -> None:
+        spinner, self._spinner = self._spinner, None
+        if spinner is not None:
+            spinner.stop()
+
+    def _frame(self) -> Any:
+        """What the refreshing thread draws; the list may have been emptied in between."""
+        running = self._running[-1:]
+        if not running:
+            return Text()
+        elapsed = seconds_words(round(time.monotonic() - running[0].since)) if running else ""
+        line = words(self._console, *_title(running[0].event))
+        line.truncate(max(1, self._console.width - len(elapsed) - 5), overflow="ellipsis")
+        self._dots.update(text=line + Text(f"  {elapsed}", "dim"))
+        return self._dots
+
+
+def _title(event: Event) -> tuple[tuple[str, str], str]:
+    return (f"{event.stage:<{_STAGE_WIDTH}}  ", "bold"), event.detail
+
+
+def _key(event: Event) -> tuple[str, str]:
+    return event.stage, event.detail
