@@ -43,6 +43,7 @@ class Ask:
     precision: str = EXACT
     shapes: tuple[Any, ...] | None = None
     verify: bool = True
+    level: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -58,6 +59,7 @@ def accelerate(
     processor: Any = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    level: str | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     cache_dir: str | Path | None = None,
@@ -77,6 +79,7 @@ def accelerate(
         processor: tokenizer or processor, where it does not lie beside the model.
         revision: branch, tag or commit, for a hub id.
         trust_remote_code: run Python code that comes with the model.
+        level: one optimization level of the backend named by `target`, instead of those that compete by themselves.
         options: for the backend named by `target`.
         progress: called with an `Event` as each stage begins and ends.
         cache_dir: instead of `OPTIMUM_CACHE_DIR`.
@@ -87,7 +90,7 @@ def accelerate(
         VerificationError: nothing that was built agrees with eager.
     """
     ask = Ask(
-        target=target, task=task, precision=precision, verify=verify, options=dict(options or {}),
+        target=target, task=task, precision=precision, verify=verify, level=level, options=dict(options or {}),
         shapes=tuple(shapes) if shapes is not None else None,
     )  # fmt: skip
     emit = progress or (lambda event: None)
@@ -109,10 +112,11 @@ def accelerate(
 def _check(ask: Ask) -> Target:
     """Refuse what makes no sense before anything is read."""
     target = parse_target(ask.target)
-    if ask.options and target.backend is None:
-        raise OptionError(
-            "options", "they are for one backend, and target is 'auto'", "name it: target='backend', options={…}"
-        )
+    for name in ("options", "level"):
+        if getattr(ask, name) and target.backend is None:
+            raise OptionError(
+                name, "it is for one backend, and target is 'auto'", f"name it: target='backend', {name}=…"
+            )
     if ask.task is not None and ask.task not in tasks.known():
         raise OptionError("task", f"{ask.task!r} is unknown", f"it may be one of {', '.join(sorted(tasks.known()))}")
     return target
@@ -134,7 +138,7 @@ def _copy(origin: Path, place: Path) -> None:
 
 def _ways(supports: Mapping[str, Support], target: Target, ask: Ask) -> tuple[Way, ...]:
     """The ways that were asked for, and the live model's to compare with."""
-    asked = ways(supports, target, precision=ask.precision, level=ask.options.get("level"))
+    asked = ways(supports, target, precision=ask.precision, level=ask.level)
     live = tuple(way for way in ways(supports, Target()) if way.is_live)
     return (*live, *(way for way in asked if way not in live))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import OptimumError, VerificationError
+from optimum_core.errors import OptimumError, OptionError, VerificationError
 from optimum_core.measure import Effort, measure, score
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.samples import Case
@@ -170,6 +170,8 @@ class _Search:
             start = time.perf_counter()
             session = self.job.builder.open(way, candidate.artifact, blueprint)
             candidate.load_seconds = time.perf_counter() - start
+        except OptionError:
+            raise  # what was asked for makes no sense: no other candidate can mend that
         except OptimumError as error:
             candidate.problem = _first_line(error)
             return candidate

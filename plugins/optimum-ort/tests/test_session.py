@@ -92,6 +92,18 @@ def test_element_types(element: int, dtype: str, identity: Callable[[int, str], 
         np.testing.assert_array_equal(output, x)
 
 
+@pytest.mark.parametrize("source", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_io_binding_agrees(source: Callable[[Any], Any], linear: Artifact, load: Load) -> None:
+    """The way taken on CUDA, as far as it can run without one: host memory in, host memory out."""
+    session = load(linear)
+    x = np.arange(24, dtype=np.float32).reshape(3, 8)
+    expected = session.run({"x": x})["y"]
+    session._call = session._run_bound
+    np.testing.assert_array_equal(session.run({"x": source(x)})["y"], expected)
+    with pytest.raises(InputError, match="input 'x'"):
+        session.run({"x": [[1.0] * 8]})  # type: ignore[dict-item]
+
+
 def test_outputs_stay_as_they_are_after_further_runs(linear: Artifact, load: Load) -> None:
     session = load(linear)
     first = np.asarray(session.run({"x": np.ones((2, 8), np.float32)})["y"])

@@ -68,6 +68,7 @@ class Layout:
 class Facts:
     """What decides layouts: configuration, the forward's parameter names, the processor's input names."""
 
+    class_name: str
     config: Any
     parameters: tuple[str, ...]
     main_input: str
@@ -110,6 +111,7 @@ def _parts(config: Any, part: str | None) -> Iterator[Any]:
 def facts_of(module: Any, processor: Any = None) -> Facts:
     """Read the facts off an eager model."""
     return Facts(
+        class_name=type(module).__name__,
         config=getattr(module, "config", None),
         parameters=tuple(inspect.signature(module.forward).parameters),
         main_input=getattr(module, "main_input_name", "input_ids"),
@@ -126,6 +128,8 @@ def alternatives(facts: Facts) -> Iterator[Layout]:
     for left_out in dict.fromkeys(map(frozenset, leave_out)):
         for inputs in product(*(_layouts_of(name, facts) for name in names if name not in left_out)):
             yield from _complete(facts, inputs)
+    for layout in _complete(facts, tuple(_layouts_of(name, facts)[0] for name in names)):
+        yield layout.pinned("batch", 1)  # a classifier on a decoder without a padding token takes one text at a time
 
 
 _NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
@@ -179,7 +183,7 @@ def _layouts_of(name: str, facts: Facts) -> list[InputLayout]:
 def _text(name: str, kind: Kind, facts: Facts) -> list[InputLayout]:
     axis = "decoder_sequence" if name.startswith("decoder_") else "sequence"
     axes: tuple[int | str, ...] = ("batch", axis)
-    if "MultipleChoice" in str(facts.get("architectures", default=())):
+    if "MultipleChoice" in facts.class_name:
         axes = ("batch", "choices", axis)
     return [InputLayout(name=name, kind=kind, axes=axes, dtype="int64")]
 

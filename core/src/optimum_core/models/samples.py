@@ -69,7 +69,7 @@ def _draw_one(
         return _ids(layout, item, shape, valid, rng) if item.kind == "ids" else _types(layout, item, shape, valid)
     if item.kind == "boxes":
         corners = np.sort(rng.integers(0, 1000, size=(*shape[:-1], 2, 2)), axis=-2)
-        return corners.reshape(shape).astype(item.dtype)
+        return np.asarray(corners.reshape(shape), dtype=item.dtype)
     scale = 0.1 if item.kind == "waveform" else 1.0
     return (scale * rng.standard_normal(shape)).astype(item.dtype)
 
@@ -108,7 +108,7 @@ def _types(
 ) -> np.ndarray[Any, Any]:
     """Two segments, as of a pair of sentences."""
     second = np.broadcast_to(np.arange(shape[-1]) >= shape[-1] // 2, shape) & valid
-    return np.minimum(second, layout.vocabulary.get(item.name, 2) - 1).astype(item.dtype)
+    return np.asarray(np.minimum(second, layout.vocabulary.get(item.name, 2) - 1), dtype=item.dtype)
 
 
 def _resized(sample: np.ndarray[Any, Any], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray[Any, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psutil
 import torch
 
@@ -24,7 +27,7 @@ def write(request: EngineRequest) -> None:
     flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
     axes = {spec.name: spec.dynamic_axes for spec in (*request.inputs, *request.outputs) if spec.dynamic_axes}
     try:
-        with torch.no_grad():
+        with _without_dumps(), torch.no_grad():
             torch.onnx.export(
                 flat,
                 tuple(request.samples.values()),
@@ -39,6 +42,17 @@ def write(request: EngineRequest) -> None:
         raise ExportError(
             "export to ONNX by tracing", f"{type(error).__name__}: {error}", "the other engine is tried next"
         ) from error
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Keep the tracer from printing a whole graph when it meets what it cannot write; the exception says enough."""
+    enabled = torch._C._jit_is_onnx_log_enabled()
+    torch._C._jit_set_onnx_log_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._jit_set_onnx_log_enabled(enabled)
 
 
 def _check_size(module: torch.nn.Module) -> None:

@@ -1,0 +1,272 @@
+"""The commands, each a thin face over the library. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from optimum_core import __version__
+from optimum_core.cli.failure import be_verbose, is_verbose
+from optimum_core.errors import ArtifactError, OptionError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from optimum_core.cache import CacheEntry
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+
+
+def _on_verbose(value: bool) -> None:
+    if value:
+        be_verbose()
+
+
+def _on_version(value: bool) -> None:
+    if value:
+        typer.echo(f"optimum-core {__version__}")
+        raise typer.Exit
+
+
+_VERBOSE_HELP = "Show the log of optimum_core, and tracebacks of errors."
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_on_verbose, help=_VERBOSE_HELP)]
+Version = Annotated[
+    bool, typer.Option("--version", callback=_on_version, is_eager=True, help="Show the version and exit.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to stdout.")]
+
+_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
+app = typer.Typer(
+    **_PLAIN, no_args_is_help=True, help="Take Hugging Face models to the fastest correct form that this machine runs."
+)
+cache_app = typer.Typer(**_PLAIN, no_args_is_help=True, help="What is kept on disk, and getting rid of it.")
+app.add_typer(cache_app, name="cache")
+
+
+@app.callback()
+def _root(version: Version = False, verbose: Verbose = False) -> None:
+    """Options of the command itself; their callbacks have done the work."""
+
+
+@app.command("plugins")
+def list_plugins(as_json: Json = False, verbose: Verbose = False) -> None:
+    """Show which backends are installed, and what each can do here or why it cannot."""
+    from optimum_core.cli.facts import plugins_data, survey_plugins
+
+    infos, supports = survey_plugins()
+    if as_json:
+        _write_json(plugins_data(infos, supports))
+        return
+    from optimum_core.cli.show import show_plugins
+
+    show_plugins(_stdout(), infos, supports)
+
+
+@app.command("doctor")
+def examine(as_json: Json = False, verbose: Verbose = False) -> None:
+    """Show the page to paste into a bug report: machine, plugins, versions, environment, cache."""
+    from optimum_core.cli.facts import diagnose, diagnosis_data
+
+    diagnosis = diagnose()
+    if as_json:
+        _write_json(diagnosis_data(diagnosis))
+        return
+    from optimum_core.cli.doctor import show_diagnosis
+
+    show_diagnosis(_stdout(), diagnosis)
+
+
+@app.command("report")
+def report(
+    directory: Annotated[Path, typer.Argument(help="A directory written by `accelerate` or `save_pretrained`.")],
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a saved artifact is: what was tried, how fast and how true each was, and where."""
+    from optimum_core.artifact import load
+
+    manifest = load(directory, verify_files=False)
+    if as_json:
+        from optimum_core.artifact.plain import to_plain
+
+        # As optimum.json has it, so that one reader serves both; the files' sums concern nobody here.
+        tree = to_plain(manifest, f"artifact {directory}")
+        _write_json({key: value for key, value in tree.items() if key not in ("files", "model_files")})
+        return
+    from optimum_core.cli.report import show_artifact
+
+    show_artifact(_stdout(), manifest)
+
+
+@app.command("accelerate")
+def accelerate_model(
+    model: Annotated[str, typer.Argument(help="A directory, or a hub id.")],
+    out: Annotated[Path, typer.Argument(help="Where to save the artifact: a new or empty directory.")],
+    target: Annotated[str, typer.Option(help="auto, a backend, or backend:device.")] = "auto",
+    task: Annotated[str | None, typer.Option(help="What the model is for, where its config does not say.")] = None,
+    precision: Annotated[str, typer.Option(help="The arithmetic.")] = "fp32",
+    shapes: Annotated[str | None, typer.Option(help="What to be fast at, batch x sequence: 1x16,8x128.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not compare with the eager model; the artifact says so.")
+    ] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the backend of --target; may be repeated.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also save where there are files; unrelated ones are kept.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take a model to the fastest correct form that this machine runs, and save it."""
+    from optimum_core.cli.values import parse_options, parse_shapes
+
+    wanted = None if shapes is None else _typed(parse_shapes, shapes, "--shapes")
+    options = _typed(parse_options, option or [], "--option")
+    _check_destination(out, overwrite)
+    from optimum_core.cli.show import ProgressLine, show_report
+
+    # The log's lines and a spinner would write over each other.
+    with ProgressLine(live=False if is_verbose() else None) as progress:
+        from optimum_core import accelerate
+
+        fast = accelerate(
+            model,
+            target=target,
+            task=task,
+            precision=precision,
+            shapes=wanted,
+            verify=not no_verify,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            options=options,
+            progress=progress,
+        )
+    fast.save_pretrained(out, overwrite=overwrite)
+    console = _stdout()
+    show_report(console, fast.report)
+    _tell(console, f"Saved to {out}")
+
+
+@cache_app.command("list")
+def list_cache(as_json: Json = False, verbose: Verbose = False) -> None:
+    """Show what is kept, how large it is, and when it was last used."""
+    from optimum_core.cache import Cache
+
+    cache = Cache()
+    entries = cache.list()
+    if as_json:
+        total = sum(entry.size for entry in entries)
+        _write_json({"path": str(cache.root), "size": total, "entries": [_entry_data(entry) for entry in entries]})
+        return
+    from optimum_core.cli.doctor import show_cache
+
+    show_cache(_stdout(), cache.root, entries, datetime.now(UTC))
+
+
+@cache_app.command("clear")
+def clear_cache(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Only what was not used for so long: 12h, 7d, 4w.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Remove what is kept; what is in use stays."""
+    from optimum_core.cache import Cache
+    from optimum_core.cli.values import parse_age, size_words
+
+    age = None if older_than is None else _typed(parse_age, older_than, "--older-than")
+    cache = Cache()
+    gone = [entry for entry in cache.list() if age is None or _idle(entry) >= age]
+    question = f"Remove {len(gone)} of {cache.root}, {size_words(sum(entry.size for entry in gone))}?"
+    question = question.replace(f"Remove {len(gone)} of", f"Remove {len(gone)} entries of", 1)
+    # Also with nothing to count: what killed processes left is in no list.
+    if gone and not yes and not _confirmed(question):
+        _tell(_stdout(), "Nothing was removed.")
+        return
+    _tell(_stdout(), f"{size_words(cache.clear(age))} freed.")
+
+
+def _idle(entry: CacheEntry) -> timedelta:
+    return datetime.now(UTC) - entry.last_used
+
+
+def _entry_data(entry: CacheEntry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "key": entry.key,
+        "description": entry.description,
+        "path": str(entry.path),
+        "size": entry.size,
+        "created": entry.created.isoformat(),
+        "last_used": entry.last_used.isoformat(),
+    }
+
+
+def _confirmed(question: str) -> bool:
+    """Ask on stderr. Not typer's own prompt: that takes Ctrl-C for an answer, and ends with exit code 1."""
+    _tell(_stderr(), f"{question} [y/N] ", end="")
+    answer = sys.stdin.readline() if sys.stdin is not None else ""
+    if not answer:
+        raise OptionError("cache clear", "there is nobody to ask whether to remove it", "pass --yes")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _check_destination(out: Path, overwrite: bool) -> None:
+    """Refuse a place that cannot be saved to before minutes are spent on what goes there.
+
+    Raises:
+        ArtifactError: it is a file, lies under one, or is a directory that is not empty.
+    """
+    who = f"output {out}"
+    if out.is_dir():
+        if not overwrite and any(out.iterdir()):
+            raise ArtifactError(who, "the directory is not empty", "choose another place, or pass --overwrite")
+        return
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise ArtifactError(who, f"{place} is a file", "choose another place")
+
+
+def _typed(parse: Callable[[Any], T], value: Any, option: str) -> T:
+    """Parse what was typed; what makes no sense is wrong usage, exit code 2."""
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def _write_json(tree: Any) -> None:
+    """In ASCII, so that no terminal's encoding can refuse it."""
+    typer.echo(json.dumps(tree, indent=2, allow_nan=False))
+
+
+def _stdout() -> Console:
+    from optimum_core.cli.paper import make_console
+
+    return make_console(sys.stdout)
+
+
+def _stderr() -> Console:
+    from optimum_core.cli.paper import make_console
+
+    return make_console(sys.stderr)
+
+
+def _tell(console: Console, text: str, end: str = "\n") -> None:
+    from optimum_core.cli.paper import words
+
+    console.print(words(console, text), soft_wrap=True, end=end)

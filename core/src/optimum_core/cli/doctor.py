@@ -1,0 +1,53 @@
+"""The doctor page and the list of the cache, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from optimum_core.cache import CacheEntry
+from optimum_core.cli.facts import Diagnosis
+from optimum_core.cli.paper import put, put_rows
+from optimum_core.cli.show import show_hardware, show_plugins
+from optimum_core.cli.values import age_words, size_words
+
+
+def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
+    """Everything of a diagnosis, in sections."""
+    versions = [("optimum-core", diagnosis.optimum_core), ("Python", diagnosis.python), ("OS", diagnosis.system)]
+    put_rows(console, versions)
+    _section(console, "Hardware")
+    show_hardware(console, diagnosis.hardware)
+    _section(console, "Plugins")
+    show_plugins(console, diagnosis.plugins, diagnosis.supports)
+    _section(console, "Versions")
+    put(console, " · ".join(f"{name}\N{NO-BREAK SPACE}{version}" for name, version in diagnosis.versions.items()))
+    _section(console, "Environment")
+    put_rows(console, list(diagnosis.environment.items()) or [("no variable of ours is set", "")])
+    _section(console, "Cache")
+    put_rows(console, [("Place", diagnosis.cache), ("Size", _cache_words(diagnosis))])
+
+
+def show_cache(console: Console, root: Path, entries: Sequence[CacheEntry], now: datetime) -> None:
+    """Every entry, the largest first, and the total."""
+    for entry in sorted(entries, key=lambda item: (-item.size, item.kind, item.key)):
+        put(console, (f"{size_words(entry.size):>10}  ", "bold"), entry.description or entry.key)
+        put(console, (f"{entry.kind} {entry.key[:12]}, used {age_words(now - entry.last_used)}", "dim"), indent=12)
+    if entries:
+        console.print()
+    total = size_words(sum(entry.size for entry in entries))
+    put(console, (f"{total:>10}  ", "bold"), f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'} in {root}")
+
+
+def _cache_words(diagnosis: Diagnosis) -> str:
+    if diagnosis.cache_size is None:
+        return diagnosis.cache_problem
+    return f"{size_words(diagnosis.cache_size)}, {diagnosis.cache_entries} entries"
+
+
+def _section(console: Console, title: str) -> None:
+    console.print()
+    put(console, (title, "bold cyan"))

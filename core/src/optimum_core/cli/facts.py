@@ -1,0 +1,173 @@
+"""What the pages show, gathered, and its JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from optimum_core import __version__
+from optimum_core.errors import OptimumError
+from optimum_core.hardware import detect
+from optimum_core.plugins import PluginInfo, manager
+from optimum_core.types import Hardware, Support
+
+T = TypeVar("T")
+
+_PREFIX = "OPTIMUM_"
+_OTHERS = ("HF_HUB_OFFLINE",)
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY|CREDENTIAL")
+_REQUIRED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """Everything that a bug report needs. Holds no home directory, no user's name in a path, and no secret.
+
+    Attributes:
+        versions: distributions that core and the plugins ask for, as far as they are installed.
+        environment: our environment variables that are set.
+        cache_size: bytes; None where it cannot be read, and `cache_problem` says why.
+    """
+
+    optimum_core: str
+    python: str
+    system: str
+    hardware: Hardware
+    plugins: tuple[PluginInfo, ...]
+    supports: Mapping[str, Support]
+    versions: Mapping[str, str]
+    environment: Mapping[str, str]
+    cache: str
+    cache_entries: int | None
+    cache_size: int | None
+    cache_problem: str = ""
+
+
+def survey_plugins() -> tuple[tuple[PluginInfo, ...], dict[str, Support]]:
+    """Every plugin, and what each ready one can do on this machine.
+
+    Raises:
+        PluginError: one is broken and `OPTIMUM_STRICT_PLUGINS` is set.
+    """
+    supports = manager().supports(detect())
+    return manager().infos(), supports  # in this order: a probe that fails makes its plugin broken
+
+
+def plugins_data(infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -> list[dict[str, Any]]:
+    """One object per plugin: the fields of `PluginInfo` and of `Support`, the latter empty unless it is ready."""
+    return [{**_plain(info), **_plain(supports.get(info.name, Support()))} for info in infos]
+
+
+def diagnose() -> Diagnosis:
+    """Gather the doctor page."""
+    infos, supports = survey_plugins()
+    in_environment = " in a virtual environment" if sys.prefix != sys.base_prefix else ""
+    python = f"{platform.python_implementation()} {platform.python_version()}{in_environment}"
+    found = Diagnosis(
+        optimum_core=__version__,
+        python=python,
+        system=platform.platform(),
+        hardware=detect(),
+        plugins=infos,
+        supports=supports,
+        versions=_versions(infos, supports),
+        environment=_environment(),
+        **_cache(),
+    )
+    return scrub(found)
+
+
+def diagnosis_data(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The doctor page as JSON: its fields, the plugins as `plugins --json` has them."""
+    tree: dict[str, Any] = _plain(diagnosis)
+    del tree["supports"]
+    return {**tree, "plugins": plugins_data(diagnosis.plugins, diagnosis.supports)}
+
+
+def scrub(value: T) -> T:
+    """The same value with the home directory in its texts as "~" and the user's name in paths as "<user>"."""
+    home = os.path.expanduser("~")  # noqa: PTH111  (Path.home raises where there is none)
+    return _scrub(value, _private(home)) if os.path.dirname(home) != home else value  # noqa: PTH120
+
+
+def _private(home: str) -> list[tuple[re.Pattern[str], str]]:
+    flags = re.IGNORECASE if os.name == "nt" else 0
+    homes = sorted({home, os.path.realpath(home)}, key=len, reverse=True)
+    name = re.escape(os.path.basename(home))  # noqa: PTH119
+    return [
+        *((re.compile(re.escape(place.rstrip("/\\")) + r"(?![\w.-])", flags), "~") for place in homes),
+        (re.compile(rf"(?<=[/\\]){name}(?=[/\\]|$)", flags), "<user>"),
+    ]
+
+
+def _scrub(value: Any, private: Sequence[tuple[re.Pattern[str], str]]) -> Any:
+    if type(value) is str:
+        for pattern, instead in private:
+            value = pattern.sub(instead, value)
+        return value
+    if isinstance(value, Mapping):
+        return {_scrub(key, private): _scrub(item, private) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_scrub(item, private) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _scrub(getattr(value, field.name), private) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+def _versions(infos: Iterable[PluginInfo], supports: Mapping[str, Support]) -> dict[str, str]:
+    """What our distributions ask for, whoever ships them: no runtime is named here."""
+    ours = sorted({info.distribution for info in infos if info.distribution} | {"optimum-core"})
+    asked = {name for owner in ours for name in _requirements(owner)}
+    named = {name for support in supports.values() for name in support.versions}
+    canonical = {re.sub(r"[-_.]+", "-", name).lower() for name in (*asked, *named, *ours)}
+    found = {name: _version(name) for name in sorted(canonical)}
+    return {name: version for name, version in found.items() if version}
+
+
+def _requirements(distribution: str) -> list[str]:
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = requires(distribution) or []
+    except (PackageNotFoundError, OSError, ValueError):  # a damaged plugin is shown as such elsewhere
+        return []
+    return [match[0] for line in lines if (match := _REQUIRED.match(line.strip()))]
+
+
+def _version(distribution: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except (PackageNotFoundError, OSError, ValueError, KeyError):
+        return None
+
+
+def _environment() -> dict[str, str]:
+    names = sorted(name for name in os.environ if name.startswith(_PREFIX) or name in _OTHERS)
+    return {name: "(set, not shown)" if _SECRET.search(name.upper()) else os.environ[name] for name in names}
+
+
+def _cache() -> dict[str, Any]:
+    from optimum_core.cache import Cache
+
+    cache = Cache()
+    facts: dict[str, Any] = {"cache": str(cache.root), "cache_entries": None, "cache_size": None}
+    try:
+        entries = cache.list()
+    except OptimumError as error:  # the page is for finding out what is wrong, so this is part of it
+        return {**facts, "cache_problem": str(error)}
+    return {**facts, "cache_entries": len(entries), "cache_size": sum(entry.size for entry in entries)}
+
+
+def _plain(value: Any) -> Any:
+    from optimum_core.artifact.plain import to_plain
+
+    return to_plain(value, "what the command shows")

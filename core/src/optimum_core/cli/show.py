@@ -1,0 +1,125 @@
+"""Pages for people, each on a rich `Console`: hardware, plugins, reports, and progress.
+
+All of them read at 80 columns, without colour, and on terminals that know ASCII only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+
+from optimum_core.cli.paper import BAD, GOOD, NONE, OFF, Part, make_console, put, put_rows
+from optimum_core.cli.progress import ProgressLine
+from optimum_core.cli.report import show_report
+from optimum_core.hardware import describe
+from optimum_core.plugins import PluginInfo, Status
+from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
+
+__all__ = ["ProgressLine", "make_console", "show_hardware", "show_plugins", "show_report"]
+
+_INDENT = 4
+_MARKS = {
+    Status.READY: (GOOD, "green"),
+    Status.BROKEN: (BAD, "red"),
+    Status.DUPLICATE: (BAD, "red"),
+    Status.DISABLED: (OFF, "dim"),
+}
+_PROOFS = {"device": "", "graph": "its results are checked on the graph only", "none": "its results cannot be checked"}
+
+
+def show_hardware(console: Console, hardware: Hardware) -> None:
+    """The machine, one row per kind of fact."""
+    put_rows(console, describe(hardware))
+
+
+def show_plugins(console: Console, infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -> None:
+    """Every plugin that was found: what it offers on this machine, or why it does not and what would change that.
+
+    Args:
+        infos: `PluginManager.infos()`, read after `supports`, since a probe that fails makes its plugin broken.
+        supports: `PluginManager.supports(hardware)`.
+    """
+    if not infos:
+        put(console, "No backend was found, not even a built-in one. Reinstall optimum-core.")
+        return
+    widest = max(len(info.name) for info in infos)
+    for number, info in enumerate(infos):
+        if number:
+            console.print()
+        support = supports.get(info.name) if info.status is Status.READY else None
+        _show_head(console, info, support, widest)
+        if info.error:
+            _show_error(console, info)
+        if support is not None:
+            _show_support(console, support)
+
+
+def _show_head(console: Console, info: PluginInfo, support: Support | None, widest: int) -> None:
+    idle = support is not None and not support.offers
+    mark, style = (NONE, "yellow") if idle else _MARKS[info.status]
+    origin = f"{info.distribution} {info.version}".strip() or "registered in this process"
+    parts: list[Part] = [(f"{mark} ", style), (f"{info.name:<{widest}}", "bold"), f"  {origin}  "]
+    if info.status is not Status.READY:
+        parts.append((info.status.value, style))
+    elif idle:
+        parts.append(("nothing on this machine", style))
+    elif support is None:
+        parts.append((f"no backend: it observes {', '.join(info.hooks)}", "dim"))
+    put(console, *parts)
+
+
+def _show_error(console: Console, info: PluginInfo) -> None:
+    text, _, remedy = info.error.partition("\n  What to do: ")
+    for known in (f"backend {info.name!r} ({info.distribution} {info.version}): ", f"backend {info.name!r}: "):
+        text = text.removeprefix(known)
+    put(console, text, indent=_INDENT)
+    if remedy:
+        put(console, "→ ", (remedy, "bold"), indent=_INDENT)
+
+
+def _show_support(console: Console, support: Support) -> None:
+    put_rows(console, [(offer.device, " · ".join(_abilities(offer))) for offer in support.offers], indent=_INDENT)
+    if support.offers and support.versions:
+        versions = ", ".join(f"{name} {version}" for name, version in support.versions.items())
+        put(console, (f"with {versions}", "dim"), indent=_INDENT)
+    for (reason, remedy), limits in _alike(support.limitations).items():
+        what = ", ".join(item.what for item in limits)
+        if support.offers:
+            put(console, (f"cannot {what}: {reason} → {remedy}", "dim"), indent=_INDENT)
+        else:
+            put(console, f"cannot {what}: {reason}", indent=_INDENT)
+            put(console, "→ ", (remedy, "bold"), indent=_INDENT)
+
+
+def _alike(limitations: Iterable[Limitation]) -> dict[tuple[str, str], list[Limitation]]:
+    """Limitations of one reason and remedy together: without a GPU, everything that needs it is missing at once."""
+    groups: dict[tuple[str, str], list[Limitation]] = {}
+    for item in limitations:
+        groups.setdefault((item.reason, item.remedy), []).append(item)
+    return groups
+
+
+def _abilities(offer: Offer) -> list[str]:
+    found = [
+        _ability("exports", offer.exports, offer.routes),
+        _ability("runs", offer.loads, ("as it is",) if offer.live else ()),
+        *_transforms("optimizes", offer.optimizes, offer.levels),
+        *_transforms("quantizes", offer.quantizes, offer.schemes),
+        _ability("in", offer.precisions, ()) if offer.loads else "",
+        _PROOFS[offer.proof],
+    ]
+    return [text for text in found if text]
+
+
+def _ability(verb: str, what: Sequence[str], ways: Sequence[str]) -> str:
+    return f"{verb} {', '.join(what)}{_in_brackets(ways)}" if what else ""
+
+
+def _transforms(verb: str, transforms: Sequence[Transform], ways: Sequence[str]) -> list[str]:
+    texts = [item.takes if item.takes == item.gives else f"{item.takes} → {item.gives}" for item in transforms]
+    return [f"{verb} {', '.join(texts)}{_in_brackets(ways)}"] if texts else []
+
+
+def _in_brackets(items: Sequence[str]) -> str:
+    return f" ({', '.join(items)})" if items else ""

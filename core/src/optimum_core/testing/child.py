@@ -1,0 +1,75 @@
+"""What the kit does in a process of its own: `python -P child.py task request.pickle answer.pickle`.
+
+Run by its path, not as a module of the package: it must hold no more than the backend itself brings.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def light(name: str, value: str, group: str) -> list[str]:
+    """Names of the top-level modules that a backend's entry module and probe bring in."""
+    from importlib_metadata import EntryPoint
+
+    before = set(sys.modules)
+    from optimum_core.hardware import detect
+    from optimum_core.plugins import PluginManager
+
+    PluginManager([EntryPoint(name, value, group)]).support(name, detect())
+    return sorted({module.partition(".")[0] for module in set(sys.modules) - before})
+
+
+def run(request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Open a session, run it once; outputs, or what was raised."""
+    from optimum_core.errors import OptimumError
+    from optimum_core.plugins import manager
+
+    try:
+        session = manager().load_session(request)
+        outputs = manager().binder(session)(inputs)
+        session.close()
+    except OptimumError as error:
+        told = {"who": error.who, "why": error.why, "remedy": error.remedy}
+        return {"outputs": None, "error": type(error).__name__, **told}
+    return {"outputs": {key: _numpy(array) for key, array in outputs.items()}, "error": ""}
+
+
+def leak(request: Any, inputs: dict[str, Any], first: int, last: int) -> tuple[int, int]:
+    """Resident bytes after `first` and after `last` sessions were opened, run and closed."""
+    import gc
+
+    import psutil
+
+    from optimum_core.plugins import manager
+
+    sizes = []
+    for count in range(1, last + 1):
+        session = manager().load_session(request)
+        manager().binder(session)(inputs)
+        session.close()
+        del session
+        if count in (first, last):
+            gc.collect()
+            sizes.append(int(psutil.Process().memory_info().rss))
+    return sizes[0], sizes[-1]
+
+
+def _numpy(array: Any) -> Any:
+    import numpy as np
+
+    return np.array(array if isinstance(array, np.ndarray) else np.from_dlpack(array))
+
+
+def main(task: str, request: str, answer: str) -> None:
+    """Do one task; the files were and will be written by the kit itself."""
+    arguments = pickle.loads(Path(request).read_bytes())
+    result = {"light": light, "run": run, "leak": leak}[task](*arguments)
+    Path(answer).write_bytes(pickle.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

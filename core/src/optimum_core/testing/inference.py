@@ -1,0 +1,140 @@
+"""What a session owes whoever calls it: the eager model's values, and no surprise with arrays or threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_core.errors import SessionError
+from optimum_core.plugins import manager
+from optimum_core.testing.subjects import Course, Subject, attempt, numpy_of
+from optimum_core.types import Session
+from optimum_core.verify import relative_error
+
+_THREADS, _CALLS = 8, 25
+#: Of one session with itself: sums may be taken in another order, and no more.
+_SAME = 1e-5
+
+Outputs = Mapping[str, np.ndarray[Any, Any]]
+
+
+class InferenceTests:
+    """Sessions of every device and format that is offered here."""
+
+    def test_it_agrees_with_eager_at_unseen_shapes(self, course: Course) -> None:
+        """Fresh inputs, longer and shorter, padded on both sides: within the tolerance of the precision."""
+        found = attempt(manager(), course)
+        if not found.passed and not found.wrong:
+            pytest.skip("; ".join(found.refused))
+        assert found.passed, "\n".join((*found.wrong, *found.refused))
+
+    def test_a_session_says_what_it_is(self, subject: Subject) -> None:
+        """It keeps the protocol, and names its backend and device."""
+        with subject.opened() as (session, _):
+            assert isinstance(session, Session)
+            assert session.backend == subject.way.backend
+            assert session.device.partition(":")[0].lower() == subject.way.device.partition(":")[0].lower()
+
+    def test_its_specs_are_the_artifacts(self, subject: Subject) -> None:
+        """Inputs and outputs stand in the artifact's order, with its names, types and axes; results fit them."""
+        inputs = subject.model.draw(1)
+        with subject.opened() as (session, run):
+            assert tuple(session.inputs) == subject.artifact.inputs
+            assert tuple(session.outputs) == subject.artifact.outputs
+            found = numpy_of(run(inputs))
+        assert set(found) == {spec.name for spec in subject.artifact.outputs}
+        for spec in subject.artifact.outputs:
+            assert found[spec.name].dtype.name == spec.dtype, spec
+            assert found[spec.name].ndim == len(spec.shape), spec
+
+    def test_outputs_are_fresh(self, subject: Subject) -> None:
+        """A later call does not write into what an earlier one returned."""
+        with subject.opened() as (_, run):
+            first = numpy_of(run(subject.model.draw(1)))
+            kept = _copied(first)
+            second = numpy_of(run(subject.model.draw(2)))
+            for name, array in first.items():
+                assert np.array_equal(array, kept[name]), f"the second call changed the first call's {name!r}"
+                assert not np.shares_memory(array, second[name]), f"two calls share the memory of {name!r}"
+        for name, array in first.items():
+            assert np.array_equal(array, kept[name]), f"closing the session changed {name!r}"
+
+    def test_inputs_are_left_alone(self, subject: Subject) -> None:
+        """A call does not write into the arrays that it was given."""
+        inputs = subject.model.draw(1)
+        kept = _copied(inputs)
+        with subject.opened() as (_, run):
+            run(inputs)
+        for name, array in inputs.items():
+            assert np.array_equal(array, kept[name]), f"input {name!r} was changed"
+
+    @pytest.mark.parametrize("form", ["fortran", "strided"])
+    def test_memory_layout_does_not_matter(self, subject: Subject, form: str) -> None:
+        """Arrays that are not contiguous give the same values as contiguous ones."""
+        inputs = subject.model.draw(1)
+        scattered = {name: _FORMS[form](array) for name, array in inputs.items()}
+        assert not any(array.flags.c_contiguous for array in scattered.values())
+        with subject.opened() as (_, run):
+            _assert_same(numpy_of(run(scattered)), _copied(numpy_of(run(inputs))))
+
+    def test_torch_tensors_are_inputs(self, subject: Subject) -> None:
+        """Tensors of torch, which speak DLPack, give the same values as numpy arrays."""
+        if find_spec("torch") is None:
+            pytest.skip("torch is not installed")
+        import torch
+
+        inputs = subject.model.draw(1)
+        with subject.opened() as (_, run):
+            want = _copied(numpy_of(run(inputs)))
+            got = run({name: torch.from_numpy(array.copy()) for name, array in inputs.items()})
+            _assert_same(numpy_of(got), want)
+
+    def test_threads_do_not_disturb_each_other(self, subject: Subject) -> None:
+        """Calls from several threads at once, each with inputs of its own, give what they give alone."""
+        drawn = [subject.model.draw(10 + index, batch=1 + index % 3) for index in range(_THREADS)]
+        with subject.opened() as (_, run), ThreadPoolExecutor(_THREADS) as pool:
+            want = [_copied(numpy_of(run(inputs))) for inputs in drawn]
+
+            def repeat(index: int) -> None:
+                for _ in range(_CALLS):
+                    _assert_same(numpy_of(run(drawn[index])), want[index])
+
+            for done in [pool.submit(repeat, index) for index in range(_THREADS)]:
+                done.result()
+
+    def test_a_closed_session_refuses_to_run(self, subject: Subject) -> None:
+        """After `close`, which may come twice, a call raises `SessionError`."""
+        with subject.opened() as (session, run):
+            session.close()
+            with pytest.raises(SessionError):
+                run(subject.model.draw(1))
+
+
+def _copied(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def _strided(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # The gaps hold other values, so that who reads on without regard to strides reads something wrong.
+    wide = np.repeat(array, 2, axis=-1)
+    wide[..., 1::2] = wide[..., ::-1][..., 1::2]
+    return wide[..., ::2]
+
+
+_FORMS: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
+    "fortran": np.asfortranarray,
+    "strided": _strided,
+}
+
+
+def _assert_same(got: Outputs, want: Outputs) -> None:
+    assert set(got) == set(want)
+    for name, array in want.items():
+        assert got[name].shape == array.shape, name
+        error = relative_error(array.astype(np.float64), got[name].astype(np.float64))
+        assert error <= _SAME, f"{name!r} differs by {error:.2g}"

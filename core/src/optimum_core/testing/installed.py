@@ -1,0 +1,98 @@
+"""A backend as it is installed: its entry point, and its own hooks without the manager's guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import pluggy
+from importlib_metadata import EntryPoint, entry_points
+
+from optimum_core.hardware import detect
+from optimum_core.hookspecs import PROJECT, Hooks
+from optimum_core.plugins import GROUP
+from optimum_core.types import Cpu, Hardware, Support, TensorSpec
+
+#: What no entry module and no probe may import: whoever lists the backends would pay for it.
+HEAVY = frozenset(
+    {
+        "coremltools",
+        "neural_compressor",
+        "nncf",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "pandas",
+        "scipy",
+        "tensorrt",
+        "tensorrt_rtx",
+        "torch",
+        "transformers",
+    }
+)
+
+#: A machine of which nothing is known but that it runs.
+BARE = Hardware(
+    system="linux",
+    system_version="",
+    cpu=Cpu(
+        vendor="unknown",
+        model="unknown",
+        architecture="unknown",
+        features=frozenset(),
+        physical_cores=1,
+        usable_cores=1,
+    ),
+    memory=1 << 30,
+)
+
+SYSTEMS = ("linux", "macos", "windows", "plan9")
+
+
+def entry(backend: str) -> EntryPoint | None:
+    """The backend's entry point, the first where several claim the name."""
+    return next(iter(entry_points(group=GROUP, name=backend)), None)
+
+
+def own_hooks(backend: str) -> Any:
+    """The backend's hooks alone: errors come as they are raised, and nobody else answers."""
+    found = entry(backend)
+    assert found is not None, f"no entry point {backend!r} in the group {GROUP!r}"
+    return _hooks(found)
+
+
+@cache
+def _hooks(found: EntryPoint) -> Any:
+    plugins = pluggy.PluginManager(PROJECT)
+    plugins.add_hookspecs(Hooks)
+    plugins.register(found.load())
+    return plugins.hook
+
+
+def probe(backend: str, hardware: Hardware) -> Support:
+    """A fresh answer of the probe, as it is."""
+    answers = own_hooks(backend).probe(hardware=hardware)
+    assert len(answers) == 1, f"probe gave {len(answers)} answers, not one"
+    assert isinstance(answers[0], Support), f"probe returned {answers[0]!r}, which is no Support"
+    return answers[0]
+
+
+def on_other_systems() -> Iterable[Hardware]:
+    """This machine, were it of another operating system."""
+    return [replace(detect(), system=system, system_version="99.0") for system in SYSTEMS]
+
+
+@dataclass(kw_only=True, slots=True)
+class Strangers:
+    """A session of a backend that does not exist."""
+
+    backend: str = "someone-else"
+    device: str = "cpu"
+    inputs: tuple[TensorSpec, ...] = field(default=())
+    outputs: tuple[TensorSpec, ...] = field(default=())
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,112 @@
+"""Tiny real models with random weights, and the eager model's word on them. Made once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.blueprint import Blueprint, describe
+from optimum_core.models.samples import Arrays, Case
+from optimum_core.models.source import LiveSource
+from optimum_core.verify import ReferenceCase
+from optimum_core.verify.reference import reference_cases
+
+#: With the usual initialization attention is all but uniform, and a wrong mask would hardly show.
+_SHARPEN = 6.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Model:
+    """A model, what it looks like from outside, and what eager gives on inputs that it was not traced with."""
+
+    source: LiveSource
+    blueprint: Blueprint
+    cases: tuple[ReferenceCase, ...]
+
+    def draw(self, seed: int, *, batch: int = 3) -> Arrays:
+        """Fresh inputs of a shape that is not the traced one."""
+        return self.blueprint.draw(Case(name="drawn", lengths={"batch": batch}, seed=seed))
+
+
+@cache
+def model(kind: str) -> Model:
+    """One of `KINDS`.
+
+    "text": a BERT sequence classifier with a mask; "vision": a ViT classifier; "plain": a convolutional module of no
+    library.
+    """
+    import torch
+
+    from optimum_core.models.hub import quiet
+
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(20)
+        module, samples = _MAKERS[kind]()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.ndim == 2:
+                    parameter.mul_(_SHARPEN)
+        source = LiveSource(module.eval())
+        blueprint = describe(source.module(), name=f"conformance {kind}", samples=samples)
+        cases = reference_cases(source.module(), blueprint)
+    return Model(source=source, blueprint=blueprint, cases=cases)
+
+
+def _text() -> tuple[Any, None]:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=120,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        num_labels=5,
+    )
+    return BertForSequenceClassification(config), None
+
+
+def _vision() -> tuple[Any, None]:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=8,
+        num_labels=5,
+    )
+    return ViTForImageClassification(config), None
+
+
+def _plain() -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    class Convolutional(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
+            self.norm = torch.nn.BatchNorm2d(8)
+            self.second = torch.nn.Conv2d(8, 6, 3, stride=2)
+            self.head = torch.nn.Linear(6, 4)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            hidden = torch.relu(self.norm(self.first(image)))
+            # A sample's classes, from the mean over height and width.
+            return self.head(torch.relu(self.second(hidden)).mean(dim=(2, 3)))
+
+    image = np.random.default_rng(3).standard_normal((2, 3, 18, 20)).astype(np.float32)
+    return Convolutional(), {"image": image}
+
+
+_MAKERS: dict[str, Callable[[], tuple[Any, Any]]] = {"text": _text, "vision": _vision, "plain": _plain}
+
+#: Names of the models, as they stand in the names of tests.
+KINDS = tuple(_MAKERS)

@@ -1,0 +1,155 @@
+"""What a backend does when things go wrong, over time, and with fewer bits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_core.errors import OptimumError, OptionError, PluginError
+from optimum_core.hardware import detect
+from optimum_core.plan import Target, Way, ways
+from optimum_core.plugins import manager
+from optimum_core.testing.models import KINDS, model
+from optimum_core.testing.processes import in_new_process
+from optimum_core.testing.subjects import Subject, disagreements, exported, numpy_of, scratch
+from optimum_core.types import Artifact, Offer, QuantizeConfig, QuantizeRequest, Transform
+from optimum_core.verify import relative_error
+
+_FIRST, _LAST = 50, 200
+_MIB = 1 << 20
+_SAME = 1e-5
+
+
+class RobustnessTests:
+    """Damaged files, unknown options, new processes, leaks, quantization."""
+
+    backend: str
+    option = ""
+    leak_mib = 30
+
+    @pytest.mark.parametrize("damage", ["missing", "truncated", "random"])
+    def test_damaged_files_are_refused(self, subject: Subject, damage: str) -> None:
+        """A file that is missing, cut short or noise is an error with a remedy: no crash, no foreign exception."""
+        _needs_files(subject)
+        for file in _files_to_damage(subject.artifact):
+            artifact = _damaged(subject.artifact, file, damage)
+            answer = in_new_process("run", subject.request(artifact=artifact), subject.model.draw(1))
+            told = {key: answer.get(key) for key in ("error", "who", "why", "remedy")}
+            assert answer["outputs"] is None, f"{file} {damage}, and it ran"
+            assert told["error"] != PluginError.__name__, f"{file} {damage}: not the backend's own error: {told}"
+            assert all(told.values()), f"{file} {damage}: {told}"
+
+    def test_an_unknown_option_is_refused(self, subject: Subject) -> None:
+        """`OptionError` names the option that is unknown, and the nearest one where the suite states one."""
+        unknown = f"{self.option}x" if self.option else "no_such_option_at_all"
+        with pytest.raises(OptionError) as caught, subject.opened(options={unknown: 1}):
+            pass
+        assert unknown in str(caught.value)
+        assert caught.value.who and caught.value.remedy
+        if self.option:
+            assert self.option in caught.value.remedy, f"the remedy does not name the nearest: {caught.value.remedy}"
+
+    def test_a_new_process_gives_the_same(self, subject: Subject) -> None:
+        """What is on disk is all that is needed: opened elsewhere, it computes the same."""
+        _needs_files(subject)
+        inputs = subject.model.draw(1)
+        with subject.opened() as (_, run):
+            want = {name: array.copy() for name, array in numpy_of(run(inputs)).items()}
+        folder = scratch() / "moved"
+        shutil.copytree(subject.artifact.path, folder)
+        request = subject.request(artifact=replace(subject.artifact, path=folder))
+        answer = in_new_process("run", request, inputs)
+        assert not answer["error"], answer
+        for name, array in want.items():
+            got: np.ndarray[Any, Any] = answer["outputs"][name]
+            assert got.shape == array.shape
+            assert relative_error(array.astype(np.float64), got.astype(np.float64)) <= _SAME, name
+
+    def test_sessions_do_not_leak(self, subject: Subject) -> None:
+        """Memory after 200 sessions is that after 50, up to `leak_mib`."""
+        _needs_files(subject)
+        before, after = in_new_process("leak", subject.request(), subject.model.draw(1), _FIRST, _LAST)
+        grown = (after - before) / _MIB
+        assert grown < self.leak_mib, f"{grown:.0f} MiB more after {_LAST} sessions than after {_FIRST}"
+
+    def test_some_quantization_is_right(self) -> None:
+        """Of the schemes offered, one at least gives a model that runs and stays within the tolerance of its bits."""
+        jobs = list(_quantizing(self.backend))
+        if not jobs:
+            pytest.skip("it offers to quantize nothing that can be made and run here")
+        problems = []
+        for offer, transform, way in jobs:
+            for scheme in offer.schemes:
+                found = _quantization_problems(self.backend, transform, way, scheme)
+                if not found:
+                    return
+                problems += found
+        pytest.fail("\n".join(problems))
+
+
+def _needs_files(subject: Subject) -> None:
+    if subject.way.is_live:
+        pytest.skip("the live model stays in its process; the ways by files are tried")
+
+
+def _files_to_damage(artifact: Artifact) -> list[str]:
+    """The one to open, and the largest, which holds the weights."""
+    largest = max(artifact.files, key=lambda name: (artifact.path / name).stat().st_size)
+    return list(dict.fromkeys((artifact.files[0], largest)))
+
+
+def _damaged(artifact: Artifact, file: str, damage: str) -> Artifact:
+    folder = scratch() / "damaged"
+    shutil.copytree(artifact.path, folder)
+    path = folder / file
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        path.write_bytes(np.random.default_rng(4).bytes(max(len(whole), 64)))
+    return replace(artifact, path=Path(folder))
+
+
+def _quantizing(backend: str) -> Iterator[tuple[Offer, Transform, Way]]:
+    """Offers to quantize, with a way that exports what they take and a session for what they give."""
+    supports = manager().supports(detect())
+    support = supports.get(backend)
+    for offer in support.offers if support else ():
+        for transform in offer.quantizes:
+            for way in ways(supports, Target()) if offer.schemes else ():
+                if not way.transforms and way.exported == transform.takes and way.format == transform.gives:
+                    yield offer, transform, way
+                    break
+
+
+def _quantization_problems(backend: str, transform: Transform, way: Way, scheme: Any) -> list[str]:
+    """What is wrong with one scheme, on the model where least is."""
+    found: list[list[str]] = []
+    for kind in KINDS:
+        made = model(kind)
+        label = f"{transform.takes}, scheme {scheme}, {kind}"
+        try:
+            artifact = manager().quantize(
+                QuantizeRequest(
+                    backend=backend,
+                    artifact=exported(manager(), way, kind, way.routes[0]),
+                    config=QuantizeConfig(scheme=scheme),
+                    hardware=detect(),
+                    output=scratch(),
+                    calibration=iter([made.draw(seed) for seed in range(30, 46)]),
+                    source=made.source,
+                )
+            )
+            subject = Subject(plugins=manager(), way=way, model=made, artifact=replace(artifact, precision="int8"))
+            found.append([f"{label}: {problem}" for problem in disagreements(subject)])
+        except OptimumError as error:
+            found.append([f"{label}: {error}"])
+    return min(found, key=len)

@@ -1,0 +1,283 @@
+"""From a backend's offers to things that can be tried: which ways there are, and each way built."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import ExportError, OptimumError, UnavailableError
+from optimum_core.hardware import detect
+from optimum_core.models.samples import Case
+from optimum_core.plan import Target, Way, ways
+from optimum_core.plugins import Infer, PluginManager
+from optimum_core.testing.models import KINDS, Model, model
+from optimum_core.types import Artifact, ExportRequest, Offer, OptimizeRequest, Session, SessionRequest, Support
+from optimum_core.verify import verify
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Course:
+    """One model on one way at one level; `way.routes` are tried in turn."""
+
+    way: Way
+    level: str | None
+    kind: str
+
+    @property
+    def id(self) -> str:
+        return "-".join(filter(None, (self.kind, way_id(self.way), self.level)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Subject:
+    """What was built of a course."""
+
+    plugins: PluginManager
+    way: Way
+    model: Model
+    artifact: Artifact
+
+    def request(self, **changes: Any) -> SessionRequest:
+        """What opens it; the live model goes along only where the way is the live model."""
+        asked = SessionRequest(
+            backend=self.way.backend,
+            artifact=self.artifact,
+            device=self.way.device,
+            hardware=detect(),
+            source=self.model.source if self.way.is_live else None,
+        )
+        return replace(asked, **changes)
+
+    @contextmanager
+    def opened(self, **changes: Any) -> Iterator[tuple[Session, Infer]]:
+        """A session and the function that runs it; closed at the end."""
+        session = self.plugins.load_session(self.request(**changes))
+        try:
+            yield session, self.plugins.binder(session)
+        finally:
+            session.close()
+
+
+def numpy_of(outputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Outputs as numpy arrays that share their memory."""
+    return {name: a if isinstance(a, np.ndarray) else np.from_dlpack(a) for name, a in outputs.items()}
+
+
+def way_id(way: Way) -> str:
+    """A way, as it stands in the names of tests."""
+    parts = [way.format or "live", way.backend, way.device, *(() if way.precision == "fp32" else (way.precision,))]
+    return "-".join(parts).replace(":", "")
+
+
+def serving_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ...]:
+    """The ways that end in a session of `backend` on this machine, one per device, format and precision.
+
+    Where several backends export a format, the backend's own exporter is taken.
+
+    Raises:
+        UnavailableError: there is none; the message has the reasons and remedies.
+    """
+    own = supports.get(backend, Support())
+    offers = [offer for offer in own.offers if offer.loads and offer.proof == "device"]
+    if not offers:
+        raise UnavailableError(f"backend {backend!r}", *_nothing_offered(own))
+    found: dict[tuple[str, str | None, str], Way] = {}
+    for offer in offers:
+        for way in _ways_of(backend, offer, supports):
+            key = way.device, way.format, way.precision
+            if key not in found or way.exporter == backend:
+                found[key] = way
+    return tuple(found.values())
+
+
+def _ways_of(backend: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[Way]:
+    variants = [offer] if not offer.live else [offer, replace(offer, live=False)]
+    for variant in variants:
+        # What others offer counts for their exporters only.
+        seen = {**supports, backend: replace(supports[backend], offers=_with(supports[backend], offer, variant))}
+        for precision in offer.precisions:
+            yield from ways(seen, Target(backend=backend, device=offer.device.lower()), precision=precision)
+
+
+def _with(support: Support, offer: Offer, variant: Offer) -> tuple[Offer, ...]:
+    return tuple(variant if item is offer else item for item in support.offers)
+
+
+def _nothing_offered(support: Support) -> tuple[str, str]:
+    if not support.limitations:
+        return "it offers to load nothing on this machine", "nothing is to be done where it only exports"
+    reasons = "; ".join(f"{item.what}: {item.reason}" for item in support.limitations)
+    return reasons, "; ".join(item.remedy for item in support.limitations)
+
+
+def exporting_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ...]:
+    """Ways by which others run what `backend` exports and does not load itself, one per format and route.
+
+    Raises:
+        UnavailableError: nobody here loads it, or it exports nothing.
+    """
+    offers = supports.get(backend, Support()).offers
+    loaded = {item for offer in offers for item in offer.loads}
+    formats = {item for offer in offers for item in offer.exports} - loaded
+    if not formats:
+        raise UnavailableError(f"backend {backend!r}", "it exports nothing for others", "nothing is to be done")
+    found: dict[str, Way] = {}
+    for way in ways(supports, Target()):
+        if way.exporter == backend and way.exported in formats and not way.transforms:
+            found.setdefault(str(way.format), way)
+    if not found:
+        why = f"nothing here loads {', '.join(sorted(formats))}"
+        raise UnavailableError(f"backend {backend!r}", why, "install a backend that does, beside it")
+    return tuple(replace(way, routes=(route,), levels=(None,)) for way in found.values() for route in way.routes)
+
+
+def courses(found: tuple[Way, ...]) -> tuple[Course, ...]:
+    """Every model on every way at every level."""
+    return tuple(Course(way=way, level=level, kind=kind) for way in found for level in way.levels for kind in KINDS)
+
+
+@cache
+def build(plugins: PluginManager, course: Course, route: str | None) -> Subject:
+    """Export and optimize; nothing is checked.
+
+    Raises:
+        OptimumError: whatever the backends on the way say.
+    """
+    way, made = course.way, model(course.kind)
+    if way.is_live:
+        blueprint = made.blueprint
+        # Stands for the live model: names of what goes in and out, and no files.
+        artifact = Artifact(
+            format="torch", path=scratch(), files=(), inputs=blueprint.inputs, outputs=blueprint.outputs
+        )
+        return Subject(plugins=plugins, way=way, model=made, artifact=artifact)
+    artifact = exported(plugins, way, course.kind, route)
+    for backend, _, _ in way.transforms:
+        artifact = _optimized(plugins, backend, artifact, way, None)
+    if course.level is not None or way.precision != artifact.precision:
+        artifact = _optimized(plugins, way.backend, artifact, way, course.level)
+    return Subject(plugins=plugins, way=way, model=made, artifact=artifact)
+
+
+@cache
+def _exported(
+    plugins: PluginManager,
+    exporter: str,
+    format: str,
+    kind: str,
+    route: str | None,
+    opset: int | None,
+    precision: str,
+) -> Artifact:
+    made = model(kind)
+    return plugins.export(
+        ExportRequest(
+            backend=exporter,
+            source=made.source,
+            task=made.blueprint.task,
+            format=format,
+            precision=precision,
+            samples=made.blueprint.draw(Case(name="traced")),
+            inputs=made.blueprint.inputs,
+            outputs=made.blueprint.outputs,
+            output=scratch(),
+            route=route,
+            opset=opset,
+        )
+    )
+
+
+def exported(plugins: PluginManager, way: Way, kind: str, route: str | None) -> Artifact:
+    """What the way's exporter makes of a model, before anything else is done to it."""
+    assert way.exporter is not None and way.exported is not None
+    return _exported(plugins, way.exporter, way.exported, kind, route, way.opset, way.precision)
+
+
+def _optimized(plugins: PluginManager, backend: str, artifact: Artifact, way: Way, level: str | None) -> Artifact:
+    return plugins.optimize(
+        OptimizeRequest(
+            backend=backend,
+            artifact=artifact,
+            device=way.device,
+            precision=way.precision,
+            hardware=detect(),
+            output=scratch(),
+            level=level,
+        )
+    )
+
+
+def subject_of(plugins: PluginManager, way: Way, kind: str = "text") -> Subject:
+    """The way's first level, by the first route that can be built.
+
+    Raises:
+        OptimumError: no route can; the last one's reason.
+    """
+    course = Course(way=way, level=way.levels[0], kind=kind)
+    for route in way.routes[:-1]:
+        try:
+            return build(plugins, course, route)
+        except ExportError:  # the next route may do it, and the last one tells
+            continue
+    return build(plugins, course, way.routes[-1])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempts:
+    """How the routes of a course fared; every problem names its route."""
+
+    passed: bool
+    refused: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+
+def attempt(plugins: PluginManager, course: Course) -> Attempts:
+    """Try the routes in turn until one agrees with eager, as `accelerate` does."""
+    refused: list[str] = []
+    wrong: list[str] = []
+    for route in course.way.routes:
+        label = f"route {route}" if route else "its only route"
+        try:
+            subject = build(plugins, course, route)
+        except (ExportError, UnavailableError) as error:
+            refused.append(f"{label}: {error}")
+            continue
+        except OptimumError as error:
+            wrong.append(f"{label}: {error}")
+            continue
+        problems = disagreements(subject)
+        if not problems:
+            return Attempts(passed=True, refused=tuple(refused), wrong=tuple(wrong))
+        wrong.append(f"{label}: {'; '.join(problems[:5])}")
+    return Attempts(passed=False, refused=tuple(refused), wrong=tuple(wrong))
+
+
+def disagreements(subject: Subject) -> list[str]:
+    """What differs from eager on inputs that the model was not traced with, in words."""
+    cases, outputs = subject.model.cases, subject.model.blueprint.outputs
+    with subject.opened() as (_, run):
+        precision = subject.artifact.precision
+        fidelity = verify(lambda inputs: numpy_of(run(inputs)), cases, outputs, precision=precision)
+    assert fidelity.results, "nothing was compared"
+    return [f"{item.case}, {item.output}: {item.problem}" for item in fidelity.results if not item.passed]
+
+
+def scratch() -> Path:
+    """A new empty directory, removed when this process ends."""
+    return Path(mkdtemp(dir=_root()))
+
+
+@cache
+def _root() -> Path:
+    root = Path(mkdtemp(prefix="optimum-conformance-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return root

@@ -1,0 +1,93 @@
+"""The suite that a backend's authors derive from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from optimum_core.errors import OptimumError
+from optimum_core.hardware import detect
+from optimum_core.plan import Way
+from optimum_core.plugins import manager
+from optimum_core.testing.contract import ContractTests
+from optimum_core.testing.inference import InferenceTests
+from optimum_core.testing.robustness import RobustnessTests
+from optimum_core.testing.subjects import (
+    Course,
+    Subject,
+    courses,
+    exporting_ways,
+    serving_ways,
+    subject_of,
+    way_id,
+)
+from optimum_core.types import Support
+
+
+class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
+    """Everything that a backend promises. Derive a class whose name starts with `Test`, and name the backend.
+
+    Attributes:
+        backend: the name of the entry point.
+        option: a session option that the backend knows; a misspelling of it is to be answered with its name.
+        leak_mib: by how many MiB memory may grow from the 50th to the 200th session.
+        gaps: tests known to fail, by name, with the reason. One that passes is an error, so that the list shrinks.
+
+    Example::
+
+        class TestAcme(BackendSuite):
+            backend = "acme"
+            gaps = {"test_torch_tensors_are_inputs": "acme reads numpy arrays only; issue 12"}
+    """
+
+    gaps: ClassVar[Mapping[str, str]] = {}
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test per way that the probe's offers allow; a skipped one with the probe's reason where they allow none."""
+        supports = manager().supports(detect())
+        if "subject" in metafunc.fixturenames:
+            _parametrize(metafunc, "way", lambda: serving_ways(self.backend, supports), way_id)
+        if "course" in metafunc.fixturenames:
+            _parametrize(metafunc, "course", lambda: _all_courses(self.backend, supports), _course_id)
+
+    @pytest.fixture
+    def subject(self, way: Way) -> Subject:
+        """The text model on one way; skipped where no exporter of this machine can make it."""
+        return subject_of(manager(), way)
+
+    @pytest.fixture(autouse=True)
+    def _known_gap(self, request: pytest.FixtureRequest) -> None:
+        name = getattr(request.node, "originalname", request.node.name)
+        if name in self.gaps:
+            request.applymarker(pytest.mark.xfail(reason=self.gaps[name], strict=True))
+
+
+def _all_courses(backend: str, supports: Mapping[str, Support]) -> tuple[Course, ...]:
+    """As one who runs, or as one who exports for others; the reason why neither."""
+    found: tuple[Course, ...] = ()
+    reasons = []
+    for find in (serving_ways, exporting_ways):
+        try:
+            found += courses(find(backend, supports))
+        except OptimumError as error:
+            reasons.append(error)
+    if not found:
+        raise reasons[0]
+    return found
+
+
+def _course_id(course: Course) -> str:
+    route = course.way.routes[0] if len(course.way.routes) == 1 else None
+    return "-".join(filter(None, (course.id, route)))
+
+
+def _parametrize(
+    metafunc: pytest.Metafunc, name: str, find: Callable[[], tuple[Any, ...]], label: Callable[[Any], str]
+) -> None:
+    try:
+        metafunc.parametrize(name, [pytest.param(item, id=label(item)) for item in find()])
+    except OptimumError as error:
+        reason = f"{error.who}: {error.why} ({error.remedy})"
+        metafunc.parametrize(name, [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))])
