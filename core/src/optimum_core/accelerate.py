@@ -285,6 +285,7 @@ class _Work:
             session_options=dict(self.ask.options),
             inputs=winner.artifact.inputs,
             outputs=winner.artifact.outputs,
+            ignored_inputs=blueprint.ignored,
             steps=winner.artifact.steps,
             verified=self.ask.verify,
             hardware=self.hardware,

@@ -25,14 +25,18 @@ class InputChecker:
     Args:
         who: the model, for errors.
         specs: its inputs.
+        ignored: names that may come and are left out.
         on_host: whether the session takes host arrays; tensors of a device are passed on as they are otherwise.
     """
 
-    def __init__(self, who: str, specs: Sequence[TensorSpec], *, on_host: bool = True) -> None:
+    def __init__(
+        self, who: str, specs: Sequence[TensorSpec], *, ignored: Sequence[str] = (), on_host: bool = True
+    ) -> None:
         self._who = who
         self._specs = {spec.name: spec for spec in specs}
         self._dtypes = {spec.name: np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None for spec in specs}
         self._order = tuple(self._specs)
+        self._ignored = frozenset(ignored)
         self._on_host = on_host
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -132,7 +136,7 @@ class InputChecker:
 
     def _refuse_unknown(self, kwargs: Mapping[str, Any]) -> None:
         for name, value in kwargs.items():
-            if name in self._specs or value is None:
+            if name in self._specs or name in self._ignored or value is None:
                 continue
             if name in _NEUTRAL:
                 if any(value is neutral for neutral in _NEUTRAL[name]):

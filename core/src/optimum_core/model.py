@@ -47,7 +47,7 @@ class AcceleratedModel:
         self._plugins = plugins
         who = f"model {manifest.model.name!r}"
         self._on_host = session.device.startswith("cpu")
-        self._checker = InputChecker(who, manifest.inputs, on_host=self._on_host)
+        self._checker = InputChecker(who, manifest.inputs, ignored=manifest.ignored_inputs, on_host=self._on_host)
         names = tuple(spec.name for spec in manifest.outputs)
         self._answerer = Answerer(manifest.model.output_class, names)
 

@@ -78,6 +78,7 @@ class Manifest:
         session_options: the options that the winning session was loaded with; JSON values.
         inputs: what goes in, in order.
         outputs: what comes out, in the order of the output class.
+        ignored_inputs: names that are accepted and left out, because the original ignores them.
         steps: how the files came to be, oldest first.
         verified: whether `fidelity` was established for these very files.
         hardware: the machine it was tuned on.
@@ -96,6 +97,7 @@ class Manifest:
     session_options: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    ignored_inputs: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     verified: bool
     hardware: Hardware

@@ -44,11 +44,17 @@ Version = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to stdout.")]
 
-_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
-app = typer.Typer(
-    **_PLAIN, no_args_is_help=True, help="Take Hugging Face models to the fastest correct form that this machine runs."
-)
-cache_app = typer.Typer(**_PLAIN, no_args_is_help=True, help="What is kept on disk, and getting rid of it.")
+# typer reads an option without a default, as its own --help, by importing pydantic, which costs more than all of ours.
+_FAST = {"default_map": {"help": False}}
+_PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "add_completion": False,
+    "no_args_is_help": True,
+    "context_settings": _FAST,
+}
+app = typer.Typer(**_PLAIN, help="Take Hugging Face models to the fastest correct form that this machine runs.")
+cache_app = typer.Typer(**_PLAIN, help="Show or clear what is kept on disk.")
 app.add_typer(cache_app, name="cache")
 
 
@@ -57,9 +63,9 @@ def _root(version: Version = False, verbose: Verbose = False) -> None:
     """Options of the command itself; their callbacks have done the work."""
 
 
-@app.command("plugins")
+@app.command("plugins", context_settings=_FAST)
 def list_plugins(as_json: Json = False, verbose: Verbose = False) -> None:
-    """Show which backends are installed, and what each can do here or why it cannot."""
+    """Show the backends and what each can do here."""
     from optimum_core.cli.facts import plugins_data, survey_plugins
 
     infos, supports = survey_plugins()
@@ -73,7 +79,7 @@ def list_plugins(as_json: Json = False, verbose: Verbose = False) -> None:
 
 @app.command("doctor")
 def examine(as_json: Json = False, verbose: Verbose = False) -> None:
-    """Show the page to paste into a bug report: machine, plugins, versions, environment, cache."""
+    """Show the page to paste into a bug report."""
     from optimum_core.cli.facts import diagnose, diagnosis_data
 
     diagnosis = diagnose()
@@ -91,7 +97,7 @@ def report(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what a saved artifact is: what was tried, how fast and how true each was, and where."""
+    """Show what was tried for a saved artifact."""
     from optimum_core.artifact import load
 
     manifest = load(directory, verify_files=False)
@@ -130,7 +136,7 @@ def accelerate_model(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Take a model to the fastest correct form that this machine runs, and save it."""
+    """Make a model fast on this machine, and save it."""
     from optimum_core.cli.values import parse_options, parse_shapes
 
     wanted = None if shapes is None else _typed(parse_shapes, shapes, "--shapes")
@@ -156,13 +162,14 @@ def accelerate_model(
         )
     fast.save_pretrained(out, overwrite=overwrite)
     console = _stdout()
-    show_report(console, fast.report)
+    if fast.report is not None:
+        show_report(console, fast.report)
     _tell(console, f"Saved to {out}")
 
 
 @cache_app.command("list")
 def list_cache(as_json: Json = False, verbose: Verbose = False) -> None:
-    """Show what is kept, how large it is, and when it was last used."""
+    """Show what is kept, its size and last use."""
     from optimum_core.cache import Cache
 
     cache = Cache()
@@ -186,13 +193,13 @@ def clear_cache(
 ) -> None:
     """Remove what is kept; what is in use stays."""
     from optimum_core.cache import Cache
-    from optimum_core.cli.values import parse_age, size_words
+    from optimum_core.cli.values import count, parse_age, size_words
 
     age = None if older_than is None else _typed(parse_age, older_than, "--older-than")
     cache = Cache()
     gone = [entry for entry in cache.list() if age is None or _idle(entry) >= age]
-    question = f"Remove {len(gone)} of {cache.root}, {size_words(sum(entry.size for entry in gone))}?"
-    question = question.replace(f"Remove {len(gone)} of", f"Remove {len(gone)} entries of", 1)
+    size = size_words(sum(entry.size for entry in gone))
+    question = f"Remove {count(len(gone), 'entry', 'entries')} ({size}) from {cache.root}?"
     # Also with nothing to count: what killed processes left is in no list.
     if gone and not yes and not _confirmed(question):
         _tell(_stdout(), "Nothing was removed.")

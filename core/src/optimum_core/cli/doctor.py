@@ -10,9 +10,9 @@ from rich.console import Console
 
 from optimum_core.cache import CacheEntry
 from optimum_core.cli.facts import Diagnosis
-from optimum_core.cli.paper import put, put_rows
+from optimum_core.cli.paper import put, put_items, put_rows
 from optimum_core.cli.show import show_hardware, show_plugins
-from optimum_core.cli.values import age_words, size_words
+from optimum_core.cli.values import age_words, count, size_words
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
@@ -24,7 +24,7 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
     _section(console, "Plugins")
     show_plugins(console, diagnosis.plugins, diagnosis.supports)
     _section(console, "Versions")
-    put(console, " · ".join(f"{name}\N{NO-BREAK SPACE}{version}" for name, version in diagnosis.versions.items()))
+    put_items(console, [f"{name} {version}" for name, version in diagnosis.versions.items()])
     _section(console, "Environment")
     put_rows(console, list(diagnosis.environment.items()) or [("no variable of ours is set", "")])
     _section(console, "Cache")
@@ -39,13 +39,13 @@ def show_cache(console: Console, root: Path, entries: Sequence[CacheEntry], now:
     if entries:
         console.print()
     total = size_words(sum(entry.size for entry in entries))
-    put(console, (f"{total:>10}  ", "bold"), f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'} in {root}")
+    put(console, (f"{total:>10}  ", "bold"), f"{count(len(entries), 'entry', 'entries')} in {root}")
 
 
 def _cache_words(diagnosis: Diagnosis) -> str:
     if diagnosis.cache_size is None:
         return diagnosis.cache_problem
-    return f"{size_words(diagnosis.cache_size)}, {diagnosis.cache_entries} entries"
+    return f"{size_words(diagnosis.cache_size)}, {count(diagnosis.cache_entries or 0, 'entry', 'entries')}"
 
 
 def _section(console: Console, title: str) -> None:

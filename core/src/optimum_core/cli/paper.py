@@ -50,6 +50,14 @@ def put(console: Console, *parts: Part, indent: int = 0) -> None:
     _hang(console, words(console, " " * indent), words(console, *parts))
 
 
+def put_line(console: Console, line: Text, *, indent: int) -> None:
+    """A line that is made already; where it is too long, its rest starts at `indent`."""
+    head, *rest = _wrap(console, line, console.width)
+    _emit(console, head)
+    if rest:
+        _hang(console, Text(" " * indent), Text(" ").join(rest))
+
+
 def put_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
     """Labels on the left, texts in one column beside them."""
     given = [(words(console, label), text) for label, text in rows]
@@ -60,7 +68,7 @@ def put_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int =
         _hang(console, words(console, " " * indent) + label, words(console, text))
 
 
-def put_table(console: Console, head: Sequence[str], rows: Iterable[tuple[str, Sequence[Part]]]) -> None:
+def put_table(console: Console, head: Sequence[str], rows: Iterable[tuple[Part, Sequence[Part]]]) -> None:
     """A first column that wraps, and others, right-aligned, that do not.
 
     Args:
@@ -82,9 +90,22 @@ def put_table(console: Console, head: Sequence[str], rows: Iterable[tuple[str, S
             _emit(console, words(console, "  ") + line)
 
 
-def table_room(console: Console, fixed: Iterable[str], first: int) -> int:
-    """Columns of the terminal that are left for further cells beside a first column and fixed ones."""
-    return console.width - 2 - first - sum(2 + cell_len(text) for text in fixed)
+def put_items(console: Console, items: Iterable[str]) -> None:
+    """Short texts one after another, none of them torn between two lines."""
+    line = Text()
+    for item in items:
+        text = words(console, " · ", item) if line else words(console, item)
+        if line and line.cell_len + text.cell_len > console.width:
+            _emit(console, line)
+            line, text = Text(), words(console, item)
+        line.append_text(text)
+    if line:
+        _emit(console, line)
+
+
+def table_width(columns: Iterable[Iterable[str]]) -> int:
+    """What columns other than the first take of a line in `put_table`."""
+    return sum(2 + max(map(cell_len, cells)) for cells in columns)
 
 
 def _hang(console: Console, start: Text, text: Text) -> None:

@@ -13,11 +13,13 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from optimum_core.cli.paper import BAD, GOOD, make_console, put, words
+from optimum_core.cli.paper import BAD, GOOD, Part, make_console, put, put_line, words
 from optimum_core.cli.values import seconds_words
 from optimum_core.types import Event
 
 _STAGE_WIDTH = max(map(len, ("reference", "describe", "optimize")))
+_SECONDS_WIDTH = 10
+_DETAIL = 2 + _STAGE_WIDTH + _SECONDS_WIDTH + 2
 _REFRESHES_PER_SECOND = 8
 
 
@@ -75,18 +77,23 @@ class ProgressLine:
     def _begin(self, event: Event) -> None:
         self._running.append(_Running(event))
         if not self._spins:
-            put(self._console, ("… ", "dim"), *_title(event))
+            self._put(("… ", "dim"), event, _took(None))
 
     def _end(self, event: Event) -> None:
         """Forget the stage and whatever began within it and never ended, such as a wait."""
         same = [index for index, item in enumerate(self._running) if _key(item.event) == _key(event)]
         if same:
             del self._running[same[-1] :]
-        mark = (f"{BAD} ", "red") if event.problem else (f"{GOOD} ", "green")
-        took = [] if event.seconds is None else [(f"  {seconds_words(event.seconds)}", "dim")]
-        put(self._console, mark, *_title(event), *took)
+        self._put((f"{BAD} ", "red") if event.problem else (f"{GOOD} ", "green"), event, _took(event.seconds))
         if event.problem:
-            put(self._console, (event.problem, "red"), indent=_STAGE_WIDTH + 4)
+            put(self._console, (event.problem, "red"), indent=_DETAIL)
+
+    def _put(self, mark: Part, event: Event, took: Part) -> None:
+        line = words(self._console, mark, *_title(event, took), event.detail)
+        if self._spins:
+            put_line(self._console, line, indent=_DETAIL)
+        else:  # a log is searched, and has no width
+            self._console.print(line, soft_wrap=True)
 
     def _spin(self) -> None:
         # The standard streams stay as they are: core redirects them itself, and two who swap them undo each other.
@@ -110,15 +117,20 @@ class ProgressLine:
         running = self._running[-1:]
         if not running:
             return Text()
-        elapsed = seconds_words(round(time.monotonic() - running[0].since)) if running else ""
-        line = words(self._console, *_title(running[0].event))
-        line.truncate(max(1, self._console.width - len(elapsed) - 5), overflow="ellipsis")
-        self._dots.update(text=line + Text(f"  {elapsed}", "dim"))
+        event = running[0].event
+        took = _took(float(round(time.monotonic() - running[0].since)))
+        line = words(self._console, *_title(event, took), event.detail)
+        line.truncate(max(1, self._console.width - 3), overflow="ellipsis")
+        self._dots.update(text=line)
         return self._dots
 
 
-def _title(event: Event) -> tuple[tuple[str, str], str]:
-    return (f"{event.stage:<{_STAGE_WIDTH}}  ", "bold"), event.detail
+def _title(event: Event, took: Part) -> tuple[Part, ...]:
+    return (f"{event.stage:<{_STAGE_WIDTH}}", "bold"), took, "  "
+
+
+def _took(seconds: float | None) -> Part:
+    return f"{seconds_words(seconds) if seconds is not None else '':>{_SECONDS_WIDTH}}", "dim"
 
 
 def _key(event: Event) -> tuple[str, str]:

@@ -8,29 +8,30 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from optimum_core.artifact import Manifest
-from optimum_core.cli.paper import BAD, GOOD, NONE, Part, put, put_rows, put_table, table_room
-from optimum_core.cli.values import latency_words, seconds_words, size_words
+from optimum_core.cli.paper import BAD, GOOD, NONE, Part, put, put_rows, put_table, table_width
+from optimum_core.cli.values import count, latency_words, seconds_words, size_words, three_digits
 from optimum_core.hardware import describe
 from optimum_core.types import CandidateResult, Fidelity, Report, Step
+
+Column = tuple[str, list[str]]
 
 _MARKS = {"chosen": (GOOD, "green"), "slower": (" ", ""), "wrong": (BAD, "red"), "failed": (BAD, "red")}
 _SKIPPED = (NONE, "dim")
 #: Columns for a candidate's name before the shapes of the workload are spread over several tables.
-_NAME_WIDTH = 24
-_LATENCY_WIDTH = 7
+_NAME_WIDTH = 22
 _MISSING = "–"
 
 
 def show_report(console: Console, report: Report) -> None:
     """Every candidate: the measured ones as a table, the others with what became of them; then why this one."""
-    put(console, (report.model, "bold"), f" · {report.task} · {_count(len(report.candidates), 'candidate')} tried")
+    put(console, (report.model, "bold"), f" · {report.task} · {count(len(report.candidates), 'candidate')} tried")
     if report.from_cache:
         put(console, ("measured in an earlier run and kept", "dim"))
     console.print()
     measured = [item for item in report.candidates if item.measurements]
     if measured:
-        for shapes, extras in _tables(console, report.workload, measured):
-            _show_table(console, measured, report.chosen, shapes, extras)
+        for columns in _tables(console, report.workload, measured, report.chosen):
+            _show_table(console, measured, report.chosen, columns)
             console.print()
     _show_reasons(console, [item for item in report.candidates if not item.measurements])
     if report.chosen is not None:
@@ -44,7 +45,7 @@ def show_artifact(console: Console, manifest: Manifest) -> None:
     rows = [
         ("Runs on", f"{manifest.backend} {manifest.device}, {manifest.format}, {manifest.precision}"),
         ("Verified", _verified(manifest)),
-        ("Size", f"{size_words(size)} in {_count(len(manifest.files), 'file')}"),
+        ("Size", f"{size_words(size)} in {count(len(manifest.files), 'file')}"),
         *(("Step", _step_words(step)) for step in manifest.steps),
         ("Tuned on", "; ".join(machine[label] for label in ("System", "CPU", "Memory"))),
         *(("", machine[label]) for label, found in (("GPUs", manifest.hardware.gpus),) if found),
@@ -59,40 +60,40 @@ def show_artifact(console: Console, manifest: Manifest) -> None:
 
 
 def _tables(
-    console: Console, workload: Sequence[str], measured: Sequence[CandidateResult]
-) -> Iterator[tuple[Sequence[str], bool]]:
-    """The shapes in as many tables as the terminal's width asks for; the first has the other columns too."""
-    named = dict.fromkeys((*workload, *(item.shape for result in measured for item in result.measurements)))
-    shapes, extras = list(named), True
-    while shapes:
-        room = table_room(console, ("100.00×", "9.9e-99", "1023.9 MiB") if extras else (), _NAME_WIDTH)
-        count = 0
-        while count < len(shapes) and (room := room - 2 - max(_LATENCY_WIDTH, len(shapes[count]))) >= 0:
-            count += 1
-        count = max(1, count)
-        yield shapes[:count], extras
-        shapes, extras = shapes[count:], False
+    console: Console, workload: Sequence[str], measured: Sequence[CandidateResult], chosen: CandidateResult | None
+) -> Iterator[list[Column]]:
+    """The shapes in as many tables as the terminal's width asks for; the first has what is told once, too."""
+    shapes = dict.fromkeys((*workload, *(entry.shape for item in measured for entry in item.measurements)))
+    columns: list[Column] = [(shape, [_latency(item, shape) for item in measured]) for shape in shapes]
+    extras: list[Column] = [
+        ("time", [_ratio(item, chosen) for item in measured]),
+        ("error", [_worst_error(item.fidelity) for item in measured]),
+        ("size", [size_words(item.size) if item.size else _MISSING for item in measured]),
+    ]
+    while columns:
+        room = console.width - 2 - _NAME_WIDTH - _width(extras)
+        fit = sum(_width(columns[: number + 1]) <= room for number in range(len(columns)))
+        yield columns[: max(1, fit)] + extras
+        columns, extras = columns[max(1, fit) :], []
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return table_width([head, *cells] for head, cells in columns)
 
 
 def _show_table(
-    console: Console,
-    measured: Sequence[CandidateResult],
-    chosen: CandidateResult | None,
-    shapes: Sequence[str],
-    extras: bool,
+    console: Console, measured: Sequence[CandidateResult], chosen: CandidateResult | None, columns: Sequence[Column]
 ) -> None:
-    head = ["median latency", *shapes, *(("time", "error", "size") if extras else ())]
-    rows: list[tuple[str, Sequence[Part]]] = []
-    for item in measured:
-        mark, style = _MARKS.get(item.outcome, _SKIPPED)
-        medians = {entry.shape: latency_words(entry.median) for entry in item.measurements}
-        cells = [item.name, *(medians.get(shape, _MISSING) for shape in shapes)]
-        if extras:
-            cells += [_ratio(item, chosen), _worst_error(item.fidelity), _MISSING if not item.size else ""]
-            cells[-1] = cells[-1] or size_words(item.size or 0)
-        bold = "bold" if item is chosen else ""
-        rows.append((mark, [(cell, bold or style) for cell in cells]))
-    put_table(console, head, rows)
+    rows: list[tuple[Part, Sequence[Part]]] = []
+    for number, item in enumerate(measured):
+        style = "bold" if item is chosen else ""
+        texts = [item.name, *(cells[number] for _, cells in columns)]
+        rows.append((_MARKS.get(item.outcome, _SKIPPED), [(text, style) for text in texts]))
+    put_table(console, ["median latency", *(head for head, _ in columns)], rows)
+
+
+def _latency(item: CandidateResult, shape: str) -> str:
+    return next((latency_words(entry.median) for entry in item.measurements if entry.shape == shape), _MISSING)
 
 
 def _ratio(item: CandidateResult, chosen: CandidateResult | None) -> str:
@@ -105,7 +106,7 @@ def _ratio(item: CandidateResult, chosen: CandidateResult | None) -> str:
         for entry in chosen.measurements
         if own.get(entry.shape, 0) > 0 and entry.median > 0
     ]
-    return f"{math.exp(sum(logs) / len(logs)):.2f}×" if logs else _MISSING
+    return f"{three_digits(math.exp(sum(logs) / len(logs)))}×" if logs else _MISSING
 
 
 def _worst_error(fidelity: Fidelity | None) -> str:
@@ -141,8 +142,8 @@ def fidelity_words(fidelity: Fidelity | None) -> str:
     worst = fidelity.worst if fidelity is not None else None
     if fidelity is None or worst is None:
         return "Nothing was compared with the eager model."
-    cases = _count(len({item.case for item in fidelity.results}), "case")
-    outputs = _count(len({item.output for item in fidelity.results}), "output")
+    cases = count(len({item.case for item in fidelity.results}), "case")
+    outputs = count(len({item.output for item in fidelity.results}), "output")
     where = " (the graph, not on the device)" if fidelity.level == "graph" else ""
     verdict = "agrees with" if fidelity.passed else "DIFFERS FROM"
     return (
@@ -161,7 +162,3 @@ def _verified(manifest: Manifest) -> str:
 def _step_words(step: Step) -> str:
     options = ", ".join(f"{key}={value}" for key, value in step.options.items())
     return f"{step.hook} by {step.backend} ({f'{step.tool} {step.version}'.strip()}){': ' + options if options else ''}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -6,18 +6,28 @@ All of them read at 80 columns, without colour, and on terminals that know ASCII
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from optimum_core.cli.paper import BAD, GOOD, NONE, OFF, Part, make_console, put, put_rows
-from optimum_core.cli.progress import ProgressLine
-from optimum_core.cli.report import show_report
 from optimum_core.hardware import describe
 from optimum_core.plugins import PluginInfo, Status
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
 
-__all__ = ["ProgressLine", "make_console", "show_hardware", "show_plugins", "show_report"]
+if TYPE_CHECKING:
+    from optimum_core.cli.progress import ProgressLine
+    from optimum_core.cli.report import show_artifact, show_report
 
+__all__ = ["ProgressLine", "make_console", "show_artifact", "show_hardware", "show_plugins", "show_report"]
+
+#: Imported at first use: the page of the plugins has to be quick, and needs none of it.
+_HOMES = {
+    "ProgressLine": "optimum_core.cli.progress",
+    "show_artifact": "optimum_core.cli.report",
+    "show_report": "optimum_core.cli.report",
+}
 _INDENT = 4
 _MARKS = {
     Status.READY: (GOOD, "green"),
@@ -26,6 +36,12 @@ _MARKS = {
     Status.DISABLED: (OFF, "dim"),
 }
 _PROOFS = {"device": "", "graph": "its results are checked on the graph only", "none": "its results cannot be checked"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def show_hardware(console: Console, hardware: Hardware) -> None:

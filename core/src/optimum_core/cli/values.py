@@ -104,11 +104,12 @@ def latency_words(milliseconds: float) -> str:
     """
     for factor, unit in ((1e3, "µs"), (1.0, "ms")):
         if milliseconds * factor < 999.5:
-            return f"{_three(milliseconds * factor)} {unit}"
-    return f"{_three(milliseconds / 1e3)} s"
+            return f"{three_digits(milliseconds * factor)} {unit}"
+    return f"{three_digits(milliseconds / 1e3)} s"
 
 
-def _three(value: float) -> str:
+def three_digits(value: float) -> str:
+    """A number with the three digits that count."""
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
@@ -116,14 +117,14 @@ def seconds_words(seconds: float) -> str:
     """How long something took.
 
     >>> seconds_words(0.04), seconds_words(12.34), seconds_words(75)
-    ('40 ms', '12.3 s', '1 min 15 s')
+    ('40 ms', '12.3 s', '1:15 min')
     """
     if seconds < 0.9995:
         return f"{seconds * 1e3:.0f} ms"
     if seconds < _MINUTE - 0.05:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+    return f"{minutes}:{rest:02} min"
 
 
 def age_words(age: timedelta) -> str:
@@ -137,3 +138,12 @@ def age_words(age: timedelta) -> str:
         if count := int(seconds // length) if seconds > 0 else 0:
             return f"{count} {unit}{'' if count == 1 else 's'} ago"
     return "just now"
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun.
+
+    >>> count(1, "case"), count(2, "case"), count(0, "entry", "entries")
+    ('1 case', '2 cases', '0 entries')
+    """
+    return f"{number} {noun if number == 1 else nouns or f'{noun}s'}"

@@ -19,6 +19,7 @@ from optimum_core.models.samples import Arrays, Case, draw
 from optimum_core.types import TensorSpec
 
 log = logging.getLogger(__name__)
+_SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 
 
@@ -30,6 +31,7 @@ class Blueprint:
         inputs, outputs: specs; a named axis is one that the eager model accepts at several lengths.
         output_class: as `optimum_core.models.outputs.class_name` writes it.
         layout: how inputs are drawn.
+        ignored: inputs that its tokenizer may send along and that change nothing.
         given: samples that the user passed.
         real: inputs from the model's processor, where it has one.
     """
@@ -40,6 +42,7 @@ class Blueprint:
     output_class: str
     layout: Layout
     given: Mapping[str, np.ndarray[Any, Any]]
+    ignored: tuple[str, ...] = ()
     real: Arrays | None = None
 
     @property
@@ -106,6 +109,7 @@ def describe(
         output_class=class_name(output),
         layout=layout,
         given=arrays,
+        ignored=tuple(_ignored(module, layout, arrays, facts.processed | _SENT_ALONG)),
         real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
     )
 
@@ -113,18 +117,19 @@ def describe(
 def _first_that_runs(
     module: Any, name: str, layouts: Iterator[Layout], arrays: Mapping[str, Any]
 ) -> tuple[Layout, Any]:
-    problem = "its forward takes none of the inputs that are known by name"
+    problem = ""
     for layout in layouts:
         if not layout.inputs:
             continue
         try:
             return layout, call(module, draw(layout, Case(name="first"), arrays))
         except Exception as error:  # noqa: BLE001 - any failure means: not this layout
-            problem = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
-            log.debug("%s: %s", name, problem)
+            found = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
+            log.debug("%s: %s", name, found)
+            problem = problem or found
     raise SourceError(
         f"model {name!r}",
-        f"no inputs could be derived for it; {problem}",
+        f"no inputs could be derived for it; {problem or 'its forward takes none that are known by name'}",
         "pass sample_inputs={name: tensor, …} as for one ordinary call",
     )
 
@@ -210,6 +215,23 @@ def _default(module: Any, layout: Layout, name: str) -> Literal["ones", "zeros"]
         return None
     same = all(_close(stated[key], left_out[key]) for key in stated if key in left_out)
     return value if same else None
+
+
+def _ignored(module: Any, layout: Layout, arrays: Mapping[str, Any], names: frozenset[str]) -> Iterator[str]:
+    """Which of these names eager takes without a change in its outputs, at several values."""
+    inputs = draw(layout, Case(name="ignored"), arrays)
+    if "input_ids" not in inputs:
+        return
+    without = flatten(call(module, inputs))
+    for name in sorted(names - inputs.keys()):
+        extra = np.arange(inputs["input_ids"].size).reshape(inputs["input_ids"].shape) % 2
+        try:
+            given_too = flatten(call(module, {**inputs, name: extra}))
+        except Exception as error:  # noqa: BLE001 - eager refuses it, and so shall we
+            log.debug("input %s is refused: %r", name, error)
+            continue
+        if all(_close(without[key], given_too[key]) for key in without):
+            yield name
 
 
 def _close(a: Any, b: Any) -> bool:

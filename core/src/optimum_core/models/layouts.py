@@ -255,7 +255,7 @@ def _lengths(facts: Facts) -> dict[str, int]:
         "choices": 3,
         "height": height,
         "width": width,
-        "samples": 4800,
+        "samples": 8000,
         "frames": 96,
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def _numpy(array: Any) -> Any:
 def main(task: str, request: str, answer: str) -> None:
     """Do one task; the files were and will be written by the kit itself."""
     arguments = pickle.loads(Path(request).read_bytes())
-    result = {"light": light, "run": run, "leak": leak}[task](*arguments)
+    tasks: dict[str, Callable[..., object]] = {"light": light, "run": run, "leak": leak}
+    result = tasks[task](*arguments)
     Path(answer).write_bytes(pickle.dumps(result))
 
 

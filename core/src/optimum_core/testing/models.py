@@ -100,7 +100,8 @@ def _plain() -> tuple[Any, dict[str, Any]]:
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             hidden = torch.relu(self.norm(self.first(image)))
             # A sample's classes, from the mean over height and width.
-            return self.head(torch.relu(self.second(hidden)).mean(dim=(2, 3)))
+            scores: torch.Tensor = self.head(torch.relu(self.second(hidden)).mean(dim=(2, 3)))
+            return scores
 
     image = np.random.default_rng(3).standard_normal((2, 3, 18, 20)).astype(np.float32)
     return Convolutional(), {"image": image}

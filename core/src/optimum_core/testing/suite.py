@@ -45,7 +45,7 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
     gaps: ClassVar[Mapping[str, str]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test per way that the probe's offers allow; a skipped one with the probe's reason where they allow none."""
+        """One test per way that the probe's offers allow; where they allow none, one skipped with the reason."""
         supports = manager().supports(detect())
         if "subject" in metafunc.fixturenames:
             _parametrize(metafunc, "way", lambda: serving_ways(self.backend, supports), way_id)
@@ -54,7 +54,7 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
 
     @pytest.fixture
     def subject(self, way: Way) -> Subject:
-        """The text model on one way; skipped where no exporter of this machine can make it."""
+        """The text model on one way."""
         return subject_of(manager(), way)
 
     @pytest.fixture(autouse=True)

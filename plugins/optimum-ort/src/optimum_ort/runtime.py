@@ -28,13 +28,14 @@ _LEVELS = {
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-_ERRORS_ONLY = 3
+# Errors come as exceptions: the runtime need not print them too.
+_FATAL_ONLY = 4
 
 
 def session_options(options: OrtOptions, provider: Provider, threads: int) -> Any:
     """`onnxruntime.SessionOptions` for `options`, with `threads` inside one operator where they say nothing."""
     made = onnxruntime.SessionOptions()
-    made.log_severity_level = _ERRORS_ONLY
+    made.log_severity_level = _FATAL_ONLY
     made.graph_optimization_level = _LEVELS[options.graph_optimization_level]
     made.intra_op_num_threads = options.intra_op_threads or threads
     made.inter_op_num_threads = options.inter_op_threads or 1

@@ -1,0 +1,287 @@
+"""The conformance kit fails where a backend is wrong, and only there: bad backends, each with one fault.
+
+They are installed as distributions into a directory, and the kit runs on all of them in one process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+# What a backend of the eager model looks like when nothing is wrong; every fault is a small change of this text.
+GOOD = """
+from optimum_core.errors import OptionError, SessionError
+from optimum_core.hookspecs import hookimpl
+from optimum_core.types import Limitation, Offer, Support, Transform
+
+BACKEND = "good"
+
+
+@hookimpl
+def probe(hardware):
+    return Support(offers=(Offer(device="cpu", loads=("torch",)),), limitations=())
+
+
+class Session:
+    backend, device = BACKEND, "cpu"
+
+    def __init__(self, request):
+        from optimum_core.models.eager_session import open_eager
+
+        for name in request.options:
+            raise OptionError(BACKEND, f"unknown option {name!r}", "there are none")
+        self.eager = open_eager(request)
+        self.inputs, self.outputs = self.eager.inputs, self.eager.outputs
+        self.buffers, self.closed = {}, False
+
+    def close(self):
+        self.closed = True
+
+    def run(self, inputs):
+        if self.closed:
+            raise SessionError(BACKEND, "the session is closed", "load it again")
+        inputs = dict(inputs)
+        outputs = self.eager.run(inputs)
+        return outputs
+
+
+@hookimpl
+def load_session(request):
+    return Session(request) if request.backend == BACKEND else None
+
+
+@hookimpl
+def infer(session, inputs):
+    return session.run(inputs) if session.backend == BACKEND else None
+"""
+
+# Without torch and with a model of one constant: quick to open many times in another process.
+STUB = GOOD.replace("self.eager = open_eager(request)", "self.raw = read(request.artifact)").replace(
+    "self.inputs, self.outputs = self.eager.inputs, self.eager.outputs",
+    "self.inputs, self.outputs = request.artifact.inputs, request.artifact.outputs",
+)
+STUB = STUB.replace("        from optimum_core.models.eager_session import open_eager\n\n", "")
+STUB = STUB.replace(
+    "outputs = self.eager.run(inputs)",
+    'import numpy as np\n\n        outputs = {"logits": np.full((len(inputs["input_ids"]), 5), 1.0, np.float32)}',
+)
+STUB += '''
+
+def read(artifact):
+    """The file's bytes, if it is whole: safetensors begin with the length of their header, which tells all others."""
+    import json
+
+    path = artifact.main_file
+    raw = path.read_bytes() if path.is_file() else b""
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:start]) if 8 < start < len(raw) else {}
+    ends = [item["data_offsets"][1] for item in header.values() if "data_offsets" in item]
+    if start + max(ends, default=1) != len(raw):
+        raise SessionError(BACKEND, f"{path} is damaged", "export it again")
+    return raw
+'''
+
+_RUN = "outputs = self.eager.run(inputs)\n"
+_UNFIT = 'raise SessionError(BACKEND, f"{path} is damaged", "export it again")'
+
+#: Fault: what is replaced in `GOOD`, by what, and the tests that fail for it.
+FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
+    "none": ("", "", set()),
+    "reuses_output_memory": (
+        _RUN,
+        _RUN
+        + "        for key, array in outputs.items():\n"
+        + "            kept = self.buffers.setdefault((key, array.shape), array)\n"
+        + "            kept[:] = array\n"
+        + "            outputs[key] = kept\n",
+        {"test_outputs_are_fresh"},
+    ),
+    "ignores_the_mask": (
+        _RUN,
+        'inputs["attention_mask"] = inputs["attention_mask"] * 0 + 1\n        ' + _RUN,
+        {"test_it_agrees_with_eager_at_unseen_shapes"},
+    ),
+    "writes_into_inputs": (
+        _RUN,
+        _RUN + '        inputs["input_ids"][:] = 1\n',
+        {"test_inputs_are_left_alone", "test_memory_layout_does_not_matter", "test_torch_tensors_are_inputs"},
+    ),
+    "ignores_strides": (
+        _RUN,
+        "import numpy as np\n\n"
+        + "        for key, array in inputs.items():\n"
+        + "            if isinstance(array, np.ndarray) and not array.flags.c_contiguous:\n"
+        + "                memory = array if array.base is None else array.base\n"
+        + '                inputs[key] = memory.ravel("K")[: array.size].reshape(array.shape)\n        '
+        + _RUN,
+        {"test_memory_layout_does_not_matter"},
+    ),
+    "mixes_threads_up": (
+        _RUN,
+        "import time\n\n        self.now = inputs\n        time.sleep(0.001)\n        inputs = self.now\n        "
+        + _RUN,
+        {"test_threads_do_not_disturb_each_other"},
+    ),
+    "reads_numpy_only": (
+        _RUN,
+        "import numpy as np\n\n"
+        + "        if not all(isinstance(array, np.ndarray) for array in inputs.values()):\n"
+        + '            raise TypeError("numpy arrays only")\n        '
+        + _RUN,
+        {"test_torch_tensors_are_inputs"},
+    ),
+    "runs_when_closed": ("if self.closed:", "if False:", {"test_a_closed_session_refuses_to_run"}),
+    "takes_any_option": ("for name in request.options:", "for name in ():", {"test_an_unknown_option_is_refused"}),
+    "answers_for_others": (
+        "return session.run(inputs) if session.backend == BACKEND else None",
+        "return session.run(inputs) if session.backend == BACKEND else {}",
+        {"test_requests_for_others_get_no_answer"},
+    ),
+    "other_specs": (
+        "self.eager.inputs, self.eager",
+        "self.eager.inputs[::-1], self.eager",
+        {"test_its_specs_are_the_artifacts"},
+    ),
+    "other_device": (
+        'backend, device = BACKEND, "cpu"',
+        'backend, device = BACKEND, "gpu:0"',
+        {"test_a_session_says_what_it_is"},
+    ),
+    "limitation_without_remedy": (
+        "limitations=()",
+        'limitations=(Limitation(what="more", reason="it is missing", remedy=" "),)',
+        {"test_every_limitation_says_what_why_and_what_to_do"},
+    ),
+    "silent_probe": ('offers=(Offer(device="cpu", loads=("torch",)),), ', "", {"test_no_offers_means_a_limitation"}),
+    "fickle_probe": (
+        "limitations=()",
+        "limitations=(), versions={'now': str(__import__('time').perf_counter_ns())}",
+        {"test_probing_twice_gives_the_same"},
+    ),
+    "boasts_of_a_gpu": (
+        'loads=("torch",)),',
+        'loads=("torch",)), Offer(device="cuda", exports=("x",)),',
+        {"test_every_offer_has_its_hook", "test_an_unknown_machine_has_no_gpu"},
+    ),
+    "knows_linux_only": (
+        "    return Support",
+        '    if hardware.system != "linux":\n        raise KeyError(hardware.system)\n    return Support',
+        {
+            "test_every_limitation_says_what_why_and_what_to_do",
+            "test_no_offers_means_a_limitation",
+            "test_probing_for_other_systems_does_not_fail",
+        },
+    ),
+    "promises_a_hook": (
+        'loads=("torch",)',
+        'loads=("torch",), quantizes=(Transform(takes="torch", gives="torch"),)',
+        {"test_every_offer_has_its_hook"},
+    ),
+    "heavy_entry_module": ('BACKEND = "', 'import numpy\n\nBACKEND = "', {"test_its_entry_module_and_probe_are_light"}),
+    "unknown_hook": ("def infer(", "def inferr(", {"test_it_is_found_once_and_ready", "*"}),
+}
+
+#: The same for `STUB`, on which only the tests named here are run.
+STUB_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
+    "stub_none": ("", "", set()),
+    "stub_crashes": (_UNFIT, "__import__('os').abort()", {"test_damaged_files_are_refused"}),
+    "stub_foreign_error": (_UNFIT, "raise ValueError(path)", {"test_damaged_files_are_refused"}),
+    "stub_no_remedy": (_UNFIT, "raise SessionError(BACKEND, 'damaged', '')", {"test_damaged_files_are_refused"}),
+    "stub_takes_damaged_files": (_UNFIT, "return b''", {"test_damaged_files_are_refused"}),
+    "stub_leaks": (
+        "    return raw\n",
+        "    kept.append(bytearray(b'x' * 1_000_000))\n    return raw\n\n\nkept = []\n",
+        {"test_sessions_do_not_leak"},
+    ),
+    "stub_depends_on_the_process": (
+        "1.0, np.float32",
+        "__import__('os').getpid(), np.float32",
+        {"test_a_new_process_gives_the_same"},
+    ),
+}
+_STUB_TESTS = ("test_damaged_files_are_refused", "test_sessions_do_not_leak", "test_a_new_process_gives_the_same")
+
+
+def _class_name(fault: str) -> str:
+    return "Test" + fault.title().replace("_", "")
+
+
+def _install(folder: Path, name: str, source: str) -> None:
+    (folder / f"{name}_backend.py").write_text(source.replace('BACKEND = "good"', f'BACKEND = "{name}"'), "utf-8")
+    metadata = folder / f"{name}_backend-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-backend\nVersion: 1.0\n", "utf-8")
+    (metadata / "entry_points.txt").write_text(f"[optimum.backends]\n{name} = {name}_backend\n", "utf-8")
+
+
+def _write(folder: Path) -> None:
+    lines = ["from optimum_core.testing import BackendSuite"]
+    for base, faults in ((GOOD, FAULTS), (STUB, STUB_FAULTS)):
+        for fault, (old, new, _) in faults.items():
+            assert old in base, f"{fault}: nothing to replace"
+            _install(folder, fault, base.replace(old, new, 1) if old else base)
+            lines.append(f"class {_class_name(fault)}(BackendSuite):\n    backend = {fault!r}")
+    # A gap that is none any more, and one that still is.
+    lines.append(
+        "class TestGaps(BackendSuite):\n    backend = 'takes_any_option'\n"
+        "    gaps = {'test_probing_twice_gives_the_same': 'x', 'test_an_unknown_option_is_refused': 'y'}"
+    )
+    (folder / "test_bad.py").write_text("\n\n\n".join(lines), "utf-8")
+
+
+Outcomes = dict[str, dict[str, str]]
+
+
+def _outcomes(report: Path) -> Outcomes:
+    """By class and test the worst outcome of its parameters: failed, passed or skipped."""
+    found: Outcomes = {}
+    for case in ET.parse(report).iter("testcase"):
+        kinds = {child.tag for child in case}
+        outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+        tests = found.setdefault((case.get("classname") or "").rpartition(".")[2], {})
+        name = (case.get("name") or "").partition("[")[0]
+        tests[name] = min(outcome, tests.get(name, outcome))
+    return found
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    folder = tmp_path_factory.mktemp("bad")
+    _write(folder)
+    report = folder / "report.xml"
+    slow = " or ".join(_STUB_TESTS)
+    chosen = f"(Stub and ({slow})) or (not Stub and not vision and not ({slow}))"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-k", chosen]
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [*command, "test_bad.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert report.is_file(), done.stdout + done.stderr
+    return _outcomes(report)
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *STUB_FAULTS])
+def test_a_fault_fails_its_tests_and_no_others(outcomes: Outcomes, fault: str) -> None:
+    expected = {**FAULTS, **STUB_FAULTS}[fault][2]
+    failed = {name for name, outcome in outcomes[_class_name(fault)].items() if outcome == "failed"}
+    if "*" in expected:  # a backend that cannot even be loaded fails whatever asks it
+        assert expected - {"*"} <= failed
+    else:
+        assert failed == expected
+
+
+def test_what_runs_without_fault_is_not_skipped(outcomes: Outcomes) -> None:
+    skipped = {name for name, outcome in outcomes[_class_name("none")].items() if outcome == "skipped"}
+    assert skipped == {"test_some_quantization_is_right"}
+
+
+def test_a_gap_excuses_until_it_is_closed(outcomes: Outcomes) -> None:
+    found = outcomes["TestGaps"]
+    assert found["test_an_unknown_option_is_refused"] == "skipped"
+    assert found["test_probing_twice_gives_the_same"] == "failed"

@@ -1,0 +1,43 @@
+"""What a user of acme does; prints as JSON what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from optimum_core import accelerate
+
+
+def main(cache: str) -> None:
+    """Accelerate a tiny BERT with whatever is installed, and compare a call with the eager model's."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    model = BertForSequenceClassification(config).eval()
+    inputs = {"input_ids": torch.randint(5, 100, (3, 11)), "attention_mask": torch.ones(3, 11, dtype=torch.int64)}
+    inputs["attention_mask"][1:, 6:] = 0
+    with torch.no_grad():
+        want = model(**inputs).logits
+    fast = accelerate(model, cache_dir=cache)
+    got = fast(**inputs).logits
+    chosen = fast.report.chosen
+    result = {
+        "chosen": chosen.backend if chosen else None,
+        "tried": sorted({item.backend for item in fast.report.candidates}),
+        "error": float((got - want).abs().max() / want.abs().max()),
+    }
+    fast.close()
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

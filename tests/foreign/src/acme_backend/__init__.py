@@ -1,0 +1,1 @@
+"""A whole third-party backend; see `acme_backend.plugin`."""

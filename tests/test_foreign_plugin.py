@@ -1,0 +1,95 @@
+"""A backend that core has never heard of: installed as a wheel beside core's wheel, it is found, measured and chosen."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOREIGN = Path(__file__).with_name("foreign")
+
+_INFOS = """
+import dataclasses, json, optimum_core
+from optimum_core.plugins import manager
+print(json.dumps([optimum_core.__file__, [dataclasses.asdict(info) for info in manager().infos()]]))
+"""
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    """What a command wrote; it sees no import path and no setting of ours."""
+    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    env = {key: value for key, value in env.items() if not key.startswith(("OPTIMUM_", "PYTEST_"))}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def _is_ours(name: str) -> bool:
+    lowered = name.lower()
+    return lowered.startswith(("optimum", "_optimum", "__editable__")) or (
+        lowered.endswith(".pth") and ("optimum" in lowered or "editable" in lowered)
+    )
+
+
+def _lend_packages(site: Path) -> None:
+    """Everything that is installed here and not ours, by links: nobody copies torch for a test."""
+    for key in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for item in Path(key).iterdir():
+            place = site / item.name
+            if _is_ours(item.name) or item.name == "__pycache__" or place.exists():
+                continue
+            try:
+                place.symlink_to(item, target_is_directory=item.is_dir())
+            except OSError as error:
+                pytest.skip(f"this system does not let us make links: {error}")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment that holds the wheels of core and acme, and nothing else of ours."""
+    folder = tmp_path_factory.mktemp("foreign")
+    for project in (ROOT / "core", FOREIGN):
+        _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder / "dist", project, cwd=folder)
+    venv.create(folder / "env", with_pip=False, symlinks=os.name != "nt")
+    binaries = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
+    found = binaries / ("python.exe" if os.name == "nt" else "python")
+    site = _run(found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
+    _lend_packages(Path(site.strip()))
+    wheels = sorted((folder / "dist").glob("*.whl"))
+    assert len(wheels) == 2
+    _run(found, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", *wheels, cwd=folder)
+    return found
+
+
+def test_it_is_found_and_ready_beside_the_builtin_backends(python: Path, tmp_path: Path) -> None:
+    origin, infos = json.loads(_run(python, "-c", _INFOS, cwd=tmp_path))
+    assert Path(origin).is_relative_to(python.parents[1]), "core comes from elsewhere"
+    states = {info["name"]: (info["distribution"], info["status"], info["error"]) for info in infos}
+    assert states["acme"] == ("acme-backend", "ready", "")
+    assert set(states) == {"acme", "onnx", "torch"}
+
+
+@pytest.mark.skipif(find_spec("optimum_core.accelerate") is None, reason="optimum_core.accelerate is not there yet")
+def test_auto_measures_it_and_chooses_it(python: Path, tmp_path: Path) -> None:
+    result: dict[str, Any] = json.loads(_run(python, FOREIGN / "fast_bert.py", tmp_path / "cache", cwd=tmp_path))
+    assert result["tried"] == ["acme", "torch"]
+    assert result["chosen"] == "acme"
+    assert result["error"] < 1e-3
+
+
+def test_it_passes_the_conformance_kit(python: Path, tmp_path: Path) -> None:
+    suite = tmp_path / "test_acme.py"
+    suite.write_bytes((FOREIGN / "conformance.py").read_bytes())
+    said = _run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", suite, cwd=tmp_path)
+    assert " passed" in said
