@@ -1,4 +1,4 @@
-"""A backend that core has never heard of: installed as a wheel beside core's wheel, it is found, measured and chosen."""
+"""A backend that core has never heard of: installed as a wheel beside core's, it is found, measured and chosen."""
 
 from __future__ import annotations
 

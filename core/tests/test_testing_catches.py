@@ -104,13 +104,15 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
     ),
     "ignores_the_mask": (
         _RUN,
-        'inputs["attention_mask"] = inputs["attention_mask"] * 0 + 1\n        ' + _RUN,
+        'import torch\n\n        mask = torch.as_tensor(inputs["attention_mask"])\n'
+        + '        inputs["attention_mask"] = torch.ones_like(mask)\n        '
+        + _RUN,
         {"test_it_agrees_with_eager_at_unseen_shapes"},
     ),
     "writes_into_inputs": (
         _RUN,
-        _RUN + '        inputs["input_ids"][:] = 1\n',
-        {"test_inputs_are_left_alone", "test_memory_layout_does_not_matter", "test_torch_tensors_are_inputs"},
+        _RUN + '        if hasattr(inputs["input_ids"], "fill"):\n            inputs["input_ids"][:] = 1\n',
+        {"test_inputs_are_left_alone"},
     ),
     "ignores_strides": (
         _RUN,
@@ -134,7 +136,7 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         + "        if not all(isinstance(array, np.ndarray) for array in inputs.values()):\n"
         + '            raise TypeError("numpy arrays only")\n        '
         + _RUN,
-        {"test_torch_tensors_are_inputs"},
+        {"test_torch_tensors_are_inputs", "test_whatever_speaks_dlpack_is_an_input"},
     ),
     "runs_when_closed": ("if self.closed:", "if False:", {"test_a_closed_session_refuses_to_run"}),
     "takes_any_option": ("for name in request.options:", "for name in ():", {"test_an_unknown_option_is_refused"}),

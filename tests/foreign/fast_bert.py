@@ -29,9 +29,9 @@ def main(cache: str) -> None:
         want = model(**inputs).logits
     fast = accelerate(model, cache_dir=cache)
     got = fast(**inputs).logits
-    chosen = fast.report.chosen
+    assert fast.report is not None and fast.report.chosen is not None
     result = {
-        "chosen": chosen.backend if chosen else None,
+        "chosen": fast.report.chosen.backend,
         "tried": sorted({item.backend for item in fast.report.candidates}),
         "error": float((got - want).abs().max() / want.abs().max()),
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,17 +19,17 @@ from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptionError, VerificationError
 from optimum_core.hardware import detect
 from optimum_core.model import CHECK_FILE, AcceleratedModel, open_model
-from optimum_core.models import fingerprint, tasks
-from optimum_core.models.blueprint import Blueprint, describe
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models import fingerprint, hub, tasks
 from optimum_core.models.source import Source, open_source
 from optimum_core.plan import AUTO, EXACT, Target, Way, parse_target, ways
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.stages import Builder
-from optimum_core.tune import Job, Tuned, timed, tune
 from optimum_core.types import Event, Hardware, Support
-from optimum_core.verify import compare, tolerance_of
 from optimum_core.workload import Shape, workload
+
+# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
+if TYPE_CHECKING:
+    from optimum_core.models.blueprint import Blueprint
+    from optimum_core.tune import Job, Tuned
 
 Progress = Callable[[Event], None]
 
@@ -94,6 +94,7 @@ def accelerate(
         shapes=tuple(shapes) if shapes is not None else None,
     )  # fmt: skip
     emit = progress or (lambda event: None)
+    hub.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
     chosen = _check(ask)
     supports = plugins.supports(hardware)
@@ -159,21 +160,25 @@ class _Work:
 
     def run(self) -> AcceleratedModel:
         """From the cache where it is there and holds; else built, kept, and opened."""
+        from optimum_core.tune import timed
+
         with timed(self.emit, "read", self.source.name):
             key = self._key()
-        known = self.cache.entry("model", key)
-        if known is not None and (model := self._reopen(known)) is not None:
+        if (model := self._known(key)) is not None:
             return model
-        if known is not None:
+        waiting = Event(stage="wait", detail="another process accelerates this model")
+        with self.cache.lock("model", key, on_wait=lambda: self.emit(waiting)):
+            # Asked again: what another process made or mended while this one waited is not to be thrown away.
+            if (model := self._known(key)) is not None:
+                return model
             self.cache.discard("model", key)
-        directory = self.cache.build(
-            "model",
-            key,
-            self._make,
-            describe=f"{self.source.name} for {self.ask.target}",
-            on_wait=lambda: self.emit(Event(stage="wait", detail="another process accelerates this model")),
-        )
-        return self._open(artifacts.load(directory), directory)
+            about = f"{self.source.name} for {self.ask.target}"
+            directory = self.cache.build("model", key, self._make, describe=about)
+            return self._open(artifacts.load(directory), directory)
+
+    def _known(self, key: str) -> AcceleratedModel | None:
+        known = self.cache.entry("model", key)
+        return self._reopen(known) if known is not None else None
 
     def _key(self) -> str:
         shapes = [list(s.items()) if isinstance(s, Mapping) else list(s) for s in self.ask.shapes or ()]
@@ -192,6 +197,8 @@ class _Work:
 
     def _reopen(self, directory: Path) -> AcceleratedModel | None:
         """The cached answer, when its files are whole and a live model still computes what it did."""
+        from optimum_core.tune import timed
+
         try:
             with timed(self.emit, "cache", f"{self.source.name} was accelerated before") as event:
                 manifest = artifacts.load(directory)
@@ -204,6 +211,9 @@ class _Work:
 
     def _still_true(self, manifest: Manifest, directory: Path) -> bool:
         """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
+        from optimum_core.models.flat import eager_outputs
+        from optimum_core.verify import compare, tolerance_of
+
         kept = np.load(directory / CHECK_FILE, allow_pickle=False)
         inputs = {spec.name: kept[f"in.{spec.name}"] for spec in manifest.inputs}
         outputs = eager_outputs(self.source.module(), inputs)
@@ -221,6 +231,9 @@ class _Work:
 
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
+        from optimum_core.models.blueprint import describe
+        from optimum_core.tune import timed, tune
+
         with timed(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             blueprint = describe(
                 self.source.module(),
@@ -235,6 +248,9 @@ class _Work:
             self._write(tuned, directory)
 
     def _job(self, blueprint: Blueprint, workshop: Path) -> Job:
+        from optimum_core.stages import Builder
+        from optimum_core.tune import Job, timed
+
         target = parse_target(self.ask.target)
         choosable = {way.backend for way in self.ways} if target.backend is None else {target.backend}
         builder = Builder(

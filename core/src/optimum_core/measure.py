@@ -20,11 +20,13 @@ class Effort:
 
     Attributes:
         hopeless: a candidate this many times slower than the best after a round is not measured further.
+        budget: seconds after which no further round begins; every candidate has one.
     """
 
     rounds: int = 5
     seconds: float = 0.15
     hopeless: float = 1.6
+    budget: float = 60.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,10 +50,13 @@ def measure(
     effort = effort or Effort()
     tracks = {name: _Track(calls=calls, times=[[] for _ in shapes]) for name, calls in candidates.items()}
     running = list(tracks)
+    end = time.perf_counter() + effort.budget
     for turn in range(effort.rounds):
         for name in running if turn % 2 == 0 else reversed(running):
             _round(tracks[name], effort.seconds)
         running = _worth_going_on(tracks, running, effort.hopeless)
+        if time.perf_counter() > end:
+            break
     return {
         name: tuple(_summary(shape, times) for shape, times in zip(shapes, track.times, strict=True))
         for name, track in tracks.items()
@@ -68,7 +73,8 @@ def score(measurements: Sequence[Measurement]) -> float:
 def _round(track: _Track, seconds: float) -> None:
     time.sleep(SETTLE_SECONDS)
     for call, times in zip(track.calls, track.times, strict=True):
-        call()  # warms caches, and buffers at this shape
+        if not times or times[-1] < seconds:
+            call()  # warms caches, and buffers at this shape; a slow call is hardly changed by that
         spent = 0.0
         while spent < seconds:
             start = time.perf_counter()

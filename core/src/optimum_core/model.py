@@ -300,6 +300,7 @@ def open_model(
             artifact=artifact,
             device=device,
             hardware=detect(),
+            precision=manifest.precision,
             source=source,
             options=manifest.session_options if options is None else options,
         )

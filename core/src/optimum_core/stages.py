@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import msgspec
+
+from optimum_core.artifact.integrity import check_file, describe
+from optimum_core.artifact.manifest import FileEntry
 from optimum_core.artifact.plain import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
-from optimum_core.errors import OptimumError
+from optimum_core.errors import ArtifactError, OptimumError
 from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.flat import eager_outputs
 from optimum_core.models.samples import Case
 from optimum_core.models.source import Source
 from optimum_core.plan import Way
@@ -39,6 +45,7 @@ class _Exported:
     files: tuple[str, ...]
     precision: str
     steps: tuple[Step, ...]
+    entries: Mapping[str, FileEntry]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,6 +67,7 @@ class Builder:
     emit: Callable[[Event], None] = lambda event: None
     timed: Any = None
     _failed: dict[str, OptimumError] = field(default_factory=dict)
+    _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
 
     def build(self, way: Way, route: str | None, level: str | None, blueprint: Blueprint) -> Artifact:
         """The files that the way's backend loads; for the live model, none."""
@@ -79,6 +87,7 @@ class Builder:
                     artifact=artifact,
                     device=way.device,
                     hardware=self.hardware,
+                    precision=way.precision,
                     source=self.source,
                     options=self.options,
                 )
@@ -90,26 +99,8 @@ class Builder:
         if key in self._failed:
             raise self._failed[key]
         detail = f"{way.exported} by {way.exporter}" + (f", route {route}" if route else "")
-        known = self.cache.entry("export", key) is not None
-
-        def make(directory: Path) -> None:
-            made = self.plugins.export(self._request(way, route, blueprint, directory))
-            record = _Exported(files=made.files, precision=made.precision, steps=made.steps)
-            (directory / _RECORD).write_text(json.dumps(to_plain(record, detail)), encoding="utf-8")
-
-        try:
-            with self.timed(self.emit, "cache" if known else "export", detail):
-                path = self.cache.build(
-                    "export",
-                    key,
-                    make,
-                    describe=f"{self.source.name}: {detail}",
-                    on_wait=lambda: self.emit(Event(stage="wait", detail="another process exports this model")),
-                )
-        except OptimumError as error:
-            self._failed[key] = error
-            raise
-        record = from_plain(json.loads((path / _RECORD).read_text(encoding="utf-8")), _Exported)
+        path, record = self._made.get(key) or self._export(way, route, blueprint, key, detail)
+        self._made[key] = path, record
         return Artifact(
             format=way.exported,
             path=path,
@@ -119,6 +110,45 @@ class Builder:
             precision=record.precision,
             steps=record.steps,
         )
+
+    def _export(
+        self, way: Way, route: str | None, blueprint: Blueprint, key: str, detail: str
+    ) -> tuple[Path, _Exported]:
+        """From the cache where it is there and whole; exported and kept otherwise."""
+
+        def make(directory: Path) -> None:
+            made = self.plugins.export(self._request(way, route, blueprint, directory))
+            entries = {name: describe(directory / name) for name in made.files}
+            record = _Exported(files=made.files, precision=made.precision, steps=made.steps, entries=entries)
+            (directory / _RECORD).write_text(json.dumps(to_plain(record, detail)), encoding="utf-8")
+
+        waiting = Event(stage="wait", detail="another process exports this model")
+        try:
+            with self.cache.lock("export", key, on_wait=lambda: self.emit(waiting)):
+                if (found := self._kept(key, detail)) is not None:
+                    return found
+                self.cache.discard("export", key)
+                with self.timed(self.emit, "export", detail):
+                    path = self.cache.build("export", key, make, describe=f"{self.source.name}: {detail}")
+        except OptimumError as error:
+            self._failed[key] = error
+            raise
+        return path, _read(path)
+
+    def _kept(self, key: str, detail: str) -> tuple[Path, _Exported] | None:
+        """What was exported before, unless its files are not what they were."""
+        path = self.cache.entry("export", key)
+        if path is None:
+            return None
+        with self.timed(self.emit, "cache", detail) as event:
+            try:
+                record = _read(path)
+                for name, entry in record.entries.items():
+                    check_file(path, name, entry, None, f"cache entry {path}", deep=True)
+            except ArtifactError as error:
+                event.problem = f"{error.why}: it is done again"
+                return None
+        return path, record
 
     def _key(self, way: Way, route: str | None, blueprint: Blueprint) -> str:
         assert way.exporter is not None
@@ -133,9 +163,17 @@ class Builder:
                 "inputs": to_plain(blueprint.inputs, "cache key"),
                 "outputs": to_plain(blueprint.outputs, "cache key"),
                 "lengths": dict(blueprint.layout.lengths),
+                "behaviour": self._behaviour(blueprint),
                 "versions": dict(self.supports[way.exporter].versions),
             }
         )
+
+    def _behaviour(self, blueprint: Blueprint) -> str:
+        """What a live model computes now: its fingerprint does not see hooks and replaced methods."""
+        if not self.source.is_live:
+            return ""
+        outputs = eager_outputs(self.source.module(), blueprint.draw(Case(name="traced")))
+        return hashlib.sha256(b"".join(outputs[name].tobytes() for name in sorted(outputs))).hexdigest()
 
     def _request(self, way: Way, route: str | None, blueprint: Blueprint, directory: Path) -> ExportRequest:
         assert way.exporter is not None and way.exported is not None
@@ -170,6 +208,17 @@ class Builder:
                     options=self.options if backend == way.backend else {},
                 )
             )
+
+
+def _read(path: Path) -> _Exported:
+    """
+    Raises:
+        ArtifactError: the record beside exported files is missing or altered.
+    """
+    try:
+        return from_plain(json.loads((path / _RECORD).read_text(encoding="utf-8")), _Exported)
+    except (OSError, ValueError, msgspec.ValidationError) as error:
+        raise ArtifactError(f"cache entry {path}", f"{_RECORD} cannot be read: {error}", "export it again") from error
 
 
 def live_artifact(blueprint: Blueprint) -> Artifact:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
     from optimum_core.cache import CacheEntry
 
 T = TypeVar("T")
-
-_LOG = logging.getLogger(__name__)
 
 
 def _on_verbose(value: bool) -> None:
@@ -66,7 +61,7 @@ def _root(version: Version = False, verbose: Verbose = False) -> None:
 @app.command("plugins", context_settings=_FAST)
 def list_plugins(as_json: Json = False, verbose: Verbose = False) -> None:
     """Show the backends and what each can do here."""
-    from optimum_core.cli.facts import plugins_data, survey_plugins
+    from optimum_core.cli.backends import plugins_data, survey_plugins
 
     infos, supports = survey_plugins()
     if as_json:
@@ -80,7 +75,7 @@ def list_plugins(as_json: Json = False, verbose: Verbose = False) -> None:
 @app.command("doctor")
 def examine(as_json: Json = False, verbose: Verbose = False) -> None:
     """Show the page to paste into a bug report."""
-    from optimum_core.cli.facts import diagnose, diagnosis_data
+    from optimum_core.cli.diagnosis import diagnose, diagnosis_data
 
     diagnosis = diagnose()
     if as_json:
@@ -180,7 +175,7 @@ def list_cache(as_json: Json = False, verbose: Verbose = False) -> None:
         return
     from optimum_core.cli.doctor import show_cache
 
-    show_cache(_stdout(), cache.root, entries, datetime.now(UTC))
+    show_cache(_stdout(), cache.root, entries)
 
 
 @cache_app.command("clear")
@@ -193,11 +188,12 @@ def clear_cache(
 ) -> None:
     """Remove what is kept; what is in use stays."""
     from optimum_core.cache import Cache
+    from optimum_core.cli.doctor import idle_time
     from optimum_core.cli.values import count, parse_age, size_words
 
     age = None if older_than is None else _typed(parse_age, older_than, "--older-than")
     cache = Cache()
-    gone = [entry for entry in cache.list() if age is None or _idle(entry) >= age]
+    gone = [entry for entry in cache.list() if age is None or idle_time(entry) >= age]
     size = size_words(sum(entry.size for entry in gone))
     question = f"Remove {count(len(gone), 'entry', 'entries')} ({size}) from {cache.root}?"
     # Also with nothing to count: what killed processes left is in no list.
@@ -205,10 +201,6 @@ def clear_cache(
         _tell(_stdout(), "Nothing was removed.")
         return
     _tell(_stdout(), f"{size_words(cache.clear(age))} freed.")
-
-
-def _idle(entry: CacheEntry) -> timedelta:
-    return datetime.now(UTC) - entry.last_used
 
 
 def _entry_data(entry: CacheEntry) -> dict[str, Any]:
@@ -228,6 +220,7 @@ def _confirmed(question: str) -> bool:
     _tell(_stderr(), f"{question} [y/N] ", end="")
     answer = sys.stdin.readline() if sys.stdin is not None else ""
     if not answer:
+        _tell(_stderr(), "")
         raise OptionError("cache clear", "there is nobody to ask whether to remove it", "pass --yes")
     return answer.strip().lower() in ("y", "yes")
 
@@ -257,8 +250,9 @@ def _typed(parse: Callable[[Any], T], value: Any, option: str) -> T:
 
 
 def _write_json(tree: Any) -> None:
-    """In ASCII, so that no terminal's encoding can refuse it."""
-    typer.echo(json.dumps(tree, indent=2, allow_nan=False))
+    from optimum_core.cli.backends import json_text
+
+    typer.echo(json_text(tree))
 
 
 def _stdout() -> Console:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 
 from optimum_core.cache import CacheEntry
-from optimum_core.cli.facts import Diagnosis
+from optimum_core.cli.diagnosis import Diagnosis
 from optimum_core.cli.paper import put, put_items, put_rows
 from optimum_core.cli.show import show_hardware, show_plugins
 from optimum_core.cli.values import age_words, count, size_words
@@ -31,15 +31,20 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
     put_rows(console, [("Place", diagnosis.cache), ("Size", _cache_words(diagnosis))])
 
 
-def show_cache(console: Console, root: Path, entries: Sequence[CacheEntry], now: datetime) -> None:
+def show_cache(console: Console, root: Path, entries: Sequence[CacheEntry]) -> None:
     """Every entry, the largest first, and the total."""
     for entry in sorted(entries, key=lambda item: (-item.size, item.kind, item.key)):
         put(console, (f"{size_words(entry.size):>10}  ", "bold"), entry.description or entry.key)
-        put(console, (f"{entry.kind} {entry.key[:12]}, used {age_words(now - entry.last_used)}", "dim"), indent=12)
+        put(console, (f"{entry.kind} {entry.key[:12]}, used {age_words(idle_time(entry))}", "dim"), indent=12)
     if entries:
         console.print()
     total = size_words(sum(entry.size for entry in entries))
     put(console, (f"{total:>10}  ", "bold"), f"{count(len(entries), 'entry', 'entries')} in {root}")
+
+
+def idle_time(entry: CacheEntry) -> timedelta:
+    """How long it was not used."""
+    return datetime.now(UTC) - entry.last_used
 
 
 def _cache_words(diagnosis: Diagnosis) -> str:

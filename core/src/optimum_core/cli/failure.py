@@ -35,7 +35,7 @@ def show_error(error: OptimumError) -> None:
     console = make_console(sys.stderr)
     # Never wrapped: a message is searched for and pasted.
     console.print(
-        words(console, ("error ", "bold red"), (error.who, "bold"), f": {error.why}\n  ", ("What to do: ", "bold")),
+        words(console, ("error: ", "bold red"), (error.who, "bold"), f": {error.why}\n  ", ("What to do: ", "bold")),
         words(console, error.remedy),
         soft_wrap=True,
         sep="",

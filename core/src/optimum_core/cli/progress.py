@@ -21,6 +21,8 @@ _STAGE_WIDTH = max(map(len, ("reference", "describe", "optimize")))
 _SECONDS_WIDTH = 10
 _DETAIL = 2 + _STAGE_WIDTH + _SECONDS_WIDTH + 2
 _REFRESHES_PER_SECOND = 8
+#: Stages in which the spinner stands still: a thread that draws would be measured too.
+_QUIET = frozenset({"measure"})
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +102,7 @@ class ProgressLine:
         self._spinner = Live(
             get_renderable=self._frame,
             console=self._console,
+            auto_refresh=self._running[-1].event.stage not in _QUIET,
             refresh_per_second=_REFRESHES_PER_SECOND,
             transient=True,
             redirect_stdout=False,
@@ -118,7 +121,7 @@ class ProgressLine:
         if not running:
             return Text()
         event = running[0].event
-        took = _took(float(round(time.monotonic() - running[0].since)))
+        took = _took(None if event.stage in _QUIET else time.monotonic() - running[0].since)
         line = words(self._console, *_title(event, took), event.detail)
         line.truncate(max(1, self._console.width - 3), overflow="ellipsis")
         self._dots.update(text=line)

@@ -20,6 +20,8 @@ _SKIPPED = (NONE, "dim")
 #: Columns for a candidate's name before the shapes of the workload are spread over several tables.
 _NAME_WIDTH = 22
 _MISSING = "–"
+#: Seconds not worth telling: the live model is "built" by leaving it as it is.
+_NOTHING = 0.001
 
 
 def show_report(console: Console, report: Report) -> None:
@@ -128,11 +130,8 @@ def _show_reasons(console: Console, results: Sequence[CandidateResult]) -> None:
 
 
 def _show_choice(console: Console, chosen: CandidateResult) -> None:
-    costs = [
-        f"built in {seconds_words(chosen.build_seconds)}" if chosen.build_seconds is not None else "",
-        f"loads in {seconds_words(chosen.load_seconds)}" if chosen.load_seconds is not None else "",
-    ]
-    told = "".join(f", {text}" for text in costs if text)
+    costs = (("built in", chosen.build_seconds), ("loads in", chosen.load_seconds))
+    told = "".join(f", {verb} {seconds_words(cost)}" for verb, cost in costs if cost and cost > _NOTHING)
     put(console, (f"{GOOD} ", "green"), (chosen.name, "bold"), f": {chosen.reason}{told}")
     put(console, fidelity_words(chosen.fidelity), indent=2)
 

@@ -34,7 +34,9 @@ def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> 
     """
     rng = np.random.default_rng(case.seed)
     paddings = {axis: _kept(layout, case, axis, rng) for axis in layout.axes}
-    return {item.name: _draw_one(layout, item, case, paddings, rng, given or {}) for item in layout.inputs}
+    drawn = {item.name: _draw_one(layout, item, case, paddings, rng, given or {}) for item in layout.inputs}
+    # Masks of three axes come out of numpy with strides that a model's `view` refuses.
+    return {name: np.asarray(array, order="C") for name, array in drawn.items()}
 
 
 def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:

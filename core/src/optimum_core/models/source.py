@@ -29,7 +29,8 @@ def companions(directory: Path) -> dict[str, Path]:
 class LiveSource:
     """A `torch.nn.Module` that its user holds, transformers' or any other.
 
-    Exports and checks run in 32-bit floats: a model held in less is copied once, the user's own is never changed.
+    Exports and checks run on a twin in evaluation mode that shares the weights, so that the user's own is never
+    changed. They run in 32-bit floats: a model held in less is copied once.
     """
 
     def __init__(self, module: Any, *, processor: Any = None) -> None:
@@ -55,11 +56,11 @@ class LiveSource:
 
     @cached_property
     def _module(self) -> Any:
-        return _in_float32(self._given)
+        return _twin(self._given)
 
     def module(self) -> Any:
         """The eager model, in evaluation mode."""
-        return self._module.eval()
+        return self._module
 
     @cached_property
     def processor(self) -> Any:
@@ -210,12 +211,27 @@ def _is_builtin(described: Mapping[str, Any]) -> bool:
     )
 
 
-def _in_float32(module: Any) -> Any:
+def _twin(module: Any) -> Any:
+    """The same model in evaluation mode and 32-bit floats; its weights are the user's own where they are that already.
+
+    Raises:
+        SourceError: it cannot be copied and is in training mode, or held in less than 32 bits.
+    """
     import copy
+    from itertools import chain
 
     import torch
 
-    halves = (torch.float16, torch.bfloat16)
-    if any(tensor.dtype in halves for tensor in module.state_dict().values()):
-        return copy.deepcopy(module).float()
-    return module
+    halved = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in module.state_dict().values())
+    shared = {} if halved else {id(part): part for part in chain(module.parameters(), module.buffers())}
+    try:
+        twin = copy.deepcopy(module, shared)
+    except Exception as error:
+        if not halved and not any(part.training for part in module.modules()):
+            return module
+        raise SourceError(
+            f"model {type(module).__name__}",
+            f"it is in training mode or in 16 bits, and cannot be copied: {error}",
+            "call its eval() and float() first",
+        ) from error
+    return (twin.float() if halved else twin).eval()

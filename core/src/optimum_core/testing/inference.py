@@ -88,21 +88,27 @@ class InferenceTests:
             pytest.skip("torch is not installed")
         import torch
 
-        inputs = subject.model.draw(1)
+        tensors = {name: torch.from_numpy(array) for name, array in subject.model.draw(1).items()}
         with subject.opened() as (_, run):
-            want = _copied(numpy_of(run(inputs)))
-            got = run({name: torch.from_numpy(array.copy()) for name, array in inputs.items()})
-            _assert_same(numpy_of(got), want)
+            want = _copied(numpy_of(run(subject.model.draw(1))))
+            _assert_same(numpy_of(run(tensors)), want)
+
+    def test_whatever_speaks_dlpack_is_an_input(self, subject: Subject) -> None:
+        """An array of no known library gives the same values as numpy's, by the contract of `Array` alone."""
+        arrays = {name: _Unheard(array) for name, array in subject.model.draw(1).items()}
+        with subject.opened() as (_, run):
+            want = _copied(numpy_of(run(subject.model.draw(1))))
+            _assert_same(numpy_of(run(arrays)), want)
 
     def test_threads_do_not_disturb_each_other(self, subject: Subject) -> None:
         """Calls from several threads at once, each with inputs of its own, give what they give alone."""
         drawn = [subject.model.draw(10 + index, batch=1 + index % 3) for index in range(_THREADS)]
         with subject.opened() as (_, run), ThreadPoolExecutor(_THREADS) as pool:
-            want = [_copied(numpy_of(run(inputs))) for inputs in drawn]
+            want = [_copied(numpy_of(run(_copied(inputs)))) for inputs in drawn]
 
             def repeat(index: int) -> None:
                 for _ in range(_CALLS):
-                    _assert_same(numpy_of(run(drawn[index])), want[index])
+                    _assert_same(numpy_of(run(_copied(drawn[index]))), want[index])
 
             for done in [pool.submit(repeat, index) for index in range(_THREADS)]:
                 done.result()
@@ -113,6 +119,22 @@ class InferenceTests:
             session.close()
             with pytest.raises(SessionError):
                 run(subject.model.draw(1))
+
+
+class _Unheard:
+    """An array of a library that nobody has heard of."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype = array.dtype
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, index = self._array.__dlpack_device__()
+        return int(kind), int(index)
 
 
 def _copied(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

