@@ -43,6 +43,13 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WORDS = ["[PAD]", "[UNK]", "the", "model", "is", "fast", "and", "it", "true", "so", "far", "good", "."]
 
+#: Makes a process one where neither is installed.
+ABSENT = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name in ("torch", "transformers") else find(name, *rest)
+"""
+
 
 def page_id(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -157,6 +164,12 @@ def test_every_level_of_ort_is_on_its_page() -> None:
     assert sorted(rows) == sorted(optimize._LEVELS)
 
 
+def test_every_gap_that_a_page_shows_is_a_test_of_the_kit() -> None:
+    testing = pytest.importorskip("optimum_core.testing")
+    gaps = re.findall(r'gaps = \{"(\w+)"', read("docs", "writing-a-backend.md"))
+    assert gaps and [name for name in gaps if not hasattr(testing.BackendSuite, name)] == []
+
+
 def test_every_decision_is_in_their_list() -> None:
     pages = sorted(path.name for path in (DOCS / "decisions").glob("[0-9]*.md"))
     assert sorted(LINK.findall(read("docs", "decisions", "README.md"))) == pages
@@ -169,7 +182,7 @@ def test_every_decision_is_in_their_list() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT classifier with random weights, and a tokenizer beside it."""
     torch, transformers, tokenizers = map(pytest.importorskip, ("torch", "transformers", "tokenizers"))
     folder = tmp_path_factory.mktemp("models") / "tiny"
@@ -207,13 +220,13 @@ def run(block: str) -> dict[str, Any]:
     return found
 
 
-def test_the_example_of_the_readme_runs(at_work: Path, tiny: Path) -> None:
+def test_the_example_of_the_readme_runs(at_work: Path, saved: Path) -> None:
     import torch
 
     block = block_with(read("README.md"), "save_pretrained")
     assert len(block.splitlines()) <= 18
     (name,) = re.findall(r'^name = (".*")$', block, re.MULTILINE)
-    found = run(block.replace(name, repr(str(tiny))))
+    found = run(block.replace(name, repr(str(saved))))
     fast, inputs = found["fast"], found["inputs"]
     assert fast.report.chosen.fidelity.passed and found["again"].manifest.verified
     logits = fast(**inputs).logits
@@ -221,12 +234,11 @@ def test_the_example_of_the_readme_runs(at_work: Path, tiny: Path) -> None:
     assert torch.allclose(found["again"](**inputs).logits, logits, atol=1e-5)
 
 
-def test_the_example_of_a_deployment_runs_without_torch(at_work: Path, tiny: Path) -> None:
+def test_the_example_of_a_deployment_runs_without_torch(at_work: Path, saved: Path) -> None:
     pytest.importorskip("optimum_ort")
     text = section(read("docs", "quickstart.md"), "Deploy without torch")
-    run(block_with(text, 'target="ort"').replace('"owner/name"', repr(str(tiny))))
-    absent = "import sys\nsys.modules.update(dict.fromkeys(['torch', 'transformers']))\n"
-    script = f"{absent}{block_with(text, 'Tokenizer')}\nassert answer.logits.shape == (2, 2), answer\n"
+    run(block_with(text, 'target="ort"').replace('"owner/name"', repr(str(saved))))
+    script = f"{ABSENT}{block_with(text, 'Tokenizer')}\nassert answer.logits.shape == (2, 2), answer\n"
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -243,27 +255,27 @@ def reference() -> Iterator[ModuleType]:
     manager().unregister(module.NAME)
 
 
-def test_the_backend_that_the_page_writes_works(reference: ModuleType, at_work: Path, tiny: Path) -> None:
+def test_the_backend_that_the_page_writes_works(reference: ModuleType, at_work: Path, saved: Path) -> None:
     from optimum_core import accelerate
 
     support = reference.probe(detect())
     assert isinstance(support, Support) and (support.offers or support.limitations)
     assert manager().support("reference", detect()) == support
-    fast = accelerate(tiny, target="reference")
+    fast = accelerate(saved, target="reference")
     assert fast.backend == "reference" and fast.manifest.verified
     fast.close()
     with pytest.raises(errors.SessionError, match="closed"):
         fast(input_ids=[[2, 3]])
     with pytest.raises(errors.OptionError, match="speed"):
-        accelerate(tiny, target="reference", options={"speed": 1})
+        accelerate(saved, target="reference", options={"speed": 1})
 
 
-def test_the_watcher_on_the_page_of_hooks_sees_calls(at_work: Path, tiny: Path) -> None:
+def test_the_watcher_on_the_page_of_hooks_sees_calls(at_work: Path, saved: Path) -> None:
     from optimum_core import accelerate
 
     audit = run(block_with(read("docs", "hooks.md"), "wrapper=True"))["audit"]
     try:
-        accelerate(tiny, target="torch")
+        accelerate(saved, target="torch")
     finally:
         manager().unregister("audit")
     assert ("torch", "cpu") in audit.opened

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 
 from optimum_core.errors import SessionError
 
-_CHILDREN = Path(__file__).parent / "children"
+_ROOT = Path(__file__).parents[2]
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 50) -> dict[str, list[float]]:
@@ -23,7 +24,7 @@ def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: in
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds):
-        for name in calls if turn % 2 == 0 else reversed(calls):
+        for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
             start = time.perf_counter()
             calls[name]()
             times[name].append((time.perf_counter() - start) * 1e3)
@@ -43,25 +44,25 @@ class ChildRun:
     line: str
 
 
-def run_child(script: str, *args: str, environment: Mapping[str, str] | None = None) -> ChildRun:
+def run_child(program: str, *args: str, environment: Mapping[str, str] | None = None) -> ChildRun:
     """Run a program of `children/` in a new interpreter; it prints one line when it has its result.
 
     Raises:
         SessionError: it failed.
     """
-    command = [sys.executable, str(_CHILDREN / script), *args]
-    start = time.perf_counter()
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {})},
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        seconds = time.perf_counter() - start
-        _, problem = process.communicate()
-    if process.returncode != 0:
-        raise SessionError(f"benchmark {script}", f"it ended with {process.returncode}", f"read its output:\n{problem}")
+    command = [sys.executable, "-m", f"tests.benchmarks.children.{program}", *args]
+    surroundings = {**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {})}
+    with TemporaryFile("w+", encoding="utf-8") as remarks:  # a pipe that nobody reads would stop it when full
+        start = time.perf_counter()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=remarks, text=True, env=surroundings, cwd=_ROOT
+        ) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            seconds = time.perf_counter() - start
+        if process.returncode != 0:
+            remarks.seek(0)
+            raise SessionError(
+                f"benchmark {program}", f"it ended with {process.returncode}", f"read its output:\n{remarks.read()}"
+            )
     return ChildRun(seconds=seconds, line=line.strip())

@@ -1,4 +1,4 @@
-"""A new process that accelerates: `accelerating.py DIRECTORY [TARGET]`.
+"""A new process that accelerates: `accelerating DIRECTORY [TARGET]`.
 
 Prints, as JSON, the seconds of the call, whether it came from the cache, and the peak memory of this process.
 """
@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from peak import peak_bytes
+from tests.benchmarks.children.peak import peak_bytes
 
 from optimum_core import accelerate
 

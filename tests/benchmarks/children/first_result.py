@@ -1,4 +1,4 @@
-"""A new process to its first result: `first_result.py optimum-core|transformers DIRECTORY`.
+"""A new process to its first result: `first_result optimum-core|transformers DIRECTORY`.
 
 Prints, as JSON, its peak memory, a checksum of the result, and whether torch was imported.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from peak import peak_bytes
+from tests.benchmarks.children.peak import peak_bytes
 
 TOKENS = [[101, 2129, 2079, 1045, 2131, 2045, 2011, 4049, 1029, 2009, 2003, 2440, 1997, 13569, 1012, 102]]
 

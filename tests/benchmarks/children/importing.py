@@ -1,4 +1,4 @@
-"""A new process that imports nothing, or `optimum_core`: `importing.py nothing|optimum_core`."""
+"""A new process that imports nothing, or `optimum_core`: `importing nothing|optimum_core`."""
 
 import sys
 

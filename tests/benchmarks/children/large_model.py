@@ -1,4 +1,4 @@
-"""Write a model of about 500 MB with random weights: `large_model.py DIRECTORY`. Prints the bytes of its weights."""
+"""Write a model of about 500 MB with random weights: `large_model DIRECTORY`. Prints the bytes of its weights."""
 
 from __future__ import annotations
 

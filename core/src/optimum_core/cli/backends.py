@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -41,6 +40,8 @@ def json_text(tree: Any) -> str:
 
     Anything else, which only a plugin can have put there, is written as its text.
     """
+    import json
+
     return json.dumps(tree, indent=2, allow_nan=False, default=_plain)
 
 

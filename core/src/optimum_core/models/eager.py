@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from os import environ
+from shutil import which
 from typing import TYPE_CHECKING
 
 from optimum_core.hookspecs import hookimpl
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from optimum_core.models.eager_session import EagerSession
 
 NAME = "torch"
+#: The level of `torch.compile`; without a level, the model runs as it is.
+COMPILE = "compile"
+#: Where the processor multiplies bf16 itself, autocast to it is faster than fp32; elsewhere it is slower.
+BF16_FEATURES = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 @hookimpl
@@ -43,8 +49,21 @@ def probe(hardware: Hardware) -> Support:
     from importlib.metadata import version
 
     versions = {name: version(name) for name in ("torch", "transformers")}
-    offer = Offer(device="cpu", exports=("torch",), loads=("torch",), live=True)
+    offer = Offer(
+        device="cpu",
+        exports=("torch",),
+        loads=("torch",),
+        live=True,
+        levels=(COMPILE,) if has_compiler() else (),
+        precisions=("fp32", "bf16") if hardware.cpu.features & BF16_FEATURES else ("fp32",),
+    )
     return Support(offers=(offer,), versions=versions)
+
+
+def has_compiler() -> bool:
+    """Whether `torch.compile` finds a C++ compiler to work with."""
+    named = environ.get("CXX")
+    return any(which(name) for name in ((named,) if named else ("g++", "clang++", "cl")))
 
 
 @hookimpl

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from optimum_core.errors import ExportError, SessionError
+import torch
+
+from optimum_core.errors import ExportError, OptionError, SessionError
+from optimum_core.models.eager import COMPILE
 from optimum_core.models.flat import call
+from optimum_core.models.hub import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.source import DirectorySource
 from optimum_core.types import Array, Artifact, ExportRequest, SessionRequest, Step, TensorSpec
@@ -20,6 +24,7 @@ class EagerSession:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     module: Any
+    precision: str = "fp32"
     device: str = "cpu"
     backend: str = field(default="torch", init=False)
 
@@ -27,8 +32,9 @@ class EagerSession:
         """Arrays in, numpy arrays out."""
         if self.module is None:
             raise SessionError("backend 'torch'", "the session is closed", "load the model again")
-        flat = flatten(call(self.module, inputs))
-        return {spec.name: flat[spec.name].numpy() for spec in self.outputs}
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            flat = flatten(call(self.module, inputs))
+        return {spec.name: _as_declared(flat[spec.name], spec) for spec in self.outputs}
 
     def close(self) -> None:
         """Let go of the model."""
@@ -39,7 +45,23 @@ def open_eager(request: SessionRequest) -> EagerSession:
     """A session on the live model, or on the checkpoint that the artifact holds."""
     source = request.source or DirectorySource(request.artifact.path, name=request.artifact.path.name)
     artifact = request.artifact
-    return EagerSession(inputs=artifact.inputs, outputs=artifact.outputs, module=source.module())
+    if request.level not in (None, COMPILE):
+        raise OptionError("backend 'torch'", f"it has no level {request.level!r}", f"pass {COMPILE!r}, or none")
+    if request.options:
+        raise OptionError("backend 'torch'", f"it has no option {next(iter(request.options))!r}", "it takes none")
+    module = source.module()
+    return EagerSession(
+        inputs=artifact.inputs,
+        outputs=artifact.outputs,
+        module=torch.compile(module, dynamic=True) if request.level == COMPILE else module,
+        precision=request.precision,
+    )
+
+
+def _as_declared(tensor: torch.Tensor, spec: TensorSpec) -> Any:
+    """The array with the dtype that the spec promises: autocast leaves some outputs in bf16."""
+    declared = getattr(torch, spec.dtype)
+    return tensor.to(declared).numpy()
 
 
 def save_eager(request: ExportRequest) -> Artifact:
@@ -55,7 +77,8 @@ def save_eager(request: ExportRequest) -> Artifact:
             "a torch.nn.Module of no library cannot be written so that it loads without its code",
             "save its state_dict yourself, or accelerate to a format that holds the graph (target='ort')",
         )
-    module.save_pretrained(request.output)
+    with quiet():
+        module.save_pretrained(request.output)
     files = sorted(path.name for path in request.output.iterdir())
     weights = [name for name in files if name.endswith(".safetensors")]
     step = Step(hook="export", backend="torch", tool="transformers", version=_version(), options={})

@@ -29,6 +29,12 @@ def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
     takes_any = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
     if not isinstance(samples, Mapping):
         values: Sequence[Any] = samples if isinstance(samples, tuple | list) else (samples,)
+        if len(values) > len(parameters):
+            raise OptionError(
+                f"sample_inputs of {type(module).__name__}",
+                f"there are {len(values)}, its forward takes {len(parameters)}",
+                f"pass tensors for: {', '.join(parameters)}",
+            )
         samples = dict(zip(parameters, values, strict=False))
     unknown = [name for name in samples if name not in parameters and not takes_any]
     if unknown or not samples:

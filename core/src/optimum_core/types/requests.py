@@ -145,6 +145,7 @@ class SessionRequest:
     Attributes:
         device: the offer's device, with an index where one was asked for ("cuda:1").
         precision: arithmetic to compute in, one of the offer's; the artifact's own weights stay as they are.
+        level: an optimization level that the live model is to run at; artifacts have theirs in their steps.
         threads: CPU threads for one call; None: the usable cores.
         streams: calls that may run side by side; None: the backend's choice for latency.
         source: the live model, where the session opens in the process that accelerated it.
@@ -155,6 +156,7 @@ class SessionRequest:
     device: str
     hardware: Hardware
     precision: str = "fp32"
+    level: str | None = None
     threads: int | None = None
     streams: int | None = None
     source: ModelSource | None = None

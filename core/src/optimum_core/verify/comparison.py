@@ -96,7 +96,8 @@ def _compare_case(
 ) -> Iterator[CaseResult]:
     shapes = {name: tuple(array.shape) for name, array in case.inputs.items()}
     try:
-        got = run(case.inputs)
+        # A copy: a candidate that writes into its inputs must not spoil the case for the next one.
+        got = run({name: array.copy() for name, array in case.inputs.items()})
     except OptimumError as error:
         yield failed(case.name, shapes, outputs[0].name, f"it does not run: {error.why}")
         return

@@ -1,0 +1,200 @@
+"""Both ways to write ONNX: right at shapes that were never traced, silent, and without a trace on the user's model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from optimum_core.errors import ExportError
+from optimum_core.models import to_onnx
+from optimum_core.models.blueprint import Blueprint, describe
+from optimum_core.models.engines import ROUTES, torchscript
+from optimum_core.models.flat import FlatModule, call, eager_outputs, export_ready, fixed_arguments
+from optimum_core.models.outputs import flatten
+from optimum_core.models.samples import Case
+from optimum_core.models.source import LiveSource
+from optimum_core.types import Artifact, ExportRequest
+from optimum_core.verify import compare, tolerance_of
+from optimum_core.verify.reference import reference_cases
+
+Described = Callable[[str], tuple[Any, Blueprint]]
+
+
+def _request(module: Any, blueprint: Blueprint, output: Path, route: str, opset: int | None = None) -> ExportRequest:
+    return ExportRequest(
+        backend=to_onnx.NAME,
+        source=LiveSource(module),
+        task=blueprint.task,
+        format="onnx",
+        precision="fp32",
+        samples=blueprint.draw(Case(name="traced")),
+        inputs=blueprint.inputs,
+        outputs=blueprint.outputs,
+        output=output,
+        route=route,
+        opset=opset,
+    )
+
+
+def _export(module: Any, blueprint: Blueprint, output: Path, route: str, opset: int | None = None) -> Artifact:
+    made = to_onnx.export(_request(module, blueprint, output, route, opset))
+    assert isinstance(made, Artifact)
+    return made
+
+
+def _session(artifact: Artifact) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(artifact.main_file), options, providers=["CPUExecutionProvider"])
+
+
+def _state(model: Any) -> dict[str, Any]:
+    return {
+        "config": copy.deepcopy(model.config.to_dict()),
+        "weights": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "training": [part.training for part in model.modules()],
+        "attributes": {name: sorted(vars(part)) for name, part in model.named_modules()},
+        "forwards": [part.forward.__func__ for part in model.modules()],
+    }
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_names_axes_and_numbers_at_unseen_shapes(
+    route: str, described: Described, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    module, blueprint = described("bert")
+    case = Case(name="before", lengths={"batch": 3, "sequence": 17}, seed=9)
+    before, outputs = _state(module), eager_outputs(module, blueprint.draw(case))
+    artifact = _export(module, blueprint, tmp_path, route)
+    assert tuple(capfd.readouterr()) == ("", "")
+
+    assert artifact.main_file == tmp_path / "model.onnx"
+    assert set(artifact.files) == {path.name for path in tmp_path.iterdir()}
+    assert (artifact.inputs, artifact.outputs) == (blueprint.inputs, blueprint.outputs)
+    assert artifact.steps[0].options["route"] == route
+    onnx.checker.check_model(str(artifact.main_file))
+
+    session = _session(artifact)
+    for values, specs in ((session.get_inputs(), blueprint.inputs), (session.get_outputs(), blueprint.outputs)):
+        assert [(value.name, value.shape) for value in values] == [(spec.name, list(spec.shape)) for spec in specs]
+    for check in reference_cases(module, blueprint):
+        (have,) = session.run(None, dict(check.inputs))
+        result = compare(check.name, {}, "logits", check.outputs["logits"], have, tolerance_of("fp32"))
+        assert result.passed, (check.name, result.problem)
+
+    after = _state(module)
+    for name, tensor in before.pop("weights").items():
+        assert torch.equal(tensor, after["weights"][name])
+    del after["weights"]
+    assert after == before
+    assert np.array_equal(eager_outputs(module, blueprint.draw(case))["logits"], outputs["logits"])
+
+
+def test_the_opset_is_what_the_runtime_accepts(described: Described, tmp_path: Path) -> None:
+    module, blueprint = described("vit")
+    artifact = _export(module, blueprint, tmp_path, "torchscript", opset=17)
+    (opset,) = [item.version for item in onnx.load(str(artifact.main_file)).opset_import if item.domain == ""]
+    assert opset == 17
+    assert artifact.steps[0].options["opset"] == 17
+
+
+def test_a_request_to_somebody_else_is_left_alone(described: Described, tmp_path: Path) -> None:
+    module, blueprint = described("vit")
+    request = _request(module, blueprint, tmp_path, "torchscript")
+    import dataclasses
+
+    assert to_onnx.export(dataclasses.replace(request, backend="another")) is None
+    assert not any(tmp_path.iterdir())
+
+
+def test_tracing_refuses_what_is_too_big_and_names_the_other_way(
+    described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, blueprint = described("bert")
+    monkeypatch.setattr(torchscript, "_PROTOBUF_LIMIT", 1000)
+    with pytest.raises(ExportError, match="are too many") as caught:
+        _export(module, blueprint, tmp_path, "torchscript")
+    assert "other engine" in caught.value.remedy
+    assert not any(tmp_path.iterdir())
+
+
+class _Broken(torch.nn.Module):
+    """Runs eagerly; `torch.nonzero` into Python makes one way stop, an operation without ONNX form the other."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values = x * int(x.abs().sum().item() > -1)
+        return torch.linalg.eigvals(values @ values.transpose(1, 2)).real
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_failed_export_is_one_quiet_error(route: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    module = _Broken().eval()
+    blueprint = describe(module, name="broken", samples={"x": torch.rand(2, 3, 3)})
+    with pytest.raises(ExportError) as caught:
+        _export(module, blueprint, tmp_path, route)
+    assert tuple(capfd.readouterr()) == ("", "")
+    assert caught.value.__cause__ is not None
+    assert "engine" in caught.value.remedy
+
+
+def _mixture() -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        max_position_embeddings=64,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return MixtralForCausalLM(config).eval()
+
+
+def test_experts_are_given_back_as_they_were() -> None:
+    model = _mixture()
+    before = model.get_experts_implementation()
+    with export_ready(model):
+        assert model.get_experts_implementation() == "batched_mm"
+    assert model.get_experts_implementation() == before
+    with pytest.raises(RuntimeError, match="stop"), export_ready(model):
+        raise RuntimeError("stop")
+    assert model.get_experts_implementation() == before
+
+
+def test_a_flat_face_computes_what_the_model_does(described: Described) -> None:
+    module, blueprint = described("clip")
+    inputs = blueprint.draw(Case(name="any"))
+    names = [spec.name for spec in blueprint.outputs]
+    flat = FlatModule(module, list(inputs), names[::-1])
+    with torch.no_grad():
+        outputs = flat(*map(torch.as_tensor, inputs.values()))
+    expected = flatten(call(module, inputs))
+    assert all(torch.equal(have, expected[name]) for name, have in zip(names[::-1], outputs, strict=True))
+
+
+def test_only_arguments_that_a_forward_takes_are_fixed(tiny: Callable[[str], Any]) -> None:
+    assert fixed_arguments(tiny("gpt2")) == {"use_cache": False, "return_dict": True}
+    assert fixed_arguments(torch.nn.Linear(1, 1)) == {}
+    assert "past_key_values" not in " ".join(eager_outputs(tiny("gpt2"), {"input_ids": np.ones((1, 3), dtype=np.int64)}))
+
+
+def test_the_references_are_arrays_of_their_own() -> None:
+    module = torch.nn.Identity()
+    x = np.ones((2, 2), dtype=np.float32)
+    output = eager_outputs(module, {"input": x})["output"]
+    x[:] = 7
+    assert (output == 1).all()

@@ -1,0 +1,318 @@
+"""What is wrong does not pass, and the axis to blame is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from optimum_core.errors import SessionError, VerificationError
+from optimum_core.models.blueprint import Blueprint, describe
+from optimum_core.models.flat import eager_outputs
+from optimum_core.types import CaseResult, Fidelity
+from optimum_core.verify import (
+    TOLERANCES,
+    ReferenceCase,
+    Tolerance,
+    compare,
+    failing_axes,
+    relative_error,
+    tolerance_of,
+    verify,
+)
+from optimum_core.verify.reference import planned_cases, reference_cases
+
+Described = Callable[[str], tuple[Any, Blueprint]]
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+FP32 = tolerance_of("fp32")
+LOOSE = Tolerance(relative=1e9, cosine=-1.0, agreement=0.0)
+LOGITS = np.array([[0.0, 2.0, 1.0], [3.0, 0.5, 0.25]], dtype=np.float32)
+
+
+def _compare(want: Any, have: Any, tolerance: Tolerance = FP32, output: str = "logits") -> CaseResult:
+    return compare("case", {}, output, np.asarray(want), np.asarray(have), tolerance)
+
+
+# -- compare ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_fails_where_eager_is_finite_and_the_other_way_round(value: float) -> None:
+    other = LOGITS.copy()
+    other[1, 1] = value
+    assert not _compare(LOGITS, other, LOOSE).passed
+    assert not _compare(other, LOGITS, LOOSE).passed
+    assert _compare(other, other.copy()).passed
+
+
+def test_infinities_of_another_sign_fail() -> None:
+    assert not _compare([np.inf, 1.0], [-np.inf, 1.0], LOOSE).passed
+    assert not _compare([np.nan, 1.0], [np.inf, 1.0], LOOSE).passed
+
+
+def test_beside_infinities_the_rest_is_still_compared() -> None:
+    assert not _compare([-np.inf, 1.0, 2.0], [-np.inf, 1.0, 2.5]).passed
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "bool"])
+def test_whole_numbers_must_be_the_same(dtype: str) -> None:
+    want = np.array([1, 0, 1, 1]).astype(dtype)
+    assert _compare(want, want).passed
+    result = _compare(want, np.array([1, 0, 1, 0]).astype(dtype), LOOSE)
+    assert not result.passed
+    assert "25.0%" in result.problem
+
+
+def test_zeros_agree_with_zeros_only() -> None:
+    zeros = np.zeros((2, 3), dtype=np.float32)
+    same = _compare(zeros, zeros)
+    assert (same.passed, same.cosine, same.relative_error) == (True, 1.0, 0.0)
+    assert not _compare(zeros, zeros + 0.1).passed
+    assert not _compare(zeros + 0.1, zeros).passed
+
+
+def test_empty_outputs_agree() -> None:
+    assert _compare(np.zeros((0, 3), dtype=np.float32), np.zeros((0, 3), dtype=np.float32)).passed
+
+
+def test_each_tolerance_fails_alone() -> None:
+    have = LOGITS + np.float32([[0.0, 0.0, 0.3], [0.0, 0.0, 0.0]])
+    assert "relative error" in _compare(LOGITS, have, replace(LOOSE, relative=0.01)).problem
+    assert "cosine" in _compare(LOGITS, have, replace(LOOSE, cosine=0.99999)).problem
+    swapped = LOGITS.copy()
+    swapped[0, 2] = 2.2
+    # A tie within `relative` counts as the same class, so that this tolerance needs a narrow one to show alone.
+    result = _compare(LOGITS, swapped, Tolerance(relative=0.05, cosine=-1.0, agreement=1.0))
+    assert result.agreement == 0.5
+    assert "arg-max agrees on 50.0%" in result.problem
+
+
+def test_a_tie_may_fall_either_way() -> None:
+    want = np.array([[1.0, 1.0 + 1e-7, 0.0]])
+    have = np.array([[1.0 + 1e-7, 1.0, 0.0]])
+    assert want.argmax() != have.argmax()
+    result = _compare(want, have)
+    assert (result.passed, result.agreement) == (True, 1.0)
+
+
+def test_only_logits_are_ranked() -> None:
+    assert _compare(LOGITS, LOGITS, output="last_hidden_state").agreement is None
+    assert _compare(LOGITS[:, :1], LOGITS[:, :1]).agreement is None
+    assert _compare(LOGITS, LOGITS, output="start_logits").agreement == 1.0
+
+
+def test_the_relative_error_is_of_the_largest_value() -> None:
+    assert relative_error(np.array([2.0, -4.0]), np.array([2.0, -3.0])) == 0.25
+    assert relative_error(np.zeros(2), np.array([0.0, 1e-6])) == 1.0
+
+
+def test_an_unknown_precision_is_held_to_the_strictest() -> None:
+    assert tolerance_of("fp3") == TOLERANCES["fp32"]
+    assert all(TOLERANCES["fp32"].relative <= other.relative for other in TOLERANCES.values())
+
+
+arrays = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=5), elements=st.floats(-1e6, 1e6, width=32)
+)
+
+
+@given(arrays)
+def test_everything_agrees_with_itself(array: np.ndarray[Any, Any]) -> None:
+    result = _compare(array, array.copy())
+    assert result.passed
+    assert result.relative_error == 0.0
+
+
+@given(arrays, st.data())
+def test_a_large_change_anywhere_fails(array: np.ndarray[Any, Any], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, array.size - 1))
+    other = array.copy()
+    other.reshape(-1)[index] += max(float(np.abs(array).max()), 1e-3) * 0.5
+    result = _compare(array, other, output="hidden")
+    assert not result.passed
+    assert result.relative_error > FP32.relative
+    assert result.problem
+
+
+# -- verify -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bert(described: Described) -> tuple[Any, Blueprint, tuple[ReferenceCase, ...]]:
+    module, blueprint = described("bert")
+    return module, blueprint, reference_cases(module, blueprint)
+
+
+Bert = tuple[Any, Blueprint, tuple[ReferenceCase, ...]]
+
+
+def _verify(bert: Bert, run: Callable[[Arrays], Mapping[str, Any]]) -> tuple[Fidelity, frozenset[str] | None]:
+    _, blueprint, cases = bert
+    fidelity = verify(run, cases, blueprint.outputs, precision="fp32")
+    return fidelity, failing_axes(fidelity, cases)
+
+
+def _failed(fidelity: Fidelity) -> set[str]:
+    return {result.case for result in fidelity.results if not result.passed}
+
+
+def test_the_cases_cover_what_can_go_wrong(bert: Bert) -> None:
+    _, blueprint, cases = bert
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    lengths = {case.inputs["input_ids"].shape for case in cases}
+    traced = blueprint.layout.lengths["sequence"]
+    assert {1, 2, 3} <= {batch for batch, _ in lengths}
+    assert min(length for _, length in lengths) < traced < max(length for _, length in lengths)
+    assert {"no padding", "left padding", "every axis at once"} <= set(names)
+    masks = {case.name: case.inputs["attention_mask"] for case in cases}
+    assert not masks["left padding"][:, 0].all()
+    assert masks["left padding"][:, -1].all()
+    drawn = blueprint.draw(next(planned_cases(blueprint)))
+    assert all(np.array_equal(drawn[name], array) for name, array in cases[0].inputs.items())
+
+
+def test_the_model_itself_passes(bert: Bert) -> None:
+    fidelity, axes = _verify(bert, lambda inputs: eager_outputs(bert[0], inputs))
+    assert fidelity.passed
+    assert {result.case for result in fidelity.results} == {case.name for case in bert[2]}
+    assert axes is None
+
+
+def test_one_that_ignores_the_mask_fails(bert: Bert) -> None:
+    def run(inputs: Arrays) -> Arrays:
+        return eager_outputs(bert[0], {**inputs, "attention_mask": np.ones_like(inputs["attention_mask"])})
+
+    fidelity, axes = _verify(bert, run)
+    assert "traced shape, fresh values" in _failed(fidelity)
+    assert "no padding" not in _failed(fidelity)
+    assert axes is None
+
+
+def test_one_that_ignores_token_types_fails(bert: Bert) -> None:
+    def run(inputs: Arrays) -> Arrays:
+        return eager_outputs(bert[0], {**inputs, "token_type_ids": np.zeros_like(inputs["token_type_ids"])})
+
+    assert not _verify(bert, run)[0].passed
+
+
+def test_one_with_a_baked_sequence_length_fails_on_that_axis_only(bert: Bert) -> None:
+    length = bert[1].layout.lengths["sequence"]
+
+    def run(inputs: Arrays) -> Arrays:
+        cut = {name: array[:, :length] for name, array in inputs.items()}
+        short = length - cut["input_ids"].shape[1]
+        return eager_outputs(bert[0], {name: np.pad(array, ((0, 0), (0, short)), mode="edge") for name, array in cut.items()})
+
+    fidelity, axes = _verify(bert, run)
+    assert {"sequence 29", "sequence 10"} <= _failed(fidelity)
+    assert not {"batch 1", "batch 3", "traced shape, fresh values", "left padding"} & _failed(fidelity)
+    assert axes == {"sequence"}
+
+
+def test_one_that_refuses_another_batch_fails_on_that_axis_only(bert: Bert) -> None:
+    def run(inputs: Arrays) -> Arrays:
+        if len(inputs["input_ids"]) != bert[1].layout.lengths["batch"]:
+            raise SessionError("backend 'x'", "got invalid dimensions", "none")
+        return eager_outputs(bert[0], inputs)
+
+    fidelity, axes = _verify(bert, run)
+    assert axes == {"batch"}
+    assert {result.problem for result in fidelity.results if not result.passed} == {
+        "it does not run: got invalid dimensions"
+    }
+
+
+def test_one_that_is_wrong_on_two_axes_is_blamed_for_both(bert: Bert) -> None:
+    lengths = bert[1].layout.lengths
+
+    def run(inputs: Arrays) -> Arrays:
+        right = inputs["input_ids"].shape == (lengths["batch"], lengths["sequence"])
+        return {name: array + (not right) for name, array in eager_outputs(bert[0], inputs).items()}
+
+    assert _verify(bert, run)[1] == {"batch", "sequence"}
+
+
+def test_one_that_counts_positions_from_the_left_fails_on_left_padding_alone(bert: Bert) -> None:
+    def run(inputs: Arrays) -> Arrays:
+        mask = inputs["attention_mask"]
+        if mask[:, 0].all():
+            return eager_outputs(bert[0], inputs)
+        rolled = {
+            name: np.stack([np.roll(row, -int((1 - keep).sum())) for row, keep in zip(array, mask, strict=True)])
+            for name, array in inputs.items()
+        }
+        return eager_outputs(bert[0], rolled)
+
+    fidelity, axes = _verify(bert, run)
+    assert _failed(fidelity) == {"left padding"}
+    assert axes is None
+    assert not fidelity.passed
+
+
+def test_values_at_padding_are_not_held_against_a_candidate_where_eager_means_nothing(described: Described) -> None:
+    module, blueprint = described("gpt2")
+    cases = reference_cases(module, blueprint)
+
+    def run(inputs: Arrays) -> Arrays:
+        outputs = eager_outputs(module, inputs)
+        if not inputs["attention_mask"][:, 0].all():
+            outputs["logits"][inputs["attention_mask"] == 0] = 0.0
+        return outputs
+
+    assert verify(run, cases, blueprint.outputs, precision="fp32").passed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda logits: {}, "missing"),
+        (lambda logits: {"logits": logits[..., :-1]}, "shape"),
+        (lambda logits: {"logits": logits[:1]}, "shape"),
+        (lambda logits: {"logits": logits * np.nan}, "NaN"),
+    ],
+)
+def test_what_cannot_be_compared_fails_with_a_reason(bert: Bert, spoil: Any, problem: str) -> None:
+    fidelity, _ = _verify(bert, lambda inputs: spoil(eager_outputs(bert[0], inputs)["logits"]))
+    worst = fidelity.worst
+    assert worst is not None
+    assert not fidelity.passed
+    assert problem in worst.problem
+
+
+def test_stopping_early_leaves_at_the_first_failure(bert: Bert) -> None:
+    _, blueprint, cases = bert
+    fidelity = verify(lambda inputs: {}, cases, blueprint.outputs, precision="fp32", stop_early=True)
+    assert len(fidelity.results) == len(blueprint.outputs)
+
+
+def test_nothing_compared_is_nothing_proved() -> None:
+    assert not Fidelity(precision="fp32", tolerance=1e-3, results=()).passed
+
+
+class _Random(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.rand_like(x)
+
+
+def test_a_model_that_draws_random_numbers_cannot_be_checked() -> None:
+    blueprint = describe(_Random().eval(), name="random", samples={"x": torch.rand(2, 4)})
+    with pytest.raises(VerificationError, match="two values for output 'output'") as caught:
+        reference_cases(_Random().eval(), blueprint)
+    assert "deterministic" in caught.value.remedy
+
+
+def test_the_processors_own_output_is_a_case(bert: Bert) -> None:
+    module, blueprint, _ = bert
+    real = {name: np.ones((3, 21), dtype=np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    cases = reference_cases(module, replace(blueprint, real=real))
+    assert cases[-1].name == "the processor's own output"
+    assert cases[-1].varied == {"batch", "sequence"}
+    assert cases[-1].outputs["logits"].shape == (3, 5)

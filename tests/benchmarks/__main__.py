@@ -1,0 +1,78 @@
+"""`python -m tests.benchmarks [--only NAME ...] [--markdown FILE]`: measure, print, and write the tables down."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.text import Text
+from tests.benchmarks import accelerating, importing, latency, memory, overhead, startup
+from tests.benchmarks.page import Page, markdown, show, write_region
+from transformers.utils import logging
+
+from optimum_core.hardware import describe, detect
+
+_MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
+    "import": importing.run,
+    "startup": startup.run,
+    "accelerate": accelerating.run,
+    "overhead": overhead.run,
+    "latency": latency.run,
+    "memory": memory.run,
+}
+_ON_REQUEST = frozenset({"memory"})
+_VERSIONS = ("optimum-core", "optimum-ort", "onnxruntime", "torch", "transformers", "onnx", "numpy")
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measure, side by side.")
+    parser.add_argument("--only", action="append", choices=_MEASUREMENTS, help="this one; may be given again")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables into this file")
+    asked = parser.parse_args()
+    chosen = asked.only or [name for name in _MEASUREMENTS if name not in _ON_REQUEST]
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    surroundings = _surroundings()
+    for line in surroundings:
+        console.print(Text(line, "dim"))
+    console.print()
+    pages = []
+    with TemporaryDirectory(prefix="optimum-benchmarks-") as folder:
+        for name in chosen:
+            with Console(stderr=True).status(f"measuring: {name} …"):
+                page = _MEASUREMENTS[name](Path(folder))
+            show(console, page)
+            pages.append(page)
+    if asked.markdown is not None:
+        _write(asked.markdown, pages, surroundings)
+
+
+def _surroundings() -> list[str]:
+    """What the figures depend on: the machine and the versions."""
+    machine = dict(describe(detect()))
+    facts = ("System", "CPU", "Memory", "GPUs")
+    versions = (f"{name} {version(name)}" for name in _VERSIONS)
+    return [
+        "; ".join(machine[label] for label in facts if machine[label] != "none found"),
+        f"Python {platform.python_version()}, {', '.join(versions)}",
+    ]
+
+
+def _write(file: Path, pages: list[Page], surroundings: list[str]) -> None:
+    """Each table in its own region of the file, so that one may be measured anew by itself."""
+    for page in pages:
+        target = "bench-memory" if page.name in _ON_REQUEST else "bench"
+        origin = f"`make {target} MARKDOWN={file.as_posix()}` on {surroundings[0]}. {surroundings[1]}."
+        write_region(file, page.name, f"{markdown(page)}\n\n{origin}")
+
+
+if __name__ == "__main__":
+    main()
