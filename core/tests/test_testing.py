@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from optimum_core.models.flat import eager_outputs
@@ -14,7 +12,6 @@ from optimum_core.verify import TOLERANCES, relative_error
 
 class TestTorch(BackendSuite):
     backend = "torch"
-    gaps: ClassVar[dict[str, str]] = {"test_an_unknown_option_is_refused": "the eager session ignores its options"}
 
 
 class TestOnnx(BackendSuite):

@@ -27,9 +27,10 @@ from optimum_core.cli.paper import BAD, GOOD, Part, put, put_rows, put_table
 from optimum_core.cli.show import ProgressLine, make_console, show_hardware, show_plugins
 from optimum_core.cli.values import count, latency_words, seconds_words, size_words
 from optimum_core.hardware import detect
-from optimum_core.measure import Effort, measure
+from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.plugins import manager
 from optimum_core.types import CandidateResult, CaseResult, Measurement
+from optimum_core.workload import WorkShape
 
 SHAPES = ((1, 16), (1, 128), (8, 128))
 SENTENCES = (
@@ -173,14 +174,16 @@ def shape_words(result: CaseResult) -> str:
 
 def compare_latency(eager: Any, fast: AcceleratedModel, vocabulary: int) -> dict[str, tuple[Measurement, ...]]:
     """Both models at every shape, in alternating rounds."""
-    names = [f"{batch} × {length}" for batch, length in SHAPES]
+    shapes = [
+        WorkShape(name=f"{batch} × {length}", lengths={"batch": batch, "sequence": length}) for batch, length in SHAPES
+    ]
     drawn = [drawn_inputs(batch, length, vocabulary) for batch, length in SHAPES]
-    calls = {
-        "original": [call_of(eager, inputs) for inputs in drawn],
-        "fast": [call_of(fast, inputs) for inputs in drawn],
+    contestants = {
+        name: Contestant(calls=[call_of(model, inputs) for inputs in drawn])
+        for name, model in (("original", eager), ("fast", fast))
     }
     with waiting("measuring"), torch.inference_mode():
-        return measure(calls, names, Effort(rounds=3, seconds=0.15, hopeless=float("inf")))
+        return measure(contestants, shapes, Effort(rounds=3, seconds=0.15, hopeless=float("inf")))
 
 
 def drawn_inputs(batch: int, length: int, vocabulary: int) -> dict[str, torch.Tensor]:

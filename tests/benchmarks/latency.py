@@ -12,8 +12,9 @@ from tests.benchmarks.subjects import SHAPES, distilbert, minilm, text_inputs
 
 from optimum_core import accelerate
 from optimum_core.cli.values import latency_words
-from optimum_core.measure import Effort, measure
+from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.types import Measurement
+from optimum_core.workload import WorkShape
 
 _EFFORT = Effort(rounds=8, seconds=0.4, hopeless=float("inf"))
 _MODELS: dict[str, Callable[[], Any]] = {"MiniLM (22 M)": minilm, "DistilBERT (67 M)": distilbert}
@@ -44,9 +45,15 @@ def run(cache: Path) -> Page:
 
 def _measured(eager: Any, fast: Any) -> Mapping[str, tuple[Measurement, ...]]:
     drawn = [text_inputs(eager, batch, length) for batch, length in SHAPES]
-    calls = {"eager": [_call(eager, item) for item in drawn], "fast": [_call(fast, item) for item in drawn]}
+    shapes = [
+        WorkShape(name=f"{batch}x{length}", lengths={"batch": batch, "sequence": length}) for batch, length in SHAPES
+    ]
+    contestants = {
+        name: Contestant(calls=[_call(model, inputs) for inputs in drawn])
+        for name, model in (("eager", eager), ("fast", fast))
+    }
     with torch.inference_mode():
-        return measure(calls, [f"{batch}x{length}" for batch, length in SHAPES], _EFFORT)
+        return measure(contestants, shapes, _EFFORT)
 
 
 def _call(model: Any, inputs: Mapping[str, torch.Tensor]) -> Callable[[], object]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,36 +15,25 @@ from optimum_core import __version__
 from optimum_core import artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo
 from optimum_core.artifact.plain import to_plain
+from optimum_core.ask import DEFAULT_BUDGET, OBJECTIVES, Ask, check, check_precision, stated_shapes
 from optimum_core.cache import Cache, content_key
-from optimum_core.errors import ArtifactError, OptionError, VerificationError
+from optimum_core.candidates import Entry, entries
+from optimum_core.errors import ArtifactError, OptionError
 from optimum_core.hardware import detect
+from optimum_core.history import History, shape_of
 from optimum_core.model import CHECK_FILE, AcceleratedModel, open_model
-from optimum_core.models import fingerprint, hub, tasks
+from optimum_core.models import fingerprint, hub
+from optimum_core.models.blueprint import Blueprint, describe
+from optimum_core.models.flat import eager_outputs
 from optimum_core.models.source import Source, open_source
-from optimum_core.plan import AUTO, EXACT, Target, Way, parse_target, ways
+from optimum_core.plan import AUTO, EXACT, Target, Way, ways
 from optimum_core.plugins import PluginManager, manager
+from optimum_core.stages import Builder
+from optimum_core.stopwatch import Emit, watched
+from optimum_core.tune import Job, Tuned, tune
 from optimum_core.types import Event, Hardware, Support
+from optimum_core.verify import compare, tolerance_of
 from optimum_core.workload import Shape, workload
-
-# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
-if TYPE_CHECKING:
-    from optimum_core.models.blueprint import Blueprint
-    from optimum_core.tune import Job, Tuned
-
-Progress = Callable[[Event], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
-    """Everything that was asked for beside the model: with it and the machine, the answer is decided."""
-
-    target: str = AUTO
-    task: str | None = None
-    precision: str = EXACT
-    shapes: tuple[Any, ...] | None = None
-    verify: bool = True
-    level: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def accelerate(
@@ -55,13 +44,15 @@ def accelerate(
     precision: str = EXACT,
     sample_inputs: Any = None,
     shapes: Sequence[Shape] | None = None,
+    objective: str = OBJECTIVES[0],
+    budget: float = DEFAULT_BUDGET,
     verify: bool = True,
     processor: Any = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     level: str | None = None,
     options: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: Emit | None = None,
     cache_dir: str | Path | None = None,
 ) -> AcceleratedModel:
     """Take a model to the fastest form that is true to it on this machine.
@@ -72,9 +63,13 @@ def accelerate(
         target: "auto" measures what every installed backend offers here, the eager model included; or a backend, or
             "backend:device".
         task: what the model is for, where `config.architectures` does not say it.
-        precision: "fp32".
+        precision: "fp32"; or "bf16", "fp16" where a backend offers them; or "auto", which lets all of these compete,
+            each within its stated tolerance.
         sample_inputs: one ordinary call's tensors, by name; needed for plain modules, derived otherwise.
         shapes: the workload to be fast at: (batch, sequence) pairs or mappings of axis names to lengths.
+        objective: "latency" of one call, "throughput" of calls side by side, or "size" of the files.
+        budget: seconds for building and checking; the likeliest candidates go first, and one that is true is always
+            found where there is one.
         verify: False skips the comparison with eager; the artifact says so.
         processor: tokenizer or processor, where it does not lie beside the model.
         revision: branch, tag or commit, for a hub id.
@@ -90,37 +85,25 @@ def accelerate(
         VerificationError: nothing that was built agrees with eager.
     """
     ask = Ask(
-        target=target, task=task, precision=precision, verify=verify, level=level, options=dict(options or {}),
-        shapes=tuple(shapes) if shapes is not None else None,
+        target=target, task=task, precision=precision, shapes=stated_shapes(shapes), objective=objective,
+        budget=budget, verify=verify, level=level, options=dict(options or {}),
     )  # fmt: skip
-    emit = progress or (lambda event: None)
     hub.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
-    chosen = _check(ask)
+    chosen = check(ask)
     supports = plugins.supports(hardware)
     if chosen.backend is not None:
         supports[chosen.backend] = plugins.support(chosen.backend, hardware)
+    check_precision(precision, supports)
     found = _ways(supports, chosen, ask)
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
     _require_samples(source, sample_inputs)
     work = _Work(
-        ask=ask, source=source, ways=found, supports=supports, hardware=hardware, plugins=plugins, emit=emit,
-        cache=Cache(Path(cache_dir) if cache_dir is not None else None), samples=sample_inputs,
+        ask=ask, target=chosen, source=source, ways=found, supports=supports, hardware=hardware, plugins=plugins,
+        emit=progress or (lambda event: None), cache=Cache(Path(cache_dir) if cache_dir is not None else None),
+        samples=sample_inputs,
     )  # fmt: skip
     return work.run()
-
-
-def _check(ask: Ask) -> Target:
-    """Refuse what makes no sense before anything is read."""
-    target = parse_target(ask.target)
-    for name in ("options", "level"):
-        if getattr(ask, name) and target.backend is None:
-            raise OptionError(
-                name, "it is for one backend, and target is 'auto'", f"name it: target='backend', {name}=…"
-            )
-    if ask.task is not None and ask.task not in tasks.known():
-        raise OptionError("task", f"{ask.task!r} is unknown", f"it may be one of {', '.join(sorted(tasks.known()))}")
-    return target
 
 
 def _require_samples(source: Source, samples: Any) -> None:
@@ -132,16 +115,16 @@ def _require_samples(source: Source, samples: Any) -> None:
         )
 
 
-def _copy(origin: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(origin, place)
-
-
 def _ways(supports: Mapping[str, Support], target: Target, ask: Ask) -> tuple[Way, ...]:
     """The ways that were asked for, and the live model's to compare with."""
     asked = ways(supports, target, precision=ask.precision, level=ask.level)
-    live = tuple(way for way in ways(supports, Target()) if way.is_live)
-    return (*live, *(way for way in asked if way not in live))
+    known = {(way.backend, way.device, way.precision) for way in asked if way.is_live}
+    baseline = tuple(
+        replace(way, levels=(None,))
+        for way in ways(supports, Target())
+        if way.is_live and (way.backend, way.device, way.precision) not in known
+    )
+    return (*baseline, *asked)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -149,61 +132,60 @@ class _Work:
     """One call of `accelerate` after its arguments were checked."""
 
     ask: Ask
+    target: Target
     source: Source
     ways: tuple[Way, ...]
     supports: Mapping[str, Support]
     hardware: Hardware
     plugins: PluginManager
     cache: Cache
-    emit: Progress
+    emit: Emit
     samples: Any
 
     def run(self) -> AcceleratedModel:
         """From the cache where it is there and holds; else built, kept, and opened."""
-        from optimum_core.tune import timed
-
-        with timed(self.emit, "read", self.source.name):
+        with watched(self.emit, "read", self.source.name):
             key = self._key()
-        if (model := self._known(key)) is not None:
-            return model
-        waiting = Event(stage="wait", detail="another process accelerates this model")
-        with self.cache.lock("model", key, on_wait=lambda: self.emit(waiting)):
-            # Asked again: what another process made or mended while this one waited is not to be thrown away.
-            if (model := self._known(key)) is not None:
-                return model
-            self.cache.discard("model", key)
-            about = f"{self.source.name} for {self.ask.target}"
-            directory = self.cache.build("model", key, self._make, describe=about)
-            return self._open(artifacts.load(directory), directory)
-
-    def _known(self, key: str) -> AcceleratedModel | None:
         known = self.cache.entry("model", key)
-        return self._reopen(known) if known is not None else None
+        if known is not None and (model := self._reopen(known)) is not None:
+            return model
+        if known is not None:
+            self.cache.discard("model", key)
+        directory = self.cache.build(
+            "model",
+            key,
+            self._make,
+            describe=f"{self.source.name} for {self.ask.target}",
+            on_wait=lambda: self.emit(Event(stage="wait", detail="another process accelerates this model")),
+        )
+        return self._open(artifacts.load(directory), directory)
+
+    def _machine(self) -> dict[str, Any]:
+        return {
+            "core": __version__,
+            "hardware": to_plain(self.hardware, "cache key"),
+            "versions": {name: dict(self.supports[name].versions) for name in sorted(self.supports)},
+        }
 
     def _key(self) -> str:
-        shapes = [list(s.items()) if isinstance(s, Mapping) else list(s) for s in self.ask.shapes or ()]
-        samples = fingerprint.of_samples(self.samples)
         return content_key(
             {
-                "core": __version__,
+                **self._machine(),
                 "fingerprint": self.source.fingerprint,
-                "ask": {**to_plain(replace(self.ask, shapes=None), "cache key"), "shapes": shapes},
-                "samples": samples,
+                "companions": {name: fingerprint.of_file(path) for name, path in self.source.companions().items()},
+                "ask": self.ask.question(),
+                "samples": fingerprint.of_samples(self.samples),
                 "processor": type(self.source.processor).__name__ if self.source.is_live else "",
-                "hardware": to_plain(self.hardware, "cache key"),
-                "versions": {name: dict(self.supports[name].versions) for name in sorted(self.supports)},
             }
         )
 
     def _reopen(self, directory: Path) -> AcceleratedModel | None:
         """The cached answer, when its files are whole and a live model still computes what it did."""
-        from optimum_core.tune import timed
-
         try:
-            with timed(self.emit, "cache", f"{self.source.name} was accelerated before") as event:
+            with watched(self.emit, "cache", f"{self.source.name} was accelerated before") as stage:
                 manifest = artifacts.load(directory)
                 if self.source.is_live and not self._still_true(manifest, directory):
-                    event.problem = "the model in memory computes something else now: it is done again"
+                    stage.problem = "the model in memory computes something else now: it is done again"
                     return None
         except ArtifactError:
             return None
@@ -211,9 +193,6 @@ class _Work:
 
     def _still_true(self, manifest: Manifest, directory: Path) -> bool:
         """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
-        from optimum_core.models.flat import eager_outputs
-        from optimum_core.verify import compare, tolerance_of
-
         kept = np.load(directory / CHECK_FILE, allow_pickle=False)
         inputs = {spec.name: kept[f"in.{spec.name}"] for spec in manifest.inputs}
         outputs = eager_outputs(self.source.module(), inputs)
@@ -231,10 +210,7 @@ class _Work:
 
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
-        from optimum_core.models.blueprint import describe
-        from optimum_core.tune import timed, tune
-
-        with timed(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
+        with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             blueprint = describe(
                 self.source.module(),
                 name=self.source.name,
@@ -243,32 +219,43 @@ class _Work:
                 task=self.ask.task,
             )
         workload(self.ask.shapes, blueprint.inputs, blueprint.layout.limits)
+        history = History(
+            cache=self.cache,
+            machine=self._machine(),
+            question={**self.ask.question(), "shape": shape_of(self.source.module())},
+        )
         with TemporaryDirectory(prefix="optimum-") as workshop:
-            tuned = tune(self._job(blueprint, Path(workshop)))
+            tuned = tune(self._job(blueprint, Path(workshop), history))
             self._write(tuned, directory)
+        if self.target.backend is None:
+            history.remember(tuned.winner.entry.name, about=self.source.name)
 
-    def _job(self, blueprint: Blueprint, workshop: Path) -> Job:
-        from optimum_core.stages import Builder
-        from optimum_core.tune import Job, timed
-
-        target = parse_target(self.ask.target)
-        choosable = {way.backend for way in self.ways} if target.backend is None else {target.backend}
+    def _job(self, blueprint: Blueprint, workshop: Path, history: History) -> Job:
+        auto = self.target.backend is None
+        choosable = {way.backend for way in self.ways} if auto else {str(self.target.backend)}
         builder = Builder(
             source=self.source, plugins=self.plugins, supports=self.supports, hardware=self.hardware, cache=self.cache,
-            workshop=workshop, options=self.ask.options, emit=self.emit, timed=timed,
+            workshop=workshop, options={str(self.target.backend): self.ask.options}, emit=self.emit,
         )  # fmt: skip
         return Job(
             source=self.source,
             blueprint=blueprint,
-            ways=self.ways,
+            entries=self._entries(history.won_before() if auto else ()),
             workload=lambda seen: workload(self.ask.shapes, seen.inputs, seen.layout.limits),
             builder=builder,
             plugins=self.plugins,
             choosable=frozenset(choosable),
-            exact=target.backend is not None or self.ask.shapes is not None,
+            exact=not auto or self.ask.shapes is not None,
             verify=self.ask.verify,
+            objective=self.ask.objective,
+            budget=self.ask.budget,
+            decided=history.decided() if auto else None,
             emit=self.emit,
         )
+
+    def _entries(self, won_before: tuple[str, ...]) -> tuple[Entry, ...]:
+        streams = (1, max(2, self.hardware.cpu.usable_cores)) if self.ask.objective == "throughput" else (1,)
+        return tuple(entries(self.ways, streams=streams, won_before=won_before))
 
     def _write(self, tuned: Tuned, directory: Path) -> None:
         winner = tuned.winner
@@ -285,25 +272,24 @@ class _Work:
         artifacts.write(directory, self._manifest(tuned))
 
     def _manifest(self, tuned: Tuned) -> Manifest:
-        winner, blueprint = tuned.winner, tuned.winner.blueprint
+        winner, blueprint, entry = tuned.winner, tuned.winner.blueprint, tuned.winner.entry
         assert winner.artifact is not None
-        if self.ask.verify and (winner.fidelity is None or not winner.fidelity.passed):
-            raise VerificationError(f"model {self.source.name!r}", "the winner was not proved", "report this")
-        chosen = tuned.report.chosen
         return Manifest(
             created_with=dict(_versions(self.supports)),
             task=blueprint.task,
             model=_model_info(self.source, blueprint),
-            backend=winner.way.backend,
-            device=chosen.device if chosen else winner.way.device,
-            format=LIVE if winner.way.is_live else winner.artifact.format,
-            precision=winner.way.precision,
+            backend=entry.way.backend,
+            device=entry.way.device,
+            format=LIVE if entry.way.is_live else winner.artifact.format,
+            precision=entry.way.precision,
+            level=entry.level if entry.way.is_live else None,
+            streams=entry.streams,
             session_options=dict(self.ask.options),
             inputs=winner.artifact.inputs,
             outputs=winner.artifact.outputs,
             ignored_inputs=blueprint.ignored,
             steps=winner.artifact.steps,
-            verified=self.ask.verify,
+            verified=winner.fidelity is not None and winner.fidelity.passed,
             hardware=self.hardware,
             model_files=winner.artifact.files,
             fidelity=winner.fidelity,
@@ -311,14 +297,18 @@ class _Work:
         )
 
 
+def _copy(origin: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(origin, place)
+
+
 def _model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
     module = source.module()
     cls = type(module)
-    library = hasattr(module, "config")
     return ModelInfo(
         name=source.name,
         fingerprint=source.fingerprint,
-        class_name=cls.__name__ if library else "",
+        class_name=cls.__name__ if hasattr(module, "config") else "",
         module=cls.__module__,
         output_class=blueprint.output_class,
         main_input=getattr(module, "main_input_name", blueprint.inputs[0].name),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from optimum_core.types import Measurement
+from optimum_core.workload import WorkShape
 
 #: Runtimes let their threads spin for a while after a call; nobody is measured while another's still do.
 SETTLE_SECONDS = 0.02
@@ -19,7 +22,8 @@ class Effort:
     """How long to measure: rounds, seconds of one candidate at one shape in a round, and when to give up on one.
 
     Attributes:
-        hopeless: a candidate this many times slower than the best after a round is not measured further.
+        hopeless: a candidate this many times slower than the best after the first round is not measured further; the
+            margin narrows with every round.
         budget: seconds after which no further round begins; every candidate has one.
     """
 
@@ -29,32 +33,40 @@ class Effort:
     budget: float = 60.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contestant:
+    """What is timed: one call for each shape, and how many of them run side by side."""
+
+    calls: Sequence[Callable[[], object]]
+    streams: int = 1
+
+
 @dataclass(kw_only=True, slots=True)
 class _Track:
-    calls: Sequence[Callable[[], object]]
+    contestant: Contestant
     times: list[list[float]] = field(default_factory=list)
 
 
 def measure(
-    candidates: Mapping[str, Sequence[Callable[[], object]]], shapes: Sequence[str], effort: Effort | None = None
+    candidates: Mapping[str, Contestant], shapes: Sequence[WorkShape], effort: Effort | None = None
 ) -> dict[str, tuple[Measurement, ...]]:
     """Time every candidate at every shape.
 
     Args:
-        candidates: per name one call for each of `shapes`.
-        shapes: how to speak of the workload's shapes.
+        candidates: by name; each has one call for each of `shapes`.
+        shapes: the workload.
 
     Returns:
         Per candidate one measurement a shape, in milliseconds; fewer runs for those that were dropped early.
     """
     effort = effort or Effort()
-    tracks = {name: _Track(calls=calls, times=[[] for _ in shapes]) for name, calls in candidates.items()}
+    tracks = {name: _Track(contestant=item, times=[[] for _ in shapes]) for name, item in candidates.items()}
     running = list(tracks)
     end = time.perf_counter() + effort.budget
     for turn in range(effort.rounds):
         for name in running if turn % 2 == 0 else reversed(running):
             _round(tracks[name], effort.seconds)
-        running = _worth_going_on(tracks, running, effort.hopeless)
+        running = _worth_going_on(tracks, running, 1 + (effort.hopeless - 1) / (turn + 1))
         if time.perf_counter() > end:
             break
     return {
@@ -72,16 +84,29 @@ def score(measurements: Sequence[Measurement]) -> float:
 
 def _round(track: _Track, seconds: float) -> None:
     time.sleep(SETTLE_SECONDS)
-    for call, times in zip(track.calls, track.times, strict=True):
-        if not times or times[-1] < seconds:
-            call()  # warms caches, and buffers at this shape; a slow call is hardly changed by that
-        spent = 0.0
-        while spent < seconds:
-            start = time.perf_counter()
-            call()
-            taken = time.perf_counter() - start
-            times.append(taken)
-            spent += taken
+    streams = track.contestant.streams
+    with ThreadPoolExecutor(streams) as pool:
+        for call, times in zip(track.contestant.calls, track.times, strict=True):
+            once = call if streams == 1 else partial(_together, pool, call, streams)
+            if not times or times[-1] < seconds:
+                once()  # warms caches, and buffers at this shape; a slow call is hardly changed by that
+            spent = 0.0
+            while spent < seconds:
+                start = time.perf_counter()
+                once()
+                taken = time.perf_counter() - start
+                times.append(taken / _calls_at_once(streams))
+                spent += taken
+
+
+def _calls_at_once(streams: int) -> int:
+    """Enough calls for every stream to be busy most of the time while they are counted."""
+    return 1 if streams == 1 else 4 * streams
+
+
+def _together(pool: ThreadPoolExecutor, call: Callable[[], object], streams: int) -> None:
+    for done in [pool.submit(call) for _ in range(_calls_at_once(streams))]:
+        done.result()
 
 
 def _worth_going_on(tracks: Mapping[str, _Track], running: Sequence[str], hopeless: float) -> list[str]:
@@ -91,10 +116,11 @@ def _worth_going_on(tracks: Mapping[str, _Track], running: Sequence[str], hopele
     return [name for name in running if scores[name] <= best + np.log(hopeless)]
 
 
-def _summary(shape: str, times: Sequence[float]) -> Measurement:
+def _summary(shape: WorkShape, times: Sequence[float]) -> Measurement:
     milliseconds = np.asarray(times) * 1e3
     return Measurement(
-        shape=shape,
+        shape=shape.name,
+        items=shape.items,
         median=float(np.median(milliseconds)),
         p95=float(np.percentile(milliseconds, 95)),
         runs=len(times),

@@ -301,6 +301,8 @@ def open_model(
             device=device,
             hardware=detect(),
             precision=manifest.precision,
+            level=manifest.level,
+            streams=manifest.streams if manifest.streams > 1 else None,
             source=source,
             options=manifest.session_options if options is None else options,
         )

@@ -15,6 +15,8 @@ from optimum_core.types import Offer, Support
 
 AUTO = "auto"
 EXACT = "fp32"
+#: Precisions that `precision="auto"` lets compete; quantized ones must be asked for.
+FLOATS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,7 @@ class Way:
         transforms: (backend, format taken, format given) of what lies between.
         levels: optimization levels of `backend` for `format` that compete; (None,) where it has none.
         opset: the newest ONNX opset that everybody on the way accepts.
+        parallel: calls side by side may finish more of them a second.
     """
 
     backend: str
@@ -64,6 +67,7 @@ class Way:
     transforms: tuple[tuple[str, str, str], ...] = ()
     levels: tuple[str | None, ...] = (None,)
     opset: int | None = None
+    parallel: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -77,7 +81,7 @@ def ways(
 
     Args:
         supports: the probes' answers by backend.
-        precision: only offers that have it.
+        precision: only offers that have it; "auto": every float precision that is offered.
         level: only this optimization level, instead of those that compete by themselves.
 
     Raises:
@@ -87,8 +91,9 @@ def ways(
         way
         for name in sorted(supports)
         for offer in supports[name].offers
-        if _asked_for(name, offer, target) and precision in offer.precisions
-        for way in _ways_of(name, offer, supports, target, precision, level)
+        if _asked_for(name, offer, target)
+        for exact in _precisions_of(offer, precision)
+        for way in _ways_of(name, offer, supports, target, exact, level)
     )
     if not found:
         raise _nothing(supports, target, precision)
@@ -98,8 +103,15 @@ def ways(
 def _asked_for(name: str, offer: Offer, target: Target) -> bool:
     if target.backend not in (None, name):
         return False
-    kind = (target.device or offer.device).partition(":")[0]
-    return kind == offer.device.lower() or target.device == offer.device.lower()
+    if target.device is None:
+        return True
+    return offer.device.lower() in (target.device, target.device.partition(":")[0])
+
+
+def _precisions_of(offer: Offer, precision: str) -> tuple[str, ...]:
+    if precision == AUTO:
+        return tuple(item for item in offer.precisions if item in FLOATS)
+    return (precision,) if precision in offer.precisions else ()
 
 
 def _ways_of(
@@ -107,7 +119,8 @@ def _ways_of(
 ) -> Iterator[Way]:
     device = target.device or offer.device
     if offer.live:
-        yield Way(backend=name, device=device, precision=precision)
+        levels = (level,) if level else (None, *offer.levels)
+        yield Way(backend=name, device=device, precision=precision, levels=levels, parallel=offer.parallel)
         return
     for wanted in offer.loads:
         for exporter, made, routes, transforms in _chains(wanted, supports):
@@ -124,6 +137,7 @@ def _ways_of(
                 transforms=transforms,
                 levels=tuple(levels) if loops and levels else (None,),
                 opset=offer.opset,
+                parallel=offer.parallel,
             )
 
 

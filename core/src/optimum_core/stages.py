@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -16,6 +16,7 @@ from optimum_core.artifact.integrity import check_file, describe
 from optimum_core.artifact.manifest import FileEntry
 from optimum_core.artifact.plain import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
+from optimum_core.candidates import Entry
 from optimum_core.errors import ArtifactError, OptimumError
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.flat import eager_outputs
@@ -23,6 +24,7 @@ from optimum_core.models.samples import Case
 from optimum_core.models.source import Source
 from optimum_core.plan import Way
 from optimum_core.plugins import PluginManager
+from optimum_core.stopwatch import watched
 from optimum_core.types import (
     Artifact,
     Event,
@@ -53,7 +55,7 @@ class Builder:
     """Turns ways into artifacts and sessions.
 
     Attributes:
-        options: for the backend that loads, as its user stated them.
+        options: by backend, as its user stated them.
         workshop: a directory for what only the search needs; removed after it.
     """
 
@@ -63,24 +65,25 @@ class Builder:
     hardware: Hardware
     cache: Cache
     workshop: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str | None, Mapping[str, Any]] = field(default_factory=dict)
     emit: Callable[[Event], None] = lambda event: None
-    timed: Any = None
     _failed: dict[str, OptimumError] = field(default_factory=dict)
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
 
-    def build(self, way: Way, route: str | None, level: str | None, blueprint: Blueprint) -> Artifact:
-        """The files that the way's backend loads; for the live model, none."""
+    def build(self, entry: Entry, blueprint: Blueprint) -> Artifact:
+        """The files that the entry's backend loads; for the live model, none."""
+        way, level = entry.way, entry.level
         if way.is_live:
             return live_artifact(blueprint)
-        artifact = self._exported(way, route, blueprint)
+        artifact = self._exported(way, entry.route, blueprint)
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
 
-    def open(self, way: Way, artifact: Artifact, blueprint: Blueprint) -> Session:
+    def open(self, entry: Entry, artifact: Artifact) -> Session:
         """A session on what was built."""
-        with self.timed(self.emit, "load", f"{way.backend} {way.device}"):
+        way = entry.way
+        with watched(self.emit, "load", entry.name):
             return self.plugins.load_session(
                 SessionRequest(
                     backend=way.backend,
@@ -88,10 +91,18 @@ class Builder:
                     device=way.device,
                     hardware=self.hardware,
                     precision=way.precision,
+                    level=entry.level if way.is_live else None,
+                    streams=entry.streams if entry.streams > 1 else None,
                     source=self.source,
-                    options=self.options,
+                    options=self.options.get(way.backend, {}),
                 )
             )
+
+    def size(self, artifact: Artifact) -> int:
+        """Bytes of the artifact's files; for the live model, of its weights."""
+        if not artifact.files:
+            return self.source.size()
+        return sum((artifact.path / name).stat().st_size for name in artifact.files)
 
     def _exported(self, way: Way, route: str | None, blueprint: Blueprint) -> Artifact:
         assert way.exporter is not None and way.exported is not None
@@ -128,7 +139,7 @@ class Builder:
                 if (found := self._kept(key, detail)) is not None:
                     return found
                 self.cache.discard("export", key)
-                with self.timed(self.emit, "export", detail):
+                with watched(self.emit, "export", detail):
                     path = self.cache.build("export", key, make, describe=f"{self.source.name}: {detail}")
         except OptimumError as error:
             self._failed[key] = error
@@ -140,7 +151,7 @@ class Builder:
         path = self.cache.entry("export", key)
         if path is None:
             return None
-        with self.timed(self.emit, "cache", detail) as event:
+        with watched(self.emit, "cache", detail) as event:
             try:
                 record = _read(path)
                 for name, entry in record.entries.items():
@@ -193,9 +204,7 @@ class Builder:
 
     def _optimized(self, backend: str, artifact: Artifact, way: Way, level: str | None) -> Artifact:
         output = Path(mkdtemp(dir=self.workshop))
-        with self.timed(
-            self.emit, "optimize", f"{artifact.format} by {backend}" + (f", level {level}" if level else "")
-        ):
+        with watched(self.emit, "optimize", f"{artifact.format} by {backend}" + (f", level {level}" if level else "")):
             return self.plugins.optimize(
                 OptimizeRequest(
                     backend=backend,
@@ -205,7 +214,7 @@ class Builder:
                     hardware=self.hardware,
                     output=output,
                     level=level,
-                    options=self.options if backend == way.backend else {},
+                    options=self.options.get(backend, {}),
                 )
             )
 
@@ -224,8 +233,3 @@ def _read(path: Path) -> _Exported:
 def live_artifact(blueprint: Blueprint) -> Artifact:
     """Stands for the live model: names of what goes in and out, and no files."""
     return Artifact(format="torch", path=Path(), files=(), inputs=blueprint.inputs, outputs=blueprint.outputs)
-
-
-def moved(artifact: Artifact, directory: Path) -> Artifact:
-    """The same artifact after its files were copied elsewhere."""
-    return replace(artifact, path=directory)

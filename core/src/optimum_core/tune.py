@@ -1,26 +1,27 @@
-"""The search: build each way, check it, measure what is true, choose.
+"""The search: build what competes, check it, race what is true, choose.
 
-One candidate is one way at one export route and one optimization level. Routes of a way are tried in turn until one
-verifies; levels that verify compete by speed; the eager model competes too.
+Candidates are tried in the order of their likelihood while the budget lasts. Each is checked against eager and timed
+roughly at once; only a handful stay open, and those race to the end. An export route that is not right makes way for
+the next one whatever the budget, and an axis at which nothing is right is fixed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
+from optimum_core.candidates import Candidate, Entry
 from optimum_core.errors import OptimumError, OptionError, VerificationError
-from optimum_core.measure import Effort, measure, score
+from optimum_core.measure import Contestant, Effort, measure, score
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.samples import Case
 from optimum_core.models.source import Source
-from optimum_core.plan import Way
 from optimum_core.plugins import PluginManager
 from optimum_core.stages import Builder
-from optimum_core.types import Artifact, CandidateResult, Event, Fidelity, Measurement, Report, Session
+from optimum_core.stopwatch import Emit, first_line, watched, watched_memory
+from optimum_core.types import Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.reference import reference_cases
 from optimum_core.workload import WorkShape
@@ -29,6 +30,10 @@ from optimum_core.workload import WorkShape
 PINNED = {"batch": 1, "media_batch": 1, "sequence": 128, "decoder_sequence": 128}
 #: Axes that may be fixed without having been asked: data comes at one size through the model's own processor.
 FIXED_BY_PROCESSOR = frozenset({"height", "width"})
+#: How many candidates stay open for the last race, beside the baseline: each holds the model's weights.
+FINALISTS = 4
+#: Rough timing right after the check, to know who is worth keeping open.
+ROUGH = Effort(rounds=1, seconds=0.05)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,61 +41,33 @@ class Job:
     """Everything that a search needs.
 
     Attributes:
-        exact: a target or shapes were stated, so that a candidate of fewer varying axes is better than none.
+        entries: what competes, in the order in which it is tried.
         choosable: backends that may win; others are measured for comparison only.
+        exact: a target or shapes were stated, so that a candidate of fewer varying axes is better than none.
+        objective: "latency" and "throughput" choose the least time, "size" the smallest files.
+        budget: seconds after which nothing further is built, once there is something true to choose.
+        decided: the name of the entry that won for a model of the same shape before: alone if it is true.
     """
 
     source: Source
     blueprint: Blueprint
-    ways: tuple[Way, ...]
+    entries: tuple[Entry, ...]
     workload: Callable[[Blueprint], tuple[WorkShape, ...]]
     builder: Builder
     plugins: PluginManager
     choosable: frozenset[str]
     exact: bool
     verify: bool = True
+    objective: str = "latency"
+    budget: float = 60.0
+    decided: str | None = None
     effort: Effort = field(default_factory=Effort)
-    emit: Callable[[Event], None] = lambda event: None
-
-
-@dataclass(kw_only=True, slots=True)
-class Candidate:
-    """One way, built; `session` is open while it may still win."""
-
-    name: str
-    way: Way
-    blueprint: Blueprint
-    options: Mapping[str, Any] = field(default_factory=dict)
-    artifact: Artifact | None = None
-    session: Session | None = None
-    run: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
-    fidelity: Fidelity | None = None
-    build_seconds: float = 0.0
-    load_seconds: float = 0.0
-    problem: str = ""
-    wrong: bool = False
-
-    def result(self, outcome: Any, reason: str, measurements: tuple[Measurement, ...] = ()) -> CandidateResult:
-        """What the report says of it."""
-        return CandidateResult(
-            name=self.name,
-            backend=self.way.backend,
-            device=self.session.device if self.session else self.way.device,
-            precision=self.way.precision,
-            outcome=outcome,
-            reason=reason,
-            options=self.options,
-            fidelity=self.fidelity,
-            measurements=measurements,
-            build_seconds=self.build_seconds,
-            load_seconds=self.load_seconds,
-            size=_size(self.artifact),
-        )
+    emit: Emit = lambda event: None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuned:
-    """The winner and the whole story."""
+    """The winner, the whole story, and the case that later checks are made with."""
 
     winner: Candidate
     report: Report
@@ -98,7 +75,7 @@ class Tuned:
 
 
 def tune(job: Job) -> Tuned:
-    """Search, and return the fastest candidate that is true. Sessions of all candidates are closed.
+    """Search, and return the best candidate that is true. Sessions of all candidates are closed.
 
     Raises:
         VerificationError: none is; the message has the table of what was tried.
@@ -107,154 +84,219 @@ def tune(job: Job) -> Tuned:
     try:
         return search.run()
     finally:
-        for candidate in search.candidates:
-            if candidate.session is not None:
-                candidate.session.close()
+        for candidate in search.tried:
+            candidate.close()
 
 
 class _Search:
-    """The state of one search: what was tried so far."""
+    """The state of one search: what was tried so far, and eager's word on it."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.candidates: list[Candidate] = []
+        self.tried: list[Candidate] = []
         self._cases: dict[int, tuple[ReferenceCase, ...]] = {}
+        self._start = time.perf_counter()
 
     def run(self) -> Tuned:
-        for way in self.job.ways:
-            self._try_way(way, self.job.blueprint)
+        for entry in self._worth_trying():
+            if self._spent() and not self._needed(entry):
+                self._skip(entry, f"the budget of {self.job.budget:g} s was spent")
+            else:
+                self._try(entry, self.job.blueprint)
         for _ in range(3):
-            if self._found(among=self.job.choosable):
+            if self._something_built_is_true() or not self._retry_with_fixed_axes():
                 break
-            if not self._retry_with_fixed_axes():
-                break
-        good = [item for item in self.candidates if item.session is not None]
-        if not any(item.way.backend in self.job.choosable for item in good):
+        if not any(item.is_true and self._may_win(item) for item in self.tried):
             raise self._nothing_true()
-        return self._choose(good)
+        return self._race()
+
+    # Which entries.
+
+    def _worth_trying(self) -> Sequence[Entry]:
+        """The entries: all, or the one that won for a model of this shape with the baseline, when it is still true."""
+        known = [entry for entry in self.job.entries if entry.name == self.job.decided]
+        if not known:
+            return self.job.entries
+        for entry in dict.fromkeys((*known, *(entry for entry in self.job.entries if entry.is_baseline))):
+            self._try(entry, self.job.blueprint)
+        done = {item.entry for item in self.tried}
+        rest = [entry for entry in self.job.entries if entry not in done]
+        if not next(item for item in self.tried if item.entry == known[0]).is_true:
+            return rest
+        for entry in rest:
+            self._skip(entry, "another won for a model of the same shape on this machine before")
+        return ()
+
+    def _spent(self) -> bool:
+        return time.perf_counter() - self._start > self.job.budget
+
+    def _needed(self, entry: Entry) -> bool:
+        """Whether this must be tried even without budget: its backend has nothing true yet, or nobody has."""
+        if entry.is_baseline:
+            return True
+        true = [item for item in self.tried if item.is_true and not item.entry.way.is_live and self._may_win(item)]
+        return not true and not entry.way.is_live
+
+    def _may_win(self, candidate: Candidate) -> bool:
+        return candidate.entry.way.backend in self.job.choosable
+
+    def _something_built_is_true(self) -> bool:
+        built = [item for item in self.tried if not item.entry.way.is_live and self._may_win(item)]
+        return not built or any(item.is_true for item in built)
+
+    def _skip(self, entry: Entry, why: str) -> None:
+        self.tried.append(Candidate(entry=entry, blueprint=self.job.blueprint, outcome="skipped", problem=why))
+
+    # Trying one.
+
+    def _try(self, entry: Entry, blueprint: Blueprint) -> None:
+        candidate = Candidate(entry=entry, blueprint=blueprint)
+        self.tried.append(candidate)
+        cases = self.cases(blueprint)
+        start = time.perf_counter()
+        try:
+            candidate.artifact = self.job.builder.build(entry, blueprint)
+            candidate.build_seconds = time.perf_counter() - start
+            candidate.size = self.job.builder.size(candidate.artifact)
+            with watched_memory() as memory:
+                start = time.perf_counter()
+                candidate.session = self.job.builder.open(entry, candidate.artifact)
+                candidate.load_seconds = time.perf_counter() - start
+                candidate.run = self.job.plugins.binder(candidate.session)
+                self._check(candidate, cases)
+            candidate.memory = memory.growth
+        except OptionError:
+            raise  # what was asked for makes no sense: no other candidate can mend that
+        except OptimumError as error:
+            candidate.problem = first_line(error)
+            candidate.close()
+            return
+        if candidate.is_true:
+            self._time_roughly(candidate)
+
+    def _check(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> None:
+        """Compare with eager, and close what is wrong."""
+        candidate.outcome = "slower"
+        if not self.job.verify:
+            return
+        assert candidate.run is not None
+        # The baseline is the reference itself: one case shows that it runs.
+        asked = cases[:1] if candidate.entry.is_baseline else cases
+        detail = f"{candidate.entry.name}: {_count(len(asked), 'case')} against eager"
+        with watched(self.job.emit, "verify", detail) as stage:
+            candidate.fidelity = verify(
+                candidate.run, asked, candidate.blueprint.outputs, precision=candidate.entry.way.precision
+            )
+            worst = candidate.fidelity.worst
+            if not candidate.fidelity.passed:
+                candidate.outcome = "wrong"
+                candidate.problem = f"{worst.case}, {worst.output}: {worst.problem}" if worst else "nothing compared"
+                candidate.close()
+                stage.problem = candidate.problem
 
     def cases(self, blueprint: Blueprint) -> tuple[ReferenceCase, ...]:
         """Eager's word for a blueprint, asked once."""
         if id(blueprint) not in self._cases:
-            with _timed(self.job.emit, "reference", "the eager model on unseen shapes"):
+            with watched(self.job.emit, "reference", "the eager model on unseen shapes"):
                 self._cases[id(blueprint)] = reference_cases(self.job.source.module(), blueprint)
         return self._cases[id(blueprint)]
 
-    def _try_way(self, way: Way, blueprint: Blueprint) -> None:
-        for route in way.routes:
-            for level in way.levels:
-                candidate = self._build(way, route, level, blueprint)
-                self.candidates.append(candidate)
-                if candidate.problem and not candidate.wrong and candidate.artifact is None and level == way.levels[0]:
-                    break  # the export itself failed: no level can mend that
-            if self._found(among=frozenset({way.backend})):
-                return
-
-    def _found(self, *, among: frozenset[str]) -> bool:
-        live = {item.way.backend for item in self.candidates if item.session is not None and not item.way.is_live}
-        wanted = {way.backend for way in self.job.ways if not way.is_live} & among
-        return bool(live & among) or not wanted
-
-    def _build(self, way: Way, route: str | None, level: str | None, blueprint: Blueprint) -> Candidate:
-        candidate = Candidate(
-            name=_name(way, route, level),
-            way=way,
-            blueprint=blueprint,
-            options={key: value for key, value in (("route", route), ("level", level)) if value},
-        )
-        cases = self.cases(blueprint)
-        try:
-            start = time.perf_counter()
-            candidate.artifact = self.job.builder.build(way, route, level, blueprint)
-            candidate.build_seconds = time.perf_counter() - start
-            start = time.perf_counter()
-            session = self.job.builder.open(way, candidate.artifact, blueprint)
-            candidate.load_seconds = time.perf_counter() - start
-        except OptionError:
-            raise  # what was asked for makes no sense: no other candidate can mend that
-        except OptimumError as error:
-            candidate.problem = _first_line(error)
-            return candidate
-        candidate.run = self.job.plugins.binder(session)
-        self._check(candidate, session, cases)
-        return candidate
-
-    def _check(self, candidate: Candidate, session: Session, cases: tuple[ReferenceCase, ...]) -> None:
-        """Keep the session if its results are right; close it and say what is wrong otherwise."""
-        if not self.job.verify:
-            candidate.session = session
-            return
-        assert candidate.run is not None
-        # The live model is the reference itself: one case shows that it runs.
-        asked = cases[:1] if candidate.way.is_live else cases
-        with _timed(self.job.emit, "verify", f"{candidate.name}: {len(asked)} cases against eager") as event:
-            candidate.fidelity = verify(
-                candidate.run, asked, candidate.blueprint.outputs, precision=candidate.way.precision
-            )
-            if candidate.fidelity.passed:
-                candidate.session = session
-                return
-            session.close()
-            candidate.wrong = True
-            worst = candidate.fidelity.worst
-            candidate.problem = f"{worst.case}, {worst.output}: {worst.problem}" if worst else "nothing was compared"
-            event.problem = candidate.problem
+    # Axes that nothing is right at.
 
     def _retry_with_fixed_axes(self) -> bool:
-        """Try again what failed at some axis only, with that axis fixed. False: there is nothing of the kind."""
-        retries: list[tuple[Way, Blueprint]] = []
-        for item in self.candidates:
-            if item.fidelity is None or item.fidelity.passed:
-                continue
-            axes = failing_axes(item.fidelity, self.cases(item.blueprint)) or frozenset()
-            allowed = axes if self.job.exact else axes & FIXED_BY_PROCESSOR
-            if not axes or allowed != axes:
-                continue
-            blueprint = self._pinned(item.blueprint, axes)
-            way = replace(item.way, routes=(item.options.get("route"),), levels=(item.options.get("level"),))
-            retries.append((way, blueprint))
-        known = {(item.name, item.blueprint.inputs) for item in self.candidates}
-        fresh = [pair for pair in retries if (_way_name(pair[0]), pair[1].inputs) not in known]
-        for way, blueprint in fresh:
-            self._try_way(way, blueprint)
+        """Try again what failed at some axes only, with those fixed. False: there is nothing of the kind."""
+        known = {(item.entry, item.blueprint.inputs) for item in self.tried}
+        fresh = [
+            (item.entry, self._pinned(item.blueprint, axes))
+            for item in list(self.tried)
+            if (axes := self._fixable_axes(item)) and not item.entry.way.is_live
+        ]
+        fresh = [pair for pair in fresh if (pair[0], pair[1].inputs) not in known]
+        for entry, blueprint in fresh:
+            self._try(entry, blueprint)
         return bool(fresh)
+
+    def _fixable_axes(self, candidate: Candidate) -> frozenset[str]:
+        """The axes to blame, when fixing them was asked for or costs nothing."""
+        if candidate.fidelity is None or candidate.fidelity.passed:
+            return frozenset()
+        axes = failing_axes(candidate.fidelity, self.cases(candidate.blueprint)) or frozenset()
+        return axes if self.job.exact or axes <= FIXED_BY_PROCESSOR else frozenset()
 
     def _pinned(self, blueprint: Blueprint, axes: frozenset[str]) -> Blueprint:
         for axis in sorted(axes):
             limit = blueprint.layout.limits.get(axis, PINNED.get(axis, 0))
             length = min(PINNED[axis], limit) if axis in PINNED else blueprint.layout.lengths[axis]
             blueprint = blueprint.pinned(axis, length)
-        known = next((item.blueprint for item in self.candidates if item.blueprint == blueprint), None)
-        return known or blueprint
+        same = (item.blueprint for item in self.tried if item.blueprint.inputs == blueprint.inputs)
+        return next(same, blueprint)
 
-    def _choose(self, good: Sequence[Candidate]) -> Tuned:
-        shapes = self.job.workload(good[0].blueprint)
-        names = [shape.name for shape in shapes]
-        with _timed(self.job.emit, "measure", f"{len(good)} candidates at {', '.join(names)}"):
-            timed = measure({str(i): _calls(item, shapes) for i, item in enumerate(good)}, names, self.job.effort)
-        scores = {i: score(timed[str(i)]) for i in range(len(good))}
-        eligible = [i for i in scores if good[i].way.backend in self.job.choosable]
-        best = min(eligible, key=lambda i: scores[i])
-        results = [_brief(item.result(*_lost(item))) for item in self.candidates if item.session is None]
-        for i, item in enumerate(good):
-            outcome, reason = ("chosen", _why_chosen(len(eligible))) if i == best else _slower(scores[i], scores[best])
-            if i != best and i not in eligible:
-                reason = f"for comparison only; {reason}"
-            result = item.result(outcome, reason, timed[str(i)])
-            results.append(result if i == best else _brief(result))
+    # Racing.
+
+    def _time_roughly(self, candidate: Candidate) -> None:
+        """Time a candidate once, and close whoever is no longer among the best."""
+        candidate.measurements = self._measure([candidate], ROUGH)[0]
+        rivals = [item for item in self.tried if item.session is not None and not item.entry.is_baseline]
+        rivals.sort(key=self._score)
+        for rank, item in enumerate(rivals):
+            hopeless = self._score(item) > self.job.effort.hopeless * self._score(rivals[0])
+            if rank >= FINALISTS or hopeless:
+                item.close()
+
+    def _race(self) -> Tuned:
+        finalists = [item for item in self.tried if item.session is not None]
+        shapes = self.job.workload(finalists[0].blueprint)
+        detail = f"{_count(len(finalists), 'candidate')} at {', '.join(shape.name for shape in shapes)}"
+        with watched(self.job.emit, "measure", detail):
+            for item, measured in zip(finalists, self._measure(finalists, self.job.effort), strict=True):
+                item.measurements = measured
+        winner = min((item for item in finalists if self._may_win(item)), key=self._score)
+        winner.outcome = "chosen"
+        self._explain(winner)
         order = {"chosen": 0, "slower": 1}
-        results.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements or ())))
+        self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
         report = Report(
             model=self.job.source.name,
             task=self.job.blueprint.task,
-            workload=tuple(names),
-            candidates=tuple(results),
+            workload=tuple(shape.name for shape in shapes),
+            candidates=tuple(item.result(brief=item is not winner) for item in self.tried),
+            objective=self.job.objective,
+            seconds=time.perf_counter() - self._start,
         )
-        winner = good[best]
         return Tuned(winner=winner, report=report, check=self.cases(winner.blueprint)[0])
 
+    def _measure(self, candidates: Sequence[Candidate], effort: Effort) -> list[tuple[Measurement, ...]]:
+        shapes = self.job.workload(candidates[0].blueprint)
+        contestants = {
+            str(i): Contestant(calls=_calls(item, shapes), streams=item.entry.streams)
+            for i, item in enumerate(candidates)
+        }
+        timed = measure(contestants, shapes, effort)
+        return [timed[name] for name in contestants]
+
+    def _score(self, candidate: Candidate) -> float:
+        """What is to be least: milliseconds, or with objective "size" bytes."""
+        if self.job.objective == "size":
+            return float(candidate.size or 0) + 1e-6 * score(candidate.measurements)
+        return score(candidate.measurements)
+
+    def _explain(self, winner: Candidate) -> None:
+        rivals = [item for item in self.tried if item.is_true and self._may_win(item)]
+        best = "smallest" if self.job.objective == "size" else "fastest"
+        if winner.entry.name == self.job.decided:
+            winner.problem = "it won for a model of the same shape on this machine before"
+        else:
+            winner.problem = f"{best} of {len(rivals)} that agree with eager" if len(rivals) > 1 else "the only one"
+        for item in self.tried:
+            if item.outcome != "slower":
+                continue
+            unit = "size" if self.job.objective == "size" else "time"
+            item.problem = f"{self._score(item) / self._score(winner):.2f} times the {unit} of the chosen"
+            if not self._may_win(item):
+                item.problem += "; for comparison only"
+
     def _nothing_true(self) -> VerificationError:
-        rows = [f"    {item.name}: {item.problem or 'right, but not what was asked for'}" for item in self.candidates]
+        rows = [f"    {item.entry.name}: {item.problem or 'right, but not asked for'}" for item in self.tried]
         return VerificationError(
             f"model {self.job.source.name!r}",
             "nothing that was built agrees with the eager model:\n" + "\n".join(rows),
@@ -262,80 +304,19 @@ class _Search:
         )
 
 
-@dataclass(slots=True)
-class _timed:  # noqa: N801 - reads as a statement
-    """Emit that a stage begins, and then that it is done, with its seconds and what failed."""
-
-    emit: Callable[[Event], None]
-    stage: str
-    detail: str
-    problem: str = ""
-    _start: float = 0.0
-
-    def __enter__(self) -> _timed:
-        self.emit(Event(stage=self.stage, detail=self.detail))
-        self._start = time.perf_counter()
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        problem = (
-            _first_line(error) if isinstance(error, OptimumError) else self.problem or (str(error) if error else "")
-        )
-        seconds = time.perf_counter() - self._start
-        self.emit(Event(stage=self.stage, detail=self.detail, seconds=seconds, problem=problem))
-
-
-timed = _timed
-
-
 def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:
     run = candidate.run
     assert run is not None
-    drawn = [
-        candidate.blueprint.draw(Case(name=shape.name, lengths=shape.lengths, padding="none", seed=7))
-        for shape in shapes
-    ]
-    return [lambda inputs=inputs: run(inputs) for inputs in drawn]  # type: ignore[misc]
+    return [_call(run, _drawn(candidate.blueprint, shape)) for shape in shapes]
 
 
-def _name(way: Way, route: str | None, level: str | None) -> str:
-    if way.is_live:
-        return f"{way.backend} {way.device} (the model as it is)"
-    exported = f"{way.exported}[{route}]" if route else f"{way.exported}"
-    between = "".join(f" → {gives}" for _, _, gives in way.transforms)
-    return f"{exported}{between} → {way.backend} {way.device}{f', level {level}' if level else ''}"
+def _call(run: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Callable[[], object]:
+    return lambda: run(inputs)
 
 
-def _way_name(way: Way) -> str:
-    return _name(way, way.routes[0], way.levels[0])
+def _drawn(blueprint: Blueprint, shape: WorkShape) -> Mapping[str, Any]:
+    return blueprint.draw(Case(name=shape.name, lengths=shape.lengths, padding="none", seed=7))
 
 
-def _size(artifact: Artifact | None) -> int | None:
-    if artifact is None:
-        return None
-    paths = [artifact.path / name for name in artifact.files]
-    return sum(path.stat().st_size for path in paths if Path(path).is_file())
-
-
-def _first_line(error: OptimumError) -> str:
-    lines = [line for line in error.why.splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
-
-
-def _brief(result: CandidateResult) -> CandidateResult:
-    """Of one that was not chosen, the worst comparison says enough."""
-    if result.fidelity is None or result.fidelity.worst is None:
-        return result
-    return replace(result, fidelity=replace(result.fidelity, results=(result.fidelity.worst,)))
-
-
-def _lost(candidate: Candidate) -> tuple[str, str]:
-    return ("wrong" if candidate.wrong else "failed"), candidate.problem
-
-
-def _slower(own: float, best: float) -> tuple[str, str]:
-    return "slower", f"{own / best:.2f} times the time of the chosen"
-
-
-def _why_chosen(eligible: int) -> str:
-    return f"fastest of {eligible} that agree with eager" if eligible > 1 else "the only one that was asked for"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -24,6 +24,11 @@ class WorkShape:
     name: str
     lengths: Mapping[str, int]
 
+    @property
+    def items(self) -> int:
+        """How many sequences, pictures or sounds one call holds, as far as the shape says it."""
+        return max((length for axis, length in self.lengths.items() if axis.endswith("batch")), default=1)
+
 
 def workload(
     shapes: Sequence[Shape] | None, inputs: Sequence[TensorSpec], limits: Mapping[str, int]

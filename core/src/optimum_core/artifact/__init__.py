@@ -3,7 +3,16 @@
 Takes neither numpy, torch, transformers nor a runtime, so that an artifact can be judged before anything of it runs.
 """
 
-from optimum_core.artifact.manifest import LIVE, MANIFEST, SCHEMA_VERSION, FileEntry, Manifest, ModelInfo, decode, encode
+from optimum_core.artifact.manifest import (
+    LIVE,
+    MANIFEST,
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    ModelInfo,
+    decode,
+    encode,
+)
 from optimum_core.artifact.store import load, save, write
 
 __all__ = [

@@ -75,6 +75,9 @@ class Manifest:
 
     Attributes:
         created_with: versions by distribution ("optimum-core": "0.1.0").
+        precision: the arithmetic it is run in.
+        level: the optimization level of a live model; of files, the steps say it.
+        streams: calls that it is made to run side by side.
         session_options: the options that the winning session was loaded with; JSON values.
         inputs: what goes in, in order.
         outputs: what comes out, in the order of the output class.
@@ -94,6 +97,8 @@ class Manifest:
     device: str
     format: str
     precision: str
+    level: str | None = None
+    streams: int = 1
     session_options: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

@@ -20,9 +20,14 @@ def of_directory(directory: Path, *, with_code: bool) -> str:
     digest = hashlib.sha256()
     patterns = (*_WEIGHTS, "*.py") if with_code else _WEIGHTS
     for path in sorted({path for pattern in patterns for path in directory.glob(pattern)}):
-        with path.open("rb") as file:
-            digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{path.name}:{of_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def of_file(path: Path) -> str:
+    """sha256 of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_module(module: Any) -> str:

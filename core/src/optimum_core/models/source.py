@@ -69,6 +69,10 @@ class LiveSource:
             return self._processor
         return hub.read_processor(self._origin) if self._origin else None
 
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return _weight_bytes(self._given)
+
     @property
     def _origin(self) -> Path | None:
         origin = Path(getattr(self._given, "name_or_path", "") or "/nonexistent")
@@ -149,6 +153,10 @@ class DirectorySource:
     def processor(self) -> Any:
         return self._processor if self._processor is not None else hub.read_processor(self.directory)
 
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return _weight_bytes(self._module)
+
     def companions(self) -> dict[str, Path]:
         """Configuration, tokenizer and processor files."""
         return companions(self.directory)
@@ -209,6 +217,10 @@ def _is_builtin(described: Mapping[str, Any]) -> bool:
     return described.get("model_type") in transformers.CONFIG_MAPPING and any(
         hasattr(transformers, name) for name in described.get("architectures") or ()
     )
+
+
+def _weight_bytes(module: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
 def _twin(module: Any) -> Any:

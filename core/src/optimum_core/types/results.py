@@ -34,12 +34,19 @@ class CaseResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fidelity:
-    """All that was compared, and the tolerance it was held to."""
+    """What was compared, and the tolerance it was held to.
+
+    Attributes:
+        results: every comparison; in a report, of those that were not chosen only the worst.
+        level: compared on the "device" itself, or on the "graph" by other means.
+        compared: how many comparisons there were, where `results` does not hold them all.
+    """
 
     precision: str
     tolerance: float
     results: tuple[CaseResult, ...]
     level: Literal["device", "graph"] = "device"
+    compared: int = 0
 
     @property
     def passed(self) -> bool:
@@ -53,12 +60,22 @@ class Fidelity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """Latency of one candidate at one shape of the workload."""
+    """Time of one call at one shape of the workload; with several streams, elapsed time by calls completed.
+
+    Attributes:
+        items: sequences, pictures or sounds in one call.
+    """
 
     shape: str
     median: float
     p95: float
     runs: int
+    items: int = 1
+
+    @property
+    def throughput(self) -> float:
+        """Items a second."""
+        return 1e3 * self.items / self.median if self.median else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +86,9 @@ class CandidateResult:
         name: the way in words ("onnx[torchscript] → ort cpu, level all").
         outcome: "chosen", "slower", "wrong", "failed" or "skipped".
         reason: why it has that outcome.
+        build_seconds: export and optimization; `load_seconds`: opening the session.
+        size: bytes of its files; for the live model, of its weights.
+        memory: bytes by which the process grew at its peak while this was loaded and checked.
     """
 
     name: str
@@ -83,16 +103,27 @@ class CandidateResult:
     build_seconds: float | None = None
     load_seconds: float | None = None
     size: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What was tried, what each cost, how true each is, and why this one."""
+    """What was tried, what each cost, how true each is, and why this one.
+
+    Attributes:
+        workload: the shapes that were measured.
+        objective: "latency", "throughput" or "size".
+        candidates: the chosen first, then by time.
+        seconds: how long the whole search took.
+        from_cache: an earlier search's report, read again.
+    """
 
     model: str
     task: str
     workload: tuple[str, ...]
     candidates: tuple[CandidateResult, ...]
+    objective: str = "latency"
+    seconds: float = 0.0
     from_cache: bool = False
 
     @property

@@ -28,6 +28,7 @@ class Offer:
         quantizes: formats that its `quantize` takes and gives.
         loads: formats that `load_session` runs on this device.
         live: `load_session` also takes the live model (`SessionRequest.source`), so that nothing need be exported.
+        parallel: several calls side by side (`SessionRequest.streams`) finish more calls a second.
         precisions: arithmetic that it offers here, the exact one first.
         schemes: quantization schemes.
         opset: the newest ONNX opset that it loads; None where ONNX is not its business.
@@ -43,6 +44,7 @@ class Offer:
     quantizes: tuple[Transform, ...] = ()
     loads: tuple[str, ...] = ()
     live: bool = False
+    parallel: bool = False
     precisions: tuple[str, ...] = ("fp32",)
     schemes: tuple[str, ...] = ()
     opset: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -42,7 +42,8 @@ def write(request: EngineRequest) -> None:
     shapes = {spec.name: dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in request.inputs}
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=request.opset)
     try:
-        with redirect_stdout(StringIO()):  # torch.onnx reports its progress there, whatever the log level
+        # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             program, _ = OnnxExporter().export_program(_Named(request), dict(request.samples), config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)

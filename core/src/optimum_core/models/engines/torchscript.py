@@ -47,12 +47,13 @@ def write(request: EngineRequest) -> None:
 @contextmanager
 def _without_dumps() -> Iterator[None]:
     """Keep the tracer from printing a whole graph when it meets what it cannot write; the exception says enough."""
-    enabled = torch._C._jit_is_onnx_log_enabled()
-    torch._C._jit_set_onnx_log_enabled(False)
+    # The exporter switches this log on whatever its switch says: only the function itself can be silenced.
+    log = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *parts: None
     try:
         yield
     finally:
-        torch._C._jit_set_onnx_log_enabled(enabled)
+        torch._C._jit_onnx_log = log
 
 
 def _check_size(module: torch.nn.Module) -> None:

@@ -1,0 +1,99 @@
+"""What is asked for beside the model, checked before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optimum_core.errors import OptionError
+from optimum_core.models import tasks
+from optimum_core.plan import AUTO, EXACT, Target, parse_target
+from optimum_core.types import Support
+
+OBJECTIVES = ("latency", "throughput", "size")
+DEFAULT_BUDGET = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """Everything that was asked for: with it, the model and the machine, the answer is decided."""
+
+    target: str = AUTO
+    task: str | None = None
+    precision: str = EXACT
+    shapes: tuple[Any, ...] | None = None
+    objective: str = OBJECTIVES[0]
+    budget: float = DEFAULT_BUDGET
+    verify: bool = True
+    level: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def question(self) -> dict[str, Any]:
+        """What two asks must share for one answer to serve both, as JSON values. The budget is not part of it."""
+        shapes = None
+        if self.shapes is not None:
+            shapes = [sorted(s.items()) if isinstance(s, Mapping) else list(s) for s in self.shapes]
+        return {
+            "target": self.target,
+            "task": self.task,
+            "precision": self.precision,
+            "shapes": shapes,
+            "objective": self.objective,
+            "verify": self.verify,
+            "level": self.level,
+            "options": dict(self.options),
+        }
+
+
+def check(ask: Ask) -> Target:
+    """Refuse what makes no sense whatever the model and the machine.
+
+    Raises:
+        OptionError: the message names the argument, what came, and what may come.
+    """
+    target = parse_target(ask.target)
+    for name in ("options", "level"):
+        if getattr(ask, name) and target.backend is None:
+            raise OptionError(
+                name, "it is for one backend, and target is 'auto'", f"name it: target='backend', {name}=…"
+            )
+    if ask.task is not None and ask.task not in tasks.known():
+        raise OptionError("task", f"{ask.task!r} is unknown", f"it may be one of {', '.join(sorted(tasks.known()))}")
+    if ask.objective not in OBJECTIVES:
+        raise OptionError("objective", f"{ask.objective!r} is unknown", f"use {', '.join(OBJECTIVES)}")
+    if not isinstance(ask.budget, int | float) or not ask.budget >= 0:
+        raise OptionError("budget", f"{ask.budget!r} is no number of seconds", "pass 0 or more")
+    return target
+
+
+def check_precision(precision: str, supports: Mapping[str, Support]) -> None:
+    """Refuse a precision that nobody here offers."""
+    offered = {name for support in supports.values() for offer in support.offers for name in offer.precisions}
+    if offered and precision not in offered | {AUTO}:
+        known = ", ".join(sorted(offered))
+        raise OptionError("precision", f"{precision!r} is offered by no backend here", f"use {known}, or {AUTO}")
+
+
+def stated_shapes(shapes: Any) -> tuple[Any, ...] | None:
+    """The workload as stated; only the model can say whether it fits.
+
+    Raises:
+        OptionError: something that is neither a pair of lengths nor lengths by the names of axes.
+    """
+    if shapes is None:
+        return None
+    stated = tuple(shapes) if isinstance(shapes, Sequence) and not isinstance(shapes, str) else (shapes,)
+    for shape in stated:
+        lengths = shape.values() if isinstance(shape, Mapping) else shape
+        if not isinstance(lengths, Iterable) or isinstance(lengths, str) or not all(map(_is_length, lengths)):
+            raise OptionError(
+                "shapes",
+                f"{shape!r} is neither a pair of lengths nor lengths by the names of axes",
+                "pass a list such as [(1, 128)] or [{'batch': 1, 'sequence': 128}]",
+            )
+    return tuple({k: int(v) for k, v in s.items()} if isinstance(s, Mapping) else tuple(map(int, s)) for s in stated)
+
+
+def _is_length(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)

@@ -1,0 +1,138 @@
+"""What competes: one way at one export route and one optimization level; and in which order they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.plan import EXACT, Way
+from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session
+
+Outcome = Literal["chosen", "slower", "wrong", "failed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One thing to try; `streams` is how many calls it is to run side by side."""
+
+    way: Way
+    route: str | None = None
+    level: str | None = None
+    streams: int = 1
+
+    @property
+    def name(self) -> str:
+        """The whole way in words: unlike any other's."""
+        way = self.way
+        tail = "".join(
+            f", {part}"
+            for part in (
+                way.precision if way.precision != EXACT else "",
+                f"level {self.level}" if self.level else "",
+                f"{self.streams} streams" if self.streams > 1 else "",
+            )
+            if part
+        )
+        if way.is_live:
+            return f"{way.backend} {way.device} (the model as it is){tail}"
+        exported = f"{way.exported}[{self.route}]" if self.route else f"{way.exported}"
+        between = "".join(f" → {gives}" for _, _, gives in way.transforms)
+        return f"{exported}{between} → {way.backend} {way.device}{tail}"
+
+    @property
+    def is_baseline(self) -> bool:
+        """The eager model as its user has it."""
+        return self.way.is_live and self.level is None and self.way.precision == EXACT and self.streams == 1
+
+
+def entries(ways: Sequence[Way], *, streams: Sequence[int] = (1,), won_before: Sequence[str] = ()) -> list[Entry]:
+    """Everything that the ways allow, the likeliest to win first.
+
+    Winners of earlier searches on this machine lead; then first routes before second ones, lower precision before
+    full, levels in the order of their offer. A live model's levels come last: they take long to build.
+    """
+    found = [
+        Entry(way=way, route=route, level=level, streams=count)
+        for way in ways
+        for route in way.routes
+        for level in way.levels
+        for count in (streams if way.parallel else (1,))
+    ]
+    ranks = {name: rank for rank, name in enumerate(won_before)}
+
+    def key(entry: Entry) -> tuple[Any, ...]:
+        way = entry.way
+        return (
+            not entry.is_baseline,
+            ranks.get(entry.name, len(ranks)),
+            way.is_live and entry.level is not None,
+            way.routes.index(entry.route),
+            way.precision == EXACT,
+            way.levels.index(entry.level),
+            -entry.streams,
+            way.backend,
+            way.device,
+        )
+
+    return sorted(found, key=key)
+
+
+@dataclass(kw_only=True, slots=True)
+class Candidate:
+    """An entry, built; `session` is open while it may still win."""
+
+    entry: Entry
+    blueprint: Blueprint
+    artifact: Artifact | None = None
+    session: Session | None = None
+    run: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    fidelity: Fidelity | None = None
+    build_seconds: float | None = None
+    load_seconds: float | None = None
+    size: int | None = None
+    memory: int | None = None
+    problem: str = ""
+    outcome: Outcome = "failed"
+    measurements: tuple[Measurement, ...] = field(default=())
+
+    @property
+    def is_true(self) -> bool:
+        """Whether it loaded and agreed with eager, however fast it is."""
+        return self.run is not None and self.outcome not in ("wrong", "failed")
+
+    def close(self) -> None:
+        """Free its session; its results stay."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    def result(self, *, brief: bool = True) -> CandidateResult:
+        """What the report says of it; of one that was not chosen, the worst comparison says enough."""
+        fidelity = self.fidelity
+        if brief and fidelity is not None and fidelity.worst is not None:
+            fidelity = Fidelity(
+                precision=fidelity.precision,
+                tolerance=fidelity.tolerance,
+                results=(fidelity.worst,),
+                level=fidelity.level,
+                compared=fidelity.compared or len(fidelity.results),
+            )
+        entry = self.entry
+        options = {"route": entry.route, "level": entry.level, "streams": entry.streams if entry.streams > 1 else None}
+        return CandidateResult(
+            name=entry.name,
+            backend=entry.way.backend,
+            device=entry.way.device,
+            precision=entry.way.precision,
+            outcome=self.outcome,
+            reason=self.problem,
+            options={name: value for name, value in options.items() if value is not None},
+            fidelity=fidelity,
+            measurements=self.measurements,
+            build_seconds=self.build_seconds,
+            load_seconds=self.load_seconds,
+            size=self.size,
+            memory=self.memory,
+        )

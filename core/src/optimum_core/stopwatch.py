@@ -1,0 +1,75 @@
+"""Watching a stage: events for whoever shows progress, and what memory it took."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from optimum_core.errors import OptimumError
+from optimum_core.types import Event
+
+Emit = Callable[[Event], None]
+_SAMPLE_SECONDS = 0.005
+
+
+@dataclass(slots=True)
+class Stage:
+    """A stage that runs; whoever runs it may say what went wrong, and reads how long it took."""
+
+    problem: str = ""
+    seconds: float = 0.0
+
+
+@contextmanager
+def watched(emit: Emit, stage: str, detail: str) -> Iterator[Stage]:
+    """Emit that a stage begins, and then that it is over, with its seconds and what failed."""
+    emit(Event(stage=stage, detail=detail))
+    start = time.perf_counter()
+    running = Stage()
+    try:
+        yield running
+    except BaseException as error:
+        running.problem = running.problem or first_line(error)
+        raise
+    finally:
+        running.seconds = time.perf_counter() - start
+        emit(Event(stage=stage, detail=detail, seconds=running.seconds, problem=running.problem))
+
+
+def first_line(error: BaseException) -> str:
+    """The gist of an error, for a table."""
+    text = error.why if isinstance(error, OptimumError) else str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+@dataclass(slots=True)
+class Memory:
+    """By how many bytes this process's resident memory grew at its peak."""
+
+    growth: int = 0
+
+
+@contextmanager
+def watched_memory() -> Iterator[Memory]:
+    """Sample resident memory while the block runs."""
+    process, seen, done = psutil.Process(), Memory(), threading.Event()
+    before = process.memory_info().rss
+
+    def sample() -> None:
+        while not done.wait(_SAMPLE_SECONDS):
+            seen.growth = max(seen.growth, process.memory_info().rss - before)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+        seen.growth = max(seen.growth, process.memory_info().rss - before)

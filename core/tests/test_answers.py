@@ -1,0 +1,142 @@
+"""What comes out is what the original gives: class, nesting, order, and kind of array."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+
+from optimum_core.answers import Answer, Answerer
+from optimum_core.models.outputs import class_name, find_class, flatten, nest
+
+ONE, TWO, THREE = (np.full((2, size), float(size), dtype=np.float32) for size in (1, 2, 3))
+LOGITS = class_name(SequenceClassifierOutput())
+
+
+def test_the_originals_class_comes_out_of_tensors() -> None:
+    answer = Answerer(LOGITS, ("logits",)).answer({"logits": ONE}, as_torch=True)
+    assert type(answer) is SequenceClassifierOutput
+    assert torch.equal(answer.logits, torch.ones(2, 1))
+    assert answer.loss is None
+
+
+def test_the_originals_class_comes_out_of_arrays_where_transformers_is_in_use() -> None:
+    answer = Answerer(LOGITS, ("logits",)).answer({"logits": ONE}, as_torch=False)
+    assert type(answer) is SequenceClassifierOutput
+    assert answer.logits is ONE
+
+
+def test_transformers_is_not_imported_for_the_sake_of_a_class() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from optimum_core.answers import Answerer\n"
+        f"answer = Answerer({LOGITS!r}, ('logits',)).answer({{'logits': np.ones(2)}}, as_torch=False)\n"
+        "assert type(answer).__name__ == 'Answer' and answer.logits is answer[0]\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_tuple_was_asked_for() -> None:
+    made = Answerer(LOGITS, ("logits", "hidden_states.0")).answer(
+        {"hidden_states.0": TWO, "logits": ONE}, as_torch=False, as_tuple=True
+    )
+    assert isinstance(made, tuple)
+    assert made[0] is ONE
+    assert made[1][0] is TWO
+
+
+def test_numbered_outputs_are_tuples_again() -> None:
+    names = ("last_hidden_state", "hidden_states.0", "hidden_states.1")
+    answer = Answerer(class_name(BaseModelOutput()), names).answer(
+        dict(zip(names, (ONE, TWO, THREE), strict=True)), as_torch=True
+    )
+    assert isinstance(answer, BaseModelOutput)
+    assert answer.hidden_states is not None
+    assert [tuple(state.shape) for state in answer.hidden_states] == [(2, 2), (2, 3)]
+
+
+def test_a_tensor_is_a_tensor_again() -> None:
+    answerer = Answerer("tensor", ("output",))
+    assert answerer.answer({"output": ONE}, as_torch=False) is ONE
+    assert torch.is_tensor(answerer.answer({"output": ONE}, as_torch=True))
+
+
+def test_a_tuple_is_a_tuple_again() -> None:
+    value = (torch.ones(1), (torch.zeros(2), torch.ones(3)))
+    flat = flatten(value)
+    made = Answerer(class_name(value), tuple(flat)).answer({k: v.numpy() for k, v in flat.items()}, as_torch=True)
+    assert isinstance(made, tuple)
+    assert torch.equal(made[0], value[0])
+    assert torch.equal(made[1][1], value[1][1])
+
+
+def test_a_mapping_reads_like_one() -> None:
+    made = Answerer(class_name({}), ("a", "b.x")).answer({"a": ONE, "b.x": TWO}, as_torch=False)
+    assert made["a"] is ONE
+    assert made["b"]["x"] is TWO
+
+
+def test_results_keep_their_order_and_extra_ones_stay_out() -> None:
+    made = Answerer("nobody.Knows", ("b", "a")).answer({"a": ONE, "b": TWO, "c": THREE}, as_torch=False)
+    assert list(made) == ["b", "a"]
+    assert isinstance(made, Answer)
+
+
+def test_only_transformers_own_classes_are_looked_up() -> None:
+    assert find_class(LOGITS) is SequenceClassifierOutput
+    for path in ("subprocess.Popen", "os.system", "dict", "", "transformersx.modeling_outputs.X", "transformers.logging"):
+        assert find_class(path) is None
+
+
+def test_an_answer_reads_by_name_attribute_and_position() -> None:
+    answer = Answer(logits=ONE, hidden=TWO)
+    assert answer["logits"] is answer.logits is answer[0] is answer.to_tuple()[0]
+    assert answer[-1] is TWO
+    assert answer[:2] == (ONE, TWO) or answer[:2][1] is TWO
+    assert list(answer) == ["logits", "hidden"]
+    assert len(answer) == 2
+    with pytest.raises(AttributeError, match="there are logits, hidden"):
+        answer.logit  # noqa: B018 - the access is what is tested
+    with pytest.raises(IndexError):
+        answer[2]
+    with pytest.raises(KeyError):
+        answer["logit"]
+    assert not hasattr(answer, "loss")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": torch.ones(1), "b": (torch.ones(2), torch.ones(3))},
+        {"a": {"c": torch.ones(1), "d": (torch.ones(2),)}},
+    ],
+)
+def test_nesting_undoes_flattening(value: dict[str, Any]) -> None:
+    assert nest(flatten(value)) == value
+
+
+def test_a_dozen_children_stay_in_order() -> None:
+    states = tuple(torch.full((1,), float(index)) for index in range(12))
+    assert [int(state) for state in nest(flatten({"h": states}))["h"]] == list(range(12))
+
+
+def test_what_is_no_tensor_is_left_out_or_refused() -> None:
+    assert list(flatten({"logits": torch.ones(1), "loss": None, "past_key_values": object(), "n": 3})) == ["logits"]
+    with pytest.raises(TypeError, match="not int"):
+        flatten(3)
+
+
+def test_classes_are_written_by_kind() -> None:
+    assert [class_name(value) for value in (torch.ones(1), (1,), [1], {}, Answer())] == [
+        "tensor",
+        "tuple",
+        "tuple",
+        "dict",
+        "optimum_core.answers.Answer",
+    ]

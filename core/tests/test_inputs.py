@@ -1,0 +1,175 @@
+"""A call is brought to what the session takes, or refused with what was expected and what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core.errors import InputError
+from optimum_core.inputs import InputChecker
+from optimum_core.types import TensorSpec
+
+SPECS = (
+    TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")),
+    TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"), default="ones"),
+    TensorSpec(name="token_type_ids", dtype="int64", shape=("batch", "sequence"), default="zeros"),
+)
+PICTURE = (TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 4, 4)),)
+IDS = np.arange(6, dtype=np.int64).reshape(2, 3)
+PIXELS = np.linspace(0, 1, 96, dtype=np.float32).reshape(2, 3, 4, 4)
+
+
+def _bind(*args: Any, specs: tuple[TensorSpec, ...] = SPECS, **kwargs: Any) -> dict[str, np.ndarray[Any, Any]]:
+    return InputChecker("model 'x'", specs).bind(args, kwargs)[0]
+
+
+def test_arrays_pass_without_a_copy() -> None:
+    assert _bind(input_ids=IDS)["input_ids"] is IDS
+
+
+def test_tensors_pass_without_a_copy_and_are_remembered() -> None:
+    tensor = torch.from_numpy(IDS.copy())
+    arrays, torch_in = InputChecker("x", SPECS).bind((), {"input_ids": tensor})
+    assert torch_in
+    assert np.shares_memory(arrays["input_ids"], tensor.numpy())
+    assert not InputChecker("x", SPECS).bind((), {"input_ids": IDS})[1]
+
+
+@pytest.mark.parametrize("value", [IDS.tolist(), torch.from_numpy(IDS), IDS, IDS.T.copy().T, torch.from_numpy(IDS.T).T])
+def test_whatever_holds_numbers_will_do(value: Any) -> None:
+    assert np.array_equal(_bind(input_ids=value)["input_ids"], IDS)
+
+
+def test_what_speaks_dlpack_will_do() -> None:
+    class Foreign:
+        def __dlpack__(self, **settings: Any) -> Any:
+            return IDS.__dlpack__(**settings)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return IDS.__dlpack_device__()
+
+    arrays, torch_in = InputChecker("x", SPECS).bind((), {"input_ids": Foreign()})
+    assert np.array_equal(arrays["input_ids"], IDS)
+    assert not torch_in
+
+
+def test_gradients_stay_behind() -> None:
+    tensor = torch.from_numpy(PIXELS.copy()).requires_grad_()
+    assert np.array_equal(_bind(specs=PICTURE, pixel_values=tensor)["pixel_values"], PIXELS)
+
+
+def test_slices_and_permutations_keep_their_values() -> None:
+    wide = torch.arange(24).reshape(4, 6)
+    assert _bind(input_ids=wide[::2, 1::2])["input_ids"].tolist() == [[1, 3, 5], [13, 15, 17]]
+    channels_last = torch.from_numpy(PIXELS).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert np.array_equal(_bind(specs=PICTURE, pixel_values=channels_last)["pixel_values"], PIXELS)
+
+
+def test_what_is_left_out_is_what_eager_assumes() -> None:
+    arrays = _bind(input_ids=IDS, token_type_ids=None)
+    assert arrays["attention_mask"].tolist() == np.ones((2, 3)).tolist()
+    assert arrays["token_type_ids"].tolist() == np.zeros((2, 3)).tolist()
+    assert {array.dtype.name for array in arrays.values()} == {"int64"}
+
+
+def test_positions_are_the_order_of_the_inputs() -> None:
+    mask = np.ones_like(IDS)
+    arrays = _bind(IDS, mask)
+    assert arrays["input_ids"] is IDS
+    assert arrays["attention_mask"] is mask
+    assert set(_bind(IDS, token_type_ids=mask)) == {"input_ids", "attention_mask", "token_type_ids"}
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int16", "int8", "uint8", "bool"])
+def test_whole_numbers_are_widened(dtype: str) -> None:
+    arrays = _bind(input_ids=IDS, attention_mask=np.ones((2, 3), dtype=dtype))
+    assert (arrays["attention_mask"].dtype.name, arrays["attention_mask"].min()) == ("int64", 1)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_floats_are_brought_to_one_width(dtype: str) -> None:
+    arrays = _bind(specs=PICTURE, pixel_values=PIXELS.astype(dtype))
+    assert arrays["pixel_values"].dtype.name == "float32"
+    assert np.allclose(arrays["pixel_values"], PIXELS, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"return_dict": True}, {"return_dict": None}, {"use_cache": False}, {"output_attentions": False}]
+)
+def test_arguments_that_change_nothing_are_let_through(settings: dict[str, Any]) -> None:
+    assert set(_bind(input_ids=IDS, **settings)) == {spec.name for spec in SPECS}
+
+
+def test_an_unknown_name_with_nothing_in_it_is_let_through() -> None:
+    assert set(_bind(input_ids=IDS, labels=None)) == {spec.name for spec in SPECS}
+
+
+def test_names_that_the_original_ignores_are_left_out() -> None:
+    checker = InputChecker("x", SPECS[:2], ignored=("token_type_ids",))
+    assert set(checker.bind((), {"input_ids": IDS, "token_type_ids": IDS})[0]) == {"input_ids", "attention_mask"}
+
+
+LONG = np.ones((2, 4), dtype=np.int64)
+REFUSED: list[tuple[str, tuple[TensorSpec, ...], tuple[Any, ...], dict[str, Any]]] = [
+    ("input 'input_ids' is missing", SPECS, (), {}),
+    ("input 'input_ids' is missing", SPECS, (), {"input_ids": None, "attention_mask": LONG}),
+    ("input 'pixel_values' is missing", PICTURE, (), {}),
+    ("it has no input 'inputs_embeds'", SPECS, (), {"input_ids": IDS, "inputs_embeds": PIXELS}),
+    ("it has no input 'labels'", SPECS, (), {"input_ids": IDS, "labels": IDS}),
+    ("output_attentions=True asks for something", SPECS, (), {"input_ids": IDS, "output_attentions": True}),
+    ("use_cache=True asks for something", SPECS, (), {"input_ids": IDS, "use_cache": True}),
+    ("expected 2 axes, got 1", SPECS, (), {"input_ids": IDS[0]}),
+    ("expected 2 axes, got 3", SPECS, (), {"input_ids": IDS[None]}),
+    ("expected sequence 3, as in the other inputs, got 4", SPECS, (), {"input_ids": IDS, "attention_mask": LONG}),
+    ("expected batch 2, as in the other inputs, got 1", SPECS, (), {"input_ids": IDS, "attention_mask": IDS[:1]}),
+    ("expected length 4 where it was fixed, got 5", PICTURE, (), {"pixel_values": np.zeros((1, 3, 4, 5), "float32")}),
+    ("expected dtype int64, got dtype float32", SPECS, (), {"input_ids": IDS.astype("float32")}),
+    ("expected dtype float32, got dtype uint8", PICTURE, (), {"pixel_values": PIXELS.astype("uint8")}),
+    ("expected dtype int64, got dtype <U1", SPECS, (), {"input_ids": [["a", "b", "c"]]}),
+    ("expected ids of 0 and above, got -100", SPECS, (), {"input_ids": IDS - 100}),
+    ("input 'input_ids' is no tensor", SPECS, (), {"input_ids": [[1, 2], [3]]}),
+    ("input 'input_ids' came twice", SPECS, (IDS,), {"input_ids": IDS}),
+    ("it takes 3 inputs, 4 came", SPECS, (IDS, IDS, IDS, IDS), {}),
+    ("input 'pixel_values' is on meta", PICTURE, (), {"pixel_values": torch.zeros(1, 3, 4, 4, device="meta")}),
+]
+
+
+@pytest.mark.parametrize(("why", "specs", "args", "kwargs"), REFUSED, ids=[why for why, _, _, _ in REFUSED])
+def test_what_does_not_fit_is_refused(
+    why: str, specs: tuple[TensorSpec, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        _bind(*args, specs=specs, **kwargs)
+    assert why in caught.value.why
+    assert caught.value.who == "model 'x'"
+    assert caught.value.remedy
+
+
+def test_the_usage_says_what_may_be_left_out() -> None:
+    with pytest.raises(InputError) as caught:
+        _bind()
+    assert "input_ids: int64[batch, sequence]" in caught.value.remedy
+    assert "attention_mask: int64[batch, sequence] (left out: ones)" in caught.value.remedy
+
+
+def test_a_call_that_was_refused_changes_nothing() -> None:
+    checker = InputChecker("x", SPECS)
+    with pytest.raises(InputError):
+        checker.bind((), {"input_ids": IDS, "attention_mask": LONG})
+    arrays, _ = checker.bind((), {"input_ids": LONG})
+    assert arrays["attention_mask"].shape == (2, 4)
+
+
+def test_an_empty_batch_has_no_negative_ids() -> None:
+    assert _bind(input_ids=np.zeros((0, 3), dtype=np.int64))["attention_mask"].shape == (0, 3)
+
+
+def test_tensors_of_a_device_pass_where_the_session_is_there() -> None:
+    checker = InputChecker("x", PICTURE, on_host=False)
+    tensor = torch.zeros(1, 3, 4, 4, device="meta")
+    arrays, torch_in = checker.bind((), {"pixel_values": tensor})
+    assert arrays["pixel_values"] is tensor
+    assert torch_in

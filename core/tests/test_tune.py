@@ -1,0 +1,414 @@
+"""The search returns nothing that is wrong, nothing that is slower than the model itself, and tells the whole story."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_core.cache import Cache
+from optimum_core.candidates import entries
+from optimum_core.errors import ExportError, OptionError, SessionError, VerificationError
+from optimum_core.hookspecs import hookimpl
+from optimum_core.measure import Effort
+from optimum_core.models import eager
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.flat import eager_outputs
+from optimum_core.models.source import LiveSource
+from optimum_core.plan import parse_target, ways
+from optimum_core.plugins import DISABLED_ENV, PluginManager
+from optimum_core.stages import Builder
+from optimum_core.tune import Job, Tuned, tune
+from optimum_core.types import (
+    Array,
+    Artifact,
+    CandidateResult,
+    Cpu,
+    Event,
+    ExportRequest,
+    Hardware,
+    Offer,
+    Session,
+    SessionRequest,
+    Support,
+    TensorSpec,
+)
+from optimum_core.workload import workload
+
+Arrays = Mapping[str, Any]
+#: What a backend makes of a call: from the eager model, the artifact and the inputs to outputs.
+Deed = Callable[[Any, Artifact, Arrays], Arrays]
+
+HARDWARE = Hardware(
+    system="linux",
+    system_version="6",
+    cpu=Cpu(vendor="intel", model="x", architecture="x86_64", features=frozenset(), physical_cores=1, usable_cores=1),
+    memory=1,
+)
+#: No time is spent on precision; candidates differ by more than a hundred times.
+QUICK = Effort(rounds=2, seconds=0.002, hopeless=math.inf)
+
+
+@dataclass(kw_only=True, eq=False)
+class Opened:
+    """A session that computes with the eager model, in the way of the route by which its artifact was exported."""
+
+    artifact: Artifact
+    module: Any
+    deed: Deed
+    backend: str = "acme"
+    device: str = "cpu"
+    precision: str = "fp32"
+    closed: int = 0
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.artifact.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.artifact.outputs
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass(eq=False)
+class Acme:
+    """A backend that exports by routes and runs what it exported; `routes` says what each comes out as."""
+
+    routes: dict[str, Deed | Exception]
+    exported: list[str] = field(default_factory=list)
+    sessions: list[Opened] = field(default_factory=list)
+
+    @hookimpl
+    def probe(self, hardware: Hardware) -> Support:
+        return Support(
+            offers=(Offer(device="cpu", exports=("acme",), routes=tuple(self.routes), loads=("acme",)),),
+            versions={"acme": "1"},
+        )
+
+    @hookimpl
+    def export(self, request: ExportRequest) -> Artifact | None:
+        if request.backend != "acme":
+            return None
+        assert request.route is not None
+        self.exported.append(request.route)
+        deed = self.routes[request.route]
+        if isinstance(deed, Exception):
+            raise deed
+        (request.output / "model.acme").write_text(request.route, encoding="utf-8")
+        return Artifact(
+            format="acme",
+            path=request.output,
+            files=("model.acme",),
+            inputs=request.inputs,
+            outputs=request.outputs,
+        )
+
+    @hookimpl
+    def load_session(self, request: SessionRequest) -> Session | None:
+        if request.backend != "acme":
+            return None
+        deed = self.routes[request.artifact.main_file.read_text(encoding="utf-8")]
+        assert request.source is not None
+        assert not isinstance(deed, Exception)
+        session = Opened(artifact=request.artifact, module=request.source.module(), deed=deed)
+        self.sessions.append(session)
+        return session
+
+    @hookimpl
+    def infer(self, session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
+        if not isinstance(session, Opened):
+            return None
+        if session.closed:
+            raise SessionError("backend 'acme'", "the session is closed", "load again")
+        return session.deed(session.module, session.artifact, inputs)
+
+
+@dataclass(eq=False)
+class Memory:
+    """The fastest backend there is: it looks every answer up. Slow the first time only."""
+
+    known: dict[bytes, Arrays] = field(default_factory=dict)
+
+    def __call__(self, module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+        key = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs.values())
+        if key not in self.known:
+            self.known[key] = eager_outputs(module, inputs)
+        return self.known[key]
+
+
+def right(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    return eager_outputs(module, inputs)
+
+
+def wrong(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    return {name: array * 1.5 for name, array in eager_outputs(module, inputs).items()}
+
+
+def slow(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    time.sleep(0.05)
+    return eager_outputs(module, inputs)
+
+
+def baked(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    """Right at one sequence length only: the one at which it was exported."""
+    length = artifact.inputs[0].shape[1]
+    expected = length if isinstance(length, int) else 13
+    outputs = eager_outputs(module, inputs)
+    off = 0 if inputs["input_ids"].shape[1] == expected else 1
+    return {name: array + off for name, array in outputs.items()}
+
+
+def refusing(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    raise SessionError("backend 'acme'", "it runs nothing today", "come back tomorrow")
+
+
+Described = Callable[[str], tuple[Any, Blueprint]]
+
+
+@dataclass(eq=False)
+class Search:
+    """Everything for one search over a tiny BERT, the eager backend and Acme."""
+
+    acme: Acme
+    module: Any
+    blueprint: Blueprint
+    place: Path
+    events: list[Event] = field(default_factory=list)
+
+    def run(self, target: str = "auto", **settings: Any) -> Tuned:
+        plugins = PluginManager([])
+        plugins.register(eager, "torch")
+        plugins.register(self.acme, "acme")
+        supports = plugins.supports(HARDWARE)
+        chosen = parse_target(target)
+        source = LiveSource(self.module)
+        workshop = self.place / "workshop"
+        workshop.mkdir(exist_ok=True)
+        builder = Builder(
+            source=source,
+            plugins=plugins,
+            supports=supports,
+            hardware=HARDWARE,
+            cache=Cache(self.place / "cache"),
+            workshop=workshop,
+            emit=self.events.append,
+        )
+        every = ways(supports, parse_target("auto"))
+        choosable = {way.backend for way in every} if chosen.backend is None else {chosen.backend}
+        return tune(
+            Job(
+                source=source,
+                blueprint=self.blueprint,
+                entries=tuple(entries([way for way in every if way.is_live or way.backend in choosable])),
+                workload=lambda seen: workload(
+                    [{"batch": 1}] if "batch" in seen.axes else None, seen.inputs, seen.layout.limits
+                ),
+                builder=builder,
+                plugins=plugins,
+                choosable=frozenset(choosable),
+                emit=self.events.append,
+                **{"exact": chosen.backend is not None, "effort": QUICK, **settings},
+            )
+        )
+
+
+Make = Callable[..., Search]
+
+
+@pytest.fixture
+def search(described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    monkeypatch.delenv(DISABLED_ENV, raising=False)
+    module, blueprint = described("bert")
+
+    def make(**routes: Deed | Exception) -> Search:
+        return Search(acme=Acme(routes=routes), module=module, blueprint=blueprint, place=tmp_path)
+
+    return make
+
+
+def _of(tuned: Tuned, route: str) -> CandidateResult:
+    return next(item for item in tuned.report.candidates if item.options.get("route") == route)
+
+
+def _outcomes(tuned: Tuned) -> dict[str, str]:
+    return {str(item.options.get("route", item.backend)): item.outcome for item in tuned.report.candidates}
+
+
+def test_the_faster_one_that_is_true_wins(search: Make) -> None:
+    tuned = search(first=Memory()).run()
+    assert tuned.winner.entry.way.backend == "acme"
+    chosen = tuned.report.chosen
+    assert chosen is not None
+    assert (chosen.backend, chosen.options) == ("acme", {"route": "first"})
+    assert tuned.report.candidates[0] is chosen
+    assert chosen.fidelity is not None
+    assert len(chosen.fidelity.results) > 5
+    assert chosen.measurements
+    assert _outcomes(tuned) == {"first": "chosen", "torch": "slower"}
+
+
+def test_the_slower_one_is_not_chosen(search: Make) -> None:
+    tuned = search(first=slow).run()
+    assert tuned.winner.entry.is_baseline
+    assert _outcomes(tuned) == {"torch": "chosen", "first": "slower"}
+    assert "times the time of the chosen" in _of(tuned, "first").reason
+
+
+def test_what_is_wrong_never_wins_however_fast(search: Make) -> None:
+    tuned = search(first=lambda module, artifact, inputs: {"logits": np.zeros((len(inputs["input_ids"]), 5))}).run()
+    assert tuned.winner.entry.is_baseline
+    result = _of(tuned, "first")
+    assert result.outcome == "wrong"
+    assert "relative error" in result.reason
+    assert result.fidelity is not None
+    assert not result.fidelity.passed
+    assert not result.measurements
+
+
+def test_the_next_route_is_tried(search: Make) -> None:
+    made = search(first=wrong, second=Memory())
+    tuned = made.run()
+    assert tuned.winner.entry.route == "second"
+    assert _outcomes(tuned) == {"second": "chosen", "first": "wrong", "torch": "slower"}
+    assert made.acme.exported == ["first", "second"]
+
+
+def test_a_route_that_fails_says_why_and_the_next_is_tried(search: Make) -> None:
+    made = search(first=ExportError("acme", "no such operation\nat line 3", "none"), second=Memory())
+    tuned = made.run("acme")
+    assert (_of(tuned, "first").outcome, _of(tuned, "first").reason) == ("failed", "no such operation")
+    assert tuned.winner.entry.route == "second"
+
+
+def test_a_failure_that_is_the_backends_own_bug_is_told_and_no_end(search: Make) -> None:
+    tuned = search(first=ZeroDivisionError("oops"), second=Memory()).run()
+    assert _of(tuned, "first").outcome == "failed"
+    assert "ZeroDivisionError: oops" in _of(tuned, "first").reason
+
+
+def test_where_nothing_is_true_the_table_names_each(search: Make) -> None:
+    made = search(first=wrong, second=ExportError("acme", "no such operation", "none"), third=refusing)
+    with pytest.raises(VerificationError) as caught:
+        made.run("acme")
+    rows = {line.strip() for line in caught.value.why.splitlines()[1:]}
+    assert any(row.startswith("acme[first] → acme cpu:") and "relative error" in row for row in rows)
+    assert any(row.startswith("acme[second] → acme cpu:") and "no such operation" in row for row in rows)
+    assert any(row.startswith("acme[third] → acme cpu:") and "it runs nothing today" in row for row in rows)
+    assert "target='torch'" in caught.value.remedy
+
+
+def test_options_that_make_no_sense_end_the_search(search: Make) -> None:
+    with pytest.raises(OptionError, match="no such option"):
+        search(first=OptionError("acme", "no such option", "none"), second=right).run()
+
+
+def test_sessions_are_closed_once_the_search_is_over(search: Make) -> None:
+    made = search(first=wrong, second=Memory())
+    made.run()
+    assert [session.closed for session in made.acme.sessions] == [1, 1]
+    with pytest.raises(VerificationError):
+        (failing := search(first=wrong)).run("acme")
+    assert all(session.closed for session in failing.acme.sessions)
+
+
+def test_right_at_one_length_only_is_fixed_there_when_a_target_was_stated(search: Make) -> None:
+    tuned = search(first=baked).run("acme")
+    assert tuned.winner.entry.way.backend == "acme"
+    limit = tuned.winner.blueprint.layout.limits["sequence"]
+    assert {spec.shape for spec in tuned.winner.blueprint.inputs} == {("batch", limit)}
+    assert [item.outcome for item in tuned.report.candidates if item.backend == "acme"] == ["chosen", "wrong"]
+    assert tuned.check.inputs["input_ids"].shape[1] == limit
+
+
+def test_right_at_one_length_only_is_not_enough_unasked(search: Make) -> None:
+    made = search(first=baked)
+    tuned = made.run()
+    assert tuned.winner.entry.is_baseline
+    assert _outcomes(tuned) == {"torch": "chosen", "first": "wrong"}
+    assert made.acme.exported == ["first"]
+
+
+def test_without_verification_nothing_is_said_to_be_proved(search: Make) -> None:
+    tuned = search(first=wrong).run("acme", verify=False)
+    assert tuned.winner.entry.way.backend == "acme"
+    assert all(item.fidelity is None for item in tuned.report.candidates)
+    assert tuned.winner.outcome == "chosen"
+
+
+def test_the_baseline_is_measured_even_where_it_may_not_win(search: Make) -> None:
+    tuned = search(first=slow).run("acme")
+    assert tuned.winner.entry.way.backend == "acme"
+    baseline = next(item for item in tuned.report.candidates if item.backend == "torch")
+    assert baseline.outcome == "slower"
+    assert "for comparison only" in baseline.reason
+    assert baseline.measurements
+
+
+def test_a_spent_budget_skips_what_is_not_needed(search: Make) -> None:
+    made = search(first=right, second=Memory())
+    tuned = made.run(budget=0.0)
+    assert _of(tuned, "second").outcome == "skipped"
+    assert "budget" in _of(tuned, "second").reason
+    assert made.acme.exported == ["first"]
+
+
+def test_a_spent_budget_still_goes_on_until_something_is_true(search: Make) -> None:
+    tuned = search(first=wrong, second=Memory()).run("acme", budget=0.0)
+    assert tuned.winner.entry.route == "second"
+
+
+def test_what_won_before_is_tried_alone(search: Make) -> None:
+    made = search(first=right, second=Memory())
+    tuned = made.run(decided="acme[second] → acme cpu")
+    assert made.acme.exported == ["second"]
+    assert _of(tuned, "first").outcome == "skipped"
+    assert tuned.winner.entry.route == "second"
+
+
+def test_what_won_before_and_is_wrong_now_does_not_win_again(search: Make) -> None:
+    tuned = search(first=Memory(), second=wrong).run(decided="acme[second] → acme cpu")
+    assert tuned.winner.entry.route == "first"
+    assert _of(tuned, "second").outcome == "wrong"
+
+
+def test_an_export_is_kept_for_the_next_search(search: Make) -> None:
+    search(first=Memory()).run()
+    again = search(first=Memory())
+    again.run()
+    assert again.acme.exported == []
+
+
+def test_the_smallest_wins_where_size_was_asked_for(search: Make) -> None:
+    tuned = search(first=slow).run(objective="size")
+    assert tuned.winner.entry.way.backend == "acme"
+    assert "size" in next(item.reason for item in tuned.report.candidates if item.outcome == "slower")
+
+
+def test_a_candidate_that_breaks_while_it_is_measured_loses(search: Make) -> None:
+    def breaks(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+        if inputs["input_ids"].shape[0] == 1 and inputs["attention_mask"].all():
+            raise SessionError("backend 'acme'", "out of memory", "use a smaller batch")
+        return eager_outputs(module, inputs)
+
+    tuned = search(first=breaks).run()
+    assert tuned.winner.entry.is_baseline
+    assert "out of memory" in _of(tuned, "first").reason
+
+
+def test_every_stage_is_told_when_it_begins_and_when_it_ends(search: Make) -> None:
+    made = search(first=wrong, second=Memory())
+    made.run()
+    begun = [event.stage for event in made.events if event.seconds is None]
+    ended = [event.stage for event in made.events if event.seconds is not None]
+    assert sorted(begun) == sorted(ended)
+    assert {"reference", "export", "load", "verify", "measure"} <= set(begun)
+    assert any(event.problem for event in made.events if event.stage == "verify")
