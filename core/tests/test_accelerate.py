@@ -106,7 +106,7 @@ def test_what_is_no_model_is_refused(model: Any) -> None:
 
 
 def test_a_directory_that_was_accelerated_is_for_load(tiny: Callable[[str], Any], tmp_path: Path) -> None:
-    accelerate(tiny("bert"), target="torch", shapes=ONCE).save_pretrained(tmp_path / "out")
+    accelerate(tiny("bert"), target="torch", shapes=ONCE, budget=0).save_pretrained(tmp_path / "out")
     with pytest.raises(SourceError, match=r"accelerated already(.|\n)*load"):
         accelerate(tmp_path / "out")
 
@@ -125,7 +125,7 @@ def test_a_disabled_backend(tiny: Callable[[str], Any], monkeypatch: pytest.Monk
     try:
         with pytest.raises(OptimumError, match="OPTIMUM_DISABLED_BACKENDS"):
             accelerate(tiny("bert"), target="ort")
-        fast = accelerate(tiny("bert"), shapes=ONCE)
+        fast = accelerate(tiny("bert"), shapes=ONCE, budget=0)
     finally:
         manager.cache_clear()
     assert fast.backend == "torch"
@@ -138,7 +138,7 @@ def test_a_disabled_backend(tiny: Callable[[str], Any], monkeypatch: pytest.Monk
 
 def test_target_torch_saved_and_loaded(tiny: Callable[[str], Any], tmp_path: Path) -> None:
     model = tiny("bert")
-    fast = accelerate(model, target="torch", shapes=ONCE)
+    fast = accelerate(model, target="torch", shapes=ONCE, budget=0)
     assert (fast.backend, fast.manifest.backend) == ("torch", "torch")
     fast.save_pretrained(tmp_path / "out")
     loaded = load(tmp_path / "out")
@@ -153,7 +153,7 @@ def test_target_torch_saved_and_loaded(tiny: Callable[[str], Any], tmp_path: Pat
 
 
 def test_a_plain_module_that_stayed_eager_cannot_be_saved_and_says_so(tmp_path: Path) -> None:
-    fast = accelerate(torch.nn.Linear(3, 2), target="torch", sample_inputs=torch.ones(2, 3))
+    fast = accelerate(torch.nn.Linear(3, 2), target="torch", sample_inputs=torch.ones(2, 3), budget=0)
     with pytest.raises(OptimumError, match=r"without its code(.|\n)*target='ort'"):
         fast.save_pretrained(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -166,7 +166,7 @@ def test_not_verified_is_written_and_shown(tiny: Callable[[str], Any], tmp_path:
         assert not model.manifest.verified
         assert model.manifest.fidelity is None
         assert "NOT verified" in repr(model)
-    verified = accelerate(tiny("bert"), target="ort", level="all", shapes=ONCE)
+    verified = accelerate(tiny("bert"), target="ort", level="all", shapes=ONCE, budget=0)
     assert verified.manifest.verified
     assert "NOT" not in repr(verified)
 
@@ -256,7 +256,7 @@ def test_a_model_in_training_mode_stays_so_and_drops_nothing_out(target: str, ti
     modes = {name: part.training for name, part in model.named_modules()}
     grads = {name: part.requires_grad for name, part in model.named_parameters()}
     before = _state(model)
-    fast = accelerate(model, target=target, level="all" if target == "ort" else None, shapes=ONCE)
+    fast = accelerate(model, target=target, level="all" if target == "ort" else None, shapes=ONCE, budget=0)
     assert {name: part.training for name, part in model.named_modules()} == modes
     assert {name: part.requires_grad for name, part in model.named_parameters()} == grads
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -285,8 +285,8 @@ class Uncopyable(torch.nn.Linear):
 def test_a_module_that_cannot_be_copied() -> None:
     model = Uncopyable(3, 2)
     with pytest.raises(SourceError, match=r"there is one of me(.|\n)*eval\(\)"):
-        accelerate(model, target="torch", sample_inputs=torch.ones(2, 3))
-    fast = accelerate(model.eval(), target="torch", sample_inputs=torch.ones(2, 3))
+        accelerate(model, target="torch", sample_inputs=torch.ones(2, 3), budget=0)
+    fast = accelerate(model.eval(), target="torch", sample_inputs=torch.ones(2, 3), budget=0)
     _assert_close(fast(torch.ones(1, 3)), model(torch.ones(1, 3)))
 
 
@@ -295,7 +295,7 @@ def test_a_model_held_in_16_bits(dtype: torch.dtype, tiny: Callable[[str], Any])
     model = tiny("bert").to(dtype)
     before = _state(model)
     exact = copy.deepcopy(model).float()
-    fast = accelerate(model, target="ort", level="all", shapes=ONCE)
+    fast = accelerate(model, target="ort", level="all", shapes=ONCE, budget=0)
     assert fast.dtype == torch.float32
     _assert_close(fast(_ids(2, 9)).logits, exact(_ids(2, 9)).logits)
     assert all(
@@ -305,4 +305,4 @@ def test_a_model_held_in_16_bits(dtype: torch.dtype, tiny: Callable[[str], Any])
 
 
 def test_returned_is_what_load_returns(tiny: Callable[[str], Any]) -> None:
-    assert isinstance(accelerate(tiny("bert"), target="torch", shapes=ONCE), AcceleratedModel)
+    assert isinstance(accelerate(tiny("bert"), target="torch", shapes=ONCE, budget=0), AcceleratedModel)

@@ -90,7 +90,14 @@ def test_results_keep_their_order_and_extra_ones_stay_out() -> None:
 
 def test_only_transformers_own_classes_are_looked_up() -> None:
     assert find_class(LOGITS) is SequenceClassifierOutput
-    for path in ("subprocess.Popen", "os.system", "dict", "", "transformersx.modeling_outputs.X", "transformers.logging"):
+    for path in (
+        "subprocess.Popen",
+        "os.system",
+        "dict",
+        "",
+        "transformersx.modeling_outputs.X",
+        "transformers.logging",
+    ):
         assert find_class(path) is None
 
 
@@ -133,7 +140,8 @@ def test_what_is_no_tensor_is_left_out_or_refused() -> None:
 
 
 def test_classes_are_written_by_kind() -> None:
-    assert [class_name(value) for value in (torch.ones(1), (1,), [1], {}, Answer())] == [
+    values: list[Any] = [torch.ones(1), (1,), [1], {}, Answer()]
+    assert [class_name(value) for value in values] == [
         "tensor",
         "tuple",
         "tuple",

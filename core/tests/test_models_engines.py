@@ -131,8 +131,8 @@ class _Broken(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         values = x * int(x.abs().sum().item() > -1)
-        values = torch.linalg.eigvals(values @ values.transpose(1, 2)).real
-        return values
+        eigenvalues: torch.Tensor = torch.linalg.eigvals(values @ values.transpose(1, 2))
+        return eigenvalues.real
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -181,9 +181,7 @@ def test_every_way_is_offered_from_end_to_end(world: dict[str, Support], target:
         mine = world[way.backend].offers
         assert target.backend in (None, way.backend)
         assert target.device in (None, way.device)
-        assert any(
-            offer.device == way.device.partition(":")[0] and way.precision in offer.precisions for offer in mine
-        )
+        assert any(offer.device == way.device.partition(":")[0] and way.precision in offer.precisions for offer in mine)
         if way.is_live:
             assert any(offer.live for offer in mine)
             continue

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,23 +17,24 @@ from optimum_core.artifact import LIVE, Manifest, ModelInfo
 from optimum_core.artifact.plain import to_plain
 from optimum_core.ask import DEFAULT_BUDGET, OBJECTIVES, Ask, check, check_precision, stated_shapes
 from optimum_core.cache import Cache, content_key
-from optimum_core.candidates import Entry, entries
 from optimum_core.errors import ArtifactError, OptionError
 from optimum_core.hardware import detect
 from optimum_core.history import History, shape_of
 from optimum_core.model import CHECK_FILE, AcceleratedModel, open_model
 from optimum_core.models import fingerprint, hub
-from optimum_core.models.blueprint import Blueprint, describe
-from optimum_core.models.flat import eager_outputs
 from optimum_core.models.source import Source, open_source
 from optimum_core.plan import AUTO, EXACT, Target, Way, ways
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.stages import Builder
 from optimum_core.stopwatch import Emit, watched
-from optimum_core.tune import Job, Tuned, tune
 from optimum_core.types import Event, Hardware, Support
 from optimum_core.verify import compare, tolerance_of
 from optimum_core.workload import Shape, workload
+
+# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
+if TYPE_CHECKING:
+    from optimum_core.candidates import Entry
+    from optimum_core.models.blueprint import Blueprint
+    from optimum_core.tune import Job, Tuned
 
 
 def accelerate(
@@ -146,19 +147,21 @@ class _Work:
         """From the cache where it is there and holds; else built, kept, and opened."""
         with watched(self.emit, "read", self.source.name):
             key = self._key()
-        known = self.cache.entry("model", key)
-        if known is not None and (model := self._reopen(known)) is not None:
+        if (model := self._known(key)) is not None:
             return model
-        if known is not None:
+        waiting = Event(stage="wait", detail="another process accelerates this model")
+        with self.cache.lock("model", key, on_wait=lambda: self.emit(waiting)):
+            # Asked again: what another process made or mended while this one waited is not to be thrown away.
+            if (model := self._known(key)) is not None:
+                return model
             self.cache.discard("model", key)
-        directory = self.cache.build(
-            "model",
-            key,
-            self._make,
-            describe=f"{self.source.name} for {self.ask.target}",
-            on_wait=lambda: self.emit(Event(stage="wait", detail="another process accelerates this model")),
-        )
-        return self._open(artifacts.load(directory), directory)
+            about = f"{self.source.name} for {self.ask.target}"
+            directory = self.cache.build("model", key, self._make, describe=about)
+            return self._open(artifacts.load(directory), directory)
+
+    def _known(self, key: str) -> AcceleratedModel | None:
+        known = self.cache.entry("model", key)
+        return self._reopen(known) if known is not None else None
 
     def _machine(self) -> dict[str, Any]:
         return {
@@ -193,6 +196,8 @@ class _Work:
 
     def _still_true(self, manifest: Manifest, directory: Path) -> bool:
         """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
+        from optimum_core.models.flat import eager_outputs
+
         kept = np.load(directory / CHECK_FILE, allow_pickle=False)
         inputs = {spec.name: kept[f"in.{spec.name}"] for spec in manifest.inputs}
         outputs = eager_outputs(self.source.module(), inputs)
@@ -210,6 +215,9 @@ class _Work:
 
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
+        from optimum_core.models.blueprint import describe
+        from optimum_core.tune import tune
+
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             blueprint = describe(
                 self.source.module(),
@@ -231,6 +239,9 @@ class _Work:
             history.remember(tuned.winner.entry.name, about=self.source.name)
 
     def _job(self, blueprint: Blueprint, workshop: Path, history: History) -> Job:
+        from optimum_core.stages import Builder
+        from optimum_core.tune import Job
+
         auto = self.target.backend is None
         choosable = {way.backend for way in self.ways} if auto else {str(self.target.backend)}
         builder = Builder(
@@ -254,6 +265,8 @@ class _Work:
         )
 
     def _entries(self, won_before: tuple[str, ...]) -> tuple[Entry, ...]:
+        from optimum_core.candidates import entries
+
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if self.ask.objective == "throughput" else (1,)
         return tuple(entries(self.ways, streams=streams, won_before=won_before))
 

@@ -42,6 +42,11 @@ class Entry:
         return f"{exported}{between} → {way.backend} {way.device}{tail}"
 
     @property
+    def cost(self) -> float:
+        """Seconds of budget that it should find left: compiling a live model anew for every shape takes long."""
+        return 60.0 if self.way.is_live and self.level is not None else 0.0
+
+    @property
     def is_baseline(self) -> bool:
         """The eager model as its user has it."""
         return self.way.is_live and self.level is None and self.way.precision == EXACT and self.streams == 1
@@ -81,7 +86,11 @@ def entries(ways: Sequence[Way], *, streams: Sequence[int] = (1,), won_before: S
 
 @dataclass(kw_only=True, slots=True)
 class Candidate:
-    """An entry, built; `session` is open while it may still win."""
+    """An entry, built; `session` is open while it may still win.
+
+    Attributes:
+        pace: its time as a multiple of the first true candidate's, from short runs side by side.
+    """
 
     entry: Entry
     blueprint: Blueprint
@@ -93,6 +102,7 @@ class Candidate:
     load_seconds: float | None = None
     size: int | None = None
     memory: int | None = None
+    pace: float = 1.0
     problem: str = ""
     outcome: Outcome = "failed"
     measurements: tuple[Measurement, ...] = field(default=())

@@ -99,8 +99,8 @@ class _Search:
 
     def run(self) -> Tuned:
         for entry in self._worth_trying():
-            if self._spent() and not self._needed(entry):
-                self._skip(entry, f"the budget of {self.job.budget:g} s was spent")
+            if self._left() < entry.cost and not self._needed(entry):
+                self._skip(entry, f"the budget of {self.job.budget:g} s does not allow for it")
             else:
                 self._try(entry, self.job.blueprint)
         for _ in range(3):
@@ -127,8 +127,9 @@ class _Search:
             self._skip(entry, "another won for a model of the same shape on this machine before")
         return ()
 
-    def _spent(self) -> bool:
-        return time.perf_counter() - self._start > self.job.budget
+    def _left(self) -> float:
+        """Seconds of the budget; below zero when it is spent."""
+        return self.job.budget - (time.perf_counter() - self._start)
 
     def _needed(self, entry: Entry) -> bool:
         """Whether this must be tried even without budget: its backend has nothing true yet, or nobody has."""
@@ -234,13 +235,30 @@ class _Search:
     # Racing.
 
     def _time_roughly(self, candidate: Candidate) -> None:
-        """Time a candidate once, and close whoever is no longer among the best."""
-        candidate.measurements = self._measure([candidate], ROUGH)[0]
-        rivals = [item for item in self.tried if item.session is not None and not item.entry.is_baseline]
-        rivals.sort(key=self._score)
-        for rank, item in enumerate(rivals):
-            hopeless = self._score(item) > self.job.effort.hopeless * self._score(rivals[0])
-            if rank >= FINALISTS or hopeless:
+        """Time a candidate beside the best so far, and close whoever is no longer among the best.
+
+        Side by side, because the machine's speed drifts: figures of different moments do not compare.
+        """
+        rivals = [item for item in self.tried if item.session is not None and item is not candidate]
+        best = min(rivals, key=lambda item: item.pace, default=None)
+        try:
+            *others, candidate.measurements = self._measure([*([best] if best else []), candidate], ROUGH)
+        except OptimumError as error:  # right where it was checked, and does not run where it is to be fast
+            candidate.outcome, candidate.problem = "failed", first_line(error)
+            candidate.close()
+            return
+        if best is not None:
+            candidate.pace = best.pace * score(candidate.measurements) / score(others[0])
+        self._close_the_rest([*rivals, candidate])
+
+    def _close_the_rest(self, rivals: list[Candidate]) -> None:
+        """Keep a handful open; all of them while it is size that counts, for then speed says nothing."""
+        if self.job.objective == "size":
+            return
+        rivals.sort(key=lambda item: item.pace)
+        limit = self.job.effort.hopeless * rivals[0].pace
+        for rank, item in enumerate(item for item in rivals if not item.entry.is_baseline):
+            if rank >= FINALISTS or item.pace > limit:
                 item.close()
 
     def _race(self) -> Tuned:
@@ -252,7 +270,7 @@ class _Search:
                 item.measurements = measured
         winner = min((item for item in finalists if self._may_win(item)), key=self._score)
         winner.outcome = "chosen"
-        self._explain(winner)
+        self._explain(winner, finalists)
         order = {"chosen": 0, "slower": 1}
         self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
         report = Report(
@@ -280,7 +298,7 @@ class _Search:
             return float(candidate.size or 0) + 1e-6 * score(candidate.measurements)
         return score(candidate.measurements)
 
-    def _explain(self, winner: Candidate) -> None:
+    def _explain(self, winner: Candidate, finalists: Sequence[Candidate]) -> None:
         rivals = [item for item in self.tried if item.is_true and self._may_win(item)]
         best = "smallest" if self.job.objective == "size" else "fastest"
         if winner.entry.name == self.job.decided:
@@ -291,7 +309,9 @@ class _Search:
             if item.outcome != "slower":
                 continue
             unit = "size" if self.job.objective == "size" else "time"
-            item.problem = f"{self._score(item) / self._score(winner):.2f} times the {unit} of the chosen"
+            raced = any(item is one for one in finalists)
+            ratio = self._score(item) / self._score(winner) if raced else item.pace / winner.pace
+            item.problem = f"{ratio:.2f} times the {unit} of the chosen{'' if raced else ', in a short run'}"
             if not self._may_win(item):
                 item.problem += "; for comparison only"
 

@@ -1,0 +1,189 @@
+"""Which OpenVINO is installed, and which devices it may use here.
+
+Found from package metadata and the names of shared libraries: nothing here imports openvino, so that a probe stays
+light. Whether a driver is there, only the runtime can tell: a session asks it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimum_core.errors import OptionError
+from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support
+
+BACKEND = "openvino"
+FORMAT = "openvino-ir"
+
+#: Ways of exporting. Their graphs run equally fast; they differ in what they get right. Graphs of the first two give
+#: NaN where a row of a causal mask is all padding (GPT-2 with padding on the left), which transformers mends.
+ROUTES = ("transformers", "module", "exported")
+_EXPORTERS = ("torch", "transformers")
+
+# The frontend opens a file of any opset and reads operators that it does not know in the newest form that it does.
+# Of 2026.4, those new in opset 23 were all found to be read (Attention, RMSNormalization); of 24, TensorScatter is not.
+_OPSET = 23
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """One kind of device.
+
+    Attributes:
+        name: in offers and requests.
+        runtime_name: OpenVINO's own spelling.
+        plugin: part of the name of its shared library.
+        precisions: arithmetic it has; for the CPU, `cpu_precisions` tells.
+        driver: what to install when OpenVINO does not see the device.
+    """
+
+    name: str
+    runtime_name: str
+    plugin: str
+    precisions: tuple[str, ...]
+    driver: str
+
+
+CPU = Device(name="cpu", runtime_name="CPU", plugin="cpu_plugin", precisions=("fp32",), driver="pip install openvino")
+_ACCELERATED = (
+    Device(
+        name="gpu",
+        runtime_name="GPU",
+        plugin="intel_gpu_plugin",
+        precisions=("fp32", "fp16"),
+        driver="install Intel's GPU driver with its OpenCL runtime",
+    ),
+    Device(
+        name="npu",
+        runtime_name="NPU",
+        plugin="intel_npu_plugin",
+        precisions=("fp16",),
+        driver="install Intel's NPU driver",
+    ),
+)
+DEVICES = {device.name: device for device in (CPU, *_ACCELERATED)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A device and which of its kind; None: the first, or the only one."""
+
+    device: Device
+    index: int | None
+
+    @property
+    def runtime_name(self) -> str:
+        """OpenVINO's spelling: "CPU", "GPU", "GPU.1"."""
+        name = self.device.runtime_name
+        return name if self.index is None else f"{name}.{self.index}"
+
+
+def parse_device(device: str) -> Place:
+    """Read "cpu", "gpu", "gpu:1", "npu"; OpenVINO's own "GPU.1" is understood too.
+
+    Raises:
+        OptionError: the device is unknown, or what follows the colon is no index.
+    """
+    name, _, index = device.lower().replace(".", ":").partition(":")
+    if name not in DEVICES or (index and not index.isdecimal()):
+        known = ", ".join(DEVICES)
+        raise OptionError(f"backend '{BACKEND}'", f"unknown device {device!r}", f"use one of: {known} (or 'gpu:1')")
+    return Place(device=DEVICES[name], index=int(index) if index else None)
+
+
+def spoken(runtime_name: str) -> str:
+    """OpenVINO's "GPU.1" in our spelling, "gpu:1"."""
+    return runtime_name.lower().replace(".", ":")
+
+
+def cpu_precisions(cpu: Cpu) -> tuple[str, ...]:
+    """Arithmetic that OpenVINO has on this processor with instructions of its own, not emulated.
+
+    Its OPTIMIZATION_CAPABILITIES on a Xeon with avx512_bf16, amx_bf16 and avx512_fp16, as seen with 2026.4: BF16, FP32,
+    FP16, INT8. A session asks it again.
+    """
+    features = cpu.features
+    if cpu.architecture == "aarch64":
+        return ("fp32", *(("fp16",) if "fp16" in features else ()))
+    bf16 = ("bf16",) if features & {"amx_bf16", "avx512_bf16"} else ()
+    fp16 = ("fp16",) if features & {"amx_fp16", "avx512_fp16"} else ()
+    return ("fp32", *bf16, *fp16)
+
+
+def support(hardware: Hardware) -> Support:
+    """The probe's answer for this machine."""
+    folder = _package_folder("openvino")
+    if folder is None:
+        missing = Limitation(
+            what="run OpenVINO IR and ONNX", reason="openvino is not installed", remedy="pip install openvino"
+        )
+        return Support(limitations=(missing,))
+    exporters = [name for name in _EXPORTERS if importlib.util.find_spec(name) is None]
+    limitations = [_cannot_export(exporters)] if exporters else []
+    offers = [_offer(CPU, cpu_precisions(hardware.cpu), exports=not exporters)]
+    for device in _ACCELERATED:
+        problem = _problem(device, folder, hardware)
+        if problem is None:
+            offers.append(_offer(device, device.precisions, exports=False))
+        else:
+            limitations.append(problem)
+    return Support(offers=tuple(offers), limitations=tuple(limitations), versions=_versions())
+
+
+def _offer(device: Device, precisions: tuple[str, ...], *, exports: bool) -> Offer:
+    return Offer(
+        device=device.name,
+        exports=(FORMAT,) if exports else (),
+        routes=ROUTES if exports else (),
+        loads=(FORMAT, "onnx"),
+        precisions=precisions,
+        opset=_OPSET,
+    )
+
+
+def _cannot_export(missing: list[str]) -> Limitation:
+    return Limitation(
+        what=f"export to {FORMAT}",
+        reason=f"{', '.join(missing)} not installed",
+        remedy="pip install 'optimum-core[export]'",
+    )
+
+
+def _problem(device: Device, folder: Path, hardware: Hardware) -> Limitation | None:
+    kind = device.runtime_name
+    what = f"run on '{device.name}'"
+    found = hardware.gpus if device.name == "gpu" else hardware.npus
+    if not any(item.vendor.lower() == "intel" for item in found):
+        remedy = f"use device 'cpu', or a machine with an Intel {kind} and its driver"
+        return Limitation(what=what, reason=f"no Intel {kind} found", remedy=remedy)
+    if not any(device.plugin in entry.name for entry in _libraries(folder)):
+        remedy = "pip install openvino on Linux or Windows on x86-64, or use device 'cpu'"
+        return Limitation(what=what, reason=f"the installed openvino has no {kind} plugin", remedy=remedy)
+    return None
+
+
+def _libraries(folder: Path) -> list[Path]:
+    libraries = folder / "libs"
+    return list(libraries.iterdir()) if libraries.is_dir() else []
+
+
+def _versions() -> Mapping[str, str]:
+    names = ("openvino", *_EXPORTERS)
+    return {name: version for name in names if (version := _version(name)) is not None}
+
+
+def _package_folder(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,47 @@
+"""The hooks of backend `openvino`. Light to import: the bodies import numpy, openvino and torch where they need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from optimum_core.hookspecs import hookimpl
+from optimum_openvino.devices import BACKEND, support
+
+if TYPE_CHECKING:
+    from optimum_core.types import Array, Artifact, ExportRequest, Hardware, Session, SessionRequest, Support
+    from optimum_openvino.session import OvSession
+
+
+@hookimpl
+def probe(hardware: Hardware) -> Support:
+    """Offer the devices that the installed OpenVINO can use on this machine."""
+    return support(hardware)
+
+
+@hookimpl
+def export(request: ExportRequest) -> Artifact | None:
+    """Write OpenVINO IR; see `optimum_openvino.export`."""
+    if request.backend != BACKEND:
+        return None
+    from optimum_openvino.export import export as export_model
+
+    return export_model(request)
+
+
+@hookimpl
+def load_session(request: SessionRequest) -> Session | None:
+    """Open an IR or ONNX artifact; see `optimum_openvino.session`."""
+    if request.backend != BACKEND:
+        return None
+    from optimum_openvino.session import OvSession
+
+    return OvSession(request)
+
+
+@hookimpl
+def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
+    """Run a session of this backend once."""
+    if session.backend != BACKEND:
+        return None
+    return cast("OvSession", session).run(inputs)
