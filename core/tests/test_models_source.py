@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,34 @@ def _change(config: Path, **settings: Any) -> None:
     config.write_text(json.dumps({**described, **settings}), encoding="utf-8")
 
 
-def test_a_model_of_transformers_is_taken_as_it_is(tiny: Tiny) -> None:
+def test_a_model_of_transformers_is_seen_in_evaluation_mode_and_left_in_its_own(tiny: Tiny) -> None:
     model = tiny("bert").train()
     source = open_source(model)
     assert isinstance(source, LiveSource)
     assert (source.is_live, source.name, source.config) == (True, "BertForSequenceClassification", model.config)
-    assert source.module() is model
-    assert not model.training
+    seen = source.module()
+    assert seen is source.module()
+    assert not any(part.training for part in seen.modules())
+    assert all(part.training for part in model.modules())
+    assert all(seen.state_dict()[name].data_ptr() == tensor.data_ptr() for name, tensor in model.state_dict().items())
+    assert source.size() == sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
-def test_a_plain_module_is_taken_as_it_is() -> None:
+def test_a_plain_module_shares_its_weights() -> None:
     module = torch.nn.Linear(2, 3)
     source = open_source(module)
-    assert source.module() is module
+    assert source.module().weight.data_ptr() == module.weight.data_ptr()
     assert (source.name, source.config, source.processor, source.companions()) == ("Linear", None, None, {})
+
+
+def test_a_module_that_cannot_be_copied_must_be_ready_as_it_is() -> None:
+    module = torch.nn.Linear(2, 3)
+    module.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(SourceError, match="cannot be copied") as caught:
+        open_source(module).module()
+    assert "eval()" in caught.value.remedy
+    assert module.training
+    assert open_source(module.eval()).module() is module
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -51,6 +52,7 @@ QUERIES = ("How do I get there by boat?", "my internet connection is down", "som
 BEST = 3
 BAR = 28
 WIDEST = 100
+BUSY_PERCENT = 15
 
 Vectors = NDArray[np.float32]
 Encoder = Callable[[Sequence[str]], Vectors]
@@ -89,6 +91,7 @@ def tour(console: Console, directory: Path) -> int:
         tokenizer = AutoTokenizer.from_pretrained(directory)
         eager = AutoModel.from_pretrained(directory).eval()
         heading(console, "Is it fast? Whole calls in turns, torch tensors in and out")
+        show_neighbours(console)
         show_latency(console, compare_latency(eager, fast, eager.config.vocab_size))
 
         heading(console, f"Is it the same in use? Search among {len(SENTENCES)} sentences by meaning")
@@ -194,6 +197,14 @@ def drawn_inputs(batch: int, length: int, vocabulary: int) -> dict[str, torch.Te
         "attention_mask": torch.ones_like(tokens),
         "token_type_ids": torch.zeros_like(tokens),
     }
+
+
+def show_neighbours(console: Console) -> None:
+    """Say so where others use the processor: threads that wait for each other suffer most, the original's above all."""
+    busy = psutil.cpu_percent(interval=0.5)
+    if busy > BUSY_PERCENT:
+        told = f"Other programs keep {busy:.0f} % of the processor busy: the ratios below mean little."
+        put(console, ("! ", "yellow"), (told, "yellow"))
 
 
 def call_of(model: Any, inputs: Mapping[str, torch.Tensor]) -> Callable[[], object]:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 from rich.console import Console
 from rich.text import Text
 from tests.benchmarks import accelerating, importing, latency, memory, overhead, startup
@@ -62,6 +63,7 @@ def _surroundings() -> list[str]:
     versions = (f"{name} {version(name)}" for name in _VERSIONS)
     return [
         "; ".join(machine[label] for label in facts if machine[label] != "none found"),
+        f"{psutil.cpu_percent(interval=1):.0f} % of the processor in use before the first measurement",
         f"Python {platform.python_version()}, {', '.join(versions)}",
     ]
 
@@ -70,7 +72,7 @@ def _write(file: Path, pages: list[Page], surroundings: list[str]) -> None:
     """Each table in its own region of the file, so that one may be measured anew by itself."""
     for page in pages:
         target = "bench-memory" if page.name in _ON_REQUEST else "bench"
-        origin = f"`make {target} MARKDOWN={file.as_posix()}` on {surroundings[0]}. {surroundings[1]}."
+        origin = f"`make {target} MARKDOWN={file.as_posix()}` on {'; '.join(surroundings)}."
         write_region(file, page.name, f"{markdown(page)}\n\n{origin}")
 
 

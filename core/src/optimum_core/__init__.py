@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optimum_core.accelerate import accelerate
     from optimum_core.hookspecs import hookimpl
-    from optimum_core.model import AcceleratedModel, load
+    from optimum_core.loading import load
+    from optimum_core.model import AcceleratedModel
 
 __version__ = "0.1.0"
 
@@ -23,7 +24,7 @@ _HOMES = {
     "AcceleratedModel": "optimum_core.model",
     "accelerate": "optimum_core.accelerate",
     "hookimpl": "optimum_core.hookspecs",
-    "load": "optimum_core.model",
+    "load": "optimum_core.loading",
 }
 
 __all__ = ["AcceleratedModel", "__version__", "accelerate", "hookimpl", "load"]

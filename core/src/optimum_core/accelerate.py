@@ -9,25 +9,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from optimum_core import __version__
 from optimum_core import artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo
 from optimum_core.artifact.plain import to_plain
 from optimum_core.ask import DEFAULT_BUDGET, OBJECTIVES, Ask, check, check_precision, stated_shapes
 from optimum_core.cache import Cache, content_key
+from optimum_core.check import read_check, write_check
 from optimum_core.errors import ArtifactError, OptionError
 from optimum_core.hardware import detect
 from optimum_core.history import History, shape_of
-from optimum_core.model import CHECK_FILE, AcceleratedModel, open_model
+from optimum_core.loading import open_model
+from optimum_core.model import AcceleratedModel
 from optimum_core.models import fingerprint, hub
 from optimum_core.models.source import Source, open_source
 from optimum_core.plan import AUTO, EXACT, Target, Way, ways
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.stopwatch import Emit, watched
 from optimum_core.types import Event, Hardware, Support
-from optimum_core.verify import compare, tolerance_of
+from optimum_core.verify import verify
 from optimum_core.workload import Shape, workload
 
 # What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
@@ -198,15 +198,10 @@ class _Work:
         """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
         from optimum_core.models.flat import eager_outputs
 
-        kept = np.load(directory / CHECK_FILE, allow_pickle=False)
-        inputs = {spec.name: kept[f"in.{spec.name}"] for spec in manifest.inputs}
-        outputs = eager_outputs(self.source.module(), inputs)
-        return all(
-            spec.name in outputs
-            and outputs[spec.name].shape == kept[f"out.{spec.name}"].shape
-            and compare("", {}, spec.name, kept[f"out.{spec.name}"], outputs[spec.name], tolerance_of(EXACT)).passed
-            for spec in manifest.outputs
-        )
+        module = self.source.module()
+        kept = read_check(manifest, directory)
+        now = verify(lambda inputs: eager_outputs(module, dict(inputs)), (kept,), manifest.outputs, precision=EXACT)
+        return now.passed
 
     def _open(self, manifest: Manifest, directory: Path, *, from_cache: bool = False) -> AcceleratedModel:
         if manifest.report is not None:
@@ -279,9 +274,7 @@ class _Work:
             if not (directory / name).exists():
                 _copy(path, directory / name)
         self.source.save_companions(directory)
-        arrays = {f"in.{name}": array for name, array in tuned.check.inputs.items()}
-        arrays |= {f"out.{name}": array for name, array in tuned.check.outputs.items()}
-        np.savez(directory / CHECK_FILE, **arrays)  # type: ignore[arg-type]
+        write_check(directory, tuned.check)
         artifacts.write(directory, self._manifest(tuned))
 
     def _manifest(self, tuned: Tuned) -> Manifest:

@@ -52,6 +52,10 @@ class ArtifactError(OptimumError):
     """An artifact on disk is missing, altered, truncated, unsafe or of an unknown schema."""
 
 
+class TunedElsewhereWarning(UserWarning):
+    """An artifact runs on other hardware than it was tuned on."""
+
+
 class InputError(OptimumError):
     """Inputs given to a model are not what it takes."""
 

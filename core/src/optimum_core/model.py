@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 from optimum_core import artifact as artifacts
-from optimum_core.answers import Answerer
-from optimum_core.artifact import LIVE, Manifest
-from optimum_core.errors import SourceError, UnavailableError
-from optimum_core.hardware import detect
+from optimum_core.answers import Answer, Answerer
+from optimum_core.artifact import Manifest
+from optimum_core.errors import InputError, SourceError, UnavailableError
 from optimum_core.inputs import InputChecker
-from optimum_core.plugins import PluginManager, manager
-from optimum_core.types import Report, Session, SessionRequest
-
-#: Kept beside a cached decision, never in a saved artifact: one call and what eager made of it.
-CHECK_FILE = "check.npz"
+from optimum_core.mapping import Mapper, from_transformers, progress_bar, read_tokenizer
+from optimum_core.plugins import PluginManager
+from optimum_core.types import Report, Session
 
 
 class AcceleratedModel:
@@ -69,6 +65,57 @@ class AcceleratedModel:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The same as calling the model."""
         return self(*args, **kwargs)
+
+    def map(
+        self,
+        items: Iterable[str | Mapping[str, Any]],
+        *,
+        batch_size: int = 32,
+        tokenizer: Any = None,
+        progress: bool = True,
+    ) -> Answer:
+        """Run many texts or inputs of mixed length, in batches of like lengths, and give results back in order.
+
+        Args:
+            items: texts, or inputs of one item each by name, without the batch axis.
+            batch_size: items in one call, at most.
+            tokenizer: a transformers tokenizer, instead of the one beside the model.
+            progress: show a bar on stderr where that is a terminal.
+
+        Returns:
+            Numpy arrays by output name, items along the first axis; where an output has a value for every token, a
+            list of arrays, one an item.
+
+        Raises:
+            InputError: an item is neither text nor inputs of the model.
+            UnavailableError: texts came, and there is no tokenizer.
+        """
+        who = f"model {self.name_or_path!r}"
+        if batch_size < 1:
+            raise InputError(who, f"batch_size is {batch_size}", "pass 1 or more")
+        listed = list(items)
+        texts = [item for item in listed if isinstance(item, str)]
+        if texts and len(texts) != len(listed):
+            raise InputError(who, "some items are texts and some are not", "pass one kind")
+        if texts:
+            encode = from_transformers(tokenizer) if tokenizer else read_tokenizer(self.directory, who)
+            listed = [
+                {k: v for k, v in item.items() if k not in self.manifest.ignored_inputs} for item in encode(texts)
+            ]
+        mapper = Mapper(
+            who,
+            self._mapped,
+            self.manifest.inputs,
+            self.manifest.outputs,
+            pad_id=getattr(self.config, "pad_token_id", None) or 0,
+            streams=self.manifest.streams,
+        )
+        with progress_bar(len(listed), shown=progress) as advance:
+            return mapper.map(listed, batch_size, advance)  # type: ignore[arg-type]
+
+    def _mapped(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
+        bound, _ = self._checker.bind((), arrays)
+        return self._run(bound)
 
     def __repr__(self) -> str:
         manifest = self.manifest
@@ -198,9 +245,8 @@ class AcceleratedModel:
         """
         from optimum_core.export_live import with_weights
 
-        kept = {name: entry for name, entry in self.manifest.files.items() if name != CHECK_FILE}
-        files = {name: self.directory / name for name in kept}
-        whole = with_weights(replace(self.manifest, files=kept), self._source, self._plugins, files)
+        files = {name: self.directory / name for name in self.manifest.files}
+        whole = with_weights(self.manifest, self._source, self._plugins, files)
         with whole as (manifest, sources):
             artifacts.save(manifest, sources, Path(save_directory), overwrite=overwrite)
 
@@ -254,93 +300,6 @@ class AcceleratedModel:
 def named_after(original: str) -> type[AcceleratedModel]:
     """`AcceleratedModel` under the original class's name, by which transformers' pipelines know what a model can do."""
     return type(original, (AcceleratedModel,), {"__doc__": AcceleratedModel.__doc__}) if original else AcceleratedModel
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    target: str | None = None,
-    revision: str | None = None,
-    verify_files: bool = True,
-    options: Mapping[str, Any] | None = None,
-) -> AcceleratedModel:
-    """Open a saved artifact. Needs the backend that it was made for, and neither torch nor transformers by itself.
-
-    Args:
-        path: a directory written by `save_pretrained`, or a hub id.
-        target: another backend or device than it was tuned for ("ort:cuda:0").
-        revision: branch, tag or commit, for a hub id.
-        verify_files: False leaves out the sha256 of its files, which reads them whole.
-        options: for the backend, instead of those it was tuned with.
-
-    Raises:
-        ArtifactError: the artifact is missing, altered, truncated, unsafe, or of a schema that is not known.
-        UnavailableError: no installed backend reads it; the message says what to install.
-    """
-    directory, links_under = _locate(str(path), revision)
-    manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
-    return open_model(manifest, directory, plugins=manager(), target=target, options=options)
-
-
-def open_model(
-    manifest: Manifest,
-    directory: Path,
-    *,
-    plugins: PluginManager,
-    source: Any = None,
-    target: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> AcceleratedModel:
-    """A model on a checked manifest: its session opened by the backend it was tuned for, or the one named."""
-    backend, device = _choose_backend(manifest, plugins, target)
-    artifact = manifest.artifact(directory)
-    session = plugins.load_session(
-        SessionRequest(
-            backend=backend,
-            artifact=artifact,
-            device=device,
-            hardware=detect(),
-            precision=manifest.precision,
-            level=manifest.level,
-            streams=manifest.streams if manifest.streams > 1 else None,
-            source=source,
-            options=manifest.session_options if options is None else options,
-        )
-    )
-    cls = named_after(manifest.model.class_name)
-    return cls(manifest, directory, session, plugins=plugins, source=source)
-
-
-def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | None) -> tuple[str, str]:
-    """The backend and device to run on: as asked, as tuned, or the first here that reads the format."""
-    if target is not None and target != "auto":
-        backend, _, device = target.partition(":")
-        return backend, device or (manifest.device if backend == manifest.backend else "cpu")
-    supports = plugins.supports(detect())
-    tuned = supports.get(manifest.backend)
-    if tuned is not None and (manifest.format == LIVE or any(manifest.format in o.loads for o in tuned.offers)):
-        devices = [offer.device for offer in tuned.offers if manifest.format in (*offer.loads, LIVE)]
-        return manifest.backend, manifest.device if manifest.device.split(":")[0] in devices else devices[0]
-    for name, support in supports.items():
-        for offer in support.offers:
-            if manifest.format in offer.loads:
-                return name, offer.device
-    limits = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
-    raise UnavailableError(
-        f"artifact of {manifest.model.name!r}",
-        f"it is {manifest.format!r} for backend {manifest.backend!r}, and no backend here loads that"
-        + (f": {'; '.join(limits)}" if limits else ""),
-        f"pip install optimum-{manifest.backend}",
-    )
-
-
-def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:
-    directory = Path(path).expanduser()
-    if directory.exists() or path.count("/") != 1 or path.startswith((".", "~")):
-        return directory, None
-    from optimum_core.hub import download_artifact
-
-    return download_artifact(path, revision)
 
 
 def _read_config(directory: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The hooks of backend `openvino`. Light to import: the bodies import numpy, openvino and torch where they need them."""
+"""The hooks of backend `openvino`. Light to import: their bodies import numpy, openvino and torch."""
 
 from __future__ import annotations
 

@@ -1,0 +1,31 @@
+"""One call and what eager made of it, kept beside an artifact: later checks need no eager model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from optimum_core.artifact import Manifest
+from optimum_core.verify import ReferenceCase
+
+#: Arrays "in.<name>" and "out.<name>".
+CHECK_FILE = "check.npz"
+
+
+def write_check(directory: Path, case: ReferenceCase) -> None:
+    """Keep a case."""
+    arrays = {f"in.{name}": array for name, array in case.inputs.items()}
+    arrays |= {f"out.{name}": array for name, array in case.outputs.items()}
+    np.savez(directory / CHECK_FILE, **arrays)  # type: ignore[arg-type]
+
+
+def read_check(manifest: Manifest, directory: Path) -> ReferenceCase:
+    """The case that was kept."""
+    kept = np.load(directory / CHECK_FILE, allow_pickle=False)
+    return ReferenceCase(
+        name="the call that the artifact carries",
+        inputs={spec.name: kept[f"in.{spec.name}"] for spec in manifest.inputs},
+        outputs={spec.name: kept[f"out.{spec.name}"] for spec in manifest.outputs},
+        varied=frozenset(),
+    )

@@ -1,0 +1,153 @@
+"""Opening saved artifacts, here and from a hub, on the machine that they were tuned on or another."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from optimum_core import artifact as artifacts
+from optimum_core.artifact import LIVE, Manifest
+from optimum_core.errors import TunedElsewhereWarning, UnavailableError
+from optimum_core.hardware import detect
+from optimum_core.model import AcceleratedModel, named_after
+from optimum_core.plan import AUTO, EXACT, parse_target
+from optimum_core.plugins import PluginManager, manager
+from optimum_core.types import Hardware, SessionRequest
+from optimum_core.workload import Shape
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    revision: str | None = None,
+    verify_files: bool = True,
+    retune: bool = False,
+    precision: str | None = None,
+    shapes: Sequence[Shape] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> AcceleratedModel:
+    """Open a saved artifact. Needs the backend that it was made for, and neither torch nor transformers by itself.
+
+    Args:
+        path: a directory written by `save_pretrained`, or a hub id.
+        target: another backend or device than it was tuned for ("ort:cuda:0").
+        revision: branch, tag or commit, for a hub id.
+        verify_files: False leaves out the sha256 of its files, which reads them whole.
+        retune: measure what runs it best on this machine, checked against the call that it carries.
+        precision: another than it was tuned in; with `retune`, "auto" lets every float precision compete.
+        shapes: the workload to retune for.
+        options: for the backend, instead of those it was tuned with.
+
+    Warns:
+        TunedElsewhereWarning: it was tuned on other hardware and is run as it was tuned there.
+
+    Raises:
+        ArtifactError: the artifact is missing, altered, truncated, unsafe, or of a schema that is not known.
+        UnavailableError: no installed backend reads it; the message says what to install.
+    """
+    directory, links_under = _locate(str(path), revision)
+    manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
+    if retune:
+        from optimum_core.retune import retune as tuned_here
+
+        manifest = tuned_here(manifest, directory, manager(), precision=precision or EXACT, shapes=shapes)
+    else:
+        manifest = replace(manifest, precision=precision) if precision else manifest
+        _say_where_tuned(manifest.hardware, detect())
+    return open_model(manifest, directory, plugins=manager(), target=target, options=options)
+
+
+def _say_where_tuned(there: Hardware, here: Hardware) -> None:
+    if (there.cpu, there.gpus, there.npus) == (here.cpu, here.gpus, here.npus):
+        return
+    warnings.warn(
+        f"tuned on {_machine(there)}, runs on {_machine(here)}: right, but perhaps not the fastest; "
+        "load(…, retune=True) measures again",
+        TunedElsewhereWarning,
+        stacklevel=3,
+    )
+
+
+def _machine(hardware: Hardware) -> str:
+    gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
+    return f"{hardware.cpu.model} with {hardware.cpu.usable_cores} cores{gpus}"
+
+
+def open_model(
+    manifest: Manifest,
+    directory: Path,
+    *,
+    plugins: PluginManager,
+    source: Any = None,
+    target: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> AcceleratedModel:
+    """A model on a checked manifest: its session opened by the backend it was tuned for, or the one named."""
+    backend, device, precision = _choose_backend(manifest, plugins, target)
+    artifact = manifest.artifact(directory)
+    session = plugins.load_session(
+        SessionRequest(
+            backend=backend,
+            artifact=artifact,
+            device=device,
+            hardware=detect(),
+            precision=precision,
+            level=manifest.level,
+            streams=manifest.streams if manifest.streams > 1 else None,
+            source=source,
+            options=_options(manifest, backend) if options is None else options,
+        )
+    )
+    cls = named_after(manifest.model.class_name)
+    return cls(manifest, directory, session, plugins=plugins, source=source)
+
+
+def _options(manifest: Manifest, backend: str) -> Mapping[str, Any]:
+    """Options are one backend's: another knows nothing of them."""
+    return manifest.session_options if backend == manifest.backend else {}
+
+
+def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | None) -> tuple[str, str, str]:
+    """Backend, device and precision to run in: as asked, as tuned, or the first here that reads the format."""
+    wanted = parse_target(target or AUTO)
+    if wanted.backend is not None:
+        return wanted.backend, wanted.device or _device_of(manifest, wanted.backend), manifest.precision
+    supports = plugins.supports(detect())
+    names = sorted(supports, key=lambda name: (name != manifest.backend, name))
+    readers = [
+        (name, offer)
+        for name in names
+        for offer in supports[name].offers
+        if manifest.format in offer.loads or (manifest.format == LIVE and offer.live)
+    ]
+    readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != manifest.device.partition(":")[0]))
+    for name, offer in readers:
+        same_place = (name, offer.device) == (manifest.backend, manifest.device.partition(":")[0])
+        device = manifest.device if same_place else offer.device
+        return name, device, manifest.precision if manifest.precision in offer.precisions else EXACT
+    tuned = supports.get(manifest.backend)
+    limits = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
+    raise UnavailableError(
+        f"artifact of {manifest.model.name!r}",
+        f"it is {manifest.format!r} for backend {manifest.backend!r}, and no backend here loads that"
+        + (f": {'; '.join(limits)}" if limits else ""),
+        f"pip install optimum-{manifest.backend}",
+    )
+
+
+def _device_of(manifest: Manifest, backend: str) -> str:
+    return manifest.device if backend == manifest.backend else "cpu"
+
+
+def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:
+    directory = Path(path).expanduser()
+    if directory.exists() or path.count("/") != 1 or path.startswith((".", "~")):
+        return directory, None
+    from optimum_core.hub import download_artifact
+
+    return download_artifact(path, revision)

@@ -1,0 +1,91 @@
+"""Names and shapes of an `openvino.Model`: given to it after a conversion, compared when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optimum_core.types import TensorSpec
+
+_DTYPES = {
+    "bf16": "bfloat16",
+    "boolean": "bool",
+    "f16": "float16",
+    "f32": "float32",
+    "f64": "float64",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "i8": "int8",
+    "u16": "uint16",
+    "u32": "uint32",
+    "u64": "uint64",
+    "u8": "uint8",
+}
+
+
+def name_ports(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
+    """Give ports the names of `specs`, in order. Two outputs may be one tensor, which then has both names."""
+    for port in ports:
+        port.get_tensor().set_names(set())
+    for port, spec in zip(ports, specs, strict=True):
+        port.get_tensor().add_names({spec.name})
+
+
+def positions(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[int | None]:
+    """Where in `ports` each spec is, by name. A tensor that is two outputs stands for both, each at a place of its
+    own."""
+    free = dict(enumerate(ports))
+    found: list[int | None] = []
+    for spec in specs:
+        index = next((index for index, port in free.items() if spec.name in port.get_names()), None)
+        if index is not None:
+            del free[index]
+        found.append(index)
+    return found
+
+
+def problems(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
+    """How a model differs from what is said of it, in words.
+
+    The model may be more general (an axis that was not proved to vary is fixed in the specs), and may have further
+    outputs; never the other way round.
+    """
+    found = []
+    for kind, ports, specs in (("input", model.inputs, inputs), ("output", model.outputs, outputs)):
+        places = positions(ports, specs)
+        for spec, place in zip(specs, places, strict=True):
+            if place is None:
+                found.append(f"the model has no {kind} '{spec.name}'")
+            else:
+                found += _differences(kind, spec, ports[place])
+        if kind == "input":
+            extra = [port for index, port in enumerate(ports) if index not in places]
+            found += [f"the model also takes input {sorted(port.get_names()) or port}" for port in extra]
+    return found
+
+
+def _differences(kind: str, spec: TensorSpec, port: Any) -> list[str]:
+    said = f"{kind} '{spec.name}' is {{}} in the model, not {{}}"
+    element = port.get_element_type().get_type_name()
+    dtype = _DTYPES.get(element, element)
+    if dtype != spec.dtype:
+        return [said.format(dtype, spec.dtype)]
+    shape = port.get_partial_shape()
+    if not _fits(kind, spec, shape):
+        return [said.format(shape, list(spec.shape))]
+    return []
+
+
+def _fits(kind: str, spec: TensorSpec, shape: Any) -> bool:
+    if shape.rank.is_dynamic:
+        return True
+    if len(shape) != len(spec.shape):
+        return False
+    # A length that a model declares for an output may come from shape inference that knew less than the specs; one
+    # that contradicts another is an error. Inputs must truly vary where the specs have a name.
+    pairs = zip(spec.shape, shape, strict=True)
+    return all(
+        there.is_dynamic or here == there.get_length() or (kind == "output" and isinstance(here, str))
+        for here, there in pairs
+    )

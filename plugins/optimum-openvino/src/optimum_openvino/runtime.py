@@ -1,0 +1,116 @@
+"""The one module that touches OpenVINO's API for reading and compiling models."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import openvino
+
+from optimum_core.errors import SessionError
+from optimum_core.types import SessionRequest
+from optimum_openvino.devices import BACKEND, FORMAT, Place, spoken
+from optimum_openvino.interface import problems
+from optimum_openvino.options import OpenVinoOptions
+from optimum_openvino.storage import weights_problem
+
+# What the bindings raise: nearly always RuntimeError with OpenVINO's own message.
+RUNTIME_ERRORS = (RuntimeError, TypeError, ValueError)
+
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+
+
+@cache
+def core() -> Any:
+    """OpenVINO's registry of devices; one per process, because making it reads the plugins' libraries."""
+    return openvino.Core()
+
+
+def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) -> dict[str, Any]:
+    """What a model is compiled with. The precision is always said: left alone, OpenVINO takes bf16 or fp16 where it is
+    fast."""
+    streams = options.num_streams or request.streams
+    hint = options.performance_hint or ("throughput" if streams and streams > 1 else "latency")
+    chosen: dict[str, Any] = {
+        "PERFORMANCE_HINT": hint.upper(),
+        "INFERENCE_PRECISION_HINT": _HINTS[request.precision],
+        "NUM_STREAMS": streams,
+        "CACHE_DIR": options.cache_dir,
+    }
+    if place.device.name == "cpu":
+        chosen |= {
+            "INFERENCE_NUM_THREADS": options.inference_num_threads or _threads(request, streams),
+            "ENABLE_CPU_PINNING": options.enable_cpu_pinning,
+            "ENABLE_HYPER_THREADING": options.enable_hyper_threading,
+        }
+    return {name: value for name, value in chosen.items() if value is not None} | dict(options.properties)
+
+
+def _threads(request: SessionRequest, streams: int | None) -> int:
+    """Over all streams: OpenVINO shares them out."""
+    return request.threads * (streams or 1) if request.threads else request.hardware.cpu.usable_cores
+
+
+def compiled_model(request: SessionRequest, options: OpenVinoOptions, place: Place) -> Any:
+    """Read the artifact and compile it for `place`.
+
+    Raises:
+        SessionError: the device is not here or lacks the precision, a file is missing or damaged, or the inputs and
+            outputs are not the artifact's.
+    """
+    path = request.artifact.main_file
+    who = f"backend '{BACKEND}', {path}"
+    _require(place, request.precision, who)
+    model = _read(request, path, who)
+    chosen = properties(request, options, place)
+    try:
+        compiled = core().compile_model(model, place.runtime_name, chosen)
+    except RUNTIME_ERRORS as error:
+        why = f"openvino {openvino.__version__} cannot compile it for {place.runtime_name}: {error}"
+        raise SessionError(who, why, "check the options, or use device 'cpu'") from error
+    _check_effect(compiled, chosen, place, who)
+    return compiled
+
+
+def _require(place: Place, precision: str, who: str) -> None:
+    runtime = core()
+    here, wanted = list(runtime.available_devices), place.runtime_name
+    if wanted not in here and f"{wanted}.0" not in here:
+        why = f"openvino sees no device {wanted}; it sees {', '.join(here) or 'none'}"
+        raise SessionError(who, why, f"{place.device.driver}, or use one of: {', '.join(map(spoken, here))}")
+    capabilities = runtime.get_property(wanted, "OPTIMIZATION_CAPABILITIES")
+    if precision not in _HINTS or (precision != "fp32" and _CAPABILITIES[precision] not in capabilities):
+        has = [name for name, capability in _CAPABILITIES.items() if capability in capabilities]
+        raise SessionError(who, f"{wanted} does not compute in {precision!r} here", f"use one of: {', '.join(has)}")
+
+
+def _read(request: SessionRequest, path: Path, who: str) -> Any:
+    if not path.is_file():
+        raise SessionError(who, "the file does not exist", "export the model again, or correct the path")
+    try:
+        model = core().read_model(path)
+        problem = weights_problem(model, path) if request.artifact.format == FORMAT else None
+    except RUNTIME_ERRORS as error:
+        why = f"openvino {openvino.__version__} cannot read it: {error}"
+        raise SessionError(who, why, "check that the files are complete, or export the model again") from error
+    if problem:
+        raise SessionError(who, problem, "export the model again: one of the files was altered or cut short")
+    found = problems(model, request.artifact.inputs, request.artifact.outputs)
+    if found:
+        raise SessionError(who, "; ".join(found), "export the model again: file and manifest do not belong together")
+    return model
+
+
+def _check_effect(compiled: Any, chosen: dict[str, Any], place: Place, who: str) -> None:
+    """Refuse what OpenVINO changed in silence: the device, or the precision."""
+    devices = list(compiled.get_property("EXECUTION_DEVICES"))
+    if not all(name.split(".")[0] == place.device.runtime_name for name in devices):
+        why = f"it was to run on {place.runtime_name}, and openvino runs it on {', '.join(devices)}"
+        raise SessionError(who, why, "check the device's driver, or use device 'cpu'")
+    asked = str(chosen["INFERENCE_PRECISION_HINT"])
+    taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if taken not in (asked, "dynamic"):
+        why = f"{asked} was asked for, and openvino computes in {taken}"
+        raise SessionError(who, why, "ask for another precision")

@@ -1,0 +1,46 @@
+"""File names of an IR, and the check that its weights are those written with it.
+
+OpenVINO reads any bytes of the right number as weights. So the graph's file holds the sha256 of the file of weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+MODEL = "openvino_model.xml"
+WEIGHTS = "openvino_model.bin"
+
+_KEY = ["optimum", "weights_sha256"]
+_UNKNOWN = "0" * 64
+
+
+def save(model: Any, folder: Path) -> tuple[str, ...]:
+    """Write an `openvino.Model` with its weights as they are; the names of the files, the graph first."""
+    import openvino
+
+    path = folder / MODEL
+    model.set_rt_info(_UNKNOWN, _KEY)
+    openvino.save_model(model, path, compress_to_fp16=False)
+    graph = path.read_bytes()
+    path.write_bytes(graph.replace(_UNKNOWN.encode(), _digest(folder / WEIGHTS).encode()))
+    return (MODEL, WEIGHTS)
+
+
+def weights_problem(model: Any, path: Path) -> str | None:
+    """What is wrong with the weights beside the IR at `path`, read as `model`; None also where it has no checksum."""
+    if not model.has_rt_info(_KEY):
+        return None
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        return f"{weights.name} is missing"
+    found, expected = _digest(weights), model.get_rt_info(_KEY).astype(str)
+    if found != expected:
+        return f"{weights.name} is not the file written with it: sha256 {found[:12]}…, expected {expected[:12]}…"
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
