@@ -93,7 +93,7 @@ def test_an_unknown_option_names_the_nearest(tiny: Callable[[str], Any]) -> None
 
 
 def test_options_reach_the_backend_that_was_named(tiny: Callable[[str], Any]) -> None:
-    fast = accelerate(tiny("bert"), target="ort", level="all", shapes=ONCE, options={"intra_op_threads": 1})
+    fast = accelerate(tiny("bert"), target="ort", level="all", shapes=ONCE, options={"intra_op_threads": 1}, budget=0)
     assert dict(fast.manifest.session_options) == {"intra_op_threads": 1}
 
 
@@ -163,7 +163,7 @@ def test_a_plain_module_that_stayed_eager_cannot_be_saved_and_says_so(tmp_path: 
 
 
 def test_not_verified_is_written_and_shown(tiny: Callable[[str], Any], tmp_path: Path) -> None:
-    fast = accelerate(tiny("bert"), target="ort", level="all", shapes=ONCE, verify=False)
+    fast = accelerate(tiny("bert"), target="ort", level="all", shapes=ONCE, verify=False, budget=0)
     fast.save_pretrained(tmp_path / "out")
     for model in (fast, load(tmp_path / "out")):
         assert not model.manifest.verified
@@ -195,7 +195,7 @@ def test_an_axis_that_was_not_proved_is_fixed_and_refused() -> None:
     torch.manual_seed(0)
     model = Unrolled().eval()
     fast = accelerate(
-        model, target="ort", level="all", sample_inputs={"x": torch.rand(2, 7, 4)}, shapes=[{"batch": 1}]
+        model, target="ort", level="all", sample_inputs={"x": torch.rand(2, 7, 4)}, shapes=[{"batch": 1}], budget=0
     )
     batch, length, width = fast.manifest.inputs[0].shape
     assert batch == "batch"

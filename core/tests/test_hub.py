@@ -253,7 +253,9 @@ def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) 
     effort = measure.Effort(rounds=1, seconds=0.005)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
-        fast = accelerate(model, target="ort", level="all", shapes=({"batch": 1},), cache_dir=folder / "cache")
+        fast = accelerate(
+            model, target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=folder / "cache"
+        )
         fast.save_pretrained(folder / "artifact")
         return folder / "plain", folder / "artifact", model(torch.tensor(IDS)).logits.numpy()
 

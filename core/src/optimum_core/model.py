@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -246,7 +247,8 @@ class AcceleratedModel:
         from optimum_core.export_live import with_weights
 
         files = {name: self.directory / name for name in self.manifest.files}
-        whole = with_weights(self.manifest, self._source, self._plugins, files)
+        report = replace(self.report, from_cache=False) if self.report else None
+        whole = with_weights(replace(self.manifest, report=report), self._source, self._plugins, files)
         with whole as (manifest, sources):
             artifacts.save(manifest, sources, Path(save_directory), overwrite=overwrite)
 

@@ -90,6 +90,8 @@ def examine(as_json: Json = False, verbose: Verbose = False) -> None:
 def report(
     directory: Annotated[Path, typer.Argument(help="A directory written by `accelerate` or `save_pretrained`.")],
     as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Write a bar chart to this file.")] = None,
     verbose: Verbose = False,
 ) -> None:
     """Show what was tried for a saved artifact."""
@@ -103,6 +105,14 @@ def report(
         tree = to_plain(manifest, f"artifact {directory}")
         _write_json({key: value for key, value in tree.items() if key not in ("files", "model_files")})
         return
+    if markdown or svg is not None:
+        if manifest.report is None:
+            raise ArtifactError(f"artifact {directory}", "it carries no report", "accelerate the model again")
+        if svg is not None:
+            svg.write_text(manifest.report.to_svg(), encoding="utf-8")
+        if markdown:
+            typer.echo(manifest.report.to_markdown())
+        return
     from optimum_core.cli.report import show_artifact
 
     show_artifact(_stdout(), manifest)
@@ -114,7 +124,10 @@ def accelerate_model(
     out: Annotated[Path, typer.Argument(help="Where to save the artifact: a new or empty directory.")],
     target: Annotated[str, typer.Option(help="auto, a backend, or backend:device.")] = "auto",
     task: Annotated[str | None, typer.Option(help="What the model is for, where its config does not say.")] = None,
-    precision: Annotated[str, typer.Option(help="The arithmetic.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="The arithmetic; auto lets what is fast and true compete.")] = "fp32",
+    objective: Annotated[str, typer.Option(help="latency, throughput or size.")] = "latency",
+    budget: Annotated[float, typer.Option(help="Seconds for building and checking what competes.")] = 60.0,
+    level: Annotated[str | None, typer.Option(help="One optimization level of the backend of --target.")] = None,
     shapes: Annotated[str | None, typer.Option(help="What to be fast at, batch x sequence: 1x16,8x128.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     trust_remote_code: Annotated[
@@ -148,6 +161,9 @@ def accelerate_model(
             target=target,
             task=task,
             precision=precision,
+            objective=objective,
+            budget=budget,
+            level=level,
             shapes=wanted,
             verify=not no_verify,
             revision=revision,

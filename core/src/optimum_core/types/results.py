@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any, Literal
+
+from optimum_core.types import rendering
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +133,31 @@ class Report:
     @property
     def chosen(self) -> CandidateResult | None:
         return next((item for item in self.candidates if item.outcome == "chosen"), None)
+
+    def __str__(self) -> str:
+        """The whole report as an aligned table."""
+        return rendering.to_text(self)
+
+    def to_markdown(self) -> str:
+        """The report as a Markdown table."""
+        return rendering.to_markdown(self)
+
+    def to_svg(self) -> str:
+        """The measured times as a bar chart."""
+        return rendering.to_svg(self)
+
+    def to_json(self) -> str:
+        """Everything in the report, infinities and NaN as null."""
+        return json.dumps(_finite(asdict(self)), indent=2)
+
+
+def _finite(tree: Any) -> Any:
+    """The same tree in values that JSON has."""
+    if isinstance(tree, dict):
+        return {name: _finite(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not isfinite(tree) else tree
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -139,6 +139,7 @@ def _offer(device: Device, precisions: tuple[str, ...], *, exports: bool) -> Off
         exports=(FORMAT,) if exports else (),
         routes=ROUTES if exports else (),
         loads=(FORMAT, "onnx"),
+        parallel=True,
         precisions=precisions,
         opset=_OPSET,
     )

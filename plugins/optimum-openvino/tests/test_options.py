@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from optimum_core.errors import OptionError
+from optimum_openvino.options import OpenVinoOptions
+
+
+def test_defaults_and_values() -> None:
+    assert OpenVinoOptions.from_mapping({}) == OpenVinoOptions()
+    given = OpenVinoOptions.from_mapping({"cache_dir": Path("somewhere"), "num_streams": 2})
+    assert (given.cache_dir, given.num_streams) == ("somewhere", 2)
+
+
+def test_unknown_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="unknown option 'num_stream'") as caught:
+        OpenVinoOptions.from_mapping({"num_stream": 2})
+    assert caught.value.remedy == "did you mean 'num_streams'?"
+    with pytest.raises(OptionError, match="use one of: performance_hint"):
+        OpenVinoOptions.from_mapping({"zzz": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("num_streams", 0, "at least 1"),
+        ("num_streams", True, "at least 1"),
+        ("inference_num_threads", "2", "at least 1"),
+        ("performance_hint", "fast", "latency, throughput"),
+        ("cache_dir", "", "a path"),
+        ("enable_cpu_pinning", 1, "True, False"),
+        ("properties", None, "a mapping"),
+        ("properties", {1: 2}, "a mapping"),
+    ],
+)
+def test_wrong_values_name_the_allowed(name: str, value: object, allowed: str) -> None:
+    with pytest.raises(OptionError, match=f"option '{name}' cannot be") as caught:
+        OpenVinoOptions.from_mapping({name: value})
+    assert allowed in caught.value.remedy
+
+
+def test_every_option_is_in_the_readme() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert [item.name for item in fields(OpenVinoOptions) if f"`{item.name}`" not in readme] == []

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core.errors import InputError, OptionError, SessionError
+from optimum_core.types import Artifact, Session, SessionRequest, TensorSpec
+from optimum_openvino import plugin
+from optimum_openvino.session import OvSession
+
+Load = Callable[..., OvSession]
+
+
+def test_runs_through_the_hooks(linear: Artifact, weight: Any, session_request: Callable[..., SessionRequest]) -> None:
+    session = plugin.load_session(session_request(linear))
+    assert isinstance(session, Session)
+    assert (session.backend, session.device) == ("openvino", "cpu")
+    assert (session.inputs, session.outputs) == (linear.inputs, linear.outputs)
+    for batch in (1, 5):
+        x = np.random.default_rng(batch).standard_normal((batch, 8)).astype(np.float32)
+        outputs = plugin.infer(session, {"x": x})
+        assert outputs is not None
+        assert list(outputs) == ["y", "z"]
+        for output in outputs.values():
+            np.testing.assert_allclose(np.asarray(output), np.maximum(x @ weight, 0), atol=1e-4)
+
+
+def test_not_ours(linear: Artifact, session_request: Callable[..., SessionRequest], load: Load) -> None:
+    assert plugin.load_session(session_request(linear, backend="other")) is None
+    session = load(linear)
+    session.backend = "other"
+    assert plugin.infer(session, {}) is None
+
+
+def test_inputs_are_not_copied(linear: Artifact, load: Load) -> None:
+    session = load(linear)
+    array, tensor = np.ones((2, 8), np.float32), torch.ones(2, 8)
+    assert np.shares_memory(session._host("x", array), array)
+    assert session._host("x", tensor).ctypes.data == tensor.data_ptr()
+
+
+def _read_only(x: Any) -> Any:
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: np.asfortranarray(x),
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        lambda x: x.astype(">f4"),
+        lambda x: torch.from_numpy(x.T.copy()).T,
+        _read_only,
+    ],
+    ids=["fortran", "strided", "big-endian", "torch-strided", "read-only"],
+)
+def test_layouts_of_memory_do_not_matter(change: Callable[[Any], Any], linear: Artifact, load: Load) -> None:
+    session = load(linear)
+    x = np.arange(24, dtype=np.float32).reshape(3, 8)
+    expected = session.run({"x": x})["y"]
+    np.testing.assert_array_equal(np.asarray(session.run({"x": change(x)})["y"]), np.asarray(expected))
+
+
+def test_outputs_stay_as_they_are_after_further_runs(linear: Artifact, load: Load) -> None:
+    session = load(linear)
+    outputs = session.run({"x": np.ones((2, 8), np.float32)})
+    first, second = np.asarray(outputs["y"]), np.asarray(outputs["z"])
+    assert not np.shares_memory(first, second)
+    kept = first.copy()
+    session.run({"x": np.full((2, 8), 9, np.float32)})
+    session.close()
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_onnx_is_loaded(tmp_path: Path, load: Load, weight: Any) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [numpy_helper.from_array(weight, "w")]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "model.onnx")
+    artifact = Artifact(
+        format="onnx",
+        path=tmp_path,
+        files=("model.onnx",),
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 8)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 64)),),
+    )
+    given = np.ones((3, 8), np.float32)
+    np.testing.assert_allclose(np.asarray(load(artifact).run({"x": given})["y"]), given @ weight, atol=1e-4)
+
+
+def test_wrong_names(linear: Artifact, load: Load) -> None:
+    session = load(linear)
+    with pytest.raises(InputError, match="missing: x; unknown: z"):
+        session.run({"z": np.ones((1, 8), np.float32)})
+    with pytest.raises(InputError, match="unknown: z"):
+        session.run({"x": np.ones((1, 8), np.float32), "z": np.ones(1)})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.ones((1, 9), np.float32), np.ones((1, 8), np.int64), np.ones(8, np.float32), np.array(["a"])],
+    ids=["length", "type", "rank", "text"],
+)
+def test_wrong_arrays_are_session_errors(value: Any, linear: Artifact, load: Load) -> None:
+    session = load(linear)
+    with pytest.raises(SessionError, match="the run failed: .") as caught:
+        session.run({"x": value})
+    assert "x: float32['batch', 8]" in caught.value.remedy
+    assert np.asarray(session.run({"x": np.ones((1, 8), np.float32)})["y"]).shape == (1, 64)
+
+
+def test_unreadable_values(linear: Artifact, load: Load) -> None:
+    session = load(linear)
+    for value in (torch.ones(1, 8, requires_grad=True), [[1.0] * 8], torch.ones(1, 8, dtype=torch.bfloat16)):
+        with pytest.raises(InputError, match="input 'x'"):
+            session.run({"x": value})  # type: ignore[dict-item]
+
+
+def test_closed(linear: Artifact, load: Load) -> None:
+    session = load(linear)
+    session.close()
+    session.close()
+    with pytest.raises(SessionError, match="closed"):
+        session.run({"x": np.ones((1, 8), np.float32)})
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "truncated"])
+@pytest.mark.parametrize("file", [0, 1], ids=["graph", "weights"])
+def test_broken_files_are_named(file: int, content: bytes | None, linear: Artifact, load: Load) -> None:
+    path = linear.path / linear.files[file]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(SessionError) as caught:
+        load(linear)
+    assert str(linear.main_file) in str(caught.value)
+
+
+def test_weights_of_another_model(linear: Artifact, load: Load) -> None:
+    """OpenVINO itself would read them without a word."""
+    path = linear.path / linear.files[1]
+    path.write_bytes(np.random.default_rng(1).bytes(len(path.read_bytes())))
+    with pytest.raises(SessionError, match="is not the file written with it"):
+        load(linear)
+
+
+@pytest.mark.parametrize("file", [0, 1], ids=["graph", "weights"])
+def test_missing_files(file: int, linear: Artifact, load: Load) -> None:
+    (linear.path / linear.files[file]).unlink()
+    with pytest.raises(SessionError):
+        load(linear)
+
+
+def spec(name: str, dtype: str = "float32", shape: tuple[int | str, ...] = ("batch", 8)) -> TensorSpec:
+    return TensorSpec(name=name, dtype=dtype, shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"inputs": (spec("other"),)}, r"the model has no input 'other'; the model also takes input \['x'\]"),
+        ({"inputs": (spec("x", "int64"),)}, "input 'x' is float32 in the model, not int64"),
+        ({"inputs": (spec("x", shape=("batch", 9)),)}, "input 'x' is"),
+        ({"inputs": (spec("x", shape=("batch", "width")),)}, "input 'x'"),
+        ({"inputs": (spec("x", shape=(8,)),)}, "input 'x'"),
+        ({"outputs": (spec("logits"),)}, "the model has no output 'logits'"),
+        ({"outputs": (spec("y", shape=("batch", 2)),)}, "output 'y'"),
+    ],
+)
+def test_another_models_manifest(changes: dict[str, Any], problem: str, linear: Artifact, load: Load) -> None:
+    with pytest.raises(SessionError, match=problem):
+        load(dataclasses.replace(linear, **changes))
+
+
+def test_an_axis_may_be_fixed_by_the_artifact(linear: Artifact, load: Load) -> None:
+    fixed = dataclasses.replace(linear, inputs=(spec("x", shape=(1, 8)),), outputs=(spec("y", shape=(1, 64)),))
+    assert load(fixed).inputs[0].shape == (1, 8)
+
+
+@pytest.mark.parametrize("streams", [None, 2, 8])
+def test_threads_get_equal_results(streams: int | None, linear: Artifact, load: Load) -> None:
+    session = load(linear, streams=streams)
+    given = [np.random.default_rng(i).standard_normal((i + 1, 8)).astype(np.float32) for i in range(8)]
+    expected = [np.array(session.run({"x": x})["y"]) for x in given]
+
+    def work(number: int) -> bool:
+        place = number % len(given)
+        return np.array_equal(np.asarray(session.run({"x": given[place]})["y"]), expected[place])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(400)))
+
+
+def test_several_streams_work_side_by_side(linear: Artifact, load: Load) -> None:
+    assert load(linear).streams == 1
+    session = load(linear, streams=2)
+    assert session.streams == 2
+    assert session._open is not None
+    compiled, _ = session._open
+    assert compiled.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
+    assert compiled.get_property("NUM_STREAMS") == 2
+
+
+def test_options_reach_the_runtime(linear: Artifact, load: Load, tmp_path: Path) -> None:
+    options = {
+        "inference_num_threads": 1,
+        "cache_dir": tmp_path / "compiled",
+        "properties": {"PERF_COUNT": True},
+    }
+    opened = load(linear, options=options)._open
+    assert opened is not None
+    assert opened[0].get_property("INFERENCE_NUM_THREADS") == 1
+    assert opened[0].get_property("PERF_COUNT") is True
+    assert list((tmp_path / "compiled").iterdir())
+    for name, value in (("threads", 1), ("propertys", {})):
+        with pytest.raises(OptionError, match=f"unknown option '{name}'"):
+            load(linear, options={name: value})
+    with pytest.raises(SessionError, match="NO_SUCH_PROPERTY"):
+        load(linear, options={"properties": {"NO_SUCH_PROPERTY": 1}})
+
+
+def test_fp32_is_not_left_to_the_runtime(linear: Artifact, load: Load) -> None:
+    opened = load(linear)._open
+    assert opened is not None
+    assert opened[0].get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+
+
+def test_devices_and_precisions_that_are_not_here(linear: Artifact, load: Load) -> None:
+    with pytest.raises(SessionError, match="openvino sees no device GPU.7") as caught:
+        load(linear, device="gpu:7")
+    assert "GPU driver" in caught.value.remedy
+    with pytest.raises(OptionError, match="unknown device"):
+        load(linear, device="abacus")
+    with pytest.raises(SessionError, match="does not compute in 'fp4'"):
+        load(linear, precision="fp4")
