@@ -1,4 +1,4 @@
-"""Real models for tests across packages: one that was trained, and tiny ones with random weights. Nothing is fetched."""
+"""Models for tests across packages: one that was trained, and tiny ones with random weights. Nothing is fetched."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_a_disabled_backend(tiny: Callable[[str], Any], monkeypatch: pytest.Monk
         fast = accelerate(tiny("bert"), shapes=ONCE, budget=0)
     finally:
         manager.cache_clear()
-    assert fast.backend == "torch"
+    assert fast.backend != "ort"
     assert fast.report is not None
     assert not any(item.backend == "ort" for item in fast.report.candidates)
 

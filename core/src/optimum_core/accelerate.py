@@ -13,7 +13,7 @@ from optimum_core import __version__
 from optimum_core import artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo
 from optimum_core.artifact.plain import to_plain
-from optimum_core.ask import DEFAULT_BUDGET, OBJECTIVES, Ask, check, check_precision, stated_shapes
+from optimum_core.ask import OBJECTIVES, Ask, check, check_precision, stated_shapes
 from optimum_core.cache import Cache, content_key
 from optimum_core.check import read_check, write_check
 from optimum_core.errors import ArtifactError, OptionError
@@ -46,7 +46,7 @@ def accelerate(
     sample_inputs: Any = None,
     shapes: Sequence[Shape] | None = None,
     objective: str = OBJECTIVES[0],
-    budget: float = DEFAULT_BUDGET,
+    budget: float | None = None,
     verify: bool = True,
     processor: Any = None,
     revision: str | None = None,
@@ -70,7 +70,7 @@ def accelerate(
         shapes: the workload to be fast at: (batch, sequence) pairs or mappings of axis names to lengths.
         objective: "latency" of one call, "throughput" of calls side by side, or "size" of the files.
         budget: seconds for building and checking; the likeliest candidates go first, and one that is true is always
-            found where there is one.
+            found where there is one. None: up to a minute, less for a model that is quick as it is.
         verify: False skips the comparison with eager; the artifact says so.
         processor: tokenizer or processor, where it does not lie beside the model.
         revision: branch, tag or commit, for a hub id.

@@ -12,7 +12,6 @@ from optimum_core.plan import AUTO, EXACT, Target, parse_target
 from optimum_core.types import Support
 
 OBJECTIVES = ("latency", "throughput", "size")
-DEFAULT_BUDGET = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +23,7 @@ class Ask:
     precision: str = EXACT
     shapes: tuple[Any, ...] | None = None
     objective: str = OBJECTIVES[0]
-    budget: float = DEFAULT_BUDGET
+    budget: float | None = None
     verify: bool = True
     level: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -62,7 +61,7 @@ def check(ask: Ask) -> Target:
         raise OptionError("task", f"{ask.task!r} is unknown", f"it may be one of {', '.join(sorted(tasks.known()))}")
     if ask.objective not in OBJECTIVES:
         raise OptionError("objective", f"{ask.objective!r} is unknown", f"use {', '.join(OBJECTIVES)}")
-    if not isinstance(ask.budget, int | float) or not ask.budget >= 0:
+    if ask.budget is not None and (not isinstance(ask.budget, int | float) or not ask.budget >= 0):
         raise OptionError("budget", f"{ask.budget!r} is no number of seconds", "pass 0 or more")
     return target
 

@@ -19,9 +19,11 @@ SETTLE_SECONDS = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """How long to measure: rounds, seconds of one candidate at one shape in a round, and when to give up on one.
+    """How long to measure, and when to give up on a candidate.
 
     Attributes:
+        rounds: turns in which every candidate is timed at every shape.
+        seconds: of one candidate at one shape in a round; `calls` end it sooner for quick ones.
         hopeless: a candidate this many times slower than the best after the first round is not measured further; the
             margin narrows with every round.
         budget: seconds after which no further round begins; every candidate has one.
@@ -29,6 +31,7 @@ class Effort:
 
     rounds: int = 5
     seconds: float = 0.15
+    calls: int = 60
     hopeless: float = 1.6
     budget: float = 60.0
 
@@ -65,7 +68,7 @@ def measure(
     end = time.perf_counter() + effort.budget
     for turn in range(effort.rounds):
         for name in running if turn % 2 == 0 else reversed(running):
-            _round(tracks[name], effort.seconds)
+            _round(tracks[name], effort)
         running = _worth_going_on(tracks, running, 1 + (effort.hopeless - 1) / (turn + 1))
         if time.perf_counter() > end:
             break
@@ -82,16 +85,16 @@ def score(measurements: Sequence[Measurement]) -> float:
     return float(np.exp(np.mean([np.log(max(item.median, 1e-6)) for item in measurements])))
 
 
-def _round(track: _Track, seconds: float) -> None:
+def _round(track: _Track, effort: Effort) -> None:
     time.sleep(SETTLE_SECONDS)
     streams = track.contestant.streams
     with ThreadPoolExecutor(streams) as pool:
         for call, times in zip(track.contestant.calls, track.times, strict=True):
             once = call if streams == 1 else partial(_together, pool, call, streams)
-            if not times or times[-1] < seconds:
+            if not times or times[-1] < effort.seconds:
                 once()  # warms caches, and buffers at this shape; a slow call is hardly changed by that
-            spent = 0.0
-            while spent < seconds:
+            spent, enough = 0.0, len(times) + effort.calls
+            while spent < effort.seconds and len(times) < enough:
                 start = time.perf_counter()
                 once()
                 taken = time.perf_counter() - start

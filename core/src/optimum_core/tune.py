@@ -30,6 +30,10 @@ from optimum_core.workload import WorkShape
 PINNED = {"batch": 1, "media_batch": 1, "sequence": 128, "decoder_sequence": 128}
 #: Axes that may be fixed without having been asked: data comes at one size through the model's own processor.
 FIXED_BY_PROCESSOR = frozenset({"height", "width"})
+#: Seconds that a search takes at least and at most when nobody states a budget, and of how many eager calls at every
+#: shape between them.
+BUDGETS = (15.0, 60.0)
+WORTH = 150
 #: How many candidates stay open for the last race, beside the baseline: each holds the model's weights.
 FINALISTS = 4
 #: Rough timing right after the check, to know who is worth keeping open.
@@ -45,7 +49,8 @@ class Job:
         choosable: backends that may win; others are measured for comparison only.
         exact: a target or shapes were stated, so that a candidate of fewer varying axes is better than none.
         objective: "latency" and "throughput" choose the least time, "size" the smallest files.
-        budget: seconds after which nothing further is built, once there is something true to choose.
+        budget: seconds after which nothing further is built, once there is something true to choose; None: as long as
+            the model's own slowness makes it worth.
         decided: the name of the entry that won for a model of the same shape before: alone if it is true.
     """
 
@@ -59,7 +64,7 @@ class Job:
     exact: bool
     verify: bool = True
     objective: str = "latency"
-    budget: float = 60.0
+    budget: float | None = None
     decided: str | None = None
     effort: Effort = field(default_factory=Effort)
     emit: Emit = lambda event: None
@@ -96,11 +101,12 @@ class _Search:
         self.tried: list[Candidate] = []
         self._cases: dict[int, tuple[ReferenceCase, ...]] = {}
         self._start = time.perf_counter()
+        self._budget = BUDGETS[1] if job.budget is None else job.budget
 
     def run(self) -> Tuned:
         for entry in self._worth_trying():
             if self._left() < entry.cost and not self._needed(entry):
-                self._skip(entry, f"the budget of {self.job.budget:g} s does not allow for it")
+                self._skip(entry, f"the budget of {self._budget:.0f} s does not allow for it")
             else:
                 self._try(entry, self.job.blueprint)
         for _ in range(3):
@@ -129,7 +135,7 @@ class _Search:
 
     def _left(self) -> float:
         """Seconds of the budget; below zero when it is spent."""
-        return self.job.budget - (time.perf_counter() - self._start)
+        return self._budget - (time.perf_counter() - self._start)
 
     def _needed(self, entry: Entry) -> bool:
         """Whether this must be tried even without budget: its backend has nothing true yet, or nobody has."""
@@ -247,6 +253,8 @@ class _Search:
             candidate.outcome, candidate.problem = "failed", first_line(error)
             candidate.close()
             return
+        if candidate.entry.is_baseline and self.job.budget is None:
+            self._budget = _worth(candidate.measurements)
         if best is not None:
             candidate.pace = best.pace * score(candidate.measurements) / score(others[0])
         self._close_the_rest([*rivals, candidate])
@@ -322,6 +330,12 @@ class _Search:
             "nothing that was built agrees with the eager model:\n" + "\n".join(rows),
             "keep it eager (target='torch'), pass sample_inputs= like your own calls, or report this table",
         )
+
+
+def _worth(eager: Sequence[Measurement]) -> float:
+    """Seconds that a search may take by itself: what is quick as it is has little to win."""
+    calls = WORTH * sum(item.median for item in eager) / 1e3
+    return min(max(calls, BUDGETS[0]), BUDGETS[1])
 
 
 def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:

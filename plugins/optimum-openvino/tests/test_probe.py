@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import subprocess
 import sys
 from importlib.metadata import version
@@ -93,12 +94,12 @@ def test_nothing_installed(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_torch_it_still_runs(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = devices.importlib.util.find_spec
+    found = importlib.util.find_spec
 
     def find(name: str) -> Any:
         return None if name == "torch" else found(name)
 
-    monkeypatch.setattr(devices.importlib.util, "find_spec", find)
+    monkeypatch.setattr(importlib.util, "find_spec", find)
     support = plugin.probe(hardware)
     assert (support.offers[0].exports, support.offers[0].routes) == ((), ())
     assert reasons(support)["export to openvino-ir"][0] == "torch not installed"

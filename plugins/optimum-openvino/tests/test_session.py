@@ -117,7 +117,7 @@ def test_wrong_names(linear: Artifact, load: Load) -> None:
 )
 def test_wrong_arrays_are_session_errors(value: Any, linear: Artifact, load: Load) -> None:
     session = load(linear)
-    with pytest.raises(SessionError, match="the run failed: .") as caught:
+    with pytest.raises(SessionError, match=r"the run failed: .") as caught:
         session.run({"x": value})
     assert "x: float32['batch', 8]" in caught.value.remedy
     assert np.asarray(session.run({"x": np.ones((1, 8), np.float32)})["y"]).shape == (1, 64)
@@ -223,7 +223,7 @@ def test_options_reach_the_runtime(linear: Artifact, load: Load, tmp_path: Path)
     opened = load(linear, options=options)._open
     assert opened is not None
     assert opened[0].get_property("INFERENCE_NUM_THREADS") == 1
-    assert opened[0].get_property("PERF_COUNT") is True
+    assert opened[0].get_property("PERF_COUNT") == "YES"
     assert list((tmp_path / "compiled").iterdir())
     for name, value in (("threads", 1), ("propertys", {})):
         with pytest.raises(OptionError, match=f"unknown option '{name}'"):
@@ -239,7 +239,7 @@ def test_fp32_is_not_left_to_the_runtime(linear: Artifact, load: Load) -> None:
 
 
 def test_devices_and_precisions_that_are_not_here(linear: Artifact, load: Load) -> None:
-    with pytest.raises(SessionError, match="openvino sees no device GPU.7") as caught:
+    with pytest.raises(SessionError, match=r"openvino sees no device GPU\.7") as caught:
         load(linear, device="gpu:7")
     assert "GPU driver" in caught.value.remedy
     with pytest.raises(OptionError, match="unknown device"):

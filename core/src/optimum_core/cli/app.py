@@ -126,7 +126,7 @@ def accelerate_model(
     task: Annotated[str | None, typer.Option(help="What the model is for, where its config does not say.")] = None,
     precision: Annotated[str, typer.Option(help="The arithmetic; auto lets what is fast and true compete.")] = "fp32",
     objective: Annotated[str, typer.Option(help="latency, throughput or size.")] = "latency",
-    budget: Annotated[float, typer.Option(help="Seconds for building and checking what competes.")] = 60.0,
+    budget: Annotated[float | None, typer.Option(help="Seconds for building and checking what competes.")] = None,
     level: Annotated[str | None, typer.Option(help="One optimization level of the backend of --target.")] = None,
     shapes: Annotated[str | None, typer.Option(help="What to be fast at, batch x sequence: 1x16,8x128.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,

@@ -24,7 +24,7 @@ from optimum_core.models.flat import FlatModule, export_ready
 from optimum_core.models.hub import quiet
 from optimum_core.types import Artifact, ExportRequest, Step
 from optimum_openvino.devices import BACKEND, FORMAT, ROUTES
-from optimum_openvino.interface import name_ports, problems
+from optimum_openvino.interface import fix_axes, name_ports, problems
 from optimum_openvino.storage import save
 
 Tensors = dict[str, torch.Tensor]
@@ -106,10 +106,13 @@ def _set_interface(model: Any, request: ExportRequest, route: str) -> None:
         if len(ports) != len(specs):
             raise ExportError(who, f"{len(ports)} {kind} came out, not {len(specs)}", _REMEDY)
         name_ports(ports, specs)
+    try:
+        fix_axes(model, request.inputs)
+    except RuntimeError as error:
+        raise ExportError(who, f"its axes cannot be fixed as asked: {error}", _REMEDY) from error
     found = problems(model, request.inputs, request.outputs)
     if found:
         raise ExportError(who, "; ".join(found), _REMEDY)
-    model.validate_nodes_and_infer_types()
 
 
 def _step(route: str) -> Step:

@@ -32,6 +32,25 @@ def name_ports(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
         port.get_tensor().add_names({spec.name})
 
 
+def fix_axes(model: Any, specs: Sequence[TensorSpec]) -> None:
+    """Fix the inputs' axes that `specs` fix: through `torch.export`, every axis comes out varying.
+
+    Raises:
+        RuntimeError: shapes no longer fit each other, in OpenVINO's words.
+    """
+    shapes = {}
+    for index, (port, spec) in enumerate(zip(model.inputs, specs, strict=True)):
+        shape = port.get_partial_shape()
+        if shape.rank.is_dynamic or len(shape) != len(spec.shape):
+            continue
+        for axis, length in enumerate(spec.shape):
+            if isinstance(length, int) and shape[axis].is_dynamic:
+                shape[axis] = length
+                shapes[index] = shape
+    if shapes:
+        model.reshape(shapes)
+
+
 def positions(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[int | None]:
     """Where in `ports` each spec is, by name. A tensor that is two outputs stands for both, each at a place of its
     own."""
