@@ -226,6 +226,29 @@ def test_a_hook_is_seen(to_ort: Callable[..., Any], tmp_path: Path) -> None:
         torch.testing.assert_close(got, hooked(x), rtol=1e-3, atol=1e-4)
 
 
+_SCALE = {"by": 1.0}
+
+
+class Scaled(Small):
+    """Depends on what lies outside of it, as no fingerprint can see."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.linear(x) * _SCALE["by"]
+        return out
+
+
+def test_what_lies_outside_of_a_model_is_seen(
+    to_ort: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    model, x = Scaled().eval(), torch.rand(5, 6)
+    before = to_ort(model, sample_inputs={"x": x}, cache_dir=tmp_path)(x)
+    monkeypatch.setitem(_SCALE, "by", 3.0)
+    fast = to_ort(model, sample_inputs={"x": x}, cache_dir=tmp_path)
+    torch.testing.assert_close(fast(x), 3 * before, rtol=1e-3, atol=1e-4)
+    assert "wrong" not in {item.outcome for item in fast.report.candidates}, "a former export was tried"
+
+
 def test_changed_weights_are_another_model(to_ort: Callable[..., Any], tmp_path: Path) -> None:
     samples = {"x": np.ones((2, 6), np.float32)}
     before = to_ort(_small(), sample_inputs=samples, cache_dir=tmp_path)

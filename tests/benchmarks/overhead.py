@@ -54,7 +54,7 @@ def _measured(fast: AcceleratedModel, inputs: Mapping[str, Any]) -> list[_Excess
         return session.run(names, feed)
 
     return [
-        _beside(raw, raw, "the raw call again: what noise makes of nothing"),
+        _beside(raw, raw, "the raw call again (noise)"),
         _beside(raw, lambda: fast(**feed), "fast(...), numpy in and out"),
         _beside(raw, lambda: fast(**inputs), "fast(...), torch in and out"),
     ]
