@@ -169,11 +169,14 @@ def _nothing(supports: Mapping[str, Support], target: Target, precision: str) ->
     wanted = f"{asked}:{target.device}" if target.device else asked
     mine = [name for name in sorted(supports) if target.backend in (None, name)]
     limits = [f"{name}: {item.reason} ({item.remedy})" for name in mine for item in supports[name].limitations]
-    devices = sorted({offer.device for name in mine for offer in supports[name].offers if offer.loads})
-    if limits:
+    devices = sorted({offer.device.lower() for name in mine for offer in supports[name].offers if offer.loads})
+    if devices:
+        here = f"{', '.join(devices)}, in {_precisions(supports, mine)}"
+        why = f"on this machine it runs on {here}; not {wanted} in {precision}"
+        if target.device and target.device.partition(":")[0] not in devices:
+            why += "".join(f"; {limit}" for limit in limits if target.device.partition(":")[0] in limit.lower())
+    elif limits:
         why = "; ".join(limits)
-    elif devices:
-        why = f"it runs on {', '.join(devices)} here, in {_precisions(supports, mine)}, not {wanted} in {precision}"
     else:
         why = "no backend here loads what any backend here exports"
     return UnavailableError(f"target {wanted!r}", why, "see `optimum-core plugins` for what can run here and why not")

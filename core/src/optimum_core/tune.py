@@ -232,8 +232,9 @@ class _Search:
 
     def _pinned(self, blueprint: Blueprint, axes: frozenset[str]) -> Blueprint:
         for axis in sorted(axes):
-            limit = blueprint.layout.limits.get(axis, PINNED.get(axis, 0))
-            length = min(PINNED[axis], limit) if axis in PINNED else blueprint.layout.lengths[axis]
+            length = (
+                min(PINNED[axis], blueprint.layout.longest(axis)) if axis in PINNED else blueprint.layout.lengths[axis]
+            )
             blueprint = blueprint.pinned(axis, length)
         same = (item.blueprint for item in self.tried if item.blueprint.inputs == blueprint.inputs)
         return next(same, blueprint)

@@ -54,6 +54,8 @@ def workload(
 def _default(axes: tuple[str, ...], limits: Mapping[str, int]) -> tuple[WorkShape, ...]:
     batches = [axis for axis in axes if axis.endswith("batch")]
     if "sequence" in axes:
+        # Two below the limit: some models count positions from the padding.
+        limits = {axis: max(limit - 2, 1) for axis, limit in limits.items()}
         pairs = dict.fromkeys((batch, min(length, limits.get("sequence", length))) for batch, length in DEFAULT_TEXT)
         return tuple(_text_shape(batch, length, axes, limits) for batch, length in pairs)
     rest = {axis: length for axis, length in _DEFAULT_LENGTHS.items() if axis in axes}

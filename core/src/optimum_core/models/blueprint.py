@@ -141,7 +141,7 @@ def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
         return (3, 1)
     if axis in _STEPS:
         return (length + _STEPS[axis], max(1, length - _STEPS[axis] if length > 2 * _STEPS[axis] else length // 2))
-    longest = layout.limits.get(axis, 4096)
+    longest = layout.longest(axis)
     return (min(2 * length + 3, longest), max(1, length - 3 if length > 4 else length - 1))
 
 

@@ -48,6 +48,10 @@ class Layout:
         """Named axes, each once, in order of appearance."""
         return tuple(dict.fromkeys(axis for item in self.inputs for axis in item.axes if isinstance(axis, str)))
 
+    def longest(self, axis: str) -> int:
+        """The longest that cases are drawn at: two below the limit, as some models count from the padding."""
+        return max(self.limits.get(axis, 4096) - 2, 2)
+
     def shape(self, item: InputLayout, lengths: Mapping[str, int]) -> tuple[int, ...]:
         """The shape of one input when its named axes have these lengths."""
         return tuple(axis if isinstance(axis, int) else lengths.get(axis, self.lengths[axis]) for axis in item.axes)
@@ -246,7 +250,7 @@ def _complete(facts: Facts, inputs: tuple[InputLayout, ...]) -> Iterator[Layout]
 def _lengths(facts: Facts) -> dict[str, int]:
     height, width = _picture_size(facts)
     positions = _positions(facts)
-    text = max(4, min(13, positions // 2))
+    text = max(4, min(13, (positions - 2) // 2))
     return {
         "batch": 2,
         "media_batch": 4,
@@ -273,10 +277,9 @@ def _words(facts: Facts) -> dict[str, Any]:
 
 
 def _positions(facts: Facts) -> int:
-    """Tokens that the position embeddings have room for; two are kept back, for models that count from the padding."""
+    """Tokens that the position embeddings have room for."""
     found = facts.get("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", part="text")
-    limit = int(found) - 2 if isinstance(found, int) and found > 4 else 512
-    return min(limit, 4096)
+    return min(found, 4096) if isinstance(found, int) and found > 4 else 512
 
 
 def _picture_size(facts: Facts) -> tuple[int, int]:

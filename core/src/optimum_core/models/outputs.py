@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
 from typing import Any
 
 PLAIN_TENSOR = "tensor"
@@ -54,15 +53,22 @@ def class_name(value: Any) -> str:
 
 
 def find_class(path: str) -> type | None:
-    """The output class written down as `path`, when it is transformers' own; None otherwise.
+    """The output class written down as `path`, when it is one of transformers'; None otherwise.
 
-    Only transformers is imported from here: an artifact must not be able to name any code at all to run.
+    An artifact must not be able to name any code at all to run: only `ModelOutput` and what derives from it counts.
     """
+    from importlib import import_module
+
     module, _, name = path.rpartition(".")
     if not module.startswith("transformers."):
         return None
-    found = getattr(import_module(module), name, None)
-    return found if isinstance(found, type) else None
+    try:
+        found = getattr(import_module(module), name, None)
+    except ImportError:  # another version of transformers, which has moved or dropped it
+        return None
+    from transformers.utils import ModelOutput
+
+    return found if isinstance(found, type) and issubclass(found, ModelOutput) else None
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def planned_cases(blueprint: Blueprint) -> Iterator[Case]:
     if len(layout.axes) > 1:
         everything = {axis: lengths_beside(layout, axis)[0] for axis in layout.axes}
         yield Case(name="every axis at once", lengths=everything, seed=seed + 1)
-    longest = min(layout.limits.get("sequence", 0), LONG)
+    longest = min(layout.longest("sequence"), LONG)
     if "sequence" in layout.axes and longest > 2 * layout.lengths["sequence"] + 3:
         yield Case(name=f"sequence {longest}", lengths={"sequence": longest}, seed=seed + 2)
     if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
