@@ -134,7 +134,7 @@ def test_what_is_missing_is_told_with_its_remedy() -> None:
 def test_a_device_that_is_not_here_is_told_with_those_that_are() -> None:
     error = _refusal("runner:npu")
     assert error.who == "target 'runner:npu'"
-    assert "CUDA, cpu" in error.why
+    assert "cpu, cuda" in error.why
 
 
 def test_a_precision_that_nobody_has_is_told_with_those_there_are() -> None:
