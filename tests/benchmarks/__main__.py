@@ -6,6 +6,7 @@ import argparse
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from tempfile import TemporaryDirectory
 import psutil
 from rich.console import Console
 from rich.text import Text
-from tests.benchmarks import accelerating, importing, latency, memory, overhead, startup
+from tests.benchmarks import accelerating, grid, importing, latency, mapping, memory, overhead, peak, startup
 from tests.benchmarks.page import Page, markdown, show, write_region
 from transformers.utils import logging
 
@@ -25,9 +26,12 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "accelerate": accelerating.run,
     "overhead": overhead.run,
     "latency": latency.run,
+    "peak": peak.run,
     "memory": memory.run,
+    "map": mapping.run,
+    "grid": grid.run,
 }
-_ON_REQUEST = frozenset({"memory"})
+_ON_REQUEST = frozenset({"memory", "map", "grid"})
 _VERSIONS = ("optimum-core", "optimum-ort", "onnxruntime", "torch", "transformers", "onnx", "numpy")
 
 
@@ -36,7 +40,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measure, side by side.")
     parser.add_argument("--only", action="append", choices=_MEASUREMENTS, help="this one; may be given again")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables into this file")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=grid.MODELS,
+        default=[],
+        metavar="NAME",
+        help=f"of grid: {', '.join(grid.MODELS)}",
+    )
     asked = parser.parse_args()
+    measurements = {**_MEASUREMENTS, "grid": partial(grid.run, models=asked.models)}
     chosen = asked.only or [name for name in _MEASUREMENTS if name not in _ON_REQUEST]
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -49,7 +62,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="optimum-benchmarks-") as folder:
         for name in chosen:
             with Console(stderr=True).status(f"measuring: {name} …"):
-                page = _MEASUREMENTS[name](Path(folder))
+                page = measurements[name](Path(folder))
             show(console, page)
             pages.append(page)
     if asked.markdown is not None:
@@ -71,7 +84,7 @@ def _surroundings() -> list[str]:
 def _write(file: Path, pages: list[Page], surroundings: list[str]) -> None:
     """Each table in its own region of the file, so that one may be measured anew by itself."""
     for page in pages:
-        target = "bench-memory" if page.name in _ON_REQUEST else "bench"
+        target = f"bench-{page.name}" if page.name in _ON_REQUEST else "bench"
         origin = f"`make {target} MARKDOWN={file.as_posix()}` on {'; '.join(surroundings)}."
         write_region(file, page.name, f"{markdown(page)}\n\n{origin}")
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from optimum_core.models.hub import quiet
+
 #: Batch and sequence.
 SHAPES = ((1, 16), (1, 128), (8, 128))
 _FIRST_WORD = 1000  # below are BERT's special and unused tokens
@@ -46,3 +48,47 @@ def text_inputs(model: Any, batch: int, length: int) -> dict[str, torch.Tensor]:
     if hasattr(model.config, "type_vocab_size"):
         inputs["token_type_ids"] = torch.zeros_like(tokens)
     return inputs
+
+
+def classifier() -> Any:
+    """A classifier on MiniLM, its head random."""
+    from transformers import BertForSequenceClassification
+
+    torch.manual_seed(0)
+    with minilm_directory() as path, quiet():
+        return BertForSequenceClassification.from_pretrained(path, num_labels=2).eval()
+
+
+def bert_base() -> Any:
+    """A BERT classifier of the size it is published in, 110 million parameters, with random weights."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig()).eval()
+
+
+def vit_base() -> Any:
+    """A ViT classifier for 224 x 224 pixels, 86 million parameters, with random weights."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    return ViTForImageClassification(ViTConfig()).eval()
+
+
+def wav2vec2_base() -> Any:
+    """A wav2vec2 speech recognizer, 95 million parameters, with random weights."""
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    torch.manual_seed(0)
+    return Wav2Vec2ForCTC(Wav2Vec2Config()).eval()
+
+
+def picture_inputs(model: Any, batch: int) -> dict[str, torch.Tensor]:
+    """Random pixels, float32, of the size that the model is made for."""
+    side = model.config.image_size
+    return {"pixel_values": torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(3))}
+
+
+def sound_inputs(batch: int, samples: int) -> dict[str, torch.Tensor]:
+    """Noise, float32."""
+    return {"input_values": torch.randn(batch, samples, generator=torch.Generator().manual_seed(3))}

@@ -5,6 +5,7 @@ In a batch of texts as they come, every text is padded to the longest, and paddi
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from optimum_core.types import TensorSpec
 Item = Mapping[str, Any]
 Arrays = dict[str, np.ndarray[Any, Any]]
 _PADDED_AXIS = "sequence"
+#: transformers writes a very large number where a tokenizer has no limit.
+_NO_LIMIT = 1e9
 
 
 class Mapper:
@@ -48,6 +51,7 @@ class Mapper:
         self._run = run
         self._inputs = {spec.name: spec for spec in inputs}
         self._outputs = tuple(outputs)
+        self._padded = {spec.name: _padded_axes(spec) for spec in (*inputs, *outputs)}
         self._pad_id = pad_id
         self._streams = streams
 
@@ -59,66 +63,94 @@ class Mapper:
             advance: called with the number of items done.
 
         Returns:
-            Every output by name: one array with the items along its first axis; where an output has a value for every
-            token, a list of arrays, one an item, without padding.
+            Every output by name: one array with the items along its first axis; where an output's further axes vary, as
+            with a value for every token, a list of arrays, one an item, without padding.
+
+        Raises:
+            InputError: an item does not fit the model's inputs, or an output says nothing of one item by itself.
         """
+        self._check_outputs()
         arrays = [self._arrays(item) for item in items]
-        results: list[Mapping[str, Any] | None] = [None] * len(arrays)
-        batches = list(self._batches(arrays, batch_size))
+        lengths = [self._length(item) for item in arrays]
+        batches = list(self._batches(arrays, lengths, batch_size))
+        found: dict[str, list[Any]] = {spec.name: [None] * len(arrays) for spec in self._outputs}
+        # A single stream runs in the caller's thread: runtimes keep a pool of threads for each thread that calls them.
         with ThreadPoolExecutor(self._streams) as pool:
-            for batch, outputs in zip(batches, pool.map(lambda b: self._one(arrays, b), batches), strict=True):
-                for row, index in enumerate(batch):
-                    results[index] = self._row(outputs, row, arrays[index])
+            together = pool.map if self._streams > 1 else map
+            answers = together(lambda batch: self._one(arrays, lengths, batch), batches)
+            for batch, outputs in zip(batches, answers, strict=True):
+                for spec in self._outputs:
+                    self._place(found[spec.name], np.asarray(outputs[spec.name]), spec, batch, lengths)
                 advance(len(batch))
-        rows = [row for row in results if row is not None]
-        return Answer({spec.name: self._gathered(spec, rows) for spec in self._outputs})
+        return Answer({spec.name: _gathered(spec, found[spec.name]) for spec in self._outputs})
+
+    def _check_outputs(self) -> None:
+        for spec in self._outputs:
+            first, *rest = spec.shape or ("",)
+            if any(_is_batch(axis) for axis in rest) or (isinstance(first, str) and not _is_batch(first)):
+                raise InputError(
+                    self._who, f"output {spec.name!r} is not made item by item", "call the model with one whole batch"
+                )
 
     def _arrays(self, item: Item) -> Arrays:
-        unknown = [name for name in item if name not in self._inputs]
-        if unknown:
-            known = ", ".join(self._inputs)
-            raise InputError(self._who, f"an item has {unknown[0]!r}, which is no input", f"its inputs are {known}")
-        return {name: np.asarray(value) for name, value in item.items()}
+        if not isinstance(item, Mapping):
+            raise InputError(self._who, f"an item is {type(item).__name__}", "pass texts, or inputs by name")
+        found = {}
+        for name, value in item.items():
+            spec = self._inputs.get(name)
+            if spec is None:
+                known = ", ".join(self._inputs)
+                raise InputError(self._who, f"an item has {name!r}, which is no input", f"its inputs are {known}")
+            try:
+                found[name] = np.asarray(value)
+            except ValueError as error:
+                raise InputError(self._who, f"an item's {name!r} is no array: {error}", "pass numbers") from error
+            if found[name].ndim != len(spec.shape) - 1:
+                why = f"an item's {name!r} has {found[name].ndim} axes"
+                raise InputError(self._who, why, f"pass {len(spec.shape) - 1}: those of one item, without the batch")
+        return found
 
-    def _batches(self, arrays: Sequence[Arrays], batch_size: int) -> Iterator[list[int]]:
-        """Indices of neighbours in length; without a mask to hide padding, of equals in shape."""
-        paddable = "attention_mask" in self._inputs
-        order = sorted(range(len(arrays)), key=lambda index: (self._length(arrays[index]), index))
+    def _length(self, item: Arrays) -> int:
+        lengths = {array.shape[axis] for name, array in item.items() for axis in self._padded[name]}
+        if len(lengths) > 1:
+            why = f"an item's inputs differ in length: {sorted(lengths)}"
+            raise InputError(self._who, why, "give all of its inputs one length")
+        return lengths.pop() if lengths else 0
+
+    def _batches(self, arrays: Sequence[Arrays], lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+        """Indices of neighbours in length, the longest first, so that buffers need not grow; without a mask to hide
+        padding, of equals in shape."""
+        kinds = [self._kind(item) for item in arrays]
+        size = 1 if any(spec.shape and spec.shape[0] == 1 for spec in self._inputs.values()) else batch_size
         batch: list[int] = []
-        for index in order:
-            alike = not batch or self._kind(arrays[batch[0]], paddable) == self._kind(arrays[index], paddable)
-            if batch and (len(batch) == batch_size or not alike):
+        for index in sorted(range(len(arrays)), key=lambda index: (kinds[index], -lengths[index], index)):
+            if batch and (kinds[index] != kinds[batch[0]] or len(batch) == size):
                 yield batch
                 batch = []
             batch.append(index)
         if batch:
             yield batch
 
-    def _length(self, item: Arrays) -> int:
-        return max((array.shape[axis] for name, array in item.items() for axis in self._padded_axes(name)), default=0)
-
-    def _padded_axes(self, name: str) -> list[int]:
-        """Axes of one item's array that padding may lengthen."""
-        return [axis - 1 for axis, label in enumerate(self._inputs[name].shape) if label == _PADDED_AXIS and axis]
-
-    def _kind(self, item: Arrays, paddable: bool) -> tuple[Any, ...]:
+    def _kind(self, item: Arrays) -> tuple[Any, ...]:
         """What items of one batch must share."""
+        paddable = "attention_mask" in self._inputs
         return tuple(
-            (name, *(-1 if paddable and axis in self._padded_axes(name) else n for axis, n in enumerate(array.shape)))
+            (name, *(-1 if paddable and axis in self._padded[name] else n for axis, n in enumerate(array.shape)))
             for name, array in sorted(item.items())
         )
 
-    def _one(self, arrays: Sequence[Arrays], batch: Sequence[int]) -> Mapping[str, Any]:
-        rows = [arrays[index] for index in batch]
-        lengths = [self._length(row) for row in rows]
-        feed = {name: self._stacked(name, [row[name] for row in rows], max(lengths)) for name in rows[0]}
-        if "attention_mask" in self._inputs and "attention_mask" not in feed and max(lengths):
-            feed["attention_mask"] = (np.arange(max(lengths)) < np.asarray(lengths)[:, None]).astype(np.int64)
+    def _one(self, arrays: Sequence[Arrays], lengths: Sequence[int], batch: Sequence[int]) -> Mapping[str, Any]:
+        longest = max(lengths[index] for index in batch)
+        names = arrays[batch[0]]
+        feed = {name: self._stacked(name, [arrays[index][name] for index in batch], longest) for name in names}
+        if "attention_mask" in self._inputs and "attention_mask" not in feed and longest:
+            own = np.asarray([lengths[index] for index in batch])
+            feed["attention_mask"] = (np.arange(longest) < own[:, None]).astype(np.int64)
         return self._run(feed)
 
     def _stacked(self, name: str, values: Sequence[np.ndarray[Any, Any]], length: int) -> np.ndarray[Any, Any]:
-        axes = self._padded_axes(name)
-        if not axes:
+        axes = self._padded[name]
+        if all(value.shape[axis] == length for value in values for axis in axes):
             return np.stack(values)
         fill = self._pad_id if name == "input_ids" else 0
         shape = tuple(length if axis in axes else size for axis, size in enumerate(values[0].shape))
@@ -127,20 +159,35 @@ class Mapper:
             row[tuple(slice(0, size) for size in value.shape)] = value
         return stacked
 
-    def _row(self, outputs: Mapping[str, Any], row: int, item: Arrays) -> Arrays:
-        """One item's outputs, without the padding of its batch."""
-        length = self._length(item)
-        found = {}
-        for spec in self._outputs:
-            value = np.asarray(outputs[spec.name])[row]
-            per_token = [axis - 1 for axis, label in enumerate(spec.shape) if label == _PADDED_AXIS and axis]
-            cut = tuple(slice(0, length) if axis in per_token else slice(None) for axis in range(value.ndim))
-            found[spec.name] = value[cut] if per_token else value
-        return found
+    def _place(
+        self,
+        rows: list[Any],
+        values: np.ndarray[Any, Any],
+        spec: TensorSpec,
+        batch: Sequence[int],
+        lengths: Sequence[int],
+    ) -> None:
+        """Every item's output in its own place, without the padding of its batch."""
+        axes = self._padded[spec.name]
+        for row, index in zip(values, batch, strict=True):
+            cut = tuple(slice(0, lengths[index]) if axis in axes else slice(None) for axis in range(row.ndim))
+            rows[index] = row[cut] if axes else row
 
-    def _gathered(self, spec: TensorSpec, rows: Sequence[Mapping[str, Any]]) -> Any:
-        values = [row[spec.name] for row in rows]
-        return values if _PADDED_AXIS in spec.shape or not values else np.stack(values)
+
+def _is_batch(axis: int | str) -> bool:
+    return isinstance(axis, str) and axis.endswith("batch")
+
+
+def _padded_axes(spec: TensorSpec) -> frozenset[int]:
+    """Axes of one item's array that padding may lengthen."""
+    return frozenset(axis - 1 for axis, label in enumerate(spec.shape) if label == _PADDED_AXIS and axis)
+
+
+def _gathered(spec: TensorSpec, rows: list[Any]) -> Any:
+    rest = spec.shape[1:]
+    if any(isinstance(axis, str) for axis in rest):
+        return rows
+    return np.stack(rows) if rows else np.empty((0, *rest), spec.dtype if spec.dtype != "bfloat16" else np.float32)
 
 
 def read_tokenizer(directory: Path, who: str) -> Callable[[Sequence[str]], Iterable[Item]]:
@@ -163,10 +210,21 @@ def read_tokenizer(directory: Path, who: str) -> Callable[[Sequence[str]], Itera
 
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.no_padding()
+    _truncate_as_transformers(tokenizer, directory / "tokenizer_config.json")
     return lambda texts: (
         {"input_ids": encoded.ids, "token_type_ids": encoded.type_ids}
         for encoded in tokenizer.encode_batch(list(texts))
     )
+
+
+def _truncate_as_transformers(tokenizer: Any, config: Path) -> None:
+    """Cut at the length that the configuration states: what `tokenizer.json` says of it, transformers overrules."""
+    stated = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    limit = stated.get("model_max_length")
+    if isinstance(limit, int | float) and limit < _NO_LIMIT:
+        tokenizer.enable_truncation(int(limit))
+    else:
+        tokenizer.no_truncation()
 
 
 def from_transformers(tokenizer: Any) -> Callable[[Sequence[str]], Iterable[Item]]:

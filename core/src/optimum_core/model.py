@@ -100,9 +100,8 @@ class AcceleratedModel:
             raise InputError(who, "some items are texts and some are not", "pass one kind")
         if texts:
             encode = from_transformers(tokenizer) if tokenizer else read_tokenizer(self.directory, who)
-            listed = [
-                {k: v for k, v in item.items() if k not in self.manifest.ignored_inputs} for item in encode(texts)
-            ]
+            taken = {spec.name for spec in self.manifest.inputs}
+            listed = [{name: ids for name, ids in item.items() if name in taken} for item in encode(texts)]
         mapper = Mapper(
             who,
             self._mapped,

@@ -87,7 +87,7 @@ def ways(
     Raises:
         UnavailableError: nothing here can do what was asked; the message has the reasons and remedies.
     """
-    found = tuple(
+    found = dict.fromkeys(
         way
         for name in sorted(supports)
         for offer in supports[name].offers
@@ -97,7 +97,7 @@ def ways(
     )
     if not found:
         raise _nothing(supports, target, precision)
-    return found
+    return tuple(found)
 
 
 def _asked_for(name: str, offer: Offer, target: Target) -> bool:

@@ -22,7 +22,7 @@ from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.flat import eager_outputs
 from optimum_core.models.samples import Case
 from optimum_core.models.source import Source
-from optimum_core.plan import Way
+from optimum_core.plan import EXACT, Way
 from optimum_core.plugins import PluginManager
 from optimum_core.stopwatch import watched
 from optimum_core.types import (
@@ -169,7 +169,6 @@ class Builder:
                 "exporter": way.exporter,
                 "format": way.exported,
                 "route": route,
-                "precision": way.precision,
                 "opset": way.opset,
                 "inputs": to_plain(blueprint.inputs, "cache key"),
                 "outputs": to_plain(blueprint.outputs, "cache key"),
@@ -193,7 +192,7 @@ class Builder:
             source=self.source,
             task=blueprint.task,
             format=way.exported,
-            precision=way.precision,
+            precision=EXACT,
             samples=blueprint.draw(Case(name="traced")),
             inputs=blueprint.inputs,
             outputs=blueprint.outputs,

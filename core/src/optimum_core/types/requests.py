@@ -74,6 +74,7 @@ class ExportRequest:
     """Turn a model into `format`, written under `output`.
 
     Attributes:
+        precision: of the weights that are written; computing in less is a session's or `optimize`'s affair.
         samples: inputs to trace with, by name; every varying axis has a length of its own, above 1.
         inputs: what goes in, in order; named axes are to vary, numbered ones are fixed.
         outputs: what must come out, in order, named so.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,19 @@ RUNTIME_ERRORS = (RuntimeError, TypeError, ValueError)
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Keep the converter from reporting its use over the network: that is for the user to decide, not for a library."""
+    from openvino.tools.ovc import telemetry_stub, telemetry_utils
+
+    reporter = telemetry_utils.tm
+    telemetry_utils.tm = telemetry_stub
+    try:
+        yield
+    finally:
+        telemetry_utils.tm = reporter
 
 
 @cache
