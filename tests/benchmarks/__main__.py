@@ -49,7 +49,7 @@ def main() -> None:
         help=f"of grid: {', '.join(grid.MODELS)}",
     )
     asked = parser.parse_args()
-    measurements = {**_MEASUREMENTS, "grid": partial(grid.run, models=asked.models)}
+    measurements: dict[str, Callable[[Path], Page]] = {**_MEASUREMENTS, "grid": partial(grid.run, models=asked.models)}
     chosen = asked.only or [name for name in _MEASUREMENTS if name not in _ON_REQUEST]
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -176,7 +176,7 @@ def _regret(model: Any, cases: Sequence[_Case], fast: AcceleratedModel, cache: P
         }
         times = measure(contestants, [case.shape for case in cases], _AT_LENGTH)
     finally:
-        for who, one in rivals.items():
+        for one in rivals.values():
             if one is not fast:
                 one.close()
     return _regret_words(pick.name, times)

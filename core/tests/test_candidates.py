@@ -1,0 +1,161 @@
+"""What competes, by which name and in which order, whatever the ways are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimum_core.candidates import Candidate, Entry, entries
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.plan import EXACT, Way
+from optimum_core.types import Artifact, CaseResult, Fidelity
+
+LIVE = Way(backend="torch", device="cpu", precision=EXACT, levels=(None, "compile"))
+FILES = Way(
+    backend="acme",
+    device="cpu",
+    precision=EXACT,
+    format="acme",
+    exporter="acme",
+    exported="acme",
+    routes=("first", "second"),
+    levels=("all", "some"),
+    parallel=True,
+)
+
+names = st.sampled_from(["ort", "acme", "zeta"])
+some = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3, unique=True).map(tuple)
+precisions = st.sampled_from(["fp32", "bf16", "fp16"])
+live_ways = st.builds(
+    Way, backend=names, device=st.just("cpu"), precision=precisions, levels=some.map(lambda found: (None, *found))
+)
+built_ways = st.builds(
+    Way,
+    backend=names,
+    device=st.sampled_from(["cpu", "gpu"]),
+    precision=precisions,
+    format=st.sampled_from(["onnx", "ir"]),
+    exporter=names,
+    exported=st.just("onnx"),
+    routes=some,
+    levels=some,
+    parallel=st.booleans(),
+)
+#: As the planner finds them: no two of one backend, device, precision and format.
+many_ways = st.lists(
+    live_ways | built_ways,
+    min_size=1,
+    max_size=6,
+    unique_by=lambda way: (way.backend, way.device, way.precision, way.format),
+).map(lambda found: [way for way in found if way.format in (None, "onnx")] or [LIVE])
+streams = st.sampled_from([(1,), (1, 2), (1, 8)])
+
+
+@given(many_ways, streams)
+def test_every_combination_once_and_no_name_twice(ways: list[Way], counts: tuple[int, ...]) -> None:
+    found = entries(ways, streams=counts)
+    expected = sum(len(way.routes) * len(way.levels) * (len(counts) if way.parallel else 1) for way in ways)
+    assert len(found) == len(set(found)) == expected
+    assert len({entry.name for entry in found}) == expected
+
+
+@given(many_ways, streams, st.randoms(use_true_random=False))
+def test_the_order_does_not_depend_on_the_order_of_the_ways(
+    ways: list[Way], counts: tuple[int, ...], random: object
+) -> None:
+    again = list(ways)
+    random.shuffle(again)  # type: ignore[attr-defined]
+    assert entries(ways, streams=counts) == entries(again, streams=counts)
+
+
+@given(many_ways, streams)
+def test_baselines_first_and_what_takes_long_last(ways: list[Way], counts: tuple[int, ...]) -> None:
+    found = entries(ways, streams=counts)
+    baselines = [entry.is_baseline for entry in found]
+    assert baselines == sorted(baselines, reverse=True)
+    compiled = [entry.cost > 0 for entry in found]
+    assert compiled == sorted(compiled)
+
+
+@given(many_ways, streams, st.data())
+def test_winners_of_before_lead_in_their_order(ways: list[Way], counts: tuple[int, ...], data: st.DataObject) -> None:
+    plain = entries(ways, streams=counts)
+    won = data.draw(st.permutations([entry.name for entry in plain]).map(lambda order: order[:3]))
+    found = entries(ways, streams=counts, won_before=(*won, "one that is gone"))
+    assert set(found) == set(plain)
+    rest = [entry.name for entry in found if not entry.is_baseline]
+    expected = [name for name in won if name in rest]
+    assert rest[: len(expected)] == expected
+
+
+@given(many_ways)
+def test_first_routes_before_second_ones(ways: list[Way]) -> None:
+    for way in ways:
+        ranks = [way.routes.index(entry.route) for entry in entries([way]) if not entry.is_baseline and not entry.cost]
+        assert ranks == sorted(ranks)
+
+
+def test_many_streams_only_where_calls_run_side_by_side() -> None:
+    found = entries([LIVE, FILES], streams=(1, 4))
+    assert {entry.streams for entry in found if entry.way is LIVE} == {1}
+    assert [entry.name for entry in found][:3] == [
+        "torch cpu (the model as it is)",
+        "acme[first] → acme cpu, level all, 4 streams",
+        "acme[first] → acme cpu, level all",
+    ]
+
+
+def test_a_chain_is_in_the_name() -> None:
+    way = Way(
+        backend="trt",
+        device="cuda",
+        precision="fp16",
+        format="engine",
+        exporter="onnx",
+        exported="onnx",
+        transforms=(("trt", "onnx", "engine"),),
+    )
+    assert Entry(way=way).name == "onnx → engine → trt cuda, fp16"
+
+
+def _result(error: float, *, passed: bool = True) -> CaseResult:
+    return CaseResult(
+        case=f"case {error}", shapes={}, output="x", relative_error=error, cosine=1.0, agreement=None, passed=passed
+    )
+
+
+def _candidate(described_as: Blueprint, fidelity: Fidelity | None) -> Candidate:
+    artifact = Artifact(format="acme", path=Path(), files=(), inputs=(), outputs=())
+    return Candidate(
+        entry=Entry(way=FILES, route="second", level="some", streams=3),
+        blueprint=described_as,
+        artifact=artifact,
+        fidelity=fidelity,
+        outcome="slower",
+    )
+
+
+def test_a_result_in_brief_keeps_the_worst_comparison_and_counts_the_rest(described: object) -> None:
+    _, blueprint = described("bert")  # type: ignore[operator]
+    results = (_result(0.1), _result(0.5), _result(0.2, passed=False))
+    candidate = _candidate(blueprint, Fidelity(precision="fp32", tolerance=1.0, results=results))
+    brief, whole = candidate.result().fidelity, candidate.result(brief=False).fidelity
+    assert brief is not None and whole is not None
+    assert (brief.results, brief.compared, brief.passed) == ((results[2],), 3, False)
+    assert whole.results == results
+    assert candidate.result().options == {"route": "second", "level": "some", "streams": 3}
+
+
+def test_what_did_not_load_is_not_true(described: object) -> None:
+    _, blueprint = described("bert")  # type: ignore[operator]
+    candidate = _candidate(blueprint, None)
+    assert not candidate.is_true
+    candidate.run = lambda inputs: inputs
+    assert candidate.is_true
+    candidate.outcome = "wrong"
+    assert not candidate.is_true
+    assert math.isclose(candidate.pace, 1.0)
+    assert candidate.result().fidelity is None

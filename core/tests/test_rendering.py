@@ -1,0 +1,148 @@
+"""A report as text, Markdown, JSON and a picture: nothing lost, nothing that a reader of the format would refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from optimum_core.types import CandidateResult, CaseResult, Fidelity, Measurement, Report
+from optimum_core.types.rendering import header, rows
+
+SVG = "{http://www.w3.org/2000/svg}"
+SHAPES = ("1x16", "8x128")
+
+
+def _times(*medians: float) -> tuple[Measurement, ...]:
+    return tuple(
+        Measurement(shape=shape, median=median, p95=2 * median, runs=3, items=items)
+        for shape, median, items in zip(SHAPES, medians, (1, 8), strict=True)
+    )
+
+
+def _fidelity(error: float) -> Fidelity:
+    result = CaseResult(
+        case="c", shapes={"x": (1, 2)}, output="y", relative_error=error, cosine=1.0, agreement=None, passed=True
+    )
+    return Fidelity(precision="fp32", tolerance=1e-3, results=(result,))
+
+
+CHOSEN = CandidateResult(
+    name="onnx → ort <cpu> & more",
+    backend="ort",
+    device="cpu",
+    precision="fp32",
+    outcome="chosen",
+    reason="fastest of 2 | true",
+    fidelity=_fidelity(2e-6),
+    measurements=_times(2.0, 40.0),
+    build_seconds=1.25,
+    load_seconds=0.5,
+    size=3 * 2**20,
+    memory=0,
+)
+SLOWER = replace(CHOSEN, name="torch cpu", outcome="slower", reason="2 times", measurements=_times(4.0, 50.0))
+WRONG = CandidateResult(
+    name="acme",
+    backend="acme",
+    device="cpu",
+    precision="fp32",
+    outcome="wrong",
+    reason="off",
+    fidelity=_fidelity(math.inf),
+)
+REPORT = Report(
+    model='a "model" <1>', task="text-classification", workload=SHAPES, candidates=(CHOSEN, SLOWER, WRONG), seconds=12.4
+)
+
+
+def test_a_row_says_all_that_is_known() -> None:
+    assert len(header(REPORT)) == len(rows(REPORT)[0])
+    cells = dict(zip(header(REPORT), rows(REPORT)[0], strict=True))
+    assert cells[""] == "►"
+    assert (cells["1x16 ms (p95)"], cells["8x128 ms (p95)"]) == ("2.00 (4.00)", "40.00 (80.00)")
+    assert cells["items/s"] == "500"
+    assert (cells["size"], cells["memory"]) == ("3 MiB", "0 MiB")
+    assert (cells["error"], cells["build s"], cells["load s"]) == ("2.0e-06", "1.2", "0.5")
+    assert cells["why"] == "chosen: fastest of 2 | true"
+
+
+def test_what_was_not_found_out_is_a_dash() -> None:
+    cells = dict(zip(header(REPORT), rows(REPORT)[2], strict=True))
+    assert {cells[name] for name in ("1x16 ms (p95)", "items/s", "size", "memory", "build s")} == {"–"}
+    assert (cells[""], cells["error"]) == ("✗", "inf")
+
+
+def test_text_is_aligned() -> None:
+    first, *table = str(REPORT).splitlines()
+    assert first == 'a "model" <1> (text-classification), for latency; searched 12 s'
+    assert len(table) == 4
+    starts = {line.index(word) for line, word in zip(table, ("why", "chosen:", "slower:", "wrong:"), strict=True)}
+    assert len(starts) == 1
+    assert str(replace(REPORT, from_cache=True)).splitlines()[0].endswith(", from the cache")
+
+
+def test_markdown_is_a_table_whatever_the_reasons_hold() -> None:
+    lines = [line for line in REPORT.to_markdown().splitlines() if line.startswith("|")]
+    assert len(lines) == 5
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(header(REPORT)) + 1}
+    assert "fastest of 2 \\| true" in lines[2]
+
+
+def test_json_holds_everything_and_no_infinity() -> None:
+    tree = json.loads(REPORT.to_json(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert [item["outcome"] for item in tree["candidates"]] == ["chosen", "slower", "wrong"]
+    assert tree["candidates"][0]["measurements"][1] == {
+        "shape": "8x128", "median": 40.0, "p95": 80.0, "runs": 3, "items": 8,
+    }  # fmt: skip
+    assert tree["candidates"][2]["fidelity"]["results"][0]["relative_error"] is None
+    assert tree["candidates"][0]["fidelity"]["results"][0]["shapes"] == {"x": [1, 2]}
+
+
+def _bars(report: Report) -> list[ElementTree.Element]:
+    picture = ElementTree.fromstring(report.to_svg())
+    assert picture.tag == f"{SVG}svg"
+    return [item for item in picture.iter(f"{SVG}rect") if item.get("x") is not None]
+
+
+def test_bars_are_as_long_as_the_times_within_a_shape() -> None:
+    widths = [float(bar.get("width", "")) for bar in _bars(REPORT)]
+    assert len(widths) == 4
+    assert widths[0] / widths[1] == pytest.approx(2.0 / 4.0, rel=1e-2)
+    assert widths[2] / widths[3] == pytest.approx(40.0 / 50.0, rel=1e-2)
+    assert widths[1] == widths[3]
+
+
+def test_the_chosen_has_a_colour_of_its_own() -> None:
+    chosen, slower, *_ = (bar.get("fill") for bar in _bars(REPORT))
+    assert chosen != slower
+
+
+def test_names_are_escaped_and_nothing_lies_outside() -> None:
+    picture = ElementTree.fromstring(REPORT.to_svg())
+    texts = [item.text or "" for item in picture.iter(f"{SVG}text")]
+    assert "onnx → ort <cpu> & more" in texts
+    assert any('a "model" <1>' in text for text in texts)
+    width, height = float(picture.get("width", "0")), float(picture.get("height", "0"))
+    for bar in _bars(REPORT):
+        assert float(bar.get("x", "")) + float(bar.get("width", "")) < width
+        assert float(bar.get("y", "")) + float(bar.get("height", "")) <= height
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 0.0])
+def test_odd_times_spoil_nothing(odd: float) -> None:
+    report = replace(REPORT, candidates=(replace(CHOSEN, measurements=_times(odd, odd)), SLOWER))
+    for bar in _bars(report):
+        assert 0 < float(bar.get("width", "")) < 1000
+    assert len(str(report).splitlines()) == 4
+    json.loads(report.to_json(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_a_report_of_nothing() -> None:
+    empty = Report(model="m", task="t", workload=(), candidates=())
+    assert empty.chosen is None
+    assert _bars(empty) == []
+    assert len(str(empty).splitlines()) == 2
