@@ -62,15 +62,6 @@ def test_every_combination_once_and_no_name_twice(ways: list[Way], counts: tuple
     assert len({entry.name for entry in found}) == expected
 
 
-@given(many_ways, streams, st.randoms(use_true_random=False))
-def test_the_order_does_not_depend_on_the_order_of_the_ways(
-    ways: list[Way], counts: tuple[int, ...], random: object
-) -> None:
-    again = list(ways)
-    random.shuffle(again)  # type: ignore[attr-defined]
-    assert entries(ways, streams=counts) == entries(again, streams=counts)
-
-
 @given(many_ways, streams)
 def test_baselines_first_and_what_takes_long_last(ways: list[Way], counts: tuple[int, ...]) -> None:
     found = entries(ways, streams=counts)

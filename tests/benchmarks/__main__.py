@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +18,7 @@ from tests.benchmarks.page import Page, markdown, show, write_region
 from transformers.utils import logging
 
 from optimum_core.hardware import describe, detect
+from optimum_core.plugins import manager
 
 _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "import": importing.run,
@@ -32,7 +32,6 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "grid": grid.run,
 }
 _ON_REQUEST = frozenset({"memory", "map", "grid"})
-_VERSIONS = ("optimum-core", "optimum-ort", "onnxruntime", "torch", "transformers", "onnx", "numpy")
 
 
 def main() -> None:
@@ -70,14 +69,19 @@ def main() -> None:
 
 
 def _surroundings() -> list[str]:
-    """What the figures depend on: the machine and the versions."""
-    machine = dict(describe(detect()))
+    """What the figures depend on: the machine, who else uses it, and the versions."""
+    hardware, plugins = detect(), manager()
+    machine = dict(describe(hardware))
     facts = ("System", "CPU", "Memory", "GPUs")
-    versions = (f"{name} {version(name)}" for name in _VERSIONS)
+    versions: dict[str, str] = {}
+    for support in plugins.supports(hardware).values():
+        versions |= support.versions
+    versions |= {info.distribution: info.version for info in plugins.infos()}
+    told = (f"{name} {version}" for name, version in sorted(versions.items()))
     return [
         "; ".join(machine[label] for label in facts if machine[label] != "none found"),
         f"{psutil.cpu_percent(interval=1):.0f} % of the processor in use before the first measurement",
-        f"Python {platform.python_version()}, {', '.join(versions)}",
+        f"Python {platform.python_version()}, {', '.join(told)}",
     ]
 
 

@@ -221,8 +221,9 @@ def _alone(model: Any, item: CandidateResult, cases: Sequence[_Case], cache: Pat
 def _roof(name: str, model: Any, cases: Sequence[_Case], cells: Sequence[_Cell], fast: AcceleratedModel) -> list[str]:
     """The share of the machine's peak that the pick reaches."""
     assert fast.report is not None and fast.report.chosen is not None
-    precision = fast.report.chosen.precision
-    top = peak.tera_operations(precision) if precision in ("fp32", "bf16", "int8") else None
+    # Processors that multiply fp16 themselves do so as fast as bf16, and torch does not know how everywhere.
+    precision = {"fp16": "bf16"}.get(chosen := fast.report.chosen.precision, chosen)
+    top = peak.tera_operations(precision)
     found = [(case, cell) for case, cell in zip(cases, cells, strict=True) if cell.shape == _ROOF]
     return [
         f"{name} at {_ROOF}: {reached:.3f} TFLOP/s, {reached / top:.0%} of the {top:.3f} that a matrix product reaches "

@@ -33,8 +33,10 @@ def _words(value: float | None) -> str:
 
 @once
 def tera_operations(precision: str) -> float | None:
-    """Multiplications and additions a second, in 10¹², of "fp32", "bf16" or "int8"; None where torch has no such
-    product here. Measured once a process."""
+    """Multiplications and additions a second, in 10¹², of "fp32", "bf16" or "int8"; None for another precision,
+    and where torch has no such product here. Measured once a process."""
+    if precision not in _PRODUCTS:
+        return None
     try:
         product = _PRODUCTS[precision]()
         product()

@@ -265,7 +265,9 @@ class _Search:
         if self.job.objective == "size":
             return
         rivals.sort(key=lambda item: item.pace)
-        limit = self.job.effort.hopeless * rivals[0].pace
+        # Against those that may win: where a backend was named, its best stays open however fast the eager model is.
+        best = next((item for item in rivals if self._may_win(item)), rivals[0])
+        limit = self.job.effort.hopeless * best.pace
         for rank, item in enumerate(item for item in rivals if not item.entry.is_baseline):
             if rank >= FINALISTS or item.pace > limit:
                 item.close()

@@ -1,0 +1,238 @@
+"""An artifact opens without a word where it was tuned, with one elsewhere, and not where nothing reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core import AcceleratedModel, accelerate, artifact, load, loading, measure, tune
+from optimum_core.artifact import Manifest
+from optimum_core.errors import ArtifactError, OptionError, TunedElsewhereWarning, UnavailableError
+from optimum_core.hardware import detect
+from optimum_core.hookspecs import hookimpl
+from optimum_core.loading import open_model
+from optimum_core.plugins import PluginManager
+from optimum_core.types import Array, Gpu, Hardware, Limitation, Offer, Session, SessionRequest, Support
+
+IDS = np.array([[5, 6, 7, 8]])
+
+
+@pytest.fixture(scope="module")
+def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny BERT, accelerated on this machine with options, and saved."""
+    effort = measure.Effort(rounds=1, seconds=0.005)
+    cache, place = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("saved") / "bert"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        settings: dict[str, Any] = {"shapes": ({"batch": 1},), "budget": 0, "cache_dir": cache}
+        options = {"intra_op_threads": 1}
+        with accelerate(tiny("bert"), target="ort", level="all", options=options, **settings) as fast:
+            fast.save_pretrained(place)
+        yield place
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def edited(saved: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the artifact whose manifest says something else, and is whole."""
+
+    def make(**changes: Any) -> Path:
+        place = tmp_path / "edited"
+        shutil.copytree(saved, place)
+        manifest = artifact.load(place)
+        (place / "optimum.json").unlink()
+        artifact.write(place, dataclasses.replace(manifest, **changes))
+        return place
+
+    return make
+
+
+@pytest.fixture
+def want(saved: Path) -> Any:
+    with load(saved) as fast:
+        return fast(input_ids=IDS).logits
+
+
+def _elsewhere(**changes: Any) -> Hardware:
+    here = detect()
+    return dataclasses.replace(
+        here, cpu=dataclasses.replace(here.cpu, model="Another 9000", usable_cores=77), **changes
+    )
+
+
+# Where it was tuned.
+
+
+def test_on_the_machine_it_was_tuned_on_nothing_is_said(saved: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with load(saved) as fast:
+            assert fast.backend == "ort"
+
+
+def test_elsewhere_it_says_where_and_what_to_do_and_runs(edited: Callable[..., Path], want: Any) -> None:
+    place = edited(hardware=_elsewhere())
+    with (
+        pytest.warns(TunedElsewhereWarning, match=r"Another 9000 with 77 cores, runs on .*retune=True") as said,
+        load(place) as fast,
+    ):
+        np.testing.assert_allclose(fast(input_ids=IDS).logits, want, rtol=1e-4, atol=1e-5)
+    assert [Path(one.filename).name for one in said] == [Path(__file__).name]
+
+
+def test_a_gpu_that_is_not_here_is_another_machine(edited: Callable[..., Path]) -> None:
+    place = edited(hardware=dataclasses.replace(detect(), gpus=(Gpu(vendor="nvidia", name="H9000"),)))
+    with pytest.warns(TunedElsewhereWarning, match="H9000"):
+        load(place).close()
+
+
+def test_memory_and_kernel_do_not_make_another_machine(edited: Callable[..., Path]) -> None:
+    place = edited(hardware=dataclasses.replace(detect(), memory=1, system_version="0"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(place).close()
+
+
+# Which backend, device and precision.
+
+
+class Acme:
+    """A backend that reads ONNX and keeps what it was asked; its answers are of no interest."""
+
+    def __init__(self, *offers: Offer, reason: str = "") -> None:
+        self.offers = offers
+        self.reason = reason
+        self.asked: list[SessionRequest] = []
+
+    @hookimpl
+    def probe(self, hardware: Hardware) -> Support:
+        limits = (Limitation(what="run", reason=self.reason, remedy="pip install acme"),) if self.reason else ()
+        return Support(offers=self.offers, limitations=limits)
+
+    @hookimpl
+    def load_session(self, request: SessionRequest) -> Session | None:
+        if request.backend != "acme":
+            return None
+        self.asked.append(request)
+        return AcmeSession(request)
+
+    @hookimpl
+    def infer(self, session: Session, inputs: dict[str, Array]) -> dict[str, Array] | None:
+        return dict(inputs) if session.backend == "acme" else None
+
+
+class AcmeSession:
+    backend = "acme"
+
+    def __init__(self, request: SessionRequest) -> None:
+        self.device = request.device
+        self.inputs = request.artifact.inputs
+        self.outputs = request.artifact.outputs
+
+    def close(self) -> None:
+        pass
+
+
+ONNX = Offer(device="cpu", loads=("onnx",), precisions=("fp32", "bf16"))
+
+
+def _opened(saved: Path, acme: Acme, changes: dict[str, Any] | None = None, **settings: Any) -> SessionRequest:
+    plugins = PluginManager([])
+    plugins.register(acme, "acme")
+    manifest: Manifest = dataclasses.replace(artifact.load(saved), **(changes or {}))
+    model = open_model(manifest, saved, plugins=plugins, **settings)
+    assert isinstance(model, AcceleratedModel)
+    return acme.asked[-1]
+
+
+def test_another_backend_that_reads_the_format_takes_over_without_the_options(saved: Path) -> None:
+    request = _opened(saved, Acme(ONNX))
+    assert (request.backend, request.device, request.precision, dict(request.options)) == ("acme", "cpu", "fp32", {})
+    assert request.artifact.main_file.is_file()
+
+
+def test_the_device_it_was_tuned_on_goes_first(saved: Path) -> None:
+    gpu = dataclasses.replace(ONNX, device="gpu")
+    assert _opened(saved, Acme(gpu, ONNX)).device == "cpu"
+    assert _opened(saved, Acme(ONNX, gpu), {"device": "gpu:1"}).device == "gpu"
+    assert _opened(saved, Acme(ONNX, gpu), {"device": "gpu:1", "backend": "acme"}).device == "gpu:1"
+
+
+def test_a_precision_that_is_not_here_falls_back_to_full(saved: Path) -> None:
+    assert _opened(saved, Acme(ONNX), {"precision": "bf16"}).precision == "bf16"
+    assert _opened(saved, Acme(ONNX), {"precision": "fp16"}).precision == "fp32"
+
+
+def test_options_are_handed_on_where_they_were_tuned_for_or_stated(saved: Path) -> None:
+    options = {"session_options": {"fast": True}}
+    assert dict(_opened(saved, Acme(ONNX), {"backend": "acme", **options}).options) == {"fast": True}
+    assert dict(_opened(saved, Acme(ONNX), options).options) == {}
+    assert dict(_opened(saved, Acme(ONNX), options, options={"slow": 1}).options) == {"slow": 1}
+
+
+def test_streams_are_asked_for_where_there_are_several(saved: Path) -> None:
+    assert _opened(saved, Acme(ONNX)).streams is None
+    assert _opened(saved, Acme(ONNX), {"streams": 4}).streams == 4
+
+
+def test_where_nothing_reads_it_the_message_says_why_and_what_to_install(saved: Path) -> None:
+    other = Offer(device="cpu", loads=("acme",))
+    with pytest.raises(UnavailableError, match=r"'onnx' for backend 'ort'(.|\n)*pip install optimum-ort"):
+        _opened(saved, Acme(other))
+    broken = Acme(reason="its library is missing")
+    with pytest.raises(UnavailableError, match=r"its library is missing \(pip install acme\)"):
+        _opened(saved, broken, {"backend": "acme"})
+
+
+def test_a_target_by_name(saved: Path) -> None:
+    gpu = dataclasses.replace(ONNX, device="gpu")
+    assert _opened(saved, Acme(ONNX, gpu), target="acme:GPU:1").device == "gpu:1"
+    assert _opened(saved, Acme(ONNX, gpu), target="acme").device == "cpu"
+    with pytest.raises(UnavailableError, match="'zeta'"):
+        _opened(saved, Acme(ONNX), target="zeta")
+
+
+def test_options_of_ones_own(saved: Path, want: Any) -> None:
+    with load(saved, options={"intra_op_threads": 2}) as fast:
+        np.testing.assert_allclose(fast(input_ids=IDS).logits, want, rtol=1e-4, atol=1e-5)
+    with pytest.raises(OptionError, match="unknown option 'no_such'"):
+        load(saved, options={"no_such": 1})
+
+
+def test_a_precision_of_ones_own_is_asked_for(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acme = Acme(ONNX)
+    plugins = PluginManager([])
+    plugins.register(acme, "acme")
+    monkeypatch.setattr(loading, "manager", lambda: plugins)
+    load(saved, precision="bf16").close()
+    assert acme.asked[-1].precision == "bf16"
+
+
+# Where it lies.
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="there is no such directory"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ArtifactError, match="there is no such directory"):
+        load("./nowhere")
+
+
+def test_a_changed_file_is_found_unless_that_is_left_out(saved: Path, tmp_path: Path) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(saved, place)
+    file = place / "config.json"
+    file.write_bytes(file.read_bytes().replace(b" ", b"\t", 1))
+    with pytest.raises(ArtifactError, match=r"config\.json"):
+        load(place)
+    load(place, verify_files=False).close()

@@ -1,0 +1,327 @@
+"""Many items at once give what they give one by one, in their order, however they were batched."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optimum_core import AcceleratedModel, accelerate, load, mapping, measure, tune
+from optimum_core.answers import Answer
+from optimum_core.errors import InputError, UnavailableError
+from optimum_core.mapping import Mapper
+from optimum_core.types import TensorSpec
+
+IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
+MASK = TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"), default="ones")
+POOLED = TensorSpec(name="pooled", dtype="int64", shape=("batch", 2))
+TOKENS = TensorSpec(name="tokens", dtype="int64", shape=("batch", "sequence"))
+PAD = 9
+
+
+class Recorder:
+    """A model that sums what its mask lets through, and remembers its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, np.ndarray[Any, Any]]] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
+        with self._lock:
+            self.calls.append(arrays)
+        ids = arrays["input_ids"]
+        seen = ids * arrays.get("attention_mask", np.ones_like(ids))
+        return {"pooled": np.stack([seen.sum(1), (seen > 0).sum(1)], axis=1), "tokens": 2 * ids}
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [call["input_ids"].shape for call in self.calls]
+
+
+def _mapped(
+    lengths: Sequence[int],
+    size: int,
+    *,
+    inputs: Sequence[TensorSpec] = (IDS, MASK),
+    outputs: Sequence[TensorSpec] = (POOLED, TOKENS),
+    streams: int = 1,
+) -> tuple[Answer, Recorder]:
+    model = Recorder()
+    done: list[int] = []
+    mapper = Mapper("model 'm'", model, inputs, outputs, pad_id=PAD, streams=streams)
+    answer = mapper.map([{"input_ids": _row(n)} for n in lengths], size, done.append)
+    assert sum(done) == len(lengths)
+    return answer, model
+
+
+def _row(length: int) -> list[int]:
+    return [length * 100 + position for position in range(1, length + 1)]
+
+
+@given(st.lists(st.integers(1, 12), max_size=40), st.integers(1, 50), st.sampled_from([1, 3]))
+@settings(deadline=None, max_examples=60)
+def test_results_are_in_the_order_of_the_items(lengths: list[int], size: int, streams: int) -> None:
+    answer, model = _mapped(lengths, size, streams=streams)
+    assert answer.pooled.tolist() == [[sum(_row(n)), n] for n in lengths]
+    assert [row.tolist() for row in answer.tokens] == [[2 * value for value in _row(n)] for n in lengths]
+    assert all(len(call["input_ids"]) <= size for call in model.calls)
+    assert len(model.calls) == -(-len(lengths) // size)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(1, 9))
+@settings(deadline=None, max_examples=60)
+def test_nothing_is_padded_beyond_its_neighbours(lengths: list[int], size: int) -> None:
+    _, model = _mapped(lengths, size)
+    in_order = sorted(lengths, reverse=True)
+    longest = [in_order[start] for start in range(0, len(in_order), size)]
+    assert [shape[1] for shape in model.shapes] == longest
+
+
+def test_padding_is_masked_and_filled_with_the_models_own_token() -> None:
+    _, model = _mapped([3, 1], 2)
+    assert model.calls[0]["input_ids"].tolist() == [[301, 302, 303], [101, PAD, PAD]]
+    assert model.calls[0]["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=20), st.integers(1, 9))
+@settings(deadline=None, max_examples=40)
+def test_without_a_mask_only_equals_share_a_call(lengths: list[int], size: int) -> None:
+    answer, model = _mapped(lengths, size, inputs=(IDS,))
+    assert answer.pooled[:, 0].tolist() == [sum(_row(n)) for n in lengths]
+    assert not any((call["input_ids"] == PAD).any() for call in model.calls)
+    assert len(model.calls) == sum(-(-lengths.count(n) // size) for n in set(lengths))
+
+
+def test_a_mask_of_its_own_is_kept() -> None:
+    model = Recorder()
+    mapper = Mapper("m", model, (IDS, MASK), (POOLED,))
+    items = [{"input_ids": [5, 6, 7], "attention_mask": [1, 0, 1]}, {"input_ids": [8], "attention_mask": [1]}]
+    assert mapper.map(items, 4, lambda done: None).pooled.tolist() == [[12, 2], [8, 1]]
+    assert len(model.calls) == 1
+
+
+def test_items_with_and_without_a_mask_may_be_mixed() -> None:
+    model = Recorder()
+    mapper = Mapper("m", model, (IDS, MASK), (POOLED,))
+    items = [{"input_ids": [5, 6], "attention_mask": [1, 0]}, {"input_ids": [8]}, {"input_ids": [1, 2, 3]}]
+    assert mapper.map(items, 4, lambda done: None).pooled.tolist() == [[5, 1], [8, 1], [6, 3]]
+
+
+def test_nothing_gives_nothing_of_the_right_shape() -> None:
+    answer, model = _mapped([], 4)
+    assert (answer.pooled.shape, answer.pooled.dtype, answer.tokens, model.calls) == ((0, 2), np.int64, [], [])
+
+
+def test_a_batch_that_is_fixed_at_one_item() -> None:
+    fixed = TensorSpec(name="input_ids", dtype="int64", shape=(1, "sequence"))
+    answer, model = _mapped([2, 2, 3], 8, inputs=(fixed,))
+    assert sorted(model.shapes) == [(1, 2), (1, 2), (1, 3)]
+    assert answer.pooled[:, 1].tolist() == [2, 2, 3]
+
+
+@pytest.mark.parametrize("shape", [("batch", "media_batch"), ("sequence", 2), ()])
+def test_an_output_that_is_not_made_item_by_item_is_refused(shape: tuple[int | str, ...]) -> None:
+    with pytest.raises(InputError, match=r"'mixed' is not made item by item"):
+        _mapped([1, 2], 2, outputs=(TensorSpec(name="mixed", dtype="float32", shape=shape),))
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"input_ids": [1], "labels": 3}, r"'labels', which is no input(.|\n)*input_ids, attention_mask"),
+        ({"input_ids": [[1, 2]]}, r"'input_ids' has 2 axes(.|\n)*pass 1"),
+        ({"input_ids": 1}, "has 0 axes"),
+        ({"input_ids": [[1], [2, 3]]}, "is no array"),
+        ({"input_ids": [1, 2], "attention_mask": [1]}, r"differ in length: \[1, 2\]"),
+        (5, "an item is int"),
+    ],
+)
+def test_items_that_do_not_fit(item: Any, said: str) -> None:
+    model = Recorder()
+    with pytest.raises(InputError, match=said):
+        Mapper("m", model, (IDS, MASK), (POOLED,)).map([{"input_ids": [1]}, item], 2, lambda done: None)
+    assert model.calls == []
+
+
+# On a real model.
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer of whole words with a special token at either end, which by itself cuts and pads."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, **{f"w{n}": n for n in range(4, 110)}}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=30)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    stated = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 16, "pad_token": "[PAD]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(stated))
+    return folder
+
+
+Make = Callable[[str], AcceleratedModel]
+
+
+@pytest.fixture(scope="module")
+def fast_of(
+    tiny: Callable[[str], Any], tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Make]:
+    from transformers import AutoTokenizer
+
+    effort = measure.Effort(rounds=1, seconds=0.005)
+    made: dict[str, AcceleratedModel] = {}
+    cache = tmp_path_factory.mktemp("cache")
+
+    def make(kind: str) -> AcceleratedModel:
+        if kind not in made:
+            settings: dict[str, Any] = {"shapes": ({"batch": 1},), "budget": 0, "cache_dir": cache}
+            if kind in ("bert", "distilbert"):
+                settings["processor"] = AutoTokenizer.from_pretrained(tokenizer_file)
+            made[kind] = accelerate(tiny(kind), target="ort", level="all", **settings)
+        return made[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield make
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def fast(fast_of: Make) -> AcceleratedModel:
+    return fast_of("bert")
+
+
+TEXTS = [" ".join(f"w{4 + (3 * n + k) % 100}" for k in range(1 + (7 * n) % 13)) for n in range(17)]
+
+
+def _items(number: int) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(1)
+    return [{"input_ids": generator.integers(4, 110, 2 + (5 * n) % 11)} for n in range(number)]
+
+
+def _one_by_one(fast: AcceleratedModel, items: Sequence[Mapping[str, Any]]) -> list[np.ndarray[Any, Any]]:
+    return [fast(**{name: np.asarray(value)[None] for name, value in item.items()}).logits[0] for item in items]
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_the_same_as_one_by_one(size: int, fast: AcceleratedModel) -> None:
+    items = _items(13)
+    got = fast.map(items, batch_size=size).logits
+    np.testing.assert_allclose(got, np.stack(_one_by_one(fast, items)), rtol=1e-3, atol=1e-4)
+
+
+def test_a_value_for_every_token_comes_without_padding(fast_of: Make) -> None:
+    model, items = fast_of("distilbert"), _items(9)
+    got = model.map(items, batch_size=4).logits
+    assert isinstance(got, list)
+    for mine, alone, item in zip(got, _one_by_one(model, items), items, strict=True):
+        assert mine.shape == (len(item["input_ids"]), 5)
+        np.testing.assert_allclose(mine, alone, rtol=1e-3, atol=1e-4)
+
+
+def test_pictures(fast_of: Make) -> None:
+    model = fast_of("vit")
+    pixels = np.random.default_rng(2).normal(size=(5, 3, 32, 32)).astype(np.float32)
+    got = model.map([{"pixel_values": picture} for picture in pixels], batch_size=2).logits
+    np.testing.assert_allclose(got, model(pixel_values=pixels).logits, rtol=1e-3, atol=1e-4)
+
+
+def test_texts_by_the_models_own_tokenizer(fast: AcceleratedModel, tokenizer_file: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_file)
+    items = [dict(tokenizer(text, truncation=True)) for text in TEXTS]
+    assert len({len(item["input_ids"]) for item in items}) > 5
+    want = np.stack(_one_by_one(fast, items))
+    np.testing.assert_allclose(fast.map(TEXTS, batch_size=5).logits, want, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(fast.map(iter(TEXTS), tokenizer=tokenizer).logits, want, rtol=1e-3, atol=1e-4)
+
+
+def _without_transformers(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+    gone = ("transformers", *more)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else find_spec(name))
+
+
+@pytest.mark.parametrize("limit", [16, 6, 10**30, None])
+def test_the_tokenizers_library_cuts_and_pads_as_transformers_does(
+    limit: int | None, tokenizer_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((tokenizer_file / "tokenizer.json").read_bytes())
+    stated = json.loads((tokenizer_file / "tokenizer_config.json").read_text())
+    stated["model_max_length"] = limit
+    if limit is None:
+        del stated["model_max_length"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(stated))
+    through_transformers = [list(item["input_ids"]) for item in mapping.read_tokenizer(tmp_path, "m")(TEXTS)]
+    _without_transformers(monkeypatch)
+    by_itself = [list(item["input_ids"]) for item in mapping.read_tokenizer(tmp_path, "m")(TEXTS)]
+    assert by_itself == through_transformers
+    assert max(map(len, by_itself)) == min(limit or 99, max(len(text.split()) + 2 for text in TEXTS))
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_texts_without_transformers(kind: str, fast_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fast_of(kind)
+    want = model.map(TEXTS, batch_size=5).logits
+    _without_transformers(monkeypatch)
+    got = model.map(TEXTS, batch_size=5).logits
+    for mine, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_what_reads_the_tokenizer_is_named_where_it_is_missing(
+    fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_transformers(monkeypatch, "tokenizers")
+    with pytest.raises(UnavailableError, match="pip install tokenizers"):
+        fast.map(TEXTS)
+
+
+def test_texts_without_any_tokenizer(fast_of: Make) -> None:
+    with pytest.raises(UnavailableError, match=r"no tokenizer\.json(.|\n)*tokenizer="):
+        fast_of("vit").map(["a picture of a cat"])
+
+
+def test_one_kind_of_items_only(fast: AcceleratedModel) -> None:
+    with pytest.raises(InputError, match="some items are texts and some are not"):
+        fast.map(["w5", {"input_ids": [5]}])
+    with pytest.raises(InputError, match="batch_size is 0"):
+        fast.map(["w5"], batch_size=0)
+
+
+def test_no_items(fast: AcceleratedModel) -> None:
+    assert fast.map([]).logits.shape == (0, 5)
+
+
+def test_saved_and_loaded_it_still_reads_texts(fast: AcceleratedModel, tmp_path: Path) -> None:
+    fast.save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out") as loaded:
+        np.testing.assert_allclose(loaded.map(TEXTS).logits, fast.map(TEXTS).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_progress_is_told_and_hidden_where_there_is_no_terminal(
+    fast: AcceleratedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fast.map(_items(3), progress=True)
+    assert capsys.readouterr() == ("", "")
