@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 from optimum_core.answers import Answer, Answerer
-from optimum_core.models.outputs import class_name, find_class, flatten, nest
+from optimum_core.models.outputs import builder, class_name, find_class, flatten, nest
 
 ONE, TWO, THREE = (np.full((2, size), float(size), dtype=np.float32) for size in (1, 2, 3))
 LOGITS = class_name(SequenceClassifierOutput())
@@ -148,3 +149,29 @@ def test_classes_are_written_by_kind() -> None:
         "dict",
         "optimum_core.answers.Answer",
     ]
+
+
+@pytest.mark.parametrize("given", [("last_hidden_state",), ("last_hidden_state", "pooler_output")])
+def test_an_output_made_directly_is_what_its_class_makes(given: tuple[str, ...]) -> None:
+    from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as Output
+
+    values = {name: np.ones((2, 3)) for name in given}
+    quick, slow = builder(Output)(values), Output(**values)  # type: ignore[arg-type]
+    assert type(quick) is Output
+    assert list(quick.items()) == list(slow.items()) and vars(quick).keys() == vars(slow).keys()
+    assert quick.to_tuple() == slow.to_tuple() and quick[0] is values["last_hidden_state"]
+    assert quick.attentions is None and quick.last_hidden_state is values["last_hidden_state"]
+
+
+def test_an_output_class_with_a_will_of_its_own_is_asked() -> None:
+    from transformers.utils import ModelOutput
+
+    @dataclass
+    class Counting(ModelOutput):
+        logits: Any = None
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self["count"] = 1
+
+    assert builder(Counting)({"logits": np.ones(1)})["count"] == 1

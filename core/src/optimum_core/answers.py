@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from optimum_core.models.outputs import PLAIN_TENSOR, PLAIN_TUPLE, find_class, nest
+from optimum_core.models.outputs import PLAIN_TENSOR, PLAIN_TUPLE, builder, find_class, nest
 
 
 class Answer(dict[str, Any]):
@@ -48,7 +48,7 @@ class Answerer:
         self._path = output_class
         self._names = names
         self._nested = any("." in name for name in names)
-        self._class: type | None = None
+        self._build: Callable[[dict[str, Any]], Any] | None = None
 
     def answer(self, arrays: Mapping[str, Any], *, as_torch: bool, as_tuple: bool = False) -> Any:
         """Arrays by output name, as the original would have given them."""
@@ -63,13 +63,13 @@ class Answerer:
         if as_tuple:
             return tuple(tree.values())
         if as_torch or "transformers" in sys.modules:
-            cls = self._class or self._find()
-            return cls(**tree)
+            return (self._build or self._find())(tree)
         return Answer(tree)
 
-    def _find(self) -> type:
-        self._class = find_class(self._path) or Answer
-        return self._class
+    def _find(self) -> Callable[[dict[str, Any]], Any]:
+        found = find_class(self._path)
+        self._build = builder(found) if found else Answer
+        return self._build
 
 
 def _tensor(value: Any) -> Any:

@@ -18,6 +18,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "output_hidden_states": (False, None),
 }
 
+_LEAST = np.minimum.reduce
+
 
 class InputChecker:
     """Checks calls against tensor specs.
@@ -34,7 +36,17 @@ class InputChecker:
     ) -> None:
         self._who = who
         self._specs = {spec.name: spec for spec in specs}
-        self._dtypes = {spec.name: np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None for spec in specs}
+        # Equal axes as one object, so that inputs of one shape are seen to be so by identity.
+        alike: dict[tuple[int | str, ...], tuple[int | str, ...]] = {}
+        self._plans = tuple(
+            (
+                spec.name,
+                alike.setdefault(spec.shape, spec.shape),
+                np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None,
+                spec.name.endswith("input_ids"),
+            )
+            for spec in specs
+        )
         self._order = tuple(self._specs)
         self._ignored = frozenset(ignored)
         self._on_host = on_host
@@ -51,20 +63,29 @@ class InputChecker:
         arrays: dict[str, Any] = {}
         lengths: dict[str, int] = {}
         torch_in = False
-        missing: list[TensorSpec] = []
-        for name, spec in self._specs.items():
+        axes_before: tuple[int | str, ...] | None = None
+        shape_before: Any = None
+        for plan in self._plans:
+            name, axes, dtype, holds_ids = plan
             value = kwargs.get(name)
             if value is None:
-                missing.append(spec)
                 continue
-            if not isinstance(value, np.ndarray):
+            if type(value) is not np.ndarray:
                 value, is_torch = self._to_array(name, value)
                 torch_in = torch_in or is_torch
-            arrays[name] = self._checked(spec, value, lengths)
+            shape = value.shape
+            if axes is not axes_before or shape != shape_before:
+                self._check_shape(name, value, lengths)
+                axes_before, shape_before = axes, shape
+            if value.dtype is not dtype:
+                value = self._cast(name, value)
+            if holds_ids and value.size and _LEAST(value, axis=None) < 0:
+                raise self._mismatch(name, value, "ids of 0 and above", f"{value.min()}")
+            arrays[name] = value
         if len(arrays) != len(kwargs):
             self._refuse_unknown(kwargs)
-        for spec in missing:
-            arrays[spec.name] = self._filled(spec, lengths)
+        if len(arrays) != len(self._plans):
+            self._fill(arrays, lengths)
         return arrays, torch_in
 
     def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -93,38 +114,31 @@ class InputChecker:
         except ValueError as error:
             raise InputError(self._who, f"input {name!r} is no tensor: {error}", "pass a tensor or an array") from error
 
-    def _checked(self, spec: TensorSpec, value: Any, lengths: dict[str, int]) -> Any:
-        shape = value.shape
-        if len(shape) != len(spec.shape):
-            raise self._mismatch(spec, value, f"{len(spec.shape)} axes", f"{len(shape)}")
-        for axis, length in zip(spec.shape, shape, strict=True):
+    def _check_shape(self, name: str, value: Any, lengths: dict[str, int]) -> None:
+        axes, shape = self._specs[name].shape, value.shape
+        if len(shape) != len(axes):
+            raise self._mismatch(name, value, f"{len(axes)} axes", f"{len(shape)}")
+        for axis, length in zip(axes, shape, strict=True):
             if axis != length:
                 if isinstance(axis, int):
-                    raise self._mismatch(spec, value, f"length {axis} where it was fixed", f"{length}")
+                    raise self._mismatch(name, value, f"length {axis} where it was fixed", f"{length}")
                 if lengths.setdefault(axis, length) != length:
-                    raise self._mismatch(spec, value, f"{axis} {lengths[axis]}, as in the other inputs", f"{length}")
-        dtype = self._dtypes[spec.name]
-        if isinstance(value, np.ndarray):
-            if value.dtype != dtype:
-                value = self._cast(spec, value, dtype)
-            if (
-                dtype is not None
-                and dtype.kind == "i"
-                and spec.name.endswith("_ids")
-                and value.size
-                and value.min() < 0
-            ):
-                raise self._mismatch(spec, value, "ids of 0 and above", f"{value.min()}")
-        return value
+                    raise self._mismatch(name, value, f"{axis} {lengths[axis]}, as in the other inputs", f"{length}")
 
-    def _cast(self, spec: TensorSpec, value: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> Any:
+    def _cast(self, name: str, value: Any) -> Any:
         """Widen or narrow within a kind of number, and masks of booleans to integers; nothing else."""
-        same_kind = dtype is not None and (
-            value.dtype.kind == dtype.kind or value.dtype.kind + dtype.kind in ("bi", "ui")
-        )
-        if not same_kind:
-            raise self._mismatch(spec, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
-        return value.astype(dtype)
+        spec = self._specs[name]
+        if not isinstance(value, np.ndarray):  # lies on a device: the runtime has the word on its type
+            return value
+        dtype = np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None
+        if dtype is None or not (value.dtype.kind == dtype.kind or value.dtype.kind + dtype.kind in ("bi", "ui")):
+            raise self._mismatch(name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
+        return value.astype(dtype, copy=False)
+
+    def _fill(self, arrays: dict[str, Any], lengths: Mapping[str, int]) -> None:
+        for name, spec in self._specs.items():
+            if name not in arrays:
+                arrays[name] = self._filled(spec, lengths)
 
     def _filled(self, spec: TensorSpec, lengths: Mapping[str, int]) -> np.ndarray[Any, Any]:
         if spec.default is None or any(isinstance(axis, str) and axis not in lengths for axis in spec.shape):
@@ -146,7 +160,8 @@ class InputChecker:
                 )
             raise InputError(self._who, f"it has no input {name!r}", self._usage())
 
-    def _mismatch(self, spec: TensorSpec, value: Any, expected: str, came: str) -> InputError:
+    def _mismatch(self, name: str, value: Any, expected: str, came: str) -> InputError:
+        spec = self._specs[name]
         return InputError(
             self._who,
             f"input {spec.name!r}: expected {expected}, got {came} (shape {tuple(value.shape)}, {value.dtype})",
