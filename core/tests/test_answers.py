@@ -156,7 +156,7 @@ def test_an_output_made_directly_is_what_its_class_makes(given: tuple[str, ...])
     from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as Output
 
     values = {name: np.ones((2, 3)) for name in given}
-    quick, slow = builder(Output)(values), Output(**values)  # type: ignore[arg-type]
+    quick, slow = builder(Output)(values), Output(**values)
     assert type(quick) is Output
     assert list(quick.items()) == list(slow.items()) and vars(quick).keys() == vars(slow).keys()
     assert quick.to_tuple() == slow.to_tuple() and quick[0] is values["last_hidden_state"]
@@ -167,7 +167,7 @@ def test_an_output_class_with_a_will_of_its_own_is_asked() -> None:
     from transformers.utils import ModelOutput
 
     @dataclass
-    class Counting(ModelOutput):
+    class Counting(ModelOutput):  # type: ignore[misc]
         logits: Any = None
 
         def __post_init__(self) -> None:
