@@ -101,7 +101,8 @@ def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of our own, one torch thread, and short measurements: no test here depends on which candidate wins."""
     import torch
 
-    from optimum_core import measure, tune
+    from optimum_core import measure
+    from optimum_core.tune import search as tune
 
     effort = measure.Effort(rounds=2, seconds=0.02)
     threads = torch.get_num_threads()

@@ -24,7 +24,8 @@ from optimum_core.types import Event
 _CHILD = """
 import json, sys, time
 from optimum_core import accelerate
-from optimum_core import measure, tune
+from optimum_core import measure
+from optimum_core.tune import search as tune
 
 effort = measure.Effort(rounds=2, seconds=0.02)
 tune.measure = lambda calls, shapes, _: measure.measure(calls, shapes, effort)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_core import AcceleratedModel, accelerate, load, measure, tune
+from optimum_core import AcceleratedModel, accelerate, load, measure
 from optimum_core.errors import InputError, OptimumError, OptionError, SourceError, UnavailableError, VerificationError
 from optimum_core.plugins import manager
+from optimum_core.tune import search as tune
 from optimum_core.types import Event
 
 ONCE = ({"batch": 1},)

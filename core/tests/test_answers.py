@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from optimum_core.answers import Answer, Answerer
+from optimum_core.model.answers import Answer, Answerer
 from optimum_core.models.outputs import builder, class_name, find_class, flatten, nest
 
 ONE, TWO, THREE = (np.full((2, size), float(size), dtype=np.float32) for size in (1, 2, 3))
@@ -35,7 +35,7 @@ def test_the_originals_class_comes_out_of_arrays_where_transformers_is_in_use() 
 def test_transformers_is_not_imported_for_the_sake_of_a_class() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from optimum_core.answers import Answerer\n"
+        "from optimum_core.model.answers import Answerer\n"
         f"answer = Answerer({LOGITS!r}, ('logits',)).answer({{'logits': np.ones(2)}}, as_torch=False)\n"
         "assert type(answer).__name__ == 'Answer' and answer.logits is answer[0]\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
@@ -147,7 +147,7 @@ def test_classes_are_written_by_kind() -> None:
         "tuple",
         "tuple",
         "dict",
-        "optimum_core.answers.Answer",
+        "optimum_core.model.answers.Answer",
     ]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimum_core.candidates import Candidate, Entry, entries
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.plan import EXACT, Way
+from optimum_core.tune.candidates import Candidate, Entry, entries
 from optimum_core.types import Artifact, CaseResult, Fidelity
 
 LIVE = Way(backend="torch", device="cpu", precision=EXACT, levels=(None, "compile"))

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_core import accelerate, measure, tune
+from optimum_core import accelerate, measure
 from optimum_core.cache import Cache
-from optimum_core.history import History, shape_of
 from optimum_core.plugins import manager
 from optimum_core.plugins.discovery import DISABLED_ENV
+from optimum_core.tune import search as tune
+from optimum_core.tune.history import History, shape_of
 from optimum_core.types import Event
 
 

@@ -245,7 +245,8 @@ def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) 
     """A model as `save_pretrained` writes it, an artifact of it, and eager's logits for `IDS`."""
     import torch
 
-    from optimum_core import accelerate, measure, tune
+    from optimum_core import accelerate, measure
+    from optimum_core.tune import search as tune
 
     folder = tmp_path_factory.mktemp("saved")
     model = tiny("bert")

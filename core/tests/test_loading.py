@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core import AcceleratedModel, accelerate, artifact, load, loading, measure, tune
+from optimum_core import AcceleratedModel, accelerate, artifact, load, measure
 from optimum_core.artifact import Manifest
 from optimum_core.errors import ArtifactError, OptionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
-from optimum_core.loading import open_model
+from optimum_core.model import loading
+from optimum_core.model.loading import open_model
 from optimum_core.plugins import PluginManager
+from optimum_core.tune import search as tune
 from optimum_core.types import Array, Gpu, Hardware, Limitation, Offer, Session, SessionRequest, Support
 
 IDS = np.array([[5, 6, 7, 8]])

@@ -14,10 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_core import AcceleratedModel, accelerate, load, mapping, measure, tune
-from optimum_core.answers import Answer
+from optimum_core import AcceleratedModel, accelerate, load, measure
 from optimum_core.errors import InputError, UnavailableError
-from optimum_core.mapping import Mapper
+from optimum_core.model import mapping
+from optimum_core.model.answers import Answer
+from optimum_core.model.mapping import Mapper
+from optimum_core.tune import search as tune
 from optimum_core.types import TensorSpec
 
 IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from optimum_core import measure as module
 from optimum_core.measure import Contestant, Effort, measure, score
+from optimum_core.measure import timing as module
+from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
-from optimum_core.workload import WorkShape
 
 X = WorkShape(name="x", lengths={"batch": 4})
 SHORT, LONG = WorkShape(name="short", lengths={}), WorkShape(name="long", lengths={})

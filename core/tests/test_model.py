@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core import AcceleratedModel, accelerate, load, measure, tune
+from optimum_core import AcceleratedModel, accelerate, load, measure
 from optimum_core.errors import InputError, SessionError, UnavailableError
+from optimum_core.tune import search as tune
 
 
 @pytest.fixture(scope="module")

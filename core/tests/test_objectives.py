@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core import AcceleratedModel, accelerate, measure, tune
+from optimum_core import AcceleratedModel, accelerate, measure
 from optimum_core.hookspecs import hookimpl
 from optimum_core.models import eager
 from optimum_core.models.flat import eager_outputs
 from optimum_core.plugins import PluginManager
+from optimum_core.tune import search as tune
 from optimum_core.types import (
     Array,
     Artifact,

@@ -234,6 +234,8 @@ def test_core_names_no_backend() -> None:
     assert not named
 
 
-@pytest.mark.parametrize("name", ["plan.py", "candidates.py", "tune.py", "measure.py", "accelerate.py"])
+@pytest.mark.parametrize(
+    "name", ["plan.py", "tune/candidates.py", "tune/search.py", "measure/timing.py", "accelerate.py"]
+)
 def test_the_search_knows_not_even_cores_own_backends(name: str) -> None:
     assert not _code_strings(Path(optimum_core.__file__).parent / name) & {*FOREIGN, "torch", "onnx"}

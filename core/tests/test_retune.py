@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core import accelerate, artifact, load, measure, tune
-from optimum_core import retune as retuning
+from optimum_core import accelerate, artifact, load, measure
 from optimum_core.artifact import Manifest
-from optimum_core.check import CHECK_FILE, read_check
 from optimum_core.errors import SessionError, VerificationError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort
 from optimum_core.plugins import PluginManager
-from optimum_core.retune import retune
+from optimum_core.tune import retune as retuning
+from optimum_core.tune import search as tune
+from optimum_core.tune.retune import retune
 from optimum_core.types import Array, CandidateResult, Hardware, Offer, Report, Session, SessionRequest, Support
+from optimum_core.verify.carried import CHECK_FILE, read_check
 
 Arrays = Mapping[str, Any]
 QUICK = Effort(rounds=2, seconds=0.005, hopeless=math.inf)

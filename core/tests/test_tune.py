@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 
 from optimum_core.cache import Cache
-from optimum_core.candidates import entries
 from optimum_core.errors import ExportError, OptionError, SessionError, VerificationError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort
+from optimum_core.measure.workload import workload
 from optimum_core.models import eager
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.flat import eager_outputs
 from optimum_core.models.source import LiveSource
 from optimum_core.plan import parse_target, ways
 from optimum_core.plugins import DISABLED_ENV, PluginManager
-from optimum_core.stages import Builder
-from optimum_core.tune import Job, Tuned, tune
+from optimum_core.tune.candidates import entries
+from optimum_core.tune.search import Job, Tuned, tune
+from optimum_core.tune.stages import Builder
 from optimum_core.types import (
     Array,
     Artifact,
@@ -39,7 +40,6 @@ from optimum_core.types import (
     Support,
     TensorSpec,
 )
-from optimum_core.workload import workload
 
 Arrays = Mapping[str, Any]
 #: What a backend makes of a call: from the eager model, the artifact and the inputs to outputs.

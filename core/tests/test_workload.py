@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from optimum_core.errors import OptionError
+from optimum_core.measure.workload import workload
 from optimum_core.types import TensorSpec
-from optimum_core.workload import workload
 
 
 def _specs(*shapes: tuple[int | str, ...]) -> tuple[TensorSpec, ...]:

@@ -29,9 +29,9 @@ from optimum_core.cli.show import ProgressLine, make_console, show_hardware, sho
 from optimum_core.cli.values import count, latency_words, seconds_words, size_words
 from optimum_core.hardware import detect
 from optimum_core.measure import Contestant, Effort, measure
+from optimum_core.measure.workload import WorkShape
 from optimum_core.plugins import manager
 from optimum_core.types import CandidateResult, CaseResult, Measurement
-from optimum_core.workload import WorkShape
 
 SHAPES = ((1, 16), (1, 128), (8, 128))
 SENTENCES = (

@@ -17,9 +17,9 @@ from tests.benchmarks.page import Page
 from optimum_core import AcceleratedModel, accelerate
 from optimum_core.cli.values import latency_words
 from optimum_core.measure import Contestant, Effort, measure, score
+from optimum_core.measure.workload import WorkShape
 from optimum_core.types import CandidateResult, Measurement
 from optimum_core.verify.comparison import tolerance_of
-from optimum_core.workload import WorkShape
 
 _TEXT = ((1, 16), (1, 128), (8, 128), (32, 32))
 _SIDE_BY_SIDE = Effort(rounds=7, seconds=0.4, hopeless=float("inf"), budget=float("inf"))

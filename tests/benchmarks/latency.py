@@ -13,8 +13,8 @@ from tests.benchmarks.subjects import SHAPES, distilbert, minilm, text_inputs
 from optimum_core import accelerate
 from optimum_core.cli.values import latency_words
 from optimum_core.measure import Contestant, Effort, measure
+from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
-from optimum_core.workload import WorkShape
 
 _EFFORT = Effort(rounds=8, seconds=0.4, hopeless=float("inf"))
 _MODELS: dict[str, Callable[[], Any]] = {"MiniLM (22 M)": minilm, "DistilBERT (67 M)": distilbert}

@@ -15,26 +15,26 @@ from optimum_core.artifact import LIVE, Manifest, ModelInfo
 from optimum_core.artifact.plain import to_plain
 from optimum_core.ask import OBJECTIVES, Ask, check, check_precision, stated_shapes
 from optimum_core.cache import Cache, content_key
-from optimum_core.check import read_check, write_check
 from optimum_core.errors import ArtifactError, OptionError
 from optimum_core.hardware import detect
-from optimum_core.history import History, shape_of
-from optimum_core.loading import open_model
-from optimum_core.model import AcceleratedModel
+from optimum_core.measure.stopwatch import Emit, watched
+from optimum_core.measure.workload import Shape, workload
+from optimum_core.model.accelerated import AcceleratedModel
+from optimum_core.model.loading import open_model
 from optimum_core.models import fingerprint, hub
 from optimum_core.models.source import Source, open_source
 from optimum_core.plan import AUTO, EXACT, Target, Way, ways
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.stopwatch import Emit, watched
+from optimum_core.tune.history import History, shape_of
 from optimum_core.types import Event, Hardware, Support
 from optimum_core.verify import verify
-from optimum_core.workload import Shape, workload
+from optimum_core.verify.carried import read_check, write_check
 
 # What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
 if TYPE_CHECKING:
-    from optimum_core.candidates import Entry
     from optimum_core.models.blueprint import Blueprint
-    from optimum_core.tune import Job, Tuned
+    from optimum_core.tune.candidates import Entry
+    from optimum_core.tune.search import Job, Tuned
 
 
 def accelerate(
@@ -211,7 +211,7 @@ class _Work:
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
         from optimum_core.models.blueprint import describe
-        from optimum_core.tune import tune
+        from optimum_core.tune.search import tune
 
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             blueprint = describe(
@@ -234,8 +234,8 @@ class _Work:
             history.remember(tuned.winner.entry.name, about=self.source.name)
 
     def _job(self, blueprint: Blueprint, workshop: Path, history: History) -> Job:
-        from optimum_core.stages import Builder
-        from optimum_core.tune import Job
+        from optimum_core.tune.search import Job
+        from optimum_core.tune.stages import Builder
 
         auto = self.target.backend is None
         choosable = {way.backend for way in self.ways} if auto else {str(self.target.backend)}
@@ -260,7 +260,7 @@ class _Work:
         )
 
     def _entries(self, won_before: tuple[str, ...]) -> tuple[Entry, ...]:
-        from optimum_core.candidates import entries
+        from optimum_core.tune.candidates import entries
 
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if self.ask.objective == "throughput" else (1,)
         return tuple(entries(self.ways, streams=streams, won_before=won_before))

@@ -16,15 +16,15 @@ from optimum_core.artifact.integrity import check_file, describe
 from optimum_core.artifact.manifest import FileEntry
 from optimum_core.artifact.plain import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
-from optimum_core.candidates import Entry
 from optimum_core.errors import ArtifactError, OptimumError
+from optimum_core.measure.stopwatch import watched
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.flat import eager_outputs
 from optimum_core.models.samples import Case
 from optimum_core.models.source import Source
 from optimum_core.plan import EXACT, Way
 from optimum_core.plugins import PluginManager
-from optimum_core.stopwatch import watched
+from optimum_core.tune.candidates import Entry
 from optimum_core.types import (
     Artifact,
     Event,

@@ -12,19 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optimum_core.candidates import Candidate, Entry
 from optimum_core.errors import OptimumError, OptionError, VerificationError
 from optimum_core.measure import Contestant, Effort, measure, score
+from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
+from optimum_core.measure.workload import WorkShape
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.samples import Case
 from optimum_core.models.source import Source
 from optimum_core.plugins import PluginManager
-from optimum_core.stages import Builder
-from optimum_core.stopwatch import Emit, first_line, watched, watched_memory
+from optimum_core.tune.candidates import Candidate, Entry
+from optimum_core.tune.stages import Builder
 from optimum_core.types import Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.reference import reference_cases
-from optimum_core.workload import WorkShape
 
 #: Lengths at which an axis is fixed when no candidate is right at others; other axes keep the configured length.
 PINNED = {"batch": 1, "media_batch": 1, "sequence": 128, "decoder_sequence": 128}

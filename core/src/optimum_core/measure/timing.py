@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
+from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
-from optimum_core.workload import WorkShape
 
 #: Runtimes let their threads spin for a while after a call; nobody is measured while another's still do.
 SETTLE_SECONDS = 0.02

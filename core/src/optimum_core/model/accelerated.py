@@ -13,11 +13,11 @@ from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 from optimum_core import artifact as artifacts
-from optimum_core.answers import Answer, Answerer
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError, SourceError, UnavailableError
-from optimum_core.inputs import InputChecker
-from optimum_core.mapping import Mapper, from_transformers, progress_bar, read_tokenizer
+from optimum_core.model.answers import Answer, Answerer
+from optimum_core.model.inputs import InputChecker
+from optimum_core.model.mapping import Mapper, from_transformers, progress_bar, read_tokenizer
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Report, Session
 
@@ -243,7 +243,7 @@ class AcceleratedModel:
             ArtifactError: the place is taken, or the disk refuses.
             ExportError: the model stayed eager and has no class that could be found again.
         """
-        from optimum_core.export_live import with_weights
+        from optimum_core.model.live import with_weights
 
         files = {name: self.directory / name for name in self.manifest.files}
         report = replace(self.report, from_cache=False) if self.report else None

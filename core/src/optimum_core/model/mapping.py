@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.answers import Answer
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.model.answers import Answer
 from optimum_core.types import TensorSpec
 
 Item = Mapping[str, Any]

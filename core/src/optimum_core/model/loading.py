@@ -13,11 +13,11 @@ from optimum_core import artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest
 from optimum_core.errors import TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
-from optimum_core.model import AcceleratedModel, named_after
+from optimum_core.measure.workload import Shape
+from optimum_core.model.accelerated import AcceleratedModel, named_after
 from optimum_core.plan import AUTO, EXACT, parse_target
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.types import Hardware, SessionRequest
-from optimum_core.workload import Shape
 
 
 def load(
@@ -53,7 +53,7 @@ def load(
     directory, links_under = _locate(str(path), revision)
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
-        from optimum_core.retune import retune as tuned_here
+        from optimum_core.tune.retune import retune as tuned_here
 
         manifest = tuned_here(manifest, directory, manager(), precision=precision or EXACT, shapes=shapes)
     else:
@@ -148,6 +148,6 @@ def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:
     directory = Path(path).expanduser()
     if directory.exists() or path.count("/") != 1 or path.startswith((".", "~")):
         return directory, None
-    from optimum_core.hub import download_artifact
+    from optimum_core.model.hub import download_artifact
 
     return download_artifact(path, revision)

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from optimum_core.artifact import Manifest
-from optimum_core.check import read_check
 from optimum_core.errors import OptimumError, VerificationError
 from optimum_core.hardware import detect
 from optimum_core.measure import Contestant, measure, score
+from optimum_core.measure.stopwatch import first_line
+from optimum_core.measure.workload import Shape, WorkShape, workload
 from optimum_core.plan import AUTO, FLOATS
 from optimum_core.plugins import PluginManager
-from optimum_core.stopwatch import first_line
 from optimum_core.types import CandidateResult, Fidelity, Measurement, Report, Session, SessionRequest
 from optimum_core.verify import ReferenceCase, verify
-from optimum_core.workload import Shape, WorkShape, workload
+from optimum_core.verify.carried import read_check
 
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 

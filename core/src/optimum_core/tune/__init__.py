@@ -1,0 +1,6 @@
+"""Which candidate wins.
+
+`candidates` are what competes and in which order, `stages` build one, `search` checks and races them, `history` is what
+earlier searches decided. `retune` chooses anew for a saved artifact, and takes neither torch nor the model: so this
+package imports nothing by itself.
+"""
