@@ -20,7 +20,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-memory format clean
+.PHONY: help demo test check bench bench-grid bench-map bench-memory format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,8 @@ help:
 	@echo "make test          every test"
 	@echo "make check         lint, format, types, layers"
 	@echo "make bench         the figures of docs/benchmarks.md (MARKDOWN=docs/benchmarks.md writes them there)"
+	@echo "make bench-grid    models x shapes x ways, beside other ways to run them (ARGS='--models minilm' for one)"
+	@echo "make bench-map     many texts of mixed length, beside transformers' pipeline"
 	@echo "make bench-memory  peak memory of accelerating a model of 500 MB"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
@@ -60,6 +62,12 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+bench-grid: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only grid $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+bench-map: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only map $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 bench-memory: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only memory $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)

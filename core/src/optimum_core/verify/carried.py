@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from optimum_core.artifact import Manifest
+from optimum_core.errors import ArtifactError
 from optimum_core.verify import ReferenceCase
 
 #: Arrays "in.<name>" and "out.<name>".
@@ -21,7 +22,13 @@ def write_check(directory: Path, case: ReferenceCase) -> None:
 
 
 def read_check(manifest: Manifest, directory: Path) -> ReferenceCase:
-    """The case that was kept."""
+    """The case that was kept.
+
+    Raises:
+        ArtifactError: the artifact carries none.
+    """
+    if CHECK_FILE not in manifest.files:
+        raise ArtifactError(f"artifact {directory}", f"it carries no {CHECK_FILE} to check with", "save it anew")
     kept = np.load(directory / CHECK_FILE, allow_pickle=False)
     return ReferenceCase(
         name="the call that the artifact carries",
