@@ -16,6 +16,8 @@ import pytest
 
 # What a backend of the eager model looks like when nothing is wrong; every fault is a small change of this text.
 GOOD = """
+from dataclasses import replace
+
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.types import Limitation, Offer, Support, Transform
@@ -36,7 +38,7 @@ class Session:
 
         for name in request.options:
             raise OptionError(BACKEND, f"unknown option {name!r}", "there are none")
-        self.eager = open_eager(request)
+        self.eager = open_eager(replace(request, options={}))
         self.inputs, self.outputs = self.eager.inputs, self.eager.outputs
         self.buffers, self.closed = {}, False
 
@@ -62,7 +64,9 @@ def infer(session, inputs):
 """
 
 # Without torch and with a model of one constant: quick to open many times in another process.
-STUB = GOOD.replace("self.eager = open_eager(request)", "self.raw = read(request.artifact)").replace(
+STUB = GOOD.replace(
+    "self.eager = open_eager(replace(request, options={}))", "self.raw = read(request.artifact)"
+).replace(
     "self.inputs, self.outputs = self.eager.inputs, self.eager.outputs",
     "self.inputs, self.outputs = request.artifact.inputs, request.artifact.outputs",
 )
@@ -89,6 +93,9 @@ def read(artifact):
 
 _RUN = "outputs = self.eager.run(inputs)\n"
 _UNFIT = 'raise SessionError(BACKEND, f"{path} is damaged", "export it again")'
+
+#: What another test may see of a fault too, when threads meet at the wrong moment.
+RACES: Mapping[str, set[str]] = {"reuses_output_memory": {"test_threads_do_not_disturb_each_other"}}
 
 #: Fault: what is replaced in `GOOD`, by what, and the tests that fail for it.
 FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
@@ -275,7 +282,8 @@ def test_a_fault_fails_its_tests_and_no_others(outcomes: Outcomes, fault: str) -
     if "*" in expected:  # a backend that cannot even be loaded fails whatever asks it
         assert expected - {"*"} <= failed
     else:
-        assert failed == expected
+        # Threads that share what one fault shares may disturb each other, or not: it depends on their luck.
+        assert failed - RACES.get(fault, set()) == expected
 
 
 def test_what_runs_without_fault_is_not_skipped(outcomes: Outcomes) -> None:
