@@ -52,9 +52,10 @@ class Answerer:
 
     def answer(self, arrays: Mapping[str, Any], *, as_torch: bool, as_tuple: bool = False) -> Any:
         """Arrays by output name, as the original would have given them."""
-        values = {name: arrays[name] for name in self._names}
         if as_torch:
-            values = {name: _tensor(value) for name, value in values.items()}
+            values = {name: _tensor(arrays[name]) for name in self._names}
+        else:
+            values = {name: arrays[name] for name in self._names}
         if self._path == PLAIN_TENSOR:
             return values[self._names[0]]
         tree = nest(values) if self._nested else values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 PLAIN_TENSOR = "tensor"
 PLAIN_TUPLE = "tuple"
@@ -78,24 +78,18 @@ def builder(cls: type) -> Callable[[dict[str, Any]], Any]:
     `ModelOutput.__post_init__` goes through the fields several times, which takes longer than everything else around a
     call. Where a class leaves it alone, the same object is made directly.
     """
-    from dataclasses import fields
-
     from transformers.utils import ModelOutput
 
     plain = {"__post_init__", "__setitem__", "__setattr__"}
     if any(getattr(cls, name) is not getattr(ModelOutput, name) for name in plain):
         return lambda values: cls(**values)
-    names = tuple(field.name for field in fields(cls))
-    set_item, set_attribute = OrderedDict.__setitem__, object.__setattr__
-    new: Any = cls.__new__
+    set_item, new = OrderedDict.__setitem__, cast(Any, cls.__new__)
 
     def build(values: dict[str, Any]) -> Any:
         made = new(cls)
-        for name in names:
-            value = values.get(name)
-            set_attribute(made, name, value)
-            if value is not None:
-                set_item(made, name, value)
+        vars(made).update(values)  # fields that are not there are None already, by the class
+        for name, value in values.items():
+            set_item(made, name, value)
         return made
 
     return build

@@ -109,7 +109,11 @@ class OrtSession:
         return self._run_numpy
 
     def _run_numpy(self, session: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        feed = {name: self._host(name, value) for name, value in inputs.items()}
+        feed: Mapping[str, Any] = inputs
+        for value in inputs.values():
+            if type(value) is not np.ndarray or not value.flags.c_contiguous or not value.dtype.isnative:
+                feed = {name: self._host(name, one) for name, one in inputs.items()}
+                break
         names = self._output_names
         return dict(zip(names, session.run(names, feed), strict=True))
 
