@@ -89,6 +89,7 @@ class Candidate:
     """An entry, built; `session` is open while it may still win.
 
     Attributes:
+        slower_at: shapes at which it is slower than the eager model that competes with it.
         pace: its time as a multiple of the first true candidate's, from short runs side by side.
     """
 
@@ -103,6 +104,7 @@ class Candidate:
     size: int | None = None
     memory: int | None = None
     pace: float = 1.0
+    slower_at: tuple[str, ...] = ()
     problem: str = ""
     outcome: Outcome = "failed"
     measurements: tuple[Measurement, ...] = field(default=())

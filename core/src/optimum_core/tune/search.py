@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optimum_core.errors import OptimumError, OptionError, VerificationError
-from optimum_core.measure import Contestant, Effort, measure, score
+from optimum_core.measure import Contestant, Effort, measure, pace, score
 from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.blueprint import Blueprint
@@ -37,7 +37,9 @@ WORTH = 150
 #: How many candidates stay open for the last race, beside the baseline: each holds the model's weights.
 FINALISTS = 4
 #: Rough timing right after the check, to know who is worth keeping open.
-ROUGH = Effort(rounds=1, seconds=0.05)
+ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"))
+#: A candidate may take this much more than eager at a shape and not count as slower there: so much is noise.
+NOISE = 1.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,7 +259,7 @@ class _Search:
         if candidate.entry.is_baseline and self.job.budget is None:
             self._budget = _worth(candidate.measurements)
         if best is not None:
-            candidate.pace = best.pace * score(candidate.measurements) / score(others[0])
+            candidate.pace = best.pace * pace(candidate.measurements) / pace(others[0])
         self._close_the_rest([*rivals, candidate])
 
     def _close_the_rest(self, rivals: list[Candidate]) -> None:
@@ -279,7 +281,7 @@ class _Search:
         with watched(self.job.emit, "measure", detail):
             for item, measured in zip(finalists, self._measure(finalists, self.job.effort), strict=True):
                 item.measurements = measured
-        winner = min((item for item in finalists if self._may_win(item)), key=self._score)
+        winner = min(self._never_slower(finalists), key=self._score)
         winner.outcome = "chosen"
         self._explain(winner, finalists)
         order = {"chosen": 0, "slower": 1}
@@ -293,6 +295,17 @@ class _Search:
             seconds=time.perf_counter() - self._start,
         )
         return Tuned(winner=winner, report=report, check=self.cases(winner.blueprint)[0])
+
+    def _never_slower(self, finalists: Sequence[Candidate]) -> list[Candidate]:
+        """Who may win: with the eager model among the choices, nobody who is slower than it at some shape."""
+        able = [item for item in finalists if self._may_win(item)]
+        eager = next((item for item in able if item.entry.is_baseline), None)
+        if eager is None or self.job.objective == "size":
+            return able
+        limits = {item.shape: NOISE * item.median for item in eager.measurements}
+        for item in able:
+            item.slower_at = tuple(one.shape for one in item.measurements if one.median > limits[one.shape])
+        return [item for item in able if item is eager or not item.slower_at]
 
     def _measure(self, candidates: Sequence[Candidate], effort: Effort) -> list[tuple[Measurement, ...]]:
         shapes = self.job.workload(candidates[0].blueprint)
@@ -323,6 +336,8 @@ class _Search:
             raced = any(item is one for one in finalists)
             ratio = self._score(item) / self._score(winner) if raced else item.pace / winner.pace
             item.problem = f"{ratio:.2f} times the {unit} of the chosen{'' if raced else ', in a short run'}"
+            if item.slower_at:
+                item.problem += f"; slower than eager at {', '.join(item.slower_at)}"
             if not self._may_win(item):
                 item.problem += "; for comparison only"
 

@@ -67,6 +67,7 @@ class Measurement:
     """Time of one call at one shape of the workload; with several streams, elapsed time by calls completed.
 
     Attributes:
+        least: the shortest time, which a busy machine disturbs least.
         items: sequences, pictures or sounds in one call.
     """
 
@@ -74,6 +75,7 @@ class Measurement:
     median: float
     p95: float
     runs: int
+    least: float = 0.0
     items: int = 1
 
     @property
