@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from optimum_core.hookspecs import hookimpl
 from optimum_ort.providers import BACKEND, support
@@ -44,4 +44,5 @@ def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] 
     """Run a session of this backend once."""
     if session.backend != BACKEND:
         return None
-    return cast("OrtSession", session).run(inputs)
+    own: OrtSession = session  # type: ignore[assignment]
+    return own.run(inputs)
