@@ -7,7 +7,7 @@ the backend that runs it; or the live model itself, where a backend takes that.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optimum_core.errors import OptionError, UnavailableError
@@ -97,7 +97,17 @@ def ways(
     )
     if not found:
         raise _nothing(supports, target, precision)
-    return tuple(found)
+    return _sharing(tuple(found))
+
+
+def _sharing(found: tuple[Way, ...]) -> tuple[Way, ...]:
+    """The same ways, with one opset for all that start with the same export: then one file serves them all."""
+    lowest: dict[tuple[str | None, str | None], int] = {}
+    for way in found:
+        if way.opset is not None:
+            start = way.exporter, way.exported
+            lowest[start] = min(way.opset, lowest.get(start, way.opset))
+    return tuple(replace(way, opset=lowest.get((way.exporter, way.exported))) for way in found)
 
 
 def _asked_for(name: str, offer: Offer, target: Target) -> bool:
