@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from optimum_core.artifact.integrity import check_file, describe
-from optimum_core.artifact.manifest import FileEntry
+from optimum_core.artifact.manifest import LIVE, FileEntry
 from optimum_core.artifact.plain import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptimumError
@@ -231,4 +231,4 @@ def _read(path: Path) -> _Exported:
 
 def live_artifact(blueprint: Blueprint) -> Artifact:
     """Stands for the live model: names of what goes in and out, and no files."""
-    return Artifact(format="torch", path=Path(), files=(), inputs=blueprint.inputs, outputs=blueprint.outputs)
+    return Artifact(format=LIVE, path=Path(), files=(), inputs=blueprint.inputs, outputs=blueprint.outputs)
