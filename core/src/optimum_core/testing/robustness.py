@@ -130,9 +130,10 @@ def _quantizing(backend: str) -> Iterator[tuple[Offer, Transform, Way]]:
                     break
 
 
-def _quantization_problems(backend: str, transform: Transform, way: Way, scheme: Any) -> list[str]:
+def _quantization_problems(backend: str, transform: Transform, way: Way, scheme: str) -> list[str]:
     """What is wrong with one scheme, on the model where least is."""
     found: list[list[str]] = []
+    config = QuantizeConfig.named(scheme)
     for kind in KINDS:
         made = model(kind)
         label = f"{transform.takes}, scheme {scheme}, {kind}"
@@ -141,14 +142,16 @@ def _quantization_problems(backend: str, transform: Transform, way: Way, scheme:
                 QuantizeRequest(
                     backend=backend,
                     artifact=exported(manager(), way, kind, way.routes[0]),
-                    config=QuantizeConfig(scheme=scheme),
+                    config=config,
                     hardware=detect(),
                     output=scratch(),
-                    calibration=iter([made.draw(seed) for seed in range(30, 46)]),
+                    calibration=[made.draw(seed) for seed in range(30, 46)],
                     source=made.source,
                 )
             )
-            subject = Subject(plugins=manager(), way=way, model=made, artifact=replace(artifact, precision="int8"))
+            subject = Subject(
+                plugins=manager(), way=way, model=made, artifact=replace(artifact, precision=config.weights)
+            )
             found.append([f"{label}: {problem}" for problem in disagreements(subject)])
         except OptimumError as error:
             found.append([f"{label}: {error}"])

@@ -1,12 +1,12 @@
 """What crosses the boundary between core and backends: small frozen dataclasses, nothing of any runtime."""
 
 from optimum_core.types.hardware import Cpu, Gpu, Hardware, Npu
+from optimum_core.types.quantization import QuantizeConfig
 from optimum_core.types.requests import (
     Artifact,
     ExportRequest,
     ModelSource,
     OptimizeRequest,
-    QuantizeConfig,
     QuantizeRequest,
     Session,
     SessionRequest,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from optimum_core.types.hardware import Hardware
+from optimum_core.types.quantization import QuantizeConfig
 from optimum_core.types.tensors import Array, TensorSpec
 
 
@@ -112,22 +113,14 @@ class OptimizeRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class QuantizeConfig:
-    """How to quantize. Unset fields are the backend's choice for the hardware."""
-
-    scheme: Literal["dynamic", "static", "weight-only"] = "static"
-    weights: str = "int8"
-    activations: str | None = None
-    symmetric: bool | None = None
-    per_channel: bool | None = None
-    group_size: int | None = None
-    calibration: str | None = None
-    exclude: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizeRequest:
-    """Quantize `artifact` by `config`; `calibration` yields inputs by name and may be read once only."""
+    """Quantize `artifact` by `config`; results go under `output`.
+
+    Attributes:
+        calibration: batches of inputs by name. It can be iterated over as often as a method needs, gives the same each
+            time, and is read lazily: hold no more of it than one batch. None: the scheme wants none, or has none.
+        source: the model that the artifact was made from, where there is one.
+    """
 
     backend: str
     artifact: Artifact

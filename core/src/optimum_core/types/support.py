@@ -30,7 +30,8 @@ class Offer:
         live: `load_session` also takes the live model (`SessionRequest.source`), so that nothing need be exported.
         parallel: several calls side by side (`SessionRequest.streams`) finish more calls a second.
         precisions: arithmetic that it offers here, the exact one first.
-        schemes: quantization schemes.
+        schemes: quantization schemes that its `quantize` makes, by `QuantizeConfig.name` ("static-int8").
+        runs: schemes that its sessions run on this device, whoever quantized.
         opset: the newest ONNX opset that it loads; None where ONNX is not its business.
         proof: how far results can be checked on this machine: on the "device" itself, of the "graph" by other
             means, or not at all ("none").
@@ -47,6 +48,7 @@ class Offer:
     parallel: bool = False
     precisions: tuple[str, ...] = ("fp32",)
     schemes: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
     opset: int | None = None
     proof: Literal["device", "graph", "none"] = "device"
 

@@ -39,12 +39,15 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "fp16": Tolerance(relative=1e-2, cosine=0.999, agreement=0.99),
     "bf16": Tolerance(relative=1e-1, cosine=0.995, agreement=0.98),
     "int8": Tolerance(relative=1.5e-1, cosine=0.98, agreement=0.95),
+    "fp8": Tolerance(relative=2e-1, cosine=0.97, agreement=0.92),
+    "int4": Tolerance(relative=4e-1, cosine=0.93, agreement=0.85),
+    "nf4": Tolerance(relative=4e-1, cosine=0.93, agreement=0.85),
 }
 
 
 def tolerance_of(precision: str) -> Tolerance:
     """The tolerance for a precision; one that is not in the table is held to the strictest."""
-    return TOLERANCES.get(precision, TOLERANCES["fp32"])
+    return TOLERANCES.get(precision.removeprefix("u"), TOLERANCES["fp32"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

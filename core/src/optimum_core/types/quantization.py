@@ -1,0 +1,166 @@
+"""How a model is to be quantized, in words that mean the same to every backend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from optimum_core.errors import OptionError
+
+SCHEMES = ("static", "dynamic", "weight-only")
+#: Number formats of weights; "fp16" and "bf16" under "weight-only" halve the files and compute as before.
+WEIGHTS = ("int8", "uint8", "int4", "uint4", "nf4", "fp8", "fp16", "bf16")
+ACTIVATIONS = ("int8", "uint8", "fp8")
+CALIBRATIONS = ("minmax", "moving-average", "entropy", "percentile")
+ALGORITHMS = ("rtn", "awq", "gptq", "hqq", "scale-estimation")
+FORMS = ("qdq", "qoperator")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizeConfig:
+    """How to quantize. What is None is the backend's choice for the hardware.
+
+    Attributes:
+        scheme: "static" rounds weights and activations, ranges found by calibration; "dynamic" finds the ranges of
+            activations anew in every call; "weight-only" keeps the arithmetic and rounds the weights.
+        weights: their number format.
+        activations: theirs; none under "weight-only".
+        symmetric: whether zero of the weights is the integer 0.
+        per_channel: a scale for each output channel of the weights, rather than one for all.
+        group_size: weights of one channel that share a scale; -1: the whole channel. For 4 bits.
+        ratio: share of the layers that get 4 bits, the others keeping 8; above 0, at most 1.
+        algorithm: how 4-bit weights are rounded: to the nearest, or with regard to the activations of calibration.
+        calibration: how ranges are found: the extremes ("minmax"), their moving average, the range that loses the
+            least information ("entropy"), or one that leaves out `percentile`'s tail.
+        percentile: per cent of the values that "percentile" keeps, above 50, at most 100.
+        smooth: strength of moving outliers of activations into the weights (SmoothQuant), from 0, not at all, to 1.
+        form: in ONNX, pairs of QuantizeLinear and DequantizeLinear ("qdq") or integer operators ("qoperator").
+        reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs.
+        exclude: layers that stay as they are: dotted names in the module ("classifier", "bert.encoder.layer.0"), each
+            with all that lies under it; * stands for any characters.
+
+    Raises:
+        OptionError: a value is not one of those allowed, or two contradict each other.
+    """
+
+    scheme: str = "static"
+    weights: str = "int8"
+    activations: str | None = None
+    symmetric: bool | None = None
+    per_channel: bool | None = None
+    group_size: int | None = None
+    ratio: float | None = None
+    algorithm: str | None = None
+    calibration: str | None = None
+    percentile: float | None = None
+    smooth: float | None = None
+    form: str | None = None
+    reduce_range: bool | None = None
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exclude", _names(self.exclude))
+        for name, allowed in _WORDS.items():
+            value = getattr(self, name)
+            if value not in allowed and not (value is None and name not in ("scheme", "weights")):
+                raise _wrong(name, value, f"use one of {', '.join(allowed)}")
+        for name, (test, allowed) in _NUMBERS.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not test(value)):
+                raise _wrong(name, value, allowed)
+        for name in ("symmetric", "per_channel", "reduce_range"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise _wrong(name, getattr(self, name), "use true or false")
+        for name in self._contradictions():
+            raise OptionError(
+                f"quantize, {name}", f"it says nothing to scheme {self.scheme!r}, {self.weights}", "leave it out"
+            )
+
+    @property
+    def name(self) -> str:
+        """Scheme and number format, by which offers speak of it: "static-int8", "weight-only-int4"."""
+        return f"{self.scheme}-{self.weights.removeprefix('u')}"
+
+    @classmethod
+    def named(cls, name: str) -> QuantizeConfig:
+        """The plain configuration of an offer's scheme.
+
+        >>> QuantizeConfig.named("weight-only-int4").weights
+        'int4'
+
+        Raises:
+            OptionError: there is no such scheme.
+        """
+        scheme, _, weights = name.rpartition("-")
+        return cls(scheme=scheme, weights=weights)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether it needs data: ranges of activations, or weights rounded with regard to them."""
+        return self.scheme == "static" or self.algorithm in ("awq", "gptq", "scale-estimation")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is stated, as plain values; what is left open is left out."""
+        stated = {name: value for name, value in asdict(self).items() if value is not None}
+        exclude = list(stated.pop("exclude"))
+        return {**stated, **({"exclude": exclude} if exclude else {})}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> QuantizeConfig:
+        """The like of `to_dict`.
+
+        Raises:
+            OptionError: an unknown key, with the nearest known one, or a value that is not allowed.
+        """
+        known = [item.name for item in fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+                remedy = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise OptionError("quantize", f"unknown key {name!r}", remedy)
+        return cls(**values)
+
+    def _contradictions(self) -> list[str]:
+        """Fields that mean nothing beside the others."""
+        weight_only, four_bits = self.scheme == "weight-only", self.weights in ("int4", "uint4", "nf4")
+        useless = {
+            "activations": weight_only,
+            "calibration": self.scheme != "static",
+            "percentile": self.calibration != "percentile",
+            "smooth": self.scheme != "static",
+            "group_size": not four_bits,
+            "ratio": not four_bits,
+            "algorithm": not weight_only,
+            "reduce_range": weight_only,
+            "form": weight_only,
+        }
+        return [name for name, empty in useless.items() if empty and getattr(self, name) is not None]
+
+
+_WORDS = {
+    "scheme": SCHEMES,
+    "weights": WEIGHTS,
+    "activations": ACTIVATIONS,
+    "calibration": CALIBRATIONS,
+    "algorithm": ALGORITHMS,
+    "form": FORMS,
+}
+_NUMBERS = {
+    "group_size": (lambda value: value == -1 or (isinstance(value, int) and value > 0), "use -1, or 1 or more"),
+    "ratio": (lambda value: 0 < value <= 1, "use a number above 0, at most 1"),
+    "percentile": (lambda value: 50 < value <= 100, "use a number above 50, at most 100"),
+    "smooth": (lambda value: 0 <= value <= 1, "use a number from 0 to 1"),
+}
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) and name for name in names):
+        raise _wrong("exclude", value, "use names of layers, such as ['classifier']")
+    return tuple(names)
+
+
+def _wrong(name: str, value: Any, remedy: str) -> OptionError:
+    return OptionError(f"quantize, {name}", f"it cannot be {value!r}", remedy)
