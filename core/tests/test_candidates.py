@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -97,6 +98,16 @@ def test_many_streams_only_where_calls_run_side_by_side() -> None:
         "acme[first] → acme cpu, level all, 4 streams",
         "acme[first] → acme cpu, level all",
     ]
+
+
+def test_sessions_are_prepared_for_stated_shapes_where_that_may_gain() -> None:
+    gains = replace(FILES, prepares=True)
+    assert not [entry for entry in entries([LIVE, gains]) if entry.prepared]
+    found = entries([LIVE, FILES, replace(gains, backend="zeta")], stated=True)
+    assert {entry.way.backend for entry in found if entry.prepared} == {"zeta"}
+    assert len({entry.name for entry in found}) == len(found)
+    after = [entry.prepared for entry in found if not entry.cost]
+    assert after == sorted(after), "what is prepared builds on what was found without"
 
 
 def test_a_chain_is_in_the_name() -> None:

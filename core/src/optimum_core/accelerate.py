@@ -18,7 +18,7 @@ from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptionError
 from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit, watched
-from optimum_core.measure.workload import Shape, workload
+from optimum_core.measure.workload import Shape, WorkShape, workload
 from optimum_core.model.accelerated import AcceleratedModel
 from optimum_core.model.loading import open_model
 from optimum_core.models import fingerprint, hub
@@ -221,7 +221,7 @@ class _Work:
                 samples=self.samples,
                 task=self.ask.task,
             )
-        workload(self.ask.shapes, blueprint.inputs, blueprint.layout.limits)
+        self._workload(blueprint)  # shapes that the model cannot take are refused before anything is built
         history = History(
             cache=self.cache,
             machine=self._machine(),
@@ -247,7 +247,7 @@ class _Work:
             source=self.source,
             blueprint=blueprint,
             entries=self._entries(history.won_before() if auto else ()),
-            workload=lambda seen: workload(self.ask.shapes, seen.inputs, seen.layout.limits),
+            workload=self._workload,
             builder=builder,
             plugins=self.plugins,
             choosable=frozenset(choosable),
@@ -259,11 +259,15 @@ class _Work:
             emit=self.emit,
         )
 
+    def _workload(self, blueprint: Blueprint) -> tuple[WorkShape, ...]:
+        return workload(self.ask.shapes, blueprint.inputs, blueprint.layout.limits)
+
     def _entries(self, won_before: tuple[str, ...]) -> tuple[Entry, ...]:
         from optimum_core.tune.candidates import entries
 
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if self.ask.objective == "throughput" else (1,)
-        return tuple(entries(self.ways, streams=streams, won_before=won_before))
+        stated = self.ask.shapes is not None
+        return tuple(entries(self.ways, streams=streams, won_before=won_before, stated=stated))
 
     def _write(self, tuned: Tuned, directory: Path) -> None:
         winner = tuned.winner
@@ -290,6 +294,7 @@ class _Work:
             precision=entry.way.precision,
             level=entry.level if entry.way.is_live else None,
             streams=entry.streams,
+            prepared=tuple(shape.lengths for shape in self._workload(blueprint)) if entry.prepared else (),
             session_options=dict(self.ask.options),
             inputs=winner.artifact.inputs,
             outputs=winner.artifact.outputs,

@@ -55,6 +55,7 @@ class Way:
         levels: optimization levels of `backend` for `format` that compete; (None,) where it has none.
         opset: the newest ONNX opset that everybody on the way accepts.
         parallel: calls side by side may finish more of them a second.
+        prepares: sessions may gain from knowing the workload's shapes.
     """
 
     backend: str
@@ -68,6 +69,7 @@ class Way:
     levels: tuple[str | None, ...] = (None,)
     opset: int | None = None
     parallel: bool = False
+    prepares: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -148,6 +150,7 @@ def _ways_of(
                 levels=tuple(levels) if loops and levels else (None,),
                 opset=offer.opset,
                 parallel=offer.parallel,
+                prepares=offer.prepares,
             )
 
 

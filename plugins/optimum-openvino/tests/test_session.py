@@ -204,14 +204,40 @@ def test_threads_get_equal_results(streams: int | None, linear: Artifact, load: 
         assert all(pool.map(work, range(400)))
 
 
+def test_a_session_prepared_for_shapes_takes_all_shapes(linear: Artifact, load: Load, weight: Any) -> None:
+    session = load(linear, shapes=({"batch": 3}, {"batch": 1}))
+    assert len(session._prepared) == 2
+    rng = np.random.default_rng(3)
+    kept = []
+    for batch in (3, 1, 2, 3, 5, 1):
+        x = rng.standard_normal((batch, 8)).astype(np.float32)
+        kept.append((np.maximum(x @ weight, 0), session.run({"x": x})))
+    for want, got in kept:  # after all calls: no array is written twice
+        np.testing.assert_allclose(got["y"], want, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(got["z"], want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shape_that_leaves_an_axis_open_prepares_nothing(linear: Artifact, load: Load) -> None:
+    assert not load(linear, shapes=({"sequence": 3},))._prepared
+
+
+def test_prepared_threads_get_equal_results(linear: Artifact, load: Load, weight: Any) -> None:
+    session = load(linear, streams=2, shapes=({"batch": 4},))
+    inputs = [np.random.default_rng(i).standard_normal((4, 8)).astype(np.float32) for i in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda x: session.run({"x": x})["y"], inputs))
+    for x, y in zip(inputs, answers, strict=True):
+        np.testing.assert_allclose(y, np.maximum(x @ weight, 0), rtol=1e-4, atol=1e-4)
+
+
 def test_several_streams_work_side_by_side(linear: Artifact, load: Load) -> None:
     assert load(linear).streams == 1
     session = load(linear, streams=2)
     assert session.streams == 2
     assert session._open is not None
-    compiled, _ = session._open
-    assert compiled.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
-    assert compiled.get_property("NUM_STREAMS") == 2
+    form, _ = session._open
+    assert form.compiled.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
+    assert form.compiled.get_property("NUM_STREAMS") == 2
 
 
 def test_options_reach_the_runtime(linear: Artifact, load: Load, tmp_path: Path) -> None:
@@ -222,8 +248,8 @@ def test_options_reach_the_runtime(linear: Artifact, load: Load, tmp_path: Path)
     }
     opened = load(linear, options=options)._open
     assert opened is not None
-    assert opened[0].get_property("INFERENCE_NUM_THREADS") == 1
-    assert opened[0].get_property("PERF_COUNT") == "YES"
+    assert opened[0].compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert opened[0].compiled.get_property("PERF_COUNT") == "YES"
     assert list((tmp_path / "compiled").iterdir())
     for name, value in (("threads", 1), ("propertys", {})):
         with pytest.raises(OptionError, match=f"unknown option '{name}'"):
@@ -235,7 +261,7 @@ def test_options_reach_the_runtime(linear: Artifact, load: Load, tmp_path: Path)
 def test_fp32_is_not_left_to_the_runtime(linear: Artifact, load: Load) -> None:
     opened = load(linear)._open
     assert opened is not None
-    assert opened[0].get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+    assert opened[0].compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
 
 def test_devices_and_precisions_that_are_not_here(linear: Artifact, load: Load) -> None:

@@ -78,6 +78,7 @@ class Manifest:
         precision: the arithmetic it is run in.
         level: the optimization level of a live model; of files, the steps say it.
         streams: calls that it is made to run side by side.
+        prepared: the shapes that its session is told to prepare for, as lengths of named axes.
         session_options: the options that the winning session was loaded with; JSON values.
         inputs: what goes in, in order.
         outputs: what comes out, in the order of the output class.
@@ -99,6 +100,7 @@ class Manifest:
     precision: str
     level: str | None = None
     streams: int = 1
+    prepared: tuple[Mapping[str, int], ...] = ()
     session_options: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

@@ -99,6 +99,7 @@ def open_model(
             precision=precision,
             level=manifest.level,
             streams=manifest.streams if manifest.streams > 1 else None,
+            shapes=manifest.prepared,
             source=source,
             options=_options(manifest, backend) if options is None else options,
         )

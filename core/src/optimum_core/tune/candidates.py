@@ -15,12 +15,18 @@ Outcome = Literal["chosen", "slower", "wrong", "failed", "skipped"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One thing to try; `streams` is how many calls it is to run side by side."""
+    """One thing to try.
+
+    Attributes:
+        streams: calls that it is to run side by side.
+        prepared: its session is told the shapes of the workload.
+    """
 
     way: Way
     route: str | None = None
     level: str | None = None
     streams: int = 1
+    prepared: bool = False
 
     @property
     def name(self) -> str:
@@ -32,6 +38,7 @@ class Entry:
                 way.precision if way.precision != EXACT else "",
                 f"level {self.level}" if self.level else "",
                 f"{self.streams} streams" if self.streams > 1 else "",
+                "prepared for the shapes" if self.prepared else "",
             )
             if part
         )
@@ -52,18 +59,26 @@ class Entry:
         return self.way.is_live and self.level is None and self.way.precision == EXACT and self.streams == 1
 
 
-def entries(ways: Sequence[Way], *, streams: Sequence[int] = (1,), won_before: Sequence[str] = ()) -> list[Entry]:
+def entries(
+    ways: Sequence[Way],
+    *,
+    streams: Sequence[int] = (1,),
+    won_before: Sequence[str] = (),
+    stated: bool = False,
+) -> list[Entry]:
     """Everything that the ways allow, the likeliest to win first.
 
     Winners of earlier searches on this machine lead; then first routes before second ones, lower precision before
-    full, levels in the order of their offer. A live model's levels come last: they take long to build.
+    full, levels in the order of their offer. Where the shapes were `stated`, sessions prepared for them follow.
+    A live model's levels come last: they take long to build.
     """
     found = [
-        Entry(way=way, route=route, level=level, streams=count)
+        Entry(way=way, route=route, level=level, streams=count, prepared=prepared)
         for way in ways
         for route in way.routes
         for level in way.levels
         for count in (streams if way.parallel else (1,))
+        for prepared in ((False, True) if stated and way.prepares else (False,))
     ]
     ranks = {name: rank for rank, name in enumerate(won_before)}
 
@@ -73,6 +88,7 @@ def entries(ways: Sequence[Way], *, streams: Sequence[int] = (1,), won_before: S
             not entry.is_baseline,
             ranks.get(entry.name, len(ranks)),
             way.is_live and entry.level is not None,
+            entry.prepared,
             way.routes.index(entry.route),
             way.precision == EXACT,
             way.levels.index(entry.level),
@@ -132,7 +148,12 @@ class Candidate:
                 compared=fidelity.compared or len(fidelity.results),
             )
         entry = self.entry
-        options = {"route": entry.route, "level": entry.level, "streams": entry.streams if entry.streams > 1 else None}
+        options = {
+            "route": entry.route,
+            "level": entry.level,
+            "streams": entry.streams if entry.streams > 1 else None,
+            "prepared": entry.prepared or None,
+        }
         return CandidateResult(
             name=entry.name,
             backend=entry.way.backend,

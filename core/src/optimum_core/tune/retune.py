@@ -162,6 +162,7 @@ def _decided(
         device=winner.device,
         precision=winner.precision,
         session_options={},
+        prepared=(),
         hardware=detect(),
         report=report,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optimum_core.errors import OptimumError, OptionError, VerificationError
@@ -24,7 +24,7 @@ from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.stages import Builder
 from optimum_core.types import Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes, verify
-from optimum_core.verify.reference import reference_cases
+from optimum_core.verify.reference import cases_at, reference_cases
 
 #: Lengths at which an axis is fixed when no candidate is right at others; other axes keep the configured length.
 PINNED = {"batch": 1, "media_batch": 1, "sequence": 128, "decoder_sequence": 128}
@@ -102,12 +102,15 @@ class _Search:
         self.job = job
         self.tried: list[Candidate] = []
         self._cases: dict[int, tuple[ReferenceCase, ...]] = {}
+        self._at_work: dict[int, tuple[ReferenceCase, ...]] = {}
         self._start = time.perf_counter()
         self._budget = BUDGETS[1] if job.budget is None else job.budget
 
     def run(self) -> Tuned:
         for entry in self._worth_trying():
-            if self._left() < entry.cost and not self._needed(entry):
+            if entry.prepared and not self._worth_preparing(entry):
+                self._skip(entry, "it is not among the best unprepared")
+            elif self._left() < entry.cost and not self._needed(entry):
                 self._skip(entry, f"the budget of {self._budget:.0f} s does not allow for it")
             else:
                 self._try(entry, self.job.blueprint)
@@ -146,6 +149,11 @@ class _Search:
         true = [item for item in self.tried if item.is_true and not item.entry.way.is_live and self._may_win(item)]
         return not true and not entry.way.is_live
 
+    def _worth_preparing(self, entry: Entry) -> bool:
+        """Whether the same without preparation is among the best, or was not tried."""
+        plain = replace(entry, prepared=False)
+        return all(item.session is not None for item in self.tried if item.entry == plain)
+
     def _may_win(self, candidate: Candidate) -> bool:
         return candidate.entry.way.backend in self.job.choosable
 
@@ -161,7 +169,8 @@ class _Search:
     def _try(self, entry: Entry, blueprint: Blueprint) -> None:
         candidate = Candidate(entry=entry, blueprint=blueprint)
         self.tried.append(candidate)
-        cases = self.cases(blueprint)
+        shapes = self.job.workload(blueprint)
+        cases = (*self.cases(blueprint), *(self._cases_of_work(blueprint, shapes) if entry.prepared else ()))
         start = time.perf_counter()
         try:
             candidate.artifact = self.job.builder.build(entry, blueprint)
@@ -169,7 +178,9 @@ class _Search:
             candidate.size = self.job.builder.size(candidate.artifact)
             with watched_memory() as memory:
                 start = time.perf_counter()
-                candidate.session = self.job.builder.open(entry, candidate.artifact)
+                candidate.session = self.job.builder.open(
+                    entry, candidate.artifact, [shape.lengths for shape in shapes]
+                )
                 candidate.load_seconds = time.perf_counter() - start
                 candidate.run = self.job.plugins.binder(candidate.session)
                 self._check(candidate, cases)
@@ -209,6 +220,14 @@ class _Search:
             with watched(self.job.emit, "reference", "the eager model on unseen shapes"):
                 self._cases[id(blueprint)] = reference_cases(self.job.source.module(), blueprint)
         return self._cases[id(blueprint)]
+
+    def _cases_of_work(self, blueprint: Blueprint, shapes: Sequence[WorkShape]) -> tuple[ReferenceCase, ...]:
+        """Eager's word at the very shapes of the workload, for sessions that do something else there."""
+        key = id(blueprint)
+        if key not in self._at_work:
+            named = {f"as in the workload, {shape.name}": shape.lengths for shape in shapes}
+            self._at_work[key] = cases_at(self.job.source.module(), blueprint, named)
+        return self._at_work[key]
 
     # Axes that nothing is right at.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -80,8 +80,8 @@ class Builder:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
 
-    def open(self, entry: Entry, artifact: Artifact) -> Session:
-        """A session on what was built."""
+    def open(self, entry: Entry, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
+        """A session on what was built; `shapes` are those of the workload."""
         way = entry.way
         with watched(self.emit, "load", entry.name):
             return self.plugins.load_session(
@@ -93,6 +93,7 @@ class Builder:
                     precision=way.precision,
                     level=entry.level if way.is_live else None,
                     streams=entry.streams if entry.streams > 1 else None,
+                    shapes=tuple(shapes) if entry.prepared else (),
                     source=self.source,
                     options=self.options.get(way.backend, {}),
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -62,14 +62,15 @@ class QuantizeConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", _names(self.exclude))
-        for name, allowed in _WORDS.items():
+        for name, words in _WORDS.items():
             value = getattr(self, name)
-            if value not in allowed and not (value is None and name not in ("scheme", "weights")):
-                raise _wrong(name, value, f"use one of {', '.join(allowed)}")
-        for name, (test, allowed) in _NUMBERS.items():
+            if value not in words and not (value is None and name not in ("scheme", "weights")):
+                raise _wrong(name, value, f"use one of {', '.join(words)}")
+        for name, (fits, remedy) in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not test(value)):
-                raise _wrong(name, value, allowed)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and fits(value)):
+                raise _wrong(name, value, remedy)
         for name in ("symmetric", "per_channel", "reduce_range"):
             if not isinstance(getattr(self, name), bool | None):
                 raise _wrong(name, getattr(self, name), "use true or false")
@@ -147,7 +148,7 @@ _WORDS = {
     "algorithm": ALGORITHMS,
     "form": FORMS,
 }
-_NUMBERS = {
+_NUMBERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "group_size": (lambda value: value == -1 or (isinstance(value, int) and value > 0), "use -1, or 1 or more"),
     "ratio": (lambda value: 0 < value <= 1, "use a number above 0, at most 1"),
     "percentile": (lambda value: 50 < value <= 100, "use a number above 50, at most 100"),

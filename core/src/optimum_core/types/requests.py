@@ -142,6 +142,8 @@ class SessionRequest:
         level: an optimization level that the live model is to run at; artifacts have theirs in their steps.
         threads: CPU threads for one call; None: the usable cores.
         streams: calls that may run side by side; None: the backend's choice for latency.
+        shapes: lengths of named axes that most calls will have. A session may prepare for them, and takes every other
+            all the same.
         source: the live model, where the session opens in the process that accelerated it.
     """
 
@@ -153,6 +155,7 @@ class SessionRequest:
     level: str | None = None
     threads: int | None = None
     streams: int | None = None
+    shapes: tuple[Mapping[str, int], ...] = ()
     source: ModelSource | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 

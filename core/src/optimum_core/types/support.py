@@ -29,6 +29,7 @@ class Offer:
         loads: formats that `load_session` runs on this device.
         live: `load_session` also takes the live model (`SessionRequest.source`), so that nothing need be exported.
         parallel: several calls side by side (`SessionRequest.streams`) finish more calls a second.
+        prepares: its sessions gain from knowing the shapes of most calls (`SessionRequest.shapes`).
         precisions: arithmetic that it offers here, the exact one first.
         schemes: quantization schemes that its `quantize` makes, by `QuantizeConfig.name` ("static-int8").
         runs: schemes that its sessions run on this device, whoever quantized.
@@ -46,6 +47,7 @@ class Offer:
     loads: tuple[str, ...] = ()
     live: bool = False
     parallel: bool = False
+    prepares: bool = False
     precisions: tuple[str, ...] = ("fp32",)
     schemes: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()

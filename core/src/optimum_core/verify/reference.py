@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optimum_core.errors import VerificationError
@@ -35,6 +35,14 @@ def reference_cases(module: Any, blueprint: Blueprint) -> tuple[ReferenceCase, .
             ReferenceCase(name="the processor's own output", inputs=blueprint.real, outputs=real, varied=varied)
         )
     return tuple(cases)
+
+
+def cases_at(module: Any, blueprint: Blueprint, named: Mapping[str, Mapping[str, int]]) -> tuple[ReferenceCase, ...]:
+    """Cases of stated lengths, by name."""
+    return tuple(
+        _run(module, blueprint, Case(name=name, lengths=lengths, seed=301 + number))
+        for number, (name, lengths) in enumerate(named.items())
+    )
 
 
 def planned_cases(blueprint: Blueprint) -> Iterator[Case]:

@@ -140,6 +140,7 @@ def _offer(device: Device, precisions: tuple[str, ...], *, exports: bool) -> Off
         routes=ROUTES if exports else (),
         loads=(FORMAT, "onnx"),
         parallel=True,
+        prepares=True,
         precisions=precisions,
         opset=_OPSET,
     )

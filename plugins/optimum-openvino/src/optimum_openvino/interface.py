@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optimum_core.types import TensorSpec
@@ -30,6 +30,11 @@ def name_ports(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
         port.get_tensor().set_names(set())
     for port, spec in zip(ports, specs, strict=True):
         port.get_tensor().add_names({spec.name})
+
+
+def fixed(spec: TensorSpec, lengths: Mapping[str, int]) -> list[int]:
+    """The shape with these lengths of its named axes, which must all be among them."""
+    return [lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape]
 
 
 def fix_axes(model: Any, specs: Sequence[TensorSpec]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ import openvino
 from optimum_core.errors import SessionError
 from optimum_core.types import SessionRequest
 from optimum_openvino.devices import BACKEND, FORMAT, Place, spoken
-from optimum_openvino.interface import problems
+from optimum_openvino.interface import fixed, problems
 from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.storage import weights_problem
 
@@ -68,8 +68,10 @@ def _threads(request: SessionRequest, streams: int | None) -> int:
     return request.threads * (streams or 1) if request.threads else request.hardware.cpu.usable_cores
 
 
-def compiled_model(request: SessionRequest, options: OpenVinoOptions, place: Place) -> Any:
-    """Read the artifact and compile it for `place`.
+def compiled_model(
+    request: SessionRequest, options: OpenVinoOptions, place: Place, lengths: Mapping[str, int] | None = None
+) -> Any:
+    """Read the artifact and compile it for `place`, and for one shape only where the `lengths` of all axes are given.
 
     Raises:
         SessionError: the device is not here or lacks the precision, a file is missing or damaged, or the inputs and
@@ -79,6 +81,8 @@ def compiled_model(request: SessionRequest, options: OpenVinoOptions, place: Pla
     who = f"backend '{BACKEND}', {path}"
     _require(place, request.precision, who)
     model = _read(request, path, who)
+    if lengths is not None:
+        _reshape(model, request, lengths, who)
     chosen = properties(request, options, place)
     try:
         compiled = core().compile_model(model, place.runtime_name, chosen)
@@ -116,6 +120,14 @@ def _read(request: SessionRequest, path: Path, who: str) -> Any:
     if found:
         raise SessionError(who, "; ".join(found), "export the model again: file and manifest do not belong together")
     return model
+
+
+def _reshape(model: Any, request: SessionRequest, lengths: Mapping[str, int], who: str) -> None:
+    try:
+        model.reshape({spec.name: openvino.PartialShape(fixed(spec, lengths)) for spec in request.artifact.inputs})
+    except RUNTIME_ERRORS as error:
+        why = f"openvino {openvino.__version__} cannot take it at {dict(lengths)}: {error}"
+        raise SessionError(who, why, "leave that shape out") from error
 
 
 def _check_effect(compiled: Any, chosen: dict[str, Any], place: Place, who: str) -> None:

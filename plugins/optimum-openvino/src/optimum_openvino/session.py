@@ -14,14 +14,16 @@ seven rounds on a busy machine; one MatMul and Relu, and a MiniLM classifier):
 | `infer(inputs)`, both copied | 39.5 | 631 | 49,600 | 5,440 |
 | a new request per call | 38.1 | 607 | 56,600 | 5,260 |
 
-Inputs are shared with the runtime. Outputs are copied: what setting them ahead spares for large ones is 3 %, and it
-costs as much for small ones as all the rest of the call.
+Inputs are shared with the runtime. Outputs are copied where their shape is not known ahead: what setting them spares
+for large ones is 3 %, and it costs as much for small ones as all the rest of the call. A model that is compiled for the
+one shape of the call writes straight into the arrays that the caller gets.
 """
 
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,17 +31,39 @@ import openvino
 
 from optimum_core.errors import InputError, SessionError
 from optimum_core.types import Array, SessionRequest, TensorSpec
-from optimum_openvino.devices import BACKEND, parse_device, spoken
-from optimum_openvino.interface import positions
+from optimum_openvino.devices import BACKEND, Place, parse_device, spoken
+from optimum_openvino.interface import fixed, positions
 from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model
+
+#: Shapes that a session is compiled for by themselves, at most: each holds the weights once more.
+MOST_PREPARED = 8
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Form:
+    """The model, compiled: for every shape, or for one.
+
+    Attributes:
+        outputs: (name, place, shape, dtype), where all shapes are known ahead.
+    """
+
+    compiled: Any
+    outputs: tuple[tuple[str, int, tuple[int, ...], np.dtype[Any]], ...] = ()
+
+
+#: The requests of one stream, made when a form is first called: each holds memory for every tensor between operators.
+_Slot = dict[_Form, Any]
 
 
 class OvSession:
     """An open model on one device. Calls may come from several threads at once; `close` waits for none of them.
 
     As many calls run side by side as OpenVINO has streams for: one for latency, `request.streams` of them otherwise.
-    Further callers wait.
+    Further callers wait. For each of `request.shapes`, up to `MOST_PREPARED`, the model is compiled once more for that
+    shape alone: calls of that shape run on it, which is faster where they are small.
 
     Raises:
         OptionError: an unknown option or device.
@@ -60,10 +84,22 @@ class OvSession:
         self._feeds = _places(compiled.inputs, self.inputs)
         self._fetches = _places(compiled.outputs, self.outputs)
         self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(self.streams):
-            requests.put(None)  # made when first needed: each holds memory for every tensor between operators
-        self._open: tuple[Any, queue.SimpleQueue[Any]] | None = (compiled, requests)
+            slots.put({})
+        self._prepared = dict(self._prepare(request, options, place))
+        self._open: tuple[_Form, queue.SimpleQueue[_Slot]] | None = (_Form(compiled=compiled), slots)
+
+    def _prepare(
+        self, request: SessionRequest, options: OpenVinoOptions, place: Place
+    ) -> Iterator[tuple[Shapes, _Form]]:
+        """The model for each shape that fixes all of its axes, by the shapes of its inputs in order of the feeds."""
+        specs = {spec.name: spec for spec in self.inputs}
+        axes = {axis for spec in self.inputs for axis in spec.dynamic_axes.values()}
+        for lengths in [shape for shape in request.shapes if axes and axes <= set(shape)][:MOST_PREPARED]:
+            compiled = compiled_model(request, options, place, lengths)
+            key = tuple(tuple(fixed(specs[name], lengths)) for name, _ in self._feeds)
+            yield key, _Form(compiled=compiled, outputs=tuple(_known_outputs(compiled, self._fetches)))
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Outputs by name, in memory of their own.
@@ -81,13 +117,18 @@ class OvSession:
             raise self._wrong_names(inputs)
         # Held until the call is over: a request keeps no reference to the memory that it reads.
         arrays = [(index, self._host(name, inputs[name])) for name, index in self._feeds]
-        compiled, requests = opened
-        request = requests.get()
+        form, slots = opened
+        if self._prepared:
+            form = self._prepared.get(tuple(array.shape for _, array in arrays), form)
+        slot = slots.get()
         try:
+            request = slot.get(form)
             if request is None:
-                request = compiled.create_infer_request()
+                request = slot[form] = form.compiled.create_infer_request()
             for index, array in arrays:
                 request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
+            if form.outputs:
+                return _filled(request, form)
             results = list(request.infer(None, share_outputs=True).values())
             return {name: results[index].copy() for name, index in self._fetches}
         except RUNTIME_ERRORS as error:
@@ -95,11 +136,12 @@ class OvSession:
             remedy = f"check the inputs' types and shapes ({expected})"
             raise SessionError(self._who, f"the run failed: {_brief(error)}", remedy) from error
         finally:
-            requests.put(request)
+            slots.put(slot)
 
     def close(self) -> None:
         """Free the model. A call that is running keeps it alive until it returns."""
         self._open = None
+        self._prepared = {}
 
     def _host(self, name: str, value: Array) -> np.ndarray[Any, Any]:
         array = value if isinstance(value, np.ndarray) else self._read(name, value, np.from_dlpack)
@@ -129,6 +171,27 @@ def _places(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[tuple[str
     """Names with the places of their ports; that all are there was checked when the model was read."""
     pairs = zip(specs, positions(ports, specs), strict=True)
     return [(spec.name, place) for spec, place in pairs if place is not None]
+
+
+def _known_outputs(
+    compiled: Any, fetches: Sequence[tuple[str, int]]
+) -> Iterator[tuple[str, int, tuple[int, ...], np.dtype[Any]]]:
+    """Nothing at all unless every output has a shape of its own and a type that numpy has."""
+    ports = [(name, place, compiled.outputs[place]) for name, place in fetches]
+    types = [port.get_element_type().get_type_name() for _, _, port in ports]
+    if all(port.get_partial_shape().is_static for _, _, port in ports) and "bf16" not in types:
+        for name, place, port in ports:
+            yield name, place, tuple(port.get_shape()), np.dtype(port.get_element_type().to_dtype())
+
+
+def _filled(request: Any, form: _Form) -> dict[str, np.ndarray[Any, Any]]:
+    """Run it into new arrays, which are the caller's."""
+    made = {}
+    for name, place, shape, dtype in form.outputs:
+        made[name] = array = np.empty(shape, dtype)
+        request.set_output_tensor(place, openvino.Tensor(array, shared_memory=True))
+    request.infer(None, share_outputs=True)
+    return made
 
 
 def _brief(error: Exception) -> str:
