@@ -213,8 +213,8 @@ def test_a_session_prepared_for_shapes_takes_all_shapes(linear: Artifact, load: 
         x = rng.standard_normal((batch, 8)).astype(np.float32)
         kept.append((np.maximum(x @ weight, 0), session.run({"x": x})))
     for want, got in kept:  # after all calls: no array is written twice
-        np.testing.assert_allclose(got["y"], want, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(got["z"], want, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(got["y"]), want, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(got["z"]), want, rtol=1e-4, atol=1e-4)
 
 
 def test_a_shape_that_leaves_an_axis_open_prepares_nothing(linear: Artifact, load: Load) -> None:
@@ -227,7 +227,7 @@ def test_prepared_threads_get_equal_results(linear: Artifact, load: Load, weight
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda x: session.run({"x": x})["y"], inputs))
     for x, y in zip(inputs, answers, strict=True):
-        np.testing.assert_allclose(y, np.maximum(x @ weight, 0), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(y), np.maximum(x @ weight, 0), rtol=1e-4, atol=1e-4)
 
 
 def test_several_streams_work_side_by_side(linear: Artifact, load: Load) -> None:
