@@ -336,9 +336,10 @@ def test_killed_at_any_moment_an_artifact_stays_findable_and_whole(saved: Path) 
         if not saved.exists():
             with pytest.raises(ArtifactError, match="interrupted"):
                 load(saved)
-            former = sorted(saved.parent.glob(".out.*.old"))
-            load(former[-1])
-            former[-1].rename(saved)
+            former = list(saved.parent.glob(".out.*.old"))
+            for old in former:
+                load(old)
+            max(former, key=lambda old: old.stat().st_mtime_ns).rename(saved)
         load(saved)
 
 

@@ -55,7 +55,8 @@ def move_in(made: Path, place: Path) -> None:
     """Put the directory `made` at `place`; what stood there goes.
 
     No system replaces a directory that is not empty in one step everywhere, so the former one is first renamed to
-    `.<name>.<random>.old`. A crash between the two renames leaves both directories whole, and nothing at `place`.
+    `.<name>.<random>.old`. A crash between the two renames leaves both directories whole, and nothing at `place`. It is
+    renamed once more before it is deleted: what is called `.old` is whole at any moment.
     """
     former = aside(place, "old") if place.exists() else None
     if former:
@@ -68,7 +69,9 @@ def move_in(made: Path, place: Path) -> None:
         raise
     sync(place.parent)
     if former:
-        remove(former)
+        leaving = aside(place, "gone")
+        former.rename(leaving)
+        remove(leaving)
 
 
 def remove(root: Path) -> None:

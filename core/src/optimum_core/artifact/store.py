@@ -187,7 +187,7 @@ def _check_place(path: Path, who: str) -> None:
     if os.path.lexists(path / MANIFEST):
         return
     if not path.exists():
-        former = sorted(path.parent.glob(f".{glob.escape(path.name)}.*.old"))
+        former = sorted(path.parent.glob(f".{glob.escape(path.name)}.*.old"), key=lambda old: old.stat().st_mtime_ns)
         if former:
             why = f"a save was interrupted; the artifact that was there is whole in {former[-1]}"
             raise ArtifactError(who, why, f"rename that directory to {path.name!r}, or save again")
