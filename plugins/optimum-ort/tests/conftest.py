@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from optimum_core.types import Artifact, Cpu, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
+from optimum_core.types import (
+    Artifact,
+    Cpu,
+    Gpu,
+    Hardware,
+    OptimizeRequest,
+    QuantizeConfig,
+    QuantizeRequest,
+    SessionRequest,
+    TensorSpec,
+)
 from optimum_ort.session import OrtSession
 
 _HARDWARE = Hardware(
@@ -184,3 +197,66 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, list[tuple
             for case in cases
         ]
     return artifact, list(zip(cases, eager, strict=True))
+
+
+@pytest.fixture
+def quantize_request(tmp_path: Path) -> Callable[..., QuantizeRequest]:
+    """Ask for a quantization into a new folder."""
+    numbers = itertools.count()
+
+    def make(artifact: Artifact, config: QuantizeConfig, **changes: Any) -> QuantizeRequest:
+        output = tmp_path / f"quantized-{next(numbers)}"
+        output.mkdir()
+        request = QuantizeRequest(backend="ort", artifact=artifact, config=config, hardware=_HARDWARE, output=output)
+        return dataclasses.replace(request, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session", params=["torchscript", "dynamo"])
+def mixed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Any]:
+    """An embedding, a convolution, a product of three axes (MatMul) and one of two (Gemm), by either exporter; and the
+    eager model as a function of ids."""
+    import torch
+
+    torch.manual_seed(1)
+
+    class Mixed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(64, 32)
+            self.convolution = torch.nn.Conv1d(32, 48, 3, padding=1)
+            self.wide = torch.nn.Linear(48, 64)
+            self.head = torch.nn.Sequential(torch.nn.Linear(64, 40), torch.nn.ReLU(), torch.nn.Linear(40, 40))
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            seen = self.convolution(self.table(ids).transpose(1, 2)).relu().transpose(1, 2)
+            pooled: torch.Tensor = self.head(self.wide(seen).relu().mean(1))
+            return pooled
+
+    model = Mixed().eval()
+    folder = tmp_path_factory.mktemp(f"mixed-{request.param}")
+    ids = torch.randint(0, 64, (3, 9))
+    names: dict[str, Any] = {"input_names": ["ids"], "output_names": ["y"], "opset_version": 18}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        if request.param == "dynamo":
+            axes = {"ids": {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}}
+            torch.onnx.export(model, (ids,), folder / "model.onnx", dynamo=True, dynamic_shapes=axes, **names)
+        else:
+            vary = {"ids": {0: "batch", 1: "length"}, "y": {0: "batch"}}
+            torch.onnx.export(model, (ids,), folder / "model.onnx", dynamo=False, dynamic_axes=vary, **names)
+    data = folder / "model.onnx.data"
+    artifact = Artifact(
+        format="onnx",
+        path=folder,
+        files=("model.onnx", "model.onnx.data") if data.is_file() else ("model.onnx",),
+        inputs=(TensorSpec(name="ids", dtype="int64", shape=("batch", "length")),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 40)),),
+    )
+
+    def eager(inputs: Any) -> Any:
+        with torch.no_grad():
+            return model(torch.from_numpy(inputs)).numpy()
+
+    return artifact, eager

@@ -49,6 +49,9 @@ def test_the_cpu_is_offered(hardware: Hardware) -> None:
     assert (offer.device, offer.loads, offer.precisions) == ("cpu", ("onnx",), ("fp32",))
     assert offer.levels == ("all", "fusions", "ort_fusions")
     assert [(way.takes, way.gives) for way in offer.optimizes] == [("onnx", "onnx")]
+    assert offer.quantizes == offer.optimizes
+    assert offer.schemes == offer.runs
+    assert {"static-int8", "dynamic-int8", "weight-only-int8", "weight-only-int4"} <= set(offer.schemes)
     assert support.versions["onnxruntime"] == version("onnxruntime")
     assert reasons(support)["run on 'cuda' (CUDAExecutionProvider)"][0] == "no NVIDIA GPU found"
 

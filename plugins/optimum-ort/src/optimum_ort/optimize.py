@@ -58,6 +58,9 @@ def optimize(request: OptimizeRequest) -> Artifact:
     level = request.level or DEFAULT_LEVEL
     if level not in _LEVELS:
         raise OptionError(_who(request), f"unknown level {level!r}", f"use one of: {', '.join(_LEVELS)}")
+    if level == "ort_fusions" and _is_quantized(request.artifact):
+        why = "level 'ort_fusions' is written for float models, and gets quantized ones wrong"
+        raise ExportError(_who(request), why, "use level 'all'")
     half = _wants_half(request)
     provider, index = parse_device(request.device)
     with tempfile.TemporaryDirectory(prefix=".optimize-", dir=request.output) as scratch:
@@ -89,12 +92,18 @@ def optimize(request: OptimizeRequest) -> Artifact:
 
 
 def _wants_half(request: OptimizeRequest) -> bool:
-    if request.precision == request.artifact.precision:
+    # Quantized weights stay as they are, whatever arithmetic is asked for beside them.
+    exact = request.precision == "fp32" and _is_quantized(request.artifact)
+    if request.precision == request.artifact.precision or exact:
         return False
     if request.precision == "fp16" and request.artifact.precision == "fp32":
         return True
     why = f"cannot make {request.precision!r} of {request.artifact.precision!r}"
     raise OptionError(_who(request), why, "ask for the artifact's own precision, or for 'fp16' of 'fp32'")
+
+
+def _is_quantized(artifact: Artifact) -> bool:
+    return any(step.hook == "quantize" for step in artifact.steps)
 
 
 def _native(level: str) -> Callable[[_Job], None]:

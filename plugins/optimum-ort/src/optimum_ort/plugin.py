@@ -9,7 +9,16 @@ from optimum_core.hookspecs import hookimpl
 from optimum_ort.providers import BACKEND, support
 
 if TYPE_CHECKING:
-    from optimum_core.types import Array, Artifact, Hardware, OptimizeRequest, Session, SessionRequest, Support
+    from optimum_core.types import (
+        Array,
+        Artifact,
+        Hardware,
+        OptimizeRequest,
+        QuantizeRequest,
+        Session,
+        SessionRequest,
+        Support,
+    )
     from optimum_ort.session import OrtSession
 
 
@@ -27,6 +36,16 @@ def optimize(request: OptimizeRequest) -> Artifact | None:
     from optimum_ort.optimize import optimize as optimize_artifact
 
     return optimize_artifact(request)
+
+
+@hookimpl
+def quantize(request: QuantizeRequest) -> Artifact | None:
+    """Quantize an ONNX artifact; see `optimum_ort.quantize`."""
+    if request.backend != BACKEND:
+        return None
+    from optimum_ort.quantize import quantize as quantize_artifact
+
+    return quantize_artifact(request)
 
 
 @hookimpl

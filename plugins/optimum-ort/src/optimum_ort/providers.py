@@ -36,6 +36,16 @@ _OPSETS: tuple[tuple[tuple[int, int], int], ...] = (((0, 0), 21), ((1, 23), 22),
 
 _ONNX = (Transform(takes="onnx", gives="onnx"),)
 
+# What is worth trying first comes first.
+_SCHEMES = (
+    "static-int8",
+    "dynamic-int8",
+    "weight-only-int8",
+    "weight-only-int4",
+    "weight-only-nf4",
+    "weight-only-fp16",
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provider:
@@ -248,13 +258,17 @@ def _tensorrt_present() -> bool:
 
 
 def _offer(provider: Provider, build: Build) -> Offer:
-    half = provider.device in ("cuda", "tensorrt") and _has_fusions()
+    quantizes = provider is CPU and _has_onnx()
+    half = provider.device in ("cuda", "tensorrt") and _has_onnx()
     return Offer(
         device=provider.device,
         optimizes=_ONNX,
         levels=_levels(provider),
+        quantizes=_ONNX if quantizes else (),
         loads=("onnx",),
         precisions=("fp32", "fp16") if half else ("fp32",),
+        schemes=_SCHEMES if quantizes else (),
+        runs=_SCHEMES if provider is CPU else (),
         opset=build.opset,
     )
 
@@ -262,13 +276,13 @@ def _offer(provider: Provider, build: Build) -> Offer:
 def _levels(provider: Provider) -> tuple[str, ...]:
     levels = ["all"]
     if provider.fusion_target is not None:
-        levels += ["fusions"] * _has_fusions() + ["ort_fusions"] * _has_ort_fusions()
+        levels += ["fusions"] * _has_onnx() + ["ort_fusions"] * _has_ort_fusions()
     return tuple(levels)
 
 
 def _missing_levels(provider: Provider) -> list[Limitation]:
     missing = []
-    if not _has_fusions():
+    if not _has_onnx():
         reason = "onnx is not installed"
         missing.append(
             Limitation(what="optimize at level 'fusions'", reason=reason, remedy="pip install 'optimum-ort[optimize]'")
@@ -280,7 +294,7 @@ def _missing_levels(provider: Provider) -> list[Limitation]:
     return missing
 
 
-def _has_fusions() -> bool:
+def _has_onnx() -> bool:
     return importlib.util.find_spec("onnx") is not None
 
 

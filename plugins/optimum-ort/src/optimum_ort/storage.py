@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from optimum_core.types import Artifact
 
@@ -25,3 +26,15 @@ def wants_external_data(artifact: Artifact) -> bool:
 def written_files(folder: Path) -> tuple[str, ...]:
     """The artifact's files in `folder`, the graph first."""
     return (MODEL, DATA) if (folder / DATA).is_file() else (MODEL,)
+
+
+def write_model(model: Any, folder: Path, *, external: bool) -> Path:
+    """Write an `onnx.ModelProto` into `folder`, its weights beside it where `external`."""
+    import onnx
+
+    path = folder / MODEL
+    if external:
+        onnx.save_model(model, path, save_as_external_data=True, location=DATA, size_threshold=EXTERNAL_TENSOR_BYTES)
+    else:
+        onnx.save_model(model, path)
+    return path

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL
+from optimum_ort.storage import write_model
 
 
 def run_worker(model: Path, folder: Path, *, fuse: bool, half: bool, external: bool) -> None:
@@ -39,7 +39,7 @@ def main() -> None:
         parser.add_argument(flag, action="store_true")
     given = parser.parse_args()
     model = _rewrite(given.model, fuse=given.fuse, half=given.half)
-    _save(model, given.folder, external=given.external)
+    write_model(model, given.folder, external=given.external)
 
 
 def _rewrite(path: Path, *, fuse: bool, half: bool) -> Any:
@@ -77,16 +77,6 @@ def _restore_interface(graph: Any, inputs: list[Any], outputs: list[Any]) -> Non
             raise RuntimeError(f"{field}s changed from {wanted} to {found}")
         del getattr(graph, field)[:]
         getattr(graph, field).extend(kept)
-
-
-def _save(model: Any, folder: Path, *, external: bool) -> None:
-    import onnx
-
-    path = folder / MODEL
-    if external:
-        onnx.save_model(model, path, save_as_external_data=True, location=DATA, size_threshold=EXTERNAL_TENSOR_BYTES)
-    else:
-        onnx.save_model(model, path)
 
 
 if __name__ == "__main__":

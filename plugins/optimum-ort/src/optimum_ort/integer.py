@@ -1,0 +1,129 @@
+"""Static and dynamic quantization: matrix products and convolutions in 8-bit integers.
+
+Everything else stays in float, and so do their results: an integer product is turned to float by its own kernel
+(MatMulIntegerToFloat), while a rounded sum, softmax or normalization costs accuracy and gains no time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimum_core.types import Hardware, QuantizeConfig
+from optimum_ort.calibration import Batches, find_ranges
+from optimum_ort.layers import Kept
+from optimum_ort.quiet import quiet
+from optimum_ort.tools import quantization
+
+_PRODUCTS = ["MatMul", "Gemm", "Conv"]
+_X86 = ("x86_64", "amd64")
+# Without one of these, x86 adds two products of 8 bits in 16, which overflow.
+_WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choices:
+    """A configuration with nothing left open."""
+
+    weights: str
+    activations: str
+    symmetric: bool
+    per_channel: bool
+    reduce_range: bool
+    form: str
+
+
+def choose(config: QuantizeConfig, hardware: Hardware) -> Choices:
+    """Fill in what `config` leaves to us."""
+    reduce_range = config.reduce_range
+    if reduce_range is None:
+        x86 = hardware.cpu.architecture.lower() in _X86
+        reduce_range = x86 and not hardware.cpu.features & _WIDE_SUMS
+    default_form = "qdq" if config.scheme == "static" else "qoperator"
+    return Choices(
+        weights=config.weights,
+        activations=config.activations or "uint8",
+        symmetric=config.weights == "int8" if config.symmetric is None else config.symmetric,
+        per_channel=True if config.per_channel is None else config.per_channel,
+        reduce_range=reduce_range,
+        form=config.form or default_form,
+    )
+
+
+def quantize_static(
+    path: Path, config: QuantizeConfig, choices: Choices, kept: Kept, batches: Batches, scratch: Path, *, external: bool
+) -> Any:
+    """The `onnx.ModelProto` at `path` with integer products, ranges from `batches`."""
+    ranges = find_ranges(path, config, batches, _PRODUCTS, scratch, external=external)
+    tools = quantization()
+    model = _with_shapes(path)
+    options = {
+        "WeightSymmetric": choices.symmetric,
+        "ActivationSymmetric": choices.activations == "int8",
+        "MatMulConstBOnly": True,
+        "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+    }
+    arguments: tuple[Any, ...] = (
+        _type(choices.weights),
+        _type(choices.activations),
+        ranges,
+        [],
+        _left_out(model, kept),
+        _PRODUCTS,
+    )
+    if choices.form == "qdq":
+        with quiet("onnxruntime"):
+            quantizer = tools.QDQQuantizer(model, choices.per_channel, choices.reduce_range, *arguments, options)
+            quantizer.quantize_model()
+        return quantizer.model.model
+    return _integer_operators(model, choices, arguments, options, static=True)
+
+
+def quantize_dynamic(path: Path, choices: Choices, kept: Kept) -> Any:
+    """The `onnx.ModelProto` at `path` with integer matrix products, ranges found in every call.
+
+    Convolutions stay in float: onnxruntime has no fast kernel for them in this form.
+    """
+    model = _with_shapes(path)
+    options = {"WeightSymmetric": choices.symmetric, "MatMulConstBOnly": True}
+    arguments: tuple[Any, ...] = (_type(choices.weights), _type("uint8"), None, [], _left_out(model, kept), ["MatMul"])
+    return _integer_operators(model, choices, arguments, options, static=False)
+
+
+def _integer_operators(
+    model: Any, choices: Choices, arguments: tuple[Any, ...], options: dict[str, Any], *, static: bool
+) -> Any:
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+    from onnxruntime.quantization.quant_utils import QuantizationMode
+
+    mode = QuantizationMode.QLinearOps if static else QuantizationMode.IntegerOps
+    with quiet("onnxruntime"):
+        quantizer = ONNXQuantizer(model, choices.per_channel, choices.reduce_range, mode, static, *arguments, options)
+        quantizer.quantize_model()
+    return quantizer.model.model
+
+
+def _with_shapes(path: Path) -> Any:
+    quantization()
+    from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+
+    return load_model_with_shape_infer(path)
+
+
+def _left_out(model: Any, kept: Kept) -> list[str]:
+    """Names of the nodes to leave alone: those kept, and products of two activations, which cost accuracy.
+
+    A Gemm that is kept has to be found again after the dynamic quantizer has split it.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    names = []
+    for node in model.graph.node:
+        if kept.holds(node) or (node.op_type == "MatMul" and node.input[1] not in constants):
+            names += [node.name, f"{node.name}_MatMul"]
+    return names
+
+
+def _type(name: str) -> Any:
+    types = quantization().QuantType
+    return types.QInt8 if name == "int8" else types.QUInt8

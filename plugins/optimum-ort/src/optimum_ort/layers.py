@@ -1,0 +1,102 @@
+"""Which nodes of a graph belong to which layer of the module that it was exported from.
+
+Exporters leave the module's names behind: the dynamo exporter in a node's metadata, the TorchScript exporter in its
+name ("/module/encoder/layer.0/query/MatMul").
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from optimum_core.errors import OptionError
+
+# Core's exporter writes the model as a child of this name; users do not see it.
+_WRAPPER = "module"
+_METADATA = "pkg.torch.onnx.name_scopes"
+# What graph rewriting appends to the name of the node that it replaces.
+_SUFFIXES = re.compile(r"(/MatMulAddFusion/?|_MatMul|_Add)$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """Nodes that are to stay in float, by their names and by what they compute, since rewriting may lose either."""
+
+    names: frozenset[str] = frozenset()
+    tensors: frozenset[str] = frozenset()
+
+    def holds(self, node: Any) -> bool:
+        """Whether `node` is one of them, or was made from one."""
+        name = node.name
+        while (shorter := _SUFFIXES.sub("", name)) != name and name not in self.names:
+            name = shorter
+        return name in self.names or not self.tensors.isdisjoint(node.output)
+
+
+def name_nodes(graph: Any) -> None:
+    """Give each node a name that no other has: quantizers choose by it."""
+    taken: set[str] = set()
+    for index, node in enumerate(graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{index}"
+        taken.add(node.name)
+
+
+def kept_layers(graph: Any, patterns: Iterable[str], who: str) -> Kept:
+    """The nodes of the layers that `patterns` name: dotted names, each with all that lies under it; * is anything.
+
+    Raises:
+        OptionError: a pattern matches no layer of the graph.
+    """
+    patterns = tuple(patterns)
+    if not patterns:
+        return Kept()
+    scopes = [_scopes(node) for node in graph.node]
+    if _is_wrapped(scopes):
+        scopes = [[scope.removeprefix(_WRAPPER).removeprefix(".") for scope in found] for found in scopes]
+    chosen: set[int] = set()
+    for pattern in patterns:
+        expression = re.compile(re.escape(pattern).replace(r"\*", ".*") + r"(\..*)?")
+        found = {index for index, names in enumerate(scopes) if any(map(expression.fullmatch, names))}
+        if not found:
+            raise _no_layer(pattern, scopes, who)
+        chosen |= found
+    nodes = [graph.node[index] for index in sorted(chosen)]
+    return Kept(
+        names=frozenset(node.name for node in nodes),
+        tensors=frozenset(output for node in nodes for output in node.output if output),
+    )
+
+
+def _scopes(node: Any) -> list[str]:
+    """The dotted name of the innermost module that made `node`, the likelier first where its name can be read in two
+    ways; none for none.
+
+    The TorchScript exporter writes both the child "0" of a container "head" and a list "head" within it as
+    "/head/head.0".
+    """
+    for entry in node.metadata_props:
+        if entry.key == _METADATA:
+            scopes = ast.literal_eval(entry.value)
+            return [str(scopes[-2])] if len(scopes) > 1 else []
+    if not node.name.startswith("/"):
+        return []
+    parts = node.name.split("/")[1:-1]
+    followers = [*parts[1:], ""]
+    short = [part for part, follower in zip(parts, followers, strict=False) if not follower.startswith(f"{part}.")]
+    return list(dict.fromkeys(".".join(names) for names in (short, parts)))
+
+
+def _is_wrapped(scopes: list[list[str]]) -> bool:
+    return all(f"{scope}.".startswith(f"{_WRAPPER}.") for found in scopes for scope in found if scope)
+
+
+def _no_layer(pattern: str, scopes: list[list[str]], who: str) -> OptionError:
+    names = sorted({found[0] for found in scopes if found and found[0]})
+    if not names:
+        return OptionError(who, f"'exclude' names {pattern!r}, and the file names no layers", "export the model again")
+    some = ", ".join(names[:: max(1, len(names) // 8)][:8])
+    return OptionError(who, f"'exclude' names {pattern!r}, which is no layer of this model", f"there are, e.g., {some}")

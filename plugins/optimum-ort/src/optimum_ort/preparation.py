@@ -1,0 +1,133 @@
+"""What a quantizer of ONNX wants to find: known shapes, folded constants, no operators that undo each other.
+
+The three steps that onnxruntime recommends, each of which may refuse a graph: the others are done all the same, and
+the reason is kept for the artifact's `Step`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import OptionError, SessionError
+from optimum_core.types import Artifact
+from optimum_ort.layers import Kept, kept_layers, name_nodes
+from optimum_ort.options import OrtOptions
+from optimum_ort.providers import CPU
+from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, write_model
+
+# The first opset with a scale for each channel.
+_LEAST_OPSET = 13
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A graph that is ready to be quantized.
+
+    Attributes:
+        path: its file.
+        kept: the nodes that are to stay in float.
+        skipped: steps of the preparation that refused the graph, with the reason.
+    """
+
+    path: Path
+    kept: Kept
+    skipped: dict[str, str]
+
+
+def prepare(artifact: Artifact, exclude: tuple[str, ...], scratch: Path, *, external: bool, who: str) -> Prepared:
+    """Write the artifact's graph, ready to be quantized, under `scratch`.
+
+    Raises:
+        SessionError: the file is no ONNX model.
+        OptionError: a name in `exclude` matches nothing, or the graph is quantized already or too old.
+    """
+    model = _read(artifact.main_file, who)
+    name_nodes(model.graph)
+    kept = kept_layers(model.graph, exclude, who)
+    path = write_model(model, _folder(scratch, "named"), external=external)
+    del model
+    skipped = {}
+    for name, step in _STEPS.items():
+        try:
+            path = step(path, _folder(scratch, name), external)
+        except Exception as error:  # noqa: BLE001  each fails on graphs that it does not know, in any way it likes
+            skipped[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return Prepared(path=path, kept=kept, skipped=skipped)
+
+
+def _read(path: Path, who: str) -> Any:
+    import onnx
+
+    if not path.is_file():
+        raise SessionError(who, "the file does not exist", "export the model again, or correct the path")
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf's own errors, and whatever missing weights provoke
+        raise SessionError(who, f"is no complete ONNX model: {error}", "export the model again") from error
+    opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
+    if opset < _LEAST_OPSET:
+        raise OptionError(who, f"it is of opset {opset}", f"export it with opset {_LEAST_OPSET} or newer")
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        raise OptionError(who, "it is quantized already", "quantize the float model")
+    return model
+
+
+def _folder(scratch: Path, name: str) -> Path:
+    folder = scratch / name
+    folder.mkdir()
+    return folder
+
+
+def _symbolic_shapes(path: Path, folder: Path, external: bool) -> Path:
+    # A process of its own, in a folder of ours: when it gives up it leaves the graph and its weights where it stands.
+    # Axes that have to be equal are taken to be: a guess, which is why the shapes found are not written in the end.
+    written = folder / path.name
+    command = [sys.executable, "-P", "-m", "onnxruntime.tools.symbolic_shape_infer", "--auto_merge"]
+    command += ["--input", str(path.resolve()), "--output", str(written.resolve())]
+    if external:
+        size = str(EXTERNAL_TENSOR_BYTES)
+        command += ["--save_as_external_data", "--all_tensors_to_one_file"]
+        command += ["--external_data_location", DATA, "--external_data_size_threshold", size]
+    with tempfile.TemporaryDirectory(dir=folder) as elsewhere:
+        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0 or not written.is_file():
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise RuntimeError(lines[-1] if lines else f"it ended with code {done.returncode}")
+    return written
+
+
+def _basic_optimization(path: Path, folder: Path, external: bool) -> Path:
+    from optimum_ort.runtime import open_session, session_options
+
+    options = OrtOptions(graph_optimization_level="basic")
+    made = session_options(options, CPU, 0)
+    written = folder / path.name
+    made.optimized_model_filepath = str(written)
+    if external:
+        made.add_session_config_entry("session.optimized_model_external_initializers_file_name", DATA)
+        size = str(EXTERNAL_TENSOR_BYTES)
+        made.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", size)
+    open_session(path, made, CPU, 0, options)
+    return written
+
+
+def _onnx_shapes(path: Path, folder: Path, external: bool) -> Path:
+    import onnx
+
+    # By path, since a model in memory may not exceed 2 GiB; the weights stay where they are, and are read from there.
+    inferred = path.parent / f"inferred-{path.name}"
+    onnx.shape_inference.infer_shapes_path(path, inferred)
+    return write_model(onnx.load(inferred), folder, external=external)
+
+
+_STEPS: dict[str, Callable[[Path, Path, bool], Path]] = {
+    "optimization": _basic_optimization,
+    "symbolic shape inference": _symbolic_shapes,
+    "shape inference": _onnx_shapes,
+}

@@ -1,0 +1,185 @@
+"""Quantization of an ONNX artifact, with onnxruntime's tools: which way a configuration takes, and what it cannot have.
+
+| scheme | weights | what is written |
+|---|---|---|
+| `static` | int8, uint8 | integer products with fixed ranges of activations, as QDQ pairs or integer operators |
+| `dynamic` | int8, uint8 | integer matrix products, ranges found in every call |
+| `weight-only` | int8, uint8 | DequantizeLinear beside each weight |
+| `weight-only` | int4, uint4, nf4 | onnxruntime's operators for 4-bit weights |
+| `weight-only` | fp16 | Cast beside each weight |
+
+Whatever is left open is chosen for speed on the processor at hand; see `integer.choose`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, Step
+from optimum_ort.calibration import PERCENTILE
+from optimum_ort.integer import choose, quantize_dynamic, quantize_static
+from optimum_ort.preparation import Prepared, prepare
+from optimum_ort.providers import BACKEND, find_build
+from optimum_ort.storage import EXTERNAL_ABOVE, wants_external_data, write_model, written_files
+from optimum_ort.weights import FOUR_BITS, GROUP_SIZES, group_size, quantize_embeddings, quantize_weights
+
+_INTEGERS = ("int8", "uint8")
+_TAKEN = {"static": _INTEGERS, "dynamic": _INTEGERS, "weight-only": (*_INTEGERS, *FOUR_BITS, "fp16")}
+
+
+def quantize(request: QuantizeRequest) -> Artifact:
+    """Write `request.artifact`, quantized by `request.config`, into `request.output`.
+
+    Raises:
+        OptionError: a field of the configuration cannot be honoured, calibration is missing, `exclude` names no
+            layer, or the model has nothing to quantize.
+        UnavailableError, SessionError, ExportError: a package is missing, the model cannot be read, or onnxruntime
+            cannot quantize it.
+    """
+    config, who = request.config, f"backend '{BACKEND}', {request.artifact.main_file}"
+    _check(request, who)
+    external = wants_external_data(request.artifact)
+    with tempfile.TemporaryDirectory(prefix=".quantize-", dir=request.output) as folder:
+        scratch = Path(folder)
+        try:
+            prepared = prepare(request.artifact, config.exclude, scratch, external=external, who=who)
+            model, chosen = _quantized(request, prepared, scratch, external=external, who=who)
+        except OptimumError:
+            raise
+        except Exception as error:  # onnxruntime's tools fail in any way they like
+            why = f"{config.name} failed: {type(error).__name__}: {error}"
+            raise ExportError(who, why, "use another scheme, or exclude the layer that it names") from error
+        write_model(model, request.output, external=external or model.ByteSize() > EXTERNAL_ABOVE)
+    return dataclasses.replace(
+        request.artifact,
+        path=request.output,
+        files=written_files(request.output),
+        precision=config.weights.removeprefix("u"),
+        steps=(*request.artifact.steps, _step(config, {**chosen, "skipped": prepared.skipped})),
+    )
+
+
+def _quantized(
+    request: QuantizeRequest, prepared: Prepared, scratch: Path, *, external: bool, who: str
+) -> tuple[Any, dict[str, Any]]:
+    """The quantized `onnx.ModelProto`, and what was chosen for it."""
+    import onnx
+
+    config, path, kept = request.config, prepared.path, prepared.kept
+    before = onnx.load(path, load_external_data=False)
+    if config.scheme == "weight-only":
+        model = quantize_weights(onnx.load(path), config, kept)
+        chosen: dict[str, Any] = {"group_size": group_size(config)} if config.weights in FOUR_BITS else {}
+    else:
+        choices = choose(config, request.hardware)
+        chosen = dataclasses.asdict(choices)
+        if config.scheme == "static":
+            assert request.calibration is not None
+            batches = request.calibration
+            model = quantize_static(path, config, choices, kept, batches, scratch, external=external)
+            chosen["calibration"] = config.calibration or "minmax"
+            if config.calibration == "percentile":
+                chosen["percentile"] = config.percentile or PERCENTILE
+        else:
+            model = quantize_dynamic(path, choices, kept)
+    tables = 0 if config.weights == "fp16" else quantize_embeddings(model, kept)
+    if not tables and _operators(model) == _operators(before):
+        what = "matrix product with constant weights" + (" or convolution" if config.scheme == "static" else "")
+        raise OptionError(who, f"there is no {what} to quantize", "leave it in float, or use another scheme")
+    _restore_interface(model.graph, before.graph)
+    del model.graph.value_info[:]
+    return model, {**chosen, "embeddings": tables}
+
+
+def _operators(model: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for node in model.graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return counts
+
+
+def _restore_interface(graph: Any, original: Any) -> None:
+    """Declare the inputs and outputs as they were: some passes lose the names of axes."""
+    for field in ("input", "output"):
+        del getattr(graph, field)[:]
+        getattr(graph, field).extend(getattr(original, field))
+
+
+def _check(request: QuantizeRequest, who: str) -> None:
+    """Refuse what cannot be honoured, before any work."""
+    import importlib.util
+
+    config = request.config
+    if importlib.util.find_spec("onnx") is None:
+        raise UnavailableError(who, "onnx is not installed", "pip install 'optimum-ort[optimize]'")
+    if request.options:
+        raise OptionError(who, f"unknown option {next(iter(request.options))!r}", "quantization takes its config alone")
+    if request.artifact.precision != "fp32":
+        why = f"cannot quantize {request.artifact.precision!r}"
+        raise OptionError(who, why, "quantize a model exported in 'fp32'")
+    taken = _TAKEN[config.scheme]
+    if config.weights not in taken:
+        raise _refused(who, "weights", config.weights, f"for {config.scheme!r}, use one of: {', '.join(taken)}")
+    for field, (wrong, remedy) in _refusals(config).items():
+        if wrong:
+            raise _refused(who, field, getattr(config, field), remedy)
+    if config.scheme == "static":
+        _check_calibration(request, who)
+
+
+def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
+    """What is wrong with each field, and what would be right."""
+    dynamic, four = config.scheme == "dynamic", config.weights in FOUR_BITS
+    nf4, hqq, half = config.weights == "nf4", config.algorithm == "hqq", config.weights == "fp16"
+    mixed = config.activations == "int8" and config.weights == "uint8"
+    return {
+        "activations": (
+            config.activations == "fp8" or mixed or (dynamic and config.activations == "int8"),
+            "use 'uint8'",
+        ),
+        "algorithm": (
+            config.algorithm not in (None, "rtn") and not (hqq and config.weights in ("int4", "uint4")),
+            "use 'rtn', or 'hqq' with weights 'int4'",
+        ),
+        "symmetric": (
+            config.symmetric is not None and (half or (nf4 and not config.symmetric) or (hqq and config.symmetric)),
+            "leave it out",
+        ),
+        "per_channel": (
+            config.per_channel is not None and (half or (four and not config.per_channel)),
+            "leave it out: the scales of 4 bits belong to groups within a channel" if four else "leave it out",
+        ),
+        "group_size": (
+            four and group_size(config) not in GROUP_SIZES,
+            f"use one of: {', '.join(map(str, GROUP_SIZES))}",
+        ),
+        "smooth": (bool(config.smooth), "leave it out: onnxruntime has it from a package that no longer installs"),
+        "form": (dynamic and config.form == "qdq", "use 'qoperator'"),
+    }
+
+
+def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
+    return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
+
+
+def _check_calibration(request: QuantizeRequest, who: str) -> None:
+    first = next(iter(request.calibration), None) if request.calibration is not None else None
+    if first is None:
+        why = "static quantization needs calibration data, and there is none"
+        raise OptionError(who, why, "give some batches of typical inputs, or use scheme 'dynamic'")
+    missing = [spec.name for spec in request.artifact.inputs if spec.name not in first]
+    if missing:
+        why = f"calibration lacks input {missing[0]!r}; it has {', '.join(first) or 'none'}"
+        raise OptionError(who, why, "give every input of the model")
+
+
+def _step(config: QuantizeConfig, chosen: Mapping[str, Any]) -> Step:
+    build = find_build()
+    tool, version = next(iter(build.distributions.items()), ("onnxruntime", "")) if build else ("onnxruntime", "")
+    options = {"config": config.to_dict(), **chosen}
+    return Step(hook="quantize", backend=BACKEND, tool=tool, version=version, options=options)

