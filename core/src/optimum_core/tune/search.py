@@ -143,11 +143,17 @@ class _Search:
         return self._budget - (time.perf_counter() - self._start)
 
     def _needed(self, entry: Entry) -> bool:
-        """Whether this must be tried even without budget: its backend has nothing true yet, or nobody has."""
+        """Whether this must be tried even without budget: nothing built is true yet, or it improves on the best."""
         if entry.is_baseline:
             return True
         true = [item for item in self.tried if item.is_true and not item.entry.way.is_live and self._may_win(item)]
-        return not true and not entry.way.is_live
+        return (not true and not entry.way.is_live) or (entry.prepared and self._twin_leads(entry))
+
+    def _twin_leads(self, entry: Entry) -> bool:
+        """Whether the same without preparation is the best so far: preparing that one costs a load, and often wins."""
+        open_ones = [item for item in self.tried if item.session is not None and self._may_win(item)]
+        leader = min(open_ones, key=lambda item: item.pace, default=None)
+        return leader is not None and leader.entry == replace(entry, prepared=False)
 
     def _worth_preparing(self, entry: Entry) -> bool:
         """Whether the same without preparation is among the best, or was not tried."""

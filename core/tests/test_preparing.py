@@ -1,0 +1,50 @@
+"""When a session prepared for the shapes is worth its load, though the budget is spent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from optimum_core.plan import Way
+from optimum_core.tune.candidates import Candidate, Entry
+from optimum_core.tune.search import _Search
+
+EAGER = Entry(way=Way(backend="torch", device="cpu", precision="fp32"))
+FAST = Entry(way=Way(backend="acme", device="cpu", precision="fp32", format="acme", prepares=True))
+SLOW = replace(FAST, route="slow")
+
+
+def _tried(entry: Entry, pace: float, *, closed: bool = False) -> Candidate:
+    session = None if closed else cast(Any, object())
+    return Candidate(
+        entry=entry, blueprint=cast(Any, None), session=session, run=lambda inputs: inputs, pace=pace, outcome="slower"
+    )
+
+
+def _needed(entry: Entry, tried: list[Candidate], *, choosable: frozenset[str] = frozenset({"acme", "torch"})) -> bool:
+    search = _Search(cast(Any, SimpleNamespace(choosable=choosable, budget=None)))
+    search.tried = tried
+    return search._needed(entry)
+
+
+@pytest.mark.parametrize(("entry", "needed"), [(FAST, True), (SLOW, False)])
+def test_the_leader_is_prepared_even_without_budget(entry: Entry, needed: bool) -> None:
+    tried = [_tried(EAGER, 1.0), _tried(FAST, 0.2), _tried(SLOW, 0.4)]
+    assert _needed(replace(entry, prepared=True), tried) is needed
+    assert not _needed(replace(entry, streams=2), tried), "other variants need budget"
+
+
+def test_nothing_is_prepared_where_eager_leads_or_the_leader_is_closed() -> None:
+    prepared = replace(FAST, prepared=True)
+    assert not _needed(prepared, [_tried(EAGER, 1.0), _tried(FAST, 1.5)])
+    assert not _needed(prepared, [_tried(EAGER, 1.0), _tried(FAST, 0.5, closed=True), _tried(SLOW, 0.6)])
+
+
+def test_who_may_not_win_does_not_lead() -> None:
+    other = replace(FAST, way=replace(FAST.way, backend="zeta"))
+    tried = [_tried(EAGER, 1.0), _tried(other, 0.1), _tried(FAST, 0.2)]
+    assert _needed(replace(FAST, prepared=True), tried, choosable=frozenset({"acme"}))
+    assert not _needed(replace(other, prepared=True), tried, choosable=frozenset({"acme"}))
