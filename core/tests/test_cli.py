@@ -274,6 +274,7 @@ def test_ctrl_c_exits_with_130_and_removes_nothing(home: Home) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=home.environment({}),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     with process:
         assert process.stderr is not None
