@@ -6,6 +6,7 @@ light. Whether a driver is there, only the runtime can tell: a session asks it.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
@@ -13,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optimum_core.errors import OptionError
-from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support
+from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
 
 BACKEND = "openvino"
 FORMAT = "openvino-ir"
+QUANTIZER = "nncf"
+#: In the manifest: activations that share a scale where a session is to round them in every call.
+DYNAMIC_GROUP = "dynamic_group_size"
 
 #: Ways of exporting. Their graphs run equally fast; they differ in what they get right. Graphs of the first two give
 #: NaN where a row of a causal mask is all padding (GPT-2 with padding on the left), which transformers mends.
@@ -26,6 +30,13 @@ _EXPORTERS = ("torch", "transformers")
 # The frontend opens a file of any opset and reads operators that it does not know in the newest form that it does.
 # Of 2026.4, those new in opset 23 were all found to be read (Attention, RMSNormalization); of 24, TensorScatter is not.
 _OPSET = 23
+
+
+# What is worth trying first comes first. OpenVINO rounds activations in a call only where the processor adds up 8-bit
+# products in one instruction; elsewhere it computes in float, and says nothing.
+_SCHEMES = ("static-int8", "weight-only-int8", "weight-only-int4", "weight-only-nf4", "weight-only-fp16")
+_DYNAMIC_SCHEMES = ("dynamic-int8", "dynamic-int4")
+_WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +124,17 @@ def cpu_precisions(cpu: Cpu) -> tuple[str, ...]:
     return ("fp32", *bf16, *fp16)
 
 
+def rounds_activations(cpu: Cpu) -> bool:
+    """Whether a session can round activations to 8 bits in every call (scheme "dynamic")."""
+    return bool(cpu.features & _WIDE_SUMS)
+
+
+def cpu_schemes(cpu: Cpu) -> tuple[str, ...]:
+    """Quantization schemes that sessions run on this processor."""
+    first, *rest = _SCHEMES
+    return (first, *(_DYNAMIC_SCHEMES if rounds_activations(cpu) else ()), *rest)
+
+
 def support(hardware: Hardware) -> Support:
     """The probe's answer for this machine."""
     folder = _package_folder("openvino")
@@ -123,7 +145,10 @@ def support(hardware: Hardware) -> Support:
         return Support(limitations=(missing,))
     exporters = [name for name in _EXPORTERS if importlib.util.find_spec(name) is None]
     limitations = [_cannot_export(exporters)] if exporters else []
-    offers = [_offer(CPU, cpu_precisions(hardware.cpu), exports=not exporters)]
+    quantizes = importlib.util.find_spec(QUANTIZER) is not None
+    if not quantizes:
+        limitations.append(_CANNOT_QUANTIZE)
+    offers = [_cpu_offer(hardware.cpu, exports=not exporters, quantizes=quantizes)]
     for device in _ACCELERATED:
         problem = _problem(device, folder, hardware)
         if problem is None:
@@ -144,6 +169,23 @@ def _offer(device: Device, precisions: tuple[str, ...], *, exports: bool) -> Off
         precisions=precisions,
         opset=_OPSET,
     )
+
+
+def _cpu_offer(cpu: Cpu, *, exports: bool, quantizes: bool) -> Offer:
+    schemes = cpu_schemes(cpu)
+    return dataclasses.replace(
+        _offer(CPU, cpu_precisions(cpu), exports=exports),
+        quantizes=(Transform(takes=FORMAT, gives=FORMAT),) if quantizes else (),
+        schemes=schemes if quantizes else (),
+        runs=schemes,
+    )
+
+
+_CANNOT_QUANTIZE = Limitation(
+    what=f"quantize {FORMAT}",
+    reason=f"{QUANTIZER} is not installed",
+    remedy="pip install 'optimum-openvino[quantize]'",
+)
 
 
 def _cannot_export(missing: list[str]) -> Limitation:
@@ -173,7 +215,7 @@ def _libraries(folder: Path) -> list[Path]:
 
 
 def _versions() -> Mapping[str, str]:
-    names = ("openvino", *_EXPORTERS)
+    names = ("openvino", QUANTIZER, *_EXPORTERS)
     return {name: version for name in names if (version := _version(name)) is not None}
 
 

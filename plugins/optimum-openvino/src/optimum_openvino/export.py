@@ -25,6 +25,7 @@ from optimum_core.models.hub import quiet
 from optimum_core.types import Artifact, ExportRequest, Step
 from optimum_openvino.devices import BACKEND, FORMAT, ROUTES
 from optimum_openvino.interface import fix_axes, name_ports, problems
+from optimum_openvino.layers import name_layers, recorded_scopes
 from optimum_openvino.runtime import without_telemetry
 from optimum_openvino.storage import save
 
@@ -42,8 +43,9 @@ def export(request: ExportRequest) -> Artifact:
     module = request.source.module()
     samples = {spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs}
     try:
-        with quiet(), without_telemetry(), export_ready(module), torch.no_grad():
+        with quiet(), without_telemetry(), recorded_scopes() as scopes, export_ready(module), torch.no_grad():
             model = _ROUTES[route](module, samples, request)
+        name_layers(model, scopes)
     except Exception as error:  # converters fail on models they do not know, in any way they like
         raise ExportError(_who(request, route), f"{type(error).__name__}: {error}", _REMEDY) from error
     _set_interface(model, request, route)

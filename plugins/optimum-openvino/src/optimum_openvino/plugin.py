@@ -9,7 +9,16 @@ from optimum_core.hookspecs import hookimpl
 from optimum_openvino.devices import BACKEND, support
 
 if TYPE_CHECKING:
-    from optimum_core.types import Array, Artifact, ExportRequest, Hardware, Session, SessionRequest, Support
+    from optimum_core.types import (
+        Array,
+        Artifact,
+        ExportRequest,
+        Hardware,
+        QuantizeRequest,
+        Session,
+        SessionRequest,
+        Support,
+    )
     from optimum_openvino.session import OvSession
 
 
@@ -27,6 +36,16 @@ def export(request: ExportRequest) -> Artifact | None:
     from optimum_openvino.export import export as export_model
 
     return export_model(request)
+
+
+@hookimpl
+def quantize(request: QuantizeRequest) -> Artifact | None:
+    """Quantize OpenVINO IR; see `optimum_openvino.quantize`."""
+    if request.backend != BACKEND:
+        return None
+    from optimum_openvino.quantize import quantize as quantize_artifact
+
+    return quantize_artifact(request)
 
 
 @hookimpl

@@ -16,13 +16,13 @@ _KEY = ["optimum", "weights_sha256"]
 _UNKNOWN = "0" * 64
 
 
-def save(model: Any, folder: Path) -> tuple[str, ...]:
-    """Write an `openvino.Model` with its weights as they are; the names of the files, the graph first."""
+def save(model: Any, folder: Path, *, half: bool = False) -> tuple[str, ...]:
+    """Write an `openvino.Model` with its weights as they are, or in fp16; the names of the files, the graph first."""
     import openvino
 
     path = folder / MODEL
     model.set_rt_info(_UNKNOWN, _KEY)
-    openvino.save_model(model, path, compress_to_fp16=False)
+    openvino.save_model(model, path, compress_to_fp16=half)
     graph = path.read_bytes()
     path.write_bytes(graph.replace(_UNKNOWN.encode(), _digest(folder / WEIGHTS).encode()))
     return (MODEL, WEIGHTS)

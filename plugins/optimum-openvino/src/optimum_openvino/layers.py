@@ -1,0 +1,99 @@
+"""Which operations of a graph belong to which layer of the module that it was exported from.
+
+OpenVINO's TorchScript frontend writes the module's path into the names of operations:
+"__module.encoder.layer.0.query/aten::linear/MatMul". The other one, for what `torch.export` gives, drops it; here it is
+kept and written into the names in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from optimum_core.errors import OptionError
+
+_PREFIX = "__module."
+# Exporters hold the model as a child of this name; users do not see it.
+_WRAPPER = "module"
+
+
+@contextmanager
+def recorded_scopes() -> Iterator[Mapping[str, str]]:
+    """Within, note the module that each node of a converted `torch.fx` graph came from, by the node's name."""
+    import torch
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    scopes: dict[str, str] = {}
+    original = TorchFXPythonDecoder.__init__
+
+    def recording(self: Any, pt_module: Any, *arguments: Any, **options: Any) -> None:
+        if isinstance(pt_module, torch.fx.GraphModule):
+            scopes.update(_module_paths(pt_module))
+        original(self, pt_module, *arguments, **options)
+
+    TorchFXPythonDecoder.__init__ = recording
+    try:
+        yield scopes
+    finally:
+        TorchFXPythonDecoder.__init__ = original
+
+
+def _module_paths(graph_module: Any) -> Iterator[tuple[str, str]]:
+    for node in graph_module.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if node.op == "call_function" and stack:
+            yield node.name, str(list(stack.values())[-1][0])
+
+
+def name_layers(model: Any, scopes: Mapping[str, str]) -> None:
+    """Write into the names of operations the modules that they came from."""
+    for operation in model.get_ops():
+        name = operation.get_friendly_name()
+        scope = next((scopes[node] for node in _node_names(operation, name) if node in scopes), None)
+        if scope and not name.startswith(_PREFIX) and operation.get_type_name() not in ("Parameter", "Result"):
+            operation.set_friendly_name(f"{_PREFIX}{scope}/{name}")
+
+
+def _node_names(operation: Any, name: str) -> Iterator[str]:
+    """What the `torch.fx` node may be called that became this operation."""
+    yield name.partition("/")[0]
+    for output in operation.outputs():
+        for tensor in sorted(output.get_names()):
+            yield tensor.partition(":")[0]
+
+
+def kept_operations(model: Any, patterns: Iterable[str], who: str) -> list[str]:
+    """Names of the operations of the layers that `patterns` name: dotted names, each with all that lies under it; * is
+    anything.
+
+    Raises:
+        OptionError: a pattern matches no layer of the graph.
+    """
+    scopes = _scopes(model)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        expression = re.compile(re.escape(pattern).replace(r"\*", ".*") + r"(\..*)?")
+        found = {name for name, scope in scopes.items() if expression.fullmatch(scope)}
+        if not found:
+            raise _no_layer(pattern, scopes.values(), who)
+        chosen |= found
+    return sorted(chosen)
+
+
+def _scopes(model: Any) -> dict[str, str]:
+    """Operations with the dotted names of their modules."""
+    names = [operation.get_friendly_name() for operation in model.get_ops()]
+    scopes = {name: name.removeprefix(_PREFIX).partition("/")[0] for name in names if name.startswith(_PREFIX)}
+    if all(f"{scope}.".startswith(f"{_WRAPPER}.") for scope in scopes.values()):
+        scopes = {name: scope.removeprefix(_WRAPPER).removeprefix(".") for name, scope in scopes.items()}
+    return scopes
+
+
+def _no_layer(pattern: str, scopes: Iterable[str], who: str) -> OptionError:
+    names = sorted({scope for scope in scopes if scope})
+    if not names:
+        return OptionError(who, f"'exclude' names {pattern!r}, and the file names no layers", "export the model again")
+    some = ", ".join(names[:: max(1, len(names) // 8)][:8])
+    return OptionError(who, f"'exclude' names {pattern!r}, which is no layer of this model", f"there are, e.g., {some}")

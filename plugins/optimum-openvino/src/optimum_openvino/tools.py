@@ -1,0 +1,66 @@
+"""NNCF, kept silent and off the network while it works for us."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+class _Remarks(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def quiet_nncf() -> Iterator[tuple[Any, list[str]]]:
+    """The package `nncf`, and what it remarks within. It prints nothing, warns of nothing and reports its use to
+    nobody; all is as before on the way out."""
+    nncf = _imported()
+    from nncf.common.logging import nncf_logger
+    from nncf.telemetry import decorator
+
+    remarks = _Remarks()
+    handlers, level, telemetry = nncf_logger.handlers, nncf_logger.level, decorator.telemetry
+    printed = io.StringIO()
+    try:
+        nncf_logger.handlers = [remarks]
+        nncf_logger.setLevel(logging.INFO)
+        decorator.telemetry = _NoTelemetry()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            warnings.simplefilter("ignore")
+            yield nncf, remarks.lines
+    finally:
+        nncf_logger.handlers, decorator.telemetry = handlers, telemetry
+        nncf_logger.setLevel(level)
+        for line in remarks.lines:
+            _log.debug("nncf: %s", line)
+
+
+class _NoTelemetry:
+    def start_session(self, *arguments: Any, **options: Any) -> None: ...
+
+    def send_event(self, *arguments: Any, **options: Any) -> None: ...
+
+    def end_session(self, *arguments: Any, **options: Any) -> None: ...
+
+
+def _imported() -> Any:
+    """On import, nncf changes the class of all loggers to come, which is undone here."""
+    before = logging.getLoggerClass()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import nncf
+    finally:
+        logging.setLoggerClass(before)
+    return nncf

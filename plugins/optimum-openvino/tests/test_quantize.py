@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+
+from optimum_core.errors import ExportError, OptionError, SessionError
+from optimum_core.models.samples import Case
+from optimum_core.types import Artifact, Hardware, QuantizeConfig, QuantizeRequest
+from optimum_openvino import plugin
+from optimum_openvino.devices import cpu_schemes, rounds_activations, support
+from optimum_openvino.session import OvSession
+
+pytest.importorskip("nncf", reason="the extra `quantize` is not installed")
+
+Make = Callable[..., QuantizeRequest]
+Load = Callable[..., OvSession]
+
+STATIC, DYNAMIC = QuantizeConfig(), QuantizeConfig(scheme="dynamic")
+
+
+def weight_only(**fields: Any) -> QuantizeConfig:
+    return QuantizeConfig(scheme="weight-only", **fields)
+
+
+# With the least cosine to the eager model that each has to keep, on random weights.
+CONFIGS = {
+    "static": (STATIC, 0.99),
+    "static, percentile": (QuantizeConfig(calibration="percentile", percentile=99.99), 0.98),
+    "static, moving average": (QuantizeConfig(calibration="moving-average"), 0.98),
+    "static, signed": (QuantizeConfig(activations="int8"), 0.97),
+    "static, one scale": (QuantizeConfig(per_channel=False), 0.98),
+    "static, smooth": (QuantizeConfig(smooth=0.5), 0.98),
+    "dynamic": (DYNAMIC, 0.98),
+    "int8 weights": (weight_only(), 0.999),
+    "int8 weights, asymmetric": (weight_only(symmetric=False), 0.999),
+    "int4 weights": (weight_only(weights="int4", group_size=16), 0.93),
+    "int4 weights, scale estimation": (weight_only(weights="int4", group_size=16, algorithm="scale-estimation"), 0.93),
+    "nf4 weights": (weight_only(weights="nf4", group_size=16), 0.93),
+    "fp16 weights": (weight_only(weights="fp16"), 0.9999),
+}
+NEEDS_INSTRUCTIONS = {"dynamic"}
+
+
+@pytest.fixture(scope="module")
+def exported(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, list[Any]]:
+    """A small BERT as IR, and batches to calibrate with."""
+    bert = tiny("bert")
+    artifact = plugin.export(bert.request(tmp_path_factory.mktemp("bert"), route="module"))
+    assert artifact is not None
+    lengths = [{"batch": 4, "sequence": 8 + 4 * seed} for seed in range(6)]
+    batches = [
+        bert.blueprint.draw(Case(name="calibration", lengths=shape, seed=100 + seed))
+        for seed, shape in enumerate(lengths)
+    ]
+    return artifact, batches
+
+
+@pytest.fixture
+def quantize_request(tmp_path: Path, hardware: Hardware) -> Make:
+    def make(artifact: Artifact, config: QuantizeConfig, **changes: Any) -> QuantizeRequest:
+        output = tmp_path / "quantized"
+        output.mkdir(exist_ok=True)
+        request = QuantizeRequest(
+            backend="openvino", artifact=artifact, config=config, hardware=hardware, output=output
+        )
+        return dataclasses.replace(request, **changes)
+
+    return make
+
+
+def run(request: QuantizeRequest) -> Artifact:
+    written = plugin.quantize(request)
+    assert written is not None
+    return written
+
+
+def size(artifact: Artifact) -> int:
+    return sum((artifact.path / name).stat().st_size for name in artifact.files)
+
+
+def weight_types(artifact: Artifact) -> set[str]:
+    """Element types of the matrices."""
+    model = openvino.Core().read_model(artifact.main_file)
+    return {
+        operation.get_element_type().get_type_name()
+        for operation in model.get_ops()
+        if operation.get_type_name() == "Constant" and int(np.prod(operation.get_output_shape(0))) >= 1000
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_configuration_is_near_eager_and_smaller(
+    name: str, exported: tuple[Artifact, list[Any]], tiny: Callable[[str], Any], quantize_request: Make, load: Load
+) -> None:
+    (artifact, batches), (config, least) = exported, CONFIGS[name]
+    request = quantize_request(artifact, config, calibration=batches if config.calibrates else None)
+    if name in NEEDS_INSTRUCTIONS and not rounds_activations(request.hardware.cpu):
+        with pytest.raises(OptionError, match="no instructions"):
+            run(request)
+        return
+    written = run(request)
+    assert sorted(path.name for path in request.output.iterdir()) == sorted(written.files)
+    assert written.precision == config.weights
+    assert written.steps[-1].options["config"] == config.to_dict()
+    assert size(written) < size(artifact)
+    session = load(written)
+    for case in tiny("bert").cases:
+        got, expected = session.run(case.inputs), case.outputs
+        one, other = (np.asarray(found["last_hidden_state"], dtype=np.float64) for found in (got, expected))
+        if case.valid is not None:
+            one, other = one[case.valid], other[case.valid]
+        assert np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other) >= least, case.name
+        assert not np.array_equal(one, other)
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [(STATIC, {"i8"}), (weight_only(), {"i8"}), (weight_only(weights="int4", group_size=16), {"i4", "i8"})],
+)
+def test_weights_are_stored_as_integers(
+    config: QuantizeConfig, wanted: set[str], exported: tuple[Artifact, list[Any]], quantize_request: Make
+) -> None:
+    artifact, batches = exported
+    written = run(quantize_request(artifact, config, calibration=batches if config.calibrates else None))
+    found = weight_types(written)
+    assert found & wanted and "f32" not in found, found
+
+
+def test_a_layer_that_is_excluded_stays_float(exported: tuple[Artifact, list[Any]], quantize_request: Make) -> None:
+    artifact, _ = exported
+    written = run(quantize_request(artifact, weight_only(exclude=["encoder.layer.0.intermediate"])))
+    model = openvino.Core().read_model(written.main_file)
+    kinds: dict[str, set[str]] = {}
+    for operation in model.get_ops():
+        if operation.get_type_name() == "Constant" and len(operation.get_output_shape(0)) == 2:
+            for layer in ("encoder.layer.0.intermediate", "encoder.layer.1.intermediate"):
+                if layer in operation.get_friendly_name():
+                    kinds.setdefault(layer, set()).add(operation.get_element_type().get_type_name())
+    assert "i8" not in kinds.get("encoder.layer.0.intermediate", set()), kinds
+    larger = size(written)
+    assert larger > size(run(quantize_request(artifact, weight_only())))
+
+
+def test_an_unknown_layer_is_an_error_that_names_some(
+    exported: tuple[Artifact, list[Any]], quantize_request: Make
+) -> None:
+    request = quantize_request(exported[0], weight_only(exclude=["classifier"]))
+    with pytest.raises(OptionError, match=r"(?s)'classifier'.*encoder"):
+        run(request)
+    assert not list(request.output.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        (QuantizeConfig(calibration="entropy"), "calibration"),
+        (QuantizeConfig(form="qoperator"), "form"),
+        (QuantizeConfig(weights="fp8"), "weights"),
+        (weight_only(algorithm="hqq", weights="int4"), "algorithm"),
+        (weight_only(weights="fp16", exclude=["encoder"]), "exclude"),
+        (weight_only(weights="int4", group_size=7), "group_size"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    config: QuantizeConfig, field: str, exported: tuple[Artifact, list[Any]], quantize_request: Make
+) -> None:
+    artifact, batches = exported
+    request = quantize_request(artifact, config, calibration=batches if config.calibrates else None)
+    with pytest.raises(OptionError, match=f"'{field}'"):
+        run(request)
+    assert not list(request.output.iterdir())
+
+
+@pytest.mark.parametrize("calibration", [None, [], [{"input_ids": np.ones((1, 4), np.int64)}]])
+def test_calibration_must_be_there_and_fit(
+    calibration: Any, exported: tuple[Artifact, list[Any]], quantize_request: Make
+) -> None:
+    with pytest.raises(OptionError, match="calibration"):
+        run(quantize_request(exported[0], STATIC, calibration=calibration))
+
+
+def test_what_was_quantized_is_not_quantized_again(
+    exported: tuple[Artifact, list[Any]], quantize_request: Make, tmp_path: Path
+) -> None:
+    once = run(quantize_request(exported[0], weight_only()))
+    output = tmp_path / "twice"
+    output.mkdir()
+    with pytest.raises(OptionError, match="'int8'"):
+        run(quantize_request(once, weight_only(), output=output))
+
+
+def test_damaged_weights_are_refused_and_nothing_is_written(
+    exported: tuple[Artifact, list[Any]], quantize_request: Make, tmp_path: Path
+) -> None:
+    artifact, _ = exported
+    copy = tmp_path / "copy"
+    shutil.copytree(artifact.path, copy)
+    weights = copy / artifact.files[1]
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 255
+    weights.write_bytes(content)
+    request = quantize_request(dataclasses.replace(artifact, path=copy), weight_only())
+    with pytest.raises(SessionError):
+        run(request)
+    assert not list(request.output.iterdir())
+
+
+def test_batches_that_the_model_refuses_are_an_error(
+    exported: tuple[Artifact, list[Any]], quantize_request: Make
+) -> None:
+    artifact, batches = exported
+    wrong = [{**batches[0], "attention_mask": np.ones((3, 5), np.int64)}]
+    request = quantize_request(artifact, STATIC, calibration=wrong)
+    with pytest.raises((ExportError, OptionError), match=r"static-int8|calibration"):
+        run(request)
+    assert not list(request.output.iterdir())
+
+
+def test_it_is_silent_and_leaves_nothing_behind(
+    exported: tuple[Artifact, list[Any]],
+    quantize_request: Make,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    before = logging.getLoggerClass()
+    artifact, batches = exported
+    run(quantize_request(artifact, STATIC, calibration=batches))
+    printed = capfd.readouterr()
+    assert not printed.out and not printed.err
+    assert not list(here.iterdir())
+    assert logging.getLoggerClass() is before
+
+
+def test_only_processors_with_wide_sums_are_offered_dynamic(hardware: Hardware) -> None:
+    for features, wanted in ((frozenset({"avx2"}), False), (frozenset({"avx2", "avx512_vnni"}), True)):
+        cpu = dataclasses.replace(hardware.cpu, features=features)
+        offer = support(dataclasses.replace(hardware, cpu=cpu)).offers[0]
+        assert offer.runs == cpu_schemes(cpu)
+        assert ("dynamic-int8" in offer.schemes) is wanted
+        assert "static-int8" in offer.schemes and "weight-only-int4" in offer.runs
