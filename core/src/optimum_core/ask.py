@@ -9,14 +9,20 @@ from typing import Any
 from optimum_core.errors import OptionError
 from optimum_core.models import tasks
 from optimum_core.plan import AUTO, EXACT, Target, parse_target
+from optimum_core.quantization import Wish
 from optimum_core.types import Support
+from optimum_core.types.quantization import OBJECTIVES
 
-OBJECTIVES = ("latency", "throughput", "size")
+__all__ = ["OBJECTIVES", "Ask", "check", "check_precision", "stated_shapes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """Everything that was asked for: with it, the model and the machine, the answer is decided."""
+    """Everything that was asked for: with it, the model and the machine, the answer is decided.
+
+    Attributes:
+        wish: how to quantize, where that was asked for; `rest`: the precision of what that leaves in floats.
+    """
 
     target: str = AUTO
     task: str | None = None
@@ -26,6 +32,8 @@ class Ask:
     budget: float | None = None
     verify: bool = True
     level: str | None = None
+    wish: Wish | None = None
+    rest: str = AUTO
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def question(self) -> dict[str, Any]:
@@ -41,6 +49,7 @@ class Ask:
             "objective": self.objective,
             "verify": self.verify,
             "level": self.level,
+            "quantize": {**self.wish.question(), "rest": self.rest} if self.wish else None,
             "options": dict(self.options),
         }
 

@@ -48,6 +48,10 @@ class VerificationError(OptimumError):
     """Nothing that was built agrees with the eager model; the message holds the table of what was tried."""
 
 
+class EvaluationError(OptimumError):
+    """What was passed as `evaluate` raised, or gave no finite number, for the eager model."""
+
+
 class ArtifactError(OptimumError):
     """An artifact on disk is missing, altered, truncated, unsafe or of an unknown schema."""
 

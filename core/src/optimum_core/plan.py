@@ -1,7 +1,7 @@
 """Which ways lead from the model to a session: found through what the offers say, by formats alone.
 
-No backend is named here. A way is: a format exported by somebody, perhaps turned into another by somebody, loaded by
-the backend that runs it; or the live model itself, where a backend takes that.
+No backend is named here. A way is: a format exported by somebody, perhaps quantized by somebody, perhaps turned into
+another format by somebody, loaded by the backend that runs it; or the live model itself, where a backend takes that.
 """
 
 from __future__ import annotations
@@ -43,6 +43,19 @@ def parse_target(target: str) -> Target:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Quantization:
+    """Which quantized ways are asked for.
+
+    Attributes:
+        schemes: by `QuantizeConfig.name`, in the order in which they are to be looked for.
+        rest: the precision of what is left in floats; "auto": every one that is offered.
+    """
+
+    schemes: tuple[str, ...]
+    rest: str = AUTO
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Way:
     """One way to run the model.
 
@@ -50,8 +63,10 @@ class Way:
         backend: who loads and runs it.
         device: where.
         format: what it loads; None: the live model.
+        precision: the arithmetic of the session; of a quantized model, that of what is left in floats.
         exporter: who exports the first format, and `routes`, the ways to do that, the likeliest first.
-        transforms: (backend, format taken, format given) of what lies between.
+        quantizer: who quantizes what was exported, and `scheme`, by which scheme.
+        transforms: (backend, format taken, format given) of what lies between that and the session.
         levels: optimization levels of `backend` for `format` that compete; (None,) where it has none.
         opset: the newest ONNX opset that everybody on the way accepts.
         parallel: calls side by side may finish more of them a second.
@@ -65,6 +80,8 @@ class Way:
     exporter: str | None = None
     exported: str | None = None
     routes: tuple[str | None, ...] = (None,)
+    quantizer: str | None = None
+    scheme: str | None = None
     transforms: tuple[tuple[str, str, str], ...] = ()
     levels: tuple[str | None, ...] = (None,)
     opset: int | None = None
@@ -73,33 +90,55 @@ class Way:
 
     @property
     def is_live(self) -> bool:
+        """Whether the live model runs, and nothing is exported."""
         return self.format is None
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether somebody on it quantizes."""
+        return self.scheme is not None
 
 
 def ways(
-    supports: Mapping[str, Support], target: Target, *, precision: str = EXACT, level: str | None = None
+    supports: Mapping[str, Support],
+    target: Target,
+    *,
+    precision: str = EXACT,
+    level: str | None = None,
+    quantization: Quantization | None = None,
 ) -> tuple[Way, ...]:
-    """Every way that the offers allow, in order of backend names.
+    """Every way that the offers allow, in order of backend names; those that quantize last.
 
     Args:
         supports: the probes' answers by backend.
         precision: only offers that have it; "auto": every float precision that is offered.
         level: only this optimization level, instead of those that compete by themselves.
+        quantization: ways that quantize are asked for too.
 
     Raises:
         UnavailableError: nothing here can do what was asked; the message has the reasons and remedies.
     """
+    offers = [(name, offer) for name, offer in _offers(supports) if _asked_for(name, offer, target)]
     found = dict.fromkeys(
         way
-        for name in sorted(supports)
-        for offer in supports[name].offers
-        if _asked_for(name, offer, target)
+        for name, offer in offers
         for exact in _precisions_of(offer, precision)
         for way in _ways_of(name, offer, supports, target, exact, level)
     )
-    if not found:
-        raise _nothing(supports, target, precision)
-    return _sharing(tuple(found))
+    if quantization is None:
+        if not found:
+            raise _nothing(supports, target, precision)
+        return _sharing(tuple(found))
+    quantized = dict.fromkeys(
+        way
+        for scheme in quantization.schemes
+        for name, offer in offers
+        for exact in _precisions_of(offer, quantization.rest)
+        for way in _quantized_ways_of(name, offer, supports, target, exact, scheme)
+    )
+    if not quantized:
+        raise _cannot_quantize(supports, target, quantization)
+    return _sharing((*found, *quantized))
 
 
 def _sharing(found: tuple[Way, ...]) -> tuple[Way, ...]:
@@ -113,8 +152,8 @@ def _sharing(found: tuple[Way, ...]) -> tuple[Way, ...]:
 
 
 def _asked_for(name: str, offer: Offer, target: Target) -> bool:
-    if target.backend not in (None, name):
-        return False
+    if target.backend not in (None, name) or (target.backend is None and offer.proof != "device"):
+        return False  # what cannot be checked here is never chosen unless it is named
     if target.device is None:
         return True
     return offer.device.lower() in (target.device, target.device.partition(":")[0])
@@ -154,7 +193,47 @@ def _ways_of(
             )
 
 
-Chain = tuple[str, str, tuple[str, ...], tuple[tuple[str, str, str], ...]]
+def _quantized_ways_of(
+    name: str, offer: Offer, supports: Mapping[str, Support], target: Target, precision: str, scheme: str
+) -> Iterator[Way]:
+    """The ways to a session of this offer on which somebody quantizes by `scheme`."""
+    if scheme not in offer.runs:
+        return
+    for quantizer, other in _offers(supports):
+        steps = other.quantizes if scheme in other.schemes else ()
+        for step in steps:
+            for exporter, source in _offers(supports):
+                if step.takes not in source.exports:
+                    continue
+                for wanted, transforms in _landings(step.gives, offer, supports):
+                    yield Way(
+                        backend=name,
+                        device=target.device or offer.device,
+                        precision=precision,
+                        format=wanted,
+                        exporter=exporter,
+                        exported=step.takes,
+                        routes=source.routes or (None,),
+                        quantizer=quantizer,
+                        scheme=scheme,
+                        transforms=transforms,
+                        opset=offer.opset,
+                        prepares=offer.prepares,
+                    )
+
+
+def _landings(made: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[tuple[str, Steps]]:
+    """What `offer` loads, reached from the format `made`: as it is, or turned into that by somebody."""
+    if made in offer.loads:
+        yield made, ()
+    for builder, other in _offers(supports):
+        for step in other.optimizes:
+            if step.takes == made and step.gives != made and step.gives in offer.loads:
+                yield step.gives, ((builder, step.takes, step.gives),)
+
+
+Steps = tuple[tuple[str, str, str], ...]
+Chain = tuple[str, str, tuple[str, ...], Steps]
 
 
 def _chains(wanted: str, supports: Mapping[str, Support]) -> Iterator[Chain]:
@@ -193,6 +272,26 @@ def _nothing(supports: Mapping[str, Support], target: Target, precision: str) ->
     else:
         why = "no backend here loads what any backend here exports"
     return UnavailableError(f"target {wanted!r}", why, "see `optimum-core plugins` for what can run here and why not")
+
+
+def _cannot_quantize(supports: Mapping[str, Support], target: Target, quantization: Quantization) -> UnavailableError:
+    """Which schemes run on the target, and who would quantize by those asked for."""
+    asked = [(name, offer) for name, offer in _offers(supports) if _asked_for(name, offer, target)]
+    schemes = dict.fromkeys(scheme for _, offer in asked for scheme in offer.runs)
+    wanted = ", ".join(quantization.schemes)
+    who = f"quantize {wanted}"
+    where = f"target {target.backend!r}" if target.backend else "this machine"
+    if not any(scheme in schemes for scheme in quantization.schemes):
+        here = f"; what runs there is {', '.join(schemes)}" if schemes else ", nor any other scheme"
+        return UnavailableError(who, f"nothing on {where} runs it{here}", "ask for one of these, or another target")
+    limits = [
+        f"{name}: {item.reason} ({item.remedy})"
+        for name in sorted(supports)
+        for item in supports[name].limitations
+        if "quantize" in item.what
+    ]
+    why = "nothing installed quantizes so" + (f": {'; '.join(limits)}" if limits else "")
+    return UnavailableError(who, why, "see `optimum-core plugins` for what can run here and why not")
 
 
 def _precisions(supports: Mapping[str, Support], names: list[str]) -> str:

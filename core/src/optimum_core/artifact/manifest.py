@@ -76,6 +76,7 @@ class Manifest:
     Attributes:
         created_with: versions by distribution ("optimum-core": "0.1.0").
         precision: the arithmetic it is run in.
+        quantized: the scheme by which it was quantized ("static-int8"); None: it was not.
         level: the optimization level of a live model; of files, the steps say it.
         streams: calls that it is made to run side by side.
         prepared: the shapes that its session is told to prepare for, as lengths of named axes.
@@ -98,6 +99,7 @@ class Manifest:
     device: str
     format: str
     precision: str
+    quantized: str | None = None
     level: str | None = None
     streams: int = 1
     prepared: tuple[Mapping[str, int], ...] = ()
@@ -121,7 +123,7 @@ class Manifest:
             files=self.model_files,
             inputs=self.inputs,
             outputs=self.outputs,
-            precision=self.precision,
+            precision=self.quantized.rpartition("-")[2] if self.quantized else self.precision,
             steps=self.steps,
         )
 

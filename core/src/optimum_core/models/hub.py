@@ -29,13 +29,35 @@ def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
         if not any(path.glob("*.safetensors")):
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns, "*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise SourceError(
             f"model {repository!r}",
-            f"it is no directory here, and the hub does not give it: {first_line}",
+            f"it is no directory here, and the hub does not give it: {_first_line(error)}",
             "check the name and the connection (HF_HUB_OFFLINE forbids it), or give a directory",
         ) from error
     return path
+
+
+def download_file(repository: str, name: str) -> Path:
+    """Fetch one file of a model repository into the hub's own cache.
+
+    Raises:
+        SourceError: there is no such file, or it cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise SourceError(
+            f"file {name!r} of {repository!r}",
+            f"it is no file here, and the hub does not give it: {_first_line(error)}",
+            "check the name and the connection (HF_HUB_OFFLINE forbids it), or give a file",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def require_export_packages(who: str) -> None:

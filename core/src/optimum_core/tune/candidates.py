@@ -1,4 +1,5 @@
-"""What competes: one way at one export route and one optimization level; and in which order they are tried."""
+"""What competes: one way at one export route and one optimization level, or by one recipe of quantization; and in which
+order they are tried."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.plan import EXACT, Way
-from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session
+from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, QuantizeConfig, Session
 
 Outcome = Literal["chosen", "slower", "wrong", "failed", "skipped"]
 
@@ -20,6 +21,7 @@ class Entry:
     Attributes:
         streams: calls that it is to run side by side.
         prepared: its session is told the shapes of the workload.
+        config: by which it is quantized, where it is.
     """
 
     way: Way
@@ -27,6 +29,7 @@ class Entry:
     level: str | None = None
     streams: int = 1
     prepared: bool = False
+    config: QuantizeConfig | None = None
 
     @property
     def name(self) -> str:
@@ -45,8 +48,14 @@ class Entry:
         if way.is_live:
             return f"{way.backend} {way.device} (the model as it is){tail}"
         exported = f"{way.exported}[{self.route}]" if self.route else f"{way.exported}"
+        quantized = f" → {self.config.name} by {way.quantizer}" if self.config else ""
         between = "".join(f" → {gives}" for _, _, gives in way.transforms)
-        return f"{exported}{between} → {way.backend} {way.device}{tail}"
+        return f"{exported}{quantized}{between} → {way.backend} {way.device}{tail}"
+
+    @property
+    def precision(self) -> str:
+        """Of the weights where they are quantized, of the arithmetic otherwise: what tolerances go by."""
+        return self.config.weights.removeprefix("u") if self.config else self.way.precision
 
     @property
     def cost(self) -> float:
@@ -153,12 +162,13 @@ class Candidate:
             "level": entry.level,
             "streams": entry.streams if entry.streams > 1 else None,
             "prepared": entry.prepared or None,
+            "quantized": entry.config.to_dict() if entry.config else None,
         }
         return CandidateResult(
             name=entry.name,
             backend=entry.way.backend,
             device=entry.way.device,
-            precision=entry.way.precision,
+            precision=entry.precision,
             outcome=self.outcome,
             reason=self.problem,
             options={name: value for name, value in options.items() if value is not None},

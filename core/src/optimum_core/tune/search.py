@@ -74,11 +74,12 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuned:
-    """The winner, the whole story, and the case that later checks are made with."""
+    """The winner, the whole story, the case that later checks are made with, and everything that was tried."""
 
     winner: Candidate
     report: Report
     check: ReferenceCase
+    tried: tuple[Candidate, ...] = ()
 
 
 def tune(job: Job) -> Tuned:
@@ -319,7 +320,7 @@ class _Search:
             objective=self.job.objective,
             seconds=time.perf_counter() - self._start,
         )
-        return Tuned(winner=winner, report=report, check=self.cases(winner.blueprint)[0])
+        return Tuned(winner=winner, report=report, check=self.cases(winner.blueprint)[0], tried=tuple(self.tried))
 
     def _never_slower(self, finalists: Sequence[Candidate]) -> list[Candidate]:
         """Who may win: with the eager model among the choices, nobody who is slower than it at some shape."""
@@ -335,7 +336,7 @@ class _Search:
     def _measure(self, candidates: Sequence[Candidate], effort: Effort) -> list[tuple[Measurement, ...]]:
         shapes = self.job.workload(candidates[0].blueprint)
         contestants = {
-            str(i): Contestant(calls=_calls(item, shapes), streams=item.entry.streams)
+            str(i): Contestant(calls=calls_of(item, shapes), streams=item.entry.streams)
             for i, item in enumerate(candidates)
         }
         timed = measure(contestants, shapes, effort)
@@ -381,17 +382,19 @@ def _worth(eager: Sequence[Measurement]) -> float:
     return min(max(calls, BUDGETS[0]), BUDGETS[1])
 
 
-def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:
+def calls_of(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:
+    """One call for each shape, on inputs drawn beforehand."""
     run = candidate.run
     assert run is not None
-    return [_call(run, _drawn(candidate.blueprint, shape)) for shape in shapes]
+    return [_call(run, drawn_inputs(candidate.blueprint, shape)) for shape in shapes]
 
 
 def _call(run: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Callable[[], object]:
     return lambda: run(inputs)
 
 
-def _drawn(blueprint: Blueprint, shape: WorkShape) -> Mapping[str, Any]:
+def drawn_inputs(blueprint: Blueprint, shape: WorkShape) -> Mapping[str, Any]:
+    """Inputs to time with: drawn for the shape, without padding."""
     return blueprint.draw(Case(name=shape.name, lengths=shape.lengths, padding="none", seed=7))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -31,6 +31,8 @@ from optimum_core.types import (
     ExportRequest,
     Hardware,
     OptimizeRequest,
+    QuantizeConfig,
+    QuantizeRequest,
     Session,
     SessionRequest,
     Step,
@@ -57,6 +59,7 @@ class Builder:
     Attributes:
         options: by backend, as its user stated them.
         workshop: a directory for what only the search needs; removed after it.
+        calibration: batches that quantization finds ranges on, where there are any.
     """
 
     source: Source
@@ -67,6 +70,8 @@ class Builder:
     workshop: Path
     options: Mapping[str | None, Mapping[str, Any]] = field(default_factory=dict)
     emit: Callable[[Event], None] = lambda event: None
+    calibration: Iterable[Mapping[str, Any]] | None = None
+    _quantized: dict[tuple[Any, ...], Artifact | OptimumError] = field(default_factory=dict)
     _failed: dict[str, OptimumError] = field(default_factory=dict)
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
 
@@ -76,6 +81,8 @@ class Builder:
         if way.is_live:
             return live_artifact(blueprint)
         artifact = self._exported(way, entry.route, blueprint)
+        if entry.config is not None:
+            artifact = self._quantize(artifact, entry, entry.config)
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
@@ -202,6 +209,39 @@ class Builder:
             opset=way.opset,
         )
 
+    def _quantize(self, artifact: Artifact, entry: Entry, config: QuantizeConfig) -> Artifact:
+        """Once for all who run what comes out; who failed, failed for all."""
+        way = entry.way
+        assert way.quantizer is not None
+        key = (way.exporter, way.exported, entry.route, way.opset, way.quantizer, _lands(way), config.recipe)
+        found = self._quantized.get(key)
+        if found is None:
+            try:
+                found = self._quantize_anew(artifact, way, config)
+            except OptimumError as error:
+                found = error
+            self._quantized[key] = found
+        if isinstance(found, OptimumError):
+            raise found
+        return found
+
+    def _quantize_anew(self, artifact: Artifact, way: Way, config: QuantizeConfig) -> Artifact:
+        assert way.quantizer is not None
+        output = Path(mkdtemp(dir=self.workshop))
+        with watched(self.emit, "quantize", f"{artifact.format} to {config.name} by {way.quantizer}"):
+            return self.plugins.quantize(
+                QuantizeRequest(
+                    backend=way.quantizer,
+                    artifact=artifact,
+                    config=config.recipe,
+                    hardware=self.hardware,
+                    output=output,
+                    calibration=self.calibration,
+                    source=self.source,
+                    format=_lands(way),
+                )
+            )
+
     def _optimized(self, backend: str, artifact: Artifact, way: Way, level: str | None) -> Artifact:
         output = Path(mkdtemp(dir=self.workshop))
         with watched(self.emit, "optimize", f"{artifact.format} by {backend}" + (f", level {level}" if level else "")):
@@ -217,6 +257,11 @@ class Builder:
                     options=self.options.get(backend, {}),
                 )
             )
+
+
+def _lands(way: Way) -> str | None:
+    """The format that the quantizer of a way gives."""
+    return way.transforms[0][1] if way.transforms else way.format
 
 
 def _read(path: Path) -> _Exported:

@@ -12,7 +12,7 @@ from optimum_core.types.requests import (
     SessionRequest,
     Step,
 )
-from optimum_core.types.results import CandidateResult, CaseResult, Event, Fidelity, Measurement, Report
+from optimum_core.types.results import CandidateResult, CaseResult, Event, Fidelity, Measurement, Promise, Report, Trial
 from optimum_core.types.support import Limitation, Offer, Support, Transform
 from optimum_core.types.tensors import Array, TensorSpec
 
@@ -33,6 +33,7 @@ __all__ = [
     "Npu",
     "Offer",
     "OptimizeRequest",
+    "Promise",
     "QuantizeConfig",
     "QuantizeRequest",
     "Report",
@@ -42,4 +43,5 @@ __all__ = [
     "Support",
     "TensorSpec",
     "Transform",
+    "Trial",
 ]

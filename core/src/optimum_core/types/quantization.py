@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite, nan
 from typing import Any
 
 from optimum_core.errors import OptionError
@@ -16,6 +17,8 @@ ACTIVATIONS = ("int8", "uint8", "fp8")
 CALIBRATIONS = ("minmax", "moving-average", "entropy", "percentile")
 ALGORITHMS = ("rtn", "awq", "gptq", "hqq", "scale-estimation")
 FORMS = ("qdq", "qoperator")
+OBJECTIVES = ("latency", "throughput", "size")
+METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +43,10 @@ class QuantizeConfig:
         reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs.
         exclude: layers that stay as they are: dotted names in the module ("classifier", "bert.encoder.layer.0"), each
             with all that lies under it; * stands for any characters.
+        objective: what the quantized model is to be best at: "latency", "throughput" or "size". This and the next two
+            are for `accelerate`; backends are not told.
+        metric: what `max_drop` is of: the name of a metric.
+        max_drop: how much of the metric may be lost: in its own units (0.01), or as a share of the model's ("1%").
 
     Raises:
         OptionError: a value is not one of those allowed, or two contradict each other.
@@ -59,6 +66,9 @@ class QuantizeConfig:
     form: str | None = None
     reduce_range: bool | None = None
     exclude: tuple[str, ...] = ()
+    objective: str | None = None
+    metric: str | None = None
+    max_drop: float | str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", _names(self.exclude))
@@ -71,6 +81,8 @@ class QuantizeConfig:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if value is not None and not (number and fits(value)):
                 raise _wrong(name, value, remedy)
+        if self.max_drop is not None:
+            parse_drop(self.max_drop)
         for name in ("symmetric", "per_channel", "reduce_range"):
             if not isinstance(getattr(self, name), bool | None):
                 raise _wrong(name, getattr(self, name), "use true or false")
@@ -83,6 +95,11 @@ class QuantizeConfig:
     def name(self) -> str:
         """Scheme and number format, by which offers speak of it: "static-int8", "weight-only-int4"."""
         return f"{self.scheme}-{self.weights.removeprefix('u')}"
+
+    @property
+    def recipe(self) -> QuantizeConfig:
+        """The same without what was promised: what a backend is told."""
+        return replace(self, objective=None, metric=None, max_drop=None)
 
     @classmethod
     def named(cls, name: str) -> QuantizeConfig:
@@ -147,6 +164,8 @@ _WORDS = {
     "calibration": CALIBRATIONS,
     "algorithm": ALGORITHMS,
     "form": FORMS,
+    "objective": OBJECTIVES,
+    "metric": METRICS,
 }
 _NUMBERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "group_size": (lambda value: value == -1 or (isinstance(value, int) and value > 0), "use -1, or 1 or more"),
@@ -154,6 +173,42 @@ _NUMBERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "percentile": (lambda value: 50 < value <= 100, "use a number above 50, at most 100"),
     "smooth": (lambda value: 0 <= value <= 1, "use a number from 0 to 1"),
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drop:
+    """How much of a metric may be lost: in its own units, or as a share of what the model has."""
+
+    amount: float
+    relative: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.amount:.4g} %" if self.relative else f"{self.amount:.4g}"
+
+    def limit(self, baseline: float) -> float:
+        """The largest drop from this value that is allowed, in the metric's units."""
+        return self.amount / 100 * abs(baseline) if self.relative else self.amount
+
+
+def parse_drop(value: float | str) -> Drop:
+    """Read 0.01 (absolute) or "1%" (relative). Below zero, a gain is asked for.
+
+    Raises:
+        OptionError: it is neither.
+
+    >>> parse_drop("1%").limit(0.5), parse_drop(0.01).limit(0.5)
+    (0.005, 0.01)
+    """
+    relative = isinstance(value, str) and value.strip().endswith("%")
+    try:
+        amount = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        amount = nan
+    if not isfinite(amount) or isinstance(value, bool):
+        raise _wrong(
+            "max_drop", value, 'use a number in the metric\'s own units, such as 0.01, or a share, such as "1%"'
+        )
+    return Drop(amount=amount, relative=relative)
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -113,6 +113,55 @@ class CandidateResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One recipe of a walk from the fastest quantization to the safest.
+
+    Attributes:
+        name: scheme, who quantizes, who runs, and what differs from their defaults.
+        config: the recipe, as `QuantizeConfig.to_dict` writes it.
+        outcome: "kept" and "broken" are of the promise; "slow" was found slower than another that keeps it;
+            "failed" could not be built or run; "skipped" was not tried.
+        value: the metric; `drop`: by how much it is below the eager model's.
+        milliseconds: geometric mean of the medians over the workload.
+        speedup: the eager model's time over its time, measured side by side.
+        size: bytes of its files.
+        seconds: what building and judging it took.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    outcome: Literal["kept", "broken", "slow", "failed", "skipped"]
+    reason: str = ""
+    value: float | None = None
+    drop: float | None = None
+    milliseconds: float | None = None
+    speedup: float | None = None
+    size: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Promise:
+    """What may be lost by quantization, and how that is measured.
+
+    Attributes:
+        metric: its name.
+        baseline: the eager model's value.
+        max_drop: as it was stated.
+        limit: the largest drop that is allowed, in the metric's units.
+        data: on what it is measured, in words.
+        kept: whether the chosen model is a quantized one, and keeps it.
+    """
+
+    metric: str
+    baseline: float
+    max_drop: str
+    limit: float
+    data: str
+    kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """What was tried, what each cost, how true each is, and why this one.
 
@@ -122,6 +171,9 @@ class Report:
         candidates: the chosen first, then by time.
         seconds: how long the whole search took.
         from_cache: an earlier search's report, read again.
+        promise: what quantization was allowed to lose; None: none was asked for.
+        walk: every recipe that was tried, in order.
+        notes: what else its reader should know.
     """
 
     model: str
@@ -131,6 +183,9 @@ class Report:
     objective: str = "latency"
     seconds: float = 0.0
     from_cache: bool = False
+    promise: Promise | None = None
+    walk: tuple[Trial, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> CandidateResult | None:
@@ -167,7 +222,8 @@ class Event:
     """Something that `accelerate` is doing or has done, for whoever shows progress.
 
     Attributes:
-        stage: "read", "describe", "reference", "export", "optimize", "load", "verify", "measure", "cache" or "wait".
+        stage: "read", "describe", "reference", "export", "optimize", "quantize", "load", "verify", "evaluate",
+            "measure", "calibrate", "cache" or "wait".
         detail: on what, in words.
         seconds: how long it took; None: it begins.
         problem: why it failed; empty otherwise.

@@ -1,4 +1,8 @@
-"""How true a candidate is: `reference` asks the eager model, `comparison` holds candidates to its word."""
+"""How true a candidate is: `reference` asks the eager model, `comparison` holds candidates to its word.
+
+Of quantized ones, `evidence` gathers the data, `quantized` compares, and `promise` tells whether what their user would
+lose is what was allowed.
+"""
 
 from optimum_core.verify.comparison import (
     TOLERANCES,

@@ -73,15 +73,17 @@ def verify(
     outputs: tuple[TensorSpec, ...],
     *,
     precision: str,
+    tolerance: Tolerance | None = None,
     stop_early: bool = False,
 ) -> Fidelity:
     """Run every case and compare every output.
 
     Args:
         run: the candidate, from arrays by input name to arrays by output name.
+        tolerance: instead of the precision's own.
         stop_early: leave after the first case that fails.
     """
-    tolerance = tolerance_of(precision)
+    tolerance = tolerance or tolerance_of(precision)
     results: list[CaseResult] = []
     for case in cases:
         found = list(_compare_case(run, case, outputs, tolerance))
@@ -149,16 +151,16 @@ def compare(
     if not np.array_equal(want64[~finite], have64[~finite], equal_nan=True) or not np.isfinite(have64[finite]).all():
         return failed(case, shapes, output, "NaN or infinity where eager has none, or the other way round")
     want64, have64 = np.where(finite, want64, 0.0), np.where(finite, have64, 0.0)
-    error, cosine = relative_error(want64, have64), _cosine(want64, have64)
-    agreement = _agreement(want64, have64, tolerance.relative) if _ranks(output, want64) else None
+    error, angle = relative_error(want64, have64), cosine(want64, have64)
+    agreement = _agreement(want64, have64, tolerance.relative) if ranks(output, want64) else None
     problems = [
         f"relative error {error:.2g} > {tolerance.relative:g}" if error > tolerance.relative else "",
-        f"cosine {cosine:.6f} < {tolerance.cosine}" if cosine < tolerance.cosine else "",
+        f"cosine {angle:.6f} < {tolerance.cosine}" if angle < tolerance.cosine else "",
         f"arg-max agrees on {agreement:.1%} < {tolerance.agreement:.0%}"
         if agreement is not None and agreement < tolerance.agreement
         else "",
     ]
-    return _result(case, shapes, output, error, cosine, agreement, "; ".join(filter(None, problems)))
+    return _result(case, shapes, output, error, angle, agreement, "; ".join(filter(None, problems)))
 
 
 def _result(
@@ -189,7 +191,8 @@ def relative_error(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> fl
     return float(np.abs(have - want).max() / max(float(np.abs(want).max()), 1e-6))
 
 
-def _cosine(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> float:
+def cosine(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> float:
+    """Cosine of the two as flat vectors; 1.0 when both are zero."""
     a, b = want.reshape(-1), have.reshape(-1)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     if norms < 1e-12:
@@ -197,7 +200,8 @@ def _cosine(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> float:
     return float(a @ b) / norms
 
 
-def _ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
+def ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
+    """Whether the last axis of an output ranks choices, so that its arg-max means something."""
     return "logits" in output and want.ndim >= 2 and want.shape[-1] > 1 and want.size > 0
 
 

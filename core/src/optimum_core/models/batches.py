@@ -1,0 +1,253 @@
+"""From rows of data to batches of a model's inputs, kept on disk one by one: memory holds a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import OptionError
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.rows import Row, as_array
+from optimum_core.types import TensorSpec
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+#: Texts, pictures or sounds in one batch, and how many of them are sorted by length at a time.
+BATCH = 8
+_CHUNK = 8 * BATCH
+#: The longest that texts are kept where neither the model nor its tokenizer sets a limit.
+_LONGEST = 512
+_NO_LIMIT = 1e9  # transformers' "no limit" is a very large number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batches:
+    """Batches on disk: the same at every iteration, read one at a time.
+
+    Attributes:
+        sizes: how many items each holds.
+        labels: of each batch, where the rows have any.
+    """
+
+    directory: Path
+    sizes: tuple[int, ...]
+    labels: tuple[Any, ...] = ()
+
+    def __iter__(self) -> Iterator[Arrays]:
+        for number in range(len(self.sizes)):
+            with np.load(self.directory / f"{number}.npz", allow_pickle=False) as kept:
+                yield {name: kept[name] for name in kept.files}
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def items(self) -> int:
+        """How many items there are in all."""
+        return sum(self.sizes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoder:
+    """Turns rows into a model's inputs.
+
+    Attributes:
+        blueprint: says what the model takes.
+        processor: tokenizer or processor for raw data, or None.
+        who: the data's name in messages.
+    """
+
+    blueprint: Blueprint
+    processor: Any
+    who: str
+
+    def spool(
+        self, rows: Iterable[Row], directory: Path, advance: Callable[[int], None] = lambda done: None
+    ) -> Batches:
+        """Encode all rows and keep the batches.
+
+        Args:
+            directory: is made, and holds a file a batch.
+            advance: called with the number of items encoded so far.
+
+        Raises:
+            OptionError: a row does not fit the model; the message has its number.
+        """
+        directory.mkdir(parents=True)
+        sizes: list[int] = []
+        labels: list[Any] = []
+        for inputs, label in self._batches(rows):
+            np.savez(directory / f"{len(sizes)}.npz", **inputs)  # type: ignore[arg-type]
+            sizes.append(_items(inputs, self.blueprint.inputs))
+            labels.append(label)
+            advance(sum(sizes))
+        return Batches(directory=directory, sizes=tuple(sizes), labels=tuple(labels))
+
+    def pieces(self, row: Row) -> Iterator[Row]:
+        """The row, or where it is a large batch of encoded items, small ones."""
+        arrays = self._named(row) if self._is_encoded(row.value) else {}
+        items = {array.shape[0] for array in arrays.values() if array.ndim}
+        if len(items) != 1 or max(items) <= self._batch_size:
+            yield row
+            return
+        for start in range(0, items.pop(), self._batch_size):
+            stop = start + self._batch_size
+            label = (
+                row.label[start:stop] if hasattr(row.label, "__getitem__") and not isinstance(row.label, str) else None
+            )
+            value = {name: array[start:stop] for name, array in arrays.items()}
+            yield Row(number=row.number, value=value, label=label)
+
+    def _batches(self, rows: Iterable[Row]) -> Iterator[tuple[Arrays, Any]]:
+        iterator = iter(rows)
+        while chunk := list(islice(iterator, _CHUNK)):
+            raw = [row for row in chunk if not self._is_encoded(row.value)]
+            for row in chunk:
+                if self._is_encoded(row.value):
+                    yield self._checked(self._named(row), row), row.label
+            raw.sort(key=lambda row: len(str(row.value)) if isinstance(row.value, str | Mapping) else 0)
+            for start in range(0, len(raw), self._batch_size):
+                batch = raw[start : start + self._batch_size]
+                yield self._checked(self._processed(batch), batch[0]), [row.label for row in batch]
+
+    @property
+    def _batch_size(self) -> int:
+        fixed = [spec.shape[0] for spec in self.blueprint.inputs if spec.shape and isinstance(spec.shape[0], int)]
+        return fixed[0] if fixed else BATCH
+
+    @property
+    def _names(self) -> list[str]:
+        return [spec.name for spec in self.blueprint.inputs]
+
+    def _is_encoded(self, value: Any) -> bool:
+        if isinstance(value, Mapping):
+            return any(name in value for name in self._names)
+        if isinstance(value, tuple | list):
+            return bool(value) and all(hasattr(item, "shape") for item in value)
+        return hasattr(value, "shape") and self.processor is None
+
+    def _named(self, row: Row) -> Arrays:
+        """The inputs among an encoded row's values, by name, with a batch axis."""
+        value = row.value
+        if not isinstance(value, Mapping):
+            value = dict(zip(self._names, value if isinstance(value, tuple | list) else (value,), strict=False))
+        arrays: Arrays = {}
+        for spec in self.blueprint.inputs:
+            if spec.name not in value:
+                continue
+            array = as_array(value[spec.name])
+            if array is None:
+                raise self._misfit(row, f"input {spec.name!r} is a {type(value[spec.name]).__name__}", "pass a tensor")
+            arrays[spec.name] = array[None] if array.ndim == len(spec.shape) - 1 else array
+        return arrays
+
+    def _processed(self, rows: Sequence[Row]) -> Arrays:
+        """Raw rows of one batch, through the model's processor."""
+        if self.processor is None:
+            raise self._misfit(rows[0], "it is raw data, and the model has no processor here", "pass processor=")
+        arguments = self._arguments(rows)
+        try:
+            made = self.processor(**arguments, return_tensors="np")
+        except Exception as error:  # processors fail in their own ways
+            why = f"the processor {type(self.processor).__name__} refuses it: {type(error).__name__}: {error}"
+            raise self._misfit(rows[0], why, "pass inputs by name instead") from error
+        return {name: np.asarray(made[name]) for name in self._names if name in made}
+
+    def _arguments(self, rows: Sequence[Row]) -> dict[str, Any]:
+        values = [self._raw(row) for row in rows]
+        first = values[0]
+        if isinstance(first, str | tuple):
+            fixed = [spec.shape[-1] for spec in self.blueprint.inputs if spec.name == "input_ids"]
+            length = fixed[0] if fixed and isinstance(fixed[0], int) else None
+            texts: dict[str, Any] = {"text": values} if isinstance(first, str) else dict(_pairs(values))
+            padding = {"padding": "max_length" if length else True} if self._pads else {}
+            return {**texts, **padding, "truncation": True, "max_length": length or self._longest}
+        if "pixel_values" in self._names:
+            return {"images": values}
+        rate = getattr(getattr(self.processor, "feature_extractor", self.processor), "sampling_rate", 16000)
+        return {
+            "audio" if hasattr(self.processor, "feature_extractor") else "raw_speech": values,
+            "sampling_rate": rate,
+        }
+
+    @property
+    def _pads(self) -> bool:
+        owner = getattr(self.processor, "tokenizer", self.processor)
+        return getattr(owner, "pad_token", None) is not None
+
+    @property
+    def _longest(self) -> int:
+        owner = getattr(self.processor, "tokenizer", self.processor)
+        stated = getattr(owner, "model_max_length", None)
+        limits = [self.blueprint.layout.longest("sequence"), _LONGEST]
+        return int(min([*limits, stated] if stated and stated < _NO_LIMIT else limits))
+
+    def _raw(self, row: Row) -> Any:
+        """A text, a pair of texts, a picture or a sound."""
+        value = row.value
+        if not isinstance(value, Mapping):
+            return value
+        texts = [item for item in value.values() if isinstance(item, str)]
+        media = [item for item in value.values() if hasattr(item, "convert") or hasattr(item, "shape")]
+        sounds = [item["array"] for item in value.values() if isinstance(item, Mapping) and "array" in item]
+        found = [*media, *sounds] or texts
+        if len(found) == 1:
+            return found[0]
+        if len(texts) == 2 and found is texts:
+            return tuple(texts)
+        columns = ", ".join(map(str, value))
+        why = f"none of its columns ({columns}) is an input, and it is not clear which is the text, picture or sound"
+        raise self._misfit(row, why, f"pass just that one, or inputs: {', '.join(self._names)}")
+
+    def _checked(self, arrays: Arrays, row: Row) -> Arrays:
+        """Every input of the model, with the element types and ranks that it takes; what may be left out is filled."""
+        whole: Arrays = {}
+        for spec in self.blueprint.inputs:
+            if spec.name in arrays:
+                whole[spec.name] = self._fitting(arrays[spec.name], spec, row)
+            elif spec.default is None:
+                have = ", ".join(arrays) or "none of the model's"
+                raise self._misfit(
+                    row, f"input {spec.name!r} is missing; it has {have}", "pass every input of the model"
+                )
+        for spec in self.blueprint.inputs:
+            if spec.name not in whole:
+                like = next(a for a in whole.values() if a.ndim == len(spec.shape))
+                whole[spec.name] = np.full(like.shape, spec.default == "ones", dtype=spec.dtype)
+        return {spec.name: whole[spec.name] for spec in self.blueprint.inputs}
+
+    def _fitting(self, array: np.ndarray[Any, Any], spec: TensorSpec, row: Row) -> np.ndarray[Any, Any]:
+        wanted = np.dtype(spec.dtype)
+        if array.ndim != len(spec.shape):
+            raise self._misfit(
+                row, f"input {spec.name!r} has {array.ndim} axes, the model takes {len(spec.shape)}", _SHAPES
+            )
+        for index, axis in enumerate(spec.shape):
+            if isinstance(axis, int) and array.shape[index] != axis:
+                why = f"input {spec.name!r} has length {array.shape[index]} at axis {index}, the model takes {axis}"
+                raise self._misfit(row, why, _SHAPES)
+        if not np.can_cast(array.dtype, wanted, casting="same_kind") and array.dtype.kind != "b":
+            raise self._misfit(row, f"input {spec.name!r} is {array.dtype}, the model takes {wanted}", "convert it")
+        return np.ascontiguousarray(array, dtype=wanted)
+
+    def _misfit(self, row: Row, why: str, remedy: str) -> OptionError:
+        return OptionError(f"{self.who}, row {row.number}", why, remedy)
+
+
+_SHAPES = "pass what the model is called with"
+
+
+def _pairs(values: Sequence[Any]) -> Iterator[tuple[str, list[str]]]:
+    yield "text", [first for first, _ in values]
+    yield "text_pair", [second for _, second in values]
+
+
+def _items(inputs: Arrays, specs: Sequence[TensorSpec]) -> int:
+    for spec in specs:
+        if spec.shape and spec.shape[0] == "batch":
+            return int(inputs[spec.name].shape[0])
+    return int(next(iter(inputs.values())).shape[0]) if specs[0].shape else 1

@@ -1,0 +1,79 @@
+"""Which layers hurt most when they are rounded: each alone in 8 bits, on real inputs, everything else as it is.
+
+A layer's weights are rounded by channel and what comes in by its extremes, as the plainest quantizer would. The error
+that this makes in the model's outputs ranks the layers, for whichever backend quantizes them later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from optimum_core.models.flat import call
+from optimum_core.models.outputs import flatten
+
+_LINEAR_NAMES = ("Linear", "Conv1D", "Conv1d", "Conv2d", "Conv3d", "NonDynamicallyQuantizableLinear")
+_CHANNELS_LAST = ("Conv1D",)  # transformers' Conv1D holds its weight as (in, out)
+
+
+def layers_of(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The layers that quantizers round, by dotted name."""
+    return {name: part for name, part in module.named_modules() if type(part).__name__ in _LINEAR_NAMES and name}
+
+
+def rank_layers(module: torch.nn.Module, batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The layers by the error that rounding each alone makes, the worst first.
+
+    Args:
+        batches: typical inputs, by name.
+
+    Returns:
+        By dotted name, the norm of the outputs' change over the norm of the outputs.
+    """
+    want = [_floats(module, batch) for batch in batches]
+    scale = sum(float(values.norm()) for values in want) or 1.0
+    found: dict[str, float] = {}
+    for name, layer in layers_of(module).items():
+        with _rounded(layer):
+            have = [_floats(module, batch) for batch in batches]
+        found[name] = sum(float((a - b).norm()) for a, b in zip(have, want, strict=True)) / scale
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _floats(module: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
+    outputs = flatten(call(module, batch)).values()
+    return torch.cat([value.reshape(-1).float() for value in outputs if value.is_floating_point()])
+
+
+@contextmanager
+def _rounded(layer: torch.nn.Module) -> Iterator[None]:
+    """The layer with weights and inputs in 8 bits, for a while; the weights are given back as they were."""
+    weight = layer.weight
+    assert isinstance(weight, torch.nn.Parameter)
+    kept = weight.data
+    handle = layer.register_forward_pre_hook(lambda _, inputs: (_by_extremes(inputs[0]), *inputs[1:]))
+    try:
+        weight.data = _by_channel(kept, -1 if type(layer).__name__ in _CHANNELS_LAST else 0)
+        yield
+    finally:
+        weight.data = kept
+        handle.remove()
+
+
+def _by_channel(weight: torch.Tensor, axis: int) -> torch.Tensor:
+    """Symmetric int8 with a scale for each slice of `axis`."""
+    others = [index for index in range(weight.dim()) if index != axis % weight.dim()]
+    scale = weight.abs().amax(dim=others, keepdim=True).clamp(min=1e-12) / 127
+    return (weight / scale).round().clamp(-127, 127) * scale
+
+
+def _by_extremes(values: torch.Tensor) -> torch.Tensor:
+    """Unsigned 8 bits between the extremes, zero included."""
+    if not values.is_floating_point():
+        return values
+    low, high = values.min().clamp(max=0.0), values.max().clamp(min=0.0)
+    scale = ((high - low) / 255).clamp(min=1e-12)
+    return ((values - low) / scale).round() * scale + low

@@ -1,0 +1,114 @@
+"""From a winner to a directory that can be opened: its files, those that travel with the model, and the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optimum_core.artifact as artifacts
+from optimum_core.artifact import LIVE, Manifest, ModelInfo
+from optimum_core.measure.workload import WorkShape
+from optimum_core.model.accelerated import AcceleratedModel, named_after
+from optimum_core.models.source import Source
+from optimum_core.plugins import PluginManager
+from optimum_core.types import Hardware, Report
+from optimum_core.verify.carried import write_check
+
+# What imports torch is imported by whoever runs it: without torch, `accelerate` must say so and `load` must work.
+if TYPE_CHECKING:
+    from optimum_core.models.blueprint import Blueprint
+    from optimum_core.tune.candidates import Candidate
+    from optimum_core.tune.search import Tuned
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Packer:
+    """Describes and writes candidates of one source.
+
+    Attributes:
+        versions: by distribution, of what made the candidates.
+        options: that sessions of the target's backend are loaded with.
+        workload: the shapes that a prepared session knows.
+    """
+
+    source: Source
+    plugins: PluginManager
+    versions: Mapping[str, str]
+    hardware: Hardware
+    options: Mapping[str, Any]
+    workload: tuple[WorkShape, ...]
+
+    def write(self, tuned: Tuned, directory: Path) -> None:
+        """Put the winner's files and manifest into a directory."""
+        artifact = tuned.winner.artifact
+        assert artifact is not None
+        for name in artifact.files:
+            _copy(artifact.path / name, directory / name)
+        self.write_companions(directory)
+        write_check(directory, tuned.check)
+        artifacts.write(directory, self.manifest(tuned.winner, tuned.report))
+
+    def write_companions(self, directory: Path) -> None:
+        """Configuration, tokenizer and processor files, where the directory has not got them."""
+        for name, path in self.source.companions().items():
+            if not (directory / name).exists():
+                _copy(path, directory / name)
+        self.source.save_companions(directory)
+
+    def present(self, candidate: Candidate, directory: Path) -> AcceleratedModel:
+        """An open candidate as `accelerate` would return it, its companions being in `directory`."""
+        assert candidate.session is not None
+        manifest = self.manifest(candidate, None)
+        cls = named_after(manifest.model.class_name)
+        return cls(manifest, directory, candidate.session, plugins=self.plugins, source=self.source)
+
+    def manifest(self, candidate: Candidate, report: Report | None) -> Manifest:
+        """Everything known of a candidate."""
+        artifact, blueprint, entry = candidate.artifact, candidate.blueprint, candidate.entry
+        assert artifact is not None
+        return Manifest(
+            created_with=dict(self.versions),
+            task=blueprint.task,
+            model=_model_info(self.source, blueprint),
+            backend=entry.way.backend,
+            device=entry.way.device,
+            format=LIVE if entry.way.is_live else artifact.format,
+            precision=entry.way.precision,
+            quantized=entry.config.name if entry.config else None,
+            level=entry.level if entry.way.is_live else None,
+            streams=entry.streams,
+            prepared=tuple(shape.lengths for shape in self.workload) if entry.prepared else (),
+            session_options=dict(self.options),
+            inputs=artifact.inputs,
+            outputs=artifact.outputs,
+            ignored_inputs=blueprint.ignored,
+            steps=artifact.steps,
+            verified=candidate.fidelity is not None and candidate.fidelity.passed,
+            hardware=self.hardware,
+            model_files=artifact.files,
+            fidelity=candidate.fidelity,
+            report=report,
+        )
+
+
+def _copy(origin: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(origin, place)
+
+
+def _model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
+    module = source.module()
+    cls = type(module)
+    return ModelInfo(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        class_name=cls.__name__ if hasattr(module, "config") else "",
+        module=cls.__module__,
+        output_class=blueprint.output_class,
+        main_input=getattr(module, "main_input_name", blueprint.inputs[0].name),
+        can_generate=False,
+        dtype="float32",
+    )

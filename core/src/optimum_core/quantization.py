@@ -1,0 +1,102 @@
+"""What may be said with `quantize=`, read into one thing: which schemes are to be tried, and with what promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import OptionError
+from optimum_core.models import hub
+from optimum_core.types import QuantizeConfig
+from optimum_core.types.presets import PRESETS, preset
+from optimum_core.types.quantization import SCHEMES
+
+#: Number formats that may be asked for by name alone; the machine's best scheme with them is found.
+FAMILIES = ("int8", "int4", "nf4", "fp8", "fp16")
+_FILES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """How a model is to be quantized, as far as its user cares.
+
+    Attributes:
+        schemes: by `QuantizeConfig.name`; the first are the fastest as a rule.
+        config: exactly so, but for what it leaves open; None: whatever of `schemes` is best.
+    """
+
+    schemes: tuple[str, ...]
+    config: QuantizeConfig | None = None
+
+    @property
+    def words(self) -> str:
+        """How to speak of it."""
+        return self.schemes[0] if self.config else self.schemes[0].rpartition("-")[2]
+
+    def question(self) -> dict[str, Any]:
+        """What decides the answer, as JSON values."""
+        return {"schemes": list(self.schemes), "config": self.config.to_dict() if self.config else None}
+
+
+def read_wish(value: Any, *, calibrated: bool) -> Wish | None:
+    """Read what was passed as `quantize`.
+
+    Args:
+        value: a number format ("int8"), a scheme ("static-int8"), a preset ("avx512_vnni"), a recipe's file (here, or
+            "owner/name/file.yaml" in a hub repository), a mapping, or a `QuantizeConfig`; None: no quantization.
+        calibrated: there is calibration data, which decides what a preset means.
+
+    Raises:
+        OptionError: it is none of these, or what the recipe says makes no sense.
+        SourceError: the hub does not give the recipe.
+    """
+    if value is None:
+        return None
+    if isinstance(value, QuantizeConfig):
+        return Wish(schemes=(value.name,), config=value)
+    if isinstance(value, Mapping):
+        return read_wish(QuantizeConfig.from_dict(value), calibrated=calibrated)
+    if isinstance(value, Path) or (isinstance(value, str) and value.endswith(_FILES)):
+        return read_wish(_read_recipe(value), calibrated=calibrated)
+    if value in FAMILIES:
+        return Wish(schemes=tuple(f"{scheme}-{value}" for scheme in SCHEMES))
+    if value in PRESETS:
+        return read_wish(preset(value, static=calibrated or value == "tensorrt"), calibrated=calibrated)
+    if isinstance(value, str) and value.startswith(SCHEMES):
+        return read_wish(QuantizeConfig.named(value), calibrated=calibrated)
+    raise OptionError(
+        "quantize",
+        f"{value!r} is unknown",
+        f"pass {', '.join(FAMILIES)}; a scheme such as 'static-int8'; a preset ({', '.join(PRESETS)}); "
+        "a recipe's .yaml file; or a QuantizeConfig",
+    )
+
+
+def _read_recipe(file: str | Path) -> QuantizeConfig:
+    """
+    Raises:
+        OptionError: there is no such file, it is no YAML mapping, or its keys or values are not allowed.
+    """
+    path = Path(file).expanduser()
+    who = f"quantize, recipe {str(file)!r}"
+    if not path.is_file():
+        owner, _, name = str(file).rpartition("/")
+        if owner.count("/") != 1 or owner.startswith((".", "~", "/")):
+            raise OptionError(
+                who, "no such file", "check the path, or name one in a hub repository: owner/name/file.yaml"
+            )
+        path = hub.download_file(owner, name)
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(who, f"it is no YAML: {error}", "write keys and values, such as 'scheme: static'") from error
+    if not isinstance(values, dict):
+        raise OptionError(who, "it holds no keys and values", "write them a line each, such as 'scheme: static'")
+    try:
+        return QuantizeConfig.from_dict(values)
+    except OptionError as error:
+        raise OptionError(who, f"{error.who}: {error.why}", error.remedy) from error

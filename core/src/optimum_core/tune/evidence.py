@@ -1,0 +1,236 @@
+"""The data that quantization is fitted to and judged on, from what its user passed: never the same rows for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import OptionError
+from optimum_core.measure.stopwatch import Emit, watched
+from optimum_core.models.batches import Batches, Encoder
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.flat import eager_outputs
+from optimum_core.models.rows import Row, Rows
+from optimum_core.types import Event, QuantizeConfig
+from optimum_core.types.quantization import Drop, parse_drop
+from optimum_core.verify.comparison import ReferenceCase
+from optimum_core.verify.promise import DEFAULT_DROP, Called, Labelled, Metric, evaluate_words
+
+#: Rows that ranges are found on, at most: more hardly move them.
+CALIBRATION_ROWS = 300
+#: Rows kept from calibration to compare with eager on, at most; and the share of the rows that they are.
+UNSEEN_ROWS = 100
+SHARE = 4
+#: Fewer rows say nothing about ranges.
+LEAST_ROWS = 8
+#: Bytes of eager's outputs that are kept to compare with.
+_MOST_BYTES = 256 * 2**20
+#: Items between two words of progress.
+_TOLD = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Material:
+    """What its user passed, checked as far as it can be without the model.
+
+    Attributes:
+        function: `evaluate`, where it is one; otherwise `metric` on `labelled`, where these were passed.
+        drop: what may be lost; None: nothing was said.
+    """
+
+    calibration: Rows | None = None
+    function: Callable[[Any], Any] | None = None
+    metric: str | None = None
+    labelled: Rows | None = None
+    drop: Drop | None = None
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether a metric decides."""
+        return self.function is not None or self.labelled is not None
+
+    @property
+    def can_calibrate(self) -> bool:
+        """Whether there are rows to calibrate on."""
+        return self.calibration is not None or self.labelled is not None
+
+    def question(self) -> dict[str, Any]:
+        """What decides the answer, as JSON values. Of a function only its name: what it says is asked again."""
+        function = self.function
+        return {
+            "calibration": self.calibration.fingerprint if self.calibration else None,
+            "labelled": self.labelled.fingerprint if self.labelled else None,
+            "metric": self.metric,
+            "function": f"{function.__module__}.{getattr(function, '__qualname__', '')}" if function else None,
+            "drop": str(self.drop) if self.drop else None,
+        }
+
+
+def read_material(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeConfig | None) -> Material:
+    """Take what was passed, with what the recipe adds to it.
+
+    Raises:
+        OptionError: something is not of a kind that could serve.
+    """
+    stated = max_drop if max_drop is not None else (config.max_drop if config else None)
+    drop = parse_drop(stated) if stated is not None else None
+    metric = config.metric if config else None
+    rows = None if calibration is None else Rows(calibration, who="calibration", limit=CALIBRATION_ROWS + UNSEEN_ROWS)
+    if evaluate is None:
+        if metric is not None:
+            raise OptionError("evaluate", f"the recipe's metric {metric!r} needs labelled data", "pass evaluate=rows")
+        return Material(calibration=rows, drop=drop)
+    drop = drop or Drop(amount=DEFAULT_DROP)
+    words = evaluate_words(evaluate)
+    if words is None:
+        return Material(calibration=rows, function=evaluate, drop=drop)
+    name = words[0] or metric or "accuracy"
+    return Material(calibration=rows, metric=name, labelled=Rows(words[1], who="evaluate", labelled=True), drop=drop)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """Data in the model's own form.
+
+    Attributes:
+        calibration: batches to find ranges on; None: there is no data for that.
+        unseen: what calibration did not see, with eager's word on it.
+        metric: what decides; None: how near the outputs are to eager's.
+    """
+
+    calibration: Batches | None = None
+    unseen: tuple[ReferenceCase, ...] = ()
+    metric: Metric | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Gatherer:
+    """Reads the material for one model.
+
+    Attributes:
+        workshop: where batches are kept.
+    """
+
+    material: Material
+    module: Any
+    blueprint: Blueprint
+    processor: Any
+    workshop: Path
+    emit: Emit
+
+    def gather(self) -> Evidence:
+        """Encode the data, split it, and ask eager about what calibration does not see.
+
+        Raises:
+            OptionError: rows do not fit the model, or are too few.
+        """
+        material = self.material
+        metric: Metric | None = None
+        tested = {row.key for row in material.labelled} if material.labelled is not None else set()
+        if material.calibration is not None:
+            known = (row for row in self._pieces(material.calibration) if row.key not in tested)
+            fitted, held = self._split(known, labelled=material.labelled is not None)
+        elif material.labelled is not None:
+            fitted, held = self._split(self._pieces(material.labelled), labelled=True, share_only=True)
+        else:
+            fitted, held = [], []
+        calibration = self._spool("calibration", fitted, "calibration") if fitted or material.calibration else None
+        if calibration is not None:
+            self._require_enough(calibration)
+        unseen = self._spool("unseen", held, "calibration") if held else None
+        if material.labelled is not None:
+            used = {row.key for row in fitted}
+            rest = (row for row in material.labelled if row.key not in used)
+            labelled = self._spool("evaluate", rest, "evaluate")
+            unseen = unseen or labelled
+            metric = self._labelled(labelled)
+        elif material.function is not None:
+            metric = Called(function=material.function)
+        return Evidence(calibration=calibration, unseen=tuple(self._reference(unseen)) if unseen else (), metric=metric)
+
+    def _pieces(self, rows: Rows) -> Iterator[Row]:
+        """The rows, each once, large batches cut into small ones."""
+        encoder, seen = self._encoder(rows.who), set[str]()
+        for row in rows:
+            for piece in encoder.pieces(row):
+                if piece.key not in seen:
+                    seen.add(piece.key)
+                    yield piece
+
+    def _split(self, rows: Iterable[Row], *, labelled: bool, share_only: bool = False) -> tuple[list[Row], list[Row]]:
+        """Rows to calibrate on, and rows that are kept from it: none of the latter where labelled rows serve.
+
+        With `share_only`, one row of `SHARE` is for calibration, the others are left to be evaluated on.
+        """
+        fitted: list[Row] = []
+        held: list[Row] = []
+        for number, row in enumerate(rows):
+            mine = number % SHARE == SHARE - 1
+            if share_only:
+                fitted += [row] if mine else []
+            elif mine and not labelled:
+                held += [row] if len(held) < UNSEEN_ROWS else []
+            else:
+                fitted.append(row)
+            if len(fitted) >= CALIBRATION_ROWS:
+                break
+        return fitted, held
+
+    def _encoder(self, who: str) -> Encoder:
+        return Encoder(blueprint=self.blueprint, processor=self.processor, who=who)
+
+    def _spool(self, name: str, rows: Iterable[Row], who: str) -> Batches:
+        def advance(done: int) -> None:
+            if done % _TOLD == 0:
+                self.emit(Event(stage="calibrate", detail=f"{done} items of {name} data"))
+
+        with watched(self.emit, "calibrate", f"reading {name} data"):
+            batches = self._encoder(who).spool(rows, self.workshop / name, advance)
+        if not len(batches):
+            raise OptionError(who, "there are no rows left to use", "pass more rows, and others to evaluate on")
+        return batches
+
+    def _require_enough(self, calibration: Batches) -> None:
+        if calibration.items < LEAST_ROWS:
+            raise OptionError(
+                "calibration",
+                f"{calibration.items} rows remain to calibrate on, and ranges need {LEAST_ROWS} at least "
+                f"(rows that repeat, that are evaluated on, and one of {SHARE} to check with are left out)",
+                "pass more rows, a few hundred typical ones; or use a scheme that needs none, such as 'dynamic-int8'",
+            )
+        for inputs in islice(calibration, 1):
+            self._ask(inputs, "calibration")
+
+    def _reference(self, batches: Batches) -> Iterator[ReferenceCase]:
+        """Batches with eager's outputs, as many as may be kept."""
+        kept = items = 0
+        for number, inputs in enumerate(batches):
+            outputs = self._ask(inputs, "calibration")
+            kept += sum(array.nbytes for array in outputs.values())
+            items += batches.sizes[number]
+            yield ReferenceCase(
+                name=f"unseen data, batch {number + 1}", inputs=inputs, outputs=outputs, varied=frozenset()
+            )
+            if kept > _MOST_BYTES or items >= UNSEEN_ROWS:
+                return
+
+    def _ask(self, inputs: Mapping[str, Any], who: str) -> dict[str, Any]:
+        try:
+            return eager_outputs(self.module, inputs)
+        except Exception as error:  # the model refuses, in its own words
+            why = f"the model does not run on it: {type(error).__name__}: {error}"
+            raise OptionError(who, why, "pass what the model is called with") from error
+
+    def _labelled(self, batches: Batches) -> Labelled:
+        names = [spec.name for spec in self.blueprint.outputs]
+        output = "logits" if "logits" in names else names[0]
+        ids = getattr(getattr(self.module, "config", None), "label2id", None) or {}
+        return Labelled(
+            metric=str(self.material.metric),
+            batches=batches,
+            output=output,
+            label_ids={str(k): v for k, v in ids.items()},
+        )

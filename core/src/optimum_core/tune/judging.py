@@ -1,0 +1,216 @@
+"""Candidates of a walk: built, timed beside the best unquantized model, and held to what was promised."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import EvaluationError, OptimumError
+from optimum_core.measure import Contestant, Effort, measure, pace
+from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.plan import Way
+from optimum_core.quantization import Wish
+from optimum_core.tune.candidates import Candidate, Entry
+from optimum_core.tune.evidence import Evidence
+from optimum_core.tune.search import ROUGH, Job, Tuned, calls_of, drawn_inputs
+from optimum_core.types import Promise
+from optimum_core.types.quantization import Drop
+from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.promise import keeps
+from optimum_core.verify.quantized import verify_quantized
+from optimum_core.verify.reference import reference_cases
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WalkJob:
+    """Everything that a walk needs.
+
+    Attributes:
+        wish: what was asked for.
+        evidence: what recipes are fitted to and judged on.
+        promise: what may be lost of the metric; None: nearness to eager decides, and `drop` of its arg-max.
+        floats: the search among unquantized models, whose winner is the answer where no quantized one is.
+        job: that search's job.
+        ways: those that quantize.
+        present: a candidate as the model that `accelerate` would return.
+    """
+
+    wish: Wish
+    evidence: Evidence
+    promise: Promise | None
+    drop: Drop | None
+    floats: Tuned
+    job: Job
+    ways: tuple[Way, ...]
+    present: Callable[[Candidate], Any]
+
+
+@dataclass(kw_only=True, slots=True)
+class Judged:
+    """A candidate as metrics see it."""
+
+    candidate: Candidate
+    present: Callable[[Candidate], Any]
+
+    @property
+    def run(self) -> Any:
+        return self.candidate.run
+
+    def model(self) -> Any:
+        """The accelerated model."""
+        return self.present(self.candidate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """Whether a candidate keeps the promise ("kept", "broken" or "failed"), why, and its value of the metric."""
+
+    outcome: Any
+    reason: str
+    value: float | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Court:
+    """Builds and judges candidates; every session that it opens is closed with it.
+
+    Attributes:
+        pacer: the best unquantized model, opened anew: times are multiples of its.
+    """
+
+    job: WalkJob
+    pacer: Candidate
+    drawn: tuple[ReferenceCase, ...]
+    _open: list[Candidate] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, job: WalkJob) -> Court:
+        """With the unquantized winner open, and eager asked about drawn inputs."""
+        search = job.job
+        drawn = reference_cases(search.source.module(), search.blueprint)
+        court = cls(job=job, pacer=replace(job.floats.winner, session=None), drawn=drawn)
+        court._open_session(court.pacer)
+        return court
+
+    def close(self) -> None:
+        """Close every session that is still open."""
+        for candidate in self._open:
+            candidate.close()
+
+    def built(self, entry: Entry) -> Candidate:
+        """The candidate, open, and its pace beside the best unquantized model.
+
+        Raises:
+            OptimumError: it cannot be built, opened or run; nothing of it stays open.
+        """
+        search = self.job.job
+        candidate = Candidate(entry=entry, blueprint=search.blueprint)
+        start = time.perf_counter()
+        candidate.artifact = search.builder.build(entry, search.blueprint)
+        candidate.build_seconds = time.perf_counter() - start
+        candidate.size = search.builder.size(candidate.artifact)
+        try:
+            self._open_session(candidate)
+            self._pace(candidate)
+        except OptimumError:
+            candidate.close()
+            raise
+        return candidate
+
+    def _open_session(self, candidate: Candidate) -> None:
+        search = self.job.job
+        assert candidate.artifact is not None
+        shapes = [shape.lengths for shape in search.workload(candidate.blueprint)]
+        start = time.perf_counter()
+        candidate.session = search.builder.open(candidate.entry, candidate.artifact, shapes)
+        candidate.load_seconds = time.perf_counter() - start
+        candidate.run = search.plugins.binder(candidate.session)
+        candidate.outcome = "slower"
+        self._open.append(candidate)
+
+    def _pace(self, candidate: Candidate) -> None:
+        self.time([self.pacer, candidate], ROUGH)
+        candidate.pace = pace(candidate.measurements) / pace(self.pacer.measurements)
+
+    def time(self, candidates: Sequence[Candidate], effort: Effort) -> None:
+        """Measure candidates side by side at the workload's shapes."""
+        shapes = self.job.job.workload(candidates[0].blueprint)
+        contestants = {
+            str(i): Contestant(calls=calls_of(item, shapes), streams=item.entry.streams)
+            for i, item in enumerate(candidates)
+        }
+        timed = measure(contestants, shapes, effort)
+        for name, item in zip(contestants, candidates, strict=True):
+            item.measurements = timed[name]
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        """First the form of its outputs and their nearness to eager's, then the metric."""
+        promise, metric = self.job.promise, self.job.evidence.metric
+        if self.job.job.verify and (problem := self._problem(candidate)):
+            return Verdict(outcome="broken", reason=problem, value=None if promise else self._agreement(candidate))
+        if promise is None or metric is None:
+            return Verdict(outcome="kept", reason="within the tolerance", value=self._agreement(candidate))
+        try:
+            with watched(self.job.job.emit, "evaluate", candidate.entry.name):
+                value = metric.value(self.judged(candidate))
+        except EvaluationError as error:  # it gave a number for eager, so this candidate is to blame
+            return Verdict(outcome="failed", reason=first_line(error))
+        why = f"{promise.metric} drops by {promise.baseline - value:.4g}, {promise.limit:.4g} is allowed"
+        return Verdict(outcome="kept" if keeps(promise, value) else "broken", reason=why, value=value)
+
+    def _problem(self, candidate: Candidate) -> str:
+        """What is wrong with its outputs; empty when nothing is. Where a metric decides, only form can be wrong."""
+        assert candidate.run is not None
+        promise, drop = self.job.promise, self.job.drop
+        with watched(self.job.job.emit, "verify", f"{candidate.entry.name} against eager") as stage:
+            candidate.fidelity = verify_quantized(
+                candidate.run,
+                self.drawn,
+                self.job.evidence.unseen,
+                candidate.blueprint.outputs,
+                precision=candidate.entry.precision,
+                agreement=1 - drop.limit(1.0) if drop is not None and promise is None else None,
+                binding=promise is None,
+            )
+            worst = candidate.fidelity.worst
+            if worst is not None and not worst.passed:
+                stage.problem = f"{worst.case}, {worst.output}: {worst.problem}"
+        return stage.problem
+
+    @staticmethod
+    def _agreement(candidate: Candidate) -> float | None:
+        """The least share of equal arg-max on unseen data, where outputs rank."""
+        results = candidate.fidelity.results if candidate.fidelity else ()
+        return min((item.agreement for item in results if not item.shapes and item.agreement is not None), default=None)
+
+    def judged(self, candidate: Candidate) -> Judged:
+        """A candidate as metrics see it."""
+        return Judged(candidate=candidate, present=self.job.present)
+
+    def prepared(self, winner: Candidate) -> Candidate | None:
+        """The winner with a session that knows the workload's shapes, where it computes the same there."""
+        assert winner.run is not None
+        search = self.job.job
+        twin = replace(winner, entry=replace(winner.entry, prepared=True), session=None)
+        drawn = [drawn_inputs(winner.blueprint, shape) for shape in search.workload(winner.blueprint)]
+        try:
+            self._open_session(twin)
+            assert twin.run is not None
+            cases = tuple(
+                ReferenceCase(
+                    name="as unprepared", inputs=inputs, outputs=_arrays(winner.run(inputs)), varied=frozenset()
+                )
+                for inputs in drawn
+            )
+            same = verify(twin.run, cases, winner.blueprint.outputs, precision=winner.entry.precision)
+        except OptimumError:
+            return None  # it cannot be prepared for these shapes, and is good as it is
+        return twin if same.passed else None
+
+
+def _arrays(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: np.asarray(value) for name, value in outputs.items()}

@@ -1,0 +1,90 @@
+"""The recipes of a walk: for each way the plainest configuration, then safer ones, with what they are expected to cost.
+
+What its user fixed stays fixed; only what was left open is varied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optimum_core.tune.candidates import Entry
+from optimum_core.types import QuantizeConfig
+
+#: Shares of the layers left in float, those that hurt most first.
+SHARES = (0.05, 0.15, 0.3, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """One configuration on one way.
+
+    Attributes:
+        entry: the way; its `config` is the whole configuration.
+        left_out: share of the layers that are to stay in float, those that hurt most.
+        words: how it differs from the plainest.
+    """
+
+    entry: Entry
+    left_out: float = 0.0
+    words: str = ""
+
+    @property
+    def name(self) -> str:
+        """The way in words, and what differs from its defaults."""
+        return f"{self.entry.name}{f' ({self.words})' if self.words else ''}"
+
+    def without(self, ranked: Sequence[str]) -> Entry:
+        """The entry with its share of the layers left out.
+
+        Args:
+            ranked: the model's layers, those that hurt most first.
+        """
+        config = self.entry.config
+        assert config is not None
+        number = min(max(1, round(self.left_out * len(ranked))), len(ranked) - 1)
+        return replace(self.entry, config=replace(config, exclude=tuple(ranked[:number])))
+
+    def expected(self, quantized: float, floating: float) -> float:
+        """Time to expect: `quantized` for the layers that are, `floating` for those that are not."""
+        return quantized * (1 - self.left_out) + max(floating, quantized) * self.left_out
+
+
+def variants(entry: Entry, *, calibrated: bool) -> Iterator[Recipe]:
+    """The entry as it is, then safer ones.
+
+    Args:
+        entry: with its configuration.
+        calibrated: there is data for methods that look at activations.
+    """
+    config = entry.config
+    assert config is not None
+    yield Recipe(entry=entry)
+    for words, changes in _rounding(config, calibrated):
+        yield Recipe(entry=replace(entry, config=replace(config, **changes)), words=words)
+    if not config.exclude:
+        for share in SHARES:
+            yield Recipe(entry=entry, left_out=share, words=f"the worst {share:.0%} of the layers in float")
+
+
+def _rounding(config: QuantizeConfig, calibrated: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Other ways to find ranges or to round, as far as the configuration leaves them open."""
+    if config.scheme == "static":
+        if config.calibration is None:
+            yield "moving-average", {"calibration": "moving-average"}
+            if config.percentile is None:
+                yield "percentile", {"calibration": "percentile"}
+            yield "entropy", {"calibration": "entropy"}
+        if config.smooth is None:
+            yield "smooth 0.5", {"smooth": 0.5}
+    if config.scheme == "weight-only" and config.weights in ("int4", "uint4", "nf4"):
+        if calibrated and config.algorithm is None:
+            yield "awq", {"algorithm": "awq"}
+            yield "scale-estimation", {"algorithm": "scale-estimation"}
+            yield "gptq", {"algorithm": "gptq"}
+        if config.group_size is None and config.weights != "nf4":
+            yield "groups of 32", {"group_size": 32}
+        if config.ratio is None:
+            yield "4 bits in 80 % of the layers", {"ratio": 0.8}
+            yield "4 bits in half of the layers", {"ratio": 0.5}

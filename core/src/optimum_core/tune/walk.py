@@ -1,0 +1,325 @@
+"""The walk from the fastest quantization to the safest, which ends at the first that keeps what was promised.
+
+First every way is tried once, by its plainest recipe, to learn how fast it is. Then recipes are taken in the order of
+the time that is expected of them: plain ones, other methods of calibration, and ever more layers left in float, those
+that hurt most first. When none keeps the promise, the best unquantized model is the answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from optimum_core.errors import OptimumError, OptionError
+from optimum_core.measure import score
+from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.models.sensitivity import rank_layers
+from optimum_core.plan import Way
+from optimum_core.tune.candidates import Candidate, Entry
+from optimum_core.tune.judging import Court, WalkJob
+from optimum_core.tune.recipes import Recipe, variants
+from optimum_core.tune.search import NOISE, Tuned
+from optimum_core.types import QuantizeConfig, Trial
+from optimum_core.verify import ReferenceCase
+from optimum_core.verify.promise import keeps
+
+#: Seconds after which no further recipe is begun, where no budget is stated.
+BUDGET = 900.0
+#: Recipes that are judged, at most.
+MOST_TRIALS = 20
+#: Batches that layers are ranked on.
+_RANKING_BATCHES = 4
+
+
+def walk(job: WalkJob) -> Tuned:
+    """Find the fastest quantized model that keeps the promise; else the best unquantized one, with the reason.
+
+    Raises:
+        OptionError: a configuration that was stated whole cannot be built by anybody; the message has the reasons.
+    """
+    court = Court.of(job)
+    try:
+        return _Walk(job, court).run()
+    finally:
+        court.close()
+
+
+@dataclass(kw_only=True, slots=True)
+class _Scout:
+    """A way tried by its plainest recipe: its time as a multiple of the best unquantized model's."""
+
+    entry: Entry
+    pace: float
+    size: int
+
+
+@dataclass(slots=True)
+class _Walk:
+    job: WalkJob
+    court: Court
+    trials: list[Trial] = field(default_factory=list)
+    _ranked: tuple[str, ...] | None = None
+    _start: float = field(default_factory=time.perf_counter)
+
+    def run(self) -> Tuned:
+        if (why := self._hopeless()) is not None:
+            return self._unquantized(why)
+        for schemes in self._stages():
+            scouts = self._scout([way for way in self.job.ways if way.scheme in schemes])
+            for recipe in self._in_order(scouts):
+                if (winner := self._try(recipe)) is not None:
+                    self._mention(scouts, winner)
+                    return self._decide(winner)
+        self._require_buildable()
+        return self._unquantized(self._why_none())
+
+    # What there is to try.
+
+    @property
+    def _by_size(self) -> bool:
+        """Whether size decides: where it was asked for, and for fewer than 8 bits, whose point it is."""
+        return self.job.job.objective == "size" or not self.job.wish.words.endswith("int8")
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether speed may speak for the unquantized model: only where no one scheme was asked for."""
+        return self.job.wish.config is None and not self._by_size
+
+    def _stages(self) -> Sequence[tuple[str, ...]]:
+        """Schemes that compete with each other; those of later stages are for when nothing before keeps the promise."""
+        schemes = self.job.wish.schemes
+        weights = tuple(scheme for scheme in schemes if scheme.startswith("weight-only"))
+        others = tuple(scheme for scheme in schemes if scheme not in weights)
+        stages = (weights, others) if self._by_size else (others, weights)
+        return [stage for stage in stages if stage]
+
+    def _hopeless(self) -> str | None:
+        """Why not even the unquantized model keeps the promise, where it does not."""
+        promise, metric = self.job.promise, self.job.evidence.metric
+        if promise is None or metric is None:
+            return None
+        with watched(self.job.job.emit, "evaluate", "the best unquantized model"):
+            value = metric.value(self.court.judged(self.court.pacer))
+        if keeps(promise, value):
+            return None
+        return (
+            f"no model can keep the promise: the unquantized one itself has {promise.metric} {value:.4g}, "
+            f"{promise.baseline - value:.4g} below eager's {promise.baseline:.4g}, and {promise.limit:.4g} is allowed"
+        )
+
+    def _scout(self, ways: Sequence[Way]) -> list[_Scout]:
+        """Every way once, by its plainest recipe."""
+        found = []
+        for way in ways:
+            entry = self._plain_entry(way)
+            if entry is None:
+                continue
+            config = entry.config
+            assert config is not None
+            if config.calibrates and self.job.evidence.calibration is None:
+                self._record(Recipe(entry=entry), "skipped", "it needs calibration data, and none was passed")
+            elif self._is_over():
+                self._record(Recipe(entry=entry), "skipped", "the time for the walk is over")
+            elif (candidate := self._built(Recipe(entry=entry))) is not None:
+                found.append(_Scout(entry=entry, pace=candidate.pace, size=candidate.size or 0))
+                candidate.close()
+        return found
+
+    def _plain_entry(self, way: Way) -> Entry | None:
+        """The way by a route that is right without quantization, as far as that was tried; None: all are wrong."""
+        tried = {
+            (item.entry.way.exporter, item.entry.way.exported, item.entry.route): item.is_true
+            for item in sorted(self.job.floats.tried, key=lambda item: item.is_true)
+            if item.outcome != "skipped"
+        }
+        routes = [route for route in way.routes if tried.get((way.exporter, way.exported, route), True)]
+        right = [route for route in routes if tried.get((way.exporter, way.exported, route))]
+        if not routes:
+            return None
+        config = self.job.wish.config or QuantizeConfig.named(str(way.scheme))
+        return Entry(way=way, route=(right or routes)[0], config=config.recipe)
+
+    def _in_order(self, scouts: Sequence[_Scout]) -> list[Recipe]:
+        """The recipes of all that is worth it, those expected to be the fastest (or smallest) first."""
+        ranked: list[tuple[tuple[float, ...], Recipe]] = []
+        best: set[tuple[str | None, str | None]] = set()
+        for scout in sorted(scouts, key=self._rank_of):
+            way = scout.entry.way
+            recipes: Sequence[Recipe] = [Recipe(entry=scout.entry)]
+            if (way.quantizer, way.scheme) not in best:
+                best.add((way.quantizer, way.scheme))
+                recipes = list(variants(scout.entry, calibrated=self.job.evidence.calibration is not None))
+            for number, recipe in enumerate(recipes):
+                expected = recipe.expected(scout.pace, 1.0)
+                if self._is_free and expected > NOISE:
+                    why = f"{expected:.2f} times the time of the best unquantized model"
+                    self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
+                    continue
+                key = (scout.size, number, expected) if self._by_size else (expected, number)
+                ranked.append((key, recipe))
+        return [recipe for _, recipe in sorted(ranked, key=lambda pair: pair[0])]
+
+    def _rank_of(self, scout: _Scout) -> tuple[float, ...]:
+        return (scout.size, scout.pace) if self._by_size else (scout.pace,)
+
+    def _layers(self) -> Sequence[str]:
+        """Names of the model's layers, those that hurt most first."""
+        if self._ranked is None:
+            evidence = self.job.evidence
+            batches = [case.inputs for case in (evidence.unseen or self.court.drawn)[:_RANKING_BATCHES]]
+            if evidence.calibration is not None:
+                batches = list(islice(evidence.calibration, _RANKING_BATCHES))
+            with watched(self.job.job.emit, "quantize", "which layers hurt most"):
+                self._ranked = tuple(rank_layers(self.job.job.source.module(), batches))
+        return self._ranked
+
+    def _is_over(self) -> bool:
+        budget = self.job.job.budget
+        return time.perf_counter() - self._start > (BUDGET if budget is None else budget)
+
+    # Trying one.
+
+    def _try(self, recipe: Recipe) -> Candidate | None:
+        """Build and judge; the candidate where it keeps the promise, open."""
+        if self._is_over() or sum(trial.value is not None for trial in self.trials) >= MOST_TRIALS:
+            self._record(recipe, "skipped", "the time for the walk is over")
+            return None
+        start = time.perf_counter()
+        candidate = self._built(recipe)
+        if candidate is None:
+            return None
+        verdict = self.court.judge(candidate)
+        self._record(
+            recipe,
+            verdict.outcome,
+            verdict.reason,
+            pace=candidate.pace,
+            value=verdict.value,
+            drop=None if verdict.value is None else self._baseline - verdict.value,
+            size=candidate.size,
+            seconds=time.perf_counter() - start,
+        )
+        if verdict.outcome == "kept":
+            return candidate
+        candidate.close()
+        return None
+
+    def _built(self, recipe: Recipe) -> Candidate | None:
+        """The candidate, open; None where that fails, which is recorded."""
+        start = time.perf_counter()
+        try:
+            return self.court.built(recipe.without(self._layers()) if recipe.left_out else recipe.entry)
+        except OptimumError as error:
+            self._record(recipe, "failed", first_line(error), seconds=time.perf_counter() - start)
+            return None
+
+    @property
+    def _baseline(self) -> float:
+        return self.job.promise.baseline if self.job.promise else 1.0
+
+    def _record(self, recipe: Recipe, outcome: Any, reason: str, *, pace: float | None = None, **rest: Any) -> None:
+        config = recipe.entry.config
+        floats = score(self.job.floats.winner.measurements)
+        eager = next((score(item.measurements) for item in self.job.floats.tried if item.entry.is_baseline), None)
+        milliseconds = pace * floats if pace is not None else None
+        trial = Trial(
+            name=recipe.name,
+            config=config.to_dict() if config else {},
+            outcome=outcome,
+            reason=reason,
+            milliseconds=milliseconds,
+            speedup=eager / milliseconds if eager and milliseconds else None,
+            **rest,
+        )
+        self.trials.append(trial)
+
+    # Deciding.
+
+    def _mention(self, scouts: Sequence[_Scout], winner: Candidate) -> None:
+        """Ways that were timed and not judged, since one before them keeps the promise."""
+        told = {trial.name for trial in self.trials}
+        for scout in scouts:
+            recipe = Recipe(entry=scout.entry)
+            if recipe.name not in told:
+                why = f"{scout.pace / winner.pace:.2f} times the time of the chosen"
+                self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
+
+    def _decide(self, winner: Candidate) -> Tuned:
+        """Race the winner, its prepared twin and the best unquantized model to the end."""
+        search, pacer = self.job.job, self.court.pacer
+        runners = [pacer, winner]
+        if winner.entry.way.prepares and search.exact and (twin := self.court.prepared(winner)) is not None:
+            runners.append(twin)
+        with watched(search.emit, "measure", f"{len(runners)} candidates"):
+            self.court.time(runners, search.effort)
+        best = min(runners[1:], key=self._score)
+        ratio = self._score(pacer) / self._score(best)
+        if self._is_free and ratio * NOISE < 1:
+            return self._unquantized("no quantized model is faster than the best unquantized one")
+        best.outcome = "chosen"
+        best.problem = f"the first that keeps the promise, {ratio:.2f} times as fast as the best unquantized model"
+        loser = replace(
+            pacer, outcome="slower", problem=f"{ratio:.2f} times the time of the chosen; not quantized", session=None
+        )
+        others = [loser if item is self.job.floats.winner else item for item in self.job.floats.tried]
+        unseen = self.job.evidence.unseen
+        return self._tuned(best, others, unseen[0] if unseen else self.job.floats.check, kept=True)
+
+    def _score(self, candidate: Candidate) -> float:
+        return score(candidate.measurements)
+
+    def _unquantized(self, why: str) -> Tuned:
+        winner = self.job.floats.winner
+        winner.problem = f"{winner.problem}; not quantized: {why}"
+        return self._tuned(
+            winner, [item for item in self.job.floats.tried if item is not winner], self.job.floats.check
+        )
+
+    def _why_none(self) -> str:
+        broken = [trial for trial in self.trials if trial.outcome == "broken"]
+        if broken:
+            nearest = min((trial.drop for trial in broken if trial.drop is not None), default=None)
+            return f"none of {len(broken)} recipes keeps the promise" + (
+                f"; the nearest drops by {nearest:.4g}" if nearest is not None else ""
+            )
+        slow = [trial for trial in self.trials if trial.outcome == "slow"]
+        return "every quantized model is slower" if slow else "no quantized model could be built"
+
+    def _require_buildable(self) -> None:
+        """Where one configuration was asked for and nobody could build it, that is an error."""
+        if self.job.wish.config is None or any(trial.outcome != "failed" for trial in self.trials):
+            return
+        rows = "\n".join(f"    {trial.name}: {trial.reason}" for trial in self.trials)
+        raise OptionError("quantize", f"nobody here can do that:\n{rows}", "change what the reasons name")
+
+    def _tuned(
+        self, winner: Candidate, others: Sequence[Candidate], check: ReferenceCase, *, kept: bool = False
+    ) -> Tuned:
+        floats = self.job.floats.report
+        promise = self.job.promise
+        report = replace(
+            floats,
+            candidates=(winner.result(brief=False), *(item.result() for item in others if item is not winner)),
+            promise=replace(promise, kept=kept) if promise else None,
+            walk=tuple(self.trials),
+            notes=self._notes(kept=kept),
+            seconds=floats.seconds + time.perf_counter() - self._start,
+        )
+        return replace(self.job.floats, winner=winner, report=report, check=check)
+
+    def _notes(self, *, kept: bool) -> tuple[str, ...]:
+        evidence = self.job.evidence
+        notes = []
+        if evidence.calibration is None:
+            notes.append("no calibration data was passed: schemes that need it were not tried")
+        else:
+            notes.append(f"calibrated on {evidence.calibration.items} items")
+        if evidence.metric is None and evidence.unseen:
+            items = sum(next(iter(case.inputs.values())).shape[0] for case in evidence.unseen)
+            notes.append(f"compared with eager on {items} items that calibration did not see")
+        elif evidence.metric is None:
+            notes.append("compared with eager on drawn inputs alone, which say little of a quantized model")
+        return tuple(notes)

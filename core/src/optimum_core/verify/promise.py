@@ -1,0 +1,225 @@
+"""What its user may lose by quantization: a metric of the eager model, and of every candidate, on data of the user's.
+
+Without a metric, the arg-max of outputs that rank is what counts, against the eager model's on unseen data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from optimum_core.errors import EvaluationError, OptionError, UnavailableError
+from optimum_core.models.batches import Batches
+from optimum_core.types import Promise
+from optimum_core.types.quantization import METRICS, Drop
+
+#: What may be lost where a metric is given and nothing else is said.
+DEFAULT_DROP = 0.01
+_IGNORED = -100  # transformers' label of positions that do not count
+
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+class Judged(Protocol):
+    """What is judged: `run` takes arrays, `model` gives it as `accelerate` would return it."""
+
+    @property
+    def run(self) -> Run: ...
+
+    def model(self) -> Any:
+        """An `AcceleratedModel`."""
+        ...
+
+
+class Metric(Protocol):
+    """Gives a number to a model; more is better."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def data(self) -> str:
+        """On what it is measured, in words."""
+        ...
+
+    def value(self, judged: Judged) -> float:
+        """
+        Raises:
+            EvaluationError: it gives none.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Called:
+    """A function of the user's on the accelerated model."""
+
+    function: Callable[[Any], Any]
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @property
+    def data(self) -> str:
+        return "whatever it reads"
+
+    def value(self, judged: Judged) -> float:
+        """The function's number."""
+        who = f"evaluate ({self.name})"
+        try:
+            found = self.function(judged.model())
+        except Exception as error:  # anything may go wrong in a user's own code
+            remedy = "make it take the accelerated model and return a number, more of which is better"
+            raise EvaluationError(who, f"it raised {type(error).__name__}: {error}", remedy) from error
+        return _number(found, who)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labelled:
+    """A metric by name on labelled data.
+
+    Attributes:
+        output: whose values are the model's word ("logits").
+        label_ids: numbers of labels that are given by name.
+    """
+
+    metric: str
+    batches: Batches
+    output: str
+    label_ids: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        return self.metric
+
+    @property
+    def data(self) -> str:
+        return f"{self.batches.items} labelled rows"
+
+    def value(self, judged: Judged) -> float:
+        """The metric of the model's predictions."""
+        found: list[Any] = []
+        labels: list[Any] = []
+        for inputs, label in zip(self.batches, self.batches.labels, strict=True):
+            values = np.asarray(judged.run(inputs)[self.output])
+            truth = label_array(label, self.label_ids)
+            guessed, true = _paired(values, truth, ranked=self.metric not in ("pearson", "spearman"))
+            found.append(guessed)
+            labels.append(true)
+        return _number(
+            _METRICS[self.metric](np.concatenate(labels), np.concatenate(found)), f"evaluate ({self.metric})"
+        )
+
+
+def label_array(labels: Any, label_ids: Mapping[str, int]) -> np.ndarray[Any, Any]:
+    """Labels as numbers, rows of unequal length filled up with -100.
+
+    Raises:
+        OptionError: a name that the model's configuration does not know.
+    """
+    if hasattr(labels, "detach"):
+        labels = labels.detach().cpu().numpy()
+    rows = [_label(item, label_ids) for item in (labels if isinstance(labels, list | tuple | np.ndarray) else [labels])]
+    longest = max((len(row) for row in rows if isinstance(row, list)), default=0)
+    if not longest:
+        return np.asarray(rows)
+    return np.asarray([row + [_IGNORED] * (longest - len(row)) for row in rows])
+
+
+def _label(label: Any, label_ids: Mapping[str, int]) -> Any:
+    if isinstance(label, str):
+        if label not in label_ids:
+            known = ", ".join(label_ids) or "none by name: pass numbers"
+            raise OptionError("evaluate", f"label {label!r} is unknown", f"the model's labels are {known}")
+        return label_ids[label]
+    array = np.asarray(label)
+    return array.tolist() if array.ndim else array.item()
+
+
+def _paired(
+    values: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, ranked: bool
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Predictions and labels, one to one, without positions that do not count."""
+    guessed = values.argmax(axis=-1) if ranked else values.reshape(len(values), -1)[:, 0]
+    if guessed.ndim == 2 and labels.ndim == 2:
+        labels = labels[:, : guessed.shape[1]]
+        guessed = guessed[:, : labels.shape[1]]
+        counts = labels != _IGNORED
+        return guessed[counts], labels[counts]
+    if guessed.shape != labels.shape:
+        why = f"labels have shape {labels.shape}, the model's predictions {guessed.shape}"
+        raise OptionError("evaluate", why, "pass one label for each prediction, or a function as evaluate=")
+    return guessed, labels
+
+
+def _scikit(name: str, **settings: Any) -> Callable[[Any, Any], float]:
+    def score(labels: Any, guessed: Any) -> float:
+        try:
+            from sklearn import metrics
+        except ImportError as error:
+            who = f"evaluate ({name})"
+            raise UnavailableError(who, "scikit-learn is not installed", "pip install scikit-learn") from error
+        return float(getattr(metrics, name)(labels, guessed, **settings))
+
+    return score
+
+
+def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Ranks from 0, ties sharing their mean."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return ((np.cumsum(counts) - (counts + 1) / 2)[places]).astype(float)
+
+
+_METRICS: Mapping[str, Callable[[Any, Any], float]] = {
+    "accuracy": lambda labels, guessed: float(np.mean(labels == guessed)),
+    "f1": _scikit("f1_score", average="macro"),
+    "matthews": _scikit("matthews_corrcoef"),
+    "pearson": lambda labels, guessed: float(np.corrcoef(labels, guessed)[0, 1]),
+    "spearman": lambda labels, guessed: float(np.corrcoef(_ranks(labels), _ranks(guessed))[0, 1]),
+}
+assert tuple(_METRICS) == METRICS
+
+
+def _number(value: Any, who: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        why = f"it gave a {type(value).__name__}, no number"
+        raise EvaluationError(who, why, "return one number, more of which is better") from error
+    if not math.isfinite(number):
+        raise EvaluationError(who, f"it gave {number}", "return a finite number, more of which is better")
+    return number
+
+
+def make_promise(metric: Metric, eager: Judged, drop: Drop) -> Promise:
+    """What the eager model has of the metric, and what of that may be lost.
+
+    Raises:
+        EvaluationError: the metric gives no number for the eager model.
+    """
+    baseline = metric.value(eager)
+    return Promise(
+        metric=metric.name, baseline=baseline, max_drop=str(drop), limit=drop.limit(baseline), data=metric.data
+    )
+
+
+def keeps(promise: Promise, value: float) -> bool:
+    """Whether no more is lost than may be; what floating point adds is no loss."""
+    return promise.baseline - value <= promise.limit + 1e-9 * max(1.0, abs(promise.baseline))
+
+
+def evaluate_words(evaluate: Any) -> Sequence[Any] | None:
+    """(metric, rows) of what was passed as `evaluate`; None where it is a function."""
+    if callable(evaluate):
+        return None
+    if isinstance(evaluate, tuple | list) and len(evaluate) == 2 and evaluate[0] in METRICS:
+        return evaluate
+    if isinstance(evaluate, str) or (isinstance(evaluate, tuple) and evaluate and isinstance(evaluate[0], str)):
+        remedy = f"pass a function, or (metric, labelled rows) with one of {', '.join(METRICS)}"
+        raise OptionError("evaluate", f"{str(evaluate)[:60]!r} is no metric with labelled data", remedy)
+    return ("", evaluate)

@@ -1,0 +1,134 @@
+"""How true a quantized model is: values on data that calibration did not see, form on every shape.
+
+Rounding is fitted to the data that a model is for. On random tokens its outputs mean little, and those of the original
+too: so drawn cases show that it runs at every shape, with finite values where eager has such; how near it comes to
+eager is measured on unseen data, all of it together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import OptimumError
+from optimum_core.types import CaseResult, Fidelity, TensorSpec
+from optimum_core.verify.comparison import (
+    Arrays,
+    ReferenceCase,
+    Tolerance,
+    compare,
+    cosine,
+    failed,
+    ranks,
+    tolerance_of,
+    verify,
+)
+
+Run = Callable[[Arrays], Mapping[str, Any]]
+#: For what is compared in form alone.
+_ANY = Tolerance(relative=float("inf"), cosine=-1.0, agreement=0.0)
+
+
+def verify_quantized(
+    run: Run,
+    drawn: tuple[ReferenceCase, ...],
+    unseen: tuple[ReferenceCase, ...],
+    outputs: tuple[TensorSpec, ...],
+    *,
+    precision: str,
+    agreement: float | None = None,
+    binding: bool = True,
+) -> Fidelity:
+    """Compare a quantized model with eager.
+
+    Args:
+        drawn: cases of fresh random inputs, compared in form: shapes, and finite values where eager has such.
+        unseen: data that calibration did not see; without any, the drawn cases stand in for it.
+        agreement: the least share of the same arg-max, instead of the precision's own.
+        binding: False reports how far unseen data is off, and lets a promise decide.
+
+    Returns:
+        A result for each drawn case and output, and one for all unseen data and each output: there, `relative_error` is
+        the norm of the difference over the norm of eager's values, and `agreement` counts ties as they fall.
+    """
+    tolerance = tolerance_of(precision)
+    if agreement is not None:
+        tolerance = Tolerance(relative=tolerance.relative, cosine=tolerance.cosine, agreement=agreement)
+    form = verify(run, drawn, outputs, precision=precision, tolerance=_ANY)
+    results = list(form.results)
+    if form.passed:
+        label = f"{_count(unseen)} of unseen data" if unseen else "all drawn cases together"
+        results += _together(run, unseen or drawn, outputs, tolerance if binding else _ANY, label)
+    return Fidelity(precision=precision, tolerance=tolerance.relative, results=tuple(results))
+
+
+def _count(cases: Sequence[ReferenceCase]) -> str:
+    items = sum(next(iter(case.inputs.values())).shape[0] for case in cases)
+    return f"{items} items"
+
+
+def _together(
+    run: Run, cases: Sequence[ReferenceCase], outputs: tuple[TensorSpec, ...], tolerance: Tolerance, label: str
+) -> list[CaseResult]:
+    """One result an output: the values of all cases as one vector."""
+    want: dict[str, list[Any]] = {spec.name: [] for spec in outputs}
+    have: dict[str, list[Any]] = {spec.name: [] for spec in outputs}
+    for case in cases:
+        try:
+            got = run({name: array.copy() for name, array in case.inputs.items()})
+        except OptimumError as error:
+            return [failed(label, {}, outputs[0].name, f"it does not run: {error.why}")]
+        for spec in outputs:
+            kept = _meant(case, spec)
+            want[spec.name].append(_rows(case.outputs[spec.name], kept))
+            have[spec.name].append(_rows(np.asarray(got[spec.name]), kept))
+    return [_pooled(label, spec.name, want[spec.name], have[spec.name], tolerance) for spec in outputs]
+
+
+def _meant(case: ReferenceCase, spec: TensorSpec) -> np.ndarray[Any, Any] | None:
+    """Which positions of an output mean something: those of no padding, where it has a value for every token."""
+    mask = case.inputs.get("attention_mask")
+    if mask is None or mask.ndim != 2 or spec.shape[:2] != ("batch", "sequence"):
+        return None
+    return np.asarray(mask.astype(bool))
+
+
+def _rows(array: np.ndarray[Any, Any], kept: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+    """An output as rows along its last axis."""
+    picked = array[kept] if kept is not None and array.shape[:2] == kept.shape else array
+    return picked.reshape(-1, picked.shape[-1]) if picked.ndim else picked.reshape(1, 1)
+
+
+def _pooled(label: str, output: str, want: list[Any], have: list[Any], tolerance: Tolerance) -> CaseResult:
+    if len({rows.shape[-1] for rows in want}) > 1:  # a last axis that varies: values alone can be pooled
+        want, have = [rows.reshape(-1, 1) for rows in want], [rows.reshape(-1, 1) for rows in have]
+    wanted, found = np.concatenate(want), np.concatenate(have)
+    if not np.issubdtype(wanted.dtype, np.floating):
+        return compare(label, {}, output, wanted, found, tolerance)
+    finite = np.isfinite(wanted)
+    if not np.isfinite(found[finite]).all():
+        return failed(label, {}, output, "NaN or infinity where eager has none")
+    a, b = np.where(finite, wanted, 0).astype(np.float64), np.where(finite, found, 0).astype(np.float64)
+    error = float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-12))
+    same = float(np.mean(a.argmax(axis=-1) == b.argmax(axis=-1))) if ranks(output, a) else None
+    angle = cosine(a, b)
+    problems = [
+        f"relative error {error:.2g} > {tolerance.relative:g}" if error > tolerance.relative else "",
+        f"cosine {angle:.4f} < {tolerance.cosine}" if angle < tolerance.cosine else "",
+        f"arg-max agrees on {same:.1%} < {tolerance.agreement:.1%}"
+        if same is not None and same < tolerance.agreement
+        else "",
+    ]
+    problem = "; ".join(filter(None, problems))
+    return CaseResult(
+        case=label,
+        shapes={},
+        output=output,
+        relative_error=error,
+        cosine=angle,
+        agreement=same,
+        passed=not problem,
+        problem=problem,
+    )
