@@ -63,7 +63,7 @@ def read_wish(value: Any, *, calibrated: bool) -> Wish | None:
     if value in FAMILIES:
         return Wish(schemes=tuple(f"{scheme}-{value}" for scheme in SCHEMES))
     if value in PRESETS:
-        return read_wish(preset(value, static=calibrated or value == "tensorrt"), calibrated=calibrated)
+        return read_wish(preset(value, static=calibrated), calibrated=calibrated)
     if isinstance(value, str) and value.startswith(SCHEMES):
         return read_wish(QuantizeConfig.named(value), calibrated=calibrated)
     raise OptionError(

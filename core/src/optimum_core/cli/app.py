@@ -124,10 +124,24 @@ def accelerate_model(
     out: Annotated[Path, typer.Argument(help="Where to save the artifact: a new or empty directory.")],
     target: Annotated[str, typer.Option(help="auto, a backend, or backend:device.")] = "auto",
     task: Annotated[str | None, typer.Option(help="What the model is for, where its config does not say.")] = None,
-    precision: Annotated[str, typer.Option(help="The arithmetic; auto lets what is fast and true compete.")] = "fp32",
-    objective: Annotated[str, typer.Option(help="latency, throughput or size.")] = "latency",
+    precision: Annotated[
+        str | None, typer.Option(help="The arithmetic: fp32 unless said; auto lets what is fast and true compete.")
+    ] = None,
+    objective: Annotated[str | None, typer.Option(help="latency (unless said), throughput or size.")] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds for building and checking what competes.")] = None,
     level: Annotated[str | None, typer.Option(help="One optimization level of the backend of --target.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8, int4, …, a scheme such as static-int8, a preset, or a recipe's YAML file.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Typical texts: a line each (.txt), or rows (.jsonl, .csv).")
+    ] = None,
+    evaluate: Annotated[
+        Path | None, typer.Option(help="Labelled rows (.jsonl, .csv), for the recipe's metric, or accuracy.")
+    ] = None,
+    max_drop: Annotated[
+        str | None, typer.Option(help="How much of the metric may be lost: 0.01, or 1% of the model's own.")
+    ] = None,
     shapes: Annotated[str | None, typer.Option(help="What to be fast at, batch x sequence: 1x16,8x128.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     trust_remote_code: Annotated[
@@ -145,11 +159,14 @@ def accelerate_model(
     verbose: Verbose = False,
 ) -> None:
     """Make a model fast on this machine, and save it."""
+    from optimum_core.cli.rows import read_rows
     from optimum_core.cli.values import parse_options, parse_shapes
 
     wanted = None if shapes is None else _typed(parse_shapes, shapes, "--shapes")
     options = _typed(parse_options, option or [], "--option")
     _check_destination(out, overwrite)
+    typical = None if calibration is None else _typed(read_rows, calibration, "--calibration")
+    labelled = None if evaluate is None else _typed(read_rows, evaluate, "--evaluate")
     from optimum_core.cli.show import ProgressLine, show_report
 
     # The log's lines and a spinner would write over each other.
@@ -165,6 +182,10 @@ def accelerate_model(
             budget=budget,
             level=level,
             shapes=wanted,
+            quantize=quantize,
+            calibration=typical,
+            evaluate=labelled,
+            max_drop=max_drop,
             verify=not no_verify,
             revision=revision,
             trust_remote_code=trust_remote_code,

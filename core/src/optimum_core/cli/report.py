@@ -12,10 +12,12 @@ from optimum_core.cli.paper import BAD, GOOD, NONE, Part, put, put_rows, put_tab
 from optimum_core.cli.values import count, latency_words, seconds_words, size_words, three_digits
 from optimum_core.hardware import describe
 from optimum_core.types import CandidateResult, Fidelity, Report, Step
+from optimum_core.types.rendering import promise_words
 
 Column = tuple[str, list[str]]
 
 _MARKS = {"chosen": (GOOD, "green"), "slower": (" ", ""), "wrong": (BAD, "red"), "failed": (BAD, "red")}
+_TRIAL_MARKS = {"kept": (GOOD, "green"), "broken": (BAD, "red"), "failed": (BAD, "red"), "slow": (" ", "")}
 _SKIPPED = (NONE, "dim")
 #: Columns for a candidate's name before the shapes of the workload are spread over several tables.
 _NAME_WIDTH = 22
@@ -36,6 +38,8 @@ def show_report(console: Console, report: Report) -> None:
             _show_table(console, measured, report.chosen, columns)
             console.print()
     _show_reasons(console, [item for item in report.candidates if not item.measurements])
+    if report.walk:
+        _show_walk(console, report)
     if report.chosen is not None:
         _show_choice(console, report.chosen)
 
@@ -46,6 +50,7 @@ def show_artifact(console: Console, manifest: Manifest) -> None:
     machine = dict(describe(manifest.hardware))
     rows = [
         ("Runs on", f"{manifest.backend} {manifest.device}, {manifest.format}, {manifest.precision}"),
+        *((("Quantized", manifest.quantized),) if manifest.quantized else ()),
         ("Verified", _verified(manifest)),
         ("Size", f"{size_words(size)} in {count(len(manifest.files), 'file')}"),
         *(("Step", _step_words(step)) for step in manifest.steps),
@@ -129,6 +134,28 @@ def _show_reasons(console: Console, results: Sequence[CandidateResult]) -> None:
         console.print()
 
 
+def _show_walk(console: Console, report: Report) -> None:
+    """What was promised, and every recipe that was tried, in order."""
+    for words in filter(None, (promise_words(report), *report.notes)):
+        put(console, words)
+    rows: list[tuple[Part, Sequence[Part]]] = []
+    for trial in report.walk:
+        numbers = (
+            _MISSING if trial.drop is None else f"{trial.drop:+.4f}",
+            _MISSING if trial.milliseconds is None else latency_words(trial.milliseconds),
+            _MISSING if trial.speedup is None else f"{three_digits(trial.speedup)}×",
+            _MISSING if trial.size is None else size_words(trial.size),
+            trial.outcome,
+        )
+        rows.append((_TRIAL_MARKS.get(trial.outcome, _SKIPPED), [trial.name, *numbers]))
+    put_table(console, ["recipe", "drop", "time", "eager", "size", ""], rows)
+    for trial in report.walk:
+        if trial.outcome == "failed":
+            put(console, (f"{BAD} ", "red"), trial.name)
+            put(console, trial.reason, indent=4)
+    console.print()
+
+
 def _show_choice(console: Console, chosen: CandidateResult) -> None:
     costs = (("built in", chosen.build_seconds), ("loads in", chosen.load_seconds))
     told = "".join(f", {verb} {seconds_words(cost)}" for verb, cost in costs if cost and cost > _NOTHING)
@@ -145,6 +172,13 @@ def fidelity_words(fidelity: Fidelity | None) -> str:
     outputs = count(len({item.output for item in fidelity.results}), "output")
     where = " (the graph, not on the device)" if fidelity.level == "graph" else ""
     verdict = "agrees with" if fidelity.passed else "DIFFERS FROM"
+    if fidelity.formed:
+        ranks = "" if worst.agreement is None else f", arg-max agrees on {worst.agreement:.1%}"
+        return (
+            f"On {worst.case}, {worst.output} is {_error_words(worst.relative_error)} off the eager model{where}, "
+            f"norm by norm{ranks}; right in form in {count(fidelity.formed, 'drawn case')}."
+            f"{' ' + worst.problem if worst.problem else ''}"
+        )
     return (
         f"It {verdict} the eager model{where} in {cases}, {outputs}; tolerance {fidelity.tolerance:.1e} for "
         f"{fidelity.precision}, worst error {_error_words(worst.relative_error)} ({worst.output}; {worst.case})."

@@ -155,6 +155,7 @@ class Candidate:
                 results=(fidelity.worst,),
                 level=fidelity.level,
                 compared=fidelity.compared or len(fidelity.results),
+                formed=fidelity.formed,
             )
         entry = self.entry
         options = {

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import EvaluationError, OptimumError
-from optimum_core.measure import Contestant, Effort, measure, pace
+from optimum_core.measure import Contestant, Effort, measure
+from optimum_core.measure import pace as least
 from optimum_core.measure.stopwatch import first_line, watched
 from optimum_core.plan import Way
 from optimum_core.quantization import Wish
@@ -101,8 +102,11 @@ class Court:
         for candidate in self._open:
             candidate.close()
 
-    def built(self, entry: Entry) -> Candidate:
-        """The candidate, open, and its pace beside the best unquantized model.
+    def built(self, entry: Entry, *, pace: float | None = None) -> Candidate:
+        """The candidate, open, and seen to run.
+
+        Args:
+            pace: its time as a multiple of the best unquantized model's, where that is known; else it is measured.
 
         Raises:
             OptimumError: it cannot be built, opened or run; nothing of it stays open.
@@ -115,7 +119,10 @@ class Court:
         candidate.size = search.builder.size(candidate.artifact)
         try:
             self._open_session(candidate)
-            self._pace(candidate)
+            if pace is None:
+                self.pace([candidate], ROUGH)
+            else:
+                candidate.pace = pace
         except OptimumError:
             candidate.close()
             raise
@@ -132,9 +139,11 @@ class Court:
         candidate.outcome = "slower"
         self._open.append(candidate)
 
-    def _pace(self, candidate: Candidate) -> None:
-        self.time([self.pacer, candidate], ROUGH)
-        candidate.pace = pace(candidate.measurements) / pace(self.pacer.measurements)
+    def pace(self, candidates: Sequence[Candidate], effort: Effort) -> None:
+        """Measure candidates side by side with the best unquantized model, and note their times as multiples of its."""
+        self.time([self.pacer, *candidates], effort)
+        for candidate in candidates:
+            candidate.pace = least(candidate.measurements) / least(self.pacer.measurements)
 
     def time(self, candidates: Sequence[Candidate], effort: Effort) -> None:
         """Measure candidates side by side at the workload's shapes."""
@@ -185,7 +194,7 @@ class Court:
     def _agreement(candidate: Candidate) -> float | None:
         """The least share of equal arg-max on unseen data, where outputs rank."""
         results = candidate.fidelity.results if candidate.fidelity else ()
-        return min((item.agreement for item in results if not item.shapes and item.agreement is not None), default=None)
+        return min((item.agreement for item in results if item.agreement is not None), default=None)
 
     def judged(self, candidate: Candidate) -> Judged:
         """A candidate as metrics see it."""

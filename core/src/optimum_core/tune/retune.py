@@ -23,6 +23,7 @@ from optimum_core.plugins import PluginManager
 from optimum_core.types import CandidateResult, Fidelity, Measurement, Report, Session, SessionRequest
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.carried import read_check
+from optimum_core.verify.quantized import verify_quantized
 
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -65,7 +66,7 @@ def retune(
 def _ways(manifest: Manifest, plugins: PluginManager, precision: str) -> Iterator[tuple[str, str, str]]:
     for name, support in plugins.supports(detect()).items():
         for offer in support.offers:
-            if manifest.format not in offer.loads:
+            if manifest.format not in offer.loads or manifest.quantized not in (None, *offer.runs):
                 continue
             for one in offer.precisions:
                 if one == precision or (precision == AUTO and one in FLOATS):
@@ -102,11 +103,18 @@ def _tried(
     except OptimumError as error:
         return replace(result, reason=first_line(error)), None, None
     run = plugins.binder(session)
-    fidelity = verify(run, (check,), manifest.outputs, precision=precision)
+    fidelity = _verified(run, check, manifest, precision)
     if not fidelity.passed:
         session.close()
         return replace(result, outcome="wrong", reason=_problem(fidelity), fidelity=fidelity), None, None
     return replace(result, outcome="slower", fidelity=fidelity), session, run
+
+
+def _verified(run: Run, check: ReferenceCase, manifest: Manifest, precision: str) -> Fidelity:
+    if manifest.quantized is None:
+        return verify(run, (check,), manifest.outputs, precision=precision)
+    weights = manifest.quantized.rpartition("-")[2]
+    return verify_quantized(run, (), (check,), manifest.outputs, precision=weights)
 
 
 def _problem(fidelity: Fidelity) -> str:

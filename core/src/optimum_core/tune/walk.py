@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from optimum_core.errors import OptimumError, OptionError
-from optimum_core.measure import score
+from optimum_core.measure import Effort, score
 from optimum_core.measure.stopwatch import first_line, watched
 from optimum_core.models.sensitivity import rank_layers
 from optimum_core.plan import Way
@@ -31,7 +31,10 @@ BUDGET = 900.0
 #: Recipes that are judged, at most.
 MOST_TRIALS = 20
 #: Batches that layers are ranked on.
-_RANKING_BATCHES = 4
+_RANKING_BATCHES = 2
+#: Ways that were quickest when each was tried by itself are timed side by side: that order counts.
+_FRONT = 4
+_SIDE_BY_SIDE = Effort(rounds=3, seconds=0.1, hopeless=float("inf"))
 
 
 def walk(job: WalkJob) -> Tuned:
@@ -69,8 +72,8 @@ class _Walk:
             return self._unquantized(why)
         for schemes in self._stages():
             scouts = self._scout([way for way in self.job.ways if way.scheme in schemes])
-            for recipe in self._in_order(scouts):
-                if (winner := self._try(recipe)) is not None:
+            for recipe, expected in self._in_order(scouts):
+                if (winner := self._try(recipe, expected)) is not None:
                     self._mention(scouts, winner)
                     return self._decide(winner)
         self._require_buildable()
@@ -112,7 +115,7 @@ class _Walk:
 
     def _scout(self, ways: Sequence[Way]) -> list[_Scout]:
         """Every way once, by its plainest recipe."""
-        found = []
+        found: list[Candidate] = []
         for way in ways:
             entry = self._plain_entry(way)
             if entry is None:
@@ -124,9 +127,17 @@ class _Walk:
             elif self._is_over():
                 self._record(Recipe(entry=entry), "skipped", "the time for the walk is over")
             elif (candidate := self._built(Recipe(entry=entry))) is not None:
-                found.append(_Scout(entry=entry, pace=candidate.pace, size=candidate.size or 0))
-                candidate.close()
-        return found
+                found.append(candidate)
+                found.sort(key=lambda item: item.pace)
+                for slower in found[_FRONT:]:
+                    slower.close()
+        front = found[:_FRONT]
+        if len(front) > 1:
+            with watched(self.job.job.emit, "measure", f"{len(front)} quantized candidates, the quickest so far"):
+                self.court.pace(front, _SIDE_BY_SIDE)
+        for candidate in front:
+            candidate.close()
+        return [_Scout(entry=item.entry, pace=item.pace, size=item.size or 0) for item in found]
 
     def _plain_entry(self, way: Way) -> Entry | None:
         """The way by a route that is right without quantization, as far as that was tried; None: all are wrong."""
@@ -142,9 +153,9 @@ class _Walk:
         config = self.job.wish.config or QuantizeConfig.named(str(way.scheme))
         return Entry(way=way, route=(right or routes)[0], config=config.recipe)
 
-    def _in_order(self, scouts: Sequence[_Scout]) -> list[Recipe]:
-        """The recipes of all that is worth it, those expected to be the fastest (or smallest) first."""
-        ranked: list[tuple[tuple[float, ...], Recipe]] = []
+    def _in_order(self, scouts: Sequence[_Scout]) -> list[tuple[Recipe, float]]:
+        """The recipes of all that is worth it and the pace expected of them, the fastest (or smallest) first."""
+        ranked: list[tuple[tuple[float, ...], Recipe, float]] = []
         best: set[tuple[str | None, str | None]] = set()
         for scout in sorted(scouts, key=self._rank_of):
             way = scout.entry.way
@@ -159,8 +170,8 @@ class _Walk:
                     self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
                     continue
                 key = (scout.size, number, expected) if self._by_size else (expected, number)
-                ranked.append((key, recipe))
-        return [recipe for _, recipe in sorted(ranked, key=lambda pair: pair[0])]
+                ranked.append((key, recipe, expected))
+        return [(recipe, expected) for _, recipe, expected in sorted(ranked, key=lambda item: item[0])]
 
     def _rank_of(self, scout: _Scout) -> tuple[float, ...]:
         return (scout.size, scout.pace) if self._by_size else (scout.pace,)
@@ -182,13 +193,13 @@ class _Walk:
 
     # Trying one.
 
-    def _try(self, recipe: Recipe) -> Candidate | None:
+    def _try(self, recipe: Recipe, expected: float) -> Candidate | None:
         """Build and judge; the candidate where it keeps the promise, open."""
         if self._is_over() or sum(trial.value is not None for trial in self.trials) >= MOST_TRIALS:
             self._record(recipe, "skipped", "the time for the walk is over")
             return None
         start = time.perf_counter()
-        candidate = self._built(recipe)
+        candidate = self._built(recipe, expected)
         if candidate is None:
             return None
         verdict = self.court.judge(candidate)
@@ -207,11 +218,12 @@ class _Walk:
         candidate.close()
         return None
 
-    def _built(self, recipe: Recipe) -> Candidate | None:
+    def _built(self, recipe: Recipe, pace: float | None = None) -> Candidate | None:
         """The candidate, open; None where that fails, which is recorded."""
         start = time.perf_counter()
         try:
-            return self.court.built(recipe.without(self._layers()) if recipe.left_out else recipe.entry)
+            entry = recipe.without(self._layers()) if recipe.left_out else recipe.entry
+            return self.court.built(entry, pace=pace)
         except OptimumError as error:
             self._record(recipe, "failed", first_line(error), seconds=time.perf_counter() - start)
             return None
@@ -259,6 +271,7 @@ class _Walk:
         ratio = self._score(pacer) / self._score(best)
         if self._is_free and ratio * NOISE < 1:
             return self._unquantized("no quantized model is faster than the best unquantized one")
+        self._correct(best)
         best.outcome = "chosen"
         best.problem = f"the first that keeps the promise, {ratio:.2f} times as fast as the best unquantized model"
         loser = replace(
@@ -267,6 +280,15 @@ class _Walk:
         others = [loser if item is self.job.floats.winner else item for item in self.job.floats.tried]
         unseen = self.job.evidence.unseen
         return self._tuned(best, others, unseen[0] if unseen else self.job.floats.check, kept=True)
+
+    def _correct(self, best: Candidate) -> None:
+        """Put the times of the last race into the winner's trial."""
+        eager = next((score(item.measurements) for item in self.job.floats.tried if item.entry.is_baseline), None)
+        floats = score(self.job.floats.winner.measurements) / self._score(self.court.pacer)
+        milliseconds = self._score(best)
+        last = next(index for index, trial in reversed(list(enumerate(self.trials))) if trial.outcome == "kept")
+        speedup = eager / (milliseconds * floats) if eager else None
+        self.trials[last] = replace(self.trials[last], milliseconds=milliseconds, speedup=speedup)
 
     def _score(self, candidate: Candidate) -> float:
         return score(candidate.measurements)

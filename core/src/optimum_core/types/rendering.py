@@ -58,14 +58,57 @@ def title(report: Report) -> str:
     return f"{report.model} ({report.task}), for {report.objective}; searched {report.seconds:.0f} s{cached}"
 
 
-def to_text(report: Report) -> str:
-    """An aligned table."""
-    table = [header(report), *rows(report)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in table
+WALK_HEADER = ("", "recipe", "metric", "drop", "ms", "times eager", "size", "s", "why")
+_WALK_MARKS = {"kept": "►", "broken": "✗", "failed": "✗"}
+
+
+def walk_rows(report: Report) -> list[list[str]]:
+    """One row a recipe of the walk, in the order in which they were tried."""
+    return [
+        [
+            _WALK_MARKS.get(trial.outcome, " "),
+            trial.name,
+            _number(trial.value, "{:.4f}"),
+            _number(trial.drop, "{:+.4f}"),
+            _number(trial.milliseconds, "{:.2f}"),
+            _number(trial.speedup, "{:.2f}"),
+            _bytes(trial.size),
+            _number(trial.seconds or None, "{:.0f}"),
+            f"{trial.outcome}: {trial.reason}",
+        ]
+        for trial in report.walk
     ]
-    return "\n".join([title(report), *(line.rstrip() for line in lines)])
+
+
+def promise_words(report: Report) -> str:
+    """What was promised and whether it is kept, in one line; empty where nothing was."""
+    promise = report.promise
+    if promise is None:
+        return ""
+    end = "kept" if promise.kept else "not kept by any quantized model, so this one is not quantized"
+    allowed = f"{promise.baseline:.4f} eager, may drop by {promise.max_drop}"
+    return f"Promise: {promise.metric} of {promise.data}, {allowed}; {end}"
+
+
+def to_text(report: Report) -> str:
+    """Aligned tables: what was tried, and where the model was quantized, the walk."""
+    lines = [title(report), *_aligned([header(report), *rows(report)])]
+    if report.walk:
+        lines += [
+            "",
+            *filter(None, [promise_words(report)]),
+            *report.notes,
+            *_aligned([[*WALK_HEADER], *walk_rows(report)]),
+        ]
+    return "\n".join(lines)
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in table
+    ]
 
 
 def to_markdown(report: Report) -> str:
@@ -74,9 +117,14 @@ def to_markdown(report: Report) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    head = header(report)
-    body = [line(row) for row in rows(report)]
-    return "\n".join([f"**{title(report)}**", "", line(head), line(["---"] * len(head)), *body, ""])
+    def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+        return [line(head), line(["---"] * len(head)), *map(line, body), ""]
+
+    lines = [f"**{title(report)}**", "", *table(header(report), rows(report))]
+    if report.walk:
+        words = [*filter(None, [promise_words(report)]), *report.notes]
+        lines += [f"{'. '.join(words)}.", "", *table(WALK_HEADER, walk_rows(report))]
+    return "\n".join(lines)
 
 
 def to_svg(report: Report) -> str:

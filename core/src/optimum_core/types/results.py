@@ -44,6 +44,7 @@ class Fidelity:
         results: every comparison; in a report, of those that were not chosen only the worst.
         level: compared on the "device" itself, or on the "graph" by other means.
         compared: how many comparisons there were, where `results` does not hold them all.
+        formed: cases that were compared in form alone, and right: shapes, and finite values where eager has such.
     """
 
     precision: str
@@ -51,6 +52,7 @@ class Fidelity:
     results: tuple[CaseResult, ...]
     level: Literal["device", "graph"] = "device"
     compared: int = 0
+    formed: int = 0
 
     @property
     def passed(self) -> bool:

@@ -50,18 +50,21 @@ def verify_quantized(
         binding: False reports how far unseen data is off, and lets a promise decide.
 
     Returns:
-        A result for each drawn case and output, and one for all unseen data and each output: there, `relative_error` is
-        the norm of the difference over the norm of eager's values, and `agreement` counts ties as they fall.
+        One result for all unseen data and each output, or what is wrong with drawn cases. `relative_error` is the norm
+        of the difference over the norm of eager's values, and `agreement` counts ties as they fall.
     """
     tolerance = tolerance_of(precision)
     if agreement is not None:
         tolerance = Tolerance(relative=tolerance.relative, cosine=tolerance.cosine, agreement=agreement)
     form = verify(run, drawn, outputs, precision=precision, tolerance=_ANY)
-    results = list(form.results)
-    if form.passed:
-        label = f"{_count(unseen)} of unseen data" if unseen else "all drawn cases together"
-        results += _together(run, unseen or drawn, outputs, tolerance if binding else _ANY, label)
-    return Fidelity(precision=precision, tolerance=tolerance.relative, results=tuple(results))
+    wrong = tuple(result for result in form.results if not result.passed)
+    label = f"{_count(unseen)} of unseen data" if unseen else "all drawn cases together"
+    return Fidelity(
+        precision=precision,
+        tolerance=tolerance.relative,
+        results=wrong or _together(run, unseen or drawn, outputs, tolerance if binding else _ANY, label),
+        formed=0 if wrong else len(drawn),
+    )
 
 
 def _count(cases: Sequence[ReferenceCase]) -> str:
@@ -71,7 +74,7 @@ def _count(cases: Sequence[ReferenceCase]) -> str:
 
 def _together(
     run: Run, cases: Sequence[ReferenceCase], outputs: tuple[TensorSpec, ...], tolerance: Tolerance, label: str
-) -> list[CaseResult]:
+) -> tuple[CaseResult, ...]:
     """One result an output: the values of all cases as one vector."""
     want: dict[str, list[Any]] = {spec.name: [] for spec in outputs}
     have: dict[str, list[Any]] = {spec.name: [] for spec in outputs}
@@ -79,12 +82,12 @@ def _together(
         try:
             got = run({name: array.copy() for name, array in case.inputs.items()})
         except OptimumError as error:
-            return [failed(label, {}, outputs[0].name, f"it does not run: {error.why}")]
+            return (failed(label, {}, outputs[0].name, f"it does not run: {error.why}"),)
         for spec in outputs:
             kept = _meant(case, spec)
             want[spec.name].append(_rows(case.outputs[spec.name], kept))
             have[spec.name].append(_rows(np.asarray(got[spec.name]), kept))
-    return [_pooled(label, spec.name, want[spec.name], have[spec.name], tolerance) for spec in outputs]
+    return tuple(_pooled(label, spec.name, want[spec.name], have[spec.name], tolerance) for spec in outputs)
 
 
 def _meant(case: ReferenceCase, spec: TensorSpec) -> np.ndarray[Any, Any] | None:
