@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.types import Offer, Support
@@ -71,6 +71,7 @@ class Way:
         opset: the newest ONNX opset that everybody on the way accepts.
         parallel: calls side by side may finish more of them a second.
         prepares: sessions may gain from knowing the workload's shapes.
+        proof: how far it can be checked on this machine, as its offer says.
     """
 
     backend: str
@@ -87,6 +88,7 @@ class Way:
     opset: int | None = None
     parallel: bool = False
     prepares: bool = False
+    proof: Literal["device", "graph", "none"] = "device"
 
     @property
     def is_live(self) -> bool:
@@ -190,6 +192,7 @@ def _ways_of(
                 opset=offer.opset,
                 parallel=offer.parallel,
                 prepares=offer.prepares,
+                proof=offer.proof,
             )
 
 
@@ -219,6 +222,7 @@ def _quantized_ways_of(
                         transforms=transforms,
                         opset=offer.opset,
                         prepares=offer.prepares,
+                        proof=offer.proof,
                     )
 
 

@@ -16,6 +16,7 @@ from optimum_core import artifact as artifacts
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError, SourceError, UnavailableError
 from optimum_core.model.answers import Answer, Answerer
+from optimum_core.model.foreign import ForeignSession
 from optimum_core.model.inputs import InputChecker
 from optimum_core.model.mapping import Mapper, from_transformers, progress_bar, read_tokenizer
 from optimum_core.plugins import PluginManager
@@ -40,7 +41,7 @@ class AcceleratedModel:
         self.directory = directory
         self._session = session
         self._source = source
-        self._run = plugins.binder(session)
+        self._run = session.run if isinstance(session, ForeignSession) else plugins.binder(session)
         self._plugins = plugins
         who = f"model {manifest.model.name!r}"
         self._on_host = session.device.startswith("cpu")
@@ -162,7 +163,9 @@ class AcceleratedModel:
     def device(self) -> Any:
         """Where it runs: a `torch.device` where torch is in use, its name otherwise."""
         torch = sys.modules.get("torch")
-        return torch.device(self._session.device) if torch else self._session.device
+        if torch is None or isinstance(self._session, ForeignSession):
+            return self._session.device
+        return torch.device(self._session.device)
 
     @property
     def dtype(self) -> Any:

@@ -15,6 +15,7 @@ from optimum_core.errors import TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.measure.workload import Shape
 from optimum_core.model.accelerated import AcceleratedModel, named_after
+from optimum_core.model.foreign import ForeignSession, limits_of
 from optimum_core.plan import AUTO, EXACT, parse_target
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.types import Hardware, SessionRequest
@@ -90,6 +91,13 @@ def open_model(
     """A model on a checked manifest: its session opened by the backend it was tuned for, or the one named."""
     backend, device, precision = _choose_backend(manifest, plugins, target)
     artifact = manifest.artifact(directory)
+    cls = named_after(manifest.model.class_name)
+    if (limits := limits_of(plugins.supports(detect()).get(backend), device)) is not None:
+        foreign = ForeignSession(
+            backend=backend, device=device, inputs=artifact.inputs, outputs=artifact.outputs, why=limits[0],
+            remedy=limits[1],
+        )  # fmt: skip
+        return cls(manifest, directory, foreign, plugins=plugins, source=source)
     session = plugins.load_session(
         SessionRequest(
             backend=backend,
@@ -104,7 +112,6 @@ def open_model(
             options=_options(manifest, backend) if options is None else options,
         )
     )
-    cls = named_after(manifest.model.class_name)
     return cls(manifest, directory, session, plugins=plugins, source=source)
 
 

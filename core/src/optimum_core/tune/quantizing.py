@@ -41,6 +41,24 @@ class Quantizing:
     processor: Any
     packer: Presenter
 
+    def evidence(self) -> Evidence:
+        """Read the data, and give the builder what it calibrates on.
+
+        Raises:
+            OptionError: the data does not fit the model, or is too little.
+        """
+        job = self.job
+        evidence = Gatherer(
+            material=self.material,
+            module=job.source.module(),
+            blueprint=job.blueprint,
+            processor=self.processor,
+            workshop=job.builder.workshop,
+            emit=job.emit,
+        ).gather()
+        job.builder.calibration = evidence.calibration
+        return evidence
+
     def prepared(self) -> Callable[[Tuned], Tuned]:
         """Read the data and evaluate the eager model; what comes back walks on from the unquantized winner.
 
@@ -48,13 +66,7 @@ class Quantizing:
             OptionError: the data does not fit the model, or is too little.
             EvaluationError: the metric gives no number for the eager model.
         """
-        job = self.job
-        module = job.source.module()
-        evidence = Gatherer(
-            material=self.material, module=module, blueprint=job.blueprint, processor=self.processor,
-            workshop=job.builder.workshop, emit=job.emit,
-        ).gather()  # fmt: skip
-        job.builder.calibration = evidence.calibration
+        job, evidence = self.job, self.evidence()
         companions = job.builder.workshop / "companions"
         companions.mkdir()
         self.packer.write_companions(companions)

@@ -66,7 +66,11 @@ def retune(
 def _ways(manifest: Manifest, plugins: PluginManager, precision: str) -> Iterator[tuple[str, str, str]]:
     for name, support in plugins.supports(detect()).items():
         for offer in support.offers:
-            if manifest.format not in offer.loads or manifest.quantized not in (None, *offer.runs):
+            if (
+                manifest.format not in offer.loads
+                or offer.proof != "device"
+                or manifest.quantized not in (None, *offer.runs)
+            ):
                 continue
             for one in offer.precisions:
                 if one == precision or (precision == AUTO and one in FLOATS):

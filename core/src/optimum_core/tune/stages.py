@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -60,6 +60,7 @@ class Builder:
         options: by backend, as its user stated them.
         workshop: a directory for what only the search needs; removed after it.
         calibration: batches that quantization finds ranges on, where there are any.
+        shapes: the workload's, where its user stated them.
     """
 
     source: Source
@@ -71,6 +72,7 @@ class Builder:
     options: Mapping[str | None, Mapping[str, Any]] = field(default_factory=dict)
     emit: Callable[[Event], None] = lambda event: None
     calibration: Iterable[Mapping[str, Any]] | None = None
+    shapes: tuple[Mapping[str, int], ...] = ()
     _quantized: dict[tuple[Any, ...], Artifact | OptimumError] = field(default_factory=dict)
     _failed: dict[str, OptimumError] = field(default_factory=dict)
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
@@ -86,6 +88,10 @@ class Builder:
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
+
+    def before_last(self, entry: Entry, blueprint: Blueprint) -> Artifact:
+        """What the last transform of the entry's way takes: as far as it can be run where the rest cannot."""
+        return self.build(replace(entry, way=replace(entry.way, transforms=entry.way.transforms[:-1])), blueprint)
 
     def open(self, entry: Entry, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
         """A session on what was built; `shapes` are those of the workload."""
@@ -254,6 +260,7 @@ class Builder:
                     hardware=self.hardware,
                     output=output,
                     level=level,
+                    shapes=self.shapes,
                     options=self.options.get(backend, {}),
                 )
             )

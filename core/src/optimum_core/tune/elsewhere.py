@@ -1,0 +1,161 @@
+"""Building for a machine that is not this one: nothing is measured, and what is checked is what can be checked here.
+
+Where the backend evaluates its format in some other way than the device does, that is compared with eager ("graph").
+Where it cannot, what goes into the last step is compared, on whichever backend here runs that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optimum_core.errors import OptimumError, OptionError, UnavailableError, VerificationError
+from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.quantization import Wish
+from optimum_core.tune.candidates import Candidate, Entry
+from optimum_core.tune.evidence import Evidence
+from optimum_core.tune.search import Job, Tuned
+from optimum_core.types import Artifact, Fidelity, QuantizeConfig, Report, SessionRequest, Support
+from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.quantized import verify_quantized
+from optimum_core.verify.reference import reference_cases
+
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Elsewhere:
+    """A job whose target runs on another machine.
+
+    Attributes:
+        job: its entries are those that lead there, in the order in which they are tried.
+        supports: the probes' answers, to find who runs what goes into the last step.
+        wish, evidence: where the model is to be quantized too.
+    """
+
+    job: Job
+    supports: Mapping[str, Support]
+    wish: Wish | None = None
+    evidence: Evidence | None = None
+
+
+def build_elsewhere(task: Elsewhere) -> Tuned:
+    """The first candidate that is right as far as this machine can tell.
+
+    Raises:
+        VerificationError: none is; the message has the table of what was tried.
+    """
+    job, start = task.job, time.perf_counter()
+    cases = reference_cases(job.source.module(), job.blueprint)
+    tried: list[Candidate] = []
+    for entry in _entries(task):
+        candidate = Candidate(entry=entry, blueprint=job.blueprint)
+        tried.append(candidate)
+        try:
+            _build_and_check(task, candidate, cases)
+        except OptionError:
+            if task.wish is None:
+                raise  # what was asked for makes no sense: no other candidate can mend that
+            candidate.problem = "its backend refuses the configuration"
+        except OptimumError as error:
+            candidate.problem = first_line(error)
+        if candidate.outcome == "chosen":
+            return _tuned(task, tried, cases[0], time.perf_counter() - start)
+    rows = "\n".join(f"    {item.entry.name}: {item.problem}" for item in tried)
+    raise VerificationError(
+        f"model {job.source.name!r}",
+        f"nothing that was built for {job.entries[0].way.backend} is right as far as this machine can tell:\n{rows}",
+        "pass sample_inputs= like your own calls, or report this table",
+    )
+
+
+def _entries(task: Elsewhere) -> Iterator[Entry]:
+    for entry in task.job.entries:
+        if entry.way.scheme is None:
+            yield entry
+        elif task.wish is not None:
+            yield replace(entry, config=task.wish.config or QuantizeConfig.named(entry.way.scheme))
+
+
+def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> None:
+    job, entry = task.job, candidate.entry
+    start = time.perf_counter()
+    candidate.artifact = job.builder.build(entry, job.blueprint)
+    candidate.build_seconds = time.perf_counter() - start
+    candidate.size = job.builder.size(candidate.artifact)
+    if not job.verify:
+        candidate.outcome, candidate.problem = "chosen", "built; not compared with eager, as asked"
+        return
+    with _checkable(task, candidate) as (run, where), watched(job.emit, "verify", f"{entry.name}, {where}") as stage:
+        candidate.fidelity = replace(_compared(task, candidate, run, cases), level="graph")
+        worst = candidate.fidelity.worst
+        if candidate.fidelity.passed:
+            candidate.outcome = "chosen"
+            candidate.problem = f"built, checked at graph level ({where}), not run on the device"
+        elif worst is not None:
+            candidate.outcome = "wrong"
+            candidate.problem = stage.problem = f"{worst.case}, {worst.output}: {worst.problem}"
+
+
+@contextmanager
+def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Run, str]]:
+    """What can be run here in the candidate's place, and in words what that is."""
+    job, entry, artifact = task.job, candidate.entry, candidate.artifact
+    assert artifact is not None
+    if entry.way.proof == "graph":
+        session = job.builder.open(entry, artifact, ())
+        where = f"the {artifact.format} evaluated by {entry.way.backend}, not by its runtime"
+    else:
+        before = job.builder.before_last(entry, job.blueprint)
+        name, request = _runner(task, before)
+        session = job.plugins.load_session(request)
+        where = f"the {before.format} that goes into it, run by {name}"
+    try:
+        yield job.plugins.binder(session), where
+    finally:
+        session.close()
+
+
+def _runner(task: Elsewhere, artifact: Artifact) -> tuple[str, SessionRequest]:
+    """Who runs an artifact on this machine.
+
+    Raises:
+        UnavailableError: nobody does.
+    """
+    for name in sorted(task.supports):
+        for offer in task.supports[name].offers:
+            if artifact.format in offer.loads and offer.proof == "device" and offer.precisions[0] == "fp32":
+                hardware = task.job.builder.hardware
+                return name, SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
+    raise UnavailableError(
+        f"checking {artifact.format}",
+        "no backend here runs it, so that nothing can be proved of what is built from it",
+        f"install one that loads {artifact.format!r} (see `optimum-core plugins`), or pass verify=False",
+    )
+
+
+def _compared(task: Elsewhere, candidate: Candidate, run: Run, cases: tuple[ReferenceCase, ...]) -> Fidelity:
+    entry, outputs = candidate.entry, candidate.blueprint.outputs
+    if entry.config is None:
+        # What is run in place of an engine computes in full precision; only a graph has the precision asked for.
+        precision = entry.way.precision if entry.way.proof == "graph" else "fp32"
+        return verify(run, cases, outputs, precision=precision)
+    unseen = task.evidence.unseen if task.evidence else ()
+    return verify_quantized(run, cases, unseen, outputs, precision=entry.precision)
+
+
+def _tuned(task: Elsewhere, tried: list[Candidate], check: ReferenceCase, seconds: float) -> Tuned:
+    job, winner = task.job, tried[-1]
+    report = Report(
+        model=job.source.name,
+        task=job.blueprint.task,
+        workload=(),
+        candidates=(winner.result(brief=False), *(item.result() for item in tried[:-1])),
+        objective=job.objective,
+        seconds=seconds,
+        notes=(f"built for another machine: {winner.problem}",),
+    )
+    return Tuned(winner=winner, report=report, check=check, tried=tuple(tried))
