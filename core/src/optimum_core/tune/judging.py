@@ -13,7 +13,7 @@ from optimum_core.errors import EvaluationError, OptimumError
 from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.measure import pace as least
 from optimum_core.measure.stopwatch import first_line, watched
-from optimum_core.plan import Way
+from optimum_core.plan import EXACT, Way
 from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.evidence import Evidence
@@ -87,6 +87,7 @@ class Court:
     pacer: Candidate
     drawn: tuple[ReferenceCase, ...]
     _open: list[Candidate] = field(default_factory=list)
+    _right: dict[tuple[str | None, ...], bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, job: WalkJob) -> Court:
@@ -101,6 +102,35 @@ class Court:
         """Close every session that is still open."""
         for candidate in self._open:
             candidate.close()
+
+    def is_right(self, way: Way, route: str | None) -> bool:
+        """Whether what is to be quantized is right before that, at shapes that it was not traced with.
+
+        Where the backend cannot run it unquantized, nothing is known against it.
+        """
+        key = way.exporter, way.exported, route
+        if key not in self._right:
+            self._right[key] = self._proved(way, route)
+        return self._right[key]
+
+    def _proved(self, way: Way, route: str | None) -> bool:
+        tried = [item for item in self.job.floats.tried if _start_of(item.entry) == (way.exporter, way.exported, route)]
+        known = [item for item in tried if item.outcome != "skipped"]
+        if known or way.exported != way.format or not self.job.job.verify:
+            return not known or any(item.is_true for item in known)
+        search = self.job.job
+        entry = Entry(way=replace(way, quantizer=None, scheme=None, precision=EXACT), route=route)
+        try:
+            artifact = search.builder.build(entry, search.blueprint)
+            session = search.builder.open(entry, artifact, ())
+        except OptimumError:
+            return False
+        try:
+            with watched(search.emit, "verify", f"{entry.name} against eager"):
+                run = search.plugins.binder(session)
+                return verify(run, self.drawn, search.blueprint.outputs, precision=EXACT).passed
+        finally:
+            session.close()
 
     def built(self, entry: Entry, *, pace: float | None = None) -> Candidate:
         """The candidate, open, and seen to run.
@@ -219,6 +249,11 @@ class Court:
         except OptimumError:
             return None  # it cannot be prepared for these shapes, and is good as it is
         return twin if same.passed else None
+
+
+def _start_of(entry: Entry) -> tuple[str | None, ...]:
+    """What an entry shares with all that start from the same export."""
+    return entry.way.exporter, entry.way.exported, entry.route
 
 
 def _arrays(outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ MOST_TRIALS = 20
 _RANKING_BATCHES = 2
 #: Ways that were quickest when each was tried by itself are timed side by side: that order counts.
 _FRONT = 4
+_NO_ROUTE = "none"
 _SIDE_BY_SIDE = Effort(rounds=3, seconds=0.1, hopeless=float("inf"))
 
 
@@ -140,18 +141,12 @@ class _Walk:
         return [_Scout(entry=item.entry, pace=item.pace, size=item.size or 0) for item in found]
 
     def _plain_entry(self, way: Way) -> Entry | None:
-        """The way by a route that is right without quantization, as far as that was tried; None: all are wrong."""
-        tried = {
-            (item.entry.way.exporter, item.entry.way.exported, item.entry.route): item.is_true
-            for item in sorted(self.job.floats.tried, key=lambda item: item.is_true)
-            if item.outcome != "skipped"
-        }
-        routes = [route for route in way.routes if tried.get((way.exporter, way.exported, route), True)]
-        right = [route for route in routes if tried.get((way.exporter, way.exported, route))]
-        if not routes:
+        """The way by its first route that is right without quantization; None: all are wrong."""
+        route = next((route for route in way.routes if self.court.is_right(way, route)), _NO_ROUTE)
+        if route is _NO_ROUTE:
             return None
         config = self.job.wish.config or QuantizeConfig.named(str(way.scheme))
-        return Entry(way=way, route=(right or routes)[0], config=config.recipe)
+        return Entry(way=way, route=route, config=config.recipe)
 
     def _in_order(self, scouts: Sequence[_Scout]) -> list[tuple[Recipe, float]]:
         """The recipes of all that is worth it and the pace expected of them, the fastest (or smallest) first."""
