@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from optimum_core import __version__
 from optimum_core.ask import OBJECTIVES, Ask, check, check_precision, stated_shapes
 from optimum_core.cache import Cache
-from optimum_core.errors import OptionError
+from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
@@ -55,7 +55,7 @@ def accelerate(
 
     Args:
         model: a `PreTrainedModel`, a `torch.nn.Module` (with `sample_inputs`), a directory written by
-            `save_pretrained`, or a hub id.
+            `save_pretrained`, a hub id, or an ONNX file, which may be quantized.
         target: "auto" measures what every installed backend offers here, the eager model included; or a backend, or
             "backend:device".
         task: what the model is for, where `config.architectures` does not say it.
@@ -107,6 +107,8 @@ def accelerate(
     check_precision(ask.precision, supports)
     found = _ways(supports, chosen, ask)
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
+    if (given := getattr(source, "format", None)) is not None:
+        found = _from(given, found)
     _require_samples(source, sample_inputs)
     work = Work(
         version=__version__,
@@ -146,6 +148,22 @@ def _material(wish: Wish | None, **passed: Any) -> Material | None:
             "pass calibration=, a few hundred texts or inputs; or use a scheme that needs none, such as 'dynamic-int8'",
         )
     return material
+
+
+def _from(given: str, found: tuple[Way, ...]) -> tuple[Way, ...]:
+    """The ways that start from a format that the model is in already, each once.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    ways = tuple(
+        replace(way, levels=(None,)) if way.is_live else replace(way, routes=(None,))
+        for way in found
+        if way.exported == given or (way.is_live and way.precision == EXACT)
+    )
+    if all(way.is_live for way in ways):
+        raise UnavailableError(f"a model in {given}", "nothing that was asked for runs it", "ask for target='auto'")
+    return ways
 
 
 def _require_samples(source: Source, samples: Any) -> None:

@@ -13,7 +13,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.artifact.plain import to_plain
 from optimum_core.ask import Ask
 from optimum_core.cache import Cache, content_key
-from optimum_core.errors import ArtifactError
+from optimum_core.errors import ArtifactError, OptionError
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape, workload
 from optimum_core.model.accelerated import AcceleratedModel
@@ -153,12 +153,14 @@ class Work:
         """Search, and write the winner's files and manifest."""
         from optimum_core.models.blueprint import describe
 
+        if self.material is not None and getattr(self.source.module(), "is_quantized", False):
+            raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             blueprint = describe(
                 self.source.module(),
                 name=self.source.name,
                 processor=self.source.processor,
-                samples=self.samples,
+                samples=self._samples(),
                 task=self.ask.task,
             )
         self._workload(blueprint)  # shapes that the model cannot take are refused before anything is built
@@ -197,6 +199,16 @@ class Work:
         foreign = tuple(way for way in self.ways if not way.is_live and way.is_quantized == (evidence is not None))
         job = replace(job, entries=tuple(entries(foreign)))
         return build_elsewhere(Elsewhere(job=job, supports=self.supports, wish=self.ask.wish, evidence=evidence))
+
+    def _samples(self) -> Any:
+        """One call's inputs as stated, or as a file's own graph says."""
+        drawn = getattr(self.source.module(), "samples", None)
+        return drawn() if self.samples is None and self._given is not None and drawn else self.samples
+
+    @property
+    def _given(self) -> str | None:
+        """The format that the model is in already."""
+        return getattr(self.source, "format", None)
 
     def _packer(self, blueprint: Blueprint) -> Packer:
         return Packer(
@@ -254,6 +266,7 @@ class Work:
             objective=self.ask.objective,
             budget=self.ask.budget,
             decided=history.decided() if auto else None,
+            held_to="int8" if getattr(self.source.module(), "is_quantized", False) else None,
             emit=self.emit,
         )
 

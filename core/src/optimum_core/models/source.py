@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, hub
@@ -167,16 +167,21 @@ class DirectorySource:
             self._processor.save_pretrained(directory)
 
 
-Source = LiveSource | DirectorySource
+if TYPE_CHECKING:
+    from optimum_core.models.onnx_file import OnnxSource
+
+    Source = LiveSource | DirectorySource | OnnxSource
+else:
+    Source = LiveSource | DirectorySource
 
 
 def open_source(
     model: Any, *, revision: str | None = None, trust_remote_code: bool = False, processor: Any = None
 ) -> Source:
-    """Take any of the four kinds of model.
+    """Take any of the five kinds of model.
 
     Args:
-        model: a `PreTrainedModel`, a `torch.nn.Module`, a directory, or a hub id ("owner/name").
+        model: a `PreTrainedModel`, a `torch.nn.Module`, a directory, a hub id ("owner/name"), or an ONNX file.
         revision: branch, tag or commit, for a hub id.
         trust_remote_code: run code that comes with the model.
         processor: tokenizer, image processor, feature extractor or processor, where it does not lie beside the model.
@@ -195,8 +200,12 @@ def open_source(
     )
 
 
-def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any) -> DirectorySource:
+def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any) -> Source:
     path = Path(model).expanduser()
+    if path.suffix == ".onnx" and path.is_file():
+        from optimum_core.models.onnx_file import OnnxSource
+
+        return OnnxSource(path, processor=processor)
     if (path / "optimum.json").is_file():
         raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
     if path.is_dir():

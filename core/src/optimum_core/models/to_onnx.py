@@ -12,6 +12,8 @@ from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from optimum_core.models.onnx_file import OnnxSource
+
 NAME = "onnx"
 # Opset 18 has everything that transformers' models need; fusions of the runtimes know its forms best.
 PREFERRED_OPSET = 18
@@ -42,6 +44,8 @@ def export(request: ExportRequest) -> Artifact | None:
     """Write `model.onnx` by the engine that `request.route` names."""
     if request.backend != NAME:
         return None
+    if getattr(request.source, "format", None) == NAME:
+        return _as_it_is(request)
     import torch
 
     from optimum_core.models.engines import ROUTES, EngineRequest, engine
@@ -74,6 +78,20 @@ def export(request: ExportRequest) -> Artifact | None:
         format="onnx",
         path=request.output,
         files=_written(path),
+        inputs=request.inputs,
+        outputs=request.outputs,
+        steps=(step,),
+    )
+
+
+def _as_it_is(request: ExportRequest) -> Artifact:
+    """A file that was ONNX from the start."""
+    source: OnnxSource = request.source  # type: ignore[assignment]
+    step = Step(hook="export", backend=NAME, tool="onnx", version=_versions()["onnx"], options={"given": source.name})
+    return Artifact(
+        format=NAME,
+        path=request.output,
+        files=source.copy_to(request.output),
         inputs=request.inputs,
         outputs=request.outputs,
         steps=(step,),

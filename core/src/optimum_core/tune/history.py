@@ -26,6 +26,7 @@ def shape_of(module: Any) -> dict[str, Any]:
     described = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
     return {
         "class": type(module).__qualname__,
+        "file": getattr(module, "fingerprint", None),
         "config": {name: repr(value) for name, value in described.items() if name not in _NAMES},
         "tensors": [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in module.state_dict().items()],
     }

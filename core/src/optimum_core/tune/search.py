@@ -54,6 +54,7 @@ class Job:
         budget: seconds after which nothing further is built, once there is something true to choose; None: as long as
             the model's own slowness makes it worth.
         decided: the name of the entry that won for a model of the same shape before: alone if it is true.
+        held_to: the precision whose tolerance counts, where the model itself is quantized.
     """
 
     source: Source
@@ -68,6 +69,7 @@ class Job:
     objective: str = "latency"
     budget: float | None = None
     decided: str | None = None
+    held_to: str | None = None
     effort: Effort = field(default_factory=Effort)
     emit: Emit = lambda event: None
 
@@ -212,7 +214,10 @@ class _Search:
         detail = f"{candidate.entry.name}: {_count(len(asked), 'case')} against eager"
         with watched(self.job.emit, "verify", detail) as stage:
             candidate.fidelity = verify(
-                candidate.run, asked, candidate.blueprint.outputs, precision=candidate.entry.way.precision
+                candidate.run,
+                asked,
+                candidate.blueprint.outputs,
+                precision=self.job.held_to or candidate.entry.way.precision,
             )
             worst = candidate.fidelity.worst
             if not candidate.fidelity.passed:

@@ -1,0 +1,204 @@
+"""An ONNX file that somebody else made, quantized or not, as a model; onnx's reference evaluator is its eager."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from optimum_core.errors import SourceError
+from optimum_core.models import fingerprint
+
+_QUANTIZED = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
+)
+#: Ids to draw below where the graph does not say how many there are, and lengths for axes that vary.
+_IDS = 2
+_LENGTHS = (2, 8)
+_EVALUATED = 21
+
+
+class OnnxModule(torch.nn.Module):
+    """The graph, evaluated operator by operator: slow, and true to the specification.
+
+    Args:
+        path: the model file; its external data lies beside it.
+        who: the model in messages.
+
+    Raises:
+        SourceError: it cannot be read, or has operators that the evaluator does not know.
+    """
+
+    def __init__(self, path: Path, who: str) -> None:
+        super().__init__()
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        self.who = who
+        self.fingerprint = fingerprint.of_file(path)
+        remedy = "give a file of standard ONNX, or the model that it was made from"
+        try:
+            self.proto = onnx.load(path)
+            onnx.checker.check_model(path)
+            self.evaluator = ReferenceEvaluator(_modern(self.proto), new_ops=[_gather_elements()])
+        except Exception as error:  # damaged files and unknown operators fail in many ways
+            why = f"onnx's reference evaluator cannot take it, so that nothing can be checked: {error!r}"
+            raise SourceError(who, why[:400], remedy) from error
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether some of its products are of rounded values."""
+        return any(node.op_type in _QUANTIZED for node in self.proto.graph.node)
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        names = [output.name for output in self.proto.graph.output]
+        values = self.evaluator.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+        return {name: torch.as_tensor(np.asarray(value)) for name, value in zip(names, values, strict=True)}
+
+    def samples(self) -> dict[str, np.ndarray[Any, Any]]:
+        """One call's inputs: ids within what they are looked up in, masks of ones, floats around zero.
+
+        Raises:
+            SourceError: an input is no tensor of numbers.
+        """
+        rng = np.random.default_rng(0)
+        return {name: self._sample(name, spec, rng) for name, spec in self._inputs()}
+
+    def _inputs(self) -> Iterator[tuple[str, Any]]:
+        constants = {tensor.name for tensor in self.proto.graph.initializer}
+        for value in self.proto.graph.input:
+            if value.name not in constants:
+                yield value.name, value.type.tensor_type
+
+    def _sample(self, name: str, spec: Any, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        import onnx
+
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(spec.elem_type)
+        if dtype.kind not in "biuf":
+            raise SourceError(self.who, f"input {name!r} is {dtype}", "give a model that takes numbers")
+        axes: dict[str, int] = {}
+        shape = []
+        for axis in spec.shape.dim:
+            if axis.dim_value > 0:
+                shape.append(axis.dim_value)
+            else:
+                shape.append(axes.setdefault(axis.dim_param or f"{len(axes)}", _LENGTHS[min(len(shape), 1)]))
+        if dtype.kind == "f":
+            return rng.standard_normal(shape).astype(dtype)
+        if "mask" in name:
+            return np.ones(shape, dtype=dtype)
+        return rng.integers(0, self._looked_up(name), size=shape).astype(dtype)
+
+    def _looked_up(self, name: str) -> int:
+        """Rows of the smallest table that an input is an index into."""
+        tables = {tensor.name: tensor.dims[0] for tensor in self.proto.graph.initializer if tensor.dims}
+        made = {output: node for node in self.proto.graph.node for output in node.output}
+        found = []
+        for node in self.proto.graph.node:
+            if node.op_type == "Gather" and node.input[1] == name:
+                table = node.input[0]
+                while table not in tables and table in made and made[table].op_type in ("DequantizeLinear", "Cast"):
+                    table = made[table].input[0]
+                found.append(tables.get(table, _IDS))
+        return max(1, min(found, default=_IDS))
+
+
+def _modern(proto: Any) -> Any:
+    """The model at an opset whose every operator the evaluator has; it knows those of QDQ from 19 on."""
+    import onnx
+
+    opset = max((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), default=_EVALUATED)
+    return proto if opset >= _EVALUATED else onnx.version_converter.convert_version(proto, _EVALUATED)
+
+
+def _gather_elements() -> Any:
+    """The operator as specified: onnx 1.23's own fails for more than 64 rows, and where data has one row."""
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):  # type: ignore[misc]
+        def _run(self, data: Any, indices: Any, axis: int | None = None) -> tuple[Any]:
+            along = (axis or 0) % data.ndim
+            cut = tuple(slice(None) if i == along else slice(n) for i, n in enumerate(indices.shape))
+            return (np.take_along_axis(data[cut], indices, axis=along),)
+
+    return GatherElements
+
+
+class OnnxSource:
+    """A `ModelSource` on an ONNX file: exported already, and without a configuration or a processor."""
+
+    format = "onnx"
+    config = None
+    is_live = False
+
+    def __init__(self, path: Path, *, processor: Any = None) -> None:
+        self.path = path
+        self.processor = processor
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint.of_file(self.path) + "".join(fingerprint.of_file(path) for path in self._external())
+
+    @cached_property
+    def _module(self) -> OnnxModule:
+        return OnnxModule(self.path, f"model {self.name!r}")
+
+    def module(self) -> OnnxModule:
+        """The graph in the reference evaluator."""
+        return self._module
+
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(path.stat().st_size for path in (self.path, *self._external()))
+
+    def companions(self) -> dict[str, Path]:
+        """There is nothing that travels with it."""
+        return {}
+
+    def save_companions(self, directory: Path) -> None:
+        """Write a processor that was given."""
+        if hasattr(self.processor, "save_pretrained"):
+            self.processor.save_pretrained(directory)
+
+    def copy_to(self, directory: Path) -> tuple[str, ...]:
+        """Copy the model and its external data; the names, the model's first."""
+        shutil.copyfile(self.path, directory / "model.onnx")
+        others = self._external()
+        for path in others:
+            shutil.copyfile(path, directory / path.name)
+        return ("model.onnx", *(path.name for path in others))
+
+    def _external(self) -> list[Path]:
+        """Files beside it that hold its weights.
+
+        Raises:
+            SourceError: the file is no ONNX, or one of them is missing or lies elsewhere.
+        """
+        import onnx
+        from onnx.external_data_helper import uses_external_data
+
+        who = f"model {self.name!r}"
+        try:
+            proto = onnx.load(self.path, load_external_data=False)
+        except Exception as error:  # a damaged file fails in many ways
+            raise SourceError(who, f"{self.path} is no ONNX model: {error!r}", "check the file") from error
+        names: Mapping[str, None] = dict.fromkeys(
+            entry.value
+            for tensor in proto.graph.initializer
+            if uses_external_data(tensor)
+            for entry in tensor.external_data
+            if entry.key == "location"
+        )
+        for name in names:
+            if Path(name).name != name or not (self.path.parent / name).is_file():
+                raise SourceError(who, f"its weights in {name!r} are not beside it", "put the file there")
+        return [self.path.parent / name for name in names]
