@@ -240,6 +240,8 @@ class Work:
         auto = self.target.backend is None
         floats = tuple(way for way in self.ways if not way.is_quantized)
         choosable = {way.backend for way in floats} if auto else {str(self.target.backend)}
+        if self._given is not None:  # the evaluator says what is right, and is nothing to run in earnest
+            choosable -= {way.backend for way in floats if way.is_live}
         if not any(way.backend in choosable for way in floats):  # it runs quantized models alone
             choosable = {way.backend for way in floats if way.is_live}
         builder = Builder(

@@ -22,8 +22,9 @@ from optimum_core.models.source import Source
 from optimum_core.plugins import PluginManager
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.stages import Builder
-from optimum_core.types import Measurement, Report
+from optimum_core.types import Fidelity, Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes, verify
+from optimum_core.verify.quantized import verify_quantized
 from optimum_core.verify.reference import cases_at, reference_cases
 
 #: Lengths at which an axis is fixed when no candidate is right at others; other axes keep the configured length.
@@ -213,18 +214,21 @@ class _Search:
         asked = cases[:1] if candidate.entry.is_baseline else cases
         detail = f"{candidate.entry.name}: {_count(len(asked), 'case')} against eager"
         with watched(self.job.emit, "verify", detail) as stage:
-            candidate.fidelity = verify(
-                candidate.run,
-                asked,
-                candidate.blueprint.outputs,
-                precision=self.job.held_to or candidate.entry.way.precision,
-            )
+            candidate.fidelity = self._compared(candidate, candidate.run, asked)
             worst = candidate.fidelity.worst
             if not candidate.fidelity.passed:
                 candidate.outcome = "wrong"
                 candidate.problem = f"{worst.case}, {worst.output}: {worst.problem}" if worst else "nothing compared"
                 candidate.close()
                 stage.problem = candidate.problem
+
+    def _compared(
+        self, candidate: Candidate, run: Callable[[Mapping[str, Any]], Any], cases: tuple[ReferenceCase, ...]
+    ) -> Fidelity:
+        outputs = candidate.blueprint.outputs
+        if self.job.held_to is not None:
+            return verify_quantized(run, cases, (), outputs, precision=self.job.held_to, ties=True)
+        return verify(run, cases, outputs, precision=candidate.entry.way.precision)
 
     def cases(self, blueprint: Blueprint) -> tuple[ReferenceCase, ...]:
         """Eager's word for a blueprint, asked once."""

@@ -152,7 +152,7 @@ def compare(
         return failed(case, shapes, output, "NaN or infinity where eager has none, or the other way round")
     want64, have64 = np.where(finite, want64, 0.0), np.where(finite, have64, 0.0)
     error, angle = relative_error(want64, have64), cosine(want64, have64)
-    agreement = _agreement(want64, have64, tolerance.relative) if ranks(output, want64) else None
+    agreement = agreement_of(want64, have64, tolerance.relative) if ranks(output, want64) else None
     problems = [
         f"relative error {error:.2g} > {tolerance.relative:g}" if error > tolerance.relative else "",
         f"cosine {angle:.6f} < {tolerance.cosine}" if angle < tolerance.cosine else "",
@@ -205,7 +205,8 @@ def ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
     return "logits" in output and want.ndim >= 2 and want.shape[-1] > 1 and want.size > 0
 
 
-def _agreement(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any], slack: float) -> float:
+def agreement_of(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any], slack: float) -> float:
+    """The share of positions with the same arg-max; ties within `slack` of the greatest value count as the same."""
     picked = np.take_along_axis(want, have.argmax(axis=-1)[..., None], axis=-1)[..., 0]
     return float(np.mean(picked >= want.max(axis=-1) - slack * np.abs(want).max()))
 

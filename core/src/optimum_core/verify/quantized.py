@@ -18,6 +18,7 @@ from optimum_core.verify.comparison import (
     Arrays,
     ReferenceCase,
     Tolerance,
+    agreement_of,
     compare,
     cosine,
     failed,
@@ -40,6 +41,7 @@ def verify_quantized(
     precision: str,
     agreement: float | None = None,
     binding: bool = True,
+    ties: bool = False,
 ) -> Fidelity:
     """Compare a quantized model with eager.
 
@@ -47,6 +49,7 @@ def verify_quantized(
         drawn: cases of fresh random inputs, compared in form: shapes, and finite values where eager has such.
         unseen: data that calibration did not see; without any, the drawn cases stand in for it.
         agreement: the least share of the same arg-max, instead of the precision's own.
+        ties: values within the tolerance of the greatest count as it does; without, ties count as they fall.
         binding: False reports how far unseen data is off, and lets a promise decide.
 
     Returns:
@@ -62,7 +65,7 @@ def verify_quantized(
     return Fidelity(
         precision=precision,
         tolerance=tolerance.relative,
-        results=wrong or _together(run, unseen or drawn, outputs, tolerance if binding else _ANY, label),
+        results=wrong or _together(run, unseen or drawn, outputs, tolerance if binding else _ANY, label, ties=ties),
         formed=0 if wrong else len(drawn),
     )
 
@@ -73,7 +76,13 @@ def _count(cases: Sequence[ReferenceCase]) -> str:
 
 
 def _together(
-    run: Run, cases: Sequence[ReferenceCase], outputs: tuple[TensorSpec, ...], tolerance: Tolerance, label: str
+    run: Run,
+    cases: Sequence[ReferenceCase],
+    outputs: tuple[TensorSpec, ...],
+    tolerance: Tolerance,
+    label: str,
+    *,
+    ties: bool,
 ) -> tuple[CaseResult, ...]:
     """One result an output: the values of all cases as one vector."""
     want: dict[str, list[Any]] = {spec.name: [] for spec in outputs}
@@ -87,7 +96,8 @@ def _together(
             kept = _meant(case, spec)
             want[spec.name].append(_rows(case.outputs[spec.name], kept))
             have[spec.name].append(_rows(np.asarray(got[spec.name]), kept))
-    return tuple(_pooled(label, spec.name, want[spec.name], have[spec.name], tolerance) for spec in outputs)
+    slack = tolerance.relative if ties else 0.0
+    return tuple(_pooled(label, spec.name, want[spec.name], have[spec.name], tolerance, slack) for spec in outputs)
 
 
 def _meant(case: ReferenceCase, spec: TensorSpec) -> np.ndarray[Any, Any] | None:
@@ -104,7 +114,9 @@ def _rows(array: np.ndarray[Any, Any], kept: np.ndarray[Any, Any] | None) -> np.
     return picked.reshape(-1, picked.shape[-1]) if picked.ndim else picked.reshape(1, 1)
 
 
-def _pooled(label: str, output: str, want: list[Any], have: list[Any], tolerance: Tolerance) -> CaseResult:
+def _pooled(
+    label: str, output: str, want: list[Any], have: list[Any], tolerance: Tolerance, slack: float
+) -> CaseResult:
     if len({rows.shape[-1] for rows in want}) > 1:  # a last axis that varies: values alone can be pooled
         want, have = [rows.reshape(-1, 1) for rows in want], [rows.reshape(-1, 1) for rows in have]
     wanted, found = np.concatenate(want), np.concatenate(have)
@@ -115,7 +127,7 @@ def _pooled(label: str, output: str, want: list[Any], have: list[Any], tolerance
         return failed(label, {}, output, "NaN or infinity where eager has none")
     a, b = np.where(finite, wanted, 0).astype(np.float64), np.where(finite, found, 0).astype(np.float64)
     error = float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-12))
-    same = float(np.mean(a.argmax(axis=-1) == b.argmax(axis=-1))) if ranks(output, a) else None
+    same = agreement_of(a, b, slack) if ranks(output, a) else None
     angle = cosine(a, b)
     problems = [
         f"relative error {error:.2g} > {tolerance.relative:g}" if error > tolerance.relative else "",
