@@ -120,6 +120,7 @@ class QuantizeRequest:
         calibration: batches of inputs by name. It can be iterated over as often as a method needs, gives the same each
             time, and is read lazily: hold no more of it than one batch. None: the scheme wants none, or has none.
         source: the model that the artifact was made from, where there is one.
+        format: what to give, where the backend offers several for what it takes; None: its own choice.
     """
 
     backend: str
@@ -129,6 +130,7 @@ class QuantizeRequest:
     output: Path
     calibration: Iterable[Mapping[str, Array]] | None = None
     source: ModelSource | None = None
+    format: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
