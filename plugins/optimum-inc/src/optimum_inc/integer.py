@@ -69,6 +69,8 @@ def quantize_products(
     if not any(node.meta.get(_ANNOTATION) is not None for node in prepared.graph.nodes):
         raise OptionError(who, "there is no product to quantize", "leave it in float, or exclude less")
     with torch.no_grad():
+        if choices.dynamic:
+            prepared(*program.example_inputs[0])  # weights are measured in a call, too
         for batch in batches:
             prepared(*(tensor_of(spec.name, batch[spec.name], who) for spec in inputs))
     return quantizer.convert(prepared, fold_quantize=True)

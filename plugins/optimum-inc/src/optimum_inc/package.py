@@ -34,6 +34,8 @@ def compile_package(program: Any, path: Path, specs: str, limits: dict[str, int]
     settings = {
         "freezing": True,
         "cpp.dynamic_threads": True,
+        # Torch's own kernels for integer weights: its templates for them fail on float activations.
+        "max_autotune_gemm_backends": "ATEN",
         "aot_inductor.metadata": {_KEY: json.dumps(told)},
     }
     with torch.no_grad(), fresh_cache(dir=str(path.parent)), config.patch(settings):
@@ -85,10 +87,10 @@ def open_package(path: Path, runners: int, who: str) -> Any:
     Raises:
         SessionError: torch cannot open it.
     """
-    from torch._inductor import aoti_load_package
+    from torch._inductor.package import load_package
 
     try:
-        return aoti_load_package(os.fspath(path), num_runners=runners).loader
+        return load_package(os.fspath(path), num_runners=runners).loader
     except Exception as error:  # whatever a file of another origin provokes
         why = f"torch {torch.__version__} cannot open it: {type(error).__name__}: {error}"
         raise SessionError(who, why, "quantize the model again") from error

@@ -101,6 +101,7 @@ def load(path: Path, inputs: Specs, outputs: Specs, who: str) -> Any:
     """
     require_whole(path, who)
     extra = {_SPECS: ""}
+    register_operators()
     try:
         program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # whatever a file of another version provokes
@@ -129,3 +130,11 @@ def require_whole(path: Path, who: str) -> None:
     if damaged:
         why = f"it is not whole: {damaged} was altered"
         raise SessionError(who, why, "export or quantize the model again")
+
+
+def register_operators() -> None:
+    """Make the operators known that graphs with ranges of their own have; torchao brings them."""
+    import importlib.util
+
+    if importlib.util.find_spec("torchao") is not None:
+        import torchao.quantization.pt2e  # noqa: F401

@@ -23,6 +23,7 @@ import torch
 from optimum_core.errors import OptionError
 from optimum_core.types import Artifact, ExportRequest, QuantizeConfig, QuantizeRequest
 from optimum_inc.machine import BACKEND, PROGRAM
+from optimum_inc.programs import register_operators
 
 _WHO = f"backend '{BACKEND}', training"
 _MOMENTUM = 0.01
@@ -41,11 +42,14 @@ class RoundedLinear(torch.nn.Linear):
     weight_scale: torch.Tensor
     weight_zero: torch.Tensor
     observes: bool
+    settled: tuple[float, int]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.observes:
             self._widen(x.detach())
             return torch.nn.functional.linear(x, self.weight, self.bias)
+        if torch.compiler.is_exporting():
+            return self._exported(x)
         if self.training:
             self._follow(x.detach())
             self._scale_weights()
@@ -55,9 +59,20 @@ class RoundedLinear(torch.nn.Linear):
         )
         return torch.nn.functional.linear(x, weight, self.bias)
 
+    def _exported(self, x: torch.Tensor) -> torch.Tensor:
+        """The same in operators that a graph keeps: `torch.export` does not know the ones above."""
+        register_operators()
+        ops = torch.ops.quantized_decomposed
+        settings = (*self.settled, 0, _LEVELS, torch.uint8)
+        x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *settings), *settings)
+        channels = (self.weight_scale, self.weight_zero, 0, _LOW, _HIGH, torch.int8)
+        weight = ops.dequantize_per_channel(ops.quantize_per_channel(self.weight, *channels), *channels)
+        return torch.nn.functional.linear(x, weight, self.bias)
+
     def train(self, mode: bool = True) -> RoundedLinear:
         if not mode:
             self._scale_weights()  # the last step of an optimizer came after the last call
+            self.settled = (float(self.input_scale), int(self.input_zero))
         super().train(mode)
         return self
 
@@ -132,7 +147,7 @@ def _round(linear: torch.nn.Linear) -> None:
     linear.register_buffer("input_zero", torch.zeros((), dtype=torch.int32, device=like.device))
     linear.register_buffer("weight_scale", torch.ones(like.shape[0], device=like.device))
     linear.register_buffer("weight_zero", torch.zeros(like.shape[0], dtype=torch.int32, device=like.device))
-    linear._scale_weights()  # type: ignore[operator]
+    linear.train(linear.training)
 
 
 def _calibrate(model: Any, layers: list[Any], batches: Iterable[Mapping[str, Any]]) -> None:
@@ -147,6 +162,7 @@ def _calibrate(model: Any, layers: list[Any], batches: Iterable[Mapping[str, Any
     finally:
         for layer in layers:
             layer.observes = False
+        model.eval()
         model.train(training)
 
 

@@ -30,7 +30,7 @@ from optimum_inc.layers import kept_nodes
 from optimum_inc.machine import BACKEND, ONNX, PACKAGE, PROGRAM, compiler
 from optimum_inc.package import compile_package, integer_calls, open_package
 from optimum_inc.tools import importlib_missing, quiet
-from optimum_inc.trained import has_ranges, with_pairs
+from optimum_inc.trained import has_ranges, with_stored_weights
 from optimum_inc.weights import GROUP_SIZES, quantize_embeddings, quantize_linears
 
 _TAKEN = {"static": ("int8",), "dynamic": ("int8",), "weight-only": ("int8", "int4")}
@@ -54,7 +54,8 @@ def quantize(request: QuantizeRequest) -> Artifact:
     wanted = _format(request, who)
     _check(request, wanted, who)
     artifact = request.artifact
-    program = programs.load(artifact.main_file, artifact.inputs, artifact.outputs, who)
+    with quiet():
+        program = programs.load(artifact.main_file, artifact.inputs, artifact.outputs, who)
     if config.scheme == "static" and not has_ranges(program):
         _check_calibration(request, who)
     try:
@@ -97,7 +98,7 @@ def _quantized(request: QuantizeRequest, program: Any, who: str) -> tuple[Any, d
             raise OptionError(who, f"there is no layer to bring to {config.name}", "use another scheme")
         return module, {"layers": counts, "embeddings": tables}
     if config.scheme == "static" and has_ranges(program):
-        module, pairs = with_pairs(program, kept)
+        module, pairs = with_stored_weights(program, kept)
         chosen: dict[str, Any] = {"calibration": "training", "ranges": pairs}
     else:
         choices = choose(config, request.hardware)

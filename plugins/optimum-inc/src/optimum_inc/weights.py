@@ -19,7 +19,8 @@ from optimum_inc.layers import scope
 GROUP_SIZES = (32, 64, 128, 256)
 #: Weights that share a scale where nobody says; smaller where that does not divide a layer's channels.
 GROUP_SIZE = 64
-# The kernel for 4 bits takes outputs in blocks.
+# The kernel for 4 bits takes outputs in blocks. Layers with fewer outputs than that stay float: their weights are
+# nothing beside the others, and the compiler writes scales of so few numbers into the code, where no kernel reads them.
 _BLOCK = 16
 # Smaller tables are not worth it.
 _LEAST_TABLE = 4096
@@ -173,6 +174,8 @@ def _products(module: Any) -> Iterator[_Product]:
         constant_bias = None if bias is None else _constant(module, bias)
         if values is not None and values.ndim == 2 and (bias is None or constant_bias is not None):
             values = values.t().contiguous() if transposed else values
+            if values.shape[0] < _BLOCK:
+                continue
             yield _Product(node=node, x=x, weight=values, bias=constant_bias)
 
 
