@@ -23,7 +23,7 @@ def tensor_of(name: str, value: Array, who: str) -> torch.Tensor:
             value = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
         reader: Any = torch.from_numpy
     else:
-        reader = torch.from_dlpack
+        reader = torch.utils.dlpack.from_dlpack
     try:
         tensor: torch.Tensor = reader(value)
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What this backend can do on a machine, found from package metadata and the search path: nothing here imports torch."""
+"""What this backend can do on a machine, by package metadata and the search path: nothing here imports torch."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def open_package(path: Path, runners: int, who: str) -> Any:
     Raises:
         SessionError: torch cannot open it.
     """
-    from torch._inductor.package import load_package
+    from torch._inductor.package.package import load_package
 
     try:
         return load_package(os.fspath(path), num_runners=runners).loader

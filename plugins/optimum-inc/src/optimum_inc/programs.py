@@ -16,6 +16,7 @@ import torch
 
 from optimum_core.errors import SessionError
 from optimum_core.types import TensorSpec
+from optimum_inc.tools import is_missing
 
 MODEL = "model.pt2"
 _SPECS = "optimum.json"
@@ -134,7 +135,5 @@ def require_whole(path: Path, who: str) -> None:
 
 def register_operators() -> None:
     """Make the operators known that graphs with ranges of their own have; torchao brings them."""
-    import importlib.util
-
-    if importlib.util.find_spec("torchao") is not None:
+    if not is_missing("torchao"):
         import torchao.quantization.pt2e  # noqa: F401

@@ -99,9 +99,7 @@ class RoundedLinear(torch.nn.Linear):
             self.weight_scale.copy_((largest / ((_HIGH - _LOW) / 2)).clamp(min=_LEAST))
 
 
-def prepare(
-    model: Any, *, exclude: Iterable[str] = (), calibration: Iterable[Mapping[str, Any]] | None = None
-) -> Any:
+def prepare(model: Any, *, exclude: Iterable[str] = (), calibration: Iterable[Mapping[str, Any]] | None = None) -> Any:
     """Make the linear layers of `model` round, in place; the same model comes back.
 
     Args:
@@ -132,7 +130,9 @@ def _excluded(linears: Mapping[str, Any], patterns: Iterable[str]) -> set[str]:
         matching = {name for name in linears if expression.fullmatch(name)}
         if not matching:
             some = ", ".join(list(linears)[:8])
-            raise OptionError(_WHO, f"'exclude' names {pattern!r}, which is no linear layer", f"there are, e.g., {some}")
+            raise OptionError(
+                _WHO, f"'exclude' names {pattern!r}, which is no linear layer", f"there are, e.g., {some}"
+            )
         found |= matching
     return found
 

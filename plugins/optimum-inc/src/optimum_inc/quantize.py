@@ -13,7 +13,6 @@ compared with the quantized graph, and its code must call kernels for integers, 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -29,12 +28,12 @@ from optimum_inc.integer import choose, quantize_products
 from optimum_inc.layers import kept_nodes
 from optimum_inc.machine import BACKEND, ONNX, PACKAGE, PROGRAM, compiler
 from optimum_inc.package import compile_package, integer_calls, open_package
-from optimum_inc.tools import importlib_missing, quiet
+from optimum_inc.tools import is_missing, quiet
 from optimum_inc.trained import has_ranges, with_stored_weights
 from optimum_inc.weights import GROUP_SIZES, quantize_embeddings, quantize_linears
 
 _TAKEN = {"static": ("int8",), "dynamic": ("int8",), "weight-only": ("int8", "int4")}
-#: Of what compiled code computes with what its graph does: a sum in another order now and then rounds to the other side.
+#: Of what compiled code computes with what its graph does: sums in another order now and then round to the other side.
 _LEAST_COSINE = 0.98
 
 
@@ -162,14 +161,7 @@ def _check(request: QuantizeRequest, wanted: str, who: str) -> None:
     config = request.config
     if request.artifact.format != PROGRAM:
         raise OptionError(who, f"it does not quantize {request.artifact.format!r}", f"export to {PROGRAM!r}")
-    missing = [name for name in ("neural_compressor", "torchao") if importlib_missing(name)]
-    if missing:
-        raise UnavailableError(who, f"{', '.join(missing)} not installed", "pip install 'optimum-inc[quantize]'")
-    if wanted == PACKAGE and compiler() is None:
-        why = "TorchInductor needs a C++ compiler, and there is none"
-        raise UnavailableError(who, why, "install g++, or name a compiler in CXX")
-    if wanted == ONNX and importlib.util.find_spec("onnxscript") is None:
-        raise UnavailableError(who, "onnxscript is not installed", "pip install 'optimum-core[export]'")
+    _check_tools(wanted, who)
     if request.options:
         raise OptionError(who, f"unknown option {next(iter(request.options))!r}", "quantization takes its config alone")
     if request.artifact.precision != "fp32":
@@ -183,6 +175,17 @@ def _check(request: QuantizeRequest, wanted: str, who: str) -> None:
     for field, (wrong, remedy) in _refusals(config, wanted).items():
         if wrong:
             raise _refused(who, field, getattr(config, field), remedy)
+
+
+def _check_tools(wanted: str, who: str) -> None:
+    missing = [name for name in ("neural_compressor", "torchao") if is_missing(name)]
+    if missing:
+        raise UnavailableError(who, f"{', '.join(missing)} not installed", "pip install 'optimum-inc[quantize]'")
+    if wanted == PACKAGE and compiler() is None:
+        why = "TorchInductor needs a C++ compiler, and there is none"
+        raise UnavailableError(who, why, "install g++, or name a compiler in CXX")
+    if wanted == ONNX and is_missing("onnxscript"):
+        raise UnavailableError(who, "onnxscript is not installed", "pip install 'optimum-core[export]'")
 
 
 def _refusals(config: QuantizeConfig, wanted: str) -> Mapping[str, tuple[bool, str]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -40,9 +42,7 @@ def _names() -> list[str]:
 
 def _import_compressor() -> None:
     """Its logger is set up on import: level, and a handler on what is standard error then."""
-    import sys
-
-    if "neural_compressor" in sys.modules or importlib_missing("neural_compressor"):
+    if "neural_compressor" in sys.modules or is_missing("neural_compressor"):
         return
     import neural_compressor.torch.quantization  # noqa: F401
 
@@ -53,8 +53,6 @@ def _import_compressor() -> None:
             handler.setStream(sys.__stderr__)
 
 
-def importlib_missing(package: str) -> bool:
+def is_missing(package: str) -> bool:
     """Whether a package is not installed."""
-    import importlib.util
-
     return importlib.util.find_spec(package) is None

@@ -31,6 +31,10 @@ _aten = torch.ops.aten
 class Int8Linear(torch.nn.Module):
     """A linear layer with int8 weights, one scale for each output."""
 
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor | None
+
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         values, scale, _ = _rounded(weight, 8, -1, symmetric=True)
@@ -46,6 +50,10 @@ class Int8Linear(torch.nn.Module):
 
 class Int4Linear(torch.nn.Module):
     """A linear layer with 4-bit weights, packed as torch's kernel wants them; `group` inputs share a scale."""
+
+    weight: torch.Tensor
+    scales: torch.Tensor
+    bias: torch.Tensor | None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, group: int, *, symmetric: bool) -> None:
         super().__init__()
@@ -68,6 +76,9 @@ class Int4Linear(torch.nn.Module):
 class Int8Embedding(torch.nn.Module):
     """A table of int8, one scale for each row."""
 
+    weight: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
         values, scale, _ = _rounded(weight, 8, -1, symmetric=True)
@@ -75,8 +86,9 @@ class Int8Embedding(torch.nn.Module):
         self.register_buffer("scale", scale.reshape(-1, 1).contiguous())
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = _aten.embedding(self.weight, rows).to(self.scale.dtype)
-        return found * _aten.embedding(self.scale, rows)
+        values, scale = _aten.embedding(self.weight, rows), _aten.embedding(self.scale, rows)
+        found: torch.Tensor = values.to(scale.dtype) * scale
+        return found
 
 
 def _rounded(
