@@ -36,9 +36,17 @@ def axis_problems(program: Any, inputs: Specs) -> list[str]:
     found = []
     for spec, value in zip(inputs, _input_values(program), strict=True):
         for index, axis in spec.dynamic_axes.items():
-            if not isinstance(value.shape[index], torch.SymInt):
-                found.append(f"axis {axis!r} of {spec.name!r} came out fixed at {value.shape[index]}")
+            length = value.shape[index]
+            if not _varies(program, length):
+                found.append(f"axis {axis!r} of {spec.name!r} came out fixed at {length}")
     return found
+
+
+def _varies(program: Any, length: Any) -> bool:
+    if not isinstance(length, torch.SymInt) or length.node.expr.is_number:
+        return False
+    known = program.range_constraints.get(length.node.expr)
+    return known is None or known.lower != known.upper
 
 
 def axis_limits(program: Any, inputs: Specs) -> dict[str, int]:
