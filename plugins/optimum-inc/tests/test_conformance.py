@@ -7,4 +7,3 @@ from optimum_core.testing import BackendSuite
 
 class TestInc(BackendSuite):
     backend = "inc"
-    option = "num_runners"

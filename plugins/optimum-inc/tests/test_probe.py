@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Support, Transform
 from optimum_inc import machine, plugin
-from optimum_inc.options import InductorOptions
 
 _LIGHT = """
 import sys
@@ -88,13 +86,3 @@ def test_without_torch_there_is_nothing(hardware: Hardware, monkeypatch: pytest.
     support = plugin.probe(hardware)
     assert support.offers == ()
     assert reasons(support) == {"run torch-inductor": ("torch is not installed", "pip install torch")}
-
-
-def test_options_are_checked() -> None:
-    assert InductorOptions.from_mapping({"num_runners": 2}).num_runners == 2
-    with pytest.raises(OptionError, match="unknown option 'num_runner'") as caught:
-        InductorOptions.from_mapping({"num_runner": 1})
-    assert "num_runners" in caught.value.remedy
-    for value in (0, True, "2"):
-        with pytest.raises(OptionError, match="'num_runners' cannot be"):
-            InductorOptions.from_mapping({"num_runners": value})

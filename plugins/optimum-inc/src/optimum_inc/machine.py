@@ -61,7 +61,6 @@ def support(hardware: Hardware) -> Support:
         loads=(PACKAGE,) if runs else (),
         schemes=SCHEMES if quantizes else (),
         runs=SCHEMES if runs else (),
-        parallel=runs,
     )
     return Support(offers=(offer,), limitations=tuple(limitations), versions=_versions())
 

@@ -18,19 +18,19 @@ from optimum_inc.programs import require_whole
 _INTEGER_CALL = re.compile(r"aoti_torch_cpu_(_?q(?:linear|conv)\w*|_weight_int[48]pack_mm\w*)\(")
 _KEY = "optimum"
 #: What the metadata of a package says of where it runs.
-_FEATURES, _TORCH, _SPECS = "features", "torch", "specs"
+_FEATURES, _TORCH = "features", "torch"
 
 
-def compile_package(program: Any, path: Path, specs: str, limits: dict[str, int], hardware: Hardware) -> None:
+def compile_package(program: Any, path: Path, told: dict[str, Any], hardware: Hardware) -> None:
     """Compile a `torch.export.ExportedProgram` and write it as one file.
 
     Weights are frozen into it in the order that the kernels read them. Loops take their number of threads when they
-    run. Nothing is left in TorchInductor's own cache.
+    run. Nothing is left in TorchInductor's own cache. What is `told` stands beside the code; see `facts_of`.
     """
     from torch._inductor import aoti_compile_and_package, config
     from torch._inductor.utils import fresh_cache
 
-    told = {_SPECS: specs, "limits": limits, _TORCH: torch.__version__, _FEATURES: sorted(hardware.cpu.features)}
+    told = {**told, _TORCH: torch.__version__, _FEATURES: sorted(hardware.cpu.features)}
     settings = {
         "freezing": True,
         "cpp.dynamic_threads": True,
@@ -81,7 +81,7 @@ def place_problem(facts: dict[str, Any], hardware: Hardware) -> str | None:
     return None
 
 
-def open_package(path: Path, runners: int, who: str) -> Any:
+def open_package(path: Path, who: str) -> Any:
     """The runner of a package: a list of tensors in, a list of tensors out.
 
     Raises:
@@ -90,7 +90,7 @@ def open_package(path: Path, runners: int, who: str) -> Any:
     from torch._inductor.package.package import load_package
 
     try:
-        return load_package(os.fspath(path), num_runners=runners).loader
+        return load_package(os.fspath(path)).loader
     except Exception as error:  # whatever a file of another origin provokes
         why = f"torch {torch.__version__} cannot open it: {type(error).__name__}: {error}"
         raise SessionError(who, why, "quantize the model again") from error

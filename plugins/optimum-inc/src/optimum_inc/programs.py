@@ -20,6 +20,8 @@ from optimum_inc.tools import is_missing
 
 MODEL = "model.pt2"
 _SPECS = "optimum.json"
+_aten = torch.ops.aten
+_ARRANGING = (_aten.to, _aten._to_copy, _aten.view, _aten.reshape, _aten.slice, _aten.select, _aten.expand, _aten.clone)
 
 Specs = tuple[TensorSpec, ...]
 
@@ -59,6 +61,26 @@ def axis_limits(program: Any, inputs: Specs) -> dict[str, int]:
             if known is not None and known.upper.is_Integer:
                 limits[axis] = min(int(known.upper), limits.get(axis, int(known.upper)))
     return limits
+
+
+def table_sizes(program: Any, inputs: Specs) -> dict[str, int]:
+    """For each input that looks up rows of a table, how many rows the smallest such table has."""
+    names = dict(zip(program.graph_signature.user_inputs, (spec.name for spec in inputs), strict=True))
+    sizes: dict[str, int] = {}
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.embedding.default:
+            name = names.get(_origin(node.args[1]).name)
+            if name is not None:
+                rows = int(node.args[0].meta["val"].shape[0])
+                sizes[name] = min(rows, sizes.get(name, rows))
+    return sizes
+
+
+def _origin(node: Any) -> Any:
+    """Where the values of a node come from, through operators that only arrange them."""
+    while node.op == "call_function" and getattr(node.target, "overloadpacket", None) in _ARRANGING:
+        node = node.args[0]
+    return node
 
 
 def _input_values(program: Any) -> list[Any]:

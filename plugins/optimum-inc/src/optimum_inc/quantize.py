@@ -120,8 +120,12 @@ def _written(
     if wanted == ONNX:
         return to_onnx.write(program, folder, inputs, outputs), {}
     path = folder / programs.MODEL
-    specs = programs.specs_text(inputs, outputs)
-    compile_package(program, path, specs, programs.axis_limits(program, inputs), request.hardware)
+    told = {
+        "specs": programs.specs_text(inputs, outputs),
+        "limits": programs.axis_limits(program, inputs),
+        "tables": programs.table_sizes(original, inputs),
+    }
+    compile_package(program, path, told, request.hardware)
     calls = integer_calls(path)
     if not calls:
         why = "the compiler made no integer product of it, and it would compute in float"
@@ -143,7 +147,7 @@ class _Positional(torch.nn.Module):
 
 def _compare(path: Path, module: Any, samples: list[torch.Tensor], who: str) -> None:
     """Open what was compiled, and refuse it unless it computes what the quantized graph does."""
-    runner = open_package(path, 1, who)
+    runner = open_package(path, who)
     with torch.no_grad():
         expected = module(*samples)
     for want, got in zip(expected, runner.run(list(samples)), strict=True):

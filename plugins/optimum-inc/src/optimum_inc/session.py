@@ -12,7 +12,6 @@ from optimum_core.errors import InputError, OptionError, SessionError
 from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_inc.arrays import tensor_of
 from optimum_inc.machine import BACKEND, PACKAGE
-from optimum_inc.options import InductorOptions
 from optimum_inc.package import facts_of, open_package, place_problem
 from optimum_inc.programs import specs_problem
 from optimum_inc.tools import quiet
@@ -21,7 +20,7 @@ from optimum_inc.tools import quiet
 class InductorSession:
     """An open package on the CPU. Calls may come from several threads at once; `close` waits for none of them.
 
-    As many calls run side by side as it has runners: `request.streams`, or one; further callers wait.
+    They run one after another, each on all threads: torch holds Python's lock for as long as a package runs.
 
     Raises:
         OptionError: an unknown option, device, precision or format.
@@ -33,7 +32,6 @@ class InductorSession:
     device = "cpu"
 
     def __init__(self, request: SessionRequest) -> None:
-        options = InductorOptions.from_mapping(request.options)
         path = request.artifact.main_file
         self._who = f"backend '{BACKEND}', {path}"
         _check(request)
@@ -48,11 +46,12 @@ class InductorSession:
         self.inputs: tuple[TensorSpec, ...] = request.artifact.inputs
         self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
         self._limits: dict[str, int] = facts["limits"]
+        tables = facts["tables"]
+        self._tables = [(spec.name, i, tables[spec.name]) for i, spec in enumerate(self.inputs) if spec.name in tables]
         self._types = [getattr(torch, spec.dtype) for spec in self.inputs]
         self._threads = request.threads or request.hardware.cpu.usable_cores
         with quiet():
-            runners = options.num_runners or request.streams or 1
-            self._runner: Any = open_package(path, runners, self._who)
+            self._runner: Any = open_package(path, self._who)
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Outputs by name, in memory of their own.
@@ -110,6 +109,13 @@ class InductorSession:
             if lengths.get(axis, 0) > most:
                 raise self._failed(f"the run failed: axis {axis!r} has length {lengths[axis]}, and at most {most}")
 
+        # A row that a table does not have ends the process: generated code throws where nothing can catch.
+        for name, place, rows in self._tables:
+            low, high = tensors[place].aminmax()
+            if int(low) < 0 or int(high) >= rows:
+                why = f"the run failed: input {name!r} has values from {int(low)} to {int(high)}"
+                raise self._failed(f"{why}, and the model knows 0 to {rows - 1}")
+
     def _failed(self, why: str) -> SessionError:
         expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
         return SessionError(self._who, why, f"check the inputs' types and shapes ({expected})")
@@ -125,6 +131,8 @@ class InductorSession:
 
 def _check(request: SessionRequest) -> None:
     who = f"backend '{BACKEND}'"
+    if request.options:
+        raise OptionError(who, f"unknown option {next(iter(request.options))!r}", "it has none")
     if request.artifact.format != PACKAGE:
         raise OptionError(who, f"it does not run {request.artifact.format!r}", f"quantize to {PACKAGE!r}")
     if request.device != "cpu":
