@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,7 @@ class InductorSession:
         tables = facts["tables"]
         self._tables = [(spec.name, i, tables[spec.name]) for i, spec in enumerate(self.inputs) if spec.name in tables]
         self._types = [getattr(torch, spec.dtype) for spec in self.inputs]
+        self._turn = threading.Lock()
         self._threads = request.threads or request.hardware.cpu.usable_cores
         with quiet():
             self._runner: Any = open_package(path, self._who)
@@ -86,7 +88,9 @@ class InductorSession:
         if before != self._threads:
             torch.set_num_threads(self._threads)
         try:
-            made: list[torch.Tensor] = runner.boxed_run(tensors)
+            # Torch waits for a free runner with Python's lock in hand, which the call that has it may need to end.
+            with self._turn:
+                made: list[torch.Tensor] = runner.boxed_run(tensors)
             return made
         except RuntimeError as error:
             raise self._failed(f"the run failed: {_brief(error)}") from error
