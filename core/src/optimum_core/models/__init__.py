@@ -11,3 +11,23 @@ From a model as its user gave it to something that can be exported, verified and
     engines    two ways to write ONNX
     eager, to_onnx   the two built-in backends, registered through the same hooks as everybody's
 """
+
+from __future__ import annotations
+
+import logging
+
+# Where torchao is installed, transformers imports it with every model class, and it logs two kinds of remarks that no
+# user can act on: extensions for GPUs that the CPU's torch cannot load, and a deprecated call of its own to torch.
+_REMARKS = {
+    "torchao": ("Failed to load ", "Skipping import of cpp extensions"),
+    "torch.utils._pytree": ("register_constant()",),
+}
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not any(remark in message for remark in _REMARKS[record.name])
+
+
+for _name in _REMARKS:
+    logging.getLogger(_name).addFilter(_is_of_use)

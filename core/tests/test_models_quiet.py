@@ -1,0 +1,30 @@
+"""What libraries remark on import is held back in the models room."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+_IMPORTING = """
+from optimum_core.models import tasks
+from transformers import BertModel
+"""
+
+
+def test_torchao_says_nothing_where_it_is_installed() -> None:
+    """transformers imports it with every model class; its remarks are of extensions that this torch cannot load."""
+    pytest.importorskip("torchao")
+    done = subprocess.run([sys.executable, "-c", _IMPORTING], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_other_remarks_of_the_same_loggers_pass(caplog: pytest.LogCaptureFixture) -> None:
+    import optimum_core.models  # noqa: F401
+
+    logger = logging.getLogger("torchao")
+    logger.warning("Failed to load %s", "a.so")
+    logger.warning("something to know")
+    assert [record.getMessage() for record in caplog.records] == ["something to know"]

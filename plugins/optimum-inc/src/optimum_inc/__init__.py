@@ -1,0 +1,1 @@
+"""Intel Neural Compressor and TorchInductor as a backend of Optimum Core."""

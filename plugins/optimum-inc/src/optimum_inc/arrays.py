@@ -1,0 +1,35 @@
+"""Arrays in, tensors out, and back: shared memory wherever that is safe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from optimum_core.errors import InputError
+from optimum_core.types import Array
+
+
+def tensor_of(name: str, value: Array, who: str) -> torch.Tensor:
+    """A contiguous tensor in host memory. Arrays are copied only where torch cannot read them as they are.
+
+    Raises:
+        InputError: it is no array, or lies on another device.
+    """
+    if isinstance(value, np.ndarray):
+        if not (value.flags.writeable and value.dtype.isnative and value.flags.c_contiguous):
+            # torch warns of memory that it may not write, and has no strides below 0.
+            value = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
+        reader: Any = torch.from_numpy
+    else:
+        reader = torch.utils.dlpack.from_dlpack
+    try:
+        tensor: torch.Tensor = reader(value)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        why = f"input {name!r} is a {type(value).__name__} that cannot be read without a copy: {error}"
+        raise InputError(who, why, "pass a numpy array, or a detached tensor in host memory") from error
+    if tensor.device.type != "cpu":
+        why = f"input {name!r} lies on {tensor.device}"
+        raise InputError(who, why, "pass a numpy array, or a tensor in host memory")
+    return tensor.contiguous()

@@ -1,0 +1,96 @@
+"""The one module that speaks to AOTInductor: a graph compiled to native code once, and what is in such a package."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optimum_core.errors import SessionError
+from optimum_core.types import Hardware
+from optimum_inc.programs import require_whole
+
+_INTEGER_CALL = re.compile(r"aoti_torch_cpu_(_?q(?:linear|conv)\w*|_weight_int[48]pack_mm\w*)\(")
+_KEY = "optimum"
+#: What the metadata of a package says of where it runs.
+_FEATURES, _TORCH = "features", "torch"
+
+
+def compile_package(program: Any, path: Path, told: dict[str, Any], hardware: Hardware) -> None:
+    """Compile a `torch.export.ExportedProgram` and write it as one file.
+
+    Weights are frozen into it in the order that the kernels read them. Loops take their number of threads when they
+    run. Nothing is left in TorchInductor's own cache. What is `told` stands beside the code; see `facts_of`.
+    """
+    from torch._inductor import aoti_compile_and_package, config
+    from torch._inductor.utils import fresh_cache
+
+    told = {**told, _TORCH: torch.__version__, _FEATURES: sorted(hardware.cpu.features)}
+    settings = {
+        "freezing": True,
+        "cpp.dynamic_threads": True,
+        # Torch's own kernels for integer weights: its templates for them fail on float activations.
+        "max_autotune_gemm_backends": "ATEN",
+        "aot_inductor.metadata": {_KEY: json.dumps(told)},
+    }
+    with torch.no_grad(), fresh_cache(dir=str(path.parent)), config.patch(settings):
+        aoti_compile_and_package(program, package_path=str(path))
+
+
+def integer_calls(path: Path) -> dict[str, int]:
+    """How often the code of a package calls each kernel that takes integer weights."""
+    counts: dict[str, int] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("wrapper.cpp"):
+                for call in _INTEGER_CALL.findall(archive.read(name).decode()):
+                    counts[call] = counts.get(call, 0) + 1
+    return counts
+
+
+def facts_of(path: Path, who: str) -> dict[str, Any]:
+    """What `compile_package` wrote beside the code.
+
+    Raises:
+        SessionError: the file is missing, damaged, or of another origin.
+    """
+    require_whole(path, who)
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("wrapper_metadata.json"):
+                facts = json.loads(archive.read(name)).get(_KEY)
+                if facts:
+                    found: dict[str, Any] = json.loads(facts)
+                    return found
+    raise SessionError(who, "it was not written by this backend", "quantize the model again")
+
+
+def place_problem(facts: dict[str, Any], hardware: Hardware) -> str | None:
+    """Why a package cannot run here: its code was made for another processor or another torch."""
+    made, here = str(facts[_TORCH]).partition("+")[0], torch.__version__.partition("+")[0]
+    if made.rsplit(".", 1)[0] != here.rsplit(".", 1)[0]:
+        return f"it was compiled with torch {made}, and torch {here} is installed"
+    lacking = sorted(set(facts[_FEATURES]) - hardware.cpu.features)
+    if lacking:
+        return f"it was compiled for a processor with {', '.join(lacking)}, which this one lacks"
+    return None
+
+
+def open_package(path: Path, who: str) -> Any:
+    """The runner of a package: a list of tensors in, a list of tensors out.
+
+    Raises:
+        SessionError: torch cannot open it.
+    """
+    from torch._inductor.package.package import load_package
+
+    try:
+        return load_package(os.fspath(path)).loader
+    except Exception as error:  # whatever a file of another origin provokes
+        why = f"torch {torch.__version__} cannot open it: {type(error).__name__}: {error}"
+        raise SessionError(who, why, "quantize the model again") from error

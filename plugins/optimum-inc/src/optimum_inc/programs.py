@@ -1,0 +1,169 @@
+"""The one module that speaks to `torch.export`: tracing, files, and what a graph's inputs and axes are.
+
+A file holds beside the graph what goes in and out by name, since a graph knows positions alone.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optimum_core.errors import SessionError
+from optimum_core.types import TensorSpec
+from optimum_inc.tools import is_missing
+
+MODEL = "model.pt2"
+_SPECS = "optimum.json"
+_aten = torch.ops.aten
+_ARRANGING = (_aten.to, _aten._to_copy, _aten.view, _aten.reshape, _aten.slice, _aten.select, _aten.expand, _aten.clone)
+
+Specs = tuple[TensorSpec, ...]
+
+
+def trace(module: Any, samples: Sequence[torch.Tensor], inputs: Specs) -> Any:
+    """The `torch.export.ExportedProgram` of a module that takes `samples` by position; named axes vary."""
+    shapes = tuple(dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in inputs)
+    with torch.no_grad():
+        return torch.export.export(module, tuple(samples), dynamic_shapes=(shapes,), strict=False)
+
+
+def axis_problems(program: Any, inputs: Specs) -> list[str]:
+    """Axes that are to vary and came out fixed, in words."""
+    found = []
+    for spec, value in zip(inputs, _input_values(program), strict=True):
+        for index, axis in spec.dynamic_axes.items():
+            length = value.shape[index]
+            if not _varies(program, length):
+                found.append(f"axis {axis!r} of {spec.name!r} came out fixed at {length}")
+    return found
+
+
+def _varies(program: Any, length: Any) -> bool:
+    if not isinstance(length, torch.SymInt) or length.node.expr.is_number:
+        return False
+    known = program.range_constraints.get(length.node.expr)
+    return known is None or known.lower != known.upper
+
+
+def axis_limits(program: Any, inputs: Specs) -> dict[str, int]:
+    """The greatest length of each named axis that has one (positions that a model knows, say)."""
+    limits: dict[str, int] = {}
+    for spec, value in zip(inputs, _input_values(program), strict=True):
+        for index, axis in spec.dynamic_axes.items():
+            length = value.shape[index]
+            known = program.range_constraints.get(getattr(getattr(length, "node", None), "expr", None))
+            if known is not None and known.upper.is_Integer:
+                limits[axis] = min(int(known.upper), limits.get(axis, int(known.upper)))
+    return limits
+
+
+def table_sizes(program: Any, inputs: Specs) -> dict[str, int]:
+    """For each input that looks up rows of a table, how many rows the smallest such table has."""
+    names = dict(zip(program.graph_signature.user_inputs, (spec.name for spec in inputs), strict=True))
+    sizes: dict[str, int] = {}
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.embedding.default:
+            name = names.get(_origin(node.args[1]).name)
+            if name is not None:
+                rows = int(node.args[0].meta["val"].shape[0])
+                sizes[name] = min(rows, sizes.get(name, rows))
+    return sizes
+
+
+def _origin(node: Any) -> Any:
+    """Where the values of a node come from, through operators that only arrange them."""
+    while node.op == "call_function" and getattr(node.target, "overloadpacket", None) in _ARRANGING:
+        node = node.args[0]
+    return node
+
+
+def _input_values(program: Any) -> list[Any]:
+    names = set(program.graph_signature.user_inputs)
+    return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+
+
+def specs_text(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> str:
+    """What goes in and out, to be kept beside a graph."""
+    plain = {"inputs": [asdict(spec) for spec in inputs], "outputs": [asdict(spec) for spec in outputs]}
+    return json.dumps(plain, sort_keys=True)
+
+
+def specs_problem(text: str, inputs: Specs, outputs: Specs) -> str | None:
+    """How what was kept differs from what an artifact says. Axes that are fixed there may vary in the file."""
+    try:
+        kept = json.loads(text)
+    except ValueError:
+        return "it does not say what goes in and out"
+    for kind, specs in (("input", inputs), ("output", outputs)):
+        found = {item["name"]: item for item in kept[f"{kind}s"]}
+        if [item["name"] for item in kept[f"{kind}s"]] != [spec.name for spec in specs]:
+            return f"its {kind}s are {', '.join(found)}, not {', '.join(spec.name for spec in specs)}"
+        for spec in specs:
+            if not _fits(spec, found[spec.name]):
+                said = f"{spec.dtype}{list(spec.shape)}"
+                return f"{kind} {spec.name!r} is {found[spec.name]['dtype']}{found[spec.name]['shape']}, not {said}"
+    return None
+
+
+def _fits(spec: TensorSpec, found: dict[str, Any]) -> bool:
+    shape = found["shape"]
+    if spec.dtype != found["dtype"] or len(shape) != len(spec.shape):
+        return False
+    return all(isinstance(there, str) or here == there for here, there in zip(spec.shape, shape, strict=True))
+
+
+def save(program: Any, folder: Path, inputs: Specs, outputs: Specs) -> tuple[str, ...]:
+    """Write the program; the names of the files."""
+    torch.export.save(program, folder / MODEL, extra_files={_SPECS: specs_text(inputs, outputs)})
+    return (MODEL,)
+
+
+def load(path: Path, inputs: Specs, outputs: Specs, who: str) -> Any:
+    """Read a program that `save` wrote.
+
+    Raises:
+        SessionError: the file is missing or damaged, or does not belong to these inputs and outputs.
+    """
+    require_whole(path, who)
+    extra = {_SPECS: ""}
+    register_operators()
+    try:
+        program = torch.export.load(path, extra_files=extra)
+    except Exception as error:  # whatever a file of another version provokes
+        why = f"torch {torch.__version__} cannot read it: {type(error).__name__}: {error}"
+        raise SessionError(who, why, "export the model again") from error
+    problem = specs_problem(extra[_SPECS], inputs, outputs)
+    if problem:
+        raise SessionError(who, problem, "export the model again: file and manifest do not belong together")
+    return program
+
+
+def require_whole(path: Path, who: str) -> None:
+    """Check every byte of a package against the checksums in it, before torch reads it.
+
+    Raises:
+        SessionError: the file is missing, cut short or altered.
+    """
+    if not path.is_file():
+        raise SessionError(who, "the file does not exist", "export the model again, or correct the path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+        why = f"it is not whole: {type(error).__name__}: {error}"
+        raise SessionError(who, why, "export or quantize the model again") from error
+    if damaged:
+        why = f"it is not whole: {damaged} was altered"
+        raise SessionError(who, why, "export or quantize the model again")
+
+
+def register_operators() -> None:
+    """Make the operators known that graphs with ranges of their own have; torchao brings them."""
+    if not is_missing("torchao"):
+        import torchao.quantization.pt2e  # noqa: F401

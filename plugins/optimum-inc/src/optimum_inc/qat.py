@@ -1,0 +1,226 @@
+"""Quantization-aware training: a model that rounds as its integer form will, and learns to live with it.
+
+    model = qat.prepare(model, calibration=batches)
+    Trainer(model, ...).train()                      # or any other loop
+    artifact = qat.to_artifact(model, Path("out"))
+
+`prepare` changes the linear layers of a model in place and leaves everything else: class, configuration, names of
+weights. Each rounds its weights, int8 with one scale for each output, and what goes in, uint8 with one range that
+follows a moving average in training. Gradients pass rounding as if it were not there (Jacob et al. 2018,
+arXiv:1712.05877). In evaluation mode the ranges stand still, and the model computes what its integer form computes, up
+to the order of sums. Neural Compressor 3.10 has a `prepare_qat` of its own, which knows micro-scaling formats alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optimum_core.errors import OptionError
+from optimum_core.types import Artifact, ExportRequest, QuantizeConfig, QuantizeRequest
+from optimum_inc.machine import BACKEND, PROGRAM
+from optimum_inc.programs import register_operators
+
+_WHO = f"backend '{BACKEND}', training"
+_MOMENTUM = 0.01
+_LEAST = 1e-8
+# The integers that activations and weights are rounded to.
+_LEVELS, _LOW, _HIGH = 255, -128, 127
+
+
+class RoundedLinear(torch.nn.Linear):
+    """A linear layer that rounds. Made of an `nn.Linear` by `prepare`, never by itself."""
+
+    input_low: torch.Tensor
+    input_high: torch.Tensor
+    input_scale: torch.Tensor
+    input_zero: torch.Tensor
+    weight_scale: torch.Tensor
+    weight_zero: torch.Tensor
+    observes: bool
+    settled: tuple[float, int]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.observes:
+            self._widen(x.detach())
+            return torch.nn.functional.linear(x, self.weight, self.bias)
+        if torch.compiler.is_exporting():
+            return self._exported(x)
+        if self.training:
+            self._follow(x.detach())
+            self._scale_weights()
+        x = torch.fake_quantize_per_tensor_affine(x, self.input_scale, self.input_zero, 0, _LEVELS)
+        weight = torch.fake_quantize_per_channel_affine(
+            self.weight, self.weight_scale, self.weight_zero, 0, _LOW, _HIGH
+        )
+        return torch.nn.functional.linear(x, weight, self.bias)
+
+    def _exported(self, x: torch.Tensor) -> torch.Tensor:
+        """The same in operators that a graph keeps: `torch.export` does not know the ones above."""
+        register_operators()
+        ops = torch.ops.quantized_decomposed
+        settings = (*self.settled, 0, _LEVELS, torch.uint8)
+        x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *settings), *settings)
+        channels = (self.weight_scale, self.weight_zero, 0, _LOW, _HIGH, torch.int8)
+        weight = ops.dequantize_per_channel(ops.quantize_per_channel(self.weight, *channels), *channels)
+        return torch.nn.functional.linear(x, weight, self.bias)
+
+    def train(self, mode: bool = True) -> RoundedLinear:
+        if not mode:
+            self._scale_weights()  # the last step of an optimizer came after the last call
+            self.settled = (float(self.input_scale), int(self.input_zero))
+        super().train(mode)
+        return self
+
+    def _widen(self, x: torch.Tensor) -> None:
+        self.input_low.copy_(torch.minimum(self.input_low, x.amin()))
+        self.input_high.copy_(torch.maximum(self.input_high, x.amax()))
+        self._scale_inputs()
+
+    def _follow(self, x: torch.Tensor) -> None:
+        if not bool(self.input_high > self.input_low):
+            self._widen(x)
+            return
+        self.input_low.lerp_(x.amin().clamp(max=0), _MOMENTUM)
+        self.input_high.lerp_(x.amax().clamp(min=0), _MOMENTUM)
+        self._scale_inputs()
+
+    def _scale_inputs(self) -> None:
+        self.input_scale.copy_(((self.input_high - self.input_low) / _LEVELS).clamp(min=_LEAST))
+        self.input_zero.copy_((-self.input_low / self.input_scale).round().clamp(0, _LEVELS))
+
+    def _scale_weights(self) -> None:
+        with torch.no_grad():
+            largest = self.weight.abs().amax(1)
+            self.weight_scale.copy_((largest / ((_HIGH - _LOW) / 2)).clamp(min=_LEAST))
+
+
+def prepare(model: Any, *, exclude: Iterable[str] = (), calibration: Iterable[Mapping[str, Any]] | None = None) -> Any:
+    """Make the linear layers of `model` round, in place; the same model comes back.
+
+    Args:
+        exclude: layers that stay as they are, by dotted names, each with all that lies under it; * is anything.
+        calibration: batches of inputs by name, which give the ranges to start from. None: the first batch of training
+            gives them.
+
+    Raises:
+        OptionError: a name in `exclude` matches no linear layer, there is none at all, or it was done before.
+    """
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    if any(isinstance(module, RoundedLinear) for module in linears.values()):
+        raise OptionError(_WHO, "the model is prepared already", "train it")
+    chosen = {name: module for name, module in linears.items() if name not in _excluded(linears, exclude)}
+    if not chosen:
+        raise OptionError(_WHO, "the model has no linear layer to round", "exclude less, or train it as it is")
+    for module in chosen.values():
+        _round(module)
+    if calibration is not None:
+        _calibrate(model, list(chosen.values()), calibration)
+    return model
+
+
+def _excluded(linears: Mapping[str, Any], patterns: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        expression = re.compile(re.escape(pattern).replace(r"\*", ".*") + r"(\..*)?")
+        matching = {name for name in linears if expression.fullmatch(name)}
+        if not matching:
+            some = ", ".join(list(linears)[:8])
+            raise OptionError(
+                _WHO, f"'exclude' names {pattern!r}, which is no linear layer", f"there are, e.g., {some}"
+            )
+        found |= matching
+    return found
+
+
+def _round(linear: torch.nn.Linear) -> None:
+    linear.__class__ = RoundedLinear
+    linear.observes = False  # type: ignore[assignment]
+    like = linear.weight
+    for name in ("input_low", "input_high"):
+        linear.register_buffer(name, torch.zeros((), device=like.device))
+    linear.register_buffer("input_scale", torch.ones((), device=like.device))
+    linear.register_buffer("input_zero", torch.zeros((), dtype=torch.int32, device=like.device))
+    linear.register_buffer("weight_scale", torch.ones(like.shape[0], device=like.device))
+    linear.register_buffer("weight_zero", torch.zeros(like.shape[0], dtype=torch.int32, device=like.device))
+    linear.train(linear.training)
+
+
+def _calibrate(model: Any, layers: list[Any], batches: Iterable[Mapping[str, Any]]) -> None:
+    training = model.training
+    model.eval()
+    for layer in layers:
+        layer.observes = True
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(**{name: torch.as_tensor(value) for name, value in batch.items()})
+    finally:
+        for layer in layers:
+            layer.observes = False
+        model.eval()
+        model.train(training)
+
+
+def to_artifact(
+    model: Any,
+    output: Path,
+    *,
+    samples: Any = None,
+    config: QuantizeConfig | None = None,
+    format: str | None = None,
+) -> Artifact:
+    """Export a trained model and quantize it by the ranges that it learnt, through the hooks of this backend.
+
+    Args:
+        output: an empty directory; the artifact lies in it.
+        samples: inputs by name, for models that no rule fits.
+        config: a static configuration: layers to exclude, the form.
+        format: "torch-inductor", or "onnx"; None: by the configuration's form.
+
+    Raises:
+        OptionError: the model was not prepared, or saw no data.
+        ExportError: it cannot be exported, quantized or compiled.
+    """
+    from tempfile import TemporaryDirectory
+
+    from optimum_core.hardware import detect
+    from optimum_core.models.blueprint import describe
+    from optimum_core.models.samples import Case
+    from optimum_core.models.source import LiveSource
+    from optimum_core.plugins import manager
+
+    layers = [module for module in model.modules() if isinstance(module, RoundedLinear)]
+    if not layers or not all(bool(layer.input_high > layer.input_low) for layer in layers):
+        raise OptionError(_WHO, "the model has no ranges", "prepare it, then train it or give calibration data")
+    source = LiveSource(model)
+    blueprint = describe(source.module(), name=source.name, samples=samples)
+    with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
+        exported = manager().export(
+            ExportRequest(
+                backend=BACKEND,
+                source=source,
+                task=blueprint.task,
+                format=PROGRAM,
+                precision="fp32",
+                samples=blueprint.draw(Case(name="traced")),
+                inputs=blueprint.inputs,
+                outputs=blueprint.outputs,
+                output=Path(folder),
+            )
+        )
+        return manager().quantize(
+            QuantizeRequest(
+                backend=BACKEND,
+                artifact=exported,
+                config=config or QuantizeConfig(),
+                hardware=detect(),
+                output=output,
+                source=source,
+                format=format,
+            )
+        )

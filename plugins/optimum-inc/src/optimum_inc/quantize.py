@@ -1,0 +1,237 @@
+"""Quantization of an exported program: which way a configuration takes, and what it cannot have.
+
+| scheme | weights | what is written |
+|---|---|---|
+| `static` | int8 | integer products with fixed ranges of activations: a compiled package, or QDQ ONNX |
+| `dynamic` | int8 | integer products, ranges found in every call: a compiled package |
+| `weight-only` | int8, int4 | products of float activations and integer weights: a compiled package |
+
+Tables of embeddings are stored as int8 under each of them. A package is compiled once, here; what comes out of it is
+compared with the quantized graph, and its code must call kernels for integers, before it is handed on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
+from optimum_core.types import Array, Artifact, QuantizeConfig, QuantizeRequest, Step
+from optimum_inc import programs, to_onnx
+from optimum_inc.integer import choose, quantize_products
+from optimum_inc.layers import kept_nodes
+from optimum_inc.machine import BACKEND, ONNX, PACKAGE, PROGRAM, compiler
+from optimum_inc.package import compile_package, integer_calls, open_package
+from optimum_inc.tools import is_missing, quiet
+from optimum_inc.trained import has_ranges, with_stored_weights
+from optimum_inc.weights import GROUP_SIZES, quantize_embeddings, quantize_linears
+
+_TAKEN = {"static": ("int8",), "dynamic": ("int8",), "weight-only": ("int8", "int4")}
+#: Of what compiled code computes with what its graph does: sums in another order now and then round to the other side.
+_LEAST_COSINE = 0.98
+
+
+def quantize(request: QuantizeRequest) -> Artifact:
+    """Write `request.artifact`, quantized by `request.config`, into `request.output`.
+
+    Gives the format that `request.format` names; None: ONNX for `form` "qdq", else a package for this processor.
+    A model with ranges of its own (`optimum_inc.qat`) is quantized by those, and needs no calibration.
+
+    Raises:
+        OptionError: a field of the configuration cannot be honoured, calibration is missing, `exclude` names no
+            layer, or the model has nothing to quantize.
+        UnavailableError, SessionError, ExportError: a package or compiler is missing, the model cannot be read, or it
+            cannot be quantized or compiled.
+    """
+    config, who = request.config, f"backend '{BACKEND}', {request.artifact.main_file}"
+    wanted = _format(request, who)
+    _check(request, wanted, who)
+    artifact = request.artifact
+    with quiet():
+        program = programs.load(artifact.main_file, artifact.inputs, artifact.outputs, who)
+    if config.scheme == "static" and not has_ranges(program):
+        _check_calibration(request, who)
+    try:
+        with quiet(), tempfile.TemporaryDirectory(prefix=".quantize-", dir=request.output) as folder:
+            quantized, chosen = _quantized(request, program, who)
+            files, facts = _written(request, program, quantized, wanted, Path(folder), who)
+            for name in reversed(files):  # the one to open first comes last
+                (Path(folder) / name).replace(request.output / name)
+    except OptimumError:
+        raise
+    except Exception as error:  # the tools fail in any way they like
+        why = f"{config.name} failed: {type(error).__name__}: {error}"
+        raise ExportError(who, why, "use another scheme, or exclude the layer that it names") from error
+    return dataclasses.replace(
+        artifact,
+        format=wanted,
+        path=request.output,
+        files=files,
+        precision=config.weights,
+        steps=(*artifact.steps, _step(config, {**chosen, **facts})),
+    )
+
+
+def _format(request: QuantizeRequest, who: str) -> str:
+    if request.format not in (None, PACKAGE, ONNX):
+        raise OptionError(who, f"it does not give {request.format!r}", f"ask for {PACKAGE!r} or {ONNX!r}")
+    return request.format or (ONNX if request.config.form == "qdq" else PACKAGE)
+
+
+def _quantized(request: QuantizeRequest, program: Any, who: str) -> tuple[Any, dict[str, Any]]:
+    """The quantized `torch.fx.GraphModule`, and what was chosen for it."""
+    config, inputs = request.config, request.artifact.inputs
+    graph = program.graph
+    kept = kept_nodes(graph, config.exclude, who)
+    if config.scheme == "weight-only":
+        module = program.module(check_guards=False)
+        counts = quantize_linears(module, config, kept, who)
+        tables = quantize_embeddings(module, kept)
+        if not counts["int4"] and (config.weights == "int4" or not counts["int8"] + tables):
+            raise OptionError(who, f"there is no layer to bring to {config.name}", "use another scheme")
+        return module, {"layers": counts, "embeddings": tables}
+    if config.scheme == "static" and has_ranges(program):
+        module, pairs = with_stored_weights(program, kept)
+        chosen: dict[str, Any] = {"calibration": "training", "ranges": pairs}
+    else:
+        choices = choose(config, request.hardware)
+        batches: Iterable[Mapping[str, Array]] = () if choices.dynamic else request.calibration or ()
+        module = quantize_products(program, choices, kept, batches, inputs, who)
+        chosen = dataclasses.asdict(choices)
+    return module, {**chosen, "embeddings": quantize_embeddings(module, kept)}
+
+
+def _written(
+    request: QuantizeRequest, original: Any, module: Any, wanted: str, folder: Path, who: str
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The names of the files, and what is known of them."""
+    inputs, outputs = request.artifact.inputs, request.artifact.outputs
+    samples = list(original.example_inputs[0])
+    program = programs.trace(_Positional(module), samples, inputs)
+    problems = programs.axis_problems(program, inputs)
+    if problems:
+        raise ExportError(who, "; ".join(problems), "export the model with these axes fixed")
+    if wanted == ONNX:
+        return to_onnx.write(program, folder, inputs, outputs), {}
+    path = folder / programs.MODEL
+    told = {
+        "specs": programs.specs_text(inputs, outputs),
+        "limits": programs.axis_limits(program, inputs),
+        "tables": programs.table_sizes(original, inputs),
+    }
+    compile_package(program, path, told, request.hardware)
+    calls = integer_calls(path)
+    if not calls:
+        why = "the compiler made no integer product of it, and it would compute in float"
+        raise ExportError(who, why, "use another scheme, or leave it in float")
+    _compare(path, module, samples, who)
+    return (programs.MODEL,), {"calls": calls}
+
+
+class _Positional(torch.nn.Module):
+    """A graph that takes its tensors as one sequence, as the model was traced."""
+
+    def __init__(self, graph: Any) -> None:
+        super().__init__()
+        self.graph_module = graph
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        return self.graph_module(*tensors)
+
+
+def _compare(path: Path, module: Any, samples: list[torch.Tensor], who: str) -> None:
+    """Open what was compiled, and refuse it unless it computes what the quantized graph does."""
+    runner = open_package(path, who)
+    with torch.no_grad():
+        expected = module(*samples)
+    for want, got in zip(expected, runner.run(list(samples)), strict=True):
+        if not want.is_floating_point():
+            continue
+        one, other = want.double().flatten(), got.double().flatten()
+        cosine = float(torch.nn.functional.cosine_similarity(one, other, dim=0))
+        if not cosine >= _LEAST_COSINE:  # NaN too
+            why = f"what was compiled is not what was quantized: their outputs have a cosine of {cosine:.4f}"
+            raise ExportError(who, why, "use another scheme, or exclude layers")
+
+
+def _check(request: QuantizeRequest, wanted: str, who: str) -> None:
+    """Refuse what cannot be honoured, before any work."""
+    config = request.config
+    if request.artifact.format != PROGRAM:
+        raise OptionError(who, f"it does not quantize {request.artifact.format!r}", f"export to {PROGRAM!r}")
+    _check_tools(wanted, who)
+    if request.options:
+        raise OptionError(who, f"unknown option {next(iter(request.options))!r}", "quantization takes its config alone")
+    if request.artifact.precision != "fp32":
+        why = f"cannot quantize {request.artifact.precision!r}"
+        raise OptionError(who, why, "quantize a model exported in 'fp32'")
+    taken = _TAKEN[config.scheme]
+    if config.weights not in taken:
+        raise _refused(who, "weights", config.weights, f"for {config.scheme!r}, use one of: {', '.join(taken)}")
+    if wanted == ONNX and config.scheme != "static":
+        raise OptionError(who, f"it gives ONNX for 'static' alone, not for {config.scheme!r}", f"ask for {PACKAGE!r}")
+    for field, (wrong, remedy) in _refusals(config, wanted).items():
+        if wrong:
+            raise _refused(who, field, getattr(config, field), remedy)
+
+
+def _check_tools(wanted: str, who: str) -> None:
+    missing = [name for name in ("neural_compressor", "torchao") if is_missing(name)]
+    if missing:
+        raise UnavailableError(who, f"{', '.join(missing)} not installed", "pip install 'optimum-inc[quantize]'")
+    if wanted == PACKAGE and compiler() is None:
+        why = "TorchInductor needs a C++ compiler, and there is none"
+        raise UnavailableError(who, why, "install g++, or name a compiler in CXX")
+    if wanted == ONNX and is_missing("onnxscript"):
+        raise UnavailableError(who, "onnxscript is not installed", "pip install 'optimum-core[export]'")
+
+
+def _refusals(config: QuantizeConfig, wanted: str) -> Mapping[str, tuple[bool, str]]:
+    """What is wrong with each field, and what would be right."""
+    four, dynamic = config.weights == "int4", config.scheme == "dynamic"
+    return {
+        "activations": (
+            config.activations == "fp8" or (dynamic and config.activations == "int8"),
+            "use 'uint8', or 'int8' under 'static'",
+        ),
+        "symmetric": (config.symmetric is False and not four, "leave it out: 8-bit weights are symmetric"),
+        "per_channel": (config.per_channel is False, "leave it out: weights have a scale for each channel, or group"),
+        "group_size": (
+            config.group_size is not None and config.group_size not in GROUP_SIZES,
+            f"use one of: {', '.join(map(str, GROUP_SIZES))}",
+        ),
+        "algorithm": (config.algorithm not in (None, "rtn"), "use 'rtn'"),
+        "smooth": (bool(config.smooth), "leave it out: Neural Compressor has it for another package's layers alone"),
+        "form": (
+            config.form == "qoperator" or (config.form == "qdq" and wanted == PACKAGE),
+            f"use 'qdq' for {ONNX!r}, and leave it out for {PACKAGE!r}",
+        ),
+    }
+
+
+def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
+    return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
+
+
+def _check_calibration(request: QuantizeRequest, who: str) -> None:
+    first = next(iter(request.calibration), None) if request.calibration is not None else None
+    if first is None:
+        why = "static quantization needs calibration data, and there is none"
+        raise OptionError(who, why, "give some batches of typical inputs, or use scheme 'dynamic'")
+    missing = [spec.name for spec in request.artifact.inputs if spec.name not in first]
+    if missing:
+        why = f"calibration lacks input {missing[0]!r}; it has {', '.join(first) or 'none'}"
+        raise OptionError(who, why, "give every input of the model")
+
+
+def _step(config: QuantizeConfig, chosen: Mapping[str, Any]) -> Step:
+    tool = "neural-compressor-pt"
+    versions = {name: version(name) for name in ("torch", "torchao")}
+    options = {"config": config.to_dict(), **chosen, "versions": versions}
+    return Step(hook="quantize", backend=BACKEND, tool=tool, version=version(tool), options=options)

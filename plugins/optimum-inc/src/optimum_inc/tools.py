@@ -1,0 +1,58 @@
+"""Neural Compressor, torchao and TorchInductor, kept silent while they work for us."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+_log = logging.getLogger(__name__)
+_NOISY = ("neural_compressor", "torch", "torchao", "onnxscript", "onnx_ir")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within, these libraries log errors only, and what they print goes to our debug log; all is as before on the way
+    out. Neural Compressor takes the process's standard error when it is first imported: that is given back too."""
+    loggers = [logging.getLogger(name) for name in _names()]
+    levels = [logger.level for logger in loggers]
+    printed = io.StringIO()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            warnings.simplefilter("ignore")
+            _import_compressor()
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if printed.getvalue():
+            _log.debug("printed: %s", printed.getvalue())
+
+
+def _names() -> list[str]:
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _NOISY]
+    return sorted({*known, *_NOISY})
+
+
+def _import_compressor() -> None:
+    """Its logger is set up on import: level, and a handler on what is standard error then."""
+    if "neural_compressor" in sys.modules or is_missing("neural_compressor"):
+        return
+    import neural_compressor.torch.quantization  # noqa: F401
+
+    logger = logging.getLogger("neural_compressor")
+    logger.setLevel(logging.CRITICAL)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and sys.__stderr__ is not None:
+            handler.setStream(sys.__stderr__)
+
+
+def is_missing(package: str) -> bool:
+    """Whether a package is not installed."""
+    return importlib.util.find_spec(package) is None

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from optimum_core.types import Hardware, Support, Transform
+from optimum_inc import machine, plugin
+
+_LIGHT = """
+import sys
+from optimum_inc import plugin
+from optimum_core.types import Cpu, Hardware
+cpu = Cpu(vendor="amd", model="", architecture="x86_64", features=frozenset(), physical_cores=1, usable_cores=1)
+support = plugin.probe(Hardware(system="linux", system_version="6", cpu=cpu, memory=1))
+assert support.offers
+heavy = {"numpy", "neural_compressor", "torch", "torchao", "transformers"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+
+
+def reasons(support: Support) -> dict[str, tuple[str, str]]:
+    return {item.what: (item.reason, item.remedy) for item in support.limitations}
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    found = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> Any:
+        return None if name in names else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+
+
+def on_linux(hardware: Hardware) -> Hardware:
+    return dataclasses.replace(hardware, system="linux", cpu=dataclasses.replace(hardware.cpu, architecture="x86_64"))
+
+
+def test_probing_imports_no_runtime() -> None:
+    done = subprocess.run([sys.executable, "-c", _LIGHT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_cpu_is_offered(hardware: Hardware) -> None:
+    support = plugin.probe(on_linux(hardware))
+    (offer,) = support.offers
+    assert (offer.device, offer.exports, offer.loads) == ("cpu", ("torch-export",), ("torch-inductor",))
+    assert Transform(takes="torch-export", gives="torch-inductor") in offer.quantizes
+    assert offer.precisions == ("fp32",)
+    assert offer.schemes == offer.runs == machine.SCHEMES
+    assert support.versions["torch"] == version("torch")
+
+
+def test_nothing_is_promised_where_nothing_was_proved(hardware: Hardware) -> None:
+    for system, architecture in (("macos", "arm64"), ("windows", "x86_64"), ("linux", "aarch64")):
+        cpu = dataclasses.replace(hardware.cpu, architecture=architecture)
+        support = plugin.probe(dataclasses.replace(hardware, system=system, cpu=cpu))
+        (offer,) = support.offers
+        assert offer.exports and not offer.quantizes and not offer.loads and not offer.runs
+        assert "not proved" in reasons(support)["quantize, and run torch-inductor"][0]
+
+
+def test_without_neural_compressor_packages_still_run(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "neural_compressor")
+    support = plugin.probe(on_linux(hardware))
+    (offer,) = support.offers
+    assert offer.loads and offer.runs and not offer.quantizes and not offer.schemes
+    assert reasons(support)["quantize torch-export"][1] == "pip install 'optimum-inc[quantize]'"
+
+
+def test_without_a_compiler_packages_still_run(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    support = plugin.probe(on_linux(hardware))
+    (offer,) = support.offers
+    assert offer.loads and not offer.quantizes
+    assert "g++" in reasons(support)["compile torch-inductor"][1]
+
+
+def test_without_torch_there_is_nothing(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "torch")
+    support = plugin.probe(hardware)
+    assert support.offers == ()
+    assert reasons(support) == {"run torch-inductor": ("torch is not installed", "pip install torch")}

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core.errors import OptionError
+from optimum_core.models.samples import Case
+from optimum_core.types import QuantizeConfig
+from optimum_inc import qat
+from optimum_inc.session import InductorSession
+
+pytest.importorskip("neural_compressor", reason="the extra `quantize` is not installed")
+
+
+def tensors(bert: Any, seed: int) -> dict[str, torch.Tensor]:
+    drawn = bert.blueprint.draw(Case(name="drawn", lengths={"batch": 6}, seed=seed))
+    return {name: torch.as_tensor(value) for name, value in drawn.items()}
+
+
+@pytest.fixture(scope="module")
+def taught(bert: Any, bert_module: Callable[[], Any]) -> Any:
+    """Trained with rounding, on labels that it did not know."""
+    model = qat.prepare(bert_module(), calibration=bert.batches())
+    inputs, labels = tensors(bert, 200), torch.arange(6) % 5
+    with torch.no_grad():
+        before = float(model(**inputs, labels=labels).loss)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    model.train()
+    for _ in range(30):
+        model(**inputs, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        assert float(model(**inputs, labels=labels).loss) < before / 2
+    return model
+
+
+def test_a_prepared_model_is_still_itself(bert: Any, bert_module: Callable[[], Any]) -> None:
+    model = bert_module()
+    names = set(model.state_dict())
+    prepared = qat.prepare(model, exclude=["classifier"], calibration=bert.batches())
+    assert prepared is model and not model.training
+    assert names < set(model.state_dict())
+    assert type(model).__name__ == "BertForSequenceClassification"
+    assert type(model.classifier) is torch.nn.Linear
+    assert isinstance(model.bert.pooler.dense, qat.RoundedLinear)
+    inputs, original = tensors(bert, 1), bert_module()
+    with torch.no_grad():
+        rounded, exact = model(**inputs).logits, original(**inputs).logits
+        again = copy.deepcopy(model)(**inputs).logits
+    assert torch.equal(rounded, again)
+    assert 0 < float((rounded - exact).abs().max()) < 0.2 * float(exact.abs().max())
+
+
+def test_gradients_pass_and_ranges_stand_still_in_evaluation(bert: Any, bert_module: Callable[[], Any]) -> None:
+    model = qat.prepare(bert_module(), calibration=bert.batches())
+    layer = model.bert.pooler.dense
+    model.train()
+    before = layer.input_high.clone()
+    model(**tensors(bert, 1)).logits.sum().backward()
+    assert layer.weight.grad is not None and float(layer.weight.grad.abs().sum()) > 0
+    assert not torch.equal(layer.input_high, before)
+    model.eval()
+    before = layer.input_high.clone()
+    model(**tensors(bert, 2))
+    assert torch.equal(layer.input_high, before)
+
+
+def test_what_was_trained_is_what_runs(
+    taught: Any, bert: Any, tmp_path: Path, load: Callable[..., InductorSession]
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    artifact = qat.to_artifact(taught, output)
+    chosen = artifact.steps[-1].options
+    assert artifact.format == "torch-inductor"
+    assert (chosen["calibration"], chosen["ranges"], sum(chosen["calls"].values())) == ("training", 8, 8)
+    session = load(artifact)
+    for seed in (1, 2, 3):
+        inputs = tensors(bert, seed)
+        with torch.no_grad():
+            expected = taught(**inputs).logits.numpy()
+        got = np.asarray(session.run({name: value.numpy() for name, value in inputs.items()})["logits"])
+        assert np.abs(got - expected).max() < 0.02 * np.abs(expected).max()
+    session.close()
+
+
+def test_others_run_what_was_trained(taught: Any, bert: Any, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    output = tmp_path / "out"
+    output.mkdir()
+    config = QuantizeConfig(form="qdq", exclude=("classifier",))
+    artifact = qat.to_artifact(taught, output, config=config)
+    assert (artifact.format, artifact.steps[-1].options["ranges"]) == ("onnx", 7)
+    session = onnxruntime.InferenceSession(artifact.main_file, providers=["CPUExecutionProvider"])
+    inputs = tensors(bert, 1)
+    (got,) = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
+    with torch.no_grad():
+        expected = taught(**inputs).logits.numpy()
+    assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_what_makes_no_sense_is_refused(bert_module: Callable[[], Any], tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"(?s)'head'.*classifier"):
+        qat.prepare(bert_module(), exclude=["head"])
+    with pytest.raises(OptionError, match="no linear layer"):
+        qat.prepare(torch.nn.Sequential(torch.nn.ReLU()))
+    untrained = qat.prepare(bert_module())
+    with pytest.raises(OptionError, match="no ranges"):
+        qat.to_artifact(untrained, tmp_path)
+    with pytest.raises(OptionError, match="prepared already"):
+        qat.prepare(untrained)

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_core.errors import ExportError, OptionError, SessionError, UnavailableError
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
+from optimum_inc import plugin
+from optimum_inc.package import integer_calls
+from optimum_inc.session import InductorSession
+
+pytest.importorskip("neural_compressor", reason="the extra `quantize` is not installed")
+
+Make = Callable[..., QuantizeRequest]
+Load = Callable[..., InductorSession]
+Run = Callable[[Any], Any]
+
+
+def weight_only(**fields: Any) -> QuantizeConfig:
+    return QuantizeConfig(scheme="weight-only", **fields)
+
+
+def run(request: Any) -> Artifact:
+    written = plugin.quantize(request)
+    assert written is not None
+    return written
+
+
+def size(artifact: Artifact) -> int:
+    return sum((artifact.path / name).stat().st_size for name in artifact.files)
+
+
+def least_cosine(model: Any, call: Run) -> float:
+    """Over all shapes and paddings that the model was not traced with."""
+    found = []
+    for case in model.cases:
+        outputs = call(case.inputs)
+        for name, expected in case.outputs.items():
+            one, other = np.asarray(outputs[name], np.float64), np.asarray(expected, np.float64)
+            assert one.shape == other.shape, (case.name, name)
+            if case.valid is not None and one.shape[:2] == case.valid.shape:
+                one, other = one[case.valid], other[case.valid]
+            assert not np.array_equal(one, other), "that is the float model"
+            found.append(float(np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other)))
+    return min(found)
+
+
+# ONNX is quick to make, and tells the configurations apart as well as compiled code does.
+STATIC = {
+    "minmax": (QuantizeConfig(form="qdq"), 0.99),
+    "moving average": (QuantizeConfig(form="qdq", calibration="moving-average"), 0.98),
+    "entropy": (QuantizeConfig(form="qdq", calibration="entropy"), 0.98),
+    "percentile": (QuantizeConfig(form="qdq", calibration="percentile", percentile=99.9), 0.97),
+    "reduced": (QuantizeConfig(form="qdq", reduce_range=True), 0.98),
+    "signed": (QuantizeConfig(form="qdq", activations="int8"), 0.98),
+}
+
+
+def onnx_run(artifact: Artifact) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(artifact.main_file, providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in artifact.outputs]
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+@pytest.fixture(scope="module")
+def as_onnx(exported: Artifact, quantize_request: Make) -> dict[str, Artifact]:
+    return {name: run(quantize_request(exported, config)) for name, (config, _) in STATIC.items()}
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_onnx_for_others_is_near_eager(name: str, as_onnx: dict[str, Artifact], bert: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    artifact = as_onnx[name]
+    assert (artifact.format, artifact.files, artifact.precision) == ("onnx", ("model.onnx",), "int8")
+    assert least_cosine(bert, onnx_run(artifact)) >= STATIC[name][1]
+
+
+def test_onnx_runs_on_openvino(as_onnx: dict[str, Artifact], bert: Any) -> None:
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.Core().compile_model(as_onnx["minmax"].main_file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def call(inputs: Any) -> dict[str, Any]:
+        return {"logits": compiled(dict(inputs))["logits"]}
+
+    assert least_cosine(bert, call) >= 0.99
+
+
+def initializers(artifact: Artifact) -> dict[str, Any]:
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(artifact.main_file).graph
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def test_onnx_holds_integers_and_the_ranges_that_were_asked_for(as_onnx: dict[str, Artifact]) -> None:
+    found = {name: initializers(artifact) for name, artifact in as_onnx.items()}
+    for name, tensors in found.items():
+        matrices = [value for value in tensors.values() if value.ndim == 2 and value.size >= 4096]
+        assert matrices and all(value.dtype == np.int8 for value in matrices), name
+    reduced = [value for value in found["reduced"].values() if value.ndim == 2 and value.shape == (128, 64)]
+    assert reduced and all(value.min() >= -64 and value.max() <= 63 for value in reduced)
+    assert any(np.abs(value.astype(int)).max() > 64 for value in found["minmax"].values() if value.shape == (128, 64))
+    scales = {name: sorted(_scales(artifact)) for name, artifact in as_onnx.items()}
+    assert sum(scales["percentile"]) < sum(scales["minmax"])
+    assert scales["entropy"] != scales["minmax"] != scales["moving average"]
+
+
+def _scales(artifact: Artifact) -> list[float]:
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(artifact.main_file).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    values |= {
+        node.output[0]: numpy_helper.to_array(node.attribute[0].t) for node in graph.node if node.op_type == "Constant"
+    }
+    return [float(values[node.input[1]]) for node in graph.node if node.op_type == "QuantizeLinear"]
+
+
+def test_a_layer_that_is_excluded_stays_float(
+    exported: Artifact, as_onnx: dict[str, Artifact], quantize_request: Make
+) -> None:
+    config = QuantizeConfig(form="qdq", exclude=("bert.encoder.layer.0.intermediate",))
+    tensors = initializers(run(quantize_request(exported, config)))
+    wide = [value.dtype for value in tensors.values() if value.shape in ((128, 64), (64, 128))]
+    assert sorted(map(str, wide)) == ["float32", "int8"]  # what goes up, and what comes down
+
+
+def test_static_int8_is_near_eager_and_compiled(package: Artifact, exported: Artifact, bert: Any, load: Load) -> None:
+    assert (package.format, package.files, package.precision) == ("torch-inductor", ("model.pt2",), "int8")
+    assert sorted(path.name for path in package.path.iterdir()) == ["model.pt2"]
+    calls = package.steps[-1].options["calls"]
+    assert sum(calls.values()) == 8 and all("qlinear" in name for name in calls)
+    assert integer_calls(package.main_file) == calls
+    session = load(package)
+    assert least_cosine(bert, session.run) >= 0.99
+    session.close()
+
+
+CONFIGS = {
+    "dynamic": (QuantizeConfig(scheme="dynamic"), 0.99, "qlinear"),
+    "int8 weights": (weight_only(), 0.999, "int8pack"),
+    "int4 weights": (weight_only(weights="int4", group_size=32, symmetric=False), 0.95, "int4pack"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_other_schemes_are_near_eager_and_call_kernels_for_integers(
+    name: str, exported: Artifact, bert: Any, quantize_request: Make, load: Load
+) -> None:
+    config, least, kernel = CONFIGS[name]
+    written = run(quantize_request(exported, config))
+    assert written.precision == config.weights
+    assert written.steps[-1].options["config"] == config.to_dict()
+    assert any(kernel in call for call in written.steps[-1].options["calls"])
+    session = load(written)
+    assert least_cosine(bert, session.run) >= least
+    session.close()
+
+
+def test_products_of_gpt2_are_quantized_too(gpt2: Any, quantize_request: Make, load: Load, tmp_path: Path) -> None:
+    """Its layers are no `nn.Linear`, and other tools have handed the float model back for it."""
+    exported = plugin.export(gpt2.request(tmp_path))
+    assert exported is not None
+    written = run(quantize_request(exported, weight_only()))
+    assert written.steps[-1].options["layers"] == {"int8": 5, "int4": 0}
+    session = load(written)
+    assert least_cosine(gpt2, session.run) >= 0.99
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        (QuantizeConfig(form="qoperator"), "form"),
+        (QuantizeConfig(weights="uint8"), "weights"),
+        (QuantizeConfig(weights="fp8"), "weights"),
+        (QuantizeConfig(smooth=0.5), "smooth"),
+        (QuantizeConfig(per_channel=False), "per_channel"),
+        (QuantizeConfig(symmetric=False), "symmetric"),
+        (QuantizeConfig(activations="fp8"), "activations"),
+        (QuantizeConfig(scheme="dynamic", activations="int8"), "activations"),
+        (weight_only(weights="nf4"), "weights"),
+        (weight_only(weights="int4", algorithm="awq"), "algorithm"),
+        (weight_only(weights="int4", group_size=48), "group_size"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    config: QuantizeConfig, field: str, exported: Artifact, quantize_request: Make
+) -> None:
+    request = quantize_request(exported, config)
+    with pytest.raises(OptionError, match=f"'{field}'"):
+        run(request)
+    assert not list(request.output.iterdir())
+
+
+def test_a_group_that_does_not_divide_a_layer_is_an_error(exported: Artifact, quantize_request: Make) -> None:
+    with pytest.raises(OptionError, match=r"'group_size' cannot be 128: 'bert\..*' has 64 channels"):
+        run(quantize_request(exported, weight_only(weights="int4", group_size=128)))
+
+
+def test_an_unknown_layer_is_an_error_that_names_some(exported: Artifact, quantize_request: Make) -> None:
+    request = quantize_request(exported, QuantizeConfig(exclude=("head",)))
+    with pytest.raises(OptionError, match=r"(?s)'head'.*bert"):
+        run(request)
+    assert not list(request.output.iterdir())
+
+
+def test_everything_excluded_leaves_nothing_to_quantize(exported: Artifact, quantize_request: Make) -> None:
+    with pytest.raises(OptionError, match="no product"):
+        run(quantize_request(exported, QuantizeConfig(exclude=("bert", "classifier"))))
+
+
+@pytest.mark.parametrize("calibration", [None, [], [{"input_ids": np.ones((1, 4), np.int64)}]])
+def test_calibration_must_be_there_and_fit(calibration: Any, exported: Artifact, quantize_request: Make) -> None:
+    with pytest.raises(OptionError, match="calibration"):
+        run(quantize_request(exported, QuantizeConfig(), calibration=calibration))
+
+
+def test_batches_that_the_model_refuses_are_an_error(exported: Artifact, bert: Any, quantize_request: Make) -> None:
+    wrong = [{**bert.batches(1)[0], "attention_mask": np.ones((3, 5), np.int64)}]
+    request = quantize_request(exported, QuantizeConfig(), calibration=wrong)
+    with pytest.raises(ExportError, match="static-int8 failed"):
+        run(request)
+    assert not list(request.output.iterdir())
+
+
+def test_formats_and_options_are_checked(
+    exported: Artifact, package: Artifact, quantize_request: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OptionError, match="does not give 'coreml'"):
+        run(quantize_request(exported, QuantizeConfig(), format="coreml"))
+    with pytest.raises(OptionError, match="ONNX for 'static' alone"):
+        run(quantize_request(exported, QuantizeConfig(scheme="dynamic"), format="onnx"))
+    with pytest.raises(OptionError, match="does not quantize 'torch-inductor'"):
+        run(quantize_request(package, QuantizeConfig()))
+    with pytest.raises(OptionError, match="unknown option 'fast'"):
+        run(quantize_request(exported, QuantizeConfig(), options={"fast": True}))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UnavailableError, match="compiler"):
+        run(quantize_request(exported, QuantizeConfig()))
+
+
+def test_a_damaged_program_is_refused(exported: Artifact, quantize_request: Make, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(exported.path, copy)
+    content = bytearray((copy / exported.files[0]).read_bytes())
+    content[len(content) // 2] ^= 255
+    (copy / exported.files[0]).write_bytes(content)
+    request = quantize_request(dataclasses.replace(exported, path=copy), QuantizeConfig())
+    with pytest.raises(SessionError, match="not whole"):
+        run(request)
+    assert not list(request.output.iterdir())
+
+
+def test_it_is_silent_and_leaves_nothing_behind(
+    exported: Artifact,
+    quantize_request: Make,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(quantize_request(exported, STATIC["minmax"][0]))
+    printed = capfd.readouterr()
+    assert not printed.out and not printed.err
+    assert not list(tmp_path.iterdir())
