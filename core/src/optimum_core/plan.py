@@ -72,6 +72,7 @@ class Way:
         parallel: calls side by side may finish more of them a second.
         prepares: sessions may gain from knowing the workload's shapes.
         proof: how far it can be checked on this machine, as its offer says.
+        cost: seconds that building it takes, where that is long.
     """
 
     backend: str
@@ -89,6 +90,7 @@ class Way:
     parallel: bool = False
     prepares: bool = False
     proof: Literal["device", "graph", "none"] = "device"
+    cost: float = 0.0
 
     @property
     def is_live(self) -> bool:
@@ -206,7 +208,7 @@ def _quantized_ways_of(
         steps = other.quantizes if scheme in other.schemes else ()
         for step in steps:
             for exporter, source in _offers(supports):
-                if step.takes not in source.exports:
+                if step.takes not in source.exports or (step.schemes and scheme not in step.schemes):
                     continue
                 for wanted, transforms in _landings(step.gives, offer, supports):
                     yield Way(
@@ -223,6 +225,7 @@ def _quantized_ways_of(
                         opset=offer.opset,
                         prepares=offer.prepares,
                         proof=offer.proof,
+                        cost=step.seconds,
                     )
 
 

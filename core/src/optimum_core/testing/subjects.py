@@ -17,11 +17,24 @@ import numpy as np
 from optimum_core.errors import ExportError, OptimumError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.models.samples import Case
-from optimum_core.plan import EXACT, FLOATS, Target, Way, ways
+from optimum_core.plan import EXACT, FLOATS, Quantization, Target, Way, ways
 from optimum_core.plugins import Infer, PluginManager
 from optimum_core.testing.models import KINDS, Model, model
-from optimum_core.types import Artifact, ExportRequest, Offer, OptimizeRequest, Session, SessionRequest, Support
+from optimum_core.types import (
+    Artifact,
+    ExportRequest,
+    Offer,
+    OptimizeRequest,
+    QuantizeConfig,
+    QuantizeRequest,
+    Session,
+    SessionRequest,
+    Support,
+)
 from optimum_core.verify import verify
+from optimum_core.verify.quantized import verify_quantized
+
+_CALIBRATION_BATCHES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +118,16 @@ def _ways_of(backend: str, offer: Offer, supports: Mapping[str, Support]) -> Ite
     for variant in variants:
         # What others offer counts for their exporters only.
         seen = {**supports, backend: replace(supports[backend], offers=_with(supports[backend], offer, variant))}
+        target = Target(backend=backend, device=offer.device.lower())
         for precision in offer.precisions:
-            yield from ways(seen, Target(backend=backend, device=offer.device.lower()), precision=precision)
+            try:
+                yield from ways(seen, target, precision=precision)
+            except UnavailableError:
+                if not offer.runs:
+                    raise
+                # It runs what was quantized, and nothing else.
+                asked = Quantization(schemes=offer.runs[:1], rest=precision)
+                yield from ways(seen, target, precision=precision, quantization=asked)
 
 
 def _with(support: Support, offer: Offer, variant: Offer) -> tuple[Offer, ...]:
@@ -168,6 +189,8 @@ def build(plugins: PluginManager, course: Course, route: str | None) -> Subject:
         )
         return Subject(plugins=plugins, way=way, model=made, artifact=artifact)
     artifact = exported(plugins, way, course.kind, route)
+    if way.quantizer is not None:
+        artifact = _quantized(plugins, way, artifact, made)
     for backend, _, _ in way.transforms:
         artifact = _optimized(plugins, backend, artifact, way, None)
     if course.level is not None:
@@ -218,6 +241,22 @@ def _optimized(plugins: PluginManager, backend: str, artifact: Artifact, way: Wa
             hardware=detect(),
             output=scratch(),
             level=level,
+        )
+    )
+
+
+def _quantized(plugins: PluginManager, way: Way, artifact: Artifact, made: Model) -> Artifact:
+    assert way.quantizer is not None and way.scheme is not None
+    return plugins.quantize(
+        QuantizeRequest(
+            backend=way.quantizer,
+            artifact=artifact,
+            config=QuantizeConfig.named(way.scheme),
+            hardware=detect(),
+            output=scratch(),
+            calibration=[made.draw(seed) for seed in range(_CALIBRATION_BATCHES)],
+            source=made.source,
+            format=way.transforms[0][1] if way.transforms else way.format,
         )
     )
 
@@ -276,9 +315,10 @@ def disagreements(subject: Subject) -> list[str]:
             # A backend that writes into its inputs must not spoil the references of the next.
             return numpy_of(run({name: array.copy() for name, array in inputs.items()}))
 
-        quantized = subject.artifact.precision not in FLOATS
-        precision = subject.artifact.precision if quantized else subject.way.precision
-        fidelity = verify(fresh, cases, outputs, precision=precision)
+        if subject.artifact.precision in FLOATS:
+            fidelity = verify(fresh, cases, outputs, precision=subject.way.precision)
+        else:
+            fidelity = verify_quantized(fresh, cases, (), outputs, precision=subject.artifact.precision, ties=True)
     assert fidelity.results, "nothing was compared"
     return [f"{item.case}, {item.output}: {item.problem}" for item in fidelity.results if not item.passed]
 

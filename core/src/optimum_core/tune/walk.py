@@ -28,6 +28,8 @@ from optimum_core.verify.promise import keeps
 
 #: Seconds after which no further recipe is begun, where no budget is stated.
 BUDGET = 900.0
+#: Seconds that one way may cost unasked, among those of several backends.
+_UNASKED = 20.0
 #: Recipes that are judged, at most.
 MOST_TRIALS = 20
 #: Batches that layers are ranked on.
@@ -125,6 +127,9 @@ class _Walk:
             assert config is not None
             if config.calibrates and self.job.evidence.calibration is None:
                 self._record(Recipe(entry=entry), "skipped", "it needs calibration data, and none was passed")
+            elif way.cost > self._affordable():
+                why = f"it takes some {way.cost:.0f} s to build: name its backend, or pass a budget"
+                self._record(Recipe(entry=entry), "skipped", why)
             elif self._is_over():
                 self._record(Recipe(entry=entry), "skipped", "the time for the walk is over")
             elif (candidate := self._built(Recipe(entry=entry))) is not None:
@@ -181,6 +186,13 @@ class _Walk:
             with watched(self.job.job.emit, "quantize", "which layers hurt most"):
                 self._ranked = tuple(rank_layers(self.job.job.source.module(), batches))
         return self._ranked
+
+    def _affordable(self) -> float:
+        """Seconds that one way may cost: what is left of a stated budget, and no limit where one backend was named."""
+        budget = self.job.job.budget
+        if budget is not None:
+            return budget - (time.perf_counter() - self._start)
+        return float("inf") if len({way.backend for way in self.job.ways}) == 1 else _UNASKED
 
     def _is_over(self) -> bool:
         budget = self.job.job.budget

@@ -9,10 +9,17 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transform:
-    """One way from a format to another, or to itself ("onnx" optimized is still "onnx")."""
+    """One way from a format to another, or to itself ("onnx" optimized is still "onnx").
+
+    Attributes:
+        schemes: of quantization, those that lead this way; empty: all of the offer's.
+        seconds: what it takes, roughly, for a model of ordinary size, where that is long: nobody waits for it unasked.
+    """
 
     takes: str
     gives: str
+    schemes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
