@@ -100,7 +100,11 @@ class ExportRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizeRequest:
-    """Make `artifact` faster without changing what it computes beyond `precision`; results go under `output`."""
+    """Make `artifact` faster without changing what it computes beyond `precision`; results go under `output`.
+
+    Attributes:
+        shapes: lengths of named axes that most calls will have. What is built takes every other shape all the same.
+    """
 
     backend: str
     artifact: Artifact
@@ -109,6 +113,7 @@ class OptimizeRequest:
     hardware: Hardware
     output: Path
     level: str | None = None
+    shapes: tuple[Mapping[str, int], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
