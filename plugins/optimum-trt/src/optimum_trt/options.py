@@ -117,7 +117,7 @@ def _range(name: str, axis: object, value: object) -> Range:
     numbers = tuple(value) if isinstance(value, list | tuple) else ()
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
     if len(numbers) != 3 or not whole or not 0 <= numbers[0] <= numbers[1] <= numbers[2] or not numbers[2]:
-        raise _wrong(f"{name}[{axis!r}]", value, "three lengths in rising order: the shortest, likeliest and longest")
+        raise _wrong(f"{name}.{axis}", value, "three lengths in rising order: the shortest, likeliest and longest")
     return numbers[0], numbers[1], numbers[2]
 
 
