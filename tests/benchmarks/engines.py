@@ -3,6 +3,7 @@ the graph is that went in. Nothing is run on a GPU."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ from optimum_core.types import (
 )
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.reference import reference_cases
+from optimum_trt.optimize import prepared
 
 DEVICE = "sm_89"
 _ROUTES = ("torchscript", "dynamo")
@@ -42,7 +44,10 @@ _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 def run(cache: Path) -> Page:
     """Every architecture by core's exporter, checked on ONNX Runtime, and built for one compute capability."""
-    rows = [row for model_type in ARCHITECTURES for row in _rows(model_type, cache)]
+    rows: list[tuple[str, ...]] = []
+    for model_type in ARCHITECTURES:
+        rows += _rows(model_type, cache)
+        print(*rows[-1], file=sys.stderr)  # noqa: T201  it takes long
     built = [row for row in rows if row[3] == "yes"]
     whole = {row[0] for row in rows} - {row[0] for row in rows if row[3] != "yes"}
     return Page(
@@ -135,14 +140,10 @@ def _built(
 def _fidelity(source: Artifact, error: float, cases: tuple[ReferenceCase, ...], precision: str, cache: Path) -> str:
     if precision == "bf16":
         return "not compared"
-    if precision == "fp16":
-        from optimum_trt.typed import convert
-
+    if precision != "fp32":
         folder = Path(mkdtemp(dir=cache))
-        (folder / "model.onnx").write_bytes(convert(source.main_file, "fp16", "fp16").SerializeToString())
-        error = _difference(replace(source, path=folder, files=("model.onnx",)), cases, "fp16", strict=False)
-    elif precision == "int8":
-        error = _difference(source, cases, "int8", strict=False)
+        read = prepared(source, "fp16" if precision == "fp16" else None, folder, precision)
+        error = _difference(replace(source, path=read.parent, files=(read.name,)), cases, precision, strict=False)
     return f"{error:.1g}"
 
 

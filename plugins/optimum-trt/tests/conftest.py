@@ -169,7 +169,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
         "input_ids": ("batch", "sequence"),
         "attention_mask": ("batch", "past+sequence"),
         "position_ids": ("batch", "sequence"),
-        **{name: ("batch", 4, "past", 8) for name in kv},
+        **dict.fromkeys(kv, ("batch", 4, "past", 8)),
     }
     results: dict[str, tuple[int | str, ...]] = {
         "logits": ("batch", "sequence", 99),

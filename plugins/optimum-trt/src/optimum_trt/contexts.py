@@ -176,7 +176,7 @@ class Context:
     def _output_shape(self, spec: TensorSpec) -> tuple[int, ...]:
         shape = tuple(self._native.get_tensor_shape(spec.name))
         if any(length < 0 for length in shape):
-            why = f"how long output {spec.name!r} is depends on values, not on shapes alone"
+            why = f"the length of output {spec.name!r} depends on values, not on shapes alone"
             raise SessionError(self._engine.who, why, "leave this model to another backend")
         return shape
 

@@ -16,6 +16,7 @@ from optimum_core.errors import ExportError, OptimumError, OptionError, Unavaila
 from optimum_core.types import Artifact, OptimizeRequest, Step
 from optimum_trt.build import Plan, build
 from optimum_trt.devices import ENGINE, choose_module, local_capability, platform_name
+from optimum_trt.dialect import is_quantized, rewrite
 from optimum_trt.modules import BACKEND, Capability, Toolkit, load, named
 from optimum_trt.options import TrtOptions
 from optimum_trt.profiles import Profile, general
@@ -44,7 +45,7 @@ def optimize(request: OptimizeRequest) -> Artifact:
     module, capability = choose_module(request.device, options.module, request.hardware, who)
     toolkit = load(module, who)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=request.output) as folder:
-        onnx = _prepared(request.artifact, narrow, Path(folder), who)
+        onnx = prepared(request.artifact, narrow, Path(folder), who)
         plan = Plan(
             who=who,
             onnx=onnx,
@@ -86,8 +87,11 @@ def _narrow(request: OptimizeRequest, who: str) -> str | None:
     raise OptionError(who, why, f"ask for the artifact's own precision, or for one of {', '.join(NARROW)} of 'fp32'")
 
 
-def _prepared(artifact: Artifact, narrow: str | None, folder: Path, who: str) -> Path:
-    """The ONNX file that the parser is to read.
+def prepared(artifact: Artifact, narrow: str | None, folder: Path, who: str) -> Path:
+    """The ONNX file that the parser is to read: the artifact's own, or one in `folder`.
+
+    Args:
+        narrow: "fp16" or "bf16", which its arithmetic is converted to; None: it stays.
 
     Raises:
         UnavailableError: onnx is not installed.
@@ -97,22 +101,27 @@ def _prepared(artifact: Artifact, narrow: str | None, folder: Path, who: str) ->
         import onnx
     except ImportError as error:
         raise UnavailableError(who, "onnx is not installed", "pip install 'optimum-trt[rtx]'") from error
+    source, size = artifact.main_file, sum(path.stat().st_size for path in _present(artifact))
+    large = size > _LARGE
+
+    def save(model: Any, name: str) -> Path:
+        onnx.save_model(model, folder / name, save_as_external_data=large, location=f"{name}.data")
+        return folder / name
+
     try:
-        _check_quantized(onnx.load(artifact.main_file, load_external_data=False).graph, who)
-        if narrow is None:
-            return artifact.main_file
-        model = convert(artifact.main_file, narrow, who)
+        graph = onnx.load(source, load_external_data=False).graph
+        _check_quantized(graph, who)
+        if is_quantized(graph):
+            source = save(rewrite(onnx.load(source)), "readable.onnx")
+        return source if narrow is None else save(convert(source, narrow, who), "typed.onnx")
     except OptimumError:
         raise
     except Exception as error:  # protobuf, numpy and the system each have their own for a damaged file
         why = f"it cannot be read as ONNX: {type(error).__name__}: {error}"
         raise ExportError(who, why, "export the model again") from error
-    path, size = folder / "model.onnx", sum(item.stat().st_size for item in _weights(artifact))
-    onnx.save_model(model, path, save_as_external_data=size > _LARGE, location="model.onnx.data")
-    return path
 
 
-def _weights(artifact: Artifact) -> list[Path]:
+def _present(artifact: Artifact) -> list[Path]:
     return [path for path in (artifact.path / name for name in artifact.files) if path.is_file()]
 
 
