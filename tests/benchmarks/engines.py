@@ -44,6 +44,9 @@ _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 def run(cache: Path) -> Page:
     """Every architecture by core's exporter, checked on ONNX Runtime, and built for one compute capability."""
+    import torch
+
+    torch.set_num_threads(1)  # tiny products are slower in several
     rows: list[tuple[str, ...]] = []
     for model_type in ARCHITECTURES:
         rows += _rows(model_type, cache)

@@ -54,9 +54,10 @@ def test_what_is_no_capsule_or_has_strange_numbers() -> None:
 def test_numpy_and_torch_read_ours_without_a_copy(dtype: str) -> None:
     import torch
 
-    array, freed = np.arange(6).reshape(2, 3).astype(dtype), []
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    freed: list[int] = []
     given = ours(array, freed)
-    by_numpy, by_torch = np.from_dlpack(given), torch.from_dlpack(given)  # type: ignore[arg-type]
+    by_numpy, by_torch = np.from_dlpack(given), torch.utils.dlpack.from_dlpack(given)
     assert by_numpy.ctypes.data == by_torch.data_ptr() == array.ctypes.data
     assert by_numpy.tolist() == by_torch.tolist() == array.tolist()
     del given, by_numpy

@@ -62,9 +62,10 @@ def test_shortened_stops_at_what_was_declared() -> None:
 
 
 def test_lengthened_goes_up_to_the_likeliest() -> None:
-    made: Profile | None = Profile(ranges={"batch": (1, 4, 32), "past": (0, 6, 9), "frames": (16, 100, 3000)})
+    made = Profile(ranges={"batch": (1, 4, 32), "past": (0, 6, 9), "frames": (16, 100, 3000)})
     seen = []
-    while (made := lengthened(made, [{"frames": 70}])) is not None:
+    while (longer := lengthened(made, [{"frames": 70}])) is not None:
+        made = longer
         seen.append((made.ranges["past"][0], made.ranges["frames"][0]))
         assert made.ranges["batch"] == (1, 4, 32)
     assert seen == [(1, 32), (2, 64), (4, 70), (6, 70)]

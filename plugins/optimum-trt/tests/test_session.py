@@ -21,7 +21,7 @@ from optimum_core.types import Artifact, OptimizeRequest, SessionRequest
 from optimum_trt import session as sessions
 from optimum_trt.contexts import Context, Engine
 from optimum_trt.dlpack import GPU, Buffer, DeviceArray
-from optimum_trt.modules import RTX, Toolkit
+from optimum_trt.modules import RTX, Toolkit, load
 from optimum_trt.options import TrtOptions
 from optimum_trt.session import TrtSession, check_gpu
 from optimum_trt.storage import MODEL, NOTE, read_engine, read_note
@@ -67,7 +67,7 @@ def test_the_driver_has_the_last_word(engine: Artifact, opening: Open, with_gpu:
 
 
 def test_the_runtimes_refusal_has_its_words(engine: Artifact) -> None:
-    toolkit = sessions.load(RTX, "test")
+    toolkit = load(RTX, "test")
     with pytest.raises(SessionError, match=r"tensorrt_rtx 1\..* refused it: .*[Cc]uda"):
         toolkit.engine(engine.main_file.read_bytes(), "test")
 

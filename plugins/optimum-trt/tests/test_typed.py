@@ -23,6 +23,14 @@ Run = Callable[[Path | bytes, Any], Any]
 Make = Callable[..., OptimizeRequest]
 
 
+def floats(values: Any) -> np.ndarray[Any, Any]:
+    return np.array(values, np.float32)
+
+
+def integers(values: Any) -> np.ndarray[Any, Any]:
+    return np.array(values, np.int64)
+
+
 def types(model: Any) -> dict[str, int]:
     """Element types of all tensors, by strict inference: it raises where an operator does not take what it gets."""
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
@@ -63,7 +71,7 @@ def test_inputs_and_outputs_keep_their_types(precision: str, tiny: Any) -> None:
 
 def test_masks_stay_finite(graph: Graph, on_cpu: Run) -> None:
     nodes = [helper.make_node("Add", ["x", "lowest"], ["masked"]), helper.make_node("Softmax", ["masked"], ["y"])]
-    artifact = graph(nodes, {"lowest": np.float32([0, 0, -3.4e38, -np.inf])}, x=("batch", 4))
+    artifact = graph(nodes, {"lowest": floats([0, 0, -3.4e38, -np.inf])}, x=("batch", 4))
     content = convert(artifact.main_file, "fp16", "test").SerializeToString()
     got = on_cpu(content, {"x": np.zeros((2, 4), np.float32)})["y"]
     assert np.allclose(got, [0.5, 0.5, 0, 0])
@@ -102,7 +110,7 @@ def test_squares_and_means_stay_wide(graph: Graph, on_cpu: Run) -> None:
         helper.make_node("MatMul", ["normal", "w"], ["y"]),
     ]
     weight = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
-    artifact = graph(nodes, {"two": np.float32(2), "last": np.int64([-1]), "w": weight})
+    artifact = graph(nodes, {"two": np.float32(2), "last": integers([-1]), "w": weight})
     model = convert(artifact.main_file, "fp16", "test")
     found = types(model)
     assert [found[name] for name in ("squares", "mean", "root")] == [TensorProto.FLOAT] * 3
@@ -117,14 +125,14 @@ def test_what_a_schema_does_not_take_stays_wide(graph: Graph, on_cpu: Run) -> No
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
         helper.make_node("Resize", ["d", "", "scales"], ["y"]),
     ]
-    weights = {"scale": np.float32(0.5), "zero": np.int8(0), "scales": np.float32([1, 2])}
+    weights = {"scale": np.float32(0.5), "zero": np.int8(0), "scales": floats([1, 2])}
     for opset in (13, 19):
         artifact = graph(nodes, weights, x=("batch", 4), y=("batch", 8), opset=opset)
         model = convert(artifact.main_file, "fp16", "test")
         found = types(model)
         assert found["scales"] == TensorProto.FLOAT
         assert found["d"] == (TensorProto.FLOAT if opset == 13 else TensorProto.FLOAT16)
-        got = on_cpu(model.SerializeToString(), {"x": np.float32([[1, 2, 3.1, 40]])})["y"]
+        got = on_cpu(model.SerializeToString(), {"x": floats([[1, 2, 3.1, 40]])})["y"]
         assert got.tolist() == [[1, 1, 2, 2, 3, 3, 40, 40]]
 
 
@@ -153,23 +161,23 @@ def test_graphs_within_a_graph(graph: Graph, on_cpu: Run) -> None:
         helper.make_node("Greater", ["most", "zero"], ["any"]),
         helper.make_node("If", ["any"], ["y"], then_branch=then, else_branch=otherwise),
     ]
-    weights = {"w": np.eye(4, dtype=np.float32), "zero": np.float32(0), "shape": np.int64([1, 4])}
+    weights = {"w": np.eye(4, dtype=np.float32), "zero": np.float32(0), "shape": integers([1, 4])}
     artifact = graph(nodes, weights, x=(1, 4), y=(1, 4))
     model = convert(artifact.main_file, "fp16", "test")
     onnx.checker.check_model(model)
-    assert on_cpu(model.SerializeToString(), {"x": np.float32([[1, -2, 3, 0]])})["y"].tolist() == [[1, 0, 3, 0]]
-    assert on_cpu(model.SerializeToString(), {"x": np.float32([[-1, -2, -3, 0]])})["y"].tolist() == [[0.5] * 4]
+    assert on_cpu(model.SerializeToString(), {"x": floats([[1, -2, 3, 0]])})["y"].tolist() == [[1, 0, 3, 0]]
+    assert on_cpu(model.SerializeToString(), {"x": floats([[-1, -2, -3, 0]])})["y"].tolist() == [[0.5] * 4]
 
 
 def test_an_output_that_is_an_input_or_a_constant(graph: Graph, on_cpu: Run) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["y"], ["unused"])]
-    artifact = graph(nodes, {"c": np.float32([1.5])}, x=("batch", 4), y=("batch", 4))
+    artifact = graph(nodes, {"c": floats([1.5])}, x=("batch", 4), y=("batch", 4))
     model = onnx.load(artifact.main_file)
     for name in ("x", "c"):
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     onnx.save(model, artifact.main_file)
     content = convert(artifact.main_file, "fp16", "test").SerializeToString()
-    got = on_cpu(content, {"x": np.float32([[1, -1, 2, 0]])})
+    got = on_cpu(content, {"x": floats([[1, -1, 2, 0]])})
     assert got["y"].tolist() == [[1, 0, 2, 0]] and got["c"].tolist() == [1.5] and got["x"][0, 1] == -1
 
 

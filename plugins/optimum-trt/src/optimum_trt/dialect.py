@@ -60,11 +60,13 @@ def _fold_biases(graph: Any, constants: dict[str, Any]) -> None:
     from onnx import numpy_helper
 
     for node in list(graph.node):
-        held = [constants.get(name) for name in node.input]
-        if node.op_type != "DequantizeLinear" or None in held[:2] or held[0].data_type != _INT32:
+        if node.op_type != "DequantizeLinear":
             continue
-        values, scale = numpy_helper.to_array(held[0]), numpy_helper.to_array(held[1])
-        zero = numpy_helper.to_array(held[2]) if len(held) > 2 and held[2] is not None else np.int32(0)
+        values, scale, *rest = (constants.get(name) for name in node.input)
+        if values is None or scale is None or values.data_type != _INT32:
+            continue
+        values, scale = numpy_helper.to_array(values), numpy_helper.to_array(scale)
+        zero = numpy_helper.to_array(rest[0]) if rest and rest[0] is not None else np.int32(0)
         folded = ((values - zero).astype(np.float32) * scale).astype(scale.dtype)
         graph.node.remove(node)
         graph.initializer.append(numpy_helper.from_array(folded, node.output[0]))
