@@ -13,7 +13,8 @@ _SMALL: dict[str, int] = {
     "num_decoder_layers": 2,
     "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_heads": 4, "encoder_attention_heads": 4,
     "decoder_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "d_kv": 8,
-    "vocab_size": 128, "max_position_embeddings": 128, "n_positions": 128, "pooler_hidden_size": 32, "image_size": 32, "patch_size": 8,
+    "vocab_size": 128, "max_position_embeddings": 128, "n_positions": 128, "pooler_hidden_size": 32,
+    "image_size": 32, "patch_size": 8,
     "projection_dim": 16, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "cls_token_id", "sep_token_id")

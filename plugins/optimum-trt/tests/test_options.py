@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from optimum_core.errors import OptionError
 from optimum_trt.options import TrtOptions
+from optimum_trt.profiles import _OTHERS, _USUAL
 
 _GOOD: dict[str, Any] = {
     "module": "tensorrt_rtx",
@@ -62,3 +64,26 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(OptionError, match="unknown option 'cuda_graph'") as caught:
         TrtOptions.from_mapping({"cuda_graph": True})
     assert caught.value.remedy == "did you mean 'cuda_graphs'?"
+
+
+def test_the_page_lists_every_option() -> None:
+    page = Path(__file__).parents[3] / "docs" / "backends" / "trt.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not beside the package")
+    text = page.read_text(encoding="utf-8").partition("\n## Options\n")[2].partition("\n## ")[0]
+    stated = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", text, re.MULTILINE))
+    defaults = {item.name: getattr(TrtOptions(), item.name) for item in fields(TrtOptions)}
+    assert list(stated) == list(defaults)
+    plain = {name: value for name, value in defaults.items() if value is not None and value != {}}
+    assert {name: stated[name] for name in plain} == {name: f"`{value}`" for name, value in plain.items()}
+
+
+def test_the_page_lists_the_usual_ranges() -> None:
+    page = Path(__file__).parents[3] / "docs" / "backends" / "trt.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not beside the package")
+    text = page.read_text(encoding="utf-8").partition("\n## Shapes\n")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| (\w[\w, ]*?)(?: \(a cache\))? \| ([\d, ]+) \|$", text, re.MULTILINE))
+    stated = {word: rows[row] for row in rows for word in row.split(", ")}
+    usual = {**dict(_USUAL), "others": _OTHERS}
+    assert stated == {word: ", ".join(map(str, lengths)) for word, lengths in usual.items()}
