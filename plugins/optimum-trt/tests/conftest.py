@@ -74,7 +74,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
 
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            torch.set_num_threads(1)  # tiny products are slower in several
             module = _MODELS[kind]().eval()
             with torch.no_grad():
                 for parameter in module.parameters():
