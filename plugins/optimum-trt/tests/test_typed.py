@@ -181,6 +181,22 @@ def test_an_output_that_is_an_input_or_a_constant(graph: Graph, on_cpu: Run) -> 
     assert got["y"].tolist() == [[1, 0, 2, 0]] and got["c"].tolist() == [1.5] and got["x"][0, 1] == -1
 
 
+def test_an_output_that_is_also_read_in_fp32_keeps_its_name(graph: Graph, on_cpu: Run) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("ReduceSum", ["y", "last"], ["sum"]),
+        helper.make_node("Neg", ["y"], ["minus"]),
+    ]
+    artifact = graph(nodes, {"last": integers([1])}, x=("batch", 4), y=("batch", 4))
+    model = onnx.load(artifact.main_file)
+    model.graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["batch", 1]))
+    onnx.save(model, artifact.main_file)
+    made = convert(artifact.main_file, "fp16", "test")
+    onnx.checker.check_model(made)
+    got = on_cpu(made.SerializeToString(), {"x": floats([[1, -1, 2, 0]])})
+    assert got["y"].tolist() == [[1, 0, 2, 0]] and got["sum"].tolist() == [[3]]
+
+
 def test_convolutions_are_built_in_bf16(graph: Graph, building: Make) -> None:
     weight = np.random.default_rng(0).standard_normal((2, 3, 3, 3)).astype(np.float32)
     artifact = graph(

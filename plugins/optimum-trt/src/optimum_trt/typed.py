@@ -150,7 +150,9 @@ class _Graph:
             elif name in self._constants:
                 have[name] = name
             else:
-                have[name] = self._cast(other[name], f"{name}__{'wide' if wide else 'narrow'}", wide=wide)
+                # What leaves the model has to have its own name.
+                suffix = "__narrow" if not wide else "" if name in self._results else "__wide"
+                have[name] = self._cast(other[name], name + suffix, wide=wide)
         return have[name]
 
     def _add(self, node: Any, keep: bool) -> None:
