@@ -308,3 +308,9 @@ def linear(graph: Graph) -> Artifact:
         helper.make_node("Relu", ["z"], ["y"], name="body/Relu"),
     ]
     return graph(nodes, {"w": weight})
+
+
+@pytest.fixture
+def engine(linear: Artifact, building: Callable[..., OptimizeRequest]) -> Artifact:
+    """relu(x @ weight) for sm_89, batch 1 to 32, and 3 by itself."""
+    return manager().optimize(building(linear, shapes=({"batch": 3},)))
