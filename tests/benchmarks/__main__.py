@@ -13,7 +13,19 @@ from tempfile import TemporaryDirectory
 import psutil
 from rich.console import Console
 from rich.text import Text
-from tests.benchmarks import accelerating, grid, importing, latency, mapping, memory, overhead, peak, qat, startup
+from tests.benchmarks import (
+    accelerating,
+    engines,
+    grid,
+    importing,
+    latency,
+    mapping,
+    memory,
+    overhead,
+    peak,
+    qat,
+    startup,
+)
 from tests.benchmarks.page import Page, markdown, show, write_region
 from transformers.utils import logging
 
@@ -31,8 +43,9 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "map": mapping.run,
     "grid": grid.run,
     "qat": qat.run,
+    "trt": engines.run,
 }
-_ON_REQUEST = frozenset({"memory", "map", "grid", "qat"})
+_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt"})
 
 
 def main() -> None:

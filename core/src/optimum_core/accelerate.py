@@ -106,6 +106,7 @@ def accelerate(
         supports[chosen.backend] = plugins.support(chosen.backend, hardware)
     check_precision(ask.precision, supports)
     found = _ways(supports, chosen, ask)
+    _require_one_device(found, chosen)
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
     if (given := getattr(source, "format", None)) is not None:
         found = _from(given, found)
@@ -148,6 +149,17 @@ def _material(wish: Wish | None, **passed: Any) -> Material | None:
             "pass calibration=, a few hundred texts or inputs; or use a scheme that needs none, such as 'dynamic-int8'",
         )
     return material
+
+
+def _require_one_device(found: tuple[Way, ...], target: Target) -> None:
+    """Refuse to guess which of several absent machines is meant."""
+    absent = tuple(dict.fromkeys(way.device for way in found if way.proof == "none"))
+    if target.device is None and len(absent) > 1:
+        raise OptionError(
+            f"target {target.backend!r}",
+            "there is no such device on this machine, and it builds for several others",
+            f"name one: {', '.join(f'{target.backend}:{device}' for device in absent)}",
+        )
 
 
 def _from(given: str, found: tuple[Way, ...]) -> tuple[Way, ...]:

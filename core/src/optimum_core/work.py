@@ -197,6 +197,7 @@ class Work:
 
         evidence = self._quantizing(job, packer).evidence() if self.material is not None else None
         foreign = tuple(way for way in self.ways if not way.is_live and way.is_quantized == (evidence is not None))
+        foreign = tuple(way for way in foreign if way.device == foreign[0].device)
         job = replace(job, entries=tuple(entries(foreign)))
         return build_elsewhere(Elsewhere(job=job, supports=self.supports, wish=self.ask.wish, evidence=evidence))
 

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT for RTX as a backend of Optimum Core."""

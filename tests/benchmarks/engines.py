@@ -1,0 +1,189 @@
+"""Which models become TensorRT engines, in which precision, with no GPU: what was built, how long it took, how true
+the graph is that went in. Nothing is run on a GPU."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+from tests.benchmarks.architectures import ARCHITECTURES, tiny
+from tests.benchmarks.page import Page
+
+from optimum_core.cli.values import size_words
+from optimum_core.errors import OptimumError
+from optimum_core.hardware import detect
+from optimum_core.models.blueprint import Blueprint, describe
+from optimum_core.models.hub import quiet
+from optimum_core.models.samples import Case
+from optimum_core.models.source import LiveSource
+from optimum_core.plugins import manager
+from optimum_core.types import (
+    Artifact,
+    ExportRequest,
+    OptimizeRequest,
+    QuantizeConfig,
+    QuantizeRequest,
+    SessionRequest,
+)
+from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.reference import reference_cases
+from optimum_trt.optimize import prepared
+
+DEVICE = "sm_89"
+_ROUTES = ("torchscript", "dynamo")
+_INT8 = QuantizeConfig(scheme="static", weights="int8", activations="int8", symmetric=True)
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+def run(cache: Path) -> Page:
+    """Every architecture by core's exporter, checked on ONNX Runtime, and built for one compute capability."""
+    import torch
+
+    torch.set_num_threads(1)  # tiny products are slower in several
+    rows: list[tuple[str, ...]] = []
+    for model_type in ARCHITECTURES:
+        rows += _rows(model_type, cache)
+        print(*rows[-1], file=sys.stderr)  # noqa: T201  it takes long
+    built = [row for row in rows if row[3] == "yes"]
+    whole = {row[0] for row in rows} - {row[0] for row in rows if row[3] != "yes"}
+    return Page(
+        name="trt",
+        title="Build matrix",
+        head=("model", "precision", "varying axes", "built", "seconds", "size", "graph against eager"),
+        rows=tuple(rows),
+        notes=(
+            f"{len({row[0] for row in built})} of {len(ARCHITECTURES)} architectures were built, {len(whole)} in all "
+            f"of the precisions, for {DEVICE} with tensorrt-rtx {version('tensorrt-rtx')} on a machine without a GPU; "
+            "tiny models with random weights.",
+            "Graph against eager: the largest relative error of the ONNX that the builder reads, run by ONNX Runtime "
+            "on the CPU at shapes and paddings that were not traced, beside the eager model. It is the level `graph`: "
+            "TensorRT's own arithmetic was not run. ONNX Runtime has no bf16 on the CPU, so that the conversion to it "
+            "was not compared.",
+        ),
+    )
+
+
+def _rows(model_type: str, cache: Path) -> Iterator[tuple[str, ...]]:
+    try:
+        with quiet():
+            source = LiveSource(tiny(model_type))
+            blueprint = describe(source.module(), name=model_type)
+            cases = reference_cases(source.module(), blueprint)
+        onnx, error = _exported(source, blueprint, cases, cache)
+    except OptimumError as problem:
+        yield (model_type, "", "", _short(problem), "", "", "")
+        return
+    for precision in _PRECISIONS:
+        yield (
+            model_type,
+            precision,
+            ", ".join(blueprint.axes),
+            *_built(onnx, error, blueprint, cases, precision, cache),
+        )
+
+
+def _exported(
+    source: LiveSource, blueprint: Blueprint, cases: tuple[ReferenceCase, ...], cache: Path
+) -> tuple[Artifact, float]:
+    """The first route that agrees with eager, and by how much it is off."""
+    problem: OptimumError | None = None
+    for route in _ROUTES:
+        request = ExportRequest(
+            backend="onnx",
+            source=source,
+            task=blueprint.task,
+            format="onnx",
+            precision="fp32",
+            samples=blueprint.draw(Case(name="traced")),
+            inputs=blueprint.inputs,
+            outputs=blueprint.outputs,
+            output=Path(mkdtemp(dir=cache)),
+            route=route,
+        )
+        try:
+            made = manager().export(request)
+            return made, _difference(made, cases, "fp32")
+        except OptimumError as error:
+            problem = error
+    assert problem is not None
+    raise problem
+
+
+def _built(
+    onnx: Artifact, error: float, blueprint: Blueprint, cases: tuple[ReferenceCase, ...], precision: str, cache: Path
+) -> tuple[str, str, str, str]:
+    seconds = 0.0
+    try:
+        source = _quantized(onnx, blueprint, cache) if precision == "int8" else onnx
+        request = OptimizeRequest(
+            backend="trt",
+            artifact=source,
+            device=DEVICE,
+            precision="fp32" if precision == "int8" else precision,
+            hardware=detect(),
+            output=Path(mkdtemp(dir=cache)),
+            shapes=({axis: blueprint.layout.lengths[axis] for axis in blueprint.axes},),
+        )
+        started = time.perf_counter()
+        made = manager().optimize(request)
+        seconds = time.perf_counter() - started
+        size = size_words(made.main_file.stat().st_size)
+        return "yes", f"{seconds:.1f}", size, _fidelity(source, error, cases, precision, cache)
+    except OptimumError as problem:
+        return _short(problem), f"{seconds:.1f}" if seconds else "", "", ""
+
+
+def _fidelity(source: Artifact, error: float, cases: tuple[ReferenceCase, ...], precision: str, cache: Path) -> str:
+    if precision == "bf16":
+        return "not compared"
+    if precision != "fp32":
+        folder = Path(mkdtemp(dir=cache))
+        read = prepared(source, "fp16" if precision == "fp16" else None, folder, precision)
+        error = _difference(replace(source, path=read.parent, files=(read.name,)), cases, precision, strict=False)
+    return f"{error:.1g}"
+
+
+def _quantized(onnx: Artifact, blueprint: Blueprint, cache: Path) -> Artifact:
+    calibration = [blueprint.draw(Case(name="calibration", seed=seed)) for seed in range(40, 48)]
+    request = QuantizeRequest(
+        backend="ort",
+        artifact=onnx,
+        config=_INT8,
+        hardware=detect(),
+        output=Path(mkdtemp(dir=cache)),
+        calibration=calibration,
+    )
+    return manager().quantize(request)
+
+
+def _difference(onnx: Artifact, cases: tuple[ReferenceCase, ...], precision: str, *, strict: bool = True) -> float:
+    """The largest relative error on ONNX Runtime.
+
+    Raises:
+        OptimumError: it does not run, or, where `strict`, is further off than its precision allows.
+    """
+    request = SessionRequest(backend="ort", artifact=onnx, device="cpu", hardware=detect())
+    session = manager().load_session(request)
+    try:
+        bound = manager().binder(session)
+        arrays: Any = lambda inputs: {name: np.asarray(value) for name, value in bound(inputs).items()}  # noqa: E731
+        fidelity = verify(arrays, cases, onnx.outputs, precision=precision)
+    finally:
+        session.close()
+    if strict and not fidelity.passed:
+        assert fidelity.worst is not None
+        raise OptimumError("graph", f"differs from eager: {fidelity.worst.problem}", "export it by another route")
+    return max(result.relative_error for result in fidelity.results)
+
+
+def _short(problem: OptimumError) -> str:
+    """The error in one line that fits a table."""
+    words = " ".join(problem.why.split())
+    return words if len(words) <= 160 else f"{words[:157]}…"
