@@ -122,8 +122,14 @@ class AcceleratedModel:
         manifest = self.manifest
         return (
             f"<accelerated {manifest.model.class_name or manifest.model.name}: {manifest.backend} on "
-            f"{self._session.device}, {manifest.precision}, {'verified' if manifest.verified else 'NOT verified'}>"
+            f"{self._session.device}, {manifest.quantized or manifest.precision}, {self._proof()}>"
         )
+
+    def _proof(self) -> str:
+        if not self.manifest.verified:
+            return "NOT verified"
+        fidelity = self.manifest.fidelity
+        return "verified at graph level" if fidelity is not None and fidelity.level == "graph" else "verified"
 
     # What was found out about it.
 
