@@ -1,4 +1,4 @@
-"""Rows become a model's inputs: texts sorted and padded, tensors taken as they are, what does not fit named by its row."""
+"""Rows become a model's inputs: texts padded, tensors as they are, what does not fit named by its row."""
 
 from __future__ import annotations
 

@@ -126,7 +126,9 @@ def test_a_recipe_in_a_hub_repository(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert asked == [("owner/name", "recipe.yaml")]
 
 
-@pytest.mark.parametrize("value", ["int7", "", "avx", 8, True, ["int8"], "static", "staticint8", "recipe.txt", object()])
+@pytest.mark.parametrize(
+    "value", ["int7", "", "avx", 8, True, ["int8"], "static", "staticint8", "recipe.txt", object()]
+)
 def test_anything_else_is_refused_with_what_may_be_said(value: Any) -> None:
     with pytest.raises(OptionError, match="quantize"):
         read_wish(value, calibrated=True)
