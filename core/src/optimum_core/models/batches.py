@@ -102,6 +102,15 @@ class Encoder:
             value = {name: array[start:stop] for name, array in arrays.items()}
             yield Row(number=row.number, value=value, label=label)
 
+    def keys(self, row: Row) -> set[str]:
+        """A key of every item of the row: equal for equal data, alone or in a batch, whatever the padding."""
+        if not self._is_encoded(row.value):
+            return {Row(number=row.number, value=self._raw(row)).key}
+        arrays = self._named(row)
+        mask = arrays.pop("attention_mask", np.zeros(0))
+        count = max((len(array) for array in arrays.values() if array.ndim), default=1)
+        return {Row(number=row.number, value=_item(arrays, mask, index, count)).key for index in range(count)}
+
     def _batches(self, rows: Iterable[Row]) -> Iterator[tuple[Arrays, Any]]:
         iterator = iter(rows)
         while chunk := list(islice(iterator, _CHUNK)):
@@ -244,6 +253,15 @@ _SHAPES = "pass what the model is called with"
 def _pairs(values: Sequence[Any]) -> Iterator[tuple[str, list[str]]]:
     yield "text", [first for first, _ in values]
     yield "text_pair", [second for _, second in values]
+
+
+def _item(arrays: Arrays, mask: np.ndarray[Any, Any], index: int, count: int) -> Arrays:
+    """One item of a batch, without what the mask leaves out."""
+    item: Arrays = {}
+    for name, array in arrays.items():
+        meant = mask[index].astype(bool) if mask.ndim > 1 and mask.shape == array.shape else slice(None)
+        item[name] = array[index][meant] if array.ndim and len(array) == count else array
+    return item
 
 
 def _items(inputs: Arrays, specs: Sequence[TensorSpec]) -> int:

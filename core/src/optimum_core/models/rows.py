@@ -39,7 +39,7 @@ class Row:
 
 
 class Rows:
-    """The rows of an iterable, the same each time; what can be read only once is kept.
+    """The rows of an iterable, the same each time; what can be read only once, or is shuffled anew, is kept.
 
     Args:
         data: what a user passed.
@@ -60,7 +60,8 @@ class Rows:
         if isinstance(data, Mapping):
             names = ", ".join(map(str, list(data)[:4]))
             raise OptionError(who, f"it is one mapping, of {names}, and many rows are needed", f"pass {_ACCEPTED}")
-        self._data: Any = list(islice(data, limit)) if iter(data) is data else data
+        once = iter(data) is data or _shuffles(data)
+        self._data: Any = list(islice(iter(data), limit)) if once else data
 
     def __iter__(self) -> Iterator[Row]:
         for number, row in enumerate(islice(iter(self._data), self._limit), start=1):
@@ -95,6 +96,12 @@ class Rows:
         )
 
 
+def _shuffles(data: Any) -> bool:
+    """Whether a torch DataLoader gives other batches each time it is read."""
+    samplers = (getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None))
+    return any("Random" in type(sampler).__name__ for sampler in samplers)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
@@ -123,15 +130,19 @@ def _parts(value: Any, number: int) -> Iterator[bytes]:
     if value is None or isinstance(value, str | int | float):
         yield f"{type(value).__name__}:{value!r};".encode()
     elif isinstance(value, Mapping):
+        yield b"{"
         for name in sorted(value, key=str):
-            yield f"{name}=".encode()
+            yield f"{name!r}=".encode()
             yield from _parts(value[name], number)
+        yield b"}"
     elif (array := as_array(value)) is not None:
         yield f"{array.dtype}{array.shape}".encode()
         yield np.ascontiguousarray(array).tobytes()
     elif isinstance(value, tuple | list):
+        yield b"["
         for item in value:
             yield from _parts(item, number)
+        yield b"]"
     elif hasattr(value, "tobytes") and hasattr(value, "size"):  # a PIL picture
         yield f"{getattr(value, 'mode', '')}{value.size}".encode()
         yield value.tobytes()

@@ -65,7 +65,7 @@ class Material:
             "labelled": self.labelled.fingerprint if self.labelled else None,
             "metric": self.metric,
             "function": f"{function.__module__}.{getattr(function, '__qualname__', '')}" if function else None,
-            "drop": str(self.drop) if self.drop else None,
+            "drop": [self.drop.amount, self.drop.relative] if self.drop else None,
         }
 
 
@@ -129,12 +129,10 @@ class Gatherer:
         """
         material = self.material
         metric: Metric | None = None
-        tested = {row.key for row in material.labelled} if material.labelled is not None else set()
         if material.calibration is not None:
-            known = (row for row in self._pieces(material.calibration) if row.key not in tested)
-            fitted, held = self._split(known, labelled=material.labelled is not None)
+            fitted, held = self._split(self._pieces(material.calibration, self._tested()), material)
         elif material.labelled is not None:
-            fitted, held = self._split(self._pieces(material.labelled), labelled=True, share_only=True)
+            fitted, held = self._share(self._pieces(material.labelled)), []
         else:
             fitted, held = [], []
         calibration = self._spool("calibration", fitted, "calibration") if fitted or material.calibration else None
@@ -142,8 +140,8 @@ class Gatherer:
             self._require_enough(calibration)
         unseen = self._spool("unseen", held, "calibration") if held else None
         if material.labelled is not None:
-            used = {row.key for row in fitted}
-            rest = (row for row in material.labelled if row.key not in used)
+            used = self._keys(fitted, "calibration")
+            rest = self._pieces(material.labelled, used, repeated=True)
             labelled = self._spool("evaluate", rest, "evaluate")
             unseen = unseen or labelled
             metric = self._labelled(labelled)
@@ -151,33 +149,46 @@ class Gatherer:
             metric = Called(function=material.function)
         return Evidence(calibration=calibration, unseen=tuple(self._reference(unseen)) if unseen else (), metric=metric)
 
-    def _pieces(self, rows: Rows) -> Iterator[Row]:
-        """The rows, each once, large batches cut into small ones."""
-        encoder, seen = self._encoder(rows.who), set[str]()
+    def _tested(self) -> set[str]:
+        """Keys of what is evaluated on."""
+        return self._keys(self.material.labelled or (), "evaluate")
+
+    def _keys(self, rows: Iterable[Row], who: str) -> set[str]:
+        encoder = self._encoder(who)
+        return {key for row in rows for key in encoder.keys(row)}
+
+    def _pieces(self, rows: Rows, but: Iterable[str] = (), *, repeated: bool = False) -> Iterator[Row]:
+        """The rows, large batches cut into small ones: each item once, unless it may be `repeated`.
+
+        Args:
+            but: keys of items that are left out.
+        """
+        encoder, seen = self._encoder(rows.who), set(but)
         for row in rows:
             for piece in encoder.pieces(row):
-                if piece.key not in seen:
-                    seen.add(piece.key)
+                keys = encoder.keys(piece)
+                if seen.isdisjoint(keys):
                     yield piece
+                    seen |= set() if repeated else keys
 
-    def _split(self, rows: Iterable[Row], *, labelled: bool, share_only: bool = False) -> tuple[list[Row], list[Row]]:
-        """Rows to calibrate on, and rows that are kept from it: none of the latter where labelled rows serve.
-
-        With `share_only`, one row of `SHARE` is for calibration, the others are left to be evaluated on.
-        """
+    @staticmethod
+    def _split(rows: Iterable[Row], material: Material) -> tuple[list[Row], list[Row]]:
+        """Rows to calibrate on, and rows that are kept from it: none of the latter where labelled rows serve."""
         fitted: list[Row] = []
         held: list[Row] = []
         for number, row in enumerate(rows):
-            mine = number % SHARE == SHARE - 1
-            if share_only:
-                fitted += [row] if mine else []
-            elif mine and not labelled:
+            if number % SHARE == SHARE - 1 and material.labelled is None:
                 held += [row] if len(held) < UNSEEN_ROWS else []
             else:
                 fitted.append(row)
             if len(fitted) >= CALIBRATION_ROWS:
                 break
         return fitted, held
+
+    def _share(self, rows: Iterable[Row]) -> list[Row]:
+        """One labelled row of `SHARE`, to calibrate on; none where these are too few, so that all are evaluated on."""
+        fitted = list(islice(rows, SHARE - 1, SHARE * CALIBRATION_ROWS, SHARE))
+        return fitted if len(self._keys(fitted, "evaluate")) >= LEAST_ROWS else []
 
     def _encoder(self, who: str) -> Encoder:
         return Encoder(blueprint=self.blueprint, processor=self.processor, who=who)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.errors import EvaluationError, OptimumError
+from optimum_core.errors import OptimumError
 from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.measure import pace as least
 from optimum_core.measure.stopwatch import first_line, watched
@@ -196,7 +196,7 @@ class Court:
         try:
             with watched(self.job.job.emit, "evaluate", candidate.entry.name):
                 value = metric.value(self.judged(candidate))
-        except EvaluationError as error:  # it gave a number for eager, so this candidate is to blame
+        except OptimumError as error:  # it gave a number for eager, so this candidate is to blame
             return Verdict(outcome="failed", reason=first_line(error))
         why = f"{promise.metric} drops by {promise.baseline - value:.4g}, {promise.limit:.4g} is allowed"
         return Verdict(outcome="kept" if keeps(promise, value) else "broken", reason=why, value=value)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from optimum_core.errors import OptionError
 from optimum_core.measure.stopwatch import watched
 from optimum_core.plan import Way
 from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate
-from optimum_core.tune.evidence import Evidence, Gatherer, Material
+from optimum_core.tune.evidence import LEAST_ROWS, SHARE, Evidence, Gatherer, Material
 from optimum_core.tune.judging import Judged, WalkJob
 from optimum_core.tune.search import Job, Tuned
 from optimum_core.tune.stages import live_artifact
@@ -56,6 +57,7 @@ class Quantizing:
             workshop=job.builder.workshop,
             emit=job.emit,
         ).gather()
+        self._require_calibration(evidence)
         job.builder.calibration = evidence.calibration
         return evidence
 
@@ -91,6 +93,14 @@ class Quantizing:
             )
 
         return go_on
+
+    def _require_calibration(self, evidence: Evidence) -> None:
+        config = self.wish.config
+        if config is not None and config.calibrates and evidence.calibration is None:
+            why = (
+                f"{config.name} finds ranges on typical inputs, and of so few labelled rows none can be spared for that"
+            )
+            raise OptionError("calibration", why, f"pass calibration=, or {SHARE * LEAST_ROWS} labelled rows or more")
 
     def _promise(self, evidence: Evidence, present: Callable[[Candidate], Any]) -> Promise | None:
         """What the eager model has of the metric."""

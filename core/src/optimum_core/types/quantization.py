@@ -202,7 +202,7 @@ def parse_drop(value: float | str) -> Drop:
     relative = isinstance(value, str) and value.strip().endswith("%")
     try:
         amount = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         amount = nan
     if not isfinite(amount) or isinstance(value, bool):
         raise _wrong(

@@ -137,6 +137,8 @@ def _label(label: Any, label_ids: Mapping[str, int]) -> Any:
             known = ", ".join(label_ids) or "none by name: pass numbers"
             raise OptionError("evaluate", f"label {label!r} is unknown", f"the model's labels are {known}")
         return label_ids[label]
+    if isinstance(label, list | tuple):
+        return [_label(item, label_ids) for item in label]
     array = np.asarray(label)
     return array.tolist() if array.ndim else array.item()
 
@@ -175,12 +177,18 @@ def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return ((np.cumsum(counts) - (counts + 1) / 2)[places]).astype(float)
 
 
+def _correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    """Pearson's; NaN where one of them is constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(one, other)[0, 1])
+
+
 _METRICS: Mapping[str, Callable[[Any, Any], float]] = {
     "accuracy": lambda labels, guessed: float(np.mean(labels == guessed)),
     "f1": _scikit("f1_score", average="macro"),
     "matthews": _scikit("matthews_corrcoef"),
-    "pearson": lambda labels, guessed: float(np.corrcoef(labels, guessed)[0, 1]),
-    "spearman": lambda labels, guessed: float(np.corrcoef(_ranks(labels), _ranks(guessed))[0, 1]),
+    "pearson": _correlation,
+    "spearman": lambda labels, guessed: _correlation(_ranks(labels), _ranks(guessed)),
 }
 assert tuple(_METRICS) == METRICS
 

@@ -1,0 +1,188 @@
+"""What may be lost: metrics are scikit-learn's, drops are counted from eager, and what gives no number says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from optimum_core.errors import EvaluationError, OptionError
+from optimum_core.models.batches import Batches
+from optimum_core.types.quantization import METRICS, parse_drop
+from optimum_core.verify.promise import Called, Labelled, evaluate_words, keeps, label_array, make_promise
+
+NAMES = {"negative": 0, "neutral": 1, "positive": 2}
+
+
+@dataclass
+class Fake:
+    """A model that gives out what went in; as `accelerate` would return it, itself."""
+
+    seen: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.seen.append(inputs)
+        return {"logits": inputs["x"], "other": inputs["x"] * 0}
+
+    def model(self) -> Any:
+        return self
+
+
+def _labelled(
+    place: Path, metric: str, batches: list[tuple[Any, Any]], label_ids: Mapping[str, int] | None = None
+) -> Labelled:
+    place.mkdir(exist_ok=True)
+    for number, (values, _) in enumerate(batches):
+        np.savez(place / f"{number}.npz", x=np.asarray(values, dtype=np.float32))
+    kept = Batches(
+        directory=place, sizes=tuple(len(values) for values, _ in batches), labels=tuple(item for _, item in batches)
+    )
+    return Labelled(metric=metric, batches=kept, output="logits", label_ids=label_ids or NAMES)
+
+
+def _value(place: Path, metric: str, batches: list[tuple[Any, Any]]) -> float:
+    return _labelled(place, metric, batches).value(Fake())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_is_what_others_compute(metric: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    logits, labels = random.normal(size=(60, 3)), random.integers(0, 3, 60)
+    logits[np.arange(0, 60, 2), labels[::2]] += 3
+    scores = np.round(random.normal(size=60), 1)  # with ties
+    near = np.round(scores + random.normal(size=60), 1)
+    guessed = logits.argmax(axis=-1)
+    want = {
+        "accuracy": metrics.accuracy_score(labels, guessed),
+        "f1": metrics.f1_score(labels, guessed, average="macro"),
+        "matthews": metrics.matthews_corrcoef(labels, guessed),
+        "pearson": scipy.stats.pearsonr(near, scores).statistic,
+        "spearman": scipy.stats.spearmanr(near, scores).statistic,
+    }
+    ranked = metric not in ("pearson", "spearman")
+    values, truth = (logits, labels) if ranked else (scores[:, None], near)
+    batches = [(values[:40], truth[:40].tolist()), (values[40:], truth[40:])]
+    assert _value(tmp_path, metric, batches) == pytest.approx(want[metric], abs=1e-6)
+
+
+def test_all_right_is_one_and_all_wrong_is_nothing(tmp_path: Path) -> None:
+    logits = np.eye(3)
+    for metric in ("accuracy", "f1", "matthews"):
+        assert _value(tmp_path, metric, [(logits, [0, 1, 2])]) == 1.0
+    assert _value(tmp_path, "accuracy", [(logits, [1, 2, 0])]) == 0.0
+
+
+def test_labels_by_name(tmp_path: Path) -> None:
+    assert _value(tmp_path, "accuracy", [(np.eye(3), ["negative", "neutral", "negative"])]) == pytest.approx(2 / 3)
+    with pytest.raises(OptionError, match=r"label 'sour' is unknown(.|\n)*negative, neutral, positive"):
+        label_array(["sour"], NAMES)
+
+
+@pytest.mark.parametrize("labels", [[[0, 1, -100], [2, 0]], [["negative", "neutral", -100], ["positive", "negative"]]])
+def test_labels_of_tokens_without_those_that_do_not_count(labels: Any, tmp_path: Path) -> None:
+    logits = np.zeros((2, 4, 3))
+    for row, column, guess in [(0, 0, 0), (0, 1, 1), (0, 2, 1), (0, 3, 2), (1, 0, 2), (1, 1, 1), (1, 2, 2)]:
+        logits[row, column, guess] = 1.0
+    # Four labels count: three are right; what stands under -100 and behind a row's end is nobody's business.
+    assert _value(tmp_path, "accuracy", [(logits, labels)]) == 0.75
+
+
+def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"labels have shape \(3, 2\), the model's predictions \(3,\)"):
+        _value(tmp_path, "accuracy", [(np.eye(3), [[0, 1]] * 3)])
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_a_constant_has_no_correlation(metric: str, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=rf"evaluate \({metric}\): it gave nan"):
+        _value(tmp_path, metric, [(np.ones((4, 1)), [1.0, 2.0, 3.0, 4.0])])
+
+
+# Functions.
+
+
+def test_a_function_gets_the_model_and_may_return_any_number() -> None:
+    fake = Fake()
+
+    def metric(model: Any) -> Any:
+        assert model is fake
+        return np.float32(0.5)
+
+    called = Called(function=metric)
+    assert (called.value(fake), called.name) == (0.5, "metric")
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda model: 1 / 0, "it raised ZeroDivisionError"),
+        (lambda model: float("nan"), "it gave nan"),
+        (lambda model: float("-inf"), "it gave -inf"),
+        (lambda model: None, "it gave a NoneType, no number"),
+        (lambda model: "good", "it gave a str"),
+        (lambda model: {"accuracy": 1.0}, "it gave a dict"),
+        (lambda: 1.0, "it raised TypeError"),
+    ],
+)
+def test_a_function_that_gives_no_number(function: Callable[..., Any], said: str) -> None:
+    with pytest.raises(EvaluationError, match=said):
+        Called(function=function).value(Fake())
+
+
+# Promises.
+
+
+@pytest.mark.parametrize(
+    ("baseline", "drop", "least"),
+    [(0.9, 0.01, 0.89), (0.9, "1%", 0.891), (-4.0, "10%", -4.4), (0.9, 0, 0.9), (0.9, -0.05, 0.95), (0.8, "-5%", 0.84)],
+)
+def test_what_is_left_decides(baseline: float, drop: Any, least: float) -> None:
+    promise = make_promise(Called(function=lambda model: baseline), Fake(), parse_drop(drop))
+    assert promise.baseline == baseline
+    assert baseline - promise.limit == pytest.approx(least)
+    assert keeps(promise, least)
+    assert keeps(promise, least + 0.01)
+    assert not keeps(promise, least - 1e-4)
+
+
+finite = st.floats(-1e3, 1e3)
+
+
+@given(finite, st.floats(0, 100), st.booleans(), finite, finite)
+def test_more_is_never_worse(baseline: float, amount: float, relative: bool, one: float, other: float) -> None:
+    drop = parse_drop(f"{amount}%" if relative else amount)
+    promise = make_promise(Called(function=lambda model: baseline), Fake(), drop)
+    assert keeps(promise, baseline)
+    low, high = sorted((one, other))
+    assert keeps(promise, high) or not keeps(promise, low)
+
+
+# What was passed.
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "words"),
+    [
+        (("f1", ["rows"]), ("f1", ["rows"])),
+        (["f1", ["rows"]], ["f1", ["rows"]]),
+        ([("a", 0)], ("", [("a", 0)])),
+        ((("a", 0), ("b", 1)), ("", (("a", 0), ("b", 1)))),
+        (len, None),
+    ],
+)
+def test_a_metric_with_rows_and_rows_alone(evaluate: Any, words: Any) -> None:
+    assert evaluate_words(evaluate) == words
+
+
+@pytest.mark.parametrize("evaluate", ["f1", ("bleu", ["rows"]), ("f1",)])
+def test_a_metric_without_rows_is_refused(evaluate: Any) -> None:
+    with pytest.raises(OptionError, match="is no metric with labelled data"):
+        evaluate_words(evaluate)
