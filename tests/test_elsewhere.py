@@ -1,0 +1,111 @@
+"""Targets that run on another machine: built and checked as far as this one can, saved, and honest when they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import optimum_core
+from optimum_core import AcceleratedModel, accelerate
+from optimum_core.errors import OptionError, UnavailableError, VerificationError
+from optimum_core.hardware import detect
+from optimum_core.plugins import manager
+from optimum_core.types import Artifact, Session, SessionRequest
+
+Tiny = Callable[[str], Any]
+
+
+def _absent() -> list[str]:
+    """Devices that engines are built for and that are not here."""
+    return [offer.device for offer in manager().support("trt", detect()).offers if offer.proof == "none"]
+
+
+pytestmark = pytest.mark.skipif("trt" not in manager().names() or not _absent(), reason="no engine can be built here")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Tiny) -> AcceleratedModel:
+    return accelerate(tiny("text-classification"), target="trt:sm_89")
+
+
+def test_it_is_checked_at_graph_level_and_says_so(engine: AcceleratedModel) -> None:
+    manifest, report = engine.manifest, engine.report
+    assert report is not None and report.chosen is not None and manifest.fidelity is not None
+    assert (manifest.backend, manifest.device, manifest.format) == ("trt", "sm_89", "tensorrt-engine")
+    assert manifest.verified and manifest.fidelity.level == "graph"
+    assert len({result.case for result in manifest.fidelity.results}) > 5
+    assert "not run on the device" in report.chosen.reason
+    assert not report.chosen.measurements
+    assert "verified at graph level" in repr(engine)
+
+
+def test_a_call_says_why_it_does_not_run_here(engine: AcceleratedModel) -> None:
+    with pytest.raises(UnavailableError, match="GPU") as caught:
+        engine(input_ids=np.array([[5, 6, 7]]))
+    assert "optimum_core.load" in caught.value.remedy
+
+
+def test_it_is_saved_and_opened_and_still_does_not_run(engine: AcceleratedModel, tmp_path: Path) -> None:
+    engine.save_pretrained(tmp_path / "out")
+    again = optimum_core.load(tmp_path / "out")
+    assert again.manifest.steps[-1].backend == "trt"
+    with pytest.raises(UnavailableError, match="sm_89"):
+        again(input_ids=np.array([[5, 6, 7]]))
+
+
+def test_one_of_several_absent_devices_is_to_be_named(tiny: Tiny) -> None:
+    with pytest.raises(OptionError, match="builds for several") as caught:
+        accelerate(tiny("text-classification"), target="trt")
+    assert "trt:sm_89" in caught.value.remedy
+
+
+def test_a_wrong_graph_is_not_returned(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plugins = manager()
+    load = type(plugins).load_session
+
+    class Off:
+        """A session whose outputs are shifted."""
+
+        def __init__(self, session: Session) -> None:
+            self.session = session
+            self.backend, self.device = session.backend, session.device
+            self.inputs, self.outputs = session.inputs, session.outputs
+
+        def close(self) -> None:
+            self.session.close()
+
+    def shifted(self: Any, request: SessionRequest) -> Any:
+        return Off(load(self, request)) if request.artifact.format == "onnx" else load(self, request)
+
+    def binder(self: Any, session: Any) -> Any:
+        run = bind(self, getattr(session, "session", session))
+        if not isinstance(session, Off):
+            return run
+        return lambda inputs: {name: np.asarray(value) + 1 for name, value in run(inputs).items()}
+
+    bind = type(plugins).binder
+    monkeypatch.setattr(type(plugins), "load_session", shifted)
+    monkeypatch.setattr(type(plugins), "binder", binder)
+    with pytest.raises(VerificationError, match="as far as this machine can tell"):
+        accelerate(tiny("text-classification"), target="trt:sm_89", cache_dir=tmp_path)
+
+
+def test_auto_never_goes_elsewhere(tiny: Tiny) -> None:
+    fast = accelerate(tiny("text-classification"), budget=0)
+    assert fast.report is not None
+    assert all(item.backend != "trt" for item in fast.report.candidates)
+
+
+def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny) -> None:
+    rng = np.random.default_rng(0)
+    rows = [{"input_ids": rng.integers(5, 119, size=12)} for _ in range(40)]
+    fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize="tensorrt", calibration=rows)
+    hooks = [(step.hook, step.backend) for step in fast.manifest.steps]
+    assert fast.manifest.quantized == "static-int8"
+    assert [hook for hook, _ in hooks] == ["export", "quantize", "optimize"]
+    assert hooks[1][1] != "trt"
+    assert isinstance(fast.manifest.artifact(fast.directory), Artifact)
