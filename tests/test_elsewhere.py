@@ -1,4 +1,4 @@
-"""Targets that run on another machine: built and checked as far as this one can, saved, and honest when they are called."""
+"""Targets that run on another machine: built, checked as far as this one can, saved, and honest when called."""
 
 from __future__ import annotations
 
