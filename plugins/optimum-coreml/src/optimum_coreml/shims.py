@@ -127,11 +127,52 @@ def _identity(context: Any, node: Any) -> None:
 
 
 def _where(context: Any, node: Any) -> None:
-    condition, a, b = _inputs(context, node, 3)[:3]
+    inputs = _inputs(context, node, 1)
+    if len(inputs) == 1:  # the places that are not zero
+        ops._nonzero_as_tuple(context, node, inputs[0])
+        return
+    _select(context, node, *inputs[:3])
+
+
+def _masked_fill(context: Any, node: Any) -> None:
+    x, mask, value = _inputs(context, node, 3)[:3]
+    if value.dtype != x.dtype:
+        value = mb.cast(x=value, dtype=types.builtin_to_string(x.dtype))
+    _select(context, node, mask, value, x)
+
+
+def _select(context: Any, node: Any, condition: Any, a: Any, b: Any) -> None:
+    """MIL's `select` takes the shape of `a` and `b` for that of its result, whatever the condition's is."""
     a, b = ops.promote_input_dtypes([a, b])
     if not types.is_bool(condition.dtype):
         condition = mb.cast(x=condition, dtype="bool")
+    if condition.rank and not any(_covers(x.shape, condition.shape) for x in (a, b)):
+        if types.is_bool(a.dtype):
+            a = mb.logical_or(x=a, y=mb.logical_and(x=condition, y=mb.logical_not(x=condition)))
+        else:
+            word = types.builtin_to_string(a.dtype)
+            nothing = mb.mul(x=mb.cast(x=condition, dtype=word), y=types.nptype_from_builtin(a.dtype)(0))
+            a = mb.add(x=a, y=nothing)
     context.add(mb.select(cond=condition, a=a, b=b, name=node.name), node.name)
+
+
+def _covers(shape: Any, other: Any) -> bool:
+    """Whether a tensor of `other` broadcast to one of `shape` leaves it as it is. Two unknown lengths are taken for one:
+    where they are broadcast, one of them is written as 1."""
+    return len(shape) >= len(other) and all(
+        not (_is_one(mine) and not _is_one(theirs))
+        for mine, theirs in zip(reversed(shape), reversed(other), strict=False)
+    )
+
+
+def _is_one(length: Any) -> bool:
+    return isinstance(length, int | np.integer) and int(length) == 1
+
+
+def _modulo(context: Any, node: Any) -> None:
+    """Of the lengths of axes in what `torch.export` gives."""
+    x, y = ops.promote_input_dtypes(_inputs(context, node, 2)[:2])
+    context.add(mb.mod(x=x, y=y, name=node.name), node.name)
 
 
 def _bitwise(operation: Callable[..., Any]) -> Convert:
@@ -172,11 +213,19 @@ SHIMS: tuple[Shim, ...] = (
     Shim(names=("new_full",), convert=_new(None, 3), mends=_NINE, why="ignores the type that is asked for"),
     Shim(names=("alias", "alias_copy", "lift_fresh_copy"), convert=_identity, why="has no such operator"),
     Shim(
-        names=("where.scalarother", "where.scalarself", "where.scalar"),
+        names=("where", "where.self", "where.scalarother", "where.scalarself", "where.scalar"),
         convert=_where,
         mends=_NINE,
-        why="has one of the three, and does not bring both values to one type",
+        why="lacks some of these, and declares a wrong shape where the condition is larger than both values",
     ),
+    Shim(
+        names=("masked_fill", "masked_fill.scalar", "masked_fill.tensor"),
+        convert=_masked_fill,
+        mends=_NINE,
+        why="declares a wrong shape where the mask is larger than the tensor",
+    ),
+    Shim(names=("multiply", "multiply.tensor"), convert=ops.mul, why="knows it as mul alone"),
+    Shim(names=("mod",), convert=_modulo, why="has no such operator"),
     Shim(
         names=_names("and"),
         convert=_bitwise(mb.logical_and),
