@@ -86,3 +86,23 @@ def shape_problem(array: Any, shape: tuple[int, ...]) -> str | None:
     if shape in declared:
         return None
     return f"it is {shape}, and the program takes {' or '.join(map(str, declared))}"
+
+
+_PRODUCTS = ("linear", "matmul", "conv", "conv_transpose", "einsum", "scaled_dot_product_attention")
+_FLOAT16 = 10
+
+
+def compute_precision(spec: Any) -> str:
+    """The arithmetic that is written in a program: "fp16" or "fp32"."""
+    function = spec.mlProgram.functions["main"]
+    operations = function.block_specializations[function.opset].operations
+    computing = [item for item in operations if item.type in _PRODUCTS] or [
+        item for item in operations if item.type not in ("const", "cast") and not item.type.startswith("constexpr")
+    ]
+    kinds = {out.type.tensorType.dataType for item in computing for out in item.outputs}
+    return "fp16" if _FLOAT16 in kinds else "fp32"
+
+
+def minimum_target(spec: Any) -> str:
+    """The oldest iOS that runs a program."""
+    return f"iOS{spec.specificationVersion + 9}"

@@ -33,6 +33,11 @@ class CoreMlOptions:
         input_descriptions, output_descriptions: texts by name.
         class_labels: names of the classes, in order; None: the model's own `id2label`, where it is a classifier; an
             empty list: none are written.
+        palettize: for `quantize`: weights as places in tables of 2, 4, 8, 16, 64 or 256 numbers, so many bits each
+            (1, 2, 3, 4, 6, 8), instead of linear steps; k-means finds the numbers.
+        quantize_tables: for `quantize`, with `palettize`: the numbers in the tables themselves have 8 bits (iOS18).
+        prune: for `quantize`: this share of the weights, the smallest, becomes 0 and takes no place (iOS18).
+        weight_threshold: for `quantize`: weights of so many numbers or fewer stay as they are.
     """
 
     minimum_deployment_target: str | None = None
@@ -47,6 +52,10 @@ class CoreMlOptions:
     input_descriptions: Mapping[str, str] = field(default_factory=dict)
     output_descriptions: Mapping[str, str] = field(default_factory=dict)
     class_labels: tuple[str, ...] | None = None
+    palettize: int | None = None
+    quantize_tables: bool = False
+    prune: float | None = None
+    weight_threshold: int = 512
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> CoreMlOptions:
@@ -110,8 +119,25 @@ def _are_labels(value: object) -> bool:
     return isinstance(value, list | tuple) and all(_is_text(item) for item in value)
 
 
+_BITS = (1, 2, 3, 4, 6, 8)
+
+
+def _are_bits(value: object) -> bool:
+    return value in _BITS and not isinstance(value, bool)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, float) and 0 < value < 1
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 _OPTIONAL = frozenset(
     {
+        "palettize",
+        "prune",
         "minimum_deployment_target",
         "context_length",
         "author",
@@ -140,4 +166,8 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str, Callable[[Any], Any]]
     "input_descriptions": _TEXTS,
     "output_descriptions": _TEXTS,
     "class_labels": (_are_labels, "a list of texts, or None", tuple),
+    "palettize": (_are_bits, f"one of: {', '.join(map(str, _BITS))}, or None", int),
+    "quantize_tables": (_is_flag, "True or False", bool),
+    "prune": (_is_share, "a share above 0, below 1, or None", float),
+    "weight_threshold": (_is_size, "a whole number of weights, at least 0", int),
 }

@@ -188,6 +188,22 @@ def _bitwise(operation: Callable[..., Any]) -> Convert:
     return convert
 
 
+def _attention(context: Any, node: Any) -> None:
+    """As coremltools writes it; and a query that may see nothing gets zeros, as torch gives it, not an average."""
+    inputs = _inputs(context, node, 3)
+    place = 5 if "flash" in node.kind else 3
+    mask = ops._get_kwinputs(context, node, "attn_mask", default=[inputs[place] if len(inputs) > place else None])[0]
+    _WRITTEN_ATTENTION(context, node)
+    if mask is None or not types.is_bool(mask.dtype):
+        return
+    found = context[node.name]
+    sees = mb.reduce_max(x=mb.cast(x=mask, dtype=types.builtin_to_string(found.dtype)), axes=[-1], keep_dims=True)
+    context.add(mb.mul(x=found, y=sees), node.name, override=True)
+
+
+_WRITTEN_ATTENTION = ops.scaled_dot_product_attention
+
+
 def _names(name: str) -> tuple[str, ...]:
     """How an operator with a method of its own is spelled by the two frontends."""
     return (name, f"__{name}__", f"{name}.tensor", f"__{name}__.tensor", f"bitwise_{name}", f"bitwise_{name}.tensor")
@@ -223,6 +239,12 @@ SHIMS: tuple[Shim, ...] = (
         convert=_masked_fill,
         mends=_NINE,
         why="declares a wrong shape where the mask is larger than the tensor",
+    ),
+    Shim(
+        names=("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"),
+        convert=_attention,
+        mends=_NINE,
+        why="averages the values where a mask hides all of them from a query; torch gives zeros",
     ),
     Shim(names=("multiply", "multiply.tensor"), convert=ops.mul, why="knows it as mul alone"),
     Shim(names=("mod",), convert=_modulo, why="has no such operator"),

@@ -64,6 +64,14 @@ def open_package(ct: Any, package: Path) -> Any:
     return ct.models.MLModel(str(package), skip_model_load=True)
 
 
+def program_of(model: Any) -> Any:
+    """The program of an `MLModel` as coremltools' own, to look at."""
+    from coremltools.converters.mil.frontend.milproto.load import load
+    from coremltools.models.utils import _convert_model_spec_to_pymil_prog
+
+    return _convert_model_spec_to_pymil_prog(model, model.get_spec().specificationVersion, load)
+
+
 def change(ct: Any, model: Any, graph_pass: Any) -> Any:
     """The `MLModel` after a graph pass of ours, for the target that it has."""
     from coremltools.models.utils import _apply_graph_pass
