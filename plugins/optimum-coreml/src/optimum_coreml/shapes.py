@@ -63,11 +63,16 @@ def traced_lengths(request: ExportRequest) -> dict[str, int]:
 def _bound(axis: str, traced: int, config: Any) -> int:
     kind = next((name for name in _BOUNDS if axis.endswith(name)), None)
     if kind == "sequence":
-        texts = [config, *(getattr(config, part, None) for part in ("text_config", "encoder", "decoder"))]
-        stated = [getattr(part, name, None) for part in texts for name in _LENGTHS]
-        found = [value for value in stated if isinstance(value, int) and value > 1]
-        return min(found, default=_BOUNDS["sequence"])
+        return longest_sequence(config)
     return _BOUNDS[kind] if kind else traced * _FURTHER
+
+
+def longest_sequence(config: Any) -> int:
+    """What a model's configuration says of how long a sequence may get; where it is silent, 2048."""
+    texts = [config, *(getattr(config, part, None) for part in ("text_config", "encoder", "decoder"))]
+    stated = [getattr(part, name, None) for part in texts for name in _LENGTHS]
+    found = [value for value in stated if isinstance(value, int) and value > 1]
+    return min(found, default=_BOUNDS["sequence"])
 
 
 def tensor_types(ct: Any, request: ExportRequest, options: CoreMlOptions, bounds: Mapping[str, Bounds]) -> list[Any]:
