@@ -20,7 +20,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory format clean
+.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-coreml format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make bench-grid    models x shapes x ways, beside other ways to run them (ARGS='--models minilm' for one)"
 	@echo "make bench-map     many texts of mixed length, beside transformers' pipeline"
 	@echo "make bench-memory  peak memory of accelerating a model of 500 MB"
+	@echo "make bench-coreml  what converts to Core ML, and how true (MARKDOWN=docs/backends/coreml.md writes it there)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -71,6 +72,9 @@ bench-map: $(STAMP)
 
 bench-memory: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only memory $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+bench-coreml: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only coreml $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

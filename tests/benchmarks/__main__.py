@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import psutil
 from rich.console import Console
 from rich.text import Text
-from tests.benchmarks import accelerating, grid, importing, latency, mapping, memory, overhead, peak, startup
+from tests.benchmarks import accelerating, conversions, grid, importing, latency, mapping, memory, overhead, peak, startup
 from tests.benchmarks.page import Page, markdown, show, write_region
 from transformers.utils import logging
 
@@ -30,8 +30,9 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "memory": memory.run,
     "map": mapping.run,
     "grid": grid.run,
+    "coreml": conversions.run,
 }
-_ON_REQUEST = frozenset({"memory", "map", "grid"})
+_ON_REQUEST = frozenset({"memory", "map", "grid", "coreml"})
 
 
 def main() -> None:
