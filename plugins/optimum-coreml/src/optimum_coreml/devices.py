@@ -1,0 +1,137 @@
+"""What Core ML is good for on this machine: light, for the probe.
+
+Core ML runs on Apple's systems only. Elsewhere this backend makes artifacts for them, and an interpreter of the written
+program (`optimum_coreml.interpreter`) checks these: `proof` is then "graph", never "device".
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+
+from optimum_core.errors import OptionError
+from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
+
+BACKEND = "coreml"
+FORMAT = "coreml"
+MACOS = "macos"
+
+#: Ways of exporting. Neither takes every model; which is right, verification decides.
+ROUTES = ("trace", "export")
+PRECISIONS = ("fp32", "fp16")
+#: Writes the program once more in the precision that is asked for: a Core ML program has its arithmetic written in it.
+LEVELS = ("program",)
+
+#: Compute units by the name of a device, and Core ML's own spelling.
+DEVICES = {"all": "ALL", "cpu_only": "CPU_ONLY", "cpu_and_gpu": "CPU_AND_GPU", "cpu_and_ne": "CPU_AND_NE"}
+
+WEIGHT_SCHEMES = ("weight-only-int8", "weight-only-int4", "weight-only-nf4")
+STATIC_SCHEME = "static-int8"
+
+#: What a report has to say of anything that was compared here without Core ML.
+GRAPH_LEVEL = "graph semantics on this machine; Core ML's own arithmetic not run"
+
+_EXPORTERS = ("torch", "transformers")
+#: The first macOS that runs what is written for each minimum target.
+FIRST_MACOS = {"iOS15": 12, "iOS16": 13, "iOS17": 14, "iOS18": 15}
+
+
+def units_of(device: str) -> str:
+    """Core ML's name of the compute units that a device stands for.
+
+    Raises:
+        OptionError: there are none of that name.
+    """
+    found = DEVICES.get(device.lower().partition(":")[0])
+    if found is None:
+        raise OptionError(f"backend '{BACKEND}'", f"unknown device {device!r}", f"use one of: {', '.join(DEVICES)}")
+    return found
+
+
+def newest_target(system: str, system_version: str) -> str | None:
+    """The newest minimum target that this machine runs; None: too old a macOS. Elsewhere, the newest of all."""
+    if system != MACOS:
+        return "iOS18"
+    major = system_version.partition(".")[0]
+    version = int(major) if major.isdecimal() else 0
+    return max((name for name, first in FIRST_MACOS.items() if first <= version), default=None)
+
+
+def support(hardware: Hardware) -> Support:
+    """The probe's answer for this machine."""
+    if importlib.util.find_spec("coremltools") is None:
+        missing = Limitation(
+            what="make and run Core ML programs",
+            reason="coremltools is not installed",
+            remedy="pip install coremltools",
+        )
+        return Support(limitations=(missing,))
+    absent = [name for name in _EXPORTERS if importlib.util.find_spec(name) is None]
+    limitations = [_cannot_export(absent)] if absent else []
+    versions = {"coremltools": importlib.metadata.version("coremltools")}
+    if hardware.system == MACOS:
+        if newest_target(hardware.system, hardware.system_version) is None:
+            return Support(limitations=(_too_old(hardware),), versions=versions)
+        offers = tuple(_on_a_mac(device, exports=not absent) for device in DEVICES)
+        return Support(offers=offers, limitations=tuple(limitations), versions=versions)
+    limitations.append(_cannot_run(hardware.system))
+    return Support(offers=(_elsewhere(absent),), limitations=tuple(limitations), versions=versions)
+
+
+def _on_a_mac(device: str, *, exports: bool) -> Offer:
+    schemes = (*WEIGHT_SCHEMES, STATIC_SCHEME)
+    return Offer(
+        device=device,
+        exports=(FORMAT,) if exports else (),
+        routes=ROUTES if exports else (),
+        optimizes=(Transform(takes=FORMAT, gives=FORMAT),),
+        levels=LEVELS,
+        quantizes=(Transform(takes=FORMAT, gives=FORMAT),),
+        loads=(FORMAT,),
+        precisions=PRECISIONS,
+        schemes=schemes,
+        runs=schemes,
+    )
+
+
+def _elsewhere(absent: list[str]) -> Offer:
+    """Sessions are the interpreter's, which computes with torch."""
+    loads = (FORMAT,) if "torch" not in absent else ()
+    return Offer(
+        device="all",
+        exports=() if absent else (FORMAT,),
+        routes=() if absent else ROUTES,
+        optimizes=(Transform(takes=FORMAT, gives=FORMAT),),
+        levels=LEVELS,
+        quantizes=(Transform(takes=FORMAT, gives=FORMAT),),
+        loads=loads,
+        precisions=PRECISIONS,
+        schemes=WEIGHT_SCHEMES,
+        runs=WEIGHT_SCHEMES if loads else (),
+        proof="graph",
+    )
+
+
+def _cannot_run(system: str) -> Limitation:
+    return Limitation(
+        what="run",
+        reason=f"Core ML runs on macOS only, and this is {system}: {GRAPH_LEVEL}",
+        remedy="copy the saved directory to a Mac with macOS 12 or later (15 for the default target iOS18), "
+        "pip install optimum-coreml there, and optimum_core.load it",
+    )
+
+
+def _cannot_export(absent: list[str]) -> Limitation:
+    return Limitation(
+        what=f"export to {FORMAT}",
+        reason=f"{', '.join(absent)} not installed",
+        remedy="pip install 'optimum-core[export]'",
+    )
+
+
+def _too_old(hardware: Hardware) -> Limitation:
+    return Limitation(
+        what="run",
+        reason=f"ML programs need macOS 12, and this is {hardware.system_version or 'unknown'}",
+        remedy="update macOS",
+    )

@@ -1,0 +1,248 @@
+"""From a torch module to an ML program, by one of two ways.
+
+| route | how |
+|---|---|
+| `trace` | `torch.jit.trace`: takes most models, and bakes in what depends on values |
+| `export` | `torch.export` |
+
+coremltools converts both, with `shims` for the operators that it lacks. Neither route is right for every model: which
+one is, verification decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from optimum_core.errors import ExportError, OptimumError, OptionError
+from optimum_core.models.flat import FlatModule, export_ready
+from optimum_core.models.hub import quiet as quiet_transformers
+from optimum_core.types import Artifact, ExportRequest, Step, TensorSpec
+from optimum_coreml import metadata
+from optimum_coreml.devices import BACKEND, FORMAT, PRECISIONS, ROUTES, newest_target
+from optimum_coreml.interface import feature_name, problems
+from optimum_coreml.options import CoreMlOptions
+from optimum_coreml.shapes import Bounds, bounds_of, core_ml_dtype, tensor_types
+from optimum_coreml.storage import LAYERS, save
+from optimum_coreml.tools import quiet
+
+Tensors = dict[str, torch.Tensor]
+Axes = Mapping[str, Bounds]
+
+REMEDY = f"another route may do it: {', '.join(ROUTES)}"
+#: The extra output that a classifier's names are for.
+PROBABILITIES = "probabilities"
+
+
+class CoreMlModule(FlatModule):
+    """The flat model with Core ML's types at its edge: 32-bit integers where the specs have booleans.
+
+    Where there are names for the classes of the one row of `logits`, their probabilities come out last.
+    """
+
+    def __init__(self, module: Any, request: ExportRequest, *, classifies: bool = False) -> None:
+        super().__init__(module, [s.name for s in request.inputs], [s.name for s in request.outputs])
+        self._flags = tuple(spec.dtype == "bool" for spec in request.inputs)
+        self._classifies = classifies
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = [item.bool() if flag else item for item, flag in zip(tensors, self._flags, strict=True)]
+        outputs = super().forward(*given)
+        if self._classifies:
+            outputs = (*outputs, torch.softmax(outputs[self.output_names.index("logits")], dim=-1))
+        return tuple(item.to(torch.int32) if item.dtype == torch.bool else item for item in outputs)
+
+
+def export(request: ExportRequest) -> Artifact:
+    """Write `model.mlpackage` by the way that `request.route` names (None: the first).
+
+    Raises:
+        OptionError: the route, the format, the precision or an option is unknown or makes no sense here.
+        ExportError: the model cannot be converted that way.
+    """
+    route, options = checked(request)
+    if options.stateful:
+        from optimum_coreml.stateful import export_stateful
+
+        return export_stateful(request, options)
+    who = who_exports(request, route)
+    module = request.source.module()
+    config = getattr(module, "config", None)
+    check_types(request, who)
+    bounds = bounds_of(request, options, config)
+    labels = metadata.class_labels(options, config, request.outputs)
+    classifies = bool(labels) and any(s.name == "logits" and s.shape == (1, len(labels)) for s in request.outputs)
+    flat = CoreMlModule(module, request, classifies=classifies).eval()
+    samples = _samples(request)
+    with converting(who) as ct:
+        types = tensor_types(ct, request, options, bounds)
+        with quiet_transformers(), export_ready(module), torch.no_grad():
+            program = _ROUTES[route](flat, samples, request)
+        extra = {"classifier_config": ct.ClassifierConfig(list(labels), predicted_probabilities_output=PROBABILITIES)}
+        model = convert(ct, program, types, request, options, **(extra if classifies else {}))
+        layers = layer_names(model, module)
+        metadata.describe(model, options, request.inputs, request.outputs, name=request.source.name, task=request.task)
+        notes = metadata.notes(labels, layers, LAYERS)
+        files = save(model, request.output, notes)
+    found = problems(model.get_spec(), request.inputs, request.outputs)
+    if found:
+        raise ExportError(who, "; ".join(found), REMEDY)
+    return Artifact(
+        format=FORMAT,
+        path=request.output,
+        files=files,
+        inputs=request.inputs,
+        outputs=request.outputs,
+        precision=request.precision,
+        steps=(step(request, options, route),),
+    )
+
+
+def checked(request: ExportRequest) -> tuple[str, CoreMlOptions]:
+    """The route and the options.
+
+    Raises:
+        OptionError: one of them, the format or the precision is unknown.
+    """
+    who, route = f"backend '{BACKEND}'", request.route or ROUTES[0]
+    if route not in _ROUTES:
+        raise OptionError(who, f"unknown route {route!r}", f"use one of: {', '.join(ROUTES)}")
+    if request.format != FORMAT:
+        raise OptionError(who, f"it does not export {request.format!r}", f"ask for {FORMAT!r}")
+    if request.precision not in PRECISIONS:
+        raise OptionError(who, f"it does not write {request.precision!r}", f"use one of: {', '.join(PRECISIONS)}")
+    return route, CoreMlOptions.from_mapping(request.options)
+
+
+def check_types(request: ExportRequest, who: str) -> None:
+    """
+    Raises:
+        ExportError: Core ML has no place for a type, or two names are one to it.
+    """
+    for kind, specs in (("input", request.inputs), ("output", request.outputs)):
+        names: dict[str, str] = {}
+        for spec in specs:
+            try:
+                core_ml_dtype(spec.dtype)
+            except KeyError as error:
+                raise ExportError(who, f"{kind} '{spec.name}' is {spec.dtype}: Core ML has no such", REMEDY) from error
+            other = names.setdefault(feature_name(spec.name), spec.name)
+            if other != spec.name:
+                why = f"{kind}s '{other}' and '{spec.name}' have one name in Core ML"
+                raise ExportError(who, why, "name them otherwise in the model")
+
+
+@contextlib.contextmanager
+def converting(who: str) -> Iterator[Any]:
+    """coremltools, silent; whatever tracing and it raise becomes ours."""
+    try:
+        with quiet() as ct:
+            yield ct
+    except OptimumError:
+        raise
+    except Exception as error:  # converters fail on models they do not know, in any way they like
+        raise ExportError(who, f"{type(error).__name__}: {brief(error)}", REMEDY) from error
+
+
+def brief(error: Exception) -> str:
+    """The first sentences of what is at times a whole graph."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:500]
+
+
+def convert(
+    ct: Any, program: Any, inputs: list[Any], request: ExportRequest, options: CoreMlOptions, **further: Any
+) -> Any:
+    """An `MLModel` that is not loaded into Core ML."""
+    from optimum_coreml.shims import shims
+
+    outputs = [_output(ct, spec) for spec in request.outputs]
+    if "classifier_config" in further:
+        outputs.append(ct.TensorType(name=PROBABILITIES))
+    with shims():
+        return ct.convert(
+            program,
+            inputs=inputs,
+            outputs=outputs,
+            convert_to="mlprogram",
+            minimum_deployment_target=getattr(ct.target, target_of(options)),
+            compute_precision=ct.precision.FLOAT16 if request.precision == "fp16" else ct.precision.FLOAT32,
+            skip_model_load=True,
+            **further,
+        )
+
+
+def _output(ct: Any, spec: TensorSpec) -> Any:
+    import numpy as np
+
+    # Left alone, 16-bit programs would give 16-bit outputs. Integers keep their own type.
+    dtype = np.float32 if core_ml_dtype(spec.dtype) == "float32" else None
+    return ct.TensorType(name=feature_name(spec.name), dtype=dtype)
+
+
+def target_of(options: CoreMlOptions) -> str:
+    """The minimum target: the one that was asked for, or the newest that this machine runs."""
+    if options.minimum_deployment_target is not None:
+        return options.minimum_deployment_target
+    import platform
+
+    mac = platform.mac_ver()[0]
+    return (newest_target("macos", mac) if mac else None) or "iOS18"
+
+
+def layer_names(model: Any, module: Any) -> dict[str, str]:
+    """Dotted names of the module's weights, with the names that their constants have in the program."""
+    constants = {op.name for op in model._mil_program.functions["main"].operations if op.op_type == "const"}
+    aliases: dict[int, list[str]] = {}
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(tensor), []).append(name)
+    found = {}
+    for names in aliases.values():
+        plain = [f"module_{name.replace('.', '_')}" for name in names]
+        spellings = [f"{prefix}{name}{tail}" for name in plain for prefix in ("", "p_") for tail in ("", "_to_fp16")]
+        constant = next((spelling for spelling in spellings if spelling in constants), None)
+        if constant is not None:
+            found.update(dict.fromkeys(names, constant))
+    return found
+
+
+def _samples(request: ExportRequest) -> Tensors:
+    """Those of a flag as Core ML will give it."""
+    drawn = {spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs}
+    return {name: item.to(torch.int32) if item.dtype == torch.bool else item for name, item in drawn.items()}
+
+
+def trace(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:
+    """What `torch.jit.trace` records of one call."""
+    return torch.jit.trace(flat, tuple(samples.values()), strict=False, check_trace=False)
+
+
+def _exported(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:
+    shapes = tuple(dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in request.inputs)
+    program = torch.export.export(flat, tuple(samples.values()), dynamic_shapes=(shapes,), strict=False)
+    return program.run_decompositions({})
+
+
+_ROUTES: dict[str, Callable[[torch.nn.Module, Tensors, ExportRequest], Any]] = {"trace": trace, "export": _exported}
+
+
+def step(request: ExportRequest, options: CoreMlOptions, route: str) -> Step:
+    """How the artifact came to be."""
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    chosen = {
+        "route": route,
+        "minimum_deployment_target": target_of(options),
+        "compute_precision": request.precision,
+        "stateful": options.stateful,
+        "versions": versions,
+    }
+    return Step(hook="export", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=chosen)
+
+
+def who_exports(request: ExportRequest, route: str) -> str:
+    """How errors speak of it."""
+    return f"backend '{BACKEND}', export of {request.source.name} by route {route!r}"

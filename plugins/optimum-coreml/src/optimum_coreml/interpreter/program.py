@@ -1,0 +1,213 @@
+"""A program, read and made ready to run: constants in memory, weights decompressed, every operator known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from google.protobuf.message import Message
+
+from optimum_core.errors import SessionError
+from optimum_coreml.interpreter import (
+    compressed,
+    elementwise,
+    gathering,
+    pictures,
+    products,
+    shaping,
+    statistics,
+)
+from optimum_coreml.interpreter.registry import OPERATORS, VERSIONED, UndefinedError
+from optimum_coreml.interpreter.values import STORAGE, Constants, MIL_pb2
+
+#: Modules whose import fills `OPERATORS`.
+FAMILIES = (compressed, elementwise, gathering, pictures, products, shaping, statistics)
+
+_STATES = ("read_state", "write_state")
+_CLASSIFY = "classify"
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Step:
+    """One operator of the program.
+
+    Attributes:
+        inputs: for each of its inputs what it is bound to: names of values, or constants.
+        several: inputs that take a list.
+        outputs: names, with the element type and rank that the program declares.
+    """
+
+    kind: str
+    name: str
+    inputs: Mapping[str, tuple[Any, ...]]
+    several: frozenset[str]
+    outputs: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """Stands for a value that is known only when the program runs, or for a constant by its name."""
+
+    text: str
+
+
+class Program:
+    """The main function of an ML program.
+
+    Safe to run from several threads where it has no state.
+
+    Args:
+        spec: coremltools' message `Model`.
+        weights: its file of weights.
+        who: how errors speak of it.
+
+    Raises:
+        SessionError: it has operators, types or constants that are not known here; all operators are named.
+    """
+
+    def __init__(self, spec: Any, weights: Path, who: str) -> None:
+        self._who = who
+        function = spec.mlProgram.functions["main"]
+        self._opset = int(function.opset.removeprefix("CoreML"))
+        block = function.block_specializations[function.opset]
+        self.outputs = tuple(block.outputs)
+        self._types = {item.name: item.type for item in function.inputs}
+        self.inputs = tuple(name for name, kind in self._types.items() if kind.WhichOneof("type") != "stateType")
+        self._refuse_unknown(block.operations)
+        self._values: Values = {}
+        self._steps: list[_Step] = []
+        constants = Constants(weights)
+        for operation in block.operations:
+            try:
+                self._prepare(operation, constants)
+            except (UndefinedError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+                raise self._failed(operation.type, _name_of(operation), error) from error
+
+    def _refuse_unknown(self, operations: Any) -> None:
+        known = {"const", _CLASSIFY, *_STATES, *OPERATORS}
+        unknown = sorted({item.type for item in operations if item.type not in known or item.blocks})
+        if unknown:
+            why = f"the interpreter does not know {', '.join(unknown)}: the program cannot be checked here"
+            raise SessionError(self._who, why, "verify it on a Mac, or export the model otherwise")
+
+    def _prepare(self, operation: Any, constants: Constants) -> None:
+        if operation.type == "const":
+            self._values[operation.outputs[0].name] = constants.read(operation.attributes["val"])
+            return
+        step = _step(operation, constants)
+        if operation.type.startswith("constexpr_"):
+            self._run(step, self._values, {})
+        elif operation.type != _CLASSIFY:  # its answer is a dictionary, made of an output that is there too
+            self._steps.append(step)
+
+    def states(self) -> dict[str, torch.Tensor]:
+        """Fresh state by name, all zeros; empty where the program has none."""
+        found = {}
+        for name, kind in self._types.items():
+            if kind.WhichOneof("type") == "stateType":
+                about = kind.stateType.wrappedType.tensorType
+                shape = [int(axis.constant.size) for axis in about.dimensions]
+                found[name] = torch.zeros(shape, dtype=STORAGE[about.dataType])
+        return found
+
+    def input_type(self, name: str) -> torch.dtype:
+        """What an input is kept in."""
+        return STORAGE[self._types[name].tensorType.dataType]
+
+    def run(
+        self, inputs: Mapping[str, torch.Tensor], states: dict[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Outputs by name; `states` are written to.
+
+        Raises:
+            SessionError: an operator cannot compute what it was given, or gives what the program does not declare.
+        """
+        values: Values = {**self._values, **inputs}
+        with torch.no_grad():
+            for step in self._steps:
+                try:
+                    self._run(step, values, states if states is not None else {})
+                except (UndefinedError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+                    raise self._failed(step.kind, step.name, error) from error
+        return {name: values[name] for name in self.outputs if name in values}
+
+    def _run(self, step: _Step, values: Values, states: dict[str, torch.Tensor]) -> None:
+        if step.kind in _STATES:
+            self._state(step, values, states)
+            return
+        given = {name: self._bound(step, name, values) for name in step.inputs}
+        if step.kind in VERSIONED:
+            given["opset"] = self._opset
+        result = OPERATORS[step.kind](**given)
+        results = result if isinstance(result, tuple) else (result,)
+        for (name, kind), value in zip(step.outputs, results, strict=True):
+            _check_declared(kind, value)
+            values[name] = value
+
+    def _state(self, step: _Step, values: Values, states: dict[str, torch.Tensor]) -> None:
+        (name,) = step.inputs["input"]
+        if step.kind == "read_state":
+            values[step.outputs[0][0]] = states[name.text]
+            return
+        value = self._bound(step, "data", values)
+        if value.shape != states[name.text].shape or value.dtype != states[name.text].dtype:
+            raise UndefinedError(f"state {name.text!r} written with {value.dtype} of {tuple(value.shape)}")
+        states[name.text] = value
+
+    def _bound(self, step: _Step, name: str, values: Values) -> Any:
+        found = [values[item.text] if isinstance(item, _Name) else item for item in step.inputs[name]]
+        return found if name in step.several else found[0]
+
+    def _failed(self, kind: str, name: str, error: Exception) -> SessionError:
+        why = f"operator {kind!r} ({name}) cannot be evaluated: {type(error).__name__}: {error}"
+        return SessionError(self._who, why, "check the inputs' shapes and values, or export the model otherwise")
+
+
+#: Inputs that take several values, also where one is given.
+_SEVERAL = frozenset({"values"})
+
+
+def _step(operation: Any, constants: Constants) -> _Step:
+    inputs: dict[str, tuple[Any, ...]] = {}
+    for name, argument in operation.inputs.items():
+        inputs[name] = tuple(
+            _Name(item.name) if item.WhichOneof("binding") == "name" else constants.read(item.value)
+            for item in argument.arguments
+        )
+    # Until iOS17, constants of compressed weights are attributes.
+    inputs |= {
+        name: (constants.read(value),)
+        for name, value in operation.attributes.items()
+        if operation.type.startswith("constexpr_") and name != "name"
+    }
+    return _Step(
+        kind=operation.type,
+        name=_name_of(operation),
+        inputs=inputs,
+        several=_SEVERAL & inputs.keys(),
+        outputs=tuple((item.name, item.type) for item in operation.outputs),
+    )
+
+
+def _name_of(operation: Any) -> str:
+    named = operation.attributes["name"] if "name" in operation.attributes else None
+    if isinstance(named, Message) and named.immediateValue.tensor.strings.values:
+        return str(named.immediateValue.tensor.strings.values[0])
+    return operation.outputs[0].name if operation.outputs else "without outputs"
+
+
+def _check_declared(kind: Any, value: torch.Tensor) -> None:
+    """What came out is what the program says: its element type, its rank, and the lengths that it knows."""
+    about = kind.tensorType
+    if STORAGE.get(about.dataType) != value.dtype:
+        declared = MIL_pb2.DataType.Name(about.dataType)
+        raise UndefinedError(f"{value.dtype} came out where the program declares {declared}")
+    lengths = [int(axis.constant.size) if axis.HasField("constant") else None for axis in about.dimensions]
+    if len(lengths) != value.ndim or any(
+        length not in (None, found) for length, found in zip(lengths, value.shape, strict=True)
+    ):
+        raise UndefinedError(f"a shape of {tuple(value.shape)} came out where the program declares {lengths}")

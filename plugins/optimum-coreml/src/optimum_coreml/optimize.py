@@ -1,0 +1,73 @@
+"""The same program in another precision. Core ML has no choice of precision when it loads: it is written in the
+program, so that 16 bits take a program of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from importlib.metadata import version
+from typing import Any
+
+from optimum_core.errors import ExportError, OptimumError, OptionError
+from optimum_core.types import Artifact, OptimizeRequest, Step
+from optimum_coreml.devices import BACKEND, FORMAT, LEVELS, PRECISIONS
+from optimum_coreml.interface import compute_precision
+from optimum_coreml.options import CoreMlOptions
+from optimum_coreml.storage import PACKAGE, notes_of, package_of, read_program, save
+from optimum_coreml.tools import change, half_precision_passes, open_package, quiet
+
+
+def optimize(request: OptimizeRequest) -> Artifact:
+    """Write `request.artifact` in `request.precision` into `request.output`; in its own, as it is.
+
+    Raises:
+        OptionError: the level, the format, an option or the precision is unknown, or more bits are asked for than
+            there are.
+        SessionError, ExportError: the package cannot be read, or coremltools cannot convert it.
+    """
+    who = f"backend '{BACKEND}', {package_of(request.artifact)}"
+    _check(request, who)
+    spec = read_program(package_of(request.artifact), who)
+    found = compute_precision(spec)
+    if found == request.precision:
+        shutil.copytree(package_of(request.artifact), request.output / PACKAGE, dirs_exist_ok=True)
+        files: tuple[str, ...] = request.artifact.files
+    elif request.precision == "fp16":
+        files = _halved(request, spec, who)
+    else:
+        raise OptionError(who, f"it computes in {found}, and gets no more exact", "export the model again in 'fp32'")
+    floats = request.artifact.precision in PRECISIONS
+    return dataclasses.replace(
+        request.artifact,
+        path=request.output,
+        files=files,
+        precision=request.precision if floats else request.artifact.precision,
+        steps=(*request.artifact.steps, _step(request)),
+    )
+
+
+def _check(request: OptimizeRequest, who: str) -> None:
+    CoreMlOptions.from_mapping(request.options)
+    if request.artifact.format != FORMAT:
+        raise OptionError(who, f"it does not optimize {request.artifact.format!r}", f"export to {FORMAT!r}")
+    if request.level not in (None, *LEVELS):
+        raise OptionError(who, f"unknown level {request.level!r}", f"use one of: {', '.join(LEVELS)}")
+    if request.precision not in PRECISIONS:
+        raise OptionError(who, f"it does not write {request.precision!r}", f"use one of: {', '.join(PRECISIONS)}")
+
+
+def _halved(request: OptimizeRequest, spec: Any, who: str) -> tuple[str, ...]:
+    try:
+        with quiet() as ct:
+            model = open_package(ct, package_of(request.artifact))
+            return save(change(ct, model, half_precision_passes()), request.output, notes_of(spec))
+    except OptimumError:
+        raise
+    except Exception as error:  # graph passes fail in any way they like
+        why = f"it cannot be brought to fp16: {type(error).__name__}: {error}"
+        raise ExportError(who, why, "export the model in 'fp16'") from error
+
+
+def _step(request: OptimizeRequest) -> Step:
+    options = {"precision": request.precision}
+    return Step(hook="optimize", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=options)

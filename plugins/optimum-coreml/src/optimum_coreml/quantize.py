@@ -1,0 +1,169 @@
+"""Weights of an ML program in fewer bits, with coremltools' own passes: which way a configuration takes, and what it
+cannot have.
+
+| weights | what is written |
+|---|---|
+| int8, uint8 | linear steps, a scale for each channel |
+| int4, uint4 | linear steps, a scale for each block of a channel (iOS18) |
+| nf4 | places in a table of the 16 levels of NormalFloat, scaled by channel (iOS18) |
+| any, with option `palettize` | places in tables that k-means finds |
+| any, with option `prune` | besides, the smallest become zero and take no place (iOS18) |
+
+`static` rounds activations too, with ranges from calibration: coremltools runs the program for that, so it takes a Mac.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, Step
+from optimum_coreml.compression import FOUR_BITS, compress, rounded_activations
+from optimum_coreml.devices import BACKEND, FORMAT, PRECISIONS
+from optimum_coreml.interface import minimum_target
+from optimum_coreml.layers import constants_of
+from optimum_coreml.options import CoreMlOptions
+from optimum_coreml.storage import notes_of, package_of, read_program, save
+from optimum_coreml.tools import open_package, quiet
+
+_EIGHT = ("int8", "uint8")
+_TAKEN = {"static": ("int8",), "weight-only": (*_EIGHT, *FOUR_BITS)}
+
+
+def quantize(request: QuantizeRequest) -> Artifact:
+    """Write `request.artifact`, quantized by `request.config`, into `request.output`.
+
+    Raises:
+        OptionError: a field of the configuration or an option cannot be honoured, `exclude` names no layer, or the
+            model has nothing to quantize.
+        UnavailableError: activations are to be rounded, and this is no Mac.
+        SessionError, ExportError: the model cannot be read, or coremltools cannot quantize it.
+    """
+    config, who = request.config, f"backend '{BACKEND}', {package_of(request.artifact)}"
+    options = CoreMlOptions.from_mapping(request.options)
+    _check(request, options, who)
+    spec = read_program(package_of(request.artifact), who)
+    _check_target(config, options, minimum_target(spec), who)
+    kept = constants_of(spec, config.exclude, who)
+    try:
+        with quiet() as ct:
+            model = open_package(ct, package_of(request.artifact))
+            if config.scheme == "static":
+                model = rounded_activations(ct, model, request.calibration or (), kept)
+            model, chosen = compress(ct, model, config, options, kept, who)
+            _require_effect(model, config, who)
+            files = save(model, request.output, notes_of(spec))
+    except OptimumError:
+        raise
+    except Exception as error:  # coremltools fails in any way it likes
+        why = f"{config.name} failed: {type(error).__name__}: {error}"
+        raise ExportError(who, why, "use another scheme, or exclude the layer that it names") from error
+    return dataclasses.replace(
+        request.artifact,
+        path=request.output,
+        files=files,
+        precision=config.weights.removeprefix("u"),
+        steps=(*request.artifact.steps, _step(config, chosen)),
+    )
+
+
+def _require_effect(model: Any, config: QuantizeConfig, who: str) -> None:
+    """Refuse a model of which nothing was compressed."""
+    function = model.get_spec().mlProgram.functions["main"]
+    operations = function.block_specializations[function.opset].operations
+    if not any(item.type.startswith("constexpr_") for item in operations):
+        remedy = "lower the option 'weight_threshold', leave it in float, or exclude less"
+        raise OptionError(who, f"there is no layer to bring to {config.name}", remedy)
+
+
+def _check(request: QuantizeRequest, options: CoreMlOptions, who: str) -> None:
+    """Refuse what cannot be honoured, before any work."""
+    config = request.config
+    if request.artifact.format != FORMAT:
+        raise OptionError(who, f"it does not quantize {request.artifact.format!r}", f"export to {FORMAT!r}")
+    if request.artifact.precision not in PRECISIONS:
+        why = f"cannot quantize {request.artifact.precision!r}"
+        raise OptionError(who, why, f"quantize a model exported in {' or '.join(map(repr, PRECISIONS))}")
+    if config.scheme not in _TAKEN:
+        raise _refused(who, "scheme", config.scheme, "use 'weight-only', or 'static' on a Mac")
+    if config.weights not in _TAKEN[config.scheme]:
+        remedy = f"for {config.scheme!r}, use one of: {', '.join(_TAKEN[config.scheme])}"
+        raise _refused(who, "weights", config.weights, remedy)
+    for field, (wrong, remedy) in _refusals(config, options).items():
+        if wrong:
+            raise _refused(who, field, getattr(config, field), remedy)
+    _check_options(config, options, who)
+    if config.scheme == "static":
+        _check_static(request, who)
+
+
+def _refusals(config: QuantizeConfig, options: CoreMlOptions) -> Mapping[str, tuple[bool, str]]:
+    """What is wrong with each field, and what would be right."""
+    linear = config.weights != "nf4" and options.palettize is None
+    four = config.weights in FOUR_BITS
+    return {
+        "activations": (config.activations not in (None, "int8"), "use 'int8'"),
+        "symmetric": (
+            config.symmetric is not None and (not linear or (config.weights.startswith("u") and config.symmetric)),
+            "leave it out: tables have no zero of their own, and unsigned steps are asymmetric",
+        ),
+        "per_channel": (
+            config.per_channel is not None and (not linear or (four and not config.per_channel)),
+            "leave it out",
+        ),
+        "group_size": (config.group_size is not None and not (linear and four), "use it for int4 and uint4"),
+        "ratio": (config.ratio not in (None, 1, 1.0), "leave it out: all layers get the same bits"),
+        "algorithm": (config.algorithm not in (None, "rtn"), "use 'rtn'"),
+        "calibration": (config.calibration not in (None, "minmax"), "use 'minmax'"),
+        "smooth": (bool(config.smooth), "leave it out"),
+        "form": (config.form == "qoperator", "leave it out: ML programs have 'qdq' alone"),
+        "reduce_range": (bool(config.reduce_range), "leave it out: no Apple processor needs it"),
+    }
+
+
+def _check_options(config: QuantizeConfig, options: CoreMlOptions, who: str) -> None:
+    """Options that contradict the configuration or each other."""
+    if options.palettize is not None:
+        eight = config.weights in _EIGHT
+        fits = options.palettize > 4 if eight else options.palettize <= 4
+        if not fits or config.weights == "nf4" or config.scheme != "weight-only":
+            remedy = "use weights 'int4' for 1 to 4 bits and 'int8' for 6 and 8, 'weight-only'"
+            raise OptionError(who, f"option 'palettize' cannot be {options.palettize} for {config.name}", remedy)
+    elif options.quantize_tables:
+        raise OptionError(who, "option 'quantize_tables' says nothing without 'palettize'", "leave it out")
+    if options.prune is not None and config.weights == "nf4":
+        raise OptionError(who, "option 'prune' cannot be joined with nf4", "use weights 'int8' or 'int4'")
+
+
+def _check_target(config: QuantizeConfig, options: CoreMlOptions, target: str, who: str) -> None:
+    """What is compressed is decompressed by operators that older systems lack."""
+    four = config.weights in FOUR_BITS and options.palettize is None
+    newer = four or options.prune is not None or options.quantize_tables or config.per_channel is False
+    needed = "iOS18" if newer else "iOS17" if config.scheme == "static" else "iOS16"
+    if target < needed:
+        why = f"{config.name} as asked for needs {needed}, and the program is for {target}"
+        raise OptionError(who, why, f"export with minimum_deployment_target={needed!r}")
+
+
+def _check_static(request: QuantizeRequest, who: str) -> None:
+    if sys.platform != "darwin":
+        why = "ranges of activations are found by running the program, and Core ML runs on macOS only"
+        raise UnavailableError(who, why, "quantize on a Mac, or use 'weight-only' here")
+    first = next(iter(request.calibration), None) if request.calibration is not None else None
+    missing = [spec.name for spec in request.artifact.inputs if first is None or spec.name not in first]
+    if missing:
+        why = f"static quantization needs calibration data with {', '.join(missing)}"
+        raise OptionError(who, why, "give some batches of typical inputs, or use a scheme that needs none")
+
+
+def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
+    return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
+
+
+def _step(config: QuantizeConfig, chosen: Mapping[str, Any]) -> Step:
+    options = {"config": config.to_dict(), **chosen}
+    return Step(hook="quantize", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=options)

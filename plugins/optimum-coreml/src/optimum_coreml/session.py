@@ -1,0 +1,184 @@
+"""Running a program: through Core ML on a Mac; elsewhere, for verification, through the interpreter.
+
+At the edge Core ML has 32-bit integers only: what the artifact's specs have in 64 bits, or as booleans, is converted
+here, both ways. A number that does not fit is an error.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from optimum_core.errors import InputError, OptimumError, SessionError, UnavailableError
+from optimum_core.types import Array, SessionRequest, TensorSpec
+from optimum_coreml.devices import BACKEND, GRAPH_LEVEL, units_of
+from optimum_coreml.interface import compute_precision, feature_name, problems, shape_problem
+from optimum_coreml.options import CoreMlOptions
+from optimum_coreml.storage import package_of, read_program, weights_file
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+_INT32 = np.iinfo(np.int32)
+
+
+class _Engine(Protocol):
+    """Takes and gives arrays by Core ML's names, in the program's types."""
+
+    def __call__(self, inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]: ...
+
+
+def open_session(request: SessionRequest) -> CoreMlSession:
+    """Open a package on the compute units that the device names.
+
+    Raises:
+        OptionError: an unknown option or device.
+        SessionError: the package cannot be read, computes in another precision than was asked for, has other inputs
+            and outputs than the artifact, or holds what cannot be run here.
+        UnavailableError: what runs it here is not installed.
+    """
+    units = units_of(request.device)
+    CoreMlOptions.from_mapping(request.options)
+    who = f"backend '{BACKEND}', {package_of(request.artifact)}"
+    spec = read_program(package_of(request.artifact), who)
+    found = problems(spec, request.artifact.inputs, request.artifact.outputs)
+    if found:
+        raise SessionError(who, "; ".join(found), "export the model again")
+    precision = compute_precision(spec)
+    if request.precision != precision:
+        why = f"the program computes in {precision}, not in {request.precision}"
+        raise SessionError(who, why, f"ask for {precision!r}, or optimize the artifact to {request.precision!r} first")
+    if sys.platform == "darwin":
+        return CoreMlSession(request, spec, _core_ml(request, spec, units, who), request.device, who)
+    engine = _interpreter(request, spec, who)
+    return CoreMlSession(request, spec, engine, f"{request.device.partition(':')[0]}:graph", who)
+
+
+class CoreMlSession:
+    """An open program. Calls may come from several threads.
+
+    A program with state has one for each session, and calls take turns: texts that are written side by side need a
+    session each.
+
+    Attributes:
+        device: the compute units; with ":graph" where Core ML is absent and the interpreter runs it.
+        level: what a result stands for, in words.
+    """
+
+    backend = BACKEND
+
+    def __init__(self, request: SessionRequest, spec: Any, engine: _Engine, device: str, who: str) -> None:
+        self._who = who
+        self._engine: _Engine | None = engine
+        self.device = device
+        self.level = GRAPH_LEVEL if device.endswith(":graph") else "Core ML"
+        self.inputs: tuple[TensorSpec, ...] = request.artifact.inputs
+        self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
+        arrays = {feature.name: feature.type.multiArrayType for feature in spec.description.input}
+        self._arrays = {item.name: arrays[feature_name(item.name)] for item in self.inputs}
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Outputs by name, in memory of their own and in the specs' types.
+
+        Raises:
+            InputError: a name is missing or unknown, a value cannot be read, has a shape that the program does not
+                take, or does not fit into 32 bits.
+            SessionError: the run failed, or the session is closed.
+        """
+        engine = self._engine
+        if engine is None:
+            raise SessionError(self._who, "the session is closed", "load the artifact again")
+        if len(inputs) != len(self.inputs) or not all(spec.name in inputs for spec in self.inputs):
+            raise self._wrong_names(inputs)
+        given = {feature_name(spec.name): self._read(spec, inputs[spec.name]) for spec in self.inputs}
+        try:
+            found = engine(given)
+            return {spec.name: _as_said(spec, found[feature_name(spec.name)]) for spec in self.outputs}
+        except OptimumError:
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise SessionError(self._who, f"the run failed: {error}", "check the inputs' values") from error
+
+    def close(self) -> None:
+        """Free the program and its state. A call that is running keeps them until it returns."""
+        self._engine = None
+
+    def _read(self, spec: TensorSpec, value: Array) -> np.ndarray[Any, Any]:
+        try:
+            array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+            why = f"input {spec.name!r} is a {type(value).__name__} that cannot be read: {error}"
+            raise InputError(self._who, why, "pass a numpy array, or a detached tensor in host memory") from error
+        if array.dtype.name != spec.dtype:
+            why = f"input {spec.name!r} is {array.dtype.name}, not {spec.dtype}"
+            raise InputError(self._who, why, f"convert it to {spec.dtype}")
+        declared = self._arrays[spec.name]
+        problem = shape_problem(declared, array.shape)
+        if problem:
+            raise InputError(self._who, f"input {spec.name!r}: {problem}", "export with other bounds or shapes")
+        if array.dtype == np.int64 and array.size and not (_INT32.min <= array.min() and array.max() <= _INT32.max):
+            why = f"input {spec.name!r} has numbers beyond 32 bits, which is all that Core ML has"
+            raise InputError(self._who, why, "give smaller ones")
+        kind = np.int32 if spec.dtype in ("int64", "bool") else array.dtype
+        return np.array(array, dtype=kind, order="C")
+
+    def _wrong_names(self, inputs: Mapping[str, Array]) -> InputError:
+        names = [spec.name for spec in self.inputs]
+        missing = [name for name in names if name not in inputs]
+        unknown = [name for name in inputs if name not in names]
+        told = "; ".join(
+            f"{kind}: {', '.join(found)}" for kind, found in (("missing", missing), ("unknown", unknown)) if found
+        )
+        return InputError(self._who, f"wrong inputs ({told})", f"pass exactly: {', '.join(names)}")
+
+
+def _as_said(spec: TensorSpec, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.array(array, dtype=np.dtype(spec.dtype), order="C")
+
+
+def _interpreter(request: SessionRequest, spec: Any, who: str) -> _Engine:
+    try:
+        import torch
+    except ImportError as error:
+        remedy = "pip install 'optimum-core[export]', or open it on a Mac"
+        raise UnavailableError(who, "torch is not installed, with which programs are checked here", remedy) from error
+    from optimum_coreml.interpreter import Program
+
+    program = Program(spec, weights_file(package_of(request.artifact)), who)
+    states, turn = program.states(), threading.Lock()
+
+    def run(inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]:
+        tensors = {name: torch.from_numpy(array).to(program.input_type(name)) for name, array in inputs.items()}
+        if not states:
+            found = program.run(tensors)
+        else:
+            with turn:
+                found = program.run(tensors, states)
+        return {name: value.numpy() for name, value in found.items()}
+
+    return run
+
+
+def _core_ml(request: SessionRequest, spec: Any, units: str, who: str) -> _Engine:
+    """Through `MLModel.predict`. Written against coremltools 9.0; it was not run where this was written."""
+    from optimum_coreml.tools import coremltools
+
+    ct = coremltools()
+    try:
+        model = ct.models.MLModel(str(package_of(request.artifact)), compute_units=getattr(ct.ComputeUnit, units))
+        state = model.make_state() if spec.description.state else None
+    except (RuntimeError, ValueError, OSError) as error:
+        why = f"Core ML cannot load it for {units}: {error}"
+        raise SessionError(who, why, "use device 'cpu_only', or export for an older minimum target") from error
+    turn = threading.Lock()
+
+    def run(inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]:
+        with turn:  # an `MLModel` is for one thread at a time
+            found: Mapping[str, np.ndarray[Any, Any]] = (
+                model.predict(inputs) if state is None else model.predict(inputs, state)
+            )
+        return found
+
+    return run

@@ -1,0 +1,269 @@
+"""Operators of torch that coremltools 9.0 lacks, or gets wrong with today's numpy and torch.
+
+Nothing is registered on import: `shims()` lends them to coremltools for a conversion and takes them back, so that a
+user's own use of coremltools in the same process finds it as it was. Each entry says for which versions it was
+written: of a later one only what is still missing is filled in, and what was replaced is left to it.
+
+Every function takes coremltools' `context` and a `node` of the graph, and adds what stands for the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil.frontend.torch import ops
+from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY as registry
+from coremltools.converters.mil.mil import Builder as mb
+from coremltools.converters.mil.mil import types
+
+Convert = Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shim:
+    """One function and the operators that it stands for.
+
+    Attributes:
+        names: as coremltools looks them up: lower case, without the namespace.
+        mends: versions of coremltools that have the operator and get it wrong; elsewhere only gaps are filled.
+        why: what coremltools does without it.
+    """
+
+    names: tuple[str, ...]
+    convert: Convert
+    why: str
+    mends: tuple[str, ...] = ()
+
+
+@contextmanager
+def shims() -> Iterator[None]:
+    """Within, coremltools knows them; on the way out it is as it was. One conversion at a time (`tools.CONVERSION`)."""
+    known = registry.name_to_func_mapping
+    before = dict(known)
+    installed = version("coremltools")
+    try:
+        for shim in SHIMS:
+            for name in shim.names:
+                if name not in known or installed in shim.mends:
+                    known[name] = shim.convert
+        yield
+    finally:
+        known.clear()
+        known.update(before)
+
+
+def _inputs(context: Any, node: Any, least: int) -> list[Any]:
+    found: list[Any] = ops._get_inputs(context, node, min_expected=least)
+    return found
+
+
+def _constant(value: Any) -> Any:
+    """The value of a constant; None where it is known only when the program runs."""
+    return getattr(value, "val", value)
+
+
+def _scalar(to: type, dtype: str) -> Convert:
+    def convert(context: Any, node: Any) -> None:
+        (x,) = _inputs(context, node, 1)[:1]
+        if any(length != 1 for length in x.shape):
+            raise ValueError(f"{node.kind}() of a tensor with more than one element: {x.shape}")
+        if x.can_be_folded_to_const():
+            result = mb.const(val=to(np.asarray(x.val).reshape(-1)[0]), name=node.name)
+        else:
+            one = mb.squeeze(x=x, name=f"{node.name}_item") if x.rank else x
+            result = mb.cast(x=one, dtype=dtype, name=node.name)
+        context.add(result, node.name)
+
+    return convert
+
+
+def _dtype_name(context: Any, node: Any, like: Any, position: int) -> str:
+    """MIL's name of the element type that `new_*` gives: the one asked for, or that of the tensor."""
+    inputs = ops._get_inputs(context, node)
+    asked = inputs[position] if context.frontend == ops.TorchFrontend.TORCHSCRIPT and len(inputs) > position else None
+    asked = _constant(ops._get_kwinputs(context, node, "dtype", default=[asked])[0])
+    if asked is None:
+        return str(types.builtin_to_string(like.dtype))
+    number = asked if isinstance(asked, int | np.integer) else ops.TORCH_DTYPE_TO_NUM[asked]
+    return str(ops.NUM_TO_DTYPE_STRING[int(number)])
+
+
+def _filled(context: Any, node: Any, size: Any, value: Any, dtype: str) -> None:
+    """A tensor of one value. MIL fills in numbers only: booleans are cast to."""
+    if isinstance(size, list | tuple):
+        size = mb.concat(values=list(size), axis=0) if size else mb.const(val=np.zeros(0, np.int32))
+    kind = "int32" if dtype == "bool" or "int" in dtype else dtype
+    number = types.nptype_from_builtin(types.string_to_builtin(kind))(value)
+    if _constant(size) is not None and np.size(_constant(size)) == 0:
+        result = mb.const(val=number)
+    else:
+        result = mb.fill(shape=size, value=number)
+    if dtype == "bool":
+        result = mb.cast(x=result, dtype="bool")
+    context.add(mb.identity(x=result, name=node.name), node.name)
+
+
+def _new(value: Any, position: int) -> Convert:
+    """`new_ones`, `new_zeros` (a value) and `new_full` (None: the third argument)."""
+
+    def convert(context: Any, node: Any) -> None:
+        inputs = _inputs(context, node, 2)
+        dtype = _dtype_name(context, node, inputs[0], position)
+        given = _constant(inputs[2]) if value is None else value
+        if given is None:
+            raise NotImplementedError(f"{node.kind} with a value that is known only when the program runs")
+        _filled(context, node, inputs[1], given, dtype)
+
+    return convert
+
+
+def _identity(context: Any, node: Any) -> None:
+    context.add(mb.identity(x=_inputs(context, node, 1)[0], name=node.name), node.name)
+
+
+def _where(context: Any, node: Any) -> None:
+    inputs = _inputs(context, node, 1)
+    if len(inputs) == 1:  # the places that are not zero
+        ops._nonzero_as_tuple(context, node, inputs[0])
+        return
+    _select(context, node, *inputs[:3])
+
+
+def _masked_fill(context: Any, node: Any) -> None:
+    x, mask, value = _inputs(context, node, 3)[:3]
+    if value.dtype != x.dtype:
+        value = mb.cast(x=value, dtype=types.builtin_to_string(x.dtype))
+    _select(context, node, mask, value, x)
+
+
+def _select(context: Any, node: Any, condition: Any, a: Any, b: Any) -> None:
+    """MIL's `select` takes the shape of `a` and `b` for that of its result, whatever the condition's is."""
+    a, b = ops.promote_input_dtypes([a, b])
+    if not types.is_bool(condition.dtype):
+        condition = mb.cast(x=condition, dtype="bool")
+    if condition.rank and not any(_covers(x.shape, condition.shape) for x in (a, b)):
+        if types.is_bool(a.dtype):
+            a = mb.logical_or(x=a, y=mb.logical_and(x=condition, y=mb.logical_not(x=condition)))
+        else:
+            word = types.builtin_to_string(a.dtype)
+            nothing = mb.mul(x=mb.cast(x=condition, dtype=word), y=types.nptype_from_builtin(a.dtype)(0))
+            a = mb.add(x=a, y=nothing)
+    context.add(mb.select(cond=condition, a=a, b=b, name=node.name), node.name)
+
+
+def _covers(shape: Any, other: Any) -> bool:
+    """Whether a tensor of `other` broadcast to one of `shape` leaves it as it is. Two unknown lengths are taken for one:
+    where they are broadcast, one of them is written as 1."""
+    return len(shape) >= len(other) and all(
+        not (_is_one(mine) and not _is_one(theirs))
+        for mine, theirs in zip(reversed(shape), reversed(other), strict=False)
+    )
+
+
+def _is_one(length: Any) -> bool:
+    return isinstance(length, int | np.integer) and int(length) == 1
+
+
+def _modulo(context: Any, node: Any) -> None:
+    """Of the lengths of axes in what `torch.export` gives."""
+    x, y = ops.promote_input_dtypes(_inputs(context, node, 2)[:2])
+    context.add(mb.mod(x=x, y=y, name=node.name), node.name)
+
+
+def _bitwise(operation: Callable[..., Any]) -> Convert:
+    """On booleans, where a bit is all there is. Core ML has no operation on the bits of integers."""
+
+    def convert(context: Any, node: Any) -> None:
+        a, b = _inputs(context, node, 2)[:2]
+        if not (types.is_bool(a.dtype) and types.is_bool(b.dtype)):
+            found = ", ".join(types.builtin_to_string(x.dtype) for x in (a, b))
+            raise NotImplementedError(f"{node.kind} of {found}: Core ML has it for booleans only")
+        context.add(operation(x=a, y=b, name=node.name), node.name)
+
+    return convert
+
+
+def _attention(context: Any, node: Any) -> None:
+    """As coremltools writes it; and a query that may see nothing gets zeros, as torch gives it, not an average."""
+    inputs = _inputs(context, node, 3)
+    place = 5 if "flash" in node.kind else 3
+    mask = ops._get_kwinputs(context, node, "attn_mask", default=[inputs[place] if len(inputs) > place else None])[0]
+    _WRITTEN_ATTENTION(context, node)
+    if mask is None or not types.is_bool(mask.dtype):
+        return
+    found = context[node.name]
+    sees = mb.reduce_max(x=mb.cast(x=mask, dtype=types.builtin_to_string(found.dtype)), axes=[-1], keep_dims=True)
+    context.add(mb.mul(x=found, y=sees), node.name, override=True)
+
+
+_WRITTEN_ATTENTION = ops.scaled_dot_product_attention
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """How an operator with a method of its own is spelled by the two frontends."""
+    return (name, f"__{name}__", f"{name}.tensor", f"__{name}__.tensor", f"bitwise_{name}", f"bitwise_{name}.tensor")
+
+
+_NINE = ("9.0",)
+
+SHIMS: tuple[Shim, ...] = (
+    Shim(
+        names=("int", "_int"),
+        convert=_scalar(int, "int32"),
+        mends=_NINE,
+        why="calls int() on an array of one element, which numpy 2 refuses",
+    ),
+    Shim(
+        names=("bool", "_bool"),
+        convert=_scalar(bool, "bool"),
+        mends=_NINE,
+        why="calls bool() on an array of one element",
+    ),
+    Shim(names=("new_ones",), convert=_new(1, 2), why="has no such operator"),
+    Shim(names=("new_zeros",), convert=_new(0, 2), mends=_NINE, why="gives floats, whatever the type of the tensor"),
+    Shim(names=("new_full",), convert=_new(None, 3), mends=_NINE, why="ignores the type that is asked for"),
+    Shim(names=("alias", "alias_copy", "lift_fresh_copy"), convert=_identity, why="has no such operator"),
+    Shim(
+        names=("where", "where.self", "where.scalarother", "where.scalarself", "where.scalar"),
+        convert=_where,
+        mends=_NINE,
+        why="lacks some of these, and declares a wrong shape where the condition is larger than both values",
+    ),
+    Shim(
+        names=("masked_fill", "masked_fill.scalar", "masked_fill.tensor"),
+        convert=_masked_fill,
+        mends=_NINE,
+        why="declares a wrong shape where the mask is larger than the tensor",
+    ),
+    Shim(
+        names=("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"),
+        convert=_attention,
+        mends=_NINE,
+        why="averages the values where a mask hides all of them from a query; torch gives zeros",
+    ),
+    Shim(names=("multiply", "multiply.tensor"), convert=ops.mul, why="knows it as mul alone"),
+    Shim(names=("mod",), convert=_modulo, why="has no such operator"),
+    Shim(
+        names=_names("and"),
+        convert=_bitwise(mb.logical_and),
+        mends=_NINE,
+        why="does not know the spellings of torch.export",
+    ),
+    Shim(
+        names=_names("or"),
+        convert=_bitwise(mb.logical_or),
+        mends=_NINE,
+        why="does not know the spellings of torch.export",
+    ),
+    Shim(
+        names=_names("xor"),
+        convert=_bitwise(mb.logical_xor),
+        mends=_NINE,
+        why="does not know the spellings of torch.export",
+    ),
+)

@@ -1,0 +1,182 @@
+"""A decoder whose key-value cache lives in the program, as state (iOS18): a call takes the new tokens alone.
+
+Inputs: `input_ids` (1 x query), and `causal_mask` (1 x 1 x query x end), which is added to the scores: 0 where a query
+may look, a large negative number where not. Where the new tokens begin follows from the two lengths: at end - query. A
+call with end = query begins a new text; what an earlier one left behind is never looked at.
+
+The state is in 16 bits, as Core ML has no other. Batch 1, no padding: padding has no place in a cache of one text.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import Cache, StaticLayer
+
+from optimum_core.errors import ExportError, OptionError
+from optimum_core.models.hub import quiet as quiet_transformers
+from optimum_core.types import Artifact, ExportRequest, TensorSpec
+from optimum_coreml import metadata
+from optimum_coreml.devices import FORMAT
+from optimum_coreml.export import REMEDY, convert, converting, layer_names, step, target_of, trace, who_exports
+from optimum_coreml.interface import feature_name, problems
+from optimum_coreml.options import CoreMlOptions
+from optimum_coreml.shapes import longest_sequence
+from optimum_coreml.storage import LAYERS, save
+
+STATES = ("key_cache", "value_cache")
+_QUERY, _END = 3, 8
+
+
+class _Layer(StaticLayer):  # type: ignore[misc]  # transformers has no types
+    """One layer's part of the buffers, written from `begin` to `end`, read up to `end`."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, layer: int, begin: Any, end: Any) -> None:
+        super().__init__(max_cache_len=keys.shape[3])
+        self._buffers, self._layer, self._begin, self._end = (keys, values), layer, begin, end
+        self.keys, self.values = keys[layer], values[layer]
+        self.is_initialized = True
+
+    def update(self, key: Any, value: Any, *rest: Any, **more: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new ones, give all up to the last."""
+        for buffer, new in zip(self._buffers, (key, value), strict=True):
+            buffer[self._layer, :, :, self._begin : self._end, :] = new
+        keys, values = (buffer[self._layer, :, :, : self._end, :] for buffer in self._buffers)
+        return keys, values
+
+    def get_seq_length(self) -> Any:
+        """Tokens that were there before."""
+        return self._begin
+
+
+class StatefulDecoder(torch.nn.Module):
+    """`logits` of new tokens, with keys and values in two buffers: layer, batch, head, position, channel."""
+
+    def __init__(self, module: Any, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.module = module
+        for name in STATES:
+            self.register_buffer(name, torch.zeros(shape))
+
+    def forward(self, input_ids: torch.Tensor, causal_mask: torch.Tensor) -> torch.Tensor:
+        query, end = input_ids.shape[1], causal_mask.shape[-1]
+        begin = end - query
+        keys, values = self.key_cache, self.value_cache
+        assert isinstance(keys, torch.Tensor) and isinstance(values, torch.Tensor)
+        layers = [_Layer(keys, values, index, begin, end) for index in range(keys.shape[0])]
+        places = (torch.arange(query) + begin).unsqueeze(0)
+        found: torch.Tensor = self.module(
+            input_ids=input_ids,
+            attention_mask=causal_mask,
+            position_ids=places,
+            past_key_values=Cache(layers=layers),
+            use_cache=True,
+        ).logits
+        return found
+
+
+def export_stateful(request: ExportRequest, options: CoreMlOptions) -> Artifact:
+    """Write a decoder with its cache as state. Its inputs are those described above, not the request's.
+
+    Raises:
+        OptionError: the target or the route cannot hold state, or shapes are enumerated.
+        ExportError: the model keeps no cache of equal layers, or cannot be converted.
+    """
+    who = who_exports(request, "trace")
+    _check(request, options, who)
+    module = request.source.module()
+    shape = _cache_shape(module, options, who)
+    inputs, outputs = _specs(module)
+    with converting(who) as ct:
+        flat = StatefulDecoder(module, shape).eval()
+        samples = {"input_ids": torch.ones(1, _QUERY, dtype=torch.int64), "causal_mask": _causal(_QUERY, _END)}
+        with quiet_transformers(), torch.no_grad():
+            program = trace(flat, samples, request)
+        named = _replaced(request, inputs, outputs)
+        model = convert(ct, program, _types(ct, shape[3]), named, options, states=_states(ct, shape))
+        metadata.describe(model, options, inputs, outputs, name=request.source.name, task=request.task)
+        notes = {LAYERS: json.dumps(layer_names(model, module))}
+        files = save(model, request.output, notes)
+    found = problems(model.get_spec(), inputs, outputs)
+    if found:
+        raise ExportError(who, "; ".join(found), REMEDY)
+    return Artifact(
+        format=FORMAT,
+        path=request.output,
+        files=files,
+        inputs=inputs,
+        outputs=outputs,
+        precision=request.precision,
+        steps=(step(request, options, "trace"),),
+    )
+
+
+def causal_mask(begin: int, end: int) -> np.ndarray[Any, Any]:
+    """What to pass for tokens from `begin` up to `end`, none of them padding; shape 1 x 1 x (end - begin) x end.
+
+    >>> causal_mask(1, 3)[0, 0].tolist()
+    [[0.0, 0.0, -10000.0], [0.0, 0.0, 0.0]]
+    """
+    hidden = np.arange(end)[None] > np.arange(begin, end)[:, None]
+    return np.where(hidden, np.float32(-1e4), np.float32(0))[None, None]
+
+
+def _causal(query: int, end: int) -> torch.Tensor:
+    return torch.from_numpy(causal_mask(end - query, end))
+
+
+def _check(request: ExportRequest, options: CoreMlOptions, who: str) -> None:
+    if target_of(options) != "iOS18":
+        why = f"state needs iOS18, and the minimum target is {target_of(options)}"
+        raise OptionError(who, why, "use minimum_deployment_target='iOS18'")
+    if request.route not in (None, "trace"):
+        raise OptionError(who, "a program with state is written by route 'trace' alone", "use route 'trace'")
+    if options.enumerated_shapes:
+        raise OptionError(who, "a program with state takes ranges of lengths", "leave 'enumerated_shapes' out")
+
+
+def _cache_shape(module: Any, options: CoreMlOptions, who: str) -> tuple[int, ...]:
+    """Layers, batch 1, heads, positions, channels: from a cache that the eager model fills."""
+    try:
+        with torch.no_grad():
+            cache = module(input_ids=torch.ones(1, 2, dtype=torch.int64), use_cache=True).past_key_values
+        shapes = {tuple(tensor.shape) for layer in cache.layers for tensor in (layer.keys, layer.values)}
+    except (AttributeError, TypeError, RuntimeError, ValueError) as error:
+        raise ExportError(who, f"it keeps no cache of keys and values: {error}", "leave 'stateful' out") from error
+    if len(shapes) != 1:
+        raise ExportError(who, "its layers keep caches of several shapes", "leave 'stateful' out")
+    ((_, heads, _, channels),) = shapes
+    positions = options.context_length or longest_sequence(module.config)
+    return len(cache.layers), 1, heads, positions, channels
+
+
+def _specs(module: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    words = int(module.config.get_text_config().vocab_size)
+    inputs = (
+        TensorSpec(name="input_ids", dtype="int64", shape=(1, "query")),
+        TensorSpec(name="causal_mask", dtype="float32", shape=(1, 1, "query", "end")),
+    )
+    return inputs, (TensorSpec(name="logits", dtype="float32", shape=(1, "query", words)),)
+
+
+def _replaced(request: ExportRequest, inputs: Any, outputs: Any) -> ExportRequest:
+    import dataclasses
+
+    return dataclasses.replace(request, inputs=inputs, outputs=outputs)
+
+
+def _types(ct: Any, positions: int) -> list[Any]:
+    query = ct.RangeDim(lower_bound=1, upper_bound=positions, default=_QUERY)
+    end = ct.RangeDim(lower_bound=1, upper_bound=positions, default=_END)
+    return [
+        ct.TensorType(name=feature_name("input_ids"), shape=(1, query), dtype=np.int32),
+        ct.TensorType(name=feature_name("causal_mask"), shape=(1, 1, query, end), dtype=np.float32),
+    ]
+
+
+def _states(ct: Any, shape: tuple[int, ...]) -> list[Any]:
+    wrapped = ct.TensorType(shape=shape, dtype=np.float16)
+    return [ct.StateType(wrapped_type=wrapped, name=name) for name in STATES]

@@ -1,0 +1,118 @@
+"""The files of a package, and the check that its weights are those written with it.
+
+A package is a folder: a list of its items, the program, and a file of weights. Core ML reads any bytes at the right
+places as weights; so the program's own notes hold the sha256 of that file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import SessionError
+from optimum_core.types import Artifact
+
+PACKAGE = "model.mlpackage"
+_LIST = "Manifest.json"
+_DATA = "Data/com.apple.CoreML"
+_PROGRAM = f"{_DATA}/model.mlmodel"
+_WEIGHTS = f"{_DATA}/weights/weight.bin"
+
+_DIGEST = "optimum.weights_sha256"
+#: In a program's notes: dotted names of the module's weights, and what they are called in the program.
+LAYERS = "optimum.layers"
+
+
+def save(model: Any, folder: Path, notes: Mapping[str, str]) -> tuple[str, ...]:
+    """Write an `MLModel` as a package under `folder`, with `notes` that its program carries; the files' names, the
+    one to open first at the head."""
+    from coremltools.proto import Model_pb2
+
+    package = folder / PACKAGE
+    model.save(str(package))
+    spec = Model_pb2.Model.FromString((package / _PROGRAM).read_bytes())
+    written = spec.description.metadata.userDefined
+    for name, text in notes.items():
+        written[name] = text
+    if (package / _WEIGHTS).is_file():
+        written[_DIGEST] = _sha256(package / _WEIGHTS)
+    (package / _PROGRAM).write_bytes(spec.SerializeToString(deterministic=True))
+    found = sorted(path.relative_to(folder).as_posix() for path in package.rglob("*") if path.is_file())
+    first = f"{PACKAGE}/{_LIST}"
+    return (first, *(name for name in found if name != first))
+
+
+def package_of(artifact: Artifact) -> Path:
+    """The folder that Core ML opens."""
+    return artifact.main_file.parent
+
+
+def weights_file(package: Path) -> Path:
+    """The file of weights; a program of small constants has none."""
+    return package / _WEIGHTS
+
+
+def read_program(package: Path, who: str) -> Any:
+    """The program of a package as coremltools' message `Model`, after every check that files allow.
+
+    Raises:
+        SessionError: a file is missing, altered or cut short, or it holds no ML program.
+    """
+    from coremltools.proto import Model_pb2
+    from google.protobuf.message import DecodeError
+
+    remedy = "export the model again: a file of the package was lost, altered or cut short"
+    try:
+        _check_list(package)
+        spec = Model_pb2.Model.FromString((package / _PROGRAM).read_bytes())
+        problem = _weights_problem(spec, package / _WEIGHTS)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DecodeError) as error:
+        raise SessionError(who, f"the package cannot be read: {error}", remedy) from error
+    if spec.WhichOneof("Type") != "mlProgram":
+        kind = spec.WhichOneof("Type") or "nothing"
+        raise SessionError(who, f"it holds {kind}, not an ML program", "export the model with this backend")
+    if problem:
+        raise SessionError(who, problem, remedy)
+    return spec
+
+
+def notes_of(spec: Any) -> dict[str, str]:
+    """What its program carries beside what Core ML reads."""
+    return dict(spec.description.metadata.userDefined)
+
+
+def layers_of(spec: Any) -> dict[str, str]:
+    """Dotted names of the module's weights with their names in the program; empty where none were noted."""
+    found: dict[str, str] = json.loads(notes_of(spec).get(LAYERS, "{}"))
+    return found
+
+
+def _check_list(package: Path) -> None:
+    listed = json.loads((package / _LIST).read_text(encoding="utf-8"))
+    names = {entry["path"] for entry in listed["itemInfoEntries"].values()}
+    root = listed["itemInfoEntries"][listed["rootModelIdentifier"]]["path"]
+    if f"Data/{root}" != _PROGRAM:
+        raise ValueError(f"{_LIST} names {root!r} as its program, not {_PROGRAM!r}")
+    missing = [name for name in names if not (package / "Data" / name).exists()]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+
+
+def _weights_problem(spec: Any, weights: Path) -> str | None:
+    expected = spec.description.metadata.userDefined.get(_DIGEST)
+    if not expected:
+        return None
+    if not weights.is_file():
+        return f"{weights.name} is missing"
+    found = _sha256(weights)
+    if found != expected:
+        return f"{weights.name} is not the file written with it: sha256 {found[:12]}…, expected {expected[:12]}…"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,93 @@
+"""The one module that imports coremltools: kept silent, and spoken to in a few words of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+#: coremltools keeps its operators, passes and opset in globals of the module: one conversion at a time.
+CONVERSION = threading.RLock()
+
+_log = logging.getLogger(__name__)
+
+
+class _Kept(logging.Handler):
+    """Passes what coremltools logs on to our own log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _log.debug("coremltools: %s", record.getMessage())
+
+
+@cache
+def coremltools() -> Any:
+    """The package, imported without its remarks on versions that it was not tested with."""
+    logger = logging.getLogger("coremltools")
+    with _diverted(logger), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import coremltools as ct
+    return ct
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[Any]:
+    """The package `coremltools`, which within prints nothing and warns of nothing; its remarks go to our log."""
+    ct = coremltools()
+    logger = logging.getLogger("coremltools")
+    printed = io.StringIO()
+    with CONVERSION, _diverted(logger), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            yield ct
+
+
+@contextlib.contextmanager
+def _diverted(logger: logging.Logger) -> Iterator[None]:
+    handlers, propagate = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [_Kept()], False
+    try:
+        yield
+    finally:
+        # The package adds a handler of its own when it is first imported.
+        added = [item for item in logger.handlers if not isinstance(item, _Kept)]
+        logger.handlers, logger.propagate = [*handlers, *added], propagate
+
+
+def open_package(ct: Any, package: Path) -> Any:
+    """An `MLModel` that is read and not loaded into Core ML."""
+    return ct.models.MLModel(str(package), skip_model_load=True)
+
+
+def program_of(model: Any) -> Any:
+    """The program of an `MLModel` as coremltools' own, to look at."""
+    from coremltools.converters.mil.frontend.milproto.load import load
+    from coremltools.models.utils import _convert_model_spec_to_pymil_prog
+
+    return _convert_model_spec_to_pymil_prog(model, model.get_spec().specificationVersion, load)
+
+
+def change(ct: Any, model: Any, graph_pass: Any) -> Any:
+    """The `MLModel` after a graph pass of ours, for the target that it has."""
+    from coremltools.models.utils import _apply_graph_pass
+
+    version = model.get_spec().specificationVersion
+    return _apply_graph_pass(model, graph_pass, spec_version=version, skip_model_load=True)
+
+
+def half_precision_passes() -> list[Any]:
+    """What `convert` runs to compute in 16-bit floats, in its order."""
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+
+    names = (
+        "common::add_fp16_cast",
+        "common::cast_optimization",
+        "common::const_elimination",
+        "common::dead_code_elimination",
+    )
+    return [PASS_REGISTRY[name] for name in names]

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_core.errors import InputError, OptionError, SessionError
+from optimum_core.plugins import manager
+from optimum_core.types import Artifact
+from optimum_coreml import plugin, session
+from optimum_coreml.devices import GRAPH_LEVEL
+from optimum_coreml.session import CoreMlSession
+from optimum_coreml.stateful import causal_mask
+
+Make = Callable[[str], Any]
+Exported = Callable[..., Artifact]
+Load = Callable[..., CoreMlSession]
+
+WEIGHTS = "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+PROGRAM = "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"
+
+
+def test_it_says_that_it_is_not_core_ml(exported: Exported, load: Load) -> None:
+    opened = load(exported("bert"))
+    assert (opened.backend, opened.device, opened.level) == ("coreml", "all:graph", GRAPH_LEVEL)
+
+
+@pytest.mark.parametrize("file", ["model.mlpackage/Manifest.json", PROGRAM, WEIGHTS])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "one bit"])
+def test_damaged_files_are_refused(file: str, damage: str, exported: Exported, load: Load, tmp_path: Path) -> None:
+    if (file, damage) == (PROGRAM, "one bit"):
+        pytest.skip("a program has no checksum of its own; the manifest of a saved artifact has one")
+    folder = tmp_path / "copy"
+    shutil.copytree(exported("bert").path, folder)
+    path = folder / file
+    whole = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        whole[len(whole) // 2] ^= 128
+        path.write_bytes(whole)
+    with pytest.raises(SessionError) as caught:
+        load(replace(exported("bert"), path=folder))
+    assert caught.value.remedy
+
+
+def test_wrong_inputs(exported: Exported, tiny: Make, load: Load) -> None:
+    opened, inputs = load(exported("bert")), dict(tiny("bert").cases[0].inputs)
+    with pytest.raises(InputError, match=r"missing: attention_mask; unknown: mask"):
+        opened.run({**{k: v for k, v in inputs.items() if k != "attention_mask"}, "mask": inputs["input_ids"]})
+    with pytest.raises(InputError, match="cannot be read"):
+        opened.run({**inputs, "attention_mask": [1]})  # type: ignore[dict-item]
+    with pytest.raises(InputError, match="the program takes"):
+        opened.run({**inputs, "attention_mask": inputs["attention_mask"][0]})
+    with pytest.raises(SessionError, match="index 99 into an axis of 99"):
+        opened.run({**inputs, "input_ids": np.full_like(inputs["input_ids"], 99)})
+    with pytest.raises(OptionError, match="unknown device"):
+        load(exported("bert"), device="abacus")
+    opened.close()
+    with pytest.raises(SessionError, match="closed"):
+        opened.run(inputs)
+
+
+def test_another_models_program_is_refused(exported: Exported, load: Load) -> None:
+    one, other = exported("bert"), exported("vit")
+    with pytest.raises(SessionError, match="the program has no input 'input_ids'"):
+        load(replace(other, inputs=one.inputs, outputs=one.outputs))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_decoder_with_its_cache_as_state(precision: str, tiny: Make, load: Load, tmp_path: Path) -> None:
+    import torch
+
+    made = tiny("gpt2")
+    artifact = manager().export(
+        made.request(tmp_path, precision=precision, options={"stateful": True, "context_length": 32})
+    )
+    assert [spec.name for spec in artifact.inputs] == ["input_ids", "causal_mask"]
+    one, two = load(artifact, precision=precision), load(artifact, precision=precision)
+    texts = np.random.default_rng(0).integers(3, 90, (2, 12))
+    with torch.no_grad():
+        want = made.source.module()(input_ids=torch.as_tensor(texts), use_cache=False).logits.numpy()
+    scale, allowed = np.abs(want).max(), {"fp32": 1e-3, "fp16": 1e-2}[precision]
+    # Two sessions take turns; the first then begins its text anew.
+    spans = [(0, 6), (6, 7), (7, 10), (10, 12)]
+    calls = [(opened, row, span) for span in spans for opened, row in ((one, 0), (two, 1))]
+    calls += [(one, 0, span) for span in ((0, 4), (4, 12))]
+    for opened, row, (begin, end) in calls:
+        given = {"input_ids": texts[row : row + 1, begin:end], "causal_mask": causal_mask(begin, end)}
+        logits = np.asarray(opened.run(given)["logits"])  # type: ignore[arg-type]
+        assert np.abs(logits - want[row : row + 1, begin:end]).max() / scale < allowed, (row, begin, end)
+    with pytest.raises(InputError, match="the program takes"):
+        one.run({"input_ids": texts[:1, :1], "causal_mask": np.zeros((1, 1, 1, 33), np.float32)})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"minimum_deployment_target": "iOS17"}, "state needs iOS18"),
+        ({"enumerated_shapes": [{"batch": 1}]}, "ranges of lengths"),
+    ],
+)
+def test_state_that_cannot_be(options: dict[str, Any], problem: str, tiny: Make, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=problem):
+        plugin.export(tiny("gpt2").request(tmp_path, options={"stateful": True, **options}))
+
+
+class _FakeUnits:
+    ALL = "all of them"
+
+
+class _FakeModels:
+    """Stands for coremltools on a Mac, to test what is asked of it; Core ML itself is not here."""
+
+    calls: list[tuple[str, Any]] = []
+
+    class MLModel:
+        def __init__(self, path: str, compute_units: str) -> None:
+            _FakeModels.calls.append((path, compute_units))
+
+        def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
+            assert {array.dtype.name for array in inputs.values()} == {"int32"}
+            return {"logits": np.ones((inputs["input_ids"].shape[0], 3), np.float32)}
+
+
+def test_on_a_mac_core_ml_is_asked(exported: Exported, tiny: Make, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be handed to `MLModel` and `predict`. That Core ML takes it is not proved here."""
+    import types
+
+    from optimum_coreml import tools
+
+    fake = types.SimpleNamespace(models=_FakeModels, ComputeUnit=_FakeUnits)
+    monkeypatch.setattr(session.sys, "platform", "darwin")
+    monkeypatch.setattr(tools, "coremltools", lambda: fake)
+    opened = load(exported("bert"))
+    assert opened.device == "all"
+    assert _FakeModels.calls[-1][1] == "all of them" and _FakeModels.calls[-1][0].endswith("model.mlpackage")
+    found = opened.run(tiny("bert").cases[0].inputs)
+    assert np.asarray(found["logits"]).dtype == np.float32
