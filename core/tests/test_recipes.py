@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_leaving_more_layers_is_never_expected_to_be_faster(quantized: float, fl
         Recipe(entry=_entry(QuantizeConfig()), left_out=share).expected(quantized, floating) for share in (0.0, *SHARES)
     ]
     assert expected[0] == quantized
-    assert all(one <= other * (1 + 1e-12) for one, other in zip(expected, expected[1:], strict=False))
+    assert all(one <= other * (1 + 1e-12) for one, other in pairwise(expected))
     assert expected[-1] <= max(quantized, floating) * (1 + 1e-12)
 
 
