@@ -337,6 +337,7 @@ def test_the_command(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "labelled.jsonl").write_text("\n".join(rows), encoding="utf-8")
     command = [sys.executable, "-m", "optimum_core.cli", "accelerate", str(classifier.directory), str(tmp_path / "out")]
     command += ["--target", "ort", "--quantize", str(tmp_path / "recipe.yaml"), "--max-drop", "95%", "--shapes", "1x8"]
+    command += ["--precision", "fp32", "--level", "all"]
     command += ["--calibration", str(tmp_path / "typical.txt"), "--evaluate", str(tmp_path / "labelled.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
