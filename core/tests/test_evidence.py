@@ -159,7 +159,7 @@ def test_labelled_rows_alone_are_shared_out(gather: Gather, rows: list[tuple[int
 
 
 def test_one_row_of_four_is_kept_to_judge_on(gather: Gather, tmp_path: Path, described: Described) -> None:
-    rows = [(i + 1, 2, 3) for i in range(40)]
+    rows: list[tuple[int, ...]] = [(i + 1, 2, 3) for i in range(40)]
     found = gather(_as("items", rows, labelled=False), workshop=tmp_path)
     assert found.calibration is not None
     assert _judged(found) == rows[SHARE - 1 :: SHARE]
@@ -252,8 +252,8 @@ def test_what_could_not_serve_is_refused(arguments: Any, said: str) -> None:
 
 
 def test_a_question_tells_data_labels_metric_and_drop_apart() -> None:
-    def asked(*arguments: Any) -> str:
-        return str(read_material(*arguments, None).question())
+    def asked(calibration: Any, evaluate: Any, max_drop: Any) -> str:
+        return str(read_material(calibration, evaluate, max_drop, None).question())
 
     def score(model: Any) -> float:
         return 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from optimum_core.errors import OptionError, SourceError
@@ -112,7 +113,8 @@ def test_a_recipe_that_is_not_there(name: str) -> None:
 
 
 def test_a_recipe_in_a_hub_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="owner/name"):  # these tests have no network
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match=r"file 'recipe\.yaml' of 'owner/name'(.|\n)*HF_HUB_OFFLINE"):
         read_wish("owner/name/recipe.yaml", calibrated=True)
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     asked: list[tuple[str, str]] = []

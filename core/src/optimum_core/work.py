@@ -45,6 +45,7 @@ class Work:
         version: optimum-core's own.
         ways: those that may be asked for, and the live model's.
         material: the data for quantization, where that was asked for.
+        refused: the inode of a kept answer that was found not to hold.
     """
 
     version: str
@@ -59,6 +60,7 @@ class Work:
     emit: Emit
     samples: Any
     material: Material | None = None
+    refused: int | None = None
 
     def run(self) -> AcceleratedModel:
         """From the cache where it is there and holds; else built, kept, and opened."""
@@ -77,8 +79,16 @@ class Work:
             return self._open(artifacts.load(directory), directory)
 
     def _known(self, key: str) -> AcceleratedModel | None:
+        """The answer that is kept, where it still holds; one that was found not to hold is not asked about twice."""
         known = self.cache.entry("model", key)
-        return self._reopen(known) if known is not None else None
+        if known is None:
+            return None
+        node = known.stat().st_ino if known.is_dir() else 0
+        if node == self.refused:
+            return None
+        model = self._reopen(known)
+        self.refused = node if model is None else None
+        return model
 
     def _machine(self) -> dict[str, Any]:
         return {
