@@ -13,7 +13,18 @@ from tempfile import TemporaryDirectory
 import psutil
 from rich.console import Console
 from rich.text import Text
-from tests.benchmarks import accelerating, conversions, grid, importing, latency, mapping, memory, overhead, peak, startup
+from tests.benchmarks import (
+    accelerating,
+    conversions,
+    grid,
+    importing,
+    latency,
+    mapping,
+    memory,
+    overhead,
+    peak,
+    startup,
+)
 from tests.benchmarks.page import Page, markdown, show, write_region
 from transformers.utils import logging
 

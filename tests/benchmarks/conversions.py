@@ -106,9 +106,7 @@ def _row(name: str, cache: Path) -> tuple[tuple[str, ...], bool]:
 def _subject(name: str) -> _Subject:
     source = LiveSource(architectures.make(name))
     blueprint = describe(source.module(), name=name)
-    return _Subject(
-        name=name, source=source, blueprint=blueprint, cases=reference_cases(source.module(), blueprint)
-    )
+    return _Subject(name=name, source=source, blueprint=blueprint, cases=reference_cases(source.module(), blueprint))
 
 
 def _exported(subject: _Subject, route: str, cache: Path) -> Artifact | OptimumError:
@@ -162,9 +160,7 @@ def _compared(subject: _Subject, artifact: Artifact, precision: str) -> _Outcome
     plugins = manager()
     arithmetic = "fp16" if precision == "fp16" else "fp32"
     session = plugins.load_session(
-        SessionRequest(
-            backend=_BACKEND, artifact=artifact, device="all", hardware=detect(), precision=arithmetic
-        )
+        SessionRequest(backend=_BACKEND, artifact=artifact, device="all", hardware=detect(), precision=arithmetic)
     )
     try:
         call: Any = plugins.binder(session)

@@ -155,20 +155,6 @@ def test_what_xcode_shows(tiny: Make, tmp_path: Path) -> None:
     assert notes_of(spec)["classes"] == "bad,good,neither"
 
 
-def test_one_row_of_scores_is_a_classifier(tiny: Make, load: Load, tmp_path: Path) -> None:
-    made = tiny("bert")
-    for axis in ("batch",):
-        alone = made.blueprint.pinned(axis, 1)
-    samples = {name: array[:1] for name, array in made.request(tmp_path).samples.items()}
-    artifact = export(made, tmp_path, inputs=alone.inputs, outputs=alone.outputs, samples=samples)
-    spec = program(artifact)
-    assert spec.description.predictedFeatureName == "classLabel"
-    assert spec.description.predictedProbabilitiesName == "classLabel_probs"
-    case = next(case for case in made.cases if case.inputs["input_ids"].shape[0] == 1)
-    logits = np.asarray(load(artifact).run(case.inputs)["logits"])
-    np.testing.assert_allclose(logits, case.outputs["logits"], atol=1e-4)
-
-
 def test_wrong_labels(tiny: Make, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="2 names, and there are 3 classes"):
         export(tiny("bert"), tmp_path, options={"class_labels": ["a", "b"]})
@@ -224,7 +210,7 @@ def test_exporting_is_silent_and_leaves_all_as_it_was(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY as registry
+    from optimum_coreml.shims import registry
 
     made = tiny("gpt2")
     weights = {name: value.clone() for name, value in made.source.module().state_dict().items()}

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -119,7 +119,7 @@ class _FakeUnits:
 class _FakeModels:
     """Stands for coremltools on a Mac, to test what is asked of it; Core ML itself is not here."""
 
-    calls: list[tuple[str, Any]] = []
+    calls: ClassVar[list[tuple[str, Any]]] = []
 
     class MLModel:
         def __init__(self, path: str, compute_units: str) -> None:
@@ -130,9 +130,7 @@ class _FakeModels:
             return {"logits": np.ones((inputs["input_ids"].shape[0], 3), np.float32)}
 
 
-def test_on_a_mac_core_ml_is_asked(
-    exported: Exported, tiny: Make, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_a_mac_core_ml_is_asked(exported: Exported, tiny: Make, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would be handed to `MLModel` and `predict`. That Core ML takes it is not proved here."""
     import types
 

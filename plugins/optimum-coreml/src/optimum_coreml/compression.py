@@ -139,7 +139,9 @@ def _group(name: str, length: int, stated: int | None, who: str) -> int | None:
     """
     if stated is not None:
         if length % stated:
-            why = f"field 'group_size' cannot be {stated}: it does not divide the {length} weights of a channel of {name}"
+            why = (
+                f"field 'group_size' cannot be {stated}: it does not divide the {length} weights of a channel of {name}"
+            )
             raise OptionError(who, why, "use a divisor, -1 for whole channels, or leave it out")
         return stated
     size = GROUP_SIZE
@@ -148,9 +150,7 @@ def _group(name: str, length: int, stated: int | None, who: str) -> int | None:
     return size if size >= _LEAST_GROUP else None
 
 
-def rounded_activations(
-    ct: Any, model: Any, calibration: Iterable[Mapping[str, Array]], kept: Sequence[str]
-) -> Any:
+def rounded_activations(ct: Any, model: Any, calibration: Iterable[Mapping[str, Array]], kept: Sequence[str]) -> Any:
     """With activations in 8 bits, ranges from `calibration`. Written against coremltools 9.0, for a Mac; it was not run
     where this was written."""
     optimize = ct.optimize.coreml

@@ -70,6 +70,4 @@ def _halved(request: OptimizeRequest, spec: Any, who: str) -> tuple[str, ...]:
 
 def _step(request: OptimizeRequest) -> Step:
     options = {"precision": request.precision}
-    return Step(
-        hook="optimize", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=options
-    )
+    return Step(hook="optimize", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=options)

@@ -166,6 +166,4 @@ def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
 
 def _step(config: QuantizeConfig, chosen: Mapping[str, Any]) -> Step:
     options = {"config": config.to_dict(), **chosen}
-    return Step(
-        hook="quantize", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=options
-    )
+    return Step(hook="quantize", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=options)

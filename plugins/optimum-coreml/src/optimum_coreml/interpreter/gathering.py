@@ -151,10 +151,11 @@ def _written(data: Tensor, rows: Tensor, updates: Tensor, mode: str) -> Tensor:
         return data.index_copy(0, rows, values)
     if mode in ("add", "sub"):
         return data.index_add(0, rows, values, alpha=1 if mode == "add" else -1)
+    everywhere = rows[:, None].expand_as(values)
     if mode in _REDUCTIONS:
-        return data.index_reduce(0, rows, values, _REDUCTIONS[mode])
+        return data.scatter_reduce(0, everywhere, values, _REDUCTIONS[mode])
     if mode == "div" and data.is_floating_point():
-        return data.index_reduce(0, rows, 1 / values, "prod")
+        return data.scatter_reduce(0, everywhere, 1 / values, "prod")
     raise UndefinedError(f"mode {mode!r} on {data.dtype}")
 
 
@@ -185,5 +186,5 @@ def _topk(
 def _argsort(
     x: Tensor, axis: Tensor | int = -1, ascending: Tensor | bool = False, output_dtype: str = "int32"
 ) -> Tensor:
-    found = torch.argsort(x, axis_of(axis, x.ndim), descending=not flag(ascending), stable=True)
+    found = torch.sort(x, dim=axis_of(axis, x.ndim), descending=not flag(ascending), stable=True).indices
     return found.to(torch.int16 if output_dtype == "int16" else torch.int32)

@@ -18,7 +18,7 @@ from optimum_coreml.interpreter.registry import UndefinedError
 
 _SENTINEL = 0xDEADBEEF
 _HEAD = struct.Struct("<IIQQ")
-_TYPES = {name: number for name, number in MIL_pb2.DataType.items()}
+_TYPES = dict(MIL_pb2.DataType.items())
 
 #: What each type is kept in. torch computes little with unsigned types, and has none below a byte: theirs are wider.
 _STORAGE: dict[str, torch.dtype] = {
