@@ -27,7 +27,11 @@ def _gather(
         raise UndefinedError(f"axis {place} with {batches} batch axes of {tuple(x.shape)} and {tuple(indices.shape)}")
     pairs = zip(x.flatten(0, batches - 1), found.flatten(0, batches - 1), strict=True)
     rows = [_taken(one, where, place - batches) for one, where in pairs]
-    return torch.stack(rows).unflatten(0, x.shape[:batches])
+    return _of_batches(rows, x.shape[:batches])
+
+
+def _of_batches(rows: list[Tensor], shape: torch.Size) -> Tensor:
+    return torch.stack(rows).reshape([*shape, *rows[0].shape])
 
 
 def _taken(x: Tensor, indices: Tensor, axis: int) -> Tensor:
@@ -42,7 +46,8 @@ def _gather_along_axis(
     place = axis_of(axis, x.ndim)
     found = indices_within(indices, x.shape[place], opset)
     # The other axes are equal, or one of them is 1.
-    rest = torch.broadcast_shapes(_without(x.shape, place), _without(found.shape, place))
+    pairs = zip(_without(x.shape, place), _without(found.shape, place), strict=True)
+    rest = [max(one, other) for one, other in pairs]
     x = x.expand([*rest[:place], x.shape[place], *rest[place + 1 :]])
     return torch.gather(x, place, found.expand([*rest[:place], found.shape[place], *rest[place + 1 :]]))
 
@@ -59,7 +64,7 @@ def _gather_nd(
     if batches:
         pairs = zip(x.flatten(0, batches - 1), indices.flatten(0, batches - 1), strict=True)
         rows = [_at(one, where, opset) for one, where in pairs]
-        return torch.stack(rows).unflatten(0, x.shape[:batches])
+        return _of_batches(rows, x.shape[:batches])
     return _at(x, indices, opset)
 
 
@@ -146,7 +151,7 @@ def _written(data: Tensor, rows: Tensor, updates: Tensor, mode: str) -> Tensor:
     if values.dtype != data.dtype or values.shape[1] != data.shape[1]:
         raise UndefinedError(f"updates of {tuple(updates.shape)}, {updates.dtype}, for {data.dtype}")
     if mode == "update":
-        if rows.unique().numel() != rows.numel():
+        if len(set(rows.tolist())) != rows.numel():
             raise UndefinedError("two updates of one place")
         return data.index_copy(0, rows, values)
     if mode in ("add", "sub"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from coremltools.proto import MIL_pb2
 
 from optimum_core.errors import SessionError
 from optimum_coreml.interpreter import (
@@ -20,7 +21,7 @@ from optimum_coreml.interpreter import (
     statistics,
 )
 from optimum_coreml.interpreter.registry import OPERATORS, VERSIONED, UndefinedError
-from optimum_coreml.interpreter.values import STORAGE, Constants, MIL_pb2
+from optimum_coreml.interpreter.values import STORAGE, Constants
 
 #: Modules whose import fills `OPERATORS`.
 FAMILIES = (compressed, elementwise, gathering, pictures, products, shaping, statistics)
