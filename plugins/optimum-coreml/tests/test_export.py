@@ -11,6 +11,7 @@ import pytest
 
 from optimum_core.errors import ExportError, InputError, OptionError, SessionError
 from optimum_core.hardware import detect
+from optimum_core.models.flat import eager_outputs
 from optimum_core.models.samples import Case
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, Fidelity, OptimizeRequest
@@ -32,7 +33,7 @@ def export(made: Any, output: Path, **changes: Any) -> Artifact:
 
 
 def checked(made: Any, session: CoreMlSession, precision: str = "fp32") -> Fidelity:
-    return verify(session.run, made.cases, made.blueprint.outputs, precision=precision)  # type: ignore[arg-type]
+    return verify(session.run, made.cases, made.blueprint.outputs, precision=precision)
 
 
 def problems(fidelity: Fidelity) -> dict[str, str]:
@@ -129,9 +130,10 @@ def test_enumerated_shapes(tiny: Make, load: Load, tmp_path: Path) -> None:
     module = made.source.module()
     for lengths in shapes:
         inputs = made.blueprint.draw(Case(name="stated", lengths=lengths))
-        from optimum_core.models.flat import eager_outputs
 
-        np.testing.assert_allclose(session.run(inputs)["logits"], eager_outputs(module, inputs)["logits"], atol=1e-4)  # type: ignore[arg-type]
+        np.testing.assert_allclose(
+            np.asarray(session.run(inputs)["logits"]), eager_outputs(module, inputs)["logits"], atol=1e-4
+        )
     with pytest.raises(InputError, match="the program takes"):
         session.run(made.blueprint.draw(Case(name="other", lengths={"batch": 1, "sequence": 9})))
     with pytest.raises(OptionError, match="leaves axis 'batch' open"):
@@ -185,21 +187,21 @@ def test_booleans_and_whole_numbers_at_the_edge(load: Load, tmp_path: Path) -> N
         task="custom",
         format="coreml",
         precision="fp32",
-        samples=samples,  # type: ignore[arg-type]
+        samples=samples,
         inputs=tuple(specs),
         outputs=outputs,
         output=tmp_path,
     )
     session = load(manager().export(request))
-    found = session.run({"count": np.array([1, 2]), "keep": np.array([False, True])})  # type: ignore[dict-item]
+    found = session.run({"count": np.array([1, 2]), "keep": np.array([False, True])})
     assert [(np.asarray(item).dtype.name, np.asarray(item).tolist()) for item in found.values()] == [
         ("int64", [0, 2]),
         ("bool", [True, False]),
     ]
     with pytest.raises(InputError, match="beyond 32 bits"):
-        session.run({"count": np.array([2**40]), "keep": np.array([True])})  # type: ignore[dict-item]
+        session.run({"count": np.array([2**40]), "keep": np.array([True])})
     with pytest.raises(InputError, match="is int32, not int64"):
-        session.run({"count": np.array([1], np.int32), "keep": np.array([True])})  # type: ignore[dict-item]
+        session.run({"count": np.array([1], np.int32), "keep": np.array([True])})
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -532,10 +532,11 @@ CASES["logical_not"] = (
     lambda x: (x >= 0).float(),
     [ROWS],
 )
-for _name, _found in {
+_PLACES: dict[str, Callable[[Tensor], Tensor]] = {
     "reduce_argmax": lambda x: x.argmax(1, True),
     "reduce_argmin": lambda x: x.argmin(1, True),
-}.items():
+}
+for _name, _found in _PLACES.items():
     CASES[_name] = (
         (lambda name: lambda x: mb.cast(x=getattr(mb, name)(x=x, axis=1, keep_dims=True), dtype="fp32"))(_name),
         (lambda found: lambda x: found(x).float())(_found),

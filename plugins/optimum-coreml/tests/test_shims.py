@@ -43,7 +43,8 @@ def converted(function: Callable[..., Tensor], samples: list[Tensor], route: str
             for index, item in enumerate(samples)
         ]
         if route == "trace":
-            program: Any = torch.jit.trace(flat, tuple(samples), check_trace=False)
+            trace: Any = torch.jit.trace
+            program: Any = trace(flat, tuple(samples), check_trace=False)
         else:
             shapes = (tuple({0: torch.export.Dim.AUTO} for _ in samples),)
             program = torch.export.export(flat, tuple(samples), dynamic_shapes=shapes).run_decompositions({})
