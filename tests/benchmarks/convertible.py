@@ -132,7 +132,7 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mobilenet-v2": (
         "MobileNetV2ForImageClassification",
         "MobileNetV2Config",
-        {"image_size": 128, "depth_multiplier": 0.35},
+        {"image_size": 128, "depth_multiplier": 0.35, "initializer_range": 0.3},
     ),
     "mobilevit": (
         "MobileViTForImageClassification",

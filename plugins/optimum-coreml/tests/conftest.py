@@ -63,7 +63,8 @@ def _made(kind: str) -> Any:
         return tf.DistilBertModel(tf.DistilBertConfig(vocab_size=99, **distilled, max_position_embeddings=64))
     if kind == "vit":
         return tf.ViTForImageClassification(tf.ViTConfig(**sizes, image_size=32, patch_size=8))
-    return tf.GPT2LMHeadModel(tf.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4, n_positions=64))
+    written = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
+    return tf.GPT2LMHeadModel(tf.GPT2Config(vocab_size=99, **written))
 
 
 @cache

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from optimum_core.errors import InputError, OptionError, SessionError
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact
-from optimum_coreml import plugin, session
+from optimum_coreml import plugin
 from optimum_coreml.devices import GRAPH_LEVEL
 from optimum_coreml.session import CoreMlSession
 from optimum_coreml.stateful import causal_mask
@@ -94,10 +95,10 @@ def test_a_decoder_with_its_cache_as_state(precision: str, tiny: Make, load: Loa
     calls += [(one, 0, span) for span in ((0, 4), (4, 12))]
     for opened, row, (begin, end) in calls:
         given = {"input_ids": texts[row : row + 1, begin:end], "causal_mask": causal_mask(begin, end)}
-        logits = np.asarray(opened.run(given)["logits"])  # type: ignore[arg-type]
+        logits = np.asarray(opened.run(given)["logits"])
         assert np.abs(logits - want[row : row + 1, begin:end]).max() / scale < allowed, (row, begin, end)
     with pytest.raises(InputError, match="the program takes"):
-        one.run({"input_ids": texts[:1, :1], "causal_mask": np.zeros((1, 1, 1, 33), np.float32)})  # type: ignore[dict-item]
+        one.run({"input_ids": texts[:1, :1], "causal_mask": np.zeros((1, 1, 1, 33), np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ class _FakeUnits:
 class _FakeModels:
     """Stands for coremltools on a Mac, to test what is asked of it; Core ML itself is not here."""
 
-    calls: list[tuple[str, Any]] = []
+    calls: ClassVar[list[tuple[str, Any]]] = []
 
     class MLModel:
         def __init__(self, path: str, compute_units: str) -> None:
@@ -137,7 +138,7 @@ def test_on_a_mac_core_ml_is_asked(exported: Exported, tiny: Make, load: Load, m
     from optimum_coreml import tools
 
     fake = types.SimpleNamespace(models=_FakeModels, ComputeUnit=_FakeUnits)
-    monkeypatch.setattr(session.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(tools, "coremltools", lambda: fake)
     opened = load(exported("bert"))
     assert opened.device == "all"

@@ -34,26 +34,18 @@ Tensors = dict[str, torch.Tensor]
 Axes = Mapping[str, Bounds]
 
 REMEDY = f"another route may do it: {', '.join(ROUTES)}"
-#: The extra output that a classifier's names are for.
-PROBABILITIES = "probabilities"
 
 
 class CoreMlModule(FlatModule):
-    """The flat model with Core ML's types at its edge: 32-bit integers where the specs have booleans.
+    """The flat model with Core ML's types at its edge: 32-bit integers where the specs have booleans."""
 
-    Where there are names for the classes of the one row of `logits`, their probabilities come out last.
-    """
-
-    def __init__(self, module: Any, request: ExportRequest, *, classifies: bool = False) -> None:
+    def __init__(self, module: Any, request: ExportRequest) -> None:
         super().__init__(module, [s.name for s in request.inputs], [s.name for s in request.outputs])
         self._flags = tuple(spec.dtype == "bool" for spec in request.inputs)
-        self._classifies = classifies
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         given = [item.bool() if flag else item for item, flag in zip(tensors, self._flags, strict=True)]
         outputs = super().forward(*given)
-        if self._classifies:
-            outputs = (*outputs, torch.softmax(outputs[self.output_names.index("logits")], dim=-1))
         return tuple(item.to(torch.int32) if item.dtype == torch.bool else item for item in outputs)
 
 
@@ -75,15 +67,13 @@ def export(request: ExportRequest) -> Artifact:
     check_types(request, who)
     bounds = bounds_of(request, options, config)
     labels = metadata.class_labels(options, config, request.outputs)
-    classifies = bool(labels) and any(s.name == "logits" and s.shape == (1, len(labels)) for s in request.outputs)
-    flat = CoreMlModule(module, request, classifies=classifies).eval()
+    flat = CoreMlModule(module, request).eval()
     samples = _samples(request)
     with converting(who) as ct:
         types = tensor_types(ct, request, options, bounds)
         with quiet_transformers(), export_ready(module), torch.no_grad():
             program = _ROUTES[route](flat, samples, request)
-        extra = {"classifier_config": ct.ClassifierConfig(list(labels), predicted_probabilities_output=PROBABILITIES)}
-        model = convert(ct, program, types, request, options, **(extra if classifies else {}))
+        model = convert(ct, program, types, request, options)
         layers = layer_names(model, module)
         metadata.describe(model, options, request.inputs, request.outputs, name=request.source.name, task=request.task)
         notes = metadata.notes(labels, layers, LAYERS)
@@ -161,8 +151,6 @@ def convert(
     from optimum_coreml.shims import shims
 
     outputs = [_output(ct, spec) for spec in request.outputs]
-    if "classifier_config" in further:
-        outputs.append(ct.TensorType(name=PROBABILITIES))
     with shims():
         return ct.convert(
             program,
@@ -218,7 +206,8 @@ def _samples(request: ExportRequest) -> Tensors:
 
 def trace(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:
     """What `torch.jit.trace` records of one call."""
-    return torch.jit.trace(flat, tuple(samples.values()), strict=False, check_trace=False)
+    record: Any = torch.jit.trace
+    return record(flat, tuple(samples.values()), strict=False, check_trace=False)
 
 
 def _exported(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:

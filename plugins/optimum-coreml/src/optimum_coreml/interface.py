@@ -13,34 +13,10 @@ from typing import Any
 from optimum_core.types import TensorSpec
 from optimum_coreml.shapes import core_ml_dtype
 
+_TYPES = (f"{kind}{bits}" for kind in ("fp", "int", "uint") for bits in (8, 16, 32, 64))
 _RESERVED = frozenset(
-    [
-        "any",
-        "bool",
-        "program",
-        "func",
-        "tensor",
-        "list",
-        "dict",
-        "tuple",
-        "true",
-        "false",
-        "string",
-        "state",
-        "bf16",
-        "fp16",
-        "fp32",
-        "fp64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-    ]
-)
+    ("any", "bool", "program", "func", "tensor", "list", "dict", "tuple", "true", "false", "string", "state", "bf16")
+).union(_TYPES)
 #: `ArrayFeatureType.ArrayDataType` in words.
 _ARRAY_TYPES = {65568: "float32", 65600: "float64", 131104: "int32", 65552: "float16", 131080: "int8"}
 

@@ -16,10 +16,11 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from coremltools.converters.mil.frontend.torch import ops
-from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY as registry
-from coremltools.converters.mil.mil import Builder as mb
-from coremltools.converters.mil.mil import types
+from coremltools.converters.mil.frontend.torch import ops, torch_op_registry
+from coremltools.converters.mil.mil import Builder, types
+
+mb: Any = Builder
+registry: Any = torch_op_registry._TORCH_OPS_REGISTRY
 
 Convert = Callable[[Any, Any], None]
 
@@ -157,8 +158,8 @@ def _select(context: Any, node: Any, condition: Any, a: Any, b: Any) -> None:
 
 
 def _covers(shape: Any, other: Any) -> bool:
-    """Whether a tensor of `other` broadcast to one of `shape` leaves it as it is. Two unknown lengths are taken for one:
-    where they are broadcast, one of them is written as 1."""
+    """Whether a tensor of `other` broadcast to one of `shape` leaves it as it is. Two unknown lengths are taken for
+    one: where they are broadcast, one of them is written as 1."""
     return len(shape) >= len(other) and all(
         not (_is_one(mine) and not _is_one(theirs))
         for mine, theirs in zip(reversed(shape), reversed(other), strict=False)

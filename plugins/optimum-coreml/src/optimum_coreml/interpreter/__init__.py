@@ -4,9 +4,9 @@ What is read is what Core ML would read, the program's protobuf and its file of 
 or type inference lies between. So this checks the graph that was written and its weights. It does not check Core ML's
 arithmetic: kernels, fusions, the order of sums, and what the Neural Engine does with 16 bits.
 
-Every operator computes in the program's own types: a tensor that the program has in 16 bits is rounded to 16 bits after
-every operator, sums within one are taken in 32. What an operator leaves undefined is an error here, never a guess; so is
-an operator, an input of one or an element type that is not known.
+Every operator computes in the program's own types: a tensor that the program has in 16 bits is rounded to 16 bits
+after every operator, sums within one are taken in 32. What an operator leaves undefined is an error here, never a
+guess; so is an operator, an input of one or an element type that is not known.
 """
 
 from optimum_coreml.interpreter.program import Program

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from coremltools.proto import MIL_pb2
 from torch.nn import functional
 
 from optimum_coreml.interpreter.registry import UndefinedError, operator, wide
-from optimum_coreml.interpreter.values import STORAGE, MIL_pb2
+from optimum_coreml.interpreter.values import STORAGE
 
 Tensor = torch.Tensor
 

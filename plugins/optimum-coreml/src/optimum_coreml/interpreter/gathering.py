@@ -27,7 +27,11 @@ def _gather(
         raise UndefinedError(f"axis {place} with {batches} batch axes of {tuple(x.shape)} and {tuple(indices.shape)}")
     pairs = zip(x.flatten(0, batches - 1), found.flatten(0, batches - 1), strict=True)
     rows = [_taken(one, where, place - batches) for one, where in pairs]
-    return torch.stack(rows).unflatten(0, x.shape[:batches])
+    return _of_batches(rows, x.shape[:batches])
+
+
+def _of_batches(rows: list[Tensor], shape: torch.Size) -> Tensor:
+    return torch.stack(rows).reshape([*shape, *rows[0].shape])
 
 
 def _taken(x: Tensor, indices: Tensor, axis: int) -> Tensor:
@@ -42,7 +46,8 @@ def _gather_along_axis(
     place = axis_of(axis, x.ndim)
     found = indices_within(indices, x.shape[place], opset)
     # The other axes are equal, or one of them is 1.
-    rest = torch.broadcast_shapes(_without(x.shape, place), _without(found.shape, place))
+    pairs = zip(_without(x.shape, place), _without(found.shape, place), strict=True)
+    rest = [max(one, other) for one, other in pairs]
     x = x.expand([*rest[:place], x.shape[place], *rest[place + 1 :]])
     return torch.gather(x, place, found.expand([*rest[:place], found.shape[place], *rest[place + 1 :]]))
 
@@ -59,7 +64,7 @@ def _gather_nd(
     if batches:
         pairs = zip(x.flatten(0, batches - 1), indices.flatten(0, batches - 1), strict=True)
         rows = [_at(one, where, opset) for one, where in pairs]
-        return torch.stack(rows).unflatten(0, x.shape[:batches])
+        return _of_batches(rows, x.shape[:batches])
     return _at(x, indices, opset)
 
 
@@ -146,15 +151,16 @@ def _written(data: Tensor, rows: Tensor, updates: Tensor, mode: str) -> Tensor:
     if values.dtype != data.dtype or values.shape[1] != data.shape[1]:
         raise UndefinedError(f"updates of {tuple(updates.shape)}, {updates.dtype}, for {data.dtype}")
     if mode == "update":
-        if rows.unique().numel() != rows.numel():
+        if len(set(rows.tolist())) != rows.numel():
             raise UndefinedError("two updates of one place")
         return data.index_copy(0, rows, values)
     if mode in ("add", "sub"):
         return data.index_add(0, rows, values, alpha=1 if mode == "add" else -1)
+    everywhere = rows[:, None].expand_as(values)
     if mode in _REDUCTIONS:
-        return data.index_reduce(0, rows, values, _REDUCTIONS[mode])
+        return data.scatter_reduce(0, everywhere, values, _REDUCTIONS[mode])
     if mode == "div" and data.is_floating_point():
-        return data.index_reduce(0, rows, 1 / values, "prod")
+        return data.scatter_reduce(0, everywhere, 1 / values, "prod")
     raise UndefinedError(f"mode {mode!r} on {data.dtype}")
 
 
@@ -185,5 +191,5 @@ def _topk(
 def _argsort(
     x: Tensor, axis: Tensor | int = -1, ascending: Tensor | bool = False, output_dtype: str = "int32"
 ) -> Tensor:
-    found = torch.argsort(x, axis_of(axis, x.ndim), descending=not flag(ascending), stable=True)
+    found = torch.sort(x, dim=axis_of(axis, x.ndim), descending=not flag(ascending), stable=True).indices
     return found.to(torch.int16 if output_dtype == "int16" else torch.int32)

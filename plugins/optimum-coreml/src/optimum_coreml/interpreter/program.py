@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from google.protobuf.message import Message
+from coremltools.proto import MIL_pb2
 
 from optimum_core.errors import SessionError
 from optimum_coreml.interpreter import (
@@ -21,13 +21,12 @@ from optimum_coreml.interpreter import (
     statistics,
 )
 from optimum_coreml.interpreter.registry import OPERATORS, VERSIONED, UndefinedError
-from optimum_coreml.interpreter.values import STORAGE, Constants, MIL_pb2
+from optimum_coreml.interpreter.values import STORAGE, Constants
 
 #: Modules whose import fills `OPERATORS`.
 FAMILIES = (compressed, elementwise, gathering, pictures, products, shaping, statistics)
 
 _STATES = ("read_state", "write_state")
-_CLASSIFY = "classify"
 Values = dict[str, Any]
 
 
@@ -88,7 +87,7 @@ class Program:
                 raise self._failed(operation.type, _name_of(operation), error) from error
 
     def _refuse_unknown(self, operations: Any) -> None:
-        known = {"const", _CLASSIFY, *_STATES, *OPERATORS}
+        known = {"const", *_STATES, *OPERATORS}
         unknown = sorted({item.type for item in operations if item.type not in known or item.blocks})
         if unknown:
             why = f"the interpreter does not know {', '.join(unknown)}: the program cannot be checked here"
@@ -101,7 +100,7 @@ class Program:
         step = _step(operation, constants)
         if operation.type.startswith("constexpr_"):
             self._run(step, self._values, {})
-        elif operation.type != _CLASSIFY:  # its answer is a dictionary, made of an output that is there too
+        else:
             self._steps.append(step)
 
     def states(self) -> dict[str, torch.Tensor]:
@@ -194,9 +193,9 @@ def _step(operation: Any, constants: Constants) -> _Step:
 
 
 def _name_of(operation: Any) -> str:
-    named = operation.attributes["name"] if "name" in operation.attributes else None
-    if isinstance(named, Message) and named.immediateValue.tensor.strings.values:
-        return str(named.immediateValue.tensor.strings.values[0])
+    if "name" in operation.attributes:  # reading a map of protobuf's at a key that is not there would add it
+        texts = operation.attributes["name"].immediateValue.tensor.strings.values
+        return str(texts[0]) if texts else operation.type
     return operation.outputs[0].name if operation.outputs else "without outputs"
 
 

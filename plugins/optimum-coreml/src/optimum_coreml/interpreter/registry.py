@@ -7,11 +7,12 @@ tensor, or a tuple of what comes out. Its parameters are all that it knows: anot
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 Operator = Callable[..., Any]
+_Function = TypeVar("_Function", bound=Operator)
 
 #: By name; modules of this package fill it when they are imported.
 OPERATORS: dict[str, Operator] = {}
@@ -23,10 +24,10 @@ class UndefinedError(ValueError):
     """What an operator was given is left undefined by its specification, or not known here."""
 
 
-def operator(*names: str, versioned: bool = False) -> Callable[[Operator], Operator]:
+def operator(*names: str, versioned: bool = False) -> Callable[[_Function], _Function]:
     """Register an implementation."""
 
-    def register(function: Operator) -> Operator:
+    def register(function: _Function) -> _Function:
         for name in names:
             assert name not in OPERATORS, name
             OPERATORS[name] = function

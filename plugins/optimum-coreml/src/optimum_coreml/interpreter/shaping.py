@@ -185,7 +185,7 @@ def _padded(x: Tensor, axis: int, before: int, after: int, mode: str, value: Ten
     raise UndefinedError(f"mode {mode!r}")
 
 
-# Slices, as numpy's: from begin up to end by stride, a mask standing for "from the very first" or "up to the very last".
+# Slices, as numpy's: from begin up to end by stride; a mask stands for "from the first" or "up to the last".
 
 
 @operator("slice_by_index")

@@ -18,7 +18,7 @@ from optimum_coreml.interpreter.registry import UndefinedError
 
 _SENTINEL = 0xDEADBEEF
 _HEAD = struct.Struct("<IIQQ")
-_TYPES = {name: number for name, number in MIL_pb2.DataType.items()}
+_TYPES = dict(MIL_pb2.DataType.items())
 
 #: What each type is kept in. torch computes little with unsigned types, and has none below a byte: theirs are wider.
 _STORAGE: dict[str, torch.dtype] = {
@@ -115,9 +115,13 @@ def _immediate(tensor: Any, name: str, count: int) -> np.ndarray[Any, Any]:
 def _unpacked(data: np.ndarray[Any, Any], name: str, bits: int) -> np.ndarray[Any, Any]:
     """Bytes as numbers; `bits` of them count."""
     if name in _WHOLE:
-        array = np.frombuffer(data.tobytes(), _WHOLE[name])
+        array: np.ndarray[Any, Any] = np.frombuffer(data.tobytes(), _WHOLE[name])
         return array.astype(np.int64) if name.startswith("UINT") and name != "UINT8" else array
     width = _BITS[name]
     ones = np.unpackbits(data, bitorder="little")[: bits // width * width].reshape(-1, width)
-    numbers = (ones.astype(np.int16) << np.arange(width, dtype=np.int16)).sum(axis=1).astype(np.int16)
-    return np.where(numbers >= 8, numbers - 16, numbers) if name == "INT4" else numbers
+    numbers: np.ndarray[Any, Any] = (
+        (ones.astype(np.int16) << np.arange(width, dtype=np.int16)).sum(axis=1).astype(np.int16)
+    )
+    if name == "INT4":
+        numbers = np.where(numbers >= 8, numbers - 16, numbers)
+    return numbers
