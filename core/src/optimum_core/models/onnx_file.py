@@ -133,7 +133,7 @@ class OnnxSource:
     """A `ModelSource` on an ONNX file: exported already, and without a configuration or a processor."""
 
     format = "onnx"
-    config = None
+    config: Any = None
     is_live = False
 
     def __init__(self, path: Path, *, processor: Any = None) -> None:
@@ -152,7 +152,7 @@ class OnnxSource:
     def _module(self) -> OnnxModule:
         return OnnxModule(self.path, f"model {self.name!r}")
 
-    def module(self) -> OnnxModule:
+    def module(self) -> Any:
         """The graph in the reference evaluator."""
         return self._module
 
