@@ -156,7 +156,7 @@ def test_an_accelerated_directory_says_how_to_open_it(saved: Path) -> None:
     assert "optimum_core.load(" in caught.value.remedy
 
 
-@pytest.mark.parametrize("model", [7, None, ["bert"], object(), torch.ones(2)], ids=repr)
+@pytest.mark.parametrize("model", [7, None, ["bert"], pytest.param(object(), id="object"), torch.ones(2)], ids=repr)
 def test_what_is_no_model_is_refused(model: Any) -> None:
     with pytest.raises(SourceError, match=type(model).__name__) as caught:
         open_source(model)
