@@ -121,12 +121,19 @@ class Encoder:
             raw.sort(key=lambda row: len(str(row.value)) if isinstance(row.value, str | Mapping) else 0)
             for start in range(0, len(raw), self._batch_size):
                 batch = raw[start : start + self._batch_size]
+                if len(batch) < self._fixed_batch:
+                    continue  # the model takes no fewer
                 yield self._checked(self._processed(batch), batch[0]), [row.label for row in batch]
 
     @property
-    def _batch_size(self) -> int:
+    def _fixed_batch(self) -> int:
+        """Items that every call has; 0 where their number varies."""
         fixed = [spec.shape[0] for spec in self.blueprint.inputs if spec.shape and isinstance(spec.shape[0], int)]
-        return fixed[0] if fixed else BATCH
+        return fixed[0] if fixed else 0
+
+    @property
+    def _batch_size(self) -> int:
+        return self._fixed_batch or BATCH
 
     @property
     def _names(self) -> list[str]:

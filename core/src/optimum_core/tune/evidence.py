@@ -58,15 +58,25 @@ class Material:
         return self.calibration is not None or self.labelled is not None
 
     def question(self) -> dict[str, Any]:
-        """What decides the answer, as JSON values. Of a function only its name: what it says is asked again."""
+        """What decides the answer, as JSON values. Of a function its name and code: what it says is asked again."""
         function = self.function
         return {
             "calibration": self.calibration.fingerprint if self.calibration else None,
             "labelled": self.labelled.fingerprint if self.labelled else None,
             "metric": self.metric,
-            "function": f"{function.__module__}.{getattr(function, '__qualname__', '')}" if function else None,
+            "function": _named(function) if function else None,
             "drop": [self.drop.amount, self.drop.relative] if self.drop else None,
         }
+
+
+def _named(function: Callable[[Any], Any]) -> list[str]:
+    """A function's name and what its code does, as far as that can be told; not the data that it reads."""
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return [name]
+    plain = [repr(item) for item in code.co_consts if isinstance(item, str | int | float | tuple | None)]
+    return [name, code.co_code.hex(), *code.co_names, *plain]
 
 
 def read_material(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeConfig | None) -> Material:
