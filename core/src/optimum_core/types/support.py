@@ -41,6 +41,7 @@ class Offer:
         schemes: quantization schemes that its `quantize` makes, by `QuantizeConfig.name` ("static-int8").
         runs: schemes that its sessions run on this device, whoever quantized.
         opset: the newest ONNX opset that it loads; None where ONNX is not its business.
+        build_options: names of its options that `export` and `quantize` take too, beside sessions.
         proof: how far results can be checked on this machine: on the "device" itself, of the "graph" by other
             means, or not at all ("none").
     """
@@ -59,6 +60,7 @@ class Offer:
     schemes: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     opset: int | None = None
+    build_options: tuple[str, ...] = ()
     proof: Literal["device", "graph", "none"] = "device"
 
 

@@ -6,11 +6,13 @@ program (`optimum_coreml.interpreter`) checks these: `proof` is then "graph", ne
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
+from optimum_coreml.options import CoreMlOptions
 
 BACKEND = "coreml"
 FORMAT = "coreml"
@@ -21,6 +23,7 @@ ROUTES = ("trace", "export")
 PRECISIONS = ("fp32", "fp16")
 #: Writes the program once more in the precision that is asked for: a Core ML program has its arithmetic written in it.
 LEVELS = ("program",)
+OPTIONS = tuple(item.name for item in dataclasses.fields(CoreMlOptions))
 
 #: Compute units by the name of a device, and Core ML's own spelling.
 DEVICES = {"all": "ALL", "cpu_only": "CPU_ONLY", "cpu_and_gpu": "CPU_AND_GPU", "cpu_and_ne": "CPU_AND_NE"}
@@ -89,6 +92,7 @@ def _on_a_mac(device: str, *, exports: bool) -> Offer:
         quantizes=(Transform(takes=FORMAT, gives=FORMAT),),
         loads=(FORMAT,),
         precisions=PRECISIONS,
+        build_options=OPTIONS,
         schemes=schemes,
         runs=schemes,
     )
@@ -106,6 +110,7 @@ def _elsewhere(absent: list[str]) -> Offer:
         quantizes=(Transform(takes=FORMAT, gives=FORMAT),),
         loads=loads,
         precisions=PRECISIONS,
+        build_options=OPTIONS,
         schemes=WEIGHT_SCHEMES,
         runs=WEIGHT_SCHEMES if loads else (),
         proof="graph",
