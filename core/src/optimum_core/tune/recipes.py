@@ -51,6 +51,23 @@ class Recipe:
         return quantized * (1 - self.left_out) + max(floating, quantized) * self.left_out
 
 
+#: Symmetric activations need no zero points, and outliers that are not smoothed need no multiplication.
+_LEAN: dict[str, Any] = {"activations": "int8", "smooth": 0.0}
+LEAN = "symmetric, not smoothed"
+
+
+def lean(config: QuantizeConfig) -> QuantizeConfig | None:
+    """The static recipe with the least to compute, where the configuration leaves that open."""
+    if config.scheme != "static" or config.activations is not None or config.smooth is not None:
+        return None
+    return replace(config, **_LEAN)
+
+
+def is_lean(config: QuantizeConfig | None) -> bool:
+    """Whether a configuration is of that kind."""
+    return config is not None and all(getattr(config, name) == value for name, value in _LEAN.items())
+
+
 def variants(entry: Entry, *, calibrated: bool) -> Iterator[Recipe]:
     """The entry as it is, then safer ones.
 

@@ -20,7 +20,7 @@ from optimum_core.models.sensitivity import rank_layers
 from optimum_core.plan import Way
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.judging import Court, WalkJob
-from optimum_core.tune.recipes import Recipe, variants
+from optimum_core.tune.recipes import LEAN, Recipe, is_lean, lean, variants
 from optimum_core.tune.search import NOISE, Tuned
 from optimum_core.types import QuantizeConfig, Trial
 from optimum_core.verify import ReferenceCase
@@ -37,7 +37,7 @@ _RANKING_BATCHES = 2
 #: Ways that were quickest when each was tried by itself are timed side by side: that order counts.
 _FRONT = 4
 _NO_ROUTE = "none"
-_SIDE_BY_SIDE = Effort(rounds=3, seconds=0.1, hopeless=float("inf"))
+_SIDE_BY_SIDE = Effort(rounds=5, seconds=0.12, hopeless=float("inf"))
 
 
 def walk(job: WalkJob) -> Tuned:
@@ -60,6 +60,11 @@ class _Scout:
     entry: Entry
     pace: float
     size: int
+
+    @property
+    def words(self) -> str:
+        """How it differs from the plainest."""
+        return LEAN if is_lean(self.entry.config) else ""
 
 
 @dataclass(slots=True)
@@ -138,12 +143,23 @@ class _Walk:
                 for slower in found[_FRONT:]:
                     slower.close()
         front = found[:_FRONT]
+        front += self._lean_twins(front)
         if len(front) > 1:
             with watched(self.job.job.emit, "measure", f"{len(front)} quantized candidates, the quickest so far"):
                 self.court.pace(front, _SIDE_BY_SIDE)
         for candidate in front:
             candidate.close()
+        found += [item for item in front if item not in found]
         return [_Scout(entry=item.entry, pace=item.pace, size=item.size or 0) for item in found]
+
+    def _lean_twins(self, front: Sequence[Candidate]) -> list[Candidate]:
+        """The quickest static candidate once more, by a recipe with less to compute, where its user left that open."""
+        for item in front:
+            config = lean(item.entry.config) if item.entry.config is not None else None
+            if config is not None:
+                twin = self._built(Recipe(entry=replace(item.entry, config=config), words=LEAN))
+                return [twin] if twin is not None else []
+        return []
 
     def _plain_entry(self, way: Way) -> Entry | None:
         """The way by its first route that is right without quantization; None: all are wrong."""
@@ -159,8 +175,8 @@ class _Walk:
         best: set[tuple[str | None, str | None]] = set()
         for scout in sorted(scouts, key=self._rank_of):
             way = scout.entry.way
-            recipes: Sequence[Recipe] = [Recipe(entry=scout.entry)]
-            if (way.quantizer, way.scheme) not in best:
+            recipes: Sequence[Recipe] = [Recipe(entry=scout.entry, words=scout.words)]
+            if (way.quantizer, way.scheme) not in best and not scout.words:
                 best.add((way.quantizer, way.scheme))
                 recipes = list(variants(scout.entry, calibrated=self.job.evidence.calibration is not None))
             for number, recipe in enumerate(recipes):
@@ -261,7 +277,7 @@ class _Walk:
         """Ways that were timed and not judged, since one before them keeps the promise."""
         told = {trial.name for trial in self.trials}
         for scout in scouts:
-            recipe = Recipe(entry=scout.entry)
+            recipe = Recipe(entry=scout.entry, words=scout.words)
             if recipe.name not in told:
                 why = f"{scout.pace / winner.pace:.2f} times the time of the chosen"
                 self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
