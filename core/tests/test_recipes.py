@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optimum_core.errors import OptionError
 from optimum_core.plan import Way
 from optimum_core.tune.candidates import Entry
-from optimum_core.tune.recipes import SHARES, Recipe, variants
+from optimum_core.tune.recipes import SHARES, Recipe, is_lean, lean, variants
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.quantization import ALGORITHMS, CALIBRATIONS, SCHEMES
 
@@ -111,3 +111,16 @@ def test_leaving_more_layers_is_never_expected_to_be_faster(quantized: float, fl
 def test_expectations_are_of_the_share_that_is_left() -> None:
     recipe = Recipe(entry=_entry(QuantizeConfig()), left_out=0.25)
     assert recipe.expected(0.4, 1.0) == pytest.approx(0.75 * 0.4 + 0.25)
+
+
+def test_the_lean_recipe_is_static_and_varies_nothing_that_was_stated() -> None:
+    found = lean(QuantizeConfig(scheme="static", per_channel=True))
+    assert found is not None and is_lean(found)
+    assert (found.activations, found.smooth, found.per_channel) == ("int8", 0.0, True)
+    for stated in (
+        QuantizeConfig(scheme="dynamic"),
+        QuantizeConfig(activations="uint8"),
+        QuantizeConfig(smooth=0.5),
+    ):
+        assert lean(stated) is None
+        assert not is_lean(stated)

@@ -182,8 +182,9 @@ class _Walk:
             for number, recipe in enumerate(recipes):
                 expected = recipe.expected(scout.pace, 1.0)
                 if self._is_free and expected > NOISE:
-                    why = f"{expected:.2f} times the time of the best unquantized model"
-                    self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
+                    if number == 0:  # its safer kin is slower still, and not worth a line each
+                        why = f"{expected:.2f} times the time of the best unquantized model"
+                        self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
                     continue
                 key = (scout.size, number, expected) if self._by_size else (expected, number)
                 ranked.append((key, recipe, expected))
