@@ -101,7 +101,7 @@ def serving_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ..
         UnavailableError: there is none; the message has the reasons and remedies.
     """
     own = supports.get(backend, Support())
-    offers = [offer for offer in own.offers if offer.loads and offer.proof == "device"]
+    offers = [offer for offer in own.offers if offer.loads and offer.proof != "none"]
     if not offers:
         raise UnavailableError(f"backend {backend!r}", *_nothing_offered(own))
     found: dict[tuple[str, str | None, str], Way] = {}
