@@ -96,7 +96,10 @@ def _l2_pool(
 
 
 def _scaled_sizes(x: Tensor, height: Tensor | float, width: Tensor | float) -> tuple[int, int]:
-    return math.floor(x.shape[-2] * float(height)), math.floor(x.shape[-1] * float(width))
+    # In 32 bits: 10 by a factor of 0.7 is 7, though the nearest float to 0.7 is less than it.
+    factors = (torch.as_tensor(factor, dtype=torch.float32) for factor in (height, width))
+    tall, broad = (int(torch.floor(factor * length)) for factor, length in zip(factors, x.shape[-2:], strict=True))
+    return tall, broad
 
 
 def _nearest(x: Tensor, sizes: tuple[int, int]) -> Tensor:
