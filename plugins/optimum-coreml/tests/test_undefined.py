@@ -52,6 +52,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "a power that is no whole number": ("pow", {"x": whole(2, 3), "y": whole(2, -1)}, "negative power"),
     "indices of topk": ("topk", {"x": X, "output_indices_dtype": "uint2"}, "type 'uint2'"),
     "indices of argsort": ("argsort", {"x": X, "output_dtype": "uint2"}, "type 'uint2'"),
+    "a window of which nothing is in the picture": (
+        "max_pool",
+        {"x": X[None], "kernel_sizes": whole(1), "strides": whole(3), "pad_type": "valid", "ceil_mode": True},
+        "a window that begins at 3 of 3",
+    ),
     "several types in a stack": ("stack", {"values": [X, X.half()], "axis": whole(0)}, "several types"),
     "updates that only fit in number": (
         "scatter",

@@ -29,7 +29,9 @@ def _windows(
             size, step = x.shape[2 + axis], steps[axis]
             count = (size + before + after - kernel[axis] + step - 1) // step + 1
             # A window that would begin in what is padded after the picture is left out.
-            if (count - 1) * step >= size + before and before + after > 0:
+            if (count - 1) * step >= size + before:
+                if before + after == 0:  # where nothing is padded, the specification keeps it
+                    raise UndefinedError(f"a window that begins at {(count - 1) * step} of {size}")
                 count -= 1
             beyond[axis] = (0, max(0, (count - 1) * step + kernel[axis] - size - before - after))
     return steps, pairs, beyond
