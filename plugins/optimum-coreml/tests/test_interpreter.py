@@ -611,6 +611,46 @@ def test_what_a_program_declares_is_held_to(tmp_path: Path) -> None:
         made.run({"x0": torch.ones(3, dtype=torch.float16)})
 
 
+def changed(folder: Path, change: Callable[[Any], None]) -> Program:
+    """Two tensors stacked, and a weight from the file; the saved program changed by hand."""
+    weight = drawn(2, 40, 40).numpy()
+    program(lambda x: mb.add(x=mb.stack(values=[x, x], axis=0), y=weight), [(40, 40)], folder, "fp32", "iOS18")
+    package = folder / "model.mlpackage"
+    spec = read_program(package, "test")
+    change(spec.mlProgram.functions["main"].block_specializations["CoreML8"])
+    return Program(spec, weights_file(package), "test")
+
+
+def test_a_program_that_was_changed_is_an_error_that_names_the_operator(tmp_path: Path) -> None:
+    def two(block: Any) -> None:
+        (stack,) = (item for item in block.operations if item.type == "stack")
+        stack.inputs["axis"].arguments.add().CopyFrom(stack.inputs["axis"].arguments[0])
+
+    def without_entries(block: Any) -> None:
+        (stack,) = (item for item in block.operations if item.type == "stack")
+        stack.type = "split"
+        stack.inputs["x"].CopyFrom(stack.inputs["values"])
+        del stack.inputs["x"].arguments[1:], stack.inputs["values"]
+
+    def elsewhere(block: Any) -> None:
+        for item in block.operations:
+            if item.type == "const" and item.attributes["val"].WhichOneof("value") == "blobFileValue":
+                item.attributes["val"].blobFileValue.fileName = "@model_path/weights/other.bin"
+
+    def nowhere(block: Any) -> None:
+        block.outputs[0] = "missing"
+
+    given = {"x0": drawn(40, 40)}
+    with pytest.raises(SessionError, match=r"'stack'.*2 values for its input 'axis'"):
+        changed(tmp_path / "two", two).run(given)
+    with pytest.raises(SessionError, match=r"'split'.*AssertionError"):
+        changed(tmp_path / "without", without_entries).run(given)
+    with pytest.raises(SessionError, match=r"'const'.*a constant in @model_path/weights/other\.bin"):
+        changed(tmp_path / "elsewhere", elsewhere)
+    with pytest.raises(SessionError, match="the program's output 'missing'"):
+        changed(tmp_path / "nowhere", nowhere)
+
+
 def test_packed_weights_of_older_targets() -> None:
     """Bit by bit as the specification's examples have it."""
     indices = torch.tensor([0b01101100, 0b11], dtype=torch.uint8)

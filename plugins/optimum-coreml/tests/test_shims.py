@@ -71,6 +71,12 @@ def hidden(x: Tensor) -> Tensor:
     return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask, scale=0.3)
 
 
+def all_hidden(x: Tensor) -> Tensor:
+    """Without a scale: the fused operator, which gives NaN to a query that may see nothing."""
+    mask = (x[:, None, :, 0] > 0).expand(-1, x.shape[1], -1) & (x[..., :1] > -0.3)
+    return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+
 def _whole(x: Tensor) -> Tensor:
     return (x * 2).to(torch.int32)
 
@@ -81,6 +87,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "new_ones, of another type": (lambda x: x + x.new_ones((x.shape[0], 3), dtype=torch.int64), (4, 3)),
     "new_zeros": (lambda x: _whole(x).new_zeros((x.shape[0], 3)) + _whole(x), (4, 3)),
     "new_full": (lambda x: x.new_full((x.shape[0], 3), 2, dtype=torch.int32) * _whole(x), (4, 3)),
+    "new_full, a flag": (lambda x: (x.new_full((x.shape[0], 3), 0.5, dtype=torch.bool) & (x > 0)).float(), (4, 3)),
     "where, other a number": (lambda x: torch.where(x > 0, x, 0.5), (4, 3)),
     "where, self a number": (lambda x: torch.where(x > 0, 1, _whole(x)), (4, 3)),
     "where, a larger condition": (lambda x: torch.where(x[:, None] > 0, x[:1, None, :], -1.0), (4, 3)),
@@ -91,6 +98,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "xor": (lambda x: ((x < 0.5) ^ (x > -0.5)).float(), (4, 3)),
     "multiply": (lambda x: torch.multiply(x, x + 1), (4, 3)),
     "attention that sees nothing": (hidden, (4, 5, 8)),
+    "fused attention that sees nothing": (all_hidden, (4, 5, 8)),
 }
 
 

@@ -99,7 +99,7 @@ def _filled(context: Any, node: Any, size: Any, value: Any, dtype: str) -> None:
     if isinstance(size, list | tuple):
         size = mb.concat(values=list(size), axis=0) if size else mb.const(val=np.zeros(0, np.int32))
     kind = "int32" if dtype == "bool" or "int" in dtype else dtype
-    number = types.nptype_from_builtin(types.string_to_builtin(kind))(value)
+    number = types.nptype_from_builtin(types.string_to_builtin(kind))(bool(value) if dtype == "bool" else value)
     if _constant(size) is not None and np.size(_constant(size)) == 0:
         result = mb.const(val=number)
     else:
@@ -198,8 +198,11 @@ def _attention(context: Any, node: Any) -> None:
     if mask is None or not types.is_bool(mask.dtype):
         return
     found = context[node.name]
-    sees = mb.reduce_max(x=mb.cast(x=mask, dtype=types.builtin_to_string(found.dtype)), axes=[-1], keep_dims=True)
-    context.add(mb.mul(x=found, y=sees), node.name, override=True)
+    word = types.builtin_to_string(found.dtype)
+    sees = mb.reduce_max(x=mb.cast(x=mask, dtype=word), axes=[-1], keep_dims=True)
+    # Chosen, not multiplied: the fused operator may well give NaN there.
+    nothing = types.nptype_from_builtin(found.dtype)(0)
+    context.add(mb.select(cond=mb.cast(x=sees, dtype="bool"), a=found, b=nothing), node.name, override=True)
 
 
 _WRITTEN_ATTENTION = ops.scaled_dot_product_attention

@@ -19,7 +19,6 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
     "sub": torch.sub,
     "mul": torch.mul,
-    "pow": torch.pow,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "floor_div": torch.floor_divide,
@@ -62,6 +61,14 @@ def _real_div(x: Tensor, y: Tensor) -> Tensor:
     if not bool((result * y == x).all()):
         raise UndefinedError("a division of whole numbers that leaves a rest")
     return result
+
+
+@operator("pow")
+def _pow(x: Tensor, y: Tensor) -> Tensor:
+    _same_type(x, y)
+    if not y.is_floating_point() and bool((y < 0).any()):
+        raise UndefinedError("a whole number to a negative power")
+    return torch.pow(x, y)
 
 
 @operator("select")
@@ -160,7 +167,7 @@ def _gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
 
 @operator("leaky_relu")
 def _leaky_relu(x: Tensor, alpha: Tensor) -> Tensor:
-    return torch.where(x < 0, x * alpha, x)
+    return torch.where(x < 0, (wide(x) * wide(alpha)).to(x.dtype), x)
 
 
 @operator("linear_activation")
@@ -170,8 +177,8 @@ def _linear_activation(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
 
 @operator("prelu")
 def _prelu(x: Tensor, alpha: Tensor) -> Tensor:
-    slope = alpha.reshape([1, -1] + [1] * (x.ndim - 2))
-    return torch.where(x < 0, x * slope, x)
+    slope = wide(alpha).reshape([1, -1] + [1] * (x.ndim - 2))
+    return torch.where(x < 0, (wide(x) * slope).to(x.dtype), x)
 
 
 @operator("scaled_tanh")

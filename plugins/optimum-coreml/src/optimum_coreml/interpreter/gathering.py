@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from optimum_coreml.interpreter.elementwise import cast
 from optimum_coreml.interpreter.registry import UndefinedError, axis_of, flag, indices_within, integer, operator
 
 Tensor = torch.Tensor
@@ -100,6 +101,7 @@ def _scatter(
         updates = updates.unsqueeze(place)
     elif indices.ndim > 1:
         updates = updates.flatten(place, place + indices.ndim - 1)
+    _require(updates, [*data.shape[:place], found.numel(), *data.shape[place + 1 :]])
     moved = data.movedim(place, 0)
     written = _written(moved.reshape(moved.shape[0], -1), found, updates.movedim(place, 0), mode)
     return written.reshape(moved.shape).movedim(0, place)
@@ -117,6 +119,7 @@ def _scatter_nd(
 ) -> Tensor:
     depth = indices.shape[-1]
     rows = _linear(indices, data.shape[:depth], opset).reshape(-1)
+    _require(updates, [*indices.shape[:-1], *data.shape[depth:]])
     count = data.shape[:depth].numel()
     return _written(data.reshape(count, -1), rows, updates, mode).reshape(data.shape)
 
@@ -134,12 +137,20 @@ def _scatter_along_axis(
 ) -> Tensor:
     place = axis_of(axis, data.ndim)
     found = indices_within(indices, data.shape[place], opset)
+    _require(indices, [*data.shape[:place], indices.shape[place], *data.shape[place + 1 :]])
+    _require(updates, list(indices.shape))
     coordinates = list(torch.meshgrid(*(torch.arange(length) for length in indices.shape), indexing="ij"))
     coordinates[place] = found
     rows = torch.zeros_like(found)
     for length, coordinate in zip(data.shape, coordinates, strict=True):
         rows = rows * length + coordinate
     return _written(data.reshape(-1, 1), rows.reshape(-1), updates, mode).reshape(data.shape)
+
+
+def _require(tensor: Tensor, shape: list[int]) -> None:
+    """Where only the number of elements fitted, some would be written to other places."""
+    if list(tensor.shape) != shape:
+        raise UndefinedError(f"indices or updates of {tuple(tensor.shape)} for places of {tuple(shape)}")
 
 
 _REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
@@ -184,7 +195,7 @@ def _topk(
     values, indices = torch.topk(x, count, place, largest=not flag(ascending), sorted=True)
     if not flag(return_indices):
         return values
-    return values, indices.to(torch.int16 if output_indices_dtype == "int16" else torch.int32)
+    return values, cast(indices, output_indices_dtype)
 
 
 @operator("argsort")
@@ -192,4 +203,4 @@ def _argsort(
     x: Tensor, axis: Tensor | int = -1, ascending: Tensor | bool = False, output_dtype: str = "int32"
 ) -> Tensor:
     found = torch.sort(x, dim=axis_of(axis, x.ndim), descending=not flag(ascending), stable=True).indices
-    return found.to(torch.int16 if output_dtype == "int16" else torch.int32)
+    return cast(found, output_dtype)

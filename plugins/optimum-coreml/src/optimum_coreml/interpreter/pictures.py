@@ -29,7 +29,9 @@ def _windows(
             size, step = x.shape[2 + axis], steps[axis]
             count = (size + before + after - kernel[axis] + step - 1) // step + 1
             # A window that would begin in what is padded after the picture is left out.
-            if (count - 1) * step >= size + before and before + after > 0:
+            if (count - 1) * step >= size + before:
+                if before + after == 0:  # where nothing is padded, the specification keeps it
+                    raise UndefinedError(f"a window that begins at {(count - 1) * step} of {size}")
                 count -= 1
             beyond[axis] = (0, max(0, (count - 1) * step + kernel[axis] - size - before - after))
     return steps, pairs, beyond
@@ -96,7 +98,10 @@ def _l2_pool(
 
 
 def _scaled_sizes(x: Tensor, height: Tensor | float, width: Tensor | float) -> tuple[int, int]:
-    return math.floor(x.shape[-2] * float(height)), math.floor(x.shape[-1] * float(width))
+    # In 32 bits: 10 by a factor of 0.7 is 7, though the nearest float to 0.7 is less than it.
+    factors = (torch.as_tensor(factor, dtype=torch.float32) for factor in (height, width))
+    tall, broad = (int(torch.floor(factor * length)) for factor, length in zip(factors, x.shape[-2:], strict=True))
+    return tall, broad
 
 
 def _nearest(x: Tensor, sizes: tuple[int, int]) -> Tensor:

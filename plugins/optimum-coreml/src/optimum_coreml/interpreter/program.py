@@ -26,6 +26,8 @@ from optimum_coreml.interpreter.values import STORAGE, Constants
 #: Modules whose import fills `OPERATORS`.
 FAMILIES = (compressed, elementwise, gathering, pictures, products, shaping, statistics)
 
+#: What an operator raises on what it cannot compute: UndefinedError, or Python's and torch's own.
+_FAILURES = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 _STATES = ("read_state", "write_state")
 Values = dict[str, Any]
 
@@ -83,8 +85,12 @@ class Program:
         for operation in block.operations:
             try:
                 self._prepare(operation, constants)
-            except (UndefinedError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+            except _FAILURES as error:
                 raise self._failed(operation.type, _name_of(operation), error) from error
+        made = {*self.inputs, *self._values, *(name for step in self._steps for name, _ in step.outputs)}
+        for name in self.outputs:
+            if name not in made:
+                raise SessionError(self._who, f"no operator gives the program's output {name!r}", "export it anew")
 
     def _refuse_unknown(self, operations: Any) -> None:
         known = {"const", *_STATES, *OPERATORS}
@@ -130,9 +136,9 @@ class Program:
             for step in self._steps:
                 try:
                     self._run(step, values, states if states is not None else {})
-                except (UndefinedError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+                except _FAILURES as error:
                     raise self._failed(step.kind, step.name, error) from error
-        return {name: values[name] for name in self.outputs if name in values}
+        return {name: values[name] for name in self.outputs}
 
     def _run(self, step: _Step, values: Values, states: dict[str, torch.Tensor]) -> None:
         if step.kind in _STATES:
@@ -159,7 +165,11 @@ class Program:
 
     def _bound(self, step: _Step, name: str, values: Values) -> Any:
         found = [values[item.text] if isinstance(item, _Name) else item for item in step.inputs[name]]
-        return found if name in step.several else found[0]
+        if name in step.several:
+            return found
+        if len(found) != 1:
+            raise UndefinedError(f"{len(found)} values for its input {name!r}, which is known to take one")
+        return found[0]
 
     def _failed(self, kind: str, name: str, error: Exception) -> SessionError:
         why = f"operator {kind!r} ({name}) cannot be evaluated: {type(error).__name__}: {error}"

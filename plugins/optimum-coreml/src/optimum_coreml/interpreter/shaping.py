@@ -17,13 +17,16 @@ def _shape(x: Tensor, output_dtype: str = "int32") -> Tensor:
     return cast(torch.tensor(list(x.shape), dtype=torch.int64), output_dtype)
 
 
-@operator("reshape")
-def _reshape(x: Tensor, shape: Tensor) -> Tensor:
+@operator("reshape", versioned=True)
+def _reshape(x: Tensor, shape: Tensor, *, opset: int) -> Tensor:
+    """0 stands for the length of x there; since iOS17 counted from the last axis, and 1 beyond the first."""
     wanted = integers(shape)
     if 0 in wanted and x.numel():
-        if len(wanted) != x.ndim:
+        more = len(wanted) - x.ndim
+        if more and opset < 7:
             raise UndefinedError(f"0 in the shape {wanted} for a tensor of {x.ndim} axes")
-        wanted = [x.shape[index] if length == 0 else length for index, length in enumerate(wanted)]
+        lengths = [1] * more + list(x.shape[max(0, -more) :])
+        wanted = [own if length == 0 else length for length, own in zip(wanted, lengths, strict=True)]
     return x.reshape(wanted)
 
 
@@ -66,6 +69,8 @@ def _concat(values: Sequence[Tensor], axis: Tensor, interleave: Tensor | bool = 
 
 @operator("stack")
 def _stack(values: Sequence[Tensor], axis: Tensor) -> Tensor:
+    if len({item.dtype for item in values}) > 1:
+        raise UndefinedError("tensors of several types in one")
     return torch.stack(list(values), axis_of(axis, values[0].ndim + 1))
 
 

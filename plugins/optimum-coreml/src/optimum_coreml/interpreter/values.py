@@ -7,7 +7,7 @@ Types of less than a byte are packed, the lowest bits first.
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -86,12 +86,15 @@ class Constants:
         if about.dataType not in STORAGE:
             raise UndefinedError(f"a constant of type {name}")
         if value.WhichOneof("value") == "blobFileValue":
-            array = self._from_file(value.blobFileValue.offset, name)
+            array = self._from_file(value.blobFileValue, name)
         else:
             array = _immediate(value.immediateValue.tensor, name, int(np.prod(shape)))
         return torch.from_numpy(array.reshape(shape).copy()).to(STORAGE[about.dataType])
 
-    def _from_file(self, offset: int, name: str) -> np.ndarray[Any, Any]:
+    def _from_file(self, place: Any, name: str) -> np.ndarray[Any, Any]:
+        offset = place.offset
+        if PurePosixPath(place.fileName).name != self._path.name:
+            raise UndefinedError(f"a constant in {place.fileName}, not in {self._path.name}")
         head = self._bytes[offset : offset + 64]
         if head.size < 64:
             raise UndefinedError(f"{self._path.name} ends before {offset + 64}, where a constant is said to lie")
