@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from optimum_core.types import Hardware, Support, Transform
+from optimum_core.types import Hardware, Support
 from optimum_inc import machine, plugin
 
 _LIGHT = """
@@ -50,7 +50,8 @@ def test_the_cpu_is_offered(hardware: Hardware) -> None:
     support = plugin.probe(on_linux(hardware))
     (offer,) = support.offers
     assert (offer.device, offer.exports, offer.loads) == ("cpu", ("torch-export",), ("torch-inductor",))
-    assert Transform(takes="torch-export", gives="torch-inductor") in offer.quantizes
+    assert {(step.takes, step.gives) for step in offer.quantizes} >= {("torch-export", "torch-inductor")}
+    assert next(step for step in offer.quantizes if step.gives == "onnx").schemes == ("static-int8",)
     assert offer.precisions == ("fp32",)
     assert offer.schemes == offer.runs == machine.SCHEMES
     assert support.versions["torch"] == version("torch")
