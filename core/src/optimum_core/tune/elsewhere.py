@@ -56,10 +56,10 @@ def build_elsewhere(task: Elsewhere) -> Tuned:
         tried.append(candidate)
         try:
             _build_and_check(task, candidate, cases)
-        except OptionError:
+        except OptionError as error:
             if task.wish is None:
                 raise  # what was asked for makes no sense: no other candidate can mend that
-            candidate.problem = "its backend refuses the configuration"
+            candidate.problem = first_line(error)
         except OptimumError as error:
             candidate.problem = first_line(error)
         if candidate.outcome == "chosen":

@@ -28,7 +28,7 @@ SCHEMES = ("static-int8", "dynamic-int8", "weight-only-int8", "weight-only-int4"
 
 _X86 = ("x86_64", "amd64")
 # Without one of these, x86 adds two products of 8 bits in 16, which overflow.
-# AOTInductor compiles a model of MiniLM's size in 23 to 47 s on two cores.
+# A rough figure for a model of MiniLM's size on two cores: it decides only whether anybody waits for it unasked.
 _COMPILING_SECONDS = 40.0
 _WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
