@@ -56,6 +56,9 @@ def _tiny(kind: str) -> Tiny:
     elif kind == "vit":
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         module = tf.ViTForImageClassification(tf.ViTConfig(**sizes, image_size=32, patch_size=8))
+    elif kind == "distilbert":
+        config = tf.DistilBertConfig(vocab_size=99, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+        module = tf.DistilBertForSequenceClassification(config)
     elif kind == "t5":
         config = tf.T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
         module = tf.T5ForConditionalGeneration(config)
@@ -65,7 +68,11 @@ def _tiny(kind: str) -> Tiny:
         module = tf.GPT2LMHeadModel(config)
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.ndim == 2 and kind in ("bert", "gpt2"):  # with the usual weights a mask hardly matters
+            if parameter.ndim == 2 and kind in (
+                "bert",
+                "distilbert",
+                "gpt2",
+            ):  # with the usual weights a mask hardly matters
                 parameter.mul_(6)
     source = LiveSource(module.eval())
     blueprint = describe(source.module(), name=kind)

@@ -7,7 +7,7 @@
 | `exported` | `openvino.convert_model` of the exported program | |
 
 None is right for every model: which one is, verification decides. Weights stay as they are; arithmetic is chosen when
-a session opens.
+a session opens. What comes out is trimmed to what its outputs ask for.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from optimum_openvino.interface import fix_axes, name_ports, problems
 from optimum_openvino.layers import name_layers, recorded_scopes
 from optimum_openvino.runtime import without_telemetry
 from optimum_openvino.storage import save
+from optimum_openvino.trimming import trim
 
 Tensors = dict[str, torch.Tensor]
 
@@ -49,13 +50,14 @@ def export(request: ExportRequest) -> Artifact:
     except Exception as error:  # converters fail on models they do not know, in any way they like
         raise ExportError(_who(request, route), f"{type(error).__name__}: {error}", _REMEDY) from error
     _set_interface(model, request, route)
+    trimmed = trim(model)
     return Artifact(
         format=FORMAT,
         path=request.output,
         files=save(model, request.output),
         inputs=request.inputs,
         outputs=request.outputs,
-        steps=(_step(route),),
+        steps=(_step(route, trimmed),),
     )
 
 
@@ -118,7 +120,7 @@ def _set_interface(model: Any, request: ExportRequest, route: str) -> None:
         raise ExportError(who, "; ".join(found), _REMEDY)
 
 
-def _step(route: str) -> Step:
+def _step(route: str, trimmed: int) -> Step:
     tool = "transformers" if route == "transformers" else "openvino"
     versions = {name: version(name) for name in ("openvino", "torch", "transformers")}
     return Step(
@@ -126,7 +128,7 @@ def _step(route: str) -> Step:
         backend=BACKEND,
         tool="transformers.exporters" if route == "transformers" else "openvino.convert_model",
         version=versions.pop(tool),
-        options={"route": route, "versions": versions},
+        options={"route": route, "trimmed": trimmed, "versions": versions},
     )
 
 
