@@ -24,7 +24,13 @@ def _absent() -> list[str]:
     return [offer.device for offer in manager().support("trt", detect()).offers if offer.proof == "none"]
 
 
-pytestmark = pytest.mark.skipif("trt" not in manager().names() or not _absent(), reason="no engine can be built here")
+needs_engines = pytest.mark.skipif(
+    "trt" not in manager().names() or not _absent(), reason="no engine can be built here"
+)
+
+
+def _evaluated(backend: str) -> bool:
+    return any(offer.proof == "graph" for offer in manager().support(backend, detect()).offers)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +38,7 @@ def engine(tiny: Tiny) -> AcceleratedModel:
     return accelerate(tiny("text-classification"), target="trt:sm_89")
 
 
+@needs_engines
 def test_it_is_checked_at_graph_level_and_says_so(engine: AcceleratedModel) -> None:
     manifest, report = engine.manifest, engine.report
     assert report is not None and report.chosen is not None and manifest.fidelity is not None
@@ -43,12 +50,14 @@ def test_it_is_checked_at_graph_level_and_says_so(engine: AcceleratedModel) -> N
     assert "verified at graph level" in repr(engine)
 
 
+@needs_engines
 def test_a_call_says_why_it_does_not_run_here(engine: AcceleratedModel) -> None:
     with pytest.raises(UnavailableError, match="GPU") as caught:
         engine(input_ids=np.array([[5, 6, 7]]))
     assert "optimum_core.load" in caught.value.remedy
 
 
+@needs_engines
 def test_it_is_saved_and_opened_and_still_does_not_run(engine: AcceleratedModel, tmp_path: Path) -> None:
     engine.save_pretrained(tmp_path / "out")
     again = optimum_core.load(tmp_path / "out")
@@ -57,12 +66,14 @@ def test_it_is_saved_and_opened_and_still_does_not_run(engine: AcceleratedModel,
         again(input_ids=np.array([[5, 6, 7]]))
 
 
+@needs_engines
 def test_one_of_several_absent_devices_is_to_be_named(tiny: Tiny) -> None:
     with pytest.raises(OptionError, match="builds for several") as caught:
         accelerate(tiny("text-classification"), target="trt")
     assert "trt:sm_89" in caught.value.remedy
 
 
+@needs_engines
 def test_a_wrong_graph_is_not_returned(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plugins = manager()
     load = type(plugins).load_session
@@ -94,12 +105,14 @@ def test_a_wrong_graph_is_not_returned(tiny: Tiny, monkeypatch: pytest.MonkeyPat
         accelerate(tiny("text-classification"), target="trt:sm_89", cache_dir=tmp_path)
 
 
+@needs_engines
 def test_auto_never_goes_elsewhere(tiny: Tiny) -> None:
     fast = accelerate(tiny("text-classification"), budget=0)
     assert fast.report is not None
     assert all(item.backend != "trt" for item in fast.report.candidates)
 
 
+@needs_engines
 def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny) -> None:
     rng = np.random.default_rng(0)
     rows = [{"input_ids": rng.integers(5, 119, size=12)} for _ in range(40)]
@@ -109,3 +122,16 @@ def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny) -> 
     assert [hook for hook, _ in hooks] == ["export", "quantize", "optimize"]
     assert hooks[1][1] != "trt"
     assert isinstance(fast.manifest.artifact(fast.directory), Artifact)
+
+
+@pytest.mark.skipif(
+    "coreml" not in manager().names() or not _evaluated("coreml"), reason="no program is evaluated here"
+)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_quantized_program_has_the_arithmetic_that_was_asked_for(tiny: Tiny, precision: str, tmp_path: Path) -> None:
+    fast = accelerate(tiny("text-classification"), target="coreml", quantize="int8", precision=precision)
+    manifest = fast.manifest
+    assert (manifest.quantized, manifest.precision) == ("weight-only-int8", precision)
+    assert manifest.fidelity is not None and manifest.fidelity.passed and manifest.fidelity.level == "graph"
+    fast.save_pretrained(tmp_path / "out")
+    assert optimum_core.load(tmp_path / "out").manifest.precision == precision

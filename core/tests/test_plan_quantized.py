@@ -58,6 +58,7 @@ def test_export_quantize_and_run_cross_plugins() -> None:
     assert (exact.backend, exact.scheme, exact.precision) == ("runner", "static-int8", "fp32")
     assert (exact.routes, exact.transforms, exact.opset, exact.prepares) == (("quick", "careful"), (), 21, True)
     assert half.precision == "bf16"
+    assert half.transforms == (("runner", "graph", "graph"),), "who writes the arithmetic into files does so here too"
     assert [way.precision for way in _quantized(Target(), "static-int8", rest="fp32")] == ["fp32"]
 
 

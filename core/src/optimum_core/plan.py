@@ -179,7 +179,6 @@ def _ways_of(
         return
     for wanted in offer.loads:
         for exporter, made, routes, transforms in _chains(wanted, supports):
-            loops = any(item.takes == item.gives == wanted for item in offer.optimizes)
             levels = (level,) if level else offer.levels
             yield Way(
                 backend=name,
@@ -190,7 +189,7 @@ def _ways_of(
                 exported=made,
                 routes=routes or (None,),
                 transforms=transforms,
-                levels=tuple(levels) if loops and levels else (None,),
+                levels=tuple(levels) if levels and _loops(offer, wanted) else (None,),
                 opset=offer.opset,
                 parallel=offer.parallel,
                 prepares=offer.prepares,
@@ -211,6 +210,8 @@ def _quantized_ways_of(
                 if step.takes not in source.exports or (step.schemes and scheme not in step.schemes):
                     continue
                 for wanted, transforms in _landings(step.gives, offer, supports):
+                    if precision != EXACT and _loops(offer, wanted):  # the arithmetic is written in the file
+                        transforms = (*transforms, (name, wanted, wanted))
                     yield Way(
                         backend=name,
                         device=target.device or offer.device,
@@ -237,6 +238,11 @@ def _landings(made: str, offer: Offer, supports: Mapping[str, Support]) -> Itera
         for step in other.optimizes:
             if step.takes == made and step.gives != made and step.gives in offer.loads:
                 yield step.gives, ((builder, step.takes, step.gives),)
+
+
+def _loops(offer: Offer, wanted: str) -> bool:
+    """Whether a backend makes better files of a format from files of that format."""
+    return any(item.takes == item.gives == wanted for item in offer.optimizes)
 
 
 Steps = tuple[tuple[str, str, str], ...]

@@ -49,7 +49,7 @@ class Entry:
             return f"{way.backend} {way.device} (the model as it is){tail}"
         exported = f"{way.exported}[{self.route}]" if self.route else f"{way.exported}"
         quantized = f" → {self.config.name} by {way.quantizer}" if self.config else ""
-        between = "".join(f" → {gives}" for _, _, gives in way.transforms)
+        between = "".join(f" → {gives}" for _, takes, gives in way.transforms if gives != takes)
         return f"{exported}{quantized}{between} → {way.backend} {way.device}{tail}"
 
     @property
