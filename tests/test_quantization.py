@@ -347,3 +347,13 @@ def test_the_command(classifier: Classifier, tmp_path: Path) -> None:
     # What was typed goes before what the recipe says.
     assert (fast.report.promise.metric, fast.report.promise.max_drop) == ("f1", "95 %")
     assert "dynamic-int8" in done.stdout and "kept" in done.stdout
+
+
+def test_a_budget_that_is_over_at_once_still_has_one_recipe_judged(classifier: Classifier, quickest: Any) -> None:
+    fast = quickest(
+        quantize="static-int8", calibration=CALIBRATION, evaluate=classifier.rows, max_drop="90%", budget=1e-3
+    )
+    judged = [trial for trial in fast.report.walk if trial.value is not None]
+    assert [trial.outcome for trial in judged] == ["kept"]
+    assert any("is over" in trial.reason for trial in fast.report.walk)
+    assert fast.report.promise.kept

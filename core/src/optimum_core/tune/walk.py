@@ -30,6 +30,8 @@ from optimum_core.verify.promise import keeps
 BUDGET = 900.0
 #: Seconds that one way may cost unasked, among those of several backends.
 _UNASKED = 20.0
+#: Share of the time in which every way is tried once; the rest is for judging.
+_SCOUTING = 0.5
 #: Recipes that are judged, at most.
 MOST_TRIALS = 20
 #: Batches that layers are ranked on.
@@ -73,6 +75,7 @@ class _Walk:
     court: Court
     trials: list[Trial] = field(default_factory=list)
     _ranked: tuple[str, ...] | None = None
+    _tried: int = 0
     _start: float = field(default_factory=time.perf_counter)
 
     def run(self) -> Tuned:
@@ -135,8 +138,8 @@ class _Walk:
             elif way.cost > self._affordable():
                 why = f"it takes some {way.cost:.0f} s to build: name its backend, or pass a budget"
                 self._record(Recipe(entry=entry), "skipped", why)
-            elif self._is_over():
-                self._record(Recipe(entry=entry), "skipped", "the time for the walk is over")
+            elif found and self._is_over(_SCOUTING):
+                self._record(Recipe(entry=entry), "skipped", "the time for trying every way is over")
             elif (candidate := self._built(Recipe(entry=entry))) is not None:
                 found.append(candidate)
                 found.sort(key=lambda item: item.pace)
@@ -208,20 +211,22 @@ class _Walk:
         """Seconds that one way may cost: what is left of a stated budget, and no limit where one backend was named."""
         budget = self.job.job.budget
         if budget is not None:
-            return budget - (time.perf_counter() - self._start)
+            return max(0.0, budget - (time.perf_counter() - self._start))
         return float("inf") if len({way.backend for way in self.job.ways}) == 1 else _UNASKED
 
-    def _is_over(self) -> bool:
+    def _is_over(self, share: float = 1.0) -> bool:
         budget = self.job.job.budget
-        return time.perf_counter() - self._start > (BUDGET if budget is None else budget)
+        return time.perf_counter() - self._start > share * (BUDGET if budget is None else budget)
 
     # Trying one.
 
     def _try(self, recipe: Recipe, expected: float) -> Candidate | None:
         """Build and judge; the candidate where it keeps the promise, open."""
-        if self._is_over() or sum(trial.value is not None for trial in self.trials) >= MOST_TRIALS:
+        judged = sum(trial.value is not None for trial in self.trials)
+        if judged >= MOST_TRIALS or (self._tried and self._is_over()):  # one is, however little time was given
             self._record(recipe, "skipped", "the time for the walk is over")
             return None
+        self._tried += 1
         start = time.perf_counter()
         candidate = self._built(recipe, expected)
         if candidate is None:
