@@ -149,7 +149,7 @@ def test_static_int8_is_near_eager_and_compiled(package: Artifact, exported: Art
 CONFIGS = {
     "dynamic": (QuantizeConfig(scheme="dynamic"), 0.99, "qlinear"),
     "int8 weights": (weight_only(), 0.999, "int8pack"),
-    "int4 weights": (weight_only(weights="int4", group_size=32, symmetric=False), 0.95, "int4pack"),
+    "int4 weights": (weight_only(weights="int4", group_size=32, algorithm="awq"), 0.95, "int4pack"),
 }
 
 
@@ -190,7 +190,9 @@ def test_products_of_gpt2_are_quantized_too(gpt2: Any, quantize_request: Make, l
         (QuantizeConfig(activations="fp8"), "activations"),
         (QuantizeConfig(scheme="dynamic", activations="int8"), "activations"),
         (weight_only(weights="nf4"), "weights"),
-        (weight_only(weights="int4", algorithm="awq"), "algorithm"),
+        (weight_only(weights="int4", algorithm="scale-estimation"), "algorithm"),
+        (weight_only(algorithm="gptq"), "algorithm"),
+        (weight_only(weights="int4", algorithm="hqq", symmetric=True), "symmetric"),
         (weight_only(weights="int4", group_size=48), "group_size"),
     ],
 )
