@@ -14,7 +14,7 @@ from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_inc import plugin, walk
 from optimum_inc.kernels import Divided, Int4Linear, Int8Linear
 from optimum_inc.products import products_of
-from optimum_inc.rounding import by_gptq, by_hqq, statistics_of, to_nearest
+from optimum_inc.rounding import by_awq, by_gptq, by_hqq, channel_factors, statistics_of, to_nearest
 from optimum_inc.tools import quiet
 from optimum_inc.walk import Walk
 from optimum_inc.weights import quantize_linears
@@ -149,6 +149,18 @@ def test_each_algorithm_lowers_what_it_is_to_lower() -> None:
     assert float((inputs @ lost.t()).square().sum(1).mean()) == pytest.approx(seen.error(lost), rel=1e-3)
     assert seen.error(lost_by_gptq) < 0.5 * seen.error(lost)
     assert float(lost_by_hqq.norm()) < 0.97 * float(lost.norm())
+
+
+def test_a_channel_that_calibration_left_out_keeps_its_weights() -> None:
+    weight, inputs = torch.randn(48, 64, generator=torch.Generator().manual_seed(0)), rows(1)
+    inputs[:, 5] = 0
+    with quiet():
+        seen = statistics_of([inputs])
+        factors = channel_factors(weight, seen, 32, symmetric=False)
+        awq = by_awq(weight, factors, seen, 32, symmetric=False).floats() / (1 if factors is None else factors)
+        gptq = by_gptq(weight, seen, 32, symmetric=False).floats()
+    for found in (awq, gptq):
+        assert float((found - weight)[:, 5].norm()) < 0.2 * float(weight[:, 5].norm())
 
 
 def test_weights_that_are_all_the_same_stay_so() -> None:

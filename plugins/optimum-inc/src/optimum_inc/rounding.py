@@ -24,8 +24,8 @@ _EXPONENTS = tuple(step / 10 for step in range(1, 10))
 _SHARES = tuple(1 - step / 20 for step in range(1, 10))
 # The search for exponents looks at so many outputs of a layer, evenly spread; the error of a sample ranks them as well.
 _SAMPLE = 512
-# HQQ's limit, for groups whose weights are all the same.
-_STEEPEST = 2e4
+# For groups whose weights are all the same.
+_STEEPEST = 1e8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,10 @@ class Statistics:
 
 
 def statistics_of(batches: Iterable[torch.Tensor]) -> Statistics:
-    """Sum up inputs of a layer, whose last axis is the channels'. Nothing of the inputs is kept."""
+    """Sum up inputs of a layer, whose last axis is the channels'. Nothing of the inputs is kept.
+
+    A channel that is 0 throughout counts as one of the usual size: its weights are not to be lost for that.
+    """
     gram = magnitude = torch.zeros(())
     rows = 0
     for batch in batches:
@@ -68,7 +71,11 @@ def statistics_of(batches: Iterable[torch.Tensor]) -> Statistics:
         gram = gram + flat.t() @ flat
         magnitude = magnitude + flat.abs().sum(0)
         rows += len(flat)
-    return Statistics(gram=gram / rows, magnitude=magnitude / rows)
+    gram, magnitude = gram / rows, magnitude / rows
+    dead = magnitude == 0
+    gram[dead, dead] = gram.diagonal().mean()
+    magnitude[dead] = magnitude.mean()
+    return Statistics(gram=gram, magnitude=magnitude)
 
 
 def to_nearest(weight: torch.Tensor, group: int, *, symmetric: bool, share: float = 1.0) -> Rounded:
@@ -88,8 +95,7 @@ def to_nearest(weight: torch.Tensor, group: int, *, symmetric: bool, share: floa
 
 
 def by_hqq(weight: torch.Tensor, group: int) -> Rounded:
-    """Zero points moved, between integers too, until errors are few and large rather than many and small. Needs no
-    data."""
+    """Zero points fitted to the weights, between integers too, in a norm that forgives outliers. Needs no data."""
     from neural_compressor.torch.algorithms.weight_only.hqq.optimizer import optimize_weights_proximal
 
     grouped = weight.detach().float().reshape(-1, group)
@@ -112,7 +118,7 @@ def by_gptq(weight: torch.Tensor, seen: Statistics, group: int, *, symmetric: bo
     Channels with the largest inputs come first, within their groups and among them.
 
     Raises:
-        torch.linalg.LinAlgError: the inputs cannot be solved for: one of them is no number.
+        torch.linalg.LinAlgError: the inputs cannot be solved for.
     """
     from neural_compressor.torch.algorithms.weight_only.gptq import GPTQ
 
