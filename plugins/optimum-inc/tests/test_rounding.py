@@ -55,7 +55,7 @@ def program() -> Any:
         torch.manual_seed(0)
         net = Net().eval()
         for parameter in net.parameters():  # a few weights much larger than the rest, as in trained models
-            parameter *= 1 + 4 * (torch.rand_like(parameter) > 0.98)
+            parameter.mul_(1 + 4 * (torch.rand_like(parameter) > 0.98))
     return torch.export.export(net, (rows(1, 8),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 
@@ -127,6 +127,7 @@ def test_later_layers_see_what_earlier_ones_lose() -> None:
     assert torch.equal(torch.cat(list(halting.inputs(left.node, left.x))), torch.cat([x for (x,) in BATCHES]))
     halting.replace(left.node, left.x, lambda x: torch.zeros(len(x), 96))
     assert all(not bool(x.any()) for x in halting.inputs(narrow.node, narrow.x))  # tanh(0) times anything
+    assert narrow.bias is not None
     assert all(torch.equal(x, narrow.bias.expand(256, -1)) for x in halting.inputs(wide.node, wide.x))
     assert halting.batches == 3
 
