@@ -90,7 +90,9 @@ def layers(module: Any, kind: type) -> list[Any]:
 
 @pytest.mark.parametrize(("algorithm", "share"), [("gptq", 0.7), ("awq", 0.8), ("hqq", 0.9)])
 def test_it_loses_less_than_rounding_to_the_nearest(algorithm: str, share: float) -> None:
-    least = min(error(quantized(config("rtn", symmetric=symmetric))[0]) for symmetric in (True, False))
+    # Of hqq, which sees no inputs, only this is sure to show in outputs; of weights more, below.
+    others = (True,) if algorithm == "hqq" else (True, False)
+    least = min(error(quantized(config("rtn", symmetric=symmetric))[0]) for symmetric in others)
     module, facts = quantized(config(algorithm))
     assert (facts["algorithm"], facts["layers"]) == (algorithm, {"int8": 1, "int4": 4})
     assert 0 < error(module) < share * least

@@ -101,7 +101,8 @@ def by_hqq(weight: torch.Tensor, group: int) -> Rounded:
     grouped = weight.detach().float().reshape(-1, group)
     low, high = torch.aminmax(grouped, dim=1, keepdim=True)
     inverse = ((_LEVELS - 1) / (high - low)).clamp_(max=_STEEPEST)
-    inverse, zero = optimize_weights_proximal(grouped, inverse, -low * inverse, (0, _LEVELS - 1), axis=1)
+    start = torch.round(-low * inverse)  # as the authors do for 4 bits
+    inverse, zero = optimize_weights_proximal(grouped, inverse, start, (0, _LEVELS - 1), axis=1)
     # What comes out was made in inference mode, and could not be traced.
     inverse, zero = inverse.float().clone(), zero.float().clone()
     values = (grouped * inverse + zero).round_().clamp_(0, _LEVELS - 1)
