@@ -22,7 +22,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization format clean
+.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +37,7 @@ help:
 	@echo "make bench-trt     which models become TensorRT engines (MARKDOWN=docs/backends/trt.md writes the table there)"
 	@echo "make bench-coreml  what converts to Core ML, and how true (MARKDOWN=docs/backends/coreml.md writes it there)"
 	@echo "make bench-quantization  what int8 and int4 gain and lose (PEERS=1: beside optimum-onnx and optimum-intel)"
+	@echo "make bench-int4    what 4 bits lose, by algorithm (MARKDOWN=docs/backends/inc.md writes the table there)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -95,6 +96,9 @@ bench-coreml: $(STAMP)
 bench-quantization: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only quantization $(if $(PEERS),--peers) \
 	    $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+bench-int4: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only int4 $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

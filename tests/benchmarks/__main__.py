@@ -26,6 +26,7 @@ from tests.benchmarks import (
     peak,
     qat,
     quantization,
+    rounding,
     startup,
 )
 from tests.benchmarks.page import Page, markdown, show, write_region
@@ -48,8 +49,9 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "trt": engines.run,
     "coreml": conversions.run,
     "quantization": quantization.run,
+    "int4": rounding.run,
 }
-_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt", "coreml", "quantization"})
+_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt", "coreml", "quantization", "int4"})
 
 
 def main() -> None:

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from optimum_core.errors import ExportError, OptionError, SessionError, UnavailableError
+from optimum_core.plan import Way
+from optimum_core.tune.candidates import Entry
+from optimum_core.tune.recipes import variants
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
-from optimum_inc import plugin
+from optimum_inc import plugin, programs, quantize
 from optimum_inc.package import integer_calls
 from optimum_inc.session import InductorSession
 
@@ -149,7 +153,6 @@ def test_static_int8_is_near_eager_and_compiled(package: Artifact, exported: Art
 CONFIGS = {
     "dynamic": (QuantizeConfig(scheme="dynamic"), 0.99, "qlinear"),
     "int8 weights": (weight_only(), 0.999, "int8pack"),
-    "int4 weights": (weight_only(weights="int4", group_size=32, symmetric=False), 0.95, "int4pack"),
 }
 
 
@@ -164,6 +167,29 @@ def test_other_schemes_are_near_eager_and_call_kernels_for_integers(
     assert any(kernel in call for call in written.steps[-1].options["calls"])
     session = load(written)
     assert least_cosine(bert, session.run) >= least
+    session.close()
+
+
+def test_a_package_computes_what_was_rounded(exported: Artifact, bert: Any, quantize_request: Make, load: Load) -> None:
+    """Compiled, saved and opened again: the graph of integers, with its inputs divided."""
+    config = weight_only(weights="int4", group_size=32, algorithm="awq")
+    request = quantize_request(exported, config)
+    written = run(request)
+    chosen = written.steps[-1].options
+    assert written.precision == "int4"
+    assert any("int4pack" in call for call in chosen["calls"])
+    assert (chosen["algorithm"], chosen["config"]["algorithm"]) == ("awq", "awq")
+    assert (chosen["layers"], chosen["batches"]) == ({"int8": 1, "int4": 6}, 6)  # five labels stay float
+    program = programs.load(exported.main_file, exported.inputs, exported.outputs, "here")
+    graph, facts = quantize._quantized(request, program, "here")
+    assert facts.items() <= chosen.items()
+    session = load(written)
+    assert least_cosine(bert, session.run) >= 0.95
+    for case in bert.cases:
+        got = session.run(case.inputs)["logits"]
+        with torch.no_grad():
+            (want,) = graph(*(torch.as_tensor(case.inputs[spec.name]) for spec in exported.inputs))
+        assert np.abs(np.asarray(got) - want.numpy()).max() < 1e-3 * float(want.abs().max()), case.name
     session.close()
 
 
@@ -190,7 +216,9 @@ def test_products_of_gpt2_are_quantized_too(gpt2: Any, quantize_request: Make, l
         (QuantizeConfig(activations="fp8"), "activations"),
         (QuantizeConfig(scheme="dynamic", activations="int8"), "activations"),
         (weight_only(weights="nf4"), "weights"),
-        (weight_only(weights="int4", algorithm="awq"), "algorithm"),
+        (weight_only(weights="int4", algorithm="scale-estimation"), "algorithm"),
+        (weight_only(algorithm="gptq"), "algorithm"),
+        (weight_only(weights="int4", algorithm="hqq", symmetric=True), "symmetric"),
         (weight_only(weights="int4", group_size=48), "group_size"),
     ],
 )
@@ -201,6 +229,27 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     with pytest.raises(OptionError, match=f"'{field}'"):
         run(request)
     assert not list(request.output.iterdir())
+
+
+def test_of_a_walk_one_recipe_is_refused_by_name(
+    exported: Artifact, quantize_request: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*_: Any) -> None:
+        raise OptionError("here", "it was taken", "")
+
+    monkeypatch.setattr(quantize, "_quantized", taken)
+    way = Way(backend="inc", device="cpu", precision="fp32", format="torch-inductor", exporter="inc", exported="x")
+    answers = {}
+    for recipe in variants(Entry(way=way, config=weight_only(weights="int4")), calibrated=True):
+        assert recipe.entry.config is not None
+        with pytest.raises(OptionError) as caught:
+            run(quantize_request(exported, recipe.entry.config))
+        answers[recipe.words] = str(caught.value)
+    assert {"awq", "gptq", "groups of 32"} < set(answers)
+    refused = {words: why for words, why in answers.items() if "it was taken" not in why}
+    assert list(refused) == ["scale-estimation"]
+    assert "'algorithm' cannot be 'scale-estimation' here" in refused["scale-estimation"]
+    assert "rtn, awq, gptq, hqq" in refused["scale-estimation"]
 
 
 def test_a_group_that_does_not_divide_a_layer_is_an_error(exported: Artifact, quantize_request: Make) -> None:

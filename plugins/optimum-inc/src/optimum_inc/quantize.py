@@ -24,13 +24,14 @@ import torch
 from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
 from optimum_core.types import Array, Artifact, QuantizeConfig, QuantizeRequest, Step
 from optimum_inc import programs, to_onnx
+from optimum_inc.arrays import tensor_of
 from optimum_inc.integer import choose, quantize_products
 from optimum_inc.layers import kept_nodes
 from optimum_inc.machine import BACKEND, ONNX, PACKAGE, PROGRAM, compiler
 from optimum_inc.package import compile_package, integer_calls, open_package
 from optimum_inc.tools import is_missing, quiet
 from optimum_inc.trained import has_ranges, with_stored_weights
-from optimum_inc.weights import GROUP_SIZES, quantize_embeddings, quantize_linears
+from optimum_inc.weights import ALGORITHMS, GROUP_SIZES, quantize_embeddings, quantize_linears
 
 _TAKEN = {"static": ("int8",), "dynamic": ("int8",), "weight-only": ("int8", "int4")}
 #: Of what compiled code computes with what its graph does: sums in another order now and then round to the other side.
@@ -55,7 +56,7 @@ def quantize(request: QuantizeRequest) -> Artifact:
     artifact = request.artifact
     with quiet():
         program = programs.load(artifact.main_file, artifact.inputs, artifact.outputs, who)
-    if config.scheme == "static" and not has_ranges(program):
+    if config.calibrates and not (config.scheme == "static" and has_ranges(program)):
         _check_calibration(request, who)
     try:
         with quiet(), tempfile.TemporaryDirectory(prefix=".quantize-", dir=request.output) as folder:
@@ -87,21 +88,23 @@ def _format(request: QuantizeRequest, who: str) -> str:
 def _quantized(request: QuantizeRequest, program: Any, who: str) -> tuple[Any, dict[str, Any]]:
     """The quantized `torch.fx.GraphModule`, and what was chosen for it."""
     config, inputs = request.config, request.artifact.inputs
+    batches: Iterable[Mapping[str, Array]] = (request.calibration or ()) if config.calibrates else ()
     graph = program.graph
     kept = kept_nodes(graph, config.exclude, who)
     if config.scheme == "weight-only":
         module = program.module(check_guards=False)
-        counts = quantize_linears(module, config, kept, who)
-        tables = quantize_embeddings(module, kept)
+        tables = quantize_embeddings(module, kept)  # first, for calibration sees what they lose
+        tensors = ([tensor_of(spec.name, batch[spec.name], who) for spec in inputs] for batch in batches)
+        facts = quantize_linears(module, config, kept, who, tensors)
+        counts = facts["layers"]
         if not counts["int4"] and (config.weights == "int4" or not counts["int8"] + tables):
             raise OptionError(who, f"there is no layer to bring to {config.name}", "use another scheme")
-        return module, {"layers": counts, "embeddings": tables}
+        return module, {**facts, "embeddings": tables}
     if config.scheme == "static" and has_ranges(program):
         module, pairs = with_stored_weights(program, kept)
         chosen: dict[str, Any] = {"calibration": "training", "ranges": pairs}
     else:
         choices = choose(config, request.hardware)
-        batches: Iterable[Mapping[str, Array]] = () if choices.dynamic else request.calibration or ()
         module = quantize_products(program, choices, kept, batches, inputs, who)
         chosen = dataclasses.asdict(choices)
     return module, {**chosen, "embeddings": quantize_embeddings(module, kept)}
@@ -194,25 +197,37 @@ def _check_tools(wanted: str, who: str) -> None:
 
 def _refusals(config: QuantizeConfig, wanted: str) -> Mapping[str, tuple[bool, str]]:
     """What is wrong with each field, and what would be right."""
-    four, dynamic = config.weights == "int4", config.scheme == "dynamic"
+    dynamic = config.scheme == "dynamic"
     return {
         "activations": (
             config.activations == "fp8" or (dynamic and config.activations == "int8"),
             "use 'uint8', or 'int8' under 'static'",
         ),
-        "symmetric": (config.symmetric is False and not four, "leave it out: 8-bit weights are symmetric"),
+        "symmetric": _wrong_symmetry(config),
         "per_channel": (config.per_channel is False, "leave it out: weights have a scale for each channel, or group"),
         "group_size": (
             config.group_size is not None and config.group_size not in GROUP_SIZES,
             f"use one of: {', '.join(map(str, GROUP_SIZES))}",
         ),
-        "algorithm": (config.algorithm not in (None, "rtn"), "use 'rtn'"),
+        "algorithm": _wrong_algorithm(config),
         "smooth": (bool(config.smooth), "leave it out: Neural Compressor has it for another package's layers alone"),
         "form": (
             config.form == "qoperator" or (config.form == "qdq" and wanted == PACKAGE),
             f"use 'qdq' for {ONNX!r}, and leave it out for {PACKAGE!r}",
         ),
     }
+
+
+def _wrong_algorithm(config: QuantizeConfig) -> tuple[bool, str]:
+    if config.algorithm not in (None, *ALGORITHMS):
+        return True, f"use one of: {', '.join(ALGORITHMS)}"
+    return config.algorithm not in (None, "rtn") and config.weights != "int4", "leave it out: it is for 4 bits"
+
+
+def _wrong_symmetry(config: QuantizeConfig) -> tuple[bool, str]:
+    if config.algorithm == "hqq":
+        return config.symmetric is True, "leave it out: what 'hqq' moves are zero points"
+    return config.symmetric is False and config.weights != "int4", "leave it out: 8-bit weights are symmetric"
 
 
 def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
@@ -222,8 +237,12 @@ def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
 def _check_calibration(request: QuantizeRequest, who: str) -> None:
     first = next(iter(request.calibration), None) if request.calibration is not None else None
     if first is None:
-        why = "static quantization needs calibration data, and there is none"
-        raise OptionError(who, why, "give some batches of typical inputs, or use scheme 'dynamic'")
+        algorithm = request.config.algorithm
+        needs, instead = (
+            (repr(algorithm), "algorithm 'hqq'") if algorithm else ("static quantization", "scheme 'dynamic'")
+        )
+        why = f"{needs} needs calibration data, and there is none"
+        raise OptionError(who, why, f"give some batches of typical inputs, or use {instead}")
     missing = [spec.name for spec in request.artifact.inputs if spec.name not in first]
     if missing:
         why = f"calibration lacks input {missing[0]!r}; it has {', '.join(first) or 'none'}"

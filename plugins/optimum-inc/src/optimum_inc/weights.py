@@ -1,117 +1,31 @@
-"""Weights in fewer bits, in a graph: layers and tables whose weights are stored as integers.
+"""Weights in fewer bits, in a graph: products and tables whose weights are stored as integers.
 
-Kernels that take integer weights are torch's own (`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`), so that the
-compiler cannot fold the weights back into floats. Rounding to the nearest is Neural Compressor's.
+How weights are rounded to 4 bits is in `rounding`, and what computes with them in `kernels`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from optimum_core.errors import OptionError
 from optimum_core.types import QuantizeConfig
+from optimum_inc.calibration import Calibration
+from optimum_inc.kernels import Divided, Int4Linear, Int8Embedding, Int8Linear
 from optimum_inc.layers import scope
+from optimum_inc.products import BLOCK, Product, constant, products_of
+from optimum_inc.rounding import Rounded, by_hqq, to_nearest
 
+ALGORITHMS = ("rtn", "awq", "gptq", "hqq")
 GROUP_SIZES = (32, 64, 128, 256)
 #: Weights that share a scale where nobody says; smaller where that does not divide a layer's channels.
 GROUP_SIZE = 64
-# The kernel for 4 bits takes outputs in blocks. Layers with fewer outputs than that stay float: their weights are
-# nothing beside the others, and the compiler writes scales of so few numbers into the code, where no kernel reads them.
-_BLOCK = 16
 # Smaller tables are not worth it.
 _LEAST_TABLE = 4096
 
 _aten = torch.ops.aten
-
-
-class Int8Linear(torch.nn.Module):
-    """A linear layer with int8 weights, one scale for each output."""
-
-    weight: torch.Tensor
-    scale: torch.Tensor
-    bias: torch.Tensor | None
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__()
-        values, scale, _ = _rounded(weight, 8, -1, symmetric=True)
-        self.register_buffer("weight", values.to(torch.int8))
-        self.register_buffer("scale", scale.reshape(-1).contiguous())
-        self.register_buffer("bias", bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flat = _aten._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.weight, self.scale)
-        made: torch.Tensor = flat.reshape(*x.shape[:-1], flat.shape[-1])
-        return made if self.bias is None else made + self.bias
-
-
-class Int4Linear(torch.nn.Module):
-    """A linear layer with 4-bit weights, packed as torch's kernel wants them; `group` inputs share a scale."""
-
-    weight: torch.Tensor
-    scales: torch.Tensor
-    bias: torch.Tensor | None
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, group: int, *, symmetric: bool) -> None:
-        super().__init__()
-        values, scale, zero = _rounded(weight, 4, group, symmetric=symmetric)
-        # The kernel computes (value - 8) * scale + zero of values from 0 to 15.
-        values = values.to(torch.int32) + (8 if symmetric else 0)
-        shift = torch.zeros_like(scale) if symmetric else (8 - zero.to(scale.dtype)) * scale
-        self.group = group
-        self.register_buffer("weight", _aten._convert_weight_to_int4pack_for_cpu(values.contiguous(), 1))
-        self.register_buffer("scales", torch.stack([scale, shift], -1).transpose(0, 1).contiguous())
-        self.register_buffer("bias", bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        flat = _aten._weight_int4pack_mm_for_cpu(flat, self.weight, self.group, self.scales)
-        made: torch.Tensor = flat.reshape(*x.shape[:-1], flat.shape[-1])
-        return made if self.bias is None else made + self.bias
-
-
-class Int8Embedding(torch.nn.Module):
-    """A table of int8, one scale for each row."""
-
-    weight: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
-        values, scale, _ = _rounded(weight, 8, -1, symmetric=True)
-        self.register_buffer("weight", values.to(torch.int8))
-        self.register_buffer("scale", scale.reshape(-1, 1).contiguous())
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        values, scale = _aten.embedding(self.weight, rows), _aten.embedding(self.scale, rows)
-        found: torch.Tensor = values.to(scale.dtype) * scale
-        return found
-
-
-def _rounded(
-    weight: torch.Tensor, bits: int, group: int, *, symmetric: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Integers, scales and zero points by Neural Compressor's rounding to the nearest."""
-    from neural_compressor.torch.algorithms.weight_only.utility import quant_tensor
-
-    scheme = "sym" if symmetric else "asym"
-    values, scale, zero = quant_tensor(
-        weight.detach().clone(), bits=bits, group_size=group, scheme=scheme, return_int=True
-    )
-    return values, scale.float(), zero
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Product:
-    """A matrix product with constant weights: the node, what goes in, its weights (outputs by inputs) and bias."""
-
-    node: Any
-    x: Any
-    weight: torch.Tensor
-    bias: torch.Tensor | None
 
 
 def quantize_embeddings(module: Any, kept: frozenset[str]) -> int:
@@ -120,38 +34,79 @@ def quantize_embeddings(module: Any, kept: frozenset[str]) -> int:
     for node in list(module.graph.nodes):
         if node.target is not _aten.embedding.default or node.name in kept:
             continue
-        weight = _constant(module, node.args[0])
+        weight = constant(module, node.args[0])
         if weight is None or weight.numel() < _LEAST_TABLE:
             continue
         _replace(module, node, Int8Embedding(weight), node.args[1], f"table_{count}")
         count += 1
-    return _finished(module, count)
+    _finish(module)
+    return count
 
 
-def quantize_linears(module: Any, config: QuantizeConfig, kept: frozenset[str], who: str) -> dict[str, int]:
-    """Store the weights of the products of a `torch.fx.GraphModule` in 8 or 4 bits; how many got which.
+def quantize_linears(
+    module: Any,
+    config: QuantizeConfig,
+    kept: frozenset[str],
+    who: str,
+    batches: Iterable[Sequence[torch.Tensor]] = (),
+) -> dict[str, Any]:
+    """Store the weights of the products of a `torch.fx.GraphModule` in 8 or 4 bits; how many got which, and how.
 
     Layers whose shape the kernel for 4 bits does not take get 8.
 
+    Args:
+        batches: inputs of the graph, for algorithms that look at what goes into a layer.
+
     Raises:
         OptionError: a group size that was stated does not divide a layer's channels.
+        ExportError: what goes into a layer is such that an algorithm finds no weights for it.
     """
-    counts = {"int8": 0, "int4": 0}
-    products = [found for found in _products(module) if found.node.name not in kept]
+    products = [found for found in products_of(module) if found.node.name not in kept]
     four = _with_four_bits(products, config)
-    for index, found in enumerate(products):
-        group = _group(found, config, who) if index in four else None
+    groups = [_group(found, config, who) if index in four else None for index, found in enumerate(products)]
+    facts: dict[str, Any] = {"layers": {"int8": groups.count(None), "int4": len(groups) - groups.count(None)}}
+    calibration = Calibration(module, batches, config, who) if config.calibrates else None
+    decided: list[tuple[torch.nn.Module, torch.Tensor | None]] = []
+    for index, (found, group) in enumerate(zip(products, groups, strict=True)):
         if group is None:
-            layer: Any = Int8Linear(found.weight, found.bias)
+            decided.append((Int8Linear(found.weight, found.bias), None))
+            continue
+        factors = None
+        if calibration is None:
+            rounded = _without_data(found.weight, group, config)
         else:
-            layer = Int4Linear(found.weight, found.bias, group, symmetric=config.symmetric is not False)
-        counts["int8" if group is None else "int4"] += 1
-        _replace(module, found.node, layer, found.x, f"product_{index}")
-    _finished(module, len(products))
-    return counts
+            later = zip(products[index:], groups[index:], strict=True)
+            together = [other.weight for other, four in later if four and other.x is found.x]
+            rounded, factors = calibration.rounded(found, group, together)
+        decided.append((Int4Linear(rounded, found.bias), factors))
+    divided = _rewrite(module, products, decided)
+    facts["algorithm"] = config.algorithm or "rtn"
+    return {**facts, "batches": calibration.batches, "divided": divided} if calibration else facts
 
 
-def _with_four_bits(products: list[_Product], config: QuantizeConfig) -> set[int]:
+def _without_data(weight: torch.Tensor, group: int, config: QuantizeConfig) -> Rounded:
+    if config.algorithm == "hqq":
+        return by_hqq(weight, group)
+    return to_nearest(weight, group, symmetric=config.symmetric is not False)
+
+
+def _rewrite(
+    module: Any, products: Sequence[Product], decided: Sequence[tuple[torch.nn.Module, torch.Tensor | None]]
+) -> int:
+    """Put layers in the place of products, and divide what goes in by the factors; how often the latter."""
+    divided: dict[Any, Any] = {}
+    for index, (found, (layer, factors)) in enumerate(zip(products, decided, strict=True)):
+        x = found.x
+        if factors is not None:
+            if x not in divided:  # one for all that take it
+                divided[x] = _insert(module, found.node, Divided(factors), x, f"divided_{index}")
+            x = divided[x]
+        _replace(module, found.node, layer, x, f"product_{index}")
+    _finish(module)
+    return len(divided)
+
+
+def _with_four_bits(products: list[Product], config: QuantizeConfig) -> set[int]:
     """The largest layers, until they make up the ratio that was asked for; the last layer loses most, and keeps 8."""
     if config.weights != "int4":
         return set()
@@ -159,7 +114,7 @@ def _with_four_bits(products: list[_Product], config: QuantizeConfig) -> set[int
     return set(order[: round(len(order) * (config.ratio or 1.0))])
 
 
-def _group(found: _Product, config: QuantizeConfig, who: str) -> int | None:
+def _group(found: Product, config: QuantizeConfig, who: str) -> int | None:
     outputs, channels = found.weight.shape
     if config.group_size is not None:
         if channels % config.group_size:
@@ -168,48 +123,21 @@ def _group(found: _Product, config: QuantizeConfig, who: str) -> int | None:
         sizes: tuple[int, ...] = (config.group_size,)
     else:
         sizes = tuple(size for size in reversed(GROUP_SIZES) if size <= GROUP_SIZE)
-    fitting = [size for size in sizes if channels % size == 0 and outputs % _BLOCK == 0]
+    fitting = [size for size in sizes if channels % size == 0 and outputs % BLOCK == 0]
     return fitting[0] if fitting else None
 
 
-def _products(module: Any) -> Iterator[_Product]:
-    for node in module.graph.nodes:
-        if node.target is _aten.linear.default:
-            x, weight, bias = (*node.args, None)[:3]
-            transposed = False
-        elif node.target is _aten.addmm.default:  # transformers' Conv1D
-            bias, x, weight = node.args[:3]
-            transposed = True
-        else:
-            continue
-        values = _constant(module, weight)
-        constant_bias = None if bias is None else _constant(module, bias)
-        if values is not None and values.ndim == 2 and (bias is None or constant_bias is not None):
-            values = values.t().contiguous() if transposed else values
-            if values.shape[0] < _BLOCK:
-                continue
-            yield _Product(node=node, x=x, weight=values, bias=constant_bias)
-
-
-def _constant(module: Any, node: Any) -> torch.Tensor | None:
-    """The tensor that a node of the graph stands for, where it is a weight in 32-bit floats."""
-    if getattr(node, "op", "") != "get_attr":
-        return None
-    value: Any = module
-    for part in node.target.split("."):
-        value = getattr(value, part)
-    return value.detach() if isinstance(value, torch.Tensor) and value.dtype is torch.float32 else None
+def _insert(module: Any, before: Any, layer: torch.nn.Module, x: Any, name: str) -> Any:
+    module.add_submodule(name, layer)
+    with module.graph.inserting_before(before):
+        return module.graph.call_module(name, (x,))
 
 
 def _replace(module: Any, node: Any, layer: torch.nn.Module, x: Any, name: str) -> None:
-    module.add_submodule(name, layer)
-    with module.graph.inserting_before(node):
-        made = module.graph.call_module(name, (x,))
-    node.replace_all_uses_with(made)
+    node.replace_all_uses_with(_insert(module, node, layer, x, name))
     module.graph.erase_node(node)
 
 
-def _finished(module: Any, count: int) -> int:
+def _finish(module: Any) -> None:
     module.graph.eliminate_dead_code()
     module.recompile()
-    return count

@@ -1,0 +1,72 @@
+"""Products rounded one after another, with regard to what calibration sends into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from optimum_core.errors import ExportError
+from optimum_core.types import QuantizeConfig
+from optimum_inc.layers import scope
+from optimum_inc.products import Product
+from optimum_inc.rounding import Rounded, Statistics, by_awq, by_gptq, channel_factors, statistics_of
+from optimum_inc.walk import Walk
+
+
+class Calibration:
+    """GPTQ or AWQ on the products of a graph, in its order.
+
+    What goes into a product comes out of those before it, rounded as they were; 8 bits lose next to nothing, and count
+    as floats. Weights have zero points unless the configuration says that they are symmetric: the kernel takes no
+    longer for them.
+    """
+
+    def __init__(
+        self, module: Any, batches: Iterable[Sequence[torch.Tensor]], config: QuantizeConfig, who: str
+    ) -> None:
+        self._walk = Walk(module, batches)
+        self._awq, self._symmetric = config.algorithm == "awq", config.symmetric is True
+        self._who = who
+        self._x: Any = None
+        self._seen: Statistics | None = None
+        self._factors: torch.Tensor | None = None
+
+    @property
+    def batches(self) -> int:
+        """How many were read."""
+        return self._walk.batches
+
+    def rounded(
+        self, product: Product, group: int, together: Sequence[torch.Tensor]
+    ) -> tuple[Rounded, torch.Tensor | None]:
+        """The product's weights, and factors by which to divide what goes in first.
+
+        Args:
+            together: weights of this product and of the later ones that take the same; they share their factors.
+
+        Raises:
+            ExportError: what goes in is no finite number.
+        """
+        seen = self._statistics(product, group, together)
+        if self._awq:
+            rounded = by_awq(product.weight, self._factors, seen, group, symmetric=self._symmetric)
+        else:
+            rounded = by_gptq(product.weight, seen, group, symmetric=self._symmetric)
+        weight = rounded.floats() if self._factors is None else rounded.floats() / self._factors
+        self._walk.replace(product.node, product.x, lambda x: torch.nn.functional.linear(x, weight, product.bias))
+        return rounded, self._factors
+
+    def _statistics(self, product: Product, group: int, together: Sequence[torch.Tensor]) -> Statistics:
+        if self._seen is not None and self._x is product.x:
+            return self._seen
+        seen = statistics_of(self._walk.inputs(product.node, product.x))
+        if not bool(torch.isfinite(seen.gram).all()):
+            why = f"in calibration, what goes into {scope(product.node)!r} is no finite number"
+            raise ExportError(self._who, why, "correct the calibration data, or exclude the layer")
+        self._x, self._seen = product.x, seen
+        self._factors = (
+            channel_factors(torch.cat(list(together)), seen, group, symmetric=self._symmetric) if self._awq else None
+        )
+        return seen
