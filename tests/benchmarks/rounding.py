@@ -20,8 +20,8 @@ from optimum_core.types import ExportRequest, QuantizeConfig, TensorSpec
 
 _NUMBER, _BATCH, _LONGEST = 64, 16, 64
 _RECIPES: dict[str, dict[str, Any]] = {
-    "rtn, symmetric": {},
-    "rtn": {"symmetric": False},
+    "rtn, symmetric": {"symmetric": True},
+    "rtn": {},
     "hqq": {"algorithm": "hqq"},
     "awq": {"algorithm": "awq"},
     "gptq": {"algorithm": "gptq"},
@@ -57,7 +57,7 @@ def run(cache: Path) -> Page:
         notes=(
             f"all-MiniLM-L6-v2, groups of 64, the last layer in 8 bits, tables in float; {_NUMBER} sentences of film "
             f"reviews for calibration and {_NUMBER} others, beside eager. A sentence is the mean of its tokens. There "
-            "are zero points, except where weights are called symmetric, as those of `rtn` are where nobody says.",
+            "are zero points, except where weights are called symmetric.",
         ),
     )
 

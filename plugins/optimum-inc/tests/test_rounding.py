@@ -16,7 +16,7 @@ from optimum_inc.kernels import Divided, Int4Linear, Int8Linear
 from optimum_inc.products import products_of
 from optimum_inc.rounding import by_awq, by_gptq, by_hqq, channel_factors, statistics_of, to_nearest
 from optimum_inc.tools import quiet
-from optimum_inc.walk import Walk
+from optimum_inc.halting import HaltingRun
 from optimum_inc.weights import quantize_linears
 
 pytest.importorskip("neural_compressor", reason="the extra `quantize` is not installed")
@@ -125,7 +125,7 @@ def test_fields_are_honoured(algorithm: str) -> None:
 def test_later_layers_see_what_earlier_ones_lose() -> None:
     module = graph()
     left, _, narrow, wide, _ = products_of(module)
-    halting = Walk(module, BATCHES)
+    halting = HaltingRun(module, BATCHES)
     assert torch.equal(torch.cat(list(halting.inputs(left.node, left.x))), torch.cat([x for (x,) in BATCHES]))
     halting.replace(left.node, left.x, lambda x: torch.zeros(len(x), 96))
     assert all(not bool(x.any()) for x in halting.inputs(narrow.node, narrow.x))  # tanh(0) times anything

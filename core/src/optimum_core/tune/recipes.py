@@ -100,6 +100,8 @@ def _rounding(config: QuantizeConfig, calibrated: bool) -> Iterator[tuple[str, d
             yield "awq", {"algorithm": "awq"}
             yield "scale-estimation", {"algorithm": "scale-estimation"}
             yield "gptq", {"algorithm": "gptq"}
+        if config.algorithm is None and config.weights != "nf4":
+            yield "hqq", {"algorithm": "hqq"}
         if config.group_size is None and config.weights != "nf4":
             yield "groups of 32", {"group_size": 32}
         if config.ratio is None:

@@ -12,7 +12,7 @@ from optimum_core.types import QuantizeConfig
 from optimum_inc.layers import scope
 from optimum_inc.products import Product
 from optimum_inc.rounding import Rounded, Statistics, by_awq, by_gptq, channel_factors, statistics_of
-from optimum_inc.walk import Walk
+from optimum_inc.halting import HaltingRun
 
 
 class Calibration:
@@ -26,7 +26,7 @@ class Calibration:
     def __init__(
         self, module: Any, batches: Iterable[Sequence[torch.Tensor]], config: QuantizeConfig, who: str
     ) -> None:
-        self._walk = Walk(module, batches)
+        self._run = HaltingRun(module, batches)
         self._awq, self._symmetric = config.algorithm == "awq", config.symmetric is True
         self._who = who
         self._x: Any = None
@@ -36,7 +36,7 @@ class Calibration:
     @property
     def batches(self) -> int:
         """How many were read."""
-        return self._walk.batches
+        return self._run.batches
 
     def rounded(
         self, product: Product, group: int, together: Sequence[torch.Tensor]
@@ -55,13 +55,13 @@ class Calibration:
         else:
             rounded = by_gptq(product.weight, seen, group, symmetric=self._symmetric)
         weight = rounded.floats() if self._factors is None else rounded.floats() / self._factors
-        self._walk.replace(product.node, product.x, lambda x: torch.nn.functional.linear(x, weight, product.bias))
+        self._run.replace(product.node, product.x, lambda x: torch.nn.functional.linear(x, weight, product.bias))
         return rounded, self._factors
 
     def _statistics(self, product: Product, group: int, together: Sequence[torch.Tensor]) -> Statistics:
         if self._seen is not None and self._x is product.x:
             return self._seen
-        seen = statistics_of(self._walk.inputs(product.node, product.x))
+        seen = statistics_of(self._run.inputs(product.node, product.x))
         if not bool(torch.isfinite(seen.gram).all()):
             why = f"in calibration, what goes into {scope(product.node)!r} is no finite number"
             raise ExportError(self._who, why, "correct the calibration data, or exclude the layer")

@@ -87,7 +87,7 @@ def quantize_linears(
 def _without_data(weight: torch.Tensor, group: int, config: QuantizeConfig) -> Rounded:
     if config.algorithm == "hqq":
         return by_hqq(weight, group)
-    return to_nearest(weight, group, symmetric=config.symmetric is not False)
+    return to_nearest(weight, group, symmetric=config.symmetric is True)
 
 
 def _rewrite(

@@ -13,7 +13,7 @@ LIMIT = 256 * 2**20
 Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Walk(torch.fx.Interpreter):
+class HaltingRun(torch.fx.Interpreter):
     """One run through a `torch.fx.GraphModule`, however often it halts.
 
     What lies behind a layer that was replaced sees what that replacement gives: so each layer is rounded with regard to
