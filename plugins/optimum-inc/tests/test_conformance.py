@@ -10,6 +10,4 @@ from optimum_core.testing import BackendSuite
 
 class TestInc(BackendSuite):
     backend = "inc"
-    gaps: ClassVar[Mapping[str, str]] = {
-        "test_sessions_do_not_leak": "torch never unloads a package's library: some 0.5 MiB a session of a tiny model"
-    }
+    gaps: ClassVar[Mapping[str, str]] = {"test_sessions_do_not_leak": "torch never unloads a package's library"}

@@ -11,12 +11,12 @@ import torch
 
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
-from optimum_inc import plugin, walk
+from optimum_inc import halting, plugin
+from optimum_inc.halting import HaltingRun
 from optimum_inc.kernels import Divided, Int4Linear, Int8Linear
 from optimum_inc.products import products_of
 from optimum_inc.rounding import by_awq, by_gptq, by_hqq, channel_factors, statistics_of, to_nearest
 from optimum_inc.tools import quiet
-from optimum_inc.halting import HaltingRun
 from optimum_inc.weights import quantize_linears
 
 pytest.importorskip("neural_compressor", reason="the extra `quantize` is not installed")
@@ -125,17 +125,17 @@ def test_fields_are_honoured(algorithm: str) -> None:
 def test_later_layers_see_what_earlier_ones_lose() -> None:
     module = graph()
     left, _, narrow, wide, _ = products_of(module)
-    halting = HaltingRun(module, BATCHES)
-    assert torch.equal(torch.cat(list(halting.inputs(left.node, left.x))), torch.cat([x for (x,) in BATCHES]))
-    halting.replace(left.node, left.x, lambda x: torch.zeros(len(x), 96))
-    assert all(not bool(x.any()) for x in halting.inputs(narrow.node, narrow.x))  # tanh(0) times anything
+    run = HaltingRun(module, BATCHES)
+    assert torch.equal(torch.cat(list(run.inputs(left.node, left.x))), torch.cat([x for (x,) in BATCHES]))
+    run.replace(left.node, left.x, lambda x: torch.zeros(len(x), 96))
+    assert all(not bool(x.any()) for x in run.inputs(narrow.node, narrow.x))  # tanh(0) times anything
     assert narrow.bias is not None
-    assert all(torch.equal(x, narrow.bias.expand(256, -1)) for x in halting.inputs(wide.node, wide.x))
-    assert halting.batches == 3
+    assert all(torch.equal(x, narrow.bias.expand(256, -1)) for x in run.inputs(wide.node, wide.x))
+    assert run.batches == 3
 
 
 def test_reading_ends_where_batches_hold_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "LIMIT", 2 * rows(1).nbytes - 1)
+    monkeypatch.setattr(halting, "LIMIT", 2 * rows(1).nbytes - 1)
     assert quantized(config("gptq"))[1]["batches"] == 2
 
 

@@ -9,10 +9,10 @@ import torch
 
 from optimum_core.errors import ExportError
 from optimum_core.types import QuantizeConfig
+from optimum_inc.halting import HaltingRun
 from optimum_inc.layers import scope
 from optimum_inc.products import Product
 from optimum_inc.rounding import Rounded, Statistics, by_awq, by_gptq, channel_factors, statistics_of
-from optimum_inc.halting import HaltingRun
 
 
 class Calibration:
