@@ -54,6 +54,7 @@ CONFIGS = {
     "int4 weights": (weight_only(weights="int4"), 0.98),
     "int4 weights, hqq": (weight_only(weights="int4", algorithm="hqq", group_size=16), 0.98),
     "int4 weights, symmetric": (weight_only(weights="uint4", symmetric=True, group_size=16), 0.98),
+    "int4 weights, plain": (weight_only(weights="int4", form="qdq", symmetric=True), 0.98),
     "nf4 weights": (weight_only(weights="nf4"), 0.98),
     "fp16 weights": (weight_only(weights="fp16"), 0.99999),
 }
@@ -316,7 +317,7 @@ REFUSED = {
     "per_channel": [weight_only(weights="int4", per_channel=False), weight_only(weights="fp16", per_channel=True)],
     "group_size": [weight_only(weights="int4", group_size=48), weight_only(weights="int4", group_size=-1)],
     "smooth": [QuantizeConfig(smooth=0.5)],
-    "form": [QuantizeConfig(scheme="dynamic", form="qdq")],
+    "form": [QuantizeConfig(scheme="dynamic", form="qdq"), weight_only(weights="int4", algorithm="hqq", form="qdq")],
 }
 
 

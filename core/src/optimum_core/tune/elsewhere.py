@@ -73,11 +73,15 @@ def build_elsewhere(task: Elsewhere) -> Tuned:
 
 
 def _entries(task: Elsewhere) -> Iterator[Entry]:
+    """The job's, with their configurations; 4 bits also in the form that is nobody's own, where that is left open."""
     for entry in task.job.entries:
         if entry.way.scheme is None:
             yield entry
         elif task.wish is not None:
-            yield replace(entry, config=task.wish.config or QuantizeConfig.named(entry.way.scheme))
+            config = task.wish.config or QuantizeConfig.named(entry.way.scheme)
+            yield replace(entry, config=config)
+            if task.wish.config is None and config.weights == "int4":
+                yield replace(entry, config=replace(config, form="qdq", symmetric=True))
 
 
 def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> None:

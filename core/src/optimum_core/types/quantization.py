@@ -39,7 +39,8 @@ class QuantizeConfig:
             least information ("entropy"), or one that leaves out `percentile`'s tail.
         percentile: per cent of the values that "percentile" keeps, above 50, at most 100.
         smooth: strength of moving outliers of activations into the weights (SmoothQuant), from 0, not at all, to 1.
-        form: in ONNX, pairs of QuantizeLinear and DequantizeLinear ("qdq") or integer operators ("qoperator").
+        form: in ONNX, pairs of QuantizeLinear and DequantizeLinear ("qdq") or integer operators ("qoperator"); of
+            4-bit weights, DequantizeLinear over blocks ("qdq") or operators of a runtime's own ("qoperator").
         reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs.
         exclude: layers that stay as they are: dotted names in the module ("classifier", "bert.encoder.layer.0"), each
             with all that lies under it; * stands for any characters.
@@ -152,7 +153,7 @@ class QuantizeConfig:
             "ratio": not four_bits,
             "algorithm": not weight_only,
             "reduce_range": weight_only,
-            "form": weight_only,
+            "form": weight_only and self.weights not in ("int4", "uint4"),
         }
         return [name for name, empty in useless.items() if empty and getattr(self, name) is not None]
 

@@ -159,7 +159,7 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
             f"use one of: {', '.join(map(str, GROUP_SIZES))}",
         ),
         "smooth": (bool(config.smooth), "leave it out: onnxruntime has it from a package that no longer installs"),
-        "form": (dynamic and config.form == "qdq", "use 'qoperator'"),
+        "form": ((dynamic or hqq) and config.form == "qdq", "use 'qoperator'"),
     }
 
 

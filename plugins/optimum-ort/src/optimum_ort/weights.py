@@ -1,9 +1,9 @@
 """Weight-only quantization: smaller weights, the arithmetic in float.
 
 8 bits are written as integers with a DequantizeLinear beside each weight, plain ONNX that every runtime reads;
-onnxruntime turns it into its own MatMulNBits when it loads. 4 bits are written as onnxruntime's operators. Embedding
-tables, often half of a file, hold 8 bits with a scale for each row under all integer schemes: only the rows that are
-looked up are ever turned to float.
+onnxruntime turns it into its own MatMulNBits when it loads. 4 bits are written as onnxruntime's operators, or, where
+`form` is "qdq", as DequantizeLinear over blocks, which other runtimes read. Embedding tables, often half of a file,
+hold 8 bits with a scale for each row under all integer schemes: only rows that are looked up are ever turned to float.
 """
 
 from __future__ import annotations
@@ -190,18 +190,20 @@ def _nf4(model: Any, config: QuantizeConfig, left_out: list[str]) -> Any:
 
 
 def _int4(model: Any, config: QuantizeConfig, left_out: list[str]) -> Any:
+    from onnxruntime.quantization import QuantFormat
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
-    size = group_size(config)
+    form = QuantFormat.QDQ if config.form == "qdq" else QuantFormat.QOperator
+    common: dict[str, Any] = {"block_size": group_size(config), "bits": 4, "quant_format": form}
     if config.algorithm == "hqq":
         try:
             import torch  # noqa: F401  onnxruntime rounds with it
         except ImportError as error:
             who = f"backend '{BACKEND}', algorithm 'hqq'"
             raise UnavailableError(who, "torch is not installed", "pip install torch, or use 'rtn'") from error
-        how: Any = nbits.HQQWeightOnlyQuantConfig(block_size=size, bits=4)
+        how: Any = nbits.HQQWeightOnlyQuantConfig(**common)
     else:
-        how = nbits.DefaultWeightOnlyQuantConfig(block_size=size, is_symmetric=bool(config.symmetric), bits=4)
+        how = nbits.DefaultWeightOnlyQuantConfig(is_symmetric=bool(config.symmetric), **common)
     return nbits.MatMulNBitsQuantizer(model, nodes_to_exclude=left_out, algo_config=how)
 
 
