@@ -124,6 +124,15 @@ def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny) -> 
     assert isinstance(fast.manifest.artifact(fast.directory), Artifact)
 
 
+@needs_engines
+def test_an_engine_of_four_bits_takes_them_in_the_form_that_it_reads(tiny: Tiny) -> None:
+    fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize="int4")
+    quantized = next(step for step in fast.manifest.steps if step.hook == "quantize")
+    assert fast.manifest.quantized == "weight-only-int4"
+    assert (quantized.options["config"]["form"], quantized.options["config"]["symmetric"]) == ("qdq", True)
+    assert fast.manifest.fidelity is not None and fast.manifest.fidelity.passed
+
+
 @pytest.mark.skipif(
     "coreml" not in manager().names() or not _evaluated("coreml"), reason="no program is evaluated here"
 )

@@ -18,7 +18,7 @@ from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.evidence import Evidence
 from optimum_core.tune.search import Job, Tuned
-from optimum_core.types import Artifact, Fidelity, QuantizeConfig, Report, SessionRequest, Support
+from optimum_core.types import Artifact, Fidelity, QuantizeConfig, Report, Session, SessionRequest, Support
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.quantized import verify_quantized
 from optimum_core.verify.reference import reference_cases
@@ -114,31 +114,40 @@ def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Run, str
         where = f"the {artifact.format} evaluated by {entry.way.backend}, not by its runtime"
     else:
         before = job.builder.before_last(entry, job.blueprint)
-        name, request = _runner(task, before)
-        session = job.plugins.load_session(request)
-        where = f"the {before.format} that goes into it, run by {name}"
+        session = _opened(task, before)
+        where = f"the {before.format} that goes into it, run by {session.backend}"
     try:
         yield job.plugins.binder(session), where
     finally:
         session.close()
 
 
-def _runner(task: Elsewhere, artifact: Artifact) -> tuple[str, SessionRequest]:
-    """Who runs an artifact on this machine.
+def _opened(task: Elsewhere, artifact: Artifact) -> Session:
+    """A session of the first backend on this machine that opens an artifact.
 
     Raises:
-        UnavailableError: nobody does.
+        UnavailableError: nobody runs its format.
+        OptimumError: all who do refuse it; the last one's reason.
     """
-    for name in sorted(task.supports):
-        for offer in task.supports[name].offers:
-            if artifact.format in offer.loads and offer.proof == "device" and offer.precisions[0] == "fp32":
-                hardware = task.job.builder.hardware
-                return name, SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
-    raise UnavailableError(
+    problem: OptimumError = UnavailableError(
         f"checking {artifact.format}",
         "no backend here runs it, so that nothing can be proved of what is built from it",
         f"install one that loads {artifact.format!r} (see `optimum-core plugins`), or pass verify=False",
     )
+    for request in _runners(task, artifact):
+        try:
+            return task.job.plugins.load_session(request)
+        except OptimumError as error:
+            problem = error
+    raise problem
+
+
+def _runners(task: Elsewhere, artifact: Artifact) -> Iterator[SessionRequest]:
+    hardware = task.job.builder.hardware
+    for name in sorted(task.supports):
+        for offer in task.supports[name].offers:
+            if artifact.format in offer.loads and offer.proof == "device" and offer.precisions[0] == "fp32":
+                yield SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
 
 
 def _compared(task: Elsewhere, candidate: Candidate, run: Run, cases: tuple[ReferenceCase, ...]) -> Fidelity:
