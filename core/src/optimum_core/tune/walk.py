@@ -189,7 +189,8 @@ class _Walk:
                         why = f"{expected:.2f} times the time of the best unquantized model"
                         self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
                     continue
-                key = (scout.size, number, expected) if self._by_size else (expected, number)
+                like = round(expected, 3)  # what is expected to take the same does not differ by how it was computed
+                key = (scout.size, number, like) if self._by_size else (like, number)
                 ranked.append((key, recipe, expected))
         return [(recipe, expected) for _, recipe, expected in sorted(ranked, key=lambda item: item[0])]
 
