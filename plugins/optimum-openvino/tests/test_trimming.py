@@ -170,7 +170,7 @@ STEPS: Mapping[str, Callable[[Any, Any, torch.Tensor], torch.Tensor]] = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6),
     axis=st.integers(0, 2),
