@@ -11,17 +11,16 @@ from typing import Any
 
 from tests.benchmarks import convertible
 from tests.benchmarks.page import Page
+from tests.benchmarks.subjects import export_request
 
 from optimum_core.errors import OptimumError
 from optimum_core.hardware import detect
 from optimum_core.models.blueprint import Blueprint, describe
 from optimum_core.models.hub import quiet
-from optimum_core.models.samples import Case
 from optimum_core.models.source import LiveSource
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.types import (
     Artifact,
-    ExportRequest,
     OptimizeRequest,
     QuantizeConfig,
     QuantizeRequest,
@@ -110,19 +109,8 @@ def _subject(name: str) -> _Subject:
 
 
 def _exported(subject: _Subject, route: str, cache: Path) -> Artifact | OptimumError:
-    blueprint = subject.blueprint
-    request = ExportRequest(
-        backend=_BACKEND,
-        source=subject.source,
-        task=blueprint.task,
-        format=_BACKEND,
-        precision="fp32",
-        samples=blueprint.draw(Case(name="traced")),
-        inputs=blueprint.inputs,
-        outputs=blueprint.outputs,
-        output=Path(mkdtemp(dir=cache)),
-        route=route,
-    )
+    output = Path(mkdtemp(dir=cache))
+    request = export_request(_BACKEND, _BACKEND, subject.source, subject.blueprint, output, route=route)
     try:
         return manager().export(request)
     except OptimumError as error:

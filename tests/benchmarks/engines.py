@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tests.benchmarks.architectures import ARCHITECTURES, tiny
 from tests.benchmarks.page import Page
+from tests.benchmarks.subjects import export_request
 
 from optimum_core.cli.values import size_words
 from optimum_core.errors import ExportError, OptimumError
@@ -26,7 +27,6 @@ from optimum_core.models.source import LiveSource
 from optimum_core.plugins import manager
 from optimum_core.types import (
     Artifact,
-    ExportRequest,
     Fidelity,
     OptimizeRequest,
     QuantizeConfig,
@@ -96,18 +96,7 @@ def _exported(
     """The first route that agrees with eager, and how well."""
     problem: OptimumError | None = None
     for route in _ROUTES:
-        request = ExportRequest(
-            backend="onnx",
-            source=source,
-            task=blueprint.task,
-            format="onnx",
-            precision="fp32",
-            samples=blueprint.draw(Case(name="traced")),
-            inputs=blueprint.inputs,
-            outputs=blueprint.outputs,
-            output=Path(mkdtemp(dir=cache)),
-            route=route,
-        )
+        request = export_request("onnx", "onnx", source, blueprint, Path(mkdtemp(dir=cache)), route=route)
         try:
             made = manager().export(request)
             fidelity = _compared(made, cases, "fp32")

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from tests.benchmarks.page import Page
-from tests.benchmarks.subjects import classifier, minilm_directory, text_inputs
+from tests.benchmarks.subjects import classifier, export_request, minilm_directory, text_inputs
 from tests.movies import Review, reviews
 
 from optimum_core.hardware import detect
 from optimum_core.models.blueprint import describe
-from optimum_core.models.samples import Case
 from optimum_core.models.source import LiveSource
 from optimum_core.plugins import manager
-from optimum_core.types import Artifact, ExportRequest, QuantizeConfig, QuantizeRequest, SessionRequest
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
 
 _LENGTH, _BATCH = 64, 32
 _EPOCHS, _MORE_STEPS = 1, 120
@@ -139,19 +138,7 @@ def _quantized(module: Any, config: QuantizeConfig, calibration: list[dict[str, 
     blueprint = describe(source.module(), name="reviews")
     (folder / "float").mkdir()
     (folder / "int8").mkdir()
-    exported = manager().export(
-        ExportRequest(
-            backend="inc",
-            source=source,
-            task=blueprint.task,
-            format="torch-export",
-            precision="fp32",
-            samples=blueprint.draw(Case(name="traced")),
-            inputs=blueprint.inputs,
-            outputs=blueprint.outputs,
-            output=folder / "float",
-        )
-    )
+    exported = manager().export(export_request("inc", "torch-export", source, blueprint, folder / "float"))
     request = QuantizeRequest(
         backend="inc",
         artifact=exported,

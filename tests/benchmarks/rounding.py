@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from tests.benchmarks.page import Page
-from tests.benchmarks.subjects import minilm, minilm_directory
+from tests.benchmarks.subjects import export_request, minilm, minilm_directory
 from tests.movies import sentences
 
 from optimum_core.models.blueprint import describe
-from optimum_core.models.samples import Case
 from optimum_core.models.source import LiveSource
-from optimum_core.types import ExportRequest, QuantizeConfig, TensorSpec
+from optimum_core.types import QuantizeConfig, TensorSpec
 
 _NUMBER, _BATCH, _LONGEST = 64, 16, 64
 _RECIPES: dict[str, dict[str, Any]] = {
@@ -77,17 +76,7 @@ def _program(model: Any, cache: Path) -> tuple[Any, tuple[TensorSpec, ...]]:
     from optimum_inc.export import traced
 
     blueprint = describe(model, name="minilm")
-    request = ExportRequest(
-        backend="inc",
-        source=LiveSource(model),
-        task=blueprint.task,
-        format="torch-export",
-        precision="fp32",
-        samples=blueprint.draw(Case(name="traced")),
-        inputs=blueprint.inputs,
-        outputs=blueprint.outputs,
-        output=cache,
-    )
+    request = export_request("inc", "torch-export", LiveSource(model), blueprint, cache)
     return traced(model, request, "benchmark"), blueprint.inputs
 
 

@@ -10,7 +10,11 @@ from typing import Any
 
 import torch
 
+from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.hub import quiet
+from optimum_core.models.samples import Case
+from optimum_core.models.source import LiveSource
+from optimum_core.types import ExportRequest
 
 #: Batch and sequence.
 SHAPES = ((1, 16), (1, 128), (8, 128))
@@ -92,3 +96,21 @@ def picture_inputs(model: Any, batch: int) -> dict[str, torch.Tensor]:
 def sound_inputs(batch: int, samples: int) -> dict[str, torch.Tensor]:
     """Noise, float32."""
     return {"input_values": torch.randn(batch, samples, generator=torch.Generator().manual_seed(3))}
+
+
+def export_request(
+    backend: str, made: str, source: LiveSource, blueprint: Blueprint, output: Path, *, route: str | None = None
+) -> ExportRequest:
+    """What `export` is asked for, in fp32, on the inputs that the search would trace with."""
+    return ExportRequest(
+        backend=backend,
+        source=source,
+        task=blueprint.task,
+        format=made,
+        precision="fp32",
+        samples=blueprint.draw(Case(name="traced")),
+        inputs=blueprint.inputs,
+        outputs=blueprint.outputs,
+        output=output,
+        route=route,
+    )

@@ -137,6 +137,27 @@ def test_a_reshape_that_regroups_positions_is_not_cut_through() -> None:
     np.testing.assert_allclose(answers(model, inputs)[0], answers(whole, inputs)[0], rtol=1e-5, atol=1e-5)
 
 
+class Vector(torch.nn.Module):
+    """A product with a vector, whose output lacks the axis: what comes last but one in it is the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.vector = torch.nn.Linear(WIDTH, WIDTH), torch.nn.Parameter(torch.randn(WIDTH))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.layer(x) @ self.vector
+        return made[-1]
+
+
+def test_a_product_with_a_vector_is_not_cut_along_another_axis() -> None:
+    model = converted(Vector())
+    whole = model.clone()
+    trim(model)
+    inputs = np.random.default_rng(0).standard_normal((2, 6, WIDTH)).astype(np.float32)
+    np.testing.assert_allclose(answers(model, inputs)[0], answers(whole, inputs)[0], rtol=1e-5, atol=1e-5)
+
+
 class Chain(torch.nn.Module):
     """Operations one after the other, as hypothesis draws them; then one position of one axis."""
 

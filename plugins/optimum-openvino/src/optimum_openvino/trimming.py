@@ -136,9 +136,9 @@ def _softmax(operation: Any, axis: int) -> Mapping[int, int] | None:
 
 
 def _product(operation: Any, axis: int) -> Mapping[int, int] | None:
-    left, out = _rank(operation.input(0)), operation.output(0).get_partial_shape().rank
-    if left is None or left < 2 or out.is_dynamic or axis != out.get_length() - 2:
-        return None
+    left, right = _rank(operation.input(0)), _rank(operation.input(1))
+    if left is None or right is None or min(left, right) < 2 or axis != max(left, right) - 2:
+        return None  # a vector's axis is not in the output
     return {0: left - 1 if operation.get_attributes()["transpose_a"] else left - 2}
 
 
