@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import io
 import logging
+import os
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 _log = logging.getLogger(__name__)
 _NOISY = ("neural_compressor", "torch", "torchao", "onnxscript", "onnx_ir")
@@ -41,11 +46,16 @@ def _names() -> list[str]:
 
 
 def _import_compressor() -> None:
-    """Its logger is set up on import: level, and a handler on what is standard error then."""
+    """Its logger is set up on import: level, and a handler on what is standard error then. Its workspace is a directory
+    where the process runs, made when some of its modules are imported: here, a temporary one."""
     if "neural_compressor" in sys.modules or is_missing("neural_compressor"):
         return
     import neural_compressor.torch.quantization  # noqa: F401
+    from neural_compressor.common import set_workspace
 
+    workspace = Path(tempfile.gettempdir(), f"optimum-inc-{os.getpid()}")
+    atexit.register(shutil.rmtree, workspace, ignore_errors=True)
+    set_workspace(str(workspace))
     logger = logging.getLogger("neural_compressor")
     logger.setLevel(logging.CRITICAL)
     for handler in logger.handlers:
