@@ -122,8 +122,20 @@ def test_an_easy_promise_is_kept_by_a_quantized_model(kept: Kept, classifier: Cl
     assert trial.value is not None and trial.drop == pytest.approx(1.0 - trial.value)
     assert trial.config["scheme"] == "static"
     assert trial.size and trial.milliseconds and trial.speedup
+    _agree(report.walk, trial)
     assert any("calibrated on 48 items" in note for note in report.notes)
     assert {"calibrate", "evaluate", "quantize", "verify"} <= {event.stage for event in kept.events}
+
+
+def _agree(walk: Sequence[Trial], chosen: Trial) -> None:
+    """The times and the words of what was slower say the same."""
+    assert chosen.milliseconds and chosen.speedup
+    for trial in walk:
+        if trial.reason.endswith("times the time of the chosen"):
+            assert trial.milliseconds and trial.speedup
+            ratio = float(trial.reason.split()[0])
+            assert trial.milliseconds / chosen.milliseconds == pytest.approx(ratio, abs=0.006)
+            assert chosen.speedup / trial.speedup == pytest.approx(ratio, abs=0.006)
 
 
 def test_data_is_read_and_eager_evaluated_before_anything_is_built(kept: Kept) -> None:

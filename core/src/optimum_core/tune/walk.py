@@ -85,8 +85,7 @@ class _Walk:
             scouts = self._scout([way for way in self.job.ways if way.scheme in schemes])
             for recipe, expected in self._in_order(scouts):
                 if (winner := self._try(recipe, expected)) is not None:
-                    self._mention(scouts, winner)
-                    return self._decide(winner)
+                    return self._decide(winner, scouts)
         self._require_buildable()
         return self._unquantized(self._why_none())
 
@@ -264,32 +263,27 @@ class _Walk:
 
     def _record(self, recipe: Recipe, outcome: Any, reason: str, *, pace: float | None = None, **rest: Any) -> None:
         config = recipe.entry.config
-        floats = score(self.job.floats.winner.measurements)
-        eager = next((score(item.measurements) for item in self.job.floats.tried if item.entry.is_baseline), None)
-        milliseconds = pace * floats if pace is not None else None
         trial = Trial(
             name=recipe.name,
             config=config.to_dict() if config else {},
             outcome=outcome,
             reason=reason,
-            milliseconds=milliseconds,
-            speedup=eager / milliseconds if eager and milliseconds else None,
+            **self._times(pace),
             **rest,
         )
         self.trials.append(trial)
 
+    def _times(self, pace: float | None) -> dict[str, Any]:
+        """What a multiple of the best unquantized model's time is in milliseconds, and beside eager."""
+        if pace is None:
+            return {}
+        eager = next((score(item.measurements) for item in self.job.floats.tried if item.entry.is_baseline), None)
+        milliseconds = pace * score(self.job.floats.winner.measurements)
+        return {"milliseconds": milliseconds, "speedup": eager / milliseconds if eager else None}
+
     # Deciding.
 
-    def _mention(self, scouts: Sequence[_Scout], winner: Candidate) -> None:
-        """Ways that were timed and not judged, since one before them keeps the promise."""
-        told = {trial.name for trial in self.trials}
-        for scout in scouts:
-            recipe = Recipe(entry=scout.entry, words=scout.words)
-            if recipe.name not in told:
-                why = f"{scout.pace / winner.pace:.2f} times the time of the chosen"
-                self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
-
-    def _decide(self, winner: Candidate) -> Tuned:
+    def _decide(self, winner: Candidate, scouts: Sequence[_Scout]) -> Tuned:
         """Race the winner, its prepared twin and the best unquantized model to the end."""
         search, pacer = self.job.job, self.court.pacer
         runners = [pacer, winner]
@@ -297,11 +291,11 @@ class _Walk:
             runners.append(twin)
         with watched(search.emit, "measure", f"{len(runners)} candidates"):
             self.court.time(runners, search.effort)
+        self._compare(winner, scouts)
         best = min(runners[1:], key=self._score)
         ratio = self._score(pacer) / self._score(best)
         if self._is_free and ratio * NOISE < 1:
             return self._unquantized("no quantized model is faster than the best unquantized one")
-        self._correct(best)
         best.outcome = "chosen"
         best.problem = f"the first that keeps the promise, {ratio:.2f} times as fast as the best unquantized model"
         loser = replace(
@@ -311,14 +305,21 @@ class _Walk:
         unseen = self.job.evidence.unseen
         return self._tuned(best, others, unseen[0] if unseen else self.job.floats.check, kept=True)
 
-    def _correct(self, best: Candidate) -> None:
-        """Put the times of the last race into the winner's trial."""
-        eager = next((score(item.measurements) for item in self.job.floats.tried if item.entry.is_baseline), None)
-        floats = score(self.job.floats.winner.measurements) / self._score(self.court.pacer)
-        milliseconds = self._score(best)
-        last = next(index for index, trial in reversed(list(enumerate(self.trials))) if trial.outcome == "kept")
-        speedup = eager / (milliseconds * floats) if eager else None
-        self.trials[last] = replace(self.trials[last], milliseconds=milliseconds, speedup=speedup)
+    def _compare(self, winner: Candidate, scouts: Sequence[_Scout]) -> None:
+        """Say of ways that were timed and not judged how far behind the winner they were. All times of the walk are
+        of when every way was tried, side by side; a winner that came later has its own of the last race."""
+        if all(scout.entry != winner.entry for scout in scouts):
+            winner.pace = self._score(winner) / self._score(self.court.pacer)
+            last = next(index for index, trial in reversed(list(enumerate(self.trials))) if trial.outcome == "kept")
+            self.trials[last] = replace(self.trials[last], **self._times(winner.pace))
+        told = {trial.name for trial in self.trials}
+        for scout in scouts:
+            recipe = Recipe(entry=scout.entry, words=scout.words)
+            if recipe.name not in told:
+                ratio = scout.pace / winner.pace
+                self._record(
+                    recipe, "slow", f"{ratio:.2f} times the time of the chosen", pace=scout.pace, size=scout.size
+                )
 
     def _score(self, candidate: Candidate) -> float:
         return score(candidate.measurements)

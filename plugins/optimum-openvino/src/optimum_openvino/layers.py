@@ -17,6 +17,8 @@ from optimum_core.errors import OptionError
 _PREFIX = "__module."
 # Exporters hold the model as a child of this name; users do not see it.
 _WRAPPER = "module"
+# Where torch's own passes made a node, they write this for a module.
+_NOWHERE = "_empty_nn_module_stack"
 
 
 @contextmanager
@@ -43,8 +45,9 @@ def recorded_scopes() -> Iterator[Mapping[str, str]]:
 def _module_paths(graph_module: Any) -> Iterator[tuple[str, str]]:
     for node in graph_module.graph.nodes:
         stack = node.meta.get("nn_module_stack")
-        if node.op == "call_function" and stack:
-            yield node.name, str(list(stack.values())[-1][0])
+        path = str(list(stack.values())[-1][0]) if stack else ""
+        if node.op == "call_function" and path and not path.startswith(_NOWHERE):
+            yield node.name, path
 
 
 def name_layers(model: Any, scopes: Mapping[str, str]) -> None:
