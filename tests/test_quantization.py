@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from optimum_core import AcceleratedModel, accelerate, load, measure
 from optimum_core.cache import Cache
 from optimum_core.errors import EvaluationError, OptimumError, OptionError, UnavailableError
 from optimum_core.tune import judging
-from optimum_core.types import Event, QuantizeConfig
+from optimum_core.types import Event, QuantizeConfig, Trial
 
 WORDS = [f"w{number}" for number in range(110)]
 #: Rows to calibrate on, and others to evaluate on.
@@ -183,7 +183,7 @@ def test_the_report_holds_the_walk_in_every_form(kept: Kept) -> None:
     for text in (str(report), report.to_markdown()):
         assert "Promise: accuracy of 48 labelled rows, 1.0000 eager, may drop by 90 %; kept" in text
         assert "calibrated on 48 items" in text
-        assert all(trial.name in text for trial in report.walk)
+        assert all(trial.name in text for trial in report.walk if trial.outcome != "skipped")
     tree = json.loads(report.to_json())
     assert [trial["outcome"] for trial in tree["walk"]] == [trial.outcome for trial in report.walk]
     assert tree["promise"]["kept"] is True

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from optimum_core.types import CandidateResult, CaseResult, Fidelity, Measurement, Report
-from optimum_core.types.rendering import header, rows
+from optimum_core.types import CandidateResult, CaseResult, Fidelity, Measurement, Report, Trial
+from optimum_core.types.rendering import brief, header, rows
 
 SVG = "{http://www.w3.org/2000/svg}"
 SHAPES = ("1x16", "8x128")
@@ -146,3 +146,15 @@ def test_a_report_of_nothing() -> None:
     assert empty.chosen is None
     assert _bars(empty) == []
     assert len(str(empty).splitlines()) == 2
+
+
+def test_many_recipes_skipped_for_one_reason_are_one_line_to_people_and_all_there_in_the_data() -> None:
+    over = [Trial(name=f"recipe {i}", config={}, outcome="skipped", reason="the time is over") for i in range(5)]
+    other = [Trial(name=name, config={}, outcome="skipped", reason="no data") for name in ("one", "two")]
+    broken = Trial(name="broken", config={}, outcome="broken", reason="off", value=0.5, drop=0.25)
+    report = replace(REPORT, walk=(*other, broken, *over))
+    assert [trial.name for trial in brief(report.walk)] == ["one", "two", "broken", "5 more"]
+    for text in (str(report), report.to_markdown()):
+        assert "5 more" in text and "recipe 3" not in text
+        assert text.count("the time is over") == 1
+    assert len(json.loads(report.to_json())["walk"]) == 8

@@ -12,7 +12,7 @@ from optimum_core.cli.paper import BAD, GOOD, NONE, Part, put, put_rows, put_tab
 from optimum_core.cli.values import count, latency_words, seconds_words, size_words, three_digits
 from optimum_core.hardware import describe
 from optimum_core.types import CandidateResult, Fidelity, Report, Step
-from optimum_core.types.rendering import promise_words
+from optimum_core.types.rendering import brief, promise_words
 
 Column = tuple[str, list[str]]
 
@@ -139,7 +139,7 @@ def _show_walk(console: Console, report: Report) -> None:
     for words in filter(None, (promise_words(report), *report.notes)):
         put(console, words)
     rows: list[tuple[Part, Sequence[Part]]] = []
-    for trial in report.walk:
+    for trial in brief(report.walk):
         numbers = (
             _MISSING if trial.drop is None else f"{trial.drop:+.4f}",
             _MISSING if trial.milliseconds is None else latency_words(trial.milliseconds),

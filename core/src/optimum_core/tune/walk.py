@@ -32,8 +32,8 @@ BUDGET = 900.0
 _UNASKED = 20.0
 #: Share of the time in which every way is tried once; the rest is for judging.
 _SCOUTING = 0.5
-#: Recipes that are judged, at most.
-MOST_TRIALS = 20
+#: Recipes that are judged of one stage, at most.
+MOST_TRIALS = 40
 #: Batches that layers are ranked on.
 _RANKING_BATCHES = 2
 #: Ways that were quickest when each was tried by itself are timed side by side: that order counts.
@@ -76,12 +76,14 @@ class _Walk:
     trials: list[Trial] = field(default_factory=list)
     _ranked: tuple[str, ...] | None = None
     _tried: int = 0
+    _stage: int = 0  # where in the trials the present one begins
     _start: float = field(default_factory=time.perf_counter)
 
     def run(self) -> Tuned:
         if (why := self._hopeless()) is not None:
             return self._unquantized(why)
         for schemes in self._stages():
+            self._stage = len(self.trials)
             scouts = self._scout([way for way in self.job.ways if way.scheme in schemes])
             for recipe, expected in self._in_order(scouts):
                 if (winner := self._try(recipe, expected)) is not None:
@@ -222,9 +224,8 @@ class _Walk:
 
     def _try(self, recipe: Recipe, expected: float) -> Candidate | None:
         """Build and judge; the candidate where it keeps the promise, open."""
-        judged = sum(trial.value is not None for trial in self.trials)
-        if judged >= MOST_TRIALS or (self._tried and self._is_over()):  # one is, however little time was given
-            self._record(recipe, "skipped", "the time for the walk is over")
+        if (why := self._enough()) is not None:
+            self._record(recipe, "skipped", why)
             return None
         self._tried += 1
         start = time.perf_counter()
@@ -247,6 +248,12 @@ class _Walk:
         candidate.close()
         return None
 
+    def _enough(self) -> str | None:
+        """Why no further recipe is judged, where none is; one is, however little time was given."""
+        if sum(trial.value is not None for trial in self.trials[self._stage :]) >= MOST_TRIALS:
+            return f"{MOST_TRIALS} recipes were judged, and no more are"
+        return "the time for the walk is over" if self._tried and self._is_over() else None
+
     def _built(self, recipe: Recipe, pace: float | None = None) -> Candidate | None:
         """The candidate, open; None where that fails, which is recorded."""
         start = time.perf_counter()
@@ -254,7 +261,10 @@ class _Walk:
             entry = recipe.without(self._layers()) if recipe.left_out else recipe.entry
             return self.court.built(entry, pace=pace)
         except OptimumError as error:
-            self._record(recipe, "failed", first_line(error), seconds=time.perf_counter() - start)
+            # A backend that has no such method refuses it: what nobody asked for is then not a failure.
+            refused = isinstance(error, OptionError) and recipe.words and not recipe.left_out
+            outcome = "skipped" if refused else "failed"
+            self._record(recipe, outcome, first_line(error), seconds=time.perf_counter() - start)
             return None
 
     @property

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from optimum_core.types.results import CandidateResult, Report
+    from optimum_core.types.results import CandidateResult, Report, Trial
 
 _BAR, _ROW, _LABELS, _MARGIN = 380, 26, 330, 16
 _COLOURS = {"chosen": "#1a7f5a", "slower": "#8aa0b5"}
@@ -62,6 +64,21 @@ WALK_HEADER = ("", "recipe", "metric", "drop", "ms", "times eager", "size", "s",
 _WALK_MARKS = {"kept": "►", "broken": "✗", "failed": "✗"}
 
 
+#: So many recipes that were skipped for one reason, one after the other, are told one by one.
+_TOLD = 3
+
+
+def brief(walk: Sequence[Trial]) -> list[Trial]:
+    """The walk as people read it: many in a row that were skipped for the same reason are one line."""
+    told: list[Trial] = []
+    for (outcome, _reason), group in groupby(walk, key=lambda trial: (trial.outcome, trial.reason)):
+        trials = list(group)
+        if outcome == "skipped" and len(trials) > _TOLD:
+            trials = [replace(trials[0], name=f"{len(trials)} more", config={})]
+        told += trials
+    return told
+
+
 def walk_rows(report: Report) -> list[list[str]]:
     """One row a recipe of the walk, in the order in which they were tried."""
     return [
@@ -76,7 +93,7 @@ def walk_rows(report: Report) -> list[list[str]]:
             _number(trial.seconds or None, "{:.0f}"),
             f"{trial.outcome}: {trial.reason}",
         ]
-        for trial in report.walk
+        for trial in brief(report.walk)
     ]
 
 

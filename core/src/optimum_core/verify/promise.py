@@ -201,7 +201,7 @@ def _number(value: Any, who: str) -> float:
         raise EvaluationError(who, why, "return one number, more of which is better") from error
     if not math.isfinite(number):
         raise EvaluationError(who, f"it gave {number}", "return a finite number, more of which is better")
-    return number
+    return number + 0.0  # no -0.0, which reads oddly
 
 
 def make_promise(metric: Metric, eager: Judged, drop: Drop) -> Promise:
