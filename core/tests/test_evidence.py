@@ -109,12 +109,11 @@ def _as(form: str, rows: list[tuple[int, ...]], labelled: bool) -> Any:
 
 #: Each example asks a model; what fails is small as it is.
 SOME = settings(max_examples=15, deadline=None, phases=[Phase.generate])
-RAW = st.sampled_from(["texts", "columns"])
-ENCODED = st.sampled_from(["items", "batches 3", "batches 12"])
+FORMS = st.sampled_from(["texts", "columns", "items", "batches 3", "batches 12"])
 
 
 @SOME
-@given(calibration=ids, evaluate=st.none() | ids, forms=st.tuples(RAW, RAW) | st.tuples(ENCODED, ENCODED))
+@given(calibration=ids, evaluate=st.none() | ids, forms=st.tuples(FORMS, FORMS))
 def test_no_row_is_for_calibration_and_for_judging(
     gather: Gather,
     calibration: list[tuple[int, ...]],
@@ -140,7 +139,7 @@ def test_no_row_is_for_calibration_and_for_judging(
 
 
 @SOME
-@given(rows=ids, form=st.sampled_from(["texts", "columns", "items", "batches 3", "batches 12"]))
+@given(rows=ids, form=FORMS)
 def test_labelled_rows_alone_are_shared_out(gather: Gather, rows: list[tuple[int, ...]], form: str) -> None:
     with TemporaryDirectory() as place:
         try:

@@ -67,7 +67,7 @@ def _one_wrong(inputs: Any) -> Any:
 def test_the_metric_decides(says: float, outcome: str) -> None:
     verdict = _judge(_one_wrong, says=says)
     assert (verdict.outcome, verdict.value) == (outcome, says)
-    assert "0.05 is allowed" in verdict.reason
+    assert "a drop of 0.05 is allowed" in verdict.reason
 
 
 def test_form_goes_before_the_metric() -> None:

@@ -103,11 +103,17 @@ class Encoder:
             yield Row(number=row.number, value=value, label=label)
 
     def keys(self, row: Row) -> set[str]:
-        """A key of every item of the row: equal for equal data, alone or in a batch, whatever the padding."""
-        if not self._is_encoded(row.value):
+        """A key of every item of the row: equal for equal data, alone or in a batch, whatever the padding, and for a
+        text as for its tokens."""
+        if self._is_encoded(row.value):
+            arrays = self._named(row)
+        elif self.processor is not None and "input_ids" in self._names and isinstance(self._raw(row), str | tuple):
+            arrays = self._processed([row])
+        else:
             return {Row(number=row.number, value=self._raw(row)).key}
-        arrays = self._named(row)
         mask = arrays.pop("attention_mask", np.zeros(0))
+        if "input_ids" in arrays:  # the other inputs follow from them, and some people leave those out
+            arrays = {"input_ids": arrays["input_ids"].astype(np.int64, copy=False)}
         count = max((len(array) for array in arrays.values() if array.ndim), default=1)
         return {Row(number=row.number, value=_item(arrays, mask, index, count)).key for index in range(count)}
 

@@ -198,7 +198,9 @@ class Court:
                 value = metric.value(self.judged(candidate))
         except OptimumError as error:  # it gave a number for eager, so this candidate is to blame
             return Verdict(outcome="failed", reason=first_line(error))
-        why = f"{promise.metric} drops by {promise.baseline - value:.4g}, {promise.limit:.4g} is allowed"
+        drop = promise.baseline - value
+        moved = f"drops by {drop:.4g}" if drop >= 0 else f"rises by {-drop:.4g}"
+        why = f"{promise.metric} {moved}; a drop of {promise.limit:.4g} is allowed"
         return Verdict(outcome="kept" if keeps(promise, value) else "broken", reason=why, value=value)
 
     def _problem(self, candidate: Candidate) -> str:
