@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPImageProcessor, ResNetConfig, ResNetModel
 
 from optimum_core.errors import OptionError, SourceError
 from optimum_core.models.blueprint import Blueprint, describe, lengths_beside
 from optimum_core.models.flat import call
+from optimum_core.models.layouts import alternatives, facts_of
 from optimum_core.models.samples import Case
 
 Described = Callable[[str], tuple[Any, Blueprint]]
@@ -270,3 +272,19 @@ def test_truth_values_may_come_out() -> None:
     blueprint = describe(Logic(), name="logic")
     assert [(spec.name, spec.dtype, spec.shape) for spec in blueprint.outputs] == [("even", "bool", TEXT)]
     assert {spec.name: spec.default for spec in blueprint.inputs} == {"input_ids": None, "attention_mask": "ones"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({"size": {"height": 40, "width": 56}}, (40, 56)),
+        ({"size": {"shortest_edge": 48}}, (48, 48)),
+        ({"size": {"shortest_edge": 64}, "do_center_crop": True, "crop_size": {"height": 32, "width": 40}}, (32, 40)),
+        ({"size": 40}, (40, 40)),
+    ],
+)
+def test_pictures_are_as_large_as_the_processor_makes_them(settings: dict[str, Any], shape: tuple[int, int]) -> None:
+    processor = CLIPImageProcessor(**{"do_center_crop": False, **settings})
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")  # says nothing of it
+    layout = next(iter(alternatives(facts_of(ResNetModel(config), processor))))
+    assert (layout.lengths["height"], layout.lengths["width"]) == shape

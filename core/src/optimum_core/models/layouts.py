@@ -287,7 +287,8 @@ def _picture_size(facts: Facts) -> tuple[int, int]:
     if size is None:
         size = _processor_size(facts.processor)
     if isinstance(size, Mapping):
-        size = (size.get("height", size.get("shortest_edge", 224)), size.get("width", size.get("shortest_edge", 224)))
+        edge = size.get("shortest_edge", size.get("longest_edge", 224))
+        size = (size.get("height", edge), size.get("width", edge))
     if isinstance(size, list | tuple):
         return int(size[0]), int(size[-1])
     return (int(size), int(size)) if size else (224, 224)
@@ -296,7 +297,9 @@ def _picture_size(facts: Facts) -> tuple[int, int]:
 def _processor_size(processor: Any) -> Any:
     owner = getattr(processor, "image_processor", processor)
     cropped = getattr(owner, "crop_size", None) if getattr(owner, "do_center_crop", False) else None
-    return cropped or getattr(owner, "size", None)
+    size = cropped or getattr(owner, "size", None)
+    # transformers' own class for it reads like a mapping and is none; the lengths that it leaves open are None.
+    return {name: length for name, length in dict(size).items() if length} if hasattr(size, "get") else size
 
 
 def _special_ids(facts: Facts, vocabulary: int) -> dict[str, int]:
