@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPImageProcessor, ResNetConfig, ResNetModel
+from transformers import CLIPImageProcessor, DebertaV2Config, DebertaV2Model, ResNetConfig, ResNetModel
 
 from optimum_core.errors import OptionError, SourceError
 from optimum_core.models.blueprint import Blueprint, describe, lengths_beside
@@ -288,3 +288,20 @@ def test_pictures_are_as_large_as_the_processor_makes_them(settings: dict[str, A
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")  # says nothing of it
     layout = next(iter(alternatives(facts_of(ResNetModel(config), processor))))
     assert (layout.lengths["height"], layout.lengths["width"]) == shape
+
+
+class _Typing:
+    """A tokenizer that makes token types."""
+
+    model_input_names = ("input_ids", "token_type_ids", "attention_mask")
+
+
+@pytest.mark.parametrize("types", [0, 2])
+def test_token_types_that_do_nothing_may_come_and_are_no_input(types: int) -> None:
+    config = DebertaV2Config(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32, type_vocab_size=types,
+    )  # fmt: skip
+    blueprint = describe(DebertaV2Model(config).eval(), name="deberta", processor=_Typing())
+    names = [spec.name for spec in blueprint.inputs]
+    assert ("token_type_ids" in names, "token_type_ids" in blueprint.ignored) == (types > 0, types == 0)

@@ -93,6 +93,7 @@ def describe(
     arrays = given.as_arrays(module, samples) if samples is not None else {}
     layouts = iter([given.layout_of(arrays, facts)]) if arrays else alternatives(facts)
     layout, output = _first_that_runs(module, name, layouts, arrays)
+    layout = _without_idle(module, layout, arrays)
     runs = dict(_probe(module, layout, arrays))
     layout = _settled(layout, runs)
     traced = {axis: layout.lengths[axis] for axis in layout.axes}
@@ -132,6 +133,13 @@ def _first_that_runs(
         f"no inputs could be derived for it; {problem or 'its forward takes none that are known by name'}",
         "pass sample_inputs={name: tensor, …} as for one ordinary call",
     )
+
+
+def _without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Layout:
+    """Without token types that the tokenizer makes and eager does nothing with: a tracer would drop them too."""
+    types = {item.name for item in layout.inputs if item.kind == "types"}
+    without = replace(layout, inputs=tuple(item for item in layout.inputs if item.name not in types))
+    return without if types and types == set(_ignored(module, without, arrays, frozenset(types))) else layout
 
 
 def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
