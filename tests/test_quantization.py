@@ -264,7 +264,10 @@ def test_layers_are_left_in_float_until_the_promise_is_kept(quickest: Any) -> No
     fast = quickest(target="ort", level="all", quantize=DYNAMIC, evaluate=lambda model: next(answers), max_drop=0)
     assert fast.report is not None
     judged = [trial for trial in fast.report.walk if trial.value is not None]
-    assert [trial.outcome for trial in judged] == ["broken", "broken", "kept"]
+    outcomes = [trial.outcome for trial in judged]
+    assert outcomes[:2] == ["broken", "broken"]
+    assert sorted(set(outcomes[2:])) in (["kept"], ["kept", "slow"])  # it may be slower than its successors should be
+    assert outcomes.count("kept") == 1
     left = [trial.name for trial in judged]
     assert "layers in float" not in left[0]
     assert "5% of the layers in float" in left[1]

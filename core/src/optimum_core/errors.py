@@ -8,6 +8,11 @@ model 'bert': input 'input_ids' is missing
 
 from __future__ import annotations
 
+import re
+
+#: Colours of a terminal, which other libraries write into their messages.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class OptimumError(Exception):
     """Base of everything that Optimum Core raises on purpose.
@@ -19,6 +24,7 @@ class OptimumError(Exception):
     """
 
     def __init__(self, who: str, why: str, remedy: str) -> None:
+        why = _COLOURS.sub("", why)
         super().__init__(who, why, remedy)
         self.who = who
         self.why = why

@@ -112,8 +112,9 @@ class Encoder:
         else:
             return {Row(number=row.number, value=self._raw(row)).key}
         mask = arrays.pop("attention_mask", np.zeros(0))
-        if "input_ids" in arrays:  # the other inputs follow from them, and some people leave those out
-            arrays = {"input_ids": arrays["input_ids"].astype(np.int64, copy=False)}
+        tokens = arrays.get("input_ids")
+        if tokens is not None and tokens.dtype.kind in "iu":  # the other inputs follow; some people leave those out
+            arrays = {"input_ids": tokens.astype(np.int64, copy=False)}
         count = max((len(array) for array in arrays.values() if array.ndim), default=1)
         return {Row(number=row.number, value=_item(arrays, mask, index, count)).key for index in range(count)}
 

@@ -297,7 +297,7 @@ def _picture_size(facts: Facts) -> tuple[int, int]:
 def _processor_size(processor: Any) -> Any:
     owner = getattr(processor, "image_processor", processor)
     cropped = getattr(owner, "crop_size", None) if getattr(owner, "do_center_crop", False) else None
-    size = cropped or getattr(owner, "size", None)
+    size: Any = cropped or getattr(owner, "size", None)
     # transformers' own class for it reads like a mapping and is none; the lengths that it leaves open are None.
     return {name: length for name, length in dict(size).items() if length} if hasattr(size, "get") else size
 

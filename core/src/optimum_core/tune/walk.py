@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 from optimum_core.errors import OptimumError, OptionError
 from optimum_core.measure import Effort, score
@@ -20,9 +19,10 @@ from optimum_core.models.sensitivity import rank_layers
 from optimum_core.plan import Way
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.judging import Court, WalkJob
-from optimum_core.tune.recipes import LEAN, Recipe, is_lean, lean, variants
+from optimum_core.tune.ledger import Ledger, Scout
+from optimum_core.tune.recipes import LEAN, Recipe, lean, variants
 from optimum_core.tune.search import NOISE, Tuned
-from optimum_core.types import QuantizeConfig, Trial
+from optimum_core.types import QuantizeConfig
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.promise import keeps
 
@@ -50,46 +50,55 @@ def walk(job: WalkJob) -> Tuned:
     """
     court = Court.of(job)
     try:
-        return _Walk(job, court).run()
+        return _Walk(job, court, Ledger(floats=job.floats)).run()
     finally:
         court.close()
-
-
-@dataclass(kw_only=True, slots=True)
-class _Scout:
-    """A way tried by its plainest recipe: its time as a multiple of the best unquantized model's."""
-
-    entry: Entry
-    pace: float
-    size: int
-
-    @property
-    def words(self) -> str:
-        """How it differs from the plainest."""
-        return LEAN if is_lean(self.entry.config) else ""
 
 
 @dataclass(slots=True)
 class _Walk:
     job: WalkJob
     court: Court
-    trials: list[Trial] = field(default_factory=list)
+    ledger: Ledger
     _ranked: tuple[str, ...] | None = None
     _tried: int = 0
-    _stage: int = 0  # where in the trials the present one begins
     _start: float = field(default_factory=time.perf_counter)
 
     def run(self) -> Tuned:
         if (why := self._hopeless()) is not None:
             return self._unquantized(why)
         for schemes in self._stages():
-            self._stage = len(self.trials)
+            self.ledger.begin_stage()
             scouts = self._scout([way for way in self.job.ways if way.scheme in schemes])
-            for recipe, expected in self._in_order(scouts):
-                if (winner := self._try(recipe, expected)) is not None:
-                    return self._decide(winner, scouts)
+            if (winner := self._first_kept(scouts)) is not None:
+                return self._decide(winner, scouts)
         self._require_buildable()
         return self._unquantized(self._why_none())
+
+    def _first_kept(self, scouts: Sequence[Scout]) -> Candidate | None:
+        """The first recipe that keeps the promise. Where its time was only expected, it is timed, and what may turn out
+        faster is judged as well."""
+        best: tuple[Candidate, int] | None = None
+        for recipe, expected in self._in_order(scouts):
+            if best is not None and (self._by_size or expected >= best[0].pace):
+                break
+            kept = self._try(recipe, expected)
+            if kept is None:
+                continue
+            if all(scout.entry != kept[0].entry for scout in scouts):
+                self._time(*kept)
+            if best is None:
+                best = kept
+                continue
+            best, (slower, number) = sorted((best, kept), key=lambda item: item[0].pace)
+            slower.close()
+            self.ledger.outrun(number, slower.pace / best[0].pace)
+        return best[0] if best is not None else None
+
+    def _time(self, candidate: Candidate, number: int) -> None:
+        with watched(self.job.job.emit, "measure", candidate.entry.name):
+            self.court.pace([candidate], _SIDE_BY_SIDE)
+        self.ledger.time(number, candidate.pace)
 
     # What there is to try.
 
@@ -125,7 +134,7 @@ class _Walk:
             f"{promise.baseline - value:.4g} below eager's {promise.baseline:.4g}, and {promise.limit:.4g} is allowed"
         )
 
-    def _scout(self, ways: Sequence[Way]) -> list[_Scout]:
+    def _scout(self, ways: Sequence[Way]) -> list[Scout]:
         """Every way once, by its plainest recipe."""
         found: list[Candidate] = []
         for way in ways:
@@ -135,12 +144,12 @@ class _Walk:
             config = entry.config
             assert config is not None
             if config.calibrates and self.job.evidence.calibration is None:
-                self._record(Recipe(entry=entry), "skipped", "it needs calibration data, and none was passed")
+                self.ledger.record(Recipe(entry=entry), "skipped", "it needs calibration data, and none was passed")
             elif way.cost > self._affordable():
                 why = f"it takes some {way.cost:.0f} s to build: name its backend, or pass a budget"
-                self._record(Recipe(entry=entry), "skipped", why)
+                self.ledger.record(Recipe(entry=entry), "skipped", why)
             elif found and self._is_over(_SCOUTING):
-                self._record(Recipe(entry=entry), "skipped", "the time for trying every way is over")
+                self.ledger.record(Recipe(entry=entry), "skipped", "the time for trying every way is over")
             elif (candidate := self._built(Recipe(entry=entry))) is not None:
                 found.append(candidate)
                 found.sort(key=lambda item: item.pace)
@@ -154,7 +163,7 @@ class _Walk:
         for candidate in front:
             candidate.close()
         found += [item for item in front if item not in found]
-        return [_Scout(entry=item.entry, pace=item.pace, size=item.size or 0) for item in found]
+        return [Scout(entry=item.entry, pace=item.pace, size=item.size or 0) for item in found]
 
     def _lean_twins(self, front: Sequence[Candidate]) -> list[Candidate]:
         """The quickest static candidate once more, by a recipe with less to compute, where its user left that open."""
@@ -173,14 +182,14 @@ class _Walk:
         config = self.job.wish.config or QuantizeConfig.named(str(way.scheme))
         return Entry(way=way, route=route, config=config.recipe)
 
-    def _in_order(self, scouts: Sequence[_Scout]) -> list[tuple[Recipe, float]]:
+    def _in_order(self, scouts: Sequence[Scout]) -> list[tuple[Recipe, float]]:
         """The recipes of all that is worth it and the pace expected of them, the fastest (or smallest) first."""
         ranked: list[tuple[tuple[float, ...], Recipe, float]] = []
         best: set[tuple[str | None, str | None]] = set()
         for scout in sorted(scouts, key=self._rank_of):
             way = scout.entry.way
-            recipes: Sequence[Recipe] = [Recipe(entry=scout.entry, words=scout.words)]
-            if (way.quantizer, way.scheme) not in best and not scout.words:
+            recipes: Sequence[Recipe] = [scout.recipe]
+            if (way.quantizer, way.scheme) not in best and not scout.recipe.words:
                 best.add((way.quantizer, way.scheme))
                 recipes = list(variants(scout.entry, calibrated=self.job.evidence.calibration is not None))
             for number, recipe in enumerate(recipes):
@@ -188,14 +197,14 @@ class _Walk:
                 if self._is_free and expected > NOISE:
                     if number == 0:  # its safer kin is slower still, and not worth a line each
                         why = f"{expected:.2f} times the time of the best unquantized model"
-                        self._record(recipe, "slow", why, pace=scout.pace, size=scout.size)
+                        self.ledger.record(recipe, "slow", why, pace=scout.pace, size=scout.size)
                     continue
                 like = round(expected, 3)  # what is expected to take the same does not differ by how it was computed
                 key = (scout.size, number, like) if self._by_size else (like, number)
                 ranked.append((key, recipe, expected))
         return [(recipe, expected) for _, recipe, expected in sorted(ranked, key=lambda item: item[0])]
 
-    def _rank_of(self, scout: _Scout) -> tuple[float, ...]:
+    def _rank_of(self, scout: Scout) -> tuple[float, ...]:
         return (scout.size, scout.pace) if self._by_size else (scout.pace,)
 
     def _layers(self) -> Sequence[str]:
@@ -222,10 +231,10 @@ class _Walk:
 
     # Trying one.
 
-    def _try(self, recipe: Recipe, expected: float) -> Candidate | None:
-        """Build and judge; the candidate where it keeps the promise, open."""
+    def _try(self, recipe: Recipe, expected: float) -> tuple[Candidate, int] | None:
+        """Build and judge; the candidate where it keeps the promise, open, with its trial's number."""
         if (why := self._enough()) is not None:
-            self._record(recipe, "skipped", why)
+            self.ledger.record(recipe, "skipped", why)
             return None
         self._tried += 1
         start = time.perf_counter()
@@ -233,8 +242,8 @@ class _Walk:
         if candidate is None:
             return None
         verdict = self.court.judge(candidate)
-        self._record(
-            recipe,
+        number = self.ledger.record(
+            replace(recipe, entry=candidate.entry),  # with the layers that were left out
             verdict.outcome,
             verdict.reason,
             pace=candidate.pace,
@@ -244,13 +253,13 @@ class _Walk:
             seconds=time.perf_counter() - start,
         )
         if verdict.outcome == "kept":
-            return candidate
+            return candidate, number
         candidate.close()
         return None
 
     def _enough(self) -> str | None:
         """Why no further recipe is judged, where none is; one is, however little time was given."""
-        if sum(trial.value is not None for trial in self.trials[self._stage :]) >= MOST_TRIALS:
+        if self.ledger.judged >= MOST_TRIALS:
             return f"{MOST_TRIALS} recipes were judged, and no more are"
         return "the time for the walk is over" if self._tried and self._is_over() else None
 
@@ -264,36 +273,16 @@ class _Walk:
             # A backend that has no such method refuses it: what nobody asked for is then not a failure.
             refused = isinstance(error, OptionError) and recipe.words and not recipe.left_out
             outcome = "skipped" if refused else "failed"
-            self._record(recipe, outcome, first_line(error), seconds=time.perf_counter() - start)
+            self.ledger.record(recipe, outcome, first_line(error), seconds=time.perf_counter() - start)
             return None
 
     @property
     def _baseline(self) -> float:
         return self.job.promise.baseline if self.job.promise else 1.0
 
-    def _record(self, recipe: Recipe, outcome: Any, reason: str, *, pace: float | None = None, **rest: Any) -> None:
-        config = recipe.entry.config
-        trial = Trial(
-            name=recipe.name,
-            config=config.to_dict() if config else {},
-            outcome=outcome,
-            reason=reason,
-            **self._times(pace),
-            **rest,
-        )
-        self.trials.append(trial)
-
-    def _times(self, pace: float | None) -> dict[str, Any]:
-        """What a multiple of the best unquantized model's time is in milliseconds, and beside eager."""
-        if pace is None:
-            return {}
-        eager = next((score(item.measurements) for item in self.job.floats.tried if item.entry.is_baseline), None)
-        milliseconds = pace * score(self.job.floats.winner.measurements)
-        return {"milliseconds": milliseconds, "speedup": eager / milliseconds if eager else None}
-
     # Deciding.
 
-    def _decide(self, winner: Candidate, scouts: Sequence[_Scout]) -> Tuned:
+    def _decide(self, winner: Candidate, scouts: Sequence[Scout]) -> Tuned:
         """Race the winner, its prepared twin and the best unquantized model to the end."""
         search, pacer = self.job.job, self.court.pacer
         runners = [pacer, winner]
@@ -301,7 +290,7 @@ class _Walk:
             runners.append(twin)
         with watched(search.emit, "measure", f"{len(runners)} candidates"):
             self.court.time(runners, search.effort)
-        self._compare(winner, scouts)
+        self.ledger.mention(scouts, winner.pace)
         best = min(runners[1:], key=self._score)
         ratio = self._score(pacer) / self._score(best)
         if self._is_free and ratio * NOISE < 1:
@@ -315,22 +304,6 @@ class _Walk:
         unseen = self.job.evidence.unseen
         return self._tuned(best, others, unseen[0] if unseen else self.job.floats.check, kept=True)
 
-    def _compare(self, winner: Candidate, scouts: Sequence[_Scout]) -> None:
-        """Say of ways that were timed and not judged how far behind the winner they were. All times of the walk are
-        of when every way was tried, side by side; a winner that came later has its own of the last race."""
-        if all(scout.entry != winner.entry for scout in scouts):
-            winner.pace = self._score(winner) / self._score(self.court.pacer)
-            last = next(index for index, trial in reversed(list(enumerate(self.trials))) if trial.outcome == "kept")
-            self.trials[last] = replace(self.trials[last], **self._times(winner.pace))
-        told = {trial.name for trial in self.trials}
-        for scout in scouts:
-            recipe = Recipe(entry=scout.entry, words=scout.words)
-            if recipe.name not in told:
-                ratio = scout.pace / winner.pace
-                self._record(
-                    recipe, "slow", f"{ratio:.2f} times the time of the chosen", pace=scout.pace, size=scout.size
-                )
-
     def _score(self, candidate: Candidate) -> float:
         return score(candidate.measurements)
 
@@ -342,20 +315,20 @@ class _Walk:
         )
 
     def _why_none(self) -> str:
-        broken = [trial for trial in self.trials if trial.outcome == "broken"]
+        broken = [trial for trial in self.ledger.trials if trial.outcome == "broken"]
         if broken:
             nearest = min((trial.drop for trial in broken if trial.drop is not None), default=None)
             return f"none of {len(broken)} recipes keeps the promise" + (
                 f"; the nearest drops by {nearest:.4g}" if nearest is not None else ""
             )
-        slow = [trial for trial in self.trials if trial.outcome == "slow"]
+        slow = [trial for trial in self.ledger.trials if trial.outcome == "slow"]
         return "every quantized model is slower" if slow else "no quantized model could be built"
 
     def _require_buildable(self) -> None:
         """Where one configuration was asked for and nobody could build it, that is an error."""
-        if self.job.wish.config is None or any(trial.outcome != "failed" for trial in self.trials):
+        if self.job.wish.config is None or any(trial.outcome != "failed" for trial in self.ledger.trials):
             return
-        rows = "\n".join(f"    {trial.name}: {trial.reason}" for trial in self.trials)
+        rows = "\n".join(f"    {trial.name}: {trial.reason}" for trial in self.ledger.trials)
         raise OptionError("quantize", f"nobody here can do that:\n{rows}", "change what the reasons name")
 
     def _tuned(
@@ -367,7 +340,7 @@ class _Walk:
             floats,
             candidates=(winner.result(brief=False), *(item.result() for item in others if item is not winner)),
             promise=replace(promise, kept=kept) if promise else None,
-            walk=tuple(self.trials),
+            walk=tuple(self.ledger.trials),
             notes=self._notes(kept=kept),
             seconds=floats.seconds + time.perf_counter() - self._start,
         )

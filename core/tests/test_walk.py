@@ -1,0 +1,129 @@
+"""The order of a walk: expected times lead it, measured ones decide, and the ledger's words and times agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from optimum_core.plan import Way
+from optimum_core.tune import walk
+from optimum_core.tune.candidates import Candidate, Entry
+from optimum_core.tune.judging import Verdict
+from optimum_core.tune.ledger import Ledger, Scout
+from optimum_core.types import QuantizeConfig, Trial
+
+LAYERS = tuple(f"layer.{number}" for number in range(20))
+CONFIG = QuantizeConfig(scheme="dynamic")
+
+
+class Bench:
+    """A court whose candidates keep the promise, and take the time, that is written down for them.
+
+    Attributes:
+        kept: backends whose candidates keep it, by how many layers are left out at least.
+        paces: what is measured of a backend's candidates with layers left out.
+    """
+
+    def __init__(self, kept: Mapping[str, int], paces: Mapping[str, float]) -> None:
+        self.kept, self.paces = kept, paces
+        self.judged: list[str] = []
+        self.open: set[int] = set()
+        self.pacer: Any = None
+
+    def built(self, entry: Entry, *, pace: float | None = None) -> Candidate:
+        candidate = Candidate(entry=entry, blueprint=SimpleNamespace())  # type: ignore[arg-type]
+        candidate.session = SimpleNamespace(close=lambda: self.open.discard(id(candidate)))
+        candidate.pace, candidate.size = pace or 1.0, 1
+        self.open.add(id(candidate))
+        return candidate
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        config, backend = candidate.entry.config, candidate.entry.way.backend
+        assert config is not None
+        self.judged.append(f"{backend} {len(config.exclude)}")
+        kept = backend in self.kept and len(config.exclude) >= self.kept[backend]
+        return Verdict(outcome="kept" if kept else "broken", reason="as it is written down", value=0.5)
+
+    def pace(self, candidates: Sequence[Candidate], effort: Any) -> None:
+        for candidate in candidates:
+            candidate.pace = self.paces[candidate.entry.way.backend]
+
+
+def _scout(backend: str, pace: float) -> Scout:
+    way = Way(
+        backend=backend, device="cpu", precision="fp32", format=backend, exporter="e", exported=backend,
+        quantizer=backend, scheme="dynamic-int8",
+    )  # fmt: skip
+    return Scout(entry=Entry(way=way, config=CONFIG), pace=pace, size=1)
+
+
+def _walked(bench: Bench, scouts: Sequence[Scout], monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate | None, Ledger]:
+    """The winner, and the ledger with what was not judged."""
+    measured = SimpleNamespace(measurements=(), entry=SimpleNamespace(is_baseline=True))
+    floats: Any = SimpleNamespace(winner=measured, tried=[measured])
+    monkeypatch.setattr("optimum_core.tune.ledger.score", lambda measurements: 10.0)
+    job: Any = SimpleNamespace(
+        wish=SimpleNamespace(config=CONFIG, words="int8"),
+        evidence=SimpleNamespace(calibration=None),
+        promise=None,
+        job=SimpleNamespace(objective="latency", budget=None, emit=lambda event: None),
+        ways=(),
+    )
+    ledger = Ledger(floats=floats)
+    work = walk._Walk(job, bench, ledger, _ranked=LAYERS)  # type: ignore[arg-type]
+    winner = work._first_kept(scouts)
+    if winner is not None:
+        ledger.mention(scouts, winner.pace)
+    return winner, ledger
+
+
+def _outcomes(ledger: Ledger) -> dict[str, str]:
+    def name(trial: Trial) -> str:
+        return f"{trial.name.split()[0]} {len(trial.config.get('exclude', ()))}"
+
+    return {name(trial): trial.outcome for trial in ledger.trials}
+
+
+SCOUTS = (_scout("quick", 0.5), _scout("next", 0.6))
+
+
+def test_one_that_was_timed_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(kept={"quick": 0, "next": 0}, paces={})
+    winner, ledger = _walked(bench, SCOUTS, monkeypatch)
+    assert winner is not None and winner.entry == SCOUTS[0].entry
+    assert bench.judged == ["quick 0"]
+    assert [trial.reason for trial in ledger.trials if trial.outcome == "slow"] == ["1.20 times the time of the chosen"]
+    assert [trial.milliseconds for trial in ledger.trials] == [5.0, 6.0]
+    assert [trial.speedup for trial in ledger.trials] == [2.0, pytest.approx(10 / 6)]
+
+
+def test_one_that_is_slower_than_expected_is_held_against_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(kept={"quick": 1, "next": 0}, paces={"quick": 0.9})
+    winner, ledger = _walked(bench, SCOUTS, monkeypatch)
+    assert winner is not None and winner.entry == SCOUTS[1].entry
+    assert bench.judged[:2] == ["quick 0", "quick 1"] and bench.judged[-1] == "next 0"
+    (slower,) = (trial for trial in ledger.trials if len(trial.config.get("exclude", ())) == 1)
+    assert (slower.outcome, slower.reason) == ("slow", "1.50 times the time of the chosen")
+    assert slower.milliseconds == pytest.approx(9.0)
+    assert [trial.outcome for trial in ledger.trials].count("kept") == 1
+    assert len(bench.open) == 1  # the winner's session alone
+
+
+def test_one_that_is_as_quick_as_expected_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(kept={"quick": 1, "next": 0}, paces={"quick": 0.52})
+    winner, ledger = _walked(bench, SCOUTS, monkeypatch)
+    assert winner is not None and winner.entry.way.backend == "quick"
+    assert bench.judged == ["quick 0", "quick 1"]
+    told = {trial.name: trial.reason for trial in ledger.trials if trial.outcome == "slow"}
+    assert list(told.values()) == ["1.15 times the time of the chosen"]
+
+
+def test_when_none_keeps_it_all_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(kept={}, paces={})
+    winner, ledger = _walked(bench, SCOUTS, monkeypatch)
+    assert winner is None and not bench.open
+    assert len(bench.judged) == len(ledger.trials) == 10
+    assert set(_outcomes(ledger).values()) == {"broken"}
