@@ -71,11 +71,22 @@ def open_session(path: Path, made_options: Any, provider: Provider, index: int, 
         raise SessionError(who, "the file does not exist", "export the model again, or correct the path")
     require(provider, who)
     chosen = (provider.name, _provider_options(provider, index, options))
-    try:
+
+    def opened() -> Any:
         # Without enable_fallback=0, a failing provider is replaced by the CPU with a printed remark.
-        session = onnxruntime.InferenceSession(
+        return onnxruntime.InferenceSession(
             path, made_options, providers=[chosen, *provider.fallbacks], enable_fallback=0
         )
+
+    try:
+        try:
+            session = opened()
+        except RUNTIME_ERRORS as error:
+            if "float8" not in str(error):
+                raise
+            # It makes integer products of 8-bit floats, and then refuses them; left alone, it computes them in fp32.
+            made_options.add_session_config_entry("session.disable_quant_qdq", "1")
+            session = opened()
     except RUNTIME_ERRORS as error:
         remedy = "check that the file is a complete ONNX model of an opset that this onnxruntime loads"
         raise SessionError(who, f"onnxruntime {onnxruntime.__version__} refused it: {error}", remedy) from error
