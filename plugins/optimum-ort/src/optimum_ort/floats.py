@@ -57,7 +57,7 @@ def _raise_opset(model: Any, who: str) -> None:
         if item.domain in ("", "ai.onnx") and item.version < _OPSET:
             if item.version < _OPSET - 1:
                 why = f"it is of opset {item.version}, which has no 8-bit floats"
-                raise OptionError(who, why, f"export it with opset {_OPSET} or newer")
+                raise OptionError(who, why, f"export it with opset {_OPSET - 1} or newer")
             item.version = _OPSET
 
 
@@ -106,7 +106,9 @@ def _round_activation(rewriter: Rewriter, name: str, largest: float) -> tuple[An
     rewriter.add(numpy_helper.from_array(_scale(np.float32(largest)), scale), _zeros(zero, ()))
     return (
         helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], name=f"{name}_quantize"),
-        helper.make_node("DequantizeLinear", [rounded, scale, zero], [f"{name}_dequantized"], name=f"{name}_dequantize"),
+        helper.make_node(
+            "DequantizeLinear", [rounded, scale, zero], [f"{name}_dequantized"], name=f"{name}_dequantize"
+        ),
     )
 
 
