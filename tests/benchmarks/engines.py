@@ -39,8 +39,11 @@ from optimum_trt.optimize import prepared
 
 DEVICE = "sm_89"
 _ROUTES = ("torchscript", "dynamo")
-_INT8 = QuantizeConfig(scheme="static", weights="int8", activations="int8", symmetric=True)
-_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_QUANTIZED = {
+    "int8": QuantizeConfig(scheme="static", weights="int8", activations="int8", symmetric=True),
+    "fp8": QuantizeConfig(scheme="static", weights="fp8", activations="fp8"),
+}
+_PRECISIONS = ("fp32", "fp16", "bf16", *_QUANTIZED)
 
 
 def run(cache: Path) -> Page:
@@ -116,12 +119,12 @@ def _built(
 ) -> tuple[str, str, str, str]:
     seconds = 0.0
     try:
-        source = _quantized(onnx, blueprint, cache) if precision == "int8" else onnx
+        source = _quantized(onnx, blueprint, precision, cache) if precision in _QUANTIZED else onnx
         request = OptimizeRequest(
             backend="trt",
             artifact=source,
             device=DEVICE,
-            precision="fp32" if precision == "int8" else precision,
+            precision="fp32" if precision in _QUANTIZED else precision,
             hardware=detect(),
             output=Path(mkdtemp(dir=cache)),
             shapes=({axis: blueprint.layout.lengths[axis] for axis in blueprint.axes},),
@@ -147,12 +150,12 @@ def _fidelity(source: Artifact, exact: Fidelity, cases: tuple[ReferenceCase, ...
     return error if fidelity.passed else f"**{error}**"
 
 
-def _quantized(onnx: Artifact, blueprint: Blueprint, cache: Path) -> Artifact:
+def _quantized(onnx: Artifact, blueprint: Blueprint, precision: str, cache: Path) -> Artifact:
     calibration = [blueprint.draw(Case(name="calibration", seed=seed)) for seed in range(40, 48)]
     request = QuantizeRequest(
         backend="ort",
         artifact=onnx,
-        config=_INT8,
+        config=_QUANTIZED[precision],
         hardware=detect(),
         output=Path(mkdtemp(dir=cache)),
         calibration=calibration,
