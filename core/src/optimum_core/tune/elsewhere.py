@@ -82,7 +82,7 @@ def _buildable(task: Elsewhere) -> tuple[Entry, ...]:
     if entries and not found:
         raise OptionError(
             "calibration",
-            f"{entries[0].way.scheme} finds ranges on typical inputs, and none were passed; made-up ones would be wrong",
+            f"{entries[0].way.scheme} finds ranges on typical inputs, and there are none; made-up ones would be wrong",
             "pass calibration=, a few hundred texts or inputs",
         )
     return found
