@@ -91,7 +91,7 @@ def _scales(path: Path) -> dict[str, Any]:
 
 def test_products_are_of_8_bit_floats(quantized: Any, tmp_path: Path) -> None:
     """The builder says what it made: scales by channel do not turn products back into fp32."""
-    trt = pytest.importorskip("tensorrt_rtx")
+    trt: Any = pytest.importorskip("tensorrt_rtx")
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
