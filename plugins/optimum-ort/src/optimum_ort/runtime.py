@@ -58,6 +58,15 @@ def session_options(options: OrtOptions, provider: Provider, threads: int) -> An
     return made
 
 
+def leave_pairs(made_options: Any) -> None:
+    """Let QuantizeLinear and DequantizeLinear stand as they are, as 8-bit floats need.
+
+    Onnxruntime takes them for integers: it makes integer products of them, which it then refuses, and drops a Relu
+    before a zero point of 0, below which integers would have no values.
+    """
+    made_options.add_session_config_entry("session.disable_quant_qdq", "1")
+
+
 def open_session(path: Path, made_options: Any, provider: Provider, index: int, options: OrtOptions) -> Any:
     """Open `path` as an `onnxruntime.InferenceSession` that runs on `provider` first.
 
@@ -84,8 +93,7 @@ def open_session(path: Path, made_options: Any, provider: Provider, index: int, 
         except RUNTIME_ERRORS as error:
             if "float8" not in str(error):
                 raise
-            # It makes integer products of 8-bit floats, and then refuses them; left alone, it computes them in fp32.
-            made_options.add_session_config_entry("session.disable_quant_qdq", "1")
+            leave_pairs(made_options)
             session = opened()
     except RUNTIME_ERRORS as error:
         remedy = "check that the file is a complete ONNX model of an opset that this onnxruntime loads"
