@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -11,10 +12,11 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from optimum_core.errors import ExportError, OptionError
-from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, TensorSpec
 from optimum_ort import plugin
 from optimum_ort.session import OrtSession
 
@@ -122,6 +124,34 @@ def test_a_transformer_stays_near_eager(newer: Any, quantize_request: Make, load
         got = next(iter(load(made).run(inputs).values()))
         got, want = np.asarray(got).ravel(), np.asarray(want).ravel()
         assert got @ want / np.linalg.norm(got) / np.linalg.norm(want) > 0.995
+
+
+def test_convolutions_behind_relu_have_the_values_of_the_format(
+    tmp_path: Path, quantize_request: Make, load: Load
+) -> None:
+    """Onnxruntime's fusions for integers would change them."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((16, 16, 3, 3)).astype(np.float32) for name in ("v", "w")}
+    nodes = [
+        helper.make_node("Conv", ["x", "v"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("MaxPool", ["b"], ["c"], name="pool", kernel_shape=[2, 2]),
+        helper.make_node("Conv", ["c", "w"], ["y"], name="second"),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16, size, size])
+        for name, size in (("x", 10), ("y", 5))
+    ]
+    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10), tmp_path / "m.onnx")
+    specs = [TensorSpec(name=n, dtype="float32", shape=("batch", 16, s, s)) for n, s in (("x", 10), ("y", 5))]
+    source = Artifact(format="onnx", path=tmp_path, files=("m.onnx",), inputs=(specs[0],), outputs=(specs[1],))
+    x = {"x": rng.standard_normal((2, 16, 10, 10)).astype(np.float32)}
+    made = _quantized(quantize_request(source, FP8, calibration=[x]))
+    want = ReferenceEvaluator(str(made.main_file)).run(None, x)[0]
+    got = np.asarray(load(made).run(x)["y"])
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
 
 
 def test_excluded_layers_stay(newer: Any, quantize_request: Make) -> None:
