@@ -133,6 +133,33 @@ def test_an_engine_of_four_bits_takes_them_in_the_form_that_it_reads(tiny: Tiny)
     assert fast.manifest.fidelity is not None and fast.manifest.fidelity.passed
 
 
+ROWS = [{"input_ids": np.random.default_rng(seed).integers(5, 119, size=12)} for seed in range(40)]
+
+
+@needs_engines
+@pytest.mark.parametrize("wish", ["fp8", "int8"])
+def test_an_engine_of_8_bits_has_the_numbers_of_its_gpu(tiny: Tiny, wish: str) -> None:
+    """8-bit floats, and integers with signed activations, without a word about them."""
+    fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize=wish, calibration=ROWS)
+    manifest = fast.manifest
+    quantized = next(step for step in manifest.steps if step.hook == "quantize")
+    assert (manifest.quantized, quantized.options["activations"]) == (f"static-{wish}", wish)
+    assert manifest.fidelity is not None and manifest.fidelity.passed and manifest.fidelity.level == "graph"
+
+
+@needs_engines
+def test_ranges_are_not_found_on_nothing(tiny: Tiny) -> None:
+    with pytest.raises(OptionError, match="static-fp8 finds ranges on typical inputs"):
+        accelerate(tiny("text-classification"), target="trt:sm_89", quantize="fp8")
+
+
+@needs_engines
+@pytest.mark.parametrize("target", ["auto", "trt:sm_86"])
+def test_what_has_no_8_bit_floats_says_so(tiny: Tiny, target: str) -> None:
+    with pytest.raises(UnavailableError, match="static-fp8"):
+        accelerate(tiny("text-classification"), target=target, quantize="fp8", calibration=ROWS)
+
+
 @pytest.mark.skipif(
     "coreml" not in manager().names() or not _evaluated("coreml"), reason="no program is evaluated here"
 )

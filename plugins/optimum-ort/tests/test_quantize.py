@@ -298,7 +298,7 @@ def test_a_step_that_refuses_the_graph_is_recorded(linear: Artifact, quantize_re
 
 
 REFUSED = {
-    "weights": [QuantizeConfig(weights="int4"), QuantizeConfig(weights="fp8"), weight_only(weights="bf16")],
+    "weights": [QuantizeConfig(weights="int4"), weight_only(weights="fp8"), weight_only(weights="bf16")],
     "activations": [
         QuantizeConfig(activations="fp8"),
         QuantizeConfig(weights="uint8", activations="int8"),

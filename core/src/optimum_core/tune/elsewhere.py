@@ -46,12 +46,14 @@ def build_elsewhere(task: Elsewhere) -> Tuned:
     """The first candidate that is right as far as this machine can tell.
 
     Raises:
+        OptionError: all that could be built finds ranges on data, and there is none.
         VerificationError: none is; the message has the table of what was tried.
     """
     job, start = task.job, time.perf_counter()
+    entries = _buildable(task)
     cases = reference_cases(job.source.module(), job.blueprint)
     tried: list[Candidate] = []
-    for entry in _entries(task):
+    for entry in entries:
         candidate = Candidate(entry=entry, blueprint=job.blueprint)
         tried.append(candidate)
         try:
@@ -72,8 +74,23 @@ def build_elsewhere(task: Elsewhere) -> Tuned:
     )
 
 
+def _buildable(task: Elsewhere) -> tuple[Entry, ...]:
+    """The entries that have the data that they need."""
+    entries = tuple(_entries(task))
+    given = task.evidence is not None and task.evidence.calibration is not None
+    found = tuple(entry for entry in entries if given or entry.config is None or not entry.config.calibrates)
+    if entries and not found:
+        raise OptionError(
+            "calibration",
+            f"{entries[0].way.scheme} finds ranges on typical inputs, and there are none; made-up ones would be wrong",
+            "pass calibration=, a few hundred texts or inputs",
+        )
+    return found
+
+
 def _entries(task: Elsewhere) -> Iterator[Entry]:
-    """The job's, with their configurations; 4 bits also in the form that is nobody's own, where that is left open."""
+    """The job's, with their configurations; where that is left open, 4 bits also in the form that is nobody's own, and
+    8 with signed activations, which processors of GPUs multiply."""
     for entry in task.job.entries:
         if entry.way.scheme is None:
             yield entry
@@ -82,6 +99,8 @@ def _entries(task: Elsewhere) -> Iterator[Entry]:
             yield replace(entry, config=config)
             if task.wish.config is None and config.weights == "int4":
                 yield replace(entry, config=replace(config, form="qdq", symmetric=True))
+            if task.wish.config is None and config.name == "static-int8":
+                yield replace(entry, config=replace(config, activations="int8", symmetric=True))
 
 
 def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> None:

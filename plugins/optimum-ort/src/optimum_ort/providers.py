@@ -45,6 +45,8 @@ _SCHEMES = (
     "weight-only-nf4",
     "weight-only-fp16",
 )
+# Made here and run elsewhere: no CPU multiplies 8-bit floats.
+_SCHEMES_FOR_OTHERS = ("static-fp8",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,7 +269,7 @@ def _offer(provider: Provider, build: Build) -> Offer:
         quantizes=_ONNX if quantizes else (),
         loads=("onnx",),
         precisions=("fp32", "fp16") if half else ("fp32",),
-        schemes=_SCHEMES if quantizes else (),
+        schemes=(*_SCHEMES, *_SCHEMES_FOR_OTHERS) if quantizes else (),
         runs=_SCHEMES if provider is CPU else (),
         opset=build.opset,
     )

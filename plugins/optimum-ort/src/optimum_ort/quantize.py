@@ -3,6 +3,7 @@
 | scheme | weights | what is written |
 |---|---|---|
 | `static` | int8, uint8 | integer products with fixed ranges of activations, as QDQ pairs or integer operators |
+| `static` | fp8 | products of 8-bit floats, as QDQ pairs, for other runtimes: no CPU multiplies them |
 | `dynamic` | int8, uint8 | integer matrix products, ranges found in every call |
 | `weight-only` | int8, uint8 | DequantizeLinear beside each weight |
 | `weight-only` | int4, uint4, nf4 | onnxruntime's operators for 4-bit weights |
@@ -22,6 +23,7 @@ from typing import Any
 from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, Step
 from optimum_ort.calibration import PERCENTILE
+from optimum_ort.floats import quantize_floats
 from optimum_ort.integer import choose, quantize_dynamic, quantize_static
 from optimum_ort.preparation import Prepared, prepare
 from optimum_ort.providers import BACKEND, find_build
@@ -29,7 +31,7 @@ from optimum_ort.storage import EXTERNAL_ABOVE, wants_external_data, write_model
 from optimum_ort.weights import FOUR_BITS, GROUP_SIZES, group_size, quantize_embeddings, quantize_weights
 
 _INTEGERS = ("int8", "uint8")
-_TAKEN = {"static": _INTEGERS, "dynamic": _INTEGERS, "weight-only": (*_INTEGERS, *FOUR_BITS, "fp16")}
+_TAKEN = {"static": (*_INTEGERS, "fp8"), "dynamic": _INTEGERS, "weight-only": (*_INTEGERS, *FOUR_BITS, "fp16")}
 
 
 def quantize(request: QuantizeRequest) -> Artifact:
@@ -75,6 +77,10 @@ def _quantized(
     if config.scheme == "weight-only":
         model = quantize_weights(onnx.load(path), config, kept)
         chosen: dict[str, Any] = {"group_size": group_size(config)} if config.weights in FOUR_BITS else {}
+    elif config.weights == "fp8":
+        assert request.calibration is not None
+        model = quantize_floats(path, config, kept, request.calibration, scratch, external=external, who=who)
+        chosen = {"activations": "fp8", "per_channel": config.per_channel is not False, "form": "qdq"}
     else:
         choices = choose(config, request.hardware)
         chosen = dataclasses.asdict(choices)
@@ -82,11 +88,12 @@ def _quantized(
             assert request.calibration is not None
             batches = request.calibration
             model = quantize_static(path, config, choices, kept, batches, scratch, external=external)
-            chosen["calibration"] = config.calibration or "minmax"
-            if config.calibration == "percentile":
-                chosen["percentile"] = config.percentile or PERCENTILE
         else:
             model = quantize_dynamic(path, choices, kept)
+    if config.scheme == "static":
+        chosen["calibration"] = config.calibration or "minmax"
+        if config.calibration == "percentile":
+            chosen["percentile"] = config.percentile or PERCENTILE
     tables = 0 if config.weights == "fp16" else quantize_embeddings(model, kept)
     if not tables and _operators(model) == _operators(before):
         what = "matrix product with constant weights" + (" or convolution" if config.scheme == "static" else "")
@@ -137,17 +144,21 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
     dynamic, four = config.scheme == "dynamic", config.weights in FOUR_BITS
     nf4, hqq, half = config.weights == "nf4", config.algorithm == "hqq", config.weights == "fp16"
     mixed = config.activations == "int8" and config.weights == "uint8"
+    floats = config.weights == "fp8"
     return {
         "activations": (
-            config.activations == "fp8" or mixed or (dynamic and config.activations == "int8"),
-            "use 'uint8'",
+            config.activations not in (None, "fp8")
+            if floats
+            else config.activations == "fp8" or mixed or (dynamic and config.activations == "int8"),
+            "use 'fp8'" if floats else "use 'uint8'",
         ),
         "algorithm": (
             config.algorithm not in (None, "rtn") and not (hqq and config.weights in ("int4", "uint4")),
             "use 'rtn', or 'hqq' with weights 'int4'",
         ),
         "symmetric": (
-            config.symmetric is not None and (half or (nf4 and not config.symmetric) or (hqq and config.symmetric)),
+            config.symmetric is not None
+            and (half or ((nf4 or floats) and not config.symmetric) or (hqq and config.symmetric)),
             "leave it out",
         ),
         "per_channel": (
@@ -159,7 +170,15 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
             f"use one of: {', '.join(map(str, GROUP_SIZES))}",
         ),
         "smooth": (bool(config.smooth), "leave it out: onnxruntime has it from a package that no longer installs"),
-        "form": ((dynamic or hqq) and config.form == "qdq", "use 'qoperator'"),
+        "calibration": (
+            floats and config.calibration == "entropy",
+            "use 'minmax', 'moving-average' or 'percentile': entropy counts even steps, which floats do not have",
+        ),
+        "reduce_range": (floats and bool(config.reduce_range), "leave it out: floats do not overflow in pairs"),
+        "form": (
+            ((dynamic or hqq) and config.form == "qdq") or (floats and config.form == "qoperator"),
+            "use 'qdq'" if floats else "use 'qoperator'",
+        ),
     }
 
 

@@ -28,7 +28,7 @@ from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_ort.interface import check_interface
 from optimum_ort.options import OrtOptions
 from optimum_ort.providers import BACKEND, Provider, parse_device
-from optimum_ort.runtime import RUNTIME_ERRORS, open_session, session_options
+from optimum_ort.runtime import RUNTIME_ERRORS, leave_pairs, open_session, session_options
 
 _HOST = 1  # DLPack's number of the CPU
 _ONNX_BFLOAT16 = 16
@@ -71,6 +71,8 @@ class OrtSession:
         options = OrtOptions.from_mapping(request.options)
         path = request.artifact.main_file
         made = session_options(options, provider, _pool_size(request))
+        if request.artifact.precision == "fp8":
+            leave_pairs(made)
         session = open_session(path, made, provider, index, options)
         self._who = f"backend '{BACKEND}', {path}"
         check_interface(self._who, request.artifact, session)

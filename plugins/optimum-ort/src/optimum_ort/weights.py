@@ -8,8 +8,6 @@ hold 8 bits with a scale for each row under all integer schemes: only rows that 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from optimum_core.errors import UnavailableError
@@ -17,14 +15,12 @@ from optimum_core.types import QuantizeConfig
 from optimum_ort.layers import Kept
 from optimum_ort.providers import BACKEND
 from optimum_ort.quiet import quiet
+from optimum_ort.rewriter import PRODUCTS, Rewriter, channel_axis
 from optimum_ort.tools import quantization
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
 FOUR_BITS = ("int4", "uint4", "nf4")
 _GROUP_SIZE = {"int4": 32, "uint4": 32, "nf4": 64}
-# Smaller tensors, biases mostly, would gain nothing.
-_LEAST_ELEMENTS = 256
-_PRODUCTS = ("MatMul", "Gemm", "Conv")
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
@@ -53,7 +49,7 @@ def quantize_embeddings(model: Any, kept: Kept) -> int:
     import numpy as np
     from onnx import helper, numpy_helper
 
-    rewriter = _Rewriter(model)
+    rewriter = Rewriter(model)
     for node, name, weight in rewriter.weights(("Gather",), kept):
         largest = np.abs(weight).max(axis=1, keepdims=True)
         scale = (np.where(largest > 0, largest, 1) / 127).astype(np.float32)
@@ -75,9 +71,9 @@ def halve(model: Any, kept: Kept) -> int:
     import numpy as np
     from onnx import helper, numpy_helper
 
-    rewriter = _Rewriter(model)
+    rewriter = Rewriter(model)
     limit = float(np.finfo(np.float16).max)
-    for node, name, weight in rewriter.weights((*_PRODUCTS, "Gather"), kept):
+    for node, name, weight in rewriter.weights((*PRODUCTS, "Gather"), kept):
         if np.abs(weight).max() > limit:
             continue
         half = f"{name}_half"
@@ -95,14 +91,14 @@ def halve(model: Any, kept: Kept) -> int:
     return rewriter.finish()
 
 
-def _eight_bits(model: Any, config: QuantizeConfig, kept: Kept, operators: tuple[str, ...] = _PRODUCTS) -> None:
+def _eight_bits(model: Any, config: QuantizeConfig, kept: Kept, operators: tuple[str, ...] = PRODUCTS) -> None:
     from onnx import helper, numpy_helper
 
-    rewriter = _Rewriter(model)
+    rewriter = Rewriter(model)
     signed = config.weights == "int8"
     symmetric = signed if config.symmetric is None else config.symmetric
     for node, name, weight in rewriter.weights(operators, kept):
-        axis = None if config.per_channel is False else _channel_axis(node)
+        axis = None if config.per_channel is False else channel_axis(node)
         rounded, scale, zero = _round(weight, axis, signed=signed, symmetric=symmetric)
         base = f"{name}_{axis}"  # nodes that share a weight may read it along different axes
         parts = {f"{base}_quantized": rounded, f"{base}_scale": scale, f"{base}_zero_point": zero}
@@ -113,13 +109,6 @@ def _eight_bits(model: Any, config: QuantizeConfig, kept: Kept, operators: tuple
         )
         rewriter.feed(node, made)
     rewriter.finish()
-
-
-def _channel_axis(node: Any) -> int:
-    """Where the output channels of a weight are."""
-    if node.op_type == "Gemm":
-        return 0 if any(item.name == "transB" and item.i for item in node.attribute) else 1
-    return 1 if node.op_type == "MatMul" else 0
 
 
 def _round(weight: Any, axis: int | None, *, signed: bool, symmetric: bool) -> tuple[Any, Any, Any]:
@@ -165,7 +154,7 @@ def _sensitive(model: Any, config: QuantizeConfig, kept: Kept) -> list[str]:
     if config.ratio in (None, 1):
         return []
     size = group_size(config)
-    layers = _Rewriter(model).weights(("MatMul",), kept)
+    layers = Rewriter(model).weights(("MatMul",), kept)
     losses = {node.name: _loss(weight, size) for node, _, weight in layers}
     spared = round(len(losses) * (1 - (config.ratio or 1)))
     return sorted(losses, key=losses.__getitem__, reverse=True)[:spared]
@@ -205,96 +194,3 @@ def _int4(model: Any, config: QuantizeConfig, left_out: list[str]) -> Any:
     else:
         how = nbits.DefaultWeightOnlyQuantConfig(is_symmetric=bool(config.symmetric), **common)
     return nbits.MatMulNBitsQuantizer(model, nodes_to_exclude=left_out, algo_config=how)
-
-
-class _Rewriter:
-    """Replaces weights of a graph: collects what is new, and puts it in at the end."""
-
-    def __init__(self, model: Any) -> None:
-        self._graph = model.graph
-        self._constants = {tensor.name: tensor for tensor in self._graph.initializer}
-        self._uses = Counter(_read_names(self._graph))
-        self._new: dict[str, Any] = {}
-        self._fed: dict[str, Any] = {}
-        self._replaced: dict[str, list[Any]] = {}
-        self._count = 0
-
-    def weights(self, operators: tuple[str, ...], kept: Kept) -> Iterator[tuple[Any, str, Any]]:
-        """Node, weight's name and array, for every large float weight of `operators` that is not kept.
-
-        A weight that several nodes share comes once for each; left out are tables that serve another purpose too.
-        """
-        from onnx import numpy_helper
-
-        users = Counter(
-            name
-            for node in self._graph.node
-            if node.op_type in operators and not kept.holds(node)
-            for name in node.input
-        )
-        for node in list(self._graph.node):
-            if node.op_type not in operators or kept.holds(node):
-                continue
-            name = node.input[0 if node.op_type == "Gather" else 1]
-            tensor = self._constants.get(name)
-            if tensor is None or tensor.data_type != _FLOAT or users[name] != self._uses[name]:
-                continue
-            weight = numpy_helper.to_array(tensor)
-            if weight.size >= _LEAST_ELEMENTS and _understood(node, weight):
-                yield node, name, weight
-
-    def add(self, *tensors: Any) -> None:
-        self._new.update({tensor.name: tensor for tensor in tensors})
-
-    def feed(self, node: Any, maker: Any) -> None:
-        """Let `node` take its weight from what `maker` computes."""
-        self._fed.setdefault(maker.name, maker)
-        node.input[1] = maker.output[0]
-        self._count += 1
-
-    def replace(self, node: Any, *nodes: Any) -> None:
-        self._replaced[node.name] = list(nodes)
-        self._count += 1
-
-    def finish(self) -> int:
-        """Write it all into the graph, without the weights that nothing uses any more."""
-        graph = self._graph
-        nodes = list(self._fed.values())
-        for node in graph.node:
-            nodes += self._replaced.get(node.name, [node])
-        # Copies: a message that is cleared takes its parts with it.
-        copies = [_copy(node) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-        used = {*_read_names(graph), *(value.name for value in graph.output)}
-        before = set(self._constants)
-        constants = [
-            _copy(t) for t in [*graph.initializer, *self._new.values()] if t.name in used or t.name not in before
-        ]
-        del graph.initializer[:]
-        graph.initializer.extend(constants)
-        return self._count
-
-
-def _read_names(graph: Any) -> Iterator[str]:
-    """What the nodes of a graph read, those of branches and loops included."""
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _read_names(inner)
-
-
-def _copy(message: Any) -> Any:
-    copied = type(message)()
-    copied.CopyFrom(message)
-    return copied
-
-
-def _understood(node: Any, weight: Any) -> bool:
-    """Whether the weight has the shape that our rewriting is written for."""
-    if node.op_type == "Conv":
-        return bool(weight.ndim > 2)
-    if node.op_type == "Gather" and any(item.name == "axis" and item.i != 0 for item in node.attribute):
-        return False
-    return bool(weight.ndim == 2)
