@@ -102,7 +102,7 @@ def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     import torch
 
     from optimum_core import measure
-    from optimum_core.tune import search as tune
+    from optimum_core.tune import race
 
     effort = measure.Effort(rounds=2, seconds=0.02)
     threads = torch.get_num_threads()
@@ -110,7 +110,7 @@ def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("OPTIMUM_DISABLED_BACKENDS", raising=False)
-        patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
         yield
     torch.set_num_threads(threads)
 

@@ -25,10 +25,10 @@ _CHILD = """
 import json, sys, time
 from optimum_core import accelerate
 from optimum_core import measure
-from optimum_core.tune import search as tune
+from optimum_core.tune import race
 
 effort = measure.Effort(rounds=2, seconds=0.02)
-tune.measure = lambda calls, shapes, _: measure.measure(calls, shapes, effort)
+race.measure = lambda calls, shapes, _: measure.measure(calls, shapes, effort)
 model, cache, stop = sys.argv[1:]
 
 def said(event):

@@ -14,7 +14,7 @@ import torch
 from optimum_core import AcceleratedModel, accelerate, load, measure
 from optimum_core.errors import InputError, OptimumError, OptionError, SourceError, UnavailableError, VerificationError
 from optimum_core.plugins import manager
-from optimum_core.tune import search as tune
+from optimum_core.tune import race
 from optimum_core.types import Event
 
 ONCE = ({"batch": 1},)
@@ -28,7 +28,7 @@ def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
         yield
     torch.set_num_threads(threads)
 

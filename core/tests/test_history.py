@@ -14,7 +14,7 @@ from optimum_core import accelerate, measure
 from optimum_core.cache import Cache
 from optimum_core.plugins import manager
 from optimum_core.plugins.discovery import DISABLED_ENV
-from optimum_core.tune import search as tune
+from optimum_core.tune import race
 from optimum_core.tune.history import History, shape_of
 from optimum_core.types import Event
 
@@ -25,7 +25,7 @@ def quickly() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
         yield
     torch.set_num_threads(threads)
 

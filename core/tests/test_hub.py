@@ -246,14 +246,14 @@ def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) 
     import torch
 
     from optimum_core import accelerate, measure
-    from optimum_core.tune import search as tune
+    from optimum_core.tune import race
 
     folder = tmp_path_factory.mktemp("saved")
     model = tiny("bert")
     model.save_pretrained(folder / "plain")
     effort = measure.Effort(rounds=1, seconds=0.005)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
         fast = accelerate(
             model, target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=folder / "cache"
         )

@@ -21,7 +21,7 @@ from optimum_core.hookspecs import hookimpl
 from optimum_core.model import loading
 from optimum_core.model.loading import open_model
 from optimum_core.plugins import PluginManager
-from optimum_core.tune import search as tune
+from optimum_core.tune import race
 from optimum_core.types import Array, Gpu, Hardware, Limitation, Offer, Session, SessionRequest, Support
 
 IDS = np.array([[5, 6, 7, 8]])
@@ -33,7 +33,7 @@ def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) 
     effort = measure.Effort(rounds=1, seconds=0.005)
     cache, place = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("saved") / "bert"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         settings: dict[str, Any] = {"shapes": ({"batch": 1},), "budget": 0, "cache_dir": cache}

@@ -19,7 +19,7 @@ from optimum_core.errors import InputError, UnavailableError
 from optimum_core.model import mapping
 from optimum_core.model.answers import Answer
 from optimum_core.model.mapping import Mapper
-from optimum_core.tune import search as tune
+from optimum_core.tune import race
 from optimum_core.types import TensorSpec
 
 IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
@@ -199,7 +199,7 @@ def fast_of(
         return made[kind]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield make

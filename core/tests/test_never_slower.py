@@ -9,7 +9,7 @@ import pytest
 
 from optimum_core.plan import Way
 from optimum_core.tune.candidates import Candidate, Entry
-from optimum_core.tune.search import _Search
+from optimum_core.tune.race import Race
 from optimum_core.types import Measurement
 
 
@@ -23,10 +23,8 @@ def _candidate(backend: str, times: tuple[float, float], *, live: bool = False) 
 
 
 def _may_win(finalists: list[Candidate], *, choosable: set[str], objective: str = "latency") -> list[str]:
-    search: Any = SimpleNamespace(
-        job=SimpleNamespace(objective=objective), _may_win=lambda item: item.entry.way.backend in choosable
-    )
-    return [item.entry.way.backend for item in _Search._never_slower(search, finalists)]
+    race = Race(cast(Any, SimpleNamespace(objective=objective, choosable=choosable)))
+    return [item.entry.way.backend for item in race.never_slower(finalists)]
 
 
 EAGER = _candidate("eager", (10.0, 100.0), live=True)

@@ -19,7 +19,7 @@ from optimum_core.hookspecs import hookimpl
 from optimum_core.models import eager
 from optimum_core.models.flat import eager_outputs
 from optimum_core.plugins import PluginManager
-from optimum_core.tune import search as tune
+from optimum_core.tune import race
 from optimum_core.types import (
     Array,
     Artifact,
@@ -125,7 +125,7 @@ Accelerate = Callable[..., AcceleratedModel]
 @pytest.fixture
 def with_acme(tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerate]:
     """`accelerate` of a tiny BERT where nothing but torch and Acme is installed."""
-    monkeypatch.setattr(tune, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, EFFORT))
+    monkeypatch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, EFFORT))
 
     def run(acme: Acme, **settings: Any) -> AcceleratedModel:
         plugins = PluginManager([])

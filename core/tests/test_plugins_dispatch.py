@@ -55,6 +55,7 @@ class Scaled:
 class Source:
     name = "tiny"
     fingerprint = "0"
+    format = None
 
     def module(self) -> Any:
         raise AssertionError("no test needs the weights")

@@ -21,8 +21,8 @@ from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort
 from optimum_core.plugins import PluginManager
+from optimum_core.tune import race
 from optimum_core.tune import retune as retuning
-from optimum_core.tune import search as tune
 from optimum_core.tune.retune import retune
 from optimum_core.types import Array, CandidateResult, Hardware, Offer, Report, Session, SessionRequest, Support
 from optimum_core.verify.carried import CHECK_FILE, read_check
@@ -35,7 +35,7 @@ SHAPES = [(2, 9)]
 @pytest.fixture(scope="module", autouse=True)
 def quickly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for room in (tune, retuning):
+        for room in (race, retuning):
             patch.setattr(room, "measure", lambda calls, shapes, _=None: measure.measure(calls, shapes, QUICK))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -24,7 +24,8 @@ from optimum_core.models.source import LiveSource
 from optimum_core.plan import parse_target, ways
 from optimum_core.plugins import DISABLED_ENV, PluginManager
 from optimum_core.tune.candidates import entries
-from optimum_core.tune.search import Job, Tuned, tune
+from optimum_core.tune.job import Job, Tuned
+from optimum_core.tune.search import tune
 from optimum_core.tune.stages import Builder
 from optimum_core.types import (
     Array,

@@ -108,8 +108,8 @@ def accelerate(
     found = _ways(supports, chosen, ask)
     _require_one_device(found, chosen)
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
-    if (given := getattr(source, "format", None)) is not None:
-        found = _from(given, found)
+    if source.format is not None:
+        found = _from(source.format, found)
     _require_samples(source, sample_inputs)
     work = Work(
         version=__version__,

@@ -21,7 +21,7 @@ from optimum_core.verify.carried import write_check
 if TYPE_CHECKING:
     from optimum_core.models.blueprint import Blueprint
     from optimum_core.tune.candidates import Candidate
-    from optimum_core.tune.search import Tuned
+    from optimum_core.tune.job import Tuned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from optimum_core.models.blueprint import Blueprint
     from optimum_core.tune.candidates import Entry
     from optimum_core.tune.evidence import Material
+    from optimum_core.tune.job import Job, Tuned
     from optimum_core.tune.quantizing import Quantizing
-    from optimum_core.tune.search import Job, Tuned
 
 
 @dataclass(kw_only=True, slots=True)
@@ -163,7 +163,7 @@ class Work:
         """Search, and write the winner's files and manifest."""
         from optimum_core.models.blueprint import describe
 
-        if self.material is not None and getattr(self.source.module(), "is_quantized", False):
+        if self.material is not None and self.source.is_quantized:
             raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             blueprint = describe(
@@ -213,13 +213,7 @@ class Work:
 
     def _samples(self) -> Any:
         """One call's inputs as stated, or as a file's own graph says."""
-        drawn = getattr(self.source.module(), "samples", None)
-        return drawn() if self.samples is None and self._given is not None and drawn else self.samples
-
-    @property
-    def _given(self) -> str | None:
-        """The format that the model is in already."""
-        return getattr(self.source, "format", None)
+        return self.source.samples() if self.samples is None else self.samples
 
     def _packer(self, blueprint: Blueprint) -> Packer:
         return Packer(
@@ -245,13 +239,13 @@ class Work:
         )
 
     def _job(self, blueprint: Blueprint, workshop: Path, history: History) -> Job:
-        from optimum_core.tune.search import Job
+        from optimum_core.tune.job import Job
         from optimum_core.tune.stages import Builder
 
         auto = self.target.backend is None
         floats = tuple(way for way in self.ways if not way.is_quantized)
         choosable = {way.backend for way in floats} if auto else {str(self.target.backend)}
-        if self._given is not None:  # the evaluator says what is right, and is nothing to run in earnest
+        if self.source.format is not None:  # the evaluator says what is right, and is nothing to run in earnest
             choosable -= {way.backend for way in floats if way.is_live}
         if not any(way.backend in choosable for way in floats):  # it runs quantized models alone
             choosable = {way.backend for way in floats if way.is_live}
@@ -279,7 +273,7 @@ class Work:
             objective=self.ask.objective,
             budget=self.ask.budget,
             decided=history.decided() if auto else None,
-            held_to="int8" if getattr(self.source.module(), "is_quantized", False) else None,
+            held_to="int8" if self.source.is_quantized else None,
             emit=self.emit,
         )
 

@@ -200,7 +200,8 @@ STEPS: Mapping[str, Callable[[Any, Any, torch.Tensor], torch.Tensor]] = {
 def test_whatever_is_trimmed_comes_out_the_same(steps: list[str], axis: int, position: int) -> None:
     model = converted(Chain(["linear", *steps], axis, position), (-1, 4, 4))
     whole = model.clone()
-    trim(model)
+    if not trim(model):  # it is the graph that it was
+        return
     inputs = np.random.default_rng(1).standard_normal((3, 4, 4)).astype(np.float32)
     np.testing.assert_allclose(answers(model, inputs)[0], answers(whole, inputs)[0], rtol=1e-4, atol=1e-5)
 

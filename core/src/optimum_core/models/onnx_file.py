@@ -132,7 +132,7 @@ def _gather_elements() -> Any:
 class OnnxSource:
     """A `ModelSource` on an ONNX file: exported already, and without a configuration or a processor."""
 
-    format = "onnx"
+    format: str | None = "onnx"
     config: Any = None
     is_live = False
 
@@ -155,6 +155,15 @@ class OnnxSource:
     def module(self) -> Any:
         """The graph in the reference evaluator."""
         return self._module
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether some of its products are of rounded values."""
+        return self._module.is_quantized
+
+    def samples(self) -> dict[str, np.ndarray[Any, Any]]:
+        """One call's inputs, as the graph itself declares them."""
+        return self._module.samples()
 
     def size(self) -> int:
         """Bytes of its files."""

@@ -26,7 +26,18 @@ def companions(directory: Path) -> dict[str, Path]:
     }
 
 
-class LiveSource:
+class _Eager:
+    """What holds of every model that torch itself runs, and not of a file that was exported already."""
+
+    format: str | None = None
+    is_quantized = False
+
+    def samples(self) -> dict[str, Any] | None:
+        """One call's inputs, where the model itself declares them; one of torch does not."""
+        return None
+
+
+class LiveSource(_Eager):
     """A `torch.nn.Module` that its user holds, transformers' or any other.
 
     Exports and checks run on a twin in evaluation mode that shares the weights, so that the user's own is never
@@ -90,7 +101,7 @@ class LiveSource:
                 part.save_pretrained(directory)
 
 
-class DirectorySource:
+class DirectorySource(_Eager):
     """A model saved by `save_pretrained`, on disk or downloaded from a hub.
 
     Args:

@@ -44,7 +44,7 @@ def export(request: ExportRequest) -> Artifact | None:
     """Write `model.onnx` by the engine that `request.route` names."""
     if request.backend != NAME:
         return None
-    if getattr(request.source, "format", None) == NAME:
+    if request.source.format == NAME:
         return _as_it_is(request)
     import torch
 

@@ -39,6 +39,16 @@ def run(request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return {"outputs": {key: _numpy(array) for key, array in outputs.items()}, "error": ""}
 
 
+def run_each(requests: dict[str, Any], inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """`run` for each request; the last name on standard error is the one that crashed, if any did."""
+    answers = {}
+    for name, request in requests.items():
+        sys.stderr.write(f"{name}\n")
+        sys.stderr.flush()
+        answers[name] = run(request, inputs)
+    return answers
+
+
 def leak(request: Any, inputs: dict[str, Any], first: int, last: int) -> tuple[int, int]:
     """Resident bytes after `first` and after `last` sessions were opened, run and closed."""
     import gc
@@ -68,7 +78,7 @@ def _numpy(array: Any) -> Any:
 def main(task: str, request: str, answer: str) -> None:
     """Do one task; the files were and will be written by the kit itself."""
     arguments = pickle.loads(Path(request).read_bytes())
-    tasks: dict[str, Callable[..., object]] = {"light": light, "run": run, "leak": leak}
+    tasks: dict[str, Callable[..., object]] = {"light": light, "run": run, "run_each": run_each, "leak": leak}
     result = tasks[task](*arguments)
     Path(answer).write_bytes(pickle.dumps(result))
 

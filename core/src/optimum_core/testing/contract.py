@@ -115,6 +115,7 @@ def _hooks_for(offer: Offer) -> tuple[str, ...]:
 class _NoModel:
     name = "none"
     fingerprint = ""
+    format = None
 
     def module(self) -> None:
         raise AssertionError("the model of a request for another backend was read")

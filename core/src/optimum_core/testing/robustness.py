@@ -37,9 +37,11 @@ class RobustnessTests:
     def test_damaged_files_are_refused(self, subject: Subject, damage: str) -> None:
         """A file that is missing, cut short or noise is an error with a remedy: no crash, no foreign exception."""
         _needs_files(subject)
-        for file in _files_to_damage(subject.artifact):
-            artifact = _damaged(subject.artifact, file, damage)
-            answer = in_new_process("run", subject.request(artifact=artifact), subject.model.draw(1))
+        requests = {
+            file: subject.request(artifact=_damaged(subject.artifact, file, damage))
+            for file in _files_to_damage(subject.artifact)
+        }
+        for file, answer in in_new_process("run_each", requests, subject.model.draw(1)).items():
             told = {key: answer.get(key) for key in ("error", "who", "why", "remedy")}
             assert answer["outputs"] is None, f"{file} {damage}, and it ran"
             assert told["error"] != PluginError.__name__, f"{file} {damage}: not the backend's own error: {told}"

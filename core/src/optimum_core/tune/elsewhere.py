@@ -17,7 +17,7 @@ from optimum_core.measure.stopwatch import first_line, watched
 from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.evidence import Evidence
-from optimum_core.tune.search import Job, Tuned
+from optimum_core.tune.job import Job, Tuned
 from optimum_core.types import Artifact, Fidelity, QuantizeConfig, Report, Session, SessionRequest, Support
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.quantized import verify_quantized

@@ -17,7 +17,8 @@ from optimum_core.plan import EXACT, Way
 from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.evidence import Evidence
-from optimum_core.tune.search import ROUGH, Job, Tuned, calls_of, drawn_inputs
+from optimum_core.tune.job import Job, Tuned
+from optimum_core.tune.race import ROUGH, calls_of, drawn_inputs
 from optimum_core.types import Promise
 from optimum_core.types.quantization import Drop
 from optimum_core.verify import ReferenceCase, verify

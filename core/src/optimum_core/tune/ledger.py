@@ -8,8 +8,8 @@ from typing import Any
 
 from optimum_core.measure import score
 from optimum_core.tune.candidates import Entry
+from optimum_core.tune.job import Tuned
 from optimum_core.tune.recipes import LEAN, Recipe, is_lean
-from optimum_core.tune.search import Tuned
 from optimum_core.types import Trial
 
 

@@ -13,8 +13,8 @@ from optimum_core.plan import Way
 from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate
 from optimum_core.tune.evidence import LEAST_ROWS, SHARE, Evidence, Gatherer, Material
+from optimum_core.tune.job import Job, Tuned
 from optimum_core.tune.judging import Judged, WalkJob
-from optimum_core.tune.search import Job, Tuned
 from optimum_core.tune.stages import live_artifact
 from optimum_core.tune.walk import walk
 from optimum_core.types import Promise

@@ -1,4 +1,4 @@
-"""The search: build what competes, check it, race what is true, choose.
+"""The search: build what competes, check it, race what is true.
 
 Candidates are tried in the order of their likelihood while the budget lasts. Each is checked against eager and timed
 roughly at once; only a handful stay open, and those race to the end. An export route that is not right makes way for
@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from optimum_core.errors import OptimumError, OptionError, VerificationError
-from optimum_core.measure import Contestant, Effort, measure, pace, score
-from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
+from optimum_core.measure import score
+from optimum_core.measure.stopwatch import first_line, watched, watched_memory
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.blueprint import Blueprint
-from optimum_core.models.samples import Case
-from optimum_core.models.source import Source
-from optimum_core.plugins import PluginManager
 from optimum_core.tune.candidates import Candidate, Entry
-from optimum_core.tune.stages import Builder
+from optimum_core.tune.job import Job, Tuned
+from optimum_core.tune.race import Race
 from optimum_core.types import Fidelity, Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.quantized import verify_quantized
@@ -35,54 +33,6 @@ FIXED_BY_PROCESSOR = frozenset({"height", "width"})
 #: shape between them.
 BUDGETS = (15.0, 60.0)
 WORTH = 150
-#: How many candidates stay open for the last race, beside the baseline: each holds the model's weights.
-FINALISTS = 4
-#: Rough timing right after the check, to know who is worth keeping open.
-ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"))
-#: A candidate may take this much more than eager at a shape and not count as slower there: so much is noise.
-NOISE = 1.1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """Everything that a search needs.
-
-    Attributes:
-        entries: what competes, in the order in which it is tried.
-        choosable: backends that may win; others are measured for comparison only.
-        exact: a target or shapes were stated, so that a candidate of fewer varying axes is better than none.
-        objective: "latency" and "throughput" choose the least time, "size" the smallest files.
-        budget: seconds after which nothing further is built, once there is something true to choose; None: as long as
-            the model's own slowness makes it worth.
-        decided: the name of the entry that won for a model of the same shape before: alone if it is true.
-        held_to: the precision whose tolerance counts, where the model itself is quantized.
-    """
-
-    source: Source
-    blueprint: Blueprint
-    entries: tuple[Entry, ...]
-    workload: Callable[[Blueprint], tuple[WorkShape, ...]]
-    builder: Builder
-    plugins: PluginManager
-    choosable: frozenset[str]
-    exact: bool
-    verify: bool = True
-    objective: str = "latency"
-    budget: float | None = None
-    decided: str | None = None
-    held_to: str | None = None
-    effort: Effort = field(default_factory=Effort)
-    emit: Emit = lambda event: None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
-    """The winner, the whole story, the case that later checks are made with, and everything that was tried."""
-
-    winner: Candidate
-    report: Report
-    check: ReferenceCase
-    tried: tuple[Candidate, ...] = ()
 
 
 def tune(job: Job) -> Tuned:
@@ -104,6 +54,7 @@ class _Search:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.race = Race(job)
         self.tried: list[Candidate] = []
         self._cases: dict[int, tuple[ReferenceCase, ...]] = {}
         self._at_work: dict[int, tuple[ReferenceCase, ...]] = {}
@@ -121,7 +72,7 @@ class _Search:
         for _ in range(3):
             if self._something_built_is_true() or not self._retry_with_fixed_axes():
                 break
-        if not any(item.is_true and self._may_win(item) for item in self.tried):
+        if not any(item.is_true and self.race.may_win(item) for item in self.tried):
             raise self._nothing_true()
         return self._race()
 
@@ -150,12 +101,12 @@ class _Search:
         """Whether this must be tried even without budget: nothing built is true yet, or it improves on the best."""
         if entry.is_baseline:
             return True
-        true = [item for item in self.tried if item.is_true and not item.entry.way.is_live and self._may_win(item)]
+        true = [item for item in self.tried if item.is_true and not item.entry.way.is_live and self.race.may_win(item)]
         return (not true and not entry.way.is_live) or (entry.prepared and self._twin_leads(entry))
 
     def _twin_leads(self, entry: Entry) -> bool:
         """Whether the same without preparation is the best so far: preparing that one costs a load, and often wins."""
-        open_ones = [item for item in self.tried if item.session is not None and self._may_win(item)]
+        open_ones = [item for item in self.tried if item.session is not None and self.race.may_win(item)]
         leader = min(open_ones, key=lambda item: item.pace, default=None)
         return leader is not None and leader.entry == replace(entry, prepared=False)
 
@@ -164,11 +115,8 @@ class _Search:
         plain = replace(entry, prepared=False)
         return all(item.session is not None for item in self.tried if item.entry == plain)
 
-    def _may_win(self, candidate: Candidate) -> bool:
-        return candidate.entry.way.backend in self.job.choosable
-
     def _something_built_is_true(self) -> bool:
-        built = [item for item in self.tried if not item.entry.way.is_live and self._may_win(item)]
+        built = [item for item in self.tried if not item.entry.way.is_live and self.race.may_win(item)]
         return not built or any(item.is_true for item in built)
 
     def _skip(self, entry: Entry, why: str) -> None:
@@ -279,46 +227,25 @@ class _Search:
     # Racing.
 
     def _time_roughly(self, candidate: Candidate) -> None:
-        """Time a candidate beside the best so far, and close whoever is no longer among the best.
-
-        Side by side, because the machine's speed drifts: figures of different moments do not compare.
-        """
+        """Time a candidate beside the best so far, and close whoever is no longer among the best."""
         rivals = [item for item in self.tried if item.session is not None and item is not candidate]
-        best = min(rivals, key=lambda item: item.pace, default=None)
         try:
-            *others, candidate.measurements = self._measure([*([best] if best else []), candidate], ROUGH)
+            self.race.time_roughly(candidate, rivals)
         except OptimumError as error:  # right where it was checked, and does not run where it is to be fast
             candidate.outcome, candidate.problem = "failed", first_line(error)
             candidate.close()
             return
         if candidate.entry.is_baseline and self.job.budget is None:
             self._budget = _worth(candidate.measurements)
-        if best is not None:
-            candidate.pace = best.pace * pace(candidate.measurements) / pace(others[0])
-        self._close_the_rest([*rivals, candidate])
-
-    def _close_the_rest(self, rivals: list[Candidate]) -> None:
-        """Keep a handful open; all of them while it is size that counts, for then speed says nothing."""
-        if self.job.objective == "size":
-            return
-        rivals.sort(key=lambda item: item.pace)
-        # Against those that may win: where a backend was named, its best stays open however fast the eager model is.
-        best = next((item for item in rivals if self._may_win(item)), rivals[0])
-        limit = self.job.effort.hopeless * best.pace
-        for rank, item in enumerate(item for item in rivals if not item.entry.is_baseline):
-            if rank >= FINALISTS or item.pace > limit:
-                item.close()
+        self.race.close_the_rest([*rivals, candidate])
 
     def _race(self) -> Tuned:
         finalists = [item for item in self.tried if item.session is not None]
         shapes = self.job.workload(finalists[0].blueprint)
         detail = f"{_count(len(finalists), 'candidate')} at {', '.join(shape.name for shape in shapes)}"
         with watched(self.job.emit, "measure", detail):
-            for item, measured in zip(finalists, self._measure(finalists, self.job.effort), strict=True):
-                item.measurements = measured
-        winner = min(self._never_slower(finalists), key=self._score)
-        winner.outcome = "chosen"
-        self._explain(winner, finalists)
+            winner = self.race.decide(finalists)
+        self.race.explain(winner, self.tried, finalists)
         order = {"chosen": 0, "slower": 1}
         self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
         report = Report(
@@ -330,51 +257,6 @@ class _Search:
             seconds=time.perf_counter() - self._start,
         )
         return Tuned(winner=winner, report=report, check=self.cases(winner.blueprint)[0], tried=tuple(self.tried))
-
-    def _never_slower(self, finalists: Sequence[Candidate]) -> list[Candidate]:
-        """Who may win: with the eager model among the choices, nobody who is slower than it at some shape."""
-        able = [item for item in finalists if self._may_win(item)]
-        eager = next((item for item in able if item.entry.is_baseline), None)
-        if eager is None or self.job.objective == "size":
-            return able
-        limits = {item.shape: NOISE * item.median for item in eager.measurements}
-        for item in able:
-            item.slower_at = tuple(one.shape for one in item.measurements if one.median > limits[one.shape])
-        return [item for item in able if item is eager or not item.slower_at]
-
-    def _measure(self, candidates: Sequence[Candidate], effort: Effort) -> list[tuple[Measurement, ...]]:
-        shapes = self.job.workload(candidates[0].blueprint)
-        contestants = {
-            str(i): Contestant(calls=calls_of(item, shapes), streams=item.entry.streams)
-            for i, item in enumerate(candidates)
-        }
-        timed = measure(contestants, shapes, effort)
-        return [timed[name] for name in contestants]
-
-    def _score(self, candidate: Candidate) -> float:
-        """What is to be least: milliseconds, or with objective "size" bytes."""
-        if self.job.objective == "size":
-            return float(candidate.size or 0) + 1e-6 * score(candidate.measurements)
-        return score(candidate.measurements)
-
-    def _explain(self, winner: Candidate, finalists: Sequence[Candidate]) -> None:
-        rivals = [item for item in self.tried if item.is_true and self._may_win(item)]
-        best = "smallest" if self.job.objective == "size" else "fastest"
-        if winner.entry.name == self.job.decided:
-            winner.problem = "it won for a model of the same shape on this machine before"
-        else:
-            winner.problem = f"{best} of {len(rivals)} that agree with eager" if len(rivals) > 1 else "the only one"
-        for item in self.tried:
-            if item.outcome != "slower":
-                continue
-            unit = "size" if self.job.objective == "size" else "time"
-            raced = any(item is one for one in finalists)
-            ratio = self._score(item) / self._score(winner) if raced else item.pace / winner.pace
-            item.problem = f"{ratio:.2f} times the {unit} of the chosen{'' if raced else ', in a short run'}"
-            if item.slower_at:
-                item.problem += f"; slower than eager at {', '.join(item.slower_at)}"
-            if not self._may_win(item):
-                item.problem += "; for comparison only"
 
     def _nothing_true(self) -> VerificationError:
         rows = [f"    {item.entry.name}: {item.problem or 'right, but not asked for'}" for item in self.tried]
@@ -389,22 +271,6 @@ def _worth(eager: Sequence[Measurement]) -> float:
     """Seconds that a search may take by itself: what is quick as it is has little to win."""
     calls = WORTH * sum(item.median for item in eager) / 1e3
     return min(max(calls, BUDGETS[0]), BUDGETS[1])
-
-
-def calls_of(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:
-    """One call for each shape, on inputs drawn beforehand."""
-    run = candidate.run
-    assert run is not None
-    return [_call(run, drawn_inputs(candidate.blueprint, shape)) for shape in shapes]
-
-
-def _call(run: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Callable[[], object]:
-    return lambda: run(inputs)
-
-
-def drawn_inputs(blueprint: Blueprint, shape: WorkShape) -> Mapping[str, Any]:
-    """Inputs to time with: drawn for the shape, without padding."""
-    return blueprint.draw(Case(name=shape.name, lengths=shape.lengths, padding="none", seed=7))
 
 
 def _count(number: int, noun: str) -> str:

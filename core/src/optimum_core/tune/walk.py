@@ -18,10 +18,11 @@ from optimum_core.measure.stopwatch import first_line, watched
 from optimum_core.models.sensitivity import rank_layers
 from optimum_core.plan import Way
 from optimum_core.tune.candidates import Candidate, Entry
+from optimum_core.tune.job import Tuned
 from optimum_core.tune.judging import Court, WalkJob
 from optimum_core.tune.ledger import Ledger, Scout
+from optimum_core.tune.race import NOISE
 from optimum_core.tune.recipes import LEAN, Recipe, lean, variants
-from optimum_core.tune.search import NOISE, Tuned
 from optimum_core.types import QuantizeConfig
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.promise import keeps

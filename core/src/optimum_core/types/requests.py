@@ -26,6 +26,11 @@ class ModelSource(Protocol):
         """sha256 of weights and configuration: equal for equal models."""
         ...
 
+    @property
+    def format(self) -> str | None:
+        """The format that it is in already, such as "onnx"; None: it is torch's own."""
+        ...
+
     def module(self) -> Any:
         """The eager `torch.nn.Module`, in evaluation mode, unpatched."""
         ...
