@@ -25,6 +25,9 @@ from optimum_core.testing.subjects import (
 )
 from optimum_core.types import Support
 
+#: These look at files and at memory, whatever the precision: one way of each device and format does.
+_BY_FORMAT = frozenset({"test_damaged_files_are_refused", "test_sessions_do_not_leak"})
+
 
 class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
     """Everything that a backend promises. Derive a class whose name starts with `Test`, and name the backend.
@@ -48,7 +51,8 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
         """One test per way that the probe's offers allow; where they allow none, one skipped with the reason."""
         supports = manager().supports(detect())
         if "subject" in metafunc.fixturenames:
-            _parametrize(metafunc, "way", lambda: serving_ways(self.backend, supports), way_id)
+            alike = metafunc.definition.name in _BY_FORMAT
+            _parametrize(metafunc, "way", lambda: _serving(self.backend, supports, alike), way_id)
         if "course" in metafunc.fixturenames:
             _parametrize(metafunc, "course", lambda: _all_courses(self.backend, supports), _course_id)
 
@@ -62,6 +66,13 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
         name = getattr(request.node, "originalname", request.node.name)
         if name in self.gaps:
             request.applymarker(pytest.mark.xfail(reason=self.gaps[name], strict=True))
+
+
+def _serving(backend: str, supports: Mapping[str, Support], alike: bool) -> tuple[Way, ...]:
+    """The ways that run; where precisions are alike, the first of each device and format."""
+    found = serving_ways(backend, supports)
+    firsts = {(way.device, way.format): way for way in reversed(found)}
+    return tuple(way for way in found if not alike or way is firsts[way.device, way.format])
 
 
 def _all_courses(backend: str, supports: Mapping[str, Support]) -> tuple[Course, ...]:
