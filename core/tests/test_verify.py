@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from optimum_core.errors import SessionError, VerificationError
 from optimum_core.models.blueprint import Blueprint, describe
 from optimum_core.models.flat import eager_outputs
-from optimum_core.types import CaseResult, Fidelity
+from optimum_core.types import CaseResult, Fidelity, Lengths
 from optimum_core.verify import (
     TOLERANCES,
     ReferenceCase,
@@ -27,7 +28,7 @@ from optimum_core.verify import (
     tolerance_of,
     verify,
 )
-from optimum_core.verify.reference import planned_cases, reference_cases
+from optimum_core.verify.reference import cases_taken, planned_cases, reference_cases
 
 Described = Callable[[str], tuple[Any, Blueprint]]
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -315,3 +316,31 @@ def test_the_processors_own_output_is_a_case(bert: Bert) -> None:
     assert cases[-1].name == "the processor's own output"
     assert cases[-1].varied == {"batch", "sequence"}
     assert cases[-1].outputs["logits"].shape == (3, 5)
+
+
+# -- sessions that do not take every length ---------------------------------------------------------------------------
+
+
+def _shapes_taken(lengths: Lengths | None, described: Described) -> set[tuple[int, ...]]:
+    module, blueprint = described("bert")
+    session = SimpleNamespace(lengths=lengths)
+    cases = cases_taken(session, module, blueprint, reference_cases(module, blueprint))
+    return {case.inputs["input_ids"].shape for case in cases}
+
+
+def test_a_session_is_compared_at_lengths_that_it_takes(described: Described) -> None:
+    usual = _shapes_taken(None, described)
+    assert _shapes_taken(Lengths(greatest={"batch": 99, "sequence": 9999}), described) == usual
+    only = ({"batch": 1, "sequence": 16}, {"batch": 4, "sequence": 6})
+    assert _shapes_taken(Lengths(only=only), described) == {(1, 16), (4, 6)}
+    traced = described("bert")[1].layout.lengths["sequence"]
+    longest = traced + 1
+    bounded = _shapes_taken(Lengths(greatest={"sequence": longest, "batch": 2}), described)
+    assert max(sequence for _, sequence in bounded) == longest, "as far as it goes"
+    assert max(batch for batch, _ in bounded) == 2
+    assert min(sequence for _, sequence in bounded) < traced
+
+
+def test_a_session_that_takes_nothing_is_no_pass(described: Described) -> None:
+    with pytest.raises(VerificationError, match="takes no shape"):
+        _shapes_taken(Lengths(greatest={"sequence": 1}), described)

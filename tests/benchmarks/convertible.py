@@ -142,6 +142,7 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "hidden_sizes": [16, 24, 32],
             "neck_hidden_sizes": [8, 8, 16, 16, 24, 32, 64],
             "num_attention_heads": 2,
+            "initializer_range": 0.3,
         },
     ),
     "segformer": (
@@ -160,8 +161,10 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 NAMES = tuple(_MODELS)
-#: With the usual weights attention is all but uniform, and a wrong mask would hardly show.
+#: With the usual weights attention is all but uniform, and a wrong mask would hardly show. T5's is not: its scores are
+#: not scaled.
 _SHARPEN = 6.0
+_SHARPEN_LESS = {"t5": 1.5}
 
 
 def make(name: str) -> Any:
@@ -177,5 +180,5 @@ def make(name: str) -> Any:
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim == 2:
-                parameter.mul_(_SHARPEN)
+                parameter.mul_(_SHARPEN_LESS.get(name, _SHARPEN))
     return module

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,11 @@ from optimum_core.types import Artifact, ExportRequest, Hardware, SessionRequest
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import reference_cases
 from optimum_coreml.session import CoreMlSession, open_session
-from optimum_coreml.tools import coremltools
+from optimum_coreml.storage import read_program, save, weights_file
+from optimum_coreml.tools import coremltools, quiet
+
+if TYPE_CHECKING:
+    from optimum_coreml.interpreter import Program
 
 coremltools()  # imported silently, before a test imports a part of it
 
@@ -116,3 +120,43 @@ def session_request(hardware: Hardware) -> Callable[..., SessionRequest]:
 @pytest.fixture
 def load(session_request: Callable[..., SessionRequest]) -> Callable[..., CoreMlSession]:
     return lambda artifact, **changes: open_session(session_request(artifact, **changes))
+
+
+def _built(
+    build: Callable[..., Any], shapes: list[tuple[int, ...]], folder: Path, kind: str = "fp32", target: str = "iOS18"
+) -> Program:
+    """A program of MIL's operators, saved by coremltools and read by the interpreter."""
+    with quiet() as ct:
+        from coremltools.converters.mil import mil
+        from coremltools.converters.mil.mil import types
+
+        mb: Any = mil.Builder
+
+        dtype = {"fp32": types.fp32, "fp16": types.fp16, "int32": types.int32}[kind]
+        specs = [mb.TensorSpec(shape=shape, dtype=dtype) for shape in shapes]
+
+        def body(*arguments: Any) -> Any:
+            return build(*arguments)
+
+        names = ", ".join(f"x{index}" for index in range(len(shapes)))
+        scope: dict[str, Any] = {"body": body}
+        exec(f"def function({names}):\n    return body({names})", scope)
+        made = mb.program(input_specs=specs, opset_version=getattr(ct.target, target))(scope["function"])
+        written = ct.convert(
+            made,
+            convert_to="mlprogram",
+            minimum_deployment_target=getattr(ct.target, target),
+            compute_precision=ct.precision.FLOAT32,
+            pass_pipeline=ct.PassPipeline.EMPTY,
+            skip_model_load=True,
+        )
+        save(written, folder, {})
+    from optimum_coreml.interpreter import Program
+
+    package = folder / "model.mlpackage"
+    return Program(read_program(package, "test"), weights_file(package), "test")
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[..., Program]:
+    return _built

@@ -164,6 +164,47 @@ def test_wrong_labels(tiny: Make, tmp_path: Path) -> None:
         export(tiny("bert"), tmp_path, options={"input_descriptions": {"pixels": ""}})
 
 
+def test_tracing_goes_into_functions_with_a_derivative_of_their_own(load: Load, tmp_path: Path) -> None:
+    import torch
+
+    from optimum_core.models.source import LiveSource
+    from optimum_core.types import ExportRequest, TensorSpec
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(x)
+            return x * 2
+
+    class Split(torch.autograd.Function):
+        @staticmethod
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    class Calls(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"y": Split.apply(Doubled.apply(x))}  # type: ignore[no-untyped-call]
+
+    before = torch.autograd.Function.__dict__["apply"]
+    request = ExportRequest(
+        backend="coreml",
+        source=LiveSource(Calls().eval()),
+        task="custom",
+        format="coreml",
+        precision="fp32",
+        samples={"x": np.ones(3, np.float32)},
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("n",)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("n",)),),
+        output=tmp_path,
+    )
+    found = load(manager().export(request)).run({"x": np.array([1, 5], np.float32)})
+    assert np.asarray(found["y"]).tolist() == [3, 11]
+    assert torch.autograd.Function.__dict__["apply"] is before
+
+
 def test_booleans_and_whole_numbers_at_the_edge(load: Load, tmp_path: Path) -> None:
     """Core ML has 32-bit integers only: flags and 64-bit numbers go in and come out as what the model has."""
     import torch

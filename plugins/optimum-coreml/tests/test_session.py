@@ -11,12 +11,9 @@ import numpy as np
 import pytest
 
 from optimum_core.errors import InputError, OptionError, SessionError
-from optimum_core.plugins import manager
 from optimum_core.types import Artifact
-from optimum_coreml import plugin
 from optimum_coreml.devices import GRAPH_LEVEL
 from optimum_coreml.session import CoreMlSession
-from optimum_coreml.stateful import causal_mask
 
 Make = Callable[[str], Any]
 Exported = Callable[..., Artifact]
@@ -73,44 +70,6 @@ def test_another_models_program_is_refused(exported: Exported, load: Load) -> No
     one, other = exported("bert"), exported("vit")
     with pytest.raises(SessionError, match="the program has no input 'input_ids'"):
         load(replace(other, inputs=one.inputs, outputs=one.outputs))
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_decoder_with_its_cache_as_state(precision: str, tiny: Make, load: Load, tmp_path: Path) -> None:
-    import torch
-
-    made = tiny("gpt2")
-    artifact = manager().export(
-        made.request(tmp_path, precision=precision, options={"stateful": True, "context_length": 32})
-    )
-    assert [spec.name for spec in artifact.inputs] == ["input_ids", "causal_mask"]
-    one, two = load(artifact, precision=precision), load(artifact, precision=precision)
-    texts = np.random.default_rng(0).integers(3, 90, (2, 12))
-    with torch.no_grad():
-        want = made.source.module()(input_ids=torch.as_tensor(texts), use_cache=False).logits.numpy()
-    scale, allowed = np.abs(want).max(), {"fp32": 1e-3, "fp16": 1e-2}[precision]
-    # Two sessions take turns; the first then begins its text anew.
-    spans = [(0, 6), (6, 7), (7, 10), (10, 12)]
-    calls = [(opened, row, span) for span in spans for opened, row in ((one, 0), (two, 1))]
-    calls += [(one, 0, span) for span in ((0, 4), (4, 12))]
-    for opened, row, (begin, end) in calls:
-        given = {"input_ids": texts[row : row + 1, begin:end], "causal_mask": causal_mask(begin, end)}
-        logits = np.asarray(opened.run(given)["logits"])
-        assert np.abs(logits - want[row : row + 1, begin:end]).max() / scale < allowed, (row, begin, end)
-    with pytest.raises(InputError, match="the program takes"):
-        one.run({"input_ids": texts[:1, :1], "causal_mask": np.zeros((1, 1, 1, 33), np.float32)})
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        ({"minimum_deployment_target": "iOS17"}, "state needs iOS18"),
-        ({"enumerated_shapes": [{"batch": 1}]}, "ranges of lengths"),
-    ],
-)
-def test_state_that_cannot_be(options: dict[str, Any], problem: str, tiny: Make, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=problem):
-        plugin.export(tiny("gpt2").request(tmp_path, options={"stateful": True, **options}))
 
 
 class _FakeUnits:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from optimum_coreml import shims as module
 from optimum_coreml.interpreter import Program
@@ -65,28 +66,41 @@ def floats(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
+def assert_same(found: Tensor, want: Tensor) -> None:
+    """Core ML has 32 bits alone."""
+    assert found.is_floating_point() == want.is_floating_point()
+    torch.testing.assert_close(found.to(torch.float32), want.to(torch.float32))
+
+
 def hidden(x: Tensor) -> Tensor:
     """Queries of which some may see nothing."""
     mask = (x[:, None, :, 0] > 0).expand(-1, x.shape[1], -1) & (x[..., :1] > -0.3)
-    return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask, scale=0.3)
+    return F.scaled_dot_product_attention(x, x, x, attn_mask=mask, scale=0.3)
 
 
 def all_hidden(x: Tensor) -> Tensor:
     """Without a scale: the fused operator, which gives NaN to a query that may see nothing."""
     mask = (x[:, None, :, 0] > 0).expand(-1, x.shape[1], -1) & (x[..., :1] > -0.3)
-    return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+    return F.scaled_dot_product_attention(x, x, x, attn_mask=mask)
 
 
 def _whole(x: Tensor) -> Tensor:
     return (x * 2).to(torch.int32)
 
 
+def _to_size(mode: str, aligned: bool) -> Callable[[Tensor], Tensor]:
+    """Of a picture as high as there are rows, to another size that follows from the rows."""
+    return lambda x: F.interpolate(x[None, None], size=(x.shape[0] + 3, 7), mode=mode, align_corners=aligned)
+
+
+WEIGHT, BIAS = (torch.randn(6, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+
 #: By the operator: what calls it, and the shape of the sample.
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "new_ones": (lambda x: x.new_ones((x.shape[0], 3)) + x, (4, 3)),
     "new_ones, of another type": (lambda x: x + x.new_ones((x.shape[0], 3), dtype=torch.int64), (4, 3)),
     "new_zeros": (lambda x: _whole(x).new_zeros((x.shape[0], 3)) + _whole(x), (4, 3)),
-    "new_full": (lambda x: x.new_full((x.shape[0], 3), 2, dtype=torch.int32) * _whole(x), (4, 3)),
+    "new_full": (lambda x: x.new_full((x.shape[0], 3), 2.5, dtype=torch.int32) * _whole(x), (4, 3)),
     "new_full, a flag": (lambda x: (x.new_full((x.shape[0], 3), 0.5, dtype=torch.bool) & (x > 0)).float(), (4, 3)),
     "where, other a number": (lambda x: torch.where(x > 0, x, 0.5), (4, 3)),
     "where, self a number": (lambda x: torch.where(x > 0, 1, _whole(x)), (4, 3)),
@@ -97,6 +111,25 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "or": (lambda x: ((x < -1) | (x > 1)).float(), (4, 3)),
     "xor": (lambda x: ((x < 0.5) ^ (x > -0.5)).float(), (4, 3)),
     "multiply": (lambda x: torch.multiply(x, x + 1), (4, 3)),
+    "mod": (lambda x: torch.cat([x, x[: x.shape[0] % 3 + 1]]), (4, 3)),
+    "floordiv": (lambda x: torch.zeros(x.shape[0] // 2 + 1, 3) + x[:1], (4, 3)),
+    "floor_divide": (lambda x: torch.floor_divide(_whole(x), 3) * _whole(x), (4, 3)),
+    "alias": (lambda x: torch.ops.aten.alias(x) + 1, (4, 3)),
+    "group_norm": (lambda x: F.group_norm(x, 3, WEIGHT, BIAS, 1e-3), (4, 6, 5)),
+    "group_norm, of vectors": (lambda x: F.group_norm(x, 2, None, None), (4, 6)),
+    "im2col": (lambda x: F.unfold(x, (3, 2), padding=(1, 0), stride=(2, 1), dilation=(1, 2)), (4, 2, 5, 6)),
+    "upsample_bilinear2d": (_to_size("bilinear", False), (4, 3)),
+    "upsample_bilinear2d, aligned": (_to_size("bilinear", True), (4, 3)),
+    "upsample_bilinear2d, to a fixed size": (
+        lambda x: F.interpolate(x[None, None], size=(5, 2), mode="bilinear", align_corners=False),
+        (4, 3),
+    ),
+    "upsample_bicubic2d": (_to_size("bicubic", False), (4, 3)),
+    "upsample_bicubic2d, aligned": (_to_size("bicubic", True), (4, 3)),
+    "upsample_bicubic2d, by a factor": (
+        lambda x: F.interpolate(x[None, None], scale_factor=(1.5, 2.0), mode="bicubic", align_corners=False),
+        (4, 3),
+    ),
     "attention that sees nothing": (hidden, (4, 5, 8)),
     "fused attention that sees nothing": (all_hidden, (4, 5, 8)),
 }
@@ -110,7 +143,7 @@ def test_it_computes_what_torch_does(name: str, route: str, tmp_path: Path) -> N
         program = converted(function, [floats(*shape)], route, tmp_path)
     for rows in (shape[0], 1, 7):
         x = floats(rows, *shape[1:])
-        torch.testing.assert_close(program.run({"x0": x})["y"].to(torch.float32), function(x).to(torch.float32))
+        assert_same(program.run({"x0": x})["y"], function(x))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -121,17 +154,38 @@ def test_whole_numbers_have_no_bits_in_core_ml(tmp_path: Path) -> None:
     gc.collect()  # a conversion that failed leaves a directory to the collector
 
 
-def test_one_number_as_int_and_bool(tmp_path: Path) -> None:
-    """As tracing writes them; a constant array of one element is what numpy 2 refuses."""
+def _by_a_constant(x: Tensor) -> Tensor:
+    """A constant of one element as a number."""
+    return x * int(torch.full([1], 3.0))
 
-    def half(x: Tensor) -> Tensor:
-        rows = torch.arange(x.shape[0]).max().reshape(1) + 1
-        return x[: int(torch.div(rows, 2, rounding_mode="floor"))] * 2
 
+def _by_the_rows(x: Tensor) -> Tensor:
+    rows = torch.arange(x.shape[0]).max().reshape(1) + 1
+    return x[: int(torch.div(rows, 2, rounding_mode="floor"))] * 2
+
+
+def scripted(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """As it stands: tracing would bake the numbers in."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: Callable[[Tensor], Tensor] = torch.jit.script(function)
+    return found
+
+
+@pytest.mark.parametrize("plain", [_by_a_constant, _by_the_rows])
+def test_one_number_as_int(plain: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    function = scripted(plain) if plain is _by_a_constant else plain
     with shims(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing tells that it bakes a number in where it does
-        program = converted(half, [floats(4, 3)], "trace", tmp_path)
-    torch.testing.assert_close(program.run({"x0": floats(4, 3)})["y"], half(floats(4, 3)))
+        program = converted(function, [floats(4, 3)], "trace", tmp_path)
+    torch.testing.assert_close(program.run({"x0": floats(4, 3)})["y"], function(floats(4, 3)))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_int_is_still_needed(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="only"):
+        converted(scripted(_by_a_constant), [floats(4, 3)], "trace", tmp_path)
+    gc.collect()  # a conversion that failed leaves a directory to the collector
 
 
 #: Operators that coremltools would convert without a shim; what it gives is wrong, or fails elsewhere.
@@ -141,6 +195,15 @@ NEEDED = {
     "where": "where, a larger condition",
     "scaled_dot_product_attention": "attention that sees nothing",
     "multiply": "multiply",
+    "new_zeros": "new_zeros",
+    "new_full": "new_full",
+    "mod": "mod",
+    "floordiv": "floordiv",
+    "alias": "alias",
+    "group_norm": "group_norm",
+    "im2col": "im2col",
+    "upsample_bilinear2d": "upsample_bilinear2d",
+    "upsample_bicubic2d": "upsample_bicubic2d",
     "where.scalarother": "where, other a number",
     "and": "and",
     "or": "or",
@@ -158,7 +221,7 @@ def test_it_is_still_needed(name: str, tmp_path: Path) -> None:
         try:
             program = converted(function, [floats(*shape)], route, tmp_path / route)
             x = floats(7, *shape[1:])
-            torch.testing.assert_close(program.run({"x0": x})["y"].to(torch.float32), function(x).to(torch.float32))
+            assert_same(program.run({"x0": x})["y"], function(x))
             fine += 1
         except Exception:  # noqa: BLE001 - in whatever way
             continue

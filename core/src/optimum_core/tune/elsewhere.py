@@ -21,7 +21,7 @@ from optimum_core.tune.job import Job, Tuned
 from optimum_core.types import Artifact, Fidelity, QuantizeConfig, Report, Session, SessionRequest, Support
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.quantized import verify_quantized
-from optimum_core.verify.reference import reference_cases
+from optimum_core.verify.reference import cases_taken, reference_cases
 
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -112,8 +112,13 @@ def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[Referen
     if not job.verify:
         candidate.outcome, candidate.problem = "chosen", "built; not compared with eager, as asked"
         return
-    with _checkable(task, candidate) as (run, where), watched(job.emit, "verify", f"{entry.name}, {where}") as stage:
-        candidate.fidelity = replace(_compared(task, candidate, run, cases), level="graph")
+    with (
+        _checkable(task, candidate) as (session, where),
+        watched(job.emit, "verify", f"{entry.name}, {where}") as stage,
+    ):
+        taken = cases_taken(session, job.source.module(), candidate.blueprint, cases)
+        found = _compared(task, candidate, job.plugins.binder(session), taken)
+        candidate.fidelity = replace(found, level="graph")
         worst = candidate.fidelity.worst
         if candidate.fidelity.passed:
             candidate.outcome = "chosen"
@@ -124,7 +129,7 @@ def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[Referen
 
 
 @contextmanager
-def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Run, str]]:
+def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Session, str]]:
     """What can be run here in the candidate's place, and in words what that is."""
     job, entry, artifact = task.job, candidate.entry, candidate.artifact
     assert artifact is not None
@@ -136,7 +141,7 @@ def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Run, str
         session = _opened(task, before)
         where = f"the {before.format} that goes into it, run by {session.backend}"
     try:
-        yield job.plugins.binder(session), where
+        yield session, where
     finally:
         session.close()
 

@@ -23,7 +23,7 @@ from optimum_core.tune.race import Race
 from optimum_core.types import Fidelity, Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.quantized import verify_quantized
-from optimum_core.verify.reference import cases_at, reference_cases
+from optimum_core.verify.reference import cases_at, cases_taken, reference_cases
 
 #: Lengths at which an axis is fixed when no candidate is right at others; other axes keep the configured length.
 PINNED = {"batch": 1, "media_batch": 1, "sequence": 128, "decoder_sequence": 128}
@@ -141,7 +141,8 @@ class _Search:
                 )
                 candidate.load_seconds = time.perf_counter() - start
                 candidate.run = self.job.plugins.binder(candidate.session)
-                self._check(candidate, cases)
+                module = self.job.source.module()
+                self._check(candidate, cases_taken(candidate.session, module, blueprint, cases))
             candidate.memory = memory.growth
         except OptionError:
             raise  # what was asked for makes no sense: no other candidate can mend that

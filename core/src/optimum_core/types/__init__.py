@@ -5,6 +5,7 @@ from optimum_core.types.quantization import QuantizeConfig
 from optimum_core.types.requests import (
     Artifact,
     ExportRequest,
+    Lengths,
     ModelSource,
     OptimizeRequest,
     QuantizeRequest,
@@ -27,6 +28,7 @@ __all__ = [
     "Fidelity",
     "Gpu",
     "Hardware",
+    "Lengths",
     "Limitation",
     "Measurement",
     "ModelSource",

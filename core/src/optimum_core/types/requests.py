@@ -172,9 +172,36 @@ class SessionRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """What a session takes, where it does not take named axes at every length.
+
+    Attributes:
+        greatest: the longest, by axis.
+        only: the shapes that it takes, each with a length for every named axis; empty: all up to the greatest.
+    """
+
+    greatest: Mapping[str, int] = field(default_factory=dict)
+    only: tuple[Mapping[str, int], ...] = ()
+
+    def takes(self, lengths: Mapping[str, int]) -> bool:
+        """Whether a call whose axes have these lengths is taken.
+
+        >>> Lengths(greatest={"sequence": 8}).takes({"batch": 3, "sequence": 9})
+        False
+        """
+        if self.only:
+            return any(all(lengths.get(axis) == length for axis, length in shape.items()) for shape in self.only)
+        return all(lengths.get(axis, 0) <= longest for axis, longest in self.greatest.items())
+
+
 @runtime_checkable
 class Session(Protocol):
-    """A loaded, runnable model. Safe to call from several threads."""
+    """A loaded, runnable model. Safe to call from several threads.
+
+    One that does not take every length of its named axes may have `lengths`, a `Lengths`: it is then compared with
+    eager at these, and refuses others itself.
+    """
 
     @property
     def backend(self) -> str: ...

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.blueprint import Blueprint, lengths_beside
 from optimum_core.models.flat import eager_outputs
 from optimum_core.models.samples import Case
+from optimum_core.types import Lengths
 from optimum_core.verify.comparison import ReferenceCase, compare, tolerance_of
 
 #: Beyond the windows and buckets of most attention patterns, where the configuration has room for it.
@@ -43,6 +45,52 @@ def cases_at(module: Any, blueprint: Blueprint, named: Mapping[str, Mapping[str,
         _run(module, blueprint, Case(name=name, lengths=lengths, seed=301 + number))
         for number, (name, lengths) in enumerate(named.items())
     )
+
+
+def cases_taken(
+    session: Any, module: Any, blueprint: Blueprint, cases: tuple[ReferenceCase, ...]
+) -> tuple[ReferenceCase, ...]:
+    """The cases themselves, where the session takes them all; others of the lengths that it takes, where it does not.
+
+    Args:
+        cases: of the blueprint, the traced shape first.
+
+    Raises:
+        VerificationError: it takes none that could be drawn.
+    """
+    lengths: Lengths | None = getattr(session, "lengths", None)
+    if lengths is None or all(lengths.takes(_lengths_of(case, blueprint)) for case in cases):
+        return cases
+    found = tuple(_run(module, blueprint, case) for case in _planned_within(blueprint, lengths))
+    if not found:
+        who = f"model {type(module).__name__}"
+        raise VerificationError(who, "it takes no shape that it could be compared at", "let its axes get longer")
+    return found
+
+
+def _lengths_of(case: ReferenceCase, blueprint: Blueprint) -> dict[str, int]:
+    return {
+        axis: case.inputs[spec.name].shape[index]
+        for spec in blueprint.inputs
+        for index, axis in spec.dynamic_axes.items()
+    }
+
+
+def _planned_within(blueprint: Blueprint, lengths: Lengths) -> Iterator[Case]:
+    """Every shape that is taken, padded on either side; where there is no list of them, the usual cases up to the
+    greatest lengths."""
+    if lengths.only:
+        for number, shape in enumerate(lengths.only):
+            name = ", ".join(f"{axis} {length}" for axis, length in shape.items())
+            yield Case(name=name, lengths=shape, seed=201 + 2 * number)
+            yield Case(name=f"{name}, left padding", lengths=shape, padding="left", seed=202 + 2 * number)
+        return
+    # Cases are drawn up to two below a limit.
+    limits = {axis: longest + 2 for axis, longest in lengths.greatest.items()}
+    layout = replace(blueprint.layout, limits={**blueprint.layout.limits, **limits})
+    for case in planned_cases(replace(blueprint, layout=layout)):
+        if lengths.takes({**layout.lengths, **case.lengths}):
+            yield case
 
 
 def planned_cases(blueprint: Blueprint) -> Iterator[Case]:

@@ -12,6 +12,7 @@ one is, verification decides.
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -70,10 +71,10 @@ def export(request: ExportRequest) -> Artifact:
     flat = CoreMlModule(module, request).eval()
     samples = _samples(request)
     with converting(who) as ct:
-        types = tensor_types(ct, request, options, bounds)
+        described = tensor_types(ct, request, options, bounds)
         with quiet_transformers(), export_ready(module), torch.no_grad():
             program = _ROUTES[route](flat, samples, request)
-        model = convert(ct, program, types, request, options)
+        model = convert(ct, program, described, request, options)
         layers = layer_names(model, module)
         metadata.describe(model, options, request.inputs, request.outputs, name=request.source.name, task=request.task)
         notes = metadata.notes(labels, layers, LAYERS)
@@ -148,10 +149,11 @@ def convert(
     ct: Any, program: Any, inputs: list[Any], request: ExportRequest, options: CoreMlOptions, **further: Any
 ) -> Any:
     """An `MLModel` that is not loaded into Core ML."""
+    from optimum_coreml.halving import halving
     from optimum_coreml.shims import shims
 
     outputs = [_output(ct, spec) for spec in request.outputs]
-    with shims():
+    with shims(), halving():
         return ct.convert(
             program,
             inputs=inputs,
@@ -205,9 +207,32 @@ def _samples(request: ExportRequest) -> Tensors:
 
 
 def trace(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:
-    """What `torch.jit.trace` records of one call."""
+    """What `torch.jit.trace` records of one call, in functions with a derivative of their own, too."""
     record: Any = torch.jit.trace
-    return record(flat, tuple(samples.values()), strict=False, check_trace=False)
+    with _open_functions():
+        return record(flat, tuple(samples.values()), strict=False, check_trace=False)
+
+
+@contextlib.contextmanager
+def _open_functions() -> Iterator[None]:
+    """Within, an `autograd.Function` is its forward: tracing would record it as a call of Python."""
+
+    class Context(types.SimpleNamespace):
+        def save_for_backward(self, *tensors: Any) -> None: ...
+
+        def mark_non_differentiable(self, *tensors: Any) -> None: ...
+
+    def forward(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        apart = cls.setup_context is not torch.autograd.Function.setup_context
+        return cls.forward(*(() if apart else (Context(),)), *args, **kwargs)
+
+    function: Any = torch.autograd.Function
+    before = function.__dict__["apply"]
+    function.apply = classmethod(forward)
+    try:
+        yield
+    finally:
+        function.apply = before
 
 
 def _exported(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:

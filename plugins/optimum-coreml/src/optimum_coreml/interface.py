@@ -59,35 +59,6 @@ def _differences(kind: str, item: TensorSpec, array: Any) -> list[str]:
     return []
 
 
-def declared_shapes(spec: Any) -> dict[str, Any]:
-    """By input name, what lengths it may have: a list of shapes, or a list of (least, greatest) by axis."""
-    return {feature.name: _declared(feature.type.multiArrayType) for feature in spec.description.input}
-
-
-def _declared(array: Any) -> list[tuple[int, ...]] | list[tuple[int, int]]:
-    flexible = array.WhichOneof("ShapeFlexibility")
-    if flexible == "enumeratedShapes":
-        return [tuple(int(length) for length in item.shape) for item in array.enumeratedShapes.shapes]
-    if flexible == "shapeRange":
-        return [(int(item.lowerBound), int(item.upperBound)) for item in array.shapeRange.sizeRanges]
-    return [tuple(int(length) for length in array.shape)]
-
-
-def shape_problem(array: Any, shape: tuple[int, ...]) -> str | None:
-    """Why Core ML would not take an input of this shape; None where it would."""
-    flexible, declared = array.WhichOneof("ShapeFlexibility"), _declared(array)
-    if flexible == "shapeRange":
-        fits = len(shape) == len(declared) and all(
-            least <= length and (greatest < 0 or length <= greatest)
-            for length, (least, greatest) in zip(shape, declared, strict=True)
-        )
-        ranges = " x ".join(str(a) if a == b else f"{a} to {b}" for a, b in declared)
-        return None if fits else f"it is {shape}, and the program takes {ranges}"
-    if shape in declared:
-        return None
-    return f"it is {shape}, and the program takes {' or '.join(map(str, declared))}"
-
-
 _PRODUCTS = ("linear", "matmul", "conv", "conv_transpose", "einsum", "scaled_dot_product_attention")
 _FLOAT16 = 10
 

@@ -14,7 +14,7 @@ from optimum_coreml.devices import BACKEND, FORMAT, LEVELS, PRECISIONS
 from optimum_coreml.interface import compute_precision
 from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.storage import PACKAGE, notes_of, package_of, read_program, save
-from optimum_coreml.tools import change, half_precision_passes, open_package, quiet
+from optimum_coreml.tools import change, open_package, quiet
 
 
 def optimize(request: OptimizeRequest) -> Artifact:
@@ -59,8 +59,12 @@ def _check(request: OptimizeRequest, who: str) -> None:
 def _halved(request: OptimizeRequest, spec: Any, who: str) -> tuple[str, ...]:
     try:
         with quiet() as ct:
+            from optimum_coreml.halving import halving, passes
+
             model = open_package(ct, package_of(request.artifact))
-            return save(change(ct, model, half_precision_passes()), request.output, notes_of(spec))
+            with halving():
+                half = change(ct, model, passes())
+            return save(half, request.output, notes_of(spec))
     except OptimumError:
         raise
     except Exception as error:  # graph passes fail in any way they like

@@ -16,9 +16,11 @@ import numpy as np
 from optimum_core.errors import InputError, OptimumError, SessionError, UnavailableError
 from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_coreml.devices import BACKEND, GRAPH_LEVEL, units_of
-from optimum_coreml.interface import compute_precision, feature_name, problems, shape_problem
+from optimum_coreml.interface import compute_precision, feature_name, problems
+from optimum_coreml.lengths import lengths_of, shape_problem, taken_shapes
 from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.storage import package_of, read_program, weights_file
+from optimum_coreml.texts import Texts, program_specs
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 _INT32 = np.iinfo(np.int32)
@@ -43,7 +45,8 @@ def open_session(request: SessionRequest) -> CoreMlSession:
     CoreMlOptions.from_mapping(request.options)
     who = f"backend '{BACKEND}', {package_of(request.artifact)}"
     spec = read_program(package_of(request.artifact), who)
-    found = problems(spec, request.artifact.inputs, request.artifact.outputs)
+    inputs, outputs = request.artifact.inputs, request.artifact.outputs
+    found = problems(spec, *(program_specs(outputs) if spec.description.state else (inputs, outputs)))
     if found:
         raise SessionError(who, "; ".join(found), "export the model again")
     precision = compute_precision(spec)
@@ -59,25 +62,27 @@ def open_session(request: SessionRequest) -> CoreMlSession:
 class CoreMlSession:
     """An open program. Calls may come from several threads.
 
-    A program with state has one for each session, and calls take turns: texts that are written side by side need a
-    session each.
+    A program with state has one for each session, and calls take turns (`optimum_coreml.texts`): texts that are written
+    side by side need a session each.
 
     Attributes:
         device: the compute units; with ":graph" where Core ML is absent and the interpreter runs it.
         level: what a result stands for, in words.
+        lengths: of the named axes, what the program takes.
     """
 
     backend = BACKEND
 
     def __init__(self, request: SessionRequest, spec: Any, engine: _Engine, device: str, who: str) -> None:
         self._who = who
-        self._engine: _Engine | None = engine
+        in_pieces = device.endswith(":graph")
+        self._engine: _Engine | None = Texts(engine, in_pieces=in_pieces) if spec.description.state else engine
         self.device = device
         self.level = GRAPH_LEVEL if device.endswith(":graph") else "Core ML"
         self.inputs: tuple[TensorSpec, ...] = request.artifact.inputs
         self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
-        arrays = {feature.name: feature.type.multiArrayType for feature in spec.description.input}
-        self._arrays = {item.name: arrays[feature_name(item.name)] for item in self.inputs}
+        self._taken = taken_shapes(spec, self.inputs)
+        self.lengths = lengths_of(self._taken, self.inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Outputs by name, in memory of their own and in the specs' types.
@@ -114,8 +119,7 @@ class CoreMlSession:
         if array.dtype.name != spec.dtype:
             why = f"input {spec.name!r} is {array.dtype.name}, not {spec.dtype}"
             raise InputError(self._who, why, f"convert it to {spec.dtype}")
-        declared = self._arrays[spec.name]
-        problem = shape_problem(declared, array.shape)
+        problem = shape_problem(self._taken[spec.name], array.shape)
         if problem:
             raise InputError(self._who, f"input {spec.name!r}: {problem}", "export with other bounds or shapes")
         if array.dtype == np.int64 and array.size and not (_INT32.min <= array.min() and array.max() <= _INT32.max):
@@ -147,15 +151,11 @@ def _interpreter(request: SessionRequest, spec: Any, who: str) -> _Engine:
     from optimum_coreml.interpreter import Program
 
     program = Program(spec, weights_file(package_of(request.artifact)), who)
-    states, turn = program.states(), threading.Lock()
+    states = program.states()  # where there are any, calls take turns
 
     def run(inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]:
         tensors = {name: torch.from_numpy(array).to(program.input_type(name)) for name, array in inputs.items()}
-        if not states:
-            found = program.run(tensors)
-        else:
-            with turn:
-                found = program.run(tensors, states)
+        found = program.run(tensors, states)
         return {name: value.numpy() for name, value in found.items()}
 
     return run

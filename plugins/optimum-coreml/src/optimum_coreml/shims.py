@@ -19,6 +19,8 @@ import numpy as np
 from coremltools.converters.mil.frontend.torch import ops, torch_op_registry
 from coremltools.converters.mil.mil import Builder, types
 
+from optimum_coreml.resizing import bicubic, bilinear
+
 mb: Any = Builder
 registry: Any = torch_op_registry._TORCH_OPS_REGISTRY
 
@@ -45,15 +47,18 @@ class Shim:
 def shims() -> Iterator[None]:
     """Within, coremltools knows them; on the way out it is as it was. One conversion at a time (`tools.CONVERSION`)."""
     known = registry.name_to_func_mapping
-    before = dict(known)
+    before, own = dict(known), ops._group_norm_impl
     installed = version("coremltools")
     try:
+        if installed in _NINE:  # what both of its operators of groups call
+            ops._group_norm_impl = _group_norm
         for shim in SHIMS:
             for name in shim.names:
                 if name not in known or installed in shim.mends:
                     known[name] = shim.convert
         yield
     finally:
+        ops._group_norm_impl = own
         known.clear()
         known.update(before)
 
@@ -68,19 +73,16 @@ def _constant(value: Any) -> Any:
     return getattr(value, "val", value)
 
 
-def _scalar(to: type, dtype: str) -> Convert:
-    def convert(context: Any, node: Any) -> None:
-        (x,) = _inputs(context, node, 1)[:1]
-        if any(length != 1 for length in x.shape):
-            raise ValueError(f"{node.kind}() of a tensor with more than one element: {x.shape}")
-        if x.can_be_folded_to_const():
-            result = mb.const(val=to(np.asarray(x.val).reshape(-1)[0]), name=node.name)
-        else:
-            one = mb.squeeze(x=x, name=f"{node.name}_item") if x.rank else x
-            result = mb.cast(x=one, dtype=dtype, name=node.name)
-        context.add(result, node.name)
-
-    return convert
+def _int(context: Any, node: Any) -> None:
+    (x,) = _inputs(context, node, 1)[:1]
+    if any(length != 1 for length in x.shape):
+        raise ValueError(f"{node.kind}() of a tensor with more than one element: {x.shape}")
+    if x.can_be_folded_to_const():
+        result = mb.const(val=int(np.asarray(x.val).reshape(-1)[0]), name=node.name)
+    else:
+        one = mb.squeeze(x=x, name=f"{node.name}_item") if x.rank else x
+        result = mb.cast(x=one, dtype="int32", name=node.name)
+    context.add(result, node.name)
 
 
 def _dtype_name(context: Any, node: Any, like: Any, position: int) -> str:
@@ -176,6 +178,12 @@ def _modulo(context: Any, node: Any) -> None:
     context.add(mb.mod(x=x, y=y, name=node.name), node.name)
 
 
+def _floor_divide(context: Any, node: Any) -> None:
+    """Whole numbers stay whole: lengths of axes are divided so in what `torch.export` gives."""
+    x, y = ops.promote_input_dtypes(_inputs(context, node, 2)[:2])
+    context.add(mb.floor_div(x=x, y=y, name=node.name), node.name)
+
+
 def _bitwise(operation: Callable[..., Any]) -> Convert:
     """On booleans, where a bit is all there is. Core ML has no operation on the bits of integers."""
 
@@ -208,6 +216,35 @@ def _attention(context: Any, node: Any) -> None:
 _WRITTEN_ATTENTION = ops.scaled_dot_product_attention
 
 
+def _group_norm(x: Any, num_groups: int, weight: Any, bias: Any, eps: float) -> Any:
+    """As coremltools writes it, with the batch left open, too."""
+    groups, channels = min(int(num_groups), int(x.shape[1])), int(x.shape[1])
+    whole = mb.shape(x=x)
+    batch = mb.slice_by_size(x=whole, begin=[0], size=[1])
+    # The operator of each channel by itself sums in 32 bits, also in a program of 16.
+    grouped = mb.reshape(x=x, shape=mb.concat(values=[batch, np.array([groups, -1], np.int32)], axis=0))
+    found = mb.reshape(x=mb.instance_norm(x=grouped, epsilon=np.float32(eps)), shape=whole)
+    along = [1, channels] + [1] * (x.rank - 2)
+    if weight is not None:
+        found = mb.mul(x=found, y=mb.reshape(x=weight, shape=along))
+    return found if bias is None else mb.add(x=found, y=mb.reshape(x=bias, shape=along))
+
+
+def _unfold(context: Any, node: Any) -> None:
+    """Each block's numbers as channels, by a convolution with the unit matrix; the batch may be open."""
+    x, *rest = _inputs(context, node, 5)[:5]
+    kernel, dilation, padding, stride = ([int(item) for item in np.reshape(_constant(value), -1)] for value in rest)
+    if x.rank != 4:
+        raise NotImplementedError(f"{node.kind} of a tensor of {x.rank} axes")
+    count = int(x.shape[1]) * kernel[0] * kernel[1]
+    unit = np.eye(count, dtype=types.nptype_from_builtin(x.dtype)).reshape(count, int(x.shape[1]), *kernel)
+    pad = [padding[0], padding[0], padding[1], padding[1]]
+    blocks = mb.conv(x=x, weight=unit, strides=stride, pad_type="custom", pad=pad, dilations=dilation)
+    batch = mb.slice_by_size(x=mb.shape(x=x), begin=[0], size=[1])
+    shape = mb.concat(values=[batch, np.array([count, -1], np.int32)], axis=0)
+    context.add(mb.reshape(x=blocks, shape=shape, name=node.name), node.name)
+
+
 def _names(name: str) -> tuple[str, ...]:
     """How an operator with a method of its own is spelled by the two frontends."""
     return (name, f"__{name}__", f"{name}.tensor", f"__{name}__.tensor", f"bitwise_{name}", f"bitwise_{name}.tensor")
@@ -218,20 +255,14 @@ _NINE = ("9.0",)
 SHIMS: tuple[Shim, ...] = (
     Shim(
         names=("int", "_int"),
-        convert=_scalar(int, "int32"),
+        convert=_int,
         mends=_NINE,
         why="calls int() on an array of one element, which numpy 2 refuses",
-    ),
-    Shim(
-        names=("bool", "_bool"),
-        convert=_scalar(bool, "bool"),
-        mends=_NINE,
-        why="calls bool() on an array of one element",
     ),
     Shim(names=("new_ones",), convert=_new(1, 2), why="has no such operator"),
     Shim(names=("new_zeros",), convert=_new(0, 2), mends=_NINE, why="gives floats, whatever the type of the tensor"),
     Shim(names=("new_full",), convert=_new(None, 3), mends=_NINE, why="ignores the type that is asked for"),
-    Shim(names=("alias", "alias_copy", "lift_fresh_copy"), convert=_identity, why="has no such operator"),
+    Shim(names=("alias",), convert=_identity, why="has no such operator"),
     Shim(
         names=("where", "where.self", "where.scalarother", "where.scalarself", "where.scalar"),
         convert=_where,
@@ -251,6 +282,20 @@ SHIMS: tuple[Shim, ...] = (
         why="averages the values where a mask hides all of them from a query; torch gives zeros",
     ),
     Shim(names=("multiply", "multiply.tensor"), convert=ops.mul, why="knows it as mul alone"),
+    Shim(names=("im2col",), convert=_unfold, mends=_NINE, why="stops where the batch is open"),
+    Shim(
+        names=("upsample_bilinear2d", "upsample_bilinear2d.vec"),
+        convert=bilinear,
+        mends=_NINE,
+        why="stops where the size of the result is known only when the program runs",
+    ),
+    Shim(names=("upsample_bicubic2d", "upsample_bicubic2d.vec"), convert=bicubic, why="has no such operator"),
+    Shim(
+        names=("floordiv", "floor_divide"),
+        convert=_floor_divide,
+        mends=_NINE,
+        why="gives floats for whole numbers, which no shape takes",
+    ),
     Shim(names=("mod",), convert=_modulo, why="has no such operator"),
     Shim(
         names=_names("and"),

@@ -1,14 +1,17 @@
 """A decoder whose key-value cache lives in the program, as state (iOS18): a call takes the new tokens alone.
 
-Inputs: `input_ids` (1 x query), and `causal_mask` (1 x 1 x query x end), which is added to the scores: 0 where a query
-may look, a large negative number where not. Where the new tokens begin follows from the two lengths: at end - query. A
-call with end = query begins a new text; what an earlier one left behind is never looked at.
+The program's inputs: `input_ids` (1 x query), and `causal_mask` (1 x 1 x query x end), which is added to the scores: 0
+where a query may look, a large negative number where not. Where the new tokens begin follows from the two lengths: at
+end - query. A call with end = query begins a new text; what an earlier one left behind is never looked at.
 
-The state is in 16 bits, as Core ML has no other. Batch 1, no padding: padding has no place in a cache of one text.
+The artifact has the model's own inputs all the same: a session (`optimum_coreml.texts`) makes these calls of them.
+
+The state is in 16 bits, as Core ML has no other.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -18,7 +21,7 @@ from transformers.cache_utils import Cache, StaticLayer
 
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.models.hub import quiet as quiet_transformers
-from optimum_core.types import Artifact, ExportRequest, TensorSpec
+from optimum_core.types import Artifact, ExportRequest
 from optimum_coreml import metadata
 from optimum_coreml.devices import FORMAT
 from optimum_coreml.export import REMEDY, convert, converting, layer_names, step, target_of, trace, who_exports
@@ -26,6 +29,7 @@ from optimum_coreml.interface import feature_name, problems
 from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.shapes import longest_sequence
 from optimum_coreml.storage import LAYERS, save
+from optimum_coreml.texts import LOGITS, TEXT_INPUTS, causal_mask, program_specs
 
 STATES = ("key_cache", "value_cache")
 _QUERY, _END = 3, 8
@@ -79,23 +83,28 @@ class StatefulDecoder(torch.nn.Module):
 
 
 def export_stateful(request: ExportRequest, options: CoreMlOptions) -> Artifact:
-    """Write a decoder with its cache as state. Its inputs are those described above, not the request's.
+    """Write a decoder with its cache as state. Its program's inputs are those described above, not the request's.
 
     Raises:
-        OptionError: the target or the route cannot hold state, or shapes are enumerated.
-        ExportError: the model keeps no cache of equal layers, or cannot be converted.
+        OptionError: the target cannot hold state, shapes are enumerated, or there is no room for the traced text.
+        ExportError: the model takes more than texts or gives more than logits, keeps no cache of equal layers, or
+            cannot be converted; or the route holds no state.
     """
-    who = who_exports(request, "trace")
+    who = who_exports(request, request.route or "trace")
     _check(request, options, who)
     module = request.source.module()
     shape = _cache_shape(module, options, who)
-    inputs, outputs = _specs(module)
+    _check_room(request, shape[3], who)
+    inputs, outputs = program_specs(request.outputs)
     with converting(who) as ct:
         flat = StatefulDecoder(module, shape).eval()
-        samples = {"input_ids": torch.ones(1, _QUERY, dtype=torch.int64), "causal_mask": _causal(_QUERY, _END)}
+        samples = {
+            "input_ids": torch.ones(1, _QUERY, dtype=torch.int64),
+            "causal_mask": torch.from_numpy(causal_mask(_END - _QUERY, np.ones(_END))),
+        }
         with quiet_transformers(), torch.no_grad():
             program = trace(flat, samples, request)
-        named = _replaced(request, inputs, outputs)
+        named = dataclasses.replace(request, inputs=inputs, outputs=outputs)
         model = convert(ct, program, _types(ct, shape[3]), named, options, states=_states(ct, shape))
         metadata.describe(model, options, inputs, outputs, name=request.source.name, task=request.task)
         notes = {LAYERS: json.dumps(layer_names(model, module))}
@@ -107,35 +116,33 @@ def export_stateful(request: ExportRequest, options: CoreMlOptions) -> Artifact:
         format=FORMAT,
         path=request.output,
         files=files,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=request.inputs,
+        outputs=request.outputs,
         precision=request.precision,
         steps=(step(request, options, "trace"),),
     )
-
-
-def causal_mask(begin: int, end: int) -> np.ndarray[Any, Any]:
-    """What to pass for tokens from `begin` up to `end`, none of them padding; shape 1 x 1 x (end - begin) x end.
-
-    >>> causal_mask(1, 3)[0, 0].tolist()
-    [[0.0, 0.0, -10000.0], [0.0, 0.0, 0.0]]
-    """
-    hidden = np.arange(end)[None] > np.arange(begin, end)[:, None]
-    return np.where(hidden, np.float32(-1e4), np.float32(0))[None, None]
-
-
-def _causal(query: int, end: int) -> torch.Tensor:
-    return torch.from_numpy(causal_mask(end - query, end))
 
 
 def _check(request: ExportRequest, options: CoreMlOptions, who: str) -> None:
     if target_of(options) != "iOS18":
         why = f"state needs iOS18, and the minimum target is {target_of(options)}"
         raise OptionError(who, why, "use minimum_deployment_target='iOS18'")
-    if request.route not in (None, "trace"):
-        raise OptionError(who, "a program with state is written by route 'trace' alone", "use route 'trace'")
     if options.enumerated_shapes:
         raise OptionError(who, "a program with state takes ranges of lengths", "leave 'enumerated_shapes' out")
+    if request.route not in (None, "trace"):
+        raise ExportError(who, "a program with state is written by route 'trace' alone", "use route 'trace'")
+    further = [spec.name for spec in request.inputs if spec.name not in TEXT_INPUTS]
+    further += [spec.name for spec in request.outputs if spec.name != LOGITS]
+    if further or [spec.name for spec in request.inputs][:1] != ["input_ids"]:
+        why = f"a program with state takes {' and '.join(TEXT_INPUTS)} and gives {LOGITS}; further: {further}"
+        raise ExportError(who, why, "leave 'stateful' out")
+
+
+def _check_room(request: ExportRequest, positions: int, who: str) -> None:
+    traced = int(request.samples["input_ids"].shape[1])
+    if positions < traced:
+        why = f"option 'context_length' is {positions}, and the model is tried with {traced} tokens"
+        raise OptionError(who, why, f"give at least {traced}")
 
 
 def _cache_shape(module: Any, options: CoreMlOptions, who: str) -> tuple[int, ...]:
@@ -151,21 +158,6 @@ def _cache_shape(module: Any, options: CoreMlOptions, who: str) -> tuple[int, ..
     ((_, heads, _, channels),) = shapes
     positions = options.context_length or longest_sequence(module.config)
     return len(cache.layers), 1, heads, positions, channels
-
-
-def _specs(module: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    words = int(module.config.get_text_config().vocab_size)
-    inputs = (
-        TensorSpec(name="input_ids", dtype="int64", shape=(1, "query")),
-        TensorSpec(name="causal_mask", dtype="float32", shape=(1, 1, "query", "end")),
-    )
-    return inputs, (TensorSpec(name="logits", dtype="float32", shape=(1, "query", words)),)
-
-
-def _replaced(request: ExportRequest, inputs: Any, outputs: Any) -> ExportRequest:
-    import dataclasses
-
-    return dataclasses.replace(request, inputs=inputs, outputs=outputs)
 
 
 def _types(ct: Any, positions: int) -> list[Any]:

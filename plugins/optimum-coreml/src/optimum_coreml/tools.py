@@ -78,16 +78,3 @@ def change(ct: Any, model: Any, graph_pass: Any) -> Any:
 
     version = model.get_spec().specificationVersion
     return _apply_graph_pass(model, graph_pass, spec_version=version, skip_model_load=True)
-
-
-def half_precision_passes() -> list[Any]:
-    """What `convert` runs to compute in 16-bit floats, in its order."""
-    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
-
-    names = (
-        "common::add_fp16_cast",
-        "common::cast_optimization",
-        "common::const_elimination",
-        "common::dead_code_elimination",
-    )
-    return [PASS_REGISTRY[name] for name in names]

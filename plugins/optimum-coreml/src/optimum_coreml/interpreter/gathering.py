@@ -158,9 +158,9 @@ _REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
 
 def _written(data: Tensor, rows: Tensor, updates: Tensor, mode: str) -> Tensor:
     """Rows of a matrix changed by rows of updates, one for each of `rows`."""
-    values = updates.reshape(rows.numel(), -1)
-    if values.dtype != data.dtype or values.shape[1] != data.shape[1]:
+    if updates.dtype != data.dtype or updates.numel() != rows.numel() * data.shape[1]:
         raise UndefinedError(f"updates of {tuple(updates.shape)}, {updates.dtype}, for {data.dtype}")
+    values = updates.reshape(rows.numel(), data.shape[1])  # none, where no place is named
     if mode == "update":
         if len(set(rows.tolist())) != rows.numel():
             raise UndefinedError("two updates of one place")

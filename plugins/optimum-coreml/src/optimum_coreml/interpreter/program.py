@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,35 @@ from optimum_coreml.interpreter import (
     compressed,
     elementwise,
     gathering,
+    lists,
     pictures,
     products,
+    recurrent,
     shaping,
     statistics,
 )
-from optimum_coreml.interpreter.registry import OPERATORS, VERSIONED, UndefinedError
+from optimum_coreml.interpreter.lists import TensorList
+from optimum_coreml.interpreter.registry import OPERATORS, VERSIONED, UndefinedError, flag
 from optimum_coreml.interpreter.values import STORAGE, Constants
 
 #: Modules whose import fills `OPERATORS`.
-FAMILIES = (compressed, elementwise, gathering, pictures, products, shaping, statistics)
+FAMILIES = (compressed, elementwise, gathering, lists, pictures, products, recurrent, shaping, statistics)
 
 #: What an operator raises on what it cannot compute: UndefinedError, or Python's and torch's own.
 _FAILURES = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 _STATES = ("read_state", "write_state")
+#: Operators of blocks, with how many of them they have.
+_BRANCHING = {"cond": 2, "while_loop": 2}
 Values = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Block:
+    """A part of the program that runs when an operator says so; names of what goes in and what comes out."""
+
+    inputs: tuple[str, ...]
+    steps: tuple[_Step, ...]
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +54,7 @@ class _Step:
         inputs: for each of its inputs what it is bound to: names of values, or constants.
         several: inputs that take a list.
         outputs: names, with the element type and rank that the program declares.
+        blocks: of `cond` what is done where it is true, and where not; of `while_loop` the condition, and the body.
     """
 
     kind: str
@@ -47,6 +62,7 @@ class _Step:
     inputs: Mapping[str, tuple[Any, ...]]
     several: frozenset[str]
     outputs: tuple[tuple[str, Any], ...]
+    blocks: tuple[_Block, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +96,52 @@ class Program:
         self.inputs = tuple(name for name, kind in self._types.items() if kind.WhichOneof("type") != "stateType")
         self._refuse_unknown(block.operations)
         self._values: Values = {}
-        self._steps: list[_Step] = []
-        constants = Constants(weights)
-        for operation in block.operations:
-            try:
-                self._prepare(operation, constants)
-            except _FAILURES as error:
-                raise self._failed(operation.type, _name_of(operation), error) from error
+        self._steps = self._prepared(block.operations, Constants(weights))
         made = {*self.inputs, *self._values, *(name for step in self._steps for name, _ in step.outputs)}
         for name in self.outputs:
             if name not in made:
                 raise SessionError(self._who, f"no operator gives the program's output {name!r}", "export it anew")
 
     def _refuse_unknown(self, operations: Any) -> None:
-        known = {"const", *_STATES, *OPERATORS}
-        unknown = sorted({item.type for item in operations if item.type not in known or item.blocks})
+        known = {"const", *_STATES, *_BRANCHING, *OPERATORS}
+        unknown = sorted(
+            {item.type for item in _all(operations) if item.type not in known}
+            | {item.type for item in _all(operations) if len(item.blocks) != _BRANCHING.get(item.type, 0)}
+        )
         if unknown:
             why = f"the interpreter does not know {', '.join(unknown)}: the program cannot be checked here"
             raise SessionError(self._who, why, "verify it on a Mac, or export the model otherwise")
 
-    def _prepare(self, operation: Any, constants: Constants) -> None:
+    def _prepared(self, operations: Any, constants: Constants) -> tuple[_Step, ...]:
+        """Steps that are left for when the program runs; constants are computed now."""
+        found: list[_Step] = []
+        for operation in operations:
+            try:
+                self._prepare(operation, constants, found)
+            except _FAILURES as error:
+                raise self._failed(operation.type, _name_of(operation), error) from error
+        return tuple(found)
+
+    def _prepare(self, operation: Any, constants: Constants, steps: list[_Step]) -> None:
         if operation.type == "const":
-            self._values[operation.outputs[0].name] = constants.read(operation.attributes["val"])
+            name = operation.outputs[0].name
+            if name in self._values:
+                raise UndefinedError(f"two constants named {name!r}")
+            self._values[name] = constants.read(operation.attributes["val"])
             return
-        step = _step(operation, constants)
+        blocks = tuple(
+            _Block(
+                inputs=tuple(item.name for item in block.inputs),
+                steps=self._prepared(block.operations, constants),
+                outputs=tuple(block.outputs),
+            )
+            for block in operation.blocks
+        )
+        step = _step(operation, constants, blocks)
         if operation.type.startswith("constexpr_"):
             self._run(step, self._values, {})
         else:
-            self._steps.append(step)
+            steps.append(step)
 
     def states(self) -> dict[str, torch.Tensor]:
         """Fresh state by name, all zeros; empty where the program has none."""
@@ -133,12 +167,15 @@ class Program:
         """
         values: Values = {**self._values, **inputs}
         with torch.no_grad():
-            for step in self._steps:
-                try:
-                    self._run(step, values, states if states is not None else {})
-                except _FAILURES as error:
-                    raise self._failed(step.kind, step.name, error) from error
+            self._run_all(self._steps, values, states if states is not None else {})
         return {name: values[name] for name in self.outputs}
+
+    def _run_all(self, steps: tuple[_Step, ...], values: Values, states: dict[str, torch.Tensor]) -> None:
+        for step in steps:
+            try:
+                self._run(step, values, states)
+            except _FAILURES as error:
+                raise self._failed(step.kind, step.name, error) from error
 
     def _run(self, step: _Step, values: Values, states: dict[str, torch.Tensor]) -> None:
         if step.kind in _STATES:
@@ -147,11 +184,33 @@ class Program:
         given = {name: self._bound(step, name, values) for name in step.inputs}
         if step.kind in VERSIONED:
             given["opset"] = self._opset
-        result = OPERATORS[step.kind](**given)
+        if step.blocks:
+            result: Any = self._branch(step, given, values, states)
+        else:
+            result = OPERATORS[step.kind](**given)
         results = result if isinstance(result, tuple) else (result,)
         for (name, kind), value in zip(step.outputs, results, strict=True):
             _check_declared(kind, value)
             values[name] = value
+
+    def _branch(
+        self, step: _Step, given: Mapping[str, Any], values: Values, states: dict[str, torch.Tensor]
+    ) -> tuple[Any, ...]:
+        first, second = step.blocks
+        if step.kind == "cond":
+            return self._block(first if flag(given["pred"]) else second, (), values, states)
+        carried = tuple(given["loop_vars"])
+        while flag(self._block(first, carried, values, states)[0]):
+            carried = self._block(second, carried, values, states)
+        return carried
+
+    def _block(
+        self, block: _Block, given: tuple[Any, ...], values: Values, states: dict[str, torch.Tensor]
+    ) -> tuple[Any, ...]:
+        """What a block gives. It sees what is outside; outside, nothing is seen of it."""
+        inside = {**values, **dict(zip(block.inputs, given, strict=True))}
+        self._run_all(block.steps, inside, states)
+        return tuple(inside[name] for name in block.outputs)
 
     def _state(self, step: _Step, values: Values, states: dict[str, torch.Tensor]) -> None:
         (name,) = step.inputs["input"]
@@ -177,10 +236,18 @@ class Program:
 
 
 #: Inputs that take several values, also where one is given.
-_SEVERAL = frozenset({"values"})
+_SEVERAL = frozenset({"values", "loop_vars", "elem_shape"})
 
 
-def _step(operation: Any, constants: Constants) -> _Step:
+def _all(operations: Any) -> Iterator[Any]:
+    """With those of all blocks within."""
+    for operation in operations:
+        yield operation
+        for block in operation.blocks:
+            yield from _all(block.operations)
+
+
+def _step(operation: Any, constants: Constants, blocks: tuple[_Block, ...]) -> _Step:
     inputs: dict[str, tuple[Any, ...]] = {}
     for name, argument in operation.inputs.items():
         inputs[name] = tuple(
@@ -199,6 +266,7 @@ def _step(operation: Any, constants: Constants) -> _Step:
         inputs=inputs,
         several=_SEVERAL & inputs.keys(),
         outputs=tuple((item.name, item.type) for item in operation.outputs),
+        blocks=blocks,
     )
 
 
@@ -209,8 +277,14 @@ def _name_of(operation: Any) -> str:
     return operation.outputs[0].name if operation.outputs else "without outputs"
 
 
-def _check_declared(kind: Any, value: torch.Tensor) -> None:
+def _check_declared(kind: Any, value: torch.Tensor | TensorList) -> None:
     """What came out is what the program says: its element type, its rank, and the lengths that it knows."""
+    if kind.WhichOneof("type") == "listType":
+        if not isinstance(value, TensorList) or STORAGE.get(kind.listType.type.tensorType.dataType) != value.dtype:
+            raise UndefinedError("no list of what the program declares came out")
+        return
+    if isinstance(value, TensorList):
+        raise UndefinedError("a list came out where the program declares a tensor")
     about = kind.tensorType
     if STORAGE.get(about.dataType) != value.dtype:
         declared = MIL_pb2.DataType.Name(about.dataType)
