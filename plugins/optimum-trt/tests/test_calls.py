@@ -91,12 +91,16 @@ class HostContext:
         self.shape: tuple[int, ...] = ()
         self.addresses: dict[str, int] = {}
         self.enqueued = 0
+        self.changes = 0
+        self.records = True
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self.changes += 1
         self.active_optimization_profile = profile
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.changes += 1
         self.shape = shape
         return self.active_optimization_profile == (0 if shape[0] == 3 else 1)
 
@@ -104,13 +108,18 @@ class HostContext:
         return self.shape[0], 4
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        self.changes += 1
         self.addresses[name] = address
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        x, y, shape = self.addresses["x"], self.addresses["y"], self.shape
+        x, y, shape, changes = self.addresses["x"], self.addresses["y"], self.shape, self.changes
+        if self.cuda.recording is not None and not self.records:
+            return False
 
         def kernel() -> None:
+            assert changes == self.changes, "what a graph does after its context was changed is undefined"
+
             def over(address: int, columns: int) -> np.ndarray[Any, Any]:
                 size = shape[0] * columns
                 return np.ctypeslib.as_array((ctypes.c_float * size).from_address(address)).reshape(-1, columns)
@@ -190,6 +199,27 @@ def test_buffers_are_bound_once_and_kernels_recorded_once(stand: Callable[..., S
     for _ in range(6):
         without.session.run({"x": drawn(3)})
     assert (without.contexts[0].enqueued, without.cuda.launched) == (6, 0)
+
+
+def test_a_graph_ends_with_its_shape_and_is_recorded_again_later(stand: Callable[..., Stand]) -> None:
+    made = stand()
+    for batch in (3, 3, 3, 1, 1, 1, 3, 3, 3):
+        x = drawn(batch)
+        assert np.allclose(np.asarray(made.session.run({"x": x})["y"]), made.want(x))
+    # Each shape's third call in a row was a graph; what was lost once is recorded after four.
+    assert made.cuda.launched == 2
+    for _ in range(3):
+        made.session.run({"x": drawn(3)})
+    assert made.cuda.launched == 4
+
+
+def test_what_cannot_be_recorded_runs_all_the_same(stand: Callable[..., Stand]) -> None:
+    made = stand()
+    made.contexts[0].records = False
+    for _ in range(4):
+        x = drawn(3)
+        assert np.allclose(np.asarray(made.session.run({"x": x})["y"]), made.want(x))
+    assert made.cuda.launched == 0 and made.cuda.recording is None
 
 
 def test_a_declared_shape_has_its_profile_and_its_buffers_ahead(stand: Callable[..., Stand]) -> None:

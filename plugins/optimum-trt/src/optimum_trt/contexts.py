@@ -75,7 +75,13 @@ class _Place:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Binding:
-    """Everything that is ready for calls of one shape."""
+    """Everything that is ready for calls of one shape.
+
+    Attributes:
+        graph: its kernels, recorded; good only until the context is turned to another shape.
+        calls: since the context was turned to this shape.
+        patience: after so many calls in a row the kernels are recorded; twice as many whenever a record was lost.
+    """
 
     profile: int
     shapes: Shapes
@@ -83,6 +89,7 @@ class _Binding:
     outputs: list[_Place] = field(default_factory=list)
     graph: Any = None
     calls: int = 0
+    patience: int = 2  # the first call may allocate and compile, which cannot be recorded
 
 
 class Context:
@@ -156,8 +163,11 @@ class Context:
         self._cuda.close_stream(self._stream)
 
     def _select(self, binding: _Binding) -> None:
-        """Make the context compute shapes for this binding."""
+        """Make the context compute shapes for this binding. What a graph does after its context was changed, TensorRT
+        leaves undefined: those of other shapes are given up."""
         self._set = None
+        for other in self._bindings.values():
+            self._drop_graph(other)
         native, fine = self._native, True
         if native.active_optimization_profile != binding.profile:
             fine = native.set_optimization_profile_async(binding.profile, self._stream)
@@ -193,17 +203,16 @@ class Context:
         return _Place(address=address, size=size, host_address=host_address, host=host)
 
     def _execute(self, binding: _Binding) -> None:
-        if binding.graph is not None:
-            self._cuda.launch(binding.graph, self._stream)
-            return
         if self._set is not binding:
             self._select(binding)
             self._point(binding)
             self._set = binding
+        if binding.graph is not None:
+            self._cuda.launch(binding.graph, self._stream)
+            return
         self._enqueue()
         binding.calls += 1
-        # The first call may allocate and compile, which cannot be recorded.
-        if self._engine.capture and binding.calls == 2:
+        if self._engine.capture and binding.calls == binding.patience:
             self._capture(binding)
 
     def _enqueue(self) -> None:
@@ -215,12 +224,21 @@ class Context:
         self._cuda.synchronize(self._stream)
         self._cuda.begin_capture(self._stream)
         try:
-            self._enqueue()
-        finally:
             try:
-                binding.graph = self._cuda.end_capture(self._stream)
-            except SessionError as error:
-                _log.info("no CUDA graph for %s: %s", binding.shapes, error)
+                self._enqueue()
+            finally:
+                graph = self._cuda.end_capture(self._stream)
+        except SessionError as error:
+            _log.info("no CUDA graph for %s: %s", binding.shapes, error)
+        else:
+            binding.graph = graph
+
+    def _drop_graph(self, binding: _Binding) -> None:
+        if binding.graph is not None:
+            self._cuda.close_graph(binding.graph)
+            binding.graph = None
+            binding.patience *= 2
+        binding.calls = 0
 
     def _to_host(self, binding: _Binding) -> dict[str, Array]:
         for place in binding.outputs:
@@ -242,8 +260,7 @@ class Context:
     def _release(self, binding: _Binding) -> None:
         if self._set is binding:
             self._set = None
-        if binding.graph is not None:
-            self._cuda.close_graph(binding.graph)
+        self._drop_graph(binding)
         for place in (*binding.inputs, *binding.outputs):
             self._cuda.free(place.address)
             self._cuda.free_pinned(place.host_address)
