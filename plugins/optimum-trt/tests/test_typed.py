@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
 from optimum_core.errors import ExportError
 from optimum_core.plugins import manager
@@ -69,14 +70,19 @@ def test_inputs_and_outputs_keep_their_types(precision: str, tiny: Any) -> None:
     assert [item.name for item in model.graph.output] == [item.name for item in artifact.outputs]
 
 
-def test_masks_stay_finite(graph: Graph, on_cpu: Run) -> None:
+@pytest.mark.parametrize(("precision", "never"), [("fp16", -57316.0), ("bf16", -2.97e38)])
+def test_masks_stay_finite_with_scores_added(precision: str, never: float, graph: Graph) -> None:
     nodes = [helper.make_node("Add", ["x", "lowest"], ["masked"]), helper.make_node("Softmax", ["masked"], ["y"])]
-    artifact = graph(nodes, {"lowest": floats([0, 0, -3.4e38, -np.inf])}, x=("batch", 4))
-    content = convert(artifact.main_file, "fp16", "test").SerializeToString()
-    got = on_cpu(content, {"x": np.zeros((2, 4), np.float32)})["y"]
-    assert np.allclose(got, [0.5, 0.5, 0, 0])
-    (kept,) = onnx.load_from_string(content).graph.initializer
-    assert onnx.numpy_helper.to_array(kept)[2:].tolist() == [-65504.0, -np.inf]
+    lowest = floats([0, 0, np.finfo(np.float32).min, -np.inf])
+    artifact = graph(nodes, {"lowest": lowest}, x=("batch", 4))
+    model = convert(artifact.main_file, precision, "test")
+    (y,) = ReferenceEvaluator(model).run(["y"], {"x": floats([[0, 0, 0, 0], [0, 0, -500, 0]])})
+    assert np.allclose(y, [0.5, 0.5, 0, 0])
+    kept = onnx.numpy_helper.to_array(model.graph.initializer[0]).astype(np.float32)
+    assert kept[2] == pytest.approx(never, rel=0.01) and kept[3] == -np.inf
+    hidden = graph(nodes, {"lowest": floats([np.finfo(np.float32).min] * 4)}, x=("batch", 4))
+    (y,) = ReferenceEvaluator(convert(hidden.main_file, precision, "test")).run(["y"], {"x": floats([[-90] * 4])})
+    assert np.allclose(y, 0.25), "a row of which all is hidden is an average, as in fp32"
 
 
 def test_angles_stay_exact(graph: Graph, on_cpu: Run) -> None:

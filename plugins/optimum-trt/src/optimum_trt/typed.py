@@ -28,6 +28,9 @@ _NOT_INTEGERS = frozenset({1, 10, 11, 16})
 _TYPED_BY = {"Cast": "to", "Bernoulli": "dtype", "EyeLike": "dtype", "RandomNormal": "dtype", "RandomUniform": "dtype"}
 # Convolutions took bf16 in their schema only then; the parser asks for no schema.
 _BF16_OPSET = 22
+_GREATEST = {"float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127}
+# A mask is that share of the largest number: a score added to it leaves it finite.
+_NEVER = 0.875
 
 
 def convert(path: Path, precision: str, who: str) -> Any:
@@ -90,18 +93,17 @@ class _Types:
         return self._word in allowed.get(name, [name])
 
     def narrowed(self, tensor: Any) -> Any:
-        """A constant in the narrow type; what is too large becomes the largest, so that a mask stays finite."""
+        """A constant in the narrow type; what is too large for it stays finite, as a mask is to be."""
+        import ml_dtypes
         import numpy as np
         from onnx import TensorProto, numpy_helper
 
         values = numpy_helper.to_array(tensor)
-        if self.target == TensorProto.FLOAT16:
-            largest = np.finfo(np.float16).max
-            finite = np.where(np.isfinite(values), np.clip(values, -largest, largest), values)
-            return numpy_helper.from_array(finite.astype(np.float16), tensor.name)
-        import ml_dtypes
-
-        return numpy_helper.from_array(values.astype(ml_dtypes.bfloat16), tensor.name)
+        dtype: Any = np.float16 if self.target == TensorProto.FLOAT16 else ml_dtypes.bfloat16
+        greatest = _GREATEST[np.dtype(dtype).name]
+        beyond = np.isfinite(values) & (np.abs(values) > greatest)
+        near = np.where(beyond, np.sign(values) * _NEVER * greatest, values)
+        return numpy_helper.from_array(near.astype(dtype), tensor.name)
 
 
 class _Graph:
