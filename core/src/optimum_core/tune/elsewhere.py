@@ -14,6 +14,7 @@ from typing import Any
 
 from optimum_core.errors import OptimumError, OptionError, UnavailableError, VerificationError
 from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.plan import EXACT
 from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.evidence import Evidence
@@ -139,7 +140,9 @@ def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Session,
     else:
         before = job.builder.before_last(entry, job.blueprint)
         session = _opened(task, before)
-        where = f"the {before.format} that goes into it, run by {session.backend}"
+        precision = entry.way.precision
+        what = "that goes into it" if precision == EXACT else f"before its conversion to {precision}"
+        where = f"the {before.format} {what}, run by {session.backend}"
     try:
         yield session, where
     finally:
