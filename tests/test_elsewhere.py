@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import optimum_core
 from optimum_core import AcceleratedModel, accelerate
@@ -103,6 +104,55 @@ def test_a_wrong_graph_is_not_returned(tiny: Tiny, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(type(plugins), "binder", binder)
     with pytest.raises(VerificationError, match="as far as this machine can tell"):
         accelerate(tiny("text-classification"), target="trt:sm_89", cache_dir=tmp_path)
+
+
+@needs_engines
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_16_bits_are_compared_as_the_compiler_reads_them(tiny: Tiny, precision: str) -> None:
+    fast = accelerate(tiny("text-classification"), target="trt:sm_89", precision=precision)
+    assert fast.report is not None and fast.report.chosen is not None and fast.manifest.fidelity is not None
+    assert "the onnx that it is compiled from, run by onnx" in fast.report.chosen.reason
+    least = {"fp16": 1e-4, "bf16": 1e-3}[precision]
+    assert max(result.relative_error for result in fast.manifest.fidelity.results) > least, "it was rounded"
+    assert fast.manifest.precision == precision
+
+
+@needs_engines
+def test_a_model_that_does_not_stand_16_bits_is_not_returned(tiny: Tiny) -> None:
+    """T5's scores are not scaled; with enlarged weights, a rounded one turns the arg-max."""
+    with pytest.raises(VerificationError, match="trt sm_89, fp16: .*relative error") as caught:
+        accelerate(tiny("t5"), target="trt:sm_89", precision="fp16")
+    assert "leave out precision='fp16'" in caught.value.remedy
+
+
+@needs_engines
+def test_what_is_compiled_from_is_not_kept(engine: AcceleratedModel, tmp_path: Path) -> None:
+    engine.save_pretrained(tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.onnx"))
+
+
+def test_onnx_itself_is_written_and_checked_and_not_run(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("text-classification")
+    fast = accelerate(model, target="onnx")
+    assert (fast.manifest.format, fast.manifest.precision) == ("onnx", "fp32")
+    assert fast.manifest.fidelity is not None and fast.manifest.fidelity.level == "graph"
+    with pytest.raises(UnavailableError, match="no runtime for it"):
+        fast(input_ids=np.array([[5, 6, 7]]))
+    fast.save_pretrained(tmp_path / "out")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    ids = np.array([[5, 6, 7, 8]])
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    (logits,) = session.run(["logits"], {item.name: given[item.name] for item in session.get_inputs()})
+    with torch.no_grad():
+        want = model(torch.as_tensor(ids)).logits.numpy()
+    assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
+
+
+def test_onnx_in_16_bits_is_not_to_be_had(tiny: Tiny) -> None:
+    with pytest.raises(OptionError, match="written in fp32, and fp16 is asked for"):
+        accelerate(tiny("text-classification"), target="onnx", precision="fp16")
 
 
 @needs_engines

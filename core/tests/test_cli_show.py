@@ -224,7 +224,7 @@ def test_plugins_tell_offers_and_share_one_line_for_limits_of_one_reason() -> No
     page = Page()
     show_plugins(console_of(page, 200), infos, {"acme": Support(offers=(offer,), limitations=limits)})
     text = page.getvalue()
-    assert "runs onnx · optimizes onnx (all) · quantizes onnx → plan (static) · in fp32, fp16 · its results" in text
+    assert "optimizes onnx (all) · quantizes onnx → plan (static) · evaluates onnx, to check it · in fp32, fp16" in text
     assert "cannot run on a, run on b: no GPU → add one" in text
     assert "watch  registered in this process  no backend: it observes infer" in text
     page = Page()

@@ -35,7 +35,7 @@ _MARKS = {
     Status.DUPLICATE: (BAD, "red"),
     Status.DISABLED: (OFF, "dim"),
 }
-_PROOFS = {"device": "", "graph": "its results are checked on the graph only", "none": "its results cannot be checked"}
+_LOADS = {"device": "runs {}", "graph": "evaluates {}, to check it", "none": "{} is run elsewhere"}
 
 
 def __getattr__(name: str) -> Any:
@@ -117,13 +117,13 @@ def _alike(limitations: Iterable[Limitation]) -> dict[tuple[str, str], list[Limi
 
 
 def _abilities(offer: Offer) -> list[str]:
+    loads = _LOADS[offer.proof].format(", ".join(offer.loads)) + (" (as it is)" if offer.live else "")
     found = [
         _ability("exports", offer.exports, offer.routes),
-        _ability("runs", offer.loads, ("as it is",) if offer.live else ()),
         *_transforms("optimizes", offer.optimizes, offer.levels),
         *_transforms("quantizes", offer.quantizes, offer.schemes),
+        loads if offer.loads else "",
         _ability("in", offer.precisions, ()) if offer.loads else "",
-        _PROOFS[offer.proof],
     ]
     return [text for text in found if text]
 

@@ -13,6 +13,7 @@ import torch
 
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint
+from optimum_core.models.evaluator import evaluator
 
 _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
@@ -20,7 +21,6 @@ _QUANTIZED = frozenset(
 #: Ids to draw below where the graph does not say how many there are, and lengths for axes that vary.
 _IDS = 2
 _LENGTHS = (2, 8)
-_EVALUATED = 21
 
 
 class OnnxModule(torch.nn.Module):
@@ -37,15 +37,13 @@ class OnnxModule(torch.nn.Module):
     def __init__(self, path: Path, who: str) -> None:
         super().__init__()
         import onnx
-        from onnx.reference import ReferenceEvaluator
 
         self.who = who
         self.fingerprint = fingerprint.of_file(path)
         remedy = "give a file of standard ONNX, or the model that it was made from"
         try:
-            self.proto = onnx.load(path)
             onnx.checker.check_model(path)
-            self.evaluator = ReferenceEvaluator(_modern(self.proto), new_ops=[_gather_elements()])
+            self.proto, self.evaluator = evaluator(path)
         except Exception as error:  # damaged files and unknown operators fail in many ways
             why = f"onnx's reference evaluator cannot take it, so that nothing can be checked: {error!r}"
             raise SourceError(who, why[:400], remedy) from error
@@ -106,27 +104,6 @@ class OnnxModule(torch.nn.Module):
                     table = made[table].input[0]
                 found.append(tables.get(table, _IDS))
         return max(1, min(found, default=_IDS))
-
-
-def _modern(proto: Any) -> Any:
-    """The model at an opset whose every operator the evaluator has; it knows those of QDQ from 19 on."""
-    import onnx
-
-    opset = max((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), default=_EVALUATED)
-    return proto if opset >= _EVALUATED else onnx.version_converter.convert_version(proto, _EVALUATED)
-
-
-def _gather_elements() -> Any:
-    """The operator as specified: onnx 1.23's own fails for more than 64 rows, and where data has one row."""
-    from onnx.reference.op_run import OpRun
-
-    class GatherElements(OpRun):  # type: ignore[misc]
-        def _run(self, data: Any, indices: Any, axis: int | None = None) -> tuple[Any]:
-            along = (axis or 0) % data.ndim
-            cut = tuple(slice(None) if i == along else slice(n) for i, n in enumerate(indices.shape))
-            return (np.take_along_axis(data[cut], indices, axis=along),)
-
-    return GatherElements
 
 
 class OnnxSource:

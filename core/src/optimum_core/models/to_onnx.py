@@ -1,4 +1,4 @@
-"""The built-in exporter to ONNX: a backend like any other, that exports and nothing else."""
+"""The built-in backend of ONNX: it exports, and evaluates what it or others wrote, to check it. It is no runtime."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimum_core.hookspecs import hookimpl
-from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Step, Support
+from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Session, Step, Support
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from optimum_core.models.evaluator import GraphSession
     from optimum_core.models.onnx_file import OnnxSource
+    from optimum_core.types import Array, SessionRequest
 
 NAME = "onnx"
 # Opset 18 has everything that transformers' models need; fusions of the runtimes know its forms best.
 PREFERRED_OPSET = 18
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
+_NO_RUNTIME = Limitation(
+    what="run onnx",
+    reason="optimum-core writes and checks ONNX, and has no runtime for it",
+    remedy="save it, and take it to a runtime; `accelerate` with optimum-ort installed does both here",
+)
 
 
 @hookimpl
@@ -36,7 +43,10 @@ def probe(hardware: Hardware) -> Support:
         )
     from optimum_core.models.engines import ROUTES
 
-    return Support(offers=(Offer(device="any", exports=("onnx",), routes=ROUTES),), versions=_versions())
+    offer = Offer(
+        device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), precisions=("fp32", "fp16", "bf16"), proof="graph"
+    )
+    return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=_versions())
 
 
 @hookimpl
@@ -82,6 +92,25 @@ def export(request: ExportRequest) -> Artifact | None:
         outputs=request.outputs,
         steps=(step,),
     )
+
+
+@hookimpl
+def load_session(request: SessionRequest) -> Session | None:
+    """Open a graph to be evaluated as the specification says; see `optimum_core.models.evaluator`."""
+    if request.backend != NAME:
+        return None
+    from optimum_core.models.evaluator import open_graph
+
+    return open_graph(request)
+
+
+@hookimpl
+def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
+    """Evaluate a graph once."""
+    if session.backend != NAME:
+        return None
+    own: GraphSession = session  # type: ignore[assignment]
+    return own.run(inputs)
 
 
 def _as_it_is(request: ExportRequest) -> Artifact:

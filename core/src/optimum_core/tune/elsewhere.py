@@ -1,7 +1,8 @@
 """Building for a machine that is not this one: nothing is measured, and what is checked is what can be checked here.
 
 Where the backend evaluates its format in some other way than the device does, that is compared with eager ("graph").
-Where it cannot, what goes into the last step is compared, on whichever backend here runs that.
+Where it cannot, what its compiler read is compared, on whoever here runs or evaluates that, in the precision that it is
+written in.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from optimum_core.errors import OptimumError, OptionError, UnavailableError, VerificationError
 from optimum_core.measure.stopwatch import first_line, watched
-from optimum_core.plan import EXACT
+from optimum_core.plan import EXACT, FLOATS
 from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.evidence import Evidence
@@ -71,8 +72,14 @@ def build_elsewhere(task: Elsewhere) -> Tuned:
     raise VerificationError(
         f"model {job.source.name!r}",
         f"nothing that was built for {job.entries[0].way.backend} is right as far as this machine can tell:\n{rows}",
-        "pass sample_inputs= like your own calls, or report this table",
+        _remedy(job.entries[0].way.precision),
     )
+
+
+def _remedy(precision: str) -> str:
+    report = "pass sample_inputs= like your own calls, or report this table"
+    narrow = f"not every model stands {precision}: leave out precision={precision!r}, or ask for another; or "
+    return report if precision == EXACT else narrow + report
 
 
 def _buildable(task: Elsewhere) -> tuple[Entry, ...]:
@@ -114,11 +121,11 @@ def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[Referen
         candidate.outcome, candidate.problem = "chosen", "built; not compared with eager, as asked"
         return
     with (
-        _checkable(task, candidate) as (session, where),
+        _checkable(task, candidate) as (session, precision, where),
         watched(job.emit, "verify", f"{entry.name}, {where}") as stage,
     ):
         taken = cases_taken(session, job.source.module(), candidate.blueprint, cases)
-        found = _compared(task, candidate, job.plugins.binder(session), taken)
+        found = _compared(task, candidate, job.plugins.binder(session), precision, taken)
         candidate.fidelity = replace(found, level="graph")
         worst = candidate.fidelity.worst
         if candidate.fidelity.passed:
@@ -130,21 +137,24 @@ def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[Referen
 
 
 @contextmanager
-def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Session, str]]:
-    """What can be run here in the candidate's place, and in words what that is."""
+def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Session, str, str]]:
+    """What can be run here in the candidate's place, the precision that it computes in, and in words what it is."""
     job, entry, artifact = task.job, candidate.entry, candidate.artifact
     assert artifact is not None
     if entry.way.proof == "graph":
-        session = job.builder.open(entry, artifact, ())
+        session, precision = job.builder.open(entry, artifact, ()), entry.way.precision
         where = f"the {artifact.format} evaluated by {entry.way.backend}, not by its runtime"
+    elif artifact.compiled_from is not None:
+        read = artifact.compiled_from
+        session, precision = _opened(task, read), read.precision
+        where = f"the {read.format} that it is compiled from, run by {session.backend}"
     else:
         before = job.builder.before_last(entry, job.blueprint)
-        session = _opened(task, before)
-        precision = entry.way.precision
-        what = "that goes into it" if precision == EXACT else f"before its conversion to {precision}"
-        where = f"the {before.format} {what}, run by {session.backend}"
+        session, precision = _opened(task, before), before.precision
+        unseen = "" if precision == entry.way.precision or entry.config else f", in {precision}"
+        where = f"the {before.format} that goes into it{unseen}, run by {session.backend}"
     try:
-        yield session, where
+        yield session, precision, where
     finally:
         session.close()
 
@@ -170,18 +180,24 @@ def _opened(task: Elsewhere, artifact: Artifact) -> Session:
 
 
 def _runners(task: Elsewhere, artifact: Artifact) -> Iterator[SessionRequest]:
-    hardware = task.job.builder.hardware
-    for name in sorted(task.supports):
-        for offer in task.supports[name].offers:
-            if artifact.format in offer.loads and offer.proof == "device" and offer.precisions[0] == "fp32":
-                yield SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
+    """Who runs it in fp32 on a device of this machine, and who evaluates it as it is written."""
+    hardware, written = task.job.builder.hardware, artifact.precision if artifact.precision in FLOATS else EXACT
+    offers = [(name, offer) for name in sorted(task.supports) for offer in task.supports[name].offers]
+    for proof in ("device", "graph"):
+        for name, offer in offers:
+            # A device may compute 16 bits in more, and hide what overflows in them.
+            exact = offer.precisions[0] == written == EXACT if proof == "device" else written in offer.precisions
+            if offer.proof == proof and artifact.format in offer.loads and exact:
+                yield SessionRequest(
+                    backend=name, artifact=artifact, device=offer.device, hardware=hardware, precision=written
+                )
 
 
-def _compared(task: Elsewhere, candidate: Candidate, run: Run, cases: tuple[ReferenceCase, ...]) -> Fidelity:
+def _compared(
+    task: Elsewhere, candidate: Candidate, run: Run, precision: str, cases: tuple[ReferenceCase, ...]
+) -> Fidelity:
     entry, outputs = candidate.entry, candidate.blueprint.outputs
     if entry.config is None:
-        # What is run in place of an engine computes in full precision; only a graph has the precision asked for.
-        precision = entry.way.precision if entry.way.proof == "graph" else "fp32"
         return verify(run, cases, outputs, precision=precision)
     unseen = task.evidence.unseen if task.evidence else ()
     return verify_quantized(run, cases, unseen, outputs, precision=entry.precision)

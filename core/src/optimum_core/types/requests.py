@@ -59,6 +59,8 @@ class Artifact:
         files: names relative to `path`, with "/" between folders; the one to open first.
         precision: "fp32", "bf16", "fp16", or a quantization scheme.
         steps: how it came to be, oldest first.
+        compiled_from: where its own device is absent, what a compiler read, precision and all: that can be evaluated in
+            its place. Not kept with it.
     """
 
     format: str
@@ -68,6 +70,7 @@ class Artifact:
     outputs: tuple[TensorSpec, ...]
     precision: str = "fp32"
     steps: tuple[Step, ...] = ()
+    compiled_from: Artifact | None = None
 
     @property
     def main_file(self) -> Path:

@@ -23,6 +23,8 @@ from optimum_trt.profiles import Profile, general
 from optimum_trt.storage import MODEL, NOTE, Note, digest, write_note
 from optimum_trt.typed import NARROW, convert
 
+#: Folder beside an engine with the ONNX that it was built from, where that had to be rewritten.
+READ = "read"
 _EXACT = "fp32"
 _UINT8 = 2  # onnx.TensorProto.UINT8
 # A protobuf message ends at 2 GiB.
@@ -45,7 +47,9 @@ def optimize(request: OptimizeRequest) -> Artifact:
     module, capability = choose_module(request.device, options.module, request.hardware, who)
     toolkit = load(module, who)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=request.output) as folder:
-        onnx = prepared(request.artifact, narrow, Path(folder), who)
+        reading = Path(folder) / READ
+        reading.mkdir()
+        onnx = prepared(request.artifact, narrow, reading, who)
         plan = Plan(
             who=who,
             onnx=onnx,
@@ -62,16 +66,27 @@ def optimize(request: OptimizeRequest) -> Artifact:
         aside.write_bytes(serialized)
         note = _note(request, toolkit, capability, profiles, memoryview(serialized))
         write_note(Path(folder), note)
-        for name in (MODEL, NOTE):
+        for name in (MODEL, NOTE, READ):
             (Path(folder) / name).replace(request.output / name)
+    precision = narrow or request.artifact.precision
     return dataclasses.replace(
         request.artifact,
         format=ENGINE,
         path=request.output,
         files=(MODEL, NOTE),
-        precision=narrow or request.artifact.precision,
+        precision=precision,
         steps=(*request.artifact.steps, _step(note, request)),
+        compiled_from=_read(request, onnx.name, precision),
     )
+
+
+def _read(request: OptimizeRequest, name: str, precision: str) -> Artifact:
+    """What the parser read: the artifact as it was given, or what was made of it."""
+    folder = request.output / READ
+    if not (folder / name).is_file():
+        return request.artifact
+    files = (name, *sorted(item.name for item in folder.iterdir() if item.name.startswith(f"{name}.")))
+    return dataclasses.replace(request.artifact, path=folder, files=files, precision=precision)
 
 
 def _narrow(request: OptimizeRequest, who: str) -> str | None:
