@@ -49,13 +49,13 @@ def graph(tmp_path: Path) -> Graph:
     return write
 
 
-def opened(artifact: Artifact, precision: str = "fp32") -> Session:
-    request = SessionRequest(backend="onnx", artifact=artifact, device="any", hardware=detect(), precision=precision)
+def opened(artifact: Artifact, **asked: Any) -> Session:
+    request = SessionRequest(backend="onnx", artifact=artifact, device="any", hardware=detect(), **asked)
     return manager().load_session(request)
 
 
-def evaluated(artifact: Artifact, inputs: dict[str, Any], precision: str = "fp32") -> Any:
-    session = opened(artifact, precision)
+def evaluated(artifact: Artifact, inputs: dict[str, Any]) -> Any:
+    session = opened(artifact)
     try:
         return manager().binder(session)(inputs)["y"]
     finally:
@@ -81,7 +81,7 @@ def test_products_are_rounded_once(graph: Graph, precision: str, dtype: Any) -> 
     name = np.dtype(dtype).name
     inputs = {"a": drawn(dtype, 2, 7, 300), "b": drawn(dtype, 300, 5)}
     exact = np.matmul(*(value.astype(np.float64) for value in inputs.values()))
-    near(evaluated(graph("MatMul", inputs, name, precision), inputs, precision), exact, dtype)
+    near(evaluated(graph("MatMul", inputs, name, precision), inputs), exact, dtype)
 
 
 @NARROW
@@ -92,7 +92,7 @@ def test_products_with_a_bias(graph: Graph, precision: str, dtype: Any, turned: 
     a, b, c = (value.astype(np.float64) for value in inputs.values())
     artifact = graph("Gemm", inputs, name, precision, transA=1, transB=turned, alpha=0.5, beta=2.0)
     exact = 0.5 * (a.T @ (b.T if turned else b)) + 2.0 * c
-    near(evaluated(artifact, inputs, precision), exact, dtype)
+    near(evaluated(artifact, inputs), exact, dtype)
 
 
 @NARROW
@@ -103,12 +103,12 @@ def test_convolutions(graph: Graph, precision: str, dtype: Any) -> None:
         *(torch.as_tensor(value.astype(np.float64)) for value in inputs.values()), stride=2, padding=1, groups=2
     )
     artifact = graph("Conv", inputs, name, precision, strides=[2, 2], pads=[1, 1, 1, 1], group=2)
-    near(evaluated(artifact, inputs, precision), exact.numpy(), dtype)
+    near(evaluated(artifact, inputs), exact.numpy(), dtype)
 
 
 def test_what_overflows_in_16_bits_is_not_finite(graph: Graph) -> None:
     inputs = {"a": np.full((1, 8), 200, np.float16), "b": np.full((8, 1), 200, np.float16)}
-    assert np.isinf(evaluated(graph("MatMul", inputs, "float16", "fp16"), inputs, "fp16"))
+    assert np.isinf(evaluated(graph("MatMul", inputs, "float16", "fp16"), inputs))
 
 
 @pytest.mark.parametrize("shape", [(1, 70, 4), (3, 65, 2)])
@@ -122,8 +122,10 @@ def test_elements_are_gathered_from_any_number_of_rows(graph: Graph, shape: tupl
 
 def test_a_graph_is_evaluated_as_it_is_written(graph: Graph) -> None:
     inputs = {"a": drawn(np.float32, 2, 3), "b": drawn(np.float32, 3, 2)}
-    with pytest.raises(OptionError, match="written in fp32, and fp16 is asked for"):
-        opened(graph("MatMul", inputs, "float32"), "fp16")
+    with pytest.raises(OptionError, match="written in, not in fp16"):
+        opened(graph("MatMul", inputs, "float32"), precision="fp16")
+    with pytest.raises(OptionError, match="no option 'threads'"):
+        opened(graph("MatMul", inputs, "float32"), options={"threads": 2})
 
 
 def test_an_unknown_operator_is_an_error_that_names_it(graph: Graph) -> None:

@@ -66,9 +66,10 @@ def run(cache: Path) -> Page:
             f"of the precisions, for {DEVICE} with tensorrt-rtx {version('tensorrt-rtx')} on a machine without a GPU; "
             "tiny models with random weights.",
             "Graph against eager: the largest relative error of the ONNX that the builder reads, computed on the "
-            "CPU at shapes and paddings that were not traced, beside eager; in bold where it is beyond the tolerance of the "
-            "precision. It is the level `graph`: TensorRT's own arithmetic was not run. Graphs in fp16 and bf16 were "
-            "computed by onnx's reference evaluator, which rounds after every operator, the others by ONNX Runtime.",
+            "CPU at shapes and paddings that were not traced, beside eager; in bold where it is beyond the tolerance "
+            "of the precision. It is the level `graph`: TensorRT's own arithmetic was not run. Graphs in fp16 and "
+            "bf16 were computed by onnx's reference evaluator, which rounds after every operator, the others by "
+            "ONNX Runtime.",
         ),
     )
 
@@ -168,15 +169,8 @@ def _compared(onnx: Artifact, cases: tuple[ReferenceCase, ...], precision: str) 
     Raises:
         OptimumError: it does not run.
     """
-    narrow = precision in _NARROW
-    request = SessionRequest(
-        backend="onnx" if narrow else "ort",
-        artifact=onnx,
-        device="cpu",
-        hardware=detect(),
-        precision=precision if narrow else "fp32",
-    )
-    session = manager().load_session(request)
+    backend = "onnx" if precision in _NARROW else "ort"
+    session = manager().load_session(SessionRequest(backend=backend, artifact=onnx, device="cpu", hardware=detect()))
     try:
         bound = manager().binder(session)
         arrays: Any = lambda inputs: {name: np.asarray(value) for name, value in bound(inputs).items()}  # noqa: E731

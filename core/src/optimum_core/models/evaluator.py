@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimum_core.errors import OptionError, SessionError
-from optimum_core.plan import EXACT, FLOATS
 
 if TYPE_CHECKING:
     from optimum_core.types import Array, SessionRequest, TensorSpec
@@ -39,15 +38,16 @@ def open_graph(request: SessionRequest) -> GraphSession:
     """Open an ONNX artifact to be evaluated.
 
     Raises:
-        OptionError: another precision is asked for than the file's own.
+        OptionError: another precision is asked for than what is written, or an option: it has none.
         SessionError: the file is damaged, or has an operator that the evaluator does not know.
     """
     artifact = request.artifact
     who = f"onnx's evaluator, {artifact.main_file}"
-    written = artifact.precision if artifact.precision in FLOATS else EXACT  # a quantized graph's floats are fp32
-    if request.precision != written:
-        why = f"the graph is written in {written}, and {request.precision} is asked for"
-        raise OptionError(who, why, "leave 'precision' out: a graph is evaluated as it is written")
+    if request.precision != "fp32":
+        why = f"a graph is evaluated in the types that it is written in, not in {request.precision}"
+        raise OptionError(who, why, "leave 'precision' out")
+    if request.options:
+        raise OptionError(who, f"it has no option {next(iter(request.options))!r}", "it takes none")
     try:
         return GraphSession(request, evaluator(artifact.main_file)[1], who)
     except Exception as error:  # damaged files and unknown operators fail in many ways
@@ -59,15 +59,15 @@ class GraphSession:
     """An ONNX graph in the evaluator. Calls may come from several threads: nothing is kept between them.
 
     Attributes:
-        device: always "cpu".
+        device: as it was asked for: any is as good.
     """
 
     backend = "onnx"
-    device = "cpu"
 
     def __init__(self, request: SessionRequest, evaluated: Any, who: str) -> None:
         self._who = who
         self._evaluated = evaluated
+        self.device = request.device
         self.inputs: tuple[TensorSpec, ...] = request.artifact.inputs
         self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
 
@@ -80,7 +80,7 @@ class GraphSession:
         if self._evaluated is None:
             raise SessionError(self._who, "the session is closed", "load the artifact again")
         names = [spec.name for spec in self.outputs]
-        given = {name: np.asarray(value) for name, value in inputs.items()}
+        given = {name: _read(value) for name, value in inputs.items()}
         try:
             with np.errstate(all="ignore"):  # what overflows is found by who compares
                 values = self._evaluated.run(names, given)
@@ -92,6 +92,10 @@ class GraphSession:
     def close(self) -> None:
         """Let go of the weights."""
         self._evaluated = None
+
+
+def _read(value: Array) -> np.ndarray[Any, Any]:
+    return value if isinstance(value, np.ndarray) else np.from_dlpack(value)
 
 
 def _modern(proto: Any) -> Any:

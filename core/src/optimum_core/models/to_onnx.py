@@ -43,9 +43,7 @@ def probe(hardware: Hardware) -> Support:
         )
     from optimum_core.models.engines import ROUTES
 
-    offer = Offer(
-        device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), precisions=("fp32", "fp16", "bf16"), proof="graph"
-    )
+    offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), proof="graph")
     return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=_versions())
 
 

@@ -180,17 +180,17 @@ def _opened(task: Elsewhere, artifact: Artifact) -> Session:
 
 
 def _runners(task: Elsewhere, artifact: Artifact) -> Iterator[SessionRequest]:
-    """Who runs it in fp32 on a device of this machine, and who evaluates it as it is written."""
-    hardware, written = task.job.builder.hardware, artifact.precision if artifact.precision in FLOATS else EXACT
+    """Who runs it in fp32 on a device of this machine, then who evaluates it as it is written.
+
+    Only the latter for 16 bits: a device may compute them in more, and hide what overflows.
+    """
     offers = [(name, offer) for name in sorted(task.supports) for offer in task.supports[name].offers]
-    for proof in ("device", "graph"):
+    narrow = artifact.precision in FLOATS and artifact.precision != EXACT
+    for proof in ("graph",) if narrow else ("device", "graph"):
         for name, offer in offers:
-            # A device may compute 16 bits in more, and hide what overflows in them.
-            exact = offer.precisions[0] == written == EXACT if proof == "device" else written in offer.precisions
-            if offer.proof == proof and artifact.format in offer.loads and exact:
-                yield SessionRequest(
-                    backend=name, artifact=artifact, device=offer.device, hardware=hardware, precision=written
-                )
+            if offer.proof == proof and artifact.format in offer.loads and offer.precisions[0] == EXACT:
+                hardware = task.job.builder.hardware
+                yield SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
 
 
 def _compared(
