@@ -31,7 +31,7 @@ def test_unknown_names_the_nearest() -> None:
         ("inference_num_threads", "2", "at least 1"),
         ("performance_hint", "fast", "latency, throughput"),
         ("cache_dir", "", "a path"),
-        ("enable_cpu_pinning", 1, "True, False"),
+        ("enable_cpu_pinning", 1, "True or False, or None"),
         ("properties", None, "a mapping"),
         ("properties", {1: 2}, "a mapping"),
     ],

@@ -14,6 +14,7 @@ from optimum_core.models.flat import call
 from optimum_core.models.hub import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.source import DirectorySource
+from optimum_core.options import read_options
 from optimum_core.types import Array, Artifact, ExportRequest, SessionRequest, Step, TensorSpec
 
 
@@ -47,8 +48,7 @@ def open_eager(request: SessionRequest) -> EagerSession:
     artifact = request.artifact
     if request.level not in (None, COMPILE):
         raise OptionError("backend 'torch'", f"it has no level {request.level!r}", f"pass {COMPILE!r}, or none")
-    if request.options:
-        raise OptionError("backend 'torch'", f"it has no option {next(iter(request.options))!r}", "it takes none")
+    read_options("torch", dict, {}, request.options)
     module = source.module()
     return EagerSession(
         inputs=artifact.inputs,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimum_core.errors import OptionError, SessionError
+from optimum_core.options import read_options
 
 if TYPE_CHECKING:
     from optimum_core.types import Array, SessionRequest, TensorSpec
@@ -46,8 +47,7 @@ def open_graph(request: SessionRequest) -> GraphSession:
     if request.precision != "fp32":
         why = f"a graph is evaluated in the types that it is written in, not in {request.precision}"
         raise OptionError(who, why, "leave 'precision' out")
-    if request.options:
-        raise OptionError(who, f"it has no option {next(iter(request.options))!r}", "it takes none")
+    read_options(GraphSession.backend, dict, {}, request.options)
     try:
         return GraphSession(request, evaluator(artifact.main_file)[1], who)
     except Exception as error:  # damaged files and unknown operators fail in many ways

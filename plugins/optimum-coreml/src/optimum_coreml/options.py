@@ -5,12 +5,11 @@ They belong to the export, and `accelerate` hands the same ones to every hook: e
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optimum_core.errors import OptionError
+from optimum_core.options import Check, flag, mapping_of, one_of, optional, read_options, text, whole
 
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 #: macOS releases that run the same programs.
@@ -65,109 +64,44 @@ class CoreMlOptions:
             OptionError: a name is unknown (the message names the nearest one), or a value has the wrong type or is
                 not among those allowed.
         """
-        known = [item.name for item in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise _unknown(name, known)
-        return cls(**{name: _checked(name, value) for name, value in options.items()})
-
-
-def _unknown(name: str, known: list[str]) -> OptionError:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    remedy = f"did you mean {nearest[0]!r}?" if nearest else f"use one of: {', '.join(known)}"
-    return OptionError("backend 'coreml'", f"unknown option {name!r}", remedy)
-
-
-def _checked(name: str, value: Any) -> Any:
-    right, allowed, convert = _CHECKS[name]
-    if value is None and name in _OPTIONAL:
-        return None
-    if not right(value):
-        raise OptionError("backend 'coreml'", f"option {name!r} cannot be {value!r}", f"give {allowed}")
-    return convert(value)
-
-
-def _is_target(value: object) -> bool:
-    return value in TARGETS or value in _MACOS
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _are_lengths(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(key, str) and _is_count(item) for key, item in value.items())
-
-
-def _are_shapes(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(item and _are_lengths(item) for item in value)
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, Mapping) and all(_is_text(key) and _is_text(item) for key, item in value.items())
-
-
-def _are_labels(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(_is_text(item) for item in value)
+        return read_options("coreml", cls, _CHECKS, options)
 
 
 _BITS = (1, 2, 3, 4, 6, 8)
+_LENGTHS = mapping_of(whole(1), what="axes to lengths, at least 1")
 
 
-def _are_bits(value: object) -> bool:
-    return value in _BITS and not isinstance(value, bool)
+def _are_shapes(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(item and _LENGTHS.right(item) for item in value)
 
 
-def _is_share(value: object) -> bool:
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+
+
+def _is_share(value: Any) -> bool:
     return isinstance(value, float) and 0 < value < 1
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-_OPTIONAL = frozenset(
-    {
-        "palettize",
-        "prune",
-        "minimum_deployment_target",
-        "context_length",
-        "author",
-        "license",
-        "short_description",
-        "version",
-        "class_labels",
-    }
-)
-_TEXT = (_is_text, "a text, or None", str)
-_TEXTS = (_are_texts, "a mapping of names to texts", dict)
-_CHECKS: Mapping[str, tuple[Callable[[object], bool], str, Callable[[Any], Any]]] = {
-    "minimum_deployment_target": (
-        _is_target,
-        f"one of: {', '.join((*TARGETS, *_MACOS))}, or None",
-        lambda value: _MACOS.get(value, value),
+_SYSTEM = one_of(*TARGETS, *_MACOS)
+_TEXTS = mapping_of(text(), what="names to texts")
+_CHECKS: Mapping[str, Check] = {
+    "minimum_deployment_target": optional(replace(_SYSTEM, convert=lambda value: _MACOS.get(value, value))),
+    "upper_bounds": _LENGTHS,
+    "enumerated_shapes": Check(
+        right=_are_shapes, allowed="a list of mappings of axes to lengths, at least 1", convert=tuple
     ),
-    "upper_bounds": (_are_lengths, "a mapping of axes to lengths, at least 1", dict),
-    "enumerated_shapes": (_are_shapes, "a list of mappings of axes to lengths, at least 1", tuple),
-    "stateful": (_is_flag, "True or False", bool),
-    "context_length": (_is_count, "a whole number of positions, at least 1, or None", int),
-    "author": _TEXT,
-    "license": _TEXT,
-    "short_description": _TEXT,
-    "version": _TEXT,
+    "stateful": flag(),
+    "context_length": optional(whole(1, of="positions")),
+    "author": optional(text()),
+    "license": optional(text()),
+    "short_description": optional(text()),
+    "version": optional(text()),
     "input_descriptions": _TEXTS,
     "output_descriptions": _TEXTS,
-    "class_labels": (_are_labels, "a list of texts, or None", tuple),
-    "palettize": (_are_bits, f"one of: {', '.join(map(str, _BITS))}, or None", int),
-    "quantize_tables": (_is_flag, "True or False", bool),
-    "prune": (_is_share, "a share above 0, below 1, or None", float),
-    "weight_threshold": (_is_size, "a whole number of weights, at least 0", int),
+    "class_labels": optional(Check(right=_are_labels, allowed="a list of texts", convert=tuple)),
+    "palettize": optional(one_of(*_BITS)),
+    "quantize_tables": flag(),
+    "prune": optional(Check(right=_is_share, allowed="a share above 0, below 1")),
+    "weight_threshold": whole(0, of="weights"),
 }

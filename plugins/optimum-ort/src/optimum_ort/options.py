@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from optimum_core.errors import OptionError
+from optimum_core.options import Check, flag, mapping_of, one_of, optional, read_options, whole
 
 GRAPH_LEVELS = ("disable", "basic", "extended", "all")
 EXECUTION_MODES = ("sequential", "parallel")
@@ -54,56 +53,22 @@ class OrtOptions:
             OptionError: a name is unknown (the message names the nearest one), or a value has the wrong type or is
                 not among those allowed.
         """
-        known = [item.name for item in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise _unknown(name, known)
-        return cls(**{name: _CHECKS.get(name, _flag)(name, value) for name, value in options.items()})
+        return read_options("ort", cls, _CHECKS, options)
 
 
-def _unknown(name: str, known: list[str]) -> OptionError:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    remedy = f"did you mean {nearest[0]!r}?" if nearest else f"use one of: {', '.join(known)}"
-    return OptionError("backend 'ort'", f"unknown option {name!r}", remedy)
-
-
-def _wrong(name: str, value: object, allowed: str) -> OptionError:
-    return OptionError("backend 'ort'", f"option {name!r} cannot be {value!r}", f"give {allowed}")
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(name, value, "True or False")
-    return value
-
-
-def _threads(name: str, value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _wrong(name, value, "a whole number of threads, at least 1, or None")
-    return value
-
-
-def _choice(allowed: tuple[str, ...]) -> Callable[[str, object], str]:
-    def check(name: str, value: object) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            raise _wrong(name, value, f"one of: {', '.join(allowed)}")
-        return value
-
-    return check
-
-
-def _texts(name: str, value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise _wrong(name, value, "a mapping of option names to values")
-    return {key: str(entry) for key, entry in value.items()}
-
-
-_CHECKS: dict[str, Callable[[str, object], Any]] = {
-    "intra_op_threads": _threads,
-    "inter_op_threads": _threads,
-    "execution_mode": _choice(EXECUTION_MODES),
-    "graph_optimization_level": _choice(GRAPH_LEVELS),
-    "provider_options": _texts,
+_THREADS = optional(whole(1, of="threads"))
+_AS_TEXT = Check(right=lambda value: True, allowed="a value", convert=str)
+_CHECKS: Mapping[str, Check] = {
+    "intra_op_threads": _THREADS,
+    "inter_op_threads": _THREADS,
+    "execution_mode": one_of(*EXECUTION_MODES),
+    "graph_optimization_level": one_of(*GRAPH_LEVELS),
+    "provider_options": mapping_of(_AS_TEXT, what="option names to values"),
+    "enable_mem_pattern": flag(),
+    "enable_cpu_mem_arena": flag(),
+    "allow_spinning": flag(),
+    "force_spinning_stop": flag(),
+    "prepacking": flag(),
+    "deterministic": flag(),
+    "denormal_as_zero": flag(),
 }

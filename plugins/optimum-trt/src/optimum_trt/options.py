@@ -3,13 +3,12 @@ options to both."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import OptionError
+from optimum_core.options import Check, flag, mapping_of, one_of, optional, path, read_options, whole
 from optimum_trt.modules import BACKEND, MODULES
 
 Range = tuple[int, int, int]
@@ -59,77 +58,30 @@ class TrtOptions:
             OptionError: a name is unknown (the message names the nearest one), or a value has the wrong type or is
                 not among those allowed.
         """
-        known = [item.name for item in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise _unknown(name, known)
-        return cls(**{name: _CHECKS.get(name, _flag)(name, value) for name, value in options.items()})
+        return read_options(BACKEND, cls, _CHECKS, options)
 
 
-def _unknown(name: str, known: list[str]) -> OptionError:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    remedy = f"did you mean {nearest[0]!r}?" if nearest else f"use one of: {', '.join(known)}"
-    return OptionError(f"backend '{BACKEND}'", f"unknown option {name!r}", remedy)
-
-
-def _wrong(name: str, value: object, allowed: str) -> OptionError:
-    return OptionError(f"backend '{BACKEND}'", f"option {name!r} cannot be {value!r}", f"give {allowed}")
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(name, value, "True or False")
-    return value
-
-
-def _number(least: int, most: int | None = None, *, optional: bool = True) -> Callable[[str, object], int | None]:
-    def check(name: str, value: object) -> int | None:
-        if value is None and optional:
-            return None
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        if not fits or (most is not None and isinstance(value, int) and value > most):
-            raise _wrong(name, value, f"a whole number from {least}" + (f" to {most}" if most is not None else ""))
-        return value if isinstance(value, int) else None
-
-    return check
-
-
-def _module(name: str, value: object) -> str | None:
-    allowed = [module.package for module in MODULES]
-    if value is not None and value not in allowed:
-        raise _wrong(name, value, f"one of: {', '.join(allowed)}")
-    return value if isinstance(value, str) else None
-
-
-def _file(name: str, value: object) -> Path | None:
-    if value is not None and not isinstance(value, str | Path):
-        raise _wrong(name, value, "the path of a file")
-    return None if value is None else Path(value)
-
-
-def _ranges(name: str, value: object) -> dict[str, Range]:
-    if not isinstance(value, Mapping):
-        raise _wrong(name, value, "a mapping such as {'sequence': (1, 128, 512)}")
-    return {str(axis): _range(name, axis, lengths) for axis, lengths in value.items()}
-
-
-def _range(name: str, axis: object, value: object) -> Range:
+def _is_range(value: Any) -> bool:
     numbers = tuple(value) if isinstance(value, list | tuple) else ()
-    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
-    if len(numbers) != 3 or not whole or not 0 <= numbers[0] <= numbers[1] <= numbers[2] or not numbers[2]:
-        raise _wrong(f"{name}.{axis}", value, "three lengths in rising order: the shortest, likeliest and longest")
-    return numbers[0], numbers[1], numbers[2]
+    if len(numbers) != 3 or not all(isinstance(item, int) and not isinstance(item, bool) for item in numbers):
+        return False
+    return bool(0 <= numbers[0] <= numbers[1] <= numbers[2] and numbers[2])
 
 
-_CHECKS: dict[str, Callable[[str, object], Any]] = {
-    "module": _module,
-    "ranges": _ranges,
-    "optimization_level": _number(0, 5),
-    "workspace": _number(1),
-    "timing_cache": _file,
-    "contexts": _number(1),
-    "most_shapes": _number(1, optional=False),
-    "runtime_cache": _file,
-    "weight_budget": _number(0),
-    "refit_from": _file,
+_LENGTHS = "axes to three lengths in rising order, such as {'sequence': (1, 128, 512)}"
+_CHECKS: Mapping[str, Check] = {
+    "module": optional(one_of(*(module.package for module in MODULES))),
+    "ranges": mapping_of(Check(right=_is_range, allowed="three lengths", convert=tuple), what=_LENGTHS),
+    "tf32": flag(),
+    "optimization_level": optional(whole(0, 5)),
+    "workspace": optional(whole(1, of="bytes")),
+    "timing_cache": optional(path()),
+    "weight_streaming": flag(),
+    "refit": flag(),
+    "contexts": optional(whole(1, of="calls")),
+    "cuda_graphs": flag(),
+    "most_shapes": whole(1, of="shapes"),
+    "runtime_cache": optional(path()),
+    "weight_budget": optional(whole(0, of="bytes")),
+    "refit_from": optional(path()),
 }
