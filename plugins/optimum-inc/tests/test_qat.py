@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from optimum_core.errors import OptionError
+from optimum_core.hardware import detect
 from optimum_core.models.samples import Case
 from optimum_core.types import QuantizeConfig
 from optimum_inc import qat
@@ -57,6 +59,33 @@ def test_a_prepared_model_is_still_itself(bert: Any, bert_module: Callable[[], A
         again = copy.deepcopy(model)(**inputs).logits
     assert torch.equal(rounded, again)
     assert 0 < float((rounded - exact).abs().max()) < 0.2 * float(exact.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("features", "asked", "bounds"),
+    [
+        ({"avx2"}, None, (-64, 63)),
+        ({"avx2", "avx_vnni"}, None, (-128, 127)),
+        ({"avx2"}, False, (-128, 127)),
+        ({"avx512_vnni"}, True, (-64, 63)),
+    ],
+)
+def test_weights_have_the_range_that_does_not_overflow(
+    features: set[str], asked: bool | None, bounds: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = detect()
+    cpu = dataclasses.replace(here.cpu, architecture="x86_64", features=frozenset(features))
+    monkeypatch.setattr("optimum_core.hardware.detect", lambda: dataclasses.replace(here, cpu=cpu))
+    model = qat.prepare(torch.nn.Sequential(torch.nn.Linear(300, 2)), reduce_range=asked)
+    layer = model[0].eval()
+    given = torch.eye(300).unsqueeze(1) * 255
+    layer.input_high.fill_(255)
+    layer._scale_inputs()
+    with torch.no_grad():
+        levels = (layer(given) - layer.bias).squeeze(1) / 255 / layer.weight_scale
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    low, high = bounds
+    assert low <= int(levels.round().min()) < low / 1.2 and high / 1.2 < int(levels.round().max()) <= high
 
 
 def test_gradients_pass_and_ranges_stand_still_in_evaluation(bert: Any, bert_module: Callable[[], Any]) -> None:

@@ -105,14 +105,17 @@ def initializers(artifact: Artifact) -> dict[str, Any]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
-def test_onnx_holds_integers_and_the_ranges_that_were_asked_for(as_onnx: dict[str, Artifact]) -> None:
+def test_onnx_holds_integers_and_the_ranges_that_were_asked_for(
+    exported: Artifact, as_onnx: dict[str, Artifact], quantize_request: Make
+) -> None:
     found = {name: initializers(artifact) for name, artifact in as_onnx.items()}
     for name, tensors in found.items():
         matrices = [value for value in tensors.values() if value.ndim == 2 and value.size >= 4096]
         assert matrices and all(value.dtype == np.int8 for value in matrices), name
     reduced = [value for value in found["reduced"].values() if value.ndim == 2 and value.shape == (128, 64)]
     assert reduced and all(value.min() >= -64 and value.max() <= 63 for value in reduced)
-    assert any(np.abs(value.astype(int)).max() > 64 for value in found["minmax"].values() if value.shape == (128, 64))
+    full = initializers(run(quantize_request(exported, QuantizeConfig(form="qdq", reduce_range=False))))
+    assert any(np.abs(value.astype(int)).max() > 64 for value in full.values() if value.shape == (128, 64))
     scales = {name: sorted(_scales(artifact)) for name, artifact in as_onnx.items()}
     assert sum(scales["percentile"]) < sum(scales["minmax"])
     assert scales["entropy"] != scales["minmax"] != scales["moving average"]

@@ -5,10 +5,11 @@
     artifact = qat.to_artifact(model, Path("out"))
 
 `prepare` changes the linear layers of a model in place and leaves everything else: class, configuration, names of
-weights. Each rounds its weights, int8 with one scale for each output, and what goes in, uint8 with one range that
-follows a moving average in training. Gradients pass rounding as if it were not there (Jacob et al. 2018,
-arXiv:1712.05877). In evaluation mode the ranges stand still, and the model computes what its integer form computes, up
-to the order of sums. Neural Compressor 3.10 has a `prepare_qat` of its own, which knows micro-scaling formats alone.
+weights. Each rounds its weights, int8 with one scale for each output (7 bits where products of 8 overflow), and what
+goes in, uint8 with one range that follows a moving average in training. Gradients pass rounding as if it were not there
+(Jacob et al. 2018, arXiv:1712.05877). In evaluation mode the ranges stand still, and the model computes what its integer
+form computes, up to the order of sums. Neural Compressor 3.10 has a `prepare_qat` of its own, which knows micro-scaling
+formats alone.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ import torch
 
 from optimum_core.errors import OptionError
 from optimum_core.types import Artifact, ExportRequest, QuantizeConfig, QuantizeRequest
-from optimum_inc.machine import BACKEND, PROGRAM
+from optimum_inc.machine import BACKEND, PROGRAM, overflows
 from optimum_inc.programs import register_operators
 
 _WHO = f"backend '{BACKEND}', training"
 _MOMENTUM = 0.01
 _LEAST = 1e-8
-# The integers that activations and weights are rounded to.
-_LEVELS, _LOW, _HIGH = 255, -128, 127
+# The integers that activations are rounded to, and weights: in full, and in the range that never overflows.
+_LEVELS = 255
+_FULL, _REDUCED = (-128, 127), (-64, 63)
 
 
 class RoundedLinear(torch.nn.Linear):
@@ -41,6 +43,7 @@ class RoundedLinear(torch.nn.Linear):
     input_zero: torch.Tensor
     weight_scale: torch.Tensor
     weight_zero: torch.Tensor
+    bounds: tuple[int, int]
     observes: bool
     settled: tuple[float, int]
 
@@ -55,7 +58,7 @@ class RoundedLinear(torch.nn.Linear):
             self._scale_weights()
         x = torch.fake_quantize_per_tensor_affine(x, self.input_scale, self.input_zero, 0, _LEVELS)
         weight = torch.fake_quantize_per_channel_affine(
-            self.weight, self.weight_scale, self.weight_zero, 0, _LOW, _HIGH
+            self.weight, self.weight_scale, self.weight_zero, 0, *self.bounds
         )
         return torch.nn.functional.linear(x, weight, self.bias)
 
@@ -65,7 +68,7 @@ class RoundedLinear(torch.nn.Linear):
         ops = torch.ops.quantized_decomposed
         settings = (*self.settled, 0, _LEVELS, torch.uint8)
         x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *settings), *settings)
-        channels = (self.weight_scale, self.weight_zero, 0, _LOW, _HIGH, torch.int8)
+        channels = (self.weight_scale, self.weight_zero, 0, *self.bounds, torch.int8)
         weight = ops.dequantize_per_channel(ops.quantize_per_channel(self.weight, *channels), *channels)
         return torch.nn.functional.linear(x, weight, self.bias)
 
@@ -95,29 +98,40 @@ class RoundedLinear(torch.nn.Linear):
 
     def _scale_weights(self) -> None:
         with torch.no_grad():
-            largest = self.weight.abs().amax(1)
-            self.weight_scale.copy_((largest / ((_HIGH - _LOW) / 2)).clamp(min=_LEAST))
+            low, high = self.bounds
+            self.weight_scale.copy_((self.weight.abs().amax(1) / ((high - low) / 2)).clamp(min=_LEAST))
 
 
-def prepare(model: Any, *, exclude: Iterable[str] = (), calibration: Iterable[Mapping[str, Any]] | None = None) -> Any:
+def prepare(
+    model: Any,
+    *,
+    exclude: Iterable[str] = (),
+    calibration: Iterable[Mapping[str, Any]] | None = None,
+    reduce_range: bool | None = None,
+) -> Any:
     """Make the linear layers of `model` round, in place; the same model comes back.
 
     Args:
         exclude: layers that stay as they are, by dotted names, each with all that lies under it; * is anything.
         calibration: batches of inputs by name, which give the ranges to start from. None: the first batch of training
             gives them.
+        reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs; None: if this one's do. State
+            it where the model is to run on another.
 
     Raises:
         OptionError: a name in `exclude` matches no linear layer, there is none at all, or it was done before.
     """
+    from optimum_core.hardware import detect
+
     linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     if any(isinstance(module, RoundedLinear) for module in linears.values()):
         raise OptionError(_WHO, "the model is prepared already", "train it")
     chosen = {name: module for name, module in linears.items() if name not in _excluded(linears, exclude)}
     if not chosen:
         raise OptionError(_WHO, "the model has no linear layer to round", "exclude less, or train it as it is")
+    reduced = overflows(detect().cpu) if reduce_range is None else reduce_range
     for module in chosen.values():
-        _round(module)
+        _round(module, _REDUCED if reduced else _FULL)
     if calibration is not None:
         _calibrate(model, list(chosen.values()), calibration)
     return model
@@ -137,8 +151,9 @@ def _excluded(linears: Mapping[str, Any], patterns: Iterable[str]) -> set[str]:
     return found
 
 
-def _round(linear: torch.nn.Linear) -> None:
+def _round(linear: torch.nn.Linear, bounds: tuple[int, int]) -> None:
     linear.__class__ = RoundedLinear
+    linear.bounds = bounds  # type: ignore[assignment]
     linear.observes = False  # type: ignore[assignment]
     like = linear.weight
     for name in ("input_low", "input_high"):

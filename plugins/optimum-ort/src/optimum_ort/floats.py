@@ -36,7 +36,8 @@ def quantize_floats(
 
     model = onnx.load(path)
     _raise_opset(model, who)
-    largest = _largest(find_ranges(path, config, batches, list(PRODUCTS), scratch, external=external), who)
+    ranges = find_ranges(path, config, batches, list(PRODUCTS), scratch, external=external)
+    largest = _largest(ranges, model.graph, who)
     rewriter, rounded = Rewriter(model), set[str]()
     for node, name, weight in rewriter.weights(PRODUCTS, kept):
         read = node.input[0]
@@ -61,11 +62,14 @@ def _raise_opset(model: Any, who: str) -> None:
             item.version = _OPSET
 
 
-def _largest(ranges: Any, who: str) -> dict[str, float]:
-    """The largest magnitude of each activation."""
+def _largest(ranges: Any, graph: Any, who: str) -> dict[str, float]:
+    """The largest magnitude of each activation, in the order in which the graph computes them: the first that has no end
+    is to be named, not one that follows from it."""
     import numpy as np
 
-    found = {name: float(np.max(np.abs(data.range_value))) for name, data in ranges.items()}
+    sizes = {name: float(np.max(np.abs(data.range_value))) for name, data in ranges.items()}
+    names = (*(value.name for value in graph.input), *(name for node in graph.node for name in node.output))
+    found = {name: sizes[name] for name in names if name in sizes}
     for name, value in found.items():
         if not np.isfinite(value):
             why = f"tensor {name!r} is {value} on the data for calibration"
