@@ -7,9 +7,9 @@
 `prepare` changes the linear layers of a model in place and leaves everything else: class, configuration, names of
 weights. Each rounds its weights, int8 with one scale for each output (7 bits where products of 8 overflow), and what
 goes in, uint8 with one range that follows a moving average in training. Gradients pass rounding as if it were not there
-(Jacob et al. 2018, arXiv:1712.05877). In evaluation mode the ranges stand still, and the model computes what its integer
-form computes, up to the order of sums. Neural Compressor 3.10 has a `prepare_qat` of its own, which knows micro-scaling
-formats alone.
+(Jacob et al. 2018, arXiv:1712.05877). In evaluation mode the ranges stand still, and the model computes what its
+integer form computes, up to the order of sums. Neural Compressor 3.10 has a `prepare_qat` of its own, which knows
+micro-scaling formats alone.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def prepare(
         exclude: layers that stay as they are, by dotted names, each with all that lies under it; * is anything.
         calibration: batches of inputs by name, which give the ranges to start from. None: the first batch of training
             gives them.
-        reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs; None: if this one's do. State
-            it where the model is to run on another.
+        reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs; None: if this one's do.
+            State it where the model is to run on another.
 
     Raises:
         OptionError: a name in `exclude` matches no linear layer, there is none at all, or it was done before.
