@@ -63,8 +63,11 @@ def _raise_opset(model: Any, who: str) -> None:
 
 
 def _largest(ranges: Any, graph: Any, who: str) -> dict[str, float]:
-    """The largest magnitude of each activation, in the order in which the graph computes them: the first that has no end
-    is to be named, not one that follows from it."""
+    """The largest magnitude of each activation, in the order in which the graph computes them.
+
+    Raises:
+        ExportError: one has no end; the first is named, not one that follows from it.
+    """
     import numpy as np
 
     sizes = {name: float(np.max(np.abs(data.range_value))) for name, data in ranges.items()}
