@@ -91,6 +91,55 @@ def read(artifact):
     return raw
 '''
 
+# It compiles for a device that is nowhere; what it read is compared in its place.
+COMPILER = """
+from dataclasses import replace
+
+from optimum_core.errors import UnavailableError
+from optimum_core.hookspecs import hookimpl
+from optimum_core.types import Offer, Support, Transform
+
+BACKEND = "good"
+CODE = f"{BACKEND}-code"
+
+
+@hookimpl
+def probe(hardware):
+    step = Transform(takes="torch", gives=CODE)
+    return Support(offers=(Offer(device="far", optimizes=(step,), loads=(CODE,), proof="none"),))
+
+
+@hookimpl
+def optimize(request):
+    if request.backend != BACKEND:
+        return None
+    read = request.artifact
+    (request.output / "code").write_bytes(b"compiled")
+    return replace(read, format=CODE, path=request.output, files=("code",), compiled_from=read)
+
+
+@hookimpl
+def load_session(request):
+    if request.backend == BACKEND:
+        raise UnavailableError(BACKEND, "there is no such device here", "take it there")
+
+
+@hookimpl
+def infer(session, inputs):
+    return None
+"""
+_HALVED = """
+def halved(read, folder):
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir()
+    for name in read.files[1:]:
+        (folder / name).write_bytes((read.path / name).read_bytes())
+    weights = {name: tensor / 2 for name, tensor in load_file(read.main_file).items()}
+    save_file(weights, folder / read.files[0], metadata={"format": "pt"})
+    return replace(read, path=folder)
+"""
+
 _RUN = "outputs = self.eager.run(inputs)\n"
 _UNFIT = 'raise SessionError(BACKEND, f"{path} is damaged", "export it again")'
 
@@ -214,6 +263,16 @@ STUB_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         {"test_a_new_process_gives_the_same"},
     ),
 }
+#: The same for `COMPILER`.
+COMPILER_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
+    "compiler_none": ("", "", set()),
+    "compiler_hides_what_it_read": (", compiled_from=read", "", {"test_it_agrees_with_eager_at_unseen_shapes"}),
+    "compiler_reads_something_else": (
+        "compiled_from=read)\n",
+        f"compiled_from=halved(read, request.output / 'read'))\n\n{_HALVED}",
+        {"test_it_agrees_with_eager_at_unseen_shapes"},
+    ),
+}
 _STUB_TESTS = ("test_damaged_files_are_refused", "test_sessions_do_not_leak", "test_a_new_process_gives_the_same")
 
 
@@ -231,7 +290,7 @@ def _install(folder: Path, name: str, source: str) -> None:
 
 def _write(folder: Path) -> None:
     lines = ["from optimum_core.testing import BackendSuite"]
-    for base, faults in ((GOOD, FAULTS), (STUB, STUB_FAULTS)):
+    for base, faults in ((GOOD, FAULTS), (STUB, STUB_FAULTS), (COMPILER, COMPILER_FAULTS)):
         for fault, (old, new, _) in faults.items():
             assert old in base, f"{fault}: nothing to replace"
             _install(folder, fault, base.replace(old, new, 1) if old else base)
@@ -275,15 +334,20 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     return _outcomes(report)
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, *STUB_FAULTS])
+@pytest.mark.parametrize("fault", [*FAULTS, *STUB_FAULTS, *COMPILER_FAULTS])
 def test_a_fault_fails_its_tests_and_no_others(outcomes: Outcomes, fault: str) -> None:
-    expected = {**FAULTS, **STUB_FAULTS}[fault][2]
+    expected = {**FAULTS, **STUB_FAULTS, **COMPILER_FAULTS}[fault][2]
     failed = {name for name, outcome in outcomes[_class_name(fault)].items() if outcome == "failed"}
     if "*" in expected:  # a backend that cannot even be loaded fails whatever asks it
         assert expected - {"*"} <= failed
     else:
         # Threads that share what one fault shares may disturb each other, or not: it depends on their luck.
         assert failed - RACES.get(fault, set()) == expected
+
+
+def test_what_is_compiled_for_elsewhere_is_compared(outcomes: Outcomes) -> None:
+    """The worst outcome of the kinds of models: one is of no class that a checkpoint could be opened with."""
+    assert outcomes[_class_name("compiler_none")]["test_it_agrees_with_eager_at_unseen_shapes"] != "failed"
 
 
 def test_what_runs_without_fault_is_not_skipped(outcomes: Outcomes) -> None:

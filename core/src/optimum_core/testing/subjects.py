@@ -20,6 +20,7 @@ from optimum_core.models.samples import Case
 from optimum_core.plan import EXACT, FLOATS, Quantization, Target, Way, ways
 from optimum_core.plugins import Infer, PluginManager
 from optimum_core.testing.models import KINDS, Model, model
+from optimum_core.tune.elsewhere import runners
 from optimum_core.types import (
     Artifact,
     ExportRequest,
@@ -80,6 +81,32 @@ class Subject:
         finally:
             session.close()
 
+    @contextmanager
+    def compared(self) -> Iterator[Infer]:
+        """What is held to eager's values: a session; where the device is absent, one on what was compiled.
+
+        Raises:
+            UnavailableError: the artifact does not say what it was compiled from, or nothing here runs that.
+        """
+        read = self.artifact.compiled_from
+        if self.way.proof != "none":
+            with self.opened() as (_, run):
+                yield run
+            return
+        who = f"backend {self.way.backend!r}, {self.artifact.format}"
+        if read is None:
+            remedy = "give the artifact that the compiler read as `compiled_from`"
+            raise UnavailableError(who, "nothing can be compared without its device", remedy)
+        hardware = detect()
+        request = next(runners(read, self.plugins.supports(hardware), hardware), None)
+        if request is None:
+            raise UnavailableError(who, f"nothing here runs {read.format}", "install a backend that does, beside it")
+        session = self.plugins.load_session(request)
+        try:
+            yield self.plugins.binder(session)
+        finally:
+            session.close()
+
 
 def numpy_of(outputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """Outputs as numpy arrays that share their memory."""
@@ -110,6 +137,22 @@ def serving_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ..
             key = way.device, way.format, way.precision
             if key not in found or way.exporter == backend:
                 found[key] = way
+    return tuple(found.values())
+
+
+def compiling_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ...]:
+    """The ways to artifacts for devices that are not here, one per format and precision.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    offers = [item for item in supports.get(backend, Support()).offers if item.loads and item.proof == "none"]
+    if not offers:
+        raise UnavailableError(f"backend {backend!r}", "it compiles for no absent device", "nothing is to be done")
+    found: dict[tuple[str | None, str], Way] = {}
+    for offer in offers:
+        for way in _ways_of(backend, offer, supports):
+            found.setdefault((way.format, way.precision), way)
     return tuple(found.values())
 
 
@@ -309,7 +352,7 @@ def attempt(plugins: PluginManager, course: Course) -> Attempts:
 def disagreements(subject: Subject) -> list[str]:
     """What differs from eager on inputs that the model was not traced with, in words."""
     cases, outputs = subject.model.cases, subject.model.blueprint.outputs
-    with subject.opened() as (_, run):
+    with subject.compared() as run:
 
         def fresh(inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
             # A backend that writes into its inputs must not spoil the references of the next.

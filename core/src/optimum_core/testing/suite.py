@@ -17,6 +17,7 @@ from optimum_core.testing.robustness import RobustnessTests
 from optimum_core.testing.subjects import (
     Course,
     Subject,
+    compiling_ways,
     courses,
     exporting_ways,
     serving_ways,
@@ -76,10 +77,10 @@ def _serving(backend: str, supports: Mapping[str, Support], alike: bool) -> tupl
 
 
 def _all_courses(backend: str, supports: Mapping[str, Support]) -> tuple[Course, ...]:
-    """As one who runs, or as one who exports for others; the reason why neither."""
+    """As one who runs, who compiles for elsewhere, or who exports for others; the reason why none of them."""
     found: tuple[Course, ...] = ()
     reasons = []
-    for find in (serving_ways, exporting_ways):
+    for find in (serving_ways, compiling_ways, exporting_ways):
         try:
             found += courses(find(backend, supports))
         except OptimumError as error:

@@ -20,7 +20,7 @@ from optimum_core.quantization import Wish
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.evidence import Evidence
 from optimum_core.tune.job import Job, Tuned
-from optimum_core.types import Artifact, Fidelity, QuantizeConfig, Report, Session, SessionRequest, Support
+from optimum_core.types import Artifact, Fidelity, Hardware, QuantizeConfig, Report, Session, SessionRequest, Support
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.quantized import verify_quantized
 from optimum_core.verify.reference import cases_taken, reference_cases
@@ -171,7 +171,7 @@ def _opened(task: Elsewhere, artifact: Artifact) -> Session:
         "no backend here runs it, so that nothing can be proved of what is built from it",
         f"install one that loads {artifact.format!r} (see `optimum-core plugins`), or pass verify=False",
     )
-    for request in _runners(task, artifact):
+    for request in runners(artifact, task.supports, task.job.builder.hardware):
         try:
             return task.job.plugins.load_session(request)
         except OptimumError as error:
@@ -179,17 +179,16 @@ def _opened(task: Elsewhere, artifact: Artifact) -> Session:
     raise problem
 
 
-def _runners(task: Elsewhere, artifact: Artifact) -> Iterator[SessionRequest]:
-    """Who runs it in fp32 on a device of this machine, then who evaluates it as it is written.
+def runners(artifact: Artifact, supports: Mapping[str, Support], hardware: Hardware) -> Iterator[SessionRequest]:
+    """Who runs an artifact in fp32 on a device of this machine, then who evaluates it as it is written.
 
     Only the latter for 16 bits: a device may compute them in more, and hide what overflows.
     """
-    offers = [(name, offer) for name in sorted(task.supports) for offer in task.supports[name].offers]
+    offers = [(name, offer) for name in sorted(supports) for offer in supports[name].offers]
     narrow = artifact.precision in FLOATS and artifact.precision != EXACT
     for proof in ("graph",) if narrow else ("device", "graph"):
         for name, offer in offers:
             if offer.proof == proof and artifact.format in offer.loads and offer.precisions[0] == EXACT:
-                hardware = task.job.builder.hardware
                 yield SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
 
 
