@@ -117,12 +117,25 @@ def test_16_bits_are_compared_as_the_compiler_reads_them(tiny: Tiny, precision: 
     assert fast.manifest.precision == precision
 
 
+class Large(torch.nn.Module):
+    """Its sums are beyond what fp16 holds, and small again where they come out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x * 3e4).square().sqrt() / 3e4
+
+
 @needs_engines
-def test_a_model_that_does_not_stand_16_bits_is_not_returned(tiny: Tiny) -> None:
-    """T5's scores are not scaled; with enlarged weights, a rounded one turns the arg-max."""
-    with pytest.raises(VerificationError, match=r"trt sm_89, fp16: .*relative error") as caught:
-        accelerate(tiny("t5"), target="trt:sm_89", precision="fp16")
+def test_a_model_that_does_not_stand_16_bits_is_not_returned() -> None:
+    torch.manual_seed(0)
+    model, x = Large().eval(), {"x": torch.randn(3, 8) * 4}
+    with pytest.raises(VerificationError, match=r"trt sm_89, fp16: .*NaN or infinity where eager has none") as caught:
+        accelerate(model, target="trt:sm_89", precision="fp16", sample_inputs=x)
     assert "leave out precision='fp16'" in caught.value.remedy
+    assert accelerate(model, target="trt:sm_89", precision="bf16", sample_inputs=x).manifest.verified
 
 
 @needs_engines

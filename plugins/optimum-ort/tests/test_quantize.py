@@ -92,6 +92,10 @@ def float_weights(artifact: Artifact) -> set[tuple[int, ...]]:
     return {tuple(sorted(array.shape)) for array in arrays if array.ndim > 1 and array.size >= 1000}
 
 
+#: For what does not depend on who exported.
+one_exporter = pytest.mark.parametrize("mixed", ["torchscript"], indirect=True)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_configuration_is_near_eager(
     name: str, mixed: Mixed, quantize_request: Make, load: Load, tmp_path: Path, hardware: Hardware
@@ -245,6 +249,7 @@ class Watched:
             del batch
 
 
+@one_exporter
 @pytest.mark.parametrize("method", ["minmax", "moving-average", "entropy", "percentile"])
 def test_one_batch_is_held_at_a_time(method: str, mixed: Mixed, quantize_request: Make) -> None:
     watched = Watched()
@@ -252,6 +257,7 @@ def test_one_batch_is_held_at_a_time(method: str, mixed: Mixed, quantize_request
     assert watched.most == 0
 
 
+@one_exporter
 def test_without_wide_sums_weights_get_seven_bits(mixed: Mixed, hardware: Hardware, quantize_request: Make) -> None:
     def largest(features: set[str]) -> int:
         cpu = dataclasses.replace(hardware.cpu, features=frozenset(features))
@@ -347,6 +353,7 @@ def test_what_is_not_ours_or_not_float(linear: Artifact, quantize_request: Make,
         plugin.quantize(quantize_request(identity(onnx.TensorProto.FLOAT, "float32"), DYNAMIC))
 
 
+@one_exporter
 def test_a_quantized_model_is_not_quantized_again(mixed: Mixed, quantize_request: Make) -> None:
     once = run(quantize_request(mixed[0], weight_only()))
     for artifact in (once, dataclasses.replace(once, precision="fp32")):
@@ -478,6 +485,7 @@ def test_embeddings_of_a_trained_model(
     assert np.mean([cosine(got, want) for got, want in pairs]) > least
 
 
+@one_exporter
 def test_nothing_is_left_in_the_working_directory(
     mixed: tuple[Artifact, Any],
     quantize_request: Callable[..., QuantizeRequest],
