@@ -194,6 +194,7 @@ def test_an_engine_of_four_bits_takes_them_in_the_form_that_it_reads(tiny: Tiny)
     assert fast.manifest.quantized == "weight-only-int4"
     assert (quantized.options["config"]["form"], quantized.options["config"]["symmetric"]) == ("qdq", True)
     assert fast.manifest.fidelity is not None and fast.manifest.fidelity.passed
+    assert fast.report is not None and fast.report.chosen is not None and "run by onnx" in fast.report.chosen.reason
 
 
 ROWS = [{"input_ids": np.random.default_rng(seed).integers(5, 119, size=12)} for seed in range(40)]
@@ -207,6 +208,9 @@ def test_an_engine_of_8_bits_has_the_numbers_of_its_gpu(tiny: Tiny, wish: str) -
     manifest = fast.manifest
     quantized = next(step for step in manifest.steps if step.hook == "quantize")
     assert (manifest.quantized, quantized.options["activations"]) == (f"static-{wish}", wish)
+    assert quantized.options["config"].get("reduce_range") is not True, "this processor's overflow is none of the GPU's"
+    assert fast.report is not None and fast.report.chosen is not None
+    assert "run by onnx" in fast.report.chosen.reason, "nor is it to spoil the comparison"
     assert manifest.fidelity is not None and manifest.fidelity.passed and manifest.fidelity.level == "graph"
 
 

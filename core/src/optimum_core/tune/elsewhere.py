@@ -97,8 +97,11 @@ def _buildable(task: Elsewhere) -> tuple[Entry, ...]:
 
 
 def _entries(task: Elsewhere) -> Iterator[Entry]:
-    """The job's, with their configurations; where that is left open, 4 bits also in the form that is nobody's own, and
-    8 with signed activations, which processors of GPUs multiply."""
+    """The job's, with their configurations.
+
+    Where that is left open, 4 bits also in the form that is nobody's own, and 8 with signed activations, which GPUs
+    multiply, and in full range: what overflows on this processor does not there.
+    """
     for entry in task.job.entries:
         if entry.way.scheme is None:
             yield entry
@@ -108,7 +111,8 @@ def _entries(task: Elsewhere) -> Iterator[Entry]:
             if task.wish.config is None and config.weights == "int4":
                 yield replace(entry, config=replace(config, form="qdq", symmetric=True))
             if task.wish.config is None and config.name == "static-int8":
-                yield replace(entry, config=replace(config, activations="int8", symmetric=True))
+                signed = replace(config, activations="int8", symmetric=True, reduce_range=False)
+                yield replace(entry, config=signed)
 
 
 def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> None:
@@ -180,13 +184,17 @@ def _opened(task: Elsewhere, artifact: Artifact) -> Session:
 
 
 def runners(artifact: Artifact, supports: Mapping[str, Support], hardware: Hardware) -> Iterator[SessionRequest]:
-    """Who runs an artifact in fp32 on a device of this machine, then who evaluates it as it is written.
+    """Who runs an artifact on a device of this machine, which is fast, and who evaluates it as it is written.
 
-    Only the latter for 16 bits: a device may compute them in more, and hide what overflows.
+    A device may compute 16 bits in more, and hide what overflows; its products of 8 bits may overflow where the absent
+    one's do not. So the evaluators come first for all but fp32, and there is nobody else for 16 bits.
     """
     offers = [(name, offer) for name in sorted(supports) for offer in supports[name].offers]
-    narrow = artifact.precision in FLOATS and artifact.precision != EXACT
-    for proof in ("graph",) if narrow else ("device", "graph"):
+    if artifact.precision == EXACT:
+        proofs: tuple[str, ...] = ("device", "graph")
+    else:
+        proofs = ("graph",) if artifact.precision in FLOATS else ("graph", "device")
+    for proof in proofs:
         for name, offer in offers:
             if offer.proof == proof and artifact.format in offer.loads and offer.precisions[0] == EXACT:
                 yield SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
