@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def graph(tmp_path: Path) -> Graph:
         model = helper.make_model(
             helper.make_graph([node], "one", values, [result]), opset_imports=[helper.make_opsetid("", 22)]
         )
+        model.ir_version = 10  # what every runtime reads
         onnx.save(model, tmp_path / "model.onnx")
         specs = tuple(
             TensorSpec(name=name, dtype=value.dtype.name, shape=value.shape) for name, value in inputs.items()
@@ -104,6 +106,32 @@ def test_convolutions(graph: Graph, precision: str, dtype: Any) -> None:
     )
     artifact = graph("Conv", inputs, name, precision, strides=[2, 2], pads=[1, 1, 1, 1], group=2)
     near(evaluated(artifact, inputs), exact.numpy(), dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes"),
+    [
+        ((2, 3, 11), {"pads": [2, 0], "dilations": [2]}),
+        ((2, 3, 6, 7), {"pads": [0, 1, 2, 0], "strides": [1, 3]}),
+        ((1, 3, 4, 5, 6), {}),
+        ((2, 3, 6, 7), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+        ((2, 3, 6, 7), {"auto_pad": "NOTSET", "group": 3}),
+    ],
+)
+def test_convolutions_as_onnxruntime_has_them(graph: Graph, shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    kernel = (6, 3 // attributes.get("group", 1), *([3] * (len(shape) - 2)))
+    inputs = {"x": drawn(np.float32, *shape), "w": drawn(np.float32, *kernel)}
+    artifact = graph("Conv", inputs, "float32", **attributes)
+    (want,) = onnxruntime.InferenceSession(artifact.main_file).run(None, inputs)
+    assert np.abs(evaluated(artifact, inputs) - want).max() < 1e-4
+
+
+@NARROW
+def test_erf(graph: Graph, precision: str, dtype: Any) -> None:
+    x = np.linspace(-4, 4, 99).astype(dtype)
+    exact = np.array([math.erf(value) for value in x.astype(np.float64)])
+    near(evaluated(graph("Erf", {"x": x}, np.dtype(dtype).name, precision), {"x": x}), exact, dtype)
 
 
 def test_what_overflows_in_16_bits_is_not_finite(graph: Graph) -> None:
