@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,19 @@ def test_a_model_that_does_not_stand_16_bits_is_not_returned() -> None:
         accelerate(model, target="trt:sm_89", precision="fp16", sample_inputs=x)
     assert "leave out precision='fp16'" in caught.value.remedy
     assert accelerate(model, target="trt:sm_89", precision="bf16", sample_inputs=x).manifest.verified
+
+
+@needs_engines
+def test_of_a_compiler_that_hides_what_it_read_the_step_before_is_compared(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    optimize = type(manager()).optimize
+    monkeypatch.setattr(
+        type(manager()), "optimize", lambda self, request: replace(optimize(self, request), compiled_from=None)
+    )
+    fast = accelerate(tiny("text-classification"), target="trt:sm_89", precision="fp16", cache_dir=tmp_path)
+    assert fast.report is not None and fast.report.chosen is not None
+    assert "the onnx that goes into it, in fp32, run by" in fast.report.chosen.reason
 
 
 @needs_engines
