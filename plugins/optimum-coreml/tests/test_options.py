@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 
 from optimum_core.errors import OptionError
-from optimum_coreml.options import CoreMlOptions
+from optimum_coreml.options import _CHECKS, CoreMlOptions
 
 
 def test_defaults_and_values() -> None:
     assert CoreMlOptions.from_mapping({}) == CoreMlOptions()
     given = CoreMlOptions.from_mapping({"minimum_deployment_target": "macOS13", "class_labels": ["a", "b"]})
     assert (given.minimum_deployment_target, given.class_labels) == ("iOS16", ("a", "b"))
+
+
+def test_every_option_has_its_check() -> None:
+    assert set(_CHECKS) == {item.name for item in fields(CoreMlOptions)}
 
 
 def test_unknown_names_the_nearest() -> None:

@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 
 from optimum_core.errors import OptionError
-from optimum_openvino.options import OpenVinoOptions
+from optimum_openvino.options import _CHECKS, OpenVinoOptions
 
 
 def test_defaults_and_values() -> None:
     assert OpenVinoOptions.from_mapping({}) == OpenVinoOptions()
     given = OpenVinoOptions.from_mapping({"cache_dir": Path("somewhere"), "num_streams": 2})
     assert (given.cache_dir, given.num_streams) == ("somewhere", 2)
+
+
+def test_every_option_has_its_check() -> None:
+    assert set(_CHECKS) == {item.name for item in fields(OpenVinoOptions)}
 
 
 def test_unknown_names_the_nearest() -> None:

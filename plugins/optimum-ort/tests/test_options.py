@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 
 from optimum_core.errors import OptionError
-from optimum_ort.options import OrtOptions
+from optimum_ort.options import _CHECKS, OrtOptions
 
 
 def test_defaults_and_values() -> None:
     assert OrtOptions.from_mapping({}) == OrtOptions()
     given = OrtOptions.from_mapping({"execution_mode": "parallel", "provider_options": {"a": 1}})
     assert (given.execution_mode, given.provider_options) == ("parallel", {"a": "1"})
+
+
+def test_every_option_has_its_check() -> None:
+    assert set(_CHECKS) == {item.name for item in fields(OrtOptions)}
 
 
 def test_unknown_names_the_nearest() -> None:

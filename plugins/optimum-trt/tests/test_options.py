@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from optimum_core.errors import OptionError
-from optimum_trt.options import TrtOptions
+from optimum_trt.options import _CHECKS, TrtOptions
 from optimum_trt.profiles import _OTHERS, _USUAL
 
 _GOOD: dict[str, Any] = {
@@ -58,6 +58,10 @@ def test_wrong_values_are_refused(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"option '{name}") as caught:
         TrtOptions.from_mapping({name: value})
     assert caught.value.remedy.startswith("give ")
+
+
+def test_every_option_has_its_check() -> None:
+    assert set(_CHECKS) == {item.name for item in fields(TrtOptions)}
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

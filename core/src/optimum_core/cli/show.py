@@ -117,15 +117,20 @@ def _alike(limitations: Iterable[Limitation]) -> dict[tuple[str, str], list[Limi
 
 
 def _abilities(offer: Offer) -> list[str]:
-    loads = _LOADS[offer.proof].format(", ".join(offer.loads)) + (" (as it is)" if offer.live else "")
     found = [
         _ability("exports", offer.exports, offer.routes),
         *_transforms("optimizes", offer.optimizes, offer.levels),
         *_transforms("quantizes", offer.quantizes, offer.schemes),
-        loads if offer.loads else "",
+        _loading(offer),
         _ability("in", offer.precisions, ()) if offer.loads else "",
     ]
     return [text for text in found if text]
+
+
+def _loading(offer: Offer) -> str:
+    if not offer.loads:
+        return ""
+    return _LOADS[offer.proof].format(", ".join(offer.loads)) + _in_brackets(["as it is"] if offer.live else [])
 
 
 def _ability(verb: str, what: Sequence[str], ways: Sequence[str]) -> str:

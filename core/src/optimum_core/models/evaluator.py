@@ -79,13 +79,14 @@ class GraphSession:
         Raises:
             SessionError: an operator fails, or the session is closed.
         """
-        if self._evaluated is None:
+        evaluated = self._evaluated  # another thread may close the session meanwhile
+        if evaluated is None:
             raise SessionError(self._who, "the session is closed", "load the artifact again")
         names = [spec.name for spec in self.outputs]
         given = {name: _read(value) for name, value in inputs.items()}
         try:
             with np.errstate(all="ignore"):  # what overflows is found by who compares
-                values = self._evaluated.run(names, given)
+                values = evaluated.run(names, given)
         except Exception as error:  # it is of Python, and stops in any way where an operator lacks a type
             why = f"it stops: {type(error).__name__}: {error}"
             raise SessionError(self._who, why[:400], "compare it on a backend that runs ONNX") from error

@@ -155,8 +155,8 @@ def _checkable(task: Elsewhere, candidate: Candidate) -> Iterator[tuple[Session,
     else:
         before = job.builder.before_last(entry, job.blueprint)
         session, precision = _opened(task, before), before.precision
-        unseen = "" if precision == entry.way.precision or entry.config else f", in {precision}"
-        where = f"the {before.format} that goes into it{unseen}, run by {session.backend}"
+        other = "" if precision == entry.way.precision or entry.config else f", in {precision}"
+        where = f"the {before.format} that goes into it{other}, run by {session.backend}"
     try:
         yield session, precision, where
     finally:
