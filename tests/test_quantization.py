@@ -274,6 +274,32 @@ def test_layers_are_left_in_float_until_the_promise_is_kept(quickest: Any) -> No
     assert "15% of the layers in float" in left[2]
 
 
+def test_a_backend_that_controls_accuracy_goes_by_the_metric(quickest: Any) -> None:
+    # Eager, the best unquantized model, the backend's before and after rounding, and with one operation taken back.
+    answers = iter([1.0, 1.0, 1.0, 0.0, *[1.0] * 9])
+    seen: list[str | None] = []
+
+    def metric(model: AcceleratedModel) -> float:
+        seen.append(model.manifest.quantized)
+        return next(answers)
+
+    fast = quickest(
+        target="openvino",
+        quantize=QuantizeConfig(accuracy_control=True),
+        calibration=CALIBRATION,
+        evaluate=metric,
+        max_drop=0,
+    )
+    assert fast.report is not None and fast.report.promise is not None and fast.report.promise.kept
+    assert fast.manifest.quantized == "static-int8"
+    assert seen == [None, None, *["static-int8"] * 4]  # the last is the judgement on what came out
+    (step,) = [step for step in fast.manifest.steps if step.hook == "quantize"]
+    assert step.options["config"]["accuracy_control"] is True
+    assert step.options["in_float"]
+    (kept,) = [trial for trial in fast.report.walk if trial.outcome == "kept"]
+    assert kept.config["accuracy_control"] is True
+
+
 def _nan(model: AcceleratedModel) -> float:
     return float("nan")
 
@@ -311,6 +337,11 @@ BAD_ROW: list[Any] = [*({"input_ids": [2, 3]} for _ in range(5)), {"input_ids": 
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
+        (
+            {"quantize": QuantizeConfig(accuracy_control=True), "calibration": CALIBRATION},
+            OptionError,
+            r"evaluate: accuracy control goes by a metric",
+        ),
         ({"quantize": "static-int8"}, OptionError, r"calibration: static-int8 finds ranges(.|\n)*dynamic-int8"),
         ({"quantize": "int8", "calibration": BAD_ROW}, OptionError, "calibration, row 6: (.|\n)*float64"),
         ({"quantize": "int8", "calibration": [{"x": 3}] * 9}, OptionError, "row 1: none of its columns"),

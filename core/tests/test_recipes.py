@@ -24,8 +24,8 @@ def _entry(config: QuantizeConfig) -> Entry:
     return Entry(way=WAY, config=config)
 
 
-def _recipes(config: QuantizeConfig, *, calibrated: bool = True) -> list[Recipe]:
-    return list(variants(_entry(config), calibrated=calibrated))
+def _recipes(config: QuantizeConfig, *, calibrated: bool = True, promised: bool = True) -> list[Recipe]:
+    return list(variants(_entry(config), calibrated=calibrated, promised=promised))
 
 
 def _config(stated: dict[str, Any]) -> QuantizeConfig | None:
@@ -50,6 +50,7 @@ configs = (
             "algorithm": _maybe(*ALGORITHMS),
             "calibration": _maybe(*CALIBRATIONS),
             "smooth": _maybe(0.0, 0.7),
+            "accuracy_control": _maybe(True, False),
             "exclude": st.sampled_from([(), ("classifier",)]),
         }
     )
@@ -78,8 +79,9 @@ def test_what_is_stated_is_never_varied(config: QuantizeConfig, calibrated: bool
 def test_methods_are_varied_before_layers_are_left() -> None:
     words = [recipe.words for recipe in _recipes(QuantizeConfig())]
     assert words[:5] == ["", "moving-average", "percentile", "entropy", "smooth 0.5"]
-    assert len(words) == 5 + len(SHARES)
-    assert [recipe.left_out for recipe in _recipes(QuantizeConfig())][5:] == list(SHARES)
+    assert [recipe.left_out for recipe in _recipes(QuantizeConfig())][5:-1] == list(SHARES)
+    assert words[-1] == "accuracy control"
+    assert "accuracy control" not in {recipe.words for recipe in _recipes(QuantizeConfig(), promised=False)}
     four = QuantizeConfig(scheme="weight-only", weights="int4")
     assert {"awq", "gptq", "scale-estimation", "groups of 32"} <= {recipe.words for recipe in _recipes(four)}
     assert not {"awq", "gptq"} & {recipe.words for recipe in _recipes(four, calibrated=False)}
@@ -121,6 +123,7 @@ def test_the_lean_recipe_is_static_and_varies_nothing_that_was_stated() -> None:
         QuantizeConfig(scheme="dynamic"),
         QuantizeConfig(activations="uint8"),
         QuantizeConfig(smooth=0.5),
+        QuantizeConfig(accuracy_control=True),
     ):
         assert lean(stated) is None
         assert not is_lean(stated)

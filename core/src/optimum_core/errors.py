@@ -58,6 +58,10 @@ class EvaluationError(OptimumError):
     """What was passed as `evaluate` raised, or gave no finite number, for the eager model."""
 
 
+class PromiseError(OptimumError):
+    """A backend that controls accuracy found nothing that keeps what was promised, or not in the time that it had."""
+
+
 class ArtifactError(OptimumError):
     """An artifact on disk is missing, altered, truncated, unsafe or of an unknown schema."""
 

@@ -243,7 +243,7 @@ def test_of_a_walk_one_recipe_is_refused_by_name(
     monkeypatch.setattr(quantize, "_quantized", taken)
     way = Way(backend="inc", device="cpu", precision="fp32", format="torch-inductor", exporter="inc", exported="x")
     answers = {}
-    for recipe in variants(Entry(way=way, config=weight_only(weights="int4")), calibrated=True):
+    for recipe in variants(Entry(way=way, config=weight_only(weights="int4")), calibrated=True, promised=True):
         assert recipe.entry.config is not None
         with pytest.raises(OptionError) as caught:
             run(quantize_request(exported, recipe.entry.config))

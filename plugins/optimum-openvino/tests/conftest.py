@@ -13,9 +13,18 @@ from optimum_core.hardware import detect
 from optimum_core.models.blueprint import Blueprint, describe
 from optimum_core.models.samples import Case
 from optimum_core.models.source import LiveSource
-from optimum_core.types import Artifact, ExportRequest, Hardware, SessionRequest, TensorSpec
+from optimum_core.types import (
+    Artifact,
+    ExportRequest,
+    Hardware,
+    QuantizeConfig,
+    QuantizeRequest,
+    SessionRequest,
+    TensorSpec,
+)
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import reference_cases
+from optimum_openvino import plugin
 from optimum_openvino.session import OvSession
 from optimum_openvino.storage import save
 
@@ -101,7 +110,7 @@ def session_request(hardware: Hardware) -> Callable[..., SessionRequest]:
 
 @pytest.fixture
 def load(session_request: Callable[..., SessionRequest]) -> Callable[..., OvSession]:
-    return lambda artifact, **changes: OvSession(session_request(artifact, **changes))
+    return lambda artifact, **changes: OvSession.of(session_request(artifact, **changes))
 
 
 @pytest.fixture
@@ -126,3 +135,30 @@ def linear(tmp_path: Path, weight: np.ndarray[Any, Any]) -> Artifact:
     specs = [TensorSpec(name=name, dtype="float32", shape=shape) for name, shape in shapes.items()]
     files = save(model, folder)
     return Artifact(format="openvino-ir", path=folder, files=files, inputs=(specs[0],), outputs=tuple(specs[1:]))
+
+
+@pytest.fixture(scope="module")
+def exported(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, list[Any]]:
+    """A small BERT as IR, and batches to calibrate with."""
+    bert = tiny("bert")
+    artifact = plugin.export(bert.request(tmp_path_factory.mktemp("bert"), route="module"))
+    assert artifact is not None
+    lengths = [{"batch": 4, "sequence": 8 + 4 * seed} for seed in range(6)]
+    batches = [
+        bert.blueprint.draw(Case(name="calibration", lengths=shape, seed=100 + seed))
+        for seed, shape in enumerate(lengths)
+    ]
+    return artifact, batches
+
+
+@pytest.fixture
+def quantize_request(tmp_path: Path, hardware: Hardware) -> Callable[..., QuantizeRequest]:
+    def make(artifact: Artifact, config: QuantizeConfig, **changes: Any) -> QuantizeRequest:
+        output = tmp_path / "quantized"
+        output.mkdir(exist_ok=True)
+        request = QuantizeRequest(
+            backend="openvino", artifact=artifact, config=config, hardware=hardware, output=output
+        )
+        return dataclasses.replace(request, **changes)
+
+    return make

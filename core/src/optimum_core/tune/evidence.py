@@ -92,6 +92,9 @@ def read_material(calibration: Any, evaluate: Any, max_drop: Any, config: Quanti
     if evaluate is None:
         if metric is not None:
             raise OptionError("evaluate", f"the recipe's metric {metric!r} needs labelled data", "pass evaluate=rows")
+        if config and config.accuracy_control:
+            why = "accuracy control goes by a metric, and nothing was passed to evaluate on"
+            raise OptionError("evaluate", why, "pass evaluate=, or leave accuracy_control out")
         return Material(calibration=rows, drop=drop)
     drop = drop or Drop(amount=DEFAULT_DROP)
     words = evaluate_words(evaluate)

@@ -19,7 +19,7 @@ from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.evidence import Evidence
 from optimum_core.tune.job import Job, Tuned
 from optimum_core.tune.race import ROUGH, calls_of, drawn_inputs
-from optimum_core.types import Promise
+from optimum_core.types import Artifact, Promise, Session
 from optimum_core.types.quantization import Drop
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.promise import keeps
@@ -203,6 +203,21 @@ class Court:
         moved = f"drops by {drop:.4g}" if drop >= 0 else f"rises by {-drop:.4g}"
         why = f"{promise.metric} {moved}; a drop of {promise.limit:.4g} is allowed"
         return Verdict(outcome="kept" if keeps(promise, value) else "broken", reason=why, value=value)
+
+    def shortfall(self, entry: Entry, artifact: Artifact, session: Session) -> float:
+        """What a session that a backend is working on lacks to what was promised; 0.0: it keeps that.
+
+        Raises:
+            EvaluationError: the metric gives no number for it.
+        """
+        promise, metric = self.job.promise, self.job.evidence.metric
+        assert promise is not None and metric is not None
+        search = self.job.job
+        tried = Candidate(entry=entry, blueprint=search.blueprint, artifact=artifact, session=session)
+        tried.run = search.plugins.binder(session)
+        with watched(search.emit, "evaluate", f"{entry.name}, less of it quantized"):
+            value = metric.value(self.judged(tried))
+        return 0.0 if keeps(promise, value) else promise.baseline - promise.limit - value
 
     def _problem(self, candidate: Candidate) -> str:
         """What is wrong with its outputs; empty when nothing is. Where a metric decides, only form can be wrong."""

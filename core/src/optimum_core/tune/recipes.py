@@ -23,11 +23,13 @@ class Recipe:
     Attributes:
         entry: the way; its `config` is the whole configuration.
         left_out: share of the layers that are to stay in float, those that hurt most.
+        presumed: share of them that the backend may leave in float by itself.
         words: how it differs from the plainest.
     """
 
     entry: Entry
     left_out: float = 0.0
+    presumed: float = 0.0
     words: str = ""
 
     @property
@@ -48,7 +50,8 @@ class Recipe:
 
     def expected(self, quantized: float, floating: float) -> float:
         """Time to expect: `quantized` for the layers that are, `floating` for those that are not."""
-        return quantized * (1 - self.left_out) + max(floating, quantized) * self.left_out
+        share = max(self.left_out, self.presumed)
+        return quantized * (1 - share) + max(floating, quantized) * share
 
 
 #: Symmetric activations need no zero points, and outliers that are not smoothed need no multiplication.
@@ -58,7 +61,8 @@ LEAN = "symmetric, not smoothed"
 
 def lean(config: QuantizeConfig) -> QuantizeConfig | None:
     """The static recipe with the least to compute, where the configuration leaves that open."""
-    if config.scheme != "static" or config.activations is not None or config.smooth is not None:
+    stated = config.activations is not None or config.smooth is not None or config.accuracy_control
+    if config.scheme != "static" or stated:
         return None
     return replace(config, **_LEAN)
 
@@ -68,12 +72,13 @@ def is_lean(config: QuantizeConfig | None) -> bool:
     return config is not None and all(getattr(config, name) == value for name, value in _LEAN.items())
 
 
-def variants(entry: Entry, *, calibrated: bool) -> Iterator[Recipe]:
+def variants(entry: Entry, *, calibrated: bool, promised: bool) -> Iterator[Recipe]:
     """The entry as it is, then safer ones.
 
     Args:
         entry: with its configuration.
         calibrated: there is data for methods that look at activations.
+        promised: a metric decides, so that a backend can be left to search by it.
     """
     config = entry.config
     assert config is not None
@@ -83,6 +88,9 @@ def variants(entry: Entry, *, calibrated: bool) -> Iterator[Recipe]:
     if not config.exclude:
         for share in SHARES:
             yield Recipe(entry=entry, left_out=share, words=f"the worst {share:.0%} of the layers in float")
+    if promised and config.scheme == "static" and config.accuracy_control is None:
+        controlled = replace(entry, config=replace(config, accuracy_control=True))
+        yield Recipe(entry=controlled, presumed=SHARES[-1], words="accuracy control")
 
 
 def _rounding(config: QuantizeConfig, calibrated: bool) -> Iterator[tuple[str, dict[str, Any]]]:

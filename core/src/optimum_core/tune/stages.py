@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -52,6 +53,19 @@ class _Exported:
     entries: Mapping[str, FileEntry]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Control:
+    """What a backend is told that controls accuracy itself.
+
+    Attributes:
+        shortfall: what a session's metric lacks to what was promised, the session being of that entry and artifact.
+        seconds: what is left of the time.
+    """
+
+    shortfall: Callable[[Entry, Artifact, Session], float]
+    seconds: Callable[[], float]
+
+
 @dataclass(kw_only=True, slots=True)
 class Builder:
     """Turns ways into artifacts and sessions.
@@ -61,6 +75,7 @@ class Builder:
         workshop: a directory for what only the search needs; removed after it.
         calibration: batches that quantization finds ranges on, where there are any.
         shapes: the workload's, where its user stated them.
+        control: for backends that control accuracy, where something was promised.
     """
 
     source: Source
@@ -73,6 +88,7 @@ class Builder:
     emit: Callable[[Event], None] = lambda event: None
     calibration: Iterable[Mapping[str, Any]] | None = None
     shapes: tuple[Mapping[str, int], ...] = ()
+    control: Control | None = None
     _quantized: dict[tuple[Any, ...], Artifact | OptimumError] = field(default_factory=dict)
     _failed: dict[str, OptimumError] = field(default_factory=dict)
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
@@ -230,7 +246,7 @@ class Builder:
         found = self._quantized.get(key)
         if found is None:
             try:
-                found = self._quantize_anew(artifact, way, config)
+                found = self._quantize_anew(artifact, entry, config)
             except OptimumError as error:
                 found = error
             self._quantized[key] = found
@@ -238,7 +254,8 @@ class Builder:
             raise found
         return found
 
-    def _quantize_anew(self, artifact: Artifact, way: Way, config: QuantizeConfig) -> Artifact:
+    def _quantize_anew(self, artifact: Artifact, entry: Entry, config: QuantizeConfig) -> Artifact:
+        way, control = entry.way, self.control if config.accuracy_control else None
         assert way.quantizer is not None
         output = Path(mkdtemp(dir=self.workshop))
         with watched(self.emit, "quantize", f"{artifact.format} to {config.name} by {way.quantizer}"):
@@ -252,6 +269,8 @@ class Builder:
                     calibration=self.calibration,
                     source=self.source,
                     format=_lands(way),
+                    shortfall=partial(control.shortfall, entry, artifact) if control else None,
+                    seconds=control.seconds() if control else None,
                     options=self._build_options(way.quantizer),
                 )
             )

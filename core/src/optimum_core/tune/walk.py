@@ -8,11 +8,11 @@ that hurt most first. When none keeps the promise, the best unquantized model is
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from optimum_core.errors import OptimumError, OptionError
+from optimum_core.errors import OptimumError, OptionError, PromiseError
 from optimum_core.measure import Effort, score
 from optimum_core.measure.stopwatch import first_line, watched
 from optimum_core.models.sensitivity import rank_layers
@@ -23,6 +23,7 @@ from optimum_core.tune.judging import Court, WalkJob
 from optimum_core.tune.ledger import Ledger, Scout
 from optimum_core.tune.race import NOISE
 from optimum_core.tune.recipes import LEAN, Recipe, lean, variants
+from optimum_core.tune.stages import Control
 from optimum_core.types import QuantizeConfig
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.promise import keeps
@@ -53,6 +54,7 @@ def walk(job: WalkJob) -> Tuned:
     try:
         return _Walk(job, court, Ledger(floats=job.floats)).run()
     finally:
+        job.job.builder.control = None
         court.close()
 
 
@@ -68,6 +70,8 @@ class _Walk:
     def run(self) -> Tuned:
         if (why := self._hopeless()) is not None:
             return self._unquantized(why)
+        if self.job.promise is not None:
+            self.job.job.builder.control = Control(shortfall=self.court.shortfall, seconds=self._left)
         for schemes in self._stages():
             self.ledger.begin_stage()
             scouts = self._scout([way for way in self.job.ways if way.scheme in schemes])
@@ -192,7 +196,7 @@ class _Walk:
             recipes: Sequence[Recipe] = [scout.recipe]
             if (way.quantizer, way.scheme) not in best and not scout.recipe.words:
                 best.add((way.quantizer, way.scheme))
-                recipes = list(variants(scout.entry, calibrated=self.job.evidence.calibration is not None))
+                recipes = list(self._variants(scout.entry))
             for number, recipe in enumerate(recipes):
                 expected = recipe.expected(scout.pace, 1.0)
                 if self._is_free and expected > NOISE:
@@ -204,6 +208,10 @@ class _Walk:
                 key = (scout.size, number, like) if self._by_size else (like, number)
                 ranked.append((key, recipe, expected))
         return [(recipe, expected) for _, recipe, expected in sorted(ranked, key=lambda item: item[0])]
+
+    def _variants(self, entry: Entry) -> Iterator[Recipe]:
+        calibrated, promised = self.job.evidence.calibration is not None, self.job.promise is not None
+        return variants(entry, calibrated=calibrated, promised=promised)
 
     def _rank_of(self, scout: Scout) -> tuple[float, ...]:
         return (scout.size, scout.pace) if self._by_size else (scout.pace,)
@@ -221,14 +229,20 @@ class _Walk:
 
     def _affordable(self) -> float:
         """Seconds that one way may cost: what is left of a stated budget, and no limit where one backend was named."""
-        budget = self.job.job.budget
-        if budget is not None:
-            return max(0.0, budget - (time.perf_counter() - self._start))
+        if self.job.job.budget is not None:
+            return self._left()
         return float("inf") if len({way.backend for way in self.job.ways}) == 1 else _UNASKED
 
     def _is_over(self, share: float = 1.0) -> bool:
+        return time.perf_counter() - self._start > share * self._budget
+
+    def _left(self) -> float:
+        return max(0.0, self._budget - (time.perf_counter() - self._start))
+
+    @property
+    def _budget(self) -> float:
         budget = self.job.job.budget
-        return time.perf_counter() - self._start > share * (BUDGET if budget is None else budget)
+        return BUDGET if budget is None else budget
 
     # Trying one.
 
@@ -270,6 +284,9 @@ class _Walk:
         try:
             entry = recipe.without(self._layers()) if recipe.left_out else recipe.entry
             return self.court.built(entry, pace=pace)
+        except PromiseError as error:
+            self.ledger.record(recipe, "broken", first_line(error), seconds=time.perf_counter() - start)
+            return None
         except OptimumError as error:
             # A backend that has no such method refuses it: what nobody asked for is then not a failure.
             refused = isinstance(error, OptionError) and recipe.words and not recipe.left_out

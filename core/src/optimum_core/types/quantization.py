@@ -44,6 +44,8 @@ class QuantizeConfig:
         reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs.
         exclude: layers that stay as they are: dotted names in the module ("classifier", "bert.encoder.layer.0"), each
             with all that lies under it; * stands for any characters.
+        accuracy_control: the backend itself finds what else is to stay in float, by the metric, until no more of it is
+            lost than `max_drop`. For "static", with data to evaluate on.
         objective: what the quantized model is to be best at: "latency", "throughput" or "size". This and the next two
             are for `accelerate`; backends are not told.
         metric: what `max_drop` is of: the name of a metric.
@@ -67,6 +69,7 @@ class QuantizeConfig:
     form: str | None = None
     reduce_range: bool | None = None
     exclude: tuple[str, ...] = ()
+    accuracy_control: bool | None = None
     objective: str | None = None
     metric: str | None = None
     max_drop: float | str | None = None
@@ -84,7 +87,7 @@ class QuantizeConfig:
                 raise _wrong(name, value, remedy)
         if self.max_drop is not None:
             parse_drop(self.max_drop)
-        for name in ("symmetric", "per_channel", "reduce_range"):
+        for name in ("symmetric", "per_channel", "reduce_range", "accuracy_control"):
             if not isinstance(getattr(self, name), bool | None):
                 raise _wrong(name, getattr(self, name), "use true or false")
         for name in self._contradictions():
@@ -149,6 +152,7 @@ class QuantizeConfig:
             "calibration": self.scheme != "static",
             "percentile": self.calibration != "percentile",
             "smooth": self.scheme != "static",
+            "accuracy_control": self.scheme != "static",
             "group_size": not four_bits,
             "ratio": not four_bits,
             "algorithm": not weight_only,

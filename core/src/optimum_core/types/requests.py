@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -134,6 +134,9 @@ class QuantizeRequest:
             time, and is read lazily: hold no more of it than one batch. None: the scheme wants none, or has none.
         source: the model that the artifact was made from, where there is one.
         format: what to give, one of the offer's for this artifact; None: the only one.
+        shortfall: under `config.accuracy_control`: what a session's metric lacks to what was promised, 0.0 where it
+            keeps that. It runs the session on all the data that decides. None: nothing was promised.
+        seconds: time that a search of the backend's own may take; None: as long as it wants.
     """
 
     backend: str
@@ -144,6 +147,8 @@ class QuantizeRequest:
     calibration: Iterable[Mapping[str, Array]] | None = None
     source: ModelSource | None = None
     format: str | None = None
+    shortfall: Callable[[Session], float] | None = None
+    seconds: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -119,6 +119,7 @@ def _refusals(config: QuantizeConfig, options: CoreMlOptions) -> Mapping[str, tu
         "ratio": (config.ratio not in (None, 1, 1.0), "leave it out: all layers get the same bits"),
         "algorithm": (config.algorithm not in (None, "rtn"), "use 'rtn'"),
         "calibration": (config.calibration not in (None, "minmax"), "use 'minmax'"),
+        "accuracy_control": (bool(config.accuracy_control), "leave it out: coremltools has none"),
         "smooth": (bool(config.smooth), "leave it out"),
         "form": (config.form == "qoperator", "leave it out: ML programs have 'qdq' alone"),
         "reduce_range": (bool(config.reduce_range), "leave it out: no Apple processor needs it"),

@@ -210,6 +210,7 @@ def _refusals(config: QuantizeConfig, wanted: str) -> Mapping[str, tuple[bool, s
             f"use one of: {', '.join(map(str, GROUP_SIZES))}",
         ),
         "algorithm": _wrong_algorithm(config),
+        "accuracy_control": (bool(config.accuracy_control), "leave it out: Neural Compressor's own search is not used"),
         "smooth": (bool(config.smooth), "leave it out: Neural Compressor has it for another package's layers alone"),
         "form": (
             config.form == "qoperator" or (config.form == "qdq" and wanted == PACKAGE),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from optimum_core.types import Array, Hardware, QuantizeConfig
+from optimum_core.errors import OptionError, PromiseError
+from optimum_core.types import Array, Hardware, QuantizeConfig, TensorSpec
 from optimum_openvino.devices import rounds_activations
 
 #: Batches of calibration that are read, at most: more hardly move the ranges.
@@ -24,14 +26,36 @@ _ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
 
 
 class Feed:
-    """Calibration as NNCF iterates over it: one batch at a time, as arrays that OpenVINO takes."""
+    """Calibration as NNCF iterates over it: one batch at a time, as arrays that OpenVINO takes.
 
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
+    Reading it raises `OptionError` where one batch has two lengths for an axis: not every kernel of OpenVINO looks.
+
+    Args:
+        inputs: the model's.
+        seconds: after which reading it is a `PromiseError`; None: never.
+    """
+
+    def __init__(self, batches: Batches, inputs: Sequence[TensorSpec], who: str, seconds: float | None = None) -> None:
+        self._batches, self._inputs, self._who = batches, inputs, who
+        self._end = None if seconds is None else time.monotonic() + seconds
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self._batches:
-            yield {name: _host(value) for name, value in batch.items()}
+            if self._end is not None and time.monotonic() > self._end:
+                raise PromiseError(self._who, "the time for accuracy control is over", "pass a larger budget")
+            arrays = {name: _host(value) for name, value in batch.items()}
+            self._require_one_length(arrays)
+            yield arrays
+
+    def _require_one_length(self, arrays: Mapping[str, Any]) -> None:
+        lengths: dict[str, tuple[int, str]] = {}
+        for spec in self._inputs:
+            for place, axis in spec.dynamic_axes.items():
+                length = arrays[spec.name].shape[place]
+                known, name = lengths.setdefault(axis, (length, spec.name))
+                if length != known:
+                    why = f"calibration has {axis} {known} in {name!r} and {length} in {spec.name!r} of one batch"
+                    raise OptionError(self._who, why, "give every input of a batch the same lengths")
 
     def count(self) -> int:
         """How many batches there are, at most `MOST_BATCHES`."""
@@ -68,7 +92,7 @@ def choose(model: Any, config: QuantizeConfig, hardware: Hardware, batches: int)
         calibration=calibration,
         percentile=percentile,
         reduce_range=_overflows(hardware) if config.reduce_range is None else config.reduce_range,
-        smooth=config.smooth,
+        smooth=0.0 if config.accuracy_control else config.smooth,  # see optimum_openvino.control
         transformer=bool(kinds & _ATTENTION),
         batches=batches,
     )
@@ -78,20 +102,24 @@ def quantize_static(
     nncf: Any, model: Any, config: QuantizeConfig, choices: Choices, kept: list[str], feed: Feed
 ) -> Any:
     """An `openvino.Model` with FakeQuantize around what becomes integer."""
+    wanted = settings(nncf, config, choices, kept)
+    return nncf.quantize(model, nncf.Dataset(feed), **wanted, advanced_parameters=advanced(nncf, config, choices))
+
+
+def settings(nncf: Any, config: QuantizeConfig, choices: Choices, kept: list[str]) -> dict[str, Any]:
+    """Arguments that every kind of NNCF's static quantization takes."""
     signed = config.activations == "int8"
-    return nncf.quantize(
-        model,
-        nncf.Dataset(feed),
-        preset=nncf.QuantizationPreset.PERFORMANCE if signed else None,
-        target_device=nncf.TargetDevice.CPU,
-        subset_size=choices.batches,
-        model_type=nncf.ModelType.TRANSFORMER if choices.transformer else None,
-        ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
-        advanced_parameters=_advanced(nncf, config, choices),
-    )
+    return {
+        "preset": nncf.QuantizationPreset.PERFORMANCE if signed else None,
+        "target_device": nncf.TargetDevice.CPU,
+        "subset_size": choices.batches,
+        "model_type": nncf.ModelType.TRANSFORMER if choices.transformer else None,
+        "ignored_scope": nncf.IgnoredScope(names=kept, validate=False),
+    }
 
 
-def _advanced(nncf: Any, config: QuantizeConfig, choices: Choices) -> Any:
+def advanced(nncf: Any, config: QuantizeConfig, choices: Choices) -> Any:
+    """NNCF's finer parameters."""
     from nncf.quantization.advanced_parameters import QuantizationParameters
 
     overflow = nncf.OverflowFix

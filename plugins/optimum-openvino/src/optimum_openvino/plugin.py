@@ -55,7 +55,7 @@ def load_session(request: SessionRequest) -> Session | None:
         return None
     from optimum_openvino.session import OvSession
 
-    return OvSession(request)
+    return OvSession.of(request)
 
 
 @hookimpl

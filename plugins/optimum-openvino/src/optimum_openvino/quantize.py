@@ -21,6 +21,7 @@ from typing import Any
 from optimum_core.errors import ExportError, OptimumError, OptionError, SessionError, UnavailableError
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, Step
 from optimum_openvino.compression import FOUR_BITS, GROUP_SIZE, compress, is_symmetric
+from optimum_openvino.control import Verdicts, quantize_controlled, taken_back
 from optimum_openvino.devices import BACKEND, DYNAMIC_GROUP, FORMAT, QUANTIZER, rounds_activations
 from optimum_openvino.integer import Feed, choose, quantize_static
 from optimum_openvino.layers import kept_operations
@@ -91,13 +92,19 @@ def _quantized(request: QuantizeRequest, model: Any, who: str) -> tuple[Any, dic
     if config.weights == "fp16":
         return model, {}
     kept = kept_operations(model, config.exclude, who)
-    feed = Feed(request.calibration or ()) if config.calibrates else None
+    feed = Feed(request.calibration or (), request.artifact.inputs, who, request.seconds) if config.calibrates else None
+    verdicts = Verdicts(request.shortfall, request.artifact) if request.shortfall else None
     with quiet_nncf() as (nncf, remarks):
         if config.scheme == "static":
             assert feed is not None
             choices = choose(model, config, request.hardware, feed.count())
-            model = quantize_static(nncf, model, config, choices, kept, feed)
             chosen = dataclasses.asdict(choices)
+            if config.accuracy_control:
+                assert verdicts is not None
+                model = quantize_controlled(nncf, model, config, choices, kept, feed, verdicts, who)
+                chosen["in_float"] = taken_back(remarks)
+            else:
+                model = quantize_static(nncf, model, config, choices, kept, feed)
         else:
             model = compress(nncf, model, config, kept, feed, remarks, who)
             chosen = _chosen(config)
@@ -152,7 +159,7 @@ def _check(request: QuantizeRequest, who: str) -> None:
         if wrong:
             raise _refused(who, field, getattr(config, field), remedy)
     if config.calibrates:
-        _check_calibration(request, who)
+        _check_data(request, who)
 
 
 def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
@@ -183,7 +190,10 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
             config.calibration == "entropy",
             "use 'minmax', 'moving-average' or 'percentile'",
         ),
-        "smooth": (config.scheme == "dynamic" and bool(config.smooth), "use it under 'static'"),
+        "smooth": (
+            bool(config.smooth) and (config.scheme == "dynamic" or bool(config.accuracy_control)),
+            "use it under 'static', without accuracy control",
+        ),
         "reduce_range": (config.scheme == "dynamic" and bool(config.reduce_range), "use it under 'static'"),
         "form": (config.form == "qoperator", "leave it out: IR has 'qdq' alone"),
         "exclude": (half and bool(config.exclude), "leave it out: under 'fp16', all weights are written in fp16"),
@@ -194,7 +204,10 @@ def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
     return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
 
 
-def _check_calibration(request: QuantizeRequest, who: str) -> None:
+def _check_data(request: QuantizeRequest, who: str) -> None:
+    if request.config.accuracy_control and request.shortfall is None:
+        why = "field 'accuracy_control' goes by a metric, and there is none"
+        raise OptionError(who, why, "accelerate with evaluate= and max_drop=, or leave it out")
     first = next(iter(request.calibration), None) if request.calibration is not None else None
     if first is None:
         what = "static quantization" if request.config.scheme == "static" else f"'{request.config.algorithm}'"

@@ -30,7 +30,7 @@ import numpy as np
 import openvino
 
 from optimum_core.errors import InputError, SessionError
-from optimum_core.types import Array, SessionRequest, TensorSpec
+from optimum_core.types import Array, Artifact, SessionRequest, TensorSpec
 from optimum_openvino.devices import BACKEND, Place, parse_device, spoken
 from optimum_openvino.interface import fixed, positions
 from optimum_openvino.options import OpenVinoOptions
@@ -65,21 +65,16 @@ class OvSession:
     Further callers wait. For each of `request.shapes`, up to `MOST_PREPARED`, the model is compiled once more for that
     shape alone: calls of that shape run on it, which is faster where they are small.
 
-    Raises:
-        OptionError: an unknown option or device.
-        SessionError: the model cannot be opened on that device in that precision, or its inputs and outputs are not
-            the artifact's.
+    Args:
+        compiled: an `openvino.CompiledModel` with the artifact's inputs and outputs.
     """
 
     backend = BACKEND
 
-    def __init__(self, request: SessionRequest) -> None:
-        place = parse_device(request.device)
-        options = OpenVinoOptions.from_mapping(request.options)
-        compiled = compiled_model(request, options, place)
-        self._who = f"backend '{BACKEND}', {request.artifact.main_file}"
-        self.inputs: tuple[TensorSpec, ...] = request.artifact.inputs
-        self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
+    def __init__(self, compiled: Any, artifact: Artifact) -> None:
+        self._who = f"backend '{BACKEND}', {artifact.main_file}"
+        self.inputs: tuple[TensorSpec, ...] = artifact.inputs
+        self.outputs: tuple[TensorSpec, ...] = artifact.outputs
         self.device = spoken(next(iter(compiled.get_property("EXECUTION_DEVICES"))))
         self._feeds = _places(compiled.inputs, self.inputs)
         self._fetches = _places(compiled.outputs, self.outputs)
@@ -87,8 +82,23 @@ class OvSession:
         slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(self.streams):
             slots.put({})
-        self._prepared = dict(self._prepare(request, options, place))
+        self._prepared: Mapping[Shapes, _Form] = {}
         self._open: tuple[_Form, queue.SimpleQueue[_Slot]] | None = (_Form(compiled=compiled), slots)
+
+    @classmethod
+    def of(cls, request: SessionRequest) -> OvSession:
+        """Compile the artifact, and once more for each of the request's shapes.
+
+        Raises:
+            OptionError: an unknown option or device.
+            SessionError: the model cannot be opened on that device in that precision, or its inputs and outputs are not
+                the artifact's.
+        """
+        place = parse_device(request.device)
+        options = OpenVinoOptions.from_mapping(request.options)
+        session = cls(compiled_model(request, options, place), request.artifact)
+        session._prepared = dict(session._prepare(request, options, place))
+        return session
 
     def _prepare(
         self, request: SessionRequest, options: OpenVinoOptions, place: Place

@@ -169,6 +169,7 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
             four and group_size(config) not in GROUP_SIZES,
             f"use one of: {', '.join(map(str, GROUP_SIZES))}",
         ),
+        "accuracy_control": (bool(config.accuracy_control), "leave it out: onnxruntime has none"),
         "smooth": (bool(config.smooth), "leave it out: onnxruntime has it from a package that no longer installs"),
         "calibration": (
             floats and config.calibration == "entropy",

@@ -1,0 +1,98 @@
+"""Accuracy control: static quantization, of which NNCF takes back what costs most until the user's promise is kept.
+
+NNCF takes every quantized operation back by itself, and ranks them by how much nearer that brings the outputs, on
+batches of the calibration. In that order they go back to float, one more at a time; after each the metric is asked.
+
+Activations are not smoothed under it: nncf 3.4 gives an operation that goes back its weights as they were before
+smoothing, and leaves the division of what goes in, so that each step makes the model worse, and the last is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from optimum_core.errors import PromiseError
+from optimum_core.types import Artifact, QuantizeConfig, Session
+from optimum_openvino.integer import Choices, Feed, advanced, settings
+from optimum_openvino.session import OvSession
+
+Shortfall = Callable[[Session], float]
+
+#: Batches of the calibration that operations are ranked on, at most: each is run once for every operation.
+RANKED_ON = 32
+
+
+class Verdicts:
+    """The user's word on what NNCF tries, in the form in which it asks.
+
+    Args:
+        shortfall: what a session lacks to what was promised, 0.0 where it keeps that.
+        artifact: whose inputs and outputs the models have.
+    """
+
+    def __init__(self, shortfall: Shortfall, artifact: Artifact) -> None:
+        self._shortfall, self._artifact = shortfall, artifact
+        self._streams = sys.stdout, sys.stderr
+        self._asked = False
+        self.last = 0.0
+
+    def __call__(self, compiled: Any, _: Iterable[Any]) -> tuple[float | None, None]:
+        """1 less the shortfall: NNCF divides by what the model as it was has. The first time, it wants to know whether
+        items have values of their own: none has, so that it compares outputs to rank operations."""
+        if not self._asked:
+            self._asked = True
+            return None, None
+        session = OvSession(compiled, self._artifact)
+        out, err = self._streams  # the metric's own, while all else is kept silent
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                self.last = self._shortfall(session)
+        finally:
+            session.close()
+        return 1.0 - self.last, None
+
+
+def quantize_controlled(
+    nncf: Any,
+    model: Any,
+    config: QuantizeConfig,
+    choices: Choices,
+    kept: list[str],
+    feed: Feed,
+    verdicts: Verdicts,
+    who: str,
+) -> Any:
+    """An `openvino.Model` with FakeQuantize around what becomes integer, as far as the promise allows.
+
+    Raises:
+        PromiseError: the promise allows nothing of it.
+    """
+    data = nncf.Dataset(feed)
+    quantized = nncf.quantize_with_accuracy_control(
+        model,
+        calibration_dataset=data,
+        validation_dataset=data,
+        validation_fn=verdicts,
+        max_drop=0.0,  # from 1, which is a promise kept
+        drop_type=nncf.DropType.ABSOLUTE,
+        **settings(nncf, config, choices, kept),
+        advanced_quantization_parameters=advanced(nncf, config, choices),
+        advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+            ranking_subset_size=min(choices.batches, RANKED_ON), num_ranking_workers=1
+        ),
+    )
+    rounded = any(operation.get_type_name() == "FakeQuantize" for operation in quantized.get_ops())
+    if verdicts.last > 0 or not rounded:
+        lacking = f", and {verdicts.last:.4g} of the metric is still lacking" if verdicts.last > 0 else ""
+        why = f"accuracy control took everything back to float{lacking}"
+        raise PromiseError(who, why, "allow a larger max_drop, or leave the model in float")
+    return quantized
+
+
+def taken_back(remarks: Iterable[str]) -> list[str]:
+    """Names of the operations that went back to float, from what NNCF says at its end; none where it did not say."""
+    told = [remark for remark in remarks if "were reverted back" in remark]
+    return sorted(line.strip() for line in told[-1].splitlines()[1:]) if told else []
