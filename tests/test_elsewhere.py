@@ -16,7 +16,7 @@ from optimum_core import AcceleratedModel, accelerate
 from optimum_core.errors import OptionError, UnavailableError, VerificationError
 from optimum_core.hardware import detect
 from optimum_core.plugins import manager
-from optimum_core.types import Artifact, Session, SessionRequest
+from optimum_core.types import Artifact, QuantizeConfig, Session, SessionRequest
 
 Tiny = Callable[[str], Any]
 
@@ -216,14 +216,18 @@ ROWS = [{"input_ids": np.random.default_rng(seed).integers(5, 119, size=12)} for
 
 
 @needs_engines
-@pytest.mark.parametrize("wish", ["fp8", "int8"])
-def test_an_engine_of_8_bits_has_the_numbers_of_its_gpu(tiny: Tiny, wish: str) -> None:
-    """8-bit floats, and integers with signed activations, without a word about them."""
+@pytest.mark.parametrize(
+    ("wish", "activations"),
+    [("fp8", "fp8"), ("int8", "int8"), (QuantizeConfig(activations="int8", symmetric=True), "int8")],
+    ids=["fp8", "int8", "stated"],
+)
+def test_an_engine_of_8_bits_has_the_numbers_of_its_gpu(tiny: Tiny, wish: Any, activations: str) -> None:
+    """8-bit floats, and integers with signed activations, without a word about them; all of them in full range."""
     fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize=wish, calibration=ROWS)
     manifest = fast.manifest
     quantized = next(step for step in manifest.steps if step.hook == "quantize")
-    assert (manifest.quantized, quantized.options["activations"]) == (f"static-{wish}", wish)
-    assert quantized.options["config"].get("reduce_range") is not True, "this processor's overflow is none of the GPU's"
+    assert (manifest.quantized, quantized.options["activations"]) == (f"static-{activations}", activations)
+    assert quantized.options["config"]["reduce_range"] is False, "this processor's overflow is none of the GPU's"
     assert fast.report is not None and fast.report.chosen is not None
     assert "run by onnx" in fast.report.chosen.reason, "nor is it to spoil the comparison"
     assert manifest.fidelity is not None and manifest.fidelity.passed and manifest.fidelity.level == "graph"

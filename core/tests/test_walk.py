@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from optimum_core.errors import PromiseError
 from optimum_core.plan import Way
 from optimum_core.tune import walk
 from optimum_core.tune.candidates import Candidate, Entry
@@ -25,15 +26,18 @@ class Bench:
     Attributes:
         kept: backends whose candidates keep it, by how many layers are left out at least.
         paces: what is measured of a backend's candidates with layers left out.
+        controls: whether what a backend finds by accuracy control keeps it.
     """
 
-    def __init__(self, kept: Mapping[str, int], paces: Mapping[str, float]) -> None:
-        self.kept, self.paces = kept, paces
+    def __init__(self, kept: Mapping[str, int], paces: Mapping[str, float], *, controls: bool = False) -> None:
+        self.kept, self.paces, self.controls = kept, paces, controls
         self.judged: list[str] = []
         self.open: set[int] = set()
         self.pacer: Any = None
 
     def built(self, entry: Entry, *, pace: float | None = None) -> Candidate:
+        if entry.config is not None and entry.config.accuracy_control and not self.controls:
+            raise PromiseError(entry.way.backend, "it took everything back", "allow more")
         candidate = Candidate(entry=entry, blueprint=SimpleNamespace())  # type: ignore[arg-type]
         candidate.session = SimpleNamespace(close=lambda: self.open.discard(id(candidate)))
         candidate.pace, candidate.size = pace or 1.0, 1
@@ -45,6 +49,7 @@ class Bench:
         assert config is not None
         self.judged.append(f"{backend} {len(config.exclude)}")
         kept = backend in self.kept and len(config.exclude) >= self.kept[backend]
+        kept |= config.accuracy_control is True
         return Verdict(outcome="kept" if kept else "broken", reason="as it is written down", value=0.5)
 
     def pace(self, candidates: Sequence[Candidate], effort: Any) -> None:
@@ -52,12 +57,12 @@ class Bench:
             candidate.pace = self.paces[candidate.entry.way.backend]
 
 
-def _scout(backend: str, pace: float) -> Scout:
+def _scout(backend: str, pace: float, config: QuantizeConfig = CONFIG) -> Scout:
     way = Way(
         backend=backend, device="cpu", precision="fp32", format=backend, exporter="e", exported=backend,
-        quantizer=backend, scheme="dynamic-int8",
+        quantizer=backend, scheme=config.name,
     )  # fmt: skip
-    return Scout(entry=Entry(way=way, config=CONFIG), pace=pace, size=1)
+    return Scout(entry=Entry(way=way, config=config), pace=pace, size=1)
 
 
 def _walked(bench: Bench, scouts: Sequence[Scout], monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate | None, Ledger]:
@@ -68,7 +73,7 @@ def _walked(bench: Bench, scouts: Sequence[Scout], monkeypatch: pytest.MonkeyPat
     job: Any = SimpleNamespace(
         wish=SimpleNamespace(config=CONFIG, words="int8"),
         evidence=SimpleNamespace(calibration=None),
-        promise=None,
+        promise=SimpleNamespace(baseline=1.0),
         job=SimpleNamespace(objective="latency", budget=None, emit=lambda event: None),
         ways=(),
     )
@@ -127,3 +132,22 @@ def test_when_none_keeps_it_all_are_judged(monkeypatch: pytest.MonkeyPatch) -> N
     assert winner is None and not bench.open
     assert len(bench.judged) == len(ledger.trials) == 10
     assert set(_outcomes(ledger).values()) == {"broken"}
+
+
+def test_a_backend_controls_accuracy_when_nothing_else_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(kept={}, paces={"quick": 0.7}, controls=True)
+    winner, ledger = _walked(bench, [_scout("quick", 0.5, QuantizeConfig())], monkeypatch)
+    assert winner is not None and winner.entry.config is not None
+    assert winner.entry.config.accuracy_control and not winner.entry.config.exclude
+    assert bench.judged[-2:] == ["quick 10", "quick 0"]  # after half of the layers
+    assert winner.pace == 0.7  # what was only expected is timed
+    assert [trial.outcome for trial in ledger.trials].count("kept") == 1
+
+
+def test_control_that_finds_nothing_is_a_promise_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(kept={}, paces={})
+    winner, ledger = _walked(bench, [_scout("quick", 0.5, QuantizeConfig())], monkeypatch)
+    assert winner is None and not bench.open
+    (last,) = [trial for trial in ledger.trials if trial.config.get("accuracy_control")]
+    assert (last.outcome, last.reason) == ("broken", "it took everything back")
+    assert last is ledger.trials[-1]

@@ -100,7 +100,7 @@ def _entries(task: Elsewhere) -> Iterator[Entry]:
     """The job's, with their configurations.
 
     Where that is left open, 4 bits also in the form that is nobody's own, and 8 with signed activations, which GPUs
-    multiply, and in full range: what overflows on this processor does not there.
+    multiply.
     """
     for entry in task.job.entries:
         if entry.way.scheme is None:
@@ -111,8 +111,7 @@ def _entries(task: Elsewhere) -> Iterator[Entry]:
             if task.wish.config is None and config.weights == "int4":
                 yield replace(entry, config=replace(config, form="qdq", symmetric=True))
             if task.wish.config is None and config.name == "static-int8":
-                signed = replace(config, activations="int8", symmetric=True, reduce_range=False)
-                yield replace(entry, config=signed)
+                yield replace(entry, config=replace(config, activations="int8", symmetric=True))
 
 
 def _build_and_check(task: Elsewhere, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> None:

@@ -240,7 +240,7 @@ class Builder:
 
     def _quantize(self, artifact: Artifact, entry: Entry, config: QuantizeConfig) -> Artifact:
         """Once for all who run what comes out; who failed, failed for all."""
-        way = entry.way
+        way, config = entry.way, _for_device(config, entry.way.device)
         assert way.quantizer is not None
         key = (way.exporter, way.exported, entry.route, way.opset, way.quantizer, _lands(way), config.recipe)
         found = self._quantized.get(key)
@@ -291,6 +291,14 @@ class Builder:
                     options=self.options.get(backend, {}),
                 )
             )
+
+
+def _for_device(config: QuantizeConfig, device: str) -> QuantizeConfig:
+    """The configuration in full range where that is left open and it is not the processor that multiplies: what
+    overflows there, backends know of the processor alone."""
+    if device == "cpu" or config.reduce_range is not None or config.scheme == "weight-only":
+        return config
+    return replace(config, reduce_range=False)
 
 
 def _lands(way: Way) -> str | None:
