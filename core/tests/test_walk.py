@@ -14,6 +14,7 @@ from optimum_core.tune import walk
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.judging import Verdict
 from optimum_core.tune.ledger import Ledger, Scout
+from optimum_core.tune.scouting import Clock
 from optimum_core.types import QuantizeConfig, Trial
 
 LAYERS = tuple(f"layer.{number}" for number in range(20))
@@ -78,7 +79,7 @@ def _walked(bench: Bench, scouts: Sequence[Scout], monkeypatch: pytest.MonkeyPat
         ways=(),
     )
     ledger = Ledger(floats=floats)
-    work = walk._Walk(job, bench, ledger, _ranked=LAYERS)  # type: ignore[arg-type]
+    work = walk._Walk(job, bench, ledger, Clock(), _ranked=LAYERS)  # type: ignore[arg-type]
     winner = work._first_kept(scouts)
     if winner is not None:
         ledger.mention(scouts, winner.pace)

@@ -9,39 +9,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from optimum_core.errors import OptimumError, OptionError, PromiseError
-from optimum_core.measure import Effort, score
-from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.errors import OptionError
+from optimum_core.measure import score
+from optimum_core.measure.stopwatch import watched
 from optimum_core.models.sensitivity import rank_layers
-from optimum_core.plan import Way
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.job import Tuned
 from optimum_core.tune.judging import Court, WalkJob
 from optimum_core.tune.ledger import Ledger, Scout
 from optimum_core.tune.race import NOISE
-from optimum_core.tune.recipes import LEAN, Recipe, lean, variants
+from optimum_core.tune.recipes import Recipe, variants
+from optimum_core.tune.scouting import SIDE_BY_SIDE, Clock, Scouting, attempt
 from optimum_core.tune.stages import Control
-from optimum_core.types import QuantizeConfig
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.promise import keeps
 
-#: Seconds after which no further recipe is begun, where no budget is stated.
-BUDGET = 900.0
-#: Seconds that one way may cost unasked, among those of several backends.
-_UNASKED = 20.0
-#: Share of the time in which every way is tried once; the rest is for judging.
-_SCOUTING = 0.5
 #: Recipes that are judged of one stage, at most.
 MOST_TRIALS = 40
 #: Batches that layers are ranked on.
 _RANKING_BATCHES = 2
-#: Ways that were quickest when each was tried by itself are timed side by side: that order counts.
-_FRONT = 4
-_NO_ROUTE = "none"
-_SIDE_BY_SIDE = Effort(rounds=5, seconds=0.12, hopeless=float("inf"))
 
 
 def walk(job: WalkJob) -> Tuned:
@@ -52,7 +41,8 @@ def walk(job: WalkJob) -> Tuned:
     """
     court = Court.of(job)
     try:
-        return _Walk(job, court, Ledger(floats=job.floats)).run()
+        ledger, clock = Ledger(floats=job.floats), Clock(budget=job.job.budget)
+        return _Walk(job, court, ledger, clock).run()
     finally:
         job.job.builder.control = None
         court.close()
@@ -63,18 +53,19 @@ class _Walk:
     job: WalkJob
     court: Court
     ledger: Ledger
+    clock: Clock
     _ranked: tuple[str, ...] | None = None
     _tried: int = 0
-    _start: float = field(default_factory=time.perf_counter)
 
     def run(self) -> Tuned:
         if (why := self._hopeless()) is not None:
             return self._unquantized(why)
         if self.job.promise is not None:
-            self.job.job.builder.control = Control(shortfall=self.court.shortfall, seconds=self._left)
+            self.job.job.builder.control = Control(shortfall=self.court.shortfall, seconds=self.clock.left)
+        scouting = Scouting(job=self.job, court=self.court, ledger=self.ledger, clock=self.clock)
         for schemes in self._stages():
             self.ledger.begin_stage()
-            scouts = self._scout([way for way in self.job.ways if way.scheme in schemes])
+            scouts = scouting.scout([way for way in self.job.ways if way.scheme in schemes])
             if (winner := self._first_kept(scouts)) is not None:
                 return self._decide(winner, scouts)
         self._require_buildable()
@@ -102,7 +93,7 @@ class _Walk:
 
     def _time(self, candidate: Candidate, number: int) -> None:
         with watched(self.job.job.emit, "measure", candidate.entry.name):
-            self.court.pace([candidate], _SIDE_BY_SIDE)
+            self.court.pace([candidate], SIDE_BY_SIDE)
         self.ledger.time(number, candidate.pace)
 
     # What there is to try.
@@ -138,54 +129,6 @@ class _Walk:
             f"no model can keep the promise: the unquantized one itself has {promise.metric} {value:.4g}, "
             f"{promise.baseline - value:.4g} below eager's {promise.baseline:.4g}, and {promise.limit:.4g} is allowed"
         )
-
-    def _scout(self, ways: Sequence[Way]) -> list[Scout]:
-        """Every way once, by its plainest recipe."""
-        found: list[Candidate] = []
-        for way in ways:
-            entry = self._plain_entry(way)
-            if entry is None:
-                continue
-            config = entry.config
-            assert config is not None
-            if config.calibrates and self.job.evidence.calibration is None:
-                self.ledger.record(Recipe(entry=entry), "skipped", "it needs calibration data, and none was passed")
-            elif way.cost > self._affordable():
-                why = f"it takes some {way.cost:.0f} s to build: name its backend, or pass a budget"
-                self.ledger.record(Recipe(entry=entry), "skipped", why)
-            elif found and self._is_over(_SCOUTING):
-                self.ledger.record(Recipe(entry=entry), "skipped", "the time for trying every way is over")
-            elif (candidate := self._built(Recipe(entry=entry))) is not None:
-                found.append(candidate)
-                found.sort(key=lambda item: item.pace)
-                for slower in found[_FRONT:]:
-                    slower.close()
-        front = found[:_FRONT]
-        front += self._lean_twins(front)
-        if len(front) > 1:
-            with watched(self.job.job.emit, "measure", f"{len(front)} quantized candidates, the quickest so far"):
-                self.court.pace(front, _SIDE_BY_SIDE)
-        for candidate in front:
-            candidate.close()
-        found += [item for item in front if item not in found]
-        return [Scout(entry=item.entry, pace=item.pace, size=item.size or 0) for item in found]
-
-    def _lean_twins(self, front: Sequence[Candidate]) -> list[Candidate]:
-        """The quickest static candidate once more, by a recipe with less to compute, where its user left that open."""
-        for item in front:
-            config = lean(item.entry.config) if item.entry.config is not None else None
-            if config is not None:
-                twin = self._built(Recipe(entry=replace(item.entry, config=config), words=LEAN))
-                return [twin] if twin is not None else []
-        return []
-
-    def _plain_entry(self, way: Way) -> Entry | None:
-        """The way by its first route that is right without quantization; None: all are wrong."""
-        route = next((route for route in way.routes if self.court.is_right(way, route)), _NO_ROUTE)
-        if route is _NO_ROUTE:
-            return None
-        config = self.job.wish.config or QuantizeConfig.named(str(way.scheme))
-        return Entry(way=way, route=route, config=config.recipe)
 
     def _in_order(self, scouts: Sequence[Scout]) -> list[tuple[Recipe, float]]:
         """The recipes of all that is worth it and the pace expected of them, the fastest (or smallest) first."""
@@ -227,23 +170,6 @@ class _Walk:
                 self._ranked = tuple(rank_layers(self.job.job.source.module(), batches))
         return self._ranked
 
-    def _affordable(self) -> float:
-        """Seconds that one way may cost: what is left of a stated budget, and no limit where one backend was named."""
-        if self.job.job.budget is not None:
-            return self._left()
-        return float("inf") if len({way.backend for way in self.job.ways}) == 1 else _UNASKED
-
-    def _is_over(self, share: float = 1.0) -> bool:
-        return time.perf_counter() - self._start > share * self._budget
-
-    def _left(self) -> float:
-        return max(0.0, self._budget - (time.perf_counter() - self._start))
-
-    @property
-    def _budget(self) -> float:
-        budget = self.job.job.budget
-        return BUDGET if budget is None else budget
-
     # Trying one.
 
     def _try(self, recipe: Recipe, expected: float) -> tuple[Candidate, int] | None:
@@ -253,7 +179,7 @@ class _Walk:
             return None
         self._tried += 1
         start = time.perf_counter()
-        candidate = self._built(recipe, expected)
+        candidate = attempt(self.court, self.ledger, recipe, layers=self._layers, pace=expected)
         if candidate is None:
             return None
         verdict = self.court.judge(candidate)
@@ -276,23 +202,7 @@ class _Walk:
         """Why no further recipe is judged, where none is; one is, however little time was given."""
         if self.ledger.judged >= MOST_TRIALS:
             return f"{MOST_TRIALS} recipes were judged, and no more are"
-        return "the time for the walk is over" if self._tried and self._is_over() else None
-
-    def _built(self, recipe: Recipe, pace: float | None = None) -> Candidate | None:
-        """The candidate, open; None where that fails, which is recorded."""
-        start = time.perf_counter()
-        try:
-            entry = recipe.without(self._layers()) if recipe.left_out else recipe.entry
-            return self.court.built(entry, pace=pace)
-        except PromiseError as error:
-            self.ledger.record(recipe, "broken", first_line(error), seconds=time.perf_counter() - start)
-            return None
-        except OptimumError as error:
-            # A backend that has no such method refuses it: what nobody asked for is then not a failure.
-            refused = isinstance(error, OptionError) and recipe.words and not recipe.left_out
-            outcome = "skipped" if refused else "failed"
-            self.ledger.record(recipe, outcome, first_line(error), seconds=time.perf_counter() - start)
-            return None
+        return "the time for the walk is over" if self._tried and self.clock.is_over() else None
 
     @property
     def _baseline(self) -> float:
@@ -360,7 +270,7 @@ class _Walk:
             promise=replace(promise, kept=kept) if promise else None,
             walk=tuple(self.ledger.trials),
             notes=self._notes(kept=kept),
-            seconds=floats.seconds + time.perf_counter() - self._start,
+            seconds=floats.seconds + self.clock.spent,
         )
         return replace(self.job.floats, winner=winner, report=report, check=check)
 

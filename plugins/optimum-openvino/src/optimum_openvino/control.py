@@ -70,18 +70,17 @@ def quantize_controlled(
     Raises:
         PromiseError: the promise allows nothing of it.
     """
-    data = nncf.Dataset(feed)
     quantized = nncf.quantize_with_accuracy_control(
         model,
-        calibration_dataset=data,
-        validation_dataset=data,
+        calibration_dataset=nncf.Dataset(feed),
+        validation_dataset=nncf.Dataset(feed.first(RANKED_ON)),  # outputs for all of it are held in memory
         validation_fn=verdicts,
         max_drop=0.0,  # from 1, which is a promise kept
         drop_type=nncf.DropType.ABSOLUTE,
         **settings(nncf, config, choices, kept),
         advanced_quantization_parameters=advanced(nncf, config, choices),
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-            ranking_subset_size=min(choices.batches, RANKED_ON), num_ranking_workers=1
+            ranking_subset_size=RANKED_ON, num_ranking_workers=1
         ),
     )
     rounded = any(operation.get_type_name() == "FakeQuantize" for operation in quantized.get_ops())

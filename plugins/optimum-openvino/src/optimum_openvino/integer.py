@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,9 +39,16 @@ class Feed:
     def __init__(self, batches: Batches, inputs: Sequence[TensorSpec], who: str, seconds: float | None = None) -> None:
         self._batches, self._inputs, self._who = batches, inputs, who
         self._end = None if seconds is None else time.monotonic() + seconds
+        self._most: int | None = None
+
+    def first(self, most: int) -> Feed:
+        """The same, cut off after so many batches."""
+        cut = copy.copy(self)
+        cut._most = most
+        return cut
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self._batches:
+        for batch in islice(self._batches, self._most):
             if self._end is not None and time.monotonic() > self._end:
                 raise PromiseError(self._who, "the time for accuracy control is over", "pass a larger budget")
             arrays = {name: _host(value) for name, value in batch.items()}
@@ -136,8 +144,6 @@ def advanced(nncf: Any, config: QuantizeConfig, choices: Choices) -> Any:
 
 
 def _estimator(choices: Choices) -> Any:
-    import copy
-
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     found = {
