@@ -181,7 +181,7 @@ def test_the_report_holds_the_walk_in_every_form(kept: Kept) -> None:
     report = kept.fast.report
     assert report is not None
     for text in (str(report), report.to_markdown()):
-        assert "Promise: accuracy of 48 labelled rows, 1.0000 eager, may drop by 90 %; kept" in text
+        assert "Promise: accuracy on 48 labelled rows, 1.0000 eager, may drop by 90 %; kept" in text
         assert "calibrated on 48 items" in text
         assert all(trial.name in text for trial in report.walk if trial.outcome != "skipped")
     tree = json.loads(report.to_json())

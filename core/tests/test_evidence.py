@@ -50,6 +50,7 @@ def gather(described: Described) -> Iterator[Gather]:
         max_drop: Any = None,
         config: QuantizeConfig | None = None,
         emit: Any = lambda event: None,
+        calibrates: bool = True,
         workshop: Path,
     ) -> Evidence:
         return Gatherer(
@@ -59,6 +60,7 @@ def gather(described: Described) -> Iterator[Gather]:
             processor=Words(),
             workshop=workshop,
             emit=emit,
+            calibrates=calibrates,
         ).gather()
 
     threads = torch.get_num_threads()
@@ -207,8 +209,25 @@ def test_too_little_is_an_error_that_counts(
 
 def test_what_the_model_refuses_is_told_before_anything_is_built(gather: Gather, tmp_path: Path) -> None:
     rows = [{"input_ids": [500 + i, 2]} for i in range(20)]  # of a vocabulary of 120
-    with pytest.raises(OptionError, match=r"calibration: the model does not run on it: IndexError"):
+    with pytest.raises(OptionError, match=r"calibration: the model does not run on a batch of it \(input_ids \[1, 2\]"):
         gather(rows, workshop=tmp_path)
+
+
+def test_a_row_that_is_too_long_is_found_wherever_it_is(gather: Gather, tmp_path: Path) -> None:
+    rows = [{"input_ids": [i + 1, 2]} for i in range(20)]
+    rows.insert(17, {"input_ids": [3] * 500})  # the model has 64 positions
+    with pytest.raises(OptionError, match=r"calibration: the model does not run on a batch(.|\n)*\[1, 500\]"):
+        gather(rows, workshop=tmp_path / "calibration")
+    labelled = [{**row, "label": 0} for row in rows]
+    with pytest.raises(OptionError, match=r"evaluate: the model does not run on a batch(.|\n)*\[1, 500\]"):
+        gather(None, labelled, workshop=tmp_path / "evaluate")
+
+
+def test_what_needs_no_data_leaves_all_labelled_rows_to_judge(gather: Gather, tmp_path: Path) -> None:
+    rows = [(_text((i + 1, 2)), 0) for i in range(40)]
+    found = gather(None, rows, workshop=tmp_path, calibrates=False)
+    assert found.calibration is None
+    assert len(_items(found.metric.batches if isinstance(found.metric, Labelled) else [])) == 40
 
 
 def test_reading_is_told(gather: Gather, tmp_path: Path) -> None:
@@ -237,8 +256,9 @@ def test_a_recipes_metric_and_drop_are_for_what_was_not_said() -> None:
     ("arguments", "said"),
     [
         ((None, None, None, QuantizeConfig(metric="f1")), "'f1' needs labelled data"),
-        ((None, "accuracy", None, None), "no metric with labelled data"),
-        ((None, ("bleu", [("a", 0)]), None, None), r"no metric with labelled data(.|\n)*accuracy, f1"),
+        ((None, "accuracy", None, None), "'accuracy' has no labelled data"),
+        ((None, ("bleu", [("a", 0)]), None, None), r"'bleu' is no metric(.|\n)*accuracy, f1"),
+        ((None, ("accuracy", [("a", 0)]), 5, None), r"a drop of 5 allows everything(.|\n)*0.05, or '5%'"),
         ((None, 3, None, None), "evaluate: it is one int"),
         (("text", None, None, None), "calibration: it is one str"),
         (({"input_ids": [[1]]}, None, None, None), "calibration: it is one mapping, of input_ids"),

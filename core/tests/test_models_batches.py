@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,31 @@ def test_texts_are_sorted_by_length_and_padded_together(described: Described, tm
     assert seen == sorted(lengths)
 
 
-def test_texts_are_cut_at_the_least_of_all_limits(described: Described, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stated", "limit", "cut"),
+    [
+        (20, 64, 20),
+        (64, 64, 64),  # all that the model has, as the tokenizer's own call would give
+        (1000, 64, 62),  # some models count positions from the padding
+        (int(1e30), 64, 62),
+        (700, None, 700),
+        (700, 1000, 700),
+        (int(1e30), 1000, 998),
+        (int(1e30), None, 512),
+    ],
+)
+def test_texts_are_cut_where_the_tokenizer_says_if_the_model_takes_so_many(
+    stated: int, limit: int | None, cut: int, described: Described, tmp_path: Path
+) -> None:
     words = Words()
-    (inputs,) = _spool(_encoder(described, processor=words), [" ".join(["3"] * 99)], tmp_path)
-    assert inputs["input_ids"].shape == (1, 20)
-    assert words.calls[0]["truncation"] and words.calls[0]["max_length"] == 20
-    words.model_max_length = int(1e30)
+    words.model_max_length = stated
     encoder = _encoder(described, processor=words)
-    (inputs,) = encoder.spool(Rows([" ".join(["3"] * 99)], who="calibration"), tmp_path / "other")
-    assert inputs["input_ids"].shape == (1, encoder.blueprint.layout.longest("sequence"))
+    limits = {} if limit is None else {"sequence": limit}
+    layout = replace(encoder.blueprint.layout, limits=limits)
+    encoder = replace(encoder, blueprint=replace(encoder.blueprint, layout=layout))
+    (inputs,) = encoder.spool(Rows([" ".join(["3"] * 1200)], who="calibration"), tmp_path / "spooled")
+    assert inputs["input_ids"].shape == (1, cut)
+    assert words.calls[0]["truncation"] and words.calls[0]["max_length"] == cut
 
 
 @pytest.mark.parametrize("row", [("3 4", "5"), {"question": "3 4", "context": "5"}])

@@ -182,7 +182,39 @@ def test_a_metric_with_rows_and_rows_alone(evaluate: Any, words: Any) -> None:
     assert evaluate_words(evaluate) == words
 
 
-@pytest.mark.parametrize("evaluate", ["f1", ("bleu", ["rows"]), ("f1",)])
-def test_a_metric_without_rows_is_refused(evaluate: Any) -> None:
-    with pytest.raises(OptionError, match="is no metric with labelled data"):
+@pytest.mark.parametrize(
+    ("evaluate", "said"),
+    [
+        ("f1", "'f1' has no labelled data beside it"),
+        (("f1",), "'f1' has no labelled data beside it"),
+        (("bleu", ["rows"]), r"'bleu' is no metric(.|\n)*one of accuracy, f1"),
+        (("Accuracy", ["rows"]), "'Accuracy' is no metric"),
+    ],
+)
+def test_a_metric_without_rows_is_refused(evaluate: Any, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
         evaluate_words(evaluate)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([101, 100], "label 101 is none that the model can give, which are 0 to 2"),
+        ([0, -1], "label -1 is none"),
+        ([None, None], "labels are no numbers"),
+    ],
+)
+def test_labels_that_no_prediction_equals_are_refused(labels: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=said):
+        _value(tmp_path, "accuracy", [([[0.0, 1.0, 2.0]] * 2, labels)])
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_what_goes_by_one_number_refuses_more(metric: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="one number for each row, and the model gives 3"):
+        _value(tmp_path, metric, [([[0.0, 1.0, 2.0]] * 2, [0, 1])])
+
+
+def test_labels_of_one_row_need_no_batch(tmp_path: Path) -> None:
+    tokens = [[[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]]
+    assert _value(tmp_path, "accuracy", [(tokens, [1, 1, -100])]) == 0.5

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from optimum_core.types import CandidateResult, CaseResult, Fidelity, Measurement, Report, Trial
+from optimum_core.types import CandidateResult, CaseResult, Fidelity, Measurement, Promise, Report, Trial
 from optimum_core.types.rendering import brief, header, rows
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -146,6 +146,14 @@ def test_a_report_of_nothing() -> None:
     assert empty.chosen is None
     assert _bars(empty) == []
     assert len(str(empty).splitlines()) == 2
+
+
+def test_a_promise_is_told_though_nothing_was_tried() -> None:
+    promise = Promise(metric="accuracy", baseline=0.75, max_drop="-0.2", limit=-0.2, data="80 labelled rows")
+    report = replace(REPORT, promise=promise, walk=(), notes=("calibrated on 20 items",))
+    for text in (str(report), report.to_markdown()):
+        assert "Promise: accuracy on 80 labelled rows, 0.7500 eager, may drop by -0.2; not kept" in text
+        assert "calibrated on 20 items" in text
 
 
 def test_many_recipes_skipped_for_one_reason_are_one_line_to_people_and_all_there_in_the_data() -> None:

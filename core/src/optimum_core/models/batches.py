@@ -204,10 +204,14 @@ class Encoder:
 
     @property
     def _longest(self) -> int:
+        """Tokens that a text is cut at: where its user's own call would cut it, if the model takes so many."""
         owner = getattr(self.processor, "tokenizer", self.processor)
         stated = getattr(owner, "model_max_length", None)
-        limits = [self.blueprint.layout.longest("sequence"), _LONGEST]
-        return int(min([*limits, stated] if stated and stated < _NO_LIMIT else limits))
+        layout = self.blueprint.layout
+        limit = layout.limits.get("sequence")
+        if stated and stated < _NO_LIMIT:
+            return int(stated if limit is None or stated <= limit else layout.longest("sequence"))
+        return _LONGEST if limit is None else layout.longest("sequence")
 
     def _raw(self, row: Row) -> Any:
         """A text, a pair of texts, a picture or a sound."""

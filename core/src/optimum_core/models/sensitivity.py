@@ -20,8 +20,21 @@ _CHANNELS_LAST = ("Conv1D",)  # transformers' Conv1D holds its weight as (in, ou
 
 
 def layers_of(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """The layers that quantizers round, by dotted name."""
-    return {name: part for name, part in module.named_modules() if type(part).__name__ in _LINEAR_NAMES and name}
+    """The layers that quantizers round, by dotted name; among them the table that tokens are looked up in."""
+    table = _table(module)
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if name and (part is table or type(part).__name__ in _LINEAR_NAMES)
+    }
+
+
+def _table(module: torch.nn.Module) -> torch.nn.Module | None:
+    try:
+        found = module.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):  # not of transformers, or of a kind that has none
+        return None
+    return found if isinstance(found, torch.nn.Embedding) else None
 
 
 def rank_layers(module: torch.nn.Module, batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:

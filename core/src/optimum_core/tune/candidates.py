@@ -114,6 +114,7 @@ class Candidate:
     """An entry, built; `session` is open while it may still win.
 
     Attributes:
+        behind: its time, or the size that decides, as a multiple of the winner's among unquantized models.
         slower_at: shapes at which it is slower than the eager model that competes with it.
         pace: its time as a multiple of the first true candidate's, from short runs side by side.
     """
@@ -129,6 +130,7 @@ class Candidate:
     size: int | None = None
     memory: int | None = None
     pace: float = 1.0
+    behind: float | None = None
     slower_at: tuple[str, ...] = ()
     problem: str = ""
     outcome: Outcome = "failed"

@@ -28,6 +28,8 @@ SHARE = 4
 LEAST_ROWS = 8
 #: Bytes of eager's outputs that are kept to compare with.
 _MOST_BYTES = 256 * 2**20
+#: Metrics of which 1 is all that there is.
+_UP_TO_ONE = ("accuracy", "f1")
 #: Items between two words of progress.
 _TOLD = 512
 
@@ -101,6 +103,9 @@ def read_material(calibration: Any, evaluate: Any, max_drop: Any, config: Quanti
     if words is None:
         return Material(calibration=rows, function=evaluate, drop=drop)
     name = words[0] or metric or "accuracy"
+    if name in _UP_TO_ONE and not drop.relative and drop.amount >= 1:
+        why = f"a drop of {drop.amount:.4g} allows everything: {name} goes from 0 to 1"
+        raise OptionError("max_drop", why, f"say {drop.amount / 100:.4g}, or '{drop.amount:.4g}%' of what eager has")
     return Material(calibration=rows, metric=name, labelled=Rows(words[1], who="evaluate", labelled=True), drop=drop)
 
 
@@ -119,12 +124,23 @@ class Evidence:
     metric: Metric | None = None
 
 
+def _longest(batches: Batches) -> list[Mapping[str, Any]]:
+    """Of each input the longest batch, by the lengths that come after that of the batch itself."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for inputs in batches:
+        for name, array in inputs.items():
+            if name not in found or array.shape[1:] > found[name][name].shape[1:]:
+                found[name] = inputs
+    return list({id(inputs): inputs for inputs in found.values()}.values())
+
+
 @dataclass(kw_only=True, slots=True)
 class Gatherer:
     """Reads the material for one model.
 
     Attributes:
         workshop: where batches are kept.
+        calibrates: something is to be fitted to data; otherwise labelled rows are for evaluation alone.
     """
 
     material: Material
@@ -133,6 +149,7 @@ class Gatherer:
     processor: Any
     workshop: Path
     emit: Emit
+    calibrates: bool = True
 
     def gather(self) -> Evidence:
         """Encode the data, split it, and ask eager about what calibration does not see.
@@ -145,7 +162,7 @@ class Gatherer:
         if material.calibration is not None:
             fitted, held = self._split(self._pieces(material.calibration, self._tested()), material)
         elif material.labelled is not None:
-            fitted, held = self._share(self._pieces(material.labelled)), []
+            fitted, held = self._share(self._pieces(material.labelled)) if self.calibrates else [], []
         else:
             fitted, held = [], []
         calibration = self._spool("calibration", fitted, "calibration") if fitted or material.calibration else None
@@ -160,7 +177,9 @@ class Gatherer:
             metric = self._labelled(labelled)
         elif material.function is not None:
             metric = Called(function=material.function)
-        return Evidence(calibration=calibration, unseen=tuple(self._reference(unseen)) if unseen else (), metric=metric)
+        who = "evaluate" if material.labelled is not None and not held else "calibration"
+        references = tuple(self._reference(unseen, who)) if unseen else ()
+        return Evidence(calibration=calibration, unseen=references, metric=metric)
 
     def _tested(self) -> set[str]:
         """Keys of what is evaluated on."""
@@ -214,7 +233,8 @@ class Gatherer:
         with watched(self.emit, "calibrate", f"reading {name} data"):
             batches = self._encoder(who).spool(rows, self.workshop / name, advance)
         if not len(batches):
-            raise OptionError(who, "there are no rows left to use", "pass more rows, and others to evaluate on")
+            why = "there are no rows left to use: what repeats, and what is evaluated on, is left out"
+            raise OptionError(who, why, "pass more rows, and others to evaluate on")
         return batches
 
     def _require_enough(self, calibration: Batches) -> None:
@@ -225,14 +245,14 @@ class Gatherer:
                 f"(rows that repeat, that are evaluated on, and one of {SHARE} to check with are left out)",
                 "pass more rows, a few hundred typical ones; or use a scheme that needs none, such as 'dynamic-int8'",
             )
-        for inputs in islice(calibration, 1):
+        for inputs in _longest(calibration):
             self._ask(inputs, "calibration")
 
-    def _reference(self, batches: Batches) -> Iterator[ReferenceCase]:
+    def _reference(self, batches: Batches, who: str) -> Iterator[ReferenceCase]:
         """Batches with eager's outputs, as many as may be kept."""
         kept = items = 0
         for number, inputs in enumerate(batches):
-            outputs = self._ask(inputs, "calibration")
+            outputs = self._ask(inputs, who)
             kept += sum(array.nbytes for array in outputs.values())
             items += batches.sizes[number]
             yield ReferenceCase(
@@ -245,7 +265,8 @@ class Gatherer:
         try:
             return eager_outputs(self.module, inputs)
         except Exception as error:  # the model refuses, in its own words
-            why = f"the model does not run on it: {type(error).__name__}: {error}"
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+            why = f"the model does not run on a batch of it ({shapes}): {type(error).__name__}: {error}"
             raise OptionError(who, why, "pass what the model is called with") from error
 
     def _labelled(self, batches: Batches) -> Labelled:

@@ -56,6 +56,7 @@ class Quantizing:
             processor=self.processor,
             workshop=job.builder.workshop,
             emit=job.emit,
+            calibrates=self._calibrates,
         ).gather()
         self._require_calibration(evidence)
         job.builder.calibration = evidence.calibration
@@ -93,6 +94,13 @@ class Quantizing:
             )
 
         return go_on
+
+    @property
+    def _calibrates(self) -> bool:
+        """Whether any recipe reads data."""
+        if self.wish.config is not None:
+            return self.wish.config.calibrates
+        return any(not scheme.startswith("dynamic") for scheme in self.wish.schemes)
 
     def _require_calibration(self, evidence: Evidence) -> None:
         config = self.wish.config

@@ -125,9 +125,10 @@ class _Walk:
             value = metric.value(self.court.judged(self.court.pacer))
         if keeps(promise, value):
             return None
+        wanted = promise.baseline - promise.limit
         return (
-            f"no model can keep the promise: the unquantized one itself has {promise.metric} {value:.4g}, "
-            f"{promise.baseline - value:.4g} below eager's {promise.baseline:.4g}, and {promise.limit:.4g} is allowed"
+            f"even unquantized it has {promise.metric} {value:.4g}, and {wanted:.4g} was promised (eager has "
+            f"{promise.baseline:.4g}): what kept that after rounding would keep it by chance"
         )
 
     def _in_order(self, scouts: Sequence[Scout]) -> list[tuple[Recipe, float]]:
@@ -221,16 +222,27 @@ class _Walk:
         self.ledger.mention(scouts, winner.pace)
         best = min(runners[1:], key=self._score)
         ratio = self._score(pacer) / self._score(best)
-        if self._is_free and ratio * NOISE < 1:
+        if self._is_free and ratio < 1:
             return self._unquantized("no quantized model is faster than the best unquantized one")
         best.outcome = "chosen"
         best.problem = f"the first that keeps the promise, {ratio:.2f} times as fast as the best unquantized model"
         loser = replace(
             pacer, outcome="slower", problem=f"{ratio:.2f} times the time of the chosen; not quantized", session=None
         )
-        others = [loser if item is self.job.floats.winner else item for item in self.job.floats.tried]
+        floats = self.job.floats
+        self._tell_again([item for item in floats.tried if item is not floats.winner], best, ratio)
+        others = [loser if item is floats.winner else item for item in floats.tried]
         unseen = self.job.evidence.unseen
         return self._tuned(best, others, unseen[0] if unseen else self.job.floats.check, kept=True)
+
+    def _tell_again(self, others: Sequence[Candidate], best: Candidate, ratio: float) -> None:
+        """How far behind they are was said of the best unquantized model, which takes `ratio` times the time of what is
+        chosen."""
+        if self.job.job.objective == "size":
+            ratio = (self.court.pacer.size or 0) / best.size if best.size else 1.0
+        for item in others:
+            if item.behind is not None:
+                item.problem = item.problem.replace(f"{item.behind:.2f}", f"{item.behind * ratio:.2f}", 1)
 
     def _score(self, candidate: Candidate) -> float:
         return score(candidate.measurements)
@@ -269,14 +281,16 @@ class _Walk:
             candidates=(winner.result(brief=False), *(item.result() for item in others if item is not winner)),
             promise=replace(promise, kept=kept) if promise else None,
             walk=tuple(self.ledger.trials),
-            notes=self._notes(kept=kept),
+            notes=self._notes(winner),
             seconds=floats.seconds + self.clock.spent,
         )
         return replace(self.job.floats, winner=winner, report=report, check=check)
 
-    def _notes(self, *, kept: bool) -> tuple[str, ...]:
-        evidence = self.job.evidence
+    def _notes(self, winner: Candidate) -> tuple[str, ...]:
+        evidence, config = self.job.evidence, winner.entry.config
         notes = []
+        if config is not None and config.scheme == "dynamic":
+            notes.append("ranges are found in every call: what is called together may move a near decision")
         if evidence.calibration is None:
             notes.append("no calibration data was passed: schemes that need it were not tried")
         else:

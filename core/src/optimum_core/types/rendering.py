@@ -104,19 +104,16 @@ def promise_words(report: Report) -> str:
         return ""
     end = "kept" if promise.kept else "not kept by any quantized model, so this one is not quantized"
     allowed = f"{promise.baseline:.4f} eager, may drop by {promise.max_drop}"
-    return f"Promise: {promise.metric} of {promise.data}, {allowed}; {end}"
+    return f"Promise: {promise.metric} on {promise.data}, {allowed}; {end}"
 
 
 def to_text(report: Report) -> str:
     """Aligned tables: what was tried, and where the model was quantized, the walk."""
     lines = [title(report), *_aligned([header(report), *rows(report)])]
+    if report.walk or report.promise:
+        lines += ["", *filter(None, [promise_words(report)]), *report.notes]
     if report.walk:
-        lines += [
-            "",
-            *filter(None, [promise_words(report)]),
-            *report.notes,
-            *_aligned([[*WALK_HEADER], *walk_rows(report)]),
-        ]
+        lines += _aligned([[*WALK_HEADER], *walk_rows(report)])
     return "\n".join(lines)
 
 
@@ -138,9 +135,10 @@ def to_markdown(report: Report) -> str:
         return [line(head), line(["---"] * len(head)), *map(line, body), ""]
 
     lines = [f"**{title(report)}**", "", *table(header(report), rows(report))]
+    if report.walk or report.promise:
+        lines += [f"{'. '.join([*filter(None, [promise_words(report)]), *report.notes])}.", ""]
     if report.walk:
-        words = [*filter(None, [promise_words(report)]), *report.notes]
-        lines += [f"{'. '.join(words)}.", "", *table(WALK_HEADER, walk_rows(report))]
+        lines += table(WALK_HEADER, walk_rows(report))
     return "\n".join(lines)
 
 

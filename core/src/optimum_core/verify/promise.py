@@ -62,11 +62,12 @@ class Called:
 
     @property
     def name(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
+        name = str(getattr(self.function, "__name__", type(self.function).__name__))
+        return name if name.isidentifier() else "evaluate"
 
     @property
     def data(self) -> str:
-        return "whatever it reads"
+        return "data of its own"
 
     def value(self, judged: Judged) -> float:
         """The function's number."""
@@ -99,7 +100,7 @@ class Labelled:
 
     @property
     def data(self) -> str:
-        return f"{self.batches.items} labelled rows"
+        return f"{self.batches.items} labelled row{'' if self.batches.items == 1 else 's'}"
 
     def value(self, judged: Judged) -> float:
         """The metric of the model's predictions."""
@@ -120,15 +121,17 @@ def label_array(labels: Any, label_ids: Mapping[str, int]) -> np.ndarray[Any, An
     """Labels as numbers, rows of unequal length filled up with -100.
 
     Raises:
-        OptionError: a name that the model's configuration does not know.
+        OptionError: a name that the model's configuration does not know, or something that is no number.
     """
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu().numpy()
     rows = [_label(item, label_ids) for item in (labels if isinstance(labels, list | tuple | np.ndarray) else [labels])]
     longest = max((len(row) for row in rows if isinstance(row, list)), default=0)
-    if not longest:
-        return np.asarray(rows)
-    return np.asarray([row + [_IGNORED] * (longest - len(row)) for row in rows])
+    filled = [row + [_IGNORED] * (longest - len(row)) for row in rows] if longest else rows
+    array = np.asarray(filled)
+    if array.dtype.kind not in "iufb":
+        raise OptionError("evaluate", f"labels are no numbers: {str(labels)[:60]}", "pass a label with every row")
+    return array
 
 
 def _label(label: Any, label_ids: Mapping[str, int]) -> Any:
@@ -146,17 +149,36 @@ def _label(label: Any, label_ids: Mapping[str, int]) -> Any:
 def _paired(
     values: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, ranked: bool
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Predictions and labels, one to one, without positions that do not count."""
-    guessed = values.argmax(axis=-1) if ranked else values.reshape(len(values), -1)[:, 0]
+    """Predictions and labels, one to one, without positions that do not count.
+
+    Args:
+        values: of which the greatest of each row is its prediction, or where they are not `ranked`, the only one.
+    """
+    if not ranked and values.size != len(values):
+        why = f"it goes by one number for each row, and the model gives {values.size // max(1, len(values))}"
+        raise OptionError("evaluate", why, "pass ('accuracy', rows) for classes, or a function as evaluate=")
+    guessed: np.ndarray[Any, Any] = values.argmax(axis=-1) if ranked else values.reshape(-1)
+    if labels.ndim == guessed.ndim - 1 and len(guessed) == 1:
+        labels = np.asarray([labels])  # of one row, given without a batch
     if guessed.ndim == 2 and labels.ndim == 2:
         labels = labels[:, : guessed.shape[1]]
         guessed = guessed[:, : labels.shape[1]]
         counts = labels != _IGNORED
-        return guessed[counts], labels[counts]
+        guessed, labels = guessed[counts], labels[counts]
+    if ranked:
+        _require_classes(labels, values.shape[-1])
     if guessed.shape != labels.shape:
         why = f"labels have shape {labels.shape}, the model's predictions {guessed.shape}"
         raise OptionError("evaluate", why, "pass one label for each prediction, or a function as evaluate=")
     return guessed, labels
+
+
+def _require_classes(labels: np.ndarray[Any, Any], classes: int) -> None:
+    """Refuse labels that no prediction can equal: with them, a model that says nothing right has nothing to lose."""
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        why = f"label {wrong.flat[0]} is none that the model can give, which are 0 to {classes - 1}"
+        raise OptionError("evaluate", why, "number the labels as the model does, or pass a function as evaluate=")
 
 
 def _scikit(name: str, **settings: Any) -> Callable[[Any, Any], float]:
@@ -229,5 +251,7 @@ def evaluate_words(evaluate: Any) -> Sequence[Any] | None:
         return evaluate
     if isinstance(evaluate, str) or (isinstance(evaluate, tuple) and evaluate and isinstance(evaluate[0], str)):
         remedy = f"pass a function, or (metric, labelled rows) with one of {', '.join(METRICS)}"
-        raise OptionError("evaluate", f"{str(evaluate)[:60]!r} is no metric with labelled data", remedy)
+        name = evaluate if isinstance(evaluate, str) else evaluate[0]
+        why = "has no labelled data beside it" if name in METRICS else "is no metric"
+        raise OptionError("evaluate", f"{name[:60]!r} {why}", remedy)
     return ("", evaluate)

@@ -21,8 +21,8 @@ from optimum_openvino.session import OvSession
 
 Shortfall = Callable[[Session], float]
 
-#: Batches of the calibration that operations are ranked on, at most: each is run once for every operation.
-RANKED_ON = 32
+#: Batches of the calibration that operations are ranked on: each is run once for every operation, and again whenever one more
+RANKED_ON = 2
 
 
 class Verdicts:
