@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -152,3 +153,41 @@ def test_control_that_finds_nothing_is_a_promise_broken(monkeypatch: pytest.Monk
     (last,) = [trial for trial in ledger.trials if trial.config.get("accuracy_control")]
     assert (last.outcome, last.reason) == ("broken", "it took everything back")
     assert last is ledger.trials[-1]
+
+
+def _decided(
+    words: str, unquantized: float, quantized: float, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Candidate, Sequence[Candidate], bool]:
+    """Who is chosen, the others and whether the promise is kept, where the last race gives these times."""
+    blueprint: Any = SimpleNamespace()
+    pacer = Candidate(entry=SCOUTS[0].entry, blueprint=blueprint, problem="fastest", measurements=(unquantized,))  # type: ignore[arg-type]
+    other = replace(pacer, behind=1.5, problem="1.50 times the time of the chosen; for comparison only")
+    winner = Candidate(entry=SCOUTS[1].entry, blueprint=blueprint, measurements=(quantized,))  # type: ignore[arg-type]
+    court: Any = SimpleNamespace(pacer=pacer, prepared=lambda item: None, time=lambda items, effort: None)
+    floats: Any = SimpleNamespace(winner=pacer, tried=[pacer, other], check=None)
+    job: Any = SimpleNamespace(
+        wish=SimpleNamespace(config=None, words=words),
+        evidence=SimpleNamespace(unseen=()),
+        floats=floats,
+        job=SimpleNamespace(objective="latency", exact=False, emit=lambda event: None, effort=None),
+    )
+    monkeypatch.setattr(walk, "score", lambda measurements: measurements[0])
+    monkeypatch.setattr(walk._Walk, "_tuned", lambda self, winner, others, check, kept=False: (winner, others, kept))
+    return walk._Walk(job, court, Ledger(floats=floats), Clock())._decide(winner, ())  # type: ignore[return-value]
+
+
+def test_a_quantized_model_that_is_slower_is_not_chosen_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, _, kept = _decided("int8", 10.0, 10.2, monkeypatch)
+    assert (chosen.problem, kept) == (
+        "fastest; not quantized: no quantized model is faster than the best unquantized one",
+        False,
+    )
+    chosen, _, kept = _decided("int4", 10.0, 10.2, monkeypatch)  # whose point is the size
+    assert kept and "0.98 times as fast" in chosen.problem
+
+
+def test_how_far_others_are_behind_is_said_of_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, (loser, other), _ = _decided("int8", 10.0, 5.0, monkeypatch)
+    assert "2.00 times as fast" in chosen.problem
+    assert loser.problem == "2.00 times the time of the chosen; not quantized"
+    assert other.problem == "3.00 times the time of the chosen; for comparison only"

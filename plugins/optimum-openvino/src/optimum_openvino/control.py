@@ -21,7 +21,8 @@ from optimum_openvino.session import OvSession
 
 Shortfall = Callable[[Session], float]
 
-#: Batches of the calibration that operations are ranked on: each is run once for every operation, and again whenever one more
+#: Batches of the calibration that operations are ranked on: each is run once for every operation, and again after a
+#: step that made things worse. On MiniLM and a slow machine, a ranking on ten batches of 32 rows took 165 s.
 RANKED_ON = 2
 
 
