@@ -82,11 +82,14 @@ class Court:
 
     Attributes:
         pacer: the best unquantized model, opened anew: times are multiples of its.
+        unquantized: its value of the metric, once it was asked whether it keeps the promise.
     """
 
     job: WalkJob
     pacer: Candidate
     drawn: tuple[ReferenceCase, ...]
+    unquantized: float = 0.0
+    _keeps: bool | None = None
     _open: list[Candidate] = field(default_factory=list)
     _right: dict[tuple[str | None, ...], bool] = field(default_factory=dict)
 
@@ -103,6 +106,18 @@ class Court:
         """Close every session that is still open."""
         for candidate in self._open:
             candidate.close()
+
+    @property
+    def keeps_unquantized(self) -> bool:
+        """Whether the best unquantized model keeps the promise; it is asked once."""
+        promise, metric = self.job.promise, self.job.evidence.metric
+        if promise is None or metric is None:
+            return True
+        if self._keeps is None:
+            with watched(self.job.job.emit, "evaluate", "the best unquantized model"):
+                self.unquantized = metric.value(self.judged(self.pacer))
+            self._keeps = keeps(promise, self.unquantized)
+        return self._keeps
 
     def is_right(self, way: Way, route: str | None) -> bool:
         """Whether what is to be quantized is right before that, at shapes that it was not traced with.

@@ -24,8 +24,8 @@ from optimum_core.tune.race import NOISE
 from optimum_core.tune.recipes import Recipe, variants
 from optimum_core.tune.scouting import SIDE_BY_SIDE, Clock, Scouting, attempt
 from optimum_core.tune.stages import Control
+from optimum_core.tune.start import start_of, tell_again
 from optimum_core.verify import ReferenceCase
-from optimum_core.verify.promise import keeps
 
 #: Recipes that are judged of one stage, at most.
 MOST_TRIALS = 40
@@ -39,10 +39,10 @@ def walk(job: WalkJob) -> Tuned:
     Raises:
         OptionError: a configuration that was stated whole cannot be built by anybody; the message has the reasons.
     """
+    clock, job = Clock(budget=job.job.budget), start_of(job)
     court = Court.of(job)
     try:
-        ledger, clock = Ledger(floats=job.floats), Clock(budget=job.job.budget)
-        return _Walk(job, court, ledger, clock).run()
+        return _Walk(job, court, Ledger(floats=job.floats), clock).run()
     finally:
         job.job.builder.control = None
         court.close()
@@ -118,17 +118,13 @@ class _Walk:
 
     def _hopeless(self) -> str | None:
         """Why not even the unquantized model keeps the promise, where it does not."""
-        promise, metric = self.job.promise, self.job.evidence.metric
-        if promise is None or metric is None:
-            return None
-        with watched(self.job.job.emit, "evaluate", "the best unquantized model"):
-            value = metric.value(self.court.judged(self.court.pacer))
-        if keeps(promise, value):
+        promise = self.job.promise
+        if promise is None or self.court.keeps_unquantized:
             return None
         wanted = promise.baseline - promise.limit
         return (
-            f"even unquantized it has {promise.metric} {value:.4g}, and {wanted:.4g} was promised (eager has "
-            f"{promise.baseline:.4g}): what kept that after rounding would keep it by chance"
+            f"even unquantized it has {promise.metric} {self.court.unquantized:.4g}, and {wanted:.4g} was promised "
+            f"(eager has {promise.baseline:.4g}): what kept that after rounding would keep it by chance"
         )
 
     def _in_order(self, scouts: Sequence[Scout]) -> list[tuple[Recipe, float]]:
@@ -230,19 +226,12 @@ class _Walk:
             pacer, outcome="slower", problem=f"{ratio:.2f} times the time of the chosen; not quantized", session=None
         )
         floats = self.job.floats
-        self._tell_again([item for item in floats.tried if item is not floats.winner], best, ratio)
+        smaller = (pacer.size or 0) / best.size if best.size else 1.0
+        rest = [item for item in floats.tried if item is not floats.winner]
+        tell_again(rest, smaller if search.objective == "size" else ratio)
         others = [loser if item is floats.winner else item for item in floats.tried]
         unseen = self.job.evidence.unseen
         return self._tuned(best, others, unseen[0] if unseen else self.job.floats.check, kept=True)
-
-    def _tell_again(self, others: Sequence[Candidate], best: Candidate, ratio: float) -> None:
-        """How far behind they are was said of the best unquantized model, which takes `ratio` times the time of what is
-        chosen."""
-        if self.job.job.objective == "size":
-            ratio = (self.court.pacer.size or 0) / best.size if best.size else 1.0
-        for item in others:
-            if item.behind is not None:
-                item.problem = item.problem.replace(f"{item.behind:.2f}", f"{item.behind * ratio:.2f}", 1)
 
     def _score(self, candidate: Candidate) -> float:
         return score(candidate.measurements)

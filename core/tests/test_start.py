@@ -1,0 +1,96 @@
+"""What a walk starts from: the fastest unquantized model that keeps the promise as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from optimum_core.plan import Way
+from optimum_core.tune import start
+from optimum_core.tune.candidates import Candidate, Entry
+from optimum_core.tune.job import Tuned
+from optimum_core.tune.judging import WalkJob
+from optimum_core.types import Measurement, Promise
+
+PROMISE = Promise(metric="accuracy", baseline=0.75, max_drop="0", limit=0.0, data="80 labelled rows")
+
+
+def _candidate(backend: str, precision: str, ms: float, **fields: Any) -> Candidate:
+    way = Way(backend=backend, device="cpu", precision=precision, format="f", exporter="e", exported="f")
+    times = Measurement(shape="1x8", median=ms, p95=ms, runs=3, least=ms)
+    candidate = Candidate(entry=Entry(way=way), blueprint=SimpleNamespace(), outcome="slower")  # type: ignore[arg-type]
+    return replace(candidate, **{"run": dict, "measurements": (times,), **fields})
+
+
+@dataclass
+class Asked:
+    """Courts that were opened, and closed again; whether the promise is kept is written down."""
+
+    kept: bool
+    opened: list[str] = field(default_factory=list)
+    closed: int = 0
+
+    def of(self, job: WalkJob) -> Any:
+        self.opened.append(job.floats.winner.entry.way.precision)
+        return SimpleNamespace(keeps_unquantized=self.kept, close=self._close)
+
+    def _close(self) -> None:
+        self.closed += 1
+
+
+def _job(winner: Candidate, *others: Candidate, promise: Promise | None = PROMISE) -> WalkJob:
+    floats = Tuned(winner=winner, report=None, check=None, tried=(winner, *others))  # type: ignore[arg-type]
+    search: Any = SimpleNamespace(choosable=frozenset({"runner", "other"}))
+    unused: Any = None
+    return WalkJob(
+        wish=unused, evidence=unused, promise=promise, drop=None, floats=floats, job=search, ways=(), present=unused
+    )
+
+
+NARROW = _candidate("runner", "bf16", 4.0, outcome="chosen")
+SLOW = _candidate("other", "fp32", 9.0, behind=2.25, problem="2.25 times the time of the chosen")
+
+
+def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    court = Asked(kept=False)
+    monkeypatch.setattr(start, "Court", court)
+    quickest = _candidate("eager", "fp32", 1.0)  # there for comparison only
+    exact = _candidate("runner", "fp32", 6.0)
+    slow = replace(SLOW)
+    found = start.start_of(_job(NARROW, slow, exact, quickest)).floats
+    assert (found.winner.entry.way.precision, found.winner.outcome) == ("fp32", "chosen")
+    assert found.winner.entry == exact.entry
+    assert "in bf16 the promise is broken" in found.winner.problem
+    assert slow.problem == "1.50 times the time of the chosen"
+    (loser,) = [item for item in found.tried if item.entry.way.precision == "bf16"]
+    assert (loser.outcome, loser.problem) == ("wrong", "it breaks the promise, by bf16 alone")
+    assert len(found.tried) == 4 and any(item is found.winner for item in found.tried)
+    assert (court.opened, court.closed) == (["bf16"], 1)
+
+
+def test_what_keeps_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    court = Asked(kept=True)
+    monkeypatch.setattr(start, "Court", court)
+    job = _job(NARROW, replace(SLOW))
+    assert start.start_of(job) is job
+    assert court.closed == 1
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        _job(replace(SLOW, outcome="chosen"), NARROW),
+        _job(NARROW, replace(SLOW), promise=None),
+        _job(NARROW, replace(SLOW, outcome="wrong")),
+        _job(NARROW, replace(SLOW, slower_at=("1x8",))),
+    ],
+    ids=["exact already", "nothing promised", "wrong", "slower than eager"],
+)
+def test_where_there_is_no_choice_nothing_is_asked(job: WalkJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    court = Asked(kept=False)
+    monkeypatch.setattr(start, "Court", court)
+    assert start.start_of(job) is job
+    assert not court.opened
