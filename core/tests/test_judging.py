@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 
 from optimum_core.errors import EvaluationError, OptimumError, SessionError
+from optimum_core.models.batches import Batches
 from optimum_core.plan import Way
+from optimum_core.tune import judging
 from optimum_core.tune.candidates import Candidate, Entry
 from optimum_core.tune.judging import Court, Verdict
 from optimum_core.types import Promise, QuantizeConfig, TensorSpec
 from optimum_core.types.quantization import parse_drop
 from optimum_core.verify import ReferenceCase
+from optimum_core.verify.promise import Labelled
 
 LOGITS = TensorSpec(name="logits", dtype="float32", shape=("batch", 2))
 VALUES = np.array([[1.0, 2.0], [3.0, 1.0], [1.0, 4.0], [5.0, 1.0]], dtype=np.float32)
@@ -90,3 +94,15 @@ def test_without_a_metric_nearness_decides_and_a_stated_drop_is_of_agreement() -
     assert "75.0% < 95.0%" in verdict.reason
     assert "75.0% < 76.0%" in _judge(_one_wrong, drop=0.24).reason
     assert "arg-max" not in _judge(_one_wrong, drop="25%").reason
+
+
+@pytest.mark.parametrize(
+    ("scheme", "axis", "values"), [("dynamic", "batch", 2), ("static", "batch", 1), ("dynamic", 1, 1)]
+)
+def test_what_a_call_decides_is_asked_item_by_item_too(scheme: str, axis: Any, values: int, tmp_path: Path) -> None:
+    labelled = Labelled(metric="accuracy", batches=Batches(directory=tmp_path, sizes=()), output="logits", label_ids={})
+    way = Way(backend="acme", device="cpu", precision="fp32", format="acme", exporter="acme", exported="acme")
+    blueprint: Any = SimpleNamespace(inputs=(TensorSpec(name="x", dtype="float32", shape=(axis, 2)),))
+    candidate = Candidate(entry=Entry(way=way, config=QuantizeConfig(scheme=scheme)), blueprint=blueprint)
+    asked = judging._asked(labelled, candidate)
+    assert [getattr(one, "alone", None) for one in asked] == [False, True][:values]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +218,20 @@ def test_what_goes_by_one_number_refuses_more(metric: str, tmp_path: Path) -> No
 def test_labels_of_one_row_need_no_batch(tmp_path: Path) -> None:
     tokens = [[[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]]
     assert _value(tmp_path, "accuracy", [(tokens, [1, 1, -100])]) == 0.5
+
+
+class Together(Fake):
+    """What it says of an item depends on what is called with it: only the greatest of a call counts."""
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.seen.append(inputs)
+        return {"logits": np.where(inputs["x"] == inputs["x"].max(), 1.0, 0.0)}
+
+
+def test_each_item_can_be_a_call_of_its_own(tmp_path: Path) -> None:
+    batches = [([[1.0, 2.0], [5.0, 4.0], [2.0, 3.0]], [1, 0, 1]), ([[3.0, 1.0]], [0])]
+    metric = _labelled(tmp_path, "accuracy", batches)
+    assert metric.value(Together()) == 0.5  # in the batch, the second item drowns the others
+    alone = Together()
+    assert replace(metric, alone=True).value(alone) == 1.0
+    assert [len(inputs["x"]) for inputs in alone.seen] == [1, 1, 1, 1]

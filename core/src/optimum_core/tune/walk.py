@@ -279,7 +279,7 @@ class _Walk:
         evidence, config = self.job.evidence, winner.entry.config
         notes = []
         if config is not None and config.scheme == "dynamic":
-            notes.append("ranges are found in every call: what is called together may move a near decision")
+            notes.append("ranges are found in every call, so that what is called together may move a near decision")
         if evidence.calibration is None:
             notes.append("no calibration data was passed: schemes that need it were not tried")
         else:

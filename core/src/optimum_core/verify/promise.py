@@ -6,7 +6,7 @@ Without a metric, the arg-max of outputs that rank is what counts, against the e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,12 +87,14 @@ class Labelled:
     Attributes:
         output: whose values are the model's word ("logits").
         label_ids: numbers of labels that are given by name.
+        alone: each item is a call of its own, rather than each batch.
     """
 
     metric: str
     batches: Batches
     output: str
     label_ids: Mapping[str, int]
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -106,7 +108,7 @@ class Labelled:
         """The metric of the model's predictions."""
         found: list[Any] = []
         labels: list[Any] = []
-        for inputs, label in zip(self.batches, self.batches.labels, strict=True):
+        for inputs, label in self._calls():
             values = np.asarray(judged.run(inputs)[self.output])
             truth = label_array(label, self.label_ids)
             guessed, true = _paired(values, truth, ranked=self.metric not in ("pearson", "spearman"))
@@ -115,6 +117,17 @@ class Labelled:
         return _number(
             _METRICS[self.metric](np.concatenate(labels), np.concatenate(found)), f"evaluate ({self.metric})"
         )
+
+    def _calls(self) -> Iterator[tuple[Mapping[str, Any], Any]]:
+        """Inputs and labels of each call."""
+        for size, inputs, label in zip(self.batches.sizes, self.batches, self.batches.labels, strict=True):
+            items = len(label) if hasattr(label, "__len__") and not isinstance(label, str) else 1
+            if not self.alone or size == 1 or items != size:
+                yield inputs, label
+                continue
+            for index in range(size):
+                one = slice(index, index + 1)
+                yield {name: array[one] for name, array in inputs.items()}, label[one]
 
 
 def label_array(labels: Any, label_ids: Mapping[str, int]) -> np.ndarray[Any, Any]:
