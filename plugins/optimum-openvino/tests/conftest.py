@@ -65,6 +65,9 @@ def _tiny(kind: str) -> Tiny:
     elif kind == "vit":
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         module = tf.ViTForImageClassification(tf.ViTConfig(**sizes, image_size=32, patch_size=8))
+    elif kind == "resnet":
+        config = tf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+        module = tf.ResNetForImageClassification(config)
     elif kind == "distilbert":
         config = tf.DistilBertConfig(vocab_size=99, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
         module = tf.DistilBertForSequenceClassification(config)

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
 import pytest
+import torch
 
 from optimum_core.models.sensitivity import layers_of
 from optimum_openvino import plugin
@@ -16,7 +18,7 @@ from optimum_openvino.layers import kept_operations
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("kind", ["bert", "vit", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", "vit", "gpt2", "resnet"])
 def test_every_layer_is_found_by_its_name(kind: str, route: str, tiny: Callable[[str], Any], tmp_path: Path) -> None:
     subject = tiny(kind)
     artifact = plugin.export(subject.request(tmp_path, route=route))
@@ -27,3 +29,21 @@ def test_every_layer_is_found_by_its_name(kind: str, route: str, tiny: Callable[
     for name in names:
         found = kept_operations(model, [name], "the test")
         assert all(f".{name}/" in operation for operation in found), found
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_convolution_is_itself_though_a_batch_norm_is_part_of_it(
+    route: str, tiny: Callable[[str], Any], tmp_path: Path
+) -> None:
+    subject = tiny("resnet")
+    artifact = plugin.export(subject.request(tmp_path, route=route))
+    assert artifact is not None
+    model = openvino.Core().read_model(artifact.main_file)
+    left = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Convolution"}
+    for name, layer in layers_of(subject.source.module()).items():
+        if not isinstance(layer, torch.nn.Conv2d):
+            continue
+        (found,) = [operation for operation in kept_operations(model, [name], "the test") if operation in left]
+        weights = left.pop(found).input_value(1).get_node().get_data()
+        np.testing.assert_allclose(weights, np.asarray(layer.weight.detach()), rtol=1e-3, err_msg=name)
+    assert not left

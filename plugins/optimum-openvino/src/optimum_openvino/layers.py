@@ -2,11 +2,13 @@
 
 OpenVINO's TorchScript frontend writes the module's path into the names of operations:
 "__module.encoder.layer.0.query/aten::linear/MatMul". The other one, for what `torch.export` gives, drops it; here it is
-kept and written into the names in the same way.
+kept and written into the names in the same way. Both lose it where a convolution and a batch norm become one operation,
+which is given the convolution's.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,37 +19,68 @@ from optimum_core.errors import OptionError
 _PREFIX = "__module."
 # Exporters hold the model as a child of this name; users do not see it.
 _WRAPPER = "module"
+# A value of TorchScript by its number, which OpenVINO counts on where something else took the name.
+_VALUE = re.compile(r"(\d+)_\d+")
 # Where torch's own passes made a node, they write this for a module.
 _NOWHERE = "_empty_nn_module_stack"
 
 
 @contextmanager
 def recorded_scopes() -> Iterator[Mapping[str, str]]:
-    """Within, note the module that each node of a converted `torch.fx` graph came from, by the node's name."""
+    """Within, note the module that a node of a converted graph came from, by the node's name: of `torch.fx` all, of
+    TorchScript those whose name is lost."""
     import torch
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     scopes: dict[str, str] = {}
-    original = TorchFXPythonDecoder.__init__
+    exported, traced = TorchFXPythonDecoder.__init__, TorchScriptPythonDecoder.__init__
 
     def recording(self: Any, pt_module: Any, *arguments: Any, **options: Any) -> None:
         if isinstance(pt_module, torch.fx.GraphModule):
             scopes.update(_module_paths(pt_module))
-        original(self, pt_module, *arguments, **options)
+        exported(self, pt_module, *arguments, **options)
 
-    TorchFXPythonDecoder.__init__ = recording
+    def recording_traced(self: Any, pt_module: Any, graph_element: Any = None, *arguments: Any, **options: Any) -> None:
+        traced(self, pt_module, graph_element, *arguments, **options)
+        if graph_element is None:
+            scopes.update(_normalized(self.graph_element))
+
+    TorchFXPythonDecoder.__init__, TorchScriptPythonDecoder.__init__ = recording, recording_traced
     try:
         yield scopes
     finally:
-        TorchFXPythonDecoder.__init__ = original
+        TorchFXPythonDecoder.__init__, TorchScriptPythonDecoder.__init__ = exported, traced
 
 
 def _module_paths(graph_module: Any) -> Iterator[tuple[str, str]]:
     for node in graph_module.graph.nodes:
-        stack = node.meta.get("nn_module_stack")
+        stack = _meant(node).meta.get("nn_module_stack")
         path = str(list(stack.values())[-1][0]) if stack else ""
         if node.op == "call_function" and path and not path.startswith(_NOWHERE):
             yield node.name, path
+
+
+def _meant(node: Any) -> Any:
+    """The node itself; of a batch norm the convolution before it, which OpenVINO makes one with it."""
+    norm = node.args[0] if node.op == "call_function" and node.target is operator.getitem else node
+    if norm.op == "call_function" and "batch_norm" in str(norm.target):
+        source = norm.args[0]
+        if source.op == "call_function" and "conv" in str(source.target):
+            return source
+    return node
+
+
+def _normalized(graph: Any) -> Iterator[tuple[str, str]]:
+    """The numbers of batch norms' values in a TorchScript graph, with the modules of the convolutions before them:
+    OpenVINO makes one operation of both, which keeps that number alone."""
+    for node in graph.nodes():
+        if node.kind() != "aten::batch_norm":
+            continue
+        source = next(iter(node.inputs())).node()
+        path = source.scopeName().rpartition("/")[2]
+        if "conv" in source.kind() and path.startswith(_PREFIX):
+            yield str(node.output().unique()), path.removeprefix(_PREFIX)
 
 
 def name_layers(model: Any, scopes: Mapping[str, str]) -> None:
@@ -60,11 +93,14 @@ def name_layers(model: Any, scopes: Mapping[str, str]) -> None:
 
 
 def _node_names(operation: Any, name: str) -> Iterator[str]:
-    """What the `torch.fx` node may be called that became this operation."""
+    """What the node may be called that became this operation."""
     yield name.partition("/")[0]
     for output in operation.outputs():
         for tensor in sorted(output.get_names()):
-            yield tensor.partition(":")[0]
+            node = tensor.partition(":")[0]
+            yield node
+            if value := _VALUE.fullmatch(node):
+                yield value[1]
 
 
 def kept_operations(model: Any, patterns: Iterable[str], who: str) -> list[str]:
