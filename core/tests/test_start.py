@@ -27,7 +27,7 @@ def _candidate(backend: str, precision: str, ms: float, **fields: Any) -> Candid
 
 @dataclass
 class Asked:
-    """Courts that were opened, and closed again; whether the promise is kept is written down."""
+    """Courts that were opened, and closed again; whether the first's model keeps the promise is written down."""
 
     kept: bool
     opened: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Asked:
 
     def of(self, job: WalkJob) -> Any:
         self.opened.append(job.floats.winner.entry.way.precision)
-        return SimpleNamespace(keeps_unquantized=self.kept, close=self._close)
+        return SimpleNamespace(job=job, keeps_unquantized=self.kept, close=self._close)
 
     def _close(self) -> None:
         self.closed += 1
@@ -51,7 +51,7 @@ def _job(winner: Candidate, *others: Candidate, promise: Promise | None = PROMIS
 
 
 NARROW = _candidate("runner", "bf16", 4.0, outcome="chosen")
-SLOW = _candidate("other", "fp32", 9.0, behind=2.25, problem="2.25 times the time of the chosen")
+SLOW = _candidate("other", "fp32", 9.0, behind=2.25, problem="times the time of the chosen")
 
 
 def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,23 +60,23 @@ def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(monke
     quickest = _candidate("eager", "fp32", 1.0)  # there for comparison only
     exact = _candidate("runner", "fp32", 6.0)
     slow = replace(SLOW)
-    found = start.start_of(_job(NARROW, slow, exact, quickest)).floats
+    found = start.opened(_job(NARROW, slow, exact, quickest)).job.floats
     assert (found.winner.entry.way.precision, found.winner.outcome) == ("fp32", "chosen")
     assert found.winner.entry == exact.entry
     assert "in bf16 the promise is broken" in found.winner.problem
-    assert slow.problem == "1.50 times the time of the chosen"
+    assert slow.reason == "1.50 times the time of the chosen"
     (loser,) = [item for item in found.tried if item.entry.way.precision == "bf16"]
-    assert (loser.outcome, loser.problem) == ("wrong", "it breaks the promise, by bf16 alone")
+    assert (loser.outcome, loser.reason) == ("wrong", "it breaks the promise, by bf16 alone")
     assert len(found.tried) == 4 and any(item is found.winner for item in found.tried)
-    assert (court.opened, court.closed) == (["bf16"], 1)
+    assert (court.opened, court.closed) == (["bf16", "fp32"], 1)  # the last is the caller's
 
 
 def test_what_keeps_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     court = Asked(kept=True)
     monkeypatch.setattr(start, "Court", court)
     job = _job(NARROW, replace(SLOW))
-    assert start.start_of(job) is job
-    assert court.closed == 1
+    assert start.opened(job).job is job
+    assert (court.opened, court.closed) == (["bf16"], 0)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +92,19 @@ def test_what_keeps_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_there_is_no_choice_nothing_is_asked(job: WalkJob, monkeypatch: pytest.MonkeyPatch) -> None:
     court = Asked(kept=False)
     monkeypatch.setattr(start, "Court", court)
-    assert start.start_of(job) is job
-    assert not court.opened
+    assert start.opened(job).job is job
+    assert (len(court.opened), court.closed) == (1, 0)
+
+
+def test_a_metric_that_fails_leaves_no_court_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Asked):
+        def of(self, job: WalkJob) -> Any:
+            found = super().of(job)
+            del found.keeps_unquantized
+            return found
+
+    court = Failing(kept=False)
+    monkeypatch.setattr(start, "Court", court)
+    with pytest.raises(AttributeError):
+        start.opened(_job(NARROW, replace(SLOW)))
+    assert court.closed == 1

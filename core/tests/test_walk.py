@@ -161,7 +161,7 @@ def _decided(
     """Who is chosen, the others and whether the promise is kept, where the last race gives these times."""
     blueprint: Any = SimpleNamespace()
     pacer = Candidate(entry=SCOUTS[0].entry, blueprint=blueprint, problem="fastest", measurements=(unquantized,))  # type: ignore[arg-type]
-    other = replace(pacer, behind=1.5, problem="1.50 times the time of the chosen; for comparison only")
+    other = replace(pacer, behind=1.5, problem="times the time of the chosen; for comparison only")
     winner = Candidate(entry=SCOUTS[1].entry, blueprint=blueprint, measurements=(quantized,))  # type: ignore[arg-type]
     court: Any = SimpleNamespace(pacer=pacer, prepared=lambda item: None, time=lambda items, effort: None)
     floats: Any = SimpleNamespace(winner=pacer, tried=[pacer, other], check=None)
@@ -189,5 +189,5 @@ def test_a_quantized_model_that_is_slower_is_not_chosen_unasked(monkeypatch: pyt
 def test_how_far_others_are_behind_is_said_of_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, (loser, other), _ = _decided("int8", 10.0, 5.0, monkeypatch)
     assert "2.00 times as fast" in chosen.problem
-    assert loser.problem == "2.00 times the time of the chosen; not quantized"
-    assert other.problem == "3.00 times the time of the chosen; for comparison only"
+    assert loser.reason == "2.00 times the time of the chosen; not quantized"
+    assert other.reason == "3.00 times the time of the chosen; for comparison only"

@@ -114,7 +114,7 @@ class Candidate:
     """An entry, built; `session` is open while it may still win.
 
     Attributes:
-        behind: its time, or the size that decides, as a multiple of the winner's among unquantized models.
+        behind: its time, or the size that decides, as a multiple of the chosen's: `problem` then says the rest.
         slower_at: shapes at which it is slower than the eager model that competes with it.
         pace: its time as a multiple of the first true candidate's, from short runs side by side.
     """
@@ -140,6 +140,11 @@ class Candidate:
     def is_true(self) -> bool:
         """Whether it loaded and agreed with eager, however fast it is."""
         return self.run is not None and self.outcome not in ("wrong", "failed")
+
+    @property
+    def reason(self) -> str:
+        """Why it was chosen or not, in words."""
+        return self.problem if self.behind is None else f"{self.behind:.2f} {self.problem}"
 
     def close(self) -> None:
         """Free its session; its results stay."""
@@ -173,7 +178,7 @@ class Candidate:
             device=entry.way.device,
             precision=entry.precision,
             outcome=self.outcome,
-            reason=self.problem,
+            reason=self.reason,
             options={name: value for name, value in options.items() if value is not None},
             fidelity=fidelity,
             measurements=self.measurements,

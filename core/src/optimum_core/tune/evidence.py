@@ -17,7 +17,7 @@ from optimum_core.models.rows import Row, Rows
 from optimum_core.types import Event, QuantizeConfig
 from optimum_core.types.quantization import Drop, parse_drop
 from optimum_core.verify.comparison import ReferenceCase
-from optimum_core.verify.promise import DEFAULT_DROP, Called, Labelled, Metric, evaluate_words
+from optimum_core.verify.promise import DEFAULT_DROP, UP_TO_ONE, Called, Labelled, Metric, evaluate_words
 
 #: Rows that ranges are found on, at most: more hardly move them.
 CALIBRATION_ROWS = 300
@@ -28,8 +28,6 @@ SHARE = 4
 LEAST_ROWS = 8
 #: Bytes of eager's outputs that are kept to compare with.
 _MOST_BYTES = 256 * 2**20
-#: Metrics of which 1 is all that there is.
-_UP_TO_ONE = ("accuracy", "f1")
 #: Items between two words of progress.
 _TOLD = 512
 
@@ -103,7 +101,7 @@ def read_material(calibration: Any, evaluate: Any, max_drop: Any, config: Quanti
     if words is None:
         return Material(calibration=rows, function=evaluate, drop=drop)
     name = words[0] or metric or "accuracy"
-    if name in _UP_TO_ONE and not drop.relative and drop.amount >= 1:
+    if name in UP_TO_ONE and not drop.relative and drop.amount >= 1:
         why = f"a drop of {drop.amount:.4g} allows everything: {name} goes from 0 to 1"
         raise OptionError("max_drop", why, f"say {drop.amount / 100:.4g}, or '{drop.amount:.4g}%' of what eager has")
     return Material(calibration=rows, metric=name, labelled=Rows(words[1], who="evaluate", labelled=True), drop=drop)

@@ -82,14 +82,13 @@ class Court:
 
     Attributes:
         pacer: the best unquantized model, opened anew: times are multiples of its.
-        unquantized: its value of the metric, once it was asked whether it keeps the promise.
+        unquantized: its value of the metric, once that was asked for.
     """
 
     job: WalkJob
     pacer: Candidate
     drawn: tuple[ReferenceCase, ...]
-    unquantized: float = 0.0
-    _keeps: bool | None = None
+    unquantized: float | None = None
     _open: list[Candidate] = field(default_factory=list)
     _right: dict[tuple[str | None, ...], bool] = field(default_factory=dict)
 
@@ -113,11 +112,10 @@ class Court:
         promise, metric = self.job.promise, self.job.evidence.metric
         if promise is None or metric is None:
             return True
-        if self._keeps is None:
+        if self.unquantized is None:
             with watched(self.job.job.emit, "evaluate", "the best unquantized model"):
                 self.unquantized = metric.value(self.judged(self.pacer))
-            self._keeps = keeps(promise, self.unquantized)
-        return self._keeps
+        return keeps(promise, self.unquantized)
 
     def is_right(self, way: Way, route: str | None) -> bool:
         """Whether what is to be quantized is right before that, at shapes that it was not traced with.

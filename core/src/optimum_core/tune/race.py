@@ -105,7 +105,7 @@ class Race:
             unit = "size" if self.job.objective == "size" else "time"
             raced = any(item is one for one in finalists)
             item.behind = self._score(item) / self._score(winner) if raced else item.pace / winner.pace
-            item.problem = f"{item.behind:.2f} times the {unit} of the chosen{'' if raced else ', in a short run'}"
+            item.problem = f"times the {unit} of the chosen{'' if raced else ', in a short run'}"
             if item.slower_at:
                 item.problem += f"; slower than eager at {', '.join(item.slower_at)}"
             if not self.may_win(item):

@@ -260,7 +260,7 @@ class _Search:
         return Tuned(winner=winner, report=report, check=self.cases(winner.blueprint)[0], tried=tuple(self.tried))
 
     def _nothing_true(self) -> VerificationError:
-        rows = [f"    {item.entry.name}: {item.problem or 'right, but not asked for'}" for item in self.tried]
+        rows = [f"    {item.entry.name}: {item.reason or 'right, but not asked for'}" for item in self.tried]
         return VerificationError(
             f"model {self.job.source.name!r}",
             "nothing that was built agrees with the eager model:\n" + "\n".join(rows),

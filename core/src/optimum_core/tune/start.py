@@ -11,17 +11,21 @@ from optimum_core.tune.candidates import Candidate
 from optimum_core.tune.judging import Court, WalkJob
 
 
-def start_of(job: WalkJob) -> WalkJob:
-    """The job; where its unquantized winner computes in fewer bits and breaks the promise by that alone, the same job
-    with the fastest in full precision in its place."""
-    best = _exact(job)
+def opened(job: WalkJob) -> Court:
+    """The court of the job; where its unquantized winner computes in fewer bits and breaks the promise by that alone, of
+    the same job with the fastest in full precision in its place."""
+    court, best = Court.of(job), _exact(job)
     if best is None:
-        return job
-    court = Court.of(job)
+        return court
     try:
-        return job if court.keeps_unquantized else _from(job, best)
-    finally:
+        promised = court.keeps_unquantized
+    except BaseException:
         court.close()
+        raise
+    if promised:
+        return court
+    court.close()
+    return Court.of(_from(job, best))
 
 
 def _exact(job: WalkJob) -> Candidate | None:
@@ -44,7 +48,7 @@ def _exact(job: WalkJob) -> Candidate | None:
 def _from(job: WalkJob, best: Candidate) -> WalkJob:
     floats, winner = job.floats, job.floats.winner
     others = [item for item in floats.tried if item is not best and item is not winner]
-    tell_again(others, score(winner.measurements) / score(best.measurements))
+    measure_against(others, score(winner.measurements) / score(best.measurements))
     narrow = winner.entry.way.precision
     loser = replace(winner, outcome="wrong", problem=f"it breaks the promise, by {narrow} alone")
     why = f"fastest in {EXACT}; in {narrow} the promise is broken, unquantized as it is"
@@ -52,9 +56,8 @@ def _from(job: WalkJob, best: Candidate) -> WalkJob:
     return replace(job, floats=replace(floats, winner=chosen, tried=(chosen, loser, *others)))
 
 
-def tell_again(others: Iterable[Candidate], ratio: float) -> None:
-    """Say again how far behind they are, of another winner: the one before takes `ratio` times as much."""
+def measure_against(others: Iterable[Candidate], ratio: float) -> None:
+    """Count how far others are behind from another winner, of which the one before takes `ratio` times as much."""
     for item in others:
         if item.behind is not None:
-            item.problem = item.problem.replace(f"{item.behind:.2f}", f"{item.behind * ratio:.2f}", 1)
             item.behind *= ratio

@@ -24,7 +24,7 @@ from optimum_core.tune.race import NOISE
 from optimum_core.tune.recipes import Recipe, variants
 from optimum_core.tune.scouting import SIDE_BY_SIDE, Clock, Scouting, attempt
 from optimum_core.tune.stages import Control
-from optimum_core.tune.start import start_of, tell_again
+from optimum_core.tune.start import measure_against, opened
 from optimum_core.verify import ReferenceCase
 
 #: Recipes that are judged of one stage, at most.
@@ -39,10 +39,9 @@ def walk(job: WalkJob) -> Tuned:
     Raises:
         OptionError: a configuration that was stated whole cannot be built by anybody; the message has the reasons.
     """
-    clock, job = Clock(budget=job.job.budget), start_of(job)
-    court = Court.of(job)
+    clock, court = Clock(budget=job.job.budget), opened(job)
     try:
-        return _Walk(job, court, Ledger(floats=job.floats), clock).run()
+        return _Walk(court.job, court, Ledger(floats=court.job.floats), clock).run()
     finally:
         job.job.builder.control = None
         court.close()
@@ -223,12 +222,12 @@ class _Walk:
         best.outcome = "chosen"
         best.problem = f"the first that keeps the promise, {ratio:.2f} times as fast as the best unquantized model"
         loser = replace(
-            pacer, outcome="slower", problem=f"{ratio:.2f} times the time of the chosen; not quantized", session=None
+            pacer, outcome="slower", behind=ratio, problem="times the time of the chosen; not quantized", session=None
         )
         floats = self.job.floats
         smaller = (pacer.size or 0) / best.size if best.size else 1.0
         rest = [item for item in floats.tried if item is not floats.winner]
-        tell_again(rest, smaller if search.objective == "size" else ratio)
+        measure_against(rest, smaller if search.objective == "size" else ratio)
         others = [loser if item is floats.winner else item for item in floats.tried]
         unseen = self.job.evidence.unseen
         return self._tuned(best, others, unseen[0] if unseen else self.job.floats.check, kept=True)

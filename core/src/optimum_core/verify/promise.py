@@ -19,6 +19,8 @@ from optimum_core.types.quantization import METRICS, Drop
 
 #: What may be lost where a metric is given and nothing else is said.
 DEFAULT_DROP = 0.01
+#: Metrics that go from 0 to 1.
+UP_TO_ONE = ("accuracy", "f1")
 _IGNORED = -100  # transformers' label of positions that do not count
 
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]

@@ -22,7 +22,7 @@ from optimum_openvino.session import OvSession
 Shortfall = Callable[[Session], float]
 
 #: Batches of the calibration that operations are ranked on: each is run once for every operation, and again after a
-#: step that made things worse. On MiniLM and a slow machine, a ranking on ten batches of 32 rows took 165 s.
+#: step that made things worse. Labels play no part in it, so that few do.
 RANKED_ON = 2
 
 
