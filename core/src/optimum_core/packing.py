@@ -84,6 +84,7 @@ class Packer:
             session_options=dict(self.options),
             inputs=artifact.inputs,
             outputs=artifact.outputs,
+            axes=blueprint.ranges,
             ignored_inputs=blueprint.ignored,
             steps=artifact.steps,
             verified=candidate.fidelity is not None and candidate.fidelity.passed,

@@ -20,7 +20,7 @@ import msgspec
 from optimum_core.artifact.names import MANIFEST, check_names
 from optimum_core.artifact.plain import from_plain, to_plain
 from optimum_core.errors import ArtifactError
-from optimum_core.types import Artifact, Fidelity, Hardware, Report, Step, TensorSpec
+from optimum_core.types import Artifact, AxisRange, Fidelity, Hardware, Report, Step, TensorSpec
 
 __all__ = ["LIVE", "MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "ModelInfo", "decode", "encode"]
 
@@ -83,6 +83,7 @@ class Manifest:
         session_options: the options that the winning session was loaded with; JSON values.
         inputs: what goes in, in order.
         outputs: what comes out, in the order of the output class.
+        axes: by named axis, the lengths that are taken and those that were proved.
         ignored_inputs: names that are accepted and left out, because the original ignores them.
         steps: how the files came to be, oldest first.
         verified: whether `fidelity` was established for these very files.
@@ -106,6 +107,7 @@ class Manifest:
     session_options: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    axes: Mapping[str, AxisRange] = field(default_factory=dict)
     ignored_inputs: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     verified: bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from optimum_core.models.layouts import Layout, alternatives, facts_of
 from optimum_core.models.outputs import class_name, flatten
 from optimum_core.models.real import processed
 from optimum_core.models.samples import Arrays, Case, draw
-from optimum_core.types import TensorSpec
+from optimum_core.types import AxisRange, TensorSpec
 
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
@@ -31,6 +31,7 @@ class Blueprint:
         inputs, outputs: specs; a named axis is one that the eager model accepts at several lengths.
         output_class: as `optimum_core.models.outputs.class_name` writes it.
         layout: how inputs are drawn.
+        ranges: by named axis, the lengths that the eager model takes.
         ignored: inputs that its tokenizer may send along and that change nothing.
         given: samples that the user passed.
         real: inputs from the model's processor, where it has one.
@@ -44,6 +45,7 @@ class Blueprint:
     given: Mapping[str, np.ndarray[Any, Any]]
     ignored: tuple[str, ...] = ()
     real: Arrays | None = None
+    ranges: Mapping[str, AxisRange] = field(default_factory=dict)
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ from optimum_core.types.requests import (
 )
 from optimum_core.types.results import CandidateResult, CaseResult, Event, Fidelity, Measurement, Promise, Report, Trial
 from optimum_core.types.support import Limitation, Offer, Support, Transform
-from optimum_core.types.tensors import Array, TensorSpec
+from optimum_core.types.tensors import Array, AxisRange, TensorSpec
 
 __all__ = [
     "Array",
     "Artifact",
+    "AxisRange",
     "CandidateResult",
     "CaseResult",
     "Cpu",

@@ -29,17 +29,37 @@ class TensorSpec:
         dtype: numpy's name of the element type ("int64", "float32"), or "bfloat16".
         shape: per axis its length, or a name where the length may vary. Axes of one name have one length.
         default: what the eager model assumes when this input is left out, where that was proved; None: required.
+        least, greatest: the range of the values that the eager model takes, both ends included; None: no limit is known.
 
     >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
-    TensorSpec(name='input_ids', dtype='int64', shape=('batch', 'sequence'), default=None)
+    TensorSpec(name='input_ids', dtype='int64', shape=('batch', 'sequence'), default=None, least=None, greatest=None)
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     default: Literal["ones", "zeros"] | None = None
+    least: int | None = None
+    greatest: int | None = None
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
         """Index and name of every axis whose length may vary."""
         return {index: axis for index, axis in enumerate(self.shape) if isinstance(axis, str)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AxisRange:
+    """The lengths of one named axis.
+
+    Attributes:
+        least: a call with a shorter axis is refused.
+        greatest: a call with a longer axis is refused; None: no limit is known.
+        proved: the shortest and the longest length at which the model was compared with eager; None: none was.
+        why: the reason for `greatest`, for the error ("the model has 512 positions").
+    """
+
+    least: int = 1
+    greatest: int | None = None
+    proved: tuple[int, int] | None = None
+    why: str = ""
