@@ -12,8 +12,8 @@ from optimum_core.tune.judging import Court, WalkJob
 
 
 def opened(job: WalkJob) -> Court:
-    """The court of the job; where its unquantized winner computes in fewer bits and breaks the promise by that alone, of
-    the same job with the fastest in full precision in its place."""
+    """The court of the job; where its unquantized winner computes in fewer bits and breaks the promise by that alone,
+    of the same job with the fastest in full precision in its place."""
     court, best = Court.of(job), _exact(job)
     if best is None:
         return court

@@ -29,7 +29,7 @@ class TensorSpec:
         dtype: numpy's name of the element type ("int64", "float32"), or "bfloat16".
         shape: per axis its length, or a name where the length may vary. Axes of one name have one length.
         default: what the eager model assumes when this input is left out, where that was proved; None: required.
-        least, greatest: the range of the values that the eager model takes, both ends included; None: no limit is known.
+        least, greatest: the range of values that the eager model takes, both ends included; None: no limit is known.
 
     >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
     TensorSpec(name='input_ids', dtype='int64', shape=('batch', 'sequence'), default=None, least=None, greatest=None)

@@ -11,10 +11,10 @@ from optimum_core.verify.comparison import (
     compare,
     failed,
     failing_axes,
-    relative_error,
     tolerance_of,
     verify,
 )
+from optimum_core.verify.scales import relative_error
 
 __all__ = [
     "TOLERANCES",

@@ -14,6 +14,7 @@ import numpy as np
 
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
+from optimum_core.verify import scales
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -23,9 +24,11 @@ class Tolerance:
     """What counts as equal.
 
     Attributes:
-        relative: the largest max |candidate - eager| / max |eager|.
+        relative: the largest error, as a share of what is usual in the output.
         cosine: the smallest cosine between the two outputs.
         agreement: the smallest share of positions with the same arg-max, ties within `relative` counting as same.
+
+    `optimum_core.verify.scales` says what is usual.
     """
 
     relative: float
@@ -151,8 +154,8 @@ def compare(
     if not np.array_equal(want64[~finite], have64[~finite], equal_nan=True) or not np.isfinite(have64[finite]).all():
         return failed(case, shapes, output, "NaN or infinity where eager has none, or the other way round")
     want64, have64 = np.where(finite, want64, 0.0), np.where(finite, have64, 0.0)
-    error, angle = relative_error(want64, have64), cosine(want64, have64)
-    agreement = agreement_of(want64, have64, tolerance.relative) if ranks(output, want64) else None
+    error, angle = scales.relative_error(want64, have64), scales.cosine(want64, have64)
+    agreement = scales.agreement(want64, have64, tolerance.relative) if ranks(output, want64) else None
     problems = [
         f"relative error {error:.2g} > {tolerance.relative:g}" if error > tolerance.relative else "",
         f"cosine {angle:.6f} < {tolerance.cosine}" if angle < tolerance.cosine else "",
@@ -184,31 +187,9 @@ def _result(
     )
 
 
-def relative_error(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> float:
-    """max |have - want| over max |want|; below 1e-6, a value is as good as zero."""
-    if not want.size:
-        return 0.0
-    return float(np.abs(have - want).max() / max(float(np.abs(want).max()), 1e-6))
-
-
-def cosine(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> float:
-    """Cosine of the two as flat vectors; 1.0 when both are zero."""
-    a, b = want.reshape(-1), have.reshape(-1)
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if norms < 1e-12:
-        return 1.0 if np.abs(a - b).max(initial=0.0) < 1e-6 else 0.0
-    return float(a @ b) / norms
-
-
 def ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
     """Whether the last axis of an output ranks choices, so that its arg-max means something."""
     return "logits" in output and want.ndim >= 2 and want.shape[-1] > 1 and want.size > 0
-
-
-def agreement_of(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any], slack: float) -> float:
-    """The share of positions with the same arg-max; ties within `slack` of the greatest value count as the same."""
-    picked = np.take_along_axis(want, have.argmax(axis=-1)[..., None], axis=-1)[..., 0]
-    return float(np.mean(picked >= want.max(axis=-1) - slack * np.abs(want).max()))
 
 
 def failing_axes(fidelity: Fidelity, cases: tuple[ReferenceCase, ...]) -> frozenset[str] | None:

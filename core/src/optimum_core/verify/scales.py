@@ -1,0 +1,131 @@
+"""What is usual in an output: the scale that its errors and ties are measured by.
+
+One huge value must not hide the errors of the others: scores of what is not allowed are often -1e4, -1e9 or the least
+float, and boxes in pixels stand beside scores below 1. So an output is split where its magnitudes leave a wide gap, by
+value, by row and by channel, and each part is measured by its own greatest magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+Floats = np.ndarray[Any, Any]
+
+#: Below this magnitude a value is as good as zero.
+LEAST = 1e-6
+#: Values at this binary exponent (8 and above) may be set apart as huge, by so many empty exponents below them.
+_HUGE, _GAP = 4, 5
+#: Beside huge values, the others are measured by this at least.
+_LEAST_BESIDE = 1e-3
+#: Rows and channels are set apart where the greatest magnitude of one is so many times that of the next.
+_APART = 100.0
+#: Their errors are measured by this share of the next greater scale at least: smaller ones come from its rounding.
+_FLOOR = 1e-3
+
+
+def relative_error(want: Floats, have: Floats) -> float:
+    """The largest error of any part of an output over the greatest magnitude of that part.
+
+    Args:
+        want, have: finite arrays of one shape.
+    """
+    if not want.size:
+        return 0.0
+    size, error = np.abs(want), np.abs(have - want)
+    found = max(float(error[part].max()) / scale for part, scale in _parts(size))
+    for axis in _apart_axes(want):
+        found = max(found, _error_by(axis, size, error))
+    return found
+
+
+def norm_error(want: Floats, have: Floats) -> float:
+    """The largest norm of the error of any part of an output over the norm of that part.
+
+    Args:
+        want, have: finite arrays of one shape.
+    """
+    pairs = [(want[part], have[part]) for part, _ in _parts(np.abs(want))]
+    return max((float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-12)) for a, b in pairs), default=0.0)
+
+
+def cosine(want: Floats, have: Floats) -> float:
+    """The least cosine of any part of two outputs as flat vectors; 1.0 where both are zero."""
+    return min((_cosine(want[part], have[part]) for part, _ in _parts(np.abs(want))), default=1.0)
+
+
+def agreement(want: Floats, have: Floats, slack: float) -> float:
+    """The share of positions with the same arg-max along the last axis.
+
+    Args:
+        slack: ties count as the same within this share of the values that are of one kind with the greatest in the row,
+            and a thousandth of it where those of other rows are far greater.
+    """
+    picked = np.take_along_axis(want, have.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+    best = want.max(axis=-1)
+    return float(np.mean(picked >= best - slack * _tie_scales(want, best))) if slack else float(np.mean(picked >= best))
+
+
+def _tie_scales(want: Floats, best: Floats) -> Floats:
+    size, found = np.abs(want), np.zeros_like(best)
+    for part, scale in _parts(size):
+        kept = np.zeros_like(size)
+        kept[part] = size[part]
+        rows = kept.max(axis=-1)
+        unknown = (found == 0) & (rows >= np.abs(best))
+        found = np.where(unknown, np.maximum(rows, _FLOOR * scale), found)
+    return found
+
+
+def _cosine(want: Floats, have: Floats) -> float:
+    a, b = want.reshape(-1), have.reshape(-1)
+    # Each by its own greatest: the squares of the least float are beyond any float.
+    a, b = (item / max(float(np.abs(item).max(initial=0.0)), 1e-300) for item in (a, b))
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if norms < 1e-12 or max(np.abs(want).max(initial=0.0), np.abs(have).max(initial=0.0)) < LEAST:
+        return 1.0 if np.abs(want - have).max(initial=0.0) < LEAST else 0.0
+    return float(a @ b) / norms
+
+
+def _parts(size: Floats) -> Iterator[tuple[Any, float]]:
+    """Which values belong together by their magnitude, and the greatest magnitude among them."""
+    greatest = float(size.max(initial=0.0))
+    edges = _edges(size) if greatest >= 2 ** (_HUGE - 1) else []
+    if not edges:
+        yield slice(None), max(greatest, LEAST)
+        return
+    bounds = [-np.inf, *edges, np.inf]
+    for low, high in pairwise(bounds):
+        part = (size >= low) & (size < high)
+        yield part, max(float(size[part].max()), _LEAST_BESIDE)
+
+
+def _edges(size: Floats) -> list[float]:
+    """Magnitudes between which nothing lies for a factor of 32 or more, the lower side of huge values."""
+    _, exponents = np.frexp(size[size > 0])
+    used = np.unique(exponents)
+    jumps = np.flatnonzero(np.diff(used) > _GAP)
+    return [float(np.ldexp(0.5, int(used[index + 1]))) for index in jumps if used[index + 1] >= _HUGE]
+
+
+def _apart_axes(want: Floats) -> Iterator[int]:
+    """Rows and channels, where there are several of them."""
+    if want.ndim >= 2:
+        yield from (axis for axis in (0, want.ndim - 1) if want.shape[axis] > 1)
+
+
+def _error_by(axis: int, size: Floats, error: Floats) -> float:
+    """The error where slices along an axis differ widely in scale, each group of alike slices by its own; else 0.0."""
+    others = tuple(index for index in range(size.ndim) if index != axis)
+    scales, errors = size.max(axis=others), error.max(axis=others)
+    order = np.argsort(scales)[::-1]
+    found, above = 0.0, 0.0
+    starts = [0, *(np.flatnonzero(scales[order][:-1] > _APART * scales[order][1:]) + 1)]
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        group = order[start:stop]
+        scale = max(float(scales[group[0]]), _FLOOR * above, LEAST)
+        found, above = max(found, float(errors[group].max()) / scale), scale
+    return found
