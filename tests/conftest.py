@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -101,16 +102,13 @@ def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of our own, one torch thread, and short measurements: no test here depends on which candidate wins."""
     import torch
 
-    from optimum_core import measure
-    from optimum_core.tune import race
+    from optimum_core.measure import Effort, measuring
 
-    effort = measure.Effort(rounds=2, seconds=0.02)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, measuring(Effort(rounds=2, seconds=0.02, steady=math.inf)):
         patch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("OPTIMUM_DISABLED_BACKENDS", raising=False)
-        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
         yield
     torch.set_num_threads(threads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,6 @@ from transformers import PreTrainedTokenizerFast
 from optimum_core import AcceleratedModel, accelerate, load, measure
 from optimum_core.cache import Cache
 from optimum_core.errors import EvaluationError, OptimumError, OptionError, UnavailableError
-from optimum_core.tune import judging
 from optimum_core.types import Event, QuantizeConfig, Trial
 
 WORDS = [f"w{number}" for number in range(110)]
@@ -34,9 +34,7 @@ DYNAMIC = QuantizeConfig(scheme="dynamic")
 @pytest.fixture(scope="module", autouse=True)
 def shortly() -> Iterator[None]:
     """The walk measures shortly too: which backend wins decides nothing here."""
-    effort = measure.Effort(rounds=2, seconds=0.01)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+    with measure.measuring(measure.Effort(rounds=2, seconds=0.01, steady=math.inf)):
         yield
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_core import AcceleratedModel, accelerate, load, measure
+from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, OptimumError, OptionError, SourceError, UnavailableError, VerificationError
 from optimum_core.plugins import manager
-from optimum_core.tune import race
 from optimum_core.types import Event
 
 ONCE = ({"batch": 1},)
@@ -22,13 +21,11 @@ ONCE = ({"batch": 1},)
 
 @pytest.fixture(scope="module", autouse=True)
 def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of our own and short measurements: which candidate wins decides nothing here."""
-    effort = measure.Effort(rounds=1, seconds=0.005)
+    """A cache of our own."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
         yield
     torch.set_num_threads(threads)
 

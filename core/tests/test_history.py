@@ -10,23 +10,21 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_core import accelerate, measure
+from optimum_core import accelerate
 from optimum_core.cache import Cache
+from optimum_core.plan import Way
 from optimum_core.plugins import manager
 from optimum_core.plugins.discovery import DISABLED_ENV
-from optimum_core.tune import race
-from optimum_core.tune.history import History, shape_of
+from optimum_core.search.history import History, shape_of
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Event
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quickly() -> Iterator[None]:
-    effort = measure.Effort(rounds=1, seconds=0.005)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
-        yield
+    yield
     torch.set_num_threads(threads)
 
 
@@ -36,20 +34,25 @@ def _history(place: Path, *, version: str = "1", shapes: Any = None) -> History:
     )
 
 
+def _spec(name: str) -> CandidateSpec:
+    backend, device = name.split()
+    return CandidateSpec(way=Way(backend=backend, device=device, precision="fp32"))
+
+
 def test_nothing_is_decided_at_first(tmp_path: Path) -> None:
     assert _history(tmp_path).decided() is None
     assert _history(tmp_path).won_before() == ()
 
 
 def test_a_decision_is_found_again_by_its_question(tmp_path: Path) -> None:
-    _history(tmp_path).remember("acme cpu", about="a model")
-    assert _history(tmp_path).decided() == "acme cpu"
+    _history(tmp_path).remember(_spec("acme cpu"), about="a model")
+    assert _history(tmp_path).decided() == _spec("acme cpu").id
     assert _history(tmp_path, shapes=[[1, 8]]).decided() is None
-    assert _history(tmp_path, shapes=[[1, 8]]).won_before() == ("acme cpu",)
+    assert _history(tmp_path, shapes=[[1, 8]]).won_before() == (_spec("acme cpu").id,)
 
 
 def test_another_version_opens_everything_again(tmp_path: Path) -> None:
-    _history(tmp_path).remember("acme cpu", about="a model")
+    _history(tmp_path).remember(_spec("acme cpu"), about="a model")
     changed = _history(tmp_path, version="2")
     assert changed.decided() is None
     assert changed.won_before() == ()
@@ -58,26 +61,26 @@ def test_another_version_opens_everything_again(tmp_path: Path) -> None:
 def test_winners_are_listed_the_latest_first_once_each_and_not_without_end(tmp_path: Path) -> None:
     history = _history(tmp_path)
     for number in range(20):
-        history.remember(f"way {number}", about="a model")
-    history.remember("way 10", about="a model")
+        history.remember(_spec(f"way {number}"), about="a model")
+    history.remember(_spec("way 10"), about="a model")
     won = history.won_before()
-    assert won[:3] == ("way 10", "way 19", "way 18")
+    assert won[:3] == tuple(_spec(name).id for name in ("way 10", "way 19", "way 18"))
     assert len(won) == len(set(won)) == 16
-    assert history.decided() == "way 10"
+    assert history.decided() == _spec("way 10").id
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"{", b'{"sha256": "0", "value": {"names": ["x"]}}', b"\xff"])
 def test_a_record_that_was_altered_counts_as_none(spoiled: bytes, tmp_path: Path) -> None:
     history = _history(tmp_path)
-    history.remember("acme cpu", about="a model")
+    history.remember(_spec("acme cpu"), about="a model")
     records = list(tmp_path.rglob("record.json"))
     assert len(records) == 2
     for record in records:
         record.write_bytes(spoiled)
     assert history.decided() is None
     assert history.won_before() == ()
-    history.remember("acme gpu", about="a model")
-    assert history.decided() == "acme gpu"
+    history.remember(_spec("acme gpu"), about="a model")
+    assert history.decided() == _spec("acme gpu").id
 
 
 # Which models share a decision.
@@ -153,5 +156,5 @@ def test_a_second_fine_tuning_builds_one_candidate_only(
 
 def test_an_ask_with_another_workload_is_searched_anew(tmp_path: Path) -> None:
     history = _history(tmp_path, shapes=[[1, 8]])
-    history.remember("acme cpu", about="a model")
+    history.remember(_spec("acme cpu"), about="a model")
     assert dataclasses.replace(history, question={"shape": "y", "shapes": [[1, 8]]}).decided() is None

@@ -245,15 +245,12 @@ def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) 
     """A model as `save_pretrained` writes it, an artifact of it, and eager's logits for `IDS`."""
     import torch
 
-    from optimum_core import accelerate, measure
-    from optimum_core.tune import race
+    from optimum_core import accelerate
 
     folder = tmp_path_factory.mktemp("saved")
     model = tiny("bert")
     model.save_pretrained(folder / "plain")
-    effort = measure.Effort(rounds=1, seconds=0.005)
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+    with torch.no_grad():
         fast = accelerate(
             model, target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=folder / "cache"
         )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core import AcceleratedModel, accelerate, artifact, load, measure
+from optimum_core import AcceleratedModel, accelerate, artifact, load
 from optimum_core.artifact import Manifest
 from optimum_core.errors import ArtifactError, OptionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
@@ -21,7 +21,6 @@ from optimum_core.hookspecs import hookimpl
 from optimum_core.model import loading
 from optimum_core.model.loading import open_model
 from optimum_core.plugins import PluginManager
-from optimum_core.tune import race
 from optimum_core.types import Array, Gpu, Hardware, Limitation, Offer, Session, SessionRequest, Support
 
 IDS = np.array([[5, 6, 7, 8]])
@@ -30,18 +29,15 @@ IDS = np.array([[5, 6, 7, 8]])
 @pytest.fixture(scope="module")
 def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tiny BERT, accelerated on this machine with options, and saved."""
-    effort = measure.Effort(rounds=1, seconds=0.005)
     cache, place = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("saved") / "bert"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        settings: dict[str, Any] = {"shapes": ({"batch": 1},), "budget": 0, "cache_dir": cache}
-        options = {"intra_op_threads": 1}
-        with accelerate(tiny("bert"), target="ort", level="all", options=options, **settings) as fast:
-            fast.save_pretrained(place)
-        yield place
-        torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    settings: dict[str, Any] = {"shapes": ({"batch": 1},), "budget": 0, "cache_dir": cache}
+    options = {"intra_op_threads": 1}
+    with accelerate(tiny("bert"), target="ort", level="all", options=options, **settings) as fast:
+        fast.save_pretrained(place)
+    yield place
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

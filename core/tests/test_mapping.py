@@ -14,12 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_core import AcceleratedModel, accelerate, load, measure
+from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.model import mapping
 from optimum_core.model.answers import Answer
 from optimum_core.model.mapping import Mapper
-from optimum_core.tune import race
 from optimum_core.types import TensorSpec
 
 IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
@@ -186,7 +185,6 @@ def fast_of(
 ) -> Iterator[Make]:
     from transformers import AutoTokenizer
 
-    effort = measure.Effort(rounds=1, seconds=0.005)
     made: dict[str, AcceleratedModel] = {}
     cache = tmp_path_factory.mktemp("cache")
 
@@ -198,12 +196,10 @@ def fast_of(
             made[kind] = accelerate(tiny(kind), target="ort", level="all", **settings)
         return made[kind]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield make
-        torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield make
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ QUICK = Effort(rounds=4, seconds=0.015, hopeless=1.6)
 @pytest.fixture(autouse=True)
 def _no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_override", None)
 
 
 def _sleeps(seconds: float, log: list[str] | None = None, name: str = "") -> Callable[[], object]:

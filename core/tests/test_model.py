@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core import AcceleratedModel, accelerate, load, measure
+from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, SessionError, UnavailableError
-from optimum_core.tune import race
 
 
 @pytest.fixture(scope="module")
 def fast(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AcceleratedModel]:
-    effort = measure.Effort(rounds=1, seconds=0.005)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
-        cache = tmp_path_factory.mktemp("cache")
-        yield accelerate(tiny("bert"), target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=cache)
+    cache = tmp_path_factory.mktemp("cache")
+    yield accelerate(tiny("bert"), target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=cache)
 
 
 def test_it_looks_like_the_original(fast: AcceleratedModel, tiny: Callable[[str], Any]) -> None:

@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from optimum_core.plan import Way
-from optimum_core.tune.candidates import Candidate, Entry
-from optimum_core.tune.race import Race
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.race import Race
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Measurement
 
 
@@ -19,12 +20,12 @@ def _candidate(backend: str, times: tuple[float, float], *, live: bool = False) 
         Measurement(shape=shape, median=time, p95=time, runs=5)
         for shape, time in zip(("1x16", "8x128"), times, strict=True)
     )
-    return Candidate(entry=Entry(way=way), blueprint=cast(Any, None), measurements=measured, outcome="slower")
+    return Candidate(spec=CandidateSpec(way=way), signature=cast(Any, None), measurements=measured, outcome="slower")
 
 
 def _may_win(finalists: list[Candidate], *, choosable: set[str], objective: str = "latency") -> list[str]:
     race = Race(cast(Any, SimpleNamespace(objective=objective, choosable=choosable)))
-    return [item.entry.way.backend for item in race.never_slower(finalists)]
+    return [item.spec.way.backend for item in race.never_slower(finalists)]
 
 
 EAGER = _candidate("eager", (10.0, 100.0), live=True)

@@ -19,7 +19,6 @@ from optimum_core.hookspecs import hookimpl
 from optimum_core.models import eager
 from optimum_core.models.flat import eager_outputs
 from optimum_core.plugins import PluginManager
-from optimum_core.tune import race
 from optimum_core.types import (
     Array,
     Artifact,
@@ -35,7 +34,7 @@ from optimum_core.types import (
     Transform,
 )
 
-EFFORT = measure.Effort(rounds=2, seconds=0.05, hopeless=math.inf)
+EFFORT = measure.Effort(rounds=2, seconds=0.05, hopeless=math.inf, steady=math.inf)
 #: Seconds of a call by device; the slower device takes several calls side by side, and is the faster one then.
 SECONDS = {"one": 0.04, "many": 0.056}
 #: Bytes of the files by level, and seconds of a call.
@@ -125,7 +124,7 @@ Accelerate = Callable[..., AcceleratedModel]
 @pytest.fixture
 def with_acme(tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerate]:
     """`accelerate` of a tiny BERT where nothing but torch and Acme is installed."""
-    monkeypatch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, EFFORT))
+    monkeypatch.setattr("optimum_core.measure.timing._override", EFFORT)
 
     def run(acme: Acme, **settings: Any) -> AcceleratedModel:
         plugins = PluginManager([])

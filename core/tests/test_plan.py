@@ -75,7 +75,7 @@ def test_a_way_has_the_exporters_routes_and_the_loaders_levels() -> None:
     way = _ways("runner:cpu")[0]
     assert (way.exporter, way.exported, way.routes) == ("exporter", "graph", ("quick", "careful"))
     assert (way.levels, way.opset, way.transforms) == (("all", "basic"), 21, ())
-    assert not way.is_live
+    assert not way.is_eager
 
 
 def test_a_chain_crosses_backends() -> None:
@@ -93,7 +93,7 @@ def test_levels_belong_to_those_who_optimize_what_they_load() -> None:
 
 def test_a_live_way_needs_no_export() -> None:
     (way,) = _ways("live")
-    assert way.is_live
+    assert way.is_eager
     assert (way.exporter, way.routes, way.levels) == (None, (None,), (None,))
 
 
@@ -182,7 +182,7 @@ def test_every_way_is_offered_from_end_to_end(world: dict[str, Support], target:
         assert target.backend in (None, way.backend)
         assert target.device in (None, way.device)
         assert any(offer.device == way.device.partition(":")[0] and way.precision in offer.precisions for offer in mine)
-        if way.is_live:
+        if way.is_eager:
             assert any(offer.live for offer in mine)
             continue
         assert way.exporter is not None

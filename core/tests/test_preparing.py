@@ -9,32 +9,35 @@ from typing import Any, cast
 import pytest
 
 from optimum_core.plan import Way
-from optimum_core.tune.candidates import Candidate, Entry
-from optimum_core.tune.search import _Search
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.search import _Search
+from optimum_core.search.spec import CandidateSpec
 
-EAGER = Entry(way=Way(backend="torch", device="cpu", precision="fp32"))
-FAST = Entry(way=Way(backend="acme", device="cpu", precision="fp32", format="acme", prepares=True))
+EAGER = CandidateSpec(way=Way(backend="torch", device="cpu", precision="fp32"))
+FAST = CandidateSpec(way=Way(backend="acme", device="cpu", precision="fp32", format="acme", prepares=True))
 SLOW = replace(FAST, route="slow")
 
 
-def _tried(entry: Entry, pace: float, *, closed: bool = False) -> Candidate:
+def _tried(spec: CandidateSpec, pace: float, *, closed: bool = False) -> Candidate:
     session = None if closed else cast(Any, object())
     return Candidate(
-        entry=entry, blueprint=cast(Any, None), session=session, run=lambda inputs: inputs, pace=pace, outcome="slower"
+        spec=spec, signature=cast(Any, None), session=session, run=lambda inputs: inputs, pace=pace, outcome="slower"
     )
 
 
-def _needed(entry: Entry, tried: list[Candidate], *, choosable: frozenset[str] = frozenset({"acme", "torch"})) -> bool:
-    search = _Search(cast(Any, SimpleNamespace(choosable=choosable, budget=None)))
+def _needed(
+    spec: CandidateSpec, tried: list[Candidate], *, choosable: frozenset[str] = frozenset({"acme", "torch"})
+) -> bool:
+    search = _Search(cast(Any, SimpleNamespace(choosable=choosable, budget=None, source=None, emit=None)))
     search.tried = tried
-    return search._needed(entry)
+    return search._needed(spec)
 
 
-@pytest.mark.parametrize(("entry", "needed"), [(FAST, True), (SLOW, False)])
-def test_the_leader_is_prepared_even_without_budget(entry: Entry, needed: bool) -> None:
+@pytest.mark.parametrize(("spec", "needed"), [(FAST, True), (SLOW, False)])
+def test_the_leader_is_prepared_even_without_budget(spec: CandidateSpec, needed: bool) -> None:
     tried = [_tried(EAGER, 1.0), _tried(FAST, 0.2), _tried(SLOW, 0.4)]
-    assert _needed(replace(entry, prepared=True), tried) is needed
-    assert not _needed(replace(entry, streams=2), tried), "other variants need budget"
+    assert _needed(replace(spec, prepared=True), tried) is needed
+    assert not _needed(replace(spec, streams=2), tried), "other variants need budget"
 
 
 def test_nothing_is_prepared_where_eager_leads_or_the_leader_is_closed() -> None:

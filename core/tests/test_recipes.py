@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from optimum_core.errors import OptionError
 from optimum_core.plan import Way
-from optimum_core.tune.candidates import Entry
-from optimum_core.tune.recipes import SHARES, Recipe, is_lean, lean, variants
+from optimum_core.search.quantized.recipes import SHARES, Recipe, is_lean, lean, variants
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.quantization import ALGORITHMS, CALIBRATIONS, SCHEMES
 
 WAY = Way(backend="runner", device="cpu", precision="fp32", format="graph", exporter="e", exported="graph")
 
 
-def _entry(config: QuantizeConfig) -> Entry:
-    return Entry(way=WAY, config=config)
+def _entry(config: QuantizeConfig) -> CandidateSpec:
+    return CandidateSpec(way=WAY, config=config)
 
 
 def _recipes(config: QuantizeConfig, *, calibrated: bool = True, promised: bool = True) -> list[Recipe]:
@@ -62,11 +62,11 @@ configs = (
 @given(configs, st.booleans())
 def test_what_is_stated_is_never_varied(config: QuantizeConfig, calibrated: bool) -> None:
     recipes = _recipes(config, calibrated=calibrated)
-    assert recipes[0] == Recipe(entry=_entry(config))
+    assert recipes[0] == Recipe(spec=_entry(config))
     assert len({recipe.name for recipe in recipes}) == len(recipes)
     stated = {item.name: getattr(config, item.name) for item in fields(config) if item.name != "exclude"}
     for recipe in recipes:
-        varied = recipe.without(["a", "b", "c"]).config if recipe.left_out else recipe.entry.config
+        varied = recipe.without(["a", "b", "c"]).config if recipe.left_out else recipe.spec.config
         assert varied is not None
         for name, value in stated.items():
             assert value is None or getattr(varied, name) == value
@@ -95,7 +95,7 @@ def test_methods_are_varied_before_layers_are_left() -> None:
 )
 def test_the_worst_layers_are_left_and_never_all(share: float, layers: int, left: int) -> None:
     ranked = [f"layer {number}" for number in range(layers)]
-    config = Recipe(entry=_entry(QuantizeConfig()), left_out=share).without(ranked).config
+    config = Recipe(spec=_entry(QuantizeConfig()), left_out=share).without(ranked).config
     assert config is not None
     assert config.exclude == tuple(ranked[:left])
 
@@ -103,7 +103,7 @@ def test_the_worst_layers_are_left_and_never_all(share: float, layers: int, left
 @given(st.floats(0.05, 3), st.floats(0.1, 2))
 def test_leaving_more_layers_is_never_expected_to_be_faster(quantized: float, floating: float) -> None:
     expected = [
-        Recipe(entry=_entry(QuantizeConfig()), left_out=share).expected(quantized, floating) for share in (0.0, *SHARES)
+        Recipe(spec=_entry(QuantizeConfig()), left_out=share).expected(quantized, floating) for share in (0.0, *SHARES)
     ]
     assert expected[0] == quantized
     assert all(one <= other * (1 + 1e-12) for one, other in pairwise(expected))
@@ -111,7 +111,7 @@ def test_leaving_more_layers_is_never_expected_to_be_faster(quantized: float, fl
 
 
 def test_expectations_are_of_the_share_that_is_left() -> None:
-    recipe = Recipe(entry=_entry(QuantizeConfig()), left_out=0.25)
+    recipe = Recipe(spec=_entry(QuantizeConfig()), left_out=0.25)
     assert recipe.expected(0.4, 1.0) == pytest.approx(0.75 * 0.4 + 0.25)
 
 

@@ -21,22 +21,18 @@ from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort
 from optimum_core.plugins import PluginManager
-from optimum_core.tune import race
-from optimum_core.tune import retune as retuning
-from optimum_core.tune.retune import retune
+from optimum_core.search.retune import retune
 from optimum_core.types import Array, CandidateResult, Hardware, Offer, Report, Session, SessionRequest, Support
 from optimum_core.verify.carried import CHECK_FILE, read_check
 
 Arrays = Mapping[str, Any]
-QUICK = Effort(rounds=2, seconds=0.005, hopeless=math.inf)
+QUICK = Effort(rounds=2, seconds=0.005, hopeless=math.inf, steady=math.inf)
 SHAPES = [(2, 9)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quickly() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for room in (race, retuning):
-            patch.setattr(room, "measure", lambda calls, shapes, _=None: measure.measure(calls, shapes, QUICK))
+    with measure.measuring(QUICK):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield
@@ -156,8 +152,8 @@ def test_where_nothing_is_true_all_reasons_are_given(saved: Path) -> None:
     broken, wrong = Acme("broken", saved, refuses="no such operator"), Acme("wrong", saved, deed=_off)
     with pytest.raises(VerificationError) as raised:
         _retuned(saved, broken, wrong)
-    assert "onnx → broken cpu, fp32: no such operator" in raised.value.why
-    assert "onnx → wrong cpu, fp32: relative error" in raised.value.why
+    assert "onnx → broken cpu: no such operator" in raised.value.why
+    assert "onnx → wrong cpu: the call that the artifact carries, logits: relative error" in raised.value.why
 
 
 def test_who_reads_another_format_is_not_asked(saved: Path) -> None:

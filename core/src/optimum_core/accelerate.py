@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optimum_core import __version__
-from optimum_core.ask import OBJECTIVES, Ask, check, check_precision, stated_shapes
 from optimum_core.cache import Cache
-from optimum_core.errors import OptionError, UnavailableError
+from optimum_core.errors import OptionError
 from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.model.accelerated import AcceleratedModel
 from optimum_core.models import hub
 from optimum_core.models.source import Source, open_source
-from optimum_core.plan import AUTO, EXACT, Quantization, Target, Way, ways
+from optimum_core.pipeline import Pipeline, asked_ways
+from optimum_core.plan import AUTO, EXACT, Target, Way
 from optimum_core.plugins import manager
-from optimum_core.quantization import Wish, read_wish
-from optimum_core.types import Support
-from optimum_core.work import Work
-
-# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
-if TYPE_CHECKING:
-    from optimum_core.tune.evidence import Material
+from optimum_core.request import check_precision, read_request
 
 
 def accelerate(
@@ -59,14 +52,14 @@ def accelerate(
         target: "auto" measures what every installed backend offers here, the eager model included; or a backend, or
             "backend:device".
         task: what the model is for, where `config.architectures` does not say it.
-        precision: "fp32" (the default); or "bf16", "fp16" where a backend offers them; or "auto", which lets all of
-            these compete, each within its stated tolerance. With `quantize`, of what is left in floats: by default,
-            every one that is offered competes there.
+        precision: "fp32"; or "bf16", "fp16" where a backend offers them; or "auto", which lets all of these compete,
+            each within its stated tolerance. By default the model's own: fp32, and for weights held in 16 bits those
+            bits as well. With `quantize`, of what is left in floats: by default, every one that is offered competes.
         sample_inputs: one ordinary call's tensors, by name; needed for plain modules, derived otherwise.
         shapes: the workload to be fast at: (batch, sequence) pairs or mappings of axis names to lengths.
         objective: "latency" of one call, "throughput" of calls side by side, or "size" of the files.
-        budget: seconds for building and checking; the likeliest candidates go first, and one that is true is always
-            found where there is one. None: up to a minute, less for a model that is quick as it is.
+        budget: seconds for the whole call, within one step's length; the likeliest candidates go first, and one that is
+            true is always found where there is one. None: up to a minute, less for a model that is quick as it is.
         verify: False skips the comparison with eager; the artifact says so.
         processor: tokenizer or processor, where it does not lie beside the model.
         revision: branch, tag or commit, for a hub id.
@@ -89,66 +82,34 @@ def accelerate(
         OptionError, UnavailableError: what was asked for makes no sense, or is not here; before any work is done.
         EvaluationError: `evaluate` gives no number for the eager model; before anything is quantized.
         VerificationError: nothing that was built agrees with eager.
+        ResourceError: nothing could be built for want of room on the disk or of memory.
     """
-    wish = read_wish(quantize, calibrated=calibration is not None)
-    stated = wish.config if wish else None
-    ask = Ask(
-        target=target, task=task, precision=precision or EXACT, shapes=stated_shapes(shapes),
-        objective=objective or (stated.objective if stated else None) or OBJECTIVES[0],
-        budget=budget, verify=verify, level=level, wish=wish, rest=precision or AUTO, options=dict(options or {}),
+    request = read_request(
+        target=target, task=task, precision=precision, shapes=shapes, objective=objective, budget=budget,
+        verify=verify, level=level, quantize=quantize, calibration=calibration, evaluate=evaluate, max_drop=max_drop,
+        samples=sample_inputs, options=options,
     )  # fmt: skip
     hub.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
-    chosen = check(ask)
-    material = _material(wish, calibration=calibration, evaluate=evaluate, max_drop=max_drop)
     supports = plugins.supports(hardware)
-    if chosen.backend is not None:
-        supports[chosen.backend] = plugins.support(chosen.backend, hardware)
-    check_precision(ask.precision, supports)
-    found = _ways(supports, chosen, ask)
-    _require_one_device(found, chosen)
+    if request.target.backend is not None:
+        supports[request.target.backend] = plugins.support(request.target.backend, hardware)
+    check_precision(request.precision, supports)
+    _require_one_device(asked_ways(supports, request, EXACT), request.target)
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
-    if source.format is not None:
-        found = _from(source.format, found)
     _require_samples(source, sample_inputs)
-    work = Work(
+    pipeline = Pipeline(
         version=__version__,
-        ask=ask,
-        target=chosen,
+        request=request,
         source=source,
-        ways=found,
+        ways=asked_ways(supports, request, source.held_in, source.format),
         supports=supports,
         hardware=hardware,
         plugins=plugins,
         cache=Cache(Path(cache_dir) if cache_dir is not None else None),
         emit=progress or (lambda event: None),
-        samples=sample_inputs,
-        material=material,
     )
-    return work.run()
-
-
-def _material(wish: Wish | None, **passed: Any) -> Material | None:
-    """The data that quantization is to use.
-
-    Raises:
-        OptionError: it is of no use, or there is none for a scheme that was asked for and needs some.
-    """
-    if wish is None:
-        for name, value in passed.items():
-            if value is not None:
-                raise OptionError(name, "it is for quantization, and none was asked for", 'pass quantize="int8"')
-        return None
-    from optimum_core.tune.evidence import read_material
-
-    material = read_material(passed["calibration"], passed["evaluate"], passed["max_drop"], wish.config)
-    if wish.config is not None and wish.config.calibrates and not material.can_calibrate:
-        raise OptionError(
-            "calibration",
-            f"{wish.config.name} finds ranges on typical inputs, and none were passed; made-up ones would be wrong",
-            "pass calibration=, a few hundred texts or inputs; or use a scheme that needs none, such as 'dynamic-int8'",
-        )
-    return material
+    return pipeline.run()
 
 
 def _require_one_device(found: tuple[Way, ...], target: Target) -> None:
@@ -162,22 +123,6 @@ def _require_one_device(found: tuple[Way, ...], target: Target) -> None:
         )
 
 
-def _from(given: str, found: tuple[Way, ...]) -> tuple[Way, ...]:
-    """The ways that start from a format that the model is in already, each once.
-
-    Raises:
-        UnavailableError: there is none.
-    """
-    ways = tuple(
-        replace(way, levels=(None,)) if way.is_live else replace(way, routes=(None,))
-        for way in found
-        if way.exported == given or (way.is_live and way.precision == EXACT)
-    )
-    if all(way.is_live for way in ways):
-        raise UnavailableError(f"a model in {given}", "nothing that was asked for runs it", "ask for target='auto'")
-    return ways
-
-
 def _require_samples(source: Source, samples: Any) -> None:
     if samples is None and source.is_live and source.config is None:
         raise OptionError(
@@ -185,16 +130,3 @@ def _require_samples(source: Source, samples: Any) -> None:
             "a torch.nn.Module says nothing of what it takes",
             "pass sample_inputs={name: tensor, …} as for one ordinary call",
         )
-
-
-def _ways(supports: Mapping[str, Support], target: Target, ask: Ask) -> tuple[Way, ...]:
-    """The ways that were asked for, and the live model's to compare with."""
-    quantization = Quantization(schemes=ask.wish.schemes, rest=ask.rest) if ask.wish else None
-    asked = ways(supports, target, precision=ask.precision, level=ask.level, quantization=quantization)
-    known = {(way.backend, way.device, way.precision) for way in asked if way.is_live}
-    baseline = tuple(
-        replace(way, levels=(None,))
-        for way in ways(supports, Target())
-        if way.is_live and (way.backend, way.device, way.precision) not in known
-    )
-    return (*baseline, *asked)

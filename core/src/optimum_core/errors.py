@@ -8,6 +8,7 @@ model 'bert': input 'input_ids' is missing
 
 from __future__ import annotations
 
+import errno
 import re
 
 #: Colours of a terminal, which other libraries write into their messages.
@@ -70,6 +71,14 @@ class TunedElsewhereWarning(UserWarning):
     """An artifact runs on other hardware than it was tuned on."""
 
 
+class ResourceError(OptimumError):
+    """A fault of the moment: no room on a disk, no memory, a process that was killed. Nothing is concluded from it."""
+
+
+class UnprovedWarning(UserWarning):
+    """A model is handed out that was not proved to be right for everything that it takes."""
+
+
 class InputError(OptimumError):
     """Inputs given to a model are not what it takes."""
 
@@ -80,3 +89,30 @@ class OptionError(OptimumError):
 
 class SessionError(OptimumError):
     """A runtime refused to load or to run what it was given."""
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
+_NO_MEMORY_WORDS = ("bad_alloc", "Cannot allocate memory")
+
+
+def fault_of_the_moment(who: str, error: BaseException) -> ResourceError | None:
+    """What an error is where the machine had no room for the work, rather than the work being impossible; else None.
+
+    Args:
+        who: the part that failed.
+        error: with the errors that caused it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ResourceError):
+            return cause
+        if isinstance(cause, MemoryError) or any(words in str(cause) for words in _NO_MEMORY_WORDS):
+            return ResourceError(who, f"no memory is left for it: {cause!r}", "free some, and try again")
+        full = isinstance(cause, OSError) and cause.errno in _FULL
+        if full or any(words in str(cause) for words in _FULL_WORDS):
+            return ResourceError(
+                who, f"there is no room left for it: {cause}", "free some, or set TMPDIR to another disk"
+            )
+        cause = cause.__cause__
+    return None

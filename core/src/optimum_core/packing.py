@@ -20,8 +20,8 @@ from optimum_core.verify.carried import write_check
 # What imports torch is imported by whoever runs it: without torch, `accelerate` must say so and `load` must work.
 if TYPE_CHECKING:
     from optimum_core.models.blueprint import Blueprint
-    from optimum_core.tune.candidates import Candidate
-    from optimum_core.tune.job import Tuned
+    from optimum_core.search.candidate import Candidate
+    from optimum_core.search.context import SearchResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +41,15 @@ class Packer:
     options: Mapping[str, Any]
     workload: tuple[WorkShape, ...]
 
-    def write(self, tuned: Tuned, directory: Path) -> None:
+    def write(self, result: SearchResult, directory: Path) -> None:
         """Put the winner's files and manifest into a directory."""
-        artifact = tuned.winner.artifact
+        artifact = result.winner.artifact
         assert artifact is not None
         for name in artifact.files:
             _copy(artifact.path / name, directory / name)
         self.write_companions(directory)
-        write_check(directory, tuned.check)
-        artifacts.write(directory, self.manifest(tuned.winner, tuned.report))
+        write_check(directory, result.check)
+        artifacts.write(directory, self.manifest(result.winner, result.report))
 
     def write_companions(self, directory: Path) -> None:
         """Configuration, tokenizer and processor files, where the directory has not got them."""
@@ -67,20 +67,20 @@ class Packer:
 
     def manifest(self, candidate: Candidate, report: Report | None) -> Manifest:
         """Everything known of a candidate."""
-        artifact, blueprint, entry = candidate.artifact, candidate.blueprint, candidate.entry
+        artifact, blueprint, spec = candidate.artifact, candidate.signature, candidate.spec
         assert artifact is not None
         return Manifest(
             created_with=dict(self.versions),
             task=blueprint.task,
             model=_model_info(self.source, blueprint),
-            backend=entry.way.backend,
-            device=entry.way.device,
-            format=LIVE if entry.way.is_live else artifact.format,
-            precision=entry.way.precision,
-            quantized=entry.config.name if entry.config else None,
-            level=entry.level if entry.way.is_live else None,
-            streams=entry.streams,
-            prepared=tuple(shape.lengths for shape in self.workload) if entry.prepared else (),
+            backend=spec.way.backend,
+            device=spec.way.device,
+            format=LIVE if spec.way.is_eager else artifact.format,
+            precision=spec.way.precision,
+            quantized=spec.config.name if spec.config else None,
+            level=spec.level if spec.way.is_eager else None,
+            streams=spec.streams,
+            prepared=tuple(shape.lengths for shape in self.workload) if spec.prepared else (),
             session_options=dict(self.options),
             inputs=artifact.inputs,
             outputs=artifact.outputs,

@@ -26,6 +26,11 @@ class Target:
     backend: str | None = None
     device: str | None = None
 
+    def __str__(self) -> str:
+        """As it is written: "auto", "ort", "ort:cuda:0"."""
+        backend = self.backend or AUTO
+        return f"{backend}:{self.device}" if self.device else backend
+
 
 def parse_target(target: str) -> Target:
     """Read "auto", "ort", "openvino:GPU", "ort:cuda:0", "trt:sm_89".
@@ -93,7 +98,7 @@ class Way:
     cost: float = 0.0
 
     @property
-    def is_live(self) -> bool:
+    def is_eager(self) -> bool:
         """Whether the live model runs, and nothing is exported."""
         return self.format is None
 
@@ -107,7 +112,7 @@ def ways(
     supports: Mapping[str, Support],
     target: Target,
     *,
-    precision: str = EXACT,
+    precision: str | tuple[str, ...] = EXACT,
     level: str | None = None,
     quantization: Quantization | None = None,
 ) -> tuple[Way, ...]:
@@ -115,7 +120,7 @@ def ways(
 
     Args:
         supports: the probes' answers by backend.
-        precision: only offers that have it; "auto": every float precision that is offered.
+        precision: only offers that have it, or one of several; "auto": every float precision that is offered.
         level: only this optimization level, instead of those that compete by themselves.
         quantization: ways that quantize are asked for too.
 
@@ -131,7 +136,7 @@ def ways(
     )
     if quantization is None:
         if not found:
-            raise _nothing(supports, target, precision)
+            raise _nothing(supports, target, precision if isinstance(precision, str) else " or ".join(precision))
         return _sharing(tuple(found))
     quantized = dict.fromkeys(
         way
@@ -163,10 +168,9 @@ def _asked_for(name: str, offer: Offer, target: Target) -> bool:
     return offer.device.lower() in (target.device, target.device.partition(":")[0])
 
 
-def _precisions_of(offer: Offer, precision: str) -> tuple[str, ...]:
-    if precision == AUTO:
-        return tuple(item for item in offer.precisions if item in FLOATS)
-    return (precision,) if precision in offer.precisions else ()
+def _precisions_of(offer: Offer, precision: str | tuple[str, ...]) -> tuple[str, ...]:
+    wanted = FLOATS if precision == AUTO else (precision,) if isinstance(precision, str) else precision
+    return tuple(item for item in offer.precisions if item in wanted)
 
 
 def _ways_of(

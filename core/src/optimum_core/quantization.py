@@ -11,7 +11,7 @@ from optimum_core.errors import OptionError
 from optimum_core.models import hub
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.presets import PRESETS, preset
-from optimum_core.types.quantization import SCHEMES
+from optimum_core.types.quantization import SCHEMES, Scheme
 
 #: Number formats that may be asked for by name alone; the machine's best scheme with them is found.
 FAMILIES = ("int8", "int4", "nf4", "fp8", "fp16")
@@ -19,28 +19,31 @@ _FILES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
-    """How a model is to be quantized, as far as its user cares.
+class QuantizationGoal:
+    """How a model is to be quantized, as far as that was stated.
 
     Attributes:
-        schemes: by `QuantizeConfig.name`; the first are the fastest as a rule.
+        schemes: the first are the fastest as a rule.
         config: exactly so, but for what it leaves open; None: whatever of `schemes` is best.
     """
 
-    schemes: tuple[str, ...]
+    schemes: tuple[Scheme, ...]
     config: QuantizeConfig | None = None
 
     @property
-    def words(self) -> str:
-        """How to speak of it."""
-        return self.schemes[0] if self.config else self.schemes[0].rpartition("-")[2]
+    def weights(self) -> str:
+        """The number format that was asked for."""
+        return self.schemes[0].weights
 
     def question(self) -> dict[str, Any]:
         """What decides the answer, as JSON values."""
-        return {"schemes": list(self.schemes), "config": self.config.to_dict() if self.config else None}
+        return {
+            "schemes": [str(scheme) for scheme in self.schemes],
+            "config": self.config.to_dict() if self.config else None,
+        }
 
 
-def read_wish(value: Any, *, calibrated: bool) -> Wish | None:
+def read_goal(value: Any, *, calibrated: bool) -> QuantizationGoal | None:
     """Read what was passed as `quantize`.
 
     Args:
@@ -55,17 +58,17 @@ def read_wish(value: Any, *, calibrated: bool) -> Wish | None:
     if value is None:
         return None
     if isinstance(value, QuantizeConfig):
-        return Wish(schemes=(value.name,), config=value)
+        return QuantizationGoal(schemes=(Scheme.parse(value.name),), config=value)
     if isinstance(value, Mapping):
-        return read_wish(QuantizeConfig.from_dict(value), calibrated=calibrated)
+        return read_goal(QuantizeConfig.from_dict(value), calibrated=calibrated)
     if isinstance(value, Path) or (isinstance(value, str) and value.endswith(_FILES)):
-        return read_wish(_read_recipe(value), calibrated=calibrated)
+        return read_goal(_read_recipe(value), calibrated=calibrated)
     if value in FAMILIES:
-        return Wish(schemes=tuple(f"{scheme}-{value}" for scheme in SCHEMES))
+        return QuantizationGoal(schemes=tuple(Scheme(method, value) for method in SCHEMES))
     if value in PRESETS:
-        return read_wish(preset(value, static=calibrated), calibrated=calibrated)
+        return read_goal(preset(value, static=calibrated), calibrated=calibrated)
     if isinstance(value, str) and value.startswith(SCHEMES):
-        return read_wish(QuantizeConfig.named(value), calibrated=calibrated)
+        return read_goal(QuantizeConfig.named(value), calibrated=calibrated)
     raise OptionError(
         "quantize",
         f"{value!r} is unknown",

@@ -12,8 +12,8 @@ import torch
 
 from optimum_core.errors import ExportError, OptionError, SessionError, UnavailableError
 from optimum_core.plan import Way
-from optimum_core.tune.candidates import Entry
-from optimum_core.tune.recipes import variants
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.quantized.recipes import variants
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_inc import plugin, programs, quantize
 from optimum_inc.package import integer_calls
@@ -243,7 +243,7 @@ def test_of_a_walk_one_recipe_is_refused_by_name(
     monkeypatch.setattr(quantize, "_quantized", taken)
     way = Way(backend="inc", device="cpu", precision="fp32", format="torch-inductor", exporter="inc", exported="x")
     answers = {}
-    for recipe in variants(Entry(way=way, config=weight_only(weights="int4")), calibrated=True, promised=True):
+    for recipe in variants(CandidateSpec(way=way, config=weight_only(weights="int4")), calibrated=True, promised=True):
         assert recipe.entry.config is not None
         with pytest.raises(OptionError) as caught:
             run(quantize_request(exported, recipe.entry.config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,13 @@ import pytest
 from optimum_core import accelerate, load, measure
 from optimum_core.artifact import load as read_manifest
 from optimum_core.artifact import write
-from optimum_core.tune import race
 
 
 def test_prepared_sessions_compete_and_are_checked_at_the_stated_shapes(
     tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    effort = measure.Effort(rounds=2, seconds=0.02)
-    monkeypatch.setattr(race, "measure", lambda calls, shapes, _: measure.measure(calls, shapes, effort))
+    effort = measure.Effort(rounds=2, seconds=0.02, steady=math.inf)
+    monkeypatch.setattr("optimum_core.measure.timing._override", effort)
     module = tiny("bert").source.module()
     with accelerate(module, target="openvino", shapes=[(2, 9), (1, 5)], budget=60, cache_dir=tmp_path) as fast:
         assert fast.report is not None

@@ -21,6 +21,7 @@ from optimum_core.artifact.names import MANIFEST, check_names
 from optimum_core.artifact.plain import from_plain, to_plain
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact, AxisRange, Fidelity, Hardware, Report, Step, TensorSpec
+from optimum_core.types.quantization import Scheme
 
 __all__ = ["LIVE", "MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "ModelInfo", "decode", "encode"]
 
@@ -125,7 +126,7 @@ class Manifest:
             files=self.model_files,
             inputs=self.inputs,
             outputs=self.outputs,
-            precision=self.quantized.rpartition("-")[2] if self.quantized else self.precision,
+            precision=Scheme.parse(self.quantized).weights if self.quantized else self.precision,
             steps=self.steps,
         )
 

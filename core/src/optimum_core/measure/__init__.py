@@ -1,5 +1,8 @@
-"""How fast candidates are: `workload` says at which shapes, `timing` races them, `stopwatch` watches every stage."""
+"""How fast candidates are.
 
-from optimum_core.measure.timing import SETTLE_SECONDS, Contestant, Effort, measure, pace, score
+`workload` says at which shapes, `timing` races them, `load` tells what disturbs them, `stopwatch` watches every stage.
+"""
 
-__all__ = ["SETTLE_SECONDS", "Contestant", "Effort", "measure", "pace", "score"]
+from optimum_core.measure.timing import SETTLE_SECONDS, Contestant, Effort, measure, measuring, pace, score
+
+__all__ = ["SETTLE_SECONDS", "Contestant", "Effort", "measure", "measuring", "pace", "score"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -27,6 +28,7 @@ class Effort:
         hopeless: a candidate this many times slower than the best after the first round is not measured further; the
             margin narrows with every round.
         budget: seconds after which no further round begins; every candidate has one.
+        steady: medians of one candidate's rounds that differ by a greater factor show that something disturbed them.
     """
 
     rounds: int = 5
@@ -34,6 +36,21 @@ class Effort:
     calls: int = 60
     hopeless: float = 1.6
     budget: float = 60.0
+    steady: float = 1.5
+
+
+_override: Effort | None = None
+
+
+@contextmanager
+def measuring(effort: Effort) -> Iterator[None]:
+    """Measure with this effort, whatever is asked for, while the block runs: for tests that need no precise figures."""
+    global _override
+    before, _override = _override, effort
+    try:
+        yield
+    finally:
+        _override = before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +63,10 @@ class Contestant:
 
 @dataclass(kw_only=True, slots=True)
 class _Track:
+    """Seconds of every call, by shape, then by round."""
+
     contestant: Contestant
-    times: list[list[float]] = field(default_factory=list)
+    times: list[list[list[float]]] = field(default_factory=list)
 
 
 def measure(
@@ -62,7 +81,7 @@ def measure(
     Returns:
         Per candidate one measurement a shape, in milliseconds; fewer runs for those that were dropped early.
     """
-    effort = effort or Effort()
+    effort = _override or effort or Effort()
     tracks = {name: _Track(contestant=item, times=[[] for _ in shapes]) for name, item in candidates.items()}
     running = list(tracks)
     end = time.perf_counter() + effort.budget
@@ -94,12 +113,13 @@ def _round(track: _Track, effort: Effort) -> None:
     time.sleep(SETTLE_SECONDS)
     streams = track.contestant.streams
     with ThreadPoolExecutor(streams) as pool:
-        for call, times in zip(track.contestant.calls, track.times, strict=True):
+        for call, rounds in zip(track.contestant.calls, track.times, strict=True):
             once = call if streams == 1 else partial(_together, pool, call, streams)
-            if not times or times[-1] < effort.seconds:
+            if not rounds or rounds[-1][-1] < effort.seconds:
                 once()  # warms caches, and buffers at this shape; a slow call is hardly changed by that
-            spent, enough = 0.0, len(times) + effort.calls
-            while spent < effort.seconds and len(times) < enough:
+            spent, times = 0.0, list[float]()
+            rounds.append(times)
+            while spent < effort.seconds and len(times) < effort.calls:
                 start = time.perf_counter()
                 once()
                 taken = time.perf_counter() - start
@@ -119,18 +139,23 @@ def _together(pool: ThreadPoolExecutor, call: Callable[[], object], streams: int
 
 def _worth_going_on(tracks: Mapping[str, _Track], running: Sequence[str], hopeless: float) -> list[str]:
     """Those whose total over the shapes is not clearly behind the best's."""
-    scores = {name: float(np.mean([np.log(np.median(times)) for times in tracks[name].times])) for name in running}
+    scores = {
+        name: float(np.mean([np.log(np.median(np.concatenate(rounds))) for rounds in tracks[name].times]))
+        for name in running
+    }
     best = min(scores.values())
     return [name for name in running if scores[name] <= best + np.log(hopeless)]
 
 
-def _summary(shape: WorkShape, times: Sequence[float]) -> Measurement:
-    milliseconds = np.asarray(times) * 1e3
+def _summary(shape: WorkShape, rounds: Sequence[Sequence[float]]) -> Measurement:
+    milliseconds = np.concatenate(rounds) * 1e3
+    medians = [float(np.median(times)) for times in rounds]
     return Measurement(
         shape=shape.name,
         items=shape.items,
         median=float(np.median(milliseconds)),
         p95=float(np.percentile(milliseconds, 95)),
         least=float(milliseconds.min()),
-        runs=len(times),
+        runs=len(milliseconds),
+        spread=max(medians) / max(min(medians), 1e-9),
     )

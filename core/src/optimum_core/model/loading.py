@@ -54,7 +54,7 @@ def load(
     directory, links_under = _locate(str(path), revision)
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
-        from optimum_core.tune.retune import retune as tuned_here
+        from optimum_core.search.retune import retune as tuned_here
 
         manifest = tuned_here(manifest, directory, manager(), precision=precision or EXACT, shapes=shapes)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import SourceError
-from optimum_core.models import fingerprint, hub
+from optimum_core.models import checkpoint, fingerprint, hub
 
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
@@ -64,6 +64,11 @@ class LiveSource(_Eager):
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint.of_module(self._given)
+
+    @property
+    def held_in(self) -> str:
+        """The precision of its weights as they were given."""
+        return checkpoint.precision_of_module(self._given)
 
     @cached_property
     def _module(self) -> Any:
@@ -151,6 +156,11 @@ class DirectorySource(_Eager):
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint.of_directory(self.directory, with_code=self._trust)
+
+    @cached_property
+    def held_in(self) -> str:
+        """The precision of its weights as they lie in the directory."""
+        return checkpoint.precision_of_directory(self.directory)
 
     @cached_property
     def _module(self) -> Any:

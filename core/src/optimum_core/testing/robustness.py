@@ -96,7 +96,7 @@ class RobustnessTests:
 
 
 def _needs_files(subject: Subject) -> None:
-    if subject.way.is_live:
+    if subject.way.is_eager:
         pytest.skip("the live model stays in its process; the ways by files are tried")
 
 

@@ -19,8 +19,8 @@ from optimum_core.hardware import detect
 from optimum_core.models.samples import Case
 from optimum_core.plan import EXACT, FLOATS, Quantization, Target, Way, ways
 from optimum_core.plugins import Infer, PluginManager
+from optimum_core.search.cross_build import runners
 from optimum_core.testing.models import KINDS, Model, model
-from optimum_core.tune.elsewhere import runners
 from optimum_core.types import (
     Artifact,
     ExportRequest,
@@ -68,7 +68,7 @@ class Subject:
             device=self.way.device,
             hardware=detect(),
             precision=self.way.precision,
-            source=self.model.source if self.way.is_live else None,
+            source=self.model.source if self.way.is_eager else None,
         )
         return replace(asked, **changes)
 
@@ -211,7 +211,7 @@ def courses(found: tuple[Way, ...]) -> tuple[Course, ...]:
         Course(way=way, level=level, kind=kind)
         for way in found
         # A live model's levels compile it anew for every shape: minutes, and nothing that the backend wrote itself.
-        for level in (way.levels[:1] if way.is_live else way.levels)
+        for level in (way.levels[:1] if way.is_eager else way.levels)
         for kind in KINDS
     )
 
@@ -224,7 +224,7 @@ def build(plugins: PluginManager, course: Course, route: str | None) -> Subject:
         OptimumError: whatever the backends on the way say.
     """
     way, made = course.way, model(course.kind)
-    if way.is_live:
+    if way.is_eager:
         blueprint = made.blueprint
         # Stands for the live model: names of what goes in and out, and no files.
         artifact = Artifact(

@@ -13,7 +13,17 @@ from optimum_core.types.requests import (
     SessionRequest,
     Step,
 )
-from optimum_core.types.results import CandidateResult, CaseResult, Event, Fidelity, Measurement, Promise, Report, Trial
+from optimum_core.types.results import (
+    CandidateResult,
+    CaseResult,
+    Event,
+    Fidelity,
+    Measurement,
+    PrecisionHint,
+    Promise,
+    Report,
+    Trial,
+)
 from optimum_core.types.support import Limitation, Offer, Support, Transform
 from optimum_core.types.tensors import Array, AxisRange, TensorSpec
 
@@ -36,6 +46,7 @@ __all__ = [
     "Npu",
     "Offer",
     "OptimizeRequest",
+    "PrecisionHint",
     "Promise",
     "QuantizeConfig",
     "QuantizeRequest",

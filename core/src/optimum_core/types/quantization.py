@@ -21,6 +21,41 @@ OBJECTIVES = ("latency", "throughput", "size")
 METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
 
 
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A method of quantization and the number format of the weights; its name is how offers speak of it.
+
+    >>> Scheme.parse("weight-only-int4").weights
+    'int4'
+    """
+
+    method: str
+    weights: str
+
+    def __str__(self) -> str:
+        """The name, such as "static-int8"."""
+        return f"{self.method}-{self.weights}"
+
+    @property
+    def is_weight_only(self) -> bool:
+        """Whether the arithmetic stays in float."""
+        return self.method == "weight-only"
+
+    @classmethod
+    def parse(cls, name: str) -> Scheme:
+        """Read a scheme's name.
+
+        Raises:
+            OptionError: there is no such method or number format.
+        """
+        for method in SCHEMES:
+            weights = name.removeprefix(f"{method}-")
+            if weights != name and weights in WEIGHTS:
+                return cls(method, weights)
+        remedy = f"write a method ({', '.join(SCHEMES)}), a dash and a number format ({', '.join(WEIGHTS)})"
+        raise OptionError("quantize", f"there is no scheme {name!r}", remedy)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizeConfig:
     """How to quantize. What is None is the backend's choice for the hardware.
@@ -98,7 +133,7 @@ class QuantizeConfig:
     @property
     def name(self) -> str:
         """Scheme and number format, by which offers speak of it: "static-int8", "weight-only-int4"."""
-        return f"{self.scheme}-{self.weights.removeprefix('u')}"
+        return str(Scheme(self.scheme, self.weights.removeprefix("u")))
 
     @property
     def recipe(self) -> QuantizeConfig:
@@ -115,8 +150,8 @@ class QuantizeConfig:
         Raises:
             OptionError: there is no such scheme.
         """
-        scheme, _, weights = name.rpartition("-")
-        return cls(scheme=scheme, weights=weights)
+        scheme = Scheme.parse(name)
+        return cls(scheme=scheme.method, weights=scheme.weights)
 
     @property
     def calibrates(self) -> bool:

@@ -71,6 +71,7 @@ class Measurement:
     Attributes:
         least: the shortest time, which a busy machine disturbs least.
         items: sequences, pictures or sounds in one call.
+        spread: the slowest round's median over the fastest round's: 1.0 is perfectly steady, 2.0 says little.
     """
 
     shape: str
@@ -79,6 +80,7 @@ class Measurement:
     runs: int
     least: float = 0.0
     items: int = 1
+    spread: float = 1.0
 
     @property
     def throughput(self) -> float:
@@ -164,6 +166,36 @@ class Promise:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionHint:
+    """What another precision would gain and cost, as measured beside the chosen; it was not asked for.
+
+    Attributes:
+        precision: "bf16" or "fp16".
+        backend: who would run it.
+        time_ratio: its time over that of the chosen, over the workload; None: it could not be timed.
+        error: its relative error against the eager model in 32 bits.
+        verified: whether that is within the tolerance of the precision.
+    """
+
+    precision: str
+    backend: str
+    time_ratio: float | None = None
+    error: float | None = None
+    verified: bool = False
+
+    def __str__(self) -> str:
+        """One line, with what to pass where it is worth it."""
+        if self.time_ratio is None or not self.verified:
+            why = "does not run" if self.error is None else f"is too far off (relative error {self.error:.1%})"
+            return f"{self.precision} on {self.backend} {why}"
+        error = "" if self.error is None else f" (relative error {self.error:.1%})"
+        if self.time_ratio < 1:
+            ask = f"precision={self.precision!r}"
+            return f"{self.precision} would take {self.time_ratio:.2f} of the time{error}: pass {ask}"
+        return f"{self.precision} would be slower here: {self.time_ratio:.2f} times the time{error}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """What was tried, what each cost, how true each is, and why this one.
 
@@ -176,6 +208,9 @@ class Report:
         promise: what quantization was allowed to lose; None: none was asked for.
         walk: every recipe that was tried, in order.
         notes: what else its reader should know.
+        precision_hint: what another precision would gain, where one is offered that was not asked for.
+        settled: whether the choice may be remembered: nothing failed for a reason of the moment, and the machine was
+            quiet enough to tell which candidate is faster.
     """
 
     model: str
@@ -188,6 +223,8 @@ class Report:
     promise: Promise | None = None
     walk: tuple[Trial, ...] = ()
     notes: tuple[str, ...] = ()
+    precision_hint: PrecisionHint | None = None
+    settled: bool = True
 
     @property
     def chosen(self) -> CandidateResult | None:

@@ -1,4 +1,4 @@
-"""What earlier searches on this machine decided: who won for models of the same shape, and who wins at all."""
+"""What earlier searches on this machine decided: the winner for models of the same shape, and winners at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimum_core.cache import Cache, content_key
+from optimum_core.search.spec import CandidateSpec
 
 _KEPT = 16
 # What differs between two fine-tunings of one architecture and does not change its speed.
@@ -15,9 +16,9 @@ _NAMES = ("_name_or_path", "name_or_path", "id2label", "label2id", "transformers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Winners:
-    """Names of entries, the latest winner first."""
+    """`CandidateSpec.id` of winners, the latest first."""
 
-    names: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
 
 
 def shape_of(module: Any) -> dict[str, Any]:
@@ -46,21 +47,22 @@ class History:
     question: Mapping[str, Any]
 
     def decided(self) -> str | None:
-        """The entry that won for a model of this shape and this question."""
+        """The `CandidateSpec.id` that won for a model of this shape and this question."""
         kept = self.cache.read_record("decision", self._decision_key(), _Winners)
-        return kept.names[0] if kept and kept.names else None
+        return kept.ids[0] if kept and kept.ids else None
 
     def won_before(self) -> tuple[str, ...]:
-        """Entries that won on this machine for whatever model, the latest first."""
+        """Specs that won on this machine for whatever model, the latest first, by `CandidateSpec.id`."""
         kept = self.cache.read_record("history", content_key(self.machine), _Winners)
-        return kept.names if kept else ()
+        return kept.ids if kept else ()
 
-    def remember(self, name: str, *, about: str) -> None:
+    def remember(self, spec: CandidateSpec, *, about: str) -> None:
         """Keep a winner."""
-        self.cache.write_record("decision", self._decision_key(), _Winners(names=(name,)), describe=f"{about}: {name}")
-        names = tuple(dict.fromkeys((name, *self.won_before())))[:_KEPT]
+        words = f"{about}: {spec.name}"
+        self.cache.write_record("decision", self._decision_key(), _Winners(ids=(spec.id,)), describe=words)
+        ids = tuple(dict.fromkeys((spec.id, *self.won_before())))[:_KEPT]
         self.cache.write_record(
-            "history", content_key(self.machine), _Winners(names=names), describe="who won on this machine"
+            "history", content_key(self.machine), _Winners(ids=ids), describe="winners on this machine"
         )
 
     def _decision_key(self) -> str:

@@ -1,4 +1,4 @@
-"""What a walk tried, in order, with times in milliseconds and beside the eager model's."""
+"""What a quantized search tried, in order, with times in milliseconds and beside the eager model's."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optimum_core.measure import score
-from optimum_core.tune.candidates import Entry
-from optimum_core.tune.job import Tuned
-from optimum_core.tune.recipes import LEAN, Recipe, is_lean
+from optimum_core.search.context import SearchResult
+from optimum_core.search.quantized.recipes import LEAN, Recipe, is_lean
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Trial
 
 
 @dataclass(kw_only=True, slots=True)
-class Scout:
+class Surveyed:
     """A way tried by its plainest recipe: its time as a multiple of the best unquantized model's."""
 
-    entry: Entry
+    spec: CandidateSpec
     pace: float
     size: int
 
     @property
     def recipe(self) -> Recipe:
         """What was tried; how it differs from the plainest is in its words."""
-        return Recipe(entry=self.entry, words=LEAN if is_lean(self.entry.config) else "")
+        return Recipe(spec=self.spec, words=LEAN if is_lean(self.spec.config) else "")
 
 
 @dataclass(kw_only=True, slots=True)
-class Ledger:
-    """The trials of a walk. Their times are of before its last race, side by side with the best unquantized model.
+class SearchLog:
+    """The trials of a quantized search. Their times are of before its last race, beside the best unquantized model.
 
     Attributes:
-        floats: the search among unquantized models, in whose times paces are counted.
+        unquantized: the search among unquantized models, in whose times paces are counted.
+        passing: whether something failed for a reason of the moment.
     """
 
-    floats: Tuned
+    unquantized: SearchResult
     trials: list[Trial] = field(default_factory=list)
+    passing: bool = False
     _stage: int = 0
 
     def begin_stage(self) -> None:
@@ -58,7 +60,7 @@ class Ledger:
         Returns:
             Its number, for changes.
         """
-        config = recipe.entry.config
+        config = recipe.spec.config
         trial = Trial(
             name=recipe.name,
             config=config.to_dict() if config else {},
@@ -78,19 +80,19 @@ class Ledger:
         """A trial that keeps the promise too takes so many times the time of the chosen."""
         self.trials[number] = replace(self.trials[number], outcome="slow", reason=_behind(ratio))
 
-    def mention(self, scouts: Sequence[Scout], pace: float) -> None:
-        """Ways that were timed and not judged, since one of that pace keeps the promise."""
+    def mention(self, surveyed: Sequence[Surveyed], pace: float) -> None:
+        """Record ways that were timed and not judged, since one of that pace keeps the promise."""
         told = {trial.name for trial in self.trials}
-        for scout in scouts:
-            if scout.recipe.name not in told:
-                self.record(scout.recipe, "slow", _behind(scout.pace / pace), pace=scout.pace, size=scout.size)
+        for item in surveyed:
+            if item.recipe.name not in told:
+                self.record(item.recipe, "slow", _behind(item.pace / pace), pace=item.pace, size=item.size)
 
     def _times(self, pace: float | None) -> dict[str, Any]:
         """What a pace is in milliseconds, and beside eager."""
         if pace is None:
             return {}
-        eager = next((score(item.measurements) for item in self.floats.tried if item.entry.is_baseline), None)
-        milliseconds = pace * score(self.floats.winner.measurements)
+        eager = next((score(item.measurements) for item in self.unquantized.tried if item.spec.is_baseline), None)
+        milliseconds = pace * score(self.unquantized.winner.measurements)
         return {"milliseconds": milliseconds, "speedup": eager / milliseconds if eager else None}
 
 

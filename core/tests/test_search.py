@@ -15,18 +15,19 @@ import pytest
 from optimum_core.cache import Cache
 from optimum_core.errors import ExportError, OptionError, SessionError, VerificationError
 from optimum_core.hookspecs import hookimpl
-from optimum_core.measure import Effort
+from optimum_core.measure import Effort, timing
 from optimum_core.measure.workload import workload
 from optimum_core.models import eager
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.flat import eager_outputs
 from optimum_core.models.source import LiveSource
-from optimum_core.plan import parse_target, ways
+from optimum_core.plan import Way, parse_target, ways
 from optimum_core.plugins import DISABLED_ENV, PluginManager
-from optimum_core.tune.candidates import entries
-from optimum_core.tune.job import Job, Tuned
-from optimum_core.tune.search import tune
-from optimum_core.tune.stages import Builder
+from optimum_core.search.budget import Budget
+from optimum_core.search.builder import Builder
+from optimum_core.search.context import SearchContext, SearchResult
+from optimum_core.search.search import search as run_search
+from optimum_core.search.spec import CandidateSpec, specs_of
 from optimum_core.types import (
     Array,
     Artifact,
@@ -53,7 +54,8 @@ HARDWARE = Hardware(
     memory=1,
 )
 #: No time is spent on precision; candidates differ by more than a hundred times.
-QUICK = Effort(rounds=2, seconds=0.002, hopeless=math.inf)
+QUICK = Effort(rounds=2, seconds=0.002, hopeless=math.inf, steady=math.inf)
+NO_TIME = Budget(seconds=0.0, stated=True)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -174,7 +176,7 @@ class Search:
     place: Path
     events: list[Event] = field(default_factory=list)
 
-    def run(self, target: str = "auto", **settings: Any) -> Tuned:
+    def run(self, target: str = "auto", **settings: Any) -> SearchResult:
         plugins = PluginManager([])
         plugins.register(eager, "torch")
         plugins.register(self.acme, "acme")
@@ -192,26 +194,37 @@ class Search:
         )
         every = ways(supports, parse_target("auto"))
         choosable = {way.backend for way in every} if chosen.backend is None else {chosen.backend}
-        return tune(
-            Job(
+        return run_search(
+            SearchContext(
                 source=source,
-                blueprint=self.blueprint,
-                entries=tuple(
-                    entry
-                    for entry in entries([way for way in every if way.is_live or way.backend in choosable])
-                    if entry.is_baseline or not entry.way.is_live  # compiling the live model would take seconds each
+                signature=self.blueprint,
+                specs=tuple(
+                    spec
+                    for spec in specs_of([way for way in every if way.is_eager or way.backend in choosable])
+                    if spec.is_baseline or not spec.way.is_eager  # compiling the eager model would take seconds each
                 ),
                 workload=lambda seen: workload([{"batch": 1}], seen.inputs, seen.layout.limits),
                 builder=builder,
                 plugins=plugins,
                 choosable=frozenset(choosable),
                 emit=self.events.append,
-                **{"exact": chosen.backend is not None, "effort": QUICK, **settings},
+                **{
+                    "may_restrict": chosen.backend is not None,
+                    "effort": QUICK,
+                    "budget": Budget(seconds=60.0),
+                    **settings,
+                },
             )
         )
 
 
 Make = Callable[..., Search]
+
+
+@pytest.fixture(autouse=True)
+def measured_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the effort of the context, not that of other tests."""
+    monkeypatch.setattr(timing, "_override", None)
 
 
 @pytest.fixture
@@ -225,17 +238,24 @@ def search(described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return make
 
 
-def _of(tuned: Tuned, route: str) -> CandidateResult:
+def _of(tuned: SearchResult, route: str) -> CandidateResult:
     return next(item for item in tuned.report.candidates if item.options.get("route") == route)
 
 
-def _outcomes(tuned: Tuned) -> dict[str, str]:
+def _id_of(route: str) -> str:
+    found = Way(
+        backend="acme", device="cpu", precision="fp32", format="acme", exporter="acme", exported="acme", routes=(route,)
+    )
+    return CandidateSpec(way=found, route=route).id
+
+
+def _outcomes(tuned: SearchResult) -> dict[str, str]:
     return {str(item.options.get("route", item.backend)): item.outcome for item in tuned.report.candidates}
 
 
 def test_the_faster_one_that_is_true_wins(search: Make) -> None:
     tuned = search(first=Memory()).run()
-    assert tuned.winner.entry.way.backend == "acme"
+    assert tuned.winner.spec.way.backend == "acme"
     chosen = tuned.report.chosen
     assert chosen is not None
     assert (chosen.backend, chosen.options) == ("acme", {"route": "first"})
@@ -246,14 +266,14 @@ def test_the_faster_one_that_is_true_wins(search: Make) -> None:
 
 def test_the_slower_one_is_not_chosen(search: Make) -> None:
     tuned = search(first=slow).run()
-    assert tuned.winner.entry.is_baseline
+    assert tuned.winner.spec.is_baseline
     assert _outcomes(tuned) == {"torch": "chosen", "first": "slower"}
     assert "times the time of the chosen" in _of(tuned, "first").reason
 
 
 def test_what_is_wrong_never_wins_however_fast(search: Make) -> None:
     tuned = search(first=lambda module, artifact, inputs: {"logits": np.zeros((len(inputs["input_ids"]), 5))}).run()
-    assert tuned.winner.entry.is_baseline
+    assert tuned.winner.spec.is_baseline
     result = _of(tuned, "first")
     assert result.outcome == "wrong"
     assert "relative error" in result.reason
@@ -263,7 +283,7 @@ def test_what_is_wrong_never_wins_however_fast(search: Make) -> None:
 def test_the_next_route_is_tried(search: Make) -> None:
     made = search(first=wrong, second=Memory())
     tuned = made.run()
-    assert tuned.winner.entry.route == "second"
+    assert tuned.winner.spec.route == "second"
     assert _outcomes(tuned) == {"second": "chosen", "first": "wrong", "torch": "slower"}
     assert made.acme.exported == ["first", "second"]
 
@@ -272,7 +292,7 @@ def test_a_route_that_fails_says_why_and_the_next_is_tried(search: Make) -> None
     made = search(first=ExportError("acme", "no such operation\nat line 3", "none"), second=Memory())
     tuned = made.run("acme")
     assert (_of(tuned, "first").outcome, _of(tuned, "first").reason) == ("failed", "no such operation")
-    assert tuned.winner.entry.route == "second"
+    assert tuned.winner.spec.route == "second"
 
 
 def test_a_failure_that_is_the_backends_own_bug_is_told_and_no_end(search: Make) -> None:
@@ -308,9 +328,9 @@ def test_sessions_are_closed_once_the_search_is_over(search: Make) -> None:
 
 def test_right_at_one_length_only_is_fixed_there_when_a_target_was_stated(search: Make) -> None:
     tuned = search(first=baked).run("acme")
-    assert tuned.winner.entry.way.backend == "acme"
-    limit = tuned.winner.blueprint.layout.longest("sequence")
-    assert {spec.shape for spec in tuned.winner.blueprint.inputs} == {("batch", limit)}
+    assert tuned.winner.spec.way.backend == "acme"
+    limit = tuned.winner.signature.layout.longest("sequence")
+    assert {spec.shape for spec in tuned.winner.signature.inputs} == {("batch", limit)}
     assert [item.outcome for item in tuned.report.candidates if item.backend == "acme"] == ["chosen", "wrong"]
     assert tuned.check.inputs["input_ids"].shape[1] == limit
 
@@ -318,21 +338,21 @@ def test_right_at_one_length_only_is_fixed_there_when_a_target_was_stated(search
 def test_right_at_one_length_only_is_not_enough_unasked(search: Make) -> None:
     made = search(first=baked)
     tuned = made.run()
-    assert tuned.winner.entry.is_baseline
+    assert tuned.winner.spec.is_baseline
     assert _outcomes(tuned) == {"torch": "chosen", "first": "wrong"}
     assert made.acme.exported == ["first"]
 
 
 def test_without_verification_nothing_is_said_to_be_proved(search: Make) -> None:
     tuned = search(first=wrong).run("acme", verify=False)
-    assert tuned.winner.entry.way.backend == "acme"
+    assert tuned.winner.spec.way.backend == "acme"
     assert all(item.fidelity is None for item in tuned.report.candidates)
     assert tuned.winner.outcome == "chosen"
 
 
 def test_the_baseline_is_measured_even_where_it_may_not_win(search: Make) -> None:
     tuned = search(first=slow).run("acme")
-    assert tuned.winner.entry.way.backend == "acme"
+    assert tuned.winner.spec.way.backend == "acme"
     baseline = next(item for item in tuned.report.candidates if item.backend == "torch")
     assert baseline.outcome == "slower"
     assert "for comparison only" in baseline.reason
@@ -341,28 +361,28 @@ def test_the_baseline_is_measured_even_where_it_may_not_win(search: Make) -> Non
 
 def test_a_spent_budget_skips_what_is_not_needed(search: Make) -> None:
     made = search(first=right, second=Memory())
-    tuned = made.run(budget=0.0)
+    tuned = made.run(budget=NO_TIME)
     assert _of(tuned, "second").outcome == "skipped"
     assert "budget" in _of(tuned, "second").reason
     assert made.acme.exported == ["first"]
 
 
 def test_a_spent_budget_still_goes_on_until_something_is_true(search: Make) -> None:
-    tuned = search(first=wrong, second=Memory()).run("acme", budget=0.0)
-    assert tuned.winner.entry.route == "second"
+    tuned = search(first=wrong, second=Memory()).run("acme", budget=NO_TIME)
+    assert tuned.winner.spec.route == "second"
 
 
 def test_what_won_before_is_tried_alone(search: Make) -> None:
     made = search(first=right, second=Memory())
-    tuned = made.run(decided="acme[second] → acme cpu")
+    tuned = made.run(decided=_id_of("second"))
     assert made.acme.exported == ["second"]
     assert _of(tuned, "first").outcome == "skipped"
-    assert tuned.winner.entry.route == "second"
+    assert tuned.winner.spec.route == "second"
 
 
 def test_what_won_before_and_is_wrong_now_does_not_win_again(search: Make) -> None:
-    tuned = search(first=Memory(), second=wrong).run(decided="acme[second] → acme cpu")
-    assert tuned.winner.entry.route == "first"
+    tuned = search(first=Memory(), second=wrong).run(decided=_id_of("second"))
+    assert tuned.winner.spec.route == "first"
     assert _of(tuned, "second").outcome == "wrong"
 
 
@@ -375,7 +395,7 @@ def test_an_export_is_kept_for_the_next_search(search: Make) -> None:
 
 def test_the_smallest_wins_where_size_was_asked_for(search: Make) -> None:
     tuned = search(first=slow).run(objective="size")
-    assert tuned.winner.entry.way.backend == "acme"
+    assert tuned.winner.spec.way.backend == "acme"
     assert "size" in next(item.reason for item in tuned.report.candidates if item.outcome == "slower")
 
 
@@ -386,7 +406,7 @@ def test_a_candidate_that_breaks_while_it_is_measured_loses(search: Make) -> Non
         return eager_outputs(module, inputs)
 
     tuned = search(first=breaks).run()
-    assert tuned.winner.entry.is_baseline
+    assert tuned.winner.spec.is_baseline
     assert "out of memory" in _of(tuned, "first").reason
 
 

@@ -1,6 +1,7 @@
-"""The recipes of a walk: for each way the plainest configuration, then safer ones, with what they are expected to cost.
+"""The recipes of a quantized search: for each way the plainest configuration, then safer ones, with their expected
+cost.
 
-What its user fixed stays fixed; only what was left open is varied.
+What was stated stays as it is; only what was left open is varied.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optimum_core.tune.candidates import Entry
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig
 
 #: Shares of the layers left in float, those that hurt most first.
@@ -21,13 +22,13 @@ class Recipe:
     """One configuration on one way.
 
     Attributes:
-        entry: the way; its `config` is the whole configuration.
+        spec: the way; its `config` is the whole configuration.
         left_out: share of the layers that are to stay in float, those that hurt most.
         presumed: share of them that the backend may leave in float by itself.
         words: how it differs from the plainest.
     """
 
-    entry: Entry
+    spec: CandidateSpec
     left_out: float = 0.0
     presumed: float = 0.0
     words: str = ""
@@ -35,18 +36,18 @@ class Recipe:
     @property
     def name(self) -> str:
         """The way in words, and what differs from its defaults."""
-        return f"{self.entry.name}{f' ({self.words})' if self.words else ''}"
+        return f"{self.spec.name}{f' ({self.words})' if self.words else ''}"
 
-    def without(self, ranked: Sequence[str]) -> Entry:
-        """The entry with its share of the layers left out.
+    def without(self, ranked: Sequence[str]) -> CandidateSpec:
+        """The spec with its share of the layers left out.
 
         Args:
             ranked: the model's layers, those that hurt most first.
         """
-        config = self.entry.config
+        config = self.spec.config
         assert config is not None
         number = min(max(1, round(self.left_out * len(ranked))), len(ranked) - 1)
-        return replace(self.entry, config=replace(config, exclude=tuple(ranked[:number])))
+        return replace(self.spec, config=replace(config, exclude=tuple(ranked[:number])))
 
     def expected(self, quantized: float, floating: float) -> float:
         """Time to expect: `quantized` for the layers that are, `floating` for those that are not."""
@@ -72,25 +73,25 @@ def is_lean(config: QuantizeConfig | None) -> bool:
     return config is not None and all(getattr(config, name) == value for name, value in _LEAN.items())
 
 
-def variants(entry: Entry, *, calibrated: bool, promised: bool) -> Iterator[Recipe]:
-    """The entry as it is, then safer ones.
+def variants(spec: CandidateSpec, *, calibrated: bool, promised: bool) -> Iterator[Recipe]:
+    """The spec as it is, then safer ones.
 
     Args:
-        entry: with its configuration.
+        spec: with its configuration.
         calibrated: there is data for methods that look at activations.
         promised: a metric decides, so that a backend can be left to search by it.
     """
-    config = entry.config
+    config = spec.config
     assert config is not None
-    yield Recipe(entry=entry)
+    yield Recipe(spec=spec)
     for words, changes in _rounding(config, calibrated):
-        yield Recipe(entry=replace(entry, config=replace(config, **changes)), words=words)
+        yield Recipe(spec=replace(spec, config=replace(config, **changes)), words=words)
     if not config.exclude:
         for share in SHARES:
-            yield Recipe(entry=entry, left_out=share, words=f"the worst {share:.0%} of the layers in float")
+            yield Recipe(spec=spec, left_out=share, words=f"the worst {share:.0%} of the layers in float")
     if promised and config.scheme == "static" and config.accuracy_control is None:
-        controlled = replace(entry, config=replace(config, accuracy_control=True))
-        yield Recipe(entry=controlled, presumed=SHARES[-1], words="accuracy control")
+        controlled = replace(spec, config=replace(config, accuracy_control=True))
+        yield Recipe(spec=controlled, presumed=SHARES[-1], words="accuracy control")
 
 
 def _rounding(config: QuantizeConfig, calibrated: bool) -> Iterator[tuple[str, dict[str, Any]]]:

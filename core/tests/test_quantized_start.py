@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from optimum_core.plan import Way
-from optimum_core.tune import start
-from optimum_core.tune.candidates import Candidate, Entry
-from optimum_core.tune.job import Tuned
-from optimum_core.tune.judging import WalkJob
+from optimum_core.search import start
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.context import Tuned
+from optimum_core.search.quantized.evaluator import QuantizationContext
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Measurement, Promise
 
 PROMISE = Promise(metric="accuracy", baseline=0.75, max_drop="0", limit=0.0, data="80 labelled rows")
@@ -21,31 +22,31 @@ PROMISE = Promise(metric="accuracy", baseline=0.75, max_drop="0", limit=0.0, dat
 def _candidate(backend: str, precision: str, ms: float, **fields: Any) -> Candidate:
     way = Way(backend=backend, device="cpu", precision=precision, format="f", exporter="e", exported="f")
     times = Measurement(shape="1x8", median=ms, p95=ms, runs=3, least=ms)
-    candidate = Candidate(entry=Entry(way=way), blueprint=SimpleNamespace(), outcome="slower")  # type: ignore[arg-type]
+    candidate = Candidate(spec=CandidateSpec(way=way), signature=SimpleNamespace(), outcome="slower")  # type: ignore[arg-type]
     return replace(candidate, **{"run": dict, "measurements": (times,), **fields})
 
 
 @dataclass
 class Asked:
-    """Courts that were opened, and closed again; whether the first's model keeps the promise is written down."""
+    """Evaluators that were opened, and closed again; whether the first's model keeps the promise is written down."""
 
     kept: bool
     opened: list[str] = field(default_factory=list)
     closed: int = 0
 
-    def of(self, job: WalkJob) -> Any:
-        self.opened.append(job.floats.winner.entry.way.precision)
+    def of(self, job: QuantizationContext) -> Any:
+        self.opened.append(job.floats.winner.spec.way.precision)
         return SimpleNamespace(job=job, keeps_unquantized=self.kept, close=self._close)
 
     def _close(self) -> None:
         self.closed += 1
 
 
-def _job(winner: Candidate, *others: Candidate, promise: Promise | None = PROMISE) -> WalkJob:
+def _job(winner: Candidate, *others: Candidate, promise: Promise | None = PROMISE) -> QuantizationContext:
     floats = Tuned(winner=winner, report=None, check=None, tried=(winner, *others))  # type: ignore[arg-type]
     search: Any = SimpleNamespace(choosable=frozenset({"runner", "other"}))
     unused: Any = None
-    return WalkJob(
+    return QuantizationContext(
         wish=unused, evidence=unused, promise=promise, drop=None, floats=floats, job=search, ways=(), present=unused
     )
 
@@ -56,16 +57,16 @@ SLOW = _candidate("other", "fp32", 9.0, behind=2.25, problem="times the time of 
 
 def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     court = Asked(kept=False)
-    monkeypatch.setattr(start, "Court", court)
+    monkeypatch.setattr(start, "Evaluator", court)
     quickest = _candidate("eager", "fp32", 1.0)  # there for comparison only
     exact = _candidate("runner", "fp32", 6.0)
     slow = replace(SLOW)
     found = start.opened(_job(NARROW, slow, exact, quickest)).job.floats
-    assert (found.winner.entry.way.precision, found.winner.outcome) == ("fp32", "chosen")
-    assert found.winner.entry == exact.entry
+    assert (found.winner.spec.way.precision, found.winner.outcome) == ("fp32", "chosen")
+    assert found.winner.spec == exact.spec
     assert "in bf16 the promise is broken" in found.winner.problem
     assert slow.reason == "1.50 times the time of the chosen"
-    (loser,) = [item for item in found.tried if item.entry.way.precision == "bf16"]
+    (loser,) = [item for item in found.tried if item.spec.way.precision == "bf16"]
     assert (loser.outcome, loser.reason) == ("wrong", "it breaks the promise, by bf16 alone")
     assert len(found.tried) == 4 and any(item is found.winner for item in found.tried)
     assert (court.opened, court.closed) == (["bf16", "fp32"], 1)  # the last is the caller's
@@ -73,7 +74,7 @@ def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(monke
 
 def test_what_keeps_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     court = Asked(kept=True)
-    monkeypatch.setattr(start, "Court", court)
+    monkeypatch.setattr(start, "Evaluator", court)
     job = _job(NARROW, replace(SLOW))
     assert start.opened(job).job is job
     assert (court.opened, court.closed) == (["bf16"], 0)
@@ -89,22 +90,22 @@ def test_what_keeps_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["exact already", "nothing promised", "wrong", "slower than eager"],
 )
-def test_where_there_is_no_choice_nothing_is_asked(job: WalkJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_choice_nothing_is_asked(job: QuantizationContext, monkeypatch: pytest.MonkeyPatch) -> None:
     court = Asked(kept=False)
-    monkeypatch.setattr(start, "Court", court)
+    monkeypatch.setattr(start, "Evaluator", court)
     assert start.opened(job).job is job
     assert (len(court.opened), court.closed) == (1, 0)
 
 
 def test_a_metric_that_fails_leaves_no_court_open(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Asked):
-        def of(self, job: WalkJob) -> Any:
+        def of(self, job: QuantizationContext) -> Any:
             found = super().of(job)
             del found.keeps_unquantized
             return found
 
     court = Failing(kept=False)
-    monkeypatch.setattr(start, "Court", court)
+    monkeypatch.setattr(start, "Evaluator", court)
     with pytest.raises(AttributeError):
         start.opened(_job(NARROW, replace(SLOW)))
     assert court.closed == 1

@@ -1,4 +1,4 @@
-"""What a search is asked, and what it answers."""
+"""What a search is given, and what it answers."""
 
 from __future__ import annotations
 
@@ -11,46 +11,59 @@ from optimum_core.measure.workload import WorkShape
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.source import Source
 from optimum_core.plugins import PluginManager
-from optimum_core.tune.candidates import Candidate, Entry
-from optimum_core.tune.stages import Builder
+from optimum_core.search.budget import Budget
+from optimum_core.search.builder import Builder
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.trial import TrialRunner
 from optimum_core.types import Report
 from optimum_core.verify import ReferenceCase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class SearchContext:
     """Everything that a search needs.
 
     Attributes:
-        entries: what competes, in the order in which it is tried.
+        specs: what competes, in the order in which it is tried.
+        other_precisions: what computes in fewer bits than was asked for: measured for comparison only.
         choosable: backends that may win; others are measured for comparison only.
-        exact: a target or shapes were stated, so that a candidate of fewer varying axes is better than none.
+        may_restrict: a target or shapes were stated, so that a candidate of fewer varying axes is better than none.
         objective: "latency" and "throughput" choose the least time, "size" the smallest files.
-        budget: seconds after which nothing further is built, once there is something true to choose; None: as long as
-            the model's own slowness makes it worth.
-        decided: the name of the entry that won for a model of the same shape before: alone if it is true.
+        budget: after it nothing further is built, once there is something true to choose.
+        decided: the `CandidateSpec.id` that won for a model of the same shape before: alone if it is true.
         held_to: the precision whose tolerance counts, where the model itself is quantized.
     """
 
     source: Source
-    blueprint: Blueprint
-    entries: tuple[Entry, ...]
+    signature: Blueprint
+    specs: tuple[CandidateSpec, ...]
     workload: Callable[[Blueprint], tuple[WorkShape, ...]]
     builder: Builder
     plugins: PluginManager
     choosable: frozenset[str]
-    exact: bool
+    may_restrict: bool
+    budget: Budget
+    other_precisions: tuple[CandidateSpec, ...] = ()
     verify: bool = True
     objective: str = "latency"
-    budget: float | None = None
     decided: str | None = None
     held_to: str | None = None
+    usable_cores: int = 1
     effort: Effort = field(default_factory=Effort)
     emit: Emit = lambda event: None
 
+    @property
+    def trials(self) -> TrialRunner:
+        """What takes this context's candidates through the trial."""
+        return TrialRunner(
+            plugins=self.plugins, builder=self.builder, workload=self.workload, emit=self.emit, verify=self.verify,
+            held_to=self.held_to,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
+class SearchResult:
     """The winner, the whole story, the case that later checks are made with, and everything that was tried."""
 
     winner: Candidate

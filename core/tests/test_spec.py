@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.plan import EXACT, Way
-from optimum_core.tune.candidates import Candidate, Entry, entries
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.spec import CandidateSpec, specs_of
 from optimum_core.types import Artifact, CaseResult, Fidelity
 
 LIVE = Way(backend="torch", device="cpu", precision=EXACT, levels=(None, "compile"))
@@ -57,28 +58,28 @@ streams = st.sampled_from([(1,), (1, 2), (1, 8)])
 
 @given(many_ways, streams)
 def test_every_combination_once_and_no_name_twice(ways: list[Way], counts: tuple[int, ...]) -> None:
-    found = entries(ways, streams=counts)
+    found = specs_of(ways, streams=counts)
     expected = sum(len(way.routes) * len(way.levels) * (len(counts) if way.parallel else 1) for way in ways)
     assert len(found) == len(set(found)) == expected
-    assert len({entry.name for entry in found}) == expected
+    assert len({spec.name for spec in found}) == expected
 
 
 @given(many_ways, streams)
 def test_baselines_first_and_what_takes_long_last(ways: list[Way], counts: tuple[int, ...]) -> None:
-    found = entries(ways, streams=counts)
-    baselines = [entry.is_baseline for entry in found]
+    found = specs_of(ways, streams=counts)
+    baselines = [spec.is_baseline for spec in found]
     assert baselines == sorted(baselines, reverse=True)
-    compiled = [entry.cost > 0 for entry in found]
+    compiled = [spec.cost > 0 for spec in found]
     assert compiled == sorted(compiled)
 
 
 @given(many_ways, streams, st.data())
 def test_winners_of_before_lead_in_their_order(ways: list[Way], counts: tuple[int, ...], data: st.DataObject) -> None:
-    plain = entries(ways, streams=counts)
-    won = data.draw(st.permutations([entry.name for entry in plain]).map(lambda order: order[:3]))
-    found = entries(ways, streams=counts, won_before=(*won, "one that is gone"))
+    plain = specs_of(ways, streams=counts)
+    won = data.draw(st.permutations([spec.id for spec in plain]).map(lambda order: order[:3]))
+    found = specs_of(ways, streams=counts, won_before=(*won, "one that is gone"))
     assert set(found) == set(plain)
-    rest = [entry.name for entry in found if not entry.is_baseline]
+    rest = [spec.id for spec in found if not spec.is_baseline]
     expected = [name for name in won if name in rest]
     assert rest[: len(expected)] == expected
 
@@ -86,14 +87,14 @@ def test_winners_of_before_lead_in_their_order(ways: list[Way], counts: tuple[in
 @given(many_ways)
 def test_first_routes_before_second_ones(ways: list[Way]) -> None:
     for way in ways:
-        ranks = [way.routes.index(entry.route) for entry in entries([way]) if not entry.is_baseline and not entry.cost]
+        ranks = [way.routes.index(spec.route) for spec in specs_of([way]) if not spec.is_baseline and not spec.cost]
         assert ranks == sorted(ranks)
 
 
 def test_many_streams_only_where_calls_run_side_by_side() -> None:
-    found = entries([LIVE, FILES], streams=(1, 4))
-    assert {entry.streams for entry in found if entry.way is LIVE} == {1}
-    assert [entry.name for entry in found][:3] == [
+    found = specs_of([LIVE, FILES], streams=(1, 4))
+    assert {spec.streams for spec in found if spec.way is LIVE} == {1}
+    assert [spec.name for spec in found][:3] == [
         "torch cpu (the model as it is)",
         "acme[first] → acme cpu, level all, 4 streams",
         "acme[first] → acme cpu, level all",
@@ -102,11 +103,11 @@ def test_many_streams_only_where_calls_run_side_by_side() -> None:
 
 def test_sessions_are_prepared_for_stated_shapes_where_that_may_gain() -> None:
     gains = replace(FILES, prepares=True)
-    assert not [entry for entry in entries([LIVE, gains]) if entry.prepared]
-    found = entries([LIVE, FILES, replace(gains, backend="zeta")], stated=True)
-    assert {entry.way.backend for entry in found if entry.prepared} == {"zeta"}
-    assert len({entry.name for entry in found}) == len(found)
-    after = [entry.prepared for entry in found if not entry.cost]
+    assert not [spec for spec in specs_of([LIVE, gains]) if spec.prepared]
+    found = specs_of([LIVE, FILES, replace(gains, backend="zeta")], stated=True)
+    assert {spec.way.backend for spec in found if spec.prepared} == {"zeta"}
+    assert len({spec.name for spec in found}) == len(found)
+    after = [spec.prepared for spec in found if not spec.cost]
     assert after == sorted(after), "what is prepared builds on what was found without"
 
 
@@ -120,7 +121,7 @@ def test_a_chain_is_in_the_name() -> None:
         exported="onnx",
         transforms=(("trt", "onnx", "engine"),),
     )
-    assert Entry(way=way).name == "onnx → engine → trt cuda, fp16"
+    assert CandidateSpec(way=way).name == "onnx → engine → trt cuda, fp16"
 
 
 def _result(error: float, *, passed: bool = True) -> CaseResult:
@@ -132,8 +133,8 @@ def _result(error: float, *, passed: bool = True) -> CaseResult:
 def _candidate(described_as: Blueprint, fidelity: Fidelity | None) -> Candidate:
     artifact = Artifact(format="acme", path=Path(), files=(), inputs=(), outputs=())
     return Candidate(
-        entry=Entry(way=FILES, route="second", level="some", streams=3),
-        blueprint=described_as,
+        spec=CandidateSpec(way=FILES, route="second", level="some", streams=3),
+        signature=described_as,
         artifact=artifact,
         fidelity=fidelity,
         outcome="slower",

@@ -1,4 +1,4 @@
-"""The data that quantization is fitted to and judged on, from what its user passed: never the same rows for both."""
+"""The data that quantization is fitted to and evaluated on, from what the user passed: never the same rows for both."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _TOLD = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Material:
-    """What its user passed, checked as far as it can be without the model.
+class StatedData:
+    """What the user passed, checked as far as it can be without the model.
 
     Attributes:
         function: `evaluate`, where it is one; otherwise `metric` on `labelled`, where these were passed.
@@ -79,7 +79,7 @@ def _named(function: Callable[[Any], Any]) -> list[str]:
     return [name, code.co_code.hex(), *code.co_names, *plain]
 
 
-def read_material(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeConfig | None) -> Material:
+def read_data(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeConfig | None) -> StatedData:
     """Take what was passed, with what the recipe adds to it.
 
     Raises:
@@ -95,20 +95,20 @@ def read_material(calibration: Any, evaluate: Any, max_drop: Any, config: Quanti
         if config and config.accuracy_control:
             why = "accuracy control goes by a metric, and nothing was passed to evaluate on"
             raise OptionError("evaluate", why, "pass evaluate=, or leave accuracy_control out")
-        return Material(calibration=rows, drop=drop)
+        return StatedData(calibration=rows, drop=drop)
     drop = drop or Drop(amount=DEFAULT_DROP)
     words = evaluate_words(evaluate)
     if words is None:
-        return Material(calibration=rows, function=evaluate, drop=drop)
+        return StatedData(calibration=rows, function=evaluate, drop=drop)
     name = words[0] or metric or "accuracy"
     if name in UP_TO_ONE and not drop.relative and drop.amount >= 1:
         why = f"a drop of {drop.amount:.4g} allows everything: {name} goes from 0 to 1"
         raise OptionError("max_drop", why, f"say {drop.amount / 100:.4g}, or '{drop.amount:.4g}%' of what eager has")
-    return Material(calibration=rows, metric=name, labelled=Rows(words[1], who="evaluate", labelled=True), drop=drop)
+    return StatedData(calibration=rows, metric=name, labelled=Rows(words[1], who="evaluate", labelled=True), drop=drop)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
+class QuantizationData:
     """Data in the model's own form.
 
     Attributes:
@@ -133,55 +133,55 @@ def _longest(batches: Batches) -> list[Mapping[str, Any]]:
 
 
 @dataclass(kw_only=True, slots=True)
-class Gatherer:
-    """Reads the material for one model.
+class DataPreparer:
+    """Reads the stated for one model.
 
     Attributes:
         workshop: where batches are kept.
         calibrates: something is to be fitted to data; otherwise labelled rows are for evaluation alone.
     """
 
-    material: Material
+    stated: StatedData
     module: Any
-    blueprint: Blueprint
+    signature: Blueprint
     processor: Any
     workshop: Path
     emit: Emit
     calibrates: bool = True
 
-    def gather(self) -> Evidence:
+    def prepare(self) -> QuantizationData:
         """Encode the data, split it, and ask eager about what calibration does not see.
 
         Raises:
             OptionError: rows do not fit the model, or are too few.
         """
-        material = self.material
+        stated = self.stated
         metric: Metric | None = None
-        if material.calibration is not None:
-            fitted, held = self._split(self._pieces(material.calibration, self._tested()), material)
-        elif material.labelled is not None:
-            fitted, held = self._share(self._pieces(material.labelled)) if self.calibrates else [], []
+        if stated.calibration is not None:
+            fitted, held = self._split(self._pieces(stated.calibration, self._tested()), stated)
+        elif stated.labelled is not None:
+            fitted, held = self._share(self._pieces(stated.labelled)) if self.calibrates else [], []
         else:
             fitted, held = [], []
-        calibration = self._spool("calibration", fitted, "calibration") if fitted or material.calibration else None
+        calibration = self._spool("calibration", fitted, "calibration") if fitted or stated.calibration else None
         if calibration is not None:
             self._require_enough(calibration)
         unseen = self._spool("unseen", held, "calibration") if held else None
-        if material.labelled is not None:
+        if stated.labelled is not None:
             used = self._keys(fitted, "calibration")
-            rest = self._pieces(material.labelled, used, repeated=True)
+            rest = self._pieces(stated.labelled, used, repeated=True)
             labelled = self._spool("evaluate", rest, "evaluate")
             unseen = unseen or labelled
             metric = self._labelled(labelled)
-        elif material.function is not None:
-            metric = Called(function=material.function)
-        who = "evaluate" if material.labelled is not None and not held else "calibration"
+        elif stated.function is not None:
+            metric = Called(function=stated.function)
+        who = "evaluate" if stated.labelled is not None and not held else "calibration"
         references = tuple(self._reference(unseen, who)) if unseen else ()
-        return Evidence(calibration=calibration, unseen=references, metric=metric)
+        return QuantizationData(calibration=calibration, unseen=references, metric=metric)
 
     def _tested(self) -> set[str]:
         """Keys of what is evaluated on."""
-        return self._keys(self.material.labelled or (), "evaluate")
+        return self._keys(self.stated.labelled or (), "evaluate")
 
     def _keys(self, rows: Iterable[Row], who: str) -> set[str]:
         encoder = self._encoder(who)
@@ -202,12 +202,12 @@ class Gatherer:
                     seen |= set() if repeated else keys
 
     @staticmethod
-    def _split(rows: Iterable[Row], material: Material) -> tuple[list[Row], list[Row]]:
+    def _split(rows: Iterable[Row], stated: StatedData) -> tuple[list[Row], list[Row]]:
         """Rows to calibrate on, and rows that are kept from it: none of the latter where labelled rows serve."""
         fitted: list[Row] = []
         held: list[Row] = []
         for number, row in enumerate(rows):
-            if number % SHARE == SHARE - 1 and material.labelled is None:
+            if number % SHARE == SHARE - 1 and stated.labelled is None:
                 held += [row] if len(held) < UNSEEN_ROWS else []
             else:
                 fitted.append(row)
@@ -221,7 +221,7 @@ class Gatherer:
         return fitted if len(self._keys(fitted, "evaluate")) >= LEAST_ROWS else []
 
     def _encoder(self, who: str) -> Encoder:
-        return Encoder(blueprint=self.blueprint, processor=self.processor, who=who)
+        return Encoder(blueprint=self.signature, processor=self.processor, who=who)
 
     def _spool(self, name: str, rows: Iterable[Row], who: str) -> Batches:
         def advance(done: int) -> None:
@@ -268,11 +268,11 @@ class Gatherer:
             raise OptionError(who, why, "pass what the model is called with") from error
 
     def _labelled(self, batches: Batches) -> Labelled:
-        names = [spec.name for spec in self.blueprint.outputs]
+        names = [spec.name for spec in self.signature.outputs]
         output = "logits" if "logits" in names else names[0]
         ids = getattr(getattr(self.module, "config", None), "label2id", None) or {}
         return Labelled(
-            metric=str(self.material.metric),
+            metric=str(self.stated.metric),
             batches=batches,
             output=output,
             label_ids={str(k): v for k, v in ids.items()},

@@ -25,7 +25,7 @@ from optimum_core.models.samples import Case
 from optimum_core.models.source import Source
 from optimum_core.plan import EXACT, Way
 from optimum_core.plugins import PluginManager
-from optimum_core.tune.candidates import Entry
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import (
     Artifact,
     Event,
@@ -58,11 +58,11 @@ class Control:
     """What a backend is told that controls accuracy itself.
 
     Attributes:
-        shortfall: what a session's metric lacks to what was promised, the session being of that entry and artifact.
+        shortfall: what a session's metric lacks to what was promised, the session being of that spec and artifact.
         seconds: what is left of the time.
     """
 
-    shortfall: Callable[[Entry, Artifact, Session], float]
+    shortfall: Callable[[CandidateSpec, Artifact, Session], float]
     seconds: Callable[[], float]
 
 
@@ -93,26 +93,26 @@ class Builder:
     _failed: dict[str, OptimumError] = field(default_factory=dict)
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
 
-    def build(self, entry: Entry, blueprint: Blueprint) -> Artifact:
-        """The files that the entry's backend loads; for the live model, none."""
-        way, level = entry.way, entry.level
-        if way.is_live:
-            return live_artifact(blueprint)
-        artifact = self._exported(way, entry.route, blueprint)
-        if entry.config is not None:
-            artifact = self._quantize(artifact, entry, entry.config)
+    def build(self, spec: CandidateSpec, signature: Blueprint) -> Artifact:
+        """The files that the spec's backend loads; for the live model, none."""
+        way, level = spec.way, spec.level
+        if way.is_eager:
+            return eager_artifact(signature)
+        artifact = self._exported(way, spec.route, signature)
+        if spec.config is not None:
+            artifact = self._quantize(artifact, spec, spec.config)
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
 
-    def before_last(self, entry: Entry, blueprint: Blueprint) -> Artifact:
-        """What the last transform of the entry's way takes: as far as it can be run where the rest cannot."""
-        return self.build(replace(entry, way=replace(entry.way, transforms=entry.way.transforms[:-1])), blueprint)
+    def before_last(self, spec: CandidateSpec, signature: Blueprint) -> Artifact:
+        """What the last transform of the spec's way takes: as far as it can be run where the rest cannot."""
+        return self.build(replace(spec, way=replace(spec.way, transforms=spec.way.transforms[:-1])), signature)
 
-    def open(self, entry: Entry, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
+    def open(self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
         """A session on what was built; `shapes` are those of the workload."""
-        way = entry.way
-        with watched(self.emit, "load", entry.name):
+        way = spec.way
+        with watched(self.emit, "load", spec.name):
             return self.plugins.load_session(
                 SessionRequest(
                     backend=way.backend,
@@ -120,9 +120,9 @@ class Builder:
                     device=way.device,
                     hardware=self.hardware,
                     precision=way.precision,
-                    level=entry.level if way.is_live else None,
-                    streams=entry.streams if entry.streams > 1 else None,
-                    shapes=tuple(shapes) if entry.prepared else (),
+                    level=spec.level if way.is_eager else None,
+                    streams=spec.streams if spec.streams > 1 else None,
+                    shapes=tuple(shapes) if spec.prepared else (),
                     source=self.source,
                     options=self.options.get(way.backend, {}),
                 )
@@ -134,31 +134,31 @@ class Builder:
             return self.source.size()
         return sum((artifact.path / name).stat().st_size for name in artifact.files)
 
-    def _exported(self, way: Way, route: str | None, blueprint: Blueprint) -> Artifact:
+    def _exported(self, way: Way, route: str | None, signature: Blueprint) -> Artifact:
         assert way.exporter is not None and way.exported is not None
-        key = self._key(way, route, blueprint)
+        key = self._key(way, route, signature)
         if key in self._failed:
             raise self._failed[key]
         detail = f"{way.exported} by {way.exporter}" + (f", route {route}" if route else "")
-        path, record = self._made.get(key) or self._export(way, route, blueprint, key, detail)
+        path, record = self._made.get(key) or self._export(way, route, signature, key, detail)
         self._made[key] = path, record
         return Artifact(
             format=way.exported,
             path=path,
             files=record.files,
-            inputs=blueprint.inputs,
-            outputs=blueprint.outputs,
+            inputs=signature.inputs,
+            outputs=signature.outputs,
             precision=record.precision,
             steps=record.steps,
         )
 
     def _export(
-        self, way: Way, route: str | None, blueprint: Blueprint, key: str, detail: str
+        self, way: Way, route: str | None, signature: Blueprint, key: str, detail: str
     ) -> tuple[Path, _Exported]:
         """From the cache where it is there and whole; exported and kept otherwise."""
 
         def make(directory: Path) -> None:
-            made = self.plugins.export(self._request(way, route, blueprint, directory))
+            made = self.plugins.export(self._request(way, route, signature, directory))
             entries = {name: describe(directory / name) for name in made.files}
             record = _Exported(files=made.files, precision=made.precision, steps=made.steps, entries=entries)
             (directory / _RECORD).write_text(json.dumps(to_plain(record, detail)), encoding="utf-8")
@@ -191,7 +191,7 @@ class Builder:
                 return None
         return path, record
 
-    def _key(self, way: Way, route: str | None, blueprint: Blueprint) -> str:
+    def _key(self, way: Way, route: str | None, signature: Blueprint) -> str:
         assert way.exporter is not None
         return content_key(
             {
@@ -200,33 +200,33 @@ class Builder:
                 "format": way.exported,
                 "route": route,
                 "opset": way.opset,
-                "inputs": to_plain(blueprint.inputs, "cache key"),
-                "outputs": to_plain(blueprint.outputs, "cache key"),
-                "lengths": dict(blueprint.layout.lengths),
+                "inputs": to_plain(signature.inputs, "cache key"),
+                "outputs": to_plain(signature.outputs, "cache key"),
+                "lengths": dict(signature.layout.lengths),
                 "options": to_plain(self._build_options(way.exporter), "cache key"),
-                "behaviour": self._behaviour(blueprint),
+                "behaviour": self._behaviour(signature),
                 "versions": dict(self.supports[way.exporter].versions),
             }
         )
 
-    def _behaviour(self, blueprint: Blueprint) -> str:
+    def _behaviour(self, signature: Blueprint) -> str:
         """What a live model computes now: its fingerprint does not see hooks and replaced methods."""
         if not self.source.is_live:
             return ""
-        outputs = eager_outputs(self.source.module(), blueprint.draw(Case(name="traced")))
+        outputs = eager_outputs(self.source.module(), signature.draw(Case(name="traced")))
         return hashlib.sha256(b"".join(outputs[name].tobytes() for name in sorted(outputs))).hexdigest()
 
-    def _request(self, way: Way, route: str | None, blueprint: Blueprint, directory: Path) -> ExportRequest:
+    def _request(self, way: Way, route: str | None, signature: Blueprint, directory: Path) -> ExportRequest:
         assert way.exporter is not None and way.exported is not None
         return ExportRequest(
             backend=way.exporter,
             source=self.source,
-            task=blueprint.task,
+            task=signature.task,
             format=way.exported,
             precision=EXACT,
-            samples=blueprint.draw(Case(name="traced")),
-            inputs=blueprint.inputs,
-            outputs=blueprint.outputs,
+            samples=signature.draw(Case(name="traced")),
+            inputs=signature.inputs,
+            outputs=signature.outputs,
             output=directory,
             route=route,
             opset=way.opset,
@@ -238,15 +238,15 @@ class Builder:
         taken = {name for offer in self.supports[backend].offers for name in offer.build_options}
         return {name: value for name, value in self.options.get(backend, {}).items() if name in taken}
 
-    def _quantize(self, artifact: Artifact, entry: Entry, config: QuantizeConfig) -> Artifact:
+    def _quantize(self, artifact: Artifact, spec: CandidateSpec, config: QuantizeConfig) -> Artifact:
         """Once for all who run what comes out; who failed, failed for all."""
-        way, config = entry.way, _for_device(config, entry.way.device)
+        way, config = spec.way, _for_device(config, spec.way.device)
         assert way.quantizer is not None
-        key = (way.exporter, way.exported, entry.route, way.opset, way.quantizer, _lands(way), config.recipe)
+        key = (way.exporter, way.exported, spec.route, way.opset, way.quantizer, _lands(way), config.recipe)
         found = self._quantized.get(key)
         if found is None:
             try:
-                found = self._quantize_anew(artifact, entry, config)
+                found = self._quantize_anew(artifact, spec, config)
             except OptimumError as error:
                 found = error
             self._quantized[key] = found
@@ -254,8 +254,8 @@ class Builder:
             raise found
         return found
 
-    def _quantize_anew(self, artifact: Artifact, entry: Entry, config: QuantizeConfig) -> Artifact:
-        way, control = entry.way, self.control if config.accuracy_control else None
+    def _quantize_anew(self, artifact: Artifact, spec: CandidateSpec, config: QuantizeConfig) -> Artifact:
+        way, control = spec.way, self.control if config.accuracy_control else None
         assert way.quantizer is not None
         output = Path(mkdtemp(dir=self.workshop))
         with watched(self.emit, "quantize", f"{artifact.format} to {config.name} by {way.quantizer}"):
@@ -269,7 +269,7 @@ class Builder:
                     calibration=self.calibration,
                     source=self.source,
                     format=_lands(way),
-                    shortfall=partial(control.shortfall, entry, artifact) if control else None,
+                    shortfall=partial(control.shortfall, spec, artifact) if control else None,
                     seconds=control.seconds() if control else None,
                     options=self._build_options(way.quantizer),
                 )
@@ -317,6 +317,6 @@ def _read(path: Path) -> _Exported:
         raise ArtifactError(f"cache entry {path}", f"{_RECORD} cannot be read: {error}", "export it again") from error
 
 
-def live_artifact(blueprint: Blueprint) -> Artifact:
+def eager_artifact(signature: Blueprint) -> Artifact:
     """Stands for the live model: names of what goes in and out, and no files."""
-    return Artifact(format=LIVE, path=Path(), files=(), inputs=blueprint.inputs, outputs=blueprint.outputs)
+    return Artifact(format=LIVE, path=Path(), files=(), inputs=signature.inputs, outputs=signature.outputs)

@@ -11,11 +11,12 @@ import pytest
 
 from optimum_core.errors import PromiseError
 from optimum_core.plan import Way
-from optimum_core.tune import walk
-from optimum_core.tune.candidates import Candidate, Entry
-from optimum_core.tune.judging import Verdict
-from optimum_core.tune.ledger import Ledger, Scout
-from optimum_core.tune.scouting import Clock
+from optimum_core.search import walk
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.quantized.evaluator import Verdict
+from optimum_core.search.quantized.log import SearchLog, Surveyed
+from optimum_core.search.quantized.survey import Clock
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig, Trial
 
 LAYERS = tuple(f"layer.{number}" for number in range(20))
@@ -37,17 +38,17 @@ class Bench:
         self.open: set[int] = set()
         self.pacer: Any = None
 
-    def built(self, entry: Entry, *, pace: float | None = None) -> Candidate:
-        if entry.config is not None and entry.config.accuracy_control and not self.controls:
-            raise PromiseError(entry.way.backend, "it took everything back", "allow more")
-        candidate = Candidate(entry=entry, blueprint=SimpleNamespace())  # type: ignore[arg-type]
+    def built(self, spec: CandidateSpec, *, pace: float | None = None) -> Candidate:
+        if spec.config is not None and spec.config.accuracy_control and not self.controls:
+            raise PromiseError(spec.way.backend, "it took everything back", "allow more")
+        candidate = Candidate(spec=spec, signature=SimpleNamespace())  # type: ignore[arg-type]
         candidate.session = SimpleNamespace(close=lambda: self.open.discard(id(candidate)))
         candidate.pace, candidate.size = pace or 1.0, 1
         self.open.add(id(candidate))
         return candidate
 
     def judge(self, candidate: Candidate) -> Verdict:
-        config, backend = candidate.entry.config, candidate.entry.way.backend
+        config, backend = candidate.spec.config, candidate.spec.way.backend
         assert config is not None
         self.judged.append(f"{backend} {len(config.exclude)}")
         kept = backend in self.kept and len(config.exclude) >= self.kept[backend]
@@ -56,22 +57,24 @@ class Bench:
 
     def pace(self, candidates: Sequence[Candidate], effort: Any) -> None:
         for candidate in candidates:
-            candidate.pace = self.paces[candidate.entry.way.backend]
+            candidate.pace = self.paces[candidate.spec.way.backend]
 
 
-def _scout(backend: str, pace: float, config: QuantizeConfig = CONFIG) -> Scout:
+def _scout(backend: str, pace: float, config: QuantizeConfig = CONFIG) -> Surveyed:
     way = Way(
         backend=backend, device="cpu", precision="fp32", format=backend, exporter="e", exported=backend,
         quantizer=backend, scheme=config.name,
     )  # fmt: skip
-    return Scout(entry=Entry(way=way, config=config), pace=pace, size=1)
+    return Surveyed(spec=CandidateSpec(way=way, config=config), pace=pace, size=1)
 
 
-def _walked(bench: Bench, scouts: Sequence[Scout], monkeypatch: pytest.MonkeyPatch) -> tuple[Candidate | None, Ledger]:
+def _walked(
+    bench: Bench, scouts: Sequence[Surveyed], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Candidate | None, SearchLog]:
     """The winner, and the ledger with what was not judged."""
-    measured = SimpleNamespace(measurements=(), entry=SimpleNamespace(is_baseline=True))
+    measured = SimpleNamespace(measurements=(), spec=SimpleNamespace(is_baseline=True))
     floats: Any = SimpleNamespace(winner=measured, tried=[measured])
-    monkeypatch.setattr("optimum_core.tune.ledger.score", lambda measurements: 10.0)
+    monkeypatch.setattr("optimum_core.search.quantized.log.score", lambda measurements: 10.0)
     job: Any = SimpleNamespace(
         wish=SimpleNamespace(config=CONFIG, words="int8"),
         evidence=SimpleNamespace(calibration=None),
@@ -79,7 +82,7 @@ def _walked(bench: Bench, scouts: Sequence[Scout], monkeypatch: pytest.MonkeyPat
         job=SimpleNamespace(objective="latency", budget=None, emit=lambda event: None),
         ways=(),
     )
-    ledger = Ledger(floats=floats)
+    ledger = SearchLog(floats=floats)
     work = walk._Walk(job, bench, ledger, Clock(), _ranked=LAYERS)  # type: ignore[arg-type]
     winner = work._first_kept(scouts)
     if winner is not None:
@@ -87,7 +90,7 @@ def _walked(bench: Bench, scouts: Sequence[Scout], monkeypatch: pytest.MonkeyPat
     return winner, ledger
 
 
-def _outcomes(ledger: Ledger) -> dict[str, str]:
+def _outcomes(ledger: SearchLog) -> dict[str, str]:
     def name(trial: Trial) -> str:
         return f"{trial.name.split()[0]} {len(trial.config.get('exclude', ()))}"
 
@@ -100,7 +103,7 @@ SCOUTS = (_scout("quick", 0.5), _scout("next", 0.6))
 def test_one_that_was_timed_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(kept={"quick": 0, "next": 0}, paces={})
     winner, ledger = _walked(bench, SCOUTS, monkeypatch)
-    assert winner is not None and winner.entry == SCOUTS[0].entry
+    assert winner is not None and winner.spec == SCOUTS[0].spec
     assert bench.judged == ["quick 0"]
     assert [trial.reason for trial in ledger.trials if trial.outcome == "slow"] == ["1.20 times the time of the chosen"]
     assert [trial.milliseconds for trial in ledger.trials] == [5.0, 6.0]
@@ -110,7 +113,7 @@ def test_one_that_was_timed_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> No
 def test_one_that_is_slower_than_expected_is_held_against_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(kept={"quick": 1, "next": 0}, paces={"quick": 0.9})
     winner, ledger = _walked(bench, SCOUTS, monkeypatch)
-    assert winner is not None and winner.entry == SCOUTS[1].entry
+    assert winner is not None and winner.spec == SCOUTS[1].spec
     assert bench.judged[:2] == ["quick 0", "quick 1"] and bench.judged[-1] == "next 0"
     (slower,) = (trial for trial in ledger.trials if len(trial.config.get("exclude", ())) == 1)
     assert (slower.outcome, slower.reason) == ("slow", "1.50 times the time of the chosen")
@@ -122,7 +125,7 @@ def test_one_that_is_slower_than_expected_is_held_against_the_next(monkeypatch: 
 def test_one_that_is_as_quick_as_expected_ends_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(kept={"quick": 1, "next": 0}, paces={"quick": 0.52})
     winner, ledger = _walked(bench, SCOUTS, monkeypatch)
-    assert winner is not None and winner.entry.way.backend == "quick"
+    assert winner is not None and winner.spec.way.backend == "quick"
     assert bench.judged == ["quick 0", "quick 1"]
     told = {trial.name: trial.reason for trial in ledger.trials if trial.outcome == "slow"}
     assert list(told.values()) == ["1.15 times the time of the chosen"]
@@ -139,8 +142,8 @@ def test_when_none_keeps_it_all_are_judged(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_backend_controls_accuracy_when_nothing_else_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(kept={}, paces={"quick": 0.7}, controls=True)
     winner, ledger = _walked(bench, [_scout("quick", 0.5, QuantizeConfig())], monkeypatch)
-    assert winner is not None and winner.entry.config is not None
-    assert winner.entry.config.accuracy_control and not winner.entry.config.exclude
+    assert winner is not None and winner.spec.config is not None
+    assert winner.spec.config.accuracy_control and not winner.spec.config.exclude
     assert bench.judged[-2:] == ["quick 10", "quick 0"]  # after half of the layers
     assert winner.pace == 0.7  # what was only expected is timed
     assert [trial.outcome for trial in ledger.trials].count("kept") == 1
@@ -160,9 +163,9 @@ def _decided(
 ) -> tuple[Candidate, Sequence[Candidate], bool]:
     """Who is chosen, the others and whether the promise is kept, where the last race gives these times."""
     blueprint: Any = SimpleNamespace()
-    pacer = Candidate(entry=SCOUTS[0].entry, blueprint=blueprint, problem="fastest", measurements=(unquantized,))  # type: ignore[arg-type]
+    pacer = Candidate(spec=SCOUTS[0].spec, signature=blueprint, problem="fastest", measurements=(unquantized,))  # type: ignore[arg-type]
     other = replace(pacer, behind=1.5, problem="times the time of the chosen; for comparison only")
-    winner = Candidate(entry=SCOUTS[1].entry, blueprint=blueprint, measurements=(quantized,))  # type: ignore[arg-type]
+    winner = Candidate(spec=SCOUTS[1].spec, signature=blueprint, measurements=(quantized,))  # type: ignore[arg-type]
     court: Any = SimpleNamespace(pacer=pacer, prepared=lambda item: None, time=lambda items, effort: None)
     floats: Any = SimpleNamespace(winner=pacer, tried=[pacer, other], check=None)
     job: Any = SimpleNamespace(
@@ -173,7 +176,7 @@ def _decided(
     )
     monkeypatch.setattr(walk, "score", lambda measurements: measurements[0])
     monkeypatch.setattr(walk._Walk, "_tuned", lambda self, winner, others, check, kept=False: (winner, others, kept))
-    return walk._Walk(job, court, Ledger(floats=floats), Clock())._decide(winner, ())  # type: ignore[return-value]
+    return walk._Walk(job, court, SearchLog(floats=floats), Clock())._decide(winner, ())  # type: ignore[return-value]
 
 
 def test_a_quantized_model_that_is_slower_is_not_chosen_unasked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from optimum_core.errors import OptionError
 from optimum_core.models.batches import Batches
 from optimum_core.models.flat import eager_outputs
-from optimum_core.tune import evidence
-from optimum_core.tune.evidence import LEAST_ROWS, SHARE, Evidence, Gatherer, read_material
+from optimum_core.search import evidence
+from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, read_data
 from optimum_core.types import Event, QuantizeConfig
 from optimum_core.verify.promise import Called, Labelled
 
 Described = Callable[[str], tuple[Any, Any]]
-Gather = Callable[..., Evidence]
+Gather = Callable[..., QuantizationData]
 
 
 class Words:
@@ -52,16 +52,16 @@ def gather(described: Described) -> Iterator[Gather]:
         emit: Any = lambda event: None,
         calibrates: bool = True,
         workshop: Path,
-    ) -> Evidence:
-        return Gatherer(
-            material=read_material(calibration, evaluate, max_drop, config),
+    ) -> QuantizationData:
+        return DataPreparer(
+            stated=read_data(calibration, evaluate, max_drop, config),
             module=module,
-            blueprint=blueprint,
+            signature=blueprint,
             processor=Words(),
             workshop=workshop,
             emit=emit,
             calibrates=calibrates,
-        ).gather()
+        ).prepare()
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -78,7 +78,7 @@ def _items(batches: Iterable[Any]) -> list[tuple[int, ...]]:
     ]
 
 
-def _judged(found: Evidence) -> list[tuple[int, ...]]:
+def _judged(found: QuantizationData) -> list[tuple[int, ...]]:
     """The items that are judged on."""
     items = _items(case.inputs for case in found.unseen)
     if isinstance(found.metric, Labelled):
@@ -180,7 +180,7 @@ def test_with_a_function_calibration_still_keeps_rows_back(gather: Gather, tmp_p
 
 
 def test_nothing_passed_is_no_evidence(gather: Gather, tmp_path: Path) -> None:
-    assert gather(workshop=tmp_path) == Evidence()
+    assert gather(workshop=tmp_path) == QuantizationData()
 
 
 def test_no_more_is_read_than_is_of_use(gather: Gather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,13 +243,13 @@ def test_reading_is_told(gather: Gather, tmp_path: Path) -> None:
 def test_a_recipes_metric_and_drop_are_for_what_was_not_said() -> None:
     config = QuantizeConfig(metric="f1", max_drop="2%")
     rows = [("a", 0)]
-    material = read_material(None, rows, None, config)
+    material = read_data(None, rows, None, config)
     assert (material.metric, str(material.drop)) == ("f1", "2 %")
-    material = read_material(None, ("matthews", rows), 0.5, config)
+    material = read_data(None, ("matthews", rows), 0.5, config)
     assert (material.metric, str(material.drop)) == ("matthews", "0.5")
-    material = read_material(None, rows, None, None)
+    material = read_data(None, rows, None, None)
     assert (material.metric, str(material.drop)) == ("accuracy", "0.01")
-    assert read_material(["a"], None, None, None).drop is None
+    assert read_data(["a"], None, None, None).drop is None
 
 
 @pytest.mark.parametrize(
@@ -267,12 +267,12 @@ def test_a_recipes_metric_and_drop_are_for_what_was_not_said() -> None:
 )
 def test_what_could_not_serve_is_refused(arguments: Any, said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        read_material(*arguments)
+        read_data(*arguments)
 
 
 def test_a_question_tells_data_labels_metric_and_drop_apart() -> None:
     def asked(calibration: Any, evaluate: Any, max_drop: Any) -> str:
-        return str(read_material(calibration, evaluate, max_drop, None).question())
+        return str(read_data(calibration, evaluate, max_drop, None).question())
 
     def score(model: Any) -> float:
         return 0.0

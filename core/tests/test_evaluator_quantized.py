@@ -12,9 +12,10 @@ import pytest
 from optimum_core.errors import EvaluationError, OptimumError, SessionError
 from optimum_core.models.batches import Batches
 from optimum_core.plan import Way
-from optimum_core.tune import judging
-from optimum_core.tune.candidates import Candidate, Entry
-from optimum_core.tune.judging import Court, Verdict
+from optimum_core.search import judging
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.quantized.evaluator import Evaluator, Verdict
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Promise, QuantizeConfig, TensorSpec
 from optimum_core.types.quantization import parse_drop
 from optimum_core.verify import ReferenceCase
@@ -51,9 +52,9 @@ def _judge(run: Any, *, says: Any = None, drop: Any = None, verify: bool = True)
     )
     way = Way(backend="acme", device="cpu", precision="fp32", format="acme", exporter="acme", exported="acme")
     blueprint: Any = SimpleNamespace(outputs=(LOGITS,))
-    candidate = Candidate(entry=Entry(way=way, config=QuantizeConfig()), blueprint=blueprint)
+    candidate = Candidate(spec=CandidateSpec(way=way, config=QuantizeConfig()), signature=blueprint)
     candidate.run = run
-    court = Court(job=job, pacer=candidate, drawn=DRAWN)
+    court = Evaluator(job=job, pacer=candidate, drawn=DRAWN)
     return court.judge(candidate)
 
 
@@ -103,6 +104,6 @@ def test_what_a_call_decides_is_asked_item_by_item_too(scheme: str, axis: Any, v
     labelled = Labelled(metric="accuracy", batches=Batches(directory=tmp_path, sizes=()), output="logits", label_ids={})
     way = Way(backend="acme", device="cpu", precision="fp32", format="acme", exporter="acme", exported="acme")
     blueprint: Any = SimpleNamespace(inputs=(TensorSpec(name="x", dtype="float32", shape=(axis, 2)),))
-    candidate = Candidate(entry=Entry(way=way, config=QuantizeConfig(scheme=scheme)), blueprint=blueprint)
+    candidate = Candidate(spec=CandidateSpec(way=way, config=QuantizeConfig(scheme=scheme)), signature=blueprint)
     asked = judging._asked(labelled, candidate)
     assert [getattr(one, "alone", None) for one in asked] == [False, True][:values]

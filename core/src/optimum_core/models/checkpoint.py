@@ -1,0 +1,44 @@
+"""The precision in which a model's author holds its weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_SHORT = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "F16": "fp16", "BF16": "bf16"}
+
+
+def precision_of_module(module: Any) -> str:
+    """ "fp16" or "bf16" where most of a module's floats are held so, else "fp32"."""
+    return _most((str(tensor.dtype), tensor.numel()) for tensor in module.state_dict().values())
+
+
+def precision_of_directory(directory: Path) -> str:
+    """The like of a saved model's safetensors, read off their headers alone; "fp32" where there are none."""
+    from safetensors import SafetensorError, safe_open
+
+    found: list[tuple[str, int]] = []
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 - it is no mapping
+                found += [(part.get_dtype(), _size(part.get_shape())) for part in slices]
+        except (SafetensorError, OSError):
+            return "fp32"  # whether it can be read, reading it will tell
+    return _most(found)
+
+
+def _size(shape: Iterable[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def _most(sizes: Iterable[tuple[str, int]]) -> str:
+    counted: Counter[str] = Counter()
+    for dtype, size in sizes:
+        counted[_SHORT.get(dtype, "fp32")] += size
+    return counted.most_common(1)[0][0] if counted else "fp32"

@@ -1,0 +1,386 @@
+"""One call of `accelerate` after its arguments were checked: from the cache, or searched, written and opened."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import optimum_core.artifact as artifacts
+from optimum_core.artifact import Manifest
+from optimum_core.artifact.plain import to_plain
+from optimum_core.cache import Cache, content_key
+from optimum_core.errors import ArtifactError, OptionError, UnavailableError, UnprovedWarning
+from optimum_core.measure.stopwatch import Emit, watched
+from optimum_core.measure.workload import WorkShape, workload
+from optimum_core.model.accelerated import AcceleratedModel
+from optimum_core.model.loading import open_model
+from optimum_core.models import fingerprint
+from optimum_core.models.source import Source
+from optimum_core.packing import Packer
+from optimum_core.plan import EXACT, FLOATS, Target, Way, ways
+from optimum_core.plugins import PluginManager
+from optimum_core.request import AccelerateRequest
+from optimum_core.search.candidate import branches_of
+from optimum_core.search.history import History, shape_of
+from optimum_core.types import Event, Hardware, Support
+from optimum_core.verify import verify
+from optimum_core.verify.carried import read_check
+
+# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
+if TYPE_CHECKING:
+    from optimum_core.models.blueprint import Blueprint
+    from optimum_core.search.budget import Budget
+    from optimum_core.search.context import SearchContext, SearchResult
+    from optimum_core.search.quantized.setup import QuantizationSetup
+    from optimum_core.search.spec import CandidateSpec
+
+#: Share of a stated budget that the search among unquantized models may take where the model is to be quantized too.
+_UNQUANTIZED_SHARE = 0.4
+
+
+def asked_ways(
+    supports: Mapping[str, Support], request: AccelerateRequest, held_in: str, given: str | None = None
+) -> tuple[Way, ...]:
+    """The ways that were asked for, and the eager model's to compare with.
+
+    Args:
+        held_in: the precision of the model's weights as they were given.
+        given: the format that the model is in already, where it is in one.
+
+    Raises:
+        UnavailableError: nothing here can do what was asked.
+    """
+    asked = ways(
+        supports, request.target, precision=request.precisions(held_in), level=request.level,
+        quantization=request.quantization,
+    )  # fmt: skip
+    known = {(way.backend, way.device, way.precision) for way in asked if way.is_eager}
+    baseline = tuple(
+        replace(way, levels=(None,))
+        for way in ways(supports, Target())
+        if way.is_eager and (way.backend, way.device, way.precision) not in known
+    )
+    found = (*baseline, *asked)
+    return found if given is None else _starting_from(given, found)
+
+
+def _starting_from(given: str, found: tuple[Way, ...]) -> tuple[Way, ...]:
+    """The ways that start from a format that the model is in already, each once.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    ways = tuple(
+        replace(way, levels=(None,)) if way.is_eager else replace(way, routes=(None,))
+        for way in found
+        if way.exported == given or (way.is_eager and way.precision == EXACT)
+    )
+    if all(way.is_eager for way in ways):
+        raise UnavailableError(f"a model in {given}", "nothing that was asked for runs it", "ask for target='auto'")
+    return ways
+
+
+@dataclass(kw_only=True, slots=True)
+class Pipeline:
+    """One call of `accelerate`.
+
+    Attributes:
+        version: optimum-core's own.
+        ways: those that may be asked for, and the eager model's.
+        refused: the inode of a kept answer that was found not to hold.
+    """
+
+    version: str
+    request: AccelerateRequest
+    source: Source
+    ways: tuple[Way, ...]
+    supports: Mapping[str, Support]
+    hardware: Hardware
+    plugins: PluginManager
+    cache: Cache
+    emit: Emit
+    refused: int | None = None
+    _budget: Budget = field(init=False)
+
+    def run(self) -> AcceleratedModel:
+        """From the cache where it is there and holds; else built, kept, and opened."""
+        from optimum_core.search.budget import Budget
+        from optimum_core.search.search import BUDGETS
+
+        stated = self.request.budget
+        self._budget = Budget(seconds=BUDGETS[1] if stated is None else stated, stated=stated is not None)
+        with watched(self.emit, "read", self.source.name):
+            key = self._key()
+        if (model := self._known(key)) is not None:
+            return model
+        waiting = Event(stage="wait", detail="another process accelerates this model")
+        with self.cache.lock("model", key, on_wait=lambda: self.emit(waiting)):
+            # Asked again: what another process made or mended while this one waited is not to be thrown away.
+            if (model := self._known(key)) is not None:
+                return model
+            self.cache.discard("model", key)
+            about = f"{self.source.name} for {self.request.target}"
+            directory = self.cache.build("model", key, self._make, describe=about)
+            return self._open(artifacts.load(directory), directory)
+
+    def _known(self, key: str) -> AcceleratedModel | None:
+        """The answer that is kept, where it still holds; one that was found not to hold is not asked about twice."""
+        known = self.cache.entry("model", key)
+        if known is None:
+            return None
+        node = known.stat().st_ino if known.is_dir() else 0
+        if node == self.refused:
+            return None
+        model = self._reopen(known)
+        self.refused = node if model is None else None
+        return model
+
+    def _machine(self) -> dict[str, Any]:
+        return {
+            "core": self.version,
+            "hardware": to_plain(self.hardware, "cache key"),
+            "versions": {name: dict(self.supports[name].versions) for name in sorted(self.supports)},
+        }
+
+    def _key(self) -> str:
+        return content_key(
+            {
+                **self._machine(),
+                **self.request.cache_key(),
+                "fingerprint": self.source.fingerprint,
+                "companions": {name: fingerprint.of_file(path) for name, path in self.source.companions().items()},
+                "processor": type(self.source.processor).__name__ if self.source.is_live else "",
+            }
+        )
+
+    def _reopen(self, directory: Path) -> AcceleratedModel | None:
+        """The cached answer, when its files are whole and a live model still computes what it did."""
+        try:
+            with watched(self.emit, "cache", f"{self.source.name} was accelerated before") as stage:
+                manifest = artifacts.load(directory)
+                if manifest.report is not None and not manifest.report.settled:
+                    stage.problem = "it was decided on a busy or full machine: it is done again"
+                    return None
+                if self.source.is_live and not self._still_true(manifest, directory):
+                    stage.problem = "the model in memory computes something else now: it is done again"
+                    return None
+        except ArtifactError:
+            return None
+        model = self._open(manifest, directory, from_cache=True)
+        return model if self._still_kept(model) else None
+
+    def _still_kept(self, model: AcceleratedModel) -> bool:
+        """What a function of the user's says cannot be remembered: it is asked again."""
+        promise = model.report.promise if model.report else None
+        if promise is None or not promise.kept or self.request.data is None or self.request.data.function is None:
+            return True
+        from optimum_core.verify.promise import Called, keeps
+
+        @dataclass(frozen=True)
+        class Known:
+            run: Any = None
+
+            def model(self) -> AcceleratedModel:
+                return model
+
+        with watched(self.emit, "evaluate", "what was accelerated before") as stage:
+            value = Called(function=self.request.data.function).value(Known())
+            if keeps(promise, value):
+                return True
+            stage.problem = f"{promise.metric} is {value:.4g} now, and the promise is broken: it is done again"
+        model.close()
+        return False
+
+    def _still_true(self, manifest: Manifest, directory: Path) -> bool:
+        """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
+        from optimum_core.models.flat import eager_outputs
+
+        module = self.source.module()
+        kept = read_check(manifest, directory)
+        now = verify(lambda inputs: eager_outputs(module, dict(inputs)), (kept,), manifest.outputs, precision=EXACT)
+        return now.passed
+
+    def _open(self, manifest: Manifest, directory: Path, *, from_cache: bool = False) -> AcceleratedModel:
+        if manifest.report is not None:
+            manifest = replace(manifest, report=replace(manifest.report, from_cache=from_cache))
+        _warn_of_branches(manifest)
+        return open_model(manifest, directory, plugins=self.plugins, source=self.source)
+
+    def _make(self, directory: Path) -> None:
+        """Search, and write the winner's files and manifest."""
+        from optimum_core.models.blueprint import describe
+
+        if self.request.data is not None and self.source.is_quantized:
+            raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
+        with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
+            signature = describe(
+                self.source.module(),
+                name=self.source.name,
+                processor=self.source.processor,
+                samples=self._samples(),
+                task=self.request.task,
+            )
+        self._budget.size = self.source.size()
+        self._workload(signature)  # shapes that the model cannot take are refused before anything is built
+        history = History(
+            cache=self.cache,
+            machine=self._machine(),
+            question={**self.request.question(), "held": self.source.held_in, "shape": shape_of(self.source.module())},
+        )
+        with TemporaryDirectory(prefix="optimum-") as workshop:
+            context = self._context(signature, Path(workshop), history)
+            packer = self._packer(signature)
+            result = self._cross_built(context, packer) if self._is_elsewhere else self._found(context, packer, history)
+            packer.write(result, directory)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether what was asked for runs on another machine: then nothing is measured."""
+        return any(way.proof != "device" for way in self.ways)
+
+    def _found(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
+        """Search among unquantized models, and where that was asked for, go on from the winner to quantized ones."""
+        from optimum_core.search.search import search
+
+        # What is wrong with the data, or with the evaluation of the eager model, shows before hours are spent.
+        go_on = self._quantization(context, packer).prepare() if self.request.goal is not None else None
+        if go_on is not None and self._budget.stated:
+            context = replace(context, budget=self._budget.share(_UNQUANTIZED_SHARE))
+        result = search(context)
+        if self.request.target.backend is None and result.report.settled:
+            history.remember(result.winner.spec, about=self.source.name)
+        return go_on(result) if go_on is not None else result
+
+    def _cross_built(self, context: SearchContext, packer: Packer) -> SearchResult:
+        from optimum_core.search.cross_build import CrossBuild, cross_build
+        from optimum_core.search.spec import specs_of
+
+        data = self._quantization(context, packer).data() if self.request.goal is not None else None
+        there = tuple(way for way in self.ways if not way.is_eager and way.is_quantized == (data is not None))
+        there = tuple(way for way in there if way.device == there[0].device)
+        context = replace(context, specs=tuple(specs_of(there)))
+        return cross_build(CrossBuild(context=context, supports=self.supports, goal=self.request.goal, data=data))
+
+    def _samples(self) -> Any:
+        """One call's inputs as stated, or as a file's own graph says."""
+        return self.source.samples() if self.request.samples is None else self.request.samples
+
+    def _packer(self, signature: Blueprint) -> Packer:
+        return Packer(
+            source=self.source,
+            plugins=self.plugins,
+            versions=dict(_versions(self.version, self.supports)),
+            hardware=self.hardware,
+            options=self.request.options,
+            workload=self._workload(signature),
+        )
+
+    def _quantization(self, context: SearchContext, packer: Packer) -> QuantizationSetup:
+        from optimum_core.search.quantized.setup import QuantizationSetup
+
+        assert self.request.data is not None and self.request.goal is not None
+        return QuantizationSetup(
+            goal=self.request.goal,
+            stated=self.request.data,
+            context=context,
+            budget=self._budget,
+            ways=tuple(way for way in self.ways if way.is_quantized),
+            processor=self.source.processor,
+            packer=packer,
+        )
+
+    def _context(self, signature: Blueprint, workshop: Path, history: History) -> SearchContext:
+        from optimum_core.search.builder import Builder
+        from optimum_core.search.context import SearchContext
+
+        stated = self.request.shapes is not None
+        auto = self.request.target.backend is None
+        builder = Builder(
+            source=self.source,
+            plugins=self.plugins,
+            supports=self.supports,
+            hardware=self.hardware,
+            cache=self.cache,
+            workshop=workshop,
+            options={str(self.request.target.backend): self.request.options},
+            emit=self.emit,
+            shapes=tuple(shape.lengths for shape in self._workload(signature)) if stated else (),
+        )
+        return SearchContext(
+            source=self.source,
+            signature=signature,
+            specs=self._specs(self._unquantized_ways, history.won_before() if auto else ()),
+            other_precisions=self._specs(self._other_precisions()),
+            workload=self._workload,
+            builder=builder,
+            plugins=self.plugins,
+            choosable=self._choosable(),
+            may_restrict=not auto or stated,
+            verify=self.request.verify,
+            objective=self.request.objective,
+            budget=self._budget,
+            decided=history.decided() if auto else None,
+            held_to="int8" if self.source.is_quantized else None,
+            usable_cores=self.hardware.cpu.usable_cores,
+            emit=self.emit,
+        )
+
+    @property
+    def _unquantized_ways(self) -> tuple[Way, ...]:
+        return tuple(way for way in self.ways if not way.is_quantized)
+
+    def _choosable(self) -> frozenset[str]:
+        """The backends that may win."""
+        floats, target = self._unquantized_ways, self.request.target.backend
+        found = {way.backend for way in floats} if target is None else {target}
+        eager = {way.backend for way in floats if way.is_eager}
+        if self.source.format is not None:  # the evaluator says what is right, and is nothing to run in earnest
+            found -= eager
+        if not any(way.backend in found for way in floats):  # the target runs quantized models alone
+            found = eager
+        return frozenset(found)
+
+    def _other_precisions(self) -> tuple[Way, ...]:
+        """Ways in fewer bits than were asked for."""
+        if self.request.goal is not None or self._is_elsewhere or self.source.format is not None:
+            return ()
+        others = tuple(name for name in FLOATS if name not in self.request.precisions(self.source.held_in))
+        try:
+            found = ways(self.supports, self.request.target, precision=others, level=self.request.level)
+        except UnavailableError:  # none is offered
+            return ()
+        return tuple(way for way in found if way.precision != EXACT and way.proof == "device")
+
+    def _workload(self, signature: Blueprint) -> tuple[WorkShape, ...]:
+        limits = {axis: found.greatest for axis, found in signature.ranges.items() if found.greatest is not None}
+        return workload(self.request.shapes, signature.inputs, {**signature.layout.limits, **limits})
+
+    def _specs(self, ways: tuple[Way, ...], won_before: tuple[str, ...] = ()) -> tuple[CandidateSpec, ...]:
+        from optimum_core.search.spec import specs_of
+
+        throughput = self.request.objective == "throughput"
+        streams = (1, max(2, self.hardware.cpu.usable_cores)) if throughput else (1,)
+        stated = self.request.shapes is not None
+        return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=stated))
+
+
+def _warn_of_branches(manifest: Manifest) -> None:
+    """Say aloud where the export took one side of a branch that values decide, and was the only one to be had."""
+    places = branches_of(manifest.steps)
+    if places:
+        warnings.warn(
+            f"{manifest.model.name}: values decide at {', '.join(places[:3])}, and the export took one side for all of "
+            f"them: right for inputs like those it was traced with; accelerate(…, target='torch') is right for all",
+            UnprovedWarning,
+            stacklevel=5,
+        )
+
+
+def _versions(core: str, supports: Mapping[str, Support]) -> Iterator[tuple[str, str]]:
+    yield "optimum-core", core
+    for name in sorted(supports):
+        yield from supports[name].versions.items()

@@ -1,0 +1,196 @@
+"""What is asked of `accelerate` beside the model, checked before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from optimum_core.errors import OptionError
+from optimum_core.models import fingerprint, tasks
+from optimum_core.plan import AUTO, EXACT, FLOATS, Quantization, Target, parse_target
+from optimum_core.quantization import QuantizationGoal, read_goal
+from optimum_core.types import Support
+from optimum_core.types.quantization import OBJECTIVES
+
+# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
+if TYPE_CHECKING:
+    from optimum_core.search.quantized.data import StatedData
+
+#: What a checkpoint held in 16 bits is computed in by default, the widest first: never in less than its author chose.
+_BY_DEFAULT = {"fp16": (EXACT, "fp16"), "bf16": (EXACT, "fp16", "bf16")}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccelerateRequest:
+    """Everything that was asked for: with it, the model and the machine, the answer is decided.
+
+    Attributes:
+        precision: as it was stated; None: the model's own.
+        shapes: the workload, where it was stated.
+        budget: seconds, where they were stated.
+        goal: how to quantize, where that was asked for, and `data`, what that is fitted to and evaluated on.
+        samples: one call's inputs, where they were stated.
+        options: for the target's backend.
+    """
+
+    target: Target = field(default_factory=Target)
+    task: str | None = None
+    precision: str | None = None
+    shapes: tuple[Any, ...] | None = None
+    objective: str = OBJECTIVES[0]
+    budget: float | None = None
+    verify: bool = True
+    level: str | None = None
+    goal: QuantizationGoal | None = None
+    data: StatedData | None = None
+    samples: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def precisions(self, held_in: str) -> tuple[str, ...]:
+        """Those that compete.
+
+        Args:
+            held_in: the precision of the model's weights as they were given.
+        """
+        if self.precision is None:
+            return _BY_DEFAULT.get(held_in, (EXACT,))
+        return FLOATS if self.precision == AUTO else (self.precision,)
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """Which quantized ways are asked for."""
+        if self.goal is None:
+            return None
+        return Quantization(schemes=tuple(map(str, self.goal.schemes)), rest=self.precision or AUTO)
+
+    def question(self) -> dict[str, Any]:
+        """What two requests must share for one decision to serve both, as JSON values. The budget is not part of it."""
+        shapes = None
+        if self.shapes is not None:
+            shapes = [sorted(s.items()) if isinstance(s, Mapping) else list(s) for s in self.shapes]
+        return {
+            "target": str(self.target),
+            "task": self.task,
+            "precision": self.precision,
+            "shapes": shapes,
+            "objective": self.objective,
+            "verify": self.verify,
+            "level": self.level,
+            "quantize": self.goal.question() if self.goal else None,
+            "options": dict(self.options),
+        }
+
+    def cache_key(self) -> dict[str, Any]:
+        """What two requests must share for one answer to serve both, as JSON values."""
+        return {
+            "ask": self.question(),
+            "samples": fingerprint.of_samples(self.samples),
+            "data": self.data.question() if self.data else None,
+        }
+
+
+def read_request(
+    *, target: str, shapes: Any, quantize: Any, calibration: Any, evaluate: Any, max_drop: Any, objective: str | None,
+    options: Mapping[str, Any] | None, **rest: Any,
+) -> AccelerateRequest:  # fmt: skip
+    """Read what was passed to `accelerate`, and refuse what makes no sense whatever the model and the machine.
+
+    Args:
+        rest: further fields of `AccelerateRequest`.
+
+    Raises:
+        OptionError: the message names the argument, what came, and what may come.
+    """
+    goal = read_goal(quantize, calibrated=calibration is not None)
+    stated = goal.config.objective if goal and goal.config else None
+    request = AccelerateRequest(
+        target=parse_target(target),
+        shapes=stated_shapes(shapes),
+        objective=objective or stated or OBJECTIVES[0],
+        goal=goal,
+        data=_read_data(goal, calibration=calibration, evaluate=evaluate, max_drop=max_drop),
+        options=_stated_options(options),
+        **rest,
+    )
+    _check(request)
+    return request
+
+
+def _check(request: AccelerateRequest) -> None:
+    for name in ("options", "level"):
+        if getattr(request, name) and request.target.backend is None:
+            raise OptionError(
+                name, "it is for one backend, and target is 'auto'", f"name it: target='backend', {name}=…"
+            )
+    if request.task is not None and request.task not in tasks.known():
+        raise OptionError(
+            "task", f"{request.task!r} is unknown", f"it may be one of {', '.join(sorted(tasks.known()))}"
+        )
+    if request.objective not in OBJECTIVES:
+        raise OptionError("objective", f"{request.objective!r} is unknown", f"use {', '.join(OBJECTIVES)}")
+    budget = request.budget
+    if budget is not None and (not isinstance(budget, int | float) or not budget >= 0):
+        raise OptionError("budget", f"{budget!r} is no number of seconds", "pass 0 or more")
+
+
+def _stated_options(options: Any) -> dict[str, Any]:
+    if options is not None and not isinstance(options, Mapping):
+        why = f"it is a {type(options).__name__}, no mapping of names to values"
+        raise OptionError("options", why, "pass options={'name': value}")
+    return dict(options or {})
+
+
+def _read_data(goal: QuantizationGoal | None, **passed: Any) -> StatedData | None:
+    """The data that quantization is to use.
+
+    Raises:
+        OptionError: it is of no use, or there is none for a scheme that was asked for and needs some.
+    """
+    if goal is None:
+        for name, value in passed.items():
+            if value is not None:
+                raise OptionError(name, "it is for quantization, and none was asked for", 'pass quantize="int8"')
+        return None
+    from optimum_core.search.quantized.data import read_data
+
+    data = read_data(passed["calibration"], passed["evaluate"], passed["max_drop"], goal.config)
+    if goal.config is not None and goal.config.calibrates and not data.can_calibrate:
+        raise OptionError(
+            "calibration",
+            f"{goal.config.name} finds ranges on typical inputs, and none were passed; made-up ones would be wrong",
+            "pass calibration=, a few hundred texts or inputs; or use a scheme that needs none, such as 'dynamic-int8'",
+        )
+    return data
+
+
+def check_precision(precision: str | None, supports: Mapping[str, Support]) -> None:
+    """Refuse a precision that no backend here offers."""
+    offered = {name for support in supports.values() for offer in support.offers for name in offer.precisions}
+    if precision is not None and offered and precision not in offered | {AUTO}:
+        known = ", ".join(sorted(offered))
+        raise OptionError("precision", f"{precision!r} is offered by no backend here", f"use {known}, or {AUTO}")
+
+
+def stated_shapes(shapes: Any) -> tuple[Any, ...] | None:
+    """The workload as stated; only the model can say whether it fits.
+
+    Raises:
+        OptionError: something that is neither a pair of lengths nor lengths by the names of axes.
+    """
+    if shapes is None:
+        return None
+    stated = tuple(shapes) if isinstance(shapes, Sequence) and not isinstance(shapes, str) else (shapes,)
+    for shape in stated:
+        lengths = shape.values() if isinstance(shape, Mapping) else shape
+        if not isinstance(lengths, Iterable) or isinstance(lengths, str) or not all(map(_is_length, lengths)):
+            raise OptionError(
+                "shapes",
+                f"{shape!r} is neither a pair of lengths nor lengths by the names of axes",
+                "pass a list such as [(1, 128)] or [{'batch': 1, 'sequence': 128}]",
+            )
+    return tuple({k: int(v) for k, v in s.items()} if isinstance(s, Mapping) else tuple(map(int, s)) for s in stated)
+
+
+def _is_length(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)

@@ -1,0 +1,121 @@
+"""A spec on its way through the trial: what was built of it, how true and how fast that is, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session, Step
+
+Outcome = Literal["chosen", "slower", "wrong", "failed", "skipped"]
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+#: The option of an export's step that names the branches on values which it fixed to one side.
+BRANCHES = "branches"
+
+
+def branches_of(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Places in a model's code where values decide, and where an export took one side for all of them."""
+    return tuple(str(place) for step in steps for place in step.options.get(BRANCHES, ()))
+
+
+@dataclass(kw_only=True, slots=True)
+class Candidate:
+    """A spec and what its trial found; `session` is open while it may still win.
+
+    Attributes:
+        signature: the model seen from outside (a `Blueprint`), or the call that a saved artifact carries.
+        pace: its time as a multiple of the first true candidate's, from short runs side by side.
+        behind: its time, or the size that decides, as a multiple of the chosen's, and `raced` whether that was measured
+            to the end.
+        slower_at: shapes at which it is slower than the eager model that competes with it.
+        for_comparison: it may not win, whatever its time.
+        problem: why it is wrong, failed or was skipped; of the chosen, why it was chosen.
+        is_passing: it failed for a reason of the moment, such as a full disk.
+    """
+
+    spec: CandidateSpec
+    signature: Any
+    artifact: Artifact | None = None
+    session: Session | None = None
+    run: Run | None = None
+    fidelity: Fidelity | None = None
+    build_seconds: float | None = None
+    load_seconds: float | None = None
+    size: int | None = None
+    memory: int | None = None
+    pace: float = 1.0
+    behind: float | None = None
+    by_size: bool = False
+    raced: bool = True
+    slower_at: tuple[str, ...] = ()
+    for_comparison: bool = False
+    problem: str = ""
+    is_passing: bool = False
+    outcome: Outcome = "failed"
+    measurements: tuple[Measurement, ...] = field(default=())
+
+    @property
+    def is_true(self) -> bool:
+        """Whether it loaded and agreed with eager, however fast it is."""
+        return self.run is not None and self.outcome not in ("wrong", "failed")
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether its export followed the model at every value: nothing was fixed that values decide."""
+        return not self.branches
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Places in the model's code where values decide and the export took one side."""
+        return branches_of(self.artifact.steps) if self.artifact is not None else ()
+
+    @property
+    def reason(self) -> str:
+        """Why it was chosen or not, in words."""
+        if self.behind is None:
+            return self.problem
+        unit, short = "size" if self.by_size else "time", "" if self.raced else ", in a short run"
+        parts = [f"{self.behind:.2f} times the {unit} of the chosen{short}", self.problem]
+        if self.slower_at:
+            parts.append(f"slower than eager at {', '.join(self.slower_at)}")
+        if self.for_comparison:
+            parts.append("for comparison only")
+        return "; ".join(filter(None, parts))
+
+    def close(self) -> None:
+        """Free its session; its results stay."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    def result(self, *, brief: bool = True) -> CandidateResult:
+        """What the report says of it; of one that was not chosen, the worst comparison says enough."""
+        fidelity = self.fidelity
+        if brief and fidelity is not None and fidelity.worst is not None:
+            compared = fidelity.compared or len(fidelity.results)
+            fidelity = replace(fidelity, results=(fidelity.worst,), compared=compared)
+        spec = self.spec
+        options = {
+            "route": spec.route,
+            "level": spec.level,
+            "streams": spec.streams if spec.streams > 1 else None,
+            "prepared": spec.prepared or None,
+            "quantized": spec.config.to_dict() if spec.config else None,
+        }
+        return CandidateResult(
+            name=spec.name,
+            backend=spec.way.backend,
+            device=spec.way.device,
+            precision=spec.precision,
+            outcome=self.outcome,
+            reason=self.reason,
+            options={name: value for name, value in options.items() if value is not None},
+            fidelity=fidelity,
+            measurements=self.measurements,
+            build_seconds=self.build_seconds,
+            load_seconds=self.load_seconds,
+            size=self.size,
+            memory=self.memory,
+        )

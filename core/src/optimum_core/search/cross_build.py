@@ -1,0 +1,217 @@
+"""Building for a machine that is not this one: nothing is measured, and what is checked is what can be checked here.
+
+Where the backend evaluates its format in some other way than the device does, that is compared with eager ("graph").
+Where it cannot, what its compiler read is compared, on a backend that runs or evaluates that here, in the precision
+that it is written in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from optimum_core.errors import OptimumError, OptionError, ResourceError, UnavailableError, VerificationError
+from optimum_core.plan import EXACT, FLOATS
+from optimum_core.quantization import QuantizationGoal
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.context import SearchContext, SearchResult
+from optimum_core.search.quantized.data import QuantizationData
+from optimum_core.search.references import References
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.trial import failing
+from optimum_core.types import Artifact, Fidelity, Hardware, QuantizeConfig, Report, Session, SessionRequest, Support
+from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.quantized import verify_quantized
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossBuild:
+    """A search whose target runs on another machine.
+
+    Attributes:
+        context: its specs are those that lead there, in the order in which they are tried.
+        supports: the probes' answers, to find what runs what goes into the last step.
+        goal, data: where the model is to be quantized too.
+    """
+
+    context: SearchContext
+    supports: Mapping[str, Support]
+    goal: QuantizationGoal | None = None
+    data: QuantizationData | None = None
+
+
+def cross_build(task: CrossBuild) -> SearchResult:
+    """Build the first candidate that is right as far as this machine can tell.
+
+    Raises:
+        OptionError: all that could be built finds ranges on data, and there is none.
+        VerificationError: none is right; the message has the table of what was tried.
+        ResourceError: none could be built for a reason of the moment.
+    """
+    context, start = task.context, time.perf_counter()
+    specs = _buildable(task)
+    references = References(source=context.source, emit=context.emit)
+    tried: list[Candidate] = []
+    for spec in specs:
+        candidate = Candidate(spec=spec, signature=context.signature)
+        tried.append(candidate)
+        # Where what was asked for makes no sense, no other candidate can mend that.
+        with failing(candidate, passed_on=() if task.goal else (OptionError,)):
+            _build_and_check(task, candidate, references)
+        if candidate.outcome == "chosen":
+            check = references.drawn(context.signature)[0]
+            return _result(task, tried, check, time.perf_counter() - start)
+    rows = "\n".join(f"    {item.spec.name}: {item.problem}" for item in tried)
+    who = f"model {context.source.name!r}"
+    if any(item.is_passing for item in tried):
+        raise ResourceError(
+            who, f"nothing could be built for a reason of the moment:\n{rows}", "make room, and try again"
+        )
+    raise VerificationError(
+        who,
+        f"nothing that was built for {context.specs[0].way.backend} is right as far as this machine can tell:\n{rows}",
+        _remedy(context.specs[0].way.precision),
+    )
+
+
+def _remedy(precision: str) -> str:
+    report = "pass sample_inputs= like your own calls, or report this table"
+    narrow = f"not every model stands {precision}: leave out precision={precision!r}, or ask for another; or "
+    return report if precision == EXACT else narrow + report
+
+
+def _buildable(task: CrossBuild) -> tuple[CandidateSpec, ...]:
+    """The specs that have the data that they need."""
+    specs = tuple(_specs(task))
+    given = task.data is not None and task.data.calibration is not None
+    found = tuple(spec for spec in specs if given or spec.config is None or not spec.config.calibrates)
+    if specs and not found:
+        raise OptionError(
+            "calibration",
+            f"{specs[0].way.scheme} finds ranges on typical inputs, and there are none; made-up ones would be wrong",
+            "pass calibration=, a few hundred texts or inputs",
+        )
+    return found
+
+
+def _specs(task: CrossBuild) -> Iterator[CandidateSpec]:
+    """The context's, with their configurations.
+
+    Where that is left open, 4 bits also in the form that is no runtime's own, and 8 with signed activations, which GPUs
+    multiply.
+    """
+    for spec in task.context.specs:
+        if spec.way.scheme is None:
+            yield spec
+        elif task.goal is not None:
+            config = task.goal.config or QuantizeConfig.named(spec.way.scheme)
+            yield replace(spec, config=config)
+            if task.goal.config is None and config.weights == "int4":
+                yield replace(spec, config=replace(config, form="qdq", symmetric=True))
+            if task.goal.config is None and config.name == "static-int8":
+                yield replace(spec, config=replace(config, activations="int8", symmetric=True))
+
+
+def _build_and_check(task: CrossBuild, candidate: Candidate, references: References) -> None:
+    context, trials = task.context, task.context.trials
+    trials.build(candidate)
+    if not context.verify:
+        candidate.outcome, candidate.problem = "chosen", "built; not compared with eager, as asked"
+        return
+    with _checkable(task, candidate) as (precision, where):
+        cases = references.taken(candidate.session, candidate.signature, references.drawn(candidate.signature))
+
+        def by(item: Candidate, asked: tuple[ReferenceCase, ...]) -> Fidelity:
+            return replace(_compared(task, item, precision, asked), level="graph")
+
+        trials.compare(candidate, cases, by)
+    if candidate.outcome == "slower":
+        candidate.outcome = "chosen"
+        candidate.problem = f"built, checked at graph level ({where}), not run on the device"
+
+
+@contextmanager
+def _checkable(task: CrossBuild, candidate: Candidate) -> Iterator[tuple[str, str]]:
+    """Open what can be run here in the candidate's place: its precision, and in words what it is."""
+    context, spec, artifact = task.context, candidate.spec, candidate.artifact
+    assert artifact is not None
+    if spec.way.proof == "graph":
+        context.trials.open(candidate, lambda: context.builder.open(spec, artifact, ()))
+        precision, where = (
+            spec.way.precision,
+            f"the {artifact.format} evaluated by {spec.way.backend}, not by its runtime",
+        )
+    else:
+        read = artifact.compiled_from or context.builder.before_last(spec, candidate.signature)
+        session = context.trials.open(candidate, lambda: _opened(task, read))
+        compiled = artifact.compiled_from is not None
+        other = "" if compiled or read.precision == spec.way.precision or spec.config else f", in {read.precision}"
+        what = "that it is compiled from" if compiled else f"that goes into it{other}"
+        precision, where = read.precision, f"the {read.format} {what}, run by {session.backend}"
+    try:
+        yield precision, where
+    finally:
+        candidate.close()
+
+
+def _opened(task: CrossBuild, artifact: Artifact) -> Session:
+    """A session of the first backend on this machine that opens an artifact.
+
+    Raises:
+        UnavailableError: no backend here runs its format.
+        OptimumError: all that do refuse it; the last one's reason.
+    """
+    problem: OptimumError = UnavailableError(
+        f"checking {artifact.format}",
+        "no backend here runs it, so that nothing can be proved of what is built from it",
+        f"install one that loads {artifact.format!r} (see `optimum-core plugins`), or pass verify=False",
+    )
+    for request in runners(artifact, task.supports, task.context.builder.hardware):
+        try:
+            return task.context.plugins.load_session(request)
+        except OptimumError as error:
+            problem = error
+    raise problem
+
+
+def runners(artifact: Artifact, supports: Mapping[str, Support], hardware: Hardware) -> Iterator[SessionRequest]:
+    """The backends that run an artifact on a device of this machine, which is fast, and those that evaluate it.
+
+    A device may compute 16 bits in more, and hide what overflows; its products of 8 bits may overflow where the absent
+    one's do not. So the evaluators come first for all but fp32, and nothing else serves for 16 bits.
+    """
+    offers = [(name, offer) for name in sorted(supports) for offer in supports[name].offers]
+    if artifact.precision == EXACT:
+        proofs: tuple[str, ...] = ("device", "graph")
+    else:
+        proofs = ("graph",) if artifact.precision in FLOATS else ("graph", "device")
+    for proof in proofs:
+        for name, offer in offers:
+            if offer.proof == proof and artifact.format in offer.loads and offer.precisions[0] == EXACT:
+                yield SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
+
+
+def _compared(task: CrossBuild, candidate: Candidate, precision: str, cases: tuple[ReferenceCase, ...]) -> Fidelity:
+    run, outputs = candidate.run, candidate.signature.outputs
+    assert run is not None
+    if candidate.spec.config is None:
+        return verify(run, cases, outputs, precision=precision)
+    unseen = task.data.unseen if task.data else ()
+    return verify_quantized(run, cases, unseen, outputs, precision=candidate.spec.precision)
+
+
+def _result(task: CrossBuild, tried: list[Candidate], check: ReferenceCase, seconds: float) -> SearchResult:
+    context, winner = task.context, tried[-1]
+    report = Report(
+        model=context.source.name,
+        task=context.signature.task,
+        workload=(),
+        candidates=(winner.result(brief=False), *(item.result() for item in tried[:-1])),
+        objective=context.objective,
+        seconds=seconds,
+        notes=(f"built for another machine: {winner.problem}",),
+        settled=not any(item.is_passing for item in tried),
+    )
+    return SearchResult(winner=winner, report=report, check=check, tried=tuple(tried))

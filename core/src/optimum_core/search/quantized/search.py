@@ -1,0 +1,333 @@
+"""The search among quantized models, from the fastest to the safest; it ends at the first that keeps the promise.
+
+First every way is tried once, by its plainest recipe, to learn how fast it is. Then recipes are taken in the order of
+the time that is expected of them: plain ones, other methods of calibration, and ever more layers left in float, those
+that hurt most first. When none keeps the promise, the best unquantized model is the answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from optimum_core.errors import OptionError
+from optimum_core.measure import score
+from optimum_core.measure.stopwatch import watched
+from optimum_core.models.sensitivity import layers_of, rank_layers
+from optimum_core.plan import Way
+from optimum_core.search.budget import Budget
+from optimum_core.search.builder import Control
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.context import SearchResult
+from optimum_core.search.quantized.evaluator import Evaluator, QuantizationContext
+from optimum_core.search.quantized.log import SearchLog, Surveyed
+from optimum_core.search.quantized.recipes import Recipe, variants
+from optimum_core.search.quantized.start import measure_against, open_evaluator
+from optimum_core.search.quantized.survey import SIDE_BY_SIDE, Survey, attempt
+from optimum_core.search.race import NOISE, Race
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.types.quantization import Scheme
+from optimum_core.verify import ReferenceCase
+
+#: Recipes that are judged of one stage, at most.
+MOST_TRIALS = 40
+#: Recipes of one way that are wrong beyond rounding before the way is given up: something computes wrongly there.
+_MOST_ABSURD = 2
+#: Batches that layers are ranked on.
+_RANKING_BATCHES = 2
+
+
+def search_quantized(context: QuantizationContext) -> SearchResult:
+    """Find the fastest quantized model that keeps the promise; else the best unquantized one, with the reason.
+
+    Raises:
+        OptionError: a configuration that was stated whole cannot be built by any backend; the message has the reasons.
+    """
+    evaluator = open_evaluator(context)
+    try:
+        log = SearchLog(unquantized=evaluator.context.unquantized)
+        return _QuantizedSearch(evaluator.context, evaluator, log, context.search.budget).run()
+    finally:
+        context.search.builder.control = None
+        evaluator.close()
+
+
+@dataclass(slots=True)
+class _QuantizedSearch:
+    context: QuantizationContext
+    evaluator: Evaluator
+    log: SearchLog
+    budget: Budget
+    _ranked: tuple[str, ...] | None = None
+    _tried: int = 0
+    _absurd: Counter[Way] = field(default_factory=Counter)
+
+    def run(self) -> SearchResult:
+        if (why := self._hopeless()) is not None:
+            return self._unquantized(why)
+        if self.context.promise is not None:
+            self.context.search.builder.control = Control(
+                shortfall=self.evaluator.shortfall, seconds=lambda: self.budget.left
+            )
+        survey = Survey(context=self.context, evaluator=self.evaluator, log=self.log, budget=self.budget)
+        for schemes in self._stages():
+            self.log.begin_stage()
+            names = {str(scheme) for scheme in schemes}
+            surveyed = survey.of([way for way in self.context.ways if way.scheme in names])
+            if (winner := self._first_kept(surveyed)) is not None:
+                return self._decide(winner, surveyed)
+        self._require_buildable()
+        return self._unquantized(self._why_none())
+
+    def _first_kept(self, surveyed: Sequence[Surveyed]) -> Candidate | None:
+        """The first recipe that keeps the promise. Where its time was only expected, it is timed, and what may turn out
+        faster is judged as well."""
+        best: tuple[Candidate, int] | None = None
+        for recipe, expected in self._in_order(surveyed):
+            if best is not None and (self._by_size or expected >= best[0].pace):
+                break
+            kept = self._try(recipe, expected)
+            if kept is None:
+                continue
+            if all(item.spec != kept[0].spec for item in surveyed):
+                self._time(*kept)
+            if best is None:
+                best = kept
+                continue
+            best, (slower, number) = sorted((best, kept), key=lambda item: item[0].pace)
+            slower.close()
+            self.log.outrun(number, slower.pace / best[0].pace)
+        return best[0] if best is not None else None
+
+    def _time(self, candidate: Candidate, number: int) -> None:
+        with watched(self.context.search.emit, "measure", candidate.spec.name):
+            self.evaluator.pace([candidate], SIDE_BY_SIDE)
+        self.log.time(number, candidate.pace)
+
+    # What there is to try.
+
+    @property
+    def _by_size(self) -> bool:
+        """Whether size decides: where it was asked for, and for fewer than 8 bits, whose point it is."""
+        return self.context.search.objective == "size" or self.context.goal.weights.removeprefix("u") != "int8"
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether speed may speak for the unquantized model: only where no one scheme was asked for."""
+        return self.context.goal.config is None and not self._by_size
+
+    def _stages(self) -> Sequence[tuple[Scheme, ...]]:
+        """Schemes that compete with each other; those of later stages are for when nothing before keeps the promise."""
+        schemes = self.context.goal.schemes
+        weights = tuple(scheme for scheme in schemes if scheme.is_weight_only)
+        others = tuple(scheme for scheme in schemes if not scheme.is_weight_only)
+        stages = (weights, others) if self._by_size else (others, weights)
+        return [stage for stage in stages if stage]
+
+    def _hopeless(self) -> str | None:
+        """Why not even the unquantized model keeps the promise, where it does not."""
+        promise = self.context.promise
+        if promise is None or self.evaluator.keeps_unquantized:
+            return None
+        wanted = promise.baseline - promise.limit
+        return (
+            f"even unquantized it has {promise.metric} {self.evaluator.unquantized_value:.4g}, and {wanted:.4g} was "
+            f"promised (eager has {promise.baseline:.4g}): what kept that after rounding would keep it by chance"
+        )
+
+    def _in_order(self, surveyed: Sequence[Surveyed]) -> list[tuple[Recipe, float]]:
+        """The recipes of all that is worth it and the pace expected of them, the fastest (or smallest) first."""
+        ranked: list[tuple[tuple[float, ...], Recipe, float]] = []
+        best: set[tuple[str | None, str | None]] = set()
+        for item in sorted(surveyed, key=self._rank_of):
+            way = item.spec.way
+            recipes: Sequence[Recipe] = [item.recipe]
+            if (way.quantizer, way.scheme) not in best and not item.recipe.words:
+                best.add((way.quantizer, way.scheme))
+                recipes = list(self._variants(item.spec))
+            for number, recipe in enumerate(recipes):
+                expected = recipe.expected(item.pace, 1.0)
+                if self._is_free and expected > NOISE:
+                    if number == 0:  # its safer kin is slower still, and not worth a line each
+                        why = f"{expected:.2f} times the time of the best unquantized model"
+                        self.log.record(recipe, "slow", why, pace=item.pace, size=item.size)
+                    continue
+                like = round(expected, 3)  # what is expected to take the same does not differ by how it was computed
+                key = (item.size, number, like) if self._by_size else (like, number)
+                ranked.append((key, recipe, expected))
+        return [(recipe, expected) for _, recipe, expected in sorted(ranked, key=lambda found: found[0])]
+
+    def _variants(self, spec: CandidateSpec) -> Iterator[Recipe]:
+        calibrated, promised = self.context.data.calibration is not None, self.context.promise is not None
+        return variants(spec, calibrated=calibrated, promised=promised)
+
+    def _rank_of(self, item: Surveyed) -> tuple[float, ...]:
+        return (item.size, item.pace) if self._by_size else (item.pace,)
+
+    def _layers(self) -> Sequence[str]:
+        """Names of the model's layers, those that hurt most first."""
+        if self._ranked is None:
+            data = self.context.data
+            batches = [case.inputs for case in (data.unseen or self.evaluator.drawn)[:_RANKING_BATCHES]]
+            if data.calibration is not None:
+                batches = list(islice(data.calibration, _RANKING_BATCHES))
+            with watched(self.context.search.emit, "quantize", "which layers hurt most"):
+                self._ranked = tuple(rank_layers(self.context.search.source.module(), batches))
+        return self._ranked
+
+    # Trying one.
+
+    def _try(self, recipe: Recipe, expected: float) -> tuple[Candidate, int] | None:
+        """Build and judge; the candidate where it keeps the promise, open, with its trial's number."""
+        if (why := self._why_not(recipe)) is not None:
+            self.log.record(recipe, "skipped", why)
+            return None
+        self._tried += 1
+        start = time.perf_counter()
+        candidate = attempt(self.evaluator, self.log, recipe, layers=self._layers, pace=expected)
+        if candidate is None:
+            return None
+        verdict = self.evaluator.judge(candidate)
+        self._absurd[recipe.spec.way] += verdict.beyond_rounding
+        number = self.log.record(
+            replace(recipe, spec=candidate.spec),  # with the layers that were left out
+            verdict.outcome,
+            verdict.reason,
+            pace=candidate.pace,
+            value=verdict.value,
+            drop=None if verdict.value is None else self._baseline - verdict.value,
+            size=candidate.size,
+            seconds=time.perf_counter() - start,
+        )
+        if verdict.outcome == "kept":
+            return candidate, number
+        candidate.close()
+        return None
+
+    def _why_not(self, recipe: Recipe) -> str | None:
+        """Why a recipe is not tried, where it is not; one is judged, however little time was given."""
+        if self.log.judged >= MOST_TRIALS:
+            return f"{MOST_TRIALS} recipes were judged, and no more are"
+        if self._absurd[recipe.spec.way] >= _MOST_ABSURD:
+            return f"{_MOST_ABSURD} recipes of this way are further off than rounding explains: it computes wrongly"
+        if not self._tried:
+            return None
+        if self.budget.is_over():
+            return "the time for the search is over"
+        if self.budget.left < self.budget.expected(recipe.spec) + self._ranking_seconds(recipe):
+            return "what it is expected to take is not left of the budget"
+        return None
+
+    def _ranking_seconds(self, recipe: Recipe) -> float:
+        """Seconds that ranking the layers is expected to take, where the recipe needs that and it is not done."""
+        if not recipe.left_out or self._ranked is not None:
+            return 0.0
+        eager = next((item for item in self.context.unquantized.tried if item.spec.is_baseline), None)
+        milliseconds = max((one.median for one in eager.measurements), default=0.0) if eager is not None else 0.0
+        return len(layers_of(self.context.search.source.module())) * _RANKING_BATCHES * milliseconds / 1e3
+
+    @property
+    def _baseline(self) -> float:
+        return self.context.promise.baseline if self.context.promise else 1.0
+
+    # Deciding.
+
+    def _decide(self, winner: Candidate, surveyed: Sequence[Surveyed]) -> SearchResult:
+        """Race the winner, its prepared twin and the best unquantized model to the end, beside eager where that may
+        win."""
+        search, unquantized = self.context.search, self.evaluator.unquantized
+        race = Race(search)
+        able = [winner]
+        if winner.spec.way.prepares and search.may_restrict and (twin := self.evaluator.prepared(winner)) is not None:
+            able.append(twin)
+        others = [unquantized, *self._eager_rival(unquantized)]
+        with watched(search.emit, "measure", f"{len(able) + len(others)} candidates"):
+            self.evaluator.time([*others, *able], search.effort)
+        self.log.mention(surveyed, winner.pace)
+        allowed = [item for item in able if not self._is_free or item in race.never_slower([*others, *able])]
+        if not allowed:
+            return self._unquantized(f"it is slower than eager at {', '.join(winner.slower_at)}")
+        best = min(allowed, key=lambda item: score(item.measurements))
+        ratio = score(unquantized.measurements) / score(best.measurements)
+        if self._is_free and ratio < 1:
+            return self._unquantized("no quantized model is faster than the best unquantized one")
+        best.outcome, best.slower_at = "chosen", ()
+        best.problem = f"the first that keeps the promise, {ratio:.2f} times as fast as the best unquantized model"
+        return self._chosen(best, ratio)
+
+    def _eager_rival(self, unquantized: Candidate) -> list[Candidate]:
+        """The eager model, open, where it may win and is not the best unquantized model itself."""
+        found = next((item for item in self.context.unquantized.tried if item.spec.is_baseline), None)
+        if found is None or not self._is_free or unquantized.spec.is_baseline or not found.is_true:
+            return []
+        if found.spec.way.backend not in self.context.search.choosable:
+            return []
+        return [self.evaluator.opened(replace(found, session=None))]
+
+    def _chosen(self, best: Candidate, ratio: float) -> SearchResult:
+        unquantized, result = self.evaluator.unquantized, self.context.unquantized
+        loser = replace(unquantized, outcome="slower", behind=ratio, problem="not quantized", session=None)
+        smaller = (unquantized.size or 0) / best.size if best.size else 1.0
+        by_size = self.context.search.objective == "size"
+        measure_against([item for item in result.tried if item is not result.winner], smaller if by_size else ratio)
+        others = [loser if item is result.winner else item for item in result.tried]
+        unseen = self.context.data.unseen
+        return self._result(best, others, unseen[0] if unseen else result.check, kept=True)
+
+    def _unquantized(self, why: str) -> SearchResult:
+        result = self.context.unquantized
+        winner = result.winner
+        winner.problem = f"{winner.problem}; not quantized: {why}"
+        return self._result(winner, [item for item in result.tried if item is not winner], result.check)
+
+    def _why_none(self) -> str:
+        broken = [trial for trial in self.log.trials if trial.outcome == "broken"]
+        if broken:
+            nearest = min((trial.drop for trial in broken if trial.drop is not None), default=None)
+            return f"none of {len(broken)} recipes keeps the promise" + (
+                f"; the nearest drops by {nearest:.4g}" if nearest is not None else ""
+            )
+        slow = [trial for trial in self.log.trials if trial.outcome == "slow"]
+        return "every quantized model is slower" if slow else "no quantized model could be built"
+
+    def _require_buildable(self) -> None:
+        """Where one configuration was asked for and no backend could build it, that is an error."""
+        if self.context.goal.config is None or any(trial.outcome != "failed" for trial in self.log.trials):
+            return
+        rows = "\n".join(f"    {trial.name}: {trial.reason}" for trial in self.log.trials)
+        raise OptionError("quantize", f"no backend here can do that:\n{rows}", "change what the reasons name")
+
+    def _result(
+        self, winner: Candidate, others: Sequence[Candidate], check: ReferenceCase, *, kept: bool = False
+    ) -> SearchResult:
+        before, promise = self.context.unquantized.report, self.context.promise
+        report = replace(
+            before,
+            candidates=(winner.result(brief=False), *(item.result() for item in others if item is not winner)),
+            promise=replace(promise, kept=kept) if promise else None,
+            walk=tuple(self.log.trials),
+            notes=(*before.notes, *self._notes(winner)),
+            seconds=self.budget.spent,
+            settled=before.settled and not self.log.passing,
+            precision_hint=None if kept else before.precision_hint,
+        )
+        return replace(self.context.unquantized, winner=winner, report=report, check=check)
+
+    def _notes(self, winner: Candidate) -> Iterator[str]:
+        data, config = self.context.data, winner.spec.config
+        if self.log.passing:
+            yield "some recipes failed for a reason of the moment, and are tried again at the next call"
+        if config is not None and config.scheme == "dynamic":
+            yield "ranges are found in every call, so that what is called together may move a near decision"
+        if data.calibration is None:
+            yield "no calibration data was passed: schemes that need it were not tried"
+        else:
+            yield f"calibrated on {data.calibration.items} items"
+        if data.metric is None and data.unseen:
+            items = sum(next(iter(case.inputs.values())).shape[0] for case in data.unseen)
+            yield f"compared with eager on {items} items that calibration did not see"
+        elif data.metric is None:
+            yield "compared with eager on drawn inputs alone, which say little of a quantized model"

@@ -1,0 +1,139 @@
+"""From the unquantized winner to the quantized one: the data is prepared first, the quantized search comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from optimum_core.errors import OptionError
+from optimum_core.measure.stopwatch import watched
+from optimum_core.plan import Way
+from optimum_core.quantization import QuantizationGoal
+from optimum_core.search.budget import Budget
+from optimum_core.search.builder import eager_artifact
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.context import SearchContext, SearchResult
+from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, StatedData
+from optimum_core.search.quantized.evaluator import Evaluated, QuantizationContext
+from optimum_core.search.quantized.search import search_quantized
+from optimum_core.search.quantized.survey import SECONDS
+from optimum_core.types import Promise
+from optimum_core.verify.promise import make_promise
+
+
+class Presenter(Protocol):
+    """Shows candidates as the models that `accelerate` returns."""
+
+    def write_companions(self, directory: Path) -> None:
+        """Configuration, tokenizer and processor files."""
+
+    def present(self, candidate: Candidate, directory: Path) -> Any:
+        """An `AcceleratedModel`, its companions being in `directory`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizationSetup:
+    """Everything that quantization needs beside the search among unquantized models.
+
+    Attributes:
+        context: of that search.
+        budget: of the whole call, of which that search has a part.
+    """
+
+    goal: QuantizationGoal
+    stated: StatedData
+    context: SearchContext
+    budget: Budget
+    ways: tuple[Way, ...]
+    processor: Any
+    packer: Presenter
+
+    def data(self) -> QuantizationData:
+        """Read the data, and give the builder what it calibrates on.
+
+        Raises:
+            OptionError: the data does not fit the model, or is too little.
+        """
+        context = self.context
+        data = DataPreparer(
+            stated=self.stated,
+            module=context.source.module(),
+            signature=context.signature,
+            processor=self.processor,
+            workshop=context.builder.workshop,
+            emit=context.emit,
+            calibrates=self._calibrates,
+        ).prepare()
+        self._require_calibration(data)
+        context.builder.calibration = data.calibration
+        return data
+
+    def prepare(self) -> Callable[[SearchResult], SearchResult]:
+        """Read the data and evaluate the eager model; what comes back searches on from the unquantized winner.
+
+        Raises:
+            OptionError: the data does not fit the model, or is too little.
+            EvaluationError: the metric gives no number for the eager model.
+        """
+        context, data = self.context, self.data()
+        companions = context.builder.workshop / "companions"
+        companions.mkdir()
+        self.packer.write_companions(companions)
+
+        def present(candidate: Candidate) -> Any:
+            return self.packer.present(candidate, companions)
+
+        promise = self._promise(data, present)
+
+        def search(unquantized: SearchResult) -> SearchResult:
+            return search_quantized(
+                QuantizationContext(
+                    goal=self.goal,
+                    data=data,
+                    promise=promise,
+                    drop=self.stated.drop,
+                    unquantized=unquantized,
+                    search=replace(context, budget=self._budget()),
+                    ways=self.ways,
+                    present=present,
+                )
+            )
+
+        return search
+
+    def _budget(self) -> Budget:
+        """What is left of a stated budget, else time of its own."""
+        return self.budget if self.budget.stated else Budget(seconds=SECONDS, size=self.budget.size)
+
+    @property
+    def _calibrates(self) -> bool:
+        """Whether any recipe reads data."""
+        if self.goal.config is not None:
+            return self.goal.config.calibrates
+        return any(scheme.method != "dynamic" for scheme in self.goal.schemes)
+
+    def _require_calibration(self, data: QuantizationData) -> None:
+        config = self.goal.config
+        if config is not None and config.calibrates and data.calibration is None:
+            why = (
+                f"{config.name} finds ranges on typical inputs, and of so few labelled rows none can be spared for that"
+            )
+            raise OptionError("calibration", why, f"pass calibration=, or {SHARE * LEAST_ROWS} labelled rows or more")
+
+    def _promise(self, data: QuantizationData, present: Callable[[Candidate], Any]) -> Promise | None:
+        """What the eager model has of the metric."""
+        if data.metric is None or self.stated.drop is None:
+            return None
+        context = self.context
+        spec = next(spec for spec in context.specs if spec.is_baseline)
+        eager = Candidate(spec=spec, signature=context.signature, artifact=eager_artifact(context.signature))
+        assert eager.artifact is not None
+        with watched(context.emit, "evaluate", "the eager model"):
+            eager.session = context.builder.open(spec, eager.artifact, ())
+            eager.run = context.plugins.binder(eager.session)
+            try:
+                return make_promise(data.metric, Evaluated(candidate=eager, present=present), self.stated.drop)
+            finally:
+                eager.close()

@@ -1,0 +1,142 @@
+"""Every way that quantizes, once, by its plainest recipe: how fast it is, and how small."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from optimum_core.errors import OptimumError, OptionError, PromiseError, ResourceError, fault_of_the_moment
+from optimum_core.measure import Effort
+from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.plan import Way
+from optimum_core.search.budget import Budget
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.quantized.evaluator import Evaluator, QuantizationContext
+from optimum_core.search.quantized.log import SearchLog, Surveyed
+from optimum_core.search.quantized.recipes import LEAN, Recipe, lean
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.types import QuantizeConfig
+
+#: Seconds after which no further recipe is begun, where no budget is stated.
+SECONDS = 900.0
+SIDE_BY_SIDE = Effort(rounds=5, seconds=0.12, hopeless=float("inf"))
+#: Seconds that one way may cost unasked, among those of several backends.
+_UNASKED = 20.0
+#: Share of the time in which every way is tried once; the rest is for judging.
+_SHARE = 0.5
+#: Ways that were quickest when each was tried by itself are timed side by side: that order counts.
+_FRONT = 4
+_NO_ROUTE = "none"
+
+
+def attempt(
+    evaluator: Evaluator,
+    log: SearchLog,
+    recipe: Recipe,
+    *,
+    layers: Callable[[], Sequence[str]] = tuple,
+    pace: float | None = None,
+) -> Candidate | None:
+    """The candidate, open; None where it cannot be built, which is recorded.
+
+    Args:
+        layers: the model's, those that hurt most first; asked for where the recipe leaves some of them out.
+        pace: its time as a multiple of the best unquantized model's, where that is known; else it is measured.
+    """
+    start = time.perf_counter()
+    try:
+        spec = recipe.without(layers()) if recipe.left_out else recipe.spec
+        with evaluator.context.search.budget.learning(spec):
+            return evaluator.built(spec, pace=pace)
+    except (OptimumError, OSError, MemoryError) as error:
+        fault = fault_of_the_moment(recipe.name, error)
+        if fault is None and not isinstance(error, OptimumError):
+            raise
+        found = fault or error
+        assert isinstance(found, OptimumError)
+        log.record(recipe, _outcome(found, recipe), first_line(found), seconds=time.perf_counter() - start)
+        log.passing |= isinstance(found, ResourceError)
+        return None
+
+
+def _outcome(error: OptimumError, recipe: Recipe) -> str:
+    if isinstance(error, PromiseError):
+        return "broken"
+    # A backend that has no such method refuses it: what was not asked for is then not a failure.
+    refused = isinstance(error, OptionError) and recipe.words and not recipe.left_out
+    return "skipped" if refused else "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """Tries ways; what was skipped and what failed is in the log."""
+
+    context: QuantizationContext
+    evaluator: Evaluator
+    log: SearchLog
+    budget: Budget
+
+    def of(self, ways: Sequence[Way]) -> list[Surveyed]:
+        """Those that could be built, each timed; the quickest side by side."""
+        found: list[Candidate] = []
+        for way in ways:
+            spec = self._plain_spec(way)
+            if spec is None:
+                continue
+            recipe = Recipe(spec=spec)
+            if (why := self._why_not(spec, first=not found)) is not None:
+                self.log.record(recipe, "skipped", why)
+            elif (candidate := attempt(self.evaluator, self.log, recipe)) is not None:
+                found.append(candidate)
+                found.sort(key=lambda item: item.pace)
+                for slower in found[_FRONT:]:
+                    slower.close()
+        front = found[:_FRONT]
+        front += self._lean_twins(front)
+        if len(front) > 1:
+            with watched(
+                self.context.search.emit, "measure", f"{len(front)} quantized candidates, the quickest so far"
+            ):
+                self.evaluator.pace(front, SIDE_BY_SIDE)
+        for candidate in front:
+            candidate.close()
+        found += [item for item in front if item not in found]
+        return [Surveyed(spec=item.spec, pace=item.pace, size=item.size or 0) for item in found]
+
+    def _why_not(self, spec: CandidateSpec, *, first: bool) -> str | None:
+        """Why a spec is not tried, where it is not."""
+        assert spec.config is not None
+        if spec.config.calibrates and self.context.data.calibration is None:
+            return "it needs calibration data, and none was passed"
+        if spec.way.cost > self._affordable():
+            return f"it takes some {spec.way.cost:.0f} s to build: name its backend, or pass a budget"
+        if first:
+            return None
+        if self.budget.is_over(_SHARE):
+            return "the time for trying every way is over"
+        return None if self.budget.allows(spec) else "what it is expected to take is not left of the budget"
+
+    def _affordable(self) -> float:
+        """Seconds that one way may cost: what is left of a stated budget, and no limit where one backend was named."""
+        if self.budget.stated:
+            return self.budget.left
+        return float("inf") if len({way.backend for way in self.context.ways}) == 1 else _UNASKED
+
+    def _lean_twins(self, front: Sequence[Candidate]) -> list[Candidate]:
+        """The quickest static candidate once more, by a recipe with less to compute, where that was left open."""
+        for item in front:
+            config = lean(item.spec.config) if item.spec.config is not None else None
+            if config is not None and self.budget.allows(item.spec):
+                recipe = Recipe(spec=replace(item.spec, config=config), words=LEAN)
+                twin = attempt(self.evaluator, self.log, recipe)
+                return [twin] if twin is not None else []
+        return []
+
+    def _plain_spec(self, way: Way) -> CandidateSpec | None:
+        """The way by its first route that is right without quantization; None: all are wrong."""
+        route = next((route for route in way.routes if self.evaluator.is_right(way, route)), _NO_ROUTE)
+        if route is _NO_ROUTE:
+            return None
+        config = self.context.goal.config or QuantizeConfig.named(str(way.scheme))
+        return CandidateSpec(way=way, route=route, config=config.recipe)

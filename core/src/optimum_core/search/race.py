@@ -1,0 +1,163 @@
+"""The race: what is true is timed side by side, and the best of those that may win is chosen.
+
+Side by side, because the machine's speed drifts: figures of different moments do not compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+
+from optimum_core.measure import Effort, pace, score
+from optimum_core.measure.load import other_load
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.context import SearchContext
+from optimum_core.types import Measurement
+
+#: How many candidates stay open for the last race, beside the baseline: each holds the model's weights.
+FINALISTS = 4
+#: Rough timing right after the check, to know which are worth keeping open.
+ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"))
+#: A candidate may take this much more than eager at a shape and not count as slower there: so much is noise.
+NOISE = 1.1
+#: Cores that other programs may keep busy, on average, before figures are doubted.
+_BUSY_CORES = 0.4
+#: Further races where the first was disturbed.
+_REPEATS = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """The winner of a race.
+
+    Attributes:
+        disturbance: what disturbed it, in words; empty for a quiet machine.
+        settled: whether the same would win by the shortest times, which a busy machine disturbs least.
+    """
+
+    winner: Candidate
+    disturbance: str = ""
+    settled: bool = True
+
+
+class Race:
+    """What a context says of winning, applied to candidates; it keeps nothing between calls."""
+
+    def __init__(self, context: SearchContext) -> None:
+        self.context = context
+
+    def may_win(self, candidate: Candidate) -> bool:
+        """Whether it is asked for, and not there for comparison only."""
+        return candidate.spec.way.backend in self.context.choosable
+
+    def time_roughly(self, candidate: Candidate, rivals: Sequence[Candidate]) -> None:
+        """Time a candidate beside the best so far, which says its pace.
+
+        Raises:
+            OptimumError: it does not run at some shape of the workload.
+        """
+        best = min(rivals, key=lambda item: item.pace, default=None)
+        known = best.measurements if best is not None else ()
+        self.context.trials.time([*([best] if best else []), candidate], ROUGH)
+        if best is not None:
+            candidate.pace = best.pace * pace(candidate.measurements) / pace(best.measurements)
+            best.measurements = known
+
+    def close_the_rest(self, rivals: list[Candidate]) -> None:
+        """Keep a handful open; all of them while it is size that counts, for then speed says nothing."""
+        if self.context.objective == "size":
+            return
+        rivals.sort(key=lambda item: item.pace)
+        # Against those that may win: where a backend was named, its best stays open however fast the eager model is.
+        best = next((item for item in rivals if self.may_win(item)), rivals[0])
+        limit = self.context.effort.hopeless * best.pace
+        for rank, item in enumerate(item for item in rivals if not item.spec.is_baseline):
+            if rank >= FINALISTS or item.pace > limit:
+                item.close()
+
+    def decide(self, finalists: Sequence[Candidate]) -> Decision:
+        """Measure all of them in full, again where something disturbs that and the budget lasts; the winner."""
+        for number in range(1 + _REPEATS):
+            disturbance = self._measured(finalists)
+            if not disturbance or (number and not self.context.budget.left):
+                break
+        winner = min(self.never_slower(finalists), key=self.score)
+        winner.outcome = "chosen"
+        return Decision(
+            winner=winner, disturbance=disturbance, settled=not disturbance or self._by_shortest(finalists) is winner
+        )
+
+    def _measured(self, finalists: Sequence[Candidate]) -> str:
+        """Time them; what disturbed that, in words."""
+        budget, effort = self.context.budget, self.context.effort
+        if budget.stated:
+            effort = replace(effort, budget=min(effort.budget, budget.left))
+        with other_load(self.context.usable_cores) as load:
+            self.context.trials.time(finalists, effort)
+        return disturbance(finalists, load.cores, effort)
+
+    def never_slower(self, finalists: Sequence[Candidate]) -> list[Candidate]:
+        """Those that may win: with the eager model among the choices, none that is slower than it at some shape."""
+        able, slower = self._allowed(finalists, lambda item: item.median)
+        for item in able:
+            item.slower_at = slower[id(item)]
+        return [item for item in able if item.spec.is_baseline or not item.slower_at]
+
+    def _by_shortest(self, finalists: Sequence[Candidate]) -> Candidate:
+        """The winner by the shortest times."""
+        able, slower = self._allowed(finalists, lambda item: item.least)
+        allowed = [item for item in able if item.spec.is_baseline or not slower[id(item)]]
+        if self.context.objective == "size":
+            return min(allowed, key=self.score)
+        return min(allowed, key=lambda item: pace(item.measurements))
+
+    def _allowed(
+        self, finalists: Sequence[Candidate], time: Callable[[Measurement], float]
+    ) -> tuple[list[Candidate], dict[int, tuple[str, ...]]]:
+        """Those that may win, and the shapes at which each is slower than an eager model among them."""
+        able = [item for item in finalists if self.may_win(item)]
+        eager = next((item for item in able if item.spec.is_baseline), None)
+        if eager is None or self.context.objective == "size":
+            return able, {id(item): () for item in able}
+        limits = {item.shape: NOISE * time(item) for item in eager.measurements}
+        return able, {
+            id(item): tuple(one.shape for one in item.measurements if time(one) > limits[one.shape]) for item in able
+        }
+
+    def score(self, candidate: Candidate) -> float:
+        """What is to be least: milliseconds, or with objective "size" bytes."""
+        if self.context.objective == "size":
+            return float(candidate.size or 0) + 1e-6 * score(candidate.measurements)
+        return score(candidate.measurements)
+
+    def explain(self, winner: Candidate, tried: Sequence[Candidate], finalists: Sequence[Candidate]) -> None:
+        """Say of the winner why it won, and of all that are true how far behind they are."""
+        rivals = [item for item in tried if item.is_true and self.may_win(item)]
+        by_size = self.context.objective == "size"
+        if winner.spec.id == self.context.decided:
+            winner.problem = "it won for a model of the same shape on this machine before"
+        else:
+            best = "smallest" if by_size else "fastest"
+            winner.problem = f"{best} of {len(rivals)} that agree with eager" if len(rivals) > 1 else "the only one"
+        for item in tried:
+            if item.outcome == "slower":
+                item.raced, item.by_size = any(item is one for one in finalists), by_size
+                item.behind = self.score(item) / self.score(winner) if item.raced else item.pace / winner.pace
+                item.for_comparison = not self.may_win(item)
+
+
+def disturbance(candidates: Sequence[Candidate], busy_cores: float | None, effort: Effort) -> str:
+    """What disturbed a measurement, in words; empty where nothing did.
+
+    Args:
+        busy_cores: what other programs took meanwhile, where that is known.
+        effort: it says which spread is still steady.
+    """
+    spread = max((one.spread for item in candidates for one in item.measurements), default=1.0)
+    found = []
+    if spread > effort.steady:
+        found.append(f"times of one candidate differed by a factor of {spread:.1f} between rounds")
+    if busy_cores is not None and busy_cores > _BUSY_CORES and isfinite(effort.steady):
+        found.append(f"other programs took {busy_cores:.1f} cores")
+    return " and ".join(found)

@@ -1,0 +1,44 @@
+"""The eager model's word on the cases of a search, asked once for each signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optimum_core.measure.stopwatch import Emit, watched
+from optimum_core.measure.workload import WorkShape
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.source import Source
+from optimum_core.verify import ReferenceCase
+from optimum_core.verify.reference import cases_at, cases_taken, reference_cases
+
+
+@dataclass(kw_only=True, slots=True)
+class References:
+    """Asks eager, and keeps what it said."""
+
+    source: Source
+    emit: Emit
+    _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
+    _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
+
+    def drawn(self, signature: Blueprint) -> tuple[ReferenceCase, ...]:
+        """Cases that the signature was not traced with, the traced shape first."""
+        key = id(signature)
+        if key not in self._drawn:
+            with watched(self.emit, "reference", "the eager model on unseen shapes"):
+                self._drawn[key] = reference_cases(self.source.module(), signature)
+        return self._drawn[key]
+
+    def at_work(self, signature: Blueprint, shapes: Sequence[WorkShape]) -> tuple[ReferenceCase, ...]:
+        """A case for every shape that is timed: what is timed is compared as well."""
+        key = id(signature)
+        if key not in self._at_work:
+            named = {f"as in the workload, {shape.name}": shape.lengths for shape in shapes}
+            self._at_work[key] = cases_at(self.source.module(), signature, named)
+        return self._at_work[key]
+
+    def taken(self, session: Any, signature: Blueprint, cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
+        """The cases, or where the session does not take all of their lengths, others that it takes."""
+        return cases_taken(session, self.source.module(), signature, cases)

@@ -1,0 +1,45 @@
+"""What may be restricted of a model where a candidate is right but for some axis: its length is fixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.types import Fidelity
+from optimum_core.verify import ReferenceCase, failing_axes
+
+#: Lengths at which an axis is fixed when no candidate is right at others; other axes keep the configured length.
+PINNED = {"batch": 1, "media_batch": 1, "sequence": 128, "decoder_sequence": 128}
+#: Axes that may be fixed without having been asked: data comes at one size through the model's own processor.
+FIXED_BY_PROCESSOR = frozenset({"height", "width"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restriction:
+    """Axes that are fixed."""
+
+    fixed: frozenset[str] = frozenset()
+
+    def apply(self, signature: Blueprint) -> Blueprint:
+        """The signature under this restriction."""
+        for axis in sorted(self.fixed):
+            signature = signature.pinned(axis, _fixed_length(signature, axis))
+        return signature
+
+
+def _fixed_length(signature: Blueprint, axis: str) -> int:
+    layout = signature.layout
+    return min(PINNED[axis], layout.longest(axis)) if axis in PINNED else layout.lengths[axis]
+
+
+def restrictions(fidelity: Fidelity, cases: tuple[ReferenceCase, ...], *, unasked: bool) -> tuple[Restriction, ...]:
+    """What would leave out all that is wrong.
+
+    Args:
+        fidelity: of a candidate that is wrong, on these cases.
+        unasked: neither a target nor shapes were stated: then only what costs nothing is restricted.
+    """
+    axes = failing_axes(fidelity, cases) or frozenset()
+    if not axes or (unasked and not axes <= FIXED_BY_PROCESSOR):
+        return ()
+    return (Restriction(fixed=axes),)

@@ -1,0 +1,174 @@
+"""A saved artifact on a machine that it was not tuned on: which backend, device and precision run it best here.
+
+Neither the original model nor torch is needed: the artifact carries one call and what eager made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from optimum_core.artifact import Manifest
+from optimum_core.errors import VerificationError
+from optimum_core.hardware import detect
+from optimum_core.measure import Effort, score
+from optimum_core.measure.load import other_load
+from optimum_core.measure.workload import Shape, WorkShape, workload
+from optimum_core.models.samples import Arrays, Case
+from optimum_core.plan import AUTO, FLOATS, Way
+from optimum_core.plugins import PluginManager
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.race import disturbance
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.trial import TrialRunner, failing
+from optimum_core.types import AxisRange, Fidelity, Report, Session, SessionRequest, TensorSpec
+from optimum_core.types.quantization import Scheme
+from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.carried import read_check
+from optimum_core.verify.quantized import verify_quantized
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CarriedCall:
+    """The call that an artifact carries, as a trial draws inputs."""
+
+    manifest: Manifest
+    check: ReferenceCase
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.manifest.outputs
+
+    @property
+    def ranges(self) -> Mapping[str, AxisRange]:
+        return self.manifest.axes
+
+    def draw(self, case: Case) -> Arrays:
+        """The carried call's values at other lengths, repeated or cut along the axes that vary."""
+        arrays = {}
+        for spec in self.manifest.inputs:
+            array = self.check.inputs[spec.name]
+            for axis, name in spec.dynamic_axes.items():
+                length = case.lengths.get(name, array.shape[axis])
+                array = np.take(array, np.arange(length) % array.shape[axis], axis=axis)
+            arrays[spec.name] = np.ascontiguousarray(array)
+        return arrays
+
+
+def retune(
+    manifest: Manifest, directory: Path, plugins: PluginManager, *, precision: str, shapes: Sequence[Shape] | None
+) -> Manifest:
+    """Find the best backend, device and precision of this machine; the manifest with them and a report of the choice.
+
+    Args:
+        precision: "auto" lets every float precision compete.
+        shapes: the workload; None: the default.
+
+    Raises:
+        VerificationError: nothing here runs it as eager did.
+    """
+    call = CarriedCall(manifest=manifest, check=read_check(manifest, directory))
+    limits = {axis: found.greatest for axis, found in manifest.axes.items() if found.greatest is not None}
+    work = workload(shapes, manifest.inputs, limits)
+    trials = TrialRunner(plugins=plugins, workload=lambda _: work, emit=lambda event: None)
+    tried = [_tried(trials, call, directory, way) for way in _ways(manifest, plugins, precision)]
+    try:
+        return _decided(trials, call, tried, work)
+    finally:
+        for candidate in tried:
+            candidate.close()
+
+
+def _ways(manifest: Manifest, plugins: PluginManager, precision: str) -> Iterator[Way]:
+    for name, support in plugins.supports(detect()).items():
+        for offer in support.offers:
+            runs = manifest.format in offer.loads and manifest.quantized in (None, *offer.runs)
+            for one in offer.precisions if runs and offer.proof == "device" else ():
+                if one == precision or (precision == AUTO and one in FLOATS):
+                    yield Way(
+                        backend=name, device=offer.device, precision=one, format=manifest.format,
+                        exported=manifest.format,
+                    )  # fmt: skip
+
+
+def _tried(trials: TrialRunner, call: CarriedCall, directory: Path, way: Way) -> Candidate:
+    candidate = Candidate(spec=CandidateSpec(way=way), signature=call, artifact=call.manifest.artifact(directory))
+    with failing(candidate):
+        trials.open(candidate, lambda: _opened(trials.plugins, candidate))
+        trials.compare(candidate, (call.check,), _by_manifest)
+    return candidate
+
+
+def _opened(plugins: PluginManager, candidate: Candidate) -> Session:
+    way = candidate.spec.way
+    assert candidate.artifact is not None
+    request = SessionRequest(
+        backend=way.backend, artifact=candidate.artifact, device=way.device, hardware=detect(), precision=way.precision
+    )
+    return plugins.load_session(request)
+
+
+def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:
+    manifest, run = candidate.signature.manifest, candidate.run
+    assert run is not None
+    if manifest.quantized is None:
+        return verify(run, cases, manifest.outputs, precision=candidate.spec.way.precision)
+    return verify_quantized(run, (), cases, manifest.outputs, precision=Scheme.parse(manifest.quantized).weights)
+
+
+def _decided(
+    trials: TrialRunner, call: CarriedCall, tried: Sequence[Candidate], work: tuple[WorkShape, ...]
+) -> Manifest:
+    manifest, true = call.manifest, [item for item in tried if item.is_true]
+    if not true:
+        rows = "\n".join(f"    {item.spec.name}: {item.problem}" for item in tried)
+        raise VerificationError(
+            f"artifact of {manifest.model.name!r}",
+            f"nothing here runs it as eager did:\n{rows}",
+            "accelerate the model on this machine",
+        )
+    trials, work = _timed_where_taken(trials, true, work)
+    with other_load(detect().cpu.usable_cores) as load:
+        trials.time(true, Effort())
+    winner = min(true, key=lambda item: score(item.measurements))
+    for item in true:
+        item.behind = score(item.measurements) / score(winner.measurements)
+    winner.outcome, winner.behind, winner.problem = "chosen", None, "fastest on this machine"
+    disturbed = disturbance(true, load.cores, Effort())
+    report = Report(
+        model=manifest.model.name,
+        task=manifest.task,
+        workload=tuple(shape.name for shape in work),
+        candidates=tuple(
+            item.result() for item in sorted(tried, key=lambda item: (item is not winner, score(item.measurements)))
+        ),
+        notes=(f"the machine was busy while candidates were timed: {disturbed}",) if disturbed else (),
+    )
+    way = winner.spec.way
+    return replace(
+        manifest,
+        backend=way.backend,
+        device=way.device,
+        precision=way.precision,
+        session_options={},
+        prepared=(),
+        hardware=detect(),
+        report=report,
+    )
+
+
+def _timed_where_taken(
+    trials: TrialRunner, true: Sequence[Candidate], work: tuple[WorkShape, ...]
+) -> tuple[TrialRunner, tuple[WorkShape, ...]]:
+    """The shapes of the workload that all sessions take; where there are none, that of the carried call."""
+    lengths = [taken for item in true if (taken := getattr(item.session, "lengths", None)) is not None]
+    fitting = tuple(shape for shape in work if all(taken.takes(shape.lengths) for taken in lengths))
+    found = fitting or (WorkShape(name="as carried", lengths={}),)
+    return replace(trials, workload=lambda _: found), found

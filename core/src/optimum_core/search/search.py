@@ -1,0 +1,287 @@
+"""The search: try what competes, and race what is true.
+
+Candidates are tried in the order of their likelihood while the budget lasts. Each is checked against eager and timed
+roughly at once; only a handful stay open, and those race to the end. An export route that is not right makes way for
+the next one whatever the budget, and an axis at which nothing is right is restricted where that was asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from optimum_core.errors import OptionError, ResourceError, VerificationError
+from optimum_core.measure import score
+from optimum_core.measure.stopwatch import watched
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.context import SearchContext, SearchResult
+from optimum_core.search.precision import hint
+from optimum_core.search.race import Race
+from optimum_core.search.references import References
+from optimum_core.search.restrict import Restriction, restrictions
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.trial import failing
+from optimum_core.types import Measurement, Report
+from optimum_core.verify import ReferenceCase
+
+#: Seconds that a search takes at least and at most when no budget is stated, and of how many eager calls at every shape
+#: between them.
+BUDGETS = (15.0, 60.0)
+WORTH = 150
+
+
+def search(context: SearchContext) -> SearchResult:
+    """Search, and return the best candidate that is true. Sessions of all candidates are closed.
+
+    Raises:
+        VerificationError: none is; the message has the table of what was tried.
+        ResourceError: none is, and all failed for reasons of the moment.
+    """
+    running = _Search(context)
+    try:
+        return running.run()
+    finally:
+        for candidate in running.tried:
+            candidate.close()
+
+
+class _Search:
+    """The state of one search: what was tried so far."""
+
+    def __init__(self, context: SearchContext) -> None:
+        self.context = context
+        self.race = Race(context)
+        self.references = References(source=context.source, emit=context.emit)
+        self.tried: list[Candidate] = []
+        self._start = time.perf_counter()
+
+    def run(self) -> SearchResult:
+        for spec in self._worth_trying():
+            if (why := self._why_not(spec)) is not None:
+                self._skip(spec, why)
+            else:
+                self._try(spec, self.context.signature)
+        for _ in range(3):
+            if self._something_built_is_true() or not self._retry_restricted():
+                break
+        self._prefer_sure()
+        if not any(item.is_true and self.race.may_win(item) for item in self.tried):
+            raise self._nothing_true()
+        return self._decided()
+
+    # Which specs.
+
+    def _worth_trying(self) -> Iterator[CandidateSpec]:
+        """The specs: all, or the one that won for a model of this shape with the baseline, when it is still true."""
+        known = [spec for spec in self.context.specs if spec.id == self.context.decided]
+        if not known:
+            yield from self._judging_exports_once(self.context.specs)
+            return
+        for spec in dict.fromkeys((*known, *(spec for spec in self.context.specs if spec.is_baseline))):
+            self._try(spec, self.context.signature)
+        done = {item.spec for item in self.tried}
+        rest = [spec for spec in self.context.specs if spec not in done]
+        if not next(item for item in self.tried if item.spec == known[0]).is_true:
+            yield from self._judging_exports_once(rest)
+            return
+        for spec in rest:
+            self._skip(spec, "another won for a model of the same shape on this machine before")
+
+    def _judging_exports_once(self, specs: Sequence[CandidateSpec]) -> Iterator[CandidateSpec]:
+        """In order; but where an optimized export is wrong, its least optimized form comes next, which says whether the
+        export is to blame."""
+        waiting = list(specs)
+        while waiting:
+            spec = waiting.pop(0)
+            yield spec
+            if self._is_wrong(spec):
+                alike = [other for other in waiting if _same_export(other, spec)]
+                plainest = max(alike, key=lambda other: other.way.levels.index(other.level), default=None)
+                if plainest is not None:
+                    waiting.remove(plainest)
+                    waiting.insert(0, plainest)
+
+    def _is_wrong(self, spec: CandidateSpec) -> bool:
+        return any(item.spec == spec and item.outcome == "wrong" for item in self.tried)
+
+    def _why_not(self, spec: CandidateSpec) -> str | None:
+        """Why a spec is not tried, where it is not."""
+        if spec.prepared and not self._worth_preparing(spec):
+            return "it is not among the best unprepared"
+        wrong = [item for item in self.tried if item.outcome == "wrong" and _same_export(item.spec, spec)]
+        if len(wrong) > 1:
+            return f"its export is wrong: {wrong[0].problem}"
+        if not self._needed(spec) and not self.context.budget.allows(spec):
+            return f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
+        return None
+
+    def _needed(self, spec: CandidateSpec) -> bool:
+        """Whether this must be tried even without budget: nothing built is true yet, or it improves on the best."""
+        if spec.is_baseline:
+            return True
+        able = [item for item in self.tried if item.is_true and not item.spec.way.is_eager and self.race.may_win(item)]
+        true = [item for item in able if item.is_sure]
+        return (not true and not spec.way.is_eager) or (spec.prepared and self._twin_leads(spec))
+
+    def _twin_leads(self, spec: CandidateSpec) -> bool:
+        """Whether the same without preparation is the best so far: preparing that one costs a load, and often wins."""
+        open_ones = [item for item in self.tried if item.session is not None and self.race.may_win(item)]
+        leader = min(open_ones, key=lambda item: item.pace, default=None)
+        return leader is not None and leader.spec == replace(spec, prepared=False)
+
+    def _worth_preparing(self, spec: CandidateSpec) -> bool:
+        """Whether the same without preparation is among the best, or was not tried."""
+        plain = replace(spec, prepared=False)
+        return all(item.session is not None for item in self.tried if item.spec == plain)
+
+    def _something_built_is_true(self) -> bool:
+        built = [item for item in self.tried if not item.spec.way.is_eager and self.race.may_win(item)]
+        return not built or any(item.is_true for item in built)
+
+    def _skip(self, spec: CandidateSpec, why: str) -> None:
+        skipped = Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why)
+        self.tried.append(skipped)
+
+    # Trying one.
+
+    def _try(self, spec: CandidateSpec, signature: Blueprint) -> None:
+        candidate = Candidate(spec=spec, signature=signature)
+        self.tried.append(candidate)
+        trials, cases = self.context.trials, self._cases(signature)
+        with failing(candidate, passed_on=(OptionError,)), self.context.budget.learning(spec):
+            trials.build(candidate)
+            session = trials.open(candidate)
+            # The baseline is the reference itself: one case shows that it runs.
+            asked = cases[:1] if spec.is_baseline else self.references.taken(session, signature, cases)
+            trials.compare(candidate, asked)
+            if candidate.is_true:
+                self._time_roughly(candidate)
+
+    def _cases(self, signature: Blueprint) -> tuple[ReferenceCase, ...]:
+        shapes = self.context.workload(signature)
+        return (*self.references.drawn(signature), *self.references.at_work(signature, shapes))
+
+    def _time_roughly(self, candidate: Candidate) -> None:
+        """Time a candidate beside the best so far, and close those that are no longer among the best."""
+        rivals = [item for item in self.tried if item.session is not None and item is not candidate]
+        self.race.time_roughly(candidate, rivals)
+        if candidate.spec.is_baseline and not self.context.budget.stated:
+            self.context.budget.seconds = _worth(candidate.measurements)
+        self.race.close_the_rest([*rivals, candidate])
+
+    # What nothing is right at.
+
+    def _retry_restricted(self) -> bool:
+        """Try again what failed at some axes only, with those restricted. False: there is nothing of the kind."""
+        known = {(item.spec, item.signature.inputs, _limits(item.signature)) for item in self.tried}
+        fresh = []
+        for item in list(self.tried):
+            for restriction in self._restrictions(item):
+                signature = self._restricted(item.signature, restriction)
+                if (item.spec, signature.inputs, _limits(signature)) not in known:
+                    fresh.append((item.spec, signature))
+        for spec, signature in fresh:
+            self._try(spec, signature)
+        return bool(fresh)
+
+    def _restrictions(self, candidate: Candidate) -> tuple[Restriction, ...]:
+        if candidate.spec.way.is_eager or candidate.fidelity is None or candidate.fidelity.passed:
+            return ()
+        cases = self._cases(candidate.signature)
+        return restrictions(candidate.fidelity, cases, unasked=not self.context.may_restrict)
+
+    def _restricted(self, signature: Blueprint, restriction: Restriction) -> Blueprint:
+        made = restriction.apply(signature)
+        same = (
+            item.signature
+            for item in self.tried
+            if (item.signature.inputs, _limits(item.signature)) == (made.inputs, _limits(made))
+        )
+        return next(same, made)
+
+    # Deciding.
+
+    def _prefer_sure(self) -> None:
+        """Give up candidates whose export took one side of a branch on values, where another may win without that."""
+        able = [item for item in self.tried if item.is_true and self.race.may_win(item)]
+        if not any(item.is_sure for item in able):
+            return
+        for item in able:
+            if not item.is_sure:
+                item.outcome, item.problem = "wrong", _fixed_to_one_side(item)
+                item.close()
+
+    def _decided(self) -> SearchResult:
+        finalists = [item for item in self.tried if item.session is not None]
+        shapes = self.context.workload(finalists[0].signature)
+        number = f"{len(finalists)} candidate{'' if len(finalists) == 1 else 's'}"
+        with watched(self.context.emit, "measure", f"{number} at {', '.join(shape.name for shape in shapes)}"):
+            decision = self.race.decide(finalists)
+        winner = decision.winner
+        self.race.explain(winner, self.tried, finalists)
+        drawn = self.references.drawn(winner.signature)
+        check = self.references.taken(winner.session, winner.signature, drawn)[0]
+        precision = hint(self.context, winner, self._cases(winner.signature))
+        order = {"chosen": 0, "slower": 1}
+        self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
+        passing = [item for item in self.tried if item.is_passing]
+        report = Report(
+            model=self.context.source.name,
+            task=self.context.signature.task,
+            workload=tuple(shape.name for shape in shapes),
+            candidates=tuple(item.result(brief=item is not winner) for item in self.tried),
+            objective=self.context.objective,
+            seconds=time.perf_counter() - self._start,
+            notes=tuple(_notes(winner, decision.disturbance, passing, settled=decision.settled)),
+            precision_hint=precision,
+            settled=decision.settled and not passing,
+        )
+        return SearchResult(winner=winner, report=report, check=check, tried=tuple(self.tried))
+
+    def _nothing_true(self) -> VerificationError | ResourceError:
+        rows = [f"    {item.spec.name}: {item.reason or 'right, but not asked for'}" for item in self.tried]
+        who, able = f"model {self.context.source.name!r}", [item for item in self.tried if self.race.may_win(item)]
+        passing = [item for item in able if item.is_passing]
+        if passing:
+            why = f"nothing could be built for a reason of the moment: {passing[0].problem}\n" + "\n".join(rows)
+            return ResourceError(
+                who, why, "free room on the disk or memory, and try again; TMPDIR may name another disk"
+            )
+        return VerificationError(
+            who,
+            "nothing that was built agrees with the eager model:\n" + "\n".join(rows),
+            "keep it eager (target='torch'), pass sample_inputs= like your own calls, or report this table",
+        )
+
+
+def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:
+    """Whether two specs open the same files, but for the level of optimization."""
+    alike = one.export_key == other.export_key and not one.way.is_eager
+    return alike and one.way.transforms == other.way.transforms and one.way.backend == other.way.backend
+
+
+def _limits(signature: Blueprint) -> tuple[tuple[str, int | None], ...]:
+    return tuple(sorted((axis, found.greatest) for axis, found in signature.ranges.items()))
+
+
+def _fixed_to_one_side(candidate: Candidate) -> str:
+    places = ", ".join(candidate.branches[:3])
+    return f"values decide at {places}, and its export took one side for all of them"
+
+
+def _notes(winner: Candidate, disturbance: str, passing: Sequence[Candidate], *, settled: bool) -> Iterator[str]:
+    if not winner.is_sure:
+        yield f"NOT right for all values: {_fixed_to_one_side(winner)}"
+    if disturbance:
+        kept = "figures are rough" if settled else "the choice is not sure, and will be made anew at the next call"
+        yield f"the machine was busy while candidates were timed: {disturbance}; {kept}"
+    for item in passing:
+        yield f"{item.spec.name} failed for a reason of the moment, and is tried again at the next call: {item.problem}"
+
+
+def _worth(eager: Sequence[Measurement]) -> float:
+    """Seconds that a search may take by itself: what is quick as it is has little to win."""
+    calls = WORTH * sum(item.median for item in eager) / 1e3
+    return min(max(calls, BUDGETS[0]), BUDGETS[1])

@@ -1,0 +1,132 @@
+"""What competes: one way at one export route and one optimization level, or with one quantization configuration; and in
+which order the specs are tried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optimum_core.plan import EXACT, Way
+from optimum_core.types import QuantizeConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateSpec:
+    """One thing to try.
+
+    Attributes:
+        streams: calls that it is to run side by side.
+        prepared: its session is told the shapes of the workload.
+        config: how it is quantized, where it is.
+    """
+
+    way: Way
+    route: str | None = None
+    level: str | None = None
+    streams: int = 1
+    prepared: bool = False
+    config: QuantizeConfig | None = None
+
+    @property
+    def id(self) -> str:
+        """What makes it this one, as JSON: equal for equal specs, in whatever words reports tell of them."""
+        way = self.way
+        stated = {
+            "backend": way.backend,
+            "device": way.device,
+            "precision": way.precision,
+            "export": [way.exporter, way.exported, self.route],
+            "transforms": [list(step) for step in way.transforms],
+            "level": self.level,
+            "streams": self.streams,
+            "prepared": self.prepared,
+            "quantized": [way.quantizer, self.config.to_dict()] if self.config else None,
+        }
+        return json.dumps(stated, sort_keys=True)
+
+    @property
+    def name(self) -> str:
+        """The whole way in words, for reports."""
+        way = self.way
+        tail = "".join(
+            f", {part}"
+            for part in (
+                way.precision if way.precision != EXACT else "",
+                f"level {self.level}" if self.level else "",
+                f"{self.streams} streams" if self.streams > 1 else "",
+                "prepared for the shapes" if self.prepared else "",
+            )
+            if part
+        )
+        if way.is_eager:
+            return f"{way.backend} {way.device} (the model as it is){tail}"
+        exported = f"{way.exported}[{self.route}]" if self.route else f"{way.exported}"
+        quantized = f" → {self.config.name} by {way.quantizer}" if self.config else ""
+        between = "".join(f" → {gives}" for _, takes, gives in way.transforms if gives != takes)
+        return f"{exported}{quantized}{between} → {way.backend} {way.device}{tail}"
+
+    @property
+    def precision(self) -> str:
+        """Of the weights where they are quantized, of the arithmetic otherwise: what tolerances go by."""
+        return self.config.weights.removeprefix("u") if self.config else self.way.precision
+
+    @property
+    def cost(self) -> float:
+        """Seconds of budget that must be left for it: compiling an eager model anew for every shape takes long."""
+        return 60.0 if self.way.is_eager and self.level is not None else 0.0
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the eager model as it was given."""
+        return self.way.is_eager and self.level is None and self.way.precision == EXACT and self.streams == 1
+
+    @property
+    def export_key(self) -> tuple[str | None, ...]:
+        """What it shares with all that start from the same export."""
+        return self.way.exporter, self.way.exported, self.route
+
+
+def specs_of(
+    ways: Sequence[Way],
+    *,
+    streams: Sequence[int] = (1,),
+    won_before: Sequence[str] = (),
+    stated: bool = False,
+) -> list[CandidateSpec]:
+    """Everything that the ways allow, the likeliest to win first.
+
+    Winners of earlier searches on this machine lead; then first routes before second ones, lower precision before
+    full, levels in the order of their offer. Where the shapes were `stated`, sessions prepared for them follow. Levels
+    of an eager model come last: they take long to build.
+
+    Args:
+        won_before: `CandidateSpec.id` of earlier winners, the latest first.
+    """
+    found = [
+        CandidateSpec(way=way, route=route, level=level, streams=count, prepared=prepared)
+        for way in ways
+        for route in way.routes
+        for level in way.levels
+        for count in (streams if way.parallel else (1,))
+        for prepared in ((False, True) if stated and way.prepares else (False,))
+    ]
+    ranks = {spec_id: rank for rank, spec_id in enumerate(won_before)}
+
+    def key(spec: CandidateSpec) -> tuple[Any, ...]:
+        way = spec.way
+        return (
+            not spec.is_baseline,
+            ranks.get(spec.id, len(ranks)) if ranks else 0,
+            way.is_eager and spec.level is not None,
+            spec.prepared,
+            way.routes.index(spec.route),
+            way.precision == EXACT,
+            way.levels.index(spec.level),
+            -spec.streams,
+            way.backend,
+            way.device,
+        )
+
+    return sorted(found, key=key)

@@ -1,0 +1,164 @@
+"""The trial: a candidate is built, opened, compared with eager and timed. Whatever searches does it here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from optimum_core.errors import OptimumError, ResourceError, fault_of_the_moment
+from optimum_core.measure import Contestant, Effort, measure
+from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
+from optimum_core.measure.workload import WorkShape
+from optimum_core.models.samples import Case
+from optimum_core.plugins import PluginManager
+from optimum_core.search.builder import Builder
+from optimum_core.search.candidate import Candidate
+from optimum_core.types import Fidelity, Session
+from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.quantized import verify_quantized
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRunner:
+    """Takes candidates through the trial, stage by stage.
+
+    Attributes:
+        builder: builds and opens what is no saved artifact.
+        workload: the shapes to be timed at.
+        verify: False leaves the comparison out.
+        held_to: the precision whose tolerance counts, where the model itself is quantized.
+    """
+
+    plugins: PluginManager
+    workload: Callable[[Any], tuple[WorkShape, ...]]
+    emit: Emit
+    builder: Builder | None = None
+    verify: bool = True
+    held_to: str | None = None
+
+    def build(self, candidate: Candidate) -> None:
+        """Make its files.
+
+        Raises:
+            OptimumError: a backend refuses or fails.
+        """
+        assert self.builder is not None
+        start = time.perf_counter()
+        candidate.artifact = self.builder.build(candidate.spec, candidate.signature)
+        candidate.build_seconds = time.perf_counter() - start
+        candidate.size = self.builder.size(candidate.artifact)
+
+    def open(self, candidate: Candidate, opener: Callable[[], Session] | None = None) -> Session:
+        """Open a session on its files, and note what that takes.
+
+        Args:
+            opener: opens it in another way than the builder does.
+
+        Raises:
+            OptimumError: the backend cannot open it.
+        """
+        with watched_memory() as memory:
+            start = time.perf_counter()
+            candidate.session = opener() if opener else self._opened(candidate)
+            candidate.load_seconds = time.perf_counter() - start
+            candidate.run = self.plugins.binder(candidate.session)
+        own = candidate.size or 0 if candidate.spec.way.is_eager else 0  # its weights lay in memory before
+        candidate.memory = memory.growth + own
+        candidate.outcome = "slower"
+        return candidate.session
+
+    def _opened(self, candidate: Candidate) -> Session:
+        assert self.builder is not None and candidate.artifact is not None
+        shapes = [shape.lengths for shape in self.workload(candidate.signature)]
+        return self.builder.open(candidate.spec, candidate.artifact, shapes)
+
+    def compare(
+        self,
+        candidate: Candidate,
+        cases: tuple[ReferenceCase, ...],
+        by: Callable[[Candidate, tuple[ReferenceCase, ...]], Fidelity] | None = None,
+    ) -> None:
+        """Compare with eager; what is wrong is closed.
+
+        Args:
+            by: compares in another way than by the precision's tolerance.
+        """
+        if not self.verify:
+            return
+        number = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
+        with (
+            watched(self.emit, "verify", f"{candidate.spec.name}: {number} against eager") as stage,
+            watched_memory() as memory,
+        ):
+            candidate.fidelity = (by or self._by_precision)(candidate, cases)
+            worst = candidate.fidelity.worst
+            if not candidate.fidelity.passed:
+                candidate.outcome = "wrong"
+                candidate.problem = f"{worst.case}, {worst.output}: {worst.problem}" if worst else "nothing compared"
+                candidate.close()
+                stage.problem = candidate.problem
+        candidate.memory = max(candidate.memory or 0, memory.growth)
+
+    def _by_precision(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:
+        assert candidate.run is not None
+        run, outputs = candidate.run, candidate.signature.outputs
+        if self.held_to is not None:
+            return verify_quantized(run, cases, (), outputs, precision=self.held_to, ties=True)
+        return verify(run, cases, outputs, precision=candidate.spec.way.precision)
+
+    def time(self, candidates: Sequence[Candidate], effort: Effort) -> None:
+        """Measure candidates side by side at every shape of the workload.
+
+        Raises:
+            OptimumError: one does not run at some shape.
+        """
+        shapes = self.workload(candidates[0].signature)
+        contestants = {
+            str(number): Contestant(calls=_calls(item, shapes), streams=item.spec.streams)
+            for number, item in enumerate(candidates)
+        }
+        timed = measure(contestants, shapes, effort)
+        for name, item in zip(contestants, candidates, strict=True):
+            item.measurements = timed[name]
+
+
+@contextmanager
+def failing(candidate: Candidate, passed_on: tuple[type[OptimumError], ...] = ()) -> Iterator[None]:
+    """Note what fails in the block as the candidate's problem, and close it.
+
+    Args:
+        passed_on: errors that no other candidate could mend.
+    """
+    try:
+        yield
+    except passed_on:
+        candidate.close()
+        raise
+    except (OptimumError, OSError, MemoryError) as error:
+        fault = fault_of_the_moment(candidate.spec.name, error)
+        if fault is None and not isinstance(error, OptimumError):
+            candidate.close()
+            raise
+        candidate.outcome, candidate.problem = "failed", first_line(fault or error)
+        candidate.is_passing = isinstance(fault or error, ResourceError)
+        candidate.close()
+
+
+def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:
+    """One call for each shape, on inputs drawn beforehand."""
+    run = candidate.run
+    assert run is not None
+    return [_call(run, drawn_inputs(candidate.signature, shape)) for shape in shapes]
+
+
+def _call(run: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Callable[[], object]:
+    return lambda: run(inputs)
+
+
+def drawn_inputs(signature: Any, shape: WorkShape) -> Mapping[str, Any]:
+    """Inputs to time with: drawn for the shape, without padding."""
+    inputs: Mapping[str, Any] = signature.draw(Case(name=shape.name, lengths=shape.lengths, padding="none", seed=7))
+    return inputs
