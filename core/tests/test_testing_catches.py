@@ -345,7 +345,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     slow = " or ".join(_STUB_TESTS)
     chosen = f"(Stub and ({slow})) or (not Stub and not vision and not ({slow}))"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-k", chosen]
-    env = {**os.environ, "PYTHONPATH": str(folder)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
     done = subprocess.run(
         [*command, "test_bad.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False
     )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from optimum_core.errors import ExportError
+from optimum_core.errors import ExportError, ResourceError
 from optimum_core.models.engines import EngineRequest
 from optimum_core.models.flat import FlatModule
 
@@ -58,10 +58,14 @@ def _without_dumps() -> Iterator[None]:
 
 def _check_size(module: torch.nn.Module) -> None:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    available = psutil.virtual_memory().available
-    if weights >= _PROTOBUF_LIMIT or weights * _COPIES > available:
-        raise ExportError(
-            "export to ONNX by tracing",
-            f"{weights / 1e9:.1f} GB of weights are too many for it ({available / 1e9:.1f} GB of memory are free)",
-            "the other engine needs little memory beyond the model",
-        )
+    memory = psutil.virtual_memory()
+    available = memory.available
+    if weights < _PROTOBUF_LIMIT and weights * _COPIES <= available:
+        return
+    # A file of 2 GB is never to be had; memory may be free another time, where the machine has so much at all.
+    kind = ResourceError if weights < _PROTOBUF_LIMIT and weights * _COPIES <= memory.total else ExportError
+    raise kind(
+        "export to ONNX by tracing",
+        f"{weights / 1e9:.1f} GB of weights are too many for it ({available / 1e9:.1f} GB of memory are free)",
+        "the other engine needs little memory beyond the model",
+    )
