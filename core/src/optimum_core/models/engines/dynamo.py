@@ -31,8 +31,9 @@ class _Named(torch.nn.Module):
         return {name: flat[name] for name in self._outputs}
 
 
-def write(request: EngineRequest) -> None:
-    """Export the model with symbolic shapes and write it, with weights in one file beside it.
+def write(request: EngineRequest) -> tuple[str, ...]:
+    """Export the model with symbolic shapes and write it, with weights in one file beside it; a branch on a value is
+    refused, so that there is no place to tell of.
 
     Raises:
         ExportError: the model has something that cannot be traced or has no ONNX form.
@@ -51,6 +52,7 @@ def write(request: EngineRequest) -> None:
         raise ExportError(
             "export to ONNX through torch.export", f"{type(error).__name__}: {error}", "the other engine may do it"
         ) from error
+    return ()
 
 
 def _restore_names(program: Any, request: EngineRequest) -> None:

@@ -11,14 +11,15 @@ import torch
 from optimum_core.errors import ExportError, ResourceError
 from optimum_core.models.engines import EngineRequest
 from optimum_core.models.flat import FlatModule
+from optimum_core.models.value_branches import traced_reads, value_branches
 
 _PROTOBUF_LIMIT = 2 * 1024**3
 # Tracing holds the weights several times over: 6.2 GB above a model of 2 GB was measured.
 _COPIES = 4
 
 
-def write(request: EngineRequest) -> None:
-    """Trace the model on the samples and write it.
+def write(request: EngineRequest) -> tuple[str, ...]:
+    """Trace the model on the samples and write it; the branches on values that the trace decided.
 
     Raises:
         ExportError: the model is too big for this way, or an operation has no ONNX form in it.
@@ -27,7 +28,7 @@ def write(request: EngineRequest) -> None:
     flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
     axes = {spec.name: spec.dynamic_axes for spec in (*request.inputs, *request.outputs) if spec.dynamic_axes}
     try:
-        with _without_dumps(), torch.no_grad():
+        with _without_dumps(), torch.no_grad(), traced_reads() as reads:
             torch.onnx.export(
                 flat,
                 tuple(request.samples.values()),
@@ -42,6 +43,7 @@ def write(request: EngineRequest) -> None:
         raise ExportError(
             "export to ONNX by tracing", f"{type(error).__name__}: {error}", "the other engine is tried next"
         ) from error
+    return value_branches(reads, flat, tuple(request.samples.values()))
 
 
 @contextmanager
