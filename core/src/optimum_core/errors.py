@@ -132,14 +132,11 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
 
 
-def translated(
-    error: BaseException, otherwise: type[OptimumError], who: str, why: str, remedy: str
-) -> OptimumError:
+def translated(error: BaseException, otherwise: type[OptimumError], who: str, why: str, remedy: str) -> OptimumError:
     """What to raise from an error of another library: `ResourceError` for a fault of the moment, else `otherwise`.
 
-    >>> translated(MemoryError(), ExportError, "backend 'acme'", "MemoryError: ", "use another route")
-    ResourceError("backend 'acme'", 'MemoryError: ', 'free room on the disk that holds TMPDIR and the cache, or memory, \
-and try again')
+    >>> type(translated(MemoryError(), ExportError, "backend 'acme'", "MemoryError", "use another route"))
+    <class 'optimum_core.errors.ResourceError'>
     """
     if is_momentary(error):
         return ResourceError(who, why, _FREE)

@@ -39,7 +39,9 @@ class EagerSession:
         except Exception as error:  # a model refuses in any way it likes
             expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
             why = f"the run failed: {type(error).__name__}: {error}"
-            raise SessionError("backend 'torch'", why, f"check the inputs' values, types and shapes ({expected})") from error
+            raise SessionError(
+                "backend 'torch'", why, f"check the inputs' values, types and shapes ({expected})"
+            ) from error
         return {spec.name: _as_declared(flat[spec.name], spec) for spec in self.outputs}
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """Where a model's Python code reads values of its inputs, and a trace keeps what it read.
 
-`if pixels.max() > 2: ...` is traced as whichever side the samples took, and so is `int(lengths.max())` used as a length.
+`if pixels.max() > 2: ...` is traced as whichever side the samples took, and `int(lengths.max())` as what it was then.
 torch warns of every such read while it traces, and of those that depend on shapes alone just as well. Which is which
-shows in one eager call: lengths are Python integers there, so that what is read from a tensor is a value. Of those, only
-what comes from the inputs counts: a weight's value is the same in every call.
+shows in one eager call: lengths are Python integers there, so that what is read from a tensor is a value. Of those,
+only what comes from the inputs counts: a weight's value is the same in every call.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.jit._trace import TracerWarning
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -44,13 +45,13 @@ def traced_reads() -> Iterator[set[Place]]:
     before = warnings.showwarning
 
     def noted(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if issubclass(category, torch.jit.TracerWarning):
+        if issubclass(category, TracerWarning):
             places.add(_place())
         else:
             before(message, category, *rest, **more)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", torch.jit.TracerWarning)
+        warnings.simplefilter("always", TracerWarning)
         warnings.showwarning = noted
         yield places
 
@@ -78,11 +79,11 @@ def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) ->
     return reads.places
 
 
-class _Reads(TorchDispatchMode):
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the values of some tensors through an eager call, and keeps where Python reads one."""
 
     def __init__(self, samples: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.places: set[Place] = set()
         self._derived = WeakIdKeyDictionary()
         for sample in samples:

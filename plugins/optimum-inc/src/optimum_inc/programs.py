@@ -127,8 +127,8 @@ def save(program: Any, folder: Path, inputs: Specs, outputs: Specs) -> tuple[str
     """Write the program; the names of the files.
 
     Raises:
-        OSError: there is no room. It is looked for before: a writer of torch's that fails half-way ends the process when
-            it is collected (torch 2.13).
+        OSError: there is no room. It is looked for before: a writer of torch's that fails half-way ends the process
+            when it is collected (torch 2.13).
     """
     size = sum(item.numel() * item.element_size() for item in program.state_dict.values())
     if shutil.disk_usage(folder).free < size + _GRAPH:

@@ -6,7 +6,7 @@
 | `module` | `openvino.convert_model` of the module, by TorchScript tracing | quickest, takes most models |
 | `exported` | `openvino.convert_model` of the exported program | |
 
-The first and the last refuse a branch on a value. `module` keeps the side that the samples took: its step names the place.
+The first and the last refuse a branch on a value; `module` keeps the side that the samples took, and names the place.
 None is right for every model: which one is, verification decides. Weights stay as they are; arithmetic is chosen when
 a session opens. What comes out is trimmed to what its outputs ask for.
 """

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from optimum_core.errors import ExportError
 from optimum_core.models.engines import EngineRequest
 from optimum_core.models.flat import fixed_arguments
 from optimum_core.models.outputs import flatten
+from optimum_core.models.silence import silence
 
 
 class _Named(torch.nn.Module):
@@ -44,7 +43,7 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=request.opset)
     try:
         # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        with silence():
             program, _ = OnnxExporter().export_program(_Named(request), dict(request.samples), config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)
