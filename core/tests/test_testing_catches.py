@@ -144,7 +144,10 @@ _RUN = "outputs = self.eager.run(inputs)\n"
 _UNFIT = 'raise SessionError(BACKEND, f"{path} is damaged", "export it again")'
 
 #: What another test may see of a fault too, when threads meet at the wrong moment.
-RACES: Mapping[str, set[str]] = {"reuses_output_memory": {"test_threads_do_not_disturb_each_other"}}
+RACES: Mapping[str, set[str]] = {
+    "reuses_output_memory": {"test_threads_do_not_disturb_each_other", "test_refused_calls_harm_no_others"},
+    "mixes_threads_up": {"test_refused_calls_harm_no_others"},
+}
 
 #: Fault: what is replaced in `GOOD`, by what, and the tests that fail for it.
 FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
@@ -193,6 +196,22 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         + '            raise TypeError("numpy arrays only")\n        '
         + _RUN,
         {"test_torch_tensors_are_inputs", "test_whatever_speaks_dlpack_is_an_input"},
+    ),
+    "remembers_refused_calls": (
+        _RUN,
+        'shape = tuple(inputs["input_ids"].shape)\n'
+        + '        if shape == self.buffers.get("poisoned"):\n'
+        + '            raise SessionError(BACKEND, "the run failed", "give another shape")\n'
+        + "        try:\n            outputs = self.eager.run(inputs)\n"
+        + '        except Exception:\n            self.buffers["poisoned"] = self.buffers["last"]\n            raise\n'
+        + '        self.buffers["last"] = shape\n',
+        {"test_refused_calls_harm_no_others"},
+    ),
+    "lets_foreign_errors_out": (
+        _RUN,
+        "try:\n            outputs = self.eager.run(inputs)\n"
+        + "        except SessionError as error:\n            raise error.__cause__\n",
+        {"test_refused_calls_harm_no_others"},
     ),
     "runs_when_closed": ("if self.closed:", "if False:", {"test_a_closed_session_refuses_to_run"}),
     "takes_any_option": ("for name in request.options:", "for name in ():", {"test_an_unknown_option_is_refused"}),
@@ -326,7 +345,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     slow = " or ".join(_STUB_TESTS)
     chosen = f"(Stub and ({slow})) or (not Stub and not vision and not ({slow}))"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "-k", chosen]
-    env = {**os.environ, "PYTHONPATH": str(folder)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
     done = subprocess.run(
         [*command, "test_bad.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False
     )

@@ -10,6 +10,13 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: Colours of a terminal, which other libraries write into their messages.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -71,10 +78,6 @@ class TunedElsewhereWarning(UserWarning):
     """An artifact runs on other hardware than it was tuned on."""
 
 
-class ResourceError(OptimumError):
-    """A fault of the moment: no room on a disk, no memory, a process that was killed. Nothing is concluded from it."""
-
-
 class UnprovedWarning(UserWarning):
     """A model is handed out that was not proved to be right for everything that it takes."""
 
@@ -91,28 +94,124 @@ class SessionError(OptimumError):
     """A runtime refused to load or to run what it was given."""
 
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-_FULL_WORDS = ("No space left on device", "Disk quota exceeded")
-_NO_MEMORY_WORDS = ("bad_alloc", "Cannot allocate memory")
+class ResourceError(OptimumError):
+    """A fault of the moment, which may be gone the next time: no room on disk, no memory, a killed process, no time.
+
+    It says nothing about the model: what was decided beside one is not remembered.
+    """
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SCARCE = (*_FULL, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+#: What native code says of the same, having no class for it.
+_WORDS = re.compile(
+    r"bad[_ ]alloc|out of memory|can(?:no|')t allocate memory|failed to allocate|unable to allocate"
+    r"|no space left on device|disk quota exceeded|killed signal|signal 9\b",
+    re.IGNORECASE,
+)
+#: With less than this, a failure of what writes files is put down to the disk.
+_ROOM = 4 << 20
+_FREE = "free room on the disk that holds TMPDIR and the cache, or memory, and try again"
+
+
+def is_momentary(error: BaseException) -> bool:
+    """Whether an error, or what it came from, is a fault of the moment: no room, no memory, a killed process."""
+    for item in _chain(error):
+        if isinstance(item, (ResourceError, MemoryError)) or getattr(item, "returncode", None) in (-9, 137):
+            return True
+        if isinstance(item, OSError) and item.errno is not None:
+            if item.errno in _SCARCE:
+                return True
+        elif _WORDS.search(str(item)):
+            return True
+    return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+
+
+def translated(error: BaseException, otherwise: type[OptimumError], who: str, why: str, remedy: str) -> OptimumError:
+    """What to raise from an error of another library: `ResourceError` for a fault of the moment, else `otherwise`.
+
+    >>> type(translated(MemoryError(), ExportError, "backend 'acme'", "MemoryError", "use another route"))
+    <class 'optimum_core.errors.ResourceError'>
+    """
+    if is_momentary(error):
+        return ResourceError(who, why, _FREE)
+    return otherwise(who, why, remedy)
 
 
 def fault_of_the_moment(who: str, error: BaseException) -> ResourceError | None:
-    """What an error is where the machine had no room for the work, rather than the work being impossible; else None.
+    """The `ResourceError` that an error is or stands for; None where it is no fault of the moment."""
+    if isinstance(error, ResourceError):
+        return error
+    why = error.why if isinstance(error, OptimumError) else f"{type(error).__name__}: {error}"
+    return ResourceError(who, why, _FREE) if is_momentary(error) else None
+
+
+def momentary(error: OptimumError) -> OptimumError:
+    """The error itself, or a `ResourceError` with its words where a fault of the moment is what it came from."""
+    if isinstance(error, ResourceError) or not is_momentary(error):
+        return error
+    return ResourceError(error.who, error.why, _FREE)
+
+
+@contextmanager
+def noticing_full_disks(folder: Path, who: str) -> Iterator[None]:
+    """Take an error of what writes into `folder` for what it is where no room is left there, or for temporary files:
+    native writers say "iostream error", "Protobuf serialization failed", and the like.
+
+    Raises:
+        ResourceError: in place of any other error, there being no room.
+    """
+    try:
+        yield
+    except ResourceError:
+        raise
+    except Exception as error:
+        from tempfile import gettempdir
+
+        full = next((place for place in (folder, gettempdir()) if _is_full(place)), None)
+        if full is None:
+            raise
+        told = f"{error.who}: {error.why}" if isinstance(error, OptimumError) else f"{type(error).__name__}: {error}"
+        raise ResourceError(who, f"no room is left in {full} ({told})", _FREE) from error
+
+
+def _is_full(folder: Path | str) -> bool:
+    from shutil import disk_usage
+
+    try:
+        return disk_usage(folder).free < _ROOM
+    except OSError:
+        return False
+
+
+def ended(code: int, otherwise: type[OptimumError], who: str, what: str, said: str, remedy: str) -> OptimumError:
+    """What to raise where a process of ours failed.
 
     Args:
-        who: the part that failed.
-        error: with the errors that caused it.
+        code: its exit code; below zero the signal that ended it, as `subprocess` has it.
+        what: what it was to do ("optimized it").
+        said: the end of what it wrote, where it wrote something.
+
+    >>> ended(-11, ExportError, "backend 'acme'", "optimized it", "", "use another level").why
+    'the process that optimized it ended by signal 11 (SIGSEGV)'
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ResourceError):
-            return cause
-        if isinstance(cause, MemoryError) or any(words in str(cause) for words in _NO_MEMORY_WORDS):
-            return ResourceError(who, f"no memory is left for it: {cause!r}", "free some, and try again")
-        full = isinstance(cause, OSError) and cause.errno in _FULL
-        if full or any(words in str(cause) for words in _FULL_WORDS):
-            return ResourceError(
-                who, f"there is no room left for it: {cause}", "free some, or set TMPDIR to another disk"
-            )
-        cause = cause.__cause__
-    return None
+    if code >= 0:
+        why = said or f"the process that {what} ended with code {code}"
+    else:
+        try:
+            name = f" ({signal.Signals(-code).name})"
+        except ValueError:
+            name = ""
+        why = f"the process that {what} ended by signal {-code}{name}"
+    if code == -9 or is_momentary(RuntimeError(why)):
+        return ResourceError(who, why, _FREE)
+    return otherwise(who, why, remedy)

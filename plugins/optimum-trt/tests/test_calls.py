@@ -93,6 +93,7 @@ class HostContext:
         self.enqueued = 0
         self.changes = 0
         self.records = True
+        self.broken = False
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         self.changes += 1
@@ -114,7 +115,7 @@ class HostContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         x, y, shape, changes = self.addresses["x"], self.addresses["y"], self.shape, self.changes
-        if self.cuda.recording is not None and not self.records:
+        if self.broken or (self.cuda.recording is not None and not self.records):
             return False
 
         def kernel() -> None:
@@ -230,6 +231,21 @@ def test_a_declared_shape_has_its_profile_and_its_buffers_ahead(stand: Callable[
     assert set(made.cuda.memory) == held
     made.session.run({"x": drawn(2)})
     assert made.contexts[0].active_optimization_profile == 1
+
+
+def test_a_context_whose_run_failed_is_given_up(stand: Callable[..., Stand]) -> None:
+    made = stand()
+    for batch in (3, 3, 3, 5):
+        made.session.run({"x": drawn(batch)})
+    made.contexts[0].broken = True  # from now on it fails, whatever it is asked
+    with pytest.raises(SessionError, match="the run failed"):
+        made.session.run({"x": drawn(5)})
+    for batch in (5, 3, 3, 3, 5):
+        x = drawn(batch, 1)
+        assert np.allclose(made.session.run({"x": x})["y"], made.want(x))
+    assert len(made.contexts) == 2
+    made.session.close()
+    assert not made.cuda.memory and not made.cuda.streams
 
 
 def test_only_so_many_shapes_are_kept(stand: Callable[..., Stand]) -> None:

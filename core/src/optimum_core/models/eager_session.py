@@ -33,8 +33,15 @@ class EagerSession:
         """Arrays in, numpy arrays out."""
         if self.module is None:
             raise SessionError("backend 'torch'", "the session is closed", "load the model again")
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
-            flat = flatten(call(self.module, inputs))
+        try:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+                flat = flatten(call(self.module, inputs))
+        except Exception as error:  # a model refuses in any way it likes
+            expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
+            why = f"the run failed: {type(error).__name__}: {error}"
+            raise SessionError(
+                "backend 'torch'", why, f"check the inputs' values, types and shapes ({expected})"
+            ) from error
         return {spec.name: _as_declared(flat[spec.name], spec) for spec in self.outputs}
 
     def close(self) -> None:

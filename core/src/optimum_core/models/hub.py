@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.errors import SourceError, UnavailableError
+from optimum_core.models.silence import silence
 
 _PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"]
 
@@ -140,12 +141,11 @@ def read_processor(directory: Path) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the progress bars and remarks of transformers and the exporters; errors still come as exceptions.
+    """Hold back what transformers and the exporters print, log and show of their progress; errors still come as
+    exceptions.
 
     With the logger "optimum_core" at DEBUG, everything shows.
     """
-    import warnings
-
     from transformers.utils import logging as hf_logging
 
     if logging.getLogger("optimum_core").isEnabledFor(logging.DEBUG):
@@ -159,8 +159,7 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silence():
             yield
     finally:
         hf_logging.set_verbosity(verbosity)

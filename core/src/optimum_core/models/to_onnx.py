@@ -65,7 +65,7 @@ def export(request: ExportRequest) -> Artifact | None:
     module = request.source.module()
     path = request.output / "model.onnx"
     with quiet(), export_ready(module):
-        engine(route)(
+        branches = engine(route)(
             EngineRequest(
                 module=module,
                 samples={spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs},
@@ -80,7 +80,7 @@ def export(request: ExportRequest) -> Artifact | None:
         backend=NAME,
         tool="torch.onnx" if route == "torchscript" else "transformers.exporters",
         version=_versions()["torch" if route == "torchscript" else "transformers"],
-        options={"route": route, "opset": opset},
+        options={"route": route, "opset": opset, **({"branches": list(branches)} if branches else {})},
     )
     return Artifact(
         format="onnx",

@@ -12,7 +12,7 @@ from typing import NoReturn, cast
 import pluggy
 from importlib_metadata import EntryPoint
 
-from optimum_core.errors import OptimumError, PluginError, UnavailableError
+from optimum_core.errors import OptimumError, PluginError, UnavailableError, momentary, noticing_full_disks, translated
 from optimum_core.hookspecs import PROJECT, Hooks
 from optimum_core.plugins.contract import HOOKS, check_hooks, check_object, implementations, wraps
 from optimum_core.plugins.discovery import (
@@ -190,7 +190,9 @@ class PluginManager:
             runner = runners.get(name) or self._runner(name)
             try:
                 outputs = runner(session, inputs)
-            except OptimumError:
+            except OptimumError as error:
+                if (fault := momentary(error)) is not error:
+                    raise fault from error
                 raise
             except (Exception, SystemExit) as cause:
                 raise self._foreign(record, "infer", cause) from cause
@@ -344,7 +346,7 @@ class PluginManager:
     def _built(self, hook: str, request: ExportRequest | OptimizeRequest | QuantizeRequest) -> Artifact:
         record = self._ready(request.backend)
         caller = self._caller(record.name, hook)
-        with self._blamed(record, hook):
+        with self._blamed(record, hook), noticing_full_disks(request.output, record.label):
             artifact = caller(request=request)
         if not isinstance(artifact, Artifact):
             raise self._wrong(record, hook, artifact, Artifact)
@@ -354,16 +356,19 @@ class PluginManager:
     def _blamed(self, record: Record, hook: str) -> Iterator[None]:
         try:
             yield
-        except OptimumError:
+        except OptimumError as error:
+            if (fault := momentary(error)) is not error:
+                raise fault from error
             raise
         except (Exception, SystemExit) as cause:
             raise self._foreign(record, hook, cause) from cause
 
-    def _foreign(self, record: Record, hook: str, cause: BaseException) -> PluginError:
+    def _foreign(self, record: Record, hook: str, cause: BaseException) -> OptimumError:
         wrappers = {impl.plugin_name for impl in implementations(self._pm, hook) if wraps(impl)} - {record.name}
         through = f", called through wrappers of {', '.join(sorted(wrappers))}" if wrappers else ""
         remedy = f"report it to the authors of {record.distribution or record.name} with the error above"
-        return PluginError(record.label, f"its hook {hook!r}{through} raised {tell(cause)}", remedy)
+        why = f"its hook {hook!r}{through} raised {tell(cause)}"
+        return translated(cause, PluginError, record.label, why, remedy)
 
     def _wrong(self, record: Record, hook: str, result: object, expected: type) -> PluginError:
         given = "nothing" if result is None else f"{show(result)} (a {type(result).__qualname__})"

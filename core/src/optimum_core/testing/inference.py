@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optimum_core.errors import SessionError
-from optimum_core.plugins import manager
+from optimum_core.errors import OptimumError, PluginError, SessionError
+from optimum_core.plugins import Infer, manager
 from optimum_core.testing.subjects import Course, Subject, attempt, numpy_of
 from optimum_core.types import Session
 from optimum_core.verify import relative_error
 
 _THREADS, _CALLS = 8, 25
+_MANY = 16
+#: More positions than the text model has.
+_LONG = 100
 #: Of one session with itself: sums may be taken in another order, and no more.
 _SAME = 1e-5
 
@@ -113,6 +116,29 @@ class InferenceTests:
             for done in [pool.submit(repeat, index) for index in range(_THREADS)]:
                 done.result()
 
+    @pytest.mark.parametrize("threads", [1, _MANY])
+    def test_refused_calls_harm_no_others(self, subject: Subject, threads: int) -> None:
+        """Between calls that are refused, in one thread and among many, good calls give what they give alone."""
+        good = [subject.model.draw(50 + index, batch=1 + index) for index in range(2)]
+        bad = list(_bad(good[0]).values())
+        with subject.opened() as (_, run):
+            want = [_copied(numpy_of(run(_copied(inputs)))) for inputs in good]
+
+            def alternate(index: int) -> None:
+                for refused in bad if threads == 1 else bad[index : index + 1]:
+                    # What was served last is served again: a runtime may have kept half of the shapes of both.
+                    for drawn, expected in zip(good, want, strict=True):
+                        _assert_same(numpy_of(run(_copied(drawn))), expected)
+                    _try(run, _copied(refused))
+                    for drawn, expected in zip(reversed(good), reversed(want), strict=True):
+                        _assert_same(numpy_of(run(_copied(drawn))), expected)
+                for drawn, expected in zip(good, want, strict=True):
+                    _assert_same(numpy_of(run(_copied(drawn))), expected)
+
+            with ThreadPoolExecutor(threads) as pool:
+                for done in [pool.submit(alternate, index) for index in range(threads)]:
+                    done.result()
+
     def test_a_closed_session_refuses_to_run(self, subject: Subject) -> None:
         """After `close`, which may come twice, a call raises `SessionError`."""
         with subject.opened() as (session, run):
@@ -135,6 +161,29 @@ class _Unheard:
     def __dlpack_device__(self) -> tuple[int, int]:
         kind, index = self._array.__dlpack_device__()
         return int(kind), int(index)
+
+
+def _bad(good: Outputs) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+    """Calls that no backend can answer, by what is wrong with them, of a good call of the text model."""
+    first = next(iter(good))
+    return {
+        "long": {name: np.tile(array, (1, _LONG // array.shape[1] + 1)) for name, array in good.items()},
+        "batch": {**good, first: np.concatenate([good[first]] * 3)},
+        "sequence": {**good, first: good[first][:, :-1].copy()},
+        "rank": {**good, first: good[first][0].copy()},
+        "ids": {**good, "input_ids": good["input_ids"] + _LONG * _LONG},
+    }
+
+
+def _try(run: Infer, inputs: Outputs) -> None:
+    """Make a call that ought to be refused. One that is answered all the same is no problem here: core refuses it
+    before it comes to the backend. One that is refused is so by an error of the backend's own."""
+    try:
+        run(inputs)
+    except PluginError:
+        raise
+    except OptimumError:
+        pass
 
 
 def _copied(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

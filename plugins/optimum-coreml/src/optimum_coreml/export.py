@@ -22,6 +22,7 @@ import torch
 from optimum_core.errors import ExportError, OptimumError, OptionError
 from optimum_core.models.flat import FlatModule, export_ready
 from optimum_core.models.hub import quiet as quiet_transformers
+from optimum_core.models.value_branches import traced_reads, value_branches
 from optimum_core.types import Artifact, ExportRequest, Step, TensorSpec
 from optimum_coreml import metadata
 from optimum_coreml.devices import BACKEND, FORMAT, PRECISIONS, ROUTES, newest_target
@@ -73,7 +74,10 @@ def export(request: ExportRequest) -> Artifact:
     with converting(who) as ct:
         described = tensor_types(ct, request, options, bounds)
         with quiet_transformers(), export_ready(module), torch.no_grad():
-            program = _ROUTES[route](flat, samples, request)
+            with traced_reads() as reads:
+                program = _ROUTES[route](flat, samples, request)
+            # torch.export warns of nothing and refuses what a trace would keep.
+            branches = value_branches(reads, flat, tuple(samples.values()))
         model = convert(ct, program, described, request, options)
         layers = layer_names(model, module)
         metadata.describe(model, options, request.inputs, request.outputs, name=request.source.name, task=request.task)
@@ -89,7 +93,7 @@ def export(request: ExportRequest) -> Artifact:
         inputs=request.inputs,
         outputs=request.outputs,
         precision=request.precision,
-        steps=(step(request, options, route),),
+        steps=(step(request, options, route, branches),),
     )
 
 
@@ -244,8 +248,8 @@ def _exported(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -
 _ROUTES: dict[str, Callable[[torch.nn.Module, Tensors, ExportRequest], Any]] = {"trace": trace, "export": _exported}
 
 
-def step(request: ExportRequest, options: CoreMlOptions, route: str) -> Step:
-    """How the artifact came to be."""
+def step(request: ExportRequest, options: CoreMlOptions, route: str, branches: tuple[str, ...] = ()) -> Step:
+    """How the artifact came to be; `branches` are places where a value of the samples decided what is in it."""
     versions = {name: version(name) for name in ("torch", "transformers")}
     chosen = {
         "route": route,
@@ -253,6 +257,7 @@ def step(request: ExportRequest, options: CoreMlOptions, route: str) -> Step:
         "compute_precision": request.precision,
         "stateful": options.stateful,
         "versions": versions,
+        **({"branches": list(branches)} if branches else {}),
     }
     return Step(hook="export", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=chosen)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import threading
-import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from optimum_core.models.silence import silence
 
 #: coremltools keeps its operators, passes and opset in globals of the module: one conversion at a time.
 CONVERSION = threading.RLock()
@@ -29,8 +29,7 @@ class _Kept(logging.Handler):
 def coremltools() -> Any:
     """The package, imported without its remarks on versions that it was not tested with."""
     logger = logging.getLogger("coremltools")
-    with _diverted(logger), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with _diverted(logger), silence():
         import coremltools as ct
     return ct
 
@@ -40,11 +39,8 @@ def quiet() -> Iterator[Any]:
     """The package `coremltools`, which within prints nothing and warns of nothing; its remarks go to our log."""
     ct = coremltools()
     logger = logging.getLogger("coremltools")
-    printed = io.StringIO()
-    with CONVERSION, _diverted(logger), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            yield ct
+    with CONVERSION, _diverted(logger), silence():
+        yield ct
 
 
 @contextlib.contextmanager

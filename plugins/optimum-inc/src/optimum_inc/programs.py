@@ -5,7 +5,10 @@ A file holds beside the graph what goes in and out by name, since a graph knows 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -20,6 +23,8 @@ from optimum_inc.tools import is_missing
 
 MODEL = "model.pt2"
 _SPECS = "optimum.json"
+#: Room for what a file holds beside weights.
+_GRAPH = 4 << 20
 _aten = torch.ops.aten
 _ARRANGING = (_aten.to, _aten._to_copy, _aten.view, _aten.reshape, _aten.slice, _aten.select, _aten.expand, _aten.clone)
 
@@ -119,7 +124,15 @@ def _fits(spec: TensorSpec, found: dict[str, Any]) -> bool:
 
 
 def save(program: Any, folder: Path, inputs: Specs, outputs: Specs) -> tuple[str, ...]:
-    """Write the program; the names of the files."""
+    """Write the program; the names of the files.
+
+    Raises:
+        OSError: there is no room. It is looked for before: a writer of torch's that fails half-way ends the process
+            when it is collected (torch 2.13).
+    """
+    size = sum(item.numel() * item.element_size() for item in program.state_dict.values())
+    if shutil.disk_usage(folder).free < size + _GRAPH:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     torch.export.save(program, folder / MODEL, extra_files={_SPECS: specs_text(inputs, outputs)})
     return (MODEL,)
 

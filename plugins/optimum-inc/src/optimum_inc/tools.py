@@ -5,39 +5,34 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.util
-import io
 import logging
 import os
 import shutil
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-_log = logging.getLogger(__name__)
+from optimum_core.models.silence import silence
+
 _NOISY = ("neural_compressor", "torch", "torchao", "onnxscript", "onnx_ir")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within, these libraries log errors only, and what they print goes to our debug log; all is as before on the way
-    out. Neural Compressor takes the process's standard error when it is first imported: that is given back too."""
+    """Within, these libraries log errors only, and what they print is dropped; all is as before on the way out. Neural
+    Compressor takes the process's standard error when it is first imported: that is given back too."""
     loggers = [logging.getLogger(name) for name in _names()]
     levels = [logger.level for logger in loggers]
-    printed = io.StringIO()
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            warnings.simplefilter("ignore")
+        with silence():
             _import_compressor()
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if printed.getvalue():
-            _log.debug("printed: %s", printed.getvalue())
 
 
 def _names() -> list[str]:

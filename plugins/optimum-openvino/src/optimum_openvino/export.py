@@ -6,6 +6,7 @@
 | `module` | `openvino.convert_model` of the module, by TorchScript tracing | quickest, takes most models |
 | `exported` | `openvino.convert_model` of the exported program | |
 
+The first and the last refuse a branch on a value; `module` keeps the side that the samples took, and names the place.
 None is right for every model: which one is, verification decides. Weights stay as they are; arithmetic is chosen when
 a session opens. What comes out is trimmed to what its outputs ask for.
 """
@@ -22,6 +23,7 @@ import torch
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.models.flat import FlatModule, export_ready
 from optimum_core.models.hub import quiet
+from optimum_core.models.value_branches import traced_reads, value_branches
 from optimum_core.types import Artifact, ExportRequest, Step
 from optimum_openvino.devices import BACKEND, FORMAT, ROUTES
 from optimum_openvino.interface import fix_axes, name_ports, problems
@@ -31,6 +33,8 @@ from optimum_openvino.storage import save
 from optimum_openvino.trimming import trim
 
 Tensors = dict[str, torch.Tensor]
+#: The `openvino.Model`, and the places where a value of the samples decided what is in it.
+_Made = tuple[Any, tuple[str, ...]]
 
 
 def export(request: ExportRequest) -> Artifact:
@@ -45,7 +49,7 @@ def export(request: ExportRequest) -> Artifact:
     samples = {spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs}
     try:
         with quiet(), without_telemetry(), recorded_scopes() as scopes, export_ready(module), torch.no_grad():
-            model = _ROUTES[route](module, samples, request)
+            model, branches = _ROUTES[route](module, samples, request)
         name_layers(model, scopes)
     except Exception as error:  # converters fail on models they do not know, in any way they like
         raise ExportError(_who(request, route), f"{type(error).__name__}: {error}", _REMEDY) from error
@@ -57,7 +61,7 @@ def export(request: ExportRequest) -> Artifact:
         files=save(model, request.output),
         inputs=request.inputs,
         outputs=request.outputs,
-        steps=(_step(route, trimmed),),
+        steps=(_step(route, trimmed, branches),),
     )
 
 
@@ -72,27 +76,30 @@ def _checked_route(request: ExportRequest) -> str:
     return route
 
 
-def _module(module: Any, samples: Tensors, request: ExportRequest) -> Any:
+def _module(module: Any, samples: Tensors, request: ExportRequest) -> _Made:
     shapes = [
         openvino.PartialShape([-1 if isinstance(axis, str) else axis for axis in s.shape]) for s in request.inputs
     ]
-    return openvino.convert_model(_flat(module, request), example_input=tuple(samples.values()), input=shapes)
+    flat, examples = _flat(module, request), tuple(samples.values())
+    with traced_reads() as reads:
+        model = openvino.convert_model(flat, example_input=examples, input=shapes)
+    return model, value_branches(reads, flat, examples)
 
 
-def _exported(module: Any, samples: Tensors, request: ExportRequest) -> Any:
+def _exported(module: Any, samples: Tensors, request: ExportRequest) -> _Made:
     shapes = tuple(dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in request.inputs)
     arguments = tuple(samples.values())
     program = torch.export.export(_flat(module, request), arguments, dynamic_shapes=(shapes,), strict=False)
-    return openvino.convert_model(program)
+    return openvino.convert_model(program), ()
 
 
-def _through_transformers(module: Any, samples: Tensors, request: ExportRequest) -> Any:
+def _through_transformers(module: Any, samples: Tensors, request: ExportRequest) -> _Made:
     from optimum_openvino.through_transformers import convert
 
-    return convert(module, samples, request)
+    return convert(module, samples, request), ()
 
 
-_ROUTES: dict[str, Callable[[Any, Tensors, ExportRequest], Any]] = {
+_ROUTES: dict[str, Callable[[Any, Tensors, ExportRequest], _Made]] = {
     "transformers": _through_transformers,
     "module": _module,
     "exported": _exported,
@@ -120,15 +127,16 @@ def _set_interface(model: Any, request: ExportRequest, route: str) -> None:
         raise ExportError(who, "; ".join(found), _REMEDY)
 
 
-def _step(route: str, trimmed: int) -> Step:
+def _step(route: str, trimmed: int, branches: tuple[str, ...]) -> Step:
     tool = "transformers" if route == "transformers" else "openvino"
     versions = {name: version(name) for name in ("openvino", "torch", "transformers")}
+    decided = {"branches": list(branches)} if branches else {}
     return Step(
         hook="export",
         backend=BACKEND,
         tool="transformers.exporters" if route == "transformers" else "openvino.convert_model",
         version=versions.pop(tool),
-        options={"route": route, "trimmed": trimmed, "versions": versions},
+        options={"route": route, "trimmed": trimmed, "versions": versions, **decided},
     )
 
 

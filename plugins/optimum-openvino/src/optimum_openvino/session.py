@@ -22,8 +22,10 @@ one shape of the call writes straight into the arrays that the caller gets.
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,20 +44,48 @@ MOST_PREPARED = 8
 Shapes = tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(kw_only=True, slots=True, eq=False)
 class _Form:
     """The model, compiled: for every shape, or for one.
 
+    An inference that fails leaves shapes of its own in the compiled model, not in its request alone: calls of the shape
+    that was served before fail too then, through new requests as well (openvino 2026.4). So the compiled model is given
+    up with the request, and compiled again by the next call.
+
     Attributes:
+        compiled: None between an inference that failed and the next call.
+        compile: makes it anew; None where it came compiled: then it is kept whatever happens.
         outputs: (name, place, shape, dtype), where all shapes are known ahead.
     """
 
     compiled: Any
+    compile: Callable[[], Any] | None = None
     outputs: tuple[tuple[str, int, tuple[int, ...], np.dtype[Any]], ...] = ()
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ready(self) -> Any:
+        """The compiled model, made again where it was given up."""
+        compiled = self.compiled
+        if compiled is None:
+            with self.lock:
+                if self.compiled is None:
+                    assert self.compile is not None
+                    self.compiled = self.compile()
+                compiled = self.compiled
+        return compiled
+
+    def give_up(self, compiled: Any) -> bool:
+        """Whether this call is the first to give that compiled model up."""
+        with self.lock:
+            first = self.compiled is compiled
+            if first and self.compile is not None:
+                self.compiled = None
+            return first
 
 
-#: The requests of one stream, made when a form is first called: each holds memory for every tensor between operators.
-_Slot = dict[_Form, Any]
+#: The requests of one stream, each with what it was made of. They are made when a form is first called: each holds
+#: memory for every tensor between operators.
+_Slot = dict[_Form, tuple[Any, Any]]
 
 
 class OvSession:
@@ -67,11 +97,12 @@ class OvSession:
 
     Args:
         compiled: an `openvino.CompiledModel` with the artifact's inputs and outputs.
+        compile: makes the same again, for the calls after one that failed.
     """
 
     backend = BACKEND
 
-    def __init__(self, compiled: Any, artifact: Artifact) -> None:
+    def __init__(self, compiled: Any, artifact: Artifact, compile: Callable[[], Any] | None = None) -> None:
         self._who = f"backend '{BACKEND}', {artifact.main_file}"
         self.inputs: tuple[TensorSpec, ...] = artifact.inputs
         self.outputs: tuple[TensorSpec, ...] = artifact.outputs
@@ -83,7 +114,7 @@ class OvSession:
         for _ in range(self.streams):
             slots.put({})
         self._prepared: Mapping[Shapes, _Form] = {}
-        self._open: tuple[_Form, queue.SimpleQueue[_Slot]] | None = (_Form(compiled=compiled), slots)
+        self._open: tuple[_Form, queue.SimpleQueue[_Slot]] | None = (_Form(compiled=compiled, compile=compile), slots)
 
     @classmethod
     def of(cls, request: SessionRequest) -> OvSession:
@@ -96,7 +127,8 @@ class OvSession:
         """
         place = parse_device(request.device)
         options = OpenVinoOptions.from_mapping(request.options)
-        session = cls(compiled_model(request, options, place), request.artifact)
+        make = partial(compiled_model, request, options, place)
+        session = cls(make(), request.artifact, make)
         session._prepared = dict(session._prepare(request, options, place))
         return session
 
@@ -107,9 +139,10 @@ class OvSession:
         specs = {spec.name: spec for spec in self.inputs}
         axes = {axis for spec in self.inputs for axis in spec.dynamic_axes.values()}
         for lengths in [shape for shape in request.shapes if axes and axes <= set(shape)][:MOST_PREPARED]:
-            compiled = compiled_model(request, options, place, lengths)
+            make = partial(compiled_model, request, options, place, lengths)
+            compiled = make()
             key = tuple(tuple(fixed(specs[name], lengths)) for name, _ in self._feeds)
-            yield key, _Form(compiled=compiled, outputs=tuple(_known_outputs(compiled, self._fetches)))
+            yield key, _Form(compiled=compiled, compile=make, outputs=tuple(_known_outputs(compiled, self._fetches)))
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Outputs by name, in memory of their own.
@@ -132,21 +165,36 @@ class OvSession:
             form = self._prepared.get(tuple(array.shape for _, array in arrays), form)
         slot = slots.get()
         try:
-            request = slot.get(form)
-            if request is None:
-                request = slot[form] = form.compiled.create_infer_request()
-            for index, array in arrays:
-                request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
-            if form.outputs:
-                return _filled(request, form)
-            results = list(request.infer(None, share_outputs=True).values())
-            return {name: results[index].copy() for name, index in self._fetches}
-        except RUNTIME_ERRORS as error:
-            expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
-            remedy = f"check the inputs' types and shapes ({expected})"
-            raise SessionError(self._who, f"the run failed: {_brief(error)}", remedy) from error
+            return self._run(form, slot, arrays)
         finally:
             slots.put(slot)
+
+    def _run(self, form: _Form, slot: _Slot, arrays: Sequence[tuple[int, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        compiled = form.ready()
+        held = slot.pop(form, None)  # and back once the call is over: a request whose inference failed is thrown away
+        request = held[1] if held is not None and held[0] is compiled else compiled.create_infer_request()
+        try:
+            for index, array in arrays:
+                request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
+        except RUNTIME_ERRORS as error:
+            raise self._refused(error) from error
+        try:
+            made = _filled(request, form) if form.outputs else self._copied(request)
+        except RUNTIME_ERRORS as error:
+            if not form.give_up(compiled) and form.compile is not None:
+                return self._run(form, slot, arrays)  # another stream's call failed: this one may be right
+            raise self._refused(error) from error
+        slot[form] = compiled, request
+        return made
+
+    def _copied(self, request: Any) -> dict[str, np.ndarray[Any, Any]]:
+        results = list(request.infer(None, share_outputs=True).values())
+        return {name: results[index].copy() for name, index in self._fetches}
+
+    def _refused(self, error: Exception) -> SessionError:
+        expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
+        remedy = f"check the inputs' types and shapes ({expected})"
+        return SessionError(self._who, f"the run failed: {_brief(error)}", remedy)
 
     def close(self) -> None:
         """Free the model. A call that is running keeps it alive until it returns."""

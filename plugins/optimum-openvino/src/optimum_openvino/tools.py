@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
+
+from optimum_core.models.silence import silence
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +32,11 @@ def quiet_nncf() -> Iterator[tuple[Any, list[str]]]:
 
     remarks = _Remarks()
     handlers, level, telemetry = nncf_logger.handlers, nncf_logger.level, decorator.telemetry
-    printed = io.StringIO()
     try:
         nncf_logger.handlers = [remarks]
         nncf_logger.setLevel(logging.INFO)
         decorator.telemetry = _NoTelemetry()
-        with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            warnings.simplefilter("ignore")
+        with silence():
             yield nncf, remarks.lines
     finally:
         nncf_logger.handlers, decorator.telemetry = handlers, telemetry

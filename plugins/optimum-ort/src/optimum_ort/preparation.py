@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import OptionError, SessionError
+from optimum_core.errors import OptionError, SessionError, ended, is_momentary
 from optimum_core.types import Artifact
 from optimum_ort.layers import Kept, kept_layers, name_nodes
 from optimum_ort.options import OrtOptions
@@ -56,7 +56,9 @@ def prepare(artifact: Artifact, exclude: tuple[str, ...], scratch: Path, *, exte
     for name, step in _STEPS.items():
         try:
             path = step(path, _folder(scratch, name), external)
-        except Exception as error:  # noqa: BLE001  each fails on graphs that it does not know, in any way it likes
+        except Exception as error:  # each fails on graphs that it does not know, in any way it likes
+            if is_momentary(error):  # another time it would not be skipped, and the graph be another
+                raise
             skipped[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return Prepared(path=path, kept=kept, skipped=skipped)
 
@@ -96,6 +98,8 @@ def _symbolic_shapes(path: Path, folder: Path, external: bool) -> Path:
         command += ["--external_data_location", DATA, "--external_data_size_threshold", size]
     with tempfile.TemporaryDirectory(dir=folder) as elsewhere:
         done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode < 0:
+        raise ended(done.returncode, SessionError, str(path), "inferred its shapes", "", "quantize without it")
     if done.returncode != 0 or not written.is_file():
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise RuntimeError(lines[-1] if lines else f"it ended with code {done.returncode}")

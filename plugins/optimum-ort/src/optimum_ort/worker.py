@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from optimum_core.errors import ExportError, ended
+from optimum_ort.providers import BACKEND
 from optimum_ort.storage import write_model
 
 
@@ -20,11 +22,15 @@ def run_worker(model: Path, folder: Path, *, fuse: bool, half: bool, external: b
 
     Raises:
         RuntimeError: the process failed; the message is the end of what it said.
+        ExportError, ResourceError: a signal ended it.
     """
     flags = [f"--{name}" for name, on in (("fuse", fuse), ("half", half), ("external", external)) if on]
     # -P: a file of the working directory must not stand in for one of the optimizer's modules.
     command = [sys.executable, "-P", "-m", "optimum_ort.worker", str(model), str(folder), *flags]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode < 0:
+        who = f"backend '{BACKEND}', {model}"
+        raise ended(done.returncode, ExportError, who, "optimized it", "", "use another level")
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise RuntimeError(lines[-1] if lines else f"the optimizer ended with code {done.returncode}")

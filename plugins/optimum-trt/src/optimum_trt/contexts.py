@@ -98,10 +98,7 @@ class Context:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._cuda = engine.cuda
-        self._native = engine.new_context()
-        if self._native is None:
-            remedy = "free GPU memory, use fewer 'contexts', or build with shorter 'ranges'"
-            raise SessionError(engine.who, f"no execution context: {engine.said()}", remedy)
+        self._native = self._made()
         self._stream: int = self._cuda.stream()
         self._bindings: OrderedDict[Shapes, _Binding] = OrderedDict()
         self._set: _Binding | None = None
@@ -113,6 +110,8 @@ class Context:
             InputError, SessionError: a shape that no profile takes; CUDA or TensorRT failed.
         """
         self._cuda.use()
+        if self._native is None:
+            self._native = self._made()
         binding = self.bind(tuple(value.shape for value in given))
         on_host = True
         for value, place in zip(given, binding.inputs, strict=True):
@@ -122,8 +121,27 @@ class Context:
             else:
                 np.copyto(place.host, value)
                 self._cuda.copy(place.address, place.host_address, place.size, self._stream)
-        self._execute(binding)
-        return self._to_host(binding) if on_host else self._to_device(binding)
+        try:
+            self._execute(binding)
+            return self._to_host(binding) if on_host else self._to_device(binding)
+        except SessionError:
+            self._give_up()
+            raise
+
+    def _made(self) -> Any:
+        native = self._engine.new_context()
+        if native is None:
+            remedy = "free GPU memory, use fewer 'contexts', or build with shorter 'ranges'"
+            raise SessionError(self._engine.who, f"no execution context: {self._engine.said()}", remedy)
+        return native
+
+    def _give_up(self) -> None:
+        """Let the next call make a context of its own: what a run that failed leaves in this one is not known. Buffers
+        stay; graphs of kernels go."""
+        self._set = None
+        for binding in self._bindings.values():
+            self._drop_graph(binding)
+        self._native = None
 
     @property
     def stream(self) -> int:

@@ -1,8 +1,9 @@
-"""Two ways to write ONNX, one file each, behind one function: `write(flat, request, opset) -> None`.
+"""Two ways to write ONNX, one file each, behind one function: `write(request)`, which gives the places
+where a value of the inputs decided what was written.
 
 Neither is a superset of the other, so each is tried until verification passes. TorchScript's is quicker and its
-graphs run faster; torch calls it legacy, and it bakes data-dependent control flow in without a word. The other goes
-through `torch.export`, needs little memory beyond the model, and stops at what it cannot trace.
+graphs run faster; torch calls it legacy, and it keeps of every branch on a value the side that the samples took. The
+other goes through `torch.export`, needs little memory beyond the model, and stops at what it cannot trace.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class EngineRequest:
     path: Path
 
 
-Engine = Callable[[EngineRequest], None]
+Engine = Callable[[EngineRequest], tuple[str, ...]]
 
 ROUTES = ("torchscript", "dynamo")
 

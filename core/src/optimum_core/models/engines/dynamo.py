@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from optimum_core.errors import ExportError
 from optimum_core.models.engines import EngineRequest
 from optimum_core.models.flat import fixed_arguments
 from optimum_core.models.outputs import flatten
+from optimum_core.models.silence import silence
 
 
 class _Named(torch.nn.Module):
@@ -31,8 +30,9 @@ class _Named(torch.nn.Module):
         return {name: flat[name] for name in self._outputs}
 
 
-def write(request: EngineRequest) -> None:
-    """Export the model with symbolic shapes and write it, with weights in one file beside it.
+def write(request: EngineRequest) -> tuple[str, ...]:
+    """Export the model with symbolic shapes and write it, with weights in one file beside it; a branch on a value is
+    refused, so that there is no place to tell of.
 
     Raises:
         ExportError: the model has something that cannot be traced or has no ONNX form.
@@ -43,7 +43,7 @@ def write(request: EngineRequest) -> None:
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=request.opset)
     try:
         # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        with silence():
             program, _ = OnnxExporter().export_program(_Named(request), dict(request.samples), config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)
@@ -51,6 +51,7 @@ def write(request: EngineRequest) -> None:
         raise ExportError(
             "export to ONNX through torch.export", f"{type(error).__name__}: {error}", "the other engine may do it"
         ) from error
+    return ()
 
 
 def _restore_names(program: Any, request: EngineRequest) -> None:

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from optimum_core.errors import ExportError
+from optimum_core.errors import ExportError, ResourceError
 from optimum_core.models.engines import EngineRequest
 from optimum_core.models.flat import FlatModule
+from optimum_core.models.value_branches import traced_reads, value_branches
 
 _PROTOBUF_LIMIT = 2 * 1024**3
 # Tracing holds the weights several times over: 6.2 GB above a model of 2 GB was measured.
 _COPIES = 4
 
 
-def write(request: EngineRequest) -> None:
-    """Trace the model on the samples and write it.
+def write(request: EngineRequest) -> tuple[str, ...]:
+    """Trace the model on the samples and write it; the branches on values that the trace decided.
 
     Raises:
         ExportError: the model is too big for this way, or an operation has no ONNX form in it.
@@ -27,7 +28,7 @@ def write(request: EngineRequest) -> None:
     flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
     axes = {spec.name: spec.dynamic_axes for spec in (*request.inputs, *request.outputs) if spec.dynamic_axes}
     try:
-        with _without_dumps(), torch.no_grad():
+        with _without_dumps(), torch.no_grad(), traced_reads() as reads:
             torch.onnx.export(
                 flat,
                 tuple(request.samples.values()),
@@ -42,6 +43,7 @@ def write(request: EngineRequest) -> None:
         raise ExportError(
             "export to ONNX by tracing", f"{type(error).__name__}: {error}", "the other engine is tried next"
         ) from error
+    return value_branches(reads, flat, tuple(request.samples.values()))
 
 
 @contextmanager
@@ -58,10 +60,14 @@ def _without_dumps() -> Iterator[None]:
 
 def _check_size(module: torch.nn.Module) -> None:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    available = psutil.virtual_memory().available
-    if weights >= _PROTOBUF_LIMIT or weights * _COPIES > available:
-        raise ExportError(
-            "export to ONNX by tracing",
-            f"{weights / 1e9:.1f} GB of weights are too many for it ({available / 1e9:.1f} GB of memory are free)",
-            "the other engine needs little memory beyond the model",
-        )
+    memory = psutil.virtual_memory()
+    available = memory.available
+    if weights < _PROTOBUF_LIMIT and weights * _COPIES <= available:
+        return
+    # A file of 2 GB is never to be had; memory may be free another time, where the machine has so much at all.
+    kind = ResourceError if weights < _PROTOBUF_LIMIT and weights * _COPIES <= memory.total else ExportError
+    raise kind(
+        "export to ONNX by tracing",
+        f"{weights / 1e9:.1f} GB of weights are too many for it ({available / 1e9:.1f} GB of memory are free)",
+        "the other engine needs little memory beyond the model",
+    )

@@ -1,0 +1,155 @@
+"""Where a model's Python code reads values of its inputs, and a trace keeps what it read.
+
+`if pixels.max() > 2: ...` is traced as whichever side the samples took, and `int(lengths.max())` as what it was then.
+torch warns of every such read while it traces, and of those that depend on shapes alone just as well. Which is which
+shows in one eager call: lengths are Python integers there, so that what is read from a tensor is a value. Of those,
+only what comes from the inputs counts: a weight's value is the same in every call.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.jit._trace import TracerWarning
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+Place = tuple[str, int]
+
+_TORCH = str(Path(torch.__file__).parent)
+#: Whose frames lie between the model's code and us.
+_BETWEEN = (_TORCH, __file__, warnings.__file__)
+_READ = torch.ops.aten._local_scalar_dense.default
+#: These read a tensor's memory without an operator.
+_UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
+#: These take a tensor's shape and type, and no value.
+_LIKE = ("_like", "new_empty", "new_full", "new_ones", "new_zeros", "sym_")
+_REMARKS = frozenset({"debug", "info", "warn", "warning", "warning_once"})
+
+
+@contextmanager
+def traced_reads() -> Iterator[set[Place]]:
+    """Places of the Python code that take a number or a list from a traced tensor within; they are known afterwards."""
+    places: set[Place] = set()
+    before = warnings.showwarning
+
+    def noted(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, TracerWarning):
+            places.add(_place())
+        else:
+            before(message, category, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", TracerWarning)
+        warnings.showwarning = noted
+        yield places
+
+
+def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> tuple[str, ...]:
+    """Of the places that a trace came by, those that read an input's value there: "file.py:line", in order.
+
+    A branch that only raises or remarks does not count: where it is not taken, the rest is the same.
+
+    Args:
+        module: what was traced; it is called once more, as it was traced, where there is something to ask.
+    """
+    asked = {place for place in traced if not _only_complains(*place)}
+    if not asked:
+        return ()
+    found = asked & _value_reads(module, samples)
+    return tuple(sorted(f"{Path(file).name}:{line}" for file, line in found))
+
+
+def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> set[Place]:
+    """Places that read a value which depends on the samples' values, in one eager call."""
+    reads = _Reads(samples)
+    with torch.no_grad(), _Unseen(reads), reads:
+        module(*samples)
+    return reads.places
+
+
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the values of some tensors through an eager call, and keeps where Python reads one."""
+
+    def __init__(self, samples: Iterable[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.places: set[Place] = set()
+        self._derived = WeakIdKeyDictionary()
+        for sample in samples:
+            self._derived[sample] = True
+
+    def derives(self, values: Any) -> bool:
+        return any(isinstance(leaf, torch.Tensor) and leaf in self._derived for leaf in tree_leaves(values))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = (args, kwargs or {})
+        made = func(*args, **(kwargs or {}))
+        if func is _READ:
+            if self.derives(given):
+                self.places.add(_place())
+        elif not any(part in func.name() for part in _LIKE) and self.derives(given):
+            for leaf in tree_leaves(made):
+                if isinstance(leaf, torch.Tensor):
+                    self._derived[leaf] = True
+        return made
+
+
+class _Unseen(TorchFunctionMode):
+    """Keeps where Python reads a whole tensor, which no operator shows."""
+
+    def __init__(self, reads: _Reads) -> None:
+        super().__init__()
+        self._reads = reads
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _UNSEEN and self._reads.derives(args):
+            self._reads.places.add(_place())
+        return func(*args, **(kwargs or {}))
+
+
+def _place() -> Place:
+    """The innermost place in the code that is neither torch's nor ours."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_BETWEEN):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _only_complains(file: str, line: int) -> bool:
+    """Whether a line is the condition of an assertion, or of a branch that only raises or remarks."""
+    return any(first <= line <= last for first, last in _complaints(file))
+
+
+@cache
+def _complaints(file: str) -> tuple[tuple[int, int], ...]:
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):  # no source of Python's own
+        return ()
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and not node.orelse and _complains(node.body)):
+            found.append((node.lineno, node.test.end_lineno or node.lineno))
+    return tuple(found)
+
+
+def _complains(body: list[ast.stmt]) -> bool:
+    return isinstance(body[-1], ast.Raise) or all(_is_remark(statement) for statement in body)
+
+
+def _is_remark(statement: ast.stmt) -> bool:
+    if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)):
+        return False
+    called = statement.value.func
+    return isinstance(called, ast.Attribute) and called.attr in _REMARKS
