@@ -14,7 +14,6 @@ import torch
 from optimum_core.models.copies import throwaway
 from optimum_core.models.outputs import flatten
 
-
 #: By module, whether its calls pass `use_cache=False`; copies have the entry of what they were copied from.
 _QUIET: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 

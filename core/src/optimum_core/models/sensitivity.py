@@ -1,8 +1,8 @@
 """Which layers hurt most when they are rounded: each alone in 8 bits, on real inputs, everything else as it is.
 
-A layer's weights are rounded by channel and what comes in by its extremes, as the plainest quantizer would; all of it in
-copies, so that another thread may use the model meanwhile. The error
-that this makes in the model's outputs ranks the layers, for whichever backend quantizes them later.
+A layer's weights are rounded by channel and what comes in by its extremes, as the plainest quantizer would: in a
+copy, so that other threads may use the model meanwhile. The error that this makes in the model's outputs ranks the
+layers, for whichever backend quantizes them later.
 """
 
 from __future__ import annotations
