@@ -42,7 +42,7 @@ def test_a_model_of_transformers_is_seen_in_evaluation_mode_and_left_in_its_own(
     assert isinstance(source, LiveSource)
     assert (source.is_live, source.name, source.config) == (True, "BertForSequenceClassification", model.config)
     seen = source.module()
-    assert seen is source.module()
+    assert seen is not source.module()
     assert not any(part.training for part in seen.modules())
     assert all(part.training for part in model.modules())
     assert all(seen.state_dict()[name].data_ptr() == tensor.data_ptr() for name, tensor in model.state_dict().items())
@@ -56,14 +56,25 @@ def test_a_plain_module_shares_its_weights() -> None:
     assert (source.name, source.config, source.processor, source.companions()) == ("Linear", None, None, {})
 
 
+class Uncopyable(torch.nn.Linear):
+    def __deepcopy__(self, memo: object) -> None:
+        raise TypeError("it holds a connection")
+
+
 def test_a_module_that_cannot_be_copied_must_be_ready_as_it_is() -> None:
-    module = torch.nn.Linear(2, 3)
-    module.lock = threading.Lock()  # type: ignore[assignment]
+    module = Uncopyable(2, 3)
     with pytest.raises(SourceError, match="cannot be copied") as caught:
         open_source(module).module()
     assert "eval()" in caught.value.remedy
     assert module.training
     assert open_source(module.eval()).module() is module
+
+
+def test_what_a_module_holds_and_cannot_be_copied_is_shared() -> None:
+    module = torch.nn.Linear(2, 3)
+    module.lock = threading.Lock()  # type: ignore[assignment]
+    seen = open_source(module).module()
+    assert (seen.training, module.training, seen.lock) == (False, True, module.lock)
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -75,7 +86,7 @@ def test_a_directory_gives_the_model_that_was_saved(
     assert (source.is_live, source.name) == (False, "little bert")
     with torch.no_grad():
         assert torch.equal(source.module()(**inputs).logits, tiny("bert")(**inputs).logits)
-    assert source.module() is source.module()
+    assert source.module().get_input_embeddings().weight is source.module().get_input_embeddings().weight
 
 
 def test_a_hub_id_is_fetched_and_keeps_its_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +201,7 @@ def test_a_model_in_half_precision_is_copied(dtype: torch.dtype, tiny: Tiny) -> 
     assert {parameter.dtype for parameter in source.module().parameters()} == {torch.float32}
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     assert torch.equal(source.module().classifier.weight.to(dtype), model.classifier.weight)
-    assert source.module() is source.module()
+    assert source.module().get_input_embeddings().weight is source.module().get_input_embeddings().weight
 
 
 def test_a_checkpoint_in_half_precision_is_read_in_full(tiny: Tiny, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_core.errors import SourceError
 from optimum_core.models import given, tasks
-from optimum_core.models.flat import call
+from optimum_core.models.flat import alike, ask
 from optimum_core.models.layouts import Layout, alternatives, facts_of
 from optimum_core.models.outputs import class_name, flatten
 from optimum_core.models.real import processed
@@ -99,7 +99,7 @@ def describe(
     runs = dict(_probe(module, layout, arrays))
     layout = _settled(layout, runs)
     traced = {axis: layout.lengths[axis] for axis in layout.axes}
-    traced_outputs = flatten(call(module, draw(layout, Case(name="traced"), arrays)))
+    traced_outputs = flatten(ask(module, draw(layout, Case(name="traced"), arrays)))
     outputs = _output_specs(traced_outputs, traced, runs)
     real = processed(processor, [item.name for item in layout.inputs]) if processor is not None else None
     return Blueprint(
@@ -125,7 +125,7 @@ def _first_that_runs(
         if not layout.inputs:
             continue
         try:
-            return layout, call(module, draw(layout, Case(name="first"), arrays))
+            return layout, ask(module, draw(layout, Case(name="first"), arrays))
         except Exception as error:  # noqa: BLE001 - any failure means: not this layout
             found = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
             log.debug("%s: %s", name, found)
@@ -163,7 +163,7 @@ def _probe(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[t
     for axis in layout.axes:
         for length in lengths_beside(layout, axis):
             try:
-                output = call(module, draw(layout, Case(name="probe", lengths={axis: length}), arrays))
+                output = ask(module, draw(layout, Case(name="probe", lengths={axis: length}), arrays))
                 yield (axis, length), {name: tuple(value.shape) for name, value in flatten(output).items()}
             except Exception as error:  # noqa: BLE001 - eager refuses this length, in its own words
                 log.debug("axis %s at %d: %r", axis, length, error)
@@ -218,12 +218,12 @@ def _default(module: Any, layout: Layout, name: str) -> Literal["ones", "zeros"]
     value: Literal["ones", "zeros"] = "ones" if item.kind == "mask" else "zeros"
     filled[name] = np.ones_like(filled[name]) if value == "ones" else np.zeros_like(filled[name])
     try:
-        left_out = flatten(call(module, {key: array for key, array in filled.items() if key != name}))
-        stated = flatten(call(module, filled))
+        left_out = flatten(ask(module, {key: array for key, array in filled.items() if key != name}))
+        stated = flatten(ask(module, filled))
     except Exception as error:  # noqa: BLE001 - then it is required
         log.debug("input %s cannot be left out: %r", name, error)
         return None
-    same = all(_close(stated[key], left_out[key]) for key in stated if key in left_out)
+    same = all(alike(stated[key], left_out[key]) for key in stated if key in left_out)
     return value if same else None
 
 
@@ -232,24 +232,16 @@ def _ignored(module: Any, layout: Layout, arrays: Mapping[str, Any], names: froz
     inputs = draw(layout, Case(name="ignored"), arrays)
     if "input_ids" not in inputs:
         return
-    without = flatten(call(module, inputs))
+    without = flatten(ask(module, inputs))
     for name in sorted(names - inputs.keys()):
         extra = np.arange(inputs["input_ids"].size).reshape(inputs["input_ids"].shape) % 2
         try:
-            given_too = flatten(call(module, {**inputs, name: extra}))
+            given_too = flatten(ask(module, {**inputs, name: extra}))
         except Exception as error:  # noqa: BLE001 - eager refuses it, and so shall we
             log.debug("input %s is refused: %r", name, error)
             continue
-        if all(_close(without[key], given_too[key]) for key in without):
+        if all(alike(without[key], given_too[key]) for key in without):
             yield name
-
-
-def _close(a: Any, b: Any) -> bool:
-    if a.shape != b.shape or not a.is_floating_point():
-        return a.shape == b.shape and bool((a == b).all())
-    finite = a[a.isfinite()]
-    scale = float(finite.abs().max()) if finite.numel() else 0.0
-    return bool(a.allclose(b, rtol=0.0, atol=1e-5 * max(scale, 1e-6), equal_nan=True))
 
 
 def _fits(real: Arrays, layout: Layout) -> bool:
@@ -262,7 +254,7 @@ def _fits(real: Arrays, layout: Layout) -> bool:
 
 def _runs(module: Any, inputs: Arrays) -> bool:
     try:
-        call(module, inputs)
+        ask(module, inputs)
     except Exception as error:  # noqa: BLE001 - the processor is not this model's own
         log.debug("the processor's output does not run: %r", error)
         return False

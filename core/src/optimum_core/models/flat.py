@@ -6,33 +6,93 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
+from optimum_core.models.copies import throwaway
 from optimum_core.models.outputs import flatten
+
+#: By module, whether its calls pass `use_cache=False`; copies have the entry of what they were copied from.
+_QUIET: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
 def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
-    """What every call passes beside tensors: no cache grows, and outputs come in their class."""
+    """What every call passes beside tensors: no cache grows, where that changes no output, and outputs come in their
+    class."""
     if not hasattr(module, "config"):
         return {}
     accepted = inspect.signature(module.forward).parameters
     chosen = {"use_cache": False, "return_dict": True}
+    if not _QUIET.get(_original(module), True):
+        del chosen["use_cache"]
     takes_any = any(item.kind is item.VAR_KEYWORD for item in accepted.values())
     return {name: value for name, value in chosen.items() if name in accepted or (takes_any and name == "return_dict")}
 
 
 def call(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
-    """Run the eager model once on arrays or tensors by name, without gradients."""
+    """Run this very module once on arrays or tensors by name, without gradients."""
     tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+    _learn_quiet(module, tensors)
     with torch.no_grad():
         return module(**tensors, **fixed_arguments(module))
 
 
+def fresh(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy that is called as the module is, to be called and thrown away: see `copies.throwaway`."""
+    made: torch.nn.Module = throwaway(module)
+    if module in _QUIET:
+        _QUIET[made] = _QUIET[module]
+    return made
+
+
+def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """What the module answers when it has seen no other call: a copy answers, and is thrown away."""
+    tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+    _learn_quiet(module, tensors)
+    return call(fresh(module), tensors)
+
+
 def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """The eager model's outputs by name, as arrays of their own: the reference of every comparison."""
-    return {name: tensor.numpy().copy() for name, tensor in flatten(call(module, inputs)).items()}
+    """The outputs by name of a model that has seen no other call, as arrays of their own: the reference of every
+    comparison."""
+    return {name: tensor.numpy().copy() for name, tensor in flatten(ask(module, inputs)).items()}
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two answers to one question are the same but for rounding."""
+    if a.shape != b.shape or not a.is_floating_point():
+        return a.shape == b.shape and bool((a == b).all())
+    finite = a[a.isfinite()]
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    return bool(a.allclose(b, rtol=0.0, atol=1e-5 * max(scale, 1e-6), equal_nan=True))
+
+
+def _original(module: torch.nn.Module) -> torch.nn.Module:
+    """The module itself, where it was wrapped by `torch.compile`."""
+    found: torch.nn.Module = getattr(module, "_orig_mod", module)
+    return found
+
+
+def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Find out at a module's first call whether `use_cache=False` changes what its user gets: in FSMT, the decoder has
+    its causal mask only without a cache. Then every call is made without that argument, as the user's are."""
+    module = _original(module)
+    if module in _QUIET:
+        return
+    others = fixed_arguments(module)
+    if others.pop("use_cache", True):
+        _QUIET[module] = True
+        return
+    with torch.no_grad():
+        quiet = flatten(throwaway(module)(**inputs, **others, use_cache=False))
+        try:
+            usual = flatten(throwaway(module)(**inputs, **others))
+        except Exception:  # noqa: BLE001 - its user cannot call it so
+            _QUIET[module] = True
+            return
+    _QUIET[module] = all(name in usual and alike(value, usual[name]) for name, value in quiet.items())
 
 
 class FlatModule(torch.nn.Module):

@@ -48,6 +48,10 @@ class OnnxModule(torch.nn.Module):
             why = f"onnx's reference evaluator cannot take it, so that nothing can be checked: {error!r}"
             raise SourceError(who, why[:400], remedy) from error
 
+    def __deepcopy__(self, memo: Any) -> OnnxModule:
+        """The same: the evaluator keeps nothing between calls, and holds all weights."""
+        return self
+
     @property
     def is_quantized(self) -> bool:
         """Whether some of its products are of rounded values."""

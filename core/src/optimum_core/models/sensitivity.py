@@ -1,18 +1,18 @@
 """Which layers hurt most when they are rounded: each alone in 8 bits, on real inputs, everything else as it is.
 
-A layer's weights are rounded by channel and what comes in by its extremes, as the plainest quantizer would. The error
-that this makes in the model's outputs ranks the layers, for whichever backend quantizes them later.
+A layer's weights are rounded by channel and what comes in by its extremes, as the plainest quantizer would: in a
+copy, so that other threads may use the model meanwhile. The error that this makes in the model's outputs ranks the
+layers, for whichever backend quantizes them later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from optimum_core.models.flat import call
+from optimum_core.models.flat import call, fresh
 from optimum_core.models.outputs import flatten
 
 _LINEAR_NAMES = ("Linear", "Conv1D", "Conv1d", "Conv2d", "Conv3d", "NonDynamicallyQuantizableLinear")
@@ -46,12 +46,13 @@ def rank_layers(module: torch.nn.Module, batches: Sequence[Mapping[str, Any]]) -
     Returns:
         By dotted name, the norm of the outputs' change over the norm of the outputs.
     """
-    want = [_floats(module, batch) for batch in batches]
+    original = fresh(module)
+    want = [_floats(original, batch) for batch in batches]
     scale = sum(float(values.norm()) for values in want) or 1.0
     found: dict[str, float] = {}
-    for name, layer in layers_of(module).items():
-        with _rounded(layer):
-            have = [_floats(module, batch) for batch in batches]
+    for name in layers_of(module):
+        rounded = _rounded(module, name)
+        have = [_floats(rounded, batch) for batch in batches]
         found[name] = sum(float((a - b).norm()) for a, b in zip(have, want, strict=True)) / scale
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
@@ -61,19 +62,21 @@ def _floats(module: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
     return torch.cat([value.reshape(-1).float() for value in outputs if value.is_floating_point()])
 
 
-@contextmanager
-def _rounded(layer: torch.nn.Module) -> Iterator[None]:
-    """The layer with weights and inputs in 8 bits, for a while; the weights are given back as they were."""
-    weight = layer.weight
-    assert isinstance(weight, torch.nn.Parameter)
-    kept = weight.data
-    handle = layer.register_forward_pre_hook(lambda _, inputs: (_by_extremes(inputs[0]), *inputs[1:]))
-    try:
-        weight.data = _by_channel(kept, -1 if type(layer).__name__ in _CHANNELS_LAST else 0)
-        yield
-    finally:
-        weight.data = kept
-        handle.remove()
+def _rounded(module: torch.nn.Module, name: str) -> torch.nn.Module:
+    """A copy of the model, one of its layers with weights and inputs in 8 bits; all other weights are shared."""
+    made = fresh(module)
+    layer = made.get_submodule(name)
+    if layer is module.get_submodule(name):  # of a kind that cannot be copied: it would be the user's own
+        return made
+    kept = layer.weight
+    assert isinstance(kept, torch.nn.Parameter)
+    layer.register_forward_pre_hook(lambda _, inputs: (_by_extremes(inputs[0]), *inputs[1:]))
+    axis = -1 if type(layer).__name__ in _CHANNELS_LAST else 0
+    weight = torch.nn.Parameter(_by_channel(kept.detach(), axis), requires_grad=False)
+    for part in made.modules():
+        tied = [key for key, parameter in part._parameters.items() if parameter is kept]
+        part._parameters.update(dict.fromkeys(tied, weight))
+    return made
 
 
 def _by_channel(weight: torch.Tensor, axis: int) -> torch.Tensor:

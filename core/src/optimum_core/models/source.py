@@ -75,8 +75,8 @@ class LiveSource(_Eager):
         return _twin(self._given)
 
     def module(self) -> Any:
-        """The eager model, in evaluation mode."""
-        return self._module
+        """A copy of the eager model that has seen no call, in evaluation mode; its weights are the model's own."""
+        return _fresh(self._module)
 
     @cached_property
     def processor(self) -> Any:
@@ -167,8 +167,8 @@ class DirectorySource(_Eager):
         return hub.read_model(self.directory, self._name, self.config, trust_remote_code=self._trust)
 
     def module(self) -> Any:
-        """The eager model in 32-bit floats, in evaluation mode."""
-        return self._module.eval()
+        """A copy of the eager model that has seen no call, in 32-bit floats and evaluation mode; all share weights."""
+        return _fresh(self._module.eval())
 
     @cached_property
     def processor(self) -> Any:
@@ -253,6 +253,12 @@ def _weight_bytes(module: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
+def _fresh(module: Any) -> Any:
+    from optimum_core.models.flat import fresh
+
+    return fresh(module)
+
+
 def _twin(module: Any) -> Any:
     """The same model in evaluation mode and 32-bit floats; its weights are the user's own where they are that already.
 
@@ -260,20 +266,18 @@ def _twin(module: Any) -> Any:
         SourceError: it cannot be copied and is in training mode, or held in less than 32 bits.
     """
     import copy
-    from itertools import chain
 
     import torch
 
-    halved = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in module.state_dict().values())
-    shared = {} if halved else {id(part): part for part in chain(module.parameters(), module.buffers())}
-    try:
-        twin = copy.deepcopy(module, shared)
-    except Exception as error:
-        if not halved and not any(part.training for part in module.modules()):
-            return module
-        raise SourceError(
-            f"model {type(module).__name__}",
-            f"it is in training mode or in 16 bits, and cannot be copied: {error}",
-            "call its eval() and float() first",
-        ) from error
-    return (twin.float() if halved else twin).eval()
+    from optimum_core.models.copies import throwaway
+
+    who, remedy = f"model {type(module).__name__}", "call its eval() and float() first"
+    if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in module.state_dict().values()):
+        try:
+            return copy.deepcopy(module).float().eval()
+        except Exception as error:
+            raise SourceError(who, f"it is in 16 bits, and cannot be copied: {error}", remedy) from error
+    twin = throwaway(module)
+    if twin is module and any(part.training for part in module.modules()):
+        raise SourceError(who, "it is in training mode, and cannot be copied", remedy)
+    return twin.eval() if twin is not module else twin
