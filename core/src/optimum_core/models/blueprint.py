@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from optimum_core.errors import SourceError
 from optimum_core.models import given, tasks
+from optimum_core.models.finding import first_that_runs, tied
 from optimum_core.models.flat import call
 from optimum_core.models.layouts import Layout, alternatives, facts_of
 from optimum_core.models.outputs import class_name, flatten
@@ -93,9 +93,10 @@ def describe(
     """
     facts = facts_of(module, processor)
     arrays = given.as_arrays(module, samples) if samples is not None else {}
-    layouts = iter([given.layout_of(arrays, facts)]) if arrays else alternatives(facts)
-    layout, output = _first_that_runs(module, name, layouts, arrays)
+    layouts = given.layouts_that_may_fit(arrays, facts) if arrays else alternatives(facts)
+    layout, output = first_that_runs(module, name, layouts, arrays)
     layout = _without_idle(module, layout, arrays)
+    layout = tied(module, layout, arrays, lengths_beside)
     runs = dict(_probe(module, layout, arrays))
     layout = _settled(layout, runs)
     traced = {axis: layout.lengths[axis] for axis in layout.axes}
@@ -105,7 +106,9 @@ def describe(
     return Blueprint(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(
-            TensorSpec(name=item.name, dtype=item.dtype, shape=item.axes, default=_default(module, layout, item.name))
+            TensorSpec(
+                name=item.name, dtype=item.dtype, shape=item.axes, default=_default(module, layout, arrays, item.name)
+            )
             for item in layout.inputs
         ),
         outputs=outputs,
@@ -114,26 +117,6 @@ def describe(
         given=arrays,
         ignored=tuple(_ignored(module, layout, arrays, facts.processed | _SENT_ALONG)),
         real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
-    )
-
-
-def _first_that_runs(
-    module: Any, name: str, layouts: Iterator[Layout], arrays: Mapping[str, Any]
-) -> tuple[Layout, Any]:
-    problem = ""
-    for layout in layouts:
-        if not layout.inputs:
-            continue
-        try:
-            return layout, call(module, draw(layout, Case(name="first"), arrays))
-        except Exception as error:  # noqa: BLE001 - any failure means: not this layout
-            found = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
-            log.debug("%s: %s", name, found)
-            problem = problem or found
-    raise SourceError(
-        f"model {name!r}",
-        f"no inputs could be derived for it; {problem or 'its forward takes none that are known by name'}",
-        "pass sample_inputs={name: tensor, …} as for one ordinary call",
     )
 
 
@@ -148,7 +131,7 @@ def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
     """Two lengths to try an axis at, other than the traced one: shorter and longer."""
     length = layout.lengths[axis]
     if axis.endswith("batch"):
-        return (3, 1)
+        return (3 if length != 3 else 2, 1)
     if axis in _STEPS:
         return (length + _STEPS[axis], max(1, length - _STEPS[axis] if length > 2 * _STEPS[axis] else length // 2))
     longest = layout.longest(axis)
@@ -209,12 +192,13 @@ def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int],
     return f"{name}.axis{index}" if changes else here
 
 
-def _default(module: Any, layout: Layout, name: str) -> Literal["ones", "zeros"] | None:
+def _default(module: Any, layout: Layout, arrays: Mapping[str, Any], name: str) -> Literal["ones", "zeros"] | None:
     """What leaving an input out means, where eager computes the same with ones or zeros in its place."""
     item = next(item for item in layout.inputs if item.name == name)
-    if item.kind not in ("mask", "types"):
+    elsewhere = {axis for other in layout.inputs if other.name != name for axis in other.axes}
+    if item.kind not in ("mask", "types") or not {axis for axis in item.axes if isinstance(axis, str)} <= elsewhere:
         return None
-    filled = draw(layout, Case(name="default", padding="none"))
+    filled = draw(layout, Case(name="default", padding="none"), arrays)
     value: Literal["ones", "zeros"] = "ones" if item.kind == "mask" else "zeros"
     filled[name] = np.ones_like(filled[name]) if value == "ones" else np.zeros_like(filled[name])
     try:
