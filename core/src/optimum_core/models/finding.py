@@ -89,11 +89,10 @@ def tied(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside)
         if len(alike) < 2:
             continue
         stiff = [axis for axis in alike if not _varies(module, layout, (axis,), arrays, beside)]
-        for axes in (tuple(stiff), *combinations(stiff, 2)):
-            if len(axes) > 1 and set(axes) <= set(layout.axes) and _varies(module, layout, axes, arrays, beside):
+        pairs = [pair for pair in combinations(alike, 2) if set(pair) & set(stiff)]
+        for axes in (tuple(alike), *pairs) if stiff else ():
+            if set(axes) <= set(layout.axes) and _varies(module, layout, axes, arrays, beside):
                 layout = layout.tied(axes)
-                if axes == tuple(stiff):
-                    break
     return layout
 
 

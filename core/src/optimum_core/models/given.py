@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -135,21 +135,30 @@ def _named(samples: Mapping[str, np.ndarray[Any, Any]], facts: Facts) -> tuple[t
     firsts = {array.shape[0] for array in samples.values() if array.ndim}
     batch = next((samples[name].shape[0] for name, item in known.items() if item is not None), None)
     lengths = {"batch": batch if batch is not None else min(firsts)} if batch is not None or len(firsts) == 1 else {}
-    inputs = []
-    for name, array in samples.items():
-        item = known[name]
+    made: dict[str, InputLayout] = {}
+    for name in sorted(samples, key=lambda name: known[name] is None):  # those that rules know name the axes of others
+        array, item = samples[name], known[name]
         axes: list[int | str] = []
         for index, length in enumerate(array.shape):
-            axis = item.axes[index] if item is not None else f"axis{index}_{length}"
-            if item is None and index == 0 and lengths.get("batch") == length:
-                axis = "batch"
+            axis = item.axes[index] if item is not None else _alike(index, length, lengths, made.values())
             if isinstance(axis, str) and lengths.setdefault(axis, length) != length:
                 axis = f"{name}_{axis}"
                 lengths[axis] = length
             axes.append(axis if length else 0)
         kind = item.kind if item is not None else "given"
-        inputs.append(InputLayout(name=name, kind=kind, axes=tuple(axes), dtype=_dtype(array, item)))
-    return tuple(inputs), lengths
+        made[name] = InputLayout(name=name, kind=kind, axes=tuple(axes), dtype=_dtype(array, item))
+    return tuple(made[name] for name in samples), lengths
+
+
+def _alike(index: int, length: int, lengths: Mapping[str, int], others: Iterable[InputLayout]) -> str:
+    """The name of an axis that no rule knows: that of another input's axis at the same place with the same length."""
+    if index == 0 and lengths.get("batch") == length:
+        return "batch"
+    for other in others:
+        axis = other.axes[index] if index and len(other.axes) > index else 0
+        if isinstance(axis, str) and lengths[axis] == length:
+            return axis
+    return f"axis{index}_{length}"
 
 
 def _known(name: str, array: np.ndarray[Any, Any], facts: Facts) -> InputLayout | None:
