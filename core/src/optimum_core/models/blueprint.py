@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from optimum_core.types import AxisRange, TensorSpec
 
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
+_MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask"})
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 
 
@@ -102,7 +103,10 @@ def describe(
     traced = {axis: layout.lengths[axis] for axis in layout.axes}
     traced_outputs = flatten(call(module, draw(layout, Case(name="traced"), arrays)))
     outputs = _output_specs(traced_outputs, traced, runs)
-    real = processed(processor, [item.name for item in layout.inputs]) if processor is not None else None
+    names = [item.name for item in layout.inputs]
+    sent = processed(processor, names, beside=facts.processed) if processor is not None else None
+    real = {name: sent[name] for name in names} if sent is not None else None
+    inputs = draw(layout, Case(name="ignored"), arrays)
     return Blueprint(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(
@@ -115,16 +119,20 @@ def describe(
         output_class=class_name(output),
         layout=layout,
         given=arrays,
-        ignored=tuple(_ignored(module, layout, arrays, facts.processed | _SENT_ALONG)),
+        ignored=tuple(_ignored(module, inputs, _shapes_beside(inputs, facts.processed | _SENT_ALONG, sent or {}))),
         real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
     )
 
 
 def _without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Layout:
-    """Without token types that the tokenizer makes and eager does nothing with: a tracer would drop them too."""
-    types = {item.name for item in layout.inputs if item.kind == "types"}
-    without = replace(layout, inputs=tuple(item for item in layout.inputs if item.name not in types))
-    return without if types and types == set(_ignored(module, without, arrays, frozenset(types))) else layout
+    """Without token types and masks that the processor makes and eager does nothing with: a tracer would drop them."""
+    maybe = {item.name: item for item in layout.inputs if item.kind == "types" or item.name in _MAYBE_IDLE}
+    if not maybe:
+        return layout
+    without = replace(layout, inputs=tuple(item for item in layout.inputs if item.name not in maybe))
+    shapes = {name: layout.shape(item, {}) for name, item in maybe.items()}
+    idle = set(_ignored(module, draw(without, Case(name="idle"), arrays), shapes)) if without.inputs else set()
+    return replace(layout, inputs=tuple(item for item in layout.inputs if item.name not in idle))
 
 
 def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
@@ -211,14 +219,17 @@ def _default(module: Any, layout: Layout, arrays: Mapping[str, Any], name: str) 
     return value if same else None
 
 
-def _ignored(module: Any, layout: Layout, arrays: Mapping[str, Any], names: frozenset[str]) -> Iterator[str]:
-    """Which of these names eager takes without a change in its outputs, at several values."""
-    inputs = draw(layout, Case(name="ignored"), arrays)
-    if "input_ids" not in inputs:
+def _ignored(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """Which of these further inputs eager takes without a change in its outputs, at several values."""
+    try:
+        without = flatten(call(module, inputs))
+    except Exception as error:  # noqa: BLE001 - it needs one of them
+        log.debug("without %s it does not run: %r", ", ".join(shapes), error)
         return
-    without = flatten(call(module, inputs))
-    for name in sorted(names - inputs.keys()):
-        extra = np.arange(inputs["input_ids"].size).reshape(inputs["input_ids"].shape) % 2
+    for name, shape in sorted(shapes.items()):
+        if name in inputs:
+            continue
+        extra = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2
         try:
             given_too = flatten(call(module, {**inputs, name: extra}))
         except Exception as error:  # noqa: BLE001 - eager refuses it, and so shall we
@@ -226,6 +237,24 @@ def _ignored(module: Any, layout: Layout, arrays: Mapping[str, Any], names: froz
             continue
         if all(_close(without[key], given_too[key]) for key in without):
             yield name
+
+
+def _shapes_beside(inputs: Arrays, names: Iterable[str], made: Arrays) -> dict[str, tuple[int, ...]]:
+    """Shapes of inputs that the processor may send along: as it made them, or as those that they belong to."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        text = inputs.get("decoder_input_ids" if name.startswith("decoder_") else "input_ids")
+        pixels = inputs.get("pixel_values")
+        if name.startswith("pixel_") and pixels is not None and pixels.ndim > 2:
+            found[name] = (pixels.shape[0], *pixels.shape[-2:])
+        elif text is not None and not name.startswith("pixel_"):
+            found[name] = text.shape
+        elif name in made and made[name].dtype.kind in "iub":
+            first = next(iter(inputs.values()))
+            found[name] = (first.shape[0], *made[name].shape[1:]) if first.ndim else made[name].shape
+        elif name == "attention_mask" and "input_values" in inputs:
+            found[name] = inputs["input_values"].shape
+    return found
 
 
 def _close(a: Any, b: Any) -> bool:
