@@ -12,7 +12,7 @@ import numpy as np
 from optimum_core.models import given, tasks
 from optimum_core.models.finding import first_that_runs, tied
 from optimum_core.models.flat import call
-from optimum_core.models.layouts import Layout, alternatives, facts_of
+from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts_of
 from optimum_core.models.outputs import class_name, flatten
 from optimum_core.models.real import processed
 from optimum_core.models.samples import Arrays, Case, draw
@@ -96,7 +96,9 @@ def describe(
     arrays = given.as_arrays(module, samples) if samples is not None else {}
     layouts = given.layouts_that_may_fit(arrays, facts) if arrays else alternatives(facts)
     layout, output = first_that_runs(module, name, layouts, arrays)
+    whole = {item.name for item in layout.inputs}
     layout = _without_idle(module, layout, arrays)
+    idle = whole - {item.name for item in layout.inputs}
     layout = tied(module, layout, arrays, lengths_beside)
     runs = dict(_probe(module, layout, arrays))
     layout = _settled(layout, runs)
@@ -107,6 +109,7 @@ def describe(
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
     inputs = draw(layout, Case(name="ignored"), arrays)
+    shapes = _shapes_beside(inputs, (facts.processed | _SENT_ALONG) - idle, sent or {})
     return Blueprint(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(
@@ -119,20 +122,39 @@ def describe(
         output_class=class_name(output),
         layout=layout,
         given=arrays,
-        ignored=tuple(_ignored(module, inputs, _shapes_beside(inputs, facts.processed | _SENT_ALONG, sent or {}))),
+        ignored=tuple(sorted({*idle, *_ignored(module, inputs, shapes)})),
         real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
     )
 
 
 def _without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Layout:
-    """Without token types and masks that the processor makes and eager does nothing with: a tracer would drop them."""
-    maybe = {item.name: item for item in layout.inputs if item.kind == "types" or item.name in _MAYBE_IDLE}
-    if not maybe:
-        return layout
-    without = replace(layout, inputs=tuple(item for item in layout.inputs if item.name not in maybe))
-    shapes = {name: layout.shape(item, {}) for name, item in maybe.items()}
-    idle = set(_ignored(module, draw(without, Case(name="idle"), arrays), shapes)) if without.inputs else set()
-    return replace(layout, inputs=tuple(item for item in layout.inputs if item.name not in idle))
+    """Without what eager does nothing with (token types of some models, rewards of others): a tracer drops it too."""
+    for item in layout.inputs:
+        maybe = item.kind in ("types", "given") or item.name in _MAYBE_IDLE
+        if maybe and item.name not in layout.steady and _is_idle(module, layout, arrays, item):
+            layout = layout.without(item.name)
+    return layout
+
+
+def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: InputLayout) -> bool:
+    """Whether eager computes the same with this input at two values, and without it."""
+    if len(layout.inputs) == 1:
+        return False
+    for seed in (21, 22):
+        inputs = draw(layout, Case(name="idle", seed=seed), arrays)
+        if item.kind == "given" and np.array_equal(inputs[item.name], arrays[item.name]):
+            return False
+        if item.kind != "given":
+            inputs[item.name] = np.arange(inputs[item.name].size).reshape(inputs[item.name].shape) % 2
+        try:
+            with_it = flatten(call(module, inputs))
+            without = flatten(call(module, {name: array for name, array in inputs.items() if name != item.name}))
+        except Exception as error:  # noqa: BLE001 - it is needed, or not with these values
+            log.debug("input %s is not idle: %r", item.name, error)
+            return False
+        if with_it.keys() != without.keys() or not all(_close(without[key], with_it[key]) for key in without):
+            return False
+    return True
 
 
 def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
