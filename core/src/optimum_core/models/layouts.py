@@ -150,7 +150,7 @@ def alternatives(facts: Facts) -> Iterator[Layout]:
     """Layouts that may fit, the likeliest first."""
     names = list(_names(facts))
     decoder = {name for name in names if name.startswith("decoder_")}
-    optional = {name for name in names if name not in (facts.main_input, *_NEEDED)}
+    optional = {name for name in names if name not in (facts.main_input, *_NEEDED, *_EPISODE)}
     leave_out = [set[str](), decoder, optional, optional | decoder]
     for left_out in dict.fromkeys(map(frozenset, leave_out)):
         for inputs in product(*(layouts_of(name, facts) for name in names if name not in left_out)):
@@ -163,6 +163,10 @@ def alternatives(facts: Facts) -> Iterator[Layout]:
 _NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
 
 
+#: What an agent saw and did, step by step.
+_EPISODE = ("states", "actions", "rewards", "returns_to_go", "timesteps")
+
+
 def _names(facts: Facts) -> Iterator[str]:
     """Inputs to feed, in the forward's own order."""
     wanted = _wanted(facts)
@@ -172,11 +176,13 @@ def _names(facts: Facts) -> Iterator[str]:
 
 
 def _wanted(facts: Facts) -> set[str]:
-    wanted = {*_NEEDED, "attention_mask", "pixel_mask"}
+    wanted = {*_NEEDED, *_EPISODE, "attention_mask", "pixel_mask"}
     if not facts.get("is_encoder_decoder", default=False):
         wanted.discard("decoder_input_ids")
     elif "decoder_input_ids" in facts.parameters:
         wanted.add("decoder_attention_mask")
+    if facts.main_input == "inputs":  # the same by another name
+        wanted -= {"input_ids", "pixel_values"}
     if facts.main_input in ("input_values", "input_features") and "input_ids" in facts.parameters:
         text_too = hasattr(facts.config, "text_config")
         wanted -= set() if text_too else {"input_ids"}
@@ -208,6 +214,22 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
         return [InputLayout(name=name, kind="mask", axes=("batch", "height", "width"), dtype="int64")]
     if name in ("input_values", "input_features"):
         return _sound(name, facts)
+    if name == "inputs" and facts.main_input == name:  # bytes of a text, or a picture
+        return [*_text(name, "ids", facts), *(replace(item, name=name) for item in _pixels(facts))]
+    return _series(name, facts)
+
+
+def _series(name: str, facts: Facts) -> list[InputLayout]:
+    """Time series as long as the configuration says, and the steps of episodes."""
+    context, channels = facts.get("context_length"), facts.get("num_input_channels")
+    if name == "past_values" and context:
+        series: tuple[int | str, ...] = ("batch", int(context), *([int(channels)] if channels else []))
+        return [InputLayout(name=name, kind="features", axes=series)]
+    if name in _EPISODE and facts.get("state_dim"):
+        if name == "timesteps":
+            return _text(name, "ids", facts)
+        width = int(facts.get({"states": "state_dim", "actions": "act_dim"}.get(name, ""), default=1))
+        return [InputLayout(name=name, kind="features", axes=("batch", "sequence", width))]
     return []
 
 
@@ -228,7 +250,8 @@ def _mask(facts: Facts) -> list[InputLayout]:
         if frames is None or "attention_mask" not in facts.processed | {"attention_mask"}:
             return []
         return [InputLayout(name="attention_mask", kind="mask", axes=("batch", frames), dtype="int64")]
-    return _text("attention_mask", "mask", facts) if "input_ids" in facts.parameters else []
+    of_words = "input_ids" in facts.parameters or facts.main_input in ("inputs", "states")
+    return _text("attention_mask", "mask", facts) if of_words else []
 
 
 def _pixels(facts: Facts) -> list[InputLayout]:
@@ -309,7 +332,13 @@ def words(facts: Facts) -> dict[str, Any]:
     types = max(1, int(facts.get("type_vocab_size", part="text", default=2)))
     return {
         "limits": {"sequence": positions, "decoder_sequence": positions},
-        "vocabulary": {"input_ids": vocabulary, "decoder_input_ids": decoder, "token_type_ids": types},
+        "vocabulary": {
+            "input_ids": vocabulary,
+            "inputs": vocabulary,
+            "decoder_input_ids": decoder,
+            "token_type_ids": types,
+            "timesteps": int(facts.get("max_ep_len", default=vocabulary)),
+        },
         "special": _special_ids(facts, vocabulary),
         "placeholders": frozenset(_placeholders(facts.config)),
     }

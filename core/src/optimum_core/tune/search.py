@@ -256,6 +256,7 @@ class _Search:
             candidates=tuple(item.result(brief=item is not winner) for item in self.tried),
             objective=self.job.objective,
             seconds=time.perf_counter() - self._start,
+            notes=self.job.blueprint.notes,
         )
         return Tuned(winner=winner, report=report, check=self.cases(winner.blueprint)[0], tried=tuple(self.tried))
 
