@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from optimum_core.errors import SourceError
 from optimum_core.models import given, tasks
+from optimum_core.models.finding import first_that_runs, tied
 from optimum_core.models.flat import alike, ask
-from optimum_core.models.layouts import Layout, alternatives, facts_of
+from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts_of
 from optimum_core.models.outputs import class_name, flatten
 from optimum_core.models.real import processed
 from optimum_core.models.samples import Arrays, Case, draw
@@ -20,6 +20,7 @@ from optimum_core.types import AxisRange, TensorSpec
 
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
+_MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 
 
@@ -51,6 +52,14 @@ class Blueprint:
     def axes(self) -> tuple[str, ...]:
         """The axes that may vary."""
         return self.layout.axes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the report should know of how it was compared."""
+        if not self.layout.steady:
+            return ()
+        names = ", ".join(sorted(self.layout.steady))
+        return (f"compared with the values of {names} in sample_inputs alone: eager takes no others of these",)
 
     def draw(self, case: Case) -> Arrays:
         """Inputs for a case."""
@@ -93,62 +102,75 @@ def describe(
     """
     facts = facts_of(module, processor)
     arrays = given.as_arrays(module, samples) if samples is not None else {}
-    layouts = iter([given.layout_of(arrays, facts)]) if arrays else alternatives(facts)
-    layout, output = _first_that_runs(module, name, layouts, arrays)
+    layouts = given.layouts_that_may_fit(arrays, facts) if arrays else alternatives(facts)
+    layout, output = first_that_runs(module, name, layouts, arrays)
+    whole = {item.name for item in layout.inputs}
     layout = _without_idle(module, layout, arrays)
+    idle = whole - {item.name for item in layout.inputs}
+    layout = tied(module, layout, arrays, lengths_beside)
     runs = dict(_probe(module, layout, arrays))
     layout = _settled(layout, runs)
     traced = {axis: layout.lengths[axis] for axis in layout.axes}
     traced_outputs = flatten(ask(module, draw(layout, Case(name="traced"), arrays)))
     outputs = _output_specs(traced_outputs, traced, runs)
-    real = processed(processor, [item.name for item in layout.inputs]) if processor is not None else None
+    names = [item.name for item in layout.inputs]
+    sent = processed(processor, names, beside=facts.processed) if processor is not None else None
+    real = {name: sent[name] for name in names} if sent is not None else None
+    inputs = draw(layout, Case(name="ignored"), arrays)
+    shapes = _shapes_beside(inputs, (facts.processed | _SENT_ALONG) - idle, sent or {})
     return Blueprint(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(
-            TensorSpec(name=item.name, dtype=item.dtype, shape=item.axes, default=_default(module, layout, item.name))
+            TensorSpec(
+                name=item.name, dtype=item.dtype, shape=item.axes, default=_default(module, layout, arrays, item.name)
+            )
             for item in layout.inputs
         ),
         outputs=outputs,
         output_class=class_name(output),
         layout=layout,
         given=arrays,
-        ignored=tuple(_ignored(module, layout, arrays, facts.processed | _SENT_ALONG)),
+        ignored=tuple(sorted({*idle, *_ignored(module, inputs, shapes)})),
         real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
     )
 
 
-def _first_that_runs(
-    module: Any, name: str, layouts: Iterator[Layout], arrays: Mapping[str, Any]
-) -> tuple[Layout, Any]:
-    problem = ""
-    for layout in layouts:
-        if not layout.inputs:
-            continue
-        try:
-            return layout, ask(module, draw(layout, Case(name="first"), arrays))
-        except Exception as error:  # noqa: BLE001 - any failure means: not this layout
-            found = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
-            log.debug("%s: %s", name, found)
-            problem = problem or found
-    raise SourceError(
-        f"model {name!r}",
-        f"no inputs could be derived for it; {problem or 'its forward takes none that are known by name'}",
-        "pass sample_inputs={name: tensor, …} as for one ordinary call",
-    )
-
-
 def _without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Layout:
-    """Without token types that the tokenizer makes and eager does nothing with: a tracer would drop them too."""
-    types = {item.name for item in layout.inputs if item.kind == "types"}
-    without = replace(layout, inputs=tuple(item for item in layout.inputs if item.name not in types))
-    return without if types and types == set(_ignored(module, without, arrays, frozenset(types))) else layout
+    """Without what eager does nothing with (token types of some models, rewards of others): a tracer drops it too."""
+    for item in layout.inputs:
+        maybe = item.kind in ("types", "given") or item.name in _MAYBE_IDLE
+        if maybe and item.name not in layout.steady and _is_idle(module, layout, arrays, item):
+            layout = layout.without(item.name)
+    return layout
+
+
+def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: InputLayout) -> bool:
+    """Whether eager computes the same with this input at two values, and without it."""
+    if len(layout.inputs) == 1:
+        return False
+    for seed in (21, 22):
+        inputs = draw(layout, Case(name="idle", seed=seed), arrays)
+        if item.kind == "given" and np.array_equal(inputs[item.name], arrays[item.name]):
+            return False
+        if item.kind != "given":
+            usual = inputs[item.name]
+            inputs[item.name] = (np.arange(usual.size).reshape(usual.shape) % 2).astype(usual.dtype)
+        try:
+            with_it = flatten(ask(module, inputs))
+            without = flatten(ask(module, {name: array for name, array in inputs.items() if name != item.name}))
+        except Exception as error:  # noqa: BLE001 - it is needed, or not with these values
+            log.debug("input %s is not idle: %r", item.name, error)
+            return False
+        if with_it.keys() != without.keys() or not all(alike(without[key], with_it[key]) for key in without):
+            return False
+    return True
 
 
 def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
     """Two lengths to try an axis at, other than the traced one: shorter and longer."""
     length = layout.lengths[axis]
     if axis.endswith("batch"):
-        return (3, 1)
+        return (3 if length != 3 else 2, 1)
     if axis in _STEPS:
         return (length + _STEPS[axis], max(1, length - _STEPS[axis] if length > 2 * _STEPS[axis] else length // 2))
     longest = layout.longest(axis)
@@ -209,12 +231,13 @@ def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int],
     return f"{name}.axis{index}" if changes else here
 
 
-def _default(module: Any, layout: Layout, name: str) -> Literal["ones", "zeros"] | None:
+def _default(module: Any, layout: Layout, arrays: Mapping[str, Any], name: str) -> Literal["ones", "zeros"] | None:
     """What leaving an input out means, where eager computes the same with ones or zeros in its place."""
     item = next(item for item in layout.inputs if item.name == name)
-    if item.kind not in ("mask", "types"):
+    elsewhere = {axis for other in layout.inputs if other.name != name for axis in other.axes}
+    if item.kind not in ("mask", "types") or not {axis for axis in item.axes if isinstance(axis, str)} <= elsewhere:
         return None
-    filled = draw(layout, Case(name="default", padding="none"))
+    filled = draw(layout, Case(name="default", padding="none"), arrays)
     value: Literal["ones", "zeros"] = "ones" if item.kind == "mask" else "zeros"
     filled[name] = np.ones_like(filled[name]) if value == "ones" else np.zeros_like(filled[name])
     try:
@@ -227,14 +250,17 @@ def _default(module: Any, layout: Layout, name: str) -> Literal["ones", "zeros"]
     return value if same else None
 
 
-def _ignored(module: Any, layout: Layout, arrays: Mapping[str, Any], names: frozenset[str]) -> Iterator[str]:
-    """Which of these names eager takes without a change in its outputs, at several values."""
-    inputs = draw(layout, Case(name="ignored"), arrays)
-    if "input_ids" not in inputs:
+def _ignored(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """Which of these further inputs eager takes without a change in its outputs, at several values."""
+    try:
+        without = flatten(ask(module, inputs))
+    except Exception as error:  # noqa: BLE001 - it needs one of them
+        log.debug("without %s it does not run: %r", ", ".join(shapes), error)
         return
-    without = flatten(ask(module, inputs))
-    for name in sorted(names - inputs.keys()):
-        extra = np.arange(inputs["input_ids"].size).reshape(inputs["input_ids"].shape) % 2
+    for name, shape in sorted(shapes.items()):
+        if name in inputs:
+            continue
+        extra = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2
         try:
             given_too = flatten(ask(module, {**inputs, name: extra}))
         except Exception as error:  # noqa: BLE001 - eager refuses it, and so shall we
@@ -242,6 +268,24 @@ def _ignored(module: Any, layout: Layout, arrays: Mapping[str, Any], names: froz
             continue
         if all(alike(without[key], given_too[key]) for key in without):
             yield name
+
+
+def _shapes_beside(inputs: Arrays, names: Iterable[str], made: Arrays) -> dict[str, tuple[int, ...]]:
+    """Shapes of inputs that the processor may send along: as it made them, or as those that they belong to."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        text = inputs.get("decoder_input_ids" if name.startswith("decoder_") else "input_ids")
+        pixels = inputs.get("pixel_values")
+        if name.startswith("pixel_") and pixels is not None and pixels.ndim > 2:
+            found[name] = (pixels.shape[0], *pixels.shape[-2:])
+        elif text is not None and not name.startswith("pixel_"):
+            found[name] = text.shape
+        elif name in made and made[name].dtype.kind in "iub":
+            first = next(iter(inputs.values()))
+            found[name] = (first.shape[0], *made[name].shape[1:]) if first.ndim else made[name].shape
+        elif name == "attention_mask" and "input_values" in inputs:
+            found[name] = inputs["input_values"].shape
+    return found
 
 
 def _fits(real: Arrays, layout: Layout) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.errors import OptionError
+
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json", "config.json")
 _LIBRARIES = ("torch.", "transformers.", "torchvision.", "timm.")
 
@@ -80,13 +82,20 @@ def _raw(tensor: Any) -> memoryview:
 
 
 def of_samples(samples: Any) -> str:
-    """Fingerprint of sample inputs, in whatever container they came; "" for none."""
+    """Fingerprint of sample inputs, in whatever container they came; "" for none.
+
+    Raises:
+        OptionError: one has no values in memory, as a sparse tensor or rows of unlike length.
+    """
     if samples is None:
         return ""
     items = samples.items() if hasattr(samples, "items") else enumerate(_as_sequence(samples))
     digest = hashlib.sha256()
     for name, value in items:
-        raw = _raw(value) if hasattr(value, "detach") else memoryview(np.ascontiguousarray(value).tobytes())
+        try:
+            raw = _raw(value) if hasattr(value, "detach") else memoryview(np.ascontiguousarray(value).tobytes())
+        except Exception as error:
+            raise OptionError(f"sample input {name!r}", f"it is no tensor: {error}", "pass a dense tensor") from error
         digest.update(f"{name}{getattr(value, 'dtype', '')}{tuple(getattr(value, 'shape', ()))}".encode())
         digest.update(raw)
     return digest.hexdigest()

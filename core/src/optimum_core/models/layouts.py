@@ -35,6 +35,10 @@ class Layout:
         limits: for a named axis the longest that the configuration allows.
         vocabulary: ids below this are drawn, per input.
         special: ids that mean something to the model, kept out of what is drawn.
+        placeholders: ids that stand for pictures, sounds, …: as many of them as a call has features.
+        configured: for every named axis the length by configuration or sample, which a fixed axis gets.
+        steady: inputs whose values are the user's own in every call, as eager refuses others.
+        ordered: the rows of samples stay in their order.
     """
 
     inputs: tuple[InputLayout, ...]
@@ -42,6 +46,10 @@ class Layout:
     limits: Mapping[str, int] = field(default_factory=dict)
     vocabulary: Mapping[str, int] = field(default_factory=dict)
     special: Mapping[str, int] = field(default_factory=dict)
+    placeholders: frozenset[int] = frozenset()
+    configured: Mapping[str, int] = field(default_factory=dict)
+    steady: frozenset[str] = frozenset()
+    ordered: bool = False
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -62,20 +70,30 @@ class Layout:
 
     def pinned(self, axis: str, length: int) -> Layout:
         """The same call with one axis fixed."""
-        inputs = tuple(
-            replace(item, axes=tuple(length if part == axis else part for part in item.axes)) for item in self.inputs
-        )
+        return self._renamed({axis: length})
+
+    def tied(self, axes: tuple[str, ...]) -> Layout:
+        """The same call with these axes under the first one's name, since they have one length."""
+        return self._renamed(dict.fromkeys(axes, axes[0]))
+
+    def _renamed(self, names: Mapping[int | str, int | str]) -> Layout:
+        inputs = tuple(replace(item, axes=tuple(names.get(part, part) for part in item.axes)) for item in self.inputs)
         return replace(self, inputs=inputs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What decides layouts: configuration, the forward's parameter names, the processor's input names."""
+    """What decides layouts: configuration, the forward's parameter names, the processor's input names.
+
+    Attributes:
+        required: the parameters of the forward that have no default.
+    """
 
     class_name: str
     config: Any
     parameters: tuple[str, ...]
     main_input: str
+    required: tuple[str, ...] = ()
     processor: Any = None
 
     def get(self, *names: str, part: str | None = None, default: Any = None) -> Any:
@@ -114,10 +132,15 @@ def _parts(config: Any, part: str | None) -> Iterator[Any]:
 
 def facts_of(module: Any, processor: Any = None) -> Facts:
     """Read the facts off an eager model."""
+    parameters = inspect.signature(module.forward).parameters
+    named = {
+        name: item for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
+    }
     return Facts(
         class_name=type(module).__name__,
         config=getattr(module, "config", None),
-        parameters=tuple(inspect.signature(module.forward).parameters),
+        parameters=tuple(parameters),
+        required=tuple(name for name, item in named.items() if item.default is item.empty),
         main_input=getattr(module, "main_input_name", "input_ids"),
         processor=processor,
     )
@@ -127,33 +150,39 @@ def alternatives(facts: Facts) -> Iterator[Layout]:
     """Layouts that may fit, the likeliest first."""
     names = list(_names(facts))
     decoder = {name for name in names if name.startswith("decoder_")}
-    optional = {name for name in names if name not in (facts.main_input, *_NEEDED)}
+    optional = {name for name in names if name not in (facts.main_input, *_NEEDED, *_EPISODE)}
     leave_out = [set[str](), decoder, optional, optional | decoder]
     for left_out in dict.fromkeys(map(frozenset, leave_out)):
-        for inputs in product(*(_layouts_of(name, facts) for name in names if name not in left_out)):
+        for inputs in product(*(layouts_of(name, facts) for name in names if name not in left_out)):
             yield from _complete(facts, inputs)
-    for layout in _complete(facts, tuple(_layouts_of(name, facts)[0] for name in names)):
+    likeliest = [known[0] for known in (layouts_of(name, facts) for name in names) if known]
+    for layout in _complete(facts, tuple(likeliest)):
         yield layout.pinned("batch", 1)  # a classifier on a decoder without a padding token takes one text at a time
 
 
 _NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
-_OPTIONAL_TEXT = ("attention_mask", "token_type_ids", "decoder_attention_mask")
+
+
+#: What an agent saw and did, step by step.
+_EPISODE = ("states", "actions", "rewards", "returns_to_go", "timesteps")
 
 
 def _names(facts: Facts) -> Iterator[str]:
     """Inputs to feed, in the forward's own order."""
+    wanted = _wanted(facts)
     for name in facts.parameters:
-        if name == facts.main_input or (name in _wanted(facts) and _layouts_of(name, facts)):
+        if name == facts.main_input or (name in wanted and layouts_of(name, facts)):
             yield name
 
 
 def _wanted(facts: Facts) -> set[str]:
-    wanted = set(_NEEDED) | {"attention_mask"}
-    encoder_decoder = bool(facts.get("is_encoder_decoder", default=False))
-    if encoder_decoder:
-        wanted.add("decoder_attention_mask")
-    else:
+    wanted = {*_NEEDED, *_EPISODE, "attention_mask", "pixel_mask"}
+    if not facts.get("is_encoder_decoder", default=False):
         wanted.discard("decoder_input_ids")
+    elif "decoder_input_ids" in facts.parameters:
+        wanted.add("decoder_attention_mask")
+    if facts.main_input == "inputs":  # the same by another name
+        wanted -= {"input_ids", "pixel_values"}
     if facts.main_input in ("input_values", "input_features") and "input_ids" in facts.parameters:
         text_too = hasattr(facts.config, "text_config")
         wanted -= set() if text_too else {"input_ids"}
@@ -162,11 +191,13 @@ def _wanted(facts: Facts) -> set[str]:
     ):
         wanted.add("token_type_ids")
     if facts.processed & {"input_ids", "pixel_values", "input_features", "input_values"}:
+        wanted |= facts.processed.intersection(facts.parameters).difference(_NEEDED)
         wanted &= facts.processed | {"decoder_input_ids", "decoder_attention_mask", facts.main_input}
     return wanted
 
 
-def _layouts_of(name: str, facts: Facts) -> list[InputLayout]:
+def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
+    """How an input of this name may lie in memory, the likeliest first; none for a name that is not known."""
     if name in ("input_ids", "decoder_input_ids"):
         return _text(name, "ids", facts)
     if name == "token_type_ids":
@@ -179,8 +210,26 @@ def _layouts_of(name: str, facts: Facts) -> list[InputLayout]:
         return [InputLayout(name=name, kind="boxes", axes=("batch", "sequence", 4), dtype="int64")]
     if name == "pixel_values":
         return _pixels(facts)
+    if name == "pixel_mask":
+        return [InputLayout(name=name, kind="mask", axes=("batch", "height", "width"), dtype="int64")]
     if name in ("input_values", "input_features"):
         return _sound(name, facts)
+    if name == "inputs" and facts.main_input == name:  # bytes of a text, or a picture
+        return [*_text(name, "ids", facts), *(replace(item, name=name) for item in _pixels(facts))]
+    return _series(name, facts)
+
+
+def _series(name: str, facts: Facts) -> list[InputLayout]:
+    """Time series as long as the configuration says, and the steps of episodes."""
+    context, channels = facts.get("context_length"), facts.get("num_input_channels")
+    if name == "past_values" and context:
+        series: tuple[int | str, ...] = ("batch", int(context), *([int(channels)] if channels else []))
+        return [InputLayout(name=name, kind="features", axes=series)]
+    if name in _EPISODE and facts.get("state_dim"):
+        if name == "timesteps":
+            return _text(name, "ids", facts)
+        width = int(facts.get({"states": "state_dim", "actions": "act_dim"}.get(name, ""), default=1))
+        return [InputLayout(name=name, kind="features", axes=("batch", "sequence", width))]
     return []
 
 
@@ -201,7 +250,8 @@ def _mask(facts: Facts) -> list[InputLayout]:
         if frames is None or "attention_mask" not in facts.processed | {"attention_mask"}:
             return []
         return [InputLayout(name="attention_mask", kind="mask", axes=("batch", frames), dtype="int64")]
-    return _text("attention_mask", "mask", facts) if "input_ids" in facts.parameters else []
+    of_words = "input_ids" in facts.parameters or facts.main_input in ("inputs", "states")
+    return _text("attention_mask", "mask", facts) if of_words else []
 
 
 def _pixels(facts: Facts) -> list[InputLayout]:
@@ -237,14 +287,24 @@ def _sound(name: str, facts: Facts) -> list[InputLayout]:
 
 def _complete(facts: Facts, inputs: tuple[InputLayout, ...]) -> Iterator[Layout]:
     """Add lengths and limits; where texts meet pictures or sounds, first with a batch of each of its own."""
-    layout = Layout(inputs=inputs, lengths=_lengths(facts), **_words(facts))
-    apart = tuple(
-        replace(item, axes=("media_batch", *item.axes[1:])) if item.kind in ("image", "waveform", "features") else item
-        for item in inputs
-    )
-    if apart != inputs and any(item.name == "input_ids" for item in inputs):
+    lengths = _lengths(facts)
+    layout = Layout(inputs=inputs, lengths=lengths, configured=lengths, **words(facts))
+    apart = with_media_apart(inputs)
+    if apart != inputs:
         yield replace(layout, inputs=apart)
     yield layout
+
+
+def with_media_apart(inputs: tuple[InputLayout, ...]) -> tuple[InputLayout, ...]:
+    """The same inputs, where pictures or sounds meet texts with a batch of their own."""
+    if not any(item.name == "input_ids" for item in inputs):
+        return inputs
+    return tuple(
+        replace(item, axes=("media_batch", *item.axes[1:]))
+        if item.kind in ("image", "waveform", "features") and item.axes[:1] == ("batch",)
+        else item
+        for item in inputs
+    )
 
 
 def _lengths(facts: Facts) -> dict[str, int]:
@@ -264,15 +324,23 @@ def _lengths(facts: Facts) -> dict[str, int]:
     }
 
 
-def _words(facts: Facts) -> dict[str, Any]:
+def words(facts: Facts) -> dict[str, Any]:
+    """What a layout says of ids: how many positions and ids there are, and which ids mean something."""
     positions = _positions(facts)
     vocabulary = int(facts.get("vocab_size", part="text", default=64))
     decoder = int(facts.get("decoder_vocab_size", "vocab_size", part="text", default=vocabulary))
     types = max(1, int(facts.get("type_vocab_size", part="text", default=2)))
     return {
         "limits": {"sequence": positions, "decoder_sequence": positions},
-        "vocabulary": {"input_ids": vocabulary, "decoder_input_ids": decoder, "token_type_ids": types},
+        "vocabulary": {
+            "input_ids": vocabulary,
+            "inputs": vocabulary,
+            "decoder_input_ids": decoder,
+            "token_type_ids": types,
+            "timesteps": int(facts.get("max_ep_len", default=vocabulary)),
+        },
         "special": _special_ids(facts, vocabulary),
+        "placeholders": frozenset(_placeholders(facts.config)),
     }
 
 
@@ -310,3 +378,15 @@ def _special_ids(facts: Facts, vocabulary: int) -> dict[str, int]:
         if isinstance(value, int) and 0 <= value < vocabulary:
             found[name] = value
     return found
+
+
+_ORDINARY_SPECIALS = ("pad_", "bos_", "eos_", "sep_", "cls_", "mask_", "unk_", "decoder_start_", "forced_")
+
+
+def _placeholders(config: Any) -> Iterator[int]:
+    """Every id that the configuration gives a meaning beyond those of plain text ("image_token_id")."""
+    for name, value in vars(config).items() if config is not None else ():
+        if hasattr(value, "to_dict"):
+            yield from _placeholders(value)
+        elif name.endswith(("_token_id", "_token_index")) and not name.startswith(_ORDINARY_SPECIALS):
+            yield from (value,) if isinstance(value, int) else ()

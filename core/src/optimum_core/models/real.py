@@ -15,8 +15,14 @@ TEXTS = (
 )
 
 
-def processed(processor: Any, names: Iterable[str]) -> dict[str, np.ndarray[Any, Any]] | None:
-    """Inputs of these names made by the processor from sentences, a picture and a sound; None where it cannot."""
+def processed(
+    processor: Any, names: Iterable[str], beside: Iterable[str] = ()
+) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Inputs of these names made by the processor from sentences, a picture and a sound; None where it cannot.
+
+    Args:
+        beside: names to have too, where it makes them.
+    """
     wanted = tuple(names)
     for arguments in _arguments(processor, wanted):
         try:
@@ -24,8 +30,13 @@ def processed(processor: Any, names: Iterable[str]) -> dict[str, np.ndarray[Any,
         except Exception as error:  # noqa: BLE001 - processors fail in their own ways; the other cases still stand
             logging.getLogger(__name__).info("processor %s made no sample: %s", type(processor).__name__, error)
             continue
-        arrays = {name: np.asarray(made[name]) for name in wanted if name in made}
-        if len(arrays) == len(wanted) and all(array.dtype != object for array in arrays.values()):
+        try:
+            arrays = {name: np.asarray(made[name]) for name in (*wanted, *beside) if name in made}
+        except ValueError as error:  # rows of unlike length
+            logging.getLogger(__name__).info("processor %s made no array: %s", type(processor).__name__, error)
+            continue
+        arrays = {name: array for name, array in arrays.items() if array.dtype != object}
+        if all(name in arrays for name in wanted):
             return arrays
     return None
 

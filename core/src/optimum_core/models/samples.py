@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from optimum_core.models.around import Around
 from optimum_core.models.layouts import InputLayout, Layout
 
 Padding = Literal["none", "right", "left"]
@@ -30,13 +31,24 @@ def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> 
     """Draw one call.
 
     Args:
-        given: what the user passed as samples, for inputs that no rule knows how to draw: resized to the case.
+        given: what the user passed as samples. The call is then theirs; a case with a seed varies the values in it.
     """
     rng = np.random.default_rng(case.seed)
-    paddings = {axis: _kept(layout, case, axis, rng) for axis in layout.axes}
-    drawn = {item.name: _draw_one(layout, item, case, paddings, rng, given or {}) for item in layout.inputs}
+    if given:
+        drawn = _around(layout, case, rng, given)
+    else:
+        paddings = {axis: _kept(layout, case, axis, rng) for axis in layout.axes}
+        drawn = {item.name: _draw_one(layout, item, case, paddings, rng) for item in layout.inputs}
     # Masks of three axes come out of numpy with strides that a model's `view` refuses.
     return {name: np.asarray(array, order="C") for name, array in drawn.items()}
+
+
+def _around(layout: Layout, case: Case, rng: np.random.Generator, given: Mapping[str, Any]) -> Arrays:
+    masked = [item for item in layout.inputs if item.kind == "mask"]
+    ends = dict.fromkeys(item.axes[-1] for item in masked)
+    paddings = {axis: _kept(layout, case, axis, rng) for axis in ends if isinstance(axis, str)}
+    masks = {item.name: _valid(item, layout.shape(item, case.lengths), case, paddings) for item in masked}
+    return Around(layout=layout, lengths=case.lengths, given=given, fresh=case.seed != 0, rng=rng).arrays(masks)
 
 
 def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -59,11 +71,8 @@ def _draw_one(
     case: Case,
     paddings: Mapping[str, np.ndarray[Any, Any]],
     rng: np.random.Generator,
-    given: Mapping[str, Any],
 ) -> np.ndarray[Any, Any]:
     shape = layout.shape(item, case.lengths)
-    if item.kind == "given":
-        return _resized(np.asarray(given[item.name]), shape, rng)
     if item.kind in ("ids", "types", "mask"):
         valid = _valid(item, shape, case, paddings)
         if item.kind == "mask":
@@ -111,13 +120,3 @@ def _types(
     """Two segments, as of a pair of sentences."""
     second = np.broadcast_to(np.arange(shape[-1]) >= shape[-1] // 2, shape) & valid
     return np.asarray(np.minimum(second, layout.vocabulary.get(item.name, 2) - 1), dtype=item.dtype)
-
-
-def _resized(sample: np.ndarray[Any, Any], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Values like the user's at another shape: theirs repeated or cut, then shuffled or jittered along every axis."""
-    for axis, length in enumerate(shape):
-        sample = np.take(sample, rng.integers(0, sample.shape[axis], size=length), axis=axis)
-    if np.issubdtype(sample.dtype, np.floating):
-        spread = float(sample.std()) or 1.0
-        return (sample + 0.5 * spread * rng.standard_normal(shape)).astype(sample.dtype)
-    return np.asarray(sample)

@@ -234,7 +234,10 @@ class _Search:
             candidates=tuple(item.result(brief=item is not winner) for item in self.tried),
             objective=self.context.objective,
             seconds=time.perf_counter() - self._start,
-            notes=tuple(_notes(winner, decision.disturbance, passing, settled=decision.settled)),
+            notes=(
+                *self.context.signature.notes,
+                *_notes(winner, decision.disturbance, passing, settled=decision.settled),
+            ),
             precision_hint=precision,
             settled=decision.settled and not passing,
         )

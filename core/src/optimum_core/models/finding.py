@@ -1,0 +1,108 @@
+"""The layout that a model takes, found by asking it: what is proposed by rule or by sample, eager decides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+from optimum_core.errors import SourceError
+from optimum_core.models.flat import ask
+from optimum_core.models.given import as_varied_as_eager_takes
+from optimum_core.models.layouts import Layout, facts_of
+from optimum_core.models.outputs import flatten
+from optimum_core.models.samples import Case, Padding, draw
+
+log = logging.getLogger(__name__)
+_PADDINGS: tuple[Padding, ...] = ("right", "left")
+
+
+def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: Mapping[str, Any]) -> tuple[Layout, Any]:
+    """The first of these layouts on which the eager model runs, and what it gives.
+
+    Args:
+        arrays: samples of the user; around them, as much is varied as eager takes.
+
+    Raises:
+        SourceError: it runs on none of them, or gives no tensor.
+    """
+    problem = ""
+    for layout in layouts:
+        if not layout.inputs:
+            continue
+        try:
+            output = ask(module, draw(layout, Case(name="first"), arrays))
+            if not flatten(output):
+                raise TypeError("it gives no tensor")
+        except Exception as error:  # noqa: BLE001 - any failure means: not this layout
+            found = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
+            log.debug("%s: %s", name, found)
+            problem = problem or found
+            continue
+        if not arrays:
+            return layout, output
+        return as_varied_as_eager_takes(layout, partial(_takes_fresh, module, arrays, output)), output
+    raise _underivable(name, module, problem, bool(arrays))
+
+
+def _underivable(name: str, module: Any, problem: str, given_ones: bool) -> SourceError:
+    who = f"model {name!r}"
+    if given_ones:
+        return SourceError(who, f"eager does not run on sample_inputs; {problem}", "pass those of a call that it takes")
+    required = facts_of(module).required
+    needs = f"; it requires {', '.join(required)}" if required else ""
+    example = f"sample_inputs={{{required[0]!r}: tensor, …}}" if required else "sample_inputs={name: tensor, …}"
+    return SourceError(
+        who,
+        f"no inputs could be derived for it{needs}; {problem or 'its forward takes none that are known by name'}",
+        f"pass {example} as for one ordinary call",
+    )
+
+
+def _takes_fresh(module: Any, arrays: Mapping[str, Any], first: Any, layout: Layout) -> bool:
+    """Whether eager runs on other values, padded on either side, and gives numbers where it gave numbers before."""
+    finite = {key: bool(value.isfinite().all()) for key, value in flatten(first).items()}
+    for number, padding in enumerate(_PADDINGS):
+        try:
+            output = flatten(ask(module, draw(layout, Case(name="fresh", padding=padding, seed=11 + number), arrays)))
+        except Exception as error:  # noqa: BLE001 - eager refuses these values, in its own words
+            log.debug("fresh values, %s padding: %r", padding, error)
+            return False
+        if any(finite.get(key) and not value.isfinite().all() for key, value in output.items()):
+            return False
+    return True
+
+
+Beside = Callable[[Layout, str], tuple[int, ...]]
+
+
+def tied(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside) -> Layout:
+    """Give axes one name that eager refuses to vary one by one and varies together: height and width of a square.
+
+    Args:
+        beside: other lengths to try an axis at.
+    """
+    for length in {layout.lengths[axis] for axis in layout.axes}:
+        alike = [axis for axis in layout.axes if layout.lengths[axis] == length]
+        if len(alike) < 2:
+            continue
+        stiff = [axis for axis in alike if not _varies(module, layout, (axis,), arrays, beside)]
+        pairs = [pair for pair in combinations(alike, 2) if set(pair) & set(stiff)]
+        for axes in (tuple(alike), *pairs) if stiff else ():
+            if set(axes) <= set(layout.axes) and _varies(module, layout, axes, arrays, beside):
+                layout = layout.tied(axes)
+    return layout
+
+
+def _varies(module: Any, layout: Layout, axes: tuple[str, ...], arrays: Mapping[str, Any], beside: Beside) -> bool:
+    """Whether eager takes these axes at either other length."""
+    for length in beside(layout, axes[0]):
+        try:
+            ask(module, draw(layout, Case(name="together", lengths=dict.fromkeys(axes, length)), arrays))
+        except Exception as error:  # noqa: BLE001 - eager refuses this length, in its own words
+            log.debug("axes %s at %d: %r", axes, length, error)
+            continue
+        return True
+    return False

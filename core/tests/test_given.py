@@ -1,0 +1,167 @@
+"""What the user passes as samples is the call: kept, varied where eager takes that, refused where it is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core.errors import OptionError, SourceError
+from optimum_core.models.blueprint import describe
+from optimum_core.models.samples import Case
+
+Tensor = torch.Tensor
+
+
+class Odd(torch.nn.Module):
+    """A network of plain parameters, so that every signature can be tried."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(6, 3)
+
+
+class Nothing(Odd):
+    def forward(self) -> Tensor:
+        return self.linear.weight
+
+
+class Unnamed(Odd):
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.linear(sum(tensors))
+
+
+class Named(Odd):
+    def forward(self, **tensors: Tensor) -> Tensor:
+        return self.linear(tensors["left"] + tensors["right"])
+
+
+class Keyword(Odd):
+    def forward(self, left: Tensor, *, right: Tensor) -> Tensor:
+        return self.linear(left + right)
+
+
+class Positional(Odd):
+    def forward(self, left: Tensor, /) -> Tensor:
+        return self.linear(left)
+
+
+class Several(Odd):
+    def forward(self, parts: list[Tensor]) -> Tensor:
+        return self.linear(torch.cat(parts))
+
+
+class Switched(Odd):
+    def forward(self, left: Tensor, double: bool = False, scale: float = 1.0) -> Tensor:
+        return self.linear(left) * (2 if double else 1) * scale
+
+
+class Scaled(Odd):
+    def forward(self, left: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
+        made = self.linear(left) * scale
+        return made if shift is None else made + shift
+
+
+class Looked(Odd):
+    """Takes ids of ten, and only where each row has exactly two of the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(10, 6)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if not bool(((ids == 9).sum(dim=1) == 2).all()):
+            raise ValueError("two of 9 are needed")
+        return self.linear(self.table(ids))
+
+
+class Scores(Odd):
+    def forward(self, weights: Tensor, known: Tensor) -> Tensor:
+        return self.linear(weights.log().masked_fill(~known, 0.0))
+
+
+class Silent(Odd):
+    def forward(self, left: Tensor) -> Any:
+        return None
+
+
+class Words(Odd):
+    def forward(self, left: Tensor) -> Any:
+        return "words"
+
+
+X = torch.rand(2, 6)
+
+RIGHT: list[tuple[type[Odd], Any, dict[str, tuple[int | str, ...]]]] = [
+    (Named, {"left": X, "right": X}, {"left": ("batch", 6), "right": ("batch", 6)}),
+    (Keyword, {"right": X, "left": X}, {"left": ("batch", 6), "right": ("batch", 6)}),
+    (Switched, X, {"left": ("batch", 6)}),
+    (Switched, {"left": X, "double": None}, {"left": ("batch", 6)}),
+    (Scaled, {"left": X, "scale": torch.tensor(2.0)}, {"left": ("batch", 6), "scale": ()}),
+    (Scaled, (X, torch.rand(3)), {"left": ("axis0_2", 6), "scale": (3,)}),
+    (Switched, X.double().numpy(), {"left": ("batch", 6)}),
+    (Switched, X.half(), {"left": ("batch", 6)}),
+    (Switched, X.bfloat16(), {"left": ("batch", 6)}),
+    (Switched, [X.tolist()], {"left": ("batch", 6)}),
+    (Switched, torch.rand(1, 6), {"left": ("batch", 6)}),
+    (Switched, torch.rand(0, 6), {"left": (0, 6)}),
+    (Scores, {"weights": X + 1, "known": X > 0.3}, {"weights": ("batch", 6), "known": ("batch", 6)}),
+    (Looked, {"ids": torch.tensor([[1, 2, 9, 9], [9, 9, 4, 5]])}, {"ids": ("batch", 4)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "samples", "shapes"), RIGHT, ids=lambda value: getattr(value, "__name__", None))
+def test_any_signature_of_tensors_is_read_off_its_samples(
+    kind: type[Odd], samples: Any, shapes: dict[str, tuple[int | str, ...]]
+) -> None:
+    blueprint = describe(kind(), name="odd", samples=samples)
+    assert {spec.name: spec.shape for spec in blueprint.inputs} == shapes
+
+
+WRONG: list[tuple[type[Odd], Any, str]] = [
+    (Nothing, {}, "none"),
+    (Nothing, X, "takes 0"),
+    (Unnamed, (X, X), "no names"),
+    (Unnamed, {"left": X}, "left"),
+    (Keyword, (X, X), "takes 1"),
+    (Keyword, {"left": X}, "right"),
+    (Positional, X, "position"),
+    (Positional, {"left": X}, "position"),
+    (Several, {"parts": [X, X]}, "'parts'"),
+    (Several, {"parts": {"a": X}}, "'parts'"),
+    (Switched, {"left": X, "double": True}, "'double'"),
+    (Switched, {"left": X, "scale": 2.0}, "'scale'"),
+    (Switched, {"left": X, "scale": 2}, "'scale'"),
+    (Switched, {"left": "text"}, "'left'"),
+    (Switched, {"left": [[1.0], [1.0, 2.0]]}, "'left'"),
+    (Switched, {"left": X.to_sparse()}, "'left'"),
+    (Switched, {"left": torch.ones(2, 6, dtype=torch.complex64)}, "complex64"),
+    (Switched, {"left": X.to("meta")}, "'left'"),
+    (Switched, {"left": None}, "none"),
+    (Silent, X, "NoneType"),
+    (Words, X, "str"),
+    (Switched, torch.rand(2, 5), "mat1 and mat2"),
+]
+
+
+@pytest.mark.parametrize(("kind", "samples", "said"), WRONG, ids=lambda value: getattr(value, "__name__", None))
+def test_what_cannot_be_samples_is_refused_by_name(kind: type[Odd], samples: Any, said: str) -> None:
+    with pytest.raises((OptionError, SourceError)) as caught:
+        describe(kind(), name="odd", samples=samples)
+    assert said in f"{caught.value.who}: {caught.value.why}"
+
+
+def test_the_traced_call_is_the_given_one_and_others_have_values_like_it() -> None:
+    samples = {"ids": torch.tensor([[1, 2, 9, 9], [9, 9, 4, 5]])}
+    blueprint = describe(Looked(), name="looked", samples=samples)
+    assert np.array_equal(blueprint.draw(Case(name="traced"))["ids"], samples["ids"])
+    fresh = blueprint.draw(Case(name="fresh", lengths={"batch": 5}, seed=4))["ids"]
+    assert fresh.shape == (5, 4)
+    assert ((fresh == 9).sum(axis=1) == 2).all()
+
+
+def test_a_sample_of_one_row_is_traced_with_two() -> None:
+    blueprint = describe(torch.nn.Linear(6, 2), name="linear", samples=torch.rand(1, 6))
+    assert blueprint.draw(Case(name="traced"))["input"].shape == (2, 6)
