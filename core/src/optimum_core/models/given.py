@@ -46,6 +46,13 @@ def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
     return {name: _array(name, value) for name, value in samples.items()}
 
 
+def positional(module: Any) -> tuple[str, ...]:
+    """The parameters of a module's forward that may be given by position, in order."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(module.forward).parameters
+    return tuple(name for name, parameter in parameters.items() if parameter.kind in kinds)
+
+
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
     if array.dtype.name not in _KNOWN_DTYPES:
