@@ -78,7 +78,11 @@ def test_kinds_of_input(fast: AcceleratedModel) -> None:
         ({"input_ids": np.ones((2, 3, 1), np.int64)}, "expected 2 axes, got 3"),
         ({"input_ids": np.ones((2, 3), np.float32)}, "expected dtype int64, got dtype float32"),
         ({"input_ids": np.array([[1, -100]])}, "ids of 0 and above, got -100"),
-        ({"input_ids": np.array([[1, 2]]), "labels": np.array([1])}, "it has no input 'labels'"),
+        (
+            {"input_ids": np.array([[1, 2]]), "labels": np.array([1])},
+            "'labels', argument 6 of its forward, was not exported",
+        ),
+        ({"input_ids": np.array([[1, 2]]), "label": np.array([1])}, "it has no input 'label'"),
         ({"input_ids": np.array([[1, 2]]), "output_hidden_states": True}, "not exported with"),
         ({"input_ids": [[1, 2], [3]]}, "is no tensor"),
         ({"input_ids": np.ones((2, 3), np.int64), "attention_mask": np.ones((1, 3), np.int64)}, "batch 2"),
@@ -94,8 +98,10 @@ def test_twice_and_too_many(fast: AcceleratedModel) -> None:
     ids = np.ones((1, 3), np.int64)
     with pytest.raises(InputError, match="came twice"):
         fast(ids, input_ids=ids)
-    with pytest.raises(InputError, match="it takes 3 inputs, 4 came"):
+    with pytest.raises(InputError, match="'position_ids', argument 4 of its forward, was not exported"):
         fast(ids, ids, ids, ids)
+    with pytest.raises(InputError, match="it takes 6 inputs by position, 7 came"):
+        fast(ids, ids, ids, None, None, None, None)
 
 
 def test_answers_are_not_overwritten_by_the_next_call(fast: AcceleratedModel) -> None:

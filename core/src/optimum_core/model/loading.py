@@ -166,7 +166,7 @@ def _say_what_runs_instead(manifest: Manifest, name: str, tuned: Support | None,
         f"instead, for which it was neither compared nor measured: load(…, retune=True) does both, "
         f"load(…, target={name!r}) says that it is meant",
         TunedElsewhereWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
