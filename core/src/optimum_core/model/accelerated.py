@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
@@ -268,7 +269,8 @@ class AcceleratedModel:
         Raises:
             UnavailableError: it would have to be loaded or accelerated anew.
         """
-        for wanted in (*args, *kwargs.values()):
+        given = (*args, *kwargs.values())
+        for wanted in chain.from_iterable((x.device, x.dtype) if hasattr(x, "detach") else (x,) for x in given):
             same_device = str(wanted).split(":")[0] == str(self.device).split(":")[0]
             if wanted is not None and not same_device and wanted != self.dtype and not isinstance(wanted, bool):
                 place, dtype = self._session.device, self.manifest.model.dtype

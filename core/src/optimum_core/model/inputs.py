@@ -209,9 +209,9 @@ class InputChecker:
         for name, spec in self._specs.items():
             if (value := arrays.get(name)) is None:
                 continue
-            self._check_shape(spec, value, lengths)
             if (dtype := self._cast(spec, value)) is not None:
                 casts.append((name, dtype))
+            self._check_shape(spec, value, lengths)
             if name in self._ranges and all(value.shape):
                 ranges.append((name, self._ranges[name]))
         for axis, length in lengths.items():

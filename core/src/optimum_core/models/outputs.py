@@ -162,7 +162,7 @@ def agreed(who: str, outputs: Iterable[Any]) -> Structure:
     """
     first, *others = [structure_of(value, who) for value in outputs]
     for other in others:
-        if other != first:
+        if repr(other) != repr(first):  # 1 is not True, and nan is nan
             why = f"what it returns depends on the call: {_difference(first, other, 'its output')}"
             raise SourceError(who, why, "return a tensor in its place, or leave it out of what forward returns")
     return first
@@ -172,7 +172,7 @@ def _difference(one: Structure, other: Structure, place: str) -> str:
     if one.kind == other.kind and one.keys == other.keys and len(one.items) == len(other.items):
         keys = one.keys or range(len(one.items))
         for key, a, b in zip(keys, one.items, other.items, strict=True):
-            if a != b:
+            if repr(a) != repr(b):
                 return _difference(a, b, f"{place}[{key!r}]")
     return f"{place} is {_told(one)}, and {_told(other)} in another"
 
@@ -190,6 +190,13 @@ def build_from(structure: Structure, *, own_classes: bool, live: bool) -> Build:
         own_classes: whether classes of transformers come back as such; else as `Answer`.
         live: whether the model itself is in this process, so that its own classes of outputs are trusted.
     """
+    names = tuple(item.name for item in structure.items if item.kind == "tensor")
+    if structure.kind in ("dict", "output") and structure.keys == names:  # nothing is nested
+        return _assembler(structure, own_classes=own_classes, live=live)
+    return _build(structure, own_classes, live)
+
+
+def _build(structure: Structure, own_classes: bool, live: bool) -> Build:
     if structure.kind == "tensor":
         name = structure.name
         return lambda values: values[name]
@@ -197,16 +204,11 @@ def build_from(structure: Structure, *, own_classes: bool, live: bool) -> Build:
         constant = structure.value
         return lambda values: constant
     assemble = _assembler(structure, own_classes=own_classes, live=live)
-    if structure.kind in ("dict", "output"):
-        if structure.keys == tuple(item.name for item in structure.items if item.kind == "tensor"):
-            return assemble  # nothing is nested, and every output has the name of its key
-        pairs = [
-            (key, build_from(item, own_classes=own_classes, live=live))
-            for key, item in zip(structure.keys, structure.items, strict=True)
-        ]
-        return lambda values: assemble({key: build(values) for key, build in pairs})
-    builds = [build_from(item, own_classes=own_classes, live=live) for item in structure.items]
-    return lambda values: assemble([build(values) for build in builds])
+    builds = [_build(item, own_classes, live) for item in structure.items]
+    if structure.kind not in ("dict", "output"):
+        return lambda values: assemble([build(values) for build in builds])
+    pairs = list(zip(structure.keys, builds, strict=True))
+    return lambda values: assemble({key: build(values) for key, build in pairs})
 
 
 def _assembler(structure: Structure, *, own_classes: bool, live: bool) -> Callable[[Any], Any]:
