@@ -164,7 +164,7 @@ def test_an_output_class_cannot_name_code(path: str, saved: Path, tmp_path: Path
 
     place = tmp_path / "out"
     shutil.copytree(saved, place)
-    _forge(place, lambda tree: tree["model"].update(output_class=path))
+    _forge(place, lambda tree: tree["model"]["structure"].update(name=path))
     answer = load(place)(input_ids=torch.tensor([[5, 6, 7]]))
     assert list(answer) == ["logits"]
 

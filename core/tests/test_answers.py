@@ -12,22 +12,28 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
+from optimum_core.artifact.structure import from_names
 from optimum_core.model.answers import Answer, Answerer
-from optimum_core.models.outputs import builder, class_name, find_class, flatten, nest
+from optimum_core.models.outputs import builder, find_class, flatten
 
 ONE, TWO, THREE = (np.full((2, size), float(size), dtype=np.float32) for size in (1, 2, 3))
-LOGITS = class_name(SequenceClassifierOutput())
+LOGITS = "transformers.modeling_outputs.SequenceClassifierOutput"
+
+
+def _named(output_class: str, *names: str) -> Answerer:
+    """As for manifests that state a class and dotted names."""
+    return Answerer(from_names(output_class, names), names)
 
 
 def test_the_originals_class_comes_out_of_tensors() -> None:
-    answer = Answerer(LOGITS, ("logits",)).answer({"logits": ONE}, as_torch=True)
+    answer = _named(LOGITS, "logits").answer({"logits": ONE}, as_torch=True)
     assert type(answer) is SequenceClassifierOutput
     assert torch.equal(answer.logits, torch.ones(2, 1))
     assert answer.loss is None
 
 
 def test_the_originals_class_comes_out_of_arrays_where_transformers_is_in_use() -> None:
-    answer = Answerer(LOGITS, ("logits",)).answer({"logits": ONE}, as_torch=False)
+    answer = _named(LOGITS, "logits").answer({"logits": ONE}, as_torch=False)
     assert type(answer) is SequenceClassifierOutput
     assert answer.logits is ONE
 
@@ -35,8 +41,10 @@ def test_the_originals_class_comes_out_of_arrays_where_transformers_is_in_use() 
 def test_transformers_is_not_imported_for_the_sake_of_a_class() -> None:
     code = (
         "import sys, numpy as np\n"
+        "from optimum_core.artifact.structure import from_names\n"
         "from optimum_core.model.answers import Answerer\n"
-        f"answer = Answerer({LOGITS!r}, ('logits',)).answer({{'logits': np.ones(2)}}, as_torch=False)\n"
+        f"made = Answerer(from_names({LOGITS!r}, ('logits',)), ('logits',))\n"
+        "answer = made.answer({'logits': np.ones(2)}, as_torch=False)\n"
         "assert type(answer).__name__ == 'Answer' and answer.logits is answer[0]\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
@@ -44,7 +52,7 @@ def test_transformers_is_not_imported_for_the_sake_of_a_class() -> None:
 
 
 def test_a_tuple_was_asked_for() -> None:
-    made = Answerer(LOGITS, ("logits", "hidden_states.0")).answer(
+    made = _named(LOGITS, "logits", "hidden_states.0").answer(
         {"hidden_states.0": TWO, "logits": ONE}, as_torch=False, as_tuple=True
     )
     assert isinstance(made, tuple)
@@ -54,7 +62,7 @@ def test_a_tuple_was_asked_for() -> None:
 
 def test_numbered_outputs_are_tuples_again() -> None:
     names = ("last_hidden_state", "hidden_states.0", "hidden_states.1")
-    answer = Answerer(class_name(BaseModelOutput()), names).answer(
+    answer = _named("transformers.modeling_outputs.BaseModelOutput", *names).answer(
         dict(zip(names, (ONE, TWO, THREE), strict=True)), as_torch=True
     )
     assert isinstance(answer, BaseModelOutput)
@@ -63,7 +71,7 @@ def test_numbered_outputs_are_tuples_again() -> None:
 
 
 def test_a_tensor_is_a_tensor_again() -> None:
-    answerer = Answerer("tensor", ("output",))
+    answerer = _named("tensor", "output")
     assert answerer.answer({"output": ONE}, as_torch=False) is ONE
     assert torch.is_tensor(answerer.answer({"output": ONE}, as_torch=True))
 
@@ -71,20 +79,20 @@ def test_a_tensor_is_a_tensor_again() -> None:
 def test_a_tuple_is_a_tuple_again() -> None:
     value = (torch.ones(1), (torch.zeros(2), torch.ones(3)))
     flat = flatten(value)
-    made = Answerer(class_name(value), tuple(flat)).answer({k: v.numpy() for k, v in flat.items()}, as_torch=True)
+    made = _named("tuple", *flat).answer({k: v.numpy() for k, v in flat.items()}, as_torch=True)
     assert isinstance(made, tuple)
     assert torch.equal(made[0], value[0])
     assert torch.equal(made[1][1], value[1][1])
 
 
 def test_a_mapping_reads_like_one() -> None:
-    made = Answerer(class_name({}), ("a", "b.x")).answer({"a": ONE, "b.x": TWO}, as_torch=False)
+    made = _named("dict", "a", "b.x").answer({"a": ONE, "b.x": TWO}, as_torch=False)
     assert made["a"] is ONE
     assert made["b"]["x"] is TWO
 
 
 def test_results_keep_their_order_and_extra_ones_stay_out() -> None:
-    made = Answerer("nobody.Knows", ("b", "a")).answer({"a": ONE, "b": TWO, "c": THREE}, as_torch=False)
+    made = _named("nobody.Knows", "b", "a").answer({"a": ONE, "b": TWO, "c": THREE}, as_torch=False)
     assert list(made) == ["b", "a"]
     assert isinstance(made, Answer)
 
@@ -118,37 +126,10 @@ def test_an_answer_reads_by_name_attribute_and_position() -> None:
     assert not hasattr(answer, "loss")
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"a": torch.ones(1), "b": (torch.ones(2), torch.ones(3))},
-        {"a": {"c": torch.ones(1), "d": (torch.ones(2),)}},
-    ],
-)
-def test_nesting_undoes_flattening(value: dict[str, Any]) -> None:
-    assert nest(flatten(value)) == value
-
-
-def test_a_dozen_children_stay_in_order() -> None:
-    states = tuple(torch.full((1,), float(index)) for index in range(12))
-    assert [int(state) for state in nest(flatten({"h": states}))["h"]] == list(range(12))
-
-
-def test_what_is_no_tensor_is_left_out_or_refused() -> None:
+def test_only_tensors_have_names() -> None:
     assert list(flatten({"logits": torch.ones(1), "loss": None, "past_key_values": object(), "n": 3})) == ["logits"]
     with pytest.raises(TypeError, match="not int"):
         flatten(3)
-
-
-def test_classes_are_written_by_kind() -> None:
-    values: list[Any] = [torch.ones(1), (1,), [1], {}, Answer()]
-    assert [class_name(value) for value in values] == [
-        "tensor",
-        "tuple",
-        "tuple",
-        "dict",
-        "optimum_core.model.answers.Answer",
-    ]
 
 
 @pytest.mark.parametrize("given", [("last_hidden_state",), ("last_hidden_state", "pooler_output")])

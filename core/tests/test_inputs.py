@@ -75,7 +75,7 @@ def test_what_is_left_out_is_what_eager_assumes() -> None:
     assert {array.dtype.name for array in arrays.values()} == {"int64"}
 
 
-def test_positions_are_the_order_of_the_inputs() -> None:
+def test_positions_are_the_order_of_the_inputs_where_there_is_no_forward() -> None:
     mask = np.ones_like(IDS)
     arrays = _bind(IDS, mask)
     assert arrays["input_ids"] is IDS
@@ -128,11 +128,11 @@ REFUSED: list[tuple[str, tuple[TensorSpec, ...], tuple[Any, ...], dict[str, Any]
     ("expected length 4 where it was fixed, got 5", PICTURE, (), {"pixel_values": np.zeros((1, 3, 4, 5), "float32")}),
     ("expected dtype int64, got dtype float32", SPECS, (), {"input_ids": IDS.astype("float32")}),
     ("expected dtype float32, got dtype uint8", PICTURE, (), {"pixel_values": PIXELS.astype("uint8")}),
-    ("expected dtype int64, got dtype <U1", SPECS, (), {"input_ids": [["a", "b", "c"]]}),
-    ("expected ids of 0 and above, got -100", SPECS, (), {"input_ids": IDS - 100}),
+    ("input 'input_ids' is text", SPECS, (), {"input_ids": [["a", "b", "c"]]}),
+    ("expected ids of 0 and above, got -95", SPECS, (), {"input_ids": IDS - 100}),
     ("input 'input_ids' is no tensor", SPECS, (), {"input_ids": [[1, 2], [3]]}),
     ("input 'input_ids' came twice", SPECS, (IDS,), {"input_ids": IDS}),
-    ("it takes 3 inputs, 4 came", SPECS, (IDS, IDS, IDS, IDS), {}),
+    ("it takes 3 inputs by position, 4 came", SPECS, (IDS, IDS, IDS, IDS), {}),
     ("input 'pixel_values' is on meta", PICTURE, (), {"pixel_values": torch.zeros(1, 3, 4, 4, device="meta")}),
 ]
 

@@ -148,7 +148,9 @@ def _opened(saved: Path, acme: Acme, changes: dict[str, Any] | None = None, **se
     plugins = PluginManager([])
     plugins.register(acme, "acme")
     manifest: Manifest = dataclasses.replace(artifact.load(saved), **(changes or {}))
-    model = open_model(manifest, saved, plugins=plugins, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TunedElsewhereWarning)
+        model = open_model(manifest, saved, plugins=plugins, **settings)
     assert isinstance(model, AcceleratedModel)
     return acme.asked[-1]
 
@@ -212,8 +214,15 @@ def test_a_precision_of_ones_own_is_asked_for(saved: Path, monkeypatch: pytest.M
     plugins = PluginManager([])
     plugins.register(acme, "acme")
     monkeypatch.setattr(loading, "manager", lambda: plugins)
-    load(saved, precision="bf16").close()
-    assert acme.asked[-1].precision == "bf16"
+    with pytest.warns(
+        TunedElsewhereWarning, match="tuned for backend 'ort', which is not installed; 'acme' runs"
+    ) as said:
+        fast = load(saved, precision="bf16")
+    assert [Path(one.filename).name for one in said] == [Path(__file__).name]
+    assert repr(fast) == "<accelerated BertForSequenceClassification: acme on cpu, bf16, verified on ort alone>"
+    assert fast.backend == "acme"
+    load(saved, target="acme").close()  # which says that it is meant
+    assert acme.asked[0].precision == "bf16"
 
 
 # Where it lies.

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import InputError, SessionError, UnavailableError
+from optimum_core.errors import ArtifactError, InputError, NotTorchError, SessionError, UnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +48,131 @@ def test_modes_and_devices(fast: AcceleratedModel) -> None:
         fast.train()
 
 
-@pytest.mark.parametrize("wanted", ["cuda", "cuda:0", torch.device("meta"), torch.float16, torch.bfloat16])
-def test_elsewhere_is_refused(wanted: Any, fast: AcceleratedModel) -> None:
-    with pytest.raises(UnavailableError, match=r"it runs on cpu in float32(.|\n)*accelerate\("):
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:0", torch.device("meta")])
+def test_another_device_is_refused_without_a_target_that_is_none(wanted: Any, fast: AcceleratedModel) -> None:
+    with pytest.raises(
+        UnavailableError, match=r"it runs on cpu in float32, not (cuda|meta)(.|\n)*no backend here"
+    ) as said:
         fast.to(wanted)
+    assert "target=" not in said.value.remedy
+    assert fast.to(torch.ones(1)) is fast
+
+
+@pytest.mark.parametrize(
+    ("ask", "remedy"),
+    [
+        (lambda fast: fast.to(torch.float16), "precision='fp16'"),
+        (lambda fast: fast.to(torch.bfloat16), "precision='bf16'"),
+        (lambda fast: fast.to(dtype=torch.float64), "convert its outputs"),
+        (lambda fast: fast.half(), "precision='fp16'"),
+        (lambda fast: fast.bfloat16(), "precision='bf16'"),
+        (lambda fast: fast.double(), "convert its outputs"),
+        (lambda fast: fast.cuda(), "no backend here runs on 'cuda'"),
+        (lambda fast: fast.cuda(1), "no backend here runs on 'cuda:1'"),
+    ],
+)
+def test_another_type_is_refused_with_what_there_is(ask: Any, remedy: str, fast: AcceleratedModel) -> None:
+    with pytest.raises(UnavailableError) as said:
+        ask(fast)
+    assert remedy in said.value.remedy
+    assert "target=" not in said.value.remedy
+
+
+def test_what_it_is_already(fast: AcceleratedModel) -> None:
+    assert fast.cpu() is fast.float() is fast
+
+
+@pytest.mark.parametrize("name", ["parameters", "named_parameters", "state_dict", "modules", "register_forward_hook"])
+def test_what_only_a_module_of_torch_has(name: str, fast: AcceleratedModel) -> None:
+    assert not hasattr(fast, name)
+    with pytest.raises(NotTorchError, match=rf"no {name!r}: it is no torch\.nn\.Module(.|\n)*fast\.device"):
+        getattr(fast, name)()
+
+
+def test_a_name_that_is_mistyped(fast: AcceleratedModel) -> None:
+    with pytest.raises(AttributeError, match="no attribute 'save_pretrain'; did you mean 'save_pretrained'"):
+        fast.save_pretrain  # noqa: B018 - the access is what is tested
+
+
+def test_as_a_part_of_a_module(fast: AcceleratedModel) -> None:
+    holder = torch.nn.Module()
+    holder.part = fast
+    assert holder.part is fast
+    holder.other = torch.nn.Identity()
+    with pytest.raises(TypeError, match=r"accelerated, no torch\.nn\.Module: keep it under a name"):
+        holder.other = fast
+
+
+CALL = {"input_ids": np.array([[5, 6, 7, 8]])}
+
+
+def test_pickled_and_copied_it_answers_the_same(fast: AcceleratedModel) -> None:
+    want = fast(**CALL).logits
+    raw = pickle.dumps(fast)
+    assert len(raw) < 100_000
+    for again in (pickle.loads(raw), copy.deepcopy(fast), copy.copy(fast), copy.deepcopy({"a": [fast]})["a"][0]):
+        with again:
+            assert again is not fast
+            assert (repr(again), type(again).__name__) == (repr(fast), type(fast).__name__)
+            assert again.report == fast.report
+            np.testing.assert_allclose(again(**CALL).logits, want, rtol=1e-5)
+    np.testing.assert_allclose(fast(**CALL).logits, want, rtol=1e-5)  # closing a copy leaves it as it is
+
+
+def test_another_process_gets_it_and_needs_no_torch(fast: AcceleratedModel, tmp_path: Path) -> None:
+    (tmp_path / "pickled").write_bytes(pickle.dumps(fast))
+    np.save(tmp_path / "want.npy", fast(**CALL).logits)
+    code = (
+        "import pickle, sys, numpy as np\n"
+        "fast = pickle.load(open('pickled', 'rb'))\n"
+        "got = fast(input_ids=np.array([[5, 6, 7, 8]])).logits\n"
+        "assert np.allclose(got, np.load('want.npy'), rtol=1e-5), got\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_pickled_it_needs_its_files(fast: AcceleratedModel, tmp_path: Path) -> None:
+    fast.save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out", target="ort:cpu") as loaded:
+        raw = pickle.dumps(loaded)
+    pickle.loads(raw).close()
+    (tmp_path / "out" / "model.onnx").write_bytes(b"changed")
+    with pytest.raises(ArtifactError, match=r"model\.onnx, which is not here or was changed(.|\n)*save_pretrained"):
+        pickle.loads(raw)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(ArtifactError, match="which is not here"):
+        pickle.loads(raw)
+
+
+def test_an_eager_one_takes_its_model_along(tmp_path: Path) -> None:
+    class Local(torch.nn.Linear):
+        pass
+
+    x = torch.rand(2, 8)
+    eager = accelerate(torch.nn.Linear(8, 2), target="torch", budget=0, cache_dir=tmp_path, sample_inputs=x)
+    for again in (pickle.loads(pickle.dumps(eager)), copy.deepcopy(eager)):
+        torch.testing.assert_close(again(x), eager(x))
+    plain = accelerate(Local(8, 2), target="torch", budget=0, cache_dir=tmp_path, sample_inputs=x)
+    with pytest.raises(UnavailableError, match=r"stayed eager(.|\n)*save_pretrained"):
+        pickle.dumps(plain)
+
+
+def test_a_tuple_where_the_configuration_says_so(tiny: Callable[[str], Any], fast: AcceleratedModel) -> None:
+    model, ids = tiny("bert"), torch.tensor([[5, 6, 7, 8]])
+    model.config.return_dict = False
+    with torch.no_grad():
+        (want,) = model(ids)
+    tuples = accelerate(
+        model, target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=fast.directory.parents[2]
+    )
+    with tuples:
+        (got,) = tuples(ids)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        assert torch.equal(tuples(ids, return_dict=True).logits, got)
+        assert torch.equal(copy.copy(tuples)(ids)[0], got)
+    assert isinstance(fast(ids, return_dict=False), tuple)
+    assert fast(ids).logits.shape == got.shape
 
 
 def test_generate_is_refused_clearly(fast: AcceleratedModel) -> None:
@@ -74,7 +201,11 @@ def test_kinds_of_input(fast: AcceleratedModel) -> None:
         ({"input_ids": np.ones((2, 3, 1), np.int64)}, "expected 2 axes, got 3"),
         ({"input_ids": np.ones((2, 3), np.float32)}, "expected dtype int64, got dtype float32"),
         ({"input_ids": np.array([[1, -100]])}, "ids of 0 and above, got -100"),
-        ({"input_ids": np.array([[1, 2]]), "labels": np.array([1])}, "it has no input 'labels'"),
+        (
+            {"input_ids": np.array([[1, 2]]), "labels": np.array([1])},
+            "'labels', argument 6 of its forward, was not exported",
+        ),
+        ({"input_ids": np.array([[1, 2]]), "label": np.array([1])}, "it has no input 'label'"),
         ({"input_ids": np.array([[1, 2]]), "output_hidden_states": True}, "not exported with"),
         ({"input_ids": [[1, 2], [3]]}, "is no tensor"),
         ({"input_ids": np.ones((2, 3), np.int64), "attention_mask": np.ones((1, 3), np.int64)}, "batch 2"),
@@ -86,12 +217,38 @@ def test_wrong_inputs(arguments: dict[str, Any], said: str, fast: AcceleratedMod
     assert raised.value.remedy
 
 
+def test_floats_of_sixteen_bits_are_widened(tmp_path: Path) -> None:
+    model, x = torch.nn.Linear(8, 2).eval(), torch.randn(3, 8)
+    with accelerate(model, target="ort", budget=0, cache_dir=tmp_path, sample_inputs=x) as fast, torch.no_grad():
+        for dtype in (torch.float16, torch.bfloat16):
+            torch.testing.assert_close(fast(x.to(dtype)), model(x.to(dtype).float()), rtol=1e-4, atol=1e-5)
+        with pytest.raises(InputError, match="'input'"):
+            fast(x.to(torch.complex64))
+
+
+@pytest.mark.parametrize(
+    ("called", "remedy"),
+    [
+        (lambda fast: fast("a text"), r"fast.map"),
+        (lambda fast: fast(["a", "b"]), r"fast.map"),
+        (lambda fast: fast(input_ids="a text"), r"tokenizer\("),
+        (lambda fast: fast(BatchEncoding({"input_ids": [[1, 2]]})), r"fast\(\*\*encoding\)"),
+        (lambda fast: fast({"input_ids": [[1, 2]]}), r"fast\(\*\*encoding\)"),
+    ],
+)
+def test_what_is_no_call_of_a_model(called: Any, remedy: str, fast: AcceleratedModel) -> None:
+    with pytest.raises(InputError, match=remedy):
+        called(fast)
+
+
 def test_twice_and_too_many(fast: AcceleratedModel) -> None:
     ids = np.ones((1, 3), np.int64)
     with pytest.raises(InputError, match="came twice"):
         fast(ids, input_ids=ids)
-    with pytest.raises(InputError, match="it takes 3 inputs, 4 came"):
+    with pytest.raises(InputError, match="'position_ids', argument 4 of its forward, was not exported"):
         fast(ids, ids, ids, ids)
+    with pytest.raises(InputError, match="it takes 6 inputs by position, 7 came"):
+        fast(ids, ids, ids, None, None, None, None)
 
 
 def test_answers_are_not_overwritten_by_the_next_call(fast: AcceleratedModel) -> None:

@@ -163,7 +163,7 @@ def test_a_plain_network_is_read_off_its_sample(wrap: Callable[[Any], Any]) -> N
     assert all(isinstance(axis, str) for axis in spec.shape[2:])
     assert len(set(spec.shape)) == 4
     assert [(out.name, out.shape) for out in blueprint.outputs] == [("output", ("batch", 4))]
-    assert (blueprint.task, blueprint.output_class) == ("custom", "tensor")
+    assert (blueprint.task, blueprint.structure.kind) == ("custom", "tensor")
 
 
 SAMPLES: list[Any] = [
@@ -181,7 +181,7 @@ def test_two_inputs_are_named_by_the_forward(samples: Any) -> None:
     assert (right.name, right.shape[0]) == ("right", "batch")
     assert isinstance(right.shape[1], str)
     assert {out.name: out.shape for out in blueprint.outputs} == {"joined": ("batch", 4), "left": ("batch", 6)}
-    assert blueprint.output_class == "dict"
+    assert (blueprint.structure.kind, blueprint.structure.keys) == ("dict", ("joined", "left"))
 
 
 def test_fresh_values_are_drawn_in_place_of_samples() -> None:

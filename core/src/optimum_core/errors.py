@@ -75,7 +75,15 @@ class ArtifactError(OptimumError):
 
 
 class TunedElsewhereWarning(UserWarning):
-    """An artifact runs on other hardware than it was tuned on."""
+    """An artifact runs on other hardware, or by another backend, than it was tuned for."""
+
+
+class UnprovedLengthWarning(UserWarning):
+    """An input is longer or shorter than those at which the accelerated model was compared with the original."""
+
+
+class NotTorchError(UnavailableError, AttributeError):
+    """An accelerated model is no `torch.nn.Module`: it has no parameters, hooks or submodules to hand out."""
 
 
 class UnprovedWarning(UserWarning):

@@ -12,6 +12,7 @@ import optimum_core.artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo
 from optimum_core.measure.workload import WorkShape
 from optimum_core.model.accelerated import AcceleratedModel, named_after
+from optimum_core.models.given import positional
 from optimum_core.models.source import Source
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Hardware, Report
@@ -108,7 +109,9 @@ def _model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
         fingerprint=source.fingerprint,
         class_name=cls.__name__ if hasattr(module, "config") else "",
         module=cls.__module__,
-        output_class=blueprint.output_class,
+        structure=blueprint.structure,
+        returns_tuple=getattr(source.config, "return_dict", True) is False,
+        positional=positional(module) if source.format is None else None,
         main_input=getattr(module, "main_input_name", blueprint.inputs[0].name),
         can_generate=False,
         dtype="float32",

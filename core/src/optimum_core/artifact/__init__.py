@@ -14,6 +14,7 @@ from optimum_core.artifact.manifest import (
     encode,
 )
 from optimum_core.artifact.store import load, save, write
+from optimum_core.artifact.structure import Structure
 
 __all__ = [
     "LIVE",
@@ -22,6 +23,7 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "ModelInfo",
+    "Structure",
     "decode",
     "encode",
     "load",

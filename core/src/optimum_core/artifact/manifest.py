@@ -19,6 +19,7 @@ import msgspec
 
 from optimum_core.artifact.names import MANIFEST, check_names
 from optimum_core.artifact.plain import from_plain, to_plain
+from optimum_core.artifact.structure import Structure
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact, AxisRange, Fidelity, Hardware, Report, Step, TensorSpec
 from optimum_core.types.quantization import Scheme
@@ -46,7 +47,10 @@ class ModelInfo:
         fingerprint: sha256 of weights and configuration.
         class_name: "BertForSequenceClassification", or "" for a plain module.
         module: the Python module of that class; informative, never imported on loading.
+        structure: what a call returns: the containers around its outputs; None in manifests that state `output_class`.
         output_class: "transformers.modeling_outputs.SequenceClassifierOutput", or "".
+        returns_tuple: whether the configuration asks for a tuple in place of the output class.
+        positional: the parameters of the forward that may be given by position, in order; None: the order of `inputs`.
         main_input: the input that a pipeline feeds first ("input_ids").
         can_generate: whether `generate` is offered.
         dtype: numpy's name of the eager weights' type.
@@ -56,7 +60,10 @@ class ModelInfo:
     fingerprint: str
     class_name: str = ""
     module: str = ""
+    structure: Structure | None = None
     output_class: str = ""
+    returns_tuple: bool = False
+    positional: tuple[str, ...] | None = None
     main_input: str = ""
     can_generate: bool = False
     dtype: str = "float32"

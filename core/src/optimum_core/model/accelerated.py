@@ -8,17 +8,21 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 from optimum_core import artifact as artifacts
 from optimum_core.artifact import Manifest
+from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError, SourceError, UnavailableError
 from optimum_core.model.answers import Answer, Answerer
 from optimum_core.model.foreign import ForeignSession
 from optimum_core.model.inputs import InputChecker
-from optimum_core.model.mapping import Mapper, from_transformers, progress_bar, read_tokenizer
+from optimum_core.model.mapping import Mapper, as_items, progress_bar
+from optimum_core.model.moving import explain_missing, refuse_move
+from optimum_core.model.reopening import Opening, reduced, reopened
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Report, Session
 
@@ -35,7 +39,14 @@ class AcceleratedModel:
     """
 
     def __init__(
-        self, manifest: Manifest, directory: Path, session: Session, *, plugins: PluginManager, source: Any = None
+        self,
+        manifest: Manifest,
+        directory: Path,
+        session: Session,
+        *,
+        plugins: PluginManager,
+        source: Any = None,
+        opening: Opening | None = None,
     ) -> None:
         self.manifest = manifest
         self.directory = directory
@@ -43,26 +54,42 @@ class AcceleratedModel:
         self._source = source
         self._run = session.run if isinstance(session, ForeignSession) else plugins.binder(session)
         self._plugins = plugins
-        who = f"model {manifest.model.name!r}"
-        self._on_host = session.device.startswith("cpu")
-        self._checker = InputChecker(who, manifest.inputs, ignored=manifest.ignored_inputs, on_host=self._on_host)
+        self._opening = opening or Opening()
+        self._who = f"model {manifest.model.name!r}"
+        self._checker = InputChecker(
+            self._who,
+            manifest.inputs,
+            axes=manifest.axes,
+            positional=manifest.model.positional,
+            ignored=manifest.ignored_inputs,
+            on_host=session.device.startswith("cpu"),
+        )
         names = tuple(spec.name for spec in manifest.outputs)
-        self._answerer = Answerer(manifest.model.output_class, names)
+        structure = manifest.model.structure or from_names(manifest.model.output_class, names)
+        self._answerer = Answerer(structure, names, live=source is not None)
+        self._returns_tuple = manifest.model.returns_tuple
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
 
         Args:
-            args: the inputs in the order of `manifest.inputs`.
-            kwargs: the inputs by name; `return_dict=False` gives a tuple.
+            args: inputs in the order of the original's `forward`.
+            kwargs: inputs by name; `return_dict=False` gives a tuple, and True none where the configuration asks for
+                one.
 
         Raises:
             InputError: an input is missing, unknown or does not fit.
             SessionError: the runtime failed.
+
+        Warns:
+            UnprovedLengthWarning: an input is longer or shorter than any that was compared with the original's.
         """
-        arrays, torch_in = self._checker.bind(args, kwargs)
-        outputs = self._run(arrays)
-        return self._answerer.answer(outputs, as_torch=torch_in, as_tuple=kwargs.get("return_dict") is False)
+        if args:
+            kwargs = self._checker.named(args, kwargs)
+        arrays, torch_in = self._checker.bind((), kwargs)
+        wanted = kwargs.get("return_dict")
+        as_tuple = self._returns_tuple if wanted is None else not wanted
+        return self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_tuple)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The same as calling the model."""
@@ -92,27 +119,20 @@ class AcceleratedModel:
             InputError: an item is neither text nor inputs of the model.
             UnavailableError: texts came, and there is no tokenizer.
         """
-        who = f"model {self.name_or_path!r}"
         if batch_size < 1:
-            raise InputError(who, f"batch_size is {batch_size}", "pass 1 or more")
-        listed = list(items)
-        texts = [item for item in listed if isinstance(item, str)]
-        if texts and len(texts) != len(listed):
-            raise InputError(who, "some items are texts and some are not", "pass one kind")
-        if texts:
-            encode = from_transformers(tokenizer) if tokenizer else read_tokenizer(self.directory, who)
-            taken = {spec.name for spec in self.manifest.inputs}
-            listed = [{name: ids for name, ids in item.items() if name in taken} for item in encode(texts)]
+            raise InputError(self._who, f"batch_size is {batch_size}", "pass 1 or more")
+        listed = as_items(self._who, items, tokenizer, self.manifest, self.directory)
         mapper = Mapper(
-            who,
+            self._who,
             self._mapped,
             self.manifest.inputs,
             self.manifest.outputs,
+            check=self._checker.check,
             pad_id=getattr(self.config, "pad_token_id", None) or 0,
             streams=self.manifest.streams,
         )
         with progress_bar(len(listed), shown=progress) as advance:
-            return mapper.map(listed, batch_size, advance)  # type: ignore[arg-type]
+            return mapper.map(listed, batch_size, advance)
 
     def _mapped(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
         bound, _ = self._checker.bind((), arrays)
@@ -120,16 +140,37 @@ class AcceleratedModel:
 
     def __repr__(self) -> str:
         manifest = self.manifest
+        precision = manifest.quantized or self._opening.precision or manifest.precision
         return (
-            f"<accelerated {manifest.model.class_name or manifest.model.name}: {manifest.backend} on "
-            f"{self._session.device}, {manifest.quantized or manifest.precision}, {self._proof()}>"
+            f"<accelerated {manifest.model.class_name or manifest.model.name}: {self.backend} on "
+            f"{self._session.device}, {precision}, {self._proof()}>"
         )
 
     def _proof(self) -> str:
         if not self.manifest.verified:
             return "NOT verified"
+        if self.backend != self.manifest.backend:
+            return f"verified on {self.manifest.backend} alone"
         fidelity = self.manifest.fidelity
         return "verified at graph level" if fidelity is not None and fidelity.level == "graph" else "verified"
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__qualname__":  # what torch says when it refuses to have this as a part of a module
+            return f"{type(self).__name__} (accelerated, no torch.nn.Module: keep it under a name that holds no module)"
+        if name.startswith("__") or "_who" not in vars(self):
+            raise AttributeError(name)
+        explain_missing(self._who, name, dir(type(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self.manifest, self.directory, self._source, self._opening)
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same model on a session of its own; files and eager weights, which are never changed, are shared."""
+        copied: Self = reopened(self.manifest, self.directory, self._plugins, self._source, self._opening)
+        return copied
 
     # What was found out about it.
 
@@ -207,7 +248,7 @@ class AcceleratedModel:
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Refused, with what to do instead."""
         raise UnavailableError(
-            f"model {self.name_or_path!r}",
+            self._who,
             "it was accelerated as one forward pass, without the cache that generation needs",
             "generate with the eager model; call this one for logits and scores",
         )
@@ -219,7 +260,7 @@ class AcceleratedModel:
     def train(self, mode: bool = True) -> Self:
         """Refused for True: there are no gradients."""
         if mode:
-            raise UnavailableError(f"model {self.name_or_path!r}", "it cannot be trained", "train the eager model")
+            raise UnavailableError(self._who, "it cannot be trained", "train the eager model")
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -228,15 +269,40 @@ class AcceleratedModel:
         Raises:
             UnavailableError: it would have to be loaded or accelerated anew.
         """
-        for wanted in (*args, *kwargs.values()):
+        given = (*args, *kwargs.values())
+        for wanted in chain.from_iterable((x.device, x.dtype) if hasattr(x, "detach") else (x,) for x in given):
             same_device = str(wanted).split(":")[0] == str(self.device).split(":")[0]
             if wanted is not None and not same_device and wanted != self.dtype and not isinstance(wanted, bool):
-                raise UnavailableError(
-                    f"model {self.name_or_path!r}",
-                    f"it runs on {self._session.device} in {self.manifest.model.dtype}, not {wanted}",
-                    f"accelerate(model, target='{self.backend}:{wanted}')",
-                )
+                place, dtype = self._session.device, self.manifest.model.dtype
+                refuse_move(self._who, wanted, place=place, dtype=dtype, plugins=self._plugins)
         return self
+
+    def cpu(self) -> Self:
+        """As `to("cpu")`."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | str | None = None) -> Self:
+        """As `to("cuda")`."""
+        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else str(device))
+
+    def float(self) -> Self:
+        """As `to(torch.float32)`."""
+        return self._in_dtype("float32")
+
+    def half(self) -> Self:
+        """As `to(torch.float16)`."""
+        return self._in_dtype("float16")
+
+    def bfloat16(self) -> Self:
+        """As `to(torch.bfloat16)`."""
+        return self._in_dtype("bfloat16")
+
+    def double(self) -> Self:
+        """As `to(torch.float64)`."""
+        return self._in_dtype("float64")
+
+    def _in_dtype(self, name: str) -> Self:
+        return self if name == self.manifest.model.dtype else self.to(name)
 
     # On disk, and away.
 
@@ -319,7 +385,15 @@ def _read_config(directory: Path) -> Any:
     from importlib.util import find_spec
 
     if find_spec("transformers") is None:
-        return SimpleNamespace(**json.loads(file.read_text(encoding="utf-8")))
+        return _plain_config(json.loads(file.read_text(encoding="utf-8")))
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(directory)
+
+
+def _plain_config(values: dict[str, Any]) -> SimpleNamespace:
+    """The values of `config.json` as attributes, with what JSON cannot say put right: labels are numbered."""
+    if isinstance(labels := values.get("id2label"), dict):
+        values["id2label"] = {int(key) if key.isdigit() else key: label for key, label in labels.items()}
+        values.setdefault("num_labels", len(labels))
+    return SimpleNamespace(**values)

@@ -8,72 +8,75 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.outputs import PLAIN_TENSOR, PLAIN_TUPLE, builder, find_class, nest
+from optimum_core.artifact import Structure
+from optimum_core.models.outputs import Answer, Build, build_from
 
-
-class Answer(dict[str, Any]):
-    """Named outputs that read like transformers' `ModelOutput`: by name, by attribute, by position.
-
-    >>> answer = Answer(logits=[1.0])
-    >>> answer.logits is answer["logits"] is answer[0]
-    True
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"there is no output {name!r}; there are {', '.join(self)}") from None
-
-    def __getitem__(self, key: str | int | slice) -> Any:
-        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """The values in order."""
-        return tuple(self.values())
+__all__ = ["Answer", "Answerer"]
 
 
 class Answerer:
     """Builds answers from a session's arrays.
 
     Args:
-        output_class: as `optimum_core.models.outputs.class_name` wrote it.
-        names: the outputs in the original's order.
+        structure: what the original returns.
+        names: the outputs in the session's order.
+        live: whether the original is in this process, so that its own classes of outputs come back.
 
     With numpy going in, transformers is not imported for the sake of its class: that would cost seconds in a process
     that does without it. Where it is imported already, or torch goes in, its class comes out.
     """
 
-    def __init__(self, output_class: str, names: tuple[str, ...]) -> None:
-        self._path = output_class
+    def __init__(self, structure: Structure, names: tuple[str, ...], *, live: bool = False) -> None:
+        self._structure = structure
         self._names = names
-        self._nested = any("." in name for name in names)
-        self._build: Callable[[dict[str, Any]], Any] | None = None
+        self._live = live
+        self._has_class = structure.kind == "output"
+        self._own: Build | None = None
+        self._plain: Build | None = None
+        self._from_numpy: Callable[[Any], Any] | None = None
 
     def answer(self, arrays: Mapping[str, Any], *, as_torch: bool, as_tuple: bool = False) -> Any:
         """Arrays by output name, as the original would have given them."""
+        values: dict[str, Any] = {}
         if as_torch:
-            values = {name: _tensor(arrays[name]) for name in self._names}
+            convert = self._from_numpy or self._find_torch()
+            for name in self._names:
+                array = arrays[name]
+                values[name] = convert(array) if type(array) is np.ndarray else _tensor(array)
         else:
-            values = {name: arrays[name] for name in self._names}
-        if self._path == PLAIN_TENSOR:
-            return values[self._names[0]]
-        tree = nest(values) if self._nested else values
-        if self._path == PLAIN_TUPLE:
-            return tree["output"]
-        if as_tuple:
-            return tuple(tree.values())
+            for name in self._names:
+                values[name] = arrays[name]
         if as_torch or "transformers" in sys.modules:
-            return (self._build or self._find())(tree)
-        return Answer(tree)
+            answer = (self._own or self._find_own())(values)
+        else:
+            answer = (self._plain or self._find_plain())(values)
+        return _as_tuple(answer) if as_tuple and self._has_class else answer
 
-    def _find(self) -> Callable[[dict[str, Any]], Any]:
-        found = find_class(self._path)
-        self._build = builder(found) if found else Answer
-        return self._build
+    def _find_own(self) -> Build:
+        self._own = build_from(self._structure, own_classes=True, live=self._live)
+        return self._own
+
+    def _find_plain(self) -> Build:
+        self._plain = build_from(self._structure, own_classes=False, live=self._live)
+        return self._plain
+
+    def _find_torch(self) -> Callable[[Any], Any]:
+        import torch
+
+        self._from_numpy = torch.from_numpy
+        return self._from_numpy
 
 
 def _tensor(value: Any) -> Any:
+    """A tensor of what is no plain array: numpy's scalar, or what speaks DLPack."""
     import torch
 
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.utils.dlpack.from_dlpack(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return torch.from_numpy(np.asarray(value))
+    return torch.utils.dlpack.from_dlpack(value)
+
+
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, Answer):
+        return tuple(map(_as_tuple, value.values()))
+    return value.to_tuple() if hasattr(value, "to_tuple") else value

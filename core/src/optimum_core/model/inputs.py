@@ -1,14 +1,22 @@
-"""Checking what a model is called with, and bringing it to what its session takes. Runs at every call: kept short."""
+"""Checking what a model is called with, and bringing it to what its session takes. Runs at every call: kept short.
+
+What depends on names, shapes and types alone is found out when they are first seen, and kept as a `_Plan`; every call
+after that looks at values only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.types import TensorSpec
+from optimum_core.model.bounds import Limits, ValueRange
+from optimum_core.types import AxisRange, TensorSpec
+
+Arrays = dict[str, Any]
 
 # Arguments of transformers' forwards that change nothing here when they have these values.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -18,9 +26,25 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "output_hidden_states": (False, None),
 }
 
-# A negative id of 64 bits ends in these bytes, whatever its lower half; runtimes take it for one counted from the end
-# of the vocabulary. To look for bytes costs a fifth of a reduction by numpy, between calls that leave no cache warm.
-_NEGATIVE = b"\xff\xff\xff\xff"
+#: Combinations of names, shapes and types that are remembered.
+_MOST_PLANS = 256
+
+_TOKENIZE = "encode text first: fast(**tokenizer(texts, return_tensors='np')), or call fast.map(texts)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is left to do for calls of one combination of names, shapes and types.
+
+    Attributes:
+        casts: inputs to bring to another type.
+        ranges: inputs whose values have bounds.
+        fills: inputs that were left out, with what eager assumes for them.
+    """
+
+    casts: tuple[tuple[str, np.dtype[Any]], ...]
+    ranges: tuple[tuple[str, ValueRange], ...]
+    fills: tuple[tuple[str, np.ndarray[Any, Any]], ...] = ()
 
 
 class InputChecker:
@@ -29,31 +53,34 @@ class InputChecker:
     Args:
         who: the model, for errors.
         specs: its inputs.
+        axes: by named axis, the lengths that it takes.
+        positional: what may be given by position, in order; None: the inputs in their order.
         ignored: names that may come and are left out.
         on_host: whether the session takes host arrays; tensors of a device are passed on as they are otherwise.
     """
 
     def __init__(
-        self, who: str, specs: Sequence[TensorSpec], *, ignored: Sequence[str] = (), on_host: bool = True
+        self,
+        who: str,
+        specs: Sequence[TensorSpec],
+        *,
+        axes: Mapping[str, AxisRange] | None = None,
+        positional: Sequence[str] | None = None,
+        ignored: Sequence[str] = (),
+        on_host: bool = True,
     ) -> None:
         self._who = who
         self._specs = {spec.name: spec for spec in specs}
-        # Equal axes as one object, so that inputs of one shape are seen to be so by identity.
-        alike: dict[tuple[int | str, ...], tuple[int | str, ...]] = {}
-        self._plans = tuple(
-            (
-                spec.name,
-                alike.setdefault(spec.shape, spec.shape),
-                np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None,
-                spec.name.endswith("input_ids"),
-            )
-            for spec in specs
-        )
-        self._order = tuple(self._specs)
+        self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
+        self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
+        self._limits = Limits(who, axes or {})
+        self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored = frozenset(ignored)
         self._on_host = on_host
+        self._plans: dict[tuple[Any, ...], _Plan] = {}
+        self._tensor: Any = None
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arrays, bool]:
         """The arrays to run on, by name, and whether torch tensors came in.
 
         Raises:
@@ -61,54 +88,86 @@ class InputChecker:
                 expected and what came.
         """
         if args:
-            kwargs = self._positional(args, kwargs)
-        arrays: dict[str, Any] = {}
-        lengths: dict[str, int] = {}
+            kwargs = self.named(args, kwargs)
+        arrays: Arrays = {}
         torch_in = False
-        axes_before: tuple[int | str, ...] | None = None
-        shape_before: Any = None
-        for plan in self._plans:
-            name, axes, dtype, holds_ids = plan
-            value = kwargs.get(name)
-            if value is None:
-                continue
-            if type(value) is not np.ndarray:
+        seen: list[Any] = []
+        for name, value in kwargs.items():
+            if type(value) is not np.ndarray or name not in self._specs:
+                if value is None or not self._takes(name, value):
+                    continue
                 value, is_torch = self._to_array(name, value)
                 torch_in = torch_in or is_torch
-            shape = value.shape
-            if axes is not axes_before or shape != shape_before:
-                self._check_shape(name, value, lengths)
-                axes_before, shape_before = axes, shape
-            if value.dtype is not dtype:
-                value = self._cast(name, value)
-            if holds_ids and _NEGATIVE in value.tobytes() and value.min() < 0:
-                raise self._mismatch(name, value, "ids of 0 and above", f"{value.min()}")
             arrays[name] = value
-        if len(arrays) != len(kwargs):
-            self._refuse_unknown(kwargs)
-        if len(arrays) != len(self._plans):
-            self._fill(arrays, lengths)
+            seen += (name, value.shape, value.dtype)
+        plan = self._plans.get(tuple(seen)) or self._remember(tuple(seen), arrays)
+        self._apply(plan, arrays)
+        for name, filled in plan.fills:
+            arrays[name] = filled.copy()
         return arrays, torch_in
 
-    def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def check(self, arrays: Arrays) -> None:
+        """Check some inputs, as `bind` does; others may be missing.
+
+        Raises:
+            InputError: a value does not fit.
+        """
+        self._apply(self._planned(arrays, {}), dict(arrays))
+
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments by name.
+
+        Raises:
+            InputError: there are too many, one came twice, or the first is no tensor but a text or a whole encoding.
+        """
+        first = args[0]
+        if _is_text(first):
+            raise InputError(self._who, "it was called with text", _TOKENIZE)
+        if isinstance(first, Mapping):
+            why = f"it was called with one {type(first).__name__}, by position"
+            raise InputError(self._who, why, "unpack it: fast(**encoding)")
         if len(args) > len(self._order):
-            raise InputError(self._who, f"it takes {len(self._order)} inputs, {len(args)} came", self._usage())
-        named = dict(zip(self._order, args, strict=False))
-        twice = [name for name in named if name in kwargs]
+            why = f"it takes {len(self._order)} inputs by position, {len(args)} came"
+            raise InputError(self._who, why, self._usage())
+        found = dict(zip(self._order, args, strict=False))
+        twice = [name for name in found if name in kwargs]
         if twice:
             raise InputError(self._who, f"input {twice[0]!r} came twice, by position and by name", self._usage())
-        return {**named, **kwargs}
+        return {**found, **kwargs}
+
+    def _apply(self, plan: _Plan, arrays: Arrays) -> None:
+        for name, dtype in plan.casts:
+            arrays[name] = arrays[name].astype(dtype)
+        for name, allowed in plan.ranges:
+            value = arrays[name]
+            if (wrong := allowed.wrong(value)) is not None:
+                raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
+
+    def _takes(self, name: str, value: Any) -> bool:
+        """Whether a value is an input; False: it changes nothing and is left out."""
+        if name in self._specs:
+            return True
+        if name in self._ignored or any(value is neutral for neutral in _NEUTRAL.get(name, ())):
+            return False
+        if name in _NEUTRAL:
+            why = f"{name}={value!r} asks for something it was not exported with"
+            raise InputError(self._who, why, "call the eager model")
+        if name in self._order:
+            why = f"{name!r}, argument {self._order.index(name) + 1} of its forward, was not exported"
+            remedy = f"leave {name} out, or accelerate the model with sample_inputs that hold it"
+            raise InputError(self._who, why, f"{remedy}; {self._usage()}")
+        raise InputError(self._who, f"it has no input {name!r}", self._usage())
 
     def _to_array(self, name: str, value: Any) -> tuple[Any, bool]:
         """A host array for a torch tensor, without a copy; what else speaks DLPack as it is."""
+        if type(value) is self._tensor and self._on_host:
+            try:
+                return value.numpy(), True
+            except (RuntimeError, TypeError):  # it has gradients, lies on a device, or has a type that numpy lacks
+                return self._from_torch(name, value), True
         if type(value).__module__.partition(".")[0] == "torch" or hasattr(value, "detach"):
-            if value.device.type == "cpu":
-                return (value.detach() if value.requires_grad else value).numpy(), True
-            if self._on_host:
-                raise InputError(
-                    self._who, f"input {name!r} is on {value.device}, the model runs on cpu", f"pass {name}.cpu()"
-                )
-            return value, True
+            self._tensor = type(value)
+            return self._from_torch(name, value), True
         if hasattr(value, "__dlpack__"):
             return (np.from_dlpack(value), False) if self._on_host else (value, False)
         try:
@@ -116,58 +175,91 @@ class InputChecker:
         except ValueError as error:
             raise InputError(self._who, f"input {name!r} is no tensor: {error}", "pass a tensor or an array") from error
 
-    def _check_shape(self, name: str, value: Any, lengths: dict[str, int]) -> None:
-        axes, shape = self._specs[name].shape, value.shape
-        if len(shape) != len(axes):
-            raise self._mismatch(name, value, f"{len(axes)} axes", f"{len(shape)}")
-        for axis, length in zip(axes, shape, strict=True):
-            if axis != length:
-                if isinstance(axis, int):
-                    raise self._mismatch(name, value, f"length {axis} where it was fixed", f"{length}")
-                if lengths.setdefault(axis, length) != length:
-                    raise self._mismatch(name, value, f"{axis} {lengths[axis]}, as in the other inputs", f"{length}")
-
-    def _cast(self, name: str, value: Any) -> Any:
-        """Widen or narrow within a kind of number, and masks of booleans to integers; nothing else."""
-        spec = self._specs[name]
-        if not isinstance(value, np.ndarray):  # lies on a device: the runtime has the word on its type
+    def _from_torch(self, name: str, value: Any) -> Any:
+        if value.device.type != "cpu":
+            if self._on_host:
+                why = f"input {name!r} is on {value.device}, the model runs on cpu"
+                raise InputError(self._who, why, f"pass {name}.cpu()")
             return value
-        dtype = np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None
-        if dtype is None or not (value.dtype.kind == dtype.kind or value.dtype.kind + dtype.kind in ("bi", "ui")):
-            raise self._mismatch(name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
-        return value.astype(dtype, copy=False)
+        value = value.detach()
+        if str(value.dtype) == "torch.bfloat16":  # numpy has no such type; widened it loses nothing
+            value = value.float()
+        try:
+            return value.numpy()
+        except (RuntimeError, TypeError) as error:
+            why = f"input {name!r} is a tensor that numpy cannot hold ({value.dtype}): {error}"
+            raise InputError(self._who, why, f"pass {name} as {self._signature(self._specs[name])}") from error
 
-    def _fill(self, arrays: dict[str, Any], lengths: Mapping[str, int]) -> None:
+    def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> _Plan:
+        lengths: dict[str, int] = {}
+        plan = self._planned(arrays, lengths)
+        plan = _Plan(casts=plan.casts, ranges=plan.ranges, fills=tuple(self._fills(arrays, lengths)))
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
+        self._plans[seen] = plan
+        return plan
+
+    def _planned(self, arrays: Arrays, lengths: dict[str, int]) -> _Plan:
+        """Check names, shapes and types; `lengths` of named axes are added to.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        casts, ranges = [], []
+        for name, spec in self._specs.items():
+            if (value := arrays.get(name)) is None:
+                continue
+            if (dtype := self._cast(spec, value)) is not None:
+                casts.append((name, dtype))
+            self._check_shape(spec, value, lengths)
+            if name in self._ranges and all(value.shape):
+                ranges.append((name, self._ranges[name]))
+        for axis, length in lengths.items():
+            self._limits.check(axis, length)
+        return _Plan(casts=tuple(casts), ranges=tuple(ranges))
+
+    def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int]) -> None:
+        axes, shape = spec.shape, value.shape
+        if len(shape) != len(axes):
+            raise self._mismatch(spec.name, value, f"{len(axes)} axes", f"{len(shape)}")
+        for axis, length in zip(axes, shape, strict=True):
+            if isinstance(axis, int):
+                if axis != length:
+                    raise self._mismatch(spec.name, value, f"length {axis} where it was fixed", f"{length}")
+            elif lengths.setdefault(axis, length) != length:
+                raise self._mismatch(spec.name, value, f"{axis} {lengths[axis]}, as in the other inputs", f"{length}")
+
+    def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
+        """The type to bring a value to, where it has another: wider or narrower within a kind of number, and integers
+        for masks of booleans; nothing else."""
+        if not isinstance(value, np.ndarray):  # lies on a device: the runtime has the word on its type
+            return None
+        dtype = self._dtypes.get(spec.name)
+        kind = value.dtype.kind
+        if kind in "USO":
+            raise InputError(self._who, f"input {spec.name!r} is {'text' if kind in 'US' else 'no numbers'}", _TOKENIZE)
+        if dtype is None or not (kind == dtype.kind or kind + dtype.kind in ("bi", "ui")):
+            raise self._mismatch(spec.name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
+        return None if value.dtype == dtype else dtype
+
+    def _fills(self, arrays: Arrays, lengths: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
         for name, spec in self._specs.items():
             if name not in arrays:
-                arrays[name] = self._filled(spec, lengths)
+                yield name, self._filled(spec, lengths)
 
     def _filled(self, spec: TensorSpec, lengths: Mapping[str, int]) -> np.ndarray[Any, Any]:
         if spec.default is None or any(isinstance(axis, str) and axis not in lengths for axis in spec.shape):
-            raise InputError(
-                self._who, f"input {spec.name!r} is missing; it takes {self._signature(spec)}", self._usage()
-            )
+            why = f"input {spec.name!r} is missing; it takes {self._signature(spec)}"
+            raise InputError(self._who, why, self._usage())
         shape = tuple(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape)
         return np.ones(shape, spec.dtype) if spec.default == "ones" else np.zeros(shape, spec.dtype)
 
-    def _refuse_unknown(self, kwargs: Mapping[str, Any]) -> None:
-        for name, value in kwargs.items():
-            if name in self._specs or name in self._ignored or value is None:
-                continue
-            if name in _NEUTRAL:
-                if any(value is neutral for neutral in _NEUTRAL[name]):
-                    continue
-                raise InputError(
-                    self._who, f"{name}={value!r} asks for something it was not exported with", "call the eager model"
-                )
-            raise InputError(self._who, f"it has no input {name!r}", self._usage())
-
-    def _mismatch(self, name: str, value: Any, expected: str, came: str) -> InputError:
+    def _mismatch(self, name: str, value: Any, expected: str, came: str, remedy: str = "") -> InputError:
         spec = self._specs[name]
         return InputError(
             self._who,
-            f"input {spec.name!r}: expected {expected}, got {came} (shape {tuple(value.shape)}, {value.dtype})",
-            f"pass {spec.name} as {self._signature(spec)}",
+            f"input {name!r}: expected {expected}, got {came} (shape {tuple(value.shape)}, {value.dtype})",
+            remedy or f"pass {name} as {self._signature(spec)}",
         )
 
     def _signature(self, spec: TensorSpec) -> str:
@@ -179,3 +271,9 @@ class InputChecker:
             for spec in self._specs.values()
         ]
         return "it takes " + "; ".join(parts)
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return bool(value) and _is_text(value[0])
+    return isinstance(value, (str, bytes))

@@ -16,9 +16,10 @@ from optimum_core.hardware import detect
 from optimum_core.measure.workload import Shape
 from optimum_core.model.accelerated import AcceleratedModel, named_after
 from optimum_core.model.foreign import ForeignSession, limits_of
+from optimum_core.model.reopening import Opening
 from optimum_core.plan import AUTO, EXACT, parse_target
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.types import Hardware, SessionRequest
+from optimum_core.types import Hardware, SessionRequest, Support
 
 
 def load(
@@ -45,7 +46,8 @@ def load(
         options: for the backend, instead of those it was tuned with.
 
     Warns:
-        TunedElsewhereWarning: it was tuned on other hardware and is run as it was tuned there.
+        TunedElsewhereWarning: it was tuned on other hardware and is run as it was tuned there, or for a backend that is
+            not here and another runs it.
 
     Raises:
         ArtifactError: the artifact is missing, altered, truncated, unsafe, or of a schema that is not known.
@@ -90,6 +92,7 @@ def open_model(
 ) -> AcceleratedModel:
     """A model on a checked manifest: its session opened by the backend it was tuned for, or the one named."""
     backend, device, precision = _choose_backend(manifest, plugins, target)
+    opening = Opening(target=target, precision=precision, options=options)
     artifact = manifest.artifact(directory)
     cls = named_after(manifest.model.class_name)
     if (limits := limits_of(plugins.supports(detect()).get(backend), device)) is not None:
@@ -97,7 +100,7 @@ def open_model(
             backend=backend, device=device, inputs=artifact.inputs, outputs=artifact.outputs, why=limits[0],
             remedy=limits[1],
         )  # fmt: skip
-        return cls(manifest, directory, foreign, plugins=plugins, source=source)
+        return cls(manifest, directory, foreign, plugins=plugins, source=source, opening=opening)
     session = plugins.load_session(
         SessionRequest(
             backend=backend,
@@ -112,7 +115,7 @@ def open_model(
             options=_options(manifest, backend) if options is None else options,
         )
     )
-    return cls(manifest, directory, session, plugins=plugins, source=source)
+    return cls(manifest, directory, session, plugins=plugins, source=source, opening=opening)
 
 
 def _options(manifest: Manifest, backend: str) -> Mapping[str, Any]:
@@ -137,6 +140,8 @@ def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | No
     for name, offer in readers:
         same_place = (name, offer.device) == (manifest.backend, manifest.device.partition(":")[0])
         device = manifest.device if same_place else offer.device
+        if name != manifest.backend:
+            _say_what_runs_instead(manifest, name, supports.get(manifest.backend), plugins)
         return name, device, manifest.precision if manifest.precision in offer.precisions else EXACT
     tuned = supports.get(manifest.backend)
     limits = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
@@ -145,6 +150,23 @@ def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | No
         f"it is {manifest.format!r} for backend {manifest.backend!r}, and no backend here loads that"
         + (f": {'; '.join(limits)}" if limits else ""),
         f"pip install optimum-{manifest.backend}",
+    )
+
+
+def _say_what_runs_instead(manifest: Manifest, name: str, tuned: Support | None, plugins: PluginManager) -> None:
+    why = "has no device for it here"
+    if tuned is None:
+        why = next(
+            (f"is {info.status}" for info in plugins.infos() if info.name == manifest.backend), "is not installed"
+        )
+    elif tuned.limitations:
+        why = f"cannot: {tuned.limitations[0].reason}"
+    warnings.warn(
+        f"model {manifest.model.name!r} was tuned for backend {manifest.backend!r}, which {why}; {name!r} runs it "
+        f"instead, for which it was neither compared nor measured: load(…, retune=True) does both, "
+        f"load(…, target={name!r}) says that it is meant",
+        TunedElsewhereWarning,
+        stacklevel=5,
     )
 
 

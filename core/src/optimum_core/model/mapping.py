@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.model.answers import Answer
 from optimum_core.types import TensorSpec
@@ -32,6 +33,7 @@ class Mapper:
     Args:
         who: the model, for errors.
         run: one call, arrays in by name and arrays out by name.
+        check: looks at one item's inputs as a batch of one, and raises where they do not fit; before any item is run.
         inputs, outputs: specs of the model.
         pad_id: what fills `input_ids` behind a text's end.
         streams: calls to run side by side.
@@ -44,11 +46,13 @@ class Mapper:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         *,
+        check: Callable[[Arrays], None] = lambda arrays: None,
         pad_id: int = 0,
         streams: int = 1,
     ) -> None:
         self._who = who
         self._run = run
+        self._check = check
         self._inputs = {spec.name: spec for spec in inputs}
         self._outputs = tuple(outputs)
         self._padded = {spec.name: _padded_axes(spec) for spec in (*inputs, *outputs)}
@@ -108,6 +112,7 @@ class Mapper:
             if found[name].ndim != len(spec.shape) - 1:
                 why = f"an item's {name!r} has {found[name].ndim} axes"
                 raise InputError(self._who, why, f"pass {len(spec.shape) - 1}: those of one item, without the batch")
+        self._check({name: array[None] for name, array in found.items()})
         return found
 
     def _length(self, item: Arrays) -> int:
@@ -190,8 +195,48 @@ def _gathered(spec: TensorSpec, rows: list[Any]) -> Any:
     return np.stack(rows) if rows else np.empty((0, *rest), spec.dtype if spec.dtype != "bfloat16" else np.float32)
 
 
-def read_tokenizer(directory: Path, who: str) -> Callable[[Sequence[str]], Iterable[Item]]:
+def as_items(who: str, given: Iterable[str | Item], tokenizer: Any, manifest: Manifest, directory: Path) -> list[Item]:
+    """Inputs by name of every text or item, texts through the tokenizer given or the one beside the model.
+
+    Raises:
+        InputError: one text or one item came where many are expected, or texts and items are mixed.
+        UnavailableError: there is no tokenizer, or nothing to read it with.
+    """
+    if isinstance(given, str | bytes | Mapping):
+        kind = "text" if isinstance(given, str) else type(given).__name__
+        raise InputError(who, f"map takes many items, and one {kind} came", "pass a list: fast.map([…])")
+    listed = list(given)
+    texts = [item for item in listed if isinstance(item, str)]
+    if texts and len(texts) != len(listed):
+        raise InputError(who, "some items are texts and some are not", "pass one kind")
+    if not texts:
+        return listed  # type: ignore[return-value]
+    longest = _stated_length(manifest, directory)
+    encode = from_transformers(tokenizer, longest) if tokenizer else read_tokenizer(directory, who, longest)
+    taken = {spec.name for spec in manifest.inputs}
+    return [{name: ids for name, ids in item.items() if name in taken} for item in encode(texts)]
+
+
+def _stated_length(manifest: Manifest, directory: Path) -> int | None:
+    """The tokens that the model takes, or that sentence-transformers gives it; the tokenizer may say less."""
+    found = []
+    if (allowed := manifest.axes.get(_PADDED_AXIS)) is not None and allowed.greatest is not None:
+        found.append(allowed.greatest)
+    for spec in manifest.inputs:
+        if spec.name == "input_ids" and spec.shape and isinstance(spec.shape[-1], int):
+            found.append(spec.shape[-1])
+    for file in sorted(directory.glob("sentence_*_config.json")):
+        stated = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length")
+        if isinstance(stated, int) and stated > 0:
+            found.append(stated)
+    return min(found, default=None)
+
+
+def read_tokenizer(directory: Path, who: str, longest: int | None = None) -> Callable[[Sequence[str]], Iterable[Item]]:
     """Texts to items, by the artifact's own tokenizer: through transformers where it is installed, else tokenizers.
+
+    Args:
+        longest: tokens to cut at, where the tokenizer does not say less.
 
     Raises:
         UnavailableError: there is no tokenizer, or nothing to read it with.
@@ -203,35 +248,43 @@ def read_tokenizer(directory: Path, who: str) -> Callable[[Sequence[str]], Itera
     if find_spec("transformers") is not None:
         from transformers import AutoTokenizer
 
-        return from_transformers(AutoTokenizer.from_pretrained(directory))
+        return from_transformers(AutoTokenizer.from_pretrained(directory), longest)
     if find_spec("tokenizers") is None:
         raise UnavailableError(who, "nothing here reads its tokenizer", "pip install tokenizers")
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.no_padding()
-    _truncate_as_transformers(tokenizer, directory / "tokenizer_config.json")
+    _truncate_as_transformers(tokenizer, directory / "tokenizer_config.json", longest)
     return lambda texts: (
         {"input_ids": encoded.ids, "token_type_ids": encoded.type_ids}
         for encoded in tokenizer.encode_batch(list(texts))
     )
 
 
-def _truncate_as_transformers(tokenizer: Any, config: Path) -> None:
+def _truncate_as_transformers(tokenizer: Any, config: Path, longest: int | None) -> None:
     """Cut at the length that the configuration states: what `tokenizer.json` says of it, transformers overrules."""
     stated = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    limit = stated.get("model_max_length")
-    if isinstance(limit, int | float) and limit < _NO_LIMIT:
-        tokenizer.enable_truncation(int(limit))
+    limit = _least_limit(stated.get("model_max_length"), longest)
+    if limit is not None:
+        tokenizer.enable_truncation(limit)
     else:
         tokenizer.no_truncation()
 
 
-def from_transformers(tokenizer: Any) -> Callable[[Sequence[str]], Iterable[Item]]:
-    """Texts to items by a transformers tokenizer."""
+def _least_limit(stated: Any, longest: int | None) -> int | None:
+    """The tokenizer's own limit or the model's, whichever is less; None where neither has one."""
+    own = int(stated) if isinstance(stated, int | float) and stated < _NO_LIMIT else None
+    return min((limit for limit in (own, longest) if limit is not None), default=None)
+
+
+def from_transformers(tokenizer: Any, longest: int | None = None) -> Callable[[Sequence[str]], Iterable[Item]]:
+    """Texts to items by a transformers tokenizer, cut at its own limit or at `longest`, whichever is less."""
 
     def encode(texts: Sequence[str]) -> Iterable[Item]:
-        encoded = tokenizer(list(texts), truncation=True, padding=False)
+        limit = _least_limit(getattr(tokenizer, "model_max_length", None), longest)
+        cut = {"truncation": True, "max_length": limit} if limit is not None else {"truncation": True}
+        encoded = tokenizer(list(texts), padding=False, **cut)
         return ({name: values[i] for name, values in encoded.items()} for i in range(len(texts)))
 
     return encode

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from optimum_core.artifact import Structure
 from optimum_core.models import given, tasks
 from optimum_core.models.finding import first_that_runs, tied
 from optimum_core.models.flat import alike, ask
 from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts_of
-from optimum_core.models.outputs import class_name, flatten
+from optimum_core.models.outputs import agreed, flatten
 from optimum_core.models.real import processed
 from optimum_core.models.samples import Arrays, Case, draw
 from optimum_core.types import AxisRange, TensorSpec
@@ -30,7 +31,7 @@ class Blueprint:
 
     Attributes:
         inputs, outputs: specs; a named axis is one that the eager model accepts at several lengths.
-        output_class: as `optimum_core.models.outputs.class_name` writes it.
+        structure: what is around the outputs, as the eager model returns them.
         layout: how inputs are drawn.
         ranges: by named axis, the lengths that the eager model takes.
         ignored: inputs that its tokenizer may send along and that change nothing.
@@ -41,7 +42,7 @@ class Blueprint:
     task: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    output_class: str
+    structure: Structure
     layout: Layout
     given: Mapping[str, np.ndarray[Any, Any]]
     ignored: tuple[str, ...] = ()
@@ -111,8 +112,9 @@ def describe(
     runs = dict(_probe(module, layout, arrays))
     layout = _settled(layout, runs)
     traced = {axis: layout.lengths[axis] for axis in layout.axes}
-    traced_outputs = flatten(ask(module, draw(layout, Case(name="traced"), arrays)))
-    outputs = _output_specs(traced_outputs, traced, runs)
+    traced_output = ask(module, draw(layout, Case(name="traced"), arrays))
+    structure = agreed(f"model {name!r}", [output, traced_output, *_answers_elsewhere(module, layout, arrays)])
+    outputs = _output_specs(flatten(traced_output), traced, runs)
     names = [item.name for item in layout.inputs]
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
@@ -127,7 +129,7 @@ def describe(
             for item in layout.inputs
         ),
         outputs=outputs,
-        output_class=class_name(output),
+        structure=structure,
         layout=layout,
         given=arrays,
         ignored=tuple(sorted({*idle, *_ignored(module, inputs, shapes)})),
@@ -190,6 +192,17 @@ def _probe(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[t
             except Exception as error:  # noqa: BLE001 - eager refuses this length, in its own words
                 log.debug("axis %s at %d: %r", axis, length, error)
                 yield (axis, length), None
+
+
+def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Any]:
+    """What the model returns at other lengths of all axes at once, where it takes them: containers and numbers in it
+    must not depend on them."""
+    for place in (0, 1):
+        lengths = {axis: lengths_beside(layout, axis)[place] for axis in layout.axes}
+        try:
+            yield ask(module, draw(layout, Case(name=f"beside {place}", lengths=lengths), arrays))
+        except Exception as error:  # noqa: BLE001 - the axes are tried one by one elsewhere
+            log.debug("lengths %s together: %r", lengths, error)
 
 
 def _settled(layout: Layout, runs: Runs) -> Layout:

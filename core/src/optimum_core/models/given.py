@@ -64,6 +64,13 @@ def _by_position(
     return zip(by_position, values, strict=False)
 
 
+def positional(module: Any) -> tuple[str, ...]:
+    """The parameters of a module's forward that may be given by position, in order."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(module.forward).parameters
+    return tuple(name for name, parameter in parameters.items() if parameter.kind in kinds)
+
+
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, bool | int | float | str | Mapping) or _holds_tensors(value):
         held = " of tensors" if _holds_tensors(value) else ""

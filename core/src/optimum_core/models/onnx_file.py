@@ -14,6 +14,7 @@ import torch
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint
 from optimum_core.models.evaluator import evaluator
+from optimum_core.models.outputs import Answer
 
 _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
@@ -57,10 +58,10 @@ class OnnxModule(torch.nn.Module):
         """Whether some of its products are of rounded values."""
         return any(node.op_type in _QUANTIZED for node in self.proto.graph.node)
 
-    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, **inputs: torch.Tensor) -> Answer:
         names = [output.name for output in self.proto.graph.output]
         values = self.evaluator.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
-        return {name: torch.as_tensor(np.asarray(value)) for name, value in zip(names, values, strict=True)}
+        return Answer({name: torch.as_tensor(np.asarray(value)) for name, value in zip(names, values, strict=True)})
 
     def samples(self) -> dict[str, np.ndarray[Any, Any]]:
         """One call's inputs: ids within what they are looked up in, masks of ones, floats around zero.

@@ -1,14 +1,49 @@
-"""From what a model returns to named tensors, and from named arrays back to the class that it returned."""
+"""From what a model returns to named tensors and the structure around them, and from named arrays back to it."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import sys
+from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
+from types import MemberDescriptorType, NoneType
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
-PLAIN_TENSOR = "tensor"
-PLAIN_TUPLE = "tuple"
-PLAIN_DICT = "dict"
+from optimum_core.artifact.structure import Structure
+from optimum_core.errors import SourceError
+
+Build = Callable[[Mapping[str, Any]], Any]
+
+_CONSTANTS = (bool, int, float, str, NoneType)
+_STRUCT_SEQUENCES = "torch.return_types"
+#: Classes that outputs of models in this process had; those inside functions are not found by name.
+_SEEN: WeakValueDictionary[str, type] = WeakValueDictionary()
+
+
+class Answer(dict[str, Any]):
+    """Named outputs that read like transformers' `ModelOutput`: by name, by attribute, by position.
+
+    >>> answer = Answer(logits=[1.0])
+    >>> answer.logits is answer["logits"] is answer[0]
+    True
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Answer, (dict(self),)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"there is no output {name!r}; there are {', '.join(self)}") from None
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values in order."""
+        return tuple(self.values())
 
 
 def flatten(value: Any) -> dict[str, Any]:
@@ -20,37 +55,198 @@ def flatten(value: Any) -> dict[str, Any]:
     """
     import torch
 
+    if not isinstance(value, torch.Tensor | Mapping | tuple | list):
+        raise TypeError(f"a model must return tensors, a tuple or a mapping of them, not {type(value).__name__}")
+    found: dict[str, Any] = {}
+    for name, tensor in _leaves(value, "" if isinstance(value, Mapping) else "output"):
+        while name in found:  # {"a.b": …, "a": {"b": …}}
+            name += "_"
+        found[name] = tensor
+    return found
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    import torch
+
     if isinstance(value, torch.Tensor):
-        return {"output": value}
+        yield path or "output", value
+        return
+    for key, item in _children(value):
+        yield from _leaves(item, f"{path}.{key}" if path else str(key))
+
+
+def _children(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, Mapping):
-        return dict(_leaves(value.items()))
-    if isinstance(value, tuple | list):
-        return {f"output.{name}": leaf for name, leaf in _leaves((str(i), item) for i, item in enumerate(value))}
-    raise TypeError(f"a model must return tensors, a tuple or a mapping of them, not {type(value).__name__}")
+        return value.items()
+    return enumerate(value) if isinstance(value, tuple | list) else ()
 
 
-def _leaves(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    import torch
+def structure_of(value: Any, who: str) -> Structure:
+    """What is around the tensors of a model's output, and what else is in it.
 
-    for name, item in items:
-        if isinstance(item, torch.Tensor):
-            yield name, item
-        elif isinstance(item, Mapping):
-            yield from ((f"{name}.{key}", leaf) for key, leaf in _leaves(item.items()))
-        elif isinstance(item, tuple | list):
-            yield from ((f"{name}.{key}", leaf) for key, leaf in _leaves((str(i), x) for i, x in enumerate(item)))
+    Args:
+        value: the output.
+        who: the model, for errors.
+
+    Raises:
+        SourceError: there is no tensor in it, or something that cannot be given back.
+    """
+    tensors = flatten(value) if isinstance(value, Mapping | tuple | list) or hasattr(value, "layout") else {}
+    found = _structure(value, iter(tensors), "its output", who)
+    if not tensors:
+        raise SourceError(who, "it returns no tensor", "let forward return a tensor, or containers of them")
+    return found
 
 
-def class_name(value: Any) -> str:
-    """How to write down the class of a model's output, so that `rebuilder` finds it again."""
+def _structure(value: Any, names: Iterator[str], place: str, who: str) -> Structure:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return PLAIN_TENSOR
-    if isinstance(value, tuple | list):
-        return PLAIN_TUPLE
+        return Structure(kind="tensor", name=next(names))
+    if type(value) in _CONSTANTS:
+        return Structure(kind="constant", value=value)
+    if any(cls.__name__.endswith("Cache") for cls in type(value).__mro__):  # what generation needs is left out
+        return Structure(kind="constant")
+    container = _container(value)
+    if container is None:
+        raise SourceError(
+            who,
+            f"{place} is a {type(value).__module__}.{type(value).__qualname__}, which an accelerated model cannot give "
+            "back",
+            "return tensors, numbers, text, None, and lists, tuples, named tuples, dicts or transformers' ModelOutput",
+        )
+    children = list(_children(value))
+    if container.keys:
+        children = list(zip(container.keys, (item for _, item in children), strict=True))
+    for key, _ in children:
+        if type(key) not in _CONSTANTS:
+            why = f"{place} has the key {key!r} of {type(key).__name__}, which an accelerated model cannot give back"
+            raise SourceError(who, why, "use text or numbers as keys")
+    items = tuple(_structure(item, names, f"{place}[{key!r}]", who) for key, item in children)
+    keys = () if container.kind in ("list", "tuple") else tuple(key for key, _ in children)
+    return Structure(kind=container.kind, name=container.name, keys=keys, items=items)
+
+
+def _container(value: Any) -> Structure | None:
+    """The kind of a container, with its class's name and, where that is not in the items, its fields."""
     cls = type(value)
-    return PLAIN_DICT if cls is dict else f"{cls.__module__}.{cls.__qualname__}"
+    if cls is list or cls is tuple:
+        return Structure(kind="list" if cls is list else "tuple")
+    if cls is dict:
+        return Structure(kind="dict")
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    if cls is OrderedDict:
+        return Structure(kind="dict", name=path)
+    fields = _fields(cls) if issubclass(cls, tuple) else ()
+    if fields:
+        _SEEN[path] = cls
+        return Structure(kind="namedtuple", name=path, keys=fields)
+    if issubclass(cls, Answer) or (issubclass(cls, OrderedDict) and is_dataclass(cls)):
+        _SEEN[path] = cls
+        return Structure(kind="output", name=path)
+    return None
+
+
+def _fields(cls: type) -> tuple[str, ...]:
+    """The fields of a class of named tuples, torch's own among them (`torch.max` along an axis); none: it is none."""
+    if cls.__module__ == _STRUCT_SEQUENCES:
+        return tuple(name for name, item in vars(cls).items() if isinstance(item, MemberDescriptorType))
+    return tuple(getattr(cls, "_fields", ()))
+
+
+def agreed(who: str, outputs: Iterable[Any]) -> Structure:
+    """The one structure of outputs of several calls.
+
+    Raises:
+        SourceError: something other than the tensors differs from call to call.
+    """
+    first, *others = [structure_of(value, who) for value in outputs]
+    for other in others:
+        if repr(other) != repr(first):  # 1 is not True, and nan is nan
+            why = f"what it returns depends on the call: {_difference(first, other, 'its output')}"
+            raise SourceError(who, why, "return a tensor in its place, or leave it out of what forward returns")
+    return first
+
+
+def _difference(one: Structure, other: Structure, place: str) -> str:
+    if one.kind == other.kind and one.keys == other.keys and len(one.items) == len(other.items):
+        keys = one.keys or range(len(one.items))
+        for key, a, b in zip(keys, one.items, other.items, strict=True):
+            if repr(a) != repr(b):
+                return _difference(a, b, f"{place}[{key!r}]")
+    return f"{place} is {_told(one)}, and {_told(other)} in another"
+
+
+def _told(structure: Structure) -> str:
+    if structure.kind == "constant":
+        return repr(structure.value)
+    return f"a {structure.kind}" + (f" of {len(structure.items)}" if structure.items else "")
+
+
+def build_from(structure: Structure, *, own_classes: bool, live: bool) -> Build:
+    """How to make what a model returns from its outputs by name.
+
+    Args:
+        own_classes: whether classes of transformers come back as such; else as `Answer`.
+        live: whether the model itself is in this process, so that its own classes of outputs are trusted.
+    """
+    names = tuple(item.name for item in structure.items if item.kind == "tensor")
+    if structure.kind in ("dict", "output") and structure.keys == names:  # nothing is nested
+        return _assembler(structure, own_classes=own_classes, live=live)
+    return _build(structure, own_classes, live)
+
+
+def _build(structure: Structure, own_classes: bool, live: bool) -> Build:
+    if structure.kind == "tensor":
+        name = structure.name
+        return lambda values: values[name]
+    if structure.kind == "constant":
+        constant = structure.value
+        return lambda values: constant
+    assemble = _assembler(structure, own_classes=own_classes, live=live)
+    builds = [_build(item, own_classes, live) for item in structure.items]
+    if structure.kind not in ("dict", "output"):
+        return lambda values: assemble([build(values) for build in builds])
+    pairs = list(zip(structure.keys, builds, strict=True))
+    return lambda values: assemble({key: build(values) for key, build in pairs})
+
+
+def _assembler(structure: Structure, *, own_classes: bool, live: bool) -> Callable[[Any], Any]:
+    """From a list or a dict of finished items to the container."""
+    if structure.kind == "output":
+        cls = _output_class(structure.name, live=live) if own_classes else None
+        return builder(cls) if cls else Answer
+    if structure.kind == "namedtuple":
+        return _tuple_builder(structure)
+    if structure.kind == "dict":
+        return OrderedDict if structure.name else lambda values: values
+    return tuple if structure.kind == "tuple" else lambda values: values
+
+
+def _tuple_builder(structure: Structure) -> Callable[[list[Any]], Any]:
+    """Named tuples of the class that is in use here under that name, or of one that is made after it.
+
+    No module is imported for it, and no code of the class runs.
+    """
+    fields = tuple(map(str, structure.keys))
+    module, _, name = structure.name.rpartition(".")
+    found = _SEEN.get(structure.name) or getattr(sys.modules.get(module), name, None)
+    if isinstance(found, type) and issubclass(found, tuple) and _fields(found) == fields:
+        cls = found
+        if module == _STRUCT_SEQUENCES:
+            return cls
+        return lambda values: tuple.__new__(cls, values)
+    made = namedtuple(name if name.isidentifier() else "Output", fields, rename=True)  # type: ignore[misc]
+    return made._make
+
+
+def _output_class(path: str, *, live: bool) -> type | None:
+    """The class of an output: transformers' own, or where the model is in this process, its own."""
+    if found := find_class(path):
+        return found
+    module, _, name = path.rpartition(".")
+    own = (_SEEN.get(path) or getattr(sys.modules.get(module), name, None)) if live else None
+    return own if isinstance(own, type) and issubclass(own, OrderedDict) and is_dataclass(own) else None
 
 
 def find_class(path: str) -> type | None:
@@ -81,7 +277,7 @@ def builder(cls: type) -> Callable[[dict[str, Any]], Any]:
     from transformers.utils import ModelOutput
 
     plain = {"__post_init__", "__setitem__", "__setattr__"}
-    if any(getattr(cls, name) is not getattr(ModelOutput, name) for name in plain):
+    if any(getattr(cls, name, None) is not getattr(ModelOutput, name) for name in plain):
         return lambda values: cls(**values)
     set_item, new = OrderedDict.__setitem__, cast(Any, cls.__new__)
 
@@ -93,22 +289,3 @@ def builder(cls: type) -> Callable[[dict[str, Any]], Any]:
         return made
 
     return build
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo the dots of `flatten`: numbered children become tuples, named ones dictionaries."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return {name: _tuples(value) for name, value in tree.items()}
-
-
-def _tuples(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    children = {name: _tuples(child) for name, child in value.items()}
-    return tuple(children.values()) if all(name.isdigit() for name in children) else children

@@ -1,0 +1,54 @@
+"""How the outputs of a model are put together: the containers around its tensors, as its eager call returns them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Constant = bool | int | float | str | None
+Kind = Literal["tensor", "constant", "list", "tuple", "namedtuple", "dict", "output"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Structure:
+    """One value that a model returns, and those in it.
+
+    Attributes:
+        kind: "tensor", "constant", or the container; "output" is a class like transformers' `ModelOutput`.
+        name: of a tensor, the name of the output; of a container with a class of its own, module and class.
+        value: of a constant.
+        keys: of a dict, an output class or a named tuple, one for each item.
+        items: what a container holds, in order.
+    """
+
+    kind: Kind
+    name: str = ""
+    value: Constant = None
+    keys: tuple[Constant, ...] = ()
+    items: tuple[Structure, ...] = ()
+
+
+def from_names(output_class: str, names: tuple[str, ...]) -> Structure:
+    """The structure of a manifest that has none: one class, and nesting written as dots in the outputs' names."""
+    if output_class == "tensor":
+        return Structure(kind="tensor", name=names[0])
+    tree: dict[str, dict[str, object] | str] = {}
+    for name in names:
+        *parents, leaf = name.split(".")
+        node: dict[str, object] = tree  # type: ignore[assignment]
+        for parent in parents:
+            node = node.setdefault(parent, {})  # type: ignore[assignment]
+        node[leaf] = name
+    if output_class == "tuple":
+        return _nested(tree["output"])
+    return Structure(kind="output", name=output_class, keys=tuple(tree), items=tuple(map(_nested, tree.values())))
+
+
+def _nested(node: object) -> Structure:
+    if isinstance(node, str):
+        return Structure(kind="tensor", name=node)
+    assert isinstance(node, dict)
+    items = tuple(map(_nested, node.values()))
+    if all(str(key).isdigit() for key in node):
+        return Structure(kind="tuple", items=items)
+    return Structure(kind="dict", keys=tuple(node), items=items)

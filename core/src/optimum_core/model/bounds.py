@@ -1,0 +1,124 @@
+"""What a model takes of values and of lengths: checked at every call, whatever the backend would make of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from optimum_core.errors import InputError, UnprovedLengthWarning
+from optimum_core.types import AxisRange, TensorSpec
+
+_MOST_OF_64_BITS = 2**63 - 1
+
+
+class ValueRange:
+    """The least and the greatest value of an integer input, both allowed; None: no limit.
+
+    Attributes:
+        words: the range, for errors.
+        remedy: what the caller can do about a value outside.
+    """
+
+    __slots__ = ("_greatest", "_least", "_unsigned", "remedy", "words")
+
+    def __init__(self, dtype: np.dtype[Any], least: int | None, greatest: int | None, *, are_ids: bool) -> None:
+        self._least = least
+        self._greatest = _MOST_OF_64_BITS if greatest is None else greatest
+        # Read as unsigned, a negative number is greater than all others: one pass finds both kinds of error. `argmax`
+        # takes a third of the time of `max`, which goes through numpy's machinery for functions of arrays.
+        self._unsigned = np.dtype(f"u{dtype.itemsize}")
+        what = "ids" if are_ids else "values"
+        self.words = f"{what} of {least} and above" if greatest is None else f"{what} from {least} to {greatest}"
+        if least is None:
+            self.words = f"{what} of {greatest} and below"
+        self.remedy = "use the tokenizer that the model was trained with" if are_ids else ""
+        if are_ids and greatest is not None:
+            self.remedy += f", or resize the model's embeddings beyond {greatest + 1} and accelerate it again"
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> Self | None:
+        """The range of an input, where it has one. Ids are never negative: runtimes count such from the table's end."""
+        are_ids = spec.name.endswith("input_ids")
+        least = 0 if are_ids and spec.least is None else spec.least
+        dtype = np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None
+        if dtype is None or dtype.kind not in "iu" or (least is None and spec.greatest is None):
+            return None
+        return cls(dtype, least, spec.greatest, are_ids=are_ids)
+
+    def wrong(self, value: Any) -> int | None:
+        """One of the values that are out of range, if there is any.
+
+        Args:
+            value: an array of the input's type with at least one value, or a tensor on a device.
+        """
+        if type(value) is np.ndarray and self._least == 0:
+            found = value.item(value.view(self._unsigned).argmax())
+            return None if 0 <= found <= self._greatest else int(found)
+        if not hasattr(value, "min"):  # memory of a device that only the runtime reads
+            return None
+        least, greatest = int(value.min()), int(value.max())
+        if self._least is not None and least < self._least:
+            return least
+        return greatest if greatest > self._greatest else None
+
+
+class Limits:
+    """The lengths that a model takes, and those at which it was compared with the original.
+
+    Args:
+        who: the model, for errors.
+        axes: by named axis.
+    """
+
+    def __init__(self, who: str, axes: Mapping[str, AxisRange]) -> None:
+        self._who = who
+        self._axes = axes
+        self._told: set[str] = set()
+
+    def check(self, axis: str, length: int) -> None:
+        """Refuse a length that the model does not take; warn, once for each axis, of one that was not compared.
+
+        Raises:
+            InputError: it is shorter or longer than the model allows.
+        """
+        allowed = self._axes.get(axis)
+        if allowed is None:
+            return
+        if length < allowed.least:
+            remedy = "leave empty inputs out" if length == 0 else "pad to that length, with an attention_mask of zeros"
+            raise InputError(self._who, f"{_length(axis, length)}, the model takes {allowed.least} or more", remedy)
+        if allowed.greatest is not None and length > allowed.greatest:
+            why = f"{_length(axis, length)}, the model takes {allowed.greatest}"
+            raise InputError(
+                self._who, why + (f" ({allowed.why})" if allowed.why else ""), _shorten(axis, allowed.greatest)
+            )
+        if allowed.proved is not None and not allowed.proved[0] <= length <= allowed.proved[1]:
+            self._warn(axis, length, allowed.proved)
+
+    def _warn(self, axis: str, length: int, proved: tuple[int, int]) -> None:
+        if axis in self._told:
+            return
+        self._told.add(axis)
+        shortest, longest = proved
+        warnings.warn(
+            f"{self._who}: {_length(axis, length)}; it was compared with the original at {shortest} to {longest} only. "
+            "Nothing is known to go wrong beyond; compare some results with the eager model's",
+            UnprovedLengthWarning,
+            stacklevel=7,
+        )
+
+
+def _length(axis: str, length: int) -> str:
+    if axis.endswith("sequence"):
+        word = axis.removesuffix("sequence").replace("_", " ") + ("token" if length == 1 else "tokens")
+        return f"{length} {word}"
+    return f"a {axis} of {length}"
+
+
+def _shorten(axis: str, greatest: int) -> str:
+    if axis.endswith("sequence"):
+        return f"truncate: tokenizer(…, truncation=True, max_length={greatest}); or split the text"
+    return f"pass at most {greatest}"

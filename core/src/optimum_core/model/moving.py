@@ -1,0 +1,69 @@
+"""What users of torch do with a model, `.to()` and `next(model.parameters())`: explained where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from optimum_core.errors import NotTorchError, UnavailableError
+from optimum_core.hardware import detect
+from optimum_core.plugins import PluginManager
+
+_PRECISIONS = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+
+#: Attributes of a `torch.nn.Module` that stand for its weights and submodules, and what to ask instead.
+_WEIGHTS = (
+    "parameters named_parameters buffers named_buffers state_dict load_state_dict modules named_modules children "
+    "named_children get_parameter get_submodule get_buffer register_buffer register_parameter register_module "
+    "add_module register_forward_hook register_forward_pre_hook register_full_backward_hook apply zero_grad "
+    "requires_grad_ share_memory compile training num_parameters get_input_embeddings set_input_embeddings "
+    "resize_token_embeddings base_model gradient_checkpointing_enable"
+)
+_TORCH_NAMES = frozenset(_WEIGHTS.split())
+
+
+def refuse_move(who: str, wanted: Any, *, place: str, dtype: str, plugins: PluginManager) -> NoReturn:
+    """
+    Raises:
+        UnavailableError: always; the remedy names what can be done on this machine.
+    """
+    text = str(wanted).removeprefix("torch.")
+    if precision := _PRECISIONS.get(text):
+        remedy = f"to compute in it, accelerate(model, precision={precision!r}); inputs and outputs stay {dtype}"
+    elif text.startswith(("float", "int", "complex", "uint", "bool")):
+        remedy = f"convert its outputs, which are {dtype}; precision='auto' lets it compute in fewer bits"
+    else:
+        remedy = _targets(text, plugins)
+    raise UnavailableError(who, f"it runs on {place} in {dtype}, not {text}", remedy)
+
+
+def _targets(device: str, plugins: PluginManager) -> str:
+    kind = device.lower().partition(":")[0]
+    found = [
+        f"accelerate(model, target='{name}:{device.lower()}')"
+        for name, support in sorted(plugins.supports(detect()).items())
+        if any(offer.device.lower().partition(":")[0] == kind and offer.proof == "device" for offer in support.offers)
+    ]
+    if found:
+        return " or ".join(found)
+    return (
+        f"no backend here runs on {device!r}; accelerate(model) finds what is fastest here, `optimum-core doctor` why"
+    )
+
+
+def explain_missing(who: str, name: str, known: Iterable[str]) -> NoReturn:
+    """
+    Raises:
+        NotTorchError: the attribute is one of `torch.nn.Module`.
+        AttributeError: it is not.
+    """
+    if name in _TORCH_NAMES:
+        raise NotTorchError(
+            who,
+            f"it has no {name!r}: it is no torch.nn.Module, its weights lie in the runtime",
+            "ask fast.device, fast.dtype or fast.config; for weights and submodules, the eager model",
+        )
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    raise AttributeError(f"{who} has no attribute {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))

@@ -1,0 +1,135 @@
+"""Values and lengths that the model does not take are refused, whatever the backend would make of them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core.errors import InputError, UnprovedLengthWarning
+from optimum_core.model.inputs import InputChecker
+from optimum_core.types import AxisRange, TensorSpec
+
+SPECS = (
+    TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"), least=0, greatest=99),
+    TensorSpec(name="token_type_ids", dtype="int64", shape=("batch", "sequence"), default="zeros", least=0, greatest=1),
+    TensorSpec(name="position_ids", dtype="int64", shape=("batch", "sequence"), default="zeros", least=2, greatest=65),
+    TensorSpec(name="depth", dtype="int32", shape=("batch",), default="zeros", least=-5, greatest=5),
+    TensorSpec(name="more", dtype="int64", shape=("batch",), default="zeros", least=1),
+    TensorSpec(name="fewer", dtype="int64", shape=("batch",), default="zeros", greatest=7),
+)
+AXES = {
+    "sequence": AxisRange(least=1, greatest=64, proved=(2, 32), why="the model has 64 positions"),
+    "batch": AxisRange(least=0, proved=(0, 3)),
+}
+IDS = np.arange(8).reshape(2, 4)
+
+
+def _checker() -> InputChecker:
+    return InputChecker("model 'x'", SPECS, axes=AXES)
+
+
+def _refusal(**call: Any) -> str:
+    checker = _checker()
+    with pytest.raises(InputError) as caught:
+        checker.bind((), call)
+    checker.bind((), {"input_ids": IDS})  # the next good call is none the worse
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [100, 150, -1, -100, 2**40, 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize(
+    "kind", [np.asarray, torch.as_tensor, lambda ids: np.asfortranarray(ids), lambda ids: ids[:, ::2]]
+)
+def test_ids_out_of_the_vocabulary(value: int, kind: Any) -> None:
+    ids = IDS.copy()
+    ids[1, 2] = value
+    said = _refusal(input_ids=kind(ids))
+    assert f"'input_ids': expected ids from 0 to 99, got {value}" in said
+    assert "tokenizer" in said
+    assert "beyond 100" in said
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "uint8", "uint64"])
+def test_ids_of_any_width(dtype: str) -> None:
+    ids = IDS.astype(dtype)
+    _checker().bind((), {"input_ids": ids})
+    ids[0, 0] = 120
+    assert "got 120" in _refusal(input_ids=ids)
+    if dtype == "uint64":
+        ids[0, 0] = 2**64 - 1  # becomes -1 as int64
+        assert "ids from 0 to 99" in _refusal(input_ids=ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "said"),
+    [
+        ("token_type_ids", IDS % 2, IDS, "values from 0 to 1, got 7"),
+        ("position_ids", IDS + 2, IDS, "values from 2 to 65, got 0"),
+        ("position_ids", IDS + 58, IDS + 60, "values from 2 to 65, got 67"),
+        ("depth", np.array([-5, 5]), np.array([-6, 5]), "values from -5 to 5, got -6"),
+        ("depth", np.array([-5, 5]), np.array([-5, 6]), "values from -5 to 5, got 6"),
+        ("more", np.array([1, 2**62]), np.array([0, 1]), "values of 1 and above, got 0"),
+        ("fewer", np.array([-(2**62), 7]), np.array([8, 7]), "values of 7 and below, got 8"),
+    ],
+)
+def test_every_input_with_bounds(name: str, good: Any, bad: Any, said: str) -> None:
+    _checker().bind((), {"input_ids": IDS, name: good})
+    assert said in _refusal(input_ids=IDS, **{name: bad})
+
+
+def test_values_are_looked_at_in_every_call() -> None:
+    checker = _checker()
+    for _ in range(2):
+        checker.bind((), {"input_ids": IDS})
+        with pytest.raises(InputError, match="got 100"):
+            checker.bind((), {"input_ids": np.full((2, 4), 100)})
+
+
+def test_a_length_beyond_the_limit_says_which_and_what_to_do() -> None:
+    said = _refusal(input_ids=np.ones((1, 65), np.int64))
+    assert "65 tokens, the model takes 64 (the model has 64 positions)" in said
+    assert "truncate: tokenizer(…, truncation=True, max_length=64)" in said
+
+
+def test_nothing_at_all_is_too_short() -> None:
+    assert "0 tokens, the model takes 1 or more" in _refusal(input_ids=np.ones((1, 0), np.int64))
+    assert _checker().bind((), {"input_ids": np.ones((0, 4), np.int64)})[0]["token_type_ids"].shape == (0, 4)
+
+
+def test_a_length_that_was_not_compared_is_told_once_for_each_axis() -> None:
+    checker = _checker()
+    with pytest.warns(UnprovedLengthWarning, match="model 'x': 33 tokens; it was compared .* at 2 to 32 only"):
+        checker.bind((), {"input_ids": np.ones((1, 33), np.int64)})
+    with pytest.warns(UnprovedLengthWarning, match="a batch of 4; .* at 0 to 3 only"):
+        checker.bind((), {"input_ids": np.ones((4, 1), np.int64)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for length in (34, 64, 32, 2, 33):
+            checker.bind((), {"input_ids": np.ones((5, length), np.int64)})
+
+
+def test_one_item_is_checked_with_others_missing() -> None:
+    _checker().check({"token_type_ids": IDS[:1] % 2})
+    with pytest.raises(InputError, match="values from 0 to 1, got 3"):
+        _checker().check({"token_type_ids": IDS[:1]})
+
+
+def test_many_shapes_are_not_remembered_for_ever() -> None:
+    checker = InputChecker("x", SPECS)
+    for length in range(1, 600):
+        checker.bind((), {"input_ids": np.ones((1, length), np.int64)})
+    assert len(vars(checker)["_plans"]) <= 256
+
+
+def test_tensors_of_a_device_are_looked_at_there() -> None:
+    class OnDevice(torch.Tensor):
+        device = torch.device("cuda:0")  # type: ignore[assignment]
+
+    checker = InputChecker("x", SPECS, on_host=False)
+    checker.bind((), {"input_ids": IDS, "token_type_ids": torch.ones(2, 4, dtype=torch.int64).as_subclass(OnDevice)})
+    with pytest.raises(InputError, match="got 9"):
+        checker.bind((), {"input_ids": IDS, "token_type_ids": torch.full((2, 4), 9).as_subclass(OnDevice)})
