@@ -11,6 +11,7 @@ from optimum_core.types.requests import (
     QuantizeRequest,
     Session,
     SessionRequest,
+    StatefulSession,
     Step,
 )
 from optimum_core.types.results import (
@@ -24,6 +25,7 @@ from optimum_core.types.results import (
     Report,
     Trial,
 )
+from optimum_core.types.state import LayerState, State, StateSpec
 from optimum_core.types.support import Limitation, Offer, Support, Transform
 from optimum_core.types.tensors import Array, AxisRange, TensorSpec
 
@@ -39,6 +41,7 @@ __all__ = [
     "Fidelity",
     "Gpu",
     "Hardware",
+    "LayerState",
     "Lengths",
     "Limitation",
     "Measurement",
@@ -53,6 +56,9 @@ __all__ = [
     "Report",
     "Session",
     "SessionRequest",
+    "State",
+    "StateSpec",
+    "StatefulSession",
     "Step",
     "Support",
     "TensorSpec",

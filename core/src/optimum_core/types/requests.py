@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from optimum_core.types.hardware import Hardware
 from optimum_core.types.quantization import QuantizeConfig
+from optimum_core.types.state import State, StateSpec
 from optimum_core.types.tensors import Array, TensorSpec
 
 
@@ -61,6 +62,8 @@ class Artifact:
         steps: how it came to be, oldest first.
         compiled_from: where its own device is absent, what a compiler read, precision and all: that can be evaluated in
             its place. Not kept with it.
+        parts: by name ("encoder", "decoder"), where it consists of several graphs; it has no files of its own then.
+        state: what it remembers from call to call; None: every call stands alone.
     """
 
     format: str
@@ -71,6 +74,8 @@ class Artifact:
     precision: str = "fp32"
     steps: tuple[Step, ...] = ()
     compiled_from: Artifact | None = None
+    parts: Mapping[str, Artifact] = field(default_factory=dict)
+    state: StateSpec | None = None
 
     @property
     def main_file(self) -> Path:
@@ -227,4 +232,13 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free what the runtime holds; later calls of `infer` raise `SessionError`."""
+        ...
+
+
+@runtime_checkable
+class StatefulSession(Session, Protocol):
+    """A session of an artifact that has a `state`."""
+
+    def begin(self, rows: int) -> State:
+        """An empty memory for so many rows, independent of every other."""
         ...
