@@ -79,8 +79,9 @@ class Race:
     def decide(self, finalists: Sequence[Candidate]) -> Decision:
         """Measure all of them in full, again where something disturbs that and the budget lasts; the winner."""
         for number in range(1 + _REPEATS):
-            disturbance = self._measured(finalists)
-            if not disturbance or (number and not self.context.budget.left):
+            if number and not self.context.budget.left:
+                break
+            if not (disturbance := self._measured(finalists)):
                 break
         winner = min(self.never_slower(finalists), key=self.score)
         winner.outcome = "chosen"

@@ -1,0 +1,216 @@
+"""A backend that runs what it is told to, and a search over it and the eager model, for tests of searches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimum_core.cache import Cache
+from optimum_core.errors import SessionError
+from optimum_core.hookspecs import hookimpl
+from optimum_core.measure import Effort
+from optimum_core.measure.workload import workload
+from optimum_core.models import eager
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.flat import eager_outputs
+from optimum_core.models.source import LiveSource
+from optimum_core.plan import parse_target, ways
+from optimum_core.plugins import PluginManager
+from optimum_core.search.budget import Budget
+from optimum_core.search.builder import Builder
+from optimum_core.search.context import SearchContext, SearchResult
+from optimum_core.search.search import search as run_search
+from optimum_core.search.spec import specs_of
+from optimum_core.types import (
+    Array,
+    Artifact,
+    Cpu,
+    Event,
+    ExportRequest,
+    Hardware,
+    Offer,
+    Session,
+    SessionRequest,
+    Support,
+    TensorSpec,
+)
+
+Arrays = Mapping[str, Any]
+#: What a backend makes of a call: from the eager model, the artifact and the inputs to outputs.
+Deed = Callable[[Any, Artifact, Arrays], Arrays]
+
+HARDWARE = Hardware(
+    system="linux",
+    system_version="6",
+    cpu=Cpu(vendor="intel", model="x", architecture="x86_64", features=frozenset(), physical_cores=1, usable_cores=1),
+    memory=1,
+)
+#: No time is spent on precision; candidates differ by more than a hundred times.
+QUICK = Effort(rounds=2, seconds=0.002, hopeless=math.inf, steady=math.inf)
+NO_TIME = Budget(seconds=0.0, stated=True)
+
+
+@dataclass(kw_only=True, eq=False)
+class Opened:
+    """A session that computes with the eager model, in the way of its artifact's route."""
+
+    artifact: Artifact
+    module: Any
+    deed: Deed
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    backend: str = "acme"
+    device: str = "cpu"
+    precision: str = "fp32"
+    closed: int = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass(eq=False)
+class Acme:
+    """A backend that exports by routes and runs what it exported; `routes` says what each comes out as."""
+
+    routes: dict[str, Deed | Exception]
+    exported: list[str] = field(default_factory=list)
+    sessions: list[Opened] = field(default_factory=list)
+
+    @hookimpl
+    def probe(self, hardware: Hardware) -> Support:
+        return Support(offers=(Offer(device="cpu", exports=("acme",), routes=tuple(self.routes), loads=("acme",)),))
+
+    @hookimpl
+    def export(self, request: ExportRequest) -> Artifact | None:
+        if request.backend != "acme":
+            return None
+        assert request.route is not None
+        self.exported.append(request.route)
+        deed = self.routes[request.route]
+        if isinstance(deed, Exception):
+            raise deed
+        (request.output / "model.acme").write_text(request.route, encoding="utf-8")
+        files = ("model.acme",)
+        return Artifact(format="acme", path=request.output, files=files, inputs=request.inputs, outputs=request.outputs)
+
+    @hookimpl
+    def load_session(self, request: SessionRequest) -> Session | None:
+        if request.backend != "acme":
+            return None
+        deed = self.routes[request.artifact.main_file.read_text(encoding="utf-8")]
+        assert request.source is not None
+        assert not isinstance(deed, Exception)
+        made = request.artifact
+        session = Opened(
+            artifact=made, module=request.source.module(), deed=deed, inputs=made.inputs, outputs=made.outputs
+        )
+        self.sessions.append(session)
+        return session
+
+    @hookimpl
+    def infer(self, session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
+        if not isinstance(session, Opened):
+            return None
+        if session.closed:
+            raise SessionError("backend 'acme'", "the session is closed", "load again")
+        return session.deed(session.module, session.artifact, inputs)
+
+
+@dataclass(eq=False)
+class Memory:
+    """The fastest backend there is: it looks every answer up. Slow the first time only."""
+
+    known: dict[bytes, Arrays] = field(default_factory=dict)
+
+    def __call__(self, module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+        key = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs.values())
+        if key not in self.known:
+            self.known[key] = eager_outputs(module, inputs)
+        return self.known[key]
+
+
+def right(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    return eager_outputs(module, inputs)
+
+
+def wrong(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    return {name: array * 1.5 for name, array in eager_outputs(module, inputs).items()}
+
+
+def slow(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    time.sleep(0.05)
+    return eager_outputs(module, inputs)
+
+
+def baked(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    """Right at one sequence length only: the one at which it was exported."""
+    length = artifact.inputs[0].shape[1]
+    expected = length if isinstance(length, int) else 13
+    outputs = eager_outputs(module, inputs)
+    off = 0 if inputs["input_ids"].shape[1] == expected else 1
+    return {name: array + off for name, array in outputs.items()}
+
+
+def refusing(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
+    raise SessionError("backend 'acme'", "it runs nothing today", "come back tomorrow")
+
+
+Described = Callable[[str], tuple[Any, Blueprint]]
+
+
+@dataclass(eq=False)
+class Search:
+    """Everything for one search over a tiny BERT, the eager backend and Acme."""
+
+    acme: Acme
+    module: Any
+    blueprint: Blueprint
+    place: Path
+    events: list[Event] = field(default_factory=list)
+
+    def run(self, target: str = "auto", **settings: Any) -> SearchResult:
+        plugins = PluginManager([])
+        plugins.register(eager, "torch")
+        plugins.register(self.acme, "acme")
+        supports = plugins.supports(HARDWARE)
+        chosen = parse_target(target)
+        source = LiveSource(self.module)
+        builder = Builder(
+            source=source,
+            plugins=plugins,
+            supports=supports,
+            hardware=HARDWARE,
+            cache=Cache(self.place / "cache"),
+            workshop=self.place,
+            emit=self.events.append,
+        )
+        every = ways(supports, parse_target("auto"))
+        choosable = {way.backend for way in every} if chosen.backend is None else {chosen.backend}
+        return run_search(
+            SearchContext(
+                source=source,
+                signature=self.blueprint,
+                specs=tuple(
+                    spec
+                    for spec in specs_of([way for way in every if way.is_eager or way.backend in choosable])
+                    if spec.is_baseline or not spec.way.is_eager  # compiling the eager model would take seconds each
+                ),
+                workload=lambda seen: workload([{"batch": 1}], seen.inputs, seen.layout.limits),
+                builder=builder,
+                plugins=plugins,
+                choosable=frozenset(choosable),
+                emit=self.events.append,
+                **{
+                    "may_restrict": chosen.backend is not None,
+                    "effort": QUICK,
+                    "budget": Budget(seconds=60.0),
+                    **settings,
+                },
+            )
+        )

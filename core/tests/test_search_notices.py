@@ -1,0 +1,180 @@
+"""What a search notices beside its candidates: a full disk, a busy machine, branches on values, a spent budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_backend import QUICK, Acme, Memory, Search, right, wrong
+
+from optimum_core.errors import ResourceError, VerificationError
+from optimum_core.measure import timing
+from optimum_core.measure.load import Load, other_load
+from optimum_core.plan import Way
+from optimum_core.search.budget import Budget
+from optimum_core.search.candidate import Candidate
+from optimum_core.search.race import disturbance
+from optimum_core.search.spec import CandidateSpec
+from optimum_core.types import Artifact, Measurement, PrecisionHint, Step
+
+Make = Callable[..., Search]
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def search(described: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    monkeypatch.setattr(timing, "_override", None)
+    module, signature = described("bert")
+
+    def make(**routes: Any) -> Search:
+        return Search(acme=Acme(routes=routes), module=module, blueprint=signature, place=tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize("fault", [FULL, MemoryError(), ResourceError("acme", "the process was killed", "again")])
+def test_a_fault_of_the_moment_is_told_and_settles_nothing(search: Make, fault: Exception) -> None:
+    found = search(first=fault).run()
+    assert found.winner.spec.is_baseline
+    assert not found.report.settled
+    assert any("for a reason of the moment" in note and "acme[first]" in note for note in found.report.notes)
+
+
+def test_a_lasting_fault_settles(search: Make) -> None:
+    found = search(first=wrong).run()
+    assert found.report.settled and not found.report.notes
+
+
+def test_with_a_named_target_the_error_names_the_fault(search: Make) -> None:
+    with pytest.raises(ResourceError, match="No space left") as raised:
+        search(first=FULL).run("acme")
+    assert "sample_inputs" not in str(raised.value)
+    with pytest.raises(VerificationError):
+        search(first=wrong).run("acme")
+
+
+def _measured(*times: tuple[float, float]) -> Candidate:
+    spec = CandidateSpec(way=Way(backend="acme", device="cpu", precision="fp32"))
+    found = tuple(
+        Measurement(shape=str(i), median=time, p95=time, runs=9, least=time, spread=spread)
+        for i, (time, spread) in enumerate(times)
+    )
+    return Candidate(spec=spec, signature=None, measurements=found)
+
+
+def test_what_disturbs_a_measurement_is_said() -> None:
+    effort = dataclasses.replace(QUICK, steady=1.5)
+    assert disturbance([_measured((1.0, 1.2), (1.0, 1.4))], 0.1, effort) == ""
+    assert "factor of 17.0" in disturbance([_measured((1.0, 17.0))], None, effort)
+    assert disturbance([_measured((1.0, 1.0))], 0.9, effort) == "other programs took 0.9 cores"
+    assert disturbance([_measured((1.0, 17.0))], 0.9, dataclasses.replace(QUICK, steady=math.inf)) == ""
+
+
+def test_a_busy_machine_is_measured_again_and_a_doubtful_choice_is_not_kept(
+    search: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Medians say that the candidate is faster, shortest times that it is not: rounds differed too much to tell."""
+    races: list[int] = []
+
+    def measured(contestants: Any, shapes: Any, effort: Any) -> dict[str, tuple[Measurement, ...]]:
+        races.append(len(contestants))
+        figures = [(9.0, 1.0), (2.0, 2.0)]  # eager, then the candidate: median, least
+        return {
+            name: (Measurement(shape="batch=1", median=median, least=least, p95=median, runs=5, spread=9.0),)
+            for name, (median, least) in zip(contestants, figures, strict=False)
+        }
+
+    monkeypatch.setattr("optimum_core.search.trial.measure", measured)
+    effort = dataclasses.replace(QUICK, steady=1.5)
+    found = search(first=right).run(effort=effort, budget=Budget(seconds=1e4, stated=True))
+    assert found.winner.spec.way.backend == "acme"
+    assert races == [1, 2, 2, 2, 2]  # each roughly, then the race and its repeats
+    assert not found.report.settled
+    assert any("machine was busy" in note and "factor of 9.0" in note for note in found.report.notes)
+
+
+def test_load_of_other_programs_is_measured_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    with other_load(psutil.cpu_count() or 1) as load:
+        sum(range(10000))
+    assert load.cores is not None and load.cores >= 0
+    with other_load((psutil.cpu_count() or 1) + 1) as unseen:
+        pass
+    assert unseen == Load(cores=None)
+
+
+def _baking(candidate_route: str) -> Acme:
+    """A backend whose export by that route took one side of a branch."""
+
+    class Baking(Acme):
+        def export(self, request: Any) -> Artifact | None:  # type: ignore[override]
+            made = Acme.export(self, request)
+            if made is None or request.route != candidate_route:
+                return made
+            step = Step(hook="export", backend="acme", tool="t", version="1", options={"branches": ["model.py:3"]})
+            return dataclasses.replace(made, steps=(step,))
+
+    return Baking(routes={"first": Memory(), "second": right})
+
+
+def _over(search: Make, acme: Acme) -> Search:
+    return dataclasses.replace(search(), acme=acme)
+
+
+def test_an_export_that_took_one_side_of_a_branch_gives_way(search: Make) -> None:
+    found = _over(search, _baking("first")).run("acme", budget=Budget(seconds=0.0, stated=True))
+    assert found.winner.spec.route == "second"
+    loser = next(item for item in found.report.candidates if item.options.get("route") == "first")
+    assert loser.outcome == "wrong" and "model.py:3" in loser.reason
+
+
+def test_eager_wins_over_an_export_that_took_one_side(search: Make) -> None:
+    acme = _baking("first")
+    acme.routes.pop("second")
+    assert _over(search, acme).run().winner.spec.is_baseline
+
+
+def test_where_it_is_the_only_one_the_report_says_so(search: Make) -> None:
+    acme = _baking("first")
+    acme.routes.pop("second")
+    found = _over(search, acme).run("acme")
+    assert found.winner.branches == ("model.py:3",)
+    assert any("NOT right for all values" in note for note in found.report.notes)
+
+
+def test_what_a_spec_costs_is_learnt_from_its_like() -> None:
+    budget = Budget(seconds=100.0, size=100 * 2**20)
+    way = Way(backend="acme", device="cpu", precision="fp32", format="x", exporter="x", exported="x")
+    spec, other = CandidateSpec(way=way, route="a"), CandidateSpec(way=dataclasses.replace(way, exporter="y"), route="b")
+    assert budget.expected(spec) == pytest.approx(4.5)
+    with budget.learning(spec):
+        pass
+    assert budget.expected(spec) < 0.1
+    assert budget.expected(other) == pytest.approx(4.5)
+    assert budget.allows(spec) and not Budget(seconds=3.0, size=100 * 2**20).allows(spec)
+    assert budget.share(0.4).seconds == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (
+            PrecisionHint(precision="bf16", backend="x", time_ratio=0.35, error=0.006, verified=True),
+            "bf16 would take 0.35 of the time (relative error 0.6%): pass precision='bf16'",
+        ),
+        (
+            PrecisionHint(precision="bf16", backend="x", time_ratio=1.4, error=0.006, verified=True),
+            "bf16 would be slower here: 1.40 times the time (relative error 0.6%)",
+        ),
+        (PrecisionHint(precision="fp16", backend="x", error=0.5), "fp16 on x is too far off (relative error 50.0%)"),
+        (PrecisionHint(precision="fp16", backend="x"), "fp16 on x does not run"),
+    ],
+)
+def test_a_precision_that_was_not_asked_for_is_told_in_one_line(hint: PrecisionHint, words: str) -> None:
+    assert str(hint) == words
