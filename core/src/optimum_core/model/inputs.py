@@ -140,15 +140,15 @@ class InputChecker:
     def _fill(self, arrays: dict[str, Any], lengths: Mapping[str, int]) -> None:
         for name, spec in self._specs.items():
             if name not in arrays:
-                arrays[name] = self._filled(spec, lengths)
+                arrays[name] = self._filled(spec, lengths, arrays)
 
-    def _filled(self, spec: TensorSpec, lengths: Mapping[str, int]) -> np.ndarray[Any, Any]:
+    def _filled(self, spec: TensorSpec, lengths: Mapping[str, int], arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         if spec.default is None or any(isinstance(axis, str) and axis not in lengths for axis in spec.shape):
             raise InputError(
                 self._who, f"input {spec.name!r} is missing; it takes {self._signature(spec)}", self._usage()
             )
         shape = tuple(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape)
-        return np.ones(shape, spec.dtype) if spec.default == "ones" else np.zeros(shape, spec.dtype)
+        return np.asarray(spec.left_out(np.zeros(shape, spec.dtype), arrays.get(spec.made_of or "")))
 
     def _refuse_unknown(self, kwargs: Mapping[str, Any]) -> None:
         for name, value in kwargs.items():

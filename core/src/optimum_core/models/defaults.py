@@ -35,9 +35,8 @@ def default_of(trials: Trials, layout: Layout, item: InputLayout) -> tuple[Defau
         left_out = [_flat(trials.module, call, item.name) for call in calls]
         for default, padding in proposals:
             spec = TensorSpec(name=item.name, dtype=item.dtype, shape=item.axes, default=default, pad=padding)
-            stated = [
-                {**call, item.name: spec.left_out(call[item.name], call.get(made_of(item.name)))} for call in calls
-            ]
+            filled = (spec.left_out(call[item.name], call.get(made_of(item.name))) for call in calls)
+            stated = [{**call, item.name: mask} for call, mask in zip(calls, filled, strict=True)]
             if all(_same(_flat(trials.module, call), want) for call, want in zip(stated, left_out, strict=True)):
                 return default, padding
     except Exception as error:  # noqa: BLE001 - then it is required

@@ -71,7 +71,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def lengths_around(numbers: Numbers, shortest: int, greatest: int | None) -> tuple[int, ...]:
-    """The lengths beyond `shortest` to compare at, ascending: both sides of each switch, as many as there are positions,
+    """The lengths beyond `shortest` to compare at, ascending: both sides of each switch, the positions that there are,
     and half as many again where the model takes that."""
     found = {length for switch in numbers.switches for length in (switch, switch + 1)}
     found |= {length for positions in numbers.positions for length in (positions, positions + positions // 2)}
