@@ -343,4 +343,4 @@ def test_a_session_is_compared_at_lengths_that_it_takes(described: Described) ->
 
 def test_a_session_that_takes_nothing_is_no_pass(described: Described) -> None:
     with pytest.raises(VerificationError, match="takes no shape"):
-        _shapes_taken(Lengths(greatest={"sequence": 1}), described)
+        _shapes_taken(Lengths(greatest={"sequence": 0}), described)

@@ -159,7 +159,7 @@ class AcceleratedModel:
             return f"{type(self).__name__} (accelerated, no torch.nn.Module: keep it under a name that holds no module)"
         if name.startswith("__") or "_who" not in vars(self):
             raise AttributeError(name)
-        explain_missing(self._who, name, dir(type(self)))
+        return explain_missing(self._who, name, dir(type(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self.manifest, self.directory, self._source, self._opening)

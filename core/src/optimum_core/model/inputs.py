@@ -44,7 +44,7 @@ class _Plan:
 
     casts: tuple[tuple[str, np.dtype[Any]], ...]
     ranges: tuple[tuple[str, ValueRange], ...]
-    fills: tuple[tuple[str, np.ndarray[Any, Any]], ...] = ()
+    fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
 
 
 class InputChecker:
@@ -102,8 +102,9 @@ class InputChecker:
             seen += (name, value.shape, value.dtype)
         plan = self._plans.get(tuple(seen)) or self._remember(tuple(seen), arrays)
         self._apply(plan, arrays)
-        for name, filled in plan.fills:
-            arrays[name] = filled.copy()
+        for spec, filled in plan.fills:
+            of = spec.made_of  # a mask that is read off the ids differs from call to call
+            arrays[spec.name] = filled.copy() if of is None else spec.left_out(filled, arrays.get(of))
         return arrays, torch_in
 
     def check(self, arrays: Arrays) -> None:
@@ -242,17 +243,17 @@ class InputChecker:
             raise self._mismatch(spec.name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
         return None if value.dtype == dtype else dtype
 
-    def _fills(self, arrays: Arrays, lengths: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    def _fills(self, arrays: Arrays, lengths: Mapping[str, int]) -> Iterator[tuple[TensorSpec, np.ndarray[Any, Any]]]:
         for name, spec in self._specs.items():
             if name not in arrays:
-                yield name, self._filled(spec, lengths)
+                yield spec, self._filled(spec, lengths, arrays)
 
-    def _filled(self, spec: TensorSpec, lengths: Mapping[str, int]) -> np.ndarray[Any, Any]:
+    def _filled(self, spec: TensorSpec, lengths: Mapping[str, int], arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         if spec.default is None or any(isinstance(axis, str) and axis not in lengths for axis in spec.shape):
             why = f"input {spec.name!r} is missing; it takes {self._signature(spec)}"
             raise InputError(self._who, why, self._usage())
         shape = tuple(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape)
-        return np.ones(shape, spec.dtype) if spec.default == "ones" else np.zeros(shape, spec.dtype)
+        return np.asarray(spec.left_out(np.zeros(shape, spec.dtype), arrays.get(spec.made_of or "")))
 
     def _mismatch(self, name: str, value: Any, expected: str, came: str, remedy: str = "") -> InputError:
         spec = self._specs[name]

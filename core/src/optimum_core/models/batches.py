@@ -244,7 +244,7 @@ class Encoder:
         for spec in self.blueprint.inputs:
             if spec.name not in whole:
                 like = next(a for a in whole.values() if a.ndim == len(spec.shape))
-                whole[spec.name] = np.full(like.shape, spec.default == "ones", dtype=spec.dtype)
+                whole[spec.name] = spec.left_out(np.zeros(like.shape), whole.get(spec.made_of or ""))
         return {spec.name: whole[spec.name] for spec in self.blueprint.inputs}
 
     def _fitting(self, array: np.ndarray[Any, Any], spec: TensorSpec, row: Row) -> np.ndarray[Any, Any]:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from optimum_core.artifact import Structure
 from optimum_core.models import given, tasks
+from optimum_core.models.axes import Runs, further_lengths, lengths_beside, patch_of, reach, settle
+from optimum_core.models.defaults import default_of
 from optimum_core.models.finding import first_that_runs, tied
 from optimum_core.models.flat import alike, ask
 from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts_of
 from optimum_core.models.outputs import agreed, flatten
 from optimum_core.models.real import processed
 from optimum_core.models.samples import Arrays, Case, draw
+from optimum_core.models.switches import LONGEST, numbers_of
+from optimum_core.models.trials import Trials, value_ranges
 from optimum_core.types import AxisRange, TensorSpec
+
+__all__ = ["Blueprint", "describe", "lengths_beside", "limited"]
 
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
 _MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
-_STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +38,10 @@ class Blueprint:
         inputs, outputs: specs; a named axis is one that the eager model accepts at several lengths.
         structure: what is around the outputs, as the eager model returns them.
         layout: how inputs are drawn.
+        configured: by named axis, the length that the configuration and the samples say; traced ones all differ.
         ranges: by named axis, the lengths that the eager model takes.
+        further: by named axis, lengths to compare at beyond those beside the traced one, as far as time permits.
+        patch: the edge of the squares that pictures are cut into.
         ignored: inputs that its tokenizer may send along and that change nothing.
         given: samples that the user passed.
         real: inputs from the model's processor, where it has one.
@@ -48,6 +56,9 @@ class Blueprint:
     ignored: tuple[str, ...] = ()
     real: Arrays | None = None
     ranges: Mapping[str, AxisRange] = field(default_factory=dict)
+    configured: Mapping[str, int] = field(default_factory=dict)
+    further: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    patch: int = 1
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -79,8 +90,53 @@ class Blueprint:
             real = None
         fix = {axis: length}
         return replace(
-            self, layout=layout, real=real, inputs=_fixed(self.inputs, fix), outputs=_fixed(self.outputs, fix)
+            self,
+            layout=layout,
+            real=real,
+            inputs=_fixed(self.inputs, fix),
+            outputs=_fixed(self.outputs, fix),
+            ranges={name: found for name, found in self.ranges.items() if name != axis},
         )
+
+    def beside(self, axis: str) -> tuple[int, ...]:
+        """Two lengths of an axis other than the traced one, longer and shorter, both within its range."""
+        here, found = self.layout.lengths[axis], self.ranges.get(axis, AxisRange())
+        longer, shorter = lengths_beside(self.layout, axis)
+        longer = min(longer, found.greatest or longer)
+        shorter = max(shorter, found.least)
+        kept = [length for length in (longer, shorter) if length != here]
+        return tuple(kept) or (here,)
+
+
+def limited(blueprint: Blueprint, axis: str, greatest: int, why: str, *, least: int | None = None) -> Blueprint:
+    """The same model with an axis that gets no longer than `greatest`, nor shorter than `least`: no cases are drawn
+    beyond, and a call beyond is refused with the reason.
+
+    Args:
+        why: a clause for the error ("the model switches its attention at 704 tokens, …").
+    """
+    known = blueprint.ranges.get(axis, AxisRange())
+    greatest = min(greatest, known.greatest or greatest)
+    found = replace(known, greatest=greatest, least=max(known.least, least or known.least), why=why)
+    layout = blueprint.layout
+    limits = {**layout.limits, axis: min(layout.limits.get(axis, greatest), greatest)}
+    further = tuple(length for length in blueprint.further.get(axis, ()) if found.least <= length <= greatest)
+    return replace(
+        blueprint,
+        layout=replace(layout, limits=limits),
+        ranges={**blueprint.ranges, axis: found},
+        further={**blueprint.further, axis: further},
+        real=blueprint.real if _within(blueprint, axis, found) else None,
+    )
+
+
+def _within(blueprint: Blueprint, axis: str, found: AxisRange) -> bool:
+    return blueprint.real is None or all(
+        found.least <= blueprint.real[item.name].shape[index] <= (found.greatest or LONGEST)
+        for item in blueprint.layout.inputs
+        for index, name in enumerate(item.axes)
+        if name == axis
+    )
 
 
 def _fixed(specs: tuple[TensorSpec, ...], lengths: Mapping[str, int]) -> tuple[TensorSpec, ...]:
@@ -109,12 +165,15 @@ def describe(
     layout = _without_idle(module, layout, arrays)
     idle = whole - {item.name for item in layout.inputs}
     layout = tied(module, layout, arrays, lengths_beside)
-    runs = dict(_probe(module, layout, arrays))
-    layout = _settled(layout, runs)
+    trials, patch = Trials(module=module, arrays=arrays), patch_of(facts.config)
+    numbers = numbers_of(facts.config, processor)
+    settled = settle(trials, layout, patch)
+    ranges = reach(trials, settled, numbers)
+    layout = _bounded(settled.layout, ranges)
     traced = {axis: layout.lengths[axis] for axis in layout.axes}
     traced_output = ask(module, draw(layout, Case(name="traced"), arrays))
     structure = agreed(f"model {name!r}", [output, traced_output, *_answers_elsewhere(module, layout, arrays)])
-    outputs = _output_specs(flatten(traced_output), traced, runs)
+    values = dict(value_ranges(trials, layout))
     names = [item.name for item in layout.inputs]
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
@@ -122,18 +181,32 @@ def describe(
     shapes = _shapes_beside(inputs, (facts.processed | _SENT_ALONG) - idle, sent or {})
     return Blueprint(
         task=task or tasks.detect(type(module).__name__),
-        inputs=tuple(
-            TensorSpec(
-                name=item.name, dtype=item.dtype, shape=item.axes, default=_default(module, layout, arrays, item.name)
-            )
-            for item in layout.inputs
-        ),
-        outputs=outputs,
+        inputs=tuple(_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs),
+        outputs=_output_specs(flatten(traced_output), traced, settled.runs),
         structure=structure,
         layout=layout,
         given=arrays,
         ignored=tuple(sorted({*idle, *_ignored(module, inputs, shapes)})),
         real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
+        ranges=ranges,
+        configured=settled.configured,
+        further=further_lengths(settled, ranges, numbers),
+        patch=patch,
+    )
+
+
+def _bounded(layout: Layout, ranges: Mapping[str, AxisRange]) -> Layout:
+    """The layout with limits no greater than what eager takes."""
+    found = {axis: given.greatest for axis, given in ranges.items() if given.greatest is not None}
+    return replace(layout, limits={**layout.limits, **found})
+
+
+def _input_spec(
+    trials: Trials, layout: Layout, item: InputLayout, least: int | None, greatest: int | None
+) -> TensorSpec:
+    default, pad = default_of(trials, layout, item)
+    return TensorSpec(
+        name=item.name, dtype=item.dtype, shape=item.axes, default=default, pad=pad, least=least, greatest=greatest
     )
 
 
@@ -168,32 +241,6 @@ def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: Input
     return True
 
 
-def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
-    """Two lengths to try an axis at, other than the traced one: shorter and longer."""
-    length = layout.lengths[axis]
-    if axis.endswith("batch"):
-        return (3 if length != 3 else 2, 1)
-    if axis in _STEPS:
-        return (length + _STEPS[axis], max(1, length - _STEPS[axis] if length > 2 * _STEPS[axis] else length // 2))
-    longest = layout.longest(axis)
-    return (min(2 * length + 3, longest), max(1, length - 3 if length > 4 else length - 1))
-
-
-Runs = dict[tuple[str, int], dict[str, tuple[int, ...]] | None]
-
-
-def _probe(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[tuple[tuple[str, int], Any]]:
-    """For every axis at two other lengths: the outputs' shapes, or None where eager refuses."""
-    for axis in layout.axes:
-        for length in lengths_beside(layout, axis):
-            try:
-                output = ask(module, draw(layout, Case(name="probe", lengths={axis: length}), arrays))
-                yield (axis, length), {name: tuple(value.shape) for name, value in flatten(output).items()}
-            except Exception as error:  # noqa: BLE001 - eager refuses this length, in its own words
-                log.debug("axis %s at %d: %r", axis, length, error)
-                yield (axis, length), None
-
-
 def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Any]:
     """What the model returns at other lengths of all axes at once, where it takes them: containers and numbers in it
     must not depend on them."""
@@ -203,19 +250,6 @@ def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -
             yield ask(module, draw(layout, Case(name=f"beside {place}", lengths=lengths), arrays))
         except Exception as error:  # noqa: BLE001 - the axes are tried one by one elsewhere
             log.debug("lengths %s together: %r", lengths, error)
-
-
-def _settled(layout: Layout, runs: Runs) -> Layout:
-    """Fix the axes at which eager refuses another length; give varying ones lengths that differ from each other."""
-    for axis in layout.axes:
-        if all(shapes is None for (name, _), shapes in runs.items() if name == axis):
-            layout = layout.pinned(axis, layout.lengths[axis])
-    lengths, taken = dict(layout.lengths), set[int]()
-    for axis in layout.axes:
-        while lengths[axis] in taken:
-            lengths[axis] += _STEPS.get(axis, 1)
-        taken.add(lengths[axis])
-    return replace(layout, lengths=lengths)
 
 
 def _output_specs(traced: Mapping[str, Any], lengths: Mapping[str, int], runs: Runs) -> tuple[TensorSpec, ...]:
@@ -242,25 +276,6 @@ def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int],
         return followed[0]
     changes = any(len({result for _, result in pairs} | {here}) > 1 for pairs in moved.values())
     return f"{name}.axis{index}" if changes else here
-
-
-def _default(module: Any, layout: Layout, arrays: Mapping[str, Any], name: str) -> Literal["ones", "zeros"] | None:
-    """What leaving an input out means, where eager computes the same with ones or zeros in its place."""
-    item = next(item for item in layout.inputs if item.name == name)
-    elsewhere = {axis for other in layout.inputs if other.name != name for axis in other.axes}
-    if item.kind not in ("mask", "types") or not {axis for axis in item.axes if isinstance(axis, str)} <= elsewhere:
-        return None
-    filled = draw(layout, Case(name="default", padding="none"), arrays)
-    value: Literal["ones", "zeros"] = "ones" if item.kind == "mask" else "zeros"
-    filled[name] = np.ones_like(filled[name]) if value == "ones" else np.zeros_like(filled[name])
-    try:
-        left_out = flatten(ask(module, {key: array for key, array in filled.items() if key != name}))
-        stated = flatten(ask(module, filled))
-    except Exception as error:  # noqa: BLE001 - then it is required
-        log.debug("input %s cannot be left out: %r", name, error)
-        return None
-    same = all(alike(stated[key], left_out[key]) for key in stated if key in left_out)
-    return value if same else None
 
 
 def _ignored(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:

@@ -57,13 +57,15 @@ def _copied(value: Any, memo: Memo) -> Any:
     if kind is set:
         return set(value)
     if kind is list:
-        memo[id(value)] = filled = []
+        filled: list[Any] = []
+        memo[id(value)] = filled
         filled.extend(_copied(item, memo) for item in value)
         return filled
     if kind is dict or kind is OrderedDict:
-        memo[id(value)] = made = kind()
+        made: dict[Any, Any] = kind()
+        memo[id(value)] = made
         return _fill(made, value, memo)
-    if _is_plain(kind):
+    if _is_plain(kind):  # type: ignore[arg-type]
         memo[id(value)] = whole = object.__new__(kind)
         _fill(whole.__dict__, vars(value), memo)
         whole.__dict__.pop("_compiled_call_impl", None)  # made for the original by `Module.compile`
@@ -95,7 +97,7 @@ def _is_plain(kind: type) -> bool:
         and not hasattr(kind, "__deepcopy__")
         and kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
-        and getattr(kind, "__getstate__", None) in (torch.nn.Module.__getstate__, object.__getstate__)  # type: ignore[attr-defined]
+        and getattr(kind, "__getstate__", None) in (torch.nn.Module.__getstate__, object.__getstate__)
         and _of_torch(getattr(kind, "__setstate__", torch.nn.Module.__setstate__))  # they add what old files lack
         and kind.__dictoffset__ != 0
     )

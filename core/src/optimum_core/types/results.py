@@ -24,6 +24,7 @@ class CaseResult:
         agreement: share of positions with the same arg-max, for logits; None elsewhere.
         passed: within the tolerance of the precision.
         problem: why not, in words; empty when passed.
+        note: what differs from eager and is allowed to, such as a row without any token.
     """
 
     case: str
@@ -34,6 +35,7 @@ class CaseResult:
     agreement: float | None
     passed: bool
     problem: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +59,11 @@ class Fidelity:
     @property
     def passed(self) -> bool:
         return bool(self.results) and all(result.passed for result in self.results)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What differs from eager and is allowed to, each once."""
+        return tuple(dict.fromkeys(result.note for result in self.results if result.note))
 
     @property
     def worst(self) -> CaseResult | None:

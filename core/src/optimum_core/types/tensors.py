@@ -20,6 +20,15 @@ class Array(Protocol):
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
 
+def made_of(mask: str) -> str:
+    """The input of ids that a mask is about.
+
+    >>> made_of("decoder_attention_mask")
+    'decoder_input_ids'
+    """
+    return mask.removesuffix("attention_mask") + "input_ids"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
     """One input or output of a model.
@@ -28,17 +37,21 @@ class TensorSpec:
         name: the name in the model's forward signature or output class; nested values are dotted.
         dtype: numpy's name of the element type ("int64", "float32"), or "bfloat16".
         shape: per axis its length, or a name where the length may vary. Axes of one name have one length.
-        default: what the eager model assumes when this input is left out, where that was proved; None: required.
+        default: what the eager model assumes when this input is left out, where that was proved; None: required. A mask
+            may be made from the ids: "tokens" is 1 where they are not `pad`, "leading" at as many places from the start
+            as there are such.
+        pad: the id of padding, where the default is made from ids.
         least, greatest: the range of values that the eager model takes, both ends included; None: no limit is known.
 
-    >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
-    TensorSpec(name='input_ids', dtype='int64', shape=('batch', 'sequence'), default=None, least=None, greatest=None)
+    >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")).dynamic_axes
+    {0: 'batch', 1: 'sequence'}
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-    default: Literal["ones", "zeros"] | None = None
+    default: Literal["ones", "zeros", "tokens", "leading"] | None = None
+    pad: int | None = None
     least: int | None = None
     greatest: int | None = None
 
@@ -46,6 +59,27 @@ class TensorSpec:
     def dynamic_axes(self) -> dict[int, str]:
         """Index and name of every axis whose length may vary."""
         return {index: axis for index, axis in enumerate(self.shape) if isinstance(axis, str)}
+
+    @property
+    def made_of(self) -> str | None:
+        """The input that the default is made from; None: its shape alone decides."""
+        return made_of(self.name) if self.pad is not None else None
+
+    def left_out(self, like: Any, ids: Any = None) -> Any:
+        """The values that stand for this input when it is left out.
+
+        Args:
+            like: a numpy array of its shape.
+            ids: the array of the input `made_of`.
+        """
+        if self.pad is None or ids is None:
+            made = like != like
+            return (~made if self.default == "ones" else made).astype(self.dtype)
+        tokens = ids != self.pad
+        if self.default == "leading":
+            places = (tokens | ~tokens).cumsum(-1)
+            tokens = places <= tokens.sum(-1, keepdims=True)
+        return tokens.astype(self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

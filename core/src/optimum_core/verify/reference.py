@@ -2,49 +2,131 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from optimum_core.errors import VerificationError
-from optimum_core.models.blueprint import Blueprint, lengths_beside
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.axes import PICTURE, off_the_grid
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.flat import call, eager_outputs, fresh
+from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Case
 from optimum_core.types import Lengths
-from optimum_core.verify.comparison import ReferenceCase, compare, tolerance_of
+from optimum_core.types.tensors import made_of
+from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
 
-#: Beyond the windows and buckets of most attention patterns, where the configuration has room for it.
-LONG = 200
+log = logging.getLogger(__name__)
+
+#: Seconds that one call of eager may be expected to take at a length beyond those beside the traced one.
+PATIENCE = 1.0
+#: The power of its length by which a call is expected to take longer.
+GROWTH = 1.5
+EMPTY = "a row without any token"
 
 
 def reference_cases(module: Any, blueprint: Blueprint) -> tuple[ReferenceCase, ...]:
-    """Draw the cases and run eager on each.
+    """Draw the cases and run eager on each; every answer is that of a model that has seen no other call.
+
+    Cases that eager refuses are left out, and so are long ones for which it takes too long.
 
     Raises:
-        VerificationError: eager gives two answers to one question, so that nothing can be compared with it.
+        VerificationError: eager refuses every call, or gives two answers to one question, so that nothing can be
+            compared with it.
     """
-    cases = [_run(module, blueprint, case) for case in planned_cases(blueprint)]
+    clock = _Clock(blueprint)
+    cases = [found for case in planned_cases(blueprint) if (found := clock.run(module, case)) is not None]
+    if not cases:
+        raise VerificationError(
+            f"model {type(module).__name__}",
+            "eager refuses every call that was drawn for it",
+            "pass sample_inputs={name: tensor, …} as for one ordinary call",
+        )
     _check_repeatable(module, cases[0])
+    cases += _without_tokens(module, blueprint)
     if blueprint.real is not None:
-        varied = frozenset(
-            axis
-            for item in blueprint.layout.inputs
-            for index, axis in enumerate(item.axes)
-            if isinstance(axis, str) and blueprint.real[item.name].shape[index] != blueprint.layout.lengths[axis]
-        )
-        real = eager_outputs(module, blueprint.real)
-        cases.append(
-            ReferenceCase(name="the processor's own output", inputs=blueprint.real, outputs=real, varied=varied)
-        )
+        cases.append(_answered(module, blueprint, "the processor's own output", blueprint.real))
     return tuple(cases)
 
 
+def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
+    """The name of a case that a model answers otherwise when it has seen the others before; None: there is none.
+
+    What is exported equals a model that has seen no other call. A model that remembers, as Swin does after a small
+    picture, may give its user another answer than that.
+    """
+    veteran = fresh(module)
+    for case in (*cases, cases[0]):
+        try:
+            again = flatten(call(veteran, case.inputs))
+        except Exception:  # noqa: BLE001 - it took this before: what it saw has broken it
+            return case.name
+        if not all(name in again and _same(want, again[name].numpy()) for name, want in case.outputs.items()):
+            return case.name
+    return None
+
+
+def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    return a.shape == b.shape and compare("", {}, "", a, b, tolerance_of("fp32")).passed
+
+
+class _Clock:
+    """Runs cases, and foresees from shorter ones how long a longer one takes."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._blueprint = blueprint
+        self._seconds: dict[str, tuple[int, float]] = {}
+
+    def run(self, module: Any, case: Case) -> ReferenceCase | None:
+        """Eager's word; None where it refuses, or would take too long."""
+        lengths = {**self._blueprint.layout.lengths, **case.lengths}
+        axis = next(iter(case.lengths), "") if len(case.lengths) == 1 else ""
+        if axis and lengths[axis] in self._blueprint.further.get(axis, ()) and self._foreseen(axis, lengths) > PATIENCE:
+            log.info("%s is left out: eager would take too long", case.name)
+            return None
+        start = time.perf_counter()
+        try:
+            found = _run(module, self._blueprint, case)
+        except Exception as error:  # noqa: BLE001 - eager refuses this call, in its own words
+            log.info("%s is left out: eager refuses it: %r", case.name, error)
+            return None
+        for name in (axis,) if axis else self._blueprint.axes:
+            if lengths[name] >= self._seconds.get(name, (0, 0.0))[0]:
+                self._seconds[name] = lengths[name], time.perf_counter() - start
+        return found
+
+    def _foreseen(self, axis: str, lengths: Mapping[str, int]) -> float:
+        """Seconds that a call is expected to take: attention makes it more than its length says."""
+        length, seconds = self._seconds.get(axis, (lengths[axis], 0.0))
+        return float(seconds * max(1.0, lengths[axis] / length) ** GROWTH)
+
+
 def cases_at(module: Any, blueprint: Blueprint, named: Mapping[str, Mapping[str, int]]) -> tuple[ReferenceCase, ...]:
-    """Cases of stated lengths, by name."""
+    """Cases of stated lengths, by name.
+
+    Raises:
+        VerificationError: eager refuses one.
+    """
     return tuple(
-        _run(module, blueprint, Case(name=name, lengths=lengths, seed=301 + number))
+        _run_stated(module, blueprint, Case(name=name, lengths=lengths, seed=301 + number))
         for number, (name, lengths) in enumerate(named.items())
     )
+
+
+def _run_stated(module: Any, blueprint: Blueprint, case: Case) -> ReferenceCase:
+    try:
+        return _run(module, blueprint, case)
+    except Exception as error:
+        shape = ", ".join(f"{axis} {length}" for axis, length in case.lengths.items())
+        raise VerificationError(
+            f"model {type(module).__name__}",
+            f"eager itself does not run at {shape} ({case.name}): {type(error).__name__}: {error}",
+            "state shapes= that the model takes",
+        ) from error
 
 
 def cases_taken(
@@ -61,7 +143,9 @@ def cases_taken(
     lengths: Lengths | None = getattr(session, "lengths", None)
     if lengths is None or all(lengths.takes(_lengths_of(case, blueprint)) for case in cases):
         return cases
-    found = tuple(_run(module, blueprint, case) for case in _planned_within(blueprint, lengths))
+    clock = _Clock(blueprint)
+    planned = (clock.run(module, case) for case in _planned_within(blueprint, lengths))
+    found = tuple(case for case in planned if case is not None)
     if not found:
         who = f"model {type(module).__name__}"
         raise VerificationError(who, "it takes no shape that it could be compared at", "let its axes get longer")
@@ -94,48 +178,102 @@ def _planned_within(blueprint: Blueprint, lengths: Lengths) -> Iterator[Case]:
 
 
 def planned_cases(blueprint: Blueprint) -> Iterator[Case]:
-    """Every axis alone, shorter and longer; all of them at once; padding on both sides; long; none of them traced."""
+    """Every axis alone, shorter and longer; all of them at once; padding on both sides; pictures that no patch divides;
+    then ever longer, on both sides of what the configuration names. None of them was traced."""
     layout = blueprint.layout
     yield Case(name="traced shape, fresh values", seed=101)
     seed = 102
     for axis in layout.axes:
-        for length in lengths_beside(layout, axis):
+        for length in blueprint.beside(axis):
             yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed)
             seed += 1
     yield Case(name="no padding", padding="none", seed=seed)
     if len(layout.axes) > 1:
-        everything = {axis: lengths_beside(layout, axis)[0] for axis in layout.axes}
+        everything = {axis: blueprint.beside(axis)[0] for axis in layout.axes}
         yield Case(name="every axis at once", lengths=everything, seed=seed + 1)
-    longest = min(layout.longest("sequence"), LONG)
-    if "sequence" in layout.axes and longest > 2 * layout.lengths["sequence"] + 3:
-        yield Case(name=f"sequence {longest}", lengths={"sequence": longest}, seed=seed + 2)
     if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
         yield Case(name="left padding", padding="left", seed=seed + 3)
+    yield from _pictures(blueprint, seed + 4)
+    for axis in layout.axes:
+        done = {*blueprint.beside(axis), layout.lengths[axis]}
+        for number, length in enumerate(blueprint.further.get(axis, ())):
+            if length not in done:
+                yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 9 + number)
+
+
+def _pictures(blueprint: Blueprint, seed: int) -> Iterator[Case]:
+    """Sizes off the grid, and the configured one where another was traced."""
+    layout = blueprint.layout
+    axes = [axis for axis in PICTURE if axis in layout.axes]
+    if not axes:
+        return
+    for number, lengths in enumerate(off_the_grid(layout, blueprint.patch)):
+        name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
+        yield Case(name=f"{name}, off the grid", lengths=lengths, seed=seed + number)
+    usual = {axis: blueprint.configured.get(axis, layout.lengths[axis]) for axis in axes}
+    if any(length != layout.lengths[axis] for axis, length in usual.items()):
+        yield Case(name="the configured size", lengths=usual, seed=seed + 4)
 
 
 def _run(module: Any, blueprint: Blueprint, case: Case) -> ReferenceCase:
     inputs = blueprint.draw(case)
     mask = inputs.get("attention_mask")
     left = case.padding == "left" and mask is not None and mask.ndim == 2
-    varied = {axis for axis, length in case.lengths.items() if length != blueprint.layout.lengths[axis]}
+    found = _answered(module, blueprint, case.name, inputs)
+    # A query at padding on the left sees nothing but padding in a causal model: its values mean nothing.
+    return replace(found, valid=mask.astype(bool)) if left and mask is not None else found
+
+
+def _answered(module: Any, blueprint: Blueprint, name: str, inputs: Arrays) -> ReferenceCase:
+    """A case of these inputs."""
+    layout = blueprint.layout
+    lengths = {
+        axis: inputs[item.name].shape[index]
+        for item in layout.inputs
+        for index, axis in enumerate(item.axes)
+        if isinstance(axis, str)
+    }
     return ReferenceCase(
-        name=case.name,
+        name=name,
         inputs=inputs,
         outputs=eager_outputs(module, inputs),
-        varied=frozenset(varied & set(blueprint.axes)),
-        # A query at padding on the left sees nothing but padding in a causal model: its values mean nothing.
-        valid=mask.astype(bool) if left and mask is not None else None,
+        varied=frozenset(axis for axis, length in lengths.items() if length != layout.lengths[axis]),
+        lengths=lengths,
     )
+
+
+def _without_tokens(module: Any, blueprint: Blueprint) -> Iterator[ReferenceCase]:
+    """A batch whose last row has no token at all, where eager gives numbers for it."""
+    layout = blueprint.layout
+    masks = [item for item in layout.inputs if item.kind == "mask" and "sequence" in str(item.axes[-1])]
+    if not masks or any(item.axes[0] != "batch" for item in masks):
+        return
+    drawn = blueprint.draw(Case(name=EMPTY, seed=99))
+    inputs = {name: array.copy() for name, array in drawn.items()}
+    for item in masks:
+        inputs[item.name][-1] = 0
+        if (ids := made_of(item.name)) in inputs:
+            inputs[ids][-1] = layout.special.get("pad_token_id", 0)
+    try:
+        found = _answered(module, blueprint, EMPTY, inputs)
+    except Exception as error:  # noqa: BLE001 - eager refuses it, and so there is nothing to compare
+        log.info("%s is left out: eager refuses it: %r", EMPTY, error)
+        return
+    if all(np.isfinite(array).all() for array in found.outputs.values() if array.dtype.kind == "f"):
+        yield replace(found, empty=np.arange(layout.lengths["batch"]) == layout.lengths["batch"] - 1)
 
 
 def _check_repeatable(module: Any, case: ReferenceCase) -> None:
     again = eager_outputs(module, dict(case.inputs))
     for name, want in case.outputs.items():
-        result = compare(case.name, {}, name, want, again[name], tolerance_of("fp32"))
-        if not result.passed:
+        if name not in again or again[name].shape != want.shape:
+            problem = f"shapes {want.shape} and {again[name].shape if name in again else 'none'}"
+        else:
+            problem = compare(case.name, {}, name, want, again[name], tolerance_of("fp32")).problem
+        if problem:
             raise VerificationError(
                 f"model {type(module).__name__}",
-                f"eager itself gives two values for output {name!r} on the same inputs ({result.problem}); "
+                f"eager itself gives two values for output {name!r} on the same inputs ({problem}); "
                 "nothing can be checked against a model that draws random numbers",
                 "make it deterministic (a fixed seed or noise as an input), or keep it eager",
             )

@@ -1,0 +1,183 @@
+"""Which axes vary, and how far: proposed by the layout, tried at other lengths, decided by the eager model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optimum_core.models.layouts import Layout
+from optimum_core.models.switches import LONGEST, Numbers, lengths_around, with_rungs
+from optimum_core.models.trials import Shapes, Trials, longest_taken, tables_of
+from optimum_core.types import AxisRange
+
+_STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
+PICTURE = ("height", "width")
+#: Beyond the windows and buckets of most attention patterns.
+LONG = 200
+#: Calls of more rows than any other case has.
+MANY = 17
+
+Runs = dict[tuple[str, int], Shapes | None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settled:
+    """What was found out about the axes.
+
+    Attributes:
+        layout: with axes fixed that do not vary, and lengths to trace with that all differ.
+        configured: by axis, the length that the configuration and the samples say, before lengths were made to differ.
+        runs: the outputs' shapes at other lengths, by axis and length.
+        ranges: the lengths that eager takes, where it has a limit.
+    """
+
+    layout: Layout
+    configured: Mapping[str, int]
+    runs: Runs
+    ranges: Mapping[str, AxisRange]
+
+
+def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
+    """Two lengths to try an axis at, other than the traced one: longer and shorter."""
+    length = layout.lengths[axis]
+    if axis.endswith("batch"):
+        return (3 if length != 3 else 2, 1)
+    if axis in _STEPS:
+        return (length + _STEPS[axis], max(1, length - _STEPS[axis] if length > 2 * _STEPS[axis] else length // 2))
+    longest = layout.longest(axis)
+    return (min(2 * length + 3, longest), max(1, length - 3 if length > 4 else length - 1))
+
+
+def off_the_grid(layout: Layout, patch: int) -> tuple[Mapping[str, int], ...]:
+    """Sizes of pictures that nothing divides: each axis alone, and both at once."""
+    beside = {"height": (1, -5), "width": (max(patch - 1, 3), 3)}
+    axes = [axis for axis in PICTURE if axis in layout.axes]
+    alone = [{axis: layout.lengths[axis] + beside[axis][0]} for axis in axes]
+    both = {axis: max(1, layout.lengths[axis] + beside[axis][1]) for axis in axes}
+    return (*alone, both) if len(axes) > 1 else tuple(alone)
+
+
+def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
+    """Fix the axes that do not vary; give the others lengths that differ from each other, and ask again at those."""
+    configured = dict(layout.lengths)
+    ranges: dict[str, AxisRange] = {}
+    runs: Runs = {}
+    for axis in layout.axes:
+        tried = _tried(trials, layout, axis, ranges)
+        runs.update(tried)
+        if not _varies(trials, layout, axis, tried, ranges.get(axis), patch):
+            layout = layout.pinned(axis, configured[axis])
+    apart = _apart(layout)
+    if apart != layout:
+        layout, runs = _again(trials, layout, apart, runs)
+    ranges = {axis: found for axis, found in ranges.items() if axis in layout.axes}
+    return Settled(layout=layout, configured=configured, runs=runs, ranges=ranges)
+
+
+def _tried(trials: Trials, layout: Layout, axis: str, ranges: dict[str, AxisRange]) -> Runs:
+    """An axis at two other lengths, or as near to them as eager takes it."""
+    here = layout.lengths[axis]
+    longer, shorter = lengths_beside(layout, axis)
+    runs: Runs = {(axis, length): trials.shapes(layout, {axis: length}) for length in (longer, shorter)}
+    if axis in PICTURE or axis.endswith("batch") or None not in runs.values() or longer <= here:
+        return runs
+    if runs[axis, longer] is None:
+        greatest = trials.longest(layout, axis, here, longer)
+        ranges[axis] = AxisRange(greatest=greatest, why=f"the model takes {greatest} at most")
+        nearer = [length for length in (greatest, here - 1, here // 2) if length not in (here, shorter) and length > 0]
+        runs[axis, nearer[0]] = trials.shapes(layout, {axis: nearer[0]}) if nearer else None
+    return runs
+
+
+def _varies(trials: Trials, layout: Layout, axis: str, tried: Runs, found: AxisRange | None, patch: int) -> bool:
+    """Whether an axis runs at two other lengths, and at those next to its own."""
+    others = [length for (_, length), shapes in tried.items() if shapes is not None]
+    if len(others) < 2:
+        return False
+    if axis in PICTURE:
+        return all(trials.shapes(layout, lengths) for lengths in off_the_grid(layout, patch) if set(lengths) == {axis})
+    if found is None:
+        return True
+    here = layout.lengths[axis]
+    next_to_it = {here - 1, min(here + 1, found.greatest or here)} - {0}
+    return all(trials.shapes(layout, {axis: length}) for length in next_to_it)
+
+
+def _apart(layout: Layout) -> Layout:
+    lengths, taken = dict(layout.lengths), set[int]()
+    for axis in layout.axes:
+        while lengths[axis] in taken:
+            lengths[axis] += _STEPS.get(axis, 1)
+        taken.add(lengths[axis])
+    return replace(layout, lengths=lengths) if lengths != dict(layout.lengths) else layout
+
+
+def _again(trials: Trials, before: Layout, apart: Layout, runs: Runs) -> tuple[Layout, Runs]:
+    """Ask at lengths that differ; what is refused there is fixed at the length that it had."""
+    moved = [axis for axis in before.axes if apart.lengths[axis] != before.lengths[axis]]
+    if trials.shapes(apart, {}) is None:
+        same = {before.lengths[axis] for axis in moved}
+        for axis in [axis for axis in before.axes if before.lengths[axis] in same and not axis.endswith("batch")]:
+            before = before.pinned(axis, before.lengths[axis])
+        return before, runs
+    again: Runs = {}
+    for axis in apart.axes:
+        beside = lengths_beside(apart, axis) if axis in moved else [n for name, n in runs if name == axis]
+        again.update({(axis, length): trials.shapes(apart, {axis: length}) for length in beside if length})
+        if axis in moved and any(again[axis, length] is None for length in beside):
+            lengths = {**apart.lengths, axis: before.lengths[axis]}
+            apart = replace(apart.pinned(axis, before.lengths[axis]), lengths=lengths)
+    return apart, again
+
+
+def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisRange]:
+    """How long each axis may get that stands for a text, or that the model's user gave."""
+    ranges = dict(settled.ranges)
+    tables = tables_of(trials.module)
+    for axis in settled.layout.axes:
+        if axis in _STEPS or axis.endswith("batch") or axis == "choices" or axis in ranges:
+            continue
+        runs = [length for (name, length), shapes in settled.runs.items() if name == axis and shapes is not None]
+        longest = max(runs, default=settled.layout.lengths[axis])
+        greatest = longest_taken(trials, settled.layout, axis, longest, [*numbers.positions, *tables])
+        if greatest is not None:
+            ranges[axis] = AxisRange(greatest=greatest, why=f"the model has {greatest} positions")
+        elif numbers.positions and min(numbers.positions) > LONGEST:
+            most = min(numbers.positions)
+            ranges[axis] = AxisRange(greatest=most, why=f"the configuration says {most} positions; no longer was tried")
+    return ranges
+
+
+def further_lengths(settled: Settled, ranges: Mapping[str, AxisRange], numbers: Numbers) -> dict[str, tuple[int, ...]]:
+    """By axis, the lengths beyond those beside the traced one to compare at, as far as time permits."""
+    return {axis: lengths for axis, lengths in _further(settled.layout, ranges, numbers) if lengths}
+
+
+def _further(
+    layout: Layout, ranges: Mapping[str, AxisRange], numbers: Numbers
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for axis in layout.axes:
+        here = layout.lengths[axis]
+        if axis == "batch":
+            yield axis, (MANY,)
+        elif axis in ("samples", "frames"):
+            yield axis, (4 * here,)
+        elif axis not in PICTURE and not axis.endswith("batch") and axis != "choices":
+            limit = ranges[axis].greatest if axis in ranges else None
+            beside = max(lengths_beside(layout, axis)[0], here)
+            named = numbers if axis == "sequence" else replace(numbers, switches=())
+            lengths = lengths_around(named if "sequence" in axis else Numbers(), beside, limit)
+            long = {LONG} if (limit or LONG + 1) > LONG else set()
+            single = (1,) if "sequence" in axis else ()
+            yield axis, (*single, *with_rungs(sorted({*lengths, *long}), beside))
+
+
+def patch_of(config: Any) -> int:
+    """The edge of the squares that pictures are cut into, where the configuration says it."""
+    for part in (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None)):
+        size = getattr(part, "patch_size", None)
+        size = size[0] if isinstance(size, list | tuple) and size else size
+        if isinstance(size, int) and size > 1:
+            return size
+    return 1

@@ -1,0 +1,93 @@
+"""Lengths at which a model may begin to compute otherwise, as its configuration names them.
+
+Windows, blocks and chunks of sparse attention, and the positions that a table or a rotary embedding was made for:
+nothing is known of architectures, only the names under which configurations keep such numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_POSITIONS = re.compile(r"positions$|position_embeddings|n_ctx|max_seq|seq_len|context_len|model_max_length")
+_SWITCHES = re.compile(r"window|block|chunk|local|radius|stride|segment|landmark|bucket|distance|span")
+#: Counts of things that are no lengths, and settings of generation.
+_NEITHER = re.compile(r"^num_|(layers|heads|dim|ratio|prob)$|^max_length$")
+#: Nothing longer is tried: attention over it takes memory that is not there for a try.
+LONGEST = 4200
+#: More numbers than this would be no lengths.
+_MOST = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numbers:
+    """What a configuration names, ascending.
+
+    Attributes:
+        positions: lengths that the model was made for.
+        switches: lengths on whose two sides it may compute otherwise.
+    """
+
+    positions: tuple[int, ...] = ()
+    switches: tuple[int, ...] = ()
+
+
+def numbers_of(config: Any, processor: Any = None) -> Numbers:
+    """The numbers in a configuration, those of its parts, and the tokenizer's greatest length."""
+    found = list(_named(config))
+    longest = getattr(getattr(processor, "tokenizer", processor), "model_max_length", None)
+    found += [("model_max_length", longest)] if isinstance(longest, int) and longest < 10**6 else []
+    words = dict(found)
+    # Block-sparse attention with random blocks is worth its trouble beyond this many of them alone.
+    blocks = 5 + 2 * words.get("num_random_blocks", 0) if "num_random_blocks" in words else 0
+    sparse = {blocks * words.get("block_size", 0)} - {0}
+    named = [(name, value) for name, value in found if value > 1 and not _NEITHER.search(name)]
+    return Numbers(
+        positions=tuple(sorted({value for name, value in named if _POSITIONS.search(name)})),
+        switches=tuple(
+            sorted({value for name, value in named if _SWITCHES.search(name) and not _POSITIONS.search(name)} | sparse)
+        )[:_MOST],
+    )
+
+
+def _named(config: Any) -> Iterator[tuple[str, int]]:
+    """Whole numbers by their name, also in lists, dictionaries and nested configurations."""
+    items = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
+    for name, value in items.items():
+        if isinstance(value, bool) or not isinstance(name, str):
+            continue
+        if isinstance(value, int):
+            yield name, value
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            yield from ((name, item) for item in set(filter(_is_whole, value)))
+        elif isinstance(value, Mapping) or hasattr(value, "to_dict"):
+            yield from _named(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def lengths_around(numbers: Numbers, shortest: int, greatest: int | None) -> tuple[int, ...]:
+    """The lengths beyond `shortest` to compare at, ascending: both sides of each switch, the positions that there are,
+    and half as many again where the model takes that."""
+    found = {length for switch in numbers.switches for length in (switch, switch + 1)}
+    found |= {length for positions in numbers.positions for length in (positions, positions + positions // 2)}
+    found |= {greatest} if greatest is not None else set()
+    return tuple(sorted(length for length in found if shortest < length <= min(greatest or LONGEST, LONGEST)))
+
+
+def with_rungs(lengths: Sequence[int], shortest: int) -> tuple[int, ...]:
+    """Lengths with others between, so that each is at most four times the one before: time is judged from one to the
+    next."""
+    made: list[int] = []
+    last = shortest
+    for length in lengths:
+        while length > 4 * last:
+            last *= 4
+            made.append(last)
+        made.append(length)
+        last = length
+    return tuple(made)

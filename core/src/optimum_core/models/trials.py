@@ -1,0 +1,158 @@
+"""Asking the eager model which lengths and values it takes. Each question is put to a copy that is thrown away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from optimum_core.models.flat import call, fresh
+from optimum_core.models.layouts import Layout
+from optimum_core.models.outputs import flatten
+from optimum_core.models.samples import Arrays, Case, draw
+from optimum_core.models.switches import LONGEST
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a model that has not refused a call by then is taken to accept it: what is refused is refused
+#: where ids and positions are looked up, before any layer computes.
+PATIENCE = 0.5
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class _EnoughError(Exception):
+    """The patience is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """Questions to one model.
+
+    Attributes:
+        arrays: samples that its user gave.
+    """
+
+    module: Any
+    arrays: Mapping[str, Any]
+
+    def shapes(self, layout: Layout, lengths: Mapping[str, int]) -> Shapes | None:
+        """The outputs' shapes where axes have these lengths; None where eager refuses."""
+        try:
+            inputs = draw(layout, Case(name="probe", lengths=lengths), self.arrays)
+            output = call(fresh(self.module), inputs)
+            return {name: tuple(value.shape) for name, value in flatten(output).items()}
+        except Exception as error:  # noqa: BLE001 - eager refuses these lengths, in its own words
+            log.debug("lengths %s: %r", dict(lengths), error)
+            return None
+
+    def takes(self, layout: Layout, lengths: Mapping[str, int]) -> bool:
+        """Whether eager begins to compute at these lengths; it is not waited for."""
+        batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
+        return self.takes_inputs(draw(layout, Case(name="probe", lengths={**batch, **lengths}), self.arrays))
+
+    def takes_inputs(self, inputs: Arrays) -> bool:
+        """Whether eager begins to compute on these inputs."""
+        copy = fresh(self.module)
+        end = time.perf_counter() + PATIENCE
+
+        def look(*_: Any) -> None:
+            if time.perf_counter() > end:
+                raise _EnoughError
+
+        if copy is not self.module:
+            for part in copy.modules():
+                part.register_forward_pre_hook(look)
+        try:
+            call(copy, inputs)
+        except _EnoughError:
+            return True
+        except Exception as error:  # noqa: BLE001 - eager refuses these, in its own words
+            log.debug("refused: %r", error)
+            return False
+        return True
+
+    def longest(self, layout: Layout, axis: str, taken: int, refused: int) -> int:
+        """The greatest length that is taken, between one that is and one that is not."""
+        for length in range(refused - 1, max(taken, refused - 4), -1):  # tables have a row or two for other things
+            if self.takes(layout, {axis: length}):
+                return length
+            refused = length
+        while refused - taken > 1:
+            middle = (taken + refused) // 2
+            taken, refused = (middle, refused) if self.takes(layout, {axis: middle}) else (taken, middle)
+        return taken
+
+
+def tables_of(module: torch.nn.Module) -> tuple[int, ...]:
+    """The numbers of rows of what may be tables that something is looked up in, ascending."""
+    found: set[int] = set()
+    for part in module.modules():
+        if isinstance(part, torch.nn.Embedding | torch.nn.EmbeddingBag):
+            found.add(int(part.num_embeddings))
+        elif not type(part).__module__.startswith("torch."):
+            own = (tensor for tensor in (*part._parameters.values(), *part._buffers.values()) if tensor is not None)
+            found.update(int(length) for tensor in own if tensor.dim() > 1 for length in tensor.shape)
+    return tuple(sorted(length for length in found if length > 1))
+
+
+def value_ranges(trials: Trials, layout: Layout) -> Iterator[tuple[str, tuple[int | None, int | None]]]:
+    """For every input of whole numbers that are looked up: the least and the greatest value that eager takes."""
+    tables = tables_of(trials.module)
+    batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
+    inputs = draw(layout, Case(name="values", lengths=batch, padding="none"), trials.arrays)
+    for item in layout.inputs:
+        if item.kind != "mask" and np.issubdtype(inputs[item.name].dtype, np.integer) and inputs[item.name].size:
+            yield item.name, _range(trials, inputs, item.name, tables)
+
+
+def _range(trials: Trials, inputs: Arrays, name: str, tables: Sequence[int]) -> tuple[int | None, int | None]:
+    for everywhere in (False, True):  # of boxes, one corner alone would lie on the wrong side of the other
+
+        def takes(value: int) -> bool:
+            if value > np.iinfo(inputs[name].dtype).max:
+                return False
+            return trials.takes_inputs({**inputs, name: _holding(inputs[name], value, everywhere)})  # noqa: B023
+
+        low, high = -1, len(tables)  # refused from tables[high] on, taken up to tables[low]
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if takes(tables[middle]) else (low, middle)
+        rows = tables[high] if high < len(tables) else None
+        # The last ids may be special ones, which a model allows at their own places only.
+        if rows is not None and any(takes(rows - back) for back in range(1, min(4, rows + 1))):
+            return (None if takes(-1) else 0), rows - 1
+        if rows is None:
+            return (0 if not takes(-1) else None), None
+    return None, None
+
+
+def _holding(array: np.ndarray[Any, Any], value: int, everywhere: bool) -> np.ndarray[Any, Any]:
+    """An input with a value in the middle of every row, or everywhere."""
+    made = array.copy()
+    if everywhere or made.ndim == 0:
+        made[...] = value
+    else:
+        made[..., made.shape[-1] // 2] = value
+    return made
+
+
+def longest_taken(trials: Trials, layout: Layout, axis: str, taken: int, candidates: Sequence[int]) -> int | None:
+    """The greatest length of an axis that eager takes; None: none of the candidates is a limit.
+
+    Args:
+        taken: a length that it takes.
+        candidates: numbers near which a limit may lie.
+    """
+    refused = None
+    for number in sorted({number for number in candidates if taken <= number <= LONGEST}, reverse=True):
+        if trials.takes(layout, {axis: number + 1}):
+            taken = number + 1
+            break
+        refused = number + 1
+    return trials.longest(layout, axis, taken, refused) if refused is not None else None

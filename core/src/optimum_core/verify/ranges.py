@@ -1,0 +1,53 @@
+"""Up to which lengths of its axes a model was compared with eager, and up to which a candidate was right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from optimum_core.models.blueprint import Blueprint
+from optimum_core.types import AxisRange, Fidelity
+from optimum_core.verify.comparison import ReferenceCase
+
+
+def proved(blueprint: Blueprint, cases: tuple[ReferenceCase, ...]) -> Mapping[str, AxisRange]:
+    """The ranges of a blueprint's axes, each with the shortest and the longest length among the cases."""
+    found: dict[str, AxisRange] = {}
+    for axis in blueprint.axes:
+        lengths = [case.lengths[axis] for case in cases if axis in case.lengths]
+        known = blueprint.ranges.get(axis, AxisRange())
+        found[axis] = replace(known, proved=(min(lengths), max(lengths))) if lengths else known
+    return found
+
+
+def right_up_to(
+    fidelity: Fidelity, cases: tuple[ReferenceCase, ...], traced: Mapping[str, int]
+) -> Mapping[str, tuple[int, int]]:
+    """By axis that is to blame, the lengths around the traced one between which a candidate was right throughout.
+
+    Within these, every case passed. Nothing is found where a failure is left that no axis alone explains, nor where an
+    axis is wrong next to the traced length already: such an axis is to be fixed.
+
+    Args:
+        traced: by axis, the length that was traced.
+    """
+    wrong = {result.case for result in fidelity.results if not result.passed}
+    bad: dict[str, set[int]] = {}
+    for case in cases:
+        if case.name in wrong and len(case.varied) == 1:
+            (axis,) = case.varied
+            bad.setdefault(axis, set()).add(case.lengths[axis])
+    found = {axis: _right_around(axis, lengths, traced[axis], cases, wrong) for axis, lengths in bad.items()}
+    ranges = {axis: (least, greatest) for axis, (least, greatest) in found.items() if least < traced[axis] < greatest}
+    within = (case for case in cases if all(a <= case.lengths.get(axis, a) <= b for axis, (a, b) in ranges.items()))
+    return {} if any(case.name in wrong for case in within) else ranges
+
+
+def _right_around(
+    axis: str, bad: set[int], here: int, cases: tuple[ReferenceCase, ...], wrong: set[str]
+) -> tuple[int, int]:
+    above = min((length for length in bad if length > here), default=None)
+    below = max((length for length in bad if length < here), default=0)
+    lengths = [case.lengths[axis] for case in cases if case.name not in wrong and axis in case.lengths]
+    right = [length for length in lengths if length > below and (above is None or length < above)]
+    return min(right, default=here), max(right, default=here)
