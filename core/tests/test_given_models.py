@@ -151,3 +151,27 @@ def test_a_main_input_that_no_rule_knows_is_asked_for_by_name() -> None:
     with pytest.raises(SourceError, match="past_time_features") as caught:
         describe(transformers.TimeSeriesTransformerModel(config).eval(), name="series")
     assert "sample_inputs={'past_values'" in caught.value.remedy
+
+
+class Blocks(torch.nn.Module):
+    """Looks at neighbours whose types are both one, as models do that see a picture's tokens as a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = transformers.PretrainedConfig(vocab_size=50, type_vocab_size=2)
+
+    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        values = input_ids.float()
+        if token_type_ids is not None:
+            pairs = token_type_ids[:, 1:] * token_type_ids[:, :-1]
+            values = values + pairs.sum(dim=1, keepdim=True)
+        return {"values": values}
+
+
+@pytest.mark.parametrize("given", [("input_ids", "token_type_ids"), ("input_ids",), ()])
+def test_types_that_count_in_blocks_alone_are_never_ignored(given: tuple[str, ...]) -> None:
+    ids = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 8, 7, 6, 5, 4]])
+    samples = {"input_ids": ids, "token_type_ids": (ids > 5).long()}
+    blueprint = describe(Blocks(), name="blocks", samples={name: samples[name] for name in given} or None)
+    assert "token_type_ids" not in blueprint.ignored
+    assert ("token_type_ids" in {spec.name for spec in blueprint.inputs}) == (given != ("input_ids",))
