@@ -220,25 +220,36 @@ def _without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Lay
 
 
 def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: InputLayout) -> bool:
-    """Whether eager computes the same with this input at two values, and without it."""
+    """Whether eager computes the same without this input as with it: at the user's own values, and at others."""
     if len(layout.inputs) == 1:
         return False
-    for seed in (21, 22):
-        inputs = draw(layout, Case(name="idle", seed=seed), arrays)
-        if item.kind == "given" and np.array_equal(inputs[item.name], arrays[item.name]):
-            return False
-        if item.kind != "given":
-            usual = inputs[item.name]
-            inputs[item.name] = (np.arange(usual.size).reshape(usual.shape) % 2).astype(usual.dtype)
+    drawn = [draw(layout, Case(name="idle", seed=seed), arrays) for seed in (0, 21, 22)]
+    if item.kind == "given":
+        if any(np.array_equal(inputs[item.name], drawn[0][item.name]) for inputs in drawn[1:]):
+            return False  # nothing is known of values that do not change
+    else:
+        usual = drawn[0][item.name]
+        drawn += [{**drawn[0], item.name: pattern.astype(usual.dtype)} for pattern in _patterns(usual.shape)]
+    for inputs in drawn:
+        rest = {name: array for name, array in inputs.items() if name != item.name}
         try:
-            with_it = flatten(ask(module, inputs))
-            without = flatten(ask(module, {name: array for name, array in inputs.items() if name != item.name}))
+            with_it, without = flatten(ask(module, inputs)), flatten(ask(module, rest))
         except Exception as error:  # noqa: BLE001 - it is needed, or not with these values
             log.debug("input %s is not idle: %r", item.name, error)
             return False
         if with_it.keys() != without.keys() or not all(alike(without[key], with_it[key]) for key in without):
             return False
     return True
+
+
+def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
+    """Zeros and ones by turns, and in blocks: some models look at neighbours that are alike, others at each alone."""
+    by_turns = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2
+    yield by_turns
+    if shape:
+        columns = np.arange(shape[-1])
+        yield np.broadcast_to((columns >= shape[-1] // 2).astype(np.int64), shape)
+        yield np.broadcast_to((columns < (shape[-1] + 1) // 2).astype(np.int64), shape)
 
 
 def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Any]:
@@ -288,13 +299,12 @@ def _ignored(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]])
     for name, shape in sorted(shapes.items()):
         if name in inputs:
             continue
-        extra = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2
         try:
-            given_too = flatten(ask(module, {**inputs, name: extra}))
+            answers = [flatten(ask(module, {**inputs, name: extra})) for extra in _patterns(shape)]
         except Exception as error:  # noqa: BLE001 - eager refuses it, and so shall we
             log.debug("input %s is refused: %r", name, error)
             continue
-        if all(alike(without[key], given_too[key]) for key in without):
+        if all(alike(without[key], given_too[key]) for given_too in answers for key in without):
             yield name
 
 

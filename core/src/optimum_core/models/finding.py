@@ -88,21 +88,25 @@ def tied(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside)
         alike = [axis for axis in layout.axes if layout.lengths[axis] == length]
         if len(alike) < 2:
             continue
-        stiff = [axis for axis in alike if not _varies(module, layout, (axis,), arrays, beside)]
-        pairs = [pair for pair in combinations(alike, 2) if set(pair) & set(stiff)]
-        for axes in (tuple(alike), *pairs) if stiff else ():
-            if set(axes) <= set(layout.axes) and _varies(module, layout, axes, arrays, beside):
+        taken = {axis: _lengths_taken(module, layout, (axis,), arrays, beside) for axis in alike}
+        for axes in dict.fromkeys((tuple(alike), *combinations(alike, 2))):
+            alone = min(taken[axis] for axis in axes)
+            if alone == 2 or not set(axes) <= set(layout.axes):
+                continue
+            if _lengths_taken(module, layout, axes, arrays, beside) > alone:
                 layout = layout.tied(axes)
     return layout
 
 
-def _varies(module: Any, layout: Layout, axes: tuple[str, ...], arrays: Mapping[str, Any], beside: Beside) -> bool:
-    """Whether eager takes these axes at either other length."""
+def _lengths_taken(
+    module: Any, layout: Layout, axes: tuple[str, ...], arrays: Mapping[str, Any], beside: Beside
+) -> int:
+    """At how many of the other lengths eager takes these axes, all at the same one."""
+    taken = 0
     for length in beside(layout, axes[0]):
         try:
             ask(module, draw(layout, Case(name="together", lengths=dict.fromkeys(axes, length)), arrays))
+            taken += 1
         except Exception as error:  # noqa: BLE001 - eager refuses this length, in its own words
             log.debug("axes %s at %d: %r", axes, length, error)
-            continue
-        return True
-    return False
+    return taken
