@@ -21,6 +21,9 @@ from optimum_core.errors import (
     noticing_full_disks,
     translated,
 )
+from optimum_core.hookspecs import hookimpl
+from optimum_core.plugins import PluginManager
+from optimum_core.types import ExportRequest
 
 
 def _full() -> None:
@@ -123,3 +126,36 @@ def test_any_failure_beside_a_full_disk_is_put_down_to_it(monkeypatch: pytest.Mo
         noticing_full_disks(tmp_path, "backend 'x'"),
     ):
         _said("basic_ios::clear: iostream error")
+
+
+class _Failing:
+    def __init__(self, wrapped: bool) -> None:
+        self.wrapped = wrapped
+
+    @hookimpl
+    def export(self, request: ExportRequest) -> None:
+        try:
+            raise MemoryError("no room for 3 GiB")
+        except MemoryError as error:
+            if self.wrapped:
+                raise SessionError("backend 'bad'", "it failed", "ask its authors") from error
+            raise
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_hook_raises_for_a_lack_of_memory_is_one(wrapped: bool, tmp_path: Path) -> None:
+    plugins = PluginManager([])
+    plugins.register(_Failing(wrapped), "bad")
+    request = ExportRequest(
+        backend="bad",
+        source=None,  # type: ignore[arg-type]
+        task="custom",
+        format="x",
+        precision="fp32",
+        samples={},
+        inputs=(),
+        outputs=(),
+        output=tmp_path,
+    )
+    with pytest.raises(ResourceError, match="it failed" if wrapped else "no room for 3 GiB"):
+        plugins.export(request)

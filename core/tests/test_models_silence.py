@@ -14,8 +14,8 @@ from optimum_core.models.silence import silence
 
 
 def _noise() -> None:
-    print("a graph of a hundred lines")
-    print("and what went wrong", file=sys.stderr)
+    sys.stdout.write("a graph of a hundred lines\n")
+    sys.stderr.write("and what went wrong\n")
     warnings.warn("something", stacklevel=1)
 
 
@@ -28,7 +28,7 @@ def test_nothing_is_printed_within(manager: object, capsys: pytest.CaptureFixtur
             _noise()
         _noise()
     assert (sys.stdout, sys.stderr) == streams
-    print("after")
+    sys.stdout.write("after\n")
     assert capsys.readouterr() == ("after\n", "")
 
 
@@ -36,13 +36,13 @@ def test_an_error_leaves_the_streams_as_they_were(capsys: pytest.CaptureFixture[
     with pytest.raises(ValueError, match="no"), silence():
         _noise()
         raise ValueError("no")
-    print("after")
+    sys.stdout.write("after\n")
     assert capsys.readouterr() == ("after\n", "")
 
 
 def test_other_threads_go_on_printing(capsys: pytest.CaptureFixture[str]) -> None:
     with silence():
-        thread = threading.Thread(target=print, args=("the program's own",))
+        thread = threading.Thread(target=lambda: sys.stdout.write("the program's own\n"))
         thread.start()
         thread.join()
         _noise()
@@ -56,16 +56,16 @@ def test_threads_that_overlap_leave_the_streams_as_they_were(capsys: pytest.Capt
         with silence():
             inside.set()
             leave.wait(10)
-            print("held back")
+            sys.stdout.write("held back\n")
 
     thread = threading.Thread(target=hold)
     with silence():
         thread.start()
         assert inside.wait(10)
-    print("seen")
+    sys.stdout.write("seen\n")
     leave.set()
     thread.join()
-    print("seen")
+    sys.stdout.write("seen\n")
     assert capsys.readouterr().out == "seen\nseen\n"
     assert (sys.stdout, sys.stderr) == streams
 
