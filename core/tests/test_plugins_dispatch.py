@@ -318,7 +318,7 @@ def test_a_foreign_error_is_wrapped_with_who_and_where(plugins: PluginManager, h
 
 @pytest.mark.parametrize("hook", CALLED)
 def test_errors_of_the_family_and_interrupts_pass_unchanged(plugins: PluginManager, hook: str) -> None:
-    errors = [SessionError("session", "out of memory", "use a smaller batch"), KeyboardInterrupt()]
+    errors = [SessionError("session", "the batch is too large", "use a smaller one"), KeyboardInterrupt()]
     plugins.register(Backend("bad", fault=lambda: (_ for _ in ()).throw(errors[0])), "bad")
     for error in tuple(errors):
         with pytest.raises(type(error)) as raised:

@@ -14,6 +14,7 @@ from optimum_core.errors import InputError, OptionError, SessionError
 from optimum_core.types import Artifact, Session, SessionRequest, TensorSpec
 from optimum_openvino import plugin
 from optimum_openvino.session import OvSession
+from optimum_openvino.storage import save
 
 Load = Callable[..., OvSession]
 
@@ -272,3 +273,55 @@ def test_devices_and_precisions_that_are_not_here(linear: Artifact, load: Load) 
         load(linear, device="abacus")
     with pytest.raises(SessionError, match="does not compute in 'fp4'"):
         load(linear, precision="fp4")
+
+
+@pytest.fixture
+def gathering(tmp_path: Path) -> Artifact:
+    """`y` is `x` and a table of four rows, cut to the length of `x`: longer ones fail in the inference."""
+    import openvino
+    from openvino import opset14 as ops
+
+    x = ops.parameter([-1, -1], np.float32)
+    table = ops.constant(np.arange(4, dtype=np.float32)[None])
+    length = ops.gather(ops.shape_of(x), ops.constant(np.array([1])), ops.constant(np.array(0)))
+    cut = ops.slice(table, np.array([0]), length, np.array([1]), np.array([1]))
+    model = openvino.Model([ops.result(ops.add(ops.relu(x), cut))], [x])
+    model.inputs[0].get_tensor().set_names({"x"})
+    model.outputs[0].get_tensor().set_names({"y"})
+    specs = [TensorSpec(name=name, dtype="float32", shape=("batch", "length")) for name in "xy"]
+    files = save(model, tmp_path)
+    return Artifact(format="openvino-ir", path=tmp_path, files=files, inputs=(specs[0],), outputs=(specs[1],))
+
+
+@pytest.mark.parametrize("streams", [None, 2])
+@pytest.mark.parametrize("shapes", [(), ({"batch": 2, "length": 3},)], ids=["any", "prepared"])
+def test_an_inference_that_failed_spoils_no_other(
+    shapes: tuple[dict[str, int], ...], streams: int | None, gathering: Artifact, load: Load
+) -> None:
+    session = load(gathering, shapes=shapes, streams=streams)
+
+    def good(length: int, batch: int = 2) -> None:
+        got = session.run({"x": np.ones((batch, length), np.float32)})["y"]
+        np.testing.assert_array_equal(np.asarray(got), np.ones((batch, 1)) + np.arange(length))
+
+    def alternate(length: int) -> None:
+        for _ in range(3):
+            good(length)
+            with pytest.raises(SessionError, match="the run failed"):
+                session.run({"x": np.ones((2, 9), np.float32)})
+            good(length)
+            good(length, batch=1)
+
+    alternate(3)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(alternate, [1 + index % 4 for index in range(1, 4)] * 2))
+
+
+def test_what_was_refused_before_the_inference_compiles_nothing_again(linear: Artifact, load: Load) -> None:
+    session = load(linear)
+    assert session._open is not None
+    compiled = session._open[0].compiled
+    with pytest.raises(SessionError):
+        session.run({"x": np.ones((1, 9), np.float32)})
+    assert session._open[0].compiled is compiled
+    session.run({"x": np.ones((1, 8), np.float32)})

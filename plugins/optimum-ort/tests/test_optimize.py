@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from optimum_core.errors import ExportError, OptionError, SessionError
+from optimum_core.errors import ExportError, OptionError, ResourceError, SessionError
 from optimum_core.types import Artifact, OptimizeRequest
 from optimum_ort import optimize, plugin, storage
 from optimum_ort.interface import declared
@@ -136,6 +136,22 @@ def test_a_failing_worker_says_why(linear: Artifact, tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="nowhere"):
         run_worker(tmp_path / "nowhere.onnx", tmp_path, fuse=True, half=False, external=False)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "name"), [(9, ResourceError, "SIGKILL"), (11, ExportError, "SIGSEGV")], ids=["killed", "crashed"]
+)
+def test_a_worker_that_a_signal_ends_is_an_error_of_ours(
+    number: int, kind: type[Exception], name: str, linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optimum_ort.worker import run_worker
+
+    shell = tmp_path / "python"
+    shell.write_text(f"#!/bin/sh\nkill -{number} $$\n")
+    shell.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(shell))
+    with pytest.raises(kind, match=rf"the process that optimized it ended by signal {number} \({name}\)"):
+        run_worker(linear.main_file, tmp_path, fuse=True, half=False, external=False)
 
 
 def test_not_ours(linear: Artifact, optimize_request: Make) -> None:

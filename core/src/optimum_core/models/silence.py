@@ -18,18 +18,19 @@ from typing import Any
 
 _lock = threading.RLock()
 _silent: Counter[int] = Counter()
+_STREAMS = ("stdout", "stderr")
 
 
 class _Gate:
     """A stream that swallows what silent threads write."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self.stream = stream
 
     def write(self, text: str) -> int:
         if threading.get_ident() in _silent:
             return len(text)
-        written: int = self._stream.write(text)
+        written: int = self.stream.write(text)
         return written
 
     def writelines(self, lines: Any) -> None:
@@ -37,7 +38,7 @@ class _Gate:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
 
 @contextmanager
@@ -54,11 +55,10 @@ def silence() -> Iterator[None]:
         warnings.simplefilter("ignore")
         with _lock:
             _silent[me] += 1
-            # Where another stream was put in place since, it gets a gate of its own.
-            before = {name: stream for name in ("stdout", "stderr") if _is_open(stream := getattr(sys, name))}
-            gates = {name: _Gate(stream) for name, stream in before.items()}
-            for name, gate in gates.items():
-                setattr(sys, name, gate)
+            for name in _STREAMS:
+                stream = getattr(sys, name)
+                if stream is not None and not isinstance(stream, _Gate):
+                    setattr(sys, name, _Gate(stream))
         try:
             yield
         finally:
@@ -66,11 +66,8 @@ def silence() -> Iterator[None]:
                 _silent[me] -= 1
                 if not _silent[me]:
                     del _silent[me]
-                for name, gate in gates.items():
-                    if getattr(sys, name) is gate:
-                        setattr(sys, name, before[name])
-
-
-def _is_open(stream: Any) -> bool:
-    """Whether a stream is there to be silenced and has no gate yet."""
-    return stream is not None and not isinstance(stream, _Gate)
+                if not _silent:  # gates serve all silent threads: the last one takes them away
+                    for name in _STREAMS:
+                        stream = getattr(sys, name)
+                        if isinstance(stream, _Gate):
+                            setattr(sys, name, stream.stream)

@@ -1,0 +1,145 @@
+"""A trace keeps what Python read of a value; which lines did is told, and no others are."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optimum_core.errors import ExportError
+from optimum_core.models.blueprint import describe
+from optimum_core.models.flat import FlatModule
+from optimum_core.models.samples import Case
+from optimum_core.models.silence import silence
+from optimum_core.models.source import LiveSource
+from optimum_core.models.to_onnx import export
+from optimum_core.models.value_branches import traced_reads, value_branches
+from optimum_core.types import ExportRequest
+
+_log = logging.getLogger(__name__)
+
+
+class _Model(torch.nn.Module):
+    def __init__(self, forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+        self.read = forward
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.read(self, x)
+
+
+def _branch(self: Any, x: torch.Tensor) -> torch.Tensor:
+    if x.max() > 2:  # read here
+        x = x / 255
+    return self.layer(x)
+
+
+def _branch_on_what_was_computed(self: Any, x: torch.Tensor) -> torch.Tensor:
+    hidden = self.layer(x)
+    hidden[0] = 0
+    return hidden + 1 if hidden.sum() > 0 else hidden  # read here
+
+
+def _loop(self: Any, x: torch.Tensor) -> torch.Tensor:
+    for _ in range(int(x.abs().max())):  # read here
+        x = self.layer(x)
+    return x
+
+
+def _number(self: Any, x: torch.Tensor) -> torch.Tensor:
+    scale = x.max().item()  # read here
+    return self.layer(x) * scale
+
+
+def _list(self: Any, x: torch.Tensor) -> torch.Tensor:
+    first = x.amax(1).tolist()[0]  # read here
+    return self.layer(x) * first
+
+
+def _complaints(self: Any, x: torch.Tensor) -> torch.Tensor:
+    if x.min() < -1e6:
+        lowest = float(x.min())
+        raise ValueError(f"{lowest} is too low")
+    assert x.max() < 1e6
+    if x.mean() > 1e5:
+        _log.warning("these are large")
+    return self.layer(x)
+
+
+def _shapes(self: Any, x: torch.Tensor) -> torch.Tensor:
+    rows = torch.tensor(x.shape[0])
+    if rows > 1 and x.shape[1] > 2 and torch.ones_like(x).sum() > 3:
+        x = x + 1
+    return self.layer(x)
+
+
+def _weights(self: Any, x: torch.Tensor) -> torch.Tensor:
+    return self.layer(x) * float(self.layer.weight.max()) if self.layer.bias.max() > -9 else x
+
+
+def _skipped(self: Any, x: torch.Tensor) -> torch.Tensor:
+    if not torch.jit.is_tracing() and (x == 1).all():
+        return self.layer(torch.ones_like(x))
+    return self.layer(x)
+
+
+def _lines(function: Callable[..., Any]) -> tuple[str, ...]:
+    lines, first = inspect.getsourcelines(function)
+    return tuple(f"{Path(__file__).name}:{first + i}" for i, line in enumerate(lines) if "# read here" in line)
+
+
+def _named(module: torch.nn.Module, samples: tuple[torch.Tensor, ...]) -> tuple[str, ...]:
+    with silence(), traced_reads() as reads, torch.no_grad():
+        torch.jit.trace(module, samples, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
+    return value_branches(reads, module, samples)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [_branch, _branch_on_what_was_computed, _loop, _number, _list, _complaints, _shapes, _weights, _skipped],
+    ids=lambda function: function.__name__.strip("_"),
+)
+def test_lines_that_read_a_value_are_named(forward: Callable[..., Any]) -> None:
+    assert _named(_Model(forward).eval(), (torch.full((2, 4), 3.0),)) == _lines(forward)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "t5", "clip"])
+def test_models_of_transformers_have_none(described: Callable[[str], Any], kind: str) -> None:
+    """They read shapes, and values only where nothing is traced."""
+    module, blueprint = described(kind)
+    drawn = blueprint.draw(Case(name="traced"))
+    samples = tuple(torch.as_tensor(drawn[spec.name]) for spec in blueprint.inputs)
+    flat = FlatModule(module, list(drawn), [spec.name for spec in blueprint.outputs]).eval()
+    assert _named(flat, samples) == ()
+
+
+def test_the_step_of_an_export_names_them(tmp_path: Path) -> None:
+    source = LiveSource(_Model(_branch).eval())
+    blueprint = describe(source.module(), name="bright", samples={"x": torch.full((2, 4), 3.0).numpy()})
+    for route in ("torchscript", "dynamo"):
+        output = tmp_path / route
+        output.mkdir()
+        request = ExportRequest(
+            backend="onnx",
+            source=source,
+            task=blueprint.task,
+            format="onnx",
+            precision="fp32",
+            samples=blueprint.draw(Case(name="traced")),
+            inputs=blueprint.inputs,
+            outputs=blueprint.outputs,
+            output=output,
+            route=route,
+        )
+        if route == "dynamo":
+            with pytest.raises(ExportError, match="data-dependent"):
+                export(request)
+        else:
+            artifact = export(request)
+            assert artifact is not None and artifact.steps[0].options["branches"] == list(_lines(_branch))
