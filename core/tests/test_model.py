@@ -19,7 +19,7 @@ from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import ArtifactError, InputError, NotTorchError, SessionError, UnavailableError
-from optimum_core.model.loading import open_model
+from optimum_core.model.opening import open_model
 from optimum_core.models.source import LiveSource
 from optimum_core.packing import model_info
 from optimum_core.plugins import manager
