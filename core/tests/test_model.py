@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import pickle
 import shutil
 import subprocess
@@ -41,6 +42,15 @@ def test_it_looks_like_the_original(fast: AcceleratedModel, tiny: Callable[[str]
     assert fast.input_modalities == ("text",)
     assert fast.generation_config is None
     assert repr(fast) == "<accelerated BertForSequenceClassification: ort on cpu, fp32, verified>"
+
+
+def test_without_transformers_labels_are_numbered_too(fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else find_spec(name))
+    with open_model(fast.manifest, fast.directory, plugins=manager()) as bare:
+        assert bare.config.id2label == fast.config.id2label == {n: f"LABEL_{n}" for n in range(5)}
+        assert bare.config.num_labels == fast.config.num_labels
+        assert bare.config.label2id == fast.config.label2id
 
 
 def test_modes_and_devices(fast: AcceleratedModel) -> None:
