@@ -129,7 +129,7 @@ REFUSED: list[tuple[str, tuple[TensorSpec, ...], tuple[Any, ...], dict[str, Any]
     ("expected dtype int64, got dtype float32", SPECS, (), {"input_ids": IDS.astype("float32")}),
     ("expected dtype float32, got dtype uint8", PICTURE, (), {"pixel_values": PIXELS.astype("uint8")}),
     ("input 'input_ids' is text", SPECS, (), {"input_ids": [["a", "b", "c"]]}),
-    ("expected ids of 0 and above, got -95", SPECS, (), {"input_ids": IDS - 100}),
+    ("expected ids of 0 and above, got -100", SPECS, (), {"input_ids": IDS - 100}),
     ("input 'input_ids' is no tensor", SPECS, (), {"input_ids": [[1, 2], [3]]}),
     ("input 'input_ids' came twice", SPECS, (IDS,), {"input_ids": IDS}),
     ("it takes 3 inputs by position, 4 came", SPECS, (IDS, IDS, IDS, IDS), {}),

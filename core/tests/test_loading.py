@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +20,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import ArtifactError, OptionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
-from optimum_core.model import loading
-from optimum_core.model.loading import open_model
+from optimum_core.model.opening import open_model
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Array, Gpu, Hardware, Limitation, Offer, Session, SessionRequest, Support
 
@@ -213,7 +214,7 @@ def test_a_precision_of_ones_own_is_asked_for(saved: Path, monkeypatch: pytest.M
     acme = Acme(ONNX)
     plugins = PluginManager([])
     plugins.register(acme, "acme")
-    monkeypatch.setattr(loading, "manager", lambda: plugins)
+    monkeypatch.setattr("optimum_core.plugins.manager", lambda: plugins)
     with pytest.warns(
         TunedElsewhereWarning, match="tuned for backend 'ort', which is not installed; 'acme' runs"
     ) as said:
@@ -223,6 +224,42 @@ def test_a_precision_of_ones_own_is_asked_for(saved: Path, monkeypatch: pytest.M
     assert fast.backend == "acme"
     load(saved, target="acme").close()  # which says that it is meant
     assert acme.asked[0].precision == "bf16"
+
+
+# What it takes to begin.
+
+
+def _imported(code: str, *arguments: Path) -> set[str]:
+    script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_the_name_load_costs_next_to_nothing() -> None:
+    found = _imported("from optimum_core import load")
+    assert not found & {"numpy", "msgspec", "psutil", "pluggy", "importlib_metadata", "subprocess", "logging"}
+    assert {name for name in found if name.startswith("optimum_core.")} == {
+        "optimum_core.model",
+        "optimum_core.model.loading",
+    }
+
+
+def test_opening_and_calling_imports_what_it_needs_alone(saved: Path) -> None:
+    code = "import numpy\nfrom optimum_core import load\nload(sys.argv[1])(input_ids=numpy.array([[5, 6, 7]]))"
+    found = _imported(code, saved)
+    assert "onnxruntime" in found
+    unwanted = {
+        "torch",
+        "transformers",
+        "onnx",
+        "rich",
+        "typer",
+        "huggingface_hub",
+        "filelock",
+        "cpuinfo",
+        "tokenizers",
+    }
+    assert not found & {*unwanted, "concurrent.futures.thread", "optimum_core.measure", "optimum_core.tune"}
 
 
 # Where it lies.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +14,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.model import mapping
 from optimum_core.model.answers import Answer
 from optimum_core.model.mapping import Mapper
-from optimum_core.types import TensorSpec
+from optimum_core.model.opening import open_model
+from optimum_core.plugins import manager
+from optimum_core.types import AxisRange, TensorSpec
 
 IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
 MASK = TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"), default="ones")
@@ -306,6 +310,53 @@ def test_one_kind_of_items_only(fast: AcceleratedModel) -> None:
         fast.map(["w5", {"input_ids": [5]}])
     with pytest.raises(InputError, match="batch_size is 0"):
         fast.map(["w5"], batch_size=0)
+
+
+@pytest.mark.parametrize("one", ["one text", b"one text", {"input_ids": [5]}, BatchEncoding({"input_ids": [[5]]})])
+def test_one_item_is_not_many(one: Any, fast: AcceleratedModel) -> None:
+    with pytest.raises(
+        InputError, match=r"map takes many items, and one (text|bytes|dict|BatchEncoding) came(.|\n)*a list"
+    ):
+        fast.map(one)
+
+
+@pytest.mark.parametrize("bad", [[120], np.zeros(0, int), [5] * 65, [-1]])
+def test_every_item_is_checked_before_the_first_is_run(bad: Any, fast: AcceleratedModel) -> None:
+    model = dataclasses.replace(fast.manifest, inputs=_bounded(fast), axes={"sequence": AxisRange(greatest=64)})
+    calls: list[Any] = []
+    with open_model(model, fast.directory, plugins=manager()) as bounded:
+        assert len(bounded.map([{"input_ids": [119] * 64}, {"input_ids": [0]}]).logits) == 2
+        bounded._run = lambda arrays: calls.append(arrays)  # type: ignore[assignment,return-value,func-returns-value]
+        with pytest.raises(InputError, match=r"ids from 0 to 119|tokens, the model takes"):
+            bounded.map([{"input_ids": [5, 6]}, {"input_ids": [7] * 9}, {"input_ids": bad}])
+    assert calls == []
+
+
+def _bounded(model: AcceleratedModel) -> tuple[TensorSpec, ...]:
+    return tuple(
+        dataclasses.replace(spec, least=0, greatest=119) if spec.name == "input_ids" else spec
+        for spec in model.manifest.inputs
+    )
+
+
+@pytest.mark.parametrize("transformers_too", [True, False])
+@pytest.mark.parametrize(
+    ("axis", "sentence", "longest"), [(None, None, 16), (9, None, 9), (9, 7, 7), (None, 12, 12), (40, 50, 16)]
+)
+def test_texts_are_cut_at_the_least_limit(
+    axis: int | None, sentence: int | None, longest: int, transformers_too: bool, fast: AcceleratedModel,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((fast.directory / name).read_bytes())
+    if sentence is not None:
+        (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": sentence}))
+    if not transformers_too:
+        _without_transformers(monkeypatch)
+    manifest = dataclasses.replace(fast.manifest, axes={} if axis is None else {"sequence": AxisRange(greatest=axis)})
+    text = " ".join(["w5"] * 60)
+    (item,) = mapping.as_items("m", [text], None, manifest, tmp_path)
+    assert len(item["input_ids"]) == longest
 
 
 def test_no_items(fast: AcceleratedModel) -> None:

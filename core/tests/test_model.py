@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import importlib.util
 import pickle
 import shutil
 import subprocess
@@ -18,6 +20,10 @@ from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import ArtifactError, InputError, NotTorchError, SessionError, UnavailableError
+from optimum_core.model.opening import open_model
+from optimum_core.models.source import LiveSource
+from optimum_core.packing import model_info
+from optimum_core.plugins import manager
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +42,15 @@ def test_it_looks_like_the_original(fast: AcceleratedModel, tiny: Callable[[str]
     assert fast.input_modalities == ("text",)
     assert fast.generation_config is None
     assert repr(fast) == "<accelerated BertForSequenceClassification: ort on cpu, fp32, verified>"
+
+
+def test_without_transformers_labels_are_numbered_too(fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else find_spec(name))
+    with open_model(fast.manifest, fast.directory, plugins=manager()) as bare:
+        assert bare.config.id2label == fast.config.id2label == {n: f"LABEL_{n}" for n in range(5)}
+        assert bare.config.num_labels == fast.config.num_labels
+        assert bare.config.label2id == fast.config.label2id
 
 
 def test_modes_and_devices(fast: AcceleratedModel) -> None:
@@ -158,21 +173,27 @@ def test_an_eager_one_takes_its_model_along(tmp_path: Path) -> None:
         pickle.dumps(plain)
 
 
-def test_a_tuple_where_the_configuration_says_so(tiny: Callable[[str], Any], fast: AcceleratedModel) -> None:
-    model, ids = tiny("bert"), torch.tensor([[5, 6, 7, 8]])
-    model.config.return_dict = False
-    with torch.no_grad():
-        (want,) = model(ids)
-    tuples = accelerate(
-        model, target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=fast.directory.parents[2]
-    )
-    with tuples:
-        (got,) = tuples(ids)
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-        assert torch.equal(tuples(ids, return_dict=True).logits, got)
-        assert torch.equal(copy.copy(tuples)(ids)[0], got)
-    assert isinstance(fast(ids, return_dict=False), tuple)
-    assert fast(ids).logits.shape == got.shape
+def test_a_tuple_where_the_configuration_says_so(fast: AcceleratedModel) -> None:
+    model = dataclasses.replace(fast.manifest.model, returns_tuple=True)
+    manifest = dataclasses.replace(fast.manifest, model=model)
+    ids = torch.tensor(CALL["input_ids"])
+    with open_model(manifest, fast.directory, plugins=manager()) as tuples:
+        for made in (tuples(ids), tuples(input_ids=ids, return_dict=None), fast(ids, return_dict=False)):
+            assert isinstance(made, tuple)
+            torch.testing.assert_close(made[0], fast(ids).logits)
+        torch.testing.assert_close(tuples(ids, return_dict=True).logits, fast(ids).logits)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_manifest_says_what_the_configuration_asks_for(
+    asked: bool, described: Callable[[str], tuple[Any, Any]], tiny: Callable[[str], Any]
+) -> None:
+    module = tiny("bert")
+    other = LiveSource(module).fingerprint
+    module.config.return_dict = asked
+    source = LiveSource(module)
+    assert model_info(source, described("bert")[1]).returns_tuple is not asked
+    assert (source.fingerprint == other) is asked  # or the two would find each other in the cache
 
 
 def test_generate_is_refused_clearly(fast: AcceleratedModel) -> None:

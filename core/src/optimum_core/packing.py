@@ -73,7 +73,7 @@ class Packer:
         return Manifest(
             created_with=dict(self.versions),
             task=blueprint.task,
-            model=_model_info(self.source, blueprint),
+            model=model_info(self.source, blueprint),
             backend=spec.way.backend,
             device=spec.way.device,
             format=LIVE if spec.way.is_eager else artifact.format,
@@ -101,7 +101,8 @@ def _copy(origin: Path, place: Path) -> None:
     shutil.copyfile(origin, place)
 
 
-def _model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
+def model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
+    """What a manifest keeps of the model itself."""
     module = source.module()
     cls = type(module)
     return ModelInfo(

@@ -17,7 +17,7 @@ from optimum_core.errors import ArtifactError, OptionError, UnavailableError, Un
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape, workload
 from optimum_core.model.accelerated import AcceleratedModel
-from optimum_core.model.loading import open_model
+from optimum_core.model.opening import open_model
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
 from optimum_core.packing import Packer

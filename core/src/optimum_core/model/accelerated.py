@@ -21,7 +21,7 @@ from optimum_core.model.answers import Answer, Answerer
 from optimum_core.model.foreign import ForeignSession
 from optimum_core.model.inputs import InputChecker
 from optimum_core.model.mapping import Mapper, as_items, progress_bar
-from optimum_core.model.moving import explain_missing, refuse_move
+from optimum_core.model.moving import explained, refuse_move
 from optimum_core.model.reopening import Opening, reduced, reopened
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Report, Session
@@ -159,7 +159,7 @@ class AcceleratedModel:
             return f"{type(self).__name__} (accelerated, no torch.nn.Module: keep it under a name that holds no module)"
         if name.startswith("__") or "_who" not in vars(self):
             raise AttributeError(name)
-        return explain_missing(self._who, name, dir(type(self)))
+        raise explained(self._who, name, dir(type(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self.manifest, self.directory, self._source, self._opening)

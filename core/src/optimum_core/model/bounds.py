@@ -11,6 +11,7 @@ import numpy as np
 from optimum_core.errors import InputError, UnprovedLengthWarning
 from optimum_core.types import AxisRange, TensorSpec
 
+_LEAST_OF_64_BITS = -(2**63)
 _MOST_OF_64_BITS = 2**63 - 1
 
 
@@ -22,14 +23,11 @@ class ValueRange:
         remedy: what the caller can do about a value outside.
     """
 
-    __slots__ = ("_greatest", "_least", "_unsigned", "remedy", "words")
+    __slots__ = ("_greatest", "_least", "remedy", "words")
 
-    def __init__(self, dtype: np.dtype[Any], least: int | None, greatest: int | None, *, are_ids: bool) -> None:
-        self._least = least
+    def __init__(self, least: int | None, greatest: int | None, *, are_ids: bool) -> None:
+        self._least = _LEAST_OF_64_BITS if least is None else least
         self._greatest = _MOST_OF_64_BITS if greatest is None else greatest
-        # Read as unsigned, a negative number is greater than all others: one pass finds both kinds of error. `argmax`
-        # takes a third of the time of `max`, which goes through numpy's machinery for functions of arrays.
-        self._unsigned = np.dtype(f"u{dtype.itemsize}")
         what = "ids" if are_ids else "values"
         self.words = f"{what} of {least} and above" if greatest is None else f"{what} from {least} to {greatest}"
         if least is None:
@@ -46,7 +44,7 @@ class ValueRange:
         dtype = np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None
         if dtype is None or dtype.kind not in "iu" or (least is None and spec.greatest is None):
             return None
-        return cls(dtype, least, spec.greatest, are_ids=are_ids)
+        return cls(least, spec.greatest, are_ids=are_ids)
 
     def wrong(self, value: Any) -> int | None:
         """One of the values that are out of range, if there is any.
@@ -54,15 +52,17 @@ class ValueRange:
         Args:
             value: an array of the input's type with at least one value, or a tensor on a device.
         """
-        if type(value) is np.ndarray and self._least == 0:
-            found = value.item(value.view(self._unsigned).argmax())
-            return None if 0 <= found <= self._greatest else int(found)
-        if not hasattr(value, "min"):  # memory of a device that only the runtime reads
+        if type(value) is np.ndarray:
+            # `argmax` takes a third of the time of `max`, which goes through numpy's machinery for functions of arrays.
+            greatest = value.item(value.argmax())
+            least = value.item(value.argmin())
+        elif hasattr(value, "min"):
+            least, greatest = int(value.min()), int(value.max())
+        else:  # memory of a device that only the runtime reads
             return None
-        least, greatest = int(value.min()), int(value.max())
-        if self._least is not None and least < self._least:
-            return least
-        return greatest if greatest > self._greatest else None
+        if least >= self._least:
+            return None if greatest <= self._greatest else int(greatest)
+        return int(least)
 
 
 class Limits:

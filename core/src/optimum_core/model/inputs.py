@@ -26,6 +26,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "output_hidden_states": (False, None),
 }
 
+_ARRAY = np.ndarray
 #: Combinations of names, shapes and types that are remembered.
 _MOST_PLANS = 256
 
@@ -92,15 +93,17 @@ class InputChecker:
         arrays: Arrays = {}
         torch_in = False
         seen: list[Any] = []
+        specs = self._specs
         for name, value in kwargs.items():
-            if type(value) is not np.ndarray or name not in self._specs:
+            if type(value) is not _ARRAY or name not in specs:
                 if value is None or not self._takes(name, value):
                     continue
                 value, is_torch = self._to_array(name, value)
                 torch_in = torch_in or is_torch
             arrays[name] = value
             seen += (name, value.shape, value.dtype)
-        plan = self._plans.get(tuple(seen)) or self._remember(tuple(seen), arrays)
+        key = tuple(seen)
+        plan = self._plans.get(key) or self._remember(key, arrays)
         self._apply(plan, arrays)
         for spec, filled in plan.fills:
             of = spec.made_of  # a mask that is read off the ids differs from call to call

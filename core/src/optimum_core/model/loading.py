@@ -1,25 +1,20 @@
-"""Opening saved artifacts, here and from a hub, on the machine that they were tuned on or another."""
+"""Opening saved artifacts, here and from a hub, on the machine that they were tuned on or another.
+
+Importing this module costs next to nothing, not even numpy: what opening takes is imported when an artifact is opened.
+"""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optimum_core import artifact as artifacts
-from optimum_core.artifact import LIVE, Manifest
-from optimum_core.errors import TunedElsewhereWarning, UnavailableError
-from optimum_core.hardware import detect
-from optimum_core.measure.workload import Shape
-from optimum_core.model.accelerated import AcceleratedModel, named_after
-from optimum_core.model.foreign import ForeignSession, limits_of
-from optimum_core.model.reopening import Opening
-from optimum_core.plan import AUTO, EXACT, parse_target
-from optimum_core.plugins import PluginManager, manager
-from optimum_core.types import Hardware, SessionRequest, Support
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from optimum_core.measure.workload import Shape
+    from optimum_core.model.accelerated import AcceleratedModel
+    from optimum_core.types import Hardware
 
 
 def load(
@@ -53,6 +48,14 @@ def load(
         ArtifactError: the artifact is missing, altered, truncated, unsafe, or of a schema that is not known.
         UnavailableError: no installed backend reads it; the message says what to install.
     """
+    from dataclasses import replace
+
+    from optimum_core import artifact as artifacts
+    from optimum_core.hardware import detect
+    from optimum_core.model.opening import open_model
+    from optimum_core.plan import EXACT
+    from optimum_core.plugins import manager
+
     directory, links_under = _locate(str(path), revision)
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
@@ -68,6 +71,10 @@ def load(
 def _say_where_tuned(there: Hardware, here: Hardware) -> None:
     if (there.cpu, there.gpus, there.npus) == (here.cpu, here.gpus, here.npus):
         return
+    import warnings
+
+    from optimum_core.errors import TunedElsewhereWarning
+
     warnings.warn(
         f"tuned on {_machine(there)}, runs on {_machine(here)}: right, but perhaps not the fastest; "
         "load(…, retune=True) measures again",
@@ -79,99 +86,6 @@ def _say_where_tuned(there: Hardware, here: Hardware) -> None:
 def _machine(hardware: Hardware) -> str:
     gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
     return f"{hardware.cpu.model} with {hardware.cpu.usable_cores} cores{gpus}"
-
-
-def open_model(
-    manifest: Manifest,
-    directory: Path,
-    *,
-    plugins: PluginManager,
-    source: Any = None,
-    target: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> AcceleratedModel:
-    """A model on a checked manifest: its session opened by the backend it was tuned for, or the one named."""
-    backend, device, precision = _choose_backend(manifest, plugins, target)
-    opening = Opening(target=target, precision=precision, options=options)
-    artifact = manifest.artifact(directory)
-    cls = named_after(manifest.model.class_name)
-    if (limits := limits_of(plugins.supports(detect()).get(backend), device)) is not None:
-        foreign = ForeignSession(
-            backend=backend, device=device, inputs=artifact.inputs, outputs=artifact.outputs, why=limits[0],
-            remedy=limits[1],
-        )  # fmt: skip
-        return cls(manifest, directory, foreign, plugins=plugins, source=source, opening=opening)
-    session = plugins.load_session(
-        SessionRequest(
-            backend=backend,
-            artifact=artifact,
-            device=device,
-            hardware=detect(),
-            precision=precision,
-            level=manifest.level,
-            streams=manifest.streams if manifest.streams > 1 else None,
-            shapes=manifest.prepared,
-            source=source,
-            options=_options(manifest, backend) if options is None else options,
-        )
-    )
-    return cls(manifest, directory, session, plugins=plugins, source=source, opening=opening)
-
-
-def _options(manifest: Manifest, backend: str) -> Mapping[str, Any]:
-    """Options are one backend's: another knows nothing of them."""
-    return manifest.session_options if backend == manifest.backend else {}
-
-
-def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | None) -> tuple[str, str, str]:
-    """Backend, device and precision to run in: as asked, as tuned, or the first here that reads the format."""
-    wanted = parse_target(target or AUTO)
-    if wanted.backend is not None:
-        return wanted.backend, wanted.device or _device_of(manifest, wanted.backend), manifest.precision
-    supports = plugins.supports(detect())
-    names = sorted(supports, key=lambda name: (name != manifest.backend, name))
-    readers = [
-        (name, offer)
-        for name in names
-        for offer in supports[name].offers
-        if manifest.format in offer.loads or (manifest.format == LIVE and offer.live)
-    ]
-    readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != manifest.device.partition(":")[0]))
-    for name, offer in readers:
-        same_place = (name, offer.device) == (manifest.backend, manifest.device.partition(":")[0])
-        device = manifest.device if same_place else offer.device
-        if name != manifest.backend:
-            _say_what_runs_instead(manifest, name, supports.get(manifest.backend), plugins)
-        return name, device, manifest.precision if manifest.precision in offer.precisions else EXACT
-    tuned = supports.get(manifest.backend)
-    limits = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
-    raise UnavailableError(
-        f"artifact of {manifest.model.name!r}",
-        f"it is {manifest.format!r} for backend {manifest.backend!r}, and no backend here loads that"
-        + (f": {'; '.join(limits)}" if limits else ""),
-        f"pip install optimum-{manifest.backend}",
-    )
-
-
-def _say_what_runs_instead(manifest: Manifest, name: str, tuned: Support | None, plugins: PluginManager) -> None:
-    why = "has no device for it here"
-    if tuned is None:
-        why = next(
-            (f"is {info.status}" for info in plugins.infos() if info.name == manifest.backend), "is not installed"
-        )
-    elif tuned.limitations:
-        why = f"cannot: {tuned.limitations[0].reason}"
-    warnings.warn(
-        f"model {manifest.model.name!r} was tuned for backend {manifest.backend!r}, which {why}; {name!r} runs it "
-        f"instead, for which it was neither compared nor measured: load(…, retune=True) does both, "
-        f"load(…, target={name!r}) says that it is meant",
-        TunedElsewhereWarning,
-        stacklevel=5,
-    )
-
-
-def _device_of(manifest: Manifest, backend: str) -> str:
-    return manifest.device if backend == manifest.backend else "cpu"
 
 
 def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:

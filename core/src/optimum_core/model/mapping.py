@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +72,8 @@ class Mapper:
         Raises:
             InputError: an item does not fit the model's inputs, or an output says nothing of one item by itself.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         self._check_outputs()
         arrays = [self._arrays(item) for item in items]
         lengths = [self._length(item) for item in arrays]

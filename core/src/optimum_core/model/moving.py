@@ -51,14 +51,10 @@ def _targets(device: str, plugins: PluginManager) -> str:
     )
 
 
-def explain_missing(who: str, name: str, known: Iterable[str]) -> NoReturn:
-    """
-    Raises:
-        NotTorchError: the attribute is one of `torch.nn.Module`.
-        AttributeError: it is not.
-    """
+def explained(who: str, name: str, known: Iterable[str]) -> AttributeError:
+    """The error for an attribute that is not there: one of `torch.nn.Module`, or perhaps a mistyped one of `known`."""
     if name in _TORCH_NAMES:
-        raise NotTorchError(
+        return NotTorchError(
             who,
             f"it has no {name!r}: it is no torch.nn.Module, its weights lie in the runtime",
             "ask fast.device, fast.dtype or fast.config; for weights and submodules, the eager model",
@@ -66,4 +62,4 @@ def explain_missing(who: str, name: str, known: Iterable[str]) -> NoReturn:
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
-    raise AttributeError(f"{who} has no attribute {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return AttributeError(f"{who} has no attribute {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))

@@ -1,0 +1,111 @@
+"""A model on a manifest: which backend, device and precision run it here, and its session."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optimum_core.artifact import LIVE, Manifest
+from optimum_core.errors import TunedElsewhereWarning, UnavailableError
+from optimum_core.hardware import detect
+from optimum_core.model.accelerated import AcceleratedModel, named_after
+from optimum_core.model.foreign import ForeignSession, limits_of
+from optimum_core.model.reopening import Opening
+from optimum_core.plan import AUTO, EXACT, parse_target
+from optimum_core.plugins import PluginManager
+from optimum_core.types import SessionRequest, Support
+
+
+def open_model(
+    manifest: Manifest,
+    directory: Path,
+    *,
+    plugins: PluginManager,
+    source: Any = None,
+    target: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> AcceleratedModel:
+    """A model on a checked manifest: its session opened by the backend it was tuned for, or the one named."""
+    backend, device, precision = _choose_backend(manifest, plugins, target)
+    opening = Opening(target=target, precision=precision, options=options)
+    artifact = manifest.artifact(directory)
+    cls = named_after(manifest.model.class_name)
+    if (limits := limits_of(plugins.supports(detect()).get(backend), device)) is not None:
+        foreign = ForeignSession(
+            backend=backend, device=device, inputs=artifact.inputs, outputs=artifact.outputs, why=limits[0],
+            remedy=limits[1],
+        )  # fmt: skip
+        return cls(manifest, directory, foreign, plugins=plugins, source=source, opening=opening)
+    session = plugins.load_session(
+        SessionRequest(
+            backend=backend,
+            artifact=artifact,
+            device=device,
+            hardware=detect(),
+            precision=precision,
+            level=manifest.level,
+            streams=manifest.streams if manifest.streams > 1 else None,
+            shapes=manifest.prepared,
+            source=source,
+            options=_options(manifest, backend) if options is None else options,
+        )
+    )
+    return cls(manifest, directory, session, plugins=plugins, source=source, opening=opening)
+
+
+def _options(manifest: Manifest, backend: str) -> Mapping[str, Any]:
+    """Options are one backend's: another knows nothing of them."""
+    return manifest.session_options if backend == manifest.backend else {}
+
+
+def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | None) -> tuple[str, str, str]:
+    """Backend, device and precision to run in: as asked, as tuned, or the first here that reads the format."""
+    wanted = parse_target(target or AUTO)
+    if wanted.backend is not None:
+        return wanted.backend, wanted.device or _device_of(manifest, wanted.backend), manifest.precision
+    supports = plugins.supports(detect())
+    names = sorted(supports, key=lambda name: (name != manifest.backend, name))
+    readers = [
+        (name, offer)
+        for name in names
+        for offer in supports[name].offers
+        if manifest.format in offer.loads or (manifest.format == LIVE and offer.live)
+    ]
+    readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != manifest.device.partition(":")[0]))
+    for name, offer in readers:
+        same_place = (name, offer.device) == (manifest.backend, manifest.device.partition(":")[0])
+        device = manifest.device if same_place else offer.device
+        if name != manifest.backend:
+            _say_what_runs_instead(manifest, name, supports.get(manifest.backend), plugins)
+        return name, device, manifest.precision if manifest.precision in offer.precisions else EXACT
+    tuned = supports.get(manifest.backend)
+    limits = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
+    raise UnavailableError(
+        f"artifact of {manifest.model.name!r}",
+        f"it is {manifest.format!r} for backend {manifest.backend!r}, and no backend here loads that"
+        + (f": {'; '.join(limits)}" if limits else ""),
+        f"pip install optimum-{manifest.backend}",
+    )
+
+
+def _say_what_runs_instead(manifest: Manifest, name: str, tuned: Support | None, plugins: PluginManager) -> None:
+    why = "has no device for it here"
+    if tuned is None:
+        why = next(
+            (f"is {info.status}" for info in plugins.infos() if info.name == manifest.backend), "is not installed"
+        )
+    elif tuned.limitations:
+        why = f"cannot: {tuned.limitations[0].reason}"
+    warnings.warn(
+        f"model {manifest.model.name!r} was tuned for backend {manifest.backend!r}, which {why}; {name!r} runs it "
+        f"instead, for which it was neither compared nor measured: load(…, retune=True) does both, "
+        f"load(…, target={name!r}) says that it is meant",
+        TunedElsewhereWarning,
+        stacklevel=5,
+    )
+
+
+def _device_of(manifest: Manifest, backend: str) -> str:
+    return manifest.device if backend == manifest.backend else "cpu"
