@@ -20,6 +20,8 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import ArtifactError, OptionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
+from optimum_core.model import opening as loading
+from optimum_core.model.foreign import limits_of
 from optimum_core.model.opening import open_model
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Array, Gpu, Hardware, Limitation, Offer, Session, SessionRequest, Support
@@ -280,3 +282,15 @@ def test_a_changed_file_is_found_unless_that_is_left_out(saved: Path, tmp_path: 
     with pytest.raises(ArtifactError, match=r"config\.json"):
         load(place)
     load(place, verify_files=False).close()
+
+
+def test_what_stands_against_running_is_the_limitation_of_sessions() -> None:
+    there = Offer(device="sm_89", loads=("onnx",), proof="none")
+    limits = (
+        Limitation(what="run the builder", reason="no tool", remedy="add one", hook="optimize"),
+        Limitation(what="open engines", reason="no GPU", remedy="find one", hook="load_session"),
+    )
+    assert limits_of(Support(offers=(there,), limitations=limits), "sm_89") == ("no GPU", "find one")
+    told = limits_of(Support(offers=(there,), limitations=limits[:1]), "sm_89")
+    assert told is not None and told[0] == "it was built for another machine"
+    assert limits_of(Support(offers=(Offer(device="cpu"),), limitations=limits), "cpu") is None

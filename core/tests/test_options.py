@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optimum_core.errors import OptionError
-from optimum_core.options import Check, flag, mapping_of, one_of, optional, path, read_options, text, whole
+from optimum_core.options import allowed, no_options, read_options, said, whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Acme:
-    threads: int | None = None
+    threads: Annotated[int, whole(1, of="threads")] | None = None
     spin: bool = True
-    mode: str = "latency"
-    level: int = 1
+    mode: Literal["latency", "throughput"] = "latency"
+    level: Annotated[int, whole(0, 5)] = 1
     note: str = ""
     cache: Path | None = None
-    lengths: dict[str, int] = field(default_factory=dict)
-
-
-CHECKS = {
-    "threads": optional(whole(1, of="threads")),
-    "spin": flag(),
-    "mode": one_of("latency", "throughput"),
-    "level": whole(0, 5),
-    "note": text(),
-    "cache": optional(path()),
-    "lengths": mapping_of(whole(1), what="axes to lengths"),
-}
+    lengths: Annotated[Mapping[str, Annotated[int, whole(1)]], said("a mapping of axes to lengths")] = field(
+        default_factory=dict
+    )
+    names: tuple[str, ...] = ()
 
 
 def read(**options: Any) -> Acme:
-    return read_options("acme", Acme, CHECKS, options)
+    return read_options("acme", Acme, options)
 
 
 def test_what_is_not_stated_has_its_default() -> None:
@@ -62,6 +55,8 @@ def test_what_is_not_stated_has_its_default() -> None:
         ("lengths", {"batch": 0}, "give a mapping of axes to lengths"),
         ("lengths", {1: 1}, "give a mapping of axes to lengths"),
         ("lengths", ["batch"], "give a mapping of axes to lengths"),
+        ("names", "ab", "give a list of which each is a text"),
+        ("names", None, "give a list of which each is a text"),
     ],
 )
 def test_wrong_values_are_refused_with_what_is_allowed(name: str, value: Any, remedy: str) -> None:
@@ -76,29 +71,54 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
     assert caught.value.remedy == "did you mean 'threads'?"
     with pytest.raises(OptionError, match="unknown option 'zzz'") as caught:
         read(zzz=2)
-    assert caught.value.remedy == "use one of: threads, spin, mode, level, note, cache, lengths"
+    assert caught.value.remedy == "use one of: threads, spin, mode, level, note, cache, lengths, names"
+
+
+def test_what_is_written_otherwise_is_converted() -> None:
+    assert read(names=["a", "b"]).names == ("a", "b")
+    assert read(lengths={"batch": 2}).lengths == {"batch": 2}
+
+
+def test_a_hook_without_options_refuses_all() -> None:
+    no_options("backend 'acme'", {})
+    with pytest.raises(OptionError, match="backend 'acme': unknown option 'level'"):
+        no_options("backend 'acme'", {"level": 1}, "quantization takes its config alone")
 
 
 def test_one_is_not_true() -> None:
-    assert not one_of(1, 2).right(True) and not one_of(True).right(1)
-    assert one_of(1, 2).right(2)
+    @dataclass
+    class Numbers:
+        one: Literal[1, 2] = 1
+
+    assert read_options("acme", Numbers, {"one": 2}) == Numbers(one=2)
+    with pytest.raises(OptionError, match="cannot be True"):
+        read_options("acme", Numbers, {"one": True})
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (bool, "True or False"),
+        (Path | None, "a path, or None"),
+        (Annotated[int, whole(0, 5)], "a whole number from 0 to 5"),
+        (Annotated[int, whole(1, of="bytes")] | None, "a whole number of bytes, at least 1, or None"),
+        (dict[str, bool], "a mapping of texts to True or False each"),
+        (list[float], "a list of which each is a number"),
+        (Annotated[str, said("a name", min_length=1)], "a name"),
+    ],
+)
+def test_what_a_type_allows_is_told_in_words(kind: Any, words: str) -> None:
+    assert allowed(kind) == words
 
 
 ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(-3, 9), st.floats(), st.text(max_size=3), st.binary())
 
 
-@given(least=st.integers(-2, 3), most=st.integers(3, 8), value=ANYTHING)
-def test_whole_numbers_keep_their_bounds(least: int, most: int, value: Any) -> None:
-    right = type(value) is int and least <= value <= most
-    assert whole(least, most).right(value) == right
-    assert optional(whole(least, most)).right(value) == (right or value is None)
-
-
-@given(value=st.dictionaries(ANYTHING.filter(lambda key: key == key), ANYTHING, max_size=3))
-def test_mappings_are_checked_key_by_key(value: dict[Any, Any]) -> None:
-    double = Check(right=lambda item: type(item) is int, allowed="a number", convert=lambda item: 2 * item)
-    check = mapping_of(double, what="names to numbers")
-    right = all(type(key) is str and type(item) is int for key, item in value.items())
-    assert check.right(value) == right
+@given(value=ANYTHING)
+def test_whole_numbers_keep_their_bounds(value: Any) -> None:
+    right = type(value) is int and 0 <= value <= 5
     if right:
-        assert check.convert(value) == {key: 2 * item for key, item in value.items()}
+        assert read(level=value).level == value
+    else:
+        with pytest.raises(OptionError):
+            read(level=value)

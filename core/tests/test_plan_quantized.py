@@ -42,7 +42,10 @@ ENGINES = Support(
             proof="none",
         ),
     ),
-    limitations=(Limitation(what="quantize", reason="no FP8 tool", remedy="pip install fp8"),),
+    limitations=(
+        Limitation(what="make FP8", reason="no FP8 tool", remedy="pip install fp8", hook="quantize"),
+        Limitation(what="run what others quantize", reason="no GPU", remedy="add one", hook="load_session"),
+    ),
 )
 EVERYBODY = {"engines": ENGINES, "exporter": EXPORTER, "live": LIVE, "rounder": ROUNDER, "runner": RUNNER}
 
@@ -96,7 +99,8 @@ def test_a_scheme_that_nothing_here_runs_is_told_with_those_that_run() -> None:
 
 def test_a_scheme_that_nobody_makes_is_told_with_what_would_help() -> None:
     assert "nothing installed quantizes so" in _refusal(Target(), "weight-only-int4").why
-    assert "no FP8 tool (pip install fp8)" in _refusal(Target(backend="engines"), "static-fp8").why
+    why = _refusal(Target(backend="engines"), "static-fp8").why
+    assert "no FP8 tool (pip install fp8)" in why and "no GPU" not in why
 
 
 def test_a_family_is_found_where_one_of_its_schemes_is() -> None:

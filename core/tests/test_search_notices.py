@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_backend import QUICK, Acme, Memory, Search, right, wrong
 
+from fake_backend import QUICK, Acme, Memory, Search, right, wrong
 from optimum_core.errors import ResourceError, VerificationError
 from optimum_core.measure import timing
 from optimum_core.measure.load import Load, other_load
@@ -151,7 +151,10 @@ def test_where_it_is_the_only_one_the_report_says_so(search: Make) -> None:
 def test_what_a_spec_costs_is_learnt_from_its_like() -> None:
     budget = Budget(seconds=100.0, size=100 * 2**20)
     way = Way(backend="acme", device="cpu", precision="fp32", format="x", exporter="x", exported="x")
-    spec, other = CandidateSpec(way=way, route="a"), CandidateSpec(way=dataclasses.replace(way, exporter="y"), route="b")
+    spec, other = (
+        CandidateSpec(way=way, route="a"),
+        CandidateSpec(way=dataclasses.replace(way, exporter="y"), route="b"),
+    )
     assert budget.expected(spec) == pytest.approx(4.5)
     with budget.learning(spec):
         pass

@@ -223,3 +223,53 @@ def ended(code: int, otherwise: type[OptimumError], who: str, what: str, said: s
     if code == -9 or is_momentary(RuntimeError(why)):
         return ResourceError(who, why, _FREE)
     return otherwise(who, why, remedy)
+
+
+#: Characters of another library's message that go into ours: some print a whole graph.
+_LONGEST = 500
+
+
+def brief(error: BaseException) -> str:
+    """Return the message of another library's error on one line, cut to its first 500 characters.
+
+    >>> brief(ValueError("cannot convert\\n  node 3"))
+    'cannot convert node 3'
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    text = " ".join(line for line in lines if line)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+@contextmanager
+def foreign_errors(
+    who: str,
+    kind: type[OptimumError],
+    remedy: str,
+    *,
+    doing: str = "",
+    catching: type[Exception] | tuple[type[Exception], ...] = Exception,
+) -> Iterator[None]:
+    """Turn what another library raises within into an error of ours: "TypeName: its message", with it as the cause.
+
+    Converters and runtimes raise anything at all on a model that they do not know. Errors of ours pass as they are, and
+    a fault of the moment (no memory, no room on disk) is a `ResourceError`.
+
+    Args:
+        who, remedy: of the error that is raised.
+        kind: its class.
+        doing: what stands before the message ("static-int8 failed").
+        catching: which errors to turn; all others pass.
+
+    >>> with foreign_errors("backend 'acme'", ExportError, "use another backend"):
+    ...     {}["weight"]
+    Traceback (most recent call last):
+    optimum_core.errors.ExportError: backend 'acme': KeyError: 'weight'
+      What to do: use another backend
+    """
+    try:
+        yield
+    except OptimumError:
+        raise
+    except catching as error:
+        why = f"{type(error).__name__}: {brief(error)}"
+        raise translated(error, kind, who, f"{doing}: {why}" if doing else why, remedy) from error

@@ -40,11 +40,8 @@ class Hooks:
 
             @hookimpl
             def probe(hardware):
-                if importlib.util.find_spec("onnxruntime") is None:
-                    missing = Limitation(
-                        what="run", reason="onnxruntime is not installed", remedy="pip install onnxruntime"
-                    )
-                    return Support(limitations=(missing,))
+                if nothing := limits("run ONNX models", ["onnxruntime"], "pip install onnxruntime"):
+                    return Support(limitations=tuple(nothing))
                 return Support(offers=(Offer(device="cpu", loads=("onnx",), opset=21),))
         """
         raise NotImplementedError

@@ -1,131 +1,142 @@
 """Options that a user states for one backend: an unknown name or a wrong value is an error before its runtime sees it.
 
-A backend has a frozen dataclass of its options, with defaults, and says of each what it may be::
+A backend has a frozen dataclass of its options, with defaults; its types say what each may be, as msgspec reads them::
 
-    CHECKS = {"threads": optional(whole(1, of="threads")), "spin": flag(), "mode": one_of("latency", "throughput")}
-    options = read_options("acme", AcmeOptions, CHECKS, request.options)
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class AcmeOptions:
+        threads: Annotated[int, whole(1, of="threads")] | None = None
+        spin: bool = True
+        mode: Literal["latency", "throughput"] = "latency"
+
+    options = read_options("acme", AcmeOptions, request.options)
+
+A rule that no type tells (three numbers in rising order) stands in `__post_init__`, which raises an `OptionError`.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from optimum_core.errors import OptionError
+
+if TYPE_CHECKING:
+    import msgspec
 
 Options = TypeVar("Options")
 
 
-def _same(value: Any) -> Any:
-    return value
+def read_options(backend: str, kind: type[Options], options: Mapping[str, Any]) -> Options:
+    """Return an instance of the dataclass `kind` with what the user stated, and its defaults for the rest.
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """What an option may be.
-
-    Attributes:
-        right: whether a value is allowed.
-        allowed: in words, what is: it stands after "give".
-        convert: what the option becomes of an allowed value.
-    """
-
-    right: Callable[[Any], bool]
-    allowed: str
-    convert: Callable[[Any], Any] = _same
-
-
-def read_options(backend: str, kind: type[Options], checks: Mapping[str, Check], options: Mapping[str, Any]) -> Options:
-    """An instance of `kind` with what the user stated, and its defaults for the rest.
-
-    Args:
-        checks: one for every option that there is, by name; where there is none, `kind` may be `dict`.
+    Lists become tuples and texts become paths where the type says so. Nothing else is converted: "2" and True are no
+    whole numbers, and 1 is not True.
 
     Raises:
         OptionError: a name is unknown (the message names the nearest one), or a value is not allowed.
 
-    >>> read_options("acme", dict, {"threads": whole(1)}, {"thread": 2})
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class AcmeOptions:
+    ...     threads: int = 1
+    >>> read_options("acme", AcmeOptions, {"threads": 2})
+    AcmeOptions(threads=2)
+    >>> read_options("acme", AcmeOptions, {"thread": 2})
     Traceback (most recent call last):
     optimum_core.errors.OptionError: backend 'acme': unknown option 'thread'
       What to do: did you mean 'threads'?
     """
-    who = f"backend {backend!r}"
+    import msgspec
+
+    who, types = f"backend {backend!r}", get_type_hints(kind, include_extras=True)
+    read = {}
     for name, value in options.items():
-        check = checks.get(name)
-        if check is None:
-            nearest = difflib.get_close_matches(name, checks, n=1, cutoff=0.5)
-            listed = f"use one of: {', '.join(checks)}" if checks else "it takes none"
-            remedy = f"did you mean {nearest[0]!r}?" if nearest else listed
-            raise OptionError(who, f"unknown option {name!r}", remedy)
-        if not check.right(value):
-            raise OptionError(who, f"option {name!r} cannot be {value!r}", f"give {check.allowed}")
-    return kind(**{name: checks[name].convert(value) for name, value in options.items()})
+        if name not in types:
+            raise _unknown(who, name, types)
+        try:
+            read[name] = msgspec.convert(value, types[name], strict=True, dec_hook=_path)
+        except msgspec.ValidationError as error:
+            raise OptionError(who, f"option {name!r} cannot be {value!r}", f"give {allowed(types[name])}") from error
+    return kind(**read)
 
 
-def optional(check: Check) -> Check:
-    """The same, or None."""
-    return replace(
-        check,
-        right=lambda value: value is None or check.right(value),
-        allowed=f"{check.allowed}, or None",
-        convert=lambda value: None if value is None else check.convert(value),
-    )
+def no_options(who: str, options: Mapping[str, Any], remedy: str = "it takes none") -> None:
+    """Refuse all options, for a hook that has none.
+
+    Raises:
+        OptionError: there are some.
+    """
+    for name in options:
+        raise OptionError(who, f"unknown option {name!r}", remedy)
 
 
-def flag() -> Check:
-    """True or False, and nothing that only counts as one of them."""
-    return Check(right=lambda value: isinstance(value, bool), allowed="True or False")
+def whole(least: int, most: int | None = None, *, of: str = "") -> msgspec.Meta:
+    """Return the bounds of a whole number, both included; `of` says of what.
 
-
-def whole(least: int, most: int | None = None, *, of: str = "") -> Check:
-    """A whole number within bounds, both included; `of` says of what."""
-
-    def right(value: Any) -> bool:
-        counts = isinstance(value, int) and not isinstance(value, bool)
-        return counts and value >= least and (most is None or value <= most)
+    >>> allowed(Annotated[int, whole(1, of="threads")] | None)
+    'a whole number of threads, at least 1, or None'
+    """
+    import msgspec
 
     bounds = f", at least {least}" if most is None else f" from {least} to {most}"
-    return Check(right=right, allowed=f"a whole number{f' of {of}' if of else ''}{bounds}")
+    return msgspec.Meta(ge=least, le=most, description=f"a whole number{f' of {of}' if of else ''}{bounds}")
 
 
-def one_of(*allowed: Any) -> Check:
-    """One of these; 1 is not True."""
+def said(words: str, **bounds: Any) -> msgspec.Meta:
+    """Return what a type does not say: words, which stand after "give", and `bounds` of msgspec (`gt`, `min_length`).
 
-    def right(value: Any) -> bool:
-        return any(type(value) is type(item) and value == item for item in allowed)
+    >>> allowed(Annotated[float, said("a share above 0, below 1", gt=0, lt=1)])
+    'a share above 0, below 1'
+    """
+    import msgspec
 
-    return Check(right=right, allowed=f"one of: {', '.join(map(str, allowed))}")
-
-
-def text() -> Check:
-    """A text."""
-    return Check(right=lambda value: isinstance(value, str), allowed="a text")
+    return msgspec.Meta(description=words, **bounds)
 
 
-def path() -> Check:
+def allowed(kind: Any) -> str:
+    """Return in words what values a type allows.
+
+    >>> allowed(bool), allowed(dict[str, str])
+    ('True or False', 'a mapping of texts to a text each')
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        told = [item.description for item in arguments[1:] if getattr(item, "description", None)]
+        return told[0] if told else allowed(arguments[0])
+    if origin in (Union, UnionType):
+        return ", or ".join(allowed(item) for item in arguments)
+    if origin is Literal:
+        return f"one of: {', '.join(map(str, arguments))}"
+    if origin in (dict, Mapping):
+        return f"a mapping of texts to {allowed(arguments[1])} each"
+    if origin in (tuple, list):
+        return f"a list of which each is {allowed(arguments[0])}"
+    return _PLAIN[kind]
+
+
+_PLAIN = {
+    Any: "anything",
+    NoneType: "None",
+    Path: "a path",
+    bool: "True or False",
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+}
+
+
+def _path(kind: Any, value: Any) -> Any:
     """A path, not empty: an empty one means nothing to some runtimes, and the working directory to others."""
-    return Check(
-        right=lambda value: isinstance(value, str | os.PathLike) and bool(os.fspath(value)),
-        allowed="a path",
-        convert=Path,
-    )
+    if kind is Path and isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str) and os.fspath(value):
+        return Path(value)
+    raise ValueError("not a path")
 
 
-def mapping_of(check: Check | None = None, *, what: str) -> Check:
-    """A mapping by texts, of values that `check` allows; `what` says of what to what: "axes to lengths"."""
-
-    def right(value: Any) -> bool:
-        if not isinstance(value, Mapping):
-            return False
-        return all(isinstance(key, str) and (check is None or check.right(item)) for key, item in value.items())
-
-    convert = _same if check is None else check.convert
-    return Check(
-        right=right,
-        allowed=f"a mapping of {what}",
-        convert=lambda value: {key: convert(item) for key, item in value.items()},
-    )
+def _unknown(who: str, name: str, known: Mapping[str, Any]) -> OptionError:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    listed = f"use one of: {', '.join(known)}" if known else "it takes none"
+    return OptionError(who, f"unknown option {name!r}", f"did you mean {nearest[0]!r}?" if nearest else listed)

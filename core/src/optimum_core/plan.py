@@ -305,7 +305,7 @@ def _cannot_quantize(supports: Mapping[str, Support], target: Target, quantizati
         f"{name}: {item.reason} ({item.remedy})"
         for name in sorted(supports)
         for item in supports[name].limitations
-        if "quantize" in item.what
+        if item.hook in (None, "quantize")
     ]
     why = "nothing installed quantizes so" + (f": {'; '.join(limits)}" if limits else "")
     return UnavailableError(who, why, "see `optimum-core plugins` for what can run here and why not")

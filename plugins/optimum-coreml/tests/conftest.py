@@ -21,7 +21,7 @@ from optimum_coreml.storage import read_program, save, weights_file
 from optimum_coreml.tools import coremltools, quiet
 
 if TYPE_CHECKING:
-    from optimum_coreml.interpreter import Program
+    from optimum_coreml_interpreter import Program
 
 coremltools()  # imported silently, before a test imports a part of it
 
@@ -151,7 +151,7 @@ def _built(
             skip_model_load=True,
         )
         save(written, folder, {})
-    from optimum_coreml.interpreter import Program
+    from optimum_coreml_interpreter import Program
 
     package = folder / "model.mlpackage"
     return Program(read_program(package, "test"), weights_file(package), "test")

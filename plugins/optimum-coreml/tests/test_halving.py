@@ -12,9 +12,9 @@ import torch
 from coremltools.converters.mil.mil import Builder
 
 from optimum_coreml.halving import EXACT, halving
-from optimum_coreml.interpreter import Program
 from optimum_coreml.storage import read_program, save, weights_file
 from optimum_coreml.tools import quiet
+from optimum_coreml_interpreter import Program
 
 mb: Any = Builder
 LEAST = np.finfo(np.float32).min

@@ -12,9 +12,9 @@ import torch
 from coremltools.converters.mil.mil import Builder
 
 from optimum_core.errors import SessionError
-from optimum_coreml.interpreter import Program, compressed
-from optimum_coreml.interpreter.registry import UndefinedError
 from optimum_coreml.storage import read_program, weights_file
+from optimum_coreml_interpreter import Program, compressed
+from optimum_coreml_interpreter.registry import UndefinedError
 
 Tensor = torch.Tensor
 mb: Any = Builder

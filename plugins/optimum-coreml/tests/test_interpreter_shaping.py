@@ -11,7 +11,7 @@ import torch
 from coremltools.converters.mil.mil import Builder
 from torch.nn import functional as F
 
-from optimum_coreml.interpreter.registry import OPERATORS
+from optimum_coreml_interpreter.registry import OPERATORS
 
 Tensor = torch.Tensor
 mb: Any = Builder

@@ -5,23 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from optimum_core.backend import read_options
 from optimum_core.errors import OptionError
-from optimum_coreml.options import _CHECKS, CoreMlOptions
+from optimum_coreml.options import CoreMlOptions
 
 
 def test_defaults_and_values() -> None:
-    assert CoreMlOptions.from_mapping({}) == CoreMlOptions()
-    given = CoreMlOptions.from_mapping({"minimum_deployment_target": "macOS13", "class_labels": ["a", "b"]})
+    assert read_options("coreml", CoreMlOptions, {}) == CoreMlOptions()
+    given = read_options("coreml", CoreMlOptions, {"minimum_deployment_target": "macOS13", "class_labels": ["a", "b"]})
     assert (given.minimum_deployment_target, given.class_labels) == ("iOS16", ("a", "b"))
-
-
-def test_every_option_has_its_check() -> None:
-    assert set(_CHECKS) == {item.name for item in fields(CoreMlOptions)}
 
 
 def test_unknown_names_the_nearest() -> None:
     with pytest.raises(OptionError, match="unknown option 'upper_bound'") as caught:
-        CoreMlOptions.from_mapping({"upper_bound": {}})
+        read_options("coreml", CoreMlOptions, {"upper_bound": {}})
     assert caught.value.remedy == "did you mean 'upper_bounds'?"
 
 
@@ -43,7 +40,7 @@ def test_unknown_names_the_nearest() -> None:
 )
 def test_wrong_values_name_the_allowed(name: str, value: object, allowed: str) -> None:
     with pytest.raises(OptionError, match=f"option '{name}' cannot be") as caught:
-        CoreMlOptions.from_mapping({name: value})
+        read_options("coreml", CoreMlOptions, {name: value})
     assert allowed in caught.value.remedy
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_coreml.interpreter.registry import OPERATORS, UndefinedError
+from optimum_coreml_interpreter.registry import OPERATORS, UndefinedError
 
 X = torch.tensor([[-2.0, 3.0, 4.0], [5.0, -6.0, 7.0]])
 

@@ -12,8 +12,8 @@ import torch
 
 from optimum_core.errors import ExportError, OptionError, SessionError, UnavailableError
 from optimum_core.plan import Way
-from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.quantized.recipes import variants
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_inc import plugin, programs, quantize
 from optimum_inc.package import integer_calls

@@ -5,26 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from optimum_core.backend import read_options
 from optimum_core.errors import OptionError
-from optimum_openvino.options import _CHECKS, OpenVinoOptions
+from optimum_openvino.options import OpenVinoOptions
 
 
 def test_defaults_and_values() -> None:
-    assert OpenVinoOptions.from_mapping({}) == OpenVinoOptions()
-    given = OpenVinoOptions.from_mapping({"cache_dir": Path("somewhere"), "num_streams": 2})
-    assert (given.cache_dir, given.num_streams) == ("somewhere", 2)
-
-
-def test_every_option_has_its_check() -> None:
-    assert set(_CHECKS) == {item.name for item in fields(OpenVinoOptions)}
+    assert read_options("openvino", OpenVinoOptions, {}) == OpenVinoOptions()
+    given = read_options("openvino", OpenVinoOptions, {"cache_dir": Path("somewhere"), "num_streams": 2})
+    assert (given.cache_dir, given.num_streams) == (Path("somewhere"), 2)
 
 
 def test_unknown_names_the_nearest() -> None:
     with pytest.raises(OptionError, match="unknown option 'num_stream'") as caught:
-        OpenVinoOptions.from_mapping({"num_stream": 2})
+        read_options("openvino", OpenVinoOptions, {"num_stream": 2})
     assert caught.value.remedy == "did you mean 'num_streams'?"
     with pytest.raises(OptionError, match="use one of: performance_hint"):
-        OpenVinoOptions.from_mapping({"zzz": 2})
+        read_options("openvino", OpenVinoOptions, {"zzz": 2})
 
 
 @pytest.mark.parametrize(
@@ -42,7 +39,7 @@ def test_unknown_names_the_nearest() -> None:
 )
 def test_wrong_values_name_the_allowed(name: str, value: object, allowed: str) -> None:
     with pytest.raises(OptionError, match=f"option '{name}' cannot be") as caught:
-        OpenVinoOptions.from_mapping({name: value})
+        read_options("openvino", OpenVinoOptions, {name: value})
     assert allowed in caught.value.remedy
 
 

@@ -76,7 +76,7 @@ def test_intel_gpus_and_npus(hardware: Hardware, tmp_path: Path, monkeypatch: py
     (tmp_path / "libs").mkdir()
     for name in ("libopenvino_intel_gpu_plugin.so", "libopenvino_intel_npu_plugin.so"):
         (tmp_path / "libs" / name).touch()
-    monkeypatch.setattr(devices, "_package_folder", lambda name: tmp_path)
+    monkeypatch.setattr(devices, "package_folder", lambda name: tmp_path)
     offers = {offer.device: offer for offer in plugin.probe(machine).offers}
     assert list(offers) == ["cpu", "gpu", "npu"]
     assert offers["gpu"].precisions == ("fp32", "fp16")
@@ -87,7 +87,7 @@ def test_intel_gpus_and_npus(hardware: Hardware, tmp_path: Path, monkeypatch: py
 
 
 def test_nothing_installed(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_package_folder", lambda name: None)
+    monkeypatch.setattr(devices, "package_folder", lambda name: None)
     support = plugin.probe(hardware)
     assert support.offers == ()
     assert reasons(support) == {"run OpenVINO IR and ONNX": ("openvino is not installed", "pip install openvino")}

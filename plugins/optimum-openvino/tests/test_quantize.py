@@ -11,10 +11,11 @@ import numpy as np
 import openvino
 import pytest
 
+from optimum_core.backend import sums_widely
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.types import Artifact, Hardware, QuantizeConfig, QuantizeRequest
 from optimum_openvino import plugin
-from optimum_openvino.devices import cpu_schemes, rounds_activations, support
+from optimum_openvino.devices import cpu_schemes, support
 from optimum_openvino.session import OvSession
 
 pytest.importorskip("nncf", reason="the extra `quantize` is not installed")
@@ -74,7 +75,7 @@ def test_every_configuration_is_near_eager_and_smaller(
 ) -> None:
     (artifact, batches), (config, least) = exported, CONFIGS[name]
     request = quantize_request(artifact, config, calibration=batches if config.calibrates else None)
-    if name in NEEDS_INSTRUCTIONS and not rounds_activations(request.hardware.cpu):
+    if name in NEEDS_INSTRUCTIONS and not sums_widely(request.hardware.cpu):
         with pytest.raises(OptionError, match="no instructions"):
             run(request)
         return

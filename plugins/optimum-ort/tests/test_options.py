@@ -5,26 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from optimum_core.backend import read_options
 from optimum_core.errors import OptionError
-from optimum_ort.options import _CHECKS, OrtOptions
+from optimum_ort.options import OrtOptions
 
 
 def test_defaults_and_values() -> None:
-    assert OrtOptions.from_mapping({}) == OrtOptions()
-    given = OrtOptions.from_mapping({"execution_mode": "parallel", "provider_options": {"a": 1}})
-    assert (given.execution_mode, given.provider_options) == ("parallel", {"a": "1"})
-
-
-def test_every_option_has_its_check() -> None:
-    assert set(_CHECKS) == {item.name for item in fields(OrtOptions)}
+    assert read_options("ort", OrtOptions, {}) == OrtOptions()
+    given = read_options("ort", OrtOptions, {"execution_mode": "parallel", "provider_options": {"a": 1}})
+    assert (given.execution_mode, given.provider_options) == ("parallel", {"a": 1})
 
 
 def test_unknown_names_the_nearest() -> None:
     with pytest.raises(OptionError, match="unknown option 'intra_op_thread'") as caught:
-        OrtOptions.from_mapping({"intra_op_thread": 2})
+        read_options("ort", OrtOptions, {"intra_op_thread": 2})
     assert caught.value.remedy == "did you mean 'intra_op_threads'?"
     with pytest.raises(OptionError, match="use one of: intra_op_threads"):
-        OrtOptions.from_mapping({"zzz": 2})
+        read_options("ort", OrtOptions, {"zzz": 2})
 
 
 @pytest.mark.parametrize(
@@ -41,7 +38,7 @@ def test_unknown_names_the_nearest() -> None:
 )
 def test_wrong_values_name_the_allowed(name: str, value: object, allowed: str) -> None:
     with pytest.raises(OptionError, match=f"option '{name}' cannot be") as caught:
-        OrtOptions.from_mapping({name: value})
+        read_options("ort", OrtOptions, {name: value})
     assert allowed in caught.value.remedy
 
 

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from optimum_core.backend import package_folder
 from optimum_core.types import Hardware, Support
 from optimum_ort import plugin, providers
 
@@ -113,8 +114,9 @@ def test_nothing_installed(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_levels_without_their_packages(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = providers._package_folder
-    monkeypatch.setattr(providers, "_package_folder", lambda name: None if name == "transformers" else found(name))
+    monkeypatch.setattr(
+        providers, "package_folder", lambda name: None if name == "transformers" else package_folder(name)
+    )
     support = plugin.probe(hardware)
     assert support.offers[0].levels == ("all", "fusions")
     assert "optimize at level 'ort_fusions'" in reasons(support)

@@ -179,8 +179,8 @@ def spec(name: str, dtype: str = "float32", shape: tuple[int | str, ...] = ("bat
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"inputs": (spec("other"),)}, "the model also takes input 'x'; the model has no input 'other'"),
-        ({"inputs": (spec("x", "int64"),)}, "input 'x' is float32 in the model and int64 in the artifact"),
+        ({"inputs": (spec("other"),)}, "the model has no input 'other'; the model also takes input 'x'"),
+        ({"inputs": (spec("x", "int64"),)}, "input 'x' is float32 in the model, not int64"),
         ({"inputs": (spec("x", shape=("batch", 9)),)}, r"input 'x' is \['batch', 8\] in the model"),
         ({"inputs": (spec("x", shape=("batch", "width")),)}, "input 'x'"),
         ({"inputs": (spec("x", shape=(8,)),)}, "input 'x'"),

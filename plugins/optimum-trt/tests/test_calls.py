@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optimum_core.backend import read_options
 from optimum_core.errors import InputError, SessionError
 from optimum_core.types import Artifact, SessionRequest
 from optimum_trt.contexts import Context, Engine
@@ -166,7 +167,7 @@ def stand(engine: Artifact, linear: Artifact, opening: Open, with_gpu: Any) -> C
             log=SimpleNamespace(said=lambda: "nothing"),
         )
         request = opening(engine, hardware=with_gpu((8, 9)), **changes)
-        note, read = read_note(engine.path, "test"), TrtOptions.from_mapping(options or {})
+        note, read = read_note(engine.path, "test"), read_options("trt", TrtOptions, options or {})
         plan = read_engine(engine.main_file, note, "test")
         opened = TrtSession(request, read, note, plan, toolkit, cuda)  # type: ignore[arg-type]
         return Stand(session=opened, cuda=cuda, contexts=contexts, want=lambda x: np.maximum(x @ weight, 0))

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from optimum_core.backend import read_options
 from optimum_core.errors import OptionError
-from optimum_trt.options import _CHECKS, TrtOptions
+from optimum_trt.options import TrtOptions
 from optimum_trt.profiles import _OTHERS, _USUAL
 
 _GOOD: dict[str, Any] = {
@@ -46,7 +47,7 @@ _BAD: dict[str, tuple[Any, ...]] = {
 
 
 def test_every_option_is_read() -> None:
-    made = TrtOptions.from_mapping(_GOOD)
+    made = read_options("trt", TrtOptions, _GOOD)
     assert set(_GOOD) == {item.name for item in fields(TrtOptions)}
     assert made.ranges == {"sequence": (0, 128, 512)}
     assert (made.timing_cache, made.refit_from) == (Path("times.bin"), Path("model.onnx"))
@@ -56,17 +57,13 @@ def test_every_option_is_read() -> None:
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in _BAD.items() for value in values])
 def test_wrong_values_are_refused(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"option '{name}") as caught:
-        TrtOptions.from_mapping({name: value})
+        read_options("trt", TrtOptions, {name: value})
     assert caught.value.remedy.startswith("give ")
-
-
-def test_every_option_has_its_check() -> None:
-    assert set(_CHECKS) == {item.name for item in fields(TrtOptions)}
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(OptionError, match="unknown option 'cuda_graph'") as caught:
-        TrtOptions.from_mapping({"cuda_graph": True})
+        read_options("trt", TrtOptions, {"cuda_graph": True})
     assert caught.value.remedy == "did you mean 'cuda_graphs'?"
 
 

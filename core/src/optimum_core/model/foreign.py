@@ -43,6 +43,6 @@ def limits_of(support: Support | None, device: str) -> tuple[str, str] | None:
     if support is None or not offers or any(offer.proof == "device" for offer in offers):
         return None
     for item in support.limitations:
-        if item.what.startswith("run"):
+        if item.hook in (None, "load_session"):
             return item.reason, item.remedy
     return "it was built for another machine", "save it, and load it there"

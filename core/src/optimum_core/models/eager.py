@@ -4,12 +4,12 @@ nothing else is installed or nothing else is faster."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from os import environ
 from shutil import which
 from typing import TYPE_CHECKING
 
 from optimum_core.hookspecs import hookimpl
+from optimum_core.packages import missing, versions
 from optimum_core.types import (
     Array,
     Artifact,
@@ -35,20 +35,16 @@ BF16_FEATURES = frozenset({"amx_bf16", "avx512_bf16"})
 @hookimpl
 def probe(hardware: Hardware) -> Support:
     """Runs on the CPU wherever torch and transformers are installed."""
-    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
-    if missing:
+    if lacking := missing(("torch", "transformers")):
         return Support(
             limitations=(
                 Limitation(
                     what="run the eager model",
-                    reason=f"{' and '.join(missing)} not installed",
+                    reason=f"{' and '.join(lacking)} not installed",
                     remedy="pip install 'optimum-core[export]'",
                 ),
             )
         )
-    from importlib.metadata import version
-
-    versions = {name: version(name) for name in ("torch", "transformers")}
     offer = Offer(
         device="cpu",
         exports=("torch",),
@@ -57,7 +53,7 @@ def probe(hardware: Hardware) -> Support:
         levels=(COMPILE,) if has_compiler() else (),
         precisions=("fp32", "bf16") if hardware.cpu.features & BF16_FEATURES else ("fp32",),
     )
-    return Support(offers=(offer,), versions=versions)
+    return Support(offers=(offer,), versions=versions(("torch", "transformers")))
 
 
 def has_compiler() -> bool:

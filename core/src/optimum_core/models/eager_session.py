@@ -14,7 +14,7 @@ from optimum_core.models.flat import call
 from optimum_core.models.hub import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.source import DirectorySource
-from optimum_core.options import read_options
+from optimum_core.options import no_options
 from optimum_core.types import Array, Artifact, ExportRequest, SessionRequest, Step, TensorSpec
 
 
@@ -55,7 +55,7 @@ def open_eager(request: SessionRequest) -> EagerSession:
     artifact = request.artifact
     if request.level not in (None, COMPILE):
         raise OptionError("backend 'torch'", f"it has no level {request.level!r}", f"pass {COMPILE!r}, or none")
-    read_options("torch", dict, {}, request.options)
+    no_options("backend 'torch'", request.options)
     module = source.module()
     return EagerSession(
         inputs=artifact.inputs,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optimum_core.errors import OptionError, SessionError
-from optimum_core.options import read_options
+from optimum_core.options import no_options
 
 if TYPE_CHECKING:
     from optimum_core.types import Array, SessionRequest, TensorSpec
@@ -49,7 +49,7 @@ def open_graph(request: SessionRequest) -> GraphSession:
     if request.precision != "fp32":
         why = f"a graph is evaluated in the types that it is written in, not in {request.precision}"
         raise OptionError(who, why, "leave 'precision' out")
-    read_options(GraphSession.backend, dict, {}, request.options)
+    no_options(f"backend {GraphSession.backend!r}", request.options)
     try:
         return GraphSession(request, evaluator(artifact.main_file)[1], who)
     except Exception as error:  # damaged files and unknown operators fail in many ways

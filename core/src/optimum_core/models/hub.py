@@ -11,6 +11,7 @@ from typing import Any
 
 from optimum_core.errors import SourceError, UnavailableError
 from optimum_core.models.silence import silence
+from optimum_core.packages import missing
 
 _PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"]
 
@@ -63,13 +64,10 @@ def _first_line(error: Exception) -> str:
 
 def require_export_packages(who: str) -> None:
     """Say what to install where torch or transformers is missing."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
-    if missing:
+    if lacking := missing(("torch", "transformers")):
         raise UnavailableError(
             who,
-            f"{' and '.join(missing)} not installed",
+            f"{' and '.join(lacking)} not installed",
             "pip install 'optimum-core[export]' (only load() needs neither)",
         )
 

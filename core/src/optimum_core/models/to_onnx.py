@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimum_core.hookspecs import hookimpl
+from optimum_core.packages import missing, versions
 from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Session, Step, Support
 
 if TYPE_CHECKING:
@@ -24,27 +24,28 @@ _NO_RUNTIME = Limitation(
     what="run onnx",
     reason="optimum-core writes and checks ONNX, and has no runtime for it",
     remedy="save it, and take it to a runtime; `accelerate` with optimum-ort installed does both here",
+    hook="load_session",
 )
 
 
 @hookimpl
 def probe(hardware: Hardware) -> Support:
     """Exports where torch, transformers and onnx are installed."""
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
-    if missing:
+    if lacking := missing(_PACKAGES):
         return Support(
             limitations=(
                 Limitation(
                     what="export to onnx",
-                    reason=f"{', '.join(missing)} not installed",
+                    reason=f"{', '.join(lacking)} not installed",
                     remedy="pip install 'optimum-core[export]'",
+                    hook="export",
                 ),
             )
         )
     from optimum_core.models.engines import ROUTES
 
     offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), proof="graph")
-    return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=_versions())
+    return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=versions(_PACKAGES))
 
 
 @hookimpl
@@ -79,7 +80,7 @@ def export(request: ExportRequest) -> Artifact | None:
         hook="export",
         backend=NAME,
         tool="torch.onnx" if route == "torchscript" else "transformers.exporters",
-        version=_versions()["torch" if route == "torchscript" else "transformers"],
+        version=versions(_PACKAGES)["torch" if route == "torchscript" else "transformers"],
         options={"route": route, "opset": opset, **({"branches": list(branches)} if branches else {})},
     )
     return Artifact(
@@ -114,7 +115,9 @@ def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] 
 def _as_it_is(request: ExportRequest) -> Artifact:
     """A file that was ONNX from the start."""
     source: OnnxSource = request.source  # type: ignore[assignment]
-    step = Step(hook="export", backend=NAME, tool="onnx", version=_versions()["onnx"], options={"given": source.name})
+    step = Step(
+        hook="export", backend=NAME, tool="onnx", version=versions(_PACKAGES)["onnx"], options={"given": source.name}
+    )
     return Artifact(
         format=NAME,
         path=request.output,
@@ -128,9 +131,3 @@ def _as_it_is(request: ExportRequest) -> Artifact:
 def _written(path: Path) -> tuple[str, ...]:
     others = sorted(item.name for item in path.parent.iterdir() if item.is_file() and item != path)
     return (path.name, *others)
-
-
-def _versions() -> Mapping[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in _PACKAGES}

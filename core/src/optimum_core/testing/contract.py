@@ -55,10 +55,11 @@ class ContractTests:
                 assert manager().implements(self.backend, hook), f"{offer} needs the hook {hook!r}"
 
     def test_every_limitation_says_what_why_and_what_to_do(self) -> None:
-        """No field of a limitation is empty, here and on other operating systems."""
+        """No field of a limitation is empty, here and on other operating systems, and it names a hook that there is."""
         for hardware in (detect(), installed.BARE, *installed.on_other_systems()):
             for item in installed.probe(self.backend, hardware).limitations:
                 assert item.what.strip() and item.reason.strip() and item.remedy.strip(), f"{item} has an empty field"
+                assert item.hook in (None, "export", "optimize", "quantize", "load_session"), f"{item} names no hook"
 
     def test_no_offers_means_a_limitation(self) -> None:
         """A backend that can do nothing says why."""

@@ -66,11 +66,18 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limitation:
-    """Something the backend cannot do here, why, and what would change that."""
+    """Something the backend cannot do here, why, and what would change that.
+
+    Attributes:
+        what: in words ("quantize openvino-ir").
+        reason: why not, and `remedy` what to do about it.
+        hook: the hook that it limits: "export", "optimize", "quantize" or "load_session"; None: all of them.
+    """
 
     what: str
     reason: str
     remedy: str
+    hook: Literal["export", "optimize", "quantize", "load_session"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

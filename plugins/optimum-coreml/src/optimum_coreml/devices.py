@@ -1,15 +1,14 @@
 """What Core ML is good for on this machine: light, for the probe.
 
 Core ML runs on Apple's systems only. Elsewhere this backend makes artifacts for them, and an interpreter of the written
-program (`optimum_coreml.interpreter`) checks these: `proof` is then "graph", never "device".
+program (`optimum_coreml_interpreter`) checks these: `proof` is then "graph", never "device".
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import importlib.util
 
+from optimum_core.backend import limits, missing, present, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
 from optimum_coreml.options import CoreMlOptions
@@ -62,23 +61,19 @@ def newest_target(system: str, system_version: str) -> str | None:
 
 def support(hardware: Hardware) -> Support:
     """The probe's answer for this machine."""
-    if importlib.util.find_spec("coremltools") is None:
-        missing = Limitation(
-            what="make and run Core ML programs",
-            reason="coremltools is not installed",
-            remedy="pip install coremltools",
-        )
-        return Support(limitations=(missing,))
-    absent = [name for name in _EXPORTERS if importlib.util.find_spec(name) is None]
-    limitations = [_cannot_export(absent)] if absent else []
-    versions = {"coremltools": importlib.metadata.version("coremltools")}
+    if not present("coremltools"):
+        nothing = limits("make and run Core ML programs", ["coremltools"], "pip install coremltools")
+        return Support(limitations=tuple(nothing))
+    absent = missing(_EXPORTERS)
+    limitations = limits(f"export to {FORMAT}", absent, "pip install 'optimum-core[export]'", hook="export")
+    found = versions(["coremltools"])
     if hardware.system == MACOS:
         if newest_target(hardware.system, hardware.system_version) is None:
-            return Support(limitations=(_too_old(hardware),), versions=versions)
+            return Support(limitations=(_too_old(hardware),), versions=found)
         offers = tuple(_on_a_mac(device, exports=not absent) for device in DEVICES)
-        return Support(offers=offers, limitations=tuple(limitations), versions=versions)
+        return Support(offers=offers, limitations=tuple(limitations), versions=found)
     limitations.append(_cannot_run(hardware.system))
-    return Support(offers=(_elsewhere(absent),), limitations=tuple(limitations), versions=versions)
+    return Support(offers=(_elsewhere(absent),), limitations=tuple(limitations), versions=found)
 
 
 def _on_a_mac(device: str, *, exports: bool) -> Offer:
@@ -123,14 +118,7 @@ def _cannot_run(system: str) -> Limitation:
         reason=f"Core ML runs on macOS only, and this is {system}: {GRAPH_LEVEL}",
         remedy="copy the saved directory to a Mac with macOS 12 or later (15 for the default target iOS18), "
         "pip install optimum-coreml there, and optimum_core.load it",
-    )
-
-
-def _cannot_export(absent: list[str]) -> Limitation:
-    return Limitation(
-        what=f"export to {FORMAT}",
-        reason=f"{', '.join(absent)} not installed",
-        remedy="pip install 'optimum-core[export]'",
+        hook="load_session",
     )
 
 
@@ -139,4 +127,5 @@ def _too_old(hardware: Hardware) -> Limitation:
         what="run",
         reason=f"ML programs need macOS 12, and this is {hardware.system_version or 'unknown'}",
         remedy="update macOS",
+        hook="load_session",
     )

@@ -14,16 +14,21 @@ from __future__ import annotations
 import contextlib
 import types
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from optimum_core.errors import ExportError, OptimumError, OptionError
-from optimum_core.models.flat import FlatModule, export_ready
-from optimum_core.models.hub import quiet as quiet_transformers
-from optimum_core.models.value_branches import traced_reads, value_branches
-from optimum_core.types import Artifact, ExportRequest, Step, TensorSpec
+from optimum_core.backend import check_export, exported, foreign_errors, read_options, versions
+from optimum_core.backend.tracing import (
+    FlatModule,
+    exported_program,
+    ready_to_trace,
+    sample_tensors,
+    traced_reads,
+    value_branches,
+)
+from optimum_core.errors import ExportError
+from optimum_core.types import Artifact, ExportRequest, TensorSpec
 from optimum_coreml import metadata
 from optimum_coreml.devices import BACKEND, FORMAT, PRECISIONS, ROUTES, newest_target
 from optimum_coreml.interface import feature_name, problems
@@ -73,7 +78,7 @@ def export(request: ExportRequest) -> Artifact:
     samples = _samples(request)
     with converting(who) as ct:
         described = tensor_types(ct, request, options, bounds)
-        with quiet_transformers(), export_ready(module), torch.no_grad():
+        with ready_to_trace(module):
             with traced_reads() as reads:
                 program = _ROUTES[route](flat, samples, request)
             # torch.export warns of nothing and refuses what a trace would keep.
@@ -86,15 +91,7 @@ def export(request: ExportRequest) -> Artifact:
     found = problems(model.get_spec(), request.inputs, request.outputs)
     if found:
         raise ExportError(who, "; ".join(found), REMEDY)
-    return Artifact(
-        format=FORMAT,
-        path=request.output,
-        files=files,
-        inputs=request.inputs,
-        outputs=request.outputs,
-        precision=request.precision,
-        steps=(step(request, options, route, branches),),
-    )
+    return written(request, files, options, route, branches)
 
 
 def checked(request: ExportRequest) -> tuple[str, CoreMlOptions]:
@@ -103,14 +100,8 @@ def checked(request: ExportRequest) -> tuple[str, CoreMlOptions]:
     Raises:
         OptionError: one of them, the format or the precision is unknown.
     """
-    who, route = f"backend '{BACKEND}'", request.route or ROUTES[0]
-    if route not in _ROUTES:
-        raise OptionError(who, f"unknown route {route!r}", f"use one of: {', '.join(ROUTES)}")
-    if request.format != FORMAT:
-        raise OptionError(who, f"it does not export {request.format!r}", f"ask for {FORMAT!r}")
-    if request.precision not in PRECISIONS:
-        raise OptionError(who, f"it does not write {request.precision!r}", f"use one of: {', '.join(PRECISIONS)}")
-    return route, CoreMlOptions.from_mapping(request.options)
+    route = check_export(request, FORMAT, routes=ROUTES, precisions=PRECISIONS)
+    return route, read_options(BACKEND, CoreMlOptions, request.options)
 
 
 def check_types(request: ExportRequest, who: str) -> None:
@@ -134,19 +125,8 @@ def check_types(request: ExportRequest, who: str) -> None:
 @contextlib.contextmanager
 def converting(who: str) -> Iterator[Any]:
     """coremltools, silent; whatever tracing and it raise becomes ours."""
-    try:
-        with quiet() as ct:
-            yield ct
-    except OptimumError:
-        raise
-    except Exception as error:  # converters fail on models they do not know, in any way they like
-        raise ExportError(who, f"{type(error).__name__}: {brief(error)}", REMEDY) from error
-
-
-def brief(error: Exception) -> str:
-    """The first sentences of what is at times a whole graph."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:500]
+    with foreign_errors(who, ExportError, REMEDY), quiet() as ct:
+        yield ct
 
 
 def convert(
@@ -206,8 +186,8 @@ def layer_names(model: Any, module: Any) -> dict[str, str]:
 
 def _samples(request: ExportRequest) -> Tensors:
     """Those of a flag as Core ML will give it."""
-    drawn = {spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs}
-    return {name: item.to(torch.int32) if item.dtype == torch.bool else item for name, item in drawn.items()}
+    drawn = sample_tensors(request).items()
+    return {name: item.to(torch.int32) if item.dtype == torch.bool else item for name, item in drawn}
 
 
 def trace(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:
@@ -240,26 +220,26 @@ def _open_functions() -> Iterator[None]:
 
 
 def _exported(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:
-    shapes = tuple(dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in request.inputs)
-    program = torch.export.export(flat, tuple(samples.values()), dynamic_shapes=(shapes,), strict=False)
-    return program.run_decompositions({})
+    return exported_program(flat, list(samples.values()), request.inputs).run_decompositions({})
 
 
 _ROUTES: dict[str, Callable[[torch.nn.Module, Tensors, ExportRequest], Any]] = {"trace": trace, "export": _exported}
 
 
-def step(request: ExportRequest, options: CoreMlOptions, route: str, branches: tuple[str, ...] = ()) -> Step:
-    """How the artifact came to be; `branches` are places where a value of the samples decided what is in it."""
-    versions = {name: version(name) for name in ("torch", "transformers")}
+def written(
+    request: ExportRequest, files: tuple[str, ...], options: CoreMlOptions, route: str, branches: tuple[str, ...] = ()
+) -> Artifact:
+    """The artifact, with how it came to be; `branches`: places where a value of the samples decided what is in it."""
     chosen = {
         "route": route,
         "minimum_deployment_target": target_of(options),
         "compute_precision": request.precision,
         "stateful": options.stateful,
-        "versions": versions,
+        "versions": versions(("torch", "transformers")),
         **({"branches": list(branches)} if branches else {}),
     }
-    return Step(hook="export", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=chosen)
+    tool, precision = "coremltools", request.precision
+    return exported(request, files, tool=tool, version=versions([tool])[tool], chosen=chosen, precision=precision)
 
 
 def who_exports(request: ExportRequest, route: str) -> str:

@@ -6,10 +6,12 @@ into what the specs say. Names may hold letters, digits and underscores only: "h
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from optimum_core.backend import Port, interface_problems
 from optimum_core.types import TensorSpec
 from optimum_coreml.shapes import core_ml_dtype
 
@@ -34,29 +36,29 @@ def feature_name(name: str) -> str:
 
 
 def problems(spec: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
-    """How a program differs from what is said of it, in words. It may have further outputs, and no further inputs."""
-    found = []
-    for kind, features, specs in (
-        ("input", spec.description.input, inputs),
-        ("output", spec.description.output, outputs),
-    ):
-        known = {feature.name: feature.type.multiArrayType for feature in features}
-        for item in specs:
-            array = known.pop(feature_name(item.name), None)
-            found += [f"the program has no {kind} '{item.name}'"] if array is None else _differences(kind, item, array)
-        if kind == "input":
-            found += [f"the program also takes input '{name}'" for name in known]
-    return found
+    """How a program differs from what is said of it, in words. Of shapes, it declares ranks alone, and of inputs."""
+    takes = [_port(feature, (None,) * len(feature.type.multiArrayType.shape)) for feature in spec.description.input]
+    gives = [_port(feature, None) for feature in spec.description.output]
+    halves = {name for name, dtype, _ in takes if dtype == "float16"}
+    return interface_problems(takes, gives, (_features(inputs, halves), _features(outputs)), "program")
 
 
-def _differences(kind: str, item: TensorSpec, array: Any) -> list[str]:
-    said = f"{kind} '{item.name}' is {{}} in the program, not {{}}"
-    dtype = _ARRAY_TYPES.get(array.dataType, str(array.dataType))
-    if dtype != core_ml_dtype(item.dtype) and not (kind == "input" and item.dtype == "float16" == dtype):
-        return [said.format(dtype, core_ml_dtype(item.dtype))]
-    if kind == "input" and len(array.shape) != len(item.shape):
-        return [said.format(list(array.shape), list(item.shape))]
-    return []
+def _port(feature: Any, shape: tuple[None, ...] | None) -> Port:
+    kind = feature.type.multiArrayType.dataType
+    return feature.name, _ARRAY_TYPES.get(kind, str(kind)), shape
+
+
+def _features(specs: Sequence[TensorSpec], halves: Collection[str] = ()) -> list[TensorSpec]:
+    """The specs by Core ML's names and types. Inputs of 16 bits may be of 16 in the program too."""
+    names = {spec.name: feature_name(spec.name) for spec in specs}
+    return [
+        dataclasses.replace(
+            spec,
+            name=names[spec.name],
+            dtype="float16" if spec.dtype == "float16" and names[spec.name] in halves else core_ml_dtype(spec.dtype),
+        )
+        for spec in specs
+    ]
 
 
 _PRODUCTS = ("linear", "matmul", "conv", "conv_transpose", "einsum", "scaled_dot_product_attention")

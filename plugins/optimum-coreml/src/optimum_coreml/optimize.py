@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from importlib.metadata import version
 from typing import Any
 
-from optimum_core.errors import ExportError, OptimumError, OptionError
+from optimum_core.backend import foreign_errors, read_options, versions
+from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, OptimizeRequest, Step
 from optimum_coreml.devices import BACKEND, FORMAT, LEVELS, PRECISIONS
 from optimum_coreml.interface import compute_precision
@@ -47,7 +47,7 @@ def optimize(request: OptimizeRequest) -> Artifact:
 
 
 def _check(request: OptimizeRequest, who: str) -> None:
-    CoreMlOptions.from_mapping(request.options)
+    read_options(BACKEND, CoreMlOptions, request.options)
     if request.artifact.format != FORMAT:
         raise OptionError(who, f"it does not optimize {request.artifact.format!r}", f"export to {FORMAT!r}")
     if request.level not in (None, *LEVELS):
@@ -57,21 +57,22 @@ def _check(request: OptimizeRequest, who: str) -> None:
 
 
 def _halved(request: OptimizeRequest, spec: Any, who: str) -> tuple[str, ...]:
-    try:
-        with quiet() as ct:
-            from optimum_coreml.halving import halving, passes
+    failing = foreign_errors(who, ExportError, "export the model in 'fp16'", doing="it cannot be brought to fp16")
+    with failing, quiet() as ct:
+        from optimum_coreml.halving import halving, passes
 
-            model = open_package(ct, package_of(request.artifact))
-            with halving():
-                half = change(ct, model, passes())
-            return save(half, request.output, notes_of(spec))
-    except OptimumError:
-        raise
-    except Exception as error:  # graph passes fail in any way they like
-        why = f"it cannot be brought to fp16: {type(error).__name__}: {error}"
-        raise ExportError(who, why, "export the model in 'fp16'") from error
+        model = open_package(ct, package_of(request.artifact))
+        with halving():
+            half = change(ct, model, passes())
+        return save(half, request.output, notes_of(spec))
 
 
 def _step(request: OptimizeRequest) -> Step:
     options = {"precision": request.precision}
-    return Step(hook="optimize", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=options)
+    return Step(
+        hook="optimize",
+        backend=BACKEND,
+        tool="coremltools",
+        version=versions(["coremltools"])["coremltools"],
+        options=options,
+    )

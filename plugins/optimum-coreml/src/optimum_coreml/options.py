@@ -6,14 +6,18 @@ They belong to the export, and `accelerate` hands the same ones to every hook: e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from optimum_core.options import Check, flag, mapping_of, one_of, optional, read_options, text, whole
+from optimum_core.backend import said, whole
 
-TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 #: macOS releases that run the same programs.
-_MACOS = {"macOS12": "iOS15", "macOS13": "iOS16", "macOS14": "iOS17", "macOS15": "iOS18"}
+_MACOS: Mapping[str, str] = {"macOS12": "iOS15", "macOS13": "iOS16", "macOS14": "iOS17", "macOS15": "iOS18"}
+
+Target = Literal["iOS15", "iOS16", "iOS17", "iOS18", "macOS12", "macOS13", "macOS14", "macOS15"]
+Lengths = Annotated[Mapping[str, Annotated[int, whole(1)]], said("a mapping of axes to lengths, at least 1")]
+Shape = Annotated[Mapping[str, Annotated[int, whole(1)]], said("a mapping of axes to lengths", min_length=1)]
+Texts = Annotated[Mapping[str, str], said("a mapping of names to texts")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,69 +43,23 @@ class CoreMlOptions:
         weight_threshold: for `quantize`: weights of so many numbers or fewer stay as they are.
     """
 
-    minimum_deployment_target: str | None = None
-    upper_bounds: Mapping[str, int] = field(default_factory=dict)
-    enumerated_shapes: tuple[Mapping[str, int], ...] = ()
+    minimum_deployment_target: Target | None = None
+    upper_bounds: Lengths = field(default_factory=dict)
+    enumerated_shapes: Annotated[tuple[Shape, ...], said("a list of mappings of axes to lengths, at least 1")] = ()
     stateful: bool = False
-    context_length: int | None = None
+    context_length: Annotated[int, whole(1, of="positions")] | None = None
     author: str | None = None
     license: str | None = None
     short_description: str | None = None
     version: str | None = None
-    input_descriptions: Mapping[str, str] = field(default_factory=dict)
-    output_descriptions: Mapping[str, str] = field(default_factory=dict)
-    class_labels: tuple[str, ...] | None = None
-    palettize: int | None = None
+    input_descriptions: Texts = field(default_factory=dict)
+    output_descriptions: Texts = field(default_factory=dict)
+    class_labels: Annotated[tuple[str, ...], said("a list of texts")] | None = None
+    palettize: Literal[1, 2, 3, 4, 6, 8] | None = None
     quantize_tables: bool = False
-    prune: float | None = None
-    weight_threshold: int = 512
+    prune: Annotated[float, said("a share above 0, below 1", gt=0, lt=1)] | None = None
+    weight_threshold: Annotated[int, whole(0, of="weights")] = 512
 
-    @classmethod
-    def from_mapping(cls, options: Mapping[str, Any]) -> CoreMlOptions:
-        """Build from what a user gave.
-
-        Raises:
-            OptionError: a name is unknown (the message names the nearest one), or a value has the wrong type or is
-                not among those allowed.
-        """
-        return read_options("coreml", cls, _CHECKS, options)
-
-
-_BITS = (1, 2, 3, 4, 6, 8)
-_LENGTHS = mapping_of(whole(1), what="axes to lengths, at least 1")
-
-
-def _are_shapes(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(item and _LENGTHS.right(item) for item in value)
-
-
-def _are_labels(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, float) and 0 < value < 1
-
-
-_SYSTEM = one_of(*TARGETS, *_MACOS)
-_TEXTS = mapping_of(text(), what="names to texts")
-_CHECKS: Mapping[str, Check] = {
-    "minimum_deployment_target": optional(replace(_SYSTEM, convert=lambda value: _MACOS.get(value, value))),
-    "upper_bounds": _LENGTHS,
-    "enumerated_shapes": Check(
-        right=_are_shapes, allowed="a list of mappings of axes to lengths, at least 1", convert=tuple
-    ),
-    "stateful": flag(),
-    "context_length": optional(whole(1, of="positions")),
-    "author": optional(text()),
-    "license": optional(text()),
-    "short_description": optional(text()),
-    "version": optional(text()),
-    "input_descriptions": _TEXTS,
-    "output_descriptions": _TEXTS,
-    "class_labels": optional(Check(right=_are_labels, allowed="a list of texts", convert=tuple)),
-    "palettize": optional(one_of(*_BITS)),
-    "quantize_tables": flag(),
-    "prune": optional(Check(right=_is_share, allowed="a share above 0, below 1")),
-    "weight_threshold": whole(0, of="weights"),
-}
+    def __post_init__(self) -> None:
+        target = self.minimum_deployment_target
+        object.__setattr__(self, "minimum_deployment_target", _MACOS.get(target or "", target))

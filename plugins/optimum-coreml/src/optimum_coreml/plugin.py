@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from optimum_core.backend import run_own
 from optimum_core.hookspecs import hookimpl
 from optimum_coreml.devices import BACKEND, support
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         SessionRequest,
         Support,
     )
-    from optimum_coreml.session import CoreMlSession
 
 
 @hookimpl
@@ -72,7 +72,4 @@ def load_session(request: SessionRequest) -> Session | None:
 @hookimpl
 def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
     """Run a session of this backend once."""
-    if session.backend != BACKEND:
-        return None
-    own: CoreMlSession = session  # type: ignore[assignment]
-    return own.run(inputs)
+    return run_own(BACKEND, session, inputs)

@@ -14,14 +14,21 @@ cannot have.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
-from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
-from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, Step
+from optimum_core.backend import (
+    check_calibration,
+    check_fields,
+    check_quantization,
+    foreign_errors,
+    quantized,
+    read_options,
+    versions,
+)
+from optimum_core.errors import ExportError, OptionError, UnavailableError
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_coreml.compression import FOUR_BITS, compress, rounded_activations
 from optimum_coreml.devices import BACKEND, FORMAT, PRECISIONS
 from optimum_coreml.interface import minimum_target
@@ -44,31 +51,21 @@ def quantize(request: QuantizeRequest) -> Artifact:
         SessionError, ExportError: the model cannot be read, or coremltools cannot quantize it.
     """
     config, who = request.config, f"backend '{BACKEND}', {package_of(request.artifact)}"
-    options = CoreMlOptions.from_mapping(request.options)
+    options = read_options(BACKEND, CoreMlOptions, request.options)
     _check(request, options, who)
     spec = read_program(package_of(request.artifact), who)
     _check_target(config, options, minimum_target(spec), who)
     kept = constants_of(spec, config.exclude, who)
-    try:
-        with quiet() as ct:
-            model = open_package(ct, package_of(request.artifact))
-            if config.scheme == "static":
-                model = rounded_activations(ct, model, request.calibration or (), kept)
-            model, chosen = compress(ct, model, config, options, kept, who)
-            _require_effect(model, config, who)
-            files = save(model, request.output, notes_of(spec))
-    except OptimumError:
-        raise
-    except Exception as error:  # coremltools fails in any way it likes
-        why = f"{config.name} failed: {type(error).__name__}: {error}"
-        raise ExportError(who, why, "use another scheme, or exclude the layer that it names") from error
-    return dataclasses.replace(
-        request.artifact,
-        path=request.output,
-        files=files,
-        precision=config.weights.removeprefix("u"),
-        steps=(*request.artifact.steps, _step(config, chosen)),
-    )
+    remedy = "use another scheme, or exclude the layer that it names"
+    with foreign_errors(who, ExportError, remedy, doing=f"{config.name} failed"), quiet() as ct:
+        model = open_package(ct, package_of(request.artifact))
+        if config.scheme == "static":
+            model = rounded_activations(ct, model, request.calibration or (), kept)
+        model, chosen = compress(ct, model, config, options, kept, who)
+        _require_effect(model, config, who)
+        files = save(model, request.output, notes_of(spec))
+    tool = "coremltools"
+    return quantized(request, files, tool=tool, version=versions([tool])[tool], chosen=chosen)
 
 
 def _require_effect(model: Any, config: QuantizeConfig, who: str) -> None:
@@ -83,19 +80,8 @@ def _require_effect(model: Any, config: QuantizeConfig, who: str) -> None:
 def _check(request: QuantizeRequest, options: CoreMlOptions, who: str) -> None:
     """Refuse what cannot be honoured, before any work."""
     config = request.config
-    if request.artifact.format != FORMAT:
-        raise OptionError(who, f"it does not quantize {request.artifact.format!r}", f"export to {FORMAT!r}")
-    if request.artifact.precision not in PRECISIONS:
-        why = f"cannot quantize {request.artifact.precision!r}"
-        raise OptionError(who, why, f"quantize a model exported in {' or '.join(map(repr, PRECISIONS))}")
-    if config.scheme not in _TAKEN:
-        raise _refused(who, "scheme", config.scheme, "use 'weight-only', or 'static' on a Mac")
-    if config.weights not in _TAKEN[config.scheme]:
-        remedy = f"for {config.scheme!r}, use one of: {', '.join(_TAKEN[config.scheme])}"
-        raise _refused(who, "weights", config.weights, remedy)
-    for field, (wrong, remedy) in _refusals(config, options).items():
-        if wrong:
-            raise _refused(who, field, getattr(config, field), remedy)
+    check_quantization(request, who, takes=FORMAT, weights=_TAKEN, precisions=PRECISIONS, options=True)
+    check_fields(config, who, _refusals(config, options))
     _check_options(config, options, who)
     if config.scheme == "static":
         _check_static(request, who)
@@ -154,17 +140,4 @@ def _check_static(request: QuantizeRequest, who: str) -> None:
     if sys.platform != "darwin":
         why = "ranges of activations are found by running the program, and Core ML runs on macOS only"
         raise UnavailableError(who, why, "quantize on a Mac, or use 'weight-only' here")
-    first = next(iter(request.calibration), None) if request.calibration is not None else None
-    missing = [spec.name for spec in request.artifact.inputs if first is None or spec.name not in first]
-    if missing:
-        why = f"static quantization needs calibration data with {', '.join(missing)}"
-        raise OptionError(who, why, "give some batches of typical inputs, or use a scheme that needs none")
-
-
-def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
-    return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
-
-
-def _step(config: QuantizeConfig, chosen: Mapping[str, Any]) -> Step:
-    options = {"config": config.to_dict(), **chosen}
-    return Step(hook="quantize", backend=BACKEND, tool="coremltools", version=version("coremltools"), options=options)
+    check_calibration(request, who, "a scheme that needs none")

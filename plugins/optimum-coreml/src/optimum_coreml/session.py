@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from optimum_core.errors import InputError, OptimumError, SessionError, UnavailableError
+from optimum_core.backend import check_names, closed, foreign_errors, read_input, read_options
+from optimum_core.errors import InputError, SessionError, UnavailableError
 from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_coreml.devices import BACKEND, GRAPH_LEVEL, units_of
 from optimum_coreml.interface import compute_precision, feature_name, problems
@@ -42,7 +43,7 @@ def open_session(request: SessionRequest) -> CoreMlSession:
         UnavailableError: what runs it here is not installed.
     """
     units = units_of(request.device)
-    CoreMlOptions.from_mapping(request.options)
+    read_options(BACKEND, CoreMlOptions, request.options)
     who = f"backend '{BACKEND}', {package_of(request.artifact)}"
     spec = read_program(package_of(request.artifact), who)
     inputs, outputs = request.artifact.inputs, request.artifact.outputs
@@ -94,28 +95,23 @@ class CoreMlSession:
         """
         engine = self._engine
         if engine is None:
-            raise SessionError(self._who, "the session is closed", "load the artifact again")
-        if len(inputs) != len(self.inputs) or not all(spec.name in inputs for spec in self.inputs):
-            raise self._wrong_names(inputs)
+            raise closed(self._who)
+        check_names(self._who, [spec.name for spec in self.inputs], inputs)
         given = {feature_name(spec.name): self._read(spec, inputs[spec.name]) for spec in self.inputs}
-        try:
+        failures = (RuntimeError, ValueError, KeyError, TypeError)
+        with foreign_errors(
+            self._who, SessionError, "check the inputs' values", doing="the run failed", catching=failures
+        ):
             found = engine(given)
             return {spec.name: _as_said(spec, found[feature_name(spec.name)]) for spec in self.outputs}
-        except OptimumError:
-            raise
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise SessionError(self._who, f"the run failed: {error}", "check the inputs' values") from error
 
     def close(self) -> None:
         """Free the program and its state. A call that is running keeps them until it returns."""
         self._engine = None
 
     def _read(self, spec: TensorSpec, value: Array) -> np.ndarray[Any, Any]:
-        try:
-            array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
-        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-            why = f"input {spec.name!r} is a {type(value).__name__} that cannot be read: {error}"
-            raise InputError(self._who, why, "pass a numpy array, or a detached tensor in host memory") from error
+        foreign = not isinstance(value, np.ndarray)
+        array: Any = read_input(self._who, spec.name, value, np.from_dlpack) if foreign else value
         if array.dtype.name != spec.dtype:
             why = f"input {spec.name!r} is {array.dtype.name}, not {spec.dtype}"
             raise InputError(self._who, why, f"convert it to {spec.dtype}")
@@ -128,15 +124,6 @@ class CoreMlSession:
         kind = np.int32 if spec.dtype in ("int64", "bool") else array.dtype
         return np.array(array, dtype=kind, order="C")
 
-    def _wrong_names(self, inputs: Mapping[str, Array]) -> InputError:
-        names = [spec.name for spec in self.inputs]
-        missing = [name for name in names if name not in inputs]
-        unknown = [name for name in inputs if name not in names]
-        told = "; ".join(
-            f"{kind}: {', '.join(found)}" for kind, found in (("missing", missing), ("unknown", unknown)) if found
-        )
-        return InputError(self._who, f"wrong inputs ({told})", f"pass exactly: {', '.join(names)}")
-
 
 def _as_said(spec: TensorSpec, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.array(array, dtype=np.dtype(spec.dtype), order="C")
@@ -148,7 +135,7 @@ def _interpreter(request: SessionRequest, spec: Any, who: str) -> _Engine:
     except ImportError as error:
         remedy = "pip install 'optimum-core[export]', or open it on a Mac"
         raise UnavailableError(who, "torch is not installed, with which programs are checked here", remedy) from error
-    from optimum_coreml.interpreter import Program
+    from optimum_coreml_interpreter import Program
 
     program = Program(spec, weights_file(package_of(request.artifact)), who)
     states = program.states()  # where there are any, calls take turns

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, StaticLayer
 
+from optimum_core.backend.tracing import quiet as quiet_transformers
 from optimum_core.errors import ExportError, OptionError
-from optimum_core.models.hub import quiet as quiet_transformers
 from optimum_core.types import Artifact, ExportRequest
 from optimum_coreml import metadata
-from optimum_coreml.devices import FORMAT
-from optimum_coreml.export import REMEDY, convert, converting, layer_names, step, target_of, trace, who_exports
+from optimum_coreml.export import REMEDY, convert, converting, layer_names, target_of, trace, who_exports, written
 from optimum_coreml.interface import feature_name, problems
 from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.shapes import longest_sequence
@@ -112,15 +111,7 @@ def export_stateful(request: ExportRequest, options: CoreMlOptions) -> Artifact:
     found = problems(model.get_spec(), inputs, outputs)
     if found:
         raise ExportError(who, "; ".join(found), REMEDY)
-    return Artifact(
-        format=FORMAT,
-        path=request.output,
-        files=files,
-        inputs=request.inputs,
-        outputs=request.outputs,
-        precision=request.precision,
-        steps=(step(request, options, "trace"),),
-    )
+    return written(request, files, options, "trace")
 
 
 def _check(request: ExportRequest, options: CoreMlOptions, who: str) -> None:

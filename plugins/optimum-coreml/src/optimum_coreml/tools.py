@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from optimum_core.models.silence import silence
+from optimum_core.backend import silence
 
 #: coremltools keeps its operators, passes and opset in globals of the module: one conversion at a time.
 CONVERSION = threading.RLock()

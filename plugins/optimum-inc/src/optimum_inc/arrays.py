@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from optimum_core.backend import read_input
 from optimum_core.errors import InputError
 from optimum_core.types import Array
 
@@ -24,11 +25,7 @@ def tensor_of(name: str, value: Array, who: str) -> torch.Tensor:
         reader: Any = torch.from_numpy
     else:
         reader = torch.utils.dlpack.from_dlpack
-    try:
-        tensor: torch.Tensor = reader(value)
-    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-        why = f"input {name!r} is a {type(value).__name__} that cannot be read without a copy: {error}"
-        raise InputError(who, why, "pass a numpy array, or a detached tensor in host memory") from error
+    tensor: torch.Tensor = read_input(who, name, value, reader)
     if tensor.device.type != "cpu":
         why = f"input {name!r} lies on {tensor.device}"
         raise InputError(who, why, "pass a numpy array, or a tensor in host memory")

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from optimum_core.backend import overflows
 from optimum_core.errors import OptionError
 from optimum_core.types import Array, Hardware, QuantizeConfig, TensorSpec
 from optimum_inc.arrays import tensor_of
-from optimum_inc.machine import overflows
 
 #: Per cent of the values that "percentile" keeps where nobody says.
 PERCENTILE = 99.99

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
-from optimum_core.errors import OptionError
+from optimum_core.backend import matching_layers
 
 # `export` holds the model as a child of this name; users do not see it.
 _WRAPPER = "module"
@@ -29,19 +28,5 @@ def kept_nodes(graph: Any, patterns: Iterable[str], who: str) -> frozenset[str]:
         OptionError: a pattern matches no layer of the graph.
     """
     scopes = {node.name: scope(node) for node in graph.nodes if node.op == "call_function"}
-    chosen: set[str] = set()
-    for pattern in patterns:
-        expression = re.compile(re.escape(pattern).replace(r"\*", ".*") + r"(\..*)?")
-        found = {name for name, path in scopes.items() if path and expression.fullmatch(path)}
-        if not found:
-            raise _no_layer(pattern, scopes.values(), who)
-        chosen |= found
-    return frozenset(chosen)
-
-
-def _no_layer(pattern: str, scopes: Iterable[str], who: str) -> OptionError:
-    names = sorted({path for path in scopes if path})
-    if not names:
-        return OptionError(who, f"'exclude' names {pattern!r}, and the file names no layers", "export the model again")
-    some = ", ".join(names[:: max(1, len(names) // 8)][:8])
-    return OptionError(who, f"'exclude' names {pattern!r}, which is no layer of this model", f"there are, e.g., {some}")
+    matching = matching_layers(patterns, scopes.values(), who)
+    return frozenset(name for name, path in scopes.items() if path in matching)

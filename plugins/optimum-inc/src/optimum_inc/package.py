@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from optimum_core.backend import foreign_errors
 from optimum_core.errors import SessionError
 from optimum_core.types import Hardware
 from optimum_inc.programs import require_whole
@@ -89,8 +90,6 @@ def open_package(path: Path, who: str) -> Any:
     """
     from torch._inductor.package.package import load_package
 
-    try:
+    doing = f"torch {torch.__version__} cannot open it"
+    with foreign_errors(who, SessionError, "quantize the model again", doing=doing):
         return load_package(os.fspath(path)).loader
-    except Exception as error:  # whatever a file of another origin provokes
-        why = f"torch {torch.__version__} cannot open it: {type(error).__name__}: {error}"
-        raise SessionError(who, why, "quantize the model again") from error

@@ -10,16 +10,16 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from optimum_core.backend import Port, foreign_errors, interface_problems, present
 from optimum_core.errors import SessionError
 from optimum_core.types import TensorSpec
-from optimum_inc.tools import is_missing
 
 MODEL = "model.pt2"
 _SPECS = "optimum.json"
@@ -29,13 +29,6 @@ _aten = torch.ops.aten
 _ARRANGING = (_aten.to, _aten._to_copy, _aten.view, _aten.reshape, _aten.slice, _aten.select, _aten.expand, _aten.clone)
 
 Specs = tuple[TensorSpec, ...]
-
-
-def trace(module: Any, samples: Sequence[torch.Tensor], inputs: Specs) -> Any:
-    """The `torch.export.ExportedProgram` of a module that takes `samples` by position; named axes vary."""
-    shapes = tuple(dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in inputs)
-    with torch.no_grad():
-        return torch.export.export(module, tuple(samples), dynamic_shapes=(shapes,), strict=False)
 
 
 def axis_problems(program: Any, inputs: Specs) -> list[str]:
@@ -106,21 +99,15 @@ def specs_problem(text: str, inputs: Specs, outputs: Specs) -> str | None:
     except ValueError:
         return "it does not say what goes in and out"
     for kind, specs in (("input", inputs), ("output", outputs)):
-        found = {item["name"]: item for item in kept[f"{kind}s"]}
-        if [item["name"] for item in kept[f"{kind}s"]] != [spec.name for spec in specs]:
-            return f"its {kind}s are {', '.join(found)}, not {', '.join(spec.name for spec in specs)}"
-        for spec in specs:
-            if not _fits(spec, found[spec.name]):
-                said = f"{spec.dtype}{list(spec.shape)}"
-                return f"{kind} {spec.name!r} is {found[spec.name]['dtype']}{found[spec.name]['shape']}, not {said}"
-    return None
+        names = [item["name"] for item in kept[f"{kind}s"]]
+        if names != [spec.name for spec in specs]:
+            return f"its {kind}s are {', '.join(names)}, not {', '.join(spec.name for spec in specs)}"
+    problems = interface_problems(_ports(kept["inputs"]), _ports(kept["outputs"]), (inputs, outputs), "file")
+    return problems[0] if problems else None
 
 
-def _fits(spec: TensorSpec, found: dict[str, Any]) -> bool:
-    shape = found["shape"]
-    if spec.dtype != found["dtype"] or len(shape) != len(spec.shape):
-        return False
-    return all(isinstance(there, str) or here == there for here, there in zip(spec.shape, shape, strict=True))
+def _ports(kept: Iterable[dict[str, Any]]) -> list[Port]:
+    return [(item["name"], item["dtype"], tuple(item["shape"])) for item in kept]
 
 
 def save(program: Any, folder: Path, inputs: Specs, outputs: Specs) -> tuple[str, ...]:
@@ -146,11 +133,9 @@ def load(path: Path, inputs: Specs, outputs: Specs, who: str) -> Any:
     require_whole(path, who)
     extra = {_SPECS: ""}
     register_operators()
-    try:
+    doing = f"torch {torch.__version__} cannot read it"
+    with foreign_errors(who, SessionError, "export the model again", doing=doing):
         program = torch.export.load(path, extra_files=extra)
-    except Exception as error:  # whatever a file of another version provokes
-        why = f"torch {torch.__version__} cannot read it: {type(error).__name__}: {error}"
-        raise SessionError(who, why, "export the model again") from error
     problem = specs_problem(extra[_SPECS], inputs, outputs)
     if problem:
         raise SessionError(who, problem, "export the model again: file and manifest do not belong together")
@@ -178,5 +163,5 @@ def require_whole(path: Path, who: str) -> None:
 
 def register_operators() -> None:
     """Make the operators known that graphs with ranges of their own have; torchao brings them."""
-    if not is_missing("torchao"):
+    if present("torchao"):
         import torchao.quantization.pt2e  # noqa: F401

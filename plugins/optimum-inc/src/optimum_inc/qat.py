@@ -14,16 +14,16 @@ micro-scaling formats alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from optimum_core.backend import detect, export_request, manager, matching_layers, overflows
 from optimum_core.errors import OptionError
-from optimum_core.types import Artifact, ExportRequest, QuantizeConfig, QuantizeRequest
-from optimum_inc.machine import BACKEND, PROGRAM, overflows
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
+from optimum_inc.machine import BACKEND, PROGRAM
 from optimum_inc.programs import register_operators
 
 _WHO = f"backend '{BACKEND}', training"
@@ -121,12 +121,11 @@ def prepare(
     Raises:
         OptionError: a name in `exclude` matches no linear layer, there is none at all, or it was done before.
     """
-    from optimum_core.hardware import detect
-
     linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     if any(isinstance(module, RoundedLinear) for module in linears.values()):
         raise OptionError(_WHO, "the model is prepared already", "train it")
-    chosen = {name: module for name, module in linears.items() if name not in _excluded(linears, exclude)}
+    excluded = matching_layers(exclude, linears, _WHO)
+    chosen = {name: module for name, module in linears.items() if name not in excluded}
     if not chosen:
         raise OptionError(_WHO, "the model has no linear layer to round", "exclude less, or train it as it is")
     reduced = overflows(detect().cpu) if reduce_range is None else reduce_range
@@ -135,20 +134,6 @@ def prepare(
     if calibration is not None:
         _calibrate(model, list(chosen.values()), calibration)
     return model
-
-
-def _excluded(linears: Mapping[str, Any], patterns: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    for pattern in patterns:
-        expression = re.compile(re.escape(pattern).replace(r"\*", ".*") + r"(\..*)?")
-        matching = {name for name in linears if expression.fullmatch(name)}
-        if not matching:
-            some = ", ".join(list(linears)[:8])
-            raise OptionError(
-                _WHO, f"'exclude' names {pattern!r}, which is no linear layer", f"there are, e.g., {some}"
-            )
-        found |= matching
-    return found
 
 
 def _round(linear: torch.nn.Linear, bounds: tuple[int, int]) -> None:
@@ -203,31 +188,12 @@ def to_artifact(
     """
     from tempfile import TemporaryDirectory
 
-    from optimum_core.hardware import detect
-    from optimum_core.models.blueprint import describe
-    from optimum_core.models.samples import Case
-    from optimum_core.models.source import LiveSource
-    from optimum_core.plugins import manager
-
     layers = [module for module in model.modules() if isinstance(module, RoundedLinear)]
     if not layers or not all(bool(layer.input_high > layer.input_low) for layer in layers):
         raise OptionError(_WHO, "the model has no ranges", "prepare it, then train it or give calibration data")
-    source = LiveSource(model)
-    blueprint = describe(source.module(), name=source.name, samples=samples)
     with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
-        exported = manager().export(
-            ExportRequest(
-                backend=BACKEND,
-                source=source,
-                task=blueprint.task,
-                format=PROGRAM,
-                precision="fp32",
-                samples=blueprint.draw(Case(name="traced")),
-                inputs=blueprint.inputs,
-                outputs=blueprint.outputs,
-                output=Path(folder),
-            )
-        )
+        asked = export_request(model, BACKEND, PROGRAM, Path(folder), samples=samples)
+        exported = manager().export(asked)
         return manager().quantize(
             QuantizeRequest(
                 backend=BACKEND,
@@ -235,7 +201,7 @@ def to_artifact(
                 config=config or QuantizeConfig(),
                 hardware=detect(),
                 output=output,
-                source=source,
+                source=asked.source,
                 format=format,
             )
         )

@@ -15,24 +15,36 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
-from optimum_core.types import Array, Artifact, QuantizeConfig, QuantizeRequest, Step
+from optimum_core.backend import (
+    check_calibration,
+    check_fields,
+    check_quantization,
+    foreign_errors,
+    missing,
+    move_into,
+    present,
+    quantized,
+    versions,
+)
+from optimum_core.backend.tracing import exported_program
+from optimum_core.errors import ExportError, OptionError, UnavailableError
+from optimum_core.types import Array, Artifact, QuantizeConfig, QuantizeRequest
 from optimum_inc import programs, to_onnx
 from optimum_inc.arrays import tensor_of
 from optimum_inc.integer import choose, quantize_products
 from optimum_inc.layers import kept_nodes
 from optimum_inc.machine import BACKEND, ONNX, PACKAGE, PROGRAM, compiler
 from optimum_inc.package import compile_package, integer_calls, open_package
-from optimum_inc.tools import is_missing, quiet
+from optimum_inc.tools import quiet
 from optimum_inc.trained import has_ranges, with_stored_weights
 from optimum_inc.weights import ALGORITHMS, GROUP_SIZES, quantize_embeddings, quantize_linears
 
+_TOOL = "neural-compressor-pt"
 _TAKEN = {"static": ("int8",), "dynamic": ("int8",), "weight-only": ("int8", "int4")}
 #: Of what compiled code computes with what its graph does: sums in another order now and then round to the other side.
 _LEAST_COSINE = 0.98
@@ -57,26 +69,17 @@ def quantize(request: QuantizeRequest) -> Artifact:
     with quiet():
         program = programs.load(artifact.main_file, artifact.inputs, artifact.outputs, who)
     if config.calibrates and not (config.scheme == "static" and has_ranges(program)):
-        _check_calibration(request, who)
-    try:
-        with quiet(), tempfile.TemporaryDirectory(prefix=".quantize-", dir=request.output) as folder:
-            quantized, chosen = _quantized(request, program, who)
-            files, facts = _written(request, program, quantized, wanted, Path(folder), who)
-            for name in reversed(files):  # the one to open first comes last
-                (Path(folder) / name).replace(request.output / name)
-    except OptimumError:
-        raise
-    except Exception as error:  # the tools fail in any way they like
-        why = f"{config.name} failed: {type(error).__name__}: {error}"
-        raise ExportError(who, why, "use another scheme, or exclude the layer that it names") from error
-    return dataclasses.replace(
-        artifact,
-        format=wanted,
-        path=request.output,
-        files=files,
-        precision=config.weights,
-        steps=(*artifact.steps, _step(config, {**chosen, **facts})),
-    )
+        check_calibration(request, who, "algorithm 'hqq'" if config.algorithm else "scheme 'dynamic'")
+    remedy = "use another scheme, or exclude the layer that it names"
+    failing = foreign_errors(who, ExportError, remedy, doing=f"{config.name} failed")
+    with failing, quiet(), tempfile.TemporaryDirectory(prefix=".quantize-", dir=request.output) as folder:
+        module, chosen = _quantized(request, program, who)
+        files, facts = _written(request, program, module, wanted, Path(folder), who)
+        move_into(Path(folder), request.output, files)
+    known = versions((_TOOL, "torch", "torchao"))
+    version = known.pop(_TOOL)
+    chosen = {**chosen, **facts, "versions": known}
+    return quantized(request, files, tool=_TOOL, version=version, chosen=chosen, format=wanted)
 
 
 def _format(request: QuantizeRequest, who: str) -> str:
@@ -116,7 +119,7 @@ def _written(
     """The names of the files, and what is known of them."""
     inputs, outputs = request.artifact.inputs, request.artifact.outputs
     samples = list(original.example_inputs[0])
-    program = programs.trace(_Positional(module), samples, inputs)
+    program = exported_program(_Positional(module), samples, inputs)
     problems = programs.axis_problems(program, inputs)
     if problems:
         raise ExportError(who, "; ".join(problems), "export the model with these axes fixed")
@@ -166,32 +169,20 @@ def _compare(path: Path, module: Any, samples: list[torch.Tensor], who: str) -> 
 def _check(request: QuantizeRequest, wanted: str, who: str) -> None:
     """Refuse what cannot be honoured, before any work."""
     config = request.config
-    if request.artifact.format != PROGRAM:
-        raise OptionError(who, f"it does not quantize {request.artifact.format!r}", f"export to {PROGRAM!r}")
+    check_quantization(request, who, takes=PROGRAM, weights=_TAKEN)
     _check_tools(wanted, who)
-    if request.options:
-        raise OptionError(who, f"unknown option {next(iter(request.options))!r}", "quantization takes its config alone")
-    if request.artifact.precision != "fp32":
-        why = f"cannot quantize {request.artifact.precision!r}"
-        raise OptionError(who, why, "quantize a model exported in 'fp32'")
-    taken = _TAKEN[config.scheme]
-    if config.weights not in taken:
-        raise _refused(who, "weights", config.weights, f"for {config.scheme!r}, use one of: {', '.join(taken)}")
     if wanted == ONNX and config.scheme != "static":
         raise OptionError(who, f"it gives ONNX for 'static' alone, not for {config.scheme!r}", f"ask for {PACKAGE!r}")
-    for field, (wrong, remedy) in _refusals(config, wanted).items():
-        if wrong:
-            raise _refused(who, field, getattr(config, field), remedy)
+    check_fields(config, who, _refusals(config, wanted))
 
 
 def _check_tools(wanted: str, who: str) -> None:
-    missing = [name for name in ("neural_compressor", "torchao") if is_missing(name)]
-    if missing:
-        raise UnavailableError(who, f"{', '.join(missing)} not installed", "pip install 'optimum-inc[quantize]'")
+    if lacking := missing(("neural_compressor", "torchao")):
+        raise UnavailableError(who, f"{', '.join(lacking)} not installed", "pip install 'optimum-inc[quantize]'")
     if wanted == PACKAGE and compiler() is None:
         why = "TorchInductor needs a C++ compiler, and there is none"
         raise UnavailableError(who, why, "install g++, or name a compiler in CXX")
-    if wanted == ONNX and is_missing("onnxscript"):
+    if wanted == ONNX and not present("onnxscript"):
         raise UnavailableError(who, "onnxscript is not installed", "pip install 'optimum-core[export]'")
 
 
@@ -229,29 +220,3 @@ def _wrong_symmetry(config: QuantizeConfig) -> tuple[bool, str]:
     if config.algorithm == "hqq":
         return config.symmetric is True, "leave it out: what 'hqq' moves are zero points"
     return config.symmetric is False and config.weights != "int4", "leave it out: 8-bit weights are symmetric"
-
-
-def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
-    return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
-
-
-def _check_calibration(request: QuantizeRequest, who: str) -> None:
-    first = next(iter(request.calibration), None) if request.calibration is not None else None
-    if first is None:
-        algorithm = request.config.algorithm
-        needs, instead = (
-            (repr(algorithm), "algorithm 'hqq'") if algorithm else ("static quantization", "scheme 'dynamic'")
-        )
-        why = f"{needs} needs calibration data, and there is none"
-        raise OptionError(who, why, f"give some batches of typical inputs, or use {instead}")
-    missing = [spec.name for spec in request.artifact.inputs if spec.name not in first]
-    if missing:
-        why = f"calibration lacks input {missing[0]!r}; it has {', '.join(first) or 'none'}"
-        raise OptionError(who, why, "give every input of the model")
-
-
-def _step(config: QuantizeConfig, chosen: Mapping[str, Any]) -> Step:
-    tool = "neural-compressor-pt"
-    versions = {name: version(name) for name in ("torch", "torchao")}
-    options = {"config": config.to_dict(), **chosen, "versions": versions}
-    return Step(hook="quantize", backend=BACKEND, tool=tool, version=version(tool), options=options)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from optimum_core.errors import InputError, OptionError, SessionError
+from optimum_core.backend import check_names, closed, described, no_options
+from optimum_core.errors import OptionError, SessionError
 from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_inc.arrays import tensor_of
 from optimum_inc.machine import BACKEND, PACKAGE
@@ -46,6 +47,7 @@ class InductorSession:
             raise SessionError(self._who, problem, "quantize the model again, on this machine")
         self.inputs: tuple[TensorSpec, ...] = request.artifact.inputs
         self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
+        self._names = [spec.name for spec in self.inputs]
         self._limits: dict[str, int] = facts["limits"]
         tables = facts["tables"]
         self._tables = [(spec.name, i, tables[spec.name]) for i, spec in enumerate(self.inputs) if spec.name in tables]
@@ -64,9 +66,8 @@ class InductorSession:
         """
         runner = self._runner
         if runner is None:
-            raise SessionError(self._who, "the session is closed", "load the artifact again")
-        if len(inputs) != len(self.inputs) or not all(spec.name in inputs for spec in self.inputs):
-            raise self._wrong_names(inputs)
+            raise closed(self._who)
+        check_names(self._who, self._names, inputs)
         tensors = [tensor_of(spec.name, inputs[spec.name], self._who) for spec in self.inputs]
         self._check_tensors(tensors)
         given = {tensor.data_ptr() for tensor in tensors}
@@ -121,22 +122,12 @@ class InductorSession:
                 raise self._failed(f"{why}, and the model knows 0 to {rows - 1}")
 
     def _failed(self, why: str) -> SessionError:
-        expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
-        return SessionError(self._who, why, f"check the inputs' types and shapes ({expected})")
-
-    def _wrong_names(self, inputs: Mapping[str, Array]) -> InputError:
-        names = [spec.name for spec in self.inputs]
-        missing = [name for name in names if name not in inputs]
-        unknown = [name for name in inputs if name not in names]
-        parts = (("missing", missing), ("unknown", unknown))
-        told = "; ".join(f"{kind}: {', '.join(found)}" for kind, found in parts if found)
-        return InputError(self._who, f"wrong inputs ({told})", f"pass exactly: {', '.join(names)}")
+        return SessionError(self._who, why, f"check the inputs' types and shapes ({described(self.inputs)})")
 
 
 def _check(request: SessionRequest) -> None:
     who = f"backend '{BACKEND}'"
-    if request.options:
-        raise OptionError(who, f"unknown option {next(iter(request.options))!r}", "it has none")
+    no_options(who, request.options)
     if request.artifact.format != PACKAGE:
         raise OptionError(who, f"it does not run {request.artifact.format!r}", f"quantize to {PACKAGE!r}")
     if request.device != "cpu":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib.util
 import logging
 import os
 import shutil
@@ -13,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from optimum_core.models.silence import silence
+from optimum_core.backend import present, silence
 
 _NOISY = ("neural_compressor", "torch", "torchao", "onnxscript", "onnx_ir")
 
@@ -43,7 +42,7 @@ def _names() -> list[str]:
 def _import_compressor() -> None:
     """Its logger is set up on import: level, and a handler on what is standard error then. Its workspace is a directory
     where the process runs, made when some of its modules are imported: here, a temporary one."""
-    if "neural_compressor" in sys.modules or is_missing("neural_compressor"):
+    if "neural_compressor" in sys.modules or not present("neural_compressor"):
         return
     import neural_compressor.torch.quantization  # noqa: F401
     from neural_compressor.common import set_workspace
@@ -56,8 +55,3 @@ def _import_compressor() -> None:
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and sys.__stderr__ is not None:
             handler.setStream(sys.__stderr__)
-
-
-def is_missing(package: str) -> bool:
-    """Whether a package is not installed."""
-    return importlib.util.find_spec(package) is None

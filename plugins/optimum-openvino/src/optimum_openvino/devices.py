@@ -7,12 +7,10 @@ light. Whether a driver is there, only the runtime can tell: a session asks it.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from optimum_core.backend import limits, package_folder, present, sums_widely, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
 
@@ -36,7 +34,6 @@ _OPSET = 23
 # products in one instruction; elsewhere it computes in float, and says nothing.
 _SCHEMES = ("static-int8", "weight-only-int8", "weight-only-int4", "weight-only-nf4", "weight-only-fp16")
 _DYNAMIC_SCHEMES = ("dynamic-int8", "dynamic-int4")
-_WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,38 +121,34 @@ def cpu_precisions(cpu: Cpu) -> tuple[str, ...]:
     return ("fp32", *bf16, *fp16)
 
 
-def rounds_activations(cpu: Cpu) -> bool:
-    """Whether a session can round activations to 8 bits in every call (scheme "dynamic")."""
-    return bool(cpu.features & _WIDE_SUMS)
-
-
 def cpu_schemes(cpu: Cpu) -> tuple[str, ...]:
     """Quantization schemes that sessions run on this processor."""
     first, *rest = _SCHEMES
-    return (first, *(_DYNAMIC_SCHEMES if rounds_activations(cpu) else ()), *rest)
+    return (first, *(_DYNAMIC_SCHEMES if sums_widely(cpu) else ()), *rest)
 
 
 def support(hardware: Hardware) -> Support:
     """The probe's answer for this machine."""
-    folder = _package_folder("openvino")
+    folder = package_folder("openvino")
     if folder is None:
         missing = Limitation(
             what="run OpenVINO IR and ONNX", reason="openvino is not installed", remedy="pip install openvino"
         )
         return Support(limitations=(missing,))
-    exporters = [name for name in _EXPORTERS if importlib.util.find_spec(name) is None]
-    limitations = [_cannot_export(exporters)] if exporters else []
-    quantizes = importlib.util.find_spec(QUANTIZER) is not None
-    if not quantizes:
-        limitations.append(_CANNOT_QUANTIZE)
-    offers = [_cpu_offer(hardware.cpu, exports=not exporters, quantizes=quantizes)]
+    limitations = limits(f"export to {FORMAT}", _EXPORTERS, "pip install 'optimum-core[export]'", hook="export")
+    exports = not limitations
+    remedy = "pip install 'optimum-openvino[quantize]'"
+    limitations += limits(f"quantize {FORMAT}", [QUANTIZER], remedy, hook="quantize")
+    offers = [_cpu_offer(hardware.cpu, exports=exports, quantizes=present(QUANTIZER))]
     for device in _ACCELERATED:
         problem = _problem(device, folder, hardware)
         if problem is None:
             offers.append(_offer(device, device.precisions, exports=False))
         else:
             limitations.append(problem)
-    return Support(offers=tuple(offers), limitations=tuple(limitations), versions=_versions())
+    return Support(
+        offers=tuple(offers), limitations=tuple(limitations), versions=versions(("openvino", QUANTIZER, *_EXPORTERS))
+    )
 
 
 def _offer(device: Device, precisions: tuple[str, ...], *, exports: bool) -> Offer:
@@ -181,53 +174,20 @@ def _cpu_offer(cpu: Cpu, *, exports: bool, quantizes: bool) -> Offer:
     )
 
 
-_CANNOT_QUANTIZE = Limitation(
-    what=f"quantize {FORMAT}",
-    reason=f"{QUANTIZER} is not installed",
-    remedy="pip install 'optimum-openvino[quantize]'",
-)
-
-
-def _cannot_export(missing: list[str]) -> Limitation:
-    return Limitation(
-        what=f"export to {FORMAT}",
-        reason=f"{', '.join(missing)} not installed",
-        remedy="pip install 'optimum-core[export]'",
-    )
-
-
 def _problem(device: Device, folder: Path, hardware: Hardware) -> Limitation | None:
     kind = device.runtime_name
     what = f"run on '{device.name}'"
     found = hardware.gpus if device.name == "gpu" else hardware.npus
     if not any(item.vendor.lower() == "intel" for item in found):
         remedy = f"use device 'cpu', or a machine with an Intel {kind} and its driver"
-        return Limitation(what=what, reason=f"no Intel {kind} found", remedy=remedy)
+        return Limitation(what=what, reason=f"no Intel {kind} found", remedy=remedy, hook="load_session")
     if not any(device.plugin in entry.name for entry in _libraries(folder)):
         remedy = "pip install openvino on Linux or Windows on x86-64, or use device 'cpu'"
-        return Limitation(what=what, reason=f"the installed openvino has no {kind} plugin", remedy=remedy)
+        reason = f"the installed openvino has no {kind} plugin"
+        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
     return None
 
 
 def _libraries(folder: Path) -> list[Path]:
     libraries = folder / "libs"
     return list(libraries.iterdir()) if libraries.is_dir() else []
-
-
-def _versions() -> Mapping[str, str]:
-    names = ("openvino", QUANTIZER, *_EXPORTERS)
-    return {name: version for name in names if (version := _version(name)) is not None}
-
-
-def _package_folder(package: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0])
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

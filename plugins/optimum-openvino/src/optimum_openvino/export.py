@@ -14,17 +14,22 @@ a session opens. What comes out is trimmed to what its outputs ask for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import openvino
 import torch
 
-from optimum_core.errors import ExportError, OptionError
-from optimum_core.models.flat import FlatModule, export_ready
-from optimum_core.models.hub import quiet
-from optimum_core.models.value_branches import traced_reads, value_branches
-from optimum_core.types import Artifact, ExportRequest, Step
+from optimum_core.backend import check_export, exported, foreign_errors, no_options, versions
+from optimum_core.backend.tracing import (
+    exported_program,
+    flat_module,
+    ready_to_trace,
+    sample_tensors,
+    traced_reads,
+    value_branches,
+)
+from optimum_core.errors import ExportError
+from optimum_core.types import Artifact, ExportRequest
 from optimum_openvino.devices import BACKEND, FORMAT, ROUTES
 from optimum_openvino.interface import fix_axes, name_ports, problems
 from optimum_openvino.layers import name_layers, recorded_scopes
@@ -44,52 +49,39 @@ def export(request: ExportRequest) -> Artifact:
         OptionError: the route, the format or an option is unknown.
         ExportError: the model cannot be converted that way, or an axis that is to vary came out fixed.
     """
-    route = _checked_route(request)
+    route = check_export(request, FORMAT, routes=ROUTES)
+    no_options(f"backend '{BACKEND}', export", request.options)
     module = request.source.module()
-    samples = {spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs}
-    try:
-        with quiet(), without_telemetry(), recorded_scopes() as scopes, export_ready(module), torch.no_grad():
-            model, branches = _ROUTES[route](module, samples, request)
+    with foreign_errors(_who(request, route), ExportError, _REMEDY):
+        with ready_to_trace(module), without_telemetry(), recorded_scopes() as scopes:
+            model, branches = _ROUTES[route](module, sample_tensors(request), request)
         name_layers(model, scopes)
-    except Exception as error:  # converters fail on models they do not know, in any way they like
-        raise ExportError(_who(request, route), f"{type(error).__name__}: {error}", _REMEDY) from error
     _set_interface(model, request, route)
     trimmed = trim(model)
-    return Artifact(
-        format=FORMAT,
-        path=request.output,
-        files=save(model, request.output),
-        inputs=request.inputs,
-        outputs=request.outputs,
-        steps=(_step(route, trimmed, branches),),
-    )
-
-
-def _checked_route(request: ExportRequest) -> str:
-    who, route = f"backend '{BACKEND}'", request.route or ROUTES[0]
-    if route not in _ROUTES:
-        raise OptionError(who, f"unknown route {route!r}", f"use one of: {', '.join(ROUTES)}")
-    if request.format != FORMAT:
-        raise OptionError(who, f"it does not export {request.format!r}", f"ask for {FORMAT!r}")
-    if request.options:
-        raise OptionError(who, f"unknown export options: {', '.join(request.options)}", "leave them out")
-    return route
+    known = versions(("openvino", "torch", "transformers"))
+    owner, tool = _TOOLS.get(route, ("openvino", "openvino.convert_model"))
+    version = known.pop(owner)
+    chosen = {
+        "route": route,
+        "trimmed": trimmed,
+        "versions": known,
+        **({"branches": list(branches)} if branches else {}),
+    }
+    return exported(request, save(model, request.output), tool=tool, version=version, chosen=chosen)
 
 
 def _module(module: Any, samples: Tensors, request: ExportRequest) -> _Made:
     shapes = [
         openvino.PartialShape([-1 if isinstance(axis, str) else axis for axis in s.shape]) for s in request.inputs
     ]
-    flat, examples = _flat(module, request), tuple(samples.values())
+    flat, examples = flat_module(module, request), tuple(samples.values())
     with traced_reads() as reads:
         model = openvino.convert_model(flat, example_input=examples, input=shapes)
     return model, value_branches(reads, flat, examples)
 
 
 def _exported(module: Any, samples: Tensors, request: ExportRequest) -> _Made:
-    shapes = tuple(dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in request.inputs)
-    arguments = tuple(samples.values())
-    program = torch.export.export(_flat(module, request), arguments, dynamic_shapes=(shapes,), strict=False)
+    program = exported_program(flat_module(module, request), list(samples.values()), request.inputs)
     return openvino.convert_model(program), ()
 
 
@@ -104,11 +96,8 @@ _ROUTES: dict[str, Callable[[Any, Tensors, ExportRequest], _Made]] = {
     "module": _module,
     "exported": _exported,
 }
+_TOOLS = {"transformers": ("transformers", "transformers.exporters")}
 _REMEDY = f"another route may do it: {', '.join(ROUTES)}"
-
-
-def _flat(module: Any, request: ExportRequest) -> FlatModule:
-    return FlatModule(module, [spec.name for spec in request.inputs], [spec.name for spec in request.outputs]).eval()
 
 
 def _set_interface(model: Any, request: ExportRequest, route: str) -> None:
@@ -118,26 +107,11 @@ def _set_interface(model: Any, request: ExportRequest, route: str) -> None:
         if len(ports) != len(specs):
             raise ExportError(who, f"{len(ports)} {kind} came out, not {len(specs)}", _REMEDY)
         name_ports(ports, specs)
-    try:
+    with foreign_errors(who, ExportError, _REMEDY, doing="its axes cannot be fixed as asked"):
         fix_axes(model, request.inputs)
-    except RuntimeError as error:
-        raise ExportError(who, f"its axes cannot be fixed as asked: {error}", _REMEDY) from error
     found = problems(model, request.inputs, request.outputs)
     if found:
         raise ExportError(who, "; ".join(found), _REMEDY)
-
-
-def _step(route: str, trimmed: int, branches: tuple[str, ...]) -> Step:
-    tool = "transformers" if route == "transformers" else "openvino"
-    versions = {name: version(name) for name in ("openvino", "torch", "transformers")}
-    decided = {"branches": list(branches)} if branches else {}
-    return Step(
-        hook="export",
-        backend=BACKEND,
-        tool="transformers.exporters" if route == "transformers" else "openvino.convert_model",
-        version=versions.pop(tool),
-        options={"route": route, "trimmed": trimmed, "versions": versions, **decided},
-    )
 
 
 def _who(request: ExportRequest, route: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.backend import overflows
 from optimum_core.errors import OptionError, PromiseError
 from optimum_core.types import Array, Hardware, QuantizeConfig, TensorSpec
-from optimum_openvino.devices import rounds_activations
 
 #: Batches of calibration that are read, at most: more hardly move the ranges.
 MOST_BATCHES = 300
@@ -22,7 +22,6 @@ PERCENTILE = 99.99
 
 Batches = Iterable[Mapping[str, Array]]
 
-_X86 = ("x86_64", "amd64")
 _ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
 
 
@@ -86,11 +85,6 @@ class Choices:
     batches: int
 
 
-def _overflows(hardware: Hardware) -> bool:
-    """Whether two products of 8 bits are added in 16, as x86 does without instructions made for it."""
-    return hardware.cpu.architecture.lower() in _X86 and not rounds_activations(hardware.cpu)
-
-
 def choose(model: Any, config: QuantizeConfig, hardware: Hardware, batches: int) -> Choices:
     """Fill in what `config` leaves to us, for this model on this processor."""
     calibration = config.calibration or "minmax"
@@ -99,7 +93,7 @@ def choose(model: Any, config: QuantizeConfig, hardware: Hardware, batches: int)
     return Choices(
         calibration=calibration,
         percentile=percentile,
-        reduce_range=_overflows(hardware) if config.reduce_range is None else config.reduce_range,
+        reduce_range=overflows(hardware.cpu) if config.reduce_range is None else config.reduce_range,
         smooth=0.0 if config.accuracy_control else config.smooth,  # see optimum_openvino.control
         transformer=bool(kinds & _ATTENTION),
         batches=batches,

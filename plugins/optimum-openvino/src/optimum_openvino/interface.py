@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from optimum_core.backend import Port, interface_problems
 from optimum_core.types import TensorSpec
 
 _DTYPES = {
@@ -70,46 +71,16 @@ def positions(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[int | N
 
 
 def problems(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
-    """How a model differs from what is said of it, in words.
-
-    The model may be more general (an axis that was not proved to vary is fixed in the specs), and may have further
-    outputs; never the other way round.
-    """
-    found = []
-    for kind, ports, specs in (("input", model.inputs, inputs), ("output", model.outputs, outputs)):
-        places = positions(ports, specs)
-        for spec, place in zip(specs, places, strict=True):
-            if place is None:
-                found.append(f"the model has no {kind} '{spec.name}'")
-            else:
-                found += _differences(kind, spec, ports[place])
-        if kind == "input":
-            extra = [port for index, port in enumerate(ports) if index not in places]
-            found += [f"the model also takes input {sorted(port.get_names()) or port}" for port in extra]
-    return found
+    """How a model differs from what is said of it, in words."""
+    return interface_problems(_named(model.inputs, inputs), _named(model.outputs, outputs), (inputs, outputs))
 
 
-def _differences(kind: str, spec: TensorSpec, port: Any) -> list[str]:
-    said = f"{kind} '{spec.name}' is {{}} in the model, not {{}}"
-    element = port.get_element_type().get_type_name()
-    dtype = _DTYPES.get(element, element)
-    if dtype != spec.dtype:
-        return [said.format(dtype, spec.dtype)]
-    shape = port.get_partial_shape()
-    if not _fits(kind, spec, shape):
-        return [said.format(shape, list(spec.shape))]
-    return []
-
-
-def _fits(kind: str, spec: TensorSpec, shape: Any) -> bool:
-    if shape.rank.is_dynamic:
-        return True
-    if len(shape) != len(spec.shape):
-        return False
-    # A length that a model declares for an output may come from shape inference that knew less than the specs; one
-    # that contradicts another is an error. Inputs must truly vary where the specs have a name.
-    pairs = zip(spec.shape, shape, strict=True)
-    return all(
-        there.is_dynamic or here == there.get_length() or (kind == "output" and isinstance(here, str))
-        for here, there in pairs
-    )
+def _named(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> Iterator[Port]:
+    """The model's ports by the names that `specs` know them by, and the others."""
+    places = positions(ports, specs)
+    names = {place: spec.name for spec, place in zip(specs, places, strict=True) if place is not None}
+    for index, port in enumerate(ports):
+        element, shape = port.get_element_type().get_type_name(), port.get_partial_shape()
+        lengths = None if shape.rank.is_dynamic else tuple(None if a.is_dynamic else a.get_length() for a in shape)
+        name = names.get(index) or ", ".join(sorted(port.get_names())) or str(port)
+        yield name, _DTYPES.get(element, element), lengths

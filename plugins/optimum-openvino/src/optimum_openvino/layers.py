@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from optimum_core.errors import OptionError
+from optimum_core.backend import matching_layers
 
 _PREFIX = "__module."
 # Exporters hold the model as a child of this name; users do not see it.
@@ -111,14 +111,8 @@ def kept_operations(model: Any, patterns: Iterable[str], who: str) -> list[str]:
         OptionError: a pattern matches no layer of the graph.
     """
     scopes = _scopes(model)
-    chosen: set[str] = set()
-    for pattern in patterns:
-        expression = re.compile(re.escape(pattern).replace(r"\*", ".*") + r"(\..*)?")
-        found = {name for name, scope in scopes.items() if expression.fullmatch(scope)}
-        if not found:
-            raise _no_layer(pattern, scopes.values(), who)
-        chosen |= found
-    return sorted(chosen)
+    matching = matching_layers(patterns, scopes.values(), who)
+    return sorted(name for name, scope in scopes.items() if scope in matching)
 
 
 def _scopes(model: Any) -> dict[str, str]:
@@ -128,11 +122,3 @@ def _scopes(model: Any) -> dict[str, str]:
     if all(f"{scope}.".startswith(f"{_WRAPPER}.") for scope in scopes.values()):
         scopes = {name: scope.removeprefix(_WRAPPER).removeprefix(".") for name, scope in scopes.items()}
     return scopes
-
-
-def _no_layer(pattern: str, scopes: Iterable[str], who: str) -> OptionError:
-    names = sorted({scope for scope in scopes if scope})
-    if not names:
-        return OptionError(who, f"'exclude' names {pattern!r}, and the file names no layers", "export the model again")
-    some = ", ".join(names[:: max(1, len(names) // 8)][:8])
-    return OptionError(who, f"'exclude' names {pattern!r}, which is no layer of this model", f"there are, e.g., {some}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from optimum_core.options import Check, flag, mapping_of, one_of, optional, path, read_options, whole
+from optimum_core.backend import said, whole
 
-PERFORMANCE_HINTS = ("latency", "throughput", "cumulative_throughput")
+Hint = Literal["latency", "throughput", "cumulative_throughput"]
+Properties = Annotated[Mapping[str, Any], said("a mapping of OpenVINO's property names to values")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,31 +28,10 @@ class OpenVinoOptions:
         properties: any further properties by OpenVINO's own names ({"KV_CACHE_PRECISION": "f16"}); they win.
     """
 
-    performance_hint: str | None = None
-    num_streams: int | None = None
-    inference_num_threads: int | None = None
-    cache_dir: str | None = None
+    performance_hint: Hint | None = None
+    num_streams: Annotated[int, whole(1, of="streams")] | None = None
+    inference_num_threads: Annotated[int, whole(1, of="threads")] | None = None
+    cache_dir: Path | None = None
     enable_cpu_pinning: bool | None = None
     enable_hyper_threading: bool | None = None
-    properties: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_mapping(cls, options: Mapping[str, Any]) -> OpenVinoOptions:
-        """Build from what a user gave.
-
-        Raises:
-            OptionError: a name is unknown (the message names the nearest one), or a value has the wrong type or is
-                not among those allowed.
-        """
-        return read_options("openvino", cls, _CHECKS, options)
-
-
-_CHECKS: Mapping[str, Check] = {
-    "performance_hint": optional(one_of(*PERFORMANCE_HINTS)),
-    "num_streams": optional(whole(1, of="streams")),
-    "inference_num_threads": optional(whole(1, of="threads")),
-    "cache_dir": optional(replace(path(), convert=str)),
-    "enable_cpu_pinning": optional(flag()),
-    "enable_hyper_threading": optional(flag()),
-    "properties": mapping_of(what="OpenVINO's property names to values"),
-}
+    properties: Properties = field(default_factory=dict)

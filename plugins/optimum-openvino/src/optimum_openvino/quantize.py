@@ -11,18 +11,27 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import ExportError, OptimumError, OptionError, SessionError, UnavailableError
-from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, Step
+from optimum_core.backend import (
+    check_calibration,
+    check_fields,
+    check_quantization,
+    foreign_errors,
+    move_into,
+    present,
+    quantized,
+    sums_widely,
+    versions,
+)
+from optimum_core.errors import ExportError, OptionError, SessionError, UnavailableError
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_openvino.compression import FOUR_BITS, GROUP_SIZE, compress, is_symmetric
 from optimum_openvino.control import Verdicts, quantize_controlled, taken_back
-from optimum_openvino.devices import BACKEND, DYNAMIC_GROUP, FORMAT, QUANTIZER, rounds_activations
+from optimum_openvino.devices import BACKEND, DYNAMIC_GROUP, FORMAT, QUANTIZER
 from optimum_openvino.integer import Feed, choose, quantize_static
 from optimum_openvino.layers import kept_operations
 from optimum_openvino.storage import save, weights_problem
@@ -53,24 +62,15 @@ def quantize(request: QuantizeRequest) -> Artifact:
     config, who = request.config, f"backend '{BACKEND}', {request.artifact.main_file}"
     _check(request, who)
     model = _read(request.artifact, who)
-    try:
+    remedy = "use another scheme, or exclude the layer that it names"
+    with foreign_errors(who, ExportError, remedy, doing=f"{config.name} failed"):
         model, chosen = _quantized(request, model, who)
         with tempfile.TemporaryDirectory(prefix=".quantize-", dir=request.output) as folder:
             files = save(model, Path(folder), half=config.weights == "fp16")
-            for name in reversed(files):  # the one to open first comes last
-                (Path(folder) / name).replace(request.output / name)
-    except OptimumError:
-        raise
-    except Exception as error:  # nncf fails in any way it likes
-        why = f"{config.name} failed: {type(error).__name__}: {error}"
-        raise ExportError(who, why, "use another scheme, or exclude the layer that it names") from error
-    return dataclasses.replace(
-        request.artifact,
-        path=request.output,
-        files=files,
-        precision=config.weights.removeprefix("u"),
-        steps=(*request.artifact.steps, _step(config, chosen)),
-    )
+            move_into(Path(folder), request.output, files)
+    tool = "openvino" if config.weights == "fp16" else QUANTIZER
+    chosen["versions"] = versions(["openvino"])
+    return quantized(request, files, tool=tool, version=versions([tool])[tool], chosen=chosen)
 
 
 def _read(artifact: Artifact, who: str) -> Any:
@@ -140,26 +140,18 @@ def _require_effect(model: Any, config: QuantizeConfig, who: str) -> None:
 def _check(request: QuantizeRequest, who: str) -> None:
     """Refuse what cannot be honoured, before any work."""
     config = request.config
-    if request.artifact.format != FORMAT:
-        raise OptionError(who, f"it does not quantize {request.artifact.format!r}", f"export to {FORMAT!r}")
-    if importlib.util.find_spec(QUANTIZER) is None and config.weights != "fp16":
+    if not present(QUANTIZER) and config.weights != "fp16":
         raise UnavailableError(who, f"{QUANTIZER} is not installed", "pip install 'optimum-openvino[quantize]'")
-    if request.options:
-        raise OptionError(who, f"unknown option {next(iter(request.options))!r}", "quantization takes its config alone")
-    if request.artifact.precision != "fp32":
-        why = f"cannot quantize {request.artifact.precision!r}"
-        raise OptionError(who, why, "quantize a model exported in 'fp32'")
-    taken = _TAKEN[config.scheme]
-    if config.weights not in taken:
-        raise _refused(who, "weights", config.weights, f"for {config.scheme!r}, use one of: {', '.join(taken)}")
-    if config.scheme == "dynamic" and not rounds_activations(request.hardware.cpu):
+    check_quantization(request, who, takes=FORMAT, weights=_TAKEN)
+    if config.scheme == "dynamic" and not sums_widely(request.hardware.cpu):
         why = "scheme 'dynamic' has no instructions on this processor, and openvino would compute in float"
         raise OptionError(who, why, "use 'static' or 'weight-only'")
-    for field, (wrong, remedy) in _refusals(config).items():
-        if wrong:
-            raise _refused(who, field, getattr(config, field), remedy)
+    check_fields(config, who, _refusals(config))
+    if config.accuracy_control and request.shortfall is None:
+        why = "field 'accuracy_control' goes by a metric, and there is none"
+        raise OptionError(who, why, "accelerate with evaluate= and max_drop=, or leave it out")
     if config.calibrates:
-        _check_data(request, who)
+        check_calibration(request, who, "a scheme that needs none")
 
 
 def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
@@ -198,28 +190,3 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
         "form": (config.form == "qoperator", "leave it out: IR has 'qdq' alone"),
         "exclude": (half and bool(config.exclude), "leave it out: under 'fp16', all weights are written in fp16"),
     }
-
-
-def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
-    return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
-
-
-def _check_data(request: QuantizeRequest, who: str) -> None:
-    if request.config.accuracy_control and request.shortfall is None:
-        why = "field 'accuracy_control' goes by a metric, and there is none"
-        raise OptionError(who, why, "accelerate with evaluate= and max_drop=, or leave it out")
-    first = next(iter(request.calibration), None) if request.calibration is not None else None
-    if first is None:
-        what = "static quantization" if request.config.scheme == "static" else f"'{request.config.algorithm}'"
-        why = f"{what} needs calibration data, and there is none"
-        raise OptionError(who, why, "give some batches of typical inputs, or use a scheme that needs none")
-    missing = [spec.name for spec in request.artifact.inputs if spec.name not in first]
-    if missing:
-        why = f"calibration lacks input {missing[0]!r}; it has {', '.join(first) or 'none'}"
-        raise OptionError(who, why, "give every input of the model")
-
-
-def _step(config: QuantizeConfig, chosen: Mapping[str, Any]) -> Step:
-    tool = "openvino" if config.weights == "fp16" else QUANTIZER
-    options = {"config": config.to_dict(), **chosen, "versions": {"openvino": version("openvino")}}
-    return Step(hook="quantize", backend=BACKEND, tool=tool, version=version(tool), options=options)

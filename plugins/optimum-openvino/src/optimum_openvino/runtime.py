@@ -52,7 +52,7 @@ def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) 
         "PERFORMANCE_HINT": hint.upper(),
         "INFERENCE_PRECISION_HINT": _HINTS[request.precision],
         "NUM_STREAMS": streams,
-        "CACHE_DIR": options.cache_dir,
+        "CACHE_DIR": None if options.cache_dir is None else str(options.cache_dir),
     }
     if place.device.name == "cpu":
         chosen |= {

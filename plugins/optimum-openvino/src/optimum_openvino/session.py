@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 import openvino
 
-from optimum_core.errors import InputError, SessionError
+from optimum_core.backend import check_names, closed, described, read_input, read_options
+from optimum_core.errors import SessionError
 from optimum_core.types import Array, Artifact, SessionRequest, TensorSpec
 from optimum_openvino.devices import BACKEND, Place, parse_device, spoken
 from optimum_openvino.interface import fixed, positions
@@ -108,6 +109,7 @@ class OvSession:
         self.outputs: tuple[TensorSpec, ...] = artifact.outputs
         self.device = spoken(next(iter(compiled.get_property("EXECUTION_DEVICES"))))
         self._feeds = _places(compiled.inputs, self.inputs)
+        self._names = [name for name, _ in self._feeds]
         self._fetches = _places(compiled.outputs, self.outputs)
         self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
@@ -126,7 +128,7 @@ class OvSession:
                 the artifact's.
         """
         place = parse_device(request.device)
-        options = OpenVinoOptions.from_mapping(request.options)
+        options = read_options(BACKEND, OpenVinoOptions, request.options)
         make = partial(compiled_model, request, options, place)
         session = cls(make(), request.artifact, make)
         session._prepared = dict(session._prepare(request, options, place))
@@ -155,9 +157,8 @@ class OvSession:
         """
         opened = self._open
         if opened is None:
-            raise SessionError(self._who, "the session is closed", "load the artifact again")
-        if len(inputs) != len(self._feeds) or not all(name in inputs for name, _ in self._feeds):
-            raise self._wrong_names(inputs)
+            raise closed(self._who)
+        check_names(self._who, self._names, inputs)
         # Held until the call is over: a request keeps no reference to the memory that it reads.
         arrays = [(index, self._host(name, inputs[name])) for name, index in self._feeds]
         form, slots = opened
@@ -192,8 +193,7 @@ class OvSession:
         return {name: results[index].copy() for name, index in self._fetches}
 
     def _refused(self, error: Exception) -> SessionError:
-        expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
-        remedy = f"check the inputs' types and shapes ({expected})"
+        remedy = f"check the inputs' types and shapes ({described(self.inputs)})"
         return SessionError(self._who, f"the run failed: {_brief(error)}", remedy)
 
     def close(self) -> None:
@@ -202,27 +202,12 @@ class OvSession:
         self._prepared = {}
 
     def _host(self, name: str, value: Array) -> np.ndarray[Any, Any]:
-        array = value if isinstance(value, np.ndarray) else self._read(name, value, np.from_dlpack)
+        array = value if isinstance(value, np.ndarray) else read_input(self._who, name, value, np.from_dlpack)
         flags = array.flags
         if flags.c_contiguous and flags.writeable and array.dtype.isnative:
             return array
         # OpenVINO shares no memory that it may not write, though it writes into no input.
         return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-
-    def _read(self, name: str, value: Array, reader: Callable[[Any], Any]) -> Any:
-        try:
-            return reader(value)
-        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-            why = f"input {name!r} is a {type(value).__name__} that cannot be read without a copy: {error}"
-            raise InputError(self._who, why, "pass a numpy array, or a detached tensor in host memory") from error
-
-    def _wrong_names(self, inputs: Mapping[str, Array]) -> InputError:
-        names = [name for name, _ in self._feeds]
-        missing = [name for name in names if name not in inputs]
-        unknown = [name for name in inputs if name not in names]
-        parts = (("missing", missing), ("unknown", unknown))
-        told = "; ".join(f"{kind}: {', '.join(found)}" for kind, found in parts if found)
-        return InputError(self._who, f"wrong inputs ({told})", f"pass exactly: {', '.join(names)}")
 
 
 def _places(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from optimum_core.models.silence import silence
+from optimum_core.backend import silence
 
 _log = logging.getLogger(__name__)
 

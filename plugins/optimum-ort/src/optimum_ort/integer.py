@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optimum_core.backend import overflows
 from optimum_core.types import Hardware, QuantizeConfig
 from optimum_ort.calibration import Batches, find_ranges
 from optimum_ort.layers import Kept
@@ -17,9 +18,6 @@ from optimum_ort.quiet import quiet
 from optimum_ort.tools import quantization
 
 _PRODUCTS = ["MatMul", "Gemm", "Conv"]
-_X86 = ("x86_64", "amd64")
-# Without one of these, x86 adds two products of 8 bits in 16, which overflow.
-_WIDE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,17 +34,13 @@ class Choices:
 
 def choose(config: QuantizeConfig, hardware: Hardware) -> Choices:
     """Fill in what `config` leaves to us."""
-    reduce_range = config.reduce_range
-    if reduce_range is None:
-        x86 = hardware.cpu.architecture.lower() in _X86
-        reduce_range = x86 and not hardware.cpu.features & _WIDE_SUMS
     default_form = "qdq" if config.scheme == "static" else "qoperator"
     return Choices(
         weights=config.weights,
         activations=config.activations or "uint8",
         symmetric=config.weights == "int8" if config.symmetric is None else config.symmetric,
         per_channel=True if config.per_channel is None else config.per_channel,
-        reduce_range=reduce_range,
+        reduce_range=overflows(hardware.cpu) if config.reduce_range is None else config.reduce_range,
         form=config.form or default_form,
     )
 

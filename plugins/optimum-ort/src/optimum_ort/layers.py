@@ -7,12 +7,13 @@ name ("/module/encoder/layer.0/query/MatMul").
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from optimum_core.errors import OptionError
+from optimum_core.backend import matching_layers
 
 # Core's exporter writes the model as a child of this name; users do not see it.
 _WRAPPER = "module"
@@ -57,14 +58,9 @@ def kept_layers(graph: Any, patterns: Iterable[str], who: str) -> Kept:
     scopes = [_scopes(node) for node in graph.node]
     if _is_wrapped(scopes):
         scopes = [[scope.removeprefix(_WRAPPER).removeprefix(".") for scope in found] for found in scopes]
-    chosen: set[int] = set()
-    for pattern in patterns:
-        expression = re.compile(re.escape(pattern).replace(r"\*", ".*") + r"(\..*)?")
-        found = {index for index, names in enumerate(scopes) if any(map(expression.fullmatch, names))}
-        if not found:
-            raise _no_layer(pattern, scopes, who)
-        chosen |= found
-    nodes = [graph.node[index] for index in sorted(chosen)]
+    likeliest = (found[0] for found in scopes if found)
+    matching = matching_layers(patterns, itertools.chain.from_iterable(scopes), who, shown=likeliest)
+    nodes = [node for node, found in zip(graph.node, scopes, strict=True) if not matching.isdisjoint(found)]
     return Kept(
         names=frozenset(node.name for node in nodes),
         tensors=frozenset(output for node in nodes for output in node.output if output),
@@ -92,11 +88,3 @@ def _scopes(node: Any) -> list[str]:
 
 def _is_wrapped(scopes: list[list[str]]) -> bool:
     return all(f"{scope}.".startswith(f"{_WRAPPER}.") for found in scopes for scope in found if scope)
-
-
-def _no_layer(pattern: str, scopes: list[list[str]], who: str) -> OptionError:
-    names = sorted({found[0] for found in scopes if found and found[0]})
-    if not names:
-        return OptionError(who, f"'exclude' names {pattern!r}, and the file names no layers", "export the model again")
-    some = ", ".join(names[:: max(1, len(names) // 8)][:8])
-    return OptionError(who, f"'exclude' names {pattern!r}, which is no layer of this model", f"there are, e.g., {some}")

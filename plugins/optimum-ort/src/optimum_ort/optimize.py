@@ -17,14 +17,14 @@ right.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from optimum_core.errors import ExportError, OptimumError, OptionError
+from optimum_core.backend import foreign_errors, read_options, versions
+from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, OptimizeRequest, Step
-from optimum_ort.options import OrtOptions
+from optimum_ort.options import GraphLevel, OrtOptions
 from optimum_ort.providers import BACKEND, Provider, find_build, parse_device
 from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL, wants_external_data, written_files
 
@@ -70,18 +70,14 @@ def optimize(request: OptimizeRequest) -> Artifact:
             scratch=Path(scratch),
             provider=provider,
             index=index,
-            options=OrtOptions.from_mapping(request.options),
+            options=read_options(BACKEND, OrtOptions, request.options),
             threads=request.hardware.cpu.usable_cores,
             external=wants_external_data(request.artifact),
             half=half,
         )
-        try:
+        remedy = f"use another level: {', '.join(_LEVELS)}"
+        with foreign_errors(_who(request), ExportError, remedy, doing=f"level {level!r} failed"):
             _LEVELS[level](job)
-        except OptimumError:
-            raise
-        except Exception as error:  # optimizers fail on graphs they do not know, in any way they like
-            why = f"level {level!r} failed: {type(error).__name__}: {error}"
-            raise ExportError(_who(request), why, f"use another level: {', '.join(_LEVELS)}") from error
     return dataclasses.replace(
         request.artifact,
         path=request.output,
@@ -106,7 +102,7 @@ def _is_quantized(artifact: Artifact) -> bool:
     return any(step.hook == "quantize" for step in artifact.steps)
 
 
-def _native(level: str) -> Callable[[_Job], None]:
+def _native(level: GraphLevel) -> Callable[[_Job], None]:
     def run(job: _Job) -> None:
         source = _halved(job) if job.half else job.source
         _offline(job, source, job.folder, level)
@@ -151,7 +147,7 @@ _LEVELS: dict[str, Callable[[_Job], None]] = {
 }
 
 
-def _offline(job: _Job, source: Path, folder: Path, level: str) -> None:
+def _offline(job: _Job, source: Path, folder: Path, level: GraphLevel) -> None:
     """Let onnxruntime optimize `source` and write the graph into `folder`."""
     from optimum_ort.runtime import open_session, session_options
 
@@ -172,7 +168,7 @@ def _step(level: str, request: OptimizeRequest) -> Step:
     )
     options = {"level": level, "device": request.device, "precision": request.precision, **request.options}
     if level == "ort_fusions":
-        tool, version = "transformers", importlib.metadata.version("transformers")
+        tool, version = "transformers", versions(["transformers"])["transformers"]
     return Step(hook="optimize", backend=BACKEND, tool=tool, version=version, options=options)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from optimum_core.options import Check, flag, mapping_of, one_of, optional, read_options, whole
+from optimum_core.backend import said, whole
 
-GRAPH_LEVELS = ("disable", "basic", "extended", "all")
-EXECUTION_MODES = ("sequential", "parallel")
+Threads = Annotated[int, whole(1, of="threads")]
+GraphLevel = Literal["disable", "basic", "extended", "all"]
+Mode = Literal["sequential", "parallel"]
+Values = Annotated[Mapping[str, Any], said("a mapping of option names to values")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,11 +34,11 @@ class OrtOptions:
         denormal_as_zero: treat denormal numbers as zero.
     """
 
-    intra_op_threads: int | None = None
-    inter_op_threads: int | None = None
-    execution_mode: str = "sequential"
-    graph_optimization_level: str = "all"
-    provider_options: Mapping[str, str] = field(default_factory=dict)
+    intra_op_threads: Threads | None = None
+    inter_op_threads: Threads | None = None
+    execution_mode: Mode = "sequential"
+    graph_optimization_level: GraphLevel = "all"
+    provider_options: Values = field(default_factory=dict)
     enable_mem_pattern: bool = True
     enable_cpu_mem_arena: bool = True
     allow_spinning: bool = True
@@ -44,31 +46,3 @@ class OrtOptions:
     prepacking: bool = True
     deterministic: bool = False
     denormal_as_zero: bool = False
-
-    @classmethod
-    def from_mapping(cls, options: Mapping[str, Any]) -> OrtOptions:
-        """Build from what a user gave.
-
-        Raises:
-            OptionError: a name is unknown (the message names the nearest one), or a value has the wrong type or is
-                not among those allowed.
-        """
-        return read_options("ort", cls, _CHECKS, options)
-
-
-_THREADS = optional(whole(1, of="threads"))
-_AS_TEXT = Check(right=lambda value: True, allowed="a value", convert=str)
-_CHECKS: Mapping[str, Check] = {
-    "intra_op_threads": _THREADS,
-    "inter_op_threads": _THREADS,
-    "execution_mode": one_of(*EXECUTION_MODES),
-    "graph_optimization_level": one_of(*GRAPH_LEVELS),
-    "provider_options": mapping_of(_AS_TEXT, what="option names to values"),
-    "enable_mem_pattern": flag(),
-    "enable_cpu_mem_arena": flag(),
-    "allow_spinning": flag(),
-    "force_spinning_stop": flag(),
-    "prepacking": flag(),
-    "deterministic": flag(),
-    "denormal_as_zero": flag(),
-}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from optimum_core.backend import run_own
 from optimum_core.hookspecs import hookimpl
 from optimum_ort.providers import BACKEND, support
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         SessionRequest,
         Support,
     )
-    from optimum_ort.session import OrtSession
 
 
 @hookimpl
@@ -61,7 +61,4 @@ def load_session(request: SessionRequest) -> Session | None:
 @hookimpl
 def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
     """Run a session of this backend once."""
-    if session.backend != BACKEND:
-        return None
-    own: OrtSession = session  # type: ignore[assignment]
-    return own.run(inputs)
+    return run_own(BACKEND, session, inputs)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from optimum_core.backend import foreign_errors
 from optimum_core.errors import OptionError, SessionError, ended, is_momentary
 from optimum_core.types import Artifact
 from optimum_ort.layers import Kept, kept_layers, name_nodes
@@ -68,10 +69,8 @@ def _read(path: Path, who: str) -> Any:
 
     if not path.is_file():
         raise SessionError(who, "the file does not exist", "export the model again, or correct the path")
-    try:
+    with foreign_errors(who, SessionError, "export the model again", doing="it is no complete ONNX model"):
         model = onnx.load(path)
-    except Exception as error:  # protobuf's own errors, and whatever missing weights provoke
-        raise SessionError(who, f"is no complete ONNX model: {error}", "export the model again") from error
     opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
     if opset < _LEAST_OPSET:
         raise OptionError(who, f"it is of opset {opset}", f"export it with opset {_LEAST_OPSET} or newer")

@@ -6,12 +6,11 @@ stays light.
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from optimum_core.backend import limits, missing, package_folder, present, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
 
@@ -29,6 +28,8 @@ _DISTRIBUTIONS = (
     "onnxruntime-training",
     "onnxruntime-trt-rtx",
 )
+
+_LEVELS_NEED = ("onnx", "onnx-ir", "onnxscript", "transformers")
 
 # (first version, newest ONNX opset it loads). The last row was found by loading models of each opset; for releases
 # between the rows the lower figure holds, which every later release loads too.
@@ -177,11 +178,8 @@ class Build:
 
 def find_build() -> Build | None:
     """The installed onnxruntime, or None."""
-    folder = _package_folder("onnxruntime")
-    if folder is None:
-        return None
-    versions = {name: version for name in _DISTRIBUTIONS if (version := _version(name)) is not None}
-    return Build(folder=folder, distributions=versions)
+    folder = package_folder("onnxruntime")
+    return None if folder is None else Build(folder=folder, distributions=versions(_DISTRIBUTIONS))
 
 
 def parse_device(device: str) -> tuple[Provider, int]:
@@ -201,10 +199,8 @@ def support(hardware: Hardware) -> Support:
     """The probe's answer for this machine."""
     build = find_build()
     if build is None:
-        missing = Limitation(
-            what="run ONNX models", reason="onnxruntime is not installed", remedy="pip install onnxruntime"
-        )
-        return Support(limitations=(missing,))
+        reason, remedy = "onnxruntime is not installed", "pip install onnxruntime"
+        return Support(limitations=(Limitation(what="run ONNX models", reason=reason, remedy=remedy),))
     limitations = list(_clash(build))
     offers = [_offer(CPU, build)]
     for provider in _ACCELERATED:
@@ -214,7 +210,9 @@ def support(hardware: Hardware) -> Support:
         else:
             limitations.append(problem)
     limitations += _missing_levels(CPU)
-    return Support(offers=tuple(offers), limitations=tuple(limitations), versions=_versions(build))
+    return Support(
+        offers=tuple(offers), limitations=tuple(limitations), versions=build.distributions | versions(_LEVELS_NEED)
+    )
 
 
 def _clash(build: Build) -> tuple[Limitation, ...]:
@@ -234,17 +232,18 @@ def _problem(provider: Provider, build: Build, hardware: Hardware) -> Limitation
     what = f"run on '{provider.device}' ({provider.name})"
     if provider.system is not None and hardware.system != provider.system:
         reason, remedy = f"it exists on {_SYSTEMS[provider.system]} only", "use another device, such as 'cpu'"
-        return Limitation(what=what, reason=reason, remedy=remedy)
+        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
     if provider.needs_gpu and not _has_gpu(provider, hardware):
         kind = f"{_VENDORS[provider.vendor]} GPU" if provider.vendor else "GPU"
         remedy = f"use another device, or a machine with a {kind} and its driver"
-        return Limitation(what=what, reason=f"no {kind} found", remedy=remedy)
+        return Limitation(what=what, reason=f"no {kind} found", remedy=remedy, hook="load_session")
     if not build.has(provider):
         reason = f"the installed build ({build.label}) does not contain it"
         remedy = f"pip uninstall {' '.join(build.distributions)}; pip install {provider.distribution}"
-        return Limitation(what=what, reason=reason, remedy=remedy)
+        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
     if provider.device == "tensorrt" and not _tensorrt_present():
-        return Limitation(what=what, reason="TensorRT's libraries were not found", remedy="pip install tensorrt")
+        reason, remedy = "TensorRT's libraries were not found", "pip install tensorrt"
+        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
     return None
 
 
@@ -253,15 +252,15 @@ def _has_gpu(provider: Provider, hardware: Hardware) -> bool:
 
 
 def _tensorrt_present() -> bool:
-    if any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_libs")):
+    if len(missing(("tensorrt", "tensorrt_libs"))) < 2:
         return True
     folders = os.environ.get("PATH" if os.name == "nt" else "LD_LIBRARY_PATH", "").split(os.pathsep)
     return any(any(Path(folder).glob("*nvinfer*")) for folder in folders if folder and Path(folder).is_dir())
 
 
 def _offer(provider: Provider, build: Build) -> Offer:
-    quantizes = provider is CPU and _has_onnx()
-    half = provider.device in ("cuda", "tensorrt") and _has_onnx()
+    quantizes = provider is CPU and present("onnx")
+    half = provider.device in ("cuda", "tensorrt") and present("onnx")
     return Offer(
         device=provider.device,
         optimizes=_ONNX,
@@ -278,53 +277,26 @@ def _offer(provider: Provider, build: Build) -> Offer:
 def _levels(provider: Provider) -> tuple[str, ...]:
     levels = ["all"]
     if provider.fusion_target is not None:
-        levels += ["fusions"] * _has_onnx() + ["ort_fusions"] * _has_ort_fusions()
+        levels += ["fusions"] * present("onnx") + ["ort_fusions"] * _has_ort_fusions()
     return tuple(levels)
 
 
 def _missing_levels(provider: Provider) -> list[Limitation]:
-    missing = []
-    if not _has_onnx():
-        reason = "onnx is not installed"
-        missing.append(
-            Limitation(what="optimize at level 'fusions'", reason=reason, remedy="pip install 'optimum-ort[optimize]'")
-        )
+    found = limits("optimize at level 'fusions'", ["onnx"], "pip install 'optimum-ort[optimize]'", hook="optimize")
     if not _has_ort_fusions():
         reason = "it needs onnx-ir, onnxscript, and a transformers that ships ONNX Runtime fusions"
         remedy = "pip install 'optimum-core[export]'"
-        missing.append(Limitation(what="optimize at level 'ort_fusions'", reason=reason, remedy=remedy))
-    return missing
-
-
-def _has_onnx() -> bool:
-    return importlib.util.find_spec("onnx") is not None
+        what = "optimize at level 'ort_fusions'"
+        found.append(Limitation(what=what, reason=reason, remedy=remedy, hook="optimize"))
+    return found
 
 
 def _has_ort_fusions() -> bool:
     # find_spec on the submodule would import transformers, which takes seconds: look for its file.
-    folder = _package_folder("transformers")
+    folder = package_folder("transformers")
     if folder is None or not (folder / "exporters" / "onnxruntime_fusions.py").is_file():
         return False
-    return all(importlib.util.find_spec(name) is not None for name in ("onnx_ir", "onnxscript", "torch"))
-
-
-def _versions(build: Build) -> dict[str, str]:
-    extra = ("onnx", "onnx-ir", "onnxscript", "transformers")
-    return build.distributions | {name: version for name in extra if (version := _version(name)) is not None}
-
-
-def _package_folder(package: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0])
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return not missing(("onnx_ir", "onnxscript", "torch"))
 
 
 def _major_minor(version: str) -> tuple[int, int]:

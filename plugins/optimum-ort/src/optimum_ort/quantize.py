@@ -20,8 +20,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
-from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, Step
+from optimum_core.backend import (
+    check_calibration,
+    check_fields,
+    check_quantization,
+    foreign_errors,
+    present,
+    quantized,
+)
+from optimum_core.errors import ExportError, OptionError, UnavailableError
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_ort.calibration import PERCENTILE
 from optimum_ort.floats import quantize_floats
 from optimum_ort.integer import choose, quantize_dynamic, quantize_static
@@ -48,22 +56,15 @@ def quantize(request: QuantizeRequest) -> Artifact:
     external = wants_external_data(request.artifact)
     with tempfile.TemporaryDirectory(prefix=".quantize-", dir=request.output) as folder:
         scratch = Path(folder)
-        try:
+        remedy = "use another scheme, or exclude the layer that it names"
+        with foreign_errors(who, ExportError, remedy, doing=f"{config.name} failed"):
             prepared = prepare(request.artifact, config.exclude, scratch, external=external, who=who)
             model, chosen = _quantized(request, prepared, scratch, external=external, who=who)
-        except OptimumError:
-            raise
-        except Exception as error:  # onnxruntime's tools fail in any way they like
-            why = f"{config.name} failed: {type(error).__name__}: {error}"
-            raise ExportError(who, why, "use another scheme, or exclude the layer that it names") from error
         write_model(model, request.output, external=external or model.ByteSize() > EXTERNAL_ABOVE)
-    return dataclasses.replace(
-        request.artifact,
-        path=request.output,
-        files=written_files(request.output),
-        precision=config.weights.removeprefix("u"),
-        steps=(*request.artifact.steps, _step(config, {**chosen, "skipped": prepared.skipped})),
-    )
+    build = find_build()
+    tool, version = next(iter(build.distributions.items()), ("onnxruntime", "")) if build else ("onnxruntime", "")
+    chosen["skipped"] = prepared.skipped
+    return quantized(request, written_files(request.output), tool=tool, version=version, chosen=chosen)
 
 
 def _quantized(
@@ -119,24 +120,12 @@ def _restore_interface(graph: Any, original: Any) -> None:
 
 def _check(request: QuantizeRequest, who: str) -> None:
     """Refuse what cannot be honoured, before any work."""
-    import importlib.util
-
-    config = request.config
-    if importlib.util.find_spec("onnx") is None:
+    if not present("onnx"):
         raise UnavailableError(who, "onnx is not installed", "pip install 'optimum-ort[optimize]'")
-    if request.options:
-        raise OptionError(who, f"unknown option {next(iter(request.options))!r}", "quantization takes its config alone")
-    if request.artifact.precision != "fp32":
-        why = f"cannot quantize {request.artifact.precision!r}"
-        raise OptionError(who, why, "quantize a model exported in 'fp32'")
-    taken = _TAKEN[config.scheme]
-    if config.weights not in taken:
-        raise _refused(who, "weights", config.weights, f"for {config.scheme!r}, use one of: {', '.join(taken)}")
-    for field, (wrong, remedy) in _refusals(config).items():
-        if wrong:
-            raise _refused(who, field, getattr(config, field), remedy)
-    if config.scheme == "static":
-        _check_calibration(request, who)
+    check_quantization(request, who, takes="onnx", weights=_TAKEN)
+    check_fields(request.config, who, _refusals(request.config))
+    if request.config.scheme == "static":
+        check_calibration(request, who, "scheme 'dynamic'")
 
 
 def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
@@ -181,25 +170,3 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
             "use 'qdq'" if floats else "use 'qoperator'",
         ),
     }
-
-
-def _refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
-    return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
-
-
-def _check_calibration(request: QuantizeRequest, who: str) -> None:
-    first = next(iter(request.calibration), None) if request.calibration is not None else None
-    if first is None:
-        why = "static quantization needs calibration data, and there is none"
-        raise OptionError(who, why, "give some batches of typical inputs, or use scheme 'dynamic'")
-    missing = [spec.name for spec in request.artifact.inputs if spec.name not in first]
-    if missing:
-        why = f"calibration lacks input {missing[0]!r}; it has {', '.join(first) or 'none'}"
-        raise OptionError(who, why, "give every input of the model")
-
-
-def _step(config: QuantizeConfig, chosen: Mapping[str, Any]) -> Step:
-    build = find_build()
-    tool, version = next(iter(build.distributions.items()), ("onnxruntime", "")) if build else ("onnxruntime", "")
-    options = {"config": config.to_dict(), **chosen}
-    return Step(hook="quantize", backend=BACKEND, tool=tool, version=version, options=options)

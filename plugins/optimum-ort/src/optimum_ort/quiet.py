@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from optimum_core.models.silence import silence
+from optimum_core.backend import silence
 
 
 @contextlib.contextmanager

@@ -120,5 +120,5 @@ def require(provider: Provider, who: str) -> None:
 
 
 def _provider_options(provider: Provider, index: int, options: OrtOptions) -> dict[str, str]:
-    given = dict(options.provider_options)
+    given = {name: str(value) for name, value in options.provider_options.items()}
     return {"device_id": str(index)} | given if provider.vendor or provider.device == "dml" else given

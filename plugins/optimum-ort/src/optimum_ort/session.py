@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from optimum_core.errors import InputError, SessionError
+from optimum_core.backend import check_names, closed, described, read_input, read_options
+from optimum_core.errors import SessionError
 from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_ort.interface import check_interface
 from optimum_ort.options import OrtOptions
@@ -68,7 +69,7 @@ class OrtSession:
 
     def __init__(self, request: SessionRequest) -> None:
         provider, index = parse_device(request.device)
-        options = OrtOptions.from_mapping(request.options)
+        options = read_options(BACKEND, OrtOptions, request.options)
         path = request.artifact.main_file
         made = session_options(options, provider, _pool_size(request))
         if request.artifact.precision == "fp8":
@@ -93,11 +94,13 @@ class OrtSession:
         """
         session = self._session
         if session is None:
-            raise SessionError(self._who, "the session is closed", "load the artifact again")
+            raise closed(self._who)
         try:
             return self._call(session, inputs)
         except RUNTIME_ERRORS as error:
-            raise self._explain(inputs, error) from error
+            check_names(self._who, [spec.name for spec in self.inputs], inputs)
+            remedy = f"check the inputs' types and shapes ({described(self.inputs)})"
+            raise SessionError(self._who, f"the run failed: {error}", remedy) from error
 
     def close(self) -> None:
         """Free the model. A call that is running keeps it alive until it returns."""
@@ -170,24 +173,7 @@ class OrtSession:
         return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
     def _read(self, name: str, value: Array, reader: Callable[[Any], Any]) -> Any:
-        try:
-            return reader(value)
-        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-            why = f"input {name!r} is a {type(value).__name__} that cannot be read without a copy: {error}"
-            remedy = f"pass a numpy array, or a detached tensor in the memory of device '{self.device}'"
-            raise InputError(self._who, why, remedy) from error
-
-    def _explain(self, inputs: Mapping[str, Array], error: Exception) -> InputError | SessionError:
-        names = [spec.name for spec in self.inputs]
-        missing = [name for name in names if name not in inputs]
-        unknown = [name for name in inputs if name not in names]
-        if missing or unknown:
-            parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(
-                unknown
-            )
-            return InputError(self._who, f"wrong inputs ({'; '.join(parts)})", f"pass exactly: {', '.join(names)}")
-        expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
-        return SessionError(self._who, f"the run failed: {error}", f"check the inputs' types and shapes ({expected})")
+        return read_input(self._who, name, value, reader, f"in the memory of device '{self.device}'")
 
 
 def _pool_size(request: SessionRequest) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optimum_core.backend import interface_problems
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import TensorSpec
 from optimum_trt.modules import Capability, Toolkit
@@ -101,31 +102,22 @@ def _check_interface(network: Any, plan: Plan) -> None:
     """What the network takes and gives is what the artifact says."""
     inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
     outputs = {tensor.name: tensor for tensor in map(network.get_output, range(network.num_outputs))}
-    problems = [f"the model also takes input {name!r}" for name in inputs.keys() - {spec.name for spec in plan.inputs}]
+    takes = [
+        (name, _dtype(tensor), tuple(None if n == -1 else n for n in tensor.shape)) for name, tensor in inputs.items()
+    ]
+    gives = [(name, _dtype(tensor), None) for name, tensor in outputs.items()]
+    problems = interface_problems(takes, gives, (plan.inputs, plan.outputs), "network")
     for kind, specs, tensors in (("input", plan.inputs, inputs), ("output", plan.outputs, outputs)):
-        for spec in specs:
-            tensor = tensors.get(spec.name)
-            if tensor is None:
-                problems.append(f"the model has no {kind} {spec.name!r}")
-                continue
-            dtype = _DTYPES.get(tensor.dtype.name, tensor.dtype.name)
-            if dtype != spec.dtype:
-                problems.append(f"{kind} {spec.name!r} is {dtype} in the network and {spec.dtype} in the artifact")
-            if kind == "input" and not _fits(spec.shape, tuple(tensor.shape)):
-                said = f"{list(tensor.shape)} in the network and {list(spec.shape)} in the artifact"
-                problems.append(f"input {spec.name!r} is {said}")
-            if tensor.is_shape_tensor:
-                problems.append(f"{kind} {spec.name!r} is a shape, which has no place in a profile made of axes")
+        shapes = [spec.name for spec in specs if spec.name in tensors and tensors[spec.name].is_shape_tensor]
+        problems += [f"{kind} {name!r} is a shape, which has no place in a profile made of axes" for name in shapes]
     if problems:
         raise ExportError(
             plan.who, "; ".join(problems), "export the model again: file and artifact do not belong together"
         )
 
 
-def _fits(said: Sequence[int | str], found: tuple[int, ...]) -> bool:
-    if len(said) != len(found):
-        return False
-    return all(there == -1 or here == there for here, there in zip(said, found, strict=True))
+def _dtype(tensor: Any) -> str:
+    return _DTYPES.get(tensor.dtype.name, str(tensor.dtype.name))
 
 
 def _config(toolkit: Toolkit, builder: Any, network: Any, plan: Plan, profiles: tuple[Profile, ...]) -> Any:

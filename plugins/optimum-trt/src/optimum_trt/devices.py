@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import importlib.util
 import platform
 
+from optimum_core.backend import limits, present, versions
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.types import Gpu, Hardware, Limitation, Offer, Support, Transform
 from optimum_trt.modules import (
@@ -40,10 +38,9 @@ def support(hardware: Hardware) -> Support:
     if hardware.system not in _SYSTEMS:
         reason, remedy = f"TensorRT does not exist for {hardware.system}", "use Linux or Windows"
         return Support(limitations=(Limitation(what="build and run engines", reason=reason, remedy=remedy),))
-    if importlib.util.find_spec("onnx") is None:
-        remedy = "pip install 'optimum-trt[rtx]'"
-        missing = Limitation(what="build engines", reason="onnx is not installed", remedy=remedy)
-        return Support(limitations=(missing,), versions=_versions(found))
+    if not present("onnx"):
+        nothing = limits("build engines", ["onnx"], "pip install 'optimum-trt[rtx]'", hook="optimize")
+        return Support(limitations=tuple(nothing), versions=_versions(found))
     offers = tuple(_offer(sm(item), item, "none") for item in _ahead(found))
     problem = running_problem(found, hardware)
     limitations = [] if problem is None else [problem]
@@ -51,7 +48,8 @@ def support(hardware: Hardware) -> Support:
         offers = (_offer(CUDA, _best(found, hardware)[1], "device"), *offers)
     if any(item.module is RTX for item in found):
         reason = f"{RTX.package} does not build for sm_90 ahead of time, nor for other GPUs of data centres after it"
-        limitations.append(Limitation(what="build for sm_90", reason=reason, remedy=elsewhere((9, 0))))
+        what, remedy = "build for sm_90", elsewhere((9, 0))
+        limitations.append(Limitation(what=what, reason=reason, remedy=remedy, hook="optimize"))
     return Support(offers=offers, limitations=tuple(limitations), versions=_versions(found))
 
 
@@ -62,13 +60,16 @@ def running_problem(found: tuple[Found, ...], hardware: Hardware) -> Limitation 
         remedy = (
             "take what was saved to a machine with such a GPU and its driver, and open it there with optimum_core.load"
         )
-        return Limitation(what=what, reason="no NVIDIA GPU with a driver was found here", remedy=remedy)
+        reason = "no NVIDIA GPU with a driver was found here"
+        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
     if not any(item.module.runs_on(capability) for item in found for capability in _capabilities(gpus)):
         names = ", ".join(f"{gpu.name} ({sm(gpu.compute_capability or (0, 0))})" for gpu in gpus)
         packages = " and ".join(item.module.package for item in found)
-        return Limitation(what=what, reason=f"{packages} cannot run on {names}", remedy=_other(found))
-    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-        return Limitation(what=what, reason="cuda-bindings is not installed", remedy="pip install cuda-bindings")
+        reason = f"{packages} cannot run on {names}"
+        return Limitation(what=what, reason=reason, remedy=_other(found), hook="load_session")
+    if not present("cuda") or not present("cuda.bindings"):
+        reason, remedy = "cuda-bindings is not installed", "pip install cuda-bindings"
+        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
     return None
 
 
@@ -181,7 +182,4 @@ def _other(found: tuple[Found, ...]) -> str:
 
 
 def _versions(found: tuple[Found, ...]) -> dict[str, str]:
-    versions = {item.module.distribution: item.version for item in found}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        versions["onnx"] = importlib.metadata.version("onnx")
-    return versions
+    return {item.module.distribution: item.version for item in found} | versions(["onnx"])

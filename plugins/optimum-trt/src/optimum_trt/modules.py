@@ -7,14 +7,13 @@ Finding them is light: package metadata alone. `load` imports one; all that diff
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optimum_core.backend import present, versions
 from optimum_core.errors import OptionError, SessionError, UnavailableError
 
 BACKEND = "trt"
@@ -86,8 +85,8 @@ class Found:
 
 def find() -> tuple[Found, ...]:
     """Those that are installed, without importing them."""
-    present = (module for module in MODULES if importlib.util.find_spec(module.package) is not None)
-    return tuple(Found(module=module, version=_version(module)) for module in present)
+    installed = (module for module in MODULES if present(module.package))
+    return tuple(Found(module=module, version=_version(module)) for module in installed)
 
 
 def named(package: str) -> Module:
@@ -307,12 +306,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def _version(module: Module) -> str:
-    for name in module.owners:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+    return next(iter(versions(module.owners).values()), "unknown")
 
 
 def _log_class(native: Any) -> Any:

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import ExportError, OptimumError, OptionError, UnavailableError
+from optimum_core.backend import foreign_errors, move_into, present, read_options
+from optimum_core.errors import ExportError, OptionError, UnavailableError
 from optimum_core.types import Artifact, OptimizeRequest, Step
 from optimum_trt.build import Plan, build
 from optimum_trt.devices import ENGINE, choose_module, local_capability, platform_name
@@ -42,7 +43,7 @@ def optimize(request: OptimizeRequest) -> Artifact:
     who = f"backend '{BACKEND}', {request.artifact.main_file}"
     if request.level is not None:
         raise OptionError(who, f"unknown level {request.level!r}", "it has none; see the option 'optimization_level'")
-    options = TrtOptions.from_mapping(request.options)
+    options = read_options(BACKEND, TrtOptions, request.options)
     narrow = _narrow(request, who)
     module, capability = choose_module(request.device, options.module, request.hardware, who)
     toolkit = load(module, who)
@@ -66,8 +67,7 @@ def optimize(request: OptimizeRequest) -> Artifact:
         aside.write_bytes(serialized)
         note = _note(request, toolkit, capability, profiles, memoryview(serialized))
         write_note(Path(folder), note)
-        for name in (MODEL, NOTE, READ):
-            (Path(folder) / name).replace(request.output / name)
+        move_into(Path(folder), request.output, (MODEL, NOTE, READ))
     precision = narrow or request.artifact.precision
     return dataclasses.replace(
         request.artifact,
@@ -112,10 +112,10 @@ def prepared(artifact: Artifact, narrow: str | None, folder: Path, who: str) -> 
         UnavailableError: onnx is not installed.
         ExportError: it is no ONNX, TensorRT has no numbers for how it is quantized, or it cannot be converted.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise UnavailableError(who, "onnx is not installed", "pip install 'optimum-trt[rtx]'") from error
+    if not present("onnx"):
+        raise UnavailableError(who, "onnx is not installed", "pip install 'optimum-trt[rtx]'")
+    import onnx
+
     source, size = artifact.main_file, sum(path.stat().st_size for path in _present(artifact))
     large = size > _LARGE
 
@@ -123,17 +123,12 @@ def prepared(artifact: Artifact, narrow: str | None, folder: Path, who: str) -> 
         onnx.save_model(model, folder / name, save_as_external_data=large, location=f"{name}.data")
         return folder / name
 
-    try:
+    with foreign_errors(who, ExportError, "export the model again", doing="it cannot be read as ONNX"):
         graph = onnx.load(source, load_external_data=False).graph
         _check_quantized(graph, who)
         if is_quantized(graph):
             source = save(rewrite(onnx.load(source)), "readable.onnx")
         return source if narrow is None else save(convert(source, narrow, who), "typed.onnx")
-    except OptimumError:
-        raise
-    except Exception as error:  # protobuf, numpy and the system each have their own for a damaged file
-        why = f"it cannot be read as ONNX: {type(error).__name__}: {error}"
-        raise ExportError(who, why, "export the model again") from error
 
 
 def _present(artifact: Artifact) -> list[Path]:

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from optimum_core.options import Check, flag, mapping_of, one_of, optional, path, read_options, whole
-from optimum_trt.modules import BACKEND, MODULES
+from optimum_core.backend import said, whole
+from optimum_core.errors import OptionError
+from optimum_trt.modules import BACKEND
 
 Range = tuple[int, int, int]
+_RANGES = "a mapping of axes to three lengths in rising order, such as {'sequence': (1, 128, 512)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,53 +37,24 @@ class TrtOptions:
         refit_from: an ONNX model whose weights the engine takes when it is opened.
     """
 
-    module: str | None = None
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    module: Literal["tensorrt", "tensorrt_rtx"] | None = None
+    ranges: Annotated[Mapping[str, Range], said(_RANGES)] = field(default_factory=dict)
     tf32: bool = False
-    optimization_level: int | None = None
-    workspace: int | None = None
+    optimization_level: Annotated[int, whole(0, 5)] | None = None
+    workspace: Annotated[int, whole(1, of="bytes")] | None = None
     timing_cache: Path | None = None
     weight_streaming: bool = False
     refit: bool = False
-    contexts: int | None = None
+    contexts: Annotated[int, whole(1, of="calls")] | None = None
     cuda_graphs: bool = True
-    most_shapes: int = 8
+    most_shapes: Annotated[int, whole(1, of="shapes")] = 8
     runtime_cache: Path | None = None
-    weight_budget: int | None = None
+    weight_budget: Annotated[int, whole(0, of="bytes")] | None = None
     refit_from: Path | None = None
 
-    @classmethod
-    def from_mapping(cls, options: Mapping[str, Any]) -> TrtOptions:
-        """Build from what a user gave.
-
-        Raises:
-            OptionError: a name is unknown (the message names the nearest one), or a value has the wrong type or is
-                not among those allowed.
-        """
-        return read_options(BACKEND, cls, _CHECKS, options)
-
-
-def _is_range(value: Any) -> bool:
-    numbers = tuple(value) if isinstance(value, list | tuple) else ()
-    if len(numbers) != 3 or not all(isinstance(item, int) and not isinstance(item, bool) for item in numbers):
-        return False
-    return bool(0 <= numbers[0] <= numbers[1] <= numbers[2] and numbers[2])
-
-
-_LENGTHS = "axes to three lengths in rising order, such as {'sequence': (1, 128, 512)}"
-_CHECKS: Mapping[str, Check] = {
-    "module": optional(one_of(*(module.package for module in MODULES))),
-    "ranges": mapping_of(Check(right=_is_range, allowed="three lengths", convert=tuple), what=_LENGTHS),
-    "tf32": flag(),
-    "optimization_level": optional(whole(0, 5)),
-    "workspace": optional(whole(1, of="bytes")),
-    "timing_cache": optional(path()),
-    "weight_streaming": flag(),
-    "refit": flag(),
-    "contexts": optional(whole(1, of="calls")),
-    "cuda_graphs": flag(),
-    "most_shapes": whole(1, of="shapes"),
-    "runtime_cache": optional(path()),
-    "weight_budget": optional(whole(0, of="bytes")),
-    "refit_from": optional(path()),
-}
+    def __post_init__(self) -> None:
+        for shortest, likeliest, longest in self.ranges.values():
+            if not (0 <= shortest <= likeliest <= longest and longest):
+                raise OptionError(
+                    f"backend '{BACKEND}'", f"option 'ranges' cannot be {self.ranges!r}", f"give {_RANGES}"
+                )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from optimum_core.backend import run_own
 from optimum_core.hookspecs import hookimpl
 from optimum_trt.devices import support
 from optimum_trt.modules import BACKEND
 
 if TYPE_CHECKING:
     from optimum_core.types import Array, Artifact, Hardware, OptimizeRequest, Session, SessionRequest, Support
-    from optimum_trt.session import TrtSession
 
 
 @hookimpl
@@ -43,7 +43,4 @@ def load_session(request: SessionRequest) -> Session | None:
 @hookimpl
 def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
     """Run a session of this backend once."""
-    if session.backend != BACKEND:
-        return None
-    own: TrtSession = session  # type: ignore[assignment]
-    return own.run(inputs)
+    return run_own(BACKEND, session, inputs)

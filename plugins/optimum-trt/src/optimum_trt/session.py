@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.backend import check_names, read_input, read_options
 from optimum_core.errors import ArtifactError, InputError, SessionError, UnavailableError
 from optimum_core.types import Array, Artifact, Hardware, SessionRequest, TensorSpec
 from optimum_trt.contexts import Context, Engine, Given, Pool
@@ -30,7 +31,7 @@ def open_session(request: SessionRequest) -> TrtSession:
         SessionError: the engine belongs to another version, system or GPU, or TensorRT or CUDA refused it.
     """
     artifact, who = request.artifact, f"backend '{BACKEND}', {request.artifact.main_file}"
-    options = TrtOptions.from_mapping(request.options)
+    options = read_options(BACKEND, TrtOptions, request.options)
     index_of(request.device, who)
     if artifact.format != ENGINE:
         raise SessionError(who, f"it is {artifact.format!r}, not an engine", f"build one: target '{BACKEND}'")
@@ -153,8 +154,7 @@ class TrtSession:
             InputError: a name is missing or unknown, or a value has the wrong type or a shape that no profile takes.
             SessionError: TensorRT or CUDA failed, or the session is closed.
         """
-        if inputs.keys() != set(self._names):
-            raise _wrong_names(self._who, self._names, inputs)
+        check_names(self._who, self._names, inputs)
         with self._pool.taken() as context:
             given = [self._given(spec, inputs[spec.name], context.stream) for spec in self.inputs]
             return context.run(given)
@@ -167,12 +167,8 @@ class TrtSession:
 
     def _given(self, spec: TensorSpec, value: Any, stream: int) -> Given:
         """What a caller gave, as an array on the host or a view of device memory, of the type that goes in."""
-        try:
-            given = _read(value, stream)
-        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-            why = f"input {spec.name!r} is a {type(value).__name__} that cannot be read: {error}"
-            remedy = f"pass a numpy array, or a detached tensor on the host or on {self.device!r}"
-            raise InputError(self._who, why, remedy) from error
+        where = f"on the host or on {self.device!r}"
+        given = read_input(self._who, spec.name, value, lambda value: _read(value, stream), where)
         found = given.dtype if isinstance(given, View) else given.dtype.name
         if found != spec.dtype:
             raise InputError(self._who, f"input {spec.name!r} is {found}, not {spec.dtype}", f"pass {spec.dtype}")
@@ -212,10 +208,3 @@ def _stated(inputs: tuple[TensorSpec, ...], lengths: Mapping[str, int]) -> tuple
     if any(axis not in lengths for spec in inputs for axis in spec.dynamic_axes.values()):
         return None
     return tuple(tuple(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape) for spec in inputs)
-
-
-def _wrong_names(who: str, names: tuple[str, ...], inputs: Mapping[str, Array]) -> InputError:
-    missing = [name for name in names if name not in inputs]
-    unknown = [name for name in inputs if name not in names]
-    parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
-    return InputError(who, f"wrong inputs ({'; '.join(parts)})", f"pass exactly: {', '.join(names)}")

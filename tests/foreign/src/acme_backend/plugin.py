@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
-from optimum_core.errors import OptionError, SessionError
+from optimum_core.backend import closed, foreign_errors, limits, no_options, read_input, run_own, versions
+from optimum_core.errors import SessionError
 from optimum_core.hookspecs import hookimpl
-from optimum_core.types import Array, Hardware, Limitation, Offer, Session, SessionRequest, Support
+from optimum_core.types import Array, Hardware, Offer, Session, SessionRequest, Support
 
 NAME = "acme"
 
@@ -17,11 +16,10 @@ NAME = "acme"
 @hookimpl
 def probe(hardware: Hardware) -> Support:
     """Offers the CPU wherever onnxruntime is installed."""
-    if find_spec("onnxruntime") is None:
-        missing = Limitation(what="run", reason="onnxruntime is not installed", remedy="pip install onnxruntime")
-        return Support(limitations=(missing,))
+    if nothing := limits("run", ["onnxruntime"], "pip install onnxruntime"):
+        return Support(limitations=tuple(nothing))
     offer = Offer(device="cpu", loads=("onnx",), opset=21)
-    return Support(offers=(offer,), versions={"onnxruntime": version("onnxruntime")})
+    return Support(offers=(offer,), versions=versions(["onnxruntime"]))
 
 
 class AcmeSession:
@@ -32,28 +30,27 @@ class AcmeSession:
     def __init__(self, request: SessionRequest) -> None:
         import onnxruntime
 
-        for name in request.options:
-            raise OptionError(f"backend {NAME!r}", f"unknown option {name!r}", "acme has no options")
+        no_options(f"backend {NAME!r}", request.options)
         self.inputs, self.outputs = request.artifact.inputs, request.artifact.outputs
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = request.threads or request.hardware.cpu.usable_cores
         settings.log_severity_level = 3
-        self._path = request.artifact.main_file
-        try:
-            self._model: Any = onnxruntime.InferenceSession(self._path, settings, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors share no other base
-            raise SessionError(f"backend {NAME!r}, {self._path}", str(error), "export the model again") from error
+        path = request.artifact.main_file
+        self._who = f"backend {NAME!r}, {path}"
+        with foreign_errors(self._who, SessionError, "export the model again"):
+            self._model: Any = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
         """Outputs by name, as numpy arrays of their own."""
         import numpy as np
 
         if self._model is None:
-            raise SessionError(f"backend {NAME!r}, {self._path}", "the session is closed", "load the model again")
+            raise closed(self._who)
         names = [spec.name for spec in self.outputs]
         feed: dict[str, Any] = dict(inputs)
         for name, array in feed.items():
-            feed[name] = np.ascontiguousarray(array if isinstance(array, np.ndarray) else np.from_dlpack(array))
+            foreign = not isinstance(array, np.ndarray)
+            feed[name] = np.ascontiguousarray(read_input(self._who, name, array, np.from_dlpack) if foreign else array)
         return dict(zip(names, self._model.run(names, feed), strict=True))
 
     def close(self) -> None:
@@ -70,4 +67,4 @@ def load_session(request: SessionRequest) -> Session | None:
 @hookimpl
 def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
     """Run a session of this backend."""
-    return session.run(inputs) if isinstance(session, AcmeSession) else None
+    return run_own(NAME, session, inputs)

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-import torch
-
-from optimum_core.errors import ExportError
+from optimum_core.errors import ExportError, foreign_errors
 from optimum_core.models.engines import EngineRequest
-from optimum_core.models.flat import fixed_arguments
-from optimum_core.models.outputs import flatten
 from optimum_core.models.silence import silence
-
-
-class _Named(torch.nn.Module):
-    """The model with only the inputs in question in its signature, and named tensors as output."""
-
-    def __init__(self, request: EngineRequest) -> None:
-        super().__init__()
-        self.module = request.module
-        self._outputs = tuple(spec.name for spec in request.outputs)
-        self._arguments = fixed_arguments(request.module)
-        parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in request.samples]
-        self.__signature__ = inspect.Signature(parameters)
-
-    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        flat = flatten(self.module(**inputs, **self._arguments))
-        return {name: flat[name] for name in self._outputs}
+from optimum_core.models.tracing import NamedModule, dynamic_shapes
 
 
 def write(request: EngineRequest) -> tuple[str, ...]:
@@ -39,18 +19,14 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     """
     from transformers.exporters import OnnxConfig, OnnxExporter
 
-    shapes = {spec.name: dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in request.inputs}
-    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=request.opset)
-    try:
+    config = OnnxConfig(dynamic=True, dynamic_shapes=dynamic_shapes(request.inputs), opset_version=request.opset)
+    named = NamedModule(request.module, list(request.samples), [spec.name for spec in request.outputs])
+    with foreign_errors("export to ONNX through torch.export", ExportError, "the other engine may do it"):
         # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
         with silence():
-            program, _ = OnnxExporter().export_program(_Named(request), dict(request.samples), config)
+            program, _ = OnnxExporter().export_program(named, dict(request.samples), config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)
-    except Exception as error:
-        raise ExportError(
-            "export to ONNX through torch.export", f"{type(error).__name__}: {error}", "the other engine may do it"
-        ) from error
     return ()
 
 

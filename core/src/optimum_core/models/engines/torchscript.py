@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from optimum_core.errors import ExportError, ResourceError
+from optimum_core.errors import ExportError, ResourceError, foreign_errors
 from optimum_core.models.engines import EngineRequest
 from optimum_core.models.flat import FlatModule
 from optimum_core.models.value_branches import traced_reads, value_branches
@@ -27,22 +27,18 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     _check_size(request.module)
     flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
     axes = {spec.name: spec.dynamic_axes for spec in (*request.inputs, *request.outputs) if spec.dynamic_axes}
-    try:
-        with _without_dumps(), torch.no_grad(), traced_reads() as reads:
-            torch.onnx.export(
-                flat,
-                tuple(request.samples.values()),
-                str(request.path),
-                dynamo=False,
-                input_names=[spec.name for spec in request.inputs],
-                output_names=[spec.name for spec in request.outputs],
-                dynamic_axes=axes,
-                opset_version=request.opset,
-            )
-    except Exception as error:
-        raise ExportError(
-            "export to ONNX by tracing", f"{type(error).__name__}: {error}", "the other engine is tried next"
-        ) from error
+    failing = foreign_errors("export to ONNX by tracing", ExportError, "the other engine is tried next")
+    with failing, _without_dumps(), torch.no_grad(), traced_reads() as reads:
+        torch.onnx.export(
+            flat,
+            tuple(request.samples.values()),
+            str(request.path),
+            dynamo=False,
+            input_names=[spec.name for spec in request.inputs],
+            output_names=[spec.name for spec in request.outputs],
+            dynamic_axes=axes,
+            opset_version=request.opset,
+        )
     return value_branches(reads, flat, tuple(request.samples.values()))
 
 

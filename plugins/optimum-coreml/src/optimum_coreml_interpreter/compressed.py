@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from optimum_coreml.interpreter.elementwise import storage_of
-from optimum_coreml.interpreter.registry import UndefinedError, axis_of, integers, operator, wide
+from optimum_coreml_interpreter.elementwise import storage_of
+from optimum_coreml_interpreter.registry import UndefinedError, axis_of, integers, operator, wide
 
 Tensor = torch.Tensor
 

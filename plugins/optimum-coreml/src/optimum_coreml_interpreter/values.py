@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from coremltools.proto import MIL_pb2
 
-from optimum_coreml.interpreter.registry import UndefinedError
+from optimum_coreml_interpreter.registry import UndefinedError
 
 _SENTINEL = 0xDEADBEEF
 _HEAD = struct.Struct("<IIQQ")

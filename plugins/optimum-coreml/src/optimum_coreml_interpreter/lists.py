@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from optimum_coreml.interpreter.elementwise import storage_of
-from optimum_coreml.interpreter.registry import UndefinedError, flag, integer, integers, operator
+from optimum_coreml_interpreter.elementwise import storage_of
+from optimum_coreml_interpreter.registry import UndefinedError, flag, integer, integers, operator
 
 Tensor = torch.Tensor
 

@@ -9,6 +9,6 @@ after every operator, sums within one are taken in 32. What an operator leaves u
 guess; so is an operator, an input of one or an element type that is not known.
 """
 
-from optimum_coreml.interpreter.program import Program
+from optimum_coreml_interpreter.program import Program
 
 __all__ = ["Program"]

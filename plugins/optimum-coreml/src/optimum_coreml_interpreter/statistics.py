@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from optimum_coreml.interpreter.elementwise import cast
-from optimum_coreml.interpreter.registry import UndefinedError, axes_of, axis_of, flag, operator, wide
+from optimum_coreml_interpreter.elementwise import cast
+from optimum_coreml_interpreter.registry import UndefinedError, axes_of, axis_of, flag, operator, wide
 
 Tensor = torch.Tensor
 Reduction = Callable[[Tensor, list[int], bool], Tensor]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from optimum_coreml.interpreter.elementwise import cast
-from optimum_coreml.interpreter.registry import UndefinedError, axis_of, flag, indices_within, integer, operator
+from optimum_coreml_interpreter.elementwise import cast
+from optimum_coreml_interpreter.registry import UndefinedError, axis_of, flag, indices_within, integer, operator
 
 Tensor = torch.Tensor
 

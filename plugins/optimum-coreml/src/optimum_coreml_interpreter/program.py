@@ -11,7 +11,7 @@ import torch
 from coremltools.proto import MIL_pb2
 
 from optimum_core.errors import SessionError
-from optimum_coreml.interpreter import (
+from optimum_coreml_interpreter import (
     compressed,
     elementwise,
     gathering,
@@ -22,9 +22,9 @@ from optimum_coreml.interpreter import (
     shaping,
     statistics,
 )
-from optimum_coreml.interpreter.lists import TensorList
-from optimum_coreml.interpreter.registry import OPERATORS, VERSIONED, UndefinedError, flag
-from optimum_coreml.interpreter.values import STORAGE, Constants
+from optimum_coreml_interpreter.lists import TensorList
+from optimum_coreml_interpreter.registry import OPERATORS, VERSIONED, UndefinedError, flag
+from optimum_coreml_interpreter.values import STORAGE, Constants
 
 #: Modules whose import fills `OPERATORS`.
 FAMILIES = (compressed, elementwise, gathering, lists, pictures, products, recurrent, shaping, statistics)

@@ -8,8 +8,8 @@ import torch
 from coremltools.proto import MIL_pb2
 from torch.nn import functional
 
-from optimum_coreml.interpreter.registry import UndefinedError, operator, wide
-from optimum_coreml.interpreter.values import STORAGE
+from optimum_coreml_interpreter.registry import UndefinedError, operator, wide
+from optimum_coreml_interpreter.values import STORAGE
 
 Tensor = torch.Tensor
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from optimum_coreml.interpreter.registry import UndefinedError, flag, operator, wide
+from optimum_coreml_interpreter.registry import UndefinedError, flag, operator, wide
 
 Tensor = torch.Tensor
 #: From what goes in, projected, and the hidden values before, to those after.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from optimum_coreml.interpreter.elementwise import cast
-from optimum_coreml.interpreter.registry import UndefinedError, axes_of, axis_of, flag, integer, integers, operator
+from optimum_coreml_interpreter.elementwise import cast
+from optimum_coreml_interpreter.registry import UndefinedError, axes_of, axis_of, flag, integer, integers, operator
 
 Tensor = torch.Tensor
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from optimum_coreml.interpreter.registry import UndefinedError, flag, integer, integers, operator, wide
+from optimum_coreml_interpreter.registry import UndefinedError, flag, integer, integers, operator, wide
 
 Tensor = torch.Tensor
 

@@ -1,0 +1,76 @@
+"""The workbench of those who write backends: what a plugin needs beside the contract, written and tested once.
+
+| for | names |
+|---|---|
+| the probe | `present`, `missing`, `package_folder`, `versions`, `limits` |
+| options | `read_options`, `no_options`, `whole`, `said`, `allowed` |
+| errors of other libraries | `foreign_errors`, `brief`; of what they print, `silence` |
+| exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
+| quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
+| the processor | `overflows`, `sums_widely` |
+| files | `move_into`, `interface_problems`, `Port` |
+| sessions | `run_own`, `check_names`, `read_input`, `closed`, `described` |
+| driving one's own hooks | `detect`, `manager`, `export_request` |
+
+Light to import: the standard library, and what core has loaded before it loads a plugin.
+"""
+
+from __future__ import annotations
+
+from optimum_core.backend._artifacts import Port, interface_problems, move_into
+from optimum_core.backend._exporting import check_export, export_request, exported
+from optimum_core.backend._probing import limits
+from optimum_core.backend._quantizing import (
+    check_calibration,
+    check_fields,
+    check_quantization,
+    matching_layers,
+    overflows,
+    quantized,
+    refused,
+    sums_widely,
+)
+from optimum_core.backend._sessions import check_names, closed, described, read_input, run_own
+from optimum_core.errors import brief, foreign_errors
+from optimum_core.hardware import detect
+from optimum_core.models.silence import silence
+from optimum_core.options import allowed, no_options, read_options, said, whole
+from optimum_core.packages import missing, package_folder, present, versions
+from optimum_core.plugins import manager
+
+__all__ = [
+    "Port",
+    "allowed",
+    "brief",
+    "check_calibration",
+    "check_export",
+    "check_fields",
+    "check_names",
+    "check_quantization",
+    "closed",
+    "described",
+    "detect",
+    "export_request",
+    "exported",
+    "foreign_errors",
+    "interface_problems",
+    "limits",
+    "manager",
+    "matching_layers",
+    "missing",
+    "move_into",
+    "no_options",
+    "overflows",
+    "package_folder",
+    "present",
+    "quantized",
+    "read_input",
+    "read_options",
+    "refused",
+    "run_own",
+    "said",
+    "silence",
+    "sums_widely",
+    "versions",
+    "whole",
+]

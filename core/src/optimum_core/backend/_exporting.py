@@ -1,0 +1,89 @@
+"""What an export is asked for: checked before any work, and asked of one's own hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import OptionError
+from optimum_core.types import Artifact, ExportRequest, Step
+
+
+def check_export(
+    request: ExportRequest, format: str, *, routes: Sequence[str] = (), precisions: Sequence[str] | None = None
+) -> str:
+    """Return the route to take: the one that was asked for, or the first; "" where there are none.
+
+    Args:
+        format: what the backend writes.
+        routes: its ways of exporting by name.
+        precisions: those that it writes; None: it takes any, and leaves weights as they are.
+
+    Raises:
+        OptionError: the route, the format or the precision is another.
+    """
+    who = f"backend {request.backend!r}"
+    if request.route is not None and request.route not in routes:
+        known = f"use one of: {', '.join(routes)}" if routes else "it has one route, without a name"
+        raise OptionError(who, f"unknown route {request.route!r}", known)
+    if request.format != format:
+        raise OptionError(who, f"it does not export {request.format!r}", f"ask for {format!r}")
+    if precisions is not None and request.precision not in precisions:
+        raise OptionError(who, f"it does not export in {request.precision!r}", f"use one of: {', '.join(precisions)}")
+    return request.route or next(iter(routes), "")
+
+
+def exported(
+    request: ExportRequest, files: Sequence[str], *, tool: str, version: str, chosen: Mapping[str, Any], **further: Any
+) -> Artifact:
+    """Return the artifact that was written into `request.output`, with the request's inputs and outputs.
+
+    Args:
+        files: what was written, the one to open first at the head.
+        tool, version: what did it, and `chosen` what was decided, for the manifest.
+        further: fields of `Artifact`, such as `precision`.
+    """
+    step = Step(hook="export", backend=request.backend, tool=tool, version=version, options=chosen)
+    return Artifact(
+        format=request.format,
+        path=request.output,
+        files=tuple(files),
+        inputs=request.inputs,
+        outputs=request.outputs,
+        steps=(step,),
+        **further,
+    )
+
+
+def export_request(model: Any, backend: str, format: str, output: Path, *, samples: Any = None) -> ExportRequest:
+    """Return a request to export a model that is in memory, for a backend that drives its own hooks.
+
+    What the model takes and gives is found out as `accelerate` does; it is not compared with eager.
+
+    Args:
+        samples: inputs by name, for models that no rule fits.
+        output: an empty directory.
+
+    Raises:
+        SourceError: no inputs were found that the model takes.
+
+    >>> manager().export(export_request(model, "acme", "acme-ir", folder))  # doctest: +SKIP
+    """
+    from optimum_core.models.blueprint import describe
+    from optimum_core.models.samples import Case
+    from optimum_core.models.source import LiveSource
+
+    source = LiveSource(model)
+    blueprint = describe(source.module(), name=source.name, samples=samples)
+    return ExportRequest(
+        backend=backend,
+        source=source,
+        task=blueprint.task,
+        format=format,
+        precision="fp32",
+        samples=blueprint.draw(Case(name="traced")),
+        inputs=blueprint.inputs,
+        outputs=blueprint.outputs,
+        output=output,
+    )

@@ -1,0 +1,34 @@
+"""What exporters need of a torch model. Imports torch: for the modules that a hook imports, not for a probe.
+
+>>> with foreign_errors(who, ExportError, "use another route"), ready_to_trace(module):  # doctest: +SKIP
+...     program = exported_program(flat_module(module, request), [*sample_tensors(request).values()], request.inputs)
+"""
+
+from __future__ import annotations
+
+from optimum_core.models.flat import FlatModule
+from optimum_core.models.hub import quiet
+from optimum_core.models.tracing import (
+    NamedModule,
+    dynamic_shapes,
+    exported_program,
+    flat_module,
+    named_module,
+    ready_to_trace,
+    sample_tensors,
+)
+from optimum_core.models.value_branches import traced_reads, value_branches
+
+__all__ = [
+    "FlatModule",
+    "NamedModule",
+    "dynamic_shapes",
+    "exported_program",
+    "flat_module",
+    "named_module",
+    "quiet",
+    "ready_to_trace",
+    "sample_tensors",
+    "traced_reads",
+    "value_branches",
+]

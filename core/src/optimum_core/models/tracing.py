@@ -1,0 +1,90 @@
+"""What exporters are given: the model with a plain face, samples as tensors, and which lengths vary.
+
+Exporters trace a module as they find it. `FlatModule` takes and gives tensors by position, `NamedModule` by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from optimum_core.models.flat import FlatModule, export_ready, fixed_arguments
+from optimum_core.models.hub import quiet
+from optimum_core.models.outputs import flatten
+from optimum_core.types import ExportRequest, TensorSpec
+
+
+class NamedModule(torch.nn.Module):
+    """`forward(**tensors) -> dict of tensors`, with only the inputs in question in its signature.
+
+    For exporters that read the signature, as those of `transformers.exporters` do.
+
+    Args:
+        inputs, outputs: names, in order.
+    """
+
+    def __init__(self, module: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.output_names = tuple(outputs)
+        self.arguments = fixed_arguments(module)
+        parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in inputs]
+        self.__signature__ = inspect.Signature(parameters)
+
+    def forward(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        flat = flatten(self.module(**tensors, **self.arguments))
+        return {name: flat[name] for name in self.output_names}
+
+
+def flat_module(module: Any, request: ExportRequest) -> FlatModule:
+    """Return the model as `forward(*tensors) -> tuple of tensors`, in the order of the request's inputs and outputs.
+
+    >>> flat_module(module, request)(*sample_tensors(request).values())  # doctest: +SKIP
+    """
+    made = FlatModule(module, [spec.name for spec in request.inputs], [spec.name for spec in request.outputs])
+    return made.eval()
+
+
+def named_module(module: Any, request: ExportRequest) -> NamedModule:
+    """Return the model as `forward(**tensors) -> dict of tensors` with the request's inputs and outputs.
+
+    >>> named_module(module, request)(**sample_tensors(request))  # doctest: +SKIP
+    """
+    return NamedModule(module, [spec.name for spec in request.inputs], [spec.name for spec in request.outputs])
+
+
+def sample_tensors(request: ExportRequest) -> dict[str, torch.Tensor]:
+    """Return the request's samples as tensors by name, in the order of its inputs."""
+    return {spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs}
+
+
+def dynamic_shapes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, Any]]:
+    """Return by input which axes vary, as `torch.export` takes it; for a `FlatModule`, `(tuple(shapes.values()),)`.
+
+    >>> spec = TensorSpec(name="input_ids", dtype="int64", shape=("batch", 4))
+    >>> dynamic_shapes([spec])["input_ids"].keys()
+    dict_keys([0])
+    """
+    return {spec.name: dict.fromkeys(spec.dynamic_axes, torch.export.Dim.AUTO) for spec in specs}
+
+
+def exported_program(module: Any, samples: Sequence[torch.Tensor], inputs: Sequence[TensorSpec]) -> Any:
+    """Return the `torch.export.ExportedProgram` of a module that takes `samples` by position; named axes vary.
+
+    What torch raises on a model that it cannot trace comes as it is: see `foreign_errors`.
+    """
+    shapes = (tuple(dynamic_shapes(inputs).values()),)
+    with torch.no_grad():
+        return torch.export.export(module, tuple(samples), dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def ready_to_trace(module: Any) -> Iterator[None]:
+    """Within, the model can be traced, no gradients are kept, and torch and transformers print nothing; afterwards all
+    is as it was."""
+    with quiet(), export_ready(module), torch.no_grad():
+        yield
