@@ -8,8 +8,8 @@ from optimum_core.models.blueprint import Blueprint
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes
 
-#: Lengths at which an axis is fixed when no candidate is right at others. Other axes keep the configured length, and all
-#: of them that of the user's own call, where there is one.
+#: Lengths at which an axis is fixed when no candidate is right at others. Other axes keep the configured length, and
+#: all of them that of the user's own call, where there is one.
 PINNED = {"batch": 1, "media_batch": 1, "sequence": 128, "decoder_sequence": 128}
 #: Axes that may be fixed without having been asked: data comes at one size through the model's own processor.
 FIXED_BY_PROCESSOR = frozenset({"height", "width"})
