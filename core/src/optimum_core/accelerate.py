@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_core import __version__
-from optimum_core.ask import OBJECTIVES, Ask, check, check_precision, stated_shapes
+from optimum_core.ask import OBJECTIVES, Ask, check, check_level, check_precision, stated_options, stated_shapes
 from optimum_core.cache import Cache
-from optimum_core.errors import OptionError, UnavailableError
+from optimum_core.errors import NoBackendWarning, OptionError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.model.accelerated import AcceleratedModel
-from optimum_core.models import hub
+from optimum_core.models import hub, tasks
 from optimum_core.models.source import Source, open_source
 from optimum_core.plan import AUTO, EXACT, Quantization, Target, Way, ways
 from optimum_core.plugins import manager
@@ -95,7 +96,7 @@ def accelerate(
     ask = Ask(
         target=target, task=task, precision=precision or EXACT, shapes=stated_shapes(shapes),
         objective=objective or (stated.objective if stated else None) or OBJECTIVES[0],
-        budget=budget, verify=verify, level=level, wish=wish, rest=precision or AUTO, options=dict(options or {}),
+        budget=budget, verify=verify, level=level, wish=wish, rest=precision or AUTO, options=stated_options(options),
     )  # fmt: skip
     hub.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
@@ -107,7 +108,12 @@ def accelerate(
     check_precision(ask.precision, supports)
     found = _ways(supports, chosen, ask)
     _require_one_device(found, chosen)
+    check_level(ask.level, chosen, supports)
+    if chosen.backend is not None:
+        plugins.check_options(chosen.backend, ask.options, hardware)
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
+    if task is not None:
+        tasks.check_fit(task, source.class_name, f"model {source.name!r}")
     if source.format is not None:
         found = _from(source.format, found)
     _require_samples(source, sample_inputs)
@@ -125,7 +131,16 @@ def accelerate(
         samples=sample_inputs,
         material=material,
     )
-    return work.run()
+    return _noted(work.run(), plugins.missing_note() if chosen.backend is None else "")
+
+
+def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:
+    """The model, with a note in its report, and told of as a warning; without a note, as it is."""
+    report = model.manifest.report
+    if note and report is not None:
+        warnings.warn(note, NoBackendWarning, stacklevel=3)
+        model.manifest = replace(model.manifest, report=replace(report, notes=(*report.notes, note)))
+    return model
 
 
 def _material(wish: Wish | None, **passed: Any) -> Material | None:

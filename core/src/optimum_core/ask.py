@@ -13,7 +13,7 @@ from optimum_core.quantization import Wish
 from optimum_core.types import Support
 from optimum_core.types.quantization import OBJECTIVES
 
-__all__ = ["OBJECTIVES", "Ask", "check", "check_precision", "stated_shapes"]
+__all__ = ["OBJECTIVES", "Ask", "check", "check_level", "check_precision", "stated_options", "stated_shapes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +73,36 @@ def check(ask: Ask) -> Target:
     if ask.budget is not None and (not isinstance(ask.budget, int | float) or not ask.budget >= 0):
         raise OptionError("budget", f"{ask.budget!r} is no number of seconds", "pass 0 or more")
     return target
+
+
+def check_level(level: str | None, target: Target, supports: Mapping[str, Support]) -> None:
+    """Refuse a level that the backend of the target has not.
+
+    Raises:
+        OptionError: the message names those that it has.
+    """
+    offers = supports[target.backend].offers if level is not None and target.backend is not None else ()
+    known = tuple(dict.fromkeys(name for offer in offers for name in (*offer.levels, *offer.named_levels)))
+    if offers and level not in known:
+        limits = supports[str(target.backend)].limitations
+        found = next((item for item in limits if f"level {level!r}" in item.what), None)
+        who = f"level {level!r} of backend {target.backend!r}"
+        if found is not None:
+            raise OptionError(who, f"it is not here: {found.reason}", found.remedy)
+        raise OptionError(who, "there is none", f"use {', '.join(known)}" if known else "leave it out: it has no levels")
+
+
+def stated_options(options: Any) -> dict[str, Any]:
+    """The options as stated; only the backend can say whether it knows them.
+
+    Raises:
+        OptionError: they are no mapping by names.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise OptionError("options", f"{options!r} is no mapping of names to values", "pass options={'name': value}")
+    return dict(options)
 
 
 def check_precision(precision: str, supports: Mapping[str, Support]) -> None:

@@ -70,6 +70,10 @@ class TunedElsewhereWarning(UserWarning):
     """An artifact runs on other hardware than it was tuned on."""
 
 
+class NoBackendWarning(UserWarning):
+    """No backend is installed, or none works, so that a model stays eager for want of anything else."""
+
+
 class InputError(OptimumError):
     """Inputs given to a model are not what it takes."""
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from os import environ
 from shutil import which
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.hookspecs import hookimpl
+from optimum_core.options import read_options
 from optimum_core.types import (
     Array,
     Artifact,
@@ -57,7 +58,12 @@ def probe(hardware: Hardware) -> Support:
         levels=(COMPILE,) if has_compiler() else (),
         precisions=("fp32", "bf16") if hardware.cpu.features & BF16_FEATURES else ("fp32",),
     )
-    return Support(offers=(offer,), versions=versions)
+    return Support(offers=(offer,), versions=versions, check_options=check_options)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse all: this backend takes none."""
+    read_options(NAME, dict, {}, options)
 
 
 def has_compiler() -> bool:

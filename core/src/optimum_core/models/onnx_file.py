@@ -112,6 +112,7 @@ class OnnxSource:
     format: str | None = "onnx"
     config: Any = None
     is_live = False
+    class_name = ""
 
     def __init__(self, path: Path, *, processor: Any = None) -> None:
         self.path = path

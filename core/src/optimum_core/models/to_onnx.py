@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.hookspecs import hookimpl
+from optimum_core.options import read_options
 from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Session, Step, Support
 
 if TYPE_CHECKING:
@@ -44,7 +45,14 @@ def probe(hardware: Hardware) -> Support:
     from optimum_core.models.engines import ROUTES
 
     offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), proof="graph")
-    return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=_versions())
+    return Support(
+        offers=(offer,), limitations=(_NO_RUNTIME,), versions=_versions(), check_options=check_options
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse all: this backend takes none."""
+    read_options(NAME, dict, {}, options)
 
 
 @hookimpl

@@ -76,9 +76,14 @@ def support(hardware: Hardware) -> Support:
         if newest_target(hardware.system, hardware.system_version) is None:
             return Support(limitations=(_too_old(hardware),), versions=versions)
         offers = tuple(_on_a_mac(device, exports=not absent) for device in DEVICES)
-        return Support(offers=offers, limitations=tuple(limitations), versions=versions)
+        return _support(offers, limitations, versions)
     limitations.append(_cannot_run(hardware.system))
-    return Support(offers=(_elsewhere(absent),), limitations=tuple(limitations), versions=versions)
+    return _support((_elsewhere(absent),), limitations, versions)
+
+
+def _support(offers: tuple[Offer, ...], limitations: list[Limitation], versions: dict[str, str]) -> Support:
+    check = CoreMlOptions.from_mapping
+    return Support(offers=offers, limitations=tuple(limitations), versions=versions, check_options=check)
 
 
 def _on_a_mac(device: str, *, exports: bool) -> Offer:

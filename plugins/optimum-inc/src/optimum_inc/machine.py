@@ -7,7 +7,9 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from optimum_core.options import read_options
 from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
 
 BACKEND = "inc"
@@ -64,7 +66,14 @@ def support(hardware: Hardware) -> Support:
         schemes=SCHEMES if quantizes else (),
         runs=SCHEMES if runs else (),
     )
-    return Support(offers=(offer,), limitations=tuple(limitations), versions=_versions())
+    return Support(
+        offers=(offer,), limitations=tuple(limitations), versions=_versions(), check_options=check_options
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse all: this backend takes none."""
+    read_options(BACKEND, dict, {}, options)
 
 
 def _transforms() -> tuple[Transform, ...]:

@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optimum_core.errors import OptionError
 from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
@@ -155,7 +156,19 @@ def support(hardware: Hardware) -> Support:
             offers.append(_offer(device, device.precisions, exports=False))
         else:
             limitations.append(problem)
-    return Support(offers=tuple(offers), limitations=tuple(limitations), versions=_versions())
+    return Support(
+        offers=tuple(offers),
+        limitations=tuple(limitations),
+        versions=_versions(),
+        check_options=check_options,
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no session takes; imported here, since a probe is light."""
+    from optimum_openvino.options import OpenVinoOptions
+
+    OpenVinoOptions.from_mapping(options)
 
 
 def _offer(device: Device, precisions: tuple[str, ...], *, exports: bool) -> Offer:

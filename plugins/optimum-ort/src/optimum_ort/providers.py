@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
@@ -33,6 +35,9 @@ _DISTRIBUTIONS = (
 # (first version, newest ONNX opset it loads). The last row was found by loading models of each opset; for releases
 # between the rows the lower figure holds, which every later release loads too.
 _OPSETS: tuple[tuple[tuple[int, int], int], ...] = (((0, 0), 21), ((1, 23), 22), ((1, 31), 26))
+
+#: Levels of `optimize` that are never the fastest.
+_NAMED_LEVELS = ("basic", "extended")
 
 _ONNX = (Transform(takes="onnx", gives="onnx"),)
 
@@ -214,7 +219,19 @@ def support(hardware: Hardware) -> Support:
         else:
             limitations.append(problem)
     limitations += _missing_levels(CPU)
-    return Support(offers=tuple(offers), limitations=tuple(limitations), versions=_versions(build))
+    return Support(
+        offers=tuple(offers),
+        limitations=tuple(limitations),
+        versions=_versions(build),
+        check_options=check_options,
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no session takes; imported here, since a probe is light."""
+    from optimum_ort.options import OrtOptions
+
+    OrtOptions.from_mapping(options)
 
 
 def _clash(build: Build) -> tuple[Limitation, ...]:
@@ -266,6 +283,7 @@ def _offer(provider: Provider, build: Build) -> Offer:
         device=provider.device,
         optimizes=_ONNX,
         levels=_levels(provider),
+        named_levels=_NAMED_LEVELS,
         quantizes=_ONNX if quantizes else (),
         loads=("onnx",),
         precisions=("fp32", "fp16") if half else ("fp32",),

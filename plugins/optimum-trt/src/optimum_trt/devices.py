@@ -6,6 +6,8 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import platform
+from collections.abc import Mapping
+from typing import Any
 
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.types import Gpu, Hardware, Limitation, Offer, Support, Transform
@@ -52,7 +54,16 @@ def support(hardware: Hardware) -> Support:
     if any(item.module is RTX for item in found):
         reason = f"{RTX.package} does not build for sm_90 ahead of time, nor for other GPUs of data centres after it"
         limitations.append(Limitation(what="build for sm_90", reason=reason, remedy=elsewhere((9, 0))))
-    return Support(offers=offers, limitations=tuple(limitations), versions=_versions(found))
+    return Support(
+        offers=offers, limitations=tuple(limitations), versions=_versions(found), check_options=check_options
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no session takes; imported here, since a probe is light."""
+    from optimum_trt.options import TrtOptions
+
+    TrtOptions.from_mapping(options)
 
 
 def running_problem(found: tuple[Found, ...], hardware: Hardware) -> Limitation | None:
