@@ -89,7 +89,9 @@ def check_level(level: str | None, target: Target, supports: Mapping[str, Suppor
         who = f"level {level!r} of backend {target.backend!r}"
         if found is not None:
             raise OptionError(who, f"it is not here: {found.reason}", found.remedy)
-        raise OptionError(who, "there is none", f"use {', '.join(known)}" if known else "leave it out: it has no levels")
+        raise OptionError(
+            who, "there is none", f"use {', '.join(known)}" if known else "leave it out: it has no levels"
+        )
 
 
 def stated_options(options: Any) -> dict[str, Any]:

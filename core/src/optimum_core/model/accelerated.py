@@ -21,6 +21,7 @@ from optimum_core.model.inputs import InputChecker
 from optimum_core.model.mapping import Mapper, from_transformers, progress_bar, read_tokenizer
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Report, Session
+from optimum_core.types.rendering import model_to_html
 
 
 class AcceleratedModel:
@@ -124,6 +125,9 @@ class AcceleratedModel:
             f"<accelerated {manifest.model.class_name or manifest.model.name}: {manifest.backend} on "
             f"{self._session.device}, {manifest.quantized or manifest.precision}, {self._proof()}>"
         )
+
+    def _repr_html_(self) -> str:
+        return model_to_html(repr(self), self.report)
 
     def _proof(self) -> str:
         if not self.manifest.verified:

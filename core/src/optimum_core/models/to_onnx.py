@@ -45,9 +45,7 @@ def probe(hardware: Hardware) -> Support:
     from optimum_core.models.engines import ROUTES
 
     offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), proof="graph")
-    return Support(
-        offers=(offer,), limitations=(_NO_RUNTIME,), versions=_versions(), check_options=check_options
-    )
+    return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=_versions(), check_options=check_options)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -186,4 +186,5 @@ class Candidate:
             load_seconds=self.load_seconds,
             size=self.size,
             memory=self.memory,
+            baseline=entry.is_baseline,
         )
