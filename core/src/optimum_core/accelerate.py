@@ -21,6 +21,7 @@ from optimum_core.models.source import Source, open_source
 from optimum_core.plan import AUTO, EXACT, Quantization, Target, Way, ways
 from optimum_core.plugins import manager
 from optimum_core.quantization import Wish, read_wish
+from optimum_core.termination import unwound_on_sigterm
 from optimum_core.types import Support
 from optimum_core.work import Work
 
@@ -131,7 +132,9 @@ def accelerate(
         samples=sample_inputs,
         material=material,
     )
-    return _noted(work.run(), plugins.missing_note() if chosen.backend is None else "")
+    with unwound_on_sigterm():
+        model = work.run()
+    return _noted(model, plugins.missing_note() if chosen.backend is None else "")
 
 
 def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:

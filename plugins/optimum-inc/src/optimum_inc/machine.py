@@ -66,9 +66,7 @@ def support(hardware: Hardware) -> Support:
         schemes=SCHEMES if quantizes else (),
         runs=SCHEMES if runs else (),
     )
-    return Support(
-        offers=(offer,), limitations=tuple(limitations), versions=_versions(), check_options=check_options
-    )
+    return Support(offers=(offer,), limitations=tuple(limitations), versions=_versions(), check_options=check_options)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
