@@ -203,7 +203,7 @@ def read_tokenizer(directory: Path, who: str) -> Callable[[Sequence[str]], Itera
     if find_spec("transformers") is not None:
         from transformers import AutoTokenizer
 
-        return from_transformers(AutoTokenizer.from_pretrained(directory))
+        return from_transformers(AutoTokenizer.from_pretrained(directory, trust_remote_code=False))
     if find_spec("tokenizers") is None:
         raise UnavailableError(who, "nothing here reads its tokenizer", "pip install tokenizers")
     from tokenizers import Tokenizer
