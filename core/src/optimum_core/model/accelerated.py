@@ -25,6 +25,7 @@ from optimum_core.model.moving import explained, refuse_move
 from optimum_core.model.reopening import Opening, reduced, reopened
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Report, Session
+from optimum_core.types.rendering import model_to_html
 
 
 class AcceleratedModel:
@@ -145,6 +146,9 @@ class AcceleratedModel:
             f"<accelerated {manifest.model.class_name or manifest.model.name}: {self.backend} on "
             f"{self._session.device}, {precision}, {self._proof()}>"
         )
+
+    def _repr_html_(self) -> str:
+        return model_to_html(repr(self), self.report)
 
     def _proof(self) -> str:
         if not self.manifest.verified:
@@ -388,7 +392,10 @@ def _read_config(directory: Path) -> Any:
         return _plain_config(json.loads(file.read_text(encoding="utf-8")))
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(directory)
+    try:  # stated, since transformers would ask on the terminal whether to run code that came along
+        return AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except ValueError:  # a configuration of a class that came with the model
+        return _plain_config(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _plain_config(values: dict[str, Any]) -> SimpleNamespace:

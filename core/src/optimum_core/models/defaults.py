@@ -24,7 +24,9 @@ def default_of(trials: Trials, layout: Layout, item: InputLayout) -> tuple[Defau
     Returns:
         None and None where it must be given.
     """
-    if item.kind not in ("mask", "types"):
+    elsewhere = {axis for other in layout.inputs if other.name != item.name for axis in other.axes}
+    named = {axis for axis in item.axes if isinstance(axis, str)}
+    if item.kind not in ("mask", "types") or not named <= elsewhere:  # nothing says how long it is
         return None, None
     calls = list(_calls(trials.arrays, layout, item))
     pad = layout.special.get("pad_token_id")
