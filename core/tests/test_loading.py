@@ -260,7 +260,7 @@ def test_opening_and_calling_imports_what_it_needs_alone(saved: Path) -> None:
         "cpuinfo",
         "tokenizers",
     }
-    assert not found & {*unwanted, "concurrent.futures.thread", "optimum_core.measure", "optimum_core.tune"}
+    assert not found & {*unwanted, "concurrent.futures.thread", "optimum_core.measure", "optimum_core.search"}
 
 
 # Where it lies.

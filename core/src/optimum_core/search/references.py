@@ -11,15 +11,23 @@ from optimum_core.measure.workload import WorkShape
 from optimum_core.models.blueprint import Blueprint
 from optimum_core.models.source import Source
 from optimum_core.verify import ReferenceCase
-from optimum_core.verify.reference import cases_at, cases_taken, reference_cases
+from optimum_core.verify.reference import cases_at, cases_taken, reference_cases, remembers
+
+#: Seconds that the cases may have taken for eager to be asked them all again.
+_PATIENCE = 10.0
 
 
 @dataclass(kw_only=True, slots=True)
 class References:
-    """Asks eager, and keeps what it said."""
+    """Asks eager, and keeps what it said.
+
+    Attributes:
+        notes: what a reader of the report should know of the eager model.
+    """
 
     source: Source
     emit: Emit
+    notes: tuple[str, ...] = ()
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
 
@@ -27,9 +35,20 @@ class References:
         """Cases that the signature was not traced with, the traced shape first."""
         key = id(signature)
         if key not in self._drawn:
-            with watched(self.emit, "reference", "the eager model on unseen shapes"):
+            with watched(self.emit, "reference", "the eager model on unseen shapes") as stage:
                 self._drawn[key] = reference_cases(self.source.module(), signature)
+            if not self.notes and stage.seconds < _PATIENCE:
+                self._look_for_memory(self._drawn[key])
         return self._drawn[key]
+
+    def _look_for_memory(self, cases: tuple[ReferenceCase, ...]) -> None:
+        """Note where eager answers otherwise when it has seen other calls before."""
+        case = remembers(self.source.module(), cases)
+        if case is not None:
+            self.notes = (
+                f"eager itself remembers: after other calls it answers {case!r} otherwise, or not at all; this model "
+                "equals one that has seen no other call",
+            )
 
     def at_work(self, signature: Blueprint, shapes: Sequence[WorkShape]) -> tuple[ReferenceCase, ...]:
         """A case for every shape that is timed: what is timed is compared as well."""

@@ -1,12 +1,14 @@
-"""What may be restricted of a model where a candidate is right but for some axis: its length is fixed."""
+"""What may be restricted of a model where a candidate is right but for some axis: its range, or else its length."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
-from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.blueprint import Blueprint, limited
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes
+from optimum_core.verify.ranges import right_up_to
 
 #: Lengths at which an axis is fixed when no candidate is right at others. Other axes keep the configured length, and
 #: all of them that of the user's own call, where there is one.
@@ -17,14 +19,18 @@ FIXED_BY_PROCESSOR = frozenset({"height", "width"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Restriction:
-    """Axes that are fixed."""
+    """Axes that are fixed, and axes that get no longer than stated."""
 
     fixed: frozenset[str] = frozenset()
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def apply(self, signature: Blueprint) -> Blueprint:
         """The signature under this restriction."""
         for axis in sorted(self.fixed):
             signature = signature.pinned(axis, _fixed_length(signature, axis))
+        for axis, (least, greatest) in sorted(self.limits.items()):
+            why = f"the model computes otherwise at other {axis} lengths, and this form was not exported with that"
+            signature = limited(signature, axis, greatest, why, least=least)
         return signature
 
 
@@ -32,11 +38,13 @@ def _fixed_length(signature: Blueprint, axis: str) -> int:
     layout = signature.layout
     if axis in PINNED and not signature.given:
         return min(PINNED[axis], layout.longest(axis))
-    return layout.configured.get(axis, layout.lengths[axis])
+    return signature.configured.get(axis, layout.lengths[axis])
 
 
-def restrictions(fidelity: Fidelity, cases: tuple[ReferenceCase, ...], *, unasked: bool) -> tuple[Restriction, ...]:
-    """What would leave out all that is wrong.
+def restrictions(
+    signature: Blueprint, fidelity: Fidelity, cases: tuple[ReferenceCase, ...], *, unasked: bool
+) -> Iterator[Restriction]:
+    """What would leave out all that is wrong, the least first.
 
     Args:
         fidelity: of a candidate that is wrong, on these cases.
@@ -44,5 +52,7 @@ def restrictions(fidelity: Fidelity, cases: tuple[ReferenceCase, ...], *, unaske
     """
     axes = failing_axes(fidelity, cases) or frozenset()
     if not axes or (unasked and not axes <= FIXED_BY_PROCESSOR):
-        return ()
-    return (Restriction(fixed=axes),)
+        return
+    if not unasked and (limits := right_up_to(fidelity, cases, signature.layout.lengths)):
+        yield Restriction(limits=limits)
+    yield Restriction(fixed=axes)

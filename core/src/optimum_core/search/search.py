@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from optimum_core.errors import OptionError, ResourceError, VerificationError
 from optimum_core.measure import score
@@ -25,6 +26,7 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
 from optimum_core.verify import ReferenceCase
+from optimum_core.verify.ranges import proved
 
 #: Seconds that a search takes at least and at most when no budget is stated, and of how many eager calls at every shape
 #: between them.
@@ -176,21 +178,32 @@ class _Search:
     def _retry_restricted(self) -> bool:
         """Try again what failed at some axes only, with those restricted. False: there is nothing of the kind."""
         known = {(item.spec, item.signature.inputs, _limits(item.signature)) for item in self.tried}
-        fresh = []
-        for item in list(self.tried):
-            for restriction in self._restrictions(item):
-                signature = self._restricted(item.signature, restriction)
-                if (item.spec, signature.inputs, _limits(signature)) not in known:
-                    fresh.append((item.spec, signature))
+        fresh = [pair for item in list(self.tried) if (pair := self._restricted_anew(item, known)) is not None]
         for spec, signature in fresh:
             self._try(spec, signature)
         return bool(fresh)
 
-    def _restrictions(self, candidate: Candidate) -> tuple[Restriction, ...]:
+    def _restricted_anew(self, item: Candidate, known: set[Any]) -> tuple[CandidateSpec, Blueprint] | None:
+        """The spec of a candidate that is wrong and the mildest restriction under which it was not tried."""
+        for restriction in self._restrictions(item):
+            signature = self._restricted(item.signature, restriction)
+            if (item.spec, signature.inputs, _limits(signature)) not in known and self._has_work(signature):
+                return item.spec, signature
+        return None
+
+    def _has_work(self, signature: Blueprint) -> bool:
+        """Whether it still takes the shapes that were stated."""
+        try:
+            return bool(self.context.workload(signature))
+        except OptionError:
+            return False
+
+    def _restrictions(self, candidate: Candidate) -> Iterator[Restriction]:
         if candidate.spec.way.is_eager or candidate.fidelity is None or candidate.fidelity.passed:
-            return ()
+            return iter(())
         cases = self._cases(candidate.signature)
-        return restrictions(candidate.fidelity, cases, unasked=not self.context.may_restrict)
+        unasked = not self.context.may_restrict
+        return restrictions(candidate.signature, candidate.fidelity, cases, unasked=unasked)
 
     def _restricted(self, signature: Blueprint, restriction: Restriction) -> Blueprint:
         made = restriction.apply(signature)
@@ -221,8 +234,9 @@ class _Search:
             decision = self.race.decide(finalists)
         winner = decision.winner
         self.race.explain(winner, self.tried, finalists)
-        drawn = self.references.drawn(winner.signature)
-        check = self.references.taken(winner.session, winner.signature, drawn)[0]
+        compared = self.references.taken(winner.session, winner.signature, self._cases(winner.signature))
+        if self.context.verify and not winner.spec.is_baseline:
+            winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared))
         precision = hint(self.context, winner, self._cases(winner.signature))
         order = {"chosen": 0, "slower": 1}
         self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
@@ -236,12 +250,13 @@ class _Search:
             seconds=time.perf_counter() - self._start,
             notes=(
                 *self.context.signature.notes,
+                *self.references.notes,
                 *_notes(winner, decision.disturbance, passing, settled=decision.settled),
             ),
             precision_hint=precision,
             settled=decision.settled and not passing,
         )
-        return SearchResult(winner=winner, report=report, check=check, tried=tuple(self.tried))
+        return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
 
     def _nothing_true(self) -> VerificationError | ResourceError:
         rows = [f"    {item.spec.name}: {item.reason or 'right, but not asked for'}" for item in self.tried]
@@ -275,6 +290,7 @@ def _fixed_to_one_side(candidate: Candidate) -> str:
 
 
 def _notes(winner: Candidate, disturbance: str, passing: Sequence[Candidate], *, settled: bool) -> Iterator[str]:
+    yield from winner.fidelity.notes if winner.fidelity is not None else ()
     if not winner.is_sure:
         yield f"NOT right for all values: {_fixed_to_one_side(winner)}"
     if disturbance:
