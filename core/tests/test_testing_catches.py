@@ -199,7 +199,7 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
     ),
     "remembers_refused_calls": (
         _RUN,
-        'shape = tuple(inputs["input_ids"].shape)\n'
+        "shape = tuple(next(iter(inputs.values())).shape)\n"
         + '        if shape == self.buffers.get("poisoned"):\n'
         + '            raise SessionError(BACKEND, "the run failed", "give another shape")\n'
         + "        try:\n            outputs = self.eager.run(inputs)\n"
