@@ -75,7 +75,7 @@ def test_without_torch_nothing_is_exported_or_checked(hardware: Hardware, monkey
     monkeypatch.setattr(importlib.util, "find_spec", find)
     support = on(hardware, "linux", "6")
     assert (support.offers[0].exports, support.offers[0].loads) == ((), ())
-    assert reasons(support)["export to coreml"][0] == "torch not installed"
+    assert reasons(support)["export to coreml"][0] == "torch is not installed"
 
 
 def test_nothing_installed(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:

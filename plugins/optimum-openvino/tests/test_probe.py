@@ -102,7 +102,7 @@ def test_without_torch_it_still_runs(hardware: Hardware, monkeypatch: pytest.Mon
     monkeypatch.setattr(importlib.util, "find_spec", find)
     support = plugin.probe(hardware)
     assert (support.offers[0].exports, support.offers[0].routes) == ((), ())
-    assert reasons(support)["export to openvino-ir"][0] == "torch not installed"
+    assert reasons(support)["export to openvino-ir"][0] == "torch is not installed"
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "CPU"), ("gpu:1", "GPU.1"), ("GPU.1", "GPU.1"), ("NPU", "NPU")])
