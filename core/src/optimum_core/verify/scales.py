@@ -35,6 +35,7 @@ def relative_error(want: Floats, have: Floats) -> float:
     """
     if not want.size:
         return 0.0
+    want, have = np.atleast_1d(want), np.atleast_1d(have)  # an output may be one number, without an axis
     size, error = np.abs(want), np.abs(have - want)
     found = max(float(error[part].max()) / scale for part, scale in _parts(size))
     for axis in _apart_axes(want):
@@ -48,12 +49,14 @@ def norm_error(want: Floats, have: Floats) -> float:
     Args:
         want, have: finite arrays of one shape.
     """
+    want, have = np.atleast_1d(want), np.atleast_1d(have)
     pairs = [(want[part], have[part]) for part, _ in _parts(np.abs(want))]
     return max((float(np.linalg.norm(b - a) / max(float(np.linalg.norm(a)), 1e-12)) for a, b in pairs), default=0.0)
 
 
 def cosine(want: Floats, have: Floats) -> float:
     """The least cosine of any part of two outputs as flat vectors; 1.0 where both are zero."""
+    want, have = np.atleast_1d(want), np.atleast_1d(have)
     return min((_cosine(want[part], have[part]) for part, _ in _parts(np.abs(want))), default=1.0)
 
 
