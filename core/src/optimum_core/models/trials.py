@@ -54,7 +54,8 @@ class Trials:
     def takes(self, layout: Layout, lengths: Mapping[str, int]) -> bool:
         """Whether eager begins to compute at these lengths; it is not waited for."""
         batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
-        return self.takes_inputs(draw(layout, Case(name="probe", lengths={**batch, **lengths}), self.arrays))
+        case = Case(name="probe", lengths={**batch, **lengths}, padding="none")  # padding has no position of its own
+        return self.takes_inputs(draw(layout, case, self.arrays))
 
     def takes_inputs(self, inputs: Arrays) -> bool:
         """Whether eager begins to compute on these inputs."""
