@@ -122,8 +122,13 @@ def _remote_class(config: Any) -> Any:
     return getattr(transformers, names[0]) if names else transformers.AutoModel
 
 
-def read_processor(directory: Path) -> Any:
-    """Whatever turns raw data into this model's inputs, or None where the directory has nothing of the kind."""
+def read_processor(directory: Path, *, trust_remote_code: bool = False) -> Any:
+    """Whatever turns raw data into this model's inputs, or None where the directory has nothing of the kind.
+
+    Args:
+        trust_remote_code: run its code, where it brings some; where not, such a processor is left out. Stated always:
+            transformers would ask on the terminal.
+    """
     files = ("tokenizer_config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json")
     if not any((directory / name).is_file() for name in files):
         return None
@@ -131,7 +136,7 @@ def read_processor(directory: Path) -> Any:
 
     try:
         with quiet():
-            return AutoProcessor.from_pretrained(directory)
+            return AutoProcessor.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # noqa: BLE001 - a processor is a help, not a need: without one, inputs are drawn
         logging.getLogger(__name__).info("no processor read from %s: %s", directory, error)
         return None

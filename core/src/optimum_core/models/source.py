@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import SourceError
-from optimum_core.models import checkpoint, fingerprint, hub
+from optimum_core.models import checkpoint, fingerprint, forms, hub, places
 
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
@@ -44,9 +44,10 @@ class LiveSource(_Eager):
     changed. They run in 32-bit floats: a model held in less is copied once.
     """
 
-    def __init__(self, module: Any, *, processor: Any = None) -> None:
+    def __init__(self, module: Any, *, processor: Any = None, trust_remote_code: bool = False) -> None:
         self._given = module
         self._processor = processor
+        self._trust = trust_remote_code
 
     @property
     def name(self) -> str:
@@ -83,7 +84,7 @@ class LiveSource(_Eager):
         """What its user gave as processor, or what lies in the directory that the model was read from; or None."""
         if self._processor is not None:
             return self._processor
-        return hub.read_processor(self._origin) if self._origin else None
+        return hub.read_processor(self._origin, trust_remote_code=self._trust) if self._origin else None
 
     def size(self) -> int:
         """Bytes of its weights."""
@@ -123,17 +124,7 @@ class DirectorySource(_Eager):
         self._check()
 
     def _check(self) -> None:
-        config = self.directory / "config.json"
-        if not config.is_file():
-            raise SourceError(
-                f"model {self._name!r}",
-                f"{self.directory} holds no config.json",
-                "give a directory written by save_pretrained, a hub id, or the model itself",
-            )
-        try:
-            described = json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise SourceError(f"model {self._name!r}", f"{config} is no JSON: {error}", "restore the file") from error
+        described = places.check_directory(self.directory, self._name)
         if "auto_map" in described and not self._trust and not _is_builtin(described):
             raise SourceError(
                 f"model {self._name!r}",
@@ -164,7 +155,9 @@ class DirectorySource(_Eager):
 
     @cached_property
     def _module(self) -> Any:
-        return hub.read_model(self.directory, self._name, self.config, trust_remote_code=self._trust)
+        model = hub.read_model(self.directory, self._name, self.config, trust_remote_code=self._trust)
+        forms.check_module(model)
+        return model
 
     def module(self) -> Any:
         """A copy of the eager model that has seen no call, in 32-bit floats and evaluation mode; all share weights."""
@@ -172,7 +165,9 @@ class DirectorySource(_Eager):
 
     @cached_property
     def processor(self) -> Any:
-        return self._processor if self._processor is not None else hub.read_processor(self.directory)
+        if self._processor is not None:
+            return self._processor
+        return hub.read_processor(self.directory, trust_remote_code=self._trust)
 
     def size(self) -> int:
         """Bytes of its weights."""
@@ -199,7 +194,7 @@ else:
 def open_source(
     model: Any, *, revision: str | None = None, trust_remote_code: bool = False, processor: Any = None
 ) -> Source:
-    """Take any of the five kinds of model.
+    """Take any of the five kinds of model, out of the wrappers of `torch.compile` and `DataParallel`.
 
     Args:
         model: a `PreTrainedModel`, a `torch.nn.Module`, a directory, a hub id ("owner/name"), or an ONNX file.
@@ -210,20 +205,18 @@ def open_source(
     Raises:
         SourceError: there is no such model, or it is none.
     """
-    if isinstance(model, str | Path):
-        return _from_path(str(model), revision, trust_remote_code, processor)
-    if callable(getattr(model, "state_dict", None)) and callable(getattr(model, "forward", None)):
-        return LiveSource(model, processor=processor)
-    raise SourceError(
-        f"accelerate({type(model).__name__})",
-        "that is neither a model, nor a directory, nor a hub id",
-        "pass a PreTrainedModel, a torch.nn.Module, a directory written by save_pretrained, or a hub id",
-    )
+    if isinstance(model, str | os.PathLike) and isinstance(os.fspath(model), str):
+        return _from_path(os.fspath(model), revision, trust_remote_code, processor)
+    model = forms.unwrapped(model)
+    if not forms.is_module(model):
+        raise forms.refuse_object(model)
+    forms.check_module(model)
+    return LiveSource(model, processor=processor, trust_remote_code=trust_remote_code)
 
 
 def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any) -> Source:
     path = Path(model).expanduser()
-    if path.suffix == ".onnx" and path.is_file():
+    if path.suffix == ".onnx" and path.is_file() and not places.is_pointer(path):
         from optimum_core.models.onnx_file import OnnxSource
 
         return OnnxSource(path, processor=processor)
@@ -232,10 +225,10 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
     if path.is_dir():
         name = path.resolve().name
         return DirectorySource(path, name=name, trust_remote_code=trust_remote_code, processor=processor)
-    if path.exists() or model.count("/") > 1 or model.startswith((".", "~", "/")):
-        raise SourceError(
-            f"model {model!r}", "no such directory" if not path.exists() else "it is a file", "check the path"
-        )
+    if path.exists():
+        raise places.refuse_file(path, f"model {model!r}")
+    if not model or model.count("/") > 1 or model.startswith((".", "~", "/")):
+        raise SourceError(f"model {model!r}", "no such directory", "check the path")
     directory = hub.download(model, revision=revision, with_code=trust_remote_code)
     return DirectorySource(directory, name=model, trust_remote_code=trust_remote_code, processor=processor)
 

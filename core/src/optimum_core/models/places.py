@@ -1,0 +1,196 @@
+"""Files and directories that hold no model which could be read, told by their names and first bytes: what each is, and
+what to give instead. Nothing large is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from optimum_core.errors import SourceError
+
+_LFS = b"version https://git-lfs"
+#: A pointer is about 130 bytes.
+_LFS_SIZE = 1024
+#: What may hold the weights, for transformers.
+WEIGHTS = ("*.safetensors", "*.bin")
+_INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
+_READ = (*WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "*.py")
+#: Files of a training run, which hold no weights of a model.
+_NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "adapter_model.bin", "adapter_model.safetensors")
+
+#: Quantized checkpoints that transformers widens to floats while it reads them, where there is no GPU.
+_WIDENED = frozenset({"fp8", "mxfp4"})
+
+_WHERE = "give the directory that holds it with its config.json, or the model itself"
+_PLAIN = "give the checkpoint that it was made from: a directory written by save_pretrained, or a hub id"
+_GGUF = (
+    "is a GGUF file: weights for llama.cpp, mostly quantized",
+    "give the checkpoint that it was made from, or AutoModel….from_pretrained(directory, gguf_file=name)",
+)
+_ADAPTER = (
+    "holds an adapter of PEFT, and not the model that it is for",
+    "AutoPeftModel….from_pretrained(directory).merge_and_unload() gives a model: pass that",
+)
+_TORCH_ONLY = ("holds weights for {}, and none for PyTorch", "from_pretrained(…), save_pretrained(…) in PyTorch first")
+
+#: By a file's ending: what it is, and what to give instead.
+_FILES: Mapping[str, tuple[str, str]] = {
+    ".gguf": _GGUF,
+    ".ggml": _GGUF,
+    ".xml": ("is OpenVINO IR, converted already", f"{_PLAIN}; or an ONNX file of it"),
+    ".safetensors": ("is a file of weights alone", _WHERE),
+    ".bin": ("is a file of weights alone", _WHERE),
+    ".pt": ("is a file of torch.save or torch.jit", "load it in Python, and pass the model"),
+    ".pth": ("is a file of torch.save", "load it in Python, and pass the model"),
+    ".ckpt": ("is a checkpoint of a training run", "load it in Python, and pass the model"),
+    ".pt2": ("is an exported or compiled program", _PLAIN),
+    ".h5": (_TORCH_ONLY[0].format("Keras").replace("holds", "has"), _TORCH_ONLY[1]),
+    ".keras": ("has weights for Keras, and none for PyTorch", _PLAIN),
+    ".msgpack": ("has weights for Flax, and none for PyTorch", _TORCH_ONLY[1]),
+    ".tflite": ("is a converted model of TensorFlow Lite", _PLAIN),
+    ".pb": ("is a graph of TensorFlow", _PLAIN),
+    ".engine": ("is an engine of TensorRT, built already", f"{_PLAIN}; or its ONNX file"),
+    ".plan": ("is an engine of TensorRT, built already", f"{_PLAIN}; or its ONNX file"),
+    ".mlpackage": ("is a model of Core ML, converted already", _PLAIN),
+    ".mlmodel": ("is a model of Core ML, converted already", _PLAIN),
+    ".ort": ("is in ONNX Runtime's own format", "give the ONNX file that it was made from"),
+    ".json": ("is a file beside a model", "give the directory that it lies in"),
+    ".zip": ("is an archive", "unpack it, and give the directory"),
+    ".gz": ("is an archive", "unpack it, and give the directory"),
+    ".tar": ("is an archive", "unpack it, and give the directory"),
+}
+
+#: By what a directory without weights for transformers holds instead; the first that fits is told.
+_CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (("adapter_config.json",), *_ADAPTER),
+    (("model_index.json",), "holds a pipeline of several models", "give one of its parts, such as its text_encoder"),
+    (("*.gguf",), "holds GGUF files: weights for llama.cpp, mostly quantized", _GGUF[1]),
+    (("*.onnx", "onnx/*.onnx"), "holds ONNX files, and no weights for PyTorch", "pass the file: {!r}"),
+    (("openvino*.xml", "*.xml"), "holds OpenVINO IR, converted already, and no weights for PyTorch", _PLAIN),
+    (("*.h5",), *(text.format("TensorFlow") for text in _TORCH_ONLY)),
+    (("*.msgpack",), *(text.format("Flax") for text in _TORCH_ONLY)),
+    (("rust_model.ot",), *(text.format("Rust") for text in _TORCH_ONLY)),
+    (("*.mlpackage",), "holds a model of Core ML, converted already", _PLAIN),
+    (("*.engine", "*.plan"), "holds an engine of TensorRT, built already", _PLAIN),
+    (("*.pt", "*.pth", "*.ckpt"), "holds files of torch.save, and no weights by the names of save_pretrained", _PLAIN),
+)
+
+
+def refuse_file(path: Path, who: str) -> SourceError:
+    """The error for a file that is no ONNX model."""
+    if is_pointer(path):
+        return _pointers(who, path.parent, [path.name])
+    found = _FILES.get(path.suffix.lower())
+    return SourceError(who, f"it {found[0]}" if found else "it is a file", found[1] if found else "check the path")
+
+
+def check_directory(directory: Path, name: str) -> dict[str, Any]:
+    """What `config.json` says, after the directory was found to hold a model in files that can be read.
+
+    Raises:
+        SourceError: it does not; the message says what it holds instead.
+    """
+    who = f"model {name!r}"
+    _refuse_pointers(directory, who)
+    if _any(directory, ("adapter_config.json",)):  # transformers would read another model for it, from elsewhere
+        raise SourceError(who, f"{directory} {_ADAPTER[0]}", _ADAPTER[1])
+    if not (directory / "config.json").is_file():
+        raise _without_config(directory, who)
+    described = _read(directory / "config.json", who)
+    quantized = described.get("quantization_config")
+    if isinstance(quantized, Mapping) and quantized.get("quant_method") not in _WIDENED:
+        raise SourceError(
+            who,
+            f"its weights are quantized already ({quantized.get('quant_method', 'quantization_config')} in config.json)",
+            "give the checkpoint as it was before, and accelerate(..., quantize='int8') quantizes; or read it, "
+            "dequantize() it, and pass the model",
+        )
+    if not _weights(directory):
+        found = _instead(directory) or ("holds a config.json and no weights", "fetch model.safetensors, too")
+        raise SourceError(who, f"{directory} {found[0]}", found[1])
+    _require_shards(directory, who)
+    return described
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether it is a placeholder of git-lfs for a file that was not fetched."""
+    try:
+        if path.stat().st_size > _LFS_SIZE:
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_LFS)) == _LFS
+    except OSError:
+        return False
+
+
+def _refuse_pointers(directory: Path, who: str) -> None:
+    found = sorted({path.name for pattern in _READ for path in directory.glob(pattern) if is_pointer(path)})
+    if found:
+        raise _pointers(who, directory, found)
+
+
+def _pointers(who: str, directory: Path, names: list[str]) -> SourceError:
+    told = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    why = f"{told} {'is a pointer' if len(names) == 1 else 'are pointers'} of git-lfs: the contents were not fetched"
+    return SourceError(who, why, f"run `git lfs pull` in {directory}, or download the model again")
+
+
+def _without_config(directory: Path, who: str) -> SourceError:
+    if (known := _FILES.get(directory.suffix)) is not None:
+        return SourceError(who, f"it {known[0]}", known[1])
+    if (found := _instead(directory)) is not None:
+        return SourceError(who, f"{directory} {found[0]}, and no config.json", found[1])
+    nested = sorted({*directory.glob("*/config.json"), *directory.glob("snapshots/*/config.json")})
+    remedy = "give a directory written by save_pretrained, a hub id, or the model itself"
+    if nested:
+        remedy = f"did you mean {str(nested[-1].parent)!r}?"
+    elif not any(directory.iterdir()):
+        return SourceError(who, f"{directory} is empty and holds no config.json", remedy)
+    elif _weights(directory):
+        remedy = "save it with save_pretrained, which writes config.json too; or pass the model itself"
+    return SourceError(who, f"{directory} holds no config.json", remedy)
+
+
+def _instead(directory: Path) -> tuple[str, str] | None:
+    """What a directory without weights holds, and what to do; None: nothing that is known."""
+    for patterns, what, remedy in _CONTENTS:
+        if found := _any(directory, patterns):
+            return what, remedy.format(str(found[0]))
+    return None
+
+
+def _any(directory: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in directory.glob(pattern)})
+
+
+def _weights(directory: Path) -> list[Path]:
+    return [path for path in _any(directory, WEIGHTS) if path.name not in _NO_WEIGHTS and not _is_ir(path)]
+
+
+def _is_ir(path: Path) -> bool:
+    """Whether it is the second file of an OpenVINO model."""
+    return path.suffix == ".bin" and path.with_suffix(".xml").exists()
+
+
+def _read(config: Path, who: str) -> dict[str, Any]:
+    try:
+        described = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise SourceError(who, f"{config} is no JSON: {error}", "restore the file") from error
+    if not isinstance(described, dict):
+        raise SourceError(who, f"{config} holds a {type(described).__name__}, and no object", "restore the file")
+    return described
+
+
+def _require_shards(directory: Path, who: str) -> None:
+    """Every file that the index of the weights names must be there."""
+    for index in _any(directory, _INDEXES):
+        named = _read(index, who).get("weight_map")
+        files = set(named.values()) if isinstance(named, Mapping) else set()
+        missing = sorted(str(name) for name in files if not (directory / str(name)).is_file())
+        if missing:
+            told = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            why = f"{len(missing)} of {len(files)} files of weights are not there ({told})"
+            raise SourceError(who, why, f"fetch them: {index.name} names them")
