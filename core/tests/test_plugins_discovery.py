@@ -277,10 +277,11 @@ def test_an_unknown_backend_tells_what_is_installed_and_what_to_install(site: Si
         site.manager().support("openvin", HARDWARE)
     assert str(raised.value) == (
         "backend 'openvin': is not installed; installed backends: openvino, other (broken)\n"
-        "  What to do: pip install optimum-openvin, or did you mean 'openvino'?"
+        "  What to do: did you mean 'openvino'?"
     )
-    with pytest.raises(UnavailableError, match=r"installed backends: none\n  What to do: pip install optimum-acme$"):
+    with pytest.raises(UnavailableError, match="installed backends: none") as raised:
         PluginManager([]).support("acme", HARDWARE)
+    assert "pip install" not in raised.value.remedy
 
 
 def test_nothing_is_imported_before_the_first_question(site: Site) -> None:

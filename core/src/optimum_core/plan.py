@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from optimum_core.errors import OptionError, UnavailableError
+from optimum_core.plugins import ANY
 from optimum_core.types import Offer, Support
 
-AUTO = "auto"
+AUTO = ANY
 EXACT = "fp32"
 #: Precisions that `precision="auto"` lets compete; quantized ones must be asked for.
 FLOATS = ("fp32", "bf16", "fp16")

@@ -25,9 +25,14 @@ def plugins_data(infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -
     """One object per plugin: the fields of `PluginInfo` and of `Support`, the latter empty unless it is ready."""
     unknown = Support()
     return [
-        {**fields_of(info), **fields_of(supports.get(info.name, unknown) if info.status == "ready" else unknown)}
+        {**fields_of(info), **_data(supports.get(info.name, unknown) if info.status == "ready" else unknown)}
         for info in infos
     ]
+
+
+def _data(support: Support) -> dict[str, Any]:
+    """What a probe says; what it can be asked is no data."""
+    return {name: value for name, value in fields_of(support).items() if name != "check_options"}
 
 
 def fields_of(value: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Discovery reads metadata only; plugins are imported on the first question that n
 broken one is kept with its error and hurts nobody until it is asked for by name.
 """
 
-from optimum_core.plugins.discovery import DISABLED_ENV, GROUP, STRICT_ENV, PluginInfo, Status
+from optimum_core.plugins.discovery import ANY, DISABLED_ENV, GROUP, STRICT_ENV, PluginInfo, Status
 from optimum_core.plugins.dispatch import Infer, PluginManager, manager
 
-__all__ = ["DISABLED_ENV", "GROUP", "STRICT_ENV", "Infer", "PluginInfo", "PluginManager", "Status", "manager"]
+__all__ = ["ANY", "DISABLED_ENV", "GROUP", "STRICT_ENV", "Infer", "PluginInfo", "PluginManager", "Status", "manager"]

@@ -17,6 +17,10 @@ from optimum_core.errors import PluginError
 GROUP = "optimum.backends"
 DISABLED_ENV = "OPTIMUM_DISABLED_BACKENDS"
 STRICT_ENV = "OPTIMUM_STRICT_PLUGINS"
+#: The target that means any backend, so that none can have the name.
+ANY = "auto"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+NAME_REMEDY = "choose one of lower-case letters, digits, '-', '_' and '.', such as 'acme'"
 
 
 class Status(StrEnum):
@@ -91,6 +95,15 @@ class Record:
         return f"{repair}, or switch it off: {DISABLED_ENV}={self.name}"
 
 
+def name_problem(name: object) -> str:
+    """Why a backend of this name could never be asked for; empty where it can."""
+    if name == ANY:
+        return f"is {ANY!r}, which as a target means any backend"
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return "cannot be written as a target ('backend:device')"
+    return ""
+
+
 def disabled_names() -> frozenset[str]:
     """The names in `OPTIMUM_DISABLED_BACKENDS`."""
     return frozenset(name.strip() for name in os.environ.get(DISABLED_ENV, "").split(",")) - {""}
@@ -110,11 +123,14 @@ def discover(given: Iterable[EntryPoint] | None) -> list[Record]:
     for _, record in sorted(unique.items()):
         claims.setdefault(record.name, []).append(record)
     disabled = disabled_names()
+    for record in unique.values():
+        if problem := name_problem(record.name):
+            record.refuse(f"its name {problem}", f"{record.remedy()}; its author has to {NAME_REMEDY}")
     for name, rivals in claims.items():
         for record in rivals:
             if name in disabled:
                 record.status = Status.DISABLED
-            elif len(rivals) > 1:
+            elif len(rivals) > 1 and record.error is None:
                 record.status, record.error = Status.DUPLICATE, _conflict(rivals)
     return sorted([*unique.values(), *damaged], key=lambda item: item.identity)
 

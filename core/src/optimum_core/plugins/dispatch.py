@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,19 +13,23 @@ from importlib_metadata import EntryPoint
 
 from optimum_core.errors import OptimumError, PluginError, UnavailableError, momentary, noticing_full_disks, translated
 from optimum_core.hookspecs import PROJECT, Hooks
+from optimum_core.plugins.answers import misfit
 from optimum_core.plugins.contract import HOOKS, check_hooks, check_object, implementations, wraps
 from optimum_core.plugins.discovery import (
     DISABLED_ENV,
+    NAME_REMEDY,
     PluginInfo,
     Record,
     Status,
     disabled_names,
     discover,
     fresh,
+    name_problem,
     show,
     strict,
     tell,
 )
+from optimum_core.plugins.naming import explain, install_words
 from optimum_core.types import (
     Array,
     Artifact,
@@ -42,6 +45,8 @@ from optimum_core.types import (
 Infer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 Runner = Callable[[Session, Mapping[str, Array]], Mapping[str, Array] | None]
 
+#: The distribution whose backends are there wherever this is.
+CORE = "optimum-core"
 _DEEDS = {"probe": "say what it can do here", "load_session": "load sessions", "infer": "run sessions"}
 
 
@@ -74,6 +79,8 @@ class PluginManager:
         """
         with self._lock:
             records, record = self._found(), Record(name=name)
+            if problem := name_problem(name):
+                raise PluginError(f"plugin {name!r}", f"its name {problem}", NAME_REMEDY)
             if taken := next((other for other in records if other.name == name), None):
                 why = f"the name is taken by {taken.label}, so {show(plugin)} cannot have it"
                 raise PluginError(f"plugin {name!r}", why, f"choose another name, or unregister({name!r}) first")
@@ -118,6 +125,16 @@ class PluginManager:
     def names(self) -> tuple[str, ...]:
         """The ready backends, ordered by name. A plugin that only wraps hooks is no backend."""
         return tuple(record.name for record in self._all() if record.status is Status.READY and record.answers)
+
+    def missing_note(self) -> str:
+        """What to say where nothing but core's own backends can compete; empty where another is ready or was disabled."""
+        others = [record for record in self._all() if record.distribution != CORE]
+        if any(record.status is Status.DISABLED or record.answers for record in others):
+            return ""
+        if not others:
+            return f"no backend is installed, so that only the eager model competes: {install_words()}"
+        names = ", ".join(record.name for record in others)
+        return f"no backend works here ({names}), so that only the eager model competes: see `optimum-core plugins`"
 
     def implements(self, name: str, hook: str) -> bool:
         """Whether a ready backend answers `hook` itself; wrapping it does not count."""
@@ -283,10 +300,9 @@ class PluginManager:
     def _unknown(self, name: str) -> NoReturn:
         status = {record.name: record.status for record in self._found()}
         shown = [key if value in (None, Status.READY) else f"{key} ({value})" for key, value in status.items()]
-        near = difflib.get_close_matches(name, status, n=1)
-        remedy = f"pip install optimum-{name}" + (f", or did you mean {near[0]!r}?" if near else "")
-        why = f"is not installed; installed backends: {', '.join(shown) or 'none'}"
-        raise UnavailableError(f"backend {name!r}", why, remedy)
+        asked = {backend: support for (backend, _), support in self._supports.items()}
+        why, remedy = explain(name, list(status), asked)
+        raise UnavailableError(f"backend {name!r}", f"{why}; installed backends: {', '.join(shown) or 'none'}", remedy)
 
     def _caller(self, name: str, hook: str) -> pluggy.HookCaller:
         """What calls `hook` of one backend, and the wrappers of all."""
@@ -336,7 +352,9 @@ class PluginManager:
             raise fresh(record.refuse(f"its probe raised {tell(cause)}", record.remedy(), cause)) from cause
         match answers:
             case [Support() as support]:
-                return support
+                if (found := misfit(support)) is None:
+                    return support
+                raise fresh(record.refuse(found.why, f"{found.remedy}; or {record.remedy()}"))
             case [answer]:
                 error = self._wrong(record, "probe", answer, Support)
             case _:  # several implementations in one plugin, none that answered, or what a wrapper made of it

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +32,7 @@ class Offer:
         routes: ways of exporting, the likeliest to be right first; each is tried until one verifies.
         optimizes: formats that its `optimize` takes and gives.
         levels: optimization levels that compete when nobody names one; the likeliest to win first.
+        named_levels: levels that it has besides, for those who name one.
         quantizes: formats that its `quantize` takes and gives.
         loads: formats that `load_session` runs on this device.
         live: `load_session` also takes the live model (`SessionRequest.source`), so that nothing need be exported.
@@ -51,6 +52,7 @@ class Offer:
     routes: tuple[str, ...] = ()
     optimizes: tuple[Transform, ...] = ()
     levels: tuple[str, ...] = ()
+    named_levels: tuple[str, ...] = ()
     quantizes: tuple[Transform, ...] = ()
     loads: tuple[str, ...] = ()
     live: bool = False
@@ -88,8 +90,11 @@ class Support:
         offers: one per device that works here; empty when none does.
         limitations: at least one whenever `offers` is empty.
         versions: distributions whose version changes what the backend produces ("onnxruntime": "1.31.1").
+        check_options: raises `OptionError` for options that its hooks would refuse, so that this shows before any work
+            is done; None: they show when the hooks are called.
     """
 
     offers: tuple[Offer, ...] = ()
     limitations: tuple[Limitation, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    check_options: Callable[[Mapping[str, Any]], object] | None = None

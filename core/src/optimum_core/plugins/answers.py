@@ -1,0 +1,105 @@
+"""Whether a probe's answer has the types that its fields state: what is wrong there is the plugin's fault, and must not
+show as an error of whatever reads the answer later."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from optimum_core.plugins.discovery import show
+from optimum_core.types import Support
+
+_WORDS = {str: "text", int: "whole number", float: "number", bool: "True or False", type(None): "None"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Misfit:
+    """A value of the wrong type in a probe's answer.
+
+    Attributes:
+        field: the way to it, such as "offers[0].loads".
+        expected: in words.
+    """
+
+    field: str
+    value: object
+    expected: str
+
+    @property
+    def why(self) -> str:
+        """What is wrong, for a message about the plugin."""
+        return f"its probe's answer has {self.field} = {show(self.value)} where {self.expected} is expected"
+
+    @property
+    def remedy(self) -> str:
+        """What its author has to write."""
+        if self.expected.startswith("a tuple of"):
+            if isinstance(self.value, list | set | frozenset):
+                return f"write {tuple(self.value)!r}" if len(self.value) < 5 else "make a tuple of it"
+            if isinstance(self.value, str) or dataclasses.is_dataclass(self.value):
+                return f"write a tuple of one, with its comma: ({show(self.value)},)"
+        return "compare it with optimum_core/types/support.py"
+
+
+def misfit(support: Support) -> Misfit | None:
+    """The first field of a probe's answer that is not what it should be, or None."""
+    return next(_misfits(support, Support, ""), None)
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
+def _misfits(value: Any, hint: Any, where: str) -> Iterator[Misfit]:
+    if not _fits(value, hint):
+        yield Misfit(field=where, value=value, expected=_words(hint))
+    elif dataclasses.is_dataclass(hint):
+        for name, inner in _hints(hint).items():  # type: ignore[arg-type]
+            yield from _misfits(getattr(value, name), inner, f"{where}.{name}" if where else name)
+    elif get_origin(hint) is tuple:
+        for index, item in enumerate(value):
+            yield from _misfits(item, get_args(hint)[0], f"{where}[{index}]")
+    elif get_origin(hint) is Mapping:
+        for key, item in value.items():
+            for part, inner in zip((key, item), get_args(hint), strict=True):
+                yield from _misfits(part, inner, f"{where}[{key!r}]")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether the value itself is of a kind, whatever it holds."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if origin in (types.UnionType, Union):
+        return any(_fits(value, item) for item in get_args(hint))
+    if origin is Callable or hint is Callable:
+        return callable(value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return hint is Any or isinstance(value, origin or hint)
+
+
+def _words(hint: Any) -> str:
+    origin, items = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return f"a tuple of {_name(items[0])}s"
+    if origin is Mapping:
+        return f"a mapping of {_name(items[0])}s to {_name(items[1])}s"
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, items))}"
+    if origin in (types.UnionType, Union):
+        return " or ".join(map(_words, items))
+    if origin is Callable:
+        return "a function"
+    name = _name(hint)
+    return name if hint in (bool, type(None)) else f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def _name(hint: Any) -> str:
+    return _WORDS.get(hint) or getattr(hint, "__name__", str(hint))
