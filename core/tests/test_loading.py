@@ -20,7 +20,6 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import ArtifactError, OptionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
-from optimum_core.model import opening as loading
 from optimum_core.model.foreign import limits_of
 from optimum_core.model.opening import open_model
 from optimum_core.plugins import PluginManager

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optimum_core import __version__
 from optimum_core.cache import Cache
-from optimum_core.errors import OptionError
+from optimum_core.errors import NoBackendWarning, OptionError
 from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.model.accelerated import AcceleratedModel
-from optimum_core.models import hub
+from optimum_core.models import hub, tasks
 from optimum_core.models.source import Source, open_source
 from optimum_core.pipeline import Pipeline, asked_ways
 from optimum_core.plan import AUTO, EXACT, Target, Way
 from optimum_core.plugins import manager
-from optimum_core.request import check_precision, read_request
+from optimum_core.request import check_level, check_precision, read_request
 
 
 def accelerate(
@@ -96,7 +98,12 @@ def accelerate(
         supports[request.target.backend] = plugins.support(request.target.backend, hardware)
     check_precision(request.precision, supports)
     _require_one_device(asked_ways(supports, request, EXACT), request.target)
+    check_level(request.level, request.target, supports)
+    if request.target.backend is not None:
+        plugins.check_options(request.target.backend, request.options, hardware)
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
+    if task is not None:
+        tasks.check_fit(task, source.class_name, f"model {source.name!r}")
     _require_samples(source, sample_inputs)
     pipeline = Pipeline(
         version=__version__,
@@ -109,7 +116,16 @@ def accelerate(
         cache=Cache(Path(cache_dir) if cache_dir is not None else None),
         emit=progress or (lambda event: None),
     )
-    return pipeline.run()
+    return _noted(pipeline.run(), plugins.missing_note() if request.target.backend is None else "")
+
+
+def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:
+    """The model, with a note in its report, and told of as a warning; without a note, as it is."""
+    report = model.manifest.report
+    if note and report is not None:
+        warnings.warn(note, NoBackendWarning, stacklevel=3)
+        model.manifest = replace(model.manifest, report=replace(report, notes=(*report.notes, note)))
+    return model
 
 
 def _require_one_device(found: tuple[Way, ...], target: Target) -> None:

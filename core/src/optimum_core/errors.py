@@ -90,6 +90,10 @@ class UnprovedWarning(UserWarning):
     """A model is handed out that was not proved to be right for everything that it takes."""
 
 
+class NoBackendWarning(UserWarning):
+    """No backend is installed, or none works, so that a model stays eager for want of anything else."""
+
+
 class InputError(OptimumError):
     """Inputs given to a model are not what it takes."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.plugins import ANY
-from optimum_core.types import Offer, Support
+from optimum_core.types import Limitation, Offer, Support
 
 AUTO = ANY
 EXACT = "fp32"
@@ -274,22 +274,48 @@ def _offers(supports: Mapping[str, Support]) -> Iterator[tuple[str, Offer]]:
             yield name, offer
 
 
+_SEE = "see `optimum-core plugins` for what can run here and why not"
+
+
 def _nothing(supports: Mapping[str, Support], target: Target, precision: str) -> UnavailableError:
+    """What was asked for that is not here: a device, a precision, an unquantized model, or anything at all."""
     asked = target.backend or AUTO
     wanted = f"{asked}:{target.device}" if target.device else asked
     mine = [name for name in sorted(supports) if target.backend in (None, name)]
-    limits = [f"{name}: {item.reason} ({item.remedy})" for name in mine for item in supports[name].limitations]
-    devices = sorted({offer.device.lower() for name in mine for offer in supports[name].offers if offer.loads})
-    if devices:
-        here = f"{', '.join(devices)}, in {_precisions(supports, mine)}"
-        why = f"on this machine it runs on {here}; not {wanted} in {precision}"
-        if target.device and target.device.partition(":")[0] not in devices:
-            why += "".join(f"; {limit}" for limit in limits if target.device.partition(":")[0] in limit.lower())
-    elif limits:
-        why = "; ".join(limits)
-    else:
-        why = "no backend here loads what any backend here exports"
-    return UnavailableError(f"target {wanted!r}", why, "see `optimum-core plugins` for what can run here and why not")
+    loading = [offer for name in mine for offer in supports[name].offers if offer.loads]
+    devices = sorted({offer.device.lower() for offer in loading})
+    limits = [limit for name in mine for limit in supports[name].limitations]
+    if target.device is not None and devices and not any(_asked_for(asked, offer, target) for offer in loading):
+        reasons = _reasons(_about(limits, target.device)) or f"it knows no device {target.device!r}"
+        return UnavailableError(
+            f"target {wanted!r}",
+            f"on this machine {asked} runs on {', '.join(devices)}; {reasons}",
+            f"pass target={f'{asked}:{devices[0]}'!r}, or {_SEE}",
+        )
+    if not devices:
+        why = _reasons(limits) or "no backend here loads what any backend here exports"
+        return UnavailableError(f"target {wanted!r}", why, _SEE)
+    precisions = dict.fromkeys(item for offer in loading for item in offer.precisions)
+    if precision not in (AUTO, *precisions):
+        why = f"on this machine it computes in {', '.join(precisions)}, and not in {precision}"
+        return UnavailableError(f"target {wanted!r}", why, f"pass one of these as precision=, or {_SEE}")
+    schemes = dict.fromkeys(scheme for offer in loading for scheme in offer.runs)
+    if schemes:
+        why = f"it runs quantized models alone here ({', '.join(schemes)})"
+        return UnavailableError(f"target {wanted!r}", why, f"pass quantize={next(iter(schemes))!r}, or another target")
+    why = _reasons(limits) or f"nothing here makes what it loads ({', '.join(offer.loads[0] for offer in loading)})"
+    return UnavailableError(f"target {wanted!r}", why, _SEE)
+
+
+def _about(limits: list[Limitation], device: str) -> list[Limitation]:
+    """What is said of a device; where nothing is, what is said of running at all."""
+    base = device.partition(":")[0]
+    named = [item for item in limits if base in item.what.lower().replace("'", " ").replace("(", " ").split()]
+    return named or [item for item in limits if item.what.startswith("run") and "'" not in item.what]
+
+
+def _reasons(limits: list[Limitation]) -> str:
+    return "; ".join(f"it cannot {item.what}: {item.reason} ({item.remedy})" for item in limits)
 
 
 def _cannot_quantize(supports: Mapping[str, Support], target: Target, quantization: Quantization) -> UnavailableError:
@@ -309,12 +335,4 @@ def _cannot_quantize(supports: Mapping[str, Support], target: Target, quantizati
         if item.hook in (None, "quantize")
     ]
     why = "nothing installed quantizes so" + (f": {'; '.join(limits)}" if limits else "")
-    return UnavailableError(who, why, "see `optimum-core plugins` for what can run here and why not")
-
-
-def _precisions(supports: Mapping[str, Support], names: list[str]) -> str:
-    found: dict[str, Any] = {}
-    for name in names:
-        for offer in supports[name].offers:
-            found.update(dict.fromkeys(offer.precisions))
-    return ", ".join(found)
+    return UnavailableError(who, why, _SEE)

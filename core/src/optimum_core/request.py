@@ -135,10 +135,31 @@ def _check(request: AccelerateRequest) -> None:
 
 
 def _stated_options(options: Any) -> dict[str, Any]:
-    if options is not None and not isinstance(options, Mapping):
-        why = f"it is a {type(options).__name__}, no mapping of names to values"
-        raise OptionError("options", why, "pass options={'name': value}")
-    return dict(options or {})
+    """The options as stated; only the backend can say whether it knows them."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise OptionError("options", f"{options!r} is no mapping of names to values", "pass options={'name': value}")
+    return dict(options)
+
+
+def check_level(level: str | None, target: Target, supports: Mapping[str, Support]) -> None:
+    """Refuse a level that the backend of the target has not.
+
+    Raises:
+        OptionError: the message names those that it has.
+    """
+    offers = supports[target.backend].offers if level is not None and target.backend is not None else ()
+    known = tuple(dict.fromkeys(name for offer in offers for name in (*offer.levels, *offer.named_levels)))
+    if offers and level not in known:
+        limits = supports[str(target.backend)].limitations
+        found = next((item for item in limits if f"level {level!r}" in item.what), None)
+        who = f"level {level!r} of backend {target.backend!r}"
+        if found is not None:
+            raise OptionError(who, f"it is not here: {found.reason}", found.remedy)
+        raise OptionError(
+            who, "there is none", f"use {', '.join(known)}" if known else "leave it out: it has no levels"
+        )
 
 
 def _read_data(goal: QuantizationGoal | None, **passed: Any) -> StatedData | None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import environ
 from shutil import which
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.hookspecs import hookimpl
+from optimum_core.options import no_options
 from optimum_core.packages import missing, versions
 from optimum_core.types import (
     Array,
@@ -53,7 +54,12 @@ def probe(hardware: Hardware) -> Support:
         levels=(COMPILE,) if has_compiler() else (),
         precisions=("fp32", "bf16") if hardware.cpu.features & BF16_FEATURES else ("fp32",),
     )
-    return Support(offers=(offer,), versions=versions(("torch", "transformers")))
+    return Support(offers=(offer,), versions=versions(("torch", "transformers")), check_options=check_options)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse all: this backend takes none."""
+    no_options(f"backend {NAME!r}", options)
 
 
 def has_compiler() -> bool:

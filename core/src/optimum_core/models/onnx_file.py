@@ -118,6 +118,7 @@ class OnnxSource:
     config: Any = None
     is_live = False
     held_in = "fp32"
+    class_name = ""
 
     def __init__(self, path: Path, *, processor: Any = None) -> None:
         self.path = path

@@ -87,7 +87,7 @@ def refuse_file(path: Path, who: str) -> SourceError:
 
 
 def check_directory(directory: Path, name: str) -> dict[str, Any]:
-    """What `config.json` says, after the directory was found to hold a model in files that can be read.
+    """What `config.json` says, of a directory whose files are all there in earnest; its weights are another question.
 
     Raises:
         SourceError: it does not; the message says what it holds instead.
@@ -107,11 +107,16 @@ def check_directory(directory: Path, name: str) -> dict[str, Any]:
             "give the checkpoint as it was before, and accelerate(..., quantize='int8') quantizes; or read it, "
             "dequantize() it, and pass the model",
         )
+    return described
+
+
+def check_weights(directory: Path, name: str) -> None:
+    """Raise `SourceError` where a directory with a configuration has no weights, or not all of them."""
+    who = f"model {name!r}"
     if not _weights(directory):
         found = _instead(directory) or ("holds a config.json and no weights", "fetch model.safetensors, too")
         raise SourceError(who, f"{directory} {found[0]}", found[1])
     _require_shards(directory, who)
-    return described
 
 
 def is_pointer(path: Path) -> bool:

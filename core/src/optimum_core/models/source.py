@@ -59,6 +59,12 @@ class LiveSource(_Eager):
         return getattr(self._given, "config", None)
 
     @property
+    def class_name(self) -> str:
+        """Of transformers; empty for any other."""
+        cls = type(self._given)
+        return cls.__name__ if cls.__module__.startswith("transformers.") else ""
+
+    @property
     def is_live(self) -> bool:
         return True
 
@@ -131,6 +137,7 @@ class DirectorySource(_Eager):
                 "it needs Python code of its own (auto_map in config.json), which is not run unasked",
                 "read that code, then pass trust_remote_code=True",
             )
+        places.check_weights(self.directory, self._name)
 
     @property
     def name(self) -> str:
@@ -143,6 +150,14 @@ class DirectorySource(_Eager):
     @cached_property
     def config(self) -> Any:
         return hub.read_config(self.directory, self._name, trust_remote_code=self._trust)
+
+    @property
+    def class_name(self) -> str:
+        """Of transformers; empty for any other."""
+        from optimum_core.models.tasks import resolve_class
+
+        has_code = self._trust and getattr(self.config, "auto_map", None)
+        return "" if has_code else str(resolve_class(self.config).__name__)
 
     @cached_property
     def fingerprint(self) -> str:

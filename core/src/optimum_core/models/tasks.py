@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from optimum_core.errors import OptionError
+
 # transformers' tables in the order in which they decide: a class in several is for the first task.
 _TABLES = (
     ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES", "text-classification"),
@@ -51,14 +53,15 @@ CAUSAL = frozenset({"text-generation"})
 
 
 @cache
-def _task_by_class() -> dict[str, str]:
+def _tasks_by_class() -> dict[str, list[str]]:
+    """The tasks of every class, the one that decides first."""
     from transformers.models.auto import modeling_auto
 
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for table, task in _TABLES:
         for names in getattr(modeling_auto, table, {}).values():
             for name in (names,) if isinstance(names, str) else names:
-                found.setdefault(name, task)
+                found.setdefault(name, []).append(task)
     return found
 
 
@@ -68,7 +71,24 @@ def detect(class_name: str) -> str:
     >>> detect("BertForSequenceClassification")
     'text-classification'
     """
-    return _task_by_class().get(class_name, CUSTOM)
+    return _tasks_by_class().get(class_name, [CUSTOM])[0]
+
+
+def check_fit(task: str | None, class_name: str, who: str) -> None:
+    """Refuse a task that a class of transformers is not for; a class that stands in no table may be for any.
+
+    Raises:
+        OptionError: the message names the tasks that it is for.
+
+    >>> check_fit("text-generation", "BertForSequenceClassification", "model 'x'")
+    Traceback (most recent call last):
+    optimum_core.errors.OptionError: task: model 'x' is a BertForSequenceClassification, which is for text-classification, not text-generation
+      What to do: leave task out, or give a model of another class
+    """
+    fitting = dict.fromkeys(_tasks_by_class().get(class_name, ()))
+    if task is not None and fitting and task not in (*fitting, CUSTOM):
+        why = f"{who} is a {class_name}, which is for {', '.join(fitting)}, not {task}"
+        raise OptionError("task", why, "leave task out, or give a model of another class")
 
 
 def known() -> frozenset[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.hookspecs import hookimpl
+from optimum_core.options import no_options
 from optimum_core.packages import missing, versions
 from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Session, Step, Support
 
@@ -45,7 +46,14 @@ def probe(hardware: Hardware) -> Support:
     from optimum_core.models.engines import ROUTES
 
     offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), proof="graph")
-    return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=versions(_PACKAGES))
+    return Support(
+        offers=(offer,), limitations=(_NO_RUNTIME,), versions=versions(_PACKAGES), check_options=check_options
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse all: this backend takes none."""
+    no_options(f"backend {NAME!r}", options)
 
 
 @hookimpl

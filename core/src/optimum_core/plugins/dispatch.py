@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import pluggy
 from importlib_metadata import EntryPoint
@@ -165,6 +165,23 @@ class PluginManager:
                     if strict():
                         raise
         return found
+
+    def check_options(self, name: str, options: Mapping[str, Any], hardware: Hardware) -> None:
+        """Have a backend look at options before any work is done, where it says how.
+
+        Raises:
+            OptionError: it would refuse them.
+            UnavailableError, PluginError: as `support` does.
+        """
+        record, check = self._ready(name), self.support(name, hardware).check_options
+        if check is not None and options:
+            try:
+                check(options)
+            except OptimumError:
+                raise
+            except Exception as cause:
+                why = f"its check of options raised {tell(cause)}"
+                raise PluginError(record.label, why, record.remedy()) from cause
 
     def export(self, request: ExportRequest) -> Artifact:
         """Have `request.backend` export a model. Raises as `load_session` does."""

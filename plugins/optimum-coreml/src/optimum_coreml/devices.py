@@ -7,8 +7,10 @@ program (`optimum_coreml_interpreter`) checks these: `proof` is then "graph", ne
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from optimum_core.backend import limits, missing, present, versions
+from optimum_core.backend import limits, missing, present, read_options, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
 from optimum_coreml.options import CoreMlOptions
@@ -71,9 +73,18 @@ def support(hardware: Hardware) -> Support:
         if newest_target(hardware.system, hardware.system_version) is None:
             return Support(limitations=(_too_old(hardware),), versions=found)
         offers = tuple(_on_a_mac(device, exports=not absent) for device in DEVICES)
-        return Support(offers=offers, limitations=tuple(limitations), versions=found)
+        return _support(offers, limitations, found)
     limitations.append(_cannot_run(hardware.system))
-    return Support(offers=(_elsewhere(absent),), limitations=tuple(limitations), versions=found)
+    return _support((_elsewhere(absent),), limitations, found)
+
+
+def _support(offers: tuple[Offer, ...], limitations: list[Limitation], versions: Mapping[str, str]) -> Support:
+    return Support(offers=offers, limitations=tuple(limitations), versions=versions, check_options=check_options)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what the export does not take."""
+    read_options(BACKEND, CoreMlOptions, options)
 
 
 def _on_a_mac(device: str, *, exports: bool) -> Offer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
-from optimum_core.backend import limits, missing, present, versions
+from optimum_core.backend import limits, missing, no_options, present, versions
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
 
 BACKEND = "inc"
@@ -55,7 +57,14 @@ def support(hardware: Hardware) -> Support:
         schemes=SCHEMES if quantizes else (),
         runs=SCHEMES if runs else (),
     )
-    return Support(offers=(offer,), limitations=tuple(limitations), versions=versions(_DISTRIBUTIONS))
+    return Support(
+        offers=(offer,), limitations=tuple(limitations), versions=versions(_DISTRIBUTIONS), check_options=check_options
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse all: this backend takes none."""
+    no_options(f"backend {BACKEND!r}", options)
 
 
 def _transforms() -> tuple[Transform, ...]:

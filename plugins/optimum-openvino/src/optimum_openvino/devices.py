@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from optimum_core.backend import limits, package_folder, present, sums_widely, versions
+from optimum_core.backend import limits, package_folder, present, read_options, sums_widely, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
 
@@ -147,8 +148,18 @@ def support(hardware: Hardware) -> Support:
         else:
             limitations.append(problem)
     return Support(
-        offers=tuple(offers), limitations=tuple(limitations), versions=versions(("openvino", QUANTIZER, *_EXPORTERS))
+        offers=tuple(offers),
+        limitations=tuple(limitations),
+        versions=versions(("openvino", QUANTIZER, *_EXPORTERS)),
+        check_options=check_options,
     )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no session takes; imported here, since a probe is light."""
+    from optimum_openvino.options import OpenVinoOptions
+
+    read_options(BACKEND, OpenVinoOptions, options)
 
 
 def _offer(device: Device, precisions: tuple[str, ...], *, exports: bool) -> Offer:

@@ -7,10 +7,12 @@ stays light.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from optimum_core.backend import limits, missing, package_folder, present, versions
+from optimum_core.backend import limits, missing, package_folder, present, read_options, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
 
@@ -34,6 +36,9 @@ _LEVELS_NEED = ("onnx", "onnx-ir", "onnxscript", "transformers")
 # (first version, newest ONNX opset it loads). The last row was found by loading models of each opset; for releases
 # between the rows the lower figure holds, which every later release loads too.
 _OPSETS: tuple[tuple[tuple[int, int], int], ...] = (((0, 0), 21), ((1, 23), 22), ((1, 31), 26))
+
+#: Levels of `optimize` that are never the fastest.
+_NAMED_LEVELS = ("basic", "extended")
 
 _ONNX = (Transform(takes="onnx", gives="onnx"),)
 
@@ -211,8 +216,18 @@ def support(hardware: Hardware) -> Support:
             limitations.append(problem)
     limitations += _missing_levels(CPU)
     return Support(
-        offers=tuple(offers), limitations=tuple(limitations), versions=build.distributions | versions(_LEVELS_NEED)
+        offers=tuple(offers),
+        limitations=tuple(limitations),
+        versions=build.distributions | versions(_LEVELS_NEED),
+        check_options=check_options,
     )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no session takes; imported here, since a probe is light."""
+    from optimum_ort.options import OrtOptions
+
+    read_options(BACKEND, OrtOptions, options)
 
 
 def _clash(build: Build) -> tuple[Limitation, ...]:
@@ -265,6 +280,7 @@ def _offer(provider: Provider, build: Build) -> Offer:
         device=provider.device,
         optimizes=_ONNX,
         levels=_levels(provider),
+        named_levels=_NAMED_LEVELS,
         quantizes=_ONNX if quantizes else (),
         loads=("onnx",),
         precisions=("fp32", "fp16") if half else ("fp32",),

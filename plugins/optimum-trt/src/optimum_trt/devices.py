@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
+from typing import Any
 
-from optimum_core.backend import limits, present, versions
+from optimum_core.backend import limits, present, read_options, versions
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.types import Gpu, Hardware, Limitation, Offer, Support, Transform
 from optimum_trt.modules import (
@@ -50,7 +52,16 @@ def support(hardware: Hardware) -> Support:
         reason = f"{RTX.package} does not build for sm_90 ahead of time, nor for other GPUs of data centres after it"
         what, remedy = "build for sm_90", elsewhere((9, 0))
         limitations.append(Limitation(what=what, reason=reason, remedy=remedy, hook="optimize"))
-    return Support(offers=offers, limitations=tuple(limitations), versions=_versions(found))
+    return Support(
+        offers=offers, limitations=tuple(limitations), versions=_versions(found), check_options=check_options
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no session takes; imported here, since a probe is light."""
+    from optimum_trt.options import TrtOptions
+
+    read_options(BACKEND, TrtOptions, options)
 
 
 def running_problem(found: tuple[Found, ...], hardware: Hardware) -> Limitation | None:

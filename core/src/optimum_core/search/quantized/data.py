@@ -95,12 +95,17 @@ def read_data(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeCo
         if config and config.accuracy_control:
             why = "accuracy control goes by a metric, and nothing was passed to evaluate on"
             raise OptionError("evaluate", why, "pass evaluate=, or leave accuracy_control out")
+        if drop is not None and drop.limit(1.0) >= 1:
+            why = f"without evaluate it is of the share of equal decisions, 0 to 1, and {drop} allows everything"
+            raise OptionError("max_drop", why, "pass evaluate=, a metric or labelled rows; or say 0.01 or '1%'")
         return StatedData(calibration=rows, drop=drop)
     drop = drop or Drop(amount=DEFAULT_DROP)
     words = evaluate_words(evaluate)
     if words is None:
         return StatedData(calibration=rows, function=evaluate, drop=drop)
     name = words[0] or metric or "accuracy"
+    if name in UP_TO_ONE and drop.relative and drop.limit(1.0) >= 1:
+        raise OptionError("max_drop", f"a drop of {drop} allows everything", "say '1%' of what eager has")
     if name in UP_TO_ONE and not drop.relative and drop.amount >= 1:
         why = f"a drop of {drop.amount:.4g} allows everything: {name} goes from 0 to 1"
         raise OptionError("max_drop", why, f"say {drop.amount / 100:.4g}, or '{drop.amount:.4g}%' of what eager has")
