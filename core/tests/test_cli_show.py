@@ -74,7 +74,7 @@ REPORT = Report(
     workload=SHAPES,
     candidates=(
         candidate("onnx[torchscript] → ort cpu, level extended", "chosen", 2.0),
-        candidate("torch cpu (the model as it is)", "slower", 5.0),
+        replace(candidate("torch cpu (the model as it is)", "slower", 5.0), baseline=True),
         candidate("onnx[dynamo] → ort cpu", "wrong"),
         candidate("other gpu", "skipped"),
     ),
@@ -139,9 +139,9 @@ def test_a_report_shows_every_shape_and_candidate_aligned_in_80_columns() -> Non
     head = next(line for line in lines if "median latency" in line)
     rows = [line for line in lines if " ms " in line]
     assert len(rows) == 2
-    for text, column in (("2.00 ms", "1x16"), ("4.00 ms", "1x128"), ("6.00 ms", "8x128"), ("1.00×", "time")):
+    for text, column in (("2.00 ms", "1x16"), ("4.00 ms", "1x128"), ("6.00 ms", "8x128"), ("2.50×", "× eager")):
         assert rows[0].index(text) + len(text) == head.index(column) + len(column)
-    assert "2.50×" in rows[1] and "3.1e-06" in rows[1] and "3.0 MiB" in rows[1]
+    assert "1.00×" in rows[1] and "3.1e-06" in rows[1] and "3.0 MiB" in rows[1]
     assert not any(line.endswith(" ") for line in lines)
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from optimum_core.types import CandidateResult, CaseResult, Fidelity, Measurement, Promise, Report, Trial
-from optimum_core.types.rendering import brief, header, rows
+from optimum_core.types.rendering import brief, header, model_to_html, rows, to_html, to_text
 
 SVG = "{http://www.w3.org/2000/svg}"
 SHAPES = ("1x16", "8x128")
@@ -44,7 +44,9 @@ CHOSEN = CandidateResult(
     size=3 * 2**20,
     memory=0,
 )
-SLOWER = replace(CHOSEN, name="torch cpu", outcome="slower", reason="2 times", measurements=_times(4.0, 50.0))
+SLOWER = replace(
+    CHOSEN, name="torch cpu", outcome="slower", reason="2 times", measurements=_times(4.0, 50.0), baseline=True
+)
 WRONG = CandidateResult(
     name="acme",
     backend="acme",
@@ -77,12 +79,62 @@ def test_what_was_not_found_out_is_a_dash() -> None:
 
 
 def test_text_is_aligned() -> None:
-    first, *table = str(REPORT).splitlines()
+    first, *table = to_text(REPORT, 200).splitlines()
     assert first == 'a "model" <1> (text-classification), for latency; searched 12 s'
     assert len(table) == 4
     starts = {line.index(word) for line, word in zip(table, ("why", "chosen:", "slower:", "wrong:"), strict=True)}
     assert len(starts) == 1
-    assert str(replace(REPORT, from_cache=True)).splitlines()[0].endswith(", from the cache")
+    assert to_text(replace(REPORT, from_cache=True), 200).splitlines()[0].endswith(", from the cache")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 300])
+@pytest.mark.parametrize("shapes", [2, 9])
+def test_no_line_of_a_report_is_wider_than_the_terminal(
+    width: int, shapes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tuple(f"{index}x16" for index in range(shapes))
+    times = tuple(Measurement(shape=shape, median=1.5, p95=2.0, runs=3) for shape in many)
+    long = "a reason that is told at length, " * 5
+    candidates = tuple(replace(item, measurements=times, reason=long) for item in (CHOSEN, SLOWER))
+    trial = Trial(name="static-int8 by ort " * 4, config={}, outcome="broken", reason=long)
+    report = replace(REPORT, workload=many, candidates=candidates, walk=(trial,), notes=(long,))
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = str(report)
+    assert max(map(len, text.splitlines())) <= width
+    assert " ".join(text.split()).count("told at length,") >= 4 * 5
+    assert "times eager" in text
+
+
+def test_what_is_no_terminal_has_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    report = replace(REPORT, notes=("word " * 100,))
+    assert 70 < max(map(len, str(report).splitlines())) <= 80
+
+
+def test_the_eager_model_is_the_measure_of_all() -> None:
+    cells = [dict(zip(header(REPORT), row, strict=True))["times eager"] for row in rows(REPORT)]
+    assert cells == ["1.58×", "1.00×", "–"]  # sqrt(4/2 * 50/40)
+    assert REPORT.times_eager(CHOSEN) == pytest.approx(math.sqrt(2.5))
+    alone = replace(REPORT, candidates=(CHOSEN,))
+    assert alone.times_eager(CHOSEN) is None
+    assert "1.58×" in REPORT.to_markdown() and "1.58×" in to_html(REPORT)
+
+
+def test_a_prompt_shows_a_report_in_one_line() -> None:
+    assert repr(REPORT) == (
+        '<report on a "model" <1> (text-classification): 3 candidates, onnx → ort <cpu> & more, 1.58 times eager>'
+    )
+    assert repr(replace(REPORT, candidates=(WRONG,))).endswith("1 candidate, none was chosen>")
+
+
+def test_a_notebook_shows_well_formed_tables() -> None:
+    walked = replace(REPORT, walk=(Trial(name="<b>", config={}, outcome="kept"),), notes=("a < b",))
+    page = ElementTree.fromstring(f"<div>{walked._repr_html_()}</div>")
+    assert len(page.findall("table")) == 2
+    assert "onnx → ort <cpu> & more" in [cell.text for cell in page.iter("td")]
+    model = ElementTree.fromstring(f"<div>{model_to_html('<accelerated x>', REPORT)}</div>")
+    assert model.find("p/code").text == "<accelerated x>"  # type: ignore[union-attr]
+    assert model_to_html("x", None) == "<p><code>x</code></p>"
 
 
 def test_markdown_is_a_table_whatever_the_reasons_hold() -> None:
@@ -137,7 +189,7 @@ def test_odd_times_spoil_nothing(odd: float) -> None:
     report = replace(REPORT, candidates=(replace(CHOSEN, measurements=_times(odd, odd)), SLOWER))
     for bar in _bars(report):
         assert 0 < float(bar.get("width", "")) < 1000
-    assert len(str(report).splitlines()) == 4
+    assert len(to_text(report, 200).splitlines()) == 4
     json.loads(report.to_json(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
@@ -151,7 +203,7 @@ def test_a_report_of_nothing() -> None:
 def test_a_promise_is_told_though_nothing_was_tried() -> None:
     promise = Promise(metric="accuracy", baseline=0.75, max_drop="-0.2", limit=-0.2, data="80 labelled rows")
     report = replace(REPORT, promise=promise, walk=(), notes=("calibrated on 20 items",))
-    for text in (str(report), report.to_markdown()):
+    for text in (to_text(report, 200), report.to_markdown(), to_html(report)):
         assert "Promise: accuracy on 80 labelled rows, 0.7500 eager, may drop by -0.2; not kept" in text
         assert "calibrated on 20 items" in text
 
@@ -162,7 +214,7 @@ def test_many_recipes_skipped_for_one_reason_are_one_line_to_people_and_all_ther
     broken = Trial(name="broken", config={}, outcome="broken", reason="off", value=0.5, drop=0.25)
     report = replace(REPORT, walk=(*other, broken, *over))
     assert [trial.name for trial in brief(report.walk)] == ["one", "two", "broken", "5 more"]
-    for text in (str(report), report.to_markdown()):
+    for text in (to_text(report, 200), report.to_markdown(), to_html(report)):
         assert "5 more" in text and "recipe 3" not in text
         assert text.count("the time is over") == 1
     assert len(json.loads(report.to_json())["walk"]) == 8

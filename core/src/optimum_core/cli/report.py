@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
 from optimum_core.artifact import Manifest
 from optimum_core.cli.paper import BAD, GOOD, NONE, Part, put, put_rows, put_table, table_width
-from optimum_core.cli.values import count, latency_words, seconds_words, size_words, three_digits
+from optimum_core.cli.values import count, latency_words, seconds_words, size_words
 from optimum_core.hardware import describe
 from optimum_core.types import CandidateResult, Fidelity, Report, Step
-from optimum_core.types.rendering import brief, promise_words
+from optimum_core.types.rendering import brief, promise_words, times_words
 
 Column = tuple[str, list[str]]
 
@@ -34,10 +33,12 @@ def show_report(console: Console, report: Report) -> None:
     console.print()
     measured = [item for item in report.candidates if item.measurements]
     if measured:
-        for columns in _tables(console, report.workload, measured, report.chosen):
+        for columns in _tables(console, report, measured):
             _show_table(console, measured, report.chosen, columns)
             console.print()
     _show_reasons(console, [item for item in report.candidates if not item.measurements])
+    for words in filter(None, (promise_words(report), *report.notes)):
+        put(console, words)
     if report.walk:
         _show_walk(console, report)
     if report.chosen is not None:
@@ -66,14 +67,12 @@ def show_artifact(console: Console, manifest: Manifest) -> None:
     put_rows(console, [row for row in rows if row[1]])
 
 
-def _tables(
-    console: Console, workload: Sequence[str], measured: Sequence[CandidateResult], chosen: CandidateResult | None
-) -> Iterator[list[Column]]:
+def _tables(console: Console, report: Report, measured: Sequence[CandidateResult]) -> Iterator[list[Column]]:
     """The shapes in as many tables as the terminal's width asks for; the first has what is told once, too."""
-    shapes = dict.fromkeys((*workload, *(entry.shape for item in measured for entry in item.measurements)))
+    shapes = dict.fromkeys((*report.workload, *(entry.shape for item in measured for entry in item.measurements)))
     columns: list[Column] = [(shape, [_latency(item, shape) for item in measured]) for shape in shapes]
     extras: list[Column] = [
-        ("time", [_ratio(item, chosen) for item in measured]),
+        ("× eager", [times_words(report.times_eager(item)) for item in measured]),
         ("error", [_worst_error(item.fidelity) for item in measured]),
         ("size", [size_words(item.size) if item.size else _MISSING for item in measured]),
     ]
@@ -103,19 +102,6 @@ def _latency(item: CandidateResult, shape: str) -> str:
     return next((latency_words(entry.median) for entry in item.measurements if entry.shape == shape), _MISSING)
 
 
-def _ratio(item: CandidateResult, chosen: CandidateResult | None) -> str:
-    """Its time over that of the chosen: the geometric mean over the shapes that both were measured at."""
-    if chosen is None:
-        return _MISSING
-    own = {entry.shape: entry.median for entry in item.measurements}
-    logs = [
-        math.log(own[entry.shape] / entry.median)
-        for entry in chosen.measurements
-        if own.get(entry.shape, 0) > 0 and entry.median > 0
-    ]
-    return f"{three_digits(math.exp(sum(logs) / len(logs)))}×" if logs else _MISSING
-
-
 def _worst_error(fidelity: Fidelity | None) -> str:
     worst = fidelity.worst if fidelity is not None else None
     return _MISSING if worst is None else _error_words(worst.relative_error)
@@ -135,20 +121,18 @@ def _show_reasons(console: Console, results: Sequence[CandidateResult]) -> None:
 
 
 def _show_walk(console: Console, report: Report) -> None:
-    """What was promised, and every recipe that was tried, in order."""
-    for words in filter(None, (promise_words(report), *report.notes)):
-        put(console, words)
+    """Every recipe that was tried, in order."""
     rows: list[tuple[Part, Sequence[Part]]] = []
     for trial in brief(report.walk):
         numbers = (
             _MISSING if trial.drop is None else f"{trial.drop:+.4f}",
             _MISSING if trial.milliseconds is None else latency_words(trial.milliseconds),
-            _MISSING if trial.speedup is None else f"{three_digits(trial.speedup)}×",
+            times_words(trial.speedup),
             _MISSING if trial.size is None else size_words(trial.size),
             trial.outcome,
         )
         rows.append((_TRIAL_MARKS.get(trial.outcome, _SKIPPED), [trial.name, *numbers]))
-    put_table(console, ["recipe", "drop", "time", "eager", "size", ""], rows)
+    put_table(console, ["recipe", "drop", "time", "× eager", "size", ""], rows)
     for trial in report.walk:
         if trial.outcome == "failed":
             put(console, (f"{BAD} ", "red"), trial.name)

@@ -25,6 +25,7 @@ from optimum_core.model.moving import explained, refuse_move
 from optimum_core.model.reopening import Opening, reduced, reopened
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Report, Session
+from optimum_core.types.rendering import model_to_html
 
 
 class AcceleratedModel:
@@ -145,6 +146,9 @@ class AcceleratedModel:
             f"<accelerated {manifest.model.class_name or manifest.model.name}: {self.backend} on "
             f"{self._session.device}, {precision}, {self._proof()}>"
         )
+
+    def _repr_html_(self) -> str:
+        return model_to_html(repr(self), self.report)
 
     def _proof(self) -> str:
         if not self.manifest.verified:

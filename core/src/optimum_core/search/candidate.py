@@ -118,4 +118,5 @@ class Candidate:
             load_seconds=self.load_seconds,
             size=self.size,
             memory=self.memory,
+            baseline=spec.is_baseline,
         )

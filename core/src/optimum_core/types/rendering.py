@@ -1,4 +1,4 @@
-"""A report for people: as text, as Markdown, as a picture. Standard library only."""
+"""A report for people: as a line, as text, as Markdown, as HTML, as a picture. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from itertools import groupby
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,22 +22,24 @@ def header(report: Report) -> list[str]:
     return ["", "candidate", *(f"{shape} ms (p95)" for shape in report.workload), *_REST]
 
 
-_REST = ("items/s", "size", "memory", "error", "build s", "load s", "why")
+_EAGER = "times eager"
+_REST = (_EAGER, "items/s", "size", "memory", "error", "build s", "load s", "why")
 
 
 def rows(report: Report) -> list[list[str]]:
     """One row a candidate, in the report's order."""
-    return [_row(item, report.workload) for item in report.candidates]
+    return [_row(item, report) for item in report.candidates]
 
 
-def _row(item: CandidateResult, workload: Sequence[str]) -> list[str]:
+def _row(item: CandidateResult, report: Report) -> list[str]:
     times = {measured.shape: f"{measured.median:.2f} ({measured.p95:.2f})" for measured in item.measurements}
     worst = item.fidelity.worst if item.fidelity else None
     busiest = max((measured.throughput for measured in item.measurements), default=None)
     return [
         {"chosen": "►", "slower": "·", "skipped": " "}.get(item.outcome, "✗"),
         item.name,
-        *(times.get(shape, "–") for shape in workload),
+        *(times.get(shape, "–") for shape in report.workload),
+        times_words(report.times_eager(item)),
         _number(busiest, "{:.0f}"),
         _bytes(item.size),
         _bytes(item.memory),
@@ -44,6 +48,11 @@ def _row(item: CandidateResult, workload: Sequence[str]) -> list[str]:
         _number(item.load_seconds, "{:.1f}"),
         f"{item.outcome}: {item.reason}",
     ]
+
+
+def times_words(ratio: float | None) -> str:
+    """How many times as fast as eager, with the digits that count."""
+    return "–" if ratio is None else f"{ratio:.2f}×" if ratio < 99.5 else f"{ratio:.0f}×"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -107,14 +116,85 @@ def promise_words(report: Report) -> str:
     return f"Promise: {promise.metric} on {promise.data}, {allowed}; {end}"
 
 
-def to_text(report: Report) -> str:
-    """Aligned tables: what was tried, and where the model was quantized, the walk."""
-    lines = [title(report), *_aligned([header(report), *rows(report)])]
-    if report.walk or report.promise:
-        lines += ["", *filter(None, [promise_words(report)]), *report.notes]
+def to_line(report: Report) -> str:
+    """One line, for a prompt or a log."""
+    chosen, many = report.chosen, len(report.candidates)
+    if chosen is None:
+        found = "none was chosen"
+    else:
+        ratio = report.times_eager(chosen)
+        found = chosen.name if chosen.baseline or ratio is None else f"{chosen.name}, {ratio:.2f} times eager"
+    tried = f"{many} candidate{'' if many == 1 else 's'}"
+    return f"<report on {report.model} ({report.task}): {tried}, {found}>"
+
+
+#: Columns that a narrow terminal does without, the first to go first.
+_LEFT_OUT = ("load s", "build s", "memory", "items/s", "size", "error")
+_NARROWEST = 40
+_SHORTEST_NAME = 16
+
+
+def to_text(report: Report, width: int | None = None) -> str:
+    """Aligned tables: what was tried, and where the model was quantized, the walk.
+
+    Args:
+        width: of the longest line, at least 40; None: the terminal's, or 80 where there is none.
+    """
+    width = max(_NARROWEST, width or get_terminal_size((80, 24)).columns)
+    lines = [*_wrapped(title(report), width), *_table(header(report), rows(report), width)]
+    said = [*filter(None, [promise_words(report)]), *report.notes]
+    if said or report.walk:
+        lines += ["", *(line for words in said for line in _wrapped(words, width))]
     if report.walk:
-        lines += _aligned([[*WALK_HEADER], *walk_rows(report)])
+        lines += _table(WALK_HEADER, walk_rows(report), width)
     return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(text, width, break_on_hyphens=False)
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
+    """A table, whose last column is free text: in the row where there is room, in lines of its own below where not."""
+    table = [list(head), *map(list, body)]
+    if _width(table) <= width:
+        return _aligned(table)
+    why = [row.pop() for row in table]
+    for name in _LEFT_OUT:
+        if _width(table) > width and name in table[0]:
+            table = _without(table, table[0].index(name))
+    table = _narrowed(table, width)
+    lines = _aligned([[*row, ""] for row in table])
+    under = [[], *(_wrapped(text, width - 4) for text in why[1:])]
+    return [line for row, more in zip(lines, under, strict=True) for line in (row, *(f"    {text}" for text in more))]
+
+
+def _narrowed(table: list[list[str]], width: int) -> list[list[str]]:
+    """Columns of times without their p95, then shorter names, then fewer shapes, until it fits."""
+    if _width(table) > width:
+        table = [[cell.split(" (")[0] for cell in row] for row in table[:1]] + [
+            [*row[:2], *(cell.split(" (")[0] for cell in row[2:])] for row in table[1:]
+        ]
+    longest = max(len(row[1]) for row in table)
+    room = max(_SHORTEST_NAME, longest - max(0, _width(table) - width))
+    table = [[row[0], _shortened(row[1], room), *row[2:]] for row in table]
+    while _width(table) > width and len(table[0]) > 3:
+        table = _without(table, len(table[0]) - 2)
+    return table
+
+
+def _shortened(text: str, room: int) -> str:
+    """A text without its middle, where it is too long: names differ at both ends."""
+    half = (room - 1) // 2
+    return text if len(text) <= room else f"{text[: room - 1 - half]}…{text[-half:]}"
+
+
+def _without(table: list[list[str]], column: int) -> list[list[str]]:
+    return [[*row[:column], *row[column + 1 :]] for row in table]
+
+
+def _width(table: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
@@ -123,6 +203,28 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in table
     ]
+
+
+def to_html(report: Report) -> str:
+    """Tables for a notebook."""
+
+    def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+        titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+        lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in body)
+        return f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
+
+    said = [*filter(None, [promise_words(report)]), *report.notes]
+    parts = [f"<p><b>{escape(title(report))}</b></p>", table(header(report), rows(report))]
+    parts += [f"<p>{escape(words)}</p>" for words in said]
+    if report.walk:
+        parts.append(table(WALK_HEADER, walk_rows(report)))
+    return "".join(parts)
+
+
+def model_to_html(line: str, report: Report | None) -> str:
+    """An accelerated model in a notebook: what it is, and its report, folded."""
+    folded = f"<details><summary>report</summary>{to_html(report)}</details>" if report is not None else ""
+    return f"<p><code>{escape(line)}</code></p>{folded}"
 
 
 def to_markdown(report: Report) -> str:
@@ -135,8 +237,8 @@ def to_markdown(report: Report) -> str:
         return [line(head), line(["---"] * len(head)), *map(line, body), ""]
 
     lines = [f"**{title(report)}**", "", *table(header(report), rows(report))]
-    if report.walk or report.promise:
-        lines += [f"{'. '.join([*filter(None, [promise_words(report)]), *report.notes])}.", ""]
+    if said := [*filter(None, [promise_words(report)]), *report.notes]:
+        lines += [f"{'. '.join(said)}.", ""]
     if report.walk:
         lines += table(WALK_HEADER, walk_rows(report))
     return "\n".join(lines)

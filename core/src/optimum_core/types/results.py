@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import isfinite
+from math import exp, isfinite, log
 from typing import Any, Literal
 
 from optimum_core.types import rendering
@@ -106,6 +106,7 @@ class CandidateResult:
         build_seconds: export and optimization; `load_seconds`: opening the session.
         size: bytes of its files; for the live model, of its weights.
         memory: bytes by which the process grew at its peak while this was loaded and checked.
+        baseline: this is the eager model, as its user has it.
     """
 
     name: str
@@ -121,6 +122,7 @@ class CandidateResult:
     load_seconds: float | None = None
     size: int | None = None
     memory: int | None = None
+    baseline: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,9 +239,27 @@ class Report:
     def chosen(self) -> CandidateResult | None:
         return next((item for item in self.candidates if item.outcome == "chosen"), None)
 
+    def times_eager(self, item: CandidateResult) -> float | None:
+        """How many times as fast as the eager model a candidate is: the geometric mean over the shapes that both were
+        measured at; None where there is none."""
+        eager = next((one for one in self.candidates if one.baseline), None)
+        if eager is None:
+            return None
+        own = {one.shape: one.median for one in item.measurements}
+        ratios = [one.median / own[one.shape] for one in eager.measurements if own.get(one.shape)]
+        return exp(sum(map(log, ratios)) / len(ratios)) if ratios and min(ratios) > 0 else None
+
+    def __repr__(self) -> str:
+        """One line: how many were tried, and which was chosen."""
+        return rendering.to_line(self)
+
     def __str__(self) -> str:
-        """The whole report as an aligned table."""
+        """The whole report as an aligned table, no wider than the terminal."""
         return rendering.to_text(self)
+
+    def _repr_html_(self) -> str:
+        """The report as a notebook shows it."""
+        return rendering.to_html(self)
 
     def to_markdown(self) -> str:
         """The report as a Markdown table."""

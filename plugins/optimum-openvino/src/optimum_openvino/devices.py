@@ -7,6 +7,7 @@ light. Whether a driver is there, only the runtime can tell: a session asks it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
