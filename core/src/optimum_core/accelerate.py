@@ -21,6 +21,7 @@ from optimum_core.pipeline import Pipeline, asked_ways
 from optimum_core.plan import AUTO, EXACT, Target, Way
 from optimum_core.plugins import manager
 from optimum_core.request import check_level, check_precision, read_request
+from optimum_core.termination import unwound_on_sigterm
 
 
 def accelerate(
@@ -116,7 +117,9 @@ def accelerate(
         cache=Cache(Path(cache_dir) if cache_dir is not None else None),
         emit=progress or (lambda event: None),
     )
-    return _noted(pipeline.run(), plugins.missing_note() if request.target.backend is None else "")
+    with unwound_on_sigterm():
+        made = pipeline.run()
+    return _noted(made, plugins.missing_note() if request.target.backend is None else "")
 
 
 def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,12 +12,14 @@ import typer
 
 from optimum_core import __version__
 from optimum_core.cli.failure import be_verbose, is_verbose
-from optimum_core.errors import ArtifactError, OptionError
+from optimum_core.errors import ArtifactError, NoBackendWarning, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from optimum_core.artifact import Manifest
     from optimum_core.cache import CacheEntry
+    from optimum_core.types import Report
 
 T = TypeVar("T")
 
@@ -40,16 +43,15 @@ Version = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to stdout.")]
 
 # typer reads an option without a default, as its own --help, by importing pydantic, which costs more than all of ours.
-_FAST = {"default_map": {"help": False}}
+_FAST: dict[str, Any] = {"default_map": {"help": False}, "help_option_names": ["-h", "--help"]}
 _PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
-    "add_completion": False,
     "no_args_is_help": True,
     "context_settings": _FAST,
 }
 app = typer.Typer(**_PLAIN, help="Take Hugging Face models to the fastest correct form that this machine runs.")
-cache_app = typer.Typer(**_PLAIN, help="Show or clear what is kept on disk.")
+cache_app = typer.Typer(**_PLAIN, add_completion=False, help="Show or clear what is kept on disk.")
 app.add_typer(cache_app, name="cache")
 
 
@@ -72,7 +74,7 @@ def list_plugins(as_json: Json = False, verbose: Verbose = False) -> None:
     show_plugins(_stdout(), infos, supports)
 
 
-@app.command("doctor")
+@app.command("doctor", context_settings=_FAST)
 def examine(as_json: Json = False, verbose: Verbose = False) -> None:
     """Show the page to paste into a bug report."""
     from optimum_core.cli.diagnosis import diagnose, diagnosis_data
@@ -86,7 +88,7 @@ def examine(as_json: Json = False, verbose: Verbose = False) -> None:
     show_diagnosis(_stdout(), diagnosis)
 
 
-@app.command("report")
+@app.command("report", context_settings=_FAST)
 def report(
     directory: Annotated[Path, typer.Argument(help="A directory written by `accelerate` or `save_pretrained`.")],
     as_json: Json = False,
@@ -97,7 +99,11 @@ def report(
     """Show what was tried for a saved artifact."""
     from optimum_core.artifact import load
 
+    if as_json and markdown:
+        raise typer.BadParameter("give one of them: each writes to stdout", param_hint="'--json' / '--markdown'")
     manifest = load(directory, verify_files=False)
+    if svg is not None:
+        _write_picture(manifest, svg, directory)
     if as_json:
         from optimum_core.artifact.plain import to_plain
 
@@ -105,20 +111,32 @@ def report(
         tree = to_plain(manifest, f"artifact {directory}")
         _write_json({key: value for key, value in tree.items() if key not in ("files", "model_files")})
         return
-    if markdown or svg is not None:
-        if manifest.report is None:
-            raise ArtifactError(f"artifact {directory}", "it carries no report", "accelerate the model again")
-        if svg is not None:
-            svg.write_text(manifest.report.to_svg(), encoding="utf-8")
-        if markdown:
-            typer.echo(manifest.report.to_markdown())
-        return
-    from optimum_core.cli.report import show_artifact
+    if markdown:
+        typer.echo(_report_of(manifest, directory).to_markdown())
+    elif svg is None:
+        from optimum_core.cli.report import show_artifact
 
-    show_artifact(_stdout(), manifest)
+        show_artifact(_stdout(), manifest)
 
 
-@app.command("accelerate")
+def _report_of(manifest: Manifest, directory: Path) -> Report:
+    if manifest.report is None:
+        raise ArtifactError(f"artifact {directory}", "it carries no report", "accelerate the model again")
+    return manifest.report
+
+
+def _write_picture(manifest: Manifest, svg: Path, directory: Path) -> None:
+    """Write the bar chart, with the directory that it is to lie in."""
+    picture = _report_of(manifest, directory).to_svg()
+    try:
+        svg.parent.mkdir(parents=True, exist_ok=True)
+        svg.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        who = f"picture {svg}"
+        raise ArtifactError(who, f"it cannot be written: {error.strerror}", "name a file that can be") from error
+
+
+@app.command("accelerate", context_settings=_FAST)
 def accelerate_model(
     model: Annotated[str, typer.Argument(help="A directory, or a hub id.")],
     out: Annotated[Path, typer.Argument(help="Where to save the artifact: a new or empty directory.")],
@@ -173,6 +191,7 @@ def accelerate_model(
     with ProgressLine(live=False if is_verbose() else None) as progress:
         from optimum_core import accelerate
 
+        warnings.simplefilter("ignore", NoBackendWarning)  # the report's page says it
         fast = accelerate(
             model,
             target=target,
@@ -199,7 +218,7 @@ def accelerate_model(
     _tell(console, f"Saved to {out}")
 
 
-@cache_app.command("list")
+@cache_app.command("list", context_settings=_FAST)
 def list_cache(as_json: Json = False, verbose: Verbose = False) -> None:
     """Show what is kept, its size and last use."""
     from optimum_core.cache import Cache
@@ -215,7 +234,7 @@ def list_cache(as_json: Json = False, verbose: Verbose = False) -> None:
     show_cache(_stdout(), cache.root, entries)
 
 
-@cache_app.command("clear")
+@cache_app.command("clear", context_settings=_FAST)
 def clear_cache(
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="Only what was not used for so long: 12h, 7d, 4w.")

@@ -27,14 +27,17 @@ _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 @contextmanager
 def without_telemetry() -> Iterator[None]:
     """Keep the converter from reporting its use over the network: that is for the user to decide, not for a library."""
-    from openvino.tools.ovc import telemetry_stub, telemetry_utils
+    from openvino.tools.ovc import convert_impl, telemetry_stub, telemetry_utils, utils
 
-    reporter = telemetry_utils.tm
-    telemetry_utils.tm = telemetry_stub
+    modules = (telemetry_utils, convert_impl, utils)
+    reporters = [module.tm for module in modules]
+    for module in modules:
+        module.tm = telemetry_stub
     try:
         yield
     finally:
-        telemetry_utils.tm = reporter
+        for module, reporter in zip(modules, reporters, strict=True):
+            module.tm = reporter
 
 
 @cache

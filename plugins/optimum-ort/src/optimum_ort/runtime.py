@@ -14,6 +14,9 @@ from optimum_core.errors import SessionError
 from optimum_ort.options import OrtOptions
 from optimum_ort.providers import BACKEND, Provider
 
+# On Windows, it reports its use to Microsoft unless told not to; who wants that can enable it again.
+onnxruntime.disable_telemetry_events()
+
 # The native errors share no base class but Exception; ValueError, TypeError and RuntimeError come from the bindings.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     *(item for item in vars(native).values() if isinstance(item, type) and issubclass(item, Exception)),

@@ -1,0 +1,6 @@
+"""`python -m optimum_core`, for where the command is not on PATH."""
+
+from optimum_core.cli import main
+
+if __name__ == "__main__":
+    main()
