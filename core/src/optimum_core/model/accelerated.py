@@ -392,7 +392,10 @@ def _read_config(directory: Path) -> Any:
         return _plain_config(json.loads(file.read_text(encoding="utf-8")))
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(directory)
+    try:  # stated, since transformers would ask on the terminal whether to run code that came along
+        return AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except ValueError:  # a configuration of a class that came with the model
+        return _plain_config(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _plain_config(values: dict[str, Any]) -> SimpleNamespace:

@@ -249,7 +249,7 @@ def read_tokenizer(directory: Path, who: str, longest: int | None = None) -> Cal
     if find_spec("transformers") is not None:
         from transformers import AutoTokenizer
 
-        return from_transformers(AutoTokenizer.from_pretrained(directory), longest)
+        return from_transformers(AutoTokenizer.from_pretrained(directory, trust_remote_code=False), longest)
     if find_spec("tokenizers") is None:
         raise UnavailableError(who, "nothing here reads its tokenizer", "pip install tokenizers")
     from tokenizers import Tokenizer
