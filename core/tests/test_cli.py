@@ -226,12 +226,26 @@ def test_cache_clear_asks_and_removes_only_what_was_meant(home: Home) -> None:
         ["accelerate", "model", "out", "--shapes", "1x0"],
         ["accelerate", "model", "out", "--option", "threads"],
         ["accelerate", "model"],
+        ["report", "out", "--json", "--markdown"],
     ],
 )
 def test_wrong_usage_exits_with_2(home: Home, arguments: Sequence[str]) -> None:
     done = home.run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr and arguments[-1].split("=")[0].lstrip("-").split()[0] in done.stderr.lower()
+
+
+@pytest.mark.parametrize("command", [[], ["plugins"], ["accelerate"], ["report"], ["cache"], ["cache", "list"]])
+def test_help_is_a_letter_away(home: Home, command: Sequence[str]) -> None:
+    done = home.run(*command, "-h")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: optimum-core" in done.stdout
+
+
+def test_the_package_itself_is_the_command_and_completes(home: Home) -> None:
+    asked = [sys.executable, "-m", "optimum_core", "--show-completion", "bash"]
+    done = subprocess.run(asked, capture_output=True, encoding="utf-8", env=home.environment({}), check=False)
+    assert done.returncode == 0 and "complete -o default -F" in done.stdout
 
 
 def test_a_place_that_is_taken_is_refused_before_the_model_is_looked_at(home: Home) -> None:
@@ -300,6 +314,10 @@ def test_the_command_accelerates_saves_and_reports(home: Home) -> None:
     assert done.stdout.splitlines()[-1] == f"Saved to {out}"
     page = home.run("report", str(out))
     assert "1x4" in page.stdout and "2x8" in page.stdout and "Tuned on" in page.stdout, page.stderr
-    told = json.loads(home.run("report", str(out), "--json").stdout)
+    picture = home.path / "pictures" / "new" / "bars.svg"
+    told = json.loads(home.run("report", str(out), "--json", "--svg", str(picture)).stdout)
+    assert "</svg>" in picture.read_text(encoding="utf-8")
+    refused = home.run("report", str(out), "--svg", str(out / "optimum.json" / "bars.svg"))
+    assert refused.returncode == 1 and "cannot be written" in refused.stderr and "Traceback" not in refused.stderr
     assert told["backend"] == "torch" and told["report"]["workload"] == ["1x4", "2x8"]
     assert [item["outcome"] for item in told["report"]["candidates"]].count("chosen") == 1

@@ -251,3 +251,21 @@ def test_a_processor_that_was_given_is_used_and_written(saved: Path, tmp_path: P
     assert source.processor is processor
     source.save_companions(tmp_path)
     assert (tmp_path / "processor.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_nothing_is_asked_on_the_terminal_about_code_of_a_processor(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoProcessor
+
+    asked: list[object] = []
+
+    def read(directory: Path, **options: object) -> str:
+        asked.append(options.get("trust_remote_code"))
+        return "processor"
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", read)
+    (saved / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    assert open_source(saved).processor == "processor"
+    assert open_source(saved, trust_remote_code=True).processor == "processor"
+    assert asked == [False, True]

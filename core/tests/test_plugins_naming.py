@@ -91,7 +91,7 @@ def test_a_name_that_cannot_be_asked_for_is_refused(name: str) -> None:
     [
         (Support(offers=("cpu",)), r"offers\[0\] = 'cpu' where an Offer", "support.py"),  # type: ignore[arg-type]
         (Support(offers=Offer(device="cpu")), "offers = .* where a tuple of Offers", "comma"),  # type: ignore[arg-type]
-        (Support(offers=(Offer(device="cpu", loads="onnx"),)), r"offers\[0\]\.loads = 'onnx' where a tuple of texts", "('onnx',)"),  # type: ignore[arg-type]
+        (Support(offers=(Offer(device="cpu", loads="onnx"),)), "loads = 'onnx' where a tuple of texts", "('onnx',)"),  # type: ignore[arg-type]
         (Support(offers=(Offer(device="cpu", loads=["onnx"]),)), r"offers\[0\]\.loads", "('onnx',)"),  # type: ignore[arg-type]
         (Support(offers=(Offer(device="cpu", precisions=(16,)),)), r"precisions\[0\] = 16 where a text", ""),  # type: ignore[arg-type]
         (Support(offers=(Offer(device=None),)), r"offers\[0\]\.device = None where a text", ""),  # type: ignore[arg-type]

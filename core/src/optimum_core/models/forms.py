@@ -228,7 +228,7 @@ def _quantizer(cls: type, known: Mapping[str, str]) -> str | None:
 
 def _keeps_no_floats(part: Any) -> bool:
     """Whether its weight is not plain floats: quantization-aware training keeps those, and is no quantized model."""
-    weight = getattr(part, "weight", None)
+    weight: Any = getattr(part, "weight", None)
     return type(weight).__name__ not in ("Tensor", "Parameter") or not weight.is_floating_point()
 
 

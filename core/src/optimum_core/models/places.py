@@ -33,7 +33,7 @@ _ADAPTER = (
     "holds an adapter of PEFT, and not the model that it is for",
     "AutoPeftModel….from_pretrained(directory).merge_and_unload() gives a model: pass that",
 )
-_TORCH_ONLY = ("holds weights for {}, and none for PyTorch", "from_pretrained(…), save_pretrained(…) in PyTorch first")
+_TORCH_FIRST = "from_pretrained(…), save_pretrained(…) in PyTorch first"
 
 #: By a file's ending: what it is, and what to give instead.
 _FILES: Mapping[str, tuple[str, str]] = {
@@ -46,9 +46,9 @@ _FILES: Mapping[str, tuple[str, str]] = {
     ".pth": ("is a file of torch.save", "load it in Python, and pass the model"),
     ".ckpt": ("is a checkpoint of a training run", "load it in Python, and pass the model"),
     ".pt2": ("is an exported or compiled program", _PLAIN),
-    ".h5": (_TORCH_ONLY[0].format("Keras").replace("holds", "has"), _TORCH_ONLY[1]),
+    ".h5": ("has weights for Keras, and none for PyTorch", _TORCH_FIRST),
     ".keras": ("has weights for Keras, and none for PyTorch", _PLAIN),
-    ".msgpack": ("has weights for Flax, and none for PyTorch", _TORCH_ONLY[1]),
+    ".msgpack": ("has weights for Flax, and none for PyTorch", _TORCH_FIRST),
     ".tflite": ("is a converted model of TensorFlow Lite", _PLAIN),
     ".pb": ("is a graph of TensorFlow", _PLAIN),
     ".engine": ("is an engine of TensorRT, built already", f"{_PLAIN}; or its ONNX file"),
@@ -69,9 +69,9 @@ _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("*.gguf",), "holds GGUF files: weights for llama.cpp, mostly quantized", _GGUF[1]),
     (("*.onnx", "onnx/*.onnx"), "holds ONNX files, and no weights for PyTorch", "pass the file: {!r}"),
     (("openvino*.xml", "*.xml"), "holds OpenVINO IR, converted already, and no weights for PyTorch", _PLAIN),
-    (("*.h5",), *(text.format("TensorFlow") for text in _TORCH_ONLY)),
-    (("*.msgpack",), *(text.format("Flax") for text in _TORCH_ONLY)),
-    (("rust_model.ot",), *(text.format("Rust") for text in _TORCH_ONLY)),
+    (("*.h5",), "holds weights for TensorFlow, and none for PyTorch", _TORCH_FIRST),
+    (("*.msgpack",), "holds weights for Flax, and none for PyTorch", _TORCH_FIRST),
+    (("rust_model.ot",), "holds weights for Rust, and none for PyTorch", _TORCH_FIRST),
     (("*.mlpackage",), "holds a model of Core ML, converted already", _PLAIN),
     (("*.engine", "*.plan"), "holds an engine of TensorRT, built already", _PLAIN),
     (("*.pt", "*.pth", "*.ckpt"), "holds files of torch.save, and no weights by the names of save_pretrained", _PLAIN),
@@ -100,10 +100,11 @@ def check_directory(directory: Path, name: str) -> dict[str, Any]:
         raise _without_config(directory, who)
     described = _read(directory / "config.json", who)
     quantized = described.get("quantization_config")
-    if isinstance(quantized, Mapping) and quantized.get("quant_method") not in _WIDENED:
+    method = quantized.get("quant_method", "by an unnamed method") if isinstance(quantized, Mapping) else None
+    if method is not None and method not in _WIDENED:
         raise SourceError(
             who,
-            f"its weights are quantized already ({quantized.get('quant_method', 'quantization_config')} in config.json)",
+            f"its weights are quantized already (quantization_config in config.json: {method})",
             "give the checkpoint as it was before, and accelerate(..., quantize='int8') quantizes; or read it, "
             "dequantize() it, and pass the model",
         )

@@ -79,11 +79,6 @@ def check_fit(task: str | None, class_name: str, who: str) -> None:
 
     Raises:
         OptionError: the message names the tasks that it is for.
-
-    >>> check_fit("text-generation", "BertForSequenceClassification", "model 'x'")
-    Traceback (most recent call last):
-    optimum_core.errors.OptionError: task: model 'x' is a BertForSequenceClassification, which is for text-classification, not text-generation
-      What to do: leave task out, or give a model of another class
     """
     fitting = dict.fromkeys(_tasks_by_class().get(class_name, ()))
     if task is not None and fitting and task not in (*fitting, CUSTOM):

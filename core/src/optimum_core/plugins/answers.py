@@ -102,4 +102,4 @@ def _words(hint: Any) -> str:
 
 
 def _name(hint: Any) -> str:
-    return _WORDS.get(hint) or getattr(hint, "__name__", str(hint))
+    return _WORDS.get(hint) or str(getattr(hint, "__name__", hint))

@@ -127,7 +127,7 @@ class PluginManager:
         return tuple(record.name for record in self._all() if record.status is Status.READY and record.answers)
 
     def missing_note(self) -> str:
-        """What to say where nothing but core's own backends can compete; empty where another is ready or was disabled."""
+        """What to say where core's own backends alone can compete; empty where another is ready or was disabled."""
         others = [record for record in self._all() if record.distribution != CORE]
         if any(record.status is Status.DISABLED or record.answers for record in others):
             return ""
