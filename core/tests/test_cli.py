@@ -39,7 +39,7 @@ class Home:
             "HOME": str(self.path),
             "USERPROFILE": str(self.path),
             CACHE_DIR_VARIABLE: str(self.path / "cache"),
-            "PYTHONPATH": str(self.path / "site"),
+            "PYTHONPATH": os.pathsep.join([str(self.path / "site"), os.environ.get("PYTHONPATH", "")]),
             "PYTHONUTF8": "1",
             "COLUMNS": "80",
             **more,

@@ -232,7 +232,7 @@ def test_missing_shards_and_quantized_checkpoints_are_named(tmp_path: Path) -> N
     with pytest.raises(SourceError, match=r"1 of 2 files .*model-2\.safetensors"):
         open_source(tmp_path)
     (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}', encoding="utf-8")
-    with pytest.raises(SourceError, match="quantized already .*: gptq"):
+    with pytest.raises(SourceError, match=r"quantized already .*: gptq"):
         open_source(tmp_path)
 
 
