@@ -42,8 +42,8 @@ Version = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to stdout.")]
 
-# typer reads an option without a default, as its own --help and those of completion, by importing pydantic, which costs
-# more than all of ours.
+# typer reads an option without a default, as its own --help and those of completion, by importing pydantic, which
+# costs more than all of ours.
 _FAST: dict[str, Any] = {
     "default_map": dict.fromkeys(("help", "install_completion", "show_completion"), False),
     "help_option_names": ["-h", "--help"],

@@ -11,7 +11,7 @@ from optimum_core.cli.paper import BAD, GOOD, NONE, Part, put, put_rows, put_tab
 from optimum_core.cli.values import count, latency_words, seconds_words, size_words
 from optimum_core.hardware import describe
 from optimum_core.types import CandidateResult, Fidelity, Report, Step
-from optimum_core.types.rendering import brief, promise_words, times_words
+from optimum_core.types.rendering import brief, remarks, times_words
 
 Column = tuple[str, list[str]]
 
@@ -37,7 +37,7 @@ def show_report(console: Console, report: Report) -> None:
             _show_table(console, measured, report.chosen, columns)
             console.print()
     _show_reasons(console, [item for item in report.candidates if not item.measurements])
-    for words in filter(None, (promise_words(report), *report.notes)):
+    for words in remarks(report):
         put(console, words)
     if report.walk:
         _show_walk(console, report)

@@ -116,6 +116,12 @@ def promise_words(report: Report) -> str:
     return f"Promise: {promise.metric} on {promise.data}, {allowed}; {end}"
 
 
+def remarks(report: Report) -> list[str]:
+    """What is said beside the tables: the promise, the notes, and what another precision would give."""
+    hint = report.precision_hint
+    return [*filter(None, [promise_words(report)]), *report.notes, *([str(hint)] if hint is not None else [])]
+
+
 def to_line(report: Report) -> str:
     """One line, for a prompt or a log."""
     chosen, many = report.chosen, len(report.candidates)
@@ -142,7 +148,7 @@ def to_text(report: Report, width: int | None = None) -> str:
     """
     width = max(_NARROWEST, width or get_terminal_size((80, 24)).columns)
     lines = [*_wrapped(title(report), width), *_table(header(report), rows(report), width)]
-    said = [*filter(None, [promise_words(report)]), *report.notes]
+    said = remarks(report)
     if said or report.walk:
         lines += ["", *(line for words in said for line in _wrapped(words, width))]
     if report.walk:
@@ -213,9 +219,8 @@ def to_html(report: Report) -> str:
         lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in body)
         return f"<table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>"
 
-    said = [*filter(None, [promise_words(report)]), *report.notes]
     parts = [f"<p><b>{escape(title(report))}</b></p>", table(header(report), rows(report))]
-    parts += [f"<p>{escape(words)}</p>" for words in said]
+    parts += [f"<p>{escape(words)}</p>" for words in remarks(report)]
     if report.walk:
         parts.append(table(WALK_HEADER, walk_rows(report)))
     return "".join(parts)
@@ -237,7 +242,7 @@ def to_markdown(report: Report) -> str:
         return [line(head), line(["---"] * len(head)), *map(line, body), ""]
 
     lines = [f"**{title(report)}**", "", *table(header(report), rows(report))]
-    if said := [*filter(None, [promise_words(report)]), *report.notes]:
+    if said := remarks(report):
         lines += [f"{'. '.join(said)}.", ""]
     if report.walk:
         lines += table(WALK_HEADER, walk_rows(report))
