@@ -19,7 +19,7 @@ from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts
 from optimum_core.models.outputs import agreed, flatten
 from optimum_core.models.real import processed
 from optimum_core.models.samples import Arrays, Case, draw
-from optimum_core.models.switches import LONGEST, numbers_of
+from optimum_core.models.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.trials import Trials, value_ranges
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -41,6 +41,7 @@ class Blueprint:
         configured: by named axis, the length that the configuration and the samples say; traced ones all differ.
         ranges: by named axis, the lengths that the eager model takes.
         further: by named axis, lengths to compare at beyond those beside the traced one, as far as time permits.
+        switches: by named axis, lengths beyond which the model may compute otherwise, as the configuration says.
         patch: the edge of the squares that pictures are cut into.
         ignored: inputs that its tokenizer may send along and that change nothing.
         given: samples that the user passed.
@@ -58,6 +59,7 @@ class Blueprint:
     ranges: Mapping[str, AxisRange] = field(default_factory=dict)
     configured: Mapping[str, int] = field(default_factory=dict)
     further: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    switches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     patch: int = 1
 
     @property
@@ -191,8 +193,16 @@ def describe(
         ranges=ranges,
         configured=settled.configured,
         further=further_lengths(settled, ranges, numbers),
+        switches={"sequence": _switches(numbers, ranges)},
         patch=patch,
     )
+
+
+def _switches(numbers: Numbers, ranges: Mapping[str, AxisRange]) -> tuple[int, ...]:
+    """Lengths of texts beyond which the model may compute otherwise. Positions are such where eager goes beyond them:
+    rotary embeddings may then be scaled."""
+    bounded = ranges.get("sequence", AxisRange()).greatest is not None
+    return tuple(sorted({*numbers.switches, *(() if bounded else numbers.positions)}))
 
 
 def _bounded(layout: Layout, ranges: Mapping[str, AxisRange]) -> Layout:

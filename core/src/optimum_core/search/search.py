@@ -237,7 +237,7 @@ class _Search:
         compared = self.references.taken(winner.session, winner.signature, self._cases(winner.signature))
         if self.context.verify and not winner.spec.is_baseline:
             winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared))
-        precision = hint(self.context, winner, self._cases(winner.signature))
+        precision = hint(self.context, winner, compared)
         order = {"chosen": 0, "slower": 1}
         self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
         passing = [item for item in self.tried if item.is_passing]

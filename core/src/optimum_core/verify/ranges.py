@@ -11,13 +11,28 @@ from optimum_core.verify.comparison import ReferenceCase
 
 
 def proved(blueprint: Blueprint, cases: tuple[ReferenceCase, ...]) -> Mapping[str, AxisRange]:
-    """The ranges of a blueprint's axes, each with the shortest and the longest length among the cases."""
+    """The ranges of a blueprint's axes, each with the shortest and the longest length among the cases.
+
+    Where the configuration names a length beyond the longest at which the model may compute otherwise, longer calls
+    are refused: nothing was compared there.
+    """
     found: dict[str, AxisRange] = {}
     for axis in blueprint.axes:
         lengths = [case.lengths[axis] for case in cases if axis in case.lengths]
         known = blueprint.ranges.get(axis, AxisRange())
-        found[axis] = replace(known, proved=(min(lengths), max(lengths))) if lengths else known
+        if lengths:
+            known = _bounded(blueprint, axis, replace(known, proved=(min(lengths), max(lengths))))
+        found[axis] = known
     return found
+
+
+def _bounded(blueprint: Blueprint, axis: str, known: AxisRange) -> AxisRange:
+    longest = known.proved[1] if known.proved is not None else 0
+    switch = min((length for length in blueprint.switches.get(axis, ()) if length >= longest), default=None)
+    if switch is None or (known.greatest is not None and known.greatest <= switch):
+        return known
+    why = f"the configuration names {switch}, beyond which it may compute otherwise, and nothing was compared there"
+    return replace(known, greatest=switch, why=why)
 
 
 def right_up_to(
