@@ -127,7 +127,7 @@ def test_many_shapes_are_not_remembered_for_ever() -> None:
 
 def test_tensors_of_a_device_are_looked_at_there() -> None:
     class OnDevice(torch.Tensor):
-        device = torch.device("cuda:0")  # type: ignore[assignment]
+        device = torch.device("cuda:0")
 
     checker = InputChecker("x", SPECS, on_host=False)
     checker.bind((), {"input_ids": IDS, "token_type_ids": torch.ones(2, 4, dtype=torch.int64).as_subclass(OnDevice)})

@@ -326,7 +326,7 @@ def test_every_item_is_checked_before_the_first_is_run(bad: Any, fast: Accelerat
     calls: list[Any] = []
     with open_model(model, fast.directory, plugins=manager()) as bounded:
         assert len(bounded.map([{"input_ids": [119] * 64}, {"input_ids": [0]}]).logits) == 2
-        bounded._run = lambda arrays: calls.append(arrays)  # type: ignore[assignment,return-value,func-returns-value]
+        bounded._run = lambda arrays: calls.append(arrays)  # type: ignore[assignment,return-value]
         with pytest.raises(InputError, match=r"ids from 0 to 119|tokens, the model takes"):
             bounded.map([{"input_ids": [5, 6]}, {"input_ids": [7] * 9}, {"input_ids": bad}])
     assert calls == []

@@ -110,7 +110,7 @@ def test_a_name_that_is_mistyped(fast: AcceleratedModel) -> None:
 
 
 def test_as_a_part_of_a_module(fast: AcceleratedModel) -> None:
-    holder = torch.nn.Module()
+    holder: Any = torch.nn.Module()
     holder.part = fast
     assert holder.part is fast
     holder.other = torch.nn.Identity()
