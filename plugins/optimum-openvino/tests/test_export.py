@@ -15,6 +15,7 @@ import pytest
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, Fidelity
 from optimum_core.verify import verify
+from optimum_core.verify.reference import EMPTY
 from optimum_openvino import plugin
 from optimum_openvino.devices import ROUTES, cpu_precisions
 from optimum_openvino.session import OvSession
@@ -61,7 +62,10 @@ def test_each_route_agrees_with_eager(kind: str, route: str, tiny: Make, load: L
     artifact = export(made, tmp_path, route=route)
     assert artifact.files == ("openvino_model.xml", "openvino_model.bin")
     assert {item.name for item in tmp_path.iterdir()} == set(artifact.files)
-    assert problems(checked(made, load(artifact))) == {}
+    found = problems(checked(made, load(artifact)))
+    if route != "transformers" and EMPTY in found:  # see the docs' table of routes
+        assert "NaN" in found.pop(EMPTY)
+    assert found == {}
     model = openvino.Core().read_model(artifact.main_file)
     assert [port.get_any_name() for port in model.inputs] == [spec.name for spec in made.blueprint.inputs]
     for port, spec in zip(model.inputs, made.blueprint.inputs, strict=True):
@@ -81,7 +85,7 @@ def test_left_padding_of_a_causal_model(route: str, tiny: Make, load: Load, tmp_
     if route == "transformers":
         assert found == {}
     else:
-        assert list(found) == ["left padding"]
+        assert {"left padding"} <= set(found) <= {"left padding", EMPTY}
         assert "NaN" in found["left padding"]
 
 
