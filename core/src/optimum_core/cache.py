@@ -1,8 +1,8 @@
 """What was built before, found again by what it was built from: directories and small records, by kind and key.
 
-    <root>/v1/<kind>/<key>/entry.json   description and time; its own time stamp is the last use
-    <root>/v1/<kind>/<key>/data/        what was built
-    <root>/v1/<kind>/.<key>.*           being built, or being deleted
+    <root>/v2/<kind>/<key>/entry.json   description and time; its own time stamp is the last use
+    <root>/v2/<kind>/<key>/data/        what was built
+    <root>/v2/<kind>/.<key>.*           being built, or being deleted
     <root>/locks/<kind>/<key>.lock      held by whoever builds; the system frees it when that process dies
 
 An entry is made aside and renamed into place when it is on the disk, so whatever is visible is complete. What a killed
@@ -33,7 +33,7 @@ from optimum_core.errors import ArtifactError, OptionError
 T = TypeVar("T")
 
 CACHE_DIR_VARIABLE = "OPTIMUM_CACHE_DIR"
-_LAYOUT = "v1"
+_LAYOUT = "v2"
 _ENTRY = "entry.json"
 _DATA = "data"
 _RECORD = "record.json"

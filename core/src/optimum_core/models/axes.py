@@ -15,8 +15,8 @@ _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 PICTURE = ("height", "width")
 #: Beyond the windows and buckets of most attention patterns.
 LONG = 200
-#: Calls of more rows than any other case has.
-MANY = 17
+#: Calls of more rows than any other case has, and than `map` puts together unasked.
+MANY = 33
 
 Runs = dict[tuple[str, int], Shapes | None]
 
