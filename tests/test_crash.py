@@ -96,7 +96,7 @@ def _check_whole(directory: Path, cache: Path, model: Any, to_ort: Callable[...,
         torch.testing.assert_close(fast(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-3, atol=1e-3)
     visible = {entry.kind: entry.path for entry in Cache(cache).list()}
     assert {"export", "model"} <= set(visible)
-    hidden = [item for kind in ("export", "model") for item in (cache / "v1" / kind).glob(".*")]
+    hidden = [item for kind in ("export", "model") for item in (cache / "v2" / kind).glob(".*")]
     assert hidden == [], "what the killed process left was not swept"
 
 

@@ -99,7 +99,7 @@ def test_what_make_raises_is_passed_on_and_nothing_remains(cache: Cache) -> None
     with pytest.raises(KeyboardInterrupt):
         cache.build("export", "k", fail)
     assert cache.entry("export", "k") is None
-    assert list((cache.root / "v1" / "export").iterdir()) == []
+    assert list((cache.root / "v2" / "export").iterdir()) == []
     cache.build("export", "k", fill)
 
 
@@ -226,7 +226,7 @@ def test_killed_at_any_moment_every_visible_entry_is_complete(cache: Cache) -> N
         cache.discard("export", key)
         cache.build("export", key, fill)
         cache.write_record("decision", key, {})
-    left = [item.name for kind in (cache.root / "v1").iterdir() for item in kind.iterdir()]
+    left = [item.name for kind in (cache.root / "v2").iterdir() for item in kind.iterdir()]
     assert sorted(left) == ["k0", "k0", "k1", "k1", "k2", "k2"]
 
 
@@ -234,8 +234,8 @@ def test_clear_frees_what_is_old_and_what_the_dead_left(cache: Cache) -> None:
     for key in ("old", "new"):
         cache.build("export", key, fill)
     ago = (datetime.now(UTC) - timedelta(days=9)).timestamp()
-    os.utime(cache.root / "v1" / "export" / "old" / "entry.json", (ago, ago))
-    dead = cache.root / "v1" / "export" / ".gone.0123.tmp" / "data"
+    os.utime(cache.root / "v2" / "export" / "old" / "entry.json", (ago, ago))
+    dead = cache.root / "v2" / "export" / ".gone.0123.tmp" / "data"
     dead.mkdir(parents=True)
     fill(dead)
     assert cache.clear(timedelta(days=30)) == 1000
@@ -250,7 +250,7 @@ def test_clear_frees_what_is_old_and_what_the_dead_left(cache: Cache) -> None:
 
 def test_finding_an_entry_counts_as_use(cache: Cache) -> None:
     cache.build("export", "k", fill)
-    os.utime(cache.root / "v1" / "export" / "k" / "entry.json", (0, 0))
+    os.utime(cache.root / "v2" / "export" / "k" / "entry.json", (0, 0))
     assert cache.list()[0].last_used.year == 1970
     cache.entry("export", "k")
     assert cache.clear(timedelta(days=1)) == 0
