@@ -3,7 +3,7 @@
     <root>/v2/<kind>/<key>/entry.json   description and time; its own time stamp is the last use
     <root>/v2/<kind>/<key>/data/        what was built
     <root>/v2/<kind>/.<key>.*           being built, or being deleted
-    <root>/locks/<kind>/<key>.lock      held by whoever builds; the system frees it when that process dies
+    <root>/locks/<kind>/<key>.lock      held by the process that builds; the system frees it when that process dies
 
 An entry is made aside and renamed into place when it is on the disk, so whatever is visible is complete. What a killed
 process left is removed by the next one that holds the lock of that key.

@@ -18,7 +18,7 @@ from optimum_core.plugins import PluginManager
 from optimum_core.types import Hardware, Report
 from optimum_core.verify.carried import write_check
 
-# What imports torch is imported by whoever runs it: without torch, `accelerate` must say so and `load` must work.
+# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
 if TYPE_CHECKING:
     from optimum_core.models.blueprint import Blueprint
     from optimum_core.search.candidate import Candidate

@@ -1,7 +1,7 @@
 """Which ways lead from the model to a session: found through what the offers say, by formats alone.
 
-No backend is named here. A way is: a format exported by somebody, perhaps quantized by somebody, perhaps turned into
-another format by somebody, loaded by the backend that runs it; or the live model itself, where a backend takes that.
+No backend is named here. A way is: a format that one backend exports, perhaps quantized by one, perhaps turned into
+another format by one, loaded by the backend that runs it; or the live model itself, where a backend takes that.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Way:
         quantizer: who quantizes what was exported, and `scheme`, by which scheme.
         transforms: (backend, format taken, format given) of what lies between that and the session.
         levels: optimization levels of `backend` for `format` that compete; (None,) where it has none.
-        opset: the newest ONNX opset that everybody on the way accepts.
+        opset: the newest ONNX opset that every backend on the way accepts.
         parallel: calls side by side may finish more of them a second.
         prepares: sessions may gain from knowing the workload's shapes.
         proof: how far it can be checked on this machine, as its offer says.
@@ -105,7 +105,7 @@ class Way:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether somebody on it quantizes."""
+        """Whether a backend on it quantizes."""
         return self.scheme is not None
 
 
@@ -205,7 +205,7 @@ def _ways_of(
 def _quantized_ways_of(
     name: str, offer: Offer, supports: Mapping[str, Support], target: Target, precision: str, scheme: str
 ) -> Iterator[Way]:
-    """The ways to a session of this offer on which somebody quantizes by `scheme`."""
+    """The ways to a session of this offer on which a backend quantizes by `scheme`."""
     if scheme not in offer.runs:
         return
     for quantizer, other in _offers(supports):
@@ -236,7 +236,7 @@ def _quantized_ways_of(
 
 
 def _landings(made: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[tuple[str, Steps]]:
-    """What `offer` loads, reached from the format `made`: as it is, or turned into that by somebody."""
+    """What `offer` loads, reached from the format `made`: as it is, or turned into that by a backend."""
     if made in offer.loads:
         yield made, ()
     for builder, other in _offers(supports):
@@ -255,7 +255,7 @@ Chain = tuple[str, str, tuple[str, ...], Steps]
 
 
 def _chains(wanted: str, supports: Mapping[str, Support]) -> Iterator[Chain]:
-    """Who exports `wanted`, or exports something that somebody turns into it in one step."""
+    """The backends that export `wanted`, or export something that one turns into it in one step."""
     for exporter, offer in _offers(supports):
         if wanted in offer.exports:
             yield exporter, wanted, offer.routes, ()

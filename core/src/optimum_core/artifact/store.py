@@ -132,7 +132,7 @@ def _fill(temporary: Path, manifest: Manifest, sources: Mapping[str, Path], who:
     for name, source in sources.items():
         target = temporary / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A copy, never a hard link: whoever edits the artifact must not reach into the cache it came from.
+        # A copy, never a hard link: an edit of the artifact must not reach into the cache it came from.
         shutil.copyfile(source, target)
     complete = _complete(temporary, manifest, who)
     for name, expected in manifest.files.items():

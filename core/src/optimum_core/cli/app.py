@@ -111,7 +111,7 @@ def report(
     if as_json:
         from optimum_core.artifact.plain import to_plain
 
-        # As optimum.json has it, so that one reader serves both; the files' sums concern nobody here.
+        # As optimum.json has it, so that one reader serves both; the files' sums are of no use here.
         tree = to_plain(manifest, f"artifact {directory}")
         _write_json({key: value for key, value in tree.items() if key not in ("files", "model_files")})
         return
@@ -281,7 +281,7 @@ def _confirmed(question: str) -> bool:
     answer = sys.stdin.readline() if sys.stdin is not None else ""
     if not answer:
         _tell(_stderr(), "")
-        raise OptionError("cache clear", "there is nobody to ask whether to remove it", "pass --yes")
+        raise OptionError("cache clear", "there is no terminal to ask on whether to remove it", "pass --yes")
     return answer.strip().lower() in ("y", "yes")
 
 

@@ -108,7 +108,7 @@ def _scrub(value: Any, private: Sequence[tuple[re.Pattern[str], str]]) -> Any:
 
 
 def _versions(infos: Iterable[PluginInfo], supports: Mapping[str, Support]) -> dict[str, str]:
-    """What our distributions ask for, whoever ships them: no runtime is named here."""
+    """What the installed distributions of this project ask for: no runtime is named here."""
     ours = sorted({info.distribution for info in infos if info.distribution} | {"optimum-core"})
     asked = {name for owner in ours for name in _requirements(owner)}
     named = {name for support in supports.values() for name in support.versions}

@@ -1,4 +1,4 @@
-"""What `-v` turns on, and how an error is shown to whoever typed the command."""
+"""What `-v` turns on, and how the command shows an error."""
 
 from __future__ import annotations
 

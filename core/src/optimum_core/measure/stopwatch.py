@@ -1,4 +1,4 @@
-"""Watching a stage: events for whoever shows progress, and what memory it took."""
+"""Watching a stage: events for a display of progress, and what memory it took."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAMPLE_SECONDS = 0.005
 
 @dataclass(slots=True)
 class Stage:
-    """A stage that runs; whoever runs it may say what went wrong, and reads how long it took."""
+    """A stage that runs: its block may say what went wrong, and read how long it took."""
 
     problem: str = ""
     seconds: float = 0.0

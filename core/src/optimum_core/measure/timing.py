@@ -14,7 +14,7 @@ import numpy as np
 from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
 
-#: Runtimes let their threads spin for a while after a call; nobody is measured while another's still do.
+#: Runtimes let their threads spin for a while after a call; no candidate is measured while another's still do.
 SETTLE_SECONDS = 0.02
 
 

@@ -37,7 +37,7 @@ class ForeignSession:
 
 
 def limits_of(support: Support | None, device: str) -> tuple[str, str] | None:
-    """Why a backend does not run on a device here, and what to do; None where it does, or where nobody knows."""
+    """Why a backend does not run on a device here, and what to do; None where it does, or where that is not known."""
     name = device.lower().partition(":")[0]
     offers = [offer for offer in (support.offers if support else ()) if offer.device.lower() in (device.lower(), name)]
     if support is None or not offers or any(offer.proof == "device" for offer in offers):

@@ -9,7 +9,7 @@ From a model as its user gave it to something that can be exported, verified and
     outputs    from a model's output to named arrays, and back to its class
     blueprint  all of that, tried on the eager model: specs whose varying axes it accepts
     engines    two ways to write ONNX
-    eager, to_onnx   the two built-in backends, registered through the same hooks as everybody's
+    eager, to_onnx   the two built-in backends, registered through the same hooks as plugins
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An ONNX file that somebody else made, quantized or not, as a model; onnx's reference evaluator is its eager."""
+"""An ONNX file that was made elsewhere, quantized or not, as a model; onnx's reference evaluator is its eager."""
 
 from __future__ import annotations
 

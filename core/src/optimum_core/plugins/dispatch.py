@@ -343,7 +343,7 @@ class PluginManager:
     def _runner(self, name: str) -> Runner:
         """What runs a session of one backend once.
 
-        Where nobody wraps `infer`, the backend's own function: pluggy's way there is short, and yet longer than all
+        Where no plugin wraps `infer`, the backend's own function: pluggy's way there is short, and yet longer than all
         else that core does around a call.
         """
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a session owes whoever calls it: the eager model's values, and no surprise with arrays or threads."""
+"""What a session owes its caller: the eager model's values, and no surprise with arrays or threads."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class InferenceTests:
 
 
 class _Unheard:
-    """An array of a library that nobody has heard of."""
+    """An array of an unknown library."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self._array = array

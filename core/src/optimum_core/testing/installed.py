@@ -15,7 +15,7 @@ from optimum_core.hookspecs import PROJECT, Hooks
 from optimum_core.plugins import GROUP
 from optimum_core.types import Cpu, Hardware, Support, TensorSpec
 
-#: What no entry module and no probe may import: whoever lists the backends would pay for it.
+#: What no entry module and no probe may import: every listing of the backends would pay for it.
 HEAVY = frozenset(
     {
         "coremltools",
@@ -58,7 +58,7 @@ def entry(backend: str) -> EntryPoint | None:
 
 
 def own_hooks(backend: str) -> Any:
-    """The backend's hooks alone: errors come as they are raised, and nobody else answers."""
+    """The backend's hooks alone: errors come as they are raised, and no other plugin answers."""
     found = entry(backend)
     assert found is not None, f"no entry point {backend!r} in the group {GROUP!r}"
     return _hooks(found)

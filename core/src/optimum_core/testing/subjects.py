@@ -188,7 +188,7 @@ def exporting_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, 
     """Ways by which others run what `backend` exports and does not load itself, one per format and route.
 
     Raises:
-        UnavailableError: nobody here loads it, or it exports nothing.
+        UnavailableError: no backend here loads it, or it exports nothing.
     """
     offers = supports.get(backend, Support()).offers
     loaded = {item for offer in offers for item in offer.loads}

@@ -285,7 +285,7 @@ def _finite(tree: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that `accelerate` is doing or has done, for whoever shows progress.
+    """Something that `accelerate` is doing or has done, for a display of progress.
 
     Attributes:
         stage: "read", "describe", "reference", "export", "optimize", "quantize", "load", "verify", "evaluate",

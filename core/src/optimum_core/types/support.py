@@ -13,7 +13,7 @@ class Transform:
 
     Attributes:
         schemes: of quantization, those that lead this way; empty: all of the offer's.
-        seconds: what it takes, roughly, for a model of ordinary size, where that is long: nobody waits for it unasked.
+        seconds: what it takes, roughly, for a model of ordinary size, where that is long: it is not waited for unasked.
     """
 
     takes: str
@@ -31,7 +31,7 @@ class Offer:
         exports: formats that it makes from a model.
         routes: ways of exporting, the likeliest to be right first; each is tried until one verifies.
         optimizes: formats that its `optimize` takes and gives.
-        levels: optimization levels that compete when nobody names one; the likeliest to win first.
+        levels: optimization levels that compete when none is named; the likeliest to win first.
         named_levels: levels that it has besides, for those who name one.
         quantizes: formats that its `quantize` takes and gives.
         loads: formats that `load_session` runs on this device.
@@ -40,7 +40,7 @@ class Offer:
         prepares: its sessions gain from knowing the shapes of most calls (`SessionRequest.shapes`).
         precisions: arithmetic that it offers here, the exact one first.
         schemes: quantization schemes that its `quantize` makes, by `QuantizeConfig.name` ("static-int8").
-        runs: schemes that its sessions run on this device, whoever quantized.
+        runs: schemes that its sessions run on this device, whichever backend quantized.
         opset: the newest ONNX opset that it loads; None where ONNX is not its business.
         build_options: names of its options that `export` and `quantize` take too, beside sessions.
         proof: how far results can be checked on this machine: on the "device" itself, of the "graph" by other

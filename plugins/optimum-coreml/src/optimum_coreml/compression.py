@@ -14,7 +14,7 @@ from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.tools import program_of
 
 FOUR_BITS = ("int4", "uint4", "nf4")
-#: Weights of a channel that share a scale in 4 bits where nobody says; a smaller power of two where it does not divide.
+#: Weights of a channel that share a scale in 4 bits unless stated; a smaller power of two where it does not divide.
 GROUP_SIZE = 32
 _LEAST_GROUP = 8
 

@@ -1,4 +1,4 @@
-"""A graph run for all batches of calibration together, halting where somebody wants to see what goes into a node."""
+"""A graph run for all batches of calibration together, halting at the nodes whose inputs are wanted."""
 
 from __future__ import annotations
 

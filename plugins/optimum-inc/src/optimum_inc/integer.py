@@ -18,7 +18,7 @@ from optimum_core.errors import OptionError
 from optimum_core.types import Array, Hardware, QuantizeConfig, TensorSpec
 from optimum_inc.arrays import tensor_of
 
-#: Per cent of the values that "percentile" keeps where nobody says.
+#: Per cent of the values that "percentile" keeps unless stated.
 PERCENTILE = 99.99
 
 Batches = Iterable[Mapping[str, Array]]

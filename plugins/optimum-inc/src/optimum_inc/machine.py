@@ -27,7 +27,7 @@ _DISTRIBUTIONS = ("torch", "neural-compressor-pt", "torchao", "transformers")
 SCHEMES = ("static-int8", "dynamic-int8", "weight-only-int8", "weight-only-int4")
 
 _X86 = ("x86_64", "amd64")
-# A rough figure for a model of MiniLM's size on two cores: it decides only whether anybody waits for it unasked.
+# A rough figure for a model of MiniLM's size on two cores: it decides only whether it is waited for unasked.
 _COMPILING_SECONDS = 40.0
 
 

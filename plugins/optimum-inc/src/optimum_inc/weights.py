@@ -20,7 +20,7 @@ from optimum_inc.rounding import Rounded, by_hqq, to_nearest
 
 ALGORITHMS = ("rtn", "awq", "gptq", "hqq")
 GROUP_SIZES = (32, 64, 128, 256)
-#: Weights that share a scale where nobody says; smaller where that does not divide a layer's channels.
+#: Weights that share a scale unless stated; smaller where that does not divide a layer's channels.
 GROUP_SIZE = 64
 # Smaller tables are not worth it.
 _LEAST_TABLE = 4096

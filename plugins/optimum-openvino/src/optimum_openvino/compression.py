@@ -9,7 +9,7 @@ from optimum_core.types import QuantizeConfig
 from optimum_openvino.integer import Feed
 
 FOUR_BITS = ("int4", "uint4", "nf4")
-#: Weights that share a scale where nobody says. A layer whose channels it does not divide gets a smaller power of two,
+#: Weights that share a scale unless stated. A layer whose channels it does not divide gets a smaller power of two,
 #: at least `LEAST_GROUP`, and 8 bits where none divides them.
 GROUP_SIZE = 128
 LEAST_GROUP = 16

@@ -17,7 +17,7 @@ from optimum_core.types import Array, Hardware, QuantizeConfig, TensorSpec
 
 #: Batches of calibration that are read, at most: more hardly move the ranges.
 MOST_BATCHES = 300
-#: Per cent of the values that "percentile" keeps where nobody says.
+#: Per cent of the values that "percentile" keeps unless stated.
 PERCENTILE = 99.99
 
 Batches = Iterable[Mapping[str, Array]]

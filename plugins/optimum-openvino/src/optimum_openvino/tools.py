@@ -24,8 +24,8 @@ class _Remarks(logging.Handler):
 
 @contextlib.contextmanager
 def quiet_nncf() -> Iterator[tuple[Any, list[str]]]:
-    """The package `nncf`, and what it remarks within. It prints nothing, warns of nothing and reports its use to
-    nobody; all is as before on the way out."""
+    """The package `nncf`, and what it remarks within. It prints nothing, warns of nothing and reports no use of it;
+    all is as before on the way out."""
     nncf = _imported()
     from nncf.common.logging import nncf_logger
     from nncf.telemetry import decorator

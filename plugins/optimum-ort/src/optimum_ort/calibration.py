@@ -14,7 +14,7 @@ from optimum_core.types import Array, QuantizeConfig
 from optimum_ort.quiet import quiet
 from optimum_ort.tools import quantization
 
-#: Per cent of the values that "percentile" keeps where nobody says.
+#: Per cent of the values that "percentile" keeps unless stated.
 PERCENTILE = 99.999
 
 # Onnxruntime's own 128 leave the search for the best range a single candidate: the extremes.

@@ -146,7 +146,7 @@ class OrtSession:
                 binding.bind_output(name)
             else:
                 binding.bind_output(name, "cuda", self._index)
-        # Whoever made the inputs may still be writing them on a stream of its own.
+        # The library that made the inputs may still be writing them on a stream of its own.
         binding.synchronize_inputs()
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()

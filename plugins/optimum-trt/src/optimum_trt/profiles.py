@@ -11,7 +11,7 @@ from optimum_trt.options import Range
 
 Shape = tuple[int, ...]
 
-#: What axes take where nobody says otherwise, by a word in the axis' name; the first that fits.
+#: What axes take unless stated otherwise, by a word in the axis' name; the first that fits.
 _USUAL: tuple[tuple[str, Range], ...] = (
     ("batch", (1, 4, 32)),
     ("past", (0, 127, 511)),

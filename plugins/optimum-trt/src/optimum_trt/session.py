@@ -49,7 +49,7 @@ def check_origin(note: Note, who: str) -> Found:
     """That what built the engine is here, in its version, on its system.
 
     Raises:
-        ArtifactError: nobody knows what built it.
+        ArtifactError: it is not known what built it.
         UnavailableError, SessionError: it is not.
     """
     if note.module not in (module.package for module in MODULES):
@@ -183,7 +183,7 @@ def _read(value: Any, stream: int) -> Given:
         return np.from_dlpack(value)
     if int(kind) != GPU:
         raise ValueError(f"it is on a device of DLPack's kind {int(kind)}")
-    # Whoever makes it is told our stream, and lets it wait until the values are there.
+    # The library that makes it is told our stream, and lets it wait until the values are there.
     view = read(value.__dlpack__(stream=stream))
     if not view.contiguous:
         raise ValueError("its elements do not lie in one piece")

@@ -1,6 +1,6 @@
 """File names of an engine, and the note beside it: what it was built with and for, and the sha256 of its bytes.
 
-An engine is a program: whoever deserializes one runs it. So its bytes are compared with the note before that, and the
+An engine is a program: to deserialize one is to run it. So its bytes are compared with the note before that, and the
 note, where core wrote a manifest, with the manifest.
 """
 
