@@ -22,8 +22,14 @@ from optimum_core.models.source import LiveSource
 from optimum_core.verify.reference import reference_cases
 
 
+class Counter(torch.nn.Module):
+    calls = 0
+
+
 class Remembers(torch.nn.Module):
     """Keeps what it saw in every way that there is."""
+
+    total: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,17 +38,17 @@ class Remembers(torch.nn.Module):
         self.longest = 0
         self.seen: list[int] = []
         self.by_length: dict[int, list[float]] = {0: []}
-        self.inner = torch.nn.Module()
-        self.inner.calls = 0  # type: ignore[assignment]
+        self.inner = Counter()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.total += 1  # in place
-        self.inner.calls += 1  # type: ignore[operator, assignment]
+        self.inner.calls += 1
         self.longest = max(self.longest, x.shape[1])
         self.seen.append(x.shape[1])
         self.by_length[0].append(float(x.shape[0]))
         memory = self.total + self.inner.calls + self.longest + len(self.seen) + len(self.by_length[0])
-        return self.linear(x) + memory
+        made: torch.Tensor = self.linear(x) + memory
+        return made
 
 
 def _memory(module: Remembers) -> tuple[Any, ...]:

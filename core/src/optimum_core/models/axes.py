@@ -13,7 +13,7 @@ from optimum_core.types import AxisRange
 
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 PICTURE = ("height", "width")
-#: Beyond the windows and buckets of most attention patterns.
+#: Beyond the windows and buckets of most attention patterns; up to here, no case is too long.
 LONG = 200
 #: Calls of more rows than any other case has, and than `map` puts together unasked.
 MANY = 33
@@ -170,7 +170,8 @@ def _further(
             lengths = lengths_around(named if "sequence" in axis else Numbers(), beside, limit)
             long = {LONG} if (limit or LONG + 1) > LONG else set()
             single = (1,) if "sequence" in axis else ()
-            yield axis, (*single, *with_rungs(sorted({*lengths, *long}), beside))
+            near = sorted({*single, *long, *(length for length in lengths if length <= LONG)})
+            yield axis, (*near, *with_rungs([length for length in lengths if length > LONG], LONG))
 
 
 def patch_of(config: Any) -> int:

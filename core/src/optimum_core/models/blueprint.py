@@ -104,7 +104,8 @@ class Blueprint:
         """Two lengths of an axis other than the traced one, longer and shorter, both within its range."""
         here, found = self.layout.lengths[axis], self.ranges.get(axis, AxisRange())
         longer, shorter = lengths_beside(self.layout, axis)
-        longer = min(longer, found.greatest or longer)
+        if found.greatest is not None:
+            longer = min(longer if axis.endswith("batch") else 2 * here + 3, found.greatest)
         shorter = max(shorter, found.least)
         kept = [length for length in (longer, shorter) if length != here]
         return tuple(kept) or (here,)

@@ -61,10 +61,11 @@ def verify_quantized(
     form = verify(run, drawn, outputs, precision=precision, tolerance=_ANY)
     wrong = tuple(result for result in form.results if not result.passed)
     label = f"{_count(unseen)} of unseen data" if unseen else "all drawn cases together"
+    meant = tuple(case for case in drawn if case.empty is None)
     return Fidelity(
         precision=precision,
         tolerance=tolerance.relative,
-        results=wrong or _together(run, unseen or drawn, outputs, tolerance if binding else _ANY, label, ties=ties),
+        results=wrong or _together(run, unseen or meant, outputs, tolerance if binding else _ANY, label, ties=ties),
         formed=0 if wrong else len(drawn),
     )
 

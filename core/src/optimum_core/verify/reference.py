@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import VerificationError
-from optimum_core.models.axes import PICTURE, off_the_grid
-from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.axes import LONG, MANY, PICTURE, off_the_grid
+from optimum_core.models.blueprint import Blueprint, limited
 from optimum_core.models.flat import call, eager_outputs, fresh
 from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Case
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: Seconds that one call of eager may be expected to take at a length beyond those beside the traced one.
 PATIENCE = 1.0
 #: The power of its length by which a call is expected to take longer.
-GROWTH = 1.5
+GROWTH = 1.25
 EMPTY = "a row without any token"
 
 
@@ -85,7 +85,8 @@ class _Clock:
         """Eager's word; None where it refuses, or would take too long."""
         lengths = {**self._blueprint.layout.lengths, **case.lengths}
         axis = next(iter(case.lengths), "") if len(case.lengths) == 1 else ""
-        if axis and lengths[axis] in self._blueprint.further.get(axis, ()) and self._foreseen(axis, lengths) > PATIENCE:
+        may_wait = axis and lengths[axis] in self._blueprint.further.get(axis, ())
+        if may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > PATIENCE:
             log.info("%s is left out: eager would take too long", case.name)
             return None
         start, busy = time.perf_counter(), time.process_time()
@@ -171,10 +172,11 @@ def _planned_within(blueprint: Blueprint, lengths: Lengths) -> Iterator[Case]:
             yield Case(name=name, lengths=shape, seed=201 + 2 * number)
             yield Case(name=f"{name}, left padding", lengths=shape, padding="left", seed=202 + 2 * number)
         return
-    # Cases are drawn up to two below a limit.
-    limits = {axis: longest + 2 for axis, longest in lengths.greatest.items()}
-    layout = replace(blueprint.layout, limits={**blueprint.layout.limits, **limits})
-    for case in planned_cases(replace(blueprint, layout=layout)):
+    layout = blueprint.layout
+    for axis, longest in lengths.greatest.items():
+        if axis in blueprint.axes:
+            blueprint = limited(blueprint, axis, longest, "the session takes no more")
+    for case in planned_cases(blueprint):
         if lengths.takes({**layout.lengths, **case.lengths}):
             yield case
 

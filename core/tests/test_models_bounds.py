@@ -1,0 +1,205 @@
+"""Which values and lengths a model takes is asked of eager; and what a mask stands for that is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    FlaubertConfig,
+    FlaubertModel,
+    FSMTConfig,
+    FSMTModel,
+    LayoutLMConfig,
+    LayoutLMModel,
+    M2M100Config,
+    M2M100Model,
+    RobertaConfig,
+    RobertaModel,
+    SwinConfig,
+    SwinForImageClassification,
+    XLMConfig,
+    XLMForSequenceClassification,
+)
+
+from optimum_core.model.inputs import InputChecker
+from optimum_core.models.axes import lengths_beside
+from optimum_core.models.blueprint import Blueprint, describe, limited
+from optimum_core.models.flat import eager_outputs, fixed_arguments
+from optimum_core.models.samples import Case
+from optimum_core.types import AxisRange, TensorSpec
+
+TINY = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
+XLM = {"vocab_size": 99, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 64}
+MARIAN = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 37,
+    "decoder_ffn_dim": 37,
+    "pad_token_id": 1,
+}
+
+
+def _sharp(model: Any) -> Any:
+    with torch.no_grad():
+        for parameter in model.eval().parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(6)
+    return model
+
+
+def _values(blueprint: Blueprint) -> dict[str, tuple[int | None, int | None]]:
+    return {spec.name: (spec.least, spec.greatest) for spec in blueprint.inputs}
+
+
+def test_ids_and_types_are_bounded_by_their_tables(described: Callable[[str], tuple[Any, Blueprint]]) -> None:
+    blueprint = described("bert")[1]
+    assert _values(blueprint) == {"input_ids": (0, 119), "token_type_ids": (0, 1), "attention_mask": (None, None)}
+    assert blueprint.ranges["sequence"] == AxisRange(greatest=64, why="the model has 64 positions")
+    assert set(_values(described("t5")[1]).values()) == {(0, 119), (None, None)}
+    assert _values(described("resnet")[1]) == {"pixel_values": (None, None)}
+    assert described("bart")[1].ranges["decoder_sequence"].greatest == 64
+    assert described("whisper")[1].ranges["decoder_sequence"].greatest == 40
+
+
+def test_boxes_are_bounded_by_the_rows_of_their_table() -> None:
+    model = LayoutLMModel(LayoutLMConfig(**TINY, max_position_embeddings=64, max_2d_position_embeddings=1024))
+    assert _values(describe(model.eval(), name="layoutlm"))["bbox"] == (0, 1023)
+
+
+def test_positions_that_padding_takes_are_no_tokens() -> None:
+    model = RobertaModel(RobertaConfig(**TINY, max_position_embeddings=74, pad_token_id=1)).eval()
+    assert describe(model, name="roberta").ranges["sequence"].greatest == 72
+
+
+def test_a_table_that_eager_makes_longer_is_no_limit() -> None:
+    model = M2M100Model(M2M100Config(vocab_size=99, max_position_embeddings=32, **MARIAN)).eval()
+    blueprint = describe(model, name="m2m")
+    assert "sequence" not in blueprint.ranges
+    assert {32, 48} <= set(blueprint.further["sequence"]), "on both sides of what the configuration says"
+
+
+class Plain(torch.nn.Module):
+    """Tables of its own, one of them no `Embedding`; positions as values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(50, 8)
+        self.places = torch.nn.Parameter(torch.randn(24, 8))
+
+    def forward(self, tokens: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.words(tokens) + self.places[where] + self.places[: tokens.shape[1]]
+        return made
+
+
+@pytest.mark.parametrize("length", [9, 20, 24])
+def test_a_module_of_any_kind_has_bounds_too(length: int) -> None:
+    samples = {"tokens": torch.randint(0, 50, (2, length)), "where": torch.randint(0, 24, (2, length))}
+    blueprint = describe(Plain().eval(), name="plain", samples=samples)
+    assert _values(blueprint) == {"tokens": (0, 49), "where": (None, 23)}, "a row may be counted from the end"
+    (axis,) = (axis for axis in blueprint.axes if axis != "batch")
+    assert blueprint.ranges[axis].greatest == 24
+    assert all(length <= 24 for length in (*blueprint.beside(axis), *blueprint.further.get(axis, ())))
+
+
+def test_an_axis_that_is_limited_has_no_cases_beyond(described: Callable[[str], tuple[Any, Blueprint]]) -> None:
+    blueprint = limited(described("bert")[1], "sequence", 20, "it was not right beyond", least=2)
+    assert blueprint.ranges["sequence"] == AxisRange(least=2, greatest=20, why="it was not right beyond")
+    assert blueprint.beside("sequence") == (20, 10)
+    assert blueprint.further["sequence"] == ()
+    assert limited(blueprint, "sequence", 40, "again").ranges["sequence"].greatest == 20
+    assert "sequence" not in blueprint.pinned("sequence", 8).ranges
+
+
+@pytest.mark.parametrize(
+    ("model_class", "config"), [(FlaubertModel, FlaubertConfig), (XLMForSequenceClassification, XLMConfig)]
+)
+def test_a_mask_that_is_left_out_is_made_as_eager_makes_it(model_class: Any, config: Any) -> None:
+    torch.manual_seed(0)
+    model = _sharp(model_class(config(**XLM)))
+    blueprint = describe(model, name="xlm")
+    mask = next(spec for spec in blueprint.inputs if spec.name == "attention_mask")
+    assert (mask.default, mask.pad) == ("leading", 2)
+    ids = np.random.default_rng(0).integers(5, 99, (3, 12))
+    ids[1, 7:] = ids[2, :4] = 2  # padding at the end, and at the start
+    filled, _ = InputChecker("it", blueprint.inputs).bind((), {"input_ids": ids})
+    want = eager_outputs(model, {"input_ids": ids})
+    for name, value in eager_outputs(model, filled).items():
+        np.testing.assert_allclose(value, want[name], rtol=0, atol=1e-5)
+
+
+def test_masks_that_are_made_of_ids() -> None:
+    ids = np.array([[5, 0, 6, 0], [0, 0, 7, 8]])
+    spec = TensorSpec(name="decoder_attention_mask", dtype="int64", shape=("batch", "s"), default="tokens", pad=0)
+    assert spec.made_of == "decoder_input_ids"
+    assert spec.left_out(np.zeros((2, 4)), ids).tolist() == [[1, 0, 1, 0], [0, 0, 1, 1]]
+    leading = TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "s"), default="leading", pad=0)
+    assert leading.left_out(np.zeros((2, 4)), ids).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0]]
+    ones = TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "s"), default="ones")
+    assert ones.left_out(np.zeros((1, 2))).tolist() == [[1, 1]]
+
+
+def test_the_reference_is_called_as_its_user_calls_it() -> None:
+    torch.manual_seed(0)
+    config = FSMTConfig(langs=["en", "de"], src_vocab_size=99, tgt_vocab_size=99, **MARIAN)
+    model = _sharp(FSMTModel(config))
+    blueprint = describe(model, name="fsmt")
+    assert fixed_arguments(model) == {"return_dict": True}
+    inputs = blueprint.draw(Case(name="any", padding="none"))
+    ids = {name: torch.as_tensor(inputs[name]) for name in ("input_ids", "decoder_input_ids")}
+    with torch.no_grad():
+        want = model(**ids).last_hidden_state.numpy()
+    np.testing.assert_allclose(eager_outputs(model, ids)["last_hidden_state"], want, atol=1e-5)
+
+
+def test_a_configuration_that_asks_for_tuples_has_outputs_with_names(tiny: Callable[[str], Any]) -> None:
+    model = tiny("bert")
+    model.config.return_dict = False
+    assert [spec.name for spec in describe(model, name="bert").outputs] == ["logits"]
+
+
+class Square(torch.nn.Module):
+    """A picture whose edges are to be equal, and even."""
+
+    main_input_name = "pixel_values"
+
+    def __init__(self, needs: Callable[[int, int], bool]) -> None:
+        super().__init__()
+        self.config = type("Config", (), {"image_size": 64, "num_channels": 3})()
+        self.needs = needs
+
+    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not self.needs(*pixel_values.shape[-2:]):
+            raise ValueError("not this size")
+        return {"logits": pixel_values.mean(dim=(1, 2, 3))[:, None]}
+
+
+@pytest.mark.parametrize(
+    ("needs", "shape"),
+    [
+        (lambda height, width: height == width, ("batch", 3, 64, 64)),
+        (lambda height, width: height % 32 == 0 and width % 32 == 0, ("batch", 3, 64, 64)),
+        (lambda height, width: height >= 64, ("batch", 3, 64, "width")),
+        (lambda height, width: not (height != width and height > 90), ("batch", 3, 64, "width")),
+        (lambda height, width: True, ("batch", 3, "height", "width")),
+    ],
+)
+def test_a_picture_has_its_configured_size_where_eager_refuses_others(
+    needs: Callable[[int, int], bool], shape: tuple[int | str, ...]
+) -> None:
+    blueprint = describe(Square(needs).eval(), name="square")
+    assert blueprint.inputs[0].shape == shape
+    assert (blueprint.configured["height"], blueprint.configured["width"]) == (64, 64)
+
+
+def test_swin_that_refuses_smaller_pictures_is_fixed() -> None:
+    config = SwinConfig(image_size=224, window_size=7, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[2] * 4)
+    blueprint = describe(SwinForImageClassification(config).eval(), name="swin")
+    assert blueprint.inputs[0].shape == ("batch", 3, 224, 224)
+    assert lengths_beside(blueprint.layout, "batch") == (3, 1)

@@ -1,0 +1,213 @@
+"""What eager is asked: both sides of each switch, sizes off the grid, a row without tokens; and what that proves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BigBirdConfig,
+    GPT2Config,
+    LlamaConfig,
+    LongformerConfig,
+    SwinConfig,
+    SwinForImageClassification,
+)
+
+from optimum_core.errors import VerificationError
+from optimum_core.models.axes import off_the_grid
+from optimum_core.models.blueprint import Blueprint, describe
+from optimum_core.models.flat import eager_outputs
+from optimum_core.models.switches import Numbers, lengths_around, numbers_of, with_rungs
+from optimum_core.types import AxisRange, Fidelity
+from optimum_core.verify import ReferenceCase, failing_axes, verify
+from optimum_core.verify.ranges import proved, right_up_to
+from optimum_core.verify.reference import EMPTY, cases_at, planned_cases, reference_cases, remembers
+
+Asked = tuple[Any, Blueprint, tuple[ReferenceCase, ...]]
+
+
+# -- which lengths ----------------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_names_its_switches() -> None:
+    assert numbers_of(BigBirdConfig()) == Numbers(positions=(4096,), switches=(64, 704))
+    assert numbers_of(LongformerConfig(attention_window=[256, 512])).switches == (256, 512)
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 512}
+    assert numbers_of(LlamaConfig(max_position_embeddings=2048, rope_parameters=rope)).positions == (512, 2048)
+    assert numbers_of(GPT2Config(n_positions=77)).positions == (77,)
+    assert numbers_of(None) == Numbers()
+
+
+def test_numbers_are_found_in_parts_and_from_the_tokenizer() -> None:
+    class Part:
+        def __init__(self, **settings: Any) -> None:
+            self.__dict__.update(settings)
+
+        def to_dict(self) -> dict[str, Any]:
+            return vars(self)
+
+    config = Part(text_config=Part(sliding_window=96, use_window=True, num_blocks=3), max_seq_len=300)
+    assert numbers_of(config) == Numbers(positions=(300,), switches=(96,))
+    assert numbers_of(config, Part(model_max_length=128)).positions == (128, 300)
+    assert numbers_of(config, Part(model_max_length=10**30)).positions == (300,)
+
+
+def test_lengths_lie_on_both_sides_of_a_switch_and_within_the_limit() -> None:
+    numbers = Numbers(positions=(256,), switches=(16, 64))
+    assert lengths_around(numbers, 29, None) == (64, 65, 256, 384)
+    assert lengths_around(numbers, 29, 250) == (64, 65, 250)
+    assert with_rungs((3000,), 200) == (800, 3000)
+
+
+# -- what is asked ----------------------------------------------------------------------------------------------------
+
+
+class Switches(torch.nn.Module):
+    """Does otherwise beyond its window."""
+
+    def __init__(self, window: int = 40) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(attention_window=window, vocab_size=50)
+        self.words = torch.nn.Embedding(50, 8)
+        self.window = window
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        hidden = self.words(input_ids)
+        if attention_mask is not None:
+            hidden = hidden * attention_mask[..., None]
+        return {"hidden": hidden * (2 if input_ids.shape[1] > self.window else 1)}
+
+
+@pytest.fixture(scope="module")
+def switches() -> Asked:
+    torch.manual_seed(0)
+    module = Switches().eval()
+    blueprint = describe(module, name="switches")
+    return module, blueprint, reference_cases(module, blueprint)
+
+
+def _unswitched(inputs: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+    """As a graph that was traced on a short text."""
+    traced = Switches(window=10**6).eval()
+    traced.load_state_dict(asked[0].state_dict())
+    return eager_outputs(traced, inputs)
+
+
+def test_a_switch_is_seen_and_the_axis_ends_before_it(switches: Asked) -> None:
+    _, blueprint, cases = switches
+    assert {"sequence 40", "sequence 41", "sequence 200", "sequence 1"} <= {case.name for case in cases}
+    fidelity = verify(lambda inputs: _unswitched(inputs, switches), cases, blueprint.outputs, precision="fp32")
+    assert failing_axes(fidelity, cases) == frozenset({"sequence"})
+    assert right_up_to(fidelity, cases, blueprint.layout.lengths) == {"sequence": (1, 40)}
+
+
+def test_what_was_proved_of_an_axis_is_a_range(switches: Asked, described: Callable[[str], Any]) -> None:
+    _, blueprint, cases = switches
+    assert proved(blueprint, cases) == {"batch": AxisRange(proved=(1, 17)), "sequence": AxisRange(proved=(1, 200))}
+    module, blueprint = described("bert")
+    sequence = proved(blueprint, reference_cases(module, blueprint))["sequence"]
+    assert (sequence.greatest, sequence.proved) == (64, (1, 64)), "as long as the model takes"
+
+
+def test_an_axis_that_is_wrong_everywhere_is_not_limited_but_fixed(switches: Asked) -> None:
+    _, blueprint, cases = switches
+    traced = blueprint.layout.lengths
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        wrong = inputs["input_ids"].shape[1] != traced["sequence"]
+        return {name: value + wrong for name, value in eager_outputs(switches[0], inputs).items()}
+
+    fidelity = verify(run, cases, blueprint.outputs, precision="fp32")
+    assert right_up_to(fidelity, cases, traced) == {}
+    nothing: Fidelity = verify(lambda inputs: {}, cases, blueprint.outputs, precision="fp32")
+    assert right_up_to(nothing, cases, traced) == {}
+
+
+def test_pictures_are_compared_off_the_grid_and_at_their_configured_size(described: Callable[[str], Any]) -> None:
+    _, blueprint = described("resnet")
+    sizes = {(c.lengths.get("height", 64), c.lengths.get("width", 96)) for c in planned_cases(blueprint)}
+    assert {(65, 96), (64, 99), (59, 99), (64, 64)} <= sizes
+    assert off_the_grid(blueprint.layout, 16)[1] == {"width": 96 + 15}
+
+
+def test_what_eager_refuses_is_no_case(switches: Asked) -> None:
+    class Refuses(Switches):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Any:
+            if input_ids.shape == (3, 29):
+                raise RuntimeError("not both at once")
+            return super().forward(input_ids, attention_mask)
+
+    module = Refuses().eval()
+    blueprint = describe(module, name="refuses")
+    names = [case.name for case in reference_cases(module, blueprint)]
+    assert "every axis at once" not in names
+    assert {"batch 3", "sequence 29"} <= set(names)
+    with pytest.raises(VerificationError, match=r"does not run at batch 3, sequence 29.*not both at once"):
+        cases_at(module, blueprint, {"3x29": {"batch": 3, "sequence": 29}})
+
+
+# -- rows without any token -------------------------------------------------------------------------------------------
+
+
+def _spoiled(asked: Asked, spoil: Callable[[Any, Any], None]) -> Fidelity:
+    module, blueprint, cases = asked
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = eager_outputs(module, inputs)
+        empty = ~inputs["attention_mask"].any(axis=1)
+        if empty.any():
+            spoil(outputs["hidden"], empty)
+        return outputs
+
+    return verify(run, cases, blueprint.outputs, precision="fp32")
+
+
+def test_a_row_without_tokens_may_differ_and_that_is_said(switches: Asked) -> None:
+    def other(hidden: Any, empty: Any) -> None:
+        hidden[empty] = 7.0
+
+    fidelity = _spoiled(switches, other)
+    assert fidelity.passed
+    assert fidelity.notes == ("a row without any token gives other values than eager's",)
+    assert _spoiled(switches, lambda hidden, empty: None).notes == ()
+
+
+@pytest.mark.parametrize("rows", ["empty", "others"])
+def test_a_row_without_tokens_must_be_finite_and_harm_no_other(rows: str, switches: Asked) -> None:
+    def spoil(hidden: Any, empty: Any) -> None:
+        hidden[empty if rows == "empty" else ~empty] = np.nan if rows == "empty" else 7.0
+
+    fidelity = _spoiled(switches, spoil)
+    assert [result.case for result in fidelity.results if not result.passed] == [EMPTY]
+
+
+# -- models that remember ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_remembers_is_found_out(described: Callable[[str], Any], switches: Asked) -> None:
+    torch.manual_seed(0)
+    config = SwinConfig(image_size=64, window_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 2])
+    model = SwinForImageClassification(config).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    cases = reference_cases(model, describe(model, name="swin"))
+    assert remembers(model, cases) is not None
+    assert remembers(switches[0], switches[2]) is None
+
+
+class Noise(torch.nn.Module):
+    """As many values as chance has it."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return torch.cat([input, input.new_zeros(len(input), int(torch.randint(1, 10**6, ())))], dim=1)
+
+
+def test_two_answers_of_unlike_shapes_are_two_answers() -> None:
+    blueprint = describe(torch.nn.Identity().eval(), name="noise", samples={"input": torch.rand(2, 4)})
+    module = Noise().eval()
+    with pytest.raises(VerificationError, match=r"two values for output 'output'.*shapes"):
+        reference_cases(module, blueprint)
