@@ -78,7 +78,7 @@ def _tiny(kind: str) -> Any:
     import torch
     import transformers
 
-    from optimum_core.models.hub import quiet
+    from optimum_core.models.loading import quiet
 
     model_class, config_class, values = _KINDS[kind]
     with quiet(), torch.random.fork_rng():

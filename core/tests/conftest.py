@@ -186,7 +186,7 @@ _MAKERS: dict[str, Callable[[], Any]] = {
 def _make(kind: str) -> Any:
     import torch
 
-    from optimum_core.models.hub import quiet
+    from optimum_core.models.loading import quiet
 
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(20)
@@ -206,8 +206,8 @@ def tiny() -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def described(tiny: Callable[[str], Any]) -> Callable[[str], tuple[Any, Any]]:
-    """A model and its blueprint, made once: not to be changed."""
-    from optimum_core.models.blueprint import describe
+    """A model and its signature, made once: not to be changed."""
+    from optimum_core.models.signature import describe
 
     @cache
     def make(kind: str) -> tuple[Any, Any]:

@@ -280,10 +280,10 @@ def test_a_model_in_training_mode_stays_so_and_drops_nothing_out(target: str, ti
 
 
 def test_a_twin_shares_the_weights(tiny: Callable[[str], Any]) -> None:
-    from optimum_core.models.source import LiveSource
+    from optimum_core.models.source import MemorySource
 
     model = tiny("bert").train()
-    module = LiveSource(model).module()
+    module = MemorySource(model).module()
     pointers = {name: tensor.data_ptr() for name, tensor in model.named_parameters()}
     assert {name: tensor.data_ptr() for name, tensor in module.named_parameters()} == pointers
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from optimum_core.artifact import FileEntry, Manifest, ModelInfo
 from optimum_core.cli import diagnosis, values
-from optimum_core.cli.paper import make_console
+from optimum_core.cli.console import make_console
 from optimum_core.cli.report import fidelity_words, show_artifact
 from optimum_core.cli.show import ProgressLine, show_hardware, show_plugins, show_report
 from optimum_core.plugins import PluginInfo, Status

@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import SwinConfig, SwinForImageClassification
 
-from optimum_core.models.blueprint import describe
 from optimum_core.models.copies import throwaway
-from optimum_core.models.flat import ask, call, eager_outputs
+from optimum_core.models.eager_calls import ask, call, eager_outputs
 from optimum_core.models.outputs import flatten
 from optimum_core.models.sensitivity import rank_layers
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import describe
+from optimum_core.models.source import MemorySource
 from optimum_core.verify.reference import reference_cases
 
 
@@ -67,9 +67,9 @@ def test_what_a_copy_sees_no_other_knows() -> None:
 
 def test_describing_and_asking_leave_the_model_as_it_was() -> None:
     module = Remembers().eval()
-    source = LiveSource(module)
-    blueprint = describe(source.module(), name="it", samples={"x": torch.randn(2, 3, 4)})
-    cases = reference_cases(source.module(), blueprint)
+    source = MemorySource(module)
+    signature = describe(source.module(), name="it", samples={"x": torch.randn(2, 3, 4)})
+    cases = reference_cases(source.module(), signature)
     assert _memory(module) == (0.0, 0, [], {0: []}, 0)
     for case in cases:
         want = copy.deepcopy(module)(torch.as_tensor(case.inputs["x"])).detach().numpy()
@@ -99,7 +99,7 @@ def test_swin_is_compared_with_one_that_saw_no_small_picture() -> None:
     config = SwinConfig(image_size=64, window_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 2])
     model = SwinForImageClassification(config).eval()
     torch.nn.init.normal_(model.classifier.weight)
-    source = LiveSource(model)
+    source = MemorySource(model)
     for case in reference_cases(source.module(), describe(source.module(), name="swin")):
         with torch.no_grad():
             want = copy.deepcopy(model)(pixel_values=torch.as_tensor(case.inputs["pixel_values"])).logits

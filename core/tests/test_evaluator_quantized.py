@@ -51,8 +51,8 @@ def _judge(run: Any, *, says: Any = None, drop: Any = None, verify: bool = True)
         present=lambda candidate: candidate,
     )
     way = Way(backend="acme", device="cpu", precision="fp32", format="acme", exporter="acme", exported="acme")
-    blueprint: Any = SimpleNamespace(outputs=(LOGITS,))
-    candidate = Candidate(spec=CandidateSpec(way=way, config=QuantizeConfig()), signature=blueprint)
+    signature: Any = SimpleNamespace(outputs=(LOGITS,))
+    candidate = Candidate(spec=CandidateSpec(way=way, config=QuantizeConfig()), signature=signature)
     candidate.run = run
     court = Evaluator(job=job, pacer=candidate, drawn=DRAWN)
     return court.judge(candidate)
@@ -103,7 +103,7 @@ def test_without_a_metric_nearness_decides_and_a_stated_drop_is_of_agreement() -
 def test_what_a_call_decides_is_asked_item_by_item_too(scheme: str, axis: Any, values: int, tmp_path: Path) -> None:
     labelled = Labelled(metric="accuracy", batches=Batches(directory=tmp_path, sizes=()), output="logits", label_ids={})
     way = Way(backend="acme", device="cpu", precision="fp32", format="acme", exporter="acme", exported="acme")
-    blueprint: Any = SimpleNamespace(inputs=(TensorSpec(name="x", dtype="float32", shape=(axis, 2)),))
-    candidate = Candidate(spec=CandidateSpec(way=way, config=QuantizeConfig(scheme=scheme)), signature=blueprint)
+    signature: Any = SimpleNamespace(inputs=(TensorSpec(name="x", dtype="float32", shape=(axis, 2)),))
+    candidate = Candidate(spec=CandidateSpec(way=way, config=QuantizeConfig(scheme=scheme)), signature=signature)
     asked = judging._asked(labelled, candidate)
     assert [getattr(one, "alone", None) for one in asked] == [False, True][:values]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from optimum_core.errors import OptionError, SourceError
-from optimum_core.models.blueprint import describe
 from optimum_core.models.samples import Case
+from optimum_core.models.signature import describe
 
 Tensor = torch.Tensor
 
@@ -116,8 +116,8 @@ RIGHT: list[tuple[type[Odd], Any, dict[str, tuple[int | str, ...]]]] = [
 def test_any_signature_of_tensors_is_read_off_its_samples(
     kind: type[Odd], samples: Any, shapes: dict[str, tuple[int | str, ...]]
 ) -> None:
-    blueprint = describe(kind(), name="odd", samples=samples)
-    assert {spec.name: spec.shape for spec in blueprint.inputs} == shapes
+    signature = describe(kind(), name="odd", samples=samples)
+    assert {spec.name: spec.shape for spec in signature.inputs} == shapes
 
 
 WRONG: list[tuple[type[Odd], Any, str]] = [
@@ -155,13 +155,13 @@ def test_what_cannot_be_samples_is_refused_by_name(kind: type[Odd], samples: Any
 
 def test_the_traced_call_is_the_given_one_and_others_have_values_like_it() -> None:
     samples = {"ids": torch.tensor([[1, 2, 9, 9], [9, 9, 4, 5]])}
-    blueprint = describe(Looked(), name="looked", samples=samples)
-    assert np.array_equal(blueprint.draw(Case(name="traced"))["ids"], samples["ids"])
-    fresh = blueprint.draw(Case(name="fresh", lengths={"batch": 5}, seed=4))["ids"]
+    signature = describe(Looked(), name="looked", samples=samples)
+    assert np.array_equal(signature.draw(Case(name="traced"))["ids"], samples["ids"])
+    fresh = signature.draw(Case(name="fresh", lengths={"batch": 5}, seed=4))["ids"]
     assert fresh.shape == (5, 4)
     assert ((fresh == 9).sum(axis=1) == 2).all()
 
 
 def test_a_sample_of_one_row_is_traced_with_two() -> None:
-    blueprint = describe(torch.nn.Linear(6, 2), name="linear", samples=torch.rand(1, 6))
-    assert blueprint.draw(Case(name="traced"))["input"].shape == (2, 6)
+    signature = describe(torch.nn.Linear(6, 2), name="linear", samples=torch.rand(1, 6))
+    assert signature.draw(Case(name="traced"))["input"].shape == (2, 6)

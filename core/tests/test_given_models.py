@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from optimum_core.errors import SourceError
-from optimum_core.models.blueprint import Blueprint, describe
-from optimum_core.models.flat import call
+from optimum_core.models.eager_calls import call
 from optimum_core.models.samples import Case
+from optimum_core.models.signature import ModelSignature, describe
 
 IMAGE = 120
 TEXT = {
@@ -48,19 +48,19 @@ def _decision() -> tuple[Any, dict[str, torch.Tensor]]:
     return transformers.DecisionTransformerModel(config), {**samples, "timesteps": torch.arange(6).repeat(2, 1)}
 
 
-def _described(model: Any, **others: Any) -> tuple[Any, Blueprint]:
+def _described(model: Any, **others: Any) -> tuple[Any, ModelSignature]:
     model = model.eval()
     return model, describe(model, name="tiny", **others)
 
 
 def test_placeholders_stay_where_they_are_and_the_rest_is_fresh() -> None:
     model, samples = _llava()
-    model, blueprint = _described(model, samples=samples)
-    shapes = {spec.name: spec.shape for spec in blueprint.inputs}
+    model, signature = _described(model, samples=samples)
+    shapes = {spec.name: spec.shape for spec in signature.inputs}
     assert shapes["input_ids"] == ("batch", "sequence")
     assert shapes["pixel_values"] == ("batch", 3, 16, 16)
     case = Case(name="other", lengths={"batch": 3, "sequence": 14}, seed=5)
-    inputs = blueprint.draw(case)
+    inputs = signature.draw(case)
     assert ((inputs["input_ids"] == IMAGE).sum(axis=1) == 4).all()
     assert not np.array_equal(inputs["input_ids"][:, 5:9], samples["input_ids"].numpy()[:, 5:].repeat(3, axis=0))
     assert (inputs["attention_mask"] == 0).any()
@@ -70,10 +70,10 @@ def test_placeholders_stay_where_they_are_and_the_rest_is_fresh() -> None:
 
 def test_separators_stay_where_they_are() -> None:
     model, samples = _longformer()
-    model, blueprint = _described(model, samples=samples)
-    assert blueprint.inputs[0].shape == ("batch", "sequence")
+    model, signature = _described(model, samples=samples)
+    assert signature.inputs[0].shape == ("batch", "sequence")
     for seed, length in ((3, 10), (4, 17)):
-        ids = blueprint.draw(Case(name="other", lengths={"sequence": length}, seed=seed))["input_ids"]
+        ids = signature.draw(Case(name="other", lengths={"sequence": length}, seed=seed))["input_ids"]
         assert ((ids == 2).sum(axis=1) == 3).all()
         assert not np.array_equal(ids[:, :10], samples["input_ids"].numpy())
 
@@ -81,10 +81,10 @@ def test_separators_stay_where_they_are() -> None:
 @pytest.mark.parametrize("with_samples", [True, False])
 def test_an_input_that_does_nothing_is_accepted_and_left_out(with_samples: bool) -> None:
     model, samples = _decision()
-    _, blueprint = _described(model, samples=samples if with_samples else None)
-    assert "rewards" in blueprint.ignored
-    assert {"states", "actions", "returns_to_go", "timesteps"} <= {spec.name for spec in blueprint.inputs}
-    assert {spec.shape[0] for spec in blueprint.inputs} == {"batch"}
+    _, signature = _described(model, samples=samples if with_samples else None)
+    assert "rewards" in signature.ignored
+    assert {"states", "actions", "returns_to_go", "timesteps"} <= {spec.name for spec in signature.inputs}
+    assert {spec.shape[0] for spec in signature.inputs} == {"batch"}
 
 
 def test_series_are_as_long_as_the_configuration_says() -> None:
@@ -94,8 +94,8 @@ def test_series_are_as_long_as_the_configuration_says() -> None:
     )  # fmt: skip
     model = transformers.PatchTSTForPrediction(config).eval()
     for samples in (None, torch.randn(1, 32, 2)):
-        blueprint = describe(model, name="series", samples=samples)
-        assert {spec.name: spec.shape for spec in blueprint.inputs} == {"past_values": ("batch", 32, 2)}
+        signature = describe(model, name="series", samples=samples)
+        assert {spec.name: spec.shape for spec in signature.inputs} == {"past_values": ("batch", 32, 2)}
 
 
 def _detr() -> Any:
@@ -119,8 +119,8 @@ class Pictures:
 
 @pytest.mark.parametrize("processor", [None, Pictures()])
 def test_the_mask_of_pictures_is_an_input_and_may_be_left_out(processor: Any) -> None:
-    blueprint = describe(_detr(), name="detr", processor=processor)
-    specs = {spec.name: (spec.shape, spec.default) for spec in blueprint.inputs}
+    signature = describe(_detr(), name="detr", processor=processor)
+    specs = {spec.name: (spec.shape, spec.default) for spec in signature.inputs}
     assert specs == {
         "pixel_values": (("batch", 3, "height", "width"), None),
         "pixel_mask": (("batch", "height", "width"), "ones"),
@@ -135,12 +135,12 @@ class Square(torch.nn.Module):
 
 
 def test_axes_that_must_stay_equal_vary_together() -> None:
-    blueprint = describe(Square(), name="square", samples=torch.rand(2, 3, 12, 12))
-    (spec,) = blueprint.inputs
+    signature = describe(Square(), name="square", samples=torch.rand(2, 3, 12, 12))
+    (spec,) = signature.inputs
     assert spec.shape[0] == "batch"
     assert isinstance(spec.shape[2], str)
     assert spec.shape[2] == spec.shape[3]
-    assert blueprint.layout.configured[spec.shape[2]] == 12
+    assert signature.layout.configured[spec.shape[2]] == 12
 
 
 def test_a_main_input_that_no_rule_knows_is_asked_for_by_name() -> None:
@@ -172,6 +172,6 @@ class Blocks(torch.nn.Module):
 def test_types_that_count_in_blocks_alone_are_never_ignored(given: tuple[str, ...]) -> None:
     ids = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 8, 7, 6, 5, 4]])
     samples = {"input_ids": ids, "token_type_ids": (ids > 5).long()}
-    blueprint = describe(Blocks(), name="blocks", samples={name: samples[name] for name in given} or None)
-    assert "token_type_ids" not in blueprint.ignored
-    assert ("token_type_ids" in {spec.name for spec in blueprint.inputs}) == (given != ("input_ids",))
+    signature = describe(Blocks(), name="blocks", samples={name: samples[name] for name in given} or None)
+    assert "token_type_ids" not in signature.ignored
+    assert ("token_type_ids" in {spec.name for spec in signature.inputs}) == (given != ("input_ids",))

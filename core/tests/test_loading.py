@@ -20,9 +20,9 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import ArtifactError, OptionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
-from optimum_core.model.foreign import limits_of
-from optimum_core.model.opening import open_model
 from optimum_core.plugins import PluginManager
+from optimum_core.runtime.absent_device import limits_of
+from optimum_core.runtime.opening import open_model
 from optimum_core.types import Array, Gpu, Hardware, Limitation, Offer, Session, SessionRequest, Support
 
 IDS = np.array([[5, 6, 7, 8]])
@@ -240,8 +240,8 @@ def test_the_name_load_costs_next_to_nothing() -> None:
     found = _imported("from optimum_core import load")
     assert not found & {"numpy", "msgspec", "psutil", "pluggy", "importlib_metadata", "subprocess", "logging"}
     assert {name for name in found if name.startswith("optimum_core.")} == {
-        "optimum_core.model",
-        "optimum_core.model.loading",
+        "optimum_core.runtime",
+        "optimum_core.runtime.loading",
     }
 
 

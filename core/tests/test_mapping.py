@@ -18,11 +18,11 @@ from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, UnavailableError
-from optimum_core.model import mapping
-from optimum_core.model.answers import Answer
-from optimum_core.model.mapping import Mapper
-from optimum_core.model.opening import open_model
 from optimum_core.plugins import manager
+from optimum_core.runtime import mapping
+from optimum_core.runtime.answers import Answer
+from optimum_core.runtime.mapping import Mapper
+from optimum_core.runtime.opening import open_model
 from optimum_core.types import AxisRange, TensorSpec
 
 IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))

@@ -20,10 +20,10 @@ from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import ArtifactError, InputError, NotTorchError, SessionError, UnavailableError
-from optimum_core.model.opening import open_model
-from optimum_core.models.source import LiveSource
+from optimum_core.models.source import MemorySource
 from optimum_core.packing import model_info
 from optimum_core.plugins import manager
+from optimum_core.runtime.opening import open_model
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +189,9 @@ def test_the_manifest_says_what_the_configuration_asks_for(
     asked: bool, described: Callable[[str], tuple[Any, Any]], tiny: Callable[[str], Any]
 ) -> None:
     module = tiny("bert")
-    other = LiveSource(module).fingerprint
+    other = MemorySource(module).fingerprint
     module.config.return_dict = asked
-    source = LiveSource(module)
+    source = MemorySource(module)
     assert model_info(source, described("bert")[1]).returns_tuple is not asked
     assert (source.fingerprint == other) is asked  # or the two would find each other in the cache
 

@@ -15,7 +15,7 @@ from transformers import ViTImageProcessor
 
 from optimum_core.errors import OptionError
 from optimum_core.models.batches import BATCH, Batches, Encoder
-from optimum_core.models.rows import Row, Rows
+from optimum_core.models.data_rows import Row, Rows
 
 Described = Callable[[str], tuple[Any, Any]]
 
@@ -45,7 +45,7 @@ class Words:
 
 
 def _encoder(described: Described, kind: str = "bert", processor: Any = None) -> Encoder:
-    return Encoder(blueprint=described(kind)[1], processor=processor, who="calibration")
+    return Encoder(signature=described(kind)[1], processor=processor, who="calibration")
 
 
 def _spool(encoder: Encoder, data: Any, place: Path, **settings: Any) -> Batches:
@@ -87,8 +87,8 @@ def test_texts_are_cut_where_the_tokenizer_says_if_the_model_takes_so_many(
     words.model_max_length = stated
     encoder = _encoder(described, processor=words)
     limits = {} if limit is None else {"sequence": limit}
-    layout = replace(encoder.blueprint.layout, limits=limits)
-    encoder = replace(encoder, blueprint=replace(encoder.blueprint, layout=layout))
+    layout = replace(encoder.signature.layout, limits=limits)
+    encoder = replace(encoder, signature=replace(encoder.signature, layout=layout))
     (inputs,) = encoder.spool(Rows([" ".join(["3"] * 1200)], who="calibration"), tmp_path / "spooled")
     assert inputs["input_ids"].shape == (1, cut)
     assert words.calls[0]["truncation"] and words.calls[0]["max_length"] == cut

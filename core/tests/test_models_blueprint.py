@@ -11,12 +11,12 @@ import torch
 from transformers import CLIPImageProcessor, DebertaV2Config, DebertaV2Model, ResNetConfig, ResNetModel
 
 from optimum_core.errors import OptionError, SourceError
-from optimum_core.models.blueprint import Blueprint, describe, lengths_beside
-from optimum_core.models.flat import call
+from optimum_core.models.eager_calls import call
 from optimum_core.models.layouts import alternatives, facts_of
 from optimum_core.models.samples import Case
+from optimum_core.models.signature import ModelSignature, describe, lengths_beside
 
-Described = Callable[[str], tuple[Any, Blueprint]]
+Described = Callable[[str], tuple[Any, ModelSignature]]
 TEXT = ("batch", "sequence")
 WORDS = ("batch", "decoder_sequence")
 
@@ -76,19 +76,19 @@ OUTPUTS: dict[str, dict[str, tuple[int | str, ...]]] = {
 
 @pytest.mark.parametrize("kind", INPUTS)
 def test_the_inputs_are_those_that_the_forward_takes(kind: str, described: Described) -> None:
-    _, blueprint = described(kind)
-    assert {spec.name: (spec.shape, spec.default) for spec in blueprint.inputs} == INPUTS[kind]
+    _, signature = described(kind)
+    assert {spec.name: (spec.shape, spec.default) for spec in signature.inputs} == INPUTS[kind]
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_the_outputs_follow_the_axes_that_decide_them(kind: str, described: Described) -> None:
-    _, blueprint = described(kind)
-    assert {spec.name: spec.shape for spec in blueprint.outputs} == OUTPUTS[kind]
+    _, signature = described(kind)
+    assert {spec.name: spec.shape for spec in signature.outputs} == OUTPUTS[kind]
 
 
 def test_text_and_pictures_have_a_batch_each(described: Described) -> None:
-    _, blueprint = described("clip")
-    shapes = {spec.name: spec.shape for spec in blueprint.outputs}
+    _, signature = described("clip")
+    shapes = {spec.name: spec.shape for spec in signature.outputs}
     assert shapes["logits_per_image"] == ("media_batch", "batch")
     assert shapes["logits_per_text"] == ("batch", "media_batch")
     assert shapes["vision_model_output.last_hidden_state"] == ("media_batch", 17, 32)
@@ -97,26 +97,26 @@ def test_text_and_pictures_have_a_batch_each(described: Described) -> None:
 
 @pytest.mark.parametrize("kind", INPUTS)
 def test_traced_lengths_all_differ_and_are_no_special_case(kind: str, described: Described) -> None:
-    _, blueprint = described(kind)
-    lengths = [blueprint.layout.lengths[axis] for axis in blueprint.axes]
+    _, signature = described(kind)
+    lengths = [signature.layout.lengths[axis] for axis in signature.axes]
     assert len(set(lengths)) == len(lengths)
     assert min(lengths) > 1
-    for axis in blueprint.axes:
-        beside = lengths_beside(blueprint.layout, axis)
-        assert blueprint.layout.lengths[axis] not in beside
+    for axis in signature.axes:
+        beside = lengths_beside(signature.layout, axis)
+        assert signature.layout.lengths[axis] not in beside
         assert min(beside) >= 1
 
 
 @pytest.mark.parametrize("kind", INPUTS)
 def test_what_is_described_is_what_eager_gives_at_other_lengths(kind: str, described: Described) -> None:
-    module, blueprint = described(kind)
-    lengths = {axis: lengths_beside(blueprint.layout, axis)[0] for axis in blueprint.axes}
-    inputs = blueprint.draw(Case(name="other", lengths=lengths, seed=3))
+    module, signature = described(kind)
+    lengths = {axis: lengths_beside(signature.layout, axis)[0] for axis in signature.axes}
+    inputs = signature.draw(Case(name="other", lengths=lengths, seed=3))
     from optimum_core.models.outputs import flatten
 
     outputs = flatten(call(module, inputs))
-    assert [spec.name for spec in blueprint.outputs] == list(outputs)
-    for spec in blueprint.outputs:
+    assert [spec.name for spec in signature.outputs] == list(outputs)
+    for spec in signature.outputs:
         expected = tuple(lengths.get(str(axis), axis) for axis in spec.shape)
         free = [index for index, axis in enumerate(expected) if isinstance(axis, str)]
         shape = tuple(axis if index in free else outputs[spec.name].shape[index] for index, axis in enumerate(expected))
@@ -125,14 +125,14 @@ def test_what_is_described_is_what_eager_gives_at_other_lengths(kind: str, descr
 
 
 def test_pinning_fixes_an_axis_in_specs_and_in_what_is_drawn(described: Described) -> None:
-    _, blueprint = described("bert")
-    pinned = blueprint.pinned("sequence", 7)
+    _, signature = described("bert")
+    pinned = signature.pinned("sequence", 7)
     assert {spec.shape for spec in pinned.inputs} == {("batch", 7)}
     assert pinned.axes == ("batch",)
     assert {array.shape for array in pinned.draw(Case(name="any", lengths={"sequence": 9, "batch": 4})).values()} == {
         (4, 7)
     }
-    assert blueprint.axes == TEXT
+    assert signature.axes == TEXT
 
 
 def test_an_explicit_task_wins(tiny: Callable[[str], Any]) -> None:
@@ -156,14 +156,14 @@ def _convolutional() -> torch.nn.Module:
 
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: [x], lambda x: {"input": x}, np.asarray])
 def test_a_plain_network_is_read_off_its_sample(wrap: Callable[[Any], Any]) -> None:
-    blueprint = describe(_convolutional(), name="cnn", samples=wrap(torch.rand(5, 3, 17, 19)))
-    (spec,) = blueprint.inputs
+    signature = describe(_convolutional(), name="cnn", samples=wrap(torch.rand(5, 3, 17, 19)))
+    (spec,) = signature.inputs
     assert (spec.name, spec.dtype, spec.shape[0]) == ("input", "float32", "batch")
     assert spec.shape[1] == 3
     assert all(isinstance(axis, str) for axis in spec.shape[2:])
     assert len(set(spec.shape)) == 4
-    assert [(out.name, out.shape) for out in blueprint.outputs] == [("output", ("batch", 4))]
-    assert (blueprint.task, blueprint.structure.kind) == ("custom", "tensor")
+    assert [(out.name, out.shape) for out in signature.outputs] == [("output", ("batch", 4))]
+    assert (signature.task, signature.structure.kind) == ("custom", "tensor")
 
 
 SAMPLES: list[Any] = [
@@ -175,19 +175,19 @@ SAMPLES: list[Any] = [
 
 @pytest.mark.parametrize("samples", SAMPLES, ids=["mapping", "tuple", "list"])
 def test_two_inputs_are_named_by_the_forward(samples: Any) -> None:
-    blueprint = describe(Two(), name="two", samples=samples)
-    left, right = blueprint.inputs
+    signature = describe(Two(), name="two", samples=samples)
+    left, right = signature.inputs
     assert (left.name, left.shape) == ("left", ("batch", 6))
     assert (right.name, right.shape[0]) == ("right", "batch")
     assert isinstance(right.shape[1], str)
-    assert {out.name: out.shape for out in blueprint.outputs} == {"joined": ("batch", 4), "left": ("batch", 6)}
-    assert (blueprint.structure.kind, blueprint.structure.keys) == ("dict", ("joined", "left"))
+    assert {out.name: out.shape for out in signature.outputs} == {"joined": ("batch", 4), "left": ("batch", 6)}
+    assert (signature.structure.kind, signature.structure.keys) == ("dict", ("joined", "left"))
 
 
 def test_fresh_values_are_drawn_in_place_of_samples() -> None:
     sample = torch.rand(2, 6)
-    blueprint = describe(torch.nn.Linear(6, 2), name="linear", samples=sample)
-    one, two = (blueprint.draw(Case(name="a", lengths={"batch": 3}, seed=seed))["input"] for seed in (1, 2))
+    signature = describe(torch.nn.Linear(6, 2), name="linear", samples=sample)
+    one, two = (signature.draw(Case(name="a", lengths={"batch": 3}, seed=seed))["input"] for seed in (1, 2))
     assert one.shape == two.shape == (3, 6)
     assert one.dtype == np.float32
     assert not np.array_equal(one, two)
@@ -195,8 +195,8 @@ def test_fresh_values_are_drawn_in_place_of_samples() -> None:
 
 def test_samples_also_speak_for_a_model_of_transformers(tiny: Callable[[str], Any]) -> None:
     samples = {"input_ids": torch.ones(1, 8, dtype=torch.long)}
-    blueprint = describe(tiny("bert"), name="bert", samples=samples)
-    assert [(spec.name, spec.shape) for spec in blueprint.inputs] == [("input_ids", TEXT)]
+    signature = describe(tiny("bert"), name="bert", samples=samples)
+    assert [(spec.name, spec.shape) for spec in signature.inputs] == [("input_ids", TEXT)]
 
 
 @pytest.mark.parametrize("samples", [{"left": torch.rand(2, 6), "rihgt": torch.rand(2, 9)}, {}])
@@ -269,9 +269,9 @@ class Logic(torch.nn.Module):
 
 
 def test_truth_values_may_come_out() -> None:
-    blueprint = describe(Logic(), name="logic")
-    assert [(spec.name, spec.dtype, spec.shape) for spec in blueprint.outputs] == [("even", "bool", TEXT)]
-    assert {spec.name: spec.default for spec in blueprint.inputs} == {"input_ids": None, "attention_mask": "ones"}
+    signature = describe(Logic(), name="logic")
+    assert [(spec.name, spec.dtype, spec.shape) for spec in signature.outputs] == [("even", "bool", TEXT)]
+    assert {spec.name: spec.default for spec in signature.inputs} == {"input_ids": None, "attention_mask": "ones"}
 
 
 @pytest.mark.parametrize(
@@ -302,6 +302,6 @@ def test_token_types_that_do_nothing_may_come_and_are_no_input(types: int) -> No
         vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=32, type_vocab_size=types,
     )  # fmt: skip
-    blueprint = describe(DebertaV2Model(config).eval(), name="deberta", processor=_Typing())
-    names = [spec.name for spec in blueprint.inputs]
-    assert ("token_type_ids" in names, "token_type_ids" in blueprint.ignored) == (types > 0, types == 0)
+    signature = describe(DebertaV2Model(config).eval(), name="deberta", processor=_Typing())
+    names = [spec.name for spec in signature.inputs]
+    assert ("token_type_ids" in names, "token_type_ids" in signature.ignored) == (types > 0, types == 0)

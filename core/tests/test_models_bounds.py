@@ -25,11 +25,11 @@ from transformers import (
     XLMForSequenceClassification,
 )
 
-from optimum_core.model.inputs import InputChecker
 from optimum_core.models.axes import lengths_beside
-from optimum_core.models.blueprint import Blueprint, describe, limited
-from optimum_core.models.flat import eager_outputs, fixed_arguments
+from optimum_core.models.eager_calls import eager_outputs, fixed_arguments
 from optimum_core.models.samples import Case
+from optimum_core.models.signature import ModelSignature, describe, limited
+from optimum_core.runtime.inputs import InputChecker
 from optimum_core.types import AxisRange, TensorSpec
 
 TINY = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
@@ -54,14 +54,14 @@ def _sharp(model: Any) -> Any:
     return model
 
 
-def _values(blueprint: Blueprint) -> dict[str, tuple[int | None, int | None]]:
-    return {spec.name: (spec.least, spec.greatest) for spec in blueprint.inputs}
+def _values(signature: ModelSignature) -> dict[str, tuple[int | None, int | None]]:
+    return {spec.name: (spec.least, spec.greatest) for spec in signature.inputs}
 
 
-def test_ids_and_types_are_bounded_by_their_tables(described: Callable[[str], tuple[Any, Blueprint]]) -> None:
-    blueprint = described("bert")[1]
-    assert _values(blueprint) == {"input_ids": (0, 119), "token_type_ids": (0, 1), "attention_mask": (None, None)}
-    assert blueprint.ranges["sequence"] == AxisRange(greatest=64, why="the model has 64 positions")
+def test_ids_and_types_are_bounded_by_their_tables(described: Callable[[str], tuple[Any, ModelSignature]]) -> None:
+    signature = described("bert")[1]
+    assert _values(signature) == {"input_ids": (0, 119), "token_type_ids": (0, 1), "attention_mask": (None, None)}
+    assert signature.ranges["sequence"] == AxisRange(greatest=64, why="the model has 64 positions")
     assert set(_values(described("t5")[1]).values()) == {(0, 119), (None, None)}
     assert _values(described("resnet")[1]) == {"pixel_values": (None, None)}
     assert described("bart")[1].ranges["decoder_sequence"].greatest == 64
@@ -80,9 +80,9 @@ def test_positions_that_padding_takes_are_no_tokens() -> None:
 
 def test_a_table_that_eager_makes_longer_is_no_limit() -> None:
     model = M2M100Model(M2M100Config(vocab_size=99, max_position_embeddings=32, **MARIAN)).eval()
-    blueprint = describe(model, name="m2m")
-    assert "sequence" not in blueprint.ranges
-    assert {32, 48} <= set(blueprint.further["sequence"]), "on both sides of what the configuration says"
+    signature = describe(model, name="m2m")
+    assert "sequence" not in signature.ranges
+    assert {32, 48} <= set(signature.further["sequence"]), "on both sides of what the configuration says"
 
 
 class Plain(torch.nn.Module):
@@ -101,20 +101,20 @@ class Plain(torch.nn.Module):
 @pytest.mark.parametrize("length", [9, 20, 24])
 def test_a_module_of_any_kind_has_bounds_too(length: int) -> None:
     samples = {"tokens": torch.randint(0, 50, (2, length)), "where": torch.randint(0, 24, (2, length))}
-    blueprint = describe(Plain().eval(), name="plain", samples=samples)
-    assert _values(blueprint) == {"tokens": (0, 49), "where": (None, 23)}, "a row may be counted from the end"
-    (axis,) = (axis for axis in blueprint.axes if axis != "batch")
-    assert blueprint.ranges[axis].greatest == 24
-    assert all(length <= 24 for length in (*blueprint.beside(axis), *blueprint.further.get(axis, ())))
+    signature = describe(Plain().eval(), name="plain", samples=samples)
+    assert _values(signature) == {"tokens": (0, 49), "where": (None, 23)}, "a row may be counted from the end"
+    (axis,) = (axis for axis in signature.axes if axis != "batch")
+    assert signature.ranges[axis].greatest == 24
+    assert all(length <= 24 for length in (*signature.beside(axis), *signature.further.get(axis, ())))
 
 
-def test_an_axis_that_is_limited_has_no_cases_beyond(described: Callable[[str], tuple[Any, Blueprint]]) -> None:
-    blueprint = limited(described("bert")[1], "sequence", 20, "it was not right beyond", least=2)
-    assert blueprint.ranges["sequence"] == AxisRange(least=2, greatest=20, why="it was not right beyond")
-    assert blueprint.beside("sequence") == (20, 10)
-    assert blueprint.further["sequence"] == ()
-    assert limited(blueprint, "sequence", 40, "again").ranges["sequence"].greatest == 20
-    assert "sequence" not in blueprint.pinned("sequence", 8).ranges
+def test_an_axis_that_is_limited_has_no_cases_beyond(described: Callable[[str], tuple[Any, ModelSignature]]) -> None:
+    signature = limited(described("bert")[1], "sequence", 20, "it was not right beyond", least=2)
+    assert signature.ranges["sequence"] == AxisRange(least=2, greatest=20, why="it was not right beyond")
+    assert signature.beside("sequence") == (20, 10)
+    assert signature.further["sequence"] == ()
+    assert limited(signature, "sequence", 40, "again").ranges["sequence"].greatest == 20
+    assert "sequence" not in signature.pinned("sequence", 8).ranges
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_an_axis_that_is_limited_has_no_cases_beyond(described: Callable[[str], 
 def test_a_mask_that_is_left_out_is_made_as_eager_makes_it(model_class: Any, config: Any) -> None:
     torch.manual_seed(0)
     model = _sharp(model_class(config(**XLM)))
-    blueprint = describe(model, name="xlm")
-    mask = next(spec for spec in blueprint.inputs if spec.name == "attention_mask")
+    signature = describe(model, name="xlm")
+    mask = next(spec for spec in signature.inputs if spec.name == "attention_mask")
     assert (mask.default, mask.pad) == ("leading", 2)
     ids = np.random.default_rng(0).integers(5, 99, (3, 12))
     ids[1, 7:] = ids[2, :4] = 2  # padding at the end, and at the start
-    filled, _ = InputChecker("it", blueprint.inputs).bind((), {"input_ids": ids})
+    filled, _ = InputChecker("it", signature.inputs).bind((), {"input_ids": ids})
     want = eager_outputs(model, {"input_ids": ids})
     for name, value in eager_outputs(model, filled).items():
         np.testing.assert_allclose(value, want[name], rtol=0, atol=1e-5)
@@ -149,9 +149,9 @@ def test_the_reference_is_called_as_its_user_calls_it() -> None:
     torch.manual_seed(0)
     config = FSMTConfig(langs=["en", "de"], src_vocab_size=99, tgt_vocab_size=99, **MARIAN)
     model = _sharp(FSMTModel(config))
-    blueprint = describe(model, name="fsmt")
+    signature = describe(model, name="fsmt")
     assert fixed_arguments(model) == {"return_dict": True}
-    inputs = blueprint.draw(Case(name="any", padding="none"))
+    inputs = signature.draw(Case(name="any", padding="none"))
     ids = {name: torch.as_tensor(inputs[name]) for name in ("input_ids", "decoder_input_ids")}
     with torch.no_grad():
         want = model(**ids).last_hidden_state.numpy()
@@ -193,13 +193,13 @@ class Square(torch.nn.Module):
 def test_a_picture_has_its_configured_size_where_eager_refuses_others(
     needs: Callable[[int, int], bool], shape: tuple[int | str, ...]
 ) -> None:
-    blueprint = describe(Square(needs).eval(), name="square")
-    assert blueprint.inputs[0].shape == shape
-    assert (blueprint.configured["height"], blueprint.configured["width"]) == (64, 64)
+    signature = describe(Square(needs).eval(), name="square")
+    assert signature.inputs[0].shape == shape
+    assert (signature.configured["height"], signature.configured["width"]) == (64, 64)
 
 
 def test_swin_that_refuses_smaller_pictures_is_fixed() -> None:
     config = SwinConfig(image_size=224, window_size=7, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[2] * 4)
-    blueprint = describe(SwinForImageClassification(config).eval(), name="swin")
-    assert blueprint.inputs[0].shape == ("batch", 3, 224, 224)
-    assert lengths_beside(blueprint.layout, "batch") == (3, 1)
+    signature = describe(SwinForImageClassification(config).eval(), name="swin")
+    assert signature.inputs[0].shape == ("batch", 3, 224, 224)
+    assert lengths_beside(signature.layout, "batch") == (3, 1)

@@ -16,37 +16,39 @@ import torch
 
 from optimum_core.errors import ExportError
 from optimum_core.models import to_onnx
-from optimum_core.models.blueprint import Blueprint, describe
+from optimum_core.models.eager_calls import FlatModule, call, eager_outputs, export_ready, fixed_arguments
 from optimum_core.models.engines import ROUTES, torchscript
-from optimum_core.models.flat import FlatModule, call, eager_outputs, export_ready, fixed_arguments
 from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Case
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
 from optimum_core.types import Artifact, ExportRequest
 from optimum_core.verify import compare, tolerance_of
 from optimum_core.verify.reference import reference_cases
 
-Described = Callable[[str], tuple[Any, Blueprint]]
+Described = Callable[[str], tuple[Any, ModelSignature]]
 
 
-def _request(module: Any, blueprint: Blueprint, output: Path, route: str, opset: int | None = None) -> ExportRequest:
+def _request(
+    module: Any, signature: ModelSignature, output: Path, route: str, opset: int | None = None
+) -> ExportRequest:
     return ExportRequest(
         backend=to_onnx.NAME,
-        source=LiveSource(module),
-        task=blueprint.task,
+        source=MemorySource(module),
+        task=signature.task,
         format="onnx",
         precision="fp32",
-        samples=blueprint.draw(Case(name="traced")),
-        inputs=blueprint.inputs,
-        outputs=blueprint.outputs,
+        samples=signature.draw(Case(name="traced")),
+        inputs=signature.inputs,
+        outputs=signature.outputs,
         output=output,
         route=route,
         opset=opset,
     )
 
 
-def _export(module: Any, blueprint: Blueprint, output: Path, route: str, opset: int | None = None) -> Artifact:
-    made = to_onnx.export(_request(module, blueprint, output, route, opset))
+def _export(module: Any, signature: ModelSignature, output: Path, route: str, opset: int | None = None) -> Artifact:
+    made = to_onnx.export(_request(module, signature, output, route, opset))
     assert isinstance(made, Artifact)
     return made
 
@@ -72,22 +74,22 @@ def _state(model: Any) -> dict[str, Any]:
 def test_names_axes_and_numbers_at_unseen_shapes(
     route: str, described: Described, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    module, blueprint = described("bert")
+    module, signature = described("bert")
     case = Case(name="before", lengths={"batch": 3, "sequence": 17}, seed=9)
-    before, outputs = _state(module), eager_outputs(module, blueprint.draw(case))
-    artifact = _export(module, blueprint, tmp_path, route)
+    before, outputs = _state(module), eager_outputs(module, signature.draw(case))
+    artifact = _export(module, signature, tmp_path, route)
     assert tuple(capfd.readouterr()) == ("", "")
 
     assert artifact.main_file == tmp_path / "model.onnx"
     assert set(artifact.files) == {path.name for path in tmp_path.iterdir()}
-    assert (artifact.inputs, artifact.outputs) == (blueprint.inputs, blueprint.outputs)
+    assert (artifact.inputs, artifact.outputs) == (signature.inputs, signature.outputs)
     assert artifact.steps[0].options["route"] == route
     onnx.checker.check_model(str(artifact.main_file))
 
     session = _session(artifact)
-    for values, specs in ((session.get_inputs(), blueprint.inputs), (session.get_outputs(), blueprint.outputs)):
+    for values, specs in ((session.get_inputs(), signature.inputs), (session.get_outputs(), signature.outputs)):
         assert [(value.name, value.shape) for value in values] == [(spec.name, list(spec.shape)) for spec in specs]
-    for check in reference_cases(module, blueprint):
+    for check in reference_cases(module, signature):
         (have,) = session.run(None, dict(check.inputs))
         result = compare(check.name, {}, "logits", check.outputs["logits"], have, tolerance_of("fp32"))
         assert result.passed, (check.name, result.problem)
@@ -97,20 +99,20 @@ def test_names_axes_and_numbers_at_unseen_shapes(
         assert torch.equal(tensor, after["weights"][name])
     del after["weights"]
     assert after == before
-    assert np.array_equal(eager_outputs(module, blueprint.draw(case))["logits"], outputs["logits"])
+    assert np.array_equal(eager_outputs(module, signature.draw(case))["logits"], outputs["logits"])
 
 
 def test_the_opset_is_what_the_runtime_accepts(described: Described, tmp_path: Path) -> None:
-    module, blueprint = described("vit")
-    artifact = _export(module, blueprint, tmp_path, "torchscript", opset=17)
+    module, signature = described("vit")
+    artifact = _export(module, signature, tmp_path, "torchscript", opset=17)
     (opset,) = [item.version for item in onnx.load(str(artifact.main_file)).opset_import if item.domain == ""]
     assert opset == 17
     assert artifact.steps[0].options["opset"] == 17
 
 
 def test_a_request_to_somebody_else_is_left_alone(described: Described, tmp_path: Path) -> None:
-    module, blueprint = described("vit")
-    request = _request(module, blueprint, tmp_path, "torchscript")
+    module, signature = described("vit")
+    request = _request(module, signature, tmp_path, "torchscript")
     assert to_onnx.export(dataclasses.replace(request, backend="another")) is None
     assert not any(tmp_path.iterdir())
 
@@ -118,10 +120,10 @@ def test_a_request_to_somebody_else_is_left_alone(described: Described, tmp_path
 def test_tracing_refuses_what_is_too_big_and_names_the_other_way(
     described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, blueprint = described("bert")
+    module, signature = described("bert")
     monkeypatch.setattr(torchscript, "_PROTOBUF_LIMIT", 1000)
     with pytest.raises(ExportError, match="are too many") as caught:
-        _export(module, blueprint, tmp_path, "torchscript")
+        _export(module, signature, tmp_path, "torchscript")
     assert "other engine" in caught.value.remedy
     assert not any(tmp_path.iterdir())
 
@@ -138,9 +140,9 @@ class _Broken(torch.nn.Module):
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_failed_export_is_one_quiet_error(route: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     module = _Broken().eval()
-    blueprint = describe(module, name="broken", samples={"x": torch.rand(2, 3, 3)})
+    signature = describe(module, name="broken", samples={"x": torch.rand(2, 3, 3)})
     with pytest.raises(ExportError) as caught:
-        _export(module, blueprint, tmp_path, route)
+        _export(module, signature, tmp_path, route)
     assert tuple(capfd.readouterr()) == ("", "")
     assert caught.value.__cause__ is not None
     assert "engine" in caught.value.remedy
@@ -176,9 +178,9 @@ def test_experts_are_given_back_as_they_were() -> None:
 
 
 def test_a_flat_face_computes_what_the_model_does(described: Described) -> None:
-    module, blueprint = described("clip")
-    inputs = blueprint.draw(Case(name="any"))
-    names = [spec.name for spec in blueprint.outputs]
+    module, signature = described("clip")
+    inputs = signature.draw(Case(name="any"))
+    names = [spec.name for spec in signature.outputs]
     flat = FlatModule(module, list(inputs), names[::-1])
     with torch.no_grad():
         outputs = flat(*map(torch.as_tensor, inputs.values()))
@@ -188,10 +190,10 @@ def test_a_flat_face_computes_what_the_model_does(described: Described) -> None:
 
 def test_a_mixture_of_experts_is_unchanged_by_its_export(tmp_path: Path) -> None:
     model = _mixture()
-    blueprint = describe(model, name="mixture")
-    inputs = blueprint.draw(Case(name="any", lengths={"batch": 3, "sequence": 8}, seed=5))
+    signature = describe(model, name="mixture")
+    inputs = signature.draw(Case(name="any", lengths={"batch": 3, "sequence": 8}, seed=5))
     before, experts = eager_outputs(model, inputs), model.get_experts_implementation()
-    artifact = _export(model, blueprint, tmp_path, "torchscript")
+    artifact = _export(model, signature, tmp_path, "torchscript")
     assert model.get_experts_implementation() == experts
     after = eager_outputs(model, inputs)
     assert all(np.array_equal(before[name], after[name]) for name in before)

@@ -135,7 +135,7 @@ _OBJECTS = {
     "session": (_foreign("onnxruntime.capi.x", "InferenceSession")(), "open already", "ONNX file"),
     "optimum": (_foreign("optimum.onnxruntime.x", "ORTModel")(), "exported already", "made from"),
     "accelerated": (
-        _foreign("optimum_core.model.accelerated", "AcceleratedModel")(),
+        _foreign("optimum_core.runtime.accelerated", "AcceleratedModel")(),
         "accelerated already",
         "as it is",
     ),

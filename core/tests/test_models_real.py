@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from transformers import ViTImageProcessor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-from optimum_core.models.blueprint import describe
-from optimum_core.models.real import TEXTS, processed
+from optimum_core.models.processor_inputs import TEXTS, processed
+from optimum_core.models.signature import describe
 
 
 class Words:
@@ -75,15 +75,15 @@ def test_a_processor_that_fails_is_done_without() -> None:
 
 
 def test_the_processors_output_is_part_of_the_blueprint(tiny: Callable[[str], Any]) -> None:
-    blueprint = describe(tiny("bert"), name="bert", processor=Words())
-    assert [spec.name for spec in blueprint.inputs] == ["input_ids", "attention_mask"]
-    assert blueprint.real is not None
-    assert set(blueprint.real) == {"input_ids", "attention_mask"}
-    length = blueprint.real["input_ids"].shape[1]
-    assert blueprint.pinned("sequence", length).real is not None
-    assert blueprint.pinned("sequence", length + 1).real is None
+    signature = describe(tiny("bert"), name="bert", processor=Words())
+    assert [spec.name for spec in signature.inputs] == ["input_ids", "attention_mask"]
+    assert signature.real is not None
+    assert set(signature.real) == {"input_ids", "attention_mask"}
+    length = signature.real["input_ids"].shape[1]
+    assert signature.pinned("sequence", length).real is not None
+    assert signature.pinned("sequence", length + 1).real is None
 
 
 def test_a_processor_of_another_model_is_no_evidence(tiny: Callable[[str], Any]) -> None:
-    blueprint = describe(tiny("vit"), name="vit", processor=ViTImageProcessor(size={"height": 64, "width": 64}))
-    assert blueprint.real is None
+    signature = describe(tiny("vit"), name="vit", processor=ViTImageProcessor(size={"height": 64, "width": 64}))
+    assert signature.real is None

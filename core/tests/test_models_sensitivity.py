@@ -76,11 +76,11 @@ def test_weights_are_given_back_when_the_model_raises(layered: Layered, monkeypa
 @pytest.mark.parametrize("kind", ["gpt2", "vit", "resnet"])
 def test_every_kind_of_layer_counts(kind: str, tiny: Callable[[str], Any], described: Any) -> None:
     module = tiny(kind)
-    _, blueprint = described(kind)
+    _, signature = described(kind)
     from optimum_core.models.samples import Case
 
     before = _state(module)
-    ranked = rank_layers(module, [blueprint.draw(Case(name="drawn", lengths={"batch": 2}, seed=1))])
+    ranked = rank_layers(module, [signature.draw(Case(name="drawn", lengths={"batch": 2}, seed=1))])
     assert set(ranked) == set(layers_of(module))
     assert len(ranked) >= 5
     assert ("transformer.wte" in ranked) is (kind == "gpt2")  # the table of tokens is rounded too

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from optimum_core.errors import SourceError
-from optimum_core.models import hub
-from optimum_core.models.source import DirectorySource, LiveSource, open_source
+from optimum_core.models import loading
+from optimum_core.models.source import DirectorySource, MemorySource, open_source
 
 Tiny = Callable[[str], Any]
 
@@ -21,7 +21,7 @@ Tiny = Callable[[str], Any]
 @pytest.fixture
 def saved(tiny: Tiny, tmp_path: Path) -> Path:
     directory = tmp_path / "little bert"
-    with hub.quiet():
+    with loading.quiet():
         tiny("bert").save_pretrained(directory)
     return directory
 
@@ -39,8 +39,8 @@ def _change(config: Path, **settings: Any) -> None:
 def test_a_model_of_transformers_is_seen_in_evaluation_mode_and_left_in_its_own(tiny: Tiny) -> None:
     model = tiny("bert").train()
     source = open_source(model)
-    assert isinstance(source, LiveSource)
-    assert (source.is_live, source.name, source.config) == (True, "BertForSequenceClassification", model.config)
+    assert isinstance(source, MemorySource)
+    assert (source.in_memory, source.name, source.config) == (True, "BertForSequenceClassification", model.config)
     seen = source.module()
     assert seen is not source.module()
     assert not any(part.training for part in seen.modules())
@@ -83,7 +83,7 @@ def test_a_directory_gives_the_model_that_was_saved(
 ) -> None:
     source = open_source(kind(saved))
     assert isinstance(source, DirectorySource)
-    assert (source.is_live, source.name) == (False, "little bert")
+    assert (source.in_memory, source.name) == (False, "little bert")
     with torch.no_grad():
         assert torch.equal(source.module()(**inputs).logits, tiny("bert")(**inputs).logits)
     assert source.module().get_input_embeddings().weight is source.module().get_input_embeddings().weight
@@ -96,7 +96,7 @@ def test_a_hub_id_is_fetched_and_keeps_its_name(saved: Path, monkeypatch: pytest
         asked.append((repository, revision, with_code))
         return saved
 
-    monkeypatch.setattr(hub, "download", download)
+    monkeypatch.setattr(loading, "download", download)
     source = open_source("somebody/little-bert", revision="v2")
     assert (source.name, asked) == ("somebody/little-bert", [("somebody/little-bert", "v2", False)])
     assert type(source.module()).__name__ == "BertForSequenceClassification"
@@ -106,7 +106,7 @@ def test_opening_a_directory_reads_no_weights(saved: Path, monkeypatch: pytest.M
     def read_model(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr(hub, "read_model", read_model)
+    monkeypatch.setattr(loading, "read_model", read_model)
     source = open_source(saved)
     assert source.config.num_labels == 5
     assert source.fingerprint
@@ -118,7 +118,7 @@ def test_opening_a_directory_reads_no_weights(saved: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("path", ["./nowhere", "~/nowhere at all", "/nowhere/at/all", "a/b/c"])
 def test_a_path_to_nothing_is_never_asked_of_the_hub(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "download", None)
+    monkeypatch.setattr(loading, "download", None)
     with pytest.raises(SourceError, match="no such directory"):
         open_source(path)
 
@@ -205,7 +205,7 @@ def test_a_model_in_half_precision_is_copied(dtype: torch.dtype, tiny: Tiny) -> 
 
 
 def test_a_checkpoint_in_half_precision_is_read_in_full(tiny: Tiny, tmp_path: Path) -> None:
-    with hub.quiet():
+    with loading.quiet():
         tiny("bert").half().save_pretrained(tmp_path)
     assert {parameter.dtype for parameter in open_source(tmp_path).module().parameters()} == {torch.float32}
 
@@ -226,7 +226,7 @@ def test_what_lies_beside_the_weights_travels_along(saved: Path) -> None:
 
 def test_a_live_model_brings_its_processor_files_but_its_own_configuration(saved: Path) -> None:
     (saved / "vocab.txt").write_text("a", encoding="utf-8")
-    with hub.quiet():
+    with loading.quiet():
         from transformers import AutoModelForSequenceClassification
 
         model = AutoModelForSequenceClassification.from_pretrained(saved)

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError
-from optimum_core.models.blueprint import describe
-from optimum_core.models.flat import FlatModule
+from optimum_core.models.eager_calls import FlatModule
 from optimum_core.models.samples import Case
+from optimum_core.models.signature import describe
 from optimum_core.models.silence import silence
-from optimum_core.models.source import LiveSource
+from optimum_core.models.source import MemorySource
 from optimum_core.models.to_onnx import export
 from optimum_core.models.value_branches import traced_reads, value_branches
 from optimum_core.types import ExportRequest
@@ -112,28 +112,28 @@ def test_lines_that_read_a_value_are_named(forward: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "t5", "clip"])
 def test_models_of_transformers_have_none(described: Callable[[str], Any], kind: str) -> None:
     """They read shapes, and values only where nothing is traced."""
-    module, blueprint = described(kind)
-    drawn = blueprint.draw(Case(name="traced"))
-    samples = tuple(torch.as_tensor(drawn[spec.name]) for spec in blueprint.inputs)
-    flat = FlatModule(module, list(drawn), [spec.name for spec in blueprint.outputs]).eval()
+    module, signature = described(kind)
+    drawn = signature.draw(Case(name="traced"))
+    samples = tuple(torch.as_tensor(drawn[spec.name]) for spec in signature.inputs)
+    flat = FlatModule(module, list(drawn), [spec.name for spec in signature.outputs]).eval()
     assert _named(flat, samples) == ()
 
 
 def test_the_step_of_an_export_names_them(tmp_path: Path) -> None:
-    source = LiveSource(_Model(_branch).eval())
-    blueprint = describe(source.module(), name="bright", samples={"x": torch.full((2, 4), 3.0).numpy()})
+    source = MemorySource(_Model(_branch).eval())
+    signature = describe(source.module(), name="bright", samples={"x": torch.full((2, 4), 3.0).numpy()})
     for route in ("torchscript", "dynamo"):
         output = tmp_path / route
         output.mkdir()
         request = ExportRequest(
             backend="onnx",
             source=source,
-            task=blueprint.task,
+            task=signature.task,
             format="onnx",
             precision="fp32",
-            samples=blueprint.draw(Case(name="traced")),
-            inputs=blueprint.inputs,
-            outputs=blueprint.outputs,
+            samples=signature.draw(Case(name="traced")),
+            inputs=signature.inputs,
+            outputs=signature.outputs,
             output=output,
             route=route,
         )

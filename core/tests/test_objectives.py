@@ -17,7 +17,7 @@ import torch
 from optimum_core import AcceleratedModel, accelerate, measure
 from optimum_core.hookspecs import hookimpl
 from optimum_core.models import eager
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.plugins import PluginManager
 from optimum_core.types import (
     Array,

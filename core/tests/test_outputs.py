@@ -17,11 +17,11 @@ from transformers.utils import ModelOutput
 
 from optimum_core import accelerate, load
 from optimum_core.artifact import Structure
-from optimum_core.artifact.plain import from_plain, to_plain
+from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.errors import InputError, SourceError
-from optimum_core.model.answers import Answer, Answerer
-from optimum_core.models.blueprint import describe
 from optimum_core.models.outputs import agreed, flatten, structure_of
+from optimum_core.models.signature import describe
+from optimum_core.runtime.answers import Answer, Answerer
 
 Boxes = namedtuple("Boxes", "boxes scores")
 

@@ -9,7 +9,6 @@ import huggingface_hub.constants
 import pytest
 
 from optimum_core.errors import OptionError, SourceError
-from optimum_core.models import hub
 from optimum_core.quantization import FAMILIES, Wish, read_wish
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.presets import PRESETS, preset
@@ -123,7 +122,7 @@ def test_a_recipe_in_a_hub_repository(monkeypatch: pytest.MonkeyPatch, tmp_path:
         asked.append((repository, name))
         return tmp_path / name
 
-    monkeypatch.setattr(hub, "download_file", download)
+    monkeypatch.setattr(loading, "download_file", download)
     assert _wish("owner/name/recipe.yaml").config == CONFIG
     assert asked == [("owner/name", "recipe.yaml")]
 

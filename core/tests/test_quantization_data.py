@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from optimum_core.errors import OptionError
 from optimum_core.models.batches import Batches
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.search import evidence
 from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, read_data
 from optimum_core.types import Event, QuantizeConfig
@@ -41,7 +41,7 @@ class Words:
 @pytest.fixture(scope="module")
 def gather(described: Described) -> Iterator[Gather]:
     """Everything that is read from what a user passed; the workshop is gone afterwards, so batches are kept here."""
-    module, blueprint = described("bert")
+    module, signature = described("bert")
 
     def run(
         calibration: Any = None,
@@ -56,7 +56,7 @@ def gather(described: Described) -> Iterator[Gather]:
         return DataPreparer(
             stated=read_data(calibration, evaluate, max_drop, config),
             module=module,
-            signature=blueprint,
+            signature=signature,
             processor=Words(),
             workshop=workshop,
             emit=emit,

@@ -162,10 +162,10 @@ def _decided(
     words: str, unquantized: float, quantized: float, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Candidate, Sequence[Candidate], bool]:
     """Who is chosen, the others and whether the promise is kept, where the last race gives these times."""
-    blueprint: Any = SimpleNamespace()
-    pacer = Candidate(spec=SCOUTS[0].spec, signature=blueprint, problem="fastest", measurements=(unquantized,))  # type: ignore[arg-type]
+    signature: Any = SimpleNamespace()
+    pacer = Candidate(spec=SCOUTS[0].spec, signature=signature, problem="fastest", measurements=(unquantized,))  # type: ignore[arg-type]
     other = replace(pacer, behind=1.5, problem="times the time of the chosen; for comparison only")
-    winner = Candidate(spec=SCOUTS[1].spec, signature=blueprint, measurements=(quantized,))  # type: ignore[arg-type]
+    winner = Candidate(spec=SCOUTS[1].spec, signature=signature, measurements=(quantized,))  # type: ignore[arg-type]
     court: Any = SimpleNamespace(pacer=pacer, prepared=lambda item: None, time=lambda items, effort: None)
     floats: Any = SimpleNamespace(winner=pacer, tried=[pacer, other], check=None)
     job: Any = SimpleNamespace(

@@ -20,15 +20,15 @@ from transformers import (
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.axes import off_the_grid
-from optimum_core.models.blueprint import Blueprint, describe
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.switches import Numbers, lengths_around, numbers_of, with_rungs
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.ranges import proved, right_up_to
 from optimum_core.verify.reference import EMPTY, cases_at, planned_cases, reference_cases, remembers
 
-Asked = tuple[Any, Blueprint, tuple[ReferenceCase, ...]]
+Asked = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
 
 # -- which lengths ----------------------------------------------------------------------------------------------------
@@ -87,8 +87,8 @@ class Switches(torch.nn.Module):
 def switches() -> Asked:
     torch.manual_seed(0)
     module = Switches().eval()
-    blueprint = describe(module, name="switches")
-    return module, blueprint, reference_cases(module, blueprint)
+    signature = describe(module, name="switches")
+    return module, signature, reference_cases(module, signature)
 
 
 def _unswitched(inputs: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
@@ -99,40 +99,40 @@ def _unswitched(inputs: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
 
 
 def test_a_switch_is_seen_and_the_axis_ends_before_it(switches: Asked) -> None:
-    _, blueprint, cases = switches
+    _, signature, cases = switches
     assert {"sequence 40", "sequence 41", "sequence 200", "sequence 1"} <= {case.name for case in cases}
-    fidelity = verify(lambda inputs: _unswitched(inputs, switches), cases, blueprint.outputs, precision="fp32")
+    fidelity = verify(lambda inputs: _unswitched(inputs, switches), cases, signature.outputs, precision="fp32")
     assert failing_axes(fidelity, cases) == frozenset({"sequence"})
-    assert right_up_to(fidelity, cases, blueprint.layout.lengths) == {"sequence": (1, 40)}
+    assert right_up_to(fidelity, cases, signature.layout.lengths) == {"sequence": (1, 40)}
 
 
 def test_what_was_proved_of_an_axis_is_a_range(switches: Asked, described: Callable[[str], Any]) -> None:
-    _, blueprint, cases = switches
-    assert proved(blueprint, cases) == {"batch": AxisRange(proved=(1, 17)), "sequence": AxisRange(proved=(1, 200))}
-    module, blueprint = described("bert")
-    sequence = proved(blueprint, reference_cases(module, blueprint))["sequence"]
+    _, signature, cases = switches
+    assert proved(signature, cases) == {"batch": AxisRange(proved=(1, 17)), "sequence": AxisRange(proved=(1, 200))}
+    module, signature = described("bert")
+    sequence = proved(signature, reference_cases(module, signature))["sequence"]
     assert (sequence.greatest, sequence.proved) == (64, (1, 64)), "as long as the model takes"
 
 
 def test_an_axis_that_is_wrong_everywhere_is_not_limited_but_fixed(switches: Asked) -> None:
-    _, blueprint, cases = switches
-    traced = blueprint.layout.lengths
+    _, signature, cases = switches
+    traced = signature.layout.lengths
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
         wrong = inputs["input_ids"].shape[1] != traced["sequence"]
         return {name: value + wrong for name, value in eager_outputs(switches[0], inputs).items()}
 
-    fidelity = verify(run, cases, blueprint.outputs, precision="fp32")
+    fidelity = verify(run, cases, signature.outputs, precision="fp32")
     assert right_up_to(fidelity, cases, traced) == {}
-    nothing: Fidelity = verify(lambda inputs: {}, cases, blueprint.outputs, precision="fp32")
+    nothing: Fidelity = verify(lambda inputs: {}, cases, signature.outputs, precision="fp32")
     assert right_up_to(nothing, cases, traced) == {}
 
 
 def test_pictures_are_compared_off_the_grid_and_at_their_configured_size(described: Callable[[str], Any]) -> None:
-    _, blueprint = described("resnet")
-    sizes = {(c.lengths.get("height", 64), c.lengths.get("width", 96)) for c in planned_cases(blueprint)}
+    _, signature = described("resnet")
+    sizes = {(c.lengths.get("height", 64), c.lengths.get("width", 96)) for c in planned_cases(signature)}
     assert {(65, 96), (64, 99), (59, 99), (64, 64)} <= sizes
-    assert off_the_grid(blueprint.layout, 16)[1] == {"width": 96 + 15}
+    assert off_the_grid(signature.layout, 16)[1] == {"width": 96 + 15}
 
 
 def test_what_eager_refuses_is_no_case(switches: Asked) -> None:
@@ -143,19 +143,19 @@ def test_what_eager_refuses_is_no_case(switches: Asked) -> None:
             return super().forward(input_ids, attention_mask)
 
     module = Refuses().eval()
-    blueprint = describe(module, name="refuses")
-    names = [case.name for case in reference_cases(module, blueprint)]
+    signature = describe(module, name="refuses")
+    names = [case.name for case in reference_cases(module, signature)]
     assert "every axis at once" not in names
     assert {"batch 3", "sequence 29"} <= set(names)
     with pytest.raises(VerificationError, match=r"does not run at batch 3, sequence 29.*not both at once"):
-        cases_at(module, blueprint, {"3x29": {"batch": 3, "sequence": 29}})
+        cases_at(module, signature, {"3x29": {"batch": 3, "sequence": 29}})
 
 
 # -- rows without any token -------------------------------------------------------------------------------------------
 
 
 def _spoiled(asked: Asked, spoil: Callable[[Any, Any], None]) -> Fidelity:
-    module, blueprint, cases = asked
+    module, signature, cases = asked
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
         outputs = eager_outputs(module, inputs)
@@ -164,7 +164,7 @@ def _spoiled(asked: Asked, spoil: Callable[[Any, Any], None]) -> Fidelity:
             spoil(outputs["hidden"], empty)
         return outputs
 
-    return verify(run, cases, blueprint.outputs, precision="fp32")
+    return verify(run, cases, signature.outputs, precision="fp32")
 
 
 def test_a_row_without_tokens_may_differ_and_that_is_said(switches: Asked) -> None:
@@ -207,7 +207,7 @@ class Noise(torch.nn.Module):
 
 
 def test_two_answers_of_unlike_shapes_are_two_answers() -> None:
-    blueprint = describe(torch.nn.Identity().eval(), name="noise", samples={"input": torch.rand(2, 4)})
+    signature = describe(torch.nn.Identity().eval(), name="noise", samples={"input": torch.rand(2, 4)})
     module = Noise().eval()
     with pytest.raises(VerificationError, match=r"two values for output 'output'.*shapes"):
-        reference_cases(module, blueprint)
+        reference_cases(module, signature)

@@ -12,7 +12,7 @@ import pytest
 from fake_backend import NO_TIME, Acme, Arrays, Deed, Described, Memory, Search, baked, refusing, right, slow, wrong
 from optimum_core.errors import ExportError, OptionError, SessionError, VerificationError
 from optimum_core.measure import timing
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.plan import Way
 from optimum_core.plugins import DISABLED_ENV
 from optimum_core.search.context import SearchResult
@@ -34,10 +34,10 @@ def measured_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def search(described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.delenv(DISABLED_ENV, raising=False)
-    module, blueprint = described("bert")
+    module, signature = described("bert")
 
     def make(**routes: Deed | Exception) -> Search:
-        return Search(acme=Acme(routes=routes), module=module, blueprint=blueprint, place=tmp_path)
+        return Search(acme=Acme(routes=routes), module=module, signature=signature, place=tmp_path)
 
     return make
 

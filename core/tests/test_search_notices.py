@@ -32,7 +32,7 @@ def search(described: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     module, signature = described("bert")
 
     def make(**routes: Any) -> Search:
-        return Search(acme=Acme(routes=routes), module=module, blueprint=signature, place=tmp_path)
+        return Search(acme=Acme(routes=routes), module=module, signature=signature, place=tmp_path)
 
     return make
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.signature import ModelSignature
 from optimum_core.plan import EXACT, Way
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.spec import CandidateSpec, specs_of
@@ -130,7 +130,7 @@ def _result(error: float, *, passed: bool = True) -> CaseResult:
     )
 
 
-def _candidate(described_as: Blueprint, fidelity: Fidelity | None) -> Candidate:
+def _candidate(described_as: ModelSignature, fidelity: Fidelity | None) -> Candidate:
     artifact = Artifact(format="acme", path=Path(), files=(), inputs=(), outputs=())
     return Candidate(
         spec=CandidateSpec(way=FILES, route="second", level="some", streams=3),
@@ -142,9 +142,9 @@ def _candidate(described_as: Blueprint, fidelity: Fidelity | None) -> Candidate:
 
 
 def test_a_result_in_brief_keeps_the_worst_comparison_and_counts_the_rest(described: object) -> None:
-    _, blueprint = described("bert")  # type: ignore[operator]
+    _, signature = described("bert")  # type: ignore[operator]
     results = (_result(0.1), _result(0.5), _result(0.2, passed=False))
-    candidate = _candidate(blueprint, Fidelity(precision="fp32", tolerance=1.0, results=results))
+    candidate = _candidate(signature, Fidelity(precision="fp32", tolerance=1.0, results=results))
     brief, whole = candidate.result().fidelity, candidate.result(brief=False).fidelity
     assert brief is not None and whole is not None
     assert (brief.results, brief.compared, brief.passed) == ((results[2],), 3, False)
@@ -153,8 +153,8 @@ def test_a_result_in_brief_keeps_the_worst_comparison_and_counts_the_rest(descri
 
 
 def test_what_did_not_load_is_not_true(described: object) -> None:
-    _, blueprint = described("bert")  # type: ignore[operator]
-    candidate = _candidate(blueprint, None)
+    _, signature = described("bert")  # type: ignore[operator]
+    candidate = _candidate(signature, None)
     assert not candidate.is_true
     candidate.run = lambda inputs: inputs
     assert candidate.is_true

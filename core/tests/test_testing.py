@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.testing import BackendSuite
 from optimum_core.testing.models import KINDS, model
 from optimum_core.verify import TOLERANCES, relative_error
@@ -28,4 +28,4 @@ def test_a_wrong_mask_would_show_in_the_text_model() -> None:
 
 def test_every_model_varies_the_batch() -> None:
     for kind in KINDS:
-        assert "batch" in model(kind).blueprint.axes
+        assert "batch" in model(kind).signature.axes

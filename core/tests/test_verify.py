@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from optimum_core.errors import SessionError, VerificationError
-from optimum_core.models.blueprint import Blueprint, describe
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.types import CaseResult, Fidelity, Lengths
 from optimum_core.verify import (
     TOLERANCES,
@@ -30,7 +30,7 @@ from optimum_core.verify import (
 )
 from optimum_core.verify.reference import cases_taken, planned_cases, reference_cases
 
-Described = Callable[[str], tuple[Any, Blueprint]]
+Described = Callable[[str], tuple[Any, ModelSignature]]
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 FP32 = tolerance_of("fp32")
 LOOSE = Tolerance(relative=1e9, cosine=-1.0, agreement=0.0)
@@ -146,17 +146,17 @@ def test_a_large_change_anywhere_fails(array: np.ndarray[Any, Any], data: st.Dat
 
 
 @pytest.fixture(scope="module")
-def bert(described: Described) -> tuple[Any, Blueprint, tuple[ReferenceCase, ...]]:
-    module, blueprint = described("bert")
-    return module, blueprint, reference_cases(module, blueprint)
+def bert(described: Described) -> tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]:
+    module, signature = described("bert")
+    return module, signature, reference_cases(module, signature)
 
 
-Bert = tuple[Any, Blueprint, tuple[ReferenceCase, ...]]
+Bert = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
 
 def _verify(bert: Bert, run: Callable[[Arrays], Mapping[str, Any]]) -> tuple[Fidelity, frozenset[str] | None]:
-    _, blueprint, cases = bert
-    fidelity = verify(run, cases, blueprint.outputs, precision="fp32")
+    _, signature, cases = bert
+    fidelity = verify(run, cases, signature.outputs, precision="fp32")
     return fidelity, failing_axes(fidelity, cases)
 
 
@@ -165,18 +165,18 @@ def _failed(fidelity: Fidelity) -> set[str]:
 
 
 def test_the_cases_cover_what_can_go_wrong(bert: Bert) -> None:
-    _, blueprint, cases = bert
+    _, signature, cases = bert
     names = [case.name for case in cases]
     assert len(set(names)) == len(names)
     lengths = {case.inputs["input_ids"].shape for case in cases}
-    traced = blueprint.layout.lengths["sequence"]
+    traced = signature.layout.lengths["sequence"]
     assert {1, 2, 3} <= {batch for batch, _ in lengths}
     assert min(length for _, length in lengths) < traced < max(length for _, length in lengths)
     assert {"no padding", "left padding", "every axis at once"} <= set(names)
     masks = {case.name: case.inputs["attention_mask"] for case in cases}
     assert not masks["left padding"][:, 0].all()
     assert masks["left padding"][:, -1].all()
-    drawn = blueprint.draw(next(planned_cases(blueprint)))
+    drawn = signature.draw(next(planned_cases(signature)))
     assert all(np.array_equal(drawn[name], array) for name, array in cases[0].inputs.items())
 
 
@@ -258,8 +258,8 @@ def test_one_that_counts_positions_from_the_left_fails_on_left_padding_alone(ber
 
 
 def test_values_at_padding_are_not_held_against_a_candidate_where_eager_means_nothing(described: Described) -> None:
-    module, blueprint = described("gpt2")
-    cases = reference_cases(module, blueprint)
+    module, signature = described("gpt2")
+    cases = reference_cases(module, signature)
 
     def run(inputs: Arrays) -> Arrays:
         outputs = eager_outputs(module, inputs)
@@ -267,7 +267,7 @@ def test_values_at_padding_are_not_held_against_a_candidate_where_eager_means_no
             outputs["logits"][inputs["attention_mask"] == 0] = 0.0
         return outputs
 
-    assert verify(run, cases, blueprint.outputs, precision="fp32").passed
+    assert verify(run, cases, signature.outputs, precision="fp32").passed
 
 
 @pytest.mark.parametrize(
@@ -288,9 +288,9 @@ def test_what_cannot_be_compared_fails_with_a_reason(bert: Bert, spoil: Any, pro
 
 
 def test_stopping_early_leaves_at_the_first_failure(bert: Bert) -> None:
-    _, blueprint, cases = bert
-    fidelity = verify(lambda inputs: {}, cases, blueprint.outputs, precision="fp32", stop_early=True)
-    assert len(fidelity.results) == len(blueprint.outputs)
+    _, signature, cases = bert
+    fidelity = verify(lambda inputs: {}, cases, signature.outputs, precision="fp32", stop_early=True)
+    assert len(fidelity.results) == len(signature.outputs)
 
 
 def test_nothing_compared_is_nothing_proved() -> None:
@@ -303,16 +303,16 @@ class _Random(torch.nn.Module):
 
 
 def test_a_model_that_draws_random_numbers_cannot_be_checked() -> None:
-    blueprint = describe(_Random().eval(), name="random", samples={"x": torch.rand(2, 4)})
+    signature = describe(_Random().eval(), name="random", samples={"x": torch.rand(2, 4)})
     with pytest.raises(VerificationError, match="two values for output 'output'") as caught:
-        reference_cases(_Random().eval(), blueprint)
+        reference_cases(_Random().eval(), signature)
     assert "deterministic" in caught.value.remedy
 
 
 def test_the_processors_own_output_is_a_case(bert: Bert) -> None:
-    module, blueprint, _ = bert
+    module, signature, _ = bert
     real = {name: np.ones((3, 21), dtype=np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
-    cases = reference_cases(module, replace(blueprint, real=real))
+    cases = reference_cases(module, replace(signature, real=real))
     assert cases[-1].name == "the processor's own output"
     assert cases[-1].varied == {"batch", "sequence"}
     assert cases[-1].outputs["logits"].shape == (3, 5)
@@ -322,9 +322,9 @@ def test_the_processors_own_output_is_a_case(bert: Bert) -> None:
 
 
 def _shapes_taken(lengths: Lengths | None, described: Described) -> set[tuple[int, ...]]:
-    module, blueprint = described("bert")
+    module, signature = described("bert")
     session = SimpleNamespace(lengths=lengths)
-    cases = cases_taken(session, module, blueprint, reference_cases(module, blueprint))
+    cases = cases_taken(session, module, signature, reference_cases(module, signature))
     return {case.inputs["input_ids"].shape for case in cases}
 
 

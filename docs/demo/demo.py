@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from optimum_core import AcceleratedModel, accelerate
-from optimum_core.cli.paper import BAD, GOOD, Part, put, put_rows, put_table
+from optimum_core.cli.console import BAD, GOOD, Part, put, put_rows, put_table
 from optimum_core.cli.show import ProgressLine, make_console, show_hardware, show_plugins
 from optimum_core.cli.values import count, latency_words, seconds_words, size_words
 from optimum_core.hardware import detect

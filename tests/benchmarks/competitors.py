@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.hub import quiet
+from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
 
 Inputs = Mapping[str, torch.Tensor]

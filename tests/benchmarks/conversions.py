@@ -15,9 +15,9 @@ from tests.benchmarks.subjects import export_request
 
 from optimum_core.errors import OptimumError
 from optimum_core.hardware import detect
-from optimum_core.models.blueprint import Blueprint, describe
-from optimum_core.models.hub import quiet
-from optimum_core.models.source import LiveSource
+from optimum_core.models.loading import quiet
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.types import (
     Artifact,
@@ -39,8 +39,8 @@ class _Subject:
     """A model, and eager's word on it at shapes that were not traced."""
 
     name: str
-    source: LiveSource
-    blueprint: Blueprint
+    source: MemorySource
+    signature: ModelSignature
     cases: tuple[ReferenceCase, ...]
 
 
@@ -98,19 +98,19 @@ def _row(name: str, cache: Path) -> tuple[tuple[str, ...], bool]:
         outcomes[route] = dict(_outcomes(subject, made, cache))
     cells = [outcomes[route][precision].text for precision in _PRECISIONS for route in _ROUTES]
     passed = any(all(item.passed for item in found.values()) for found in outcomes.values())
-    axes = ", ".join(subject.blueprint.axes) or "none"
+    axes = ", ".join(subject.signature.axes) or "none"
     return (name, axes, *cells, "graph", " / ".join(seconds)), passed
 
 
 def _subject(name: str) -> _Subject:
-    source = LiveSource(convertible.make(name))
-    blueprint = describe(source.module(), name=name)
-    return _Subject(name=name, source=source, blueprint=blueprint, cases=reference_cases(source.module(), blueprint))
+    source = MemorySource(convertible.make(name))
+    signature = describe(source.module(), name=name)
+    return _Subject(name=name, source=source, signature=signature, cases=reference_cases(source.module(), signature))
 
 
 def _exported(subject: _Subject, route: str, cache: Path) -> Artifact | OptimumError:
     output = Path(mkdtemp(dir=cache))
-    request = export_request(_BACKEND, _BACKEND, subject.source, subject.blueprint, output, route=route)
+    request = export_request(_BACKEND, _BACKEND, subject.source, subject.signature, output, route=route)
     try:
         return manager().export(request)
     except OptimumError as error:
@@ -152,7 +152,7 @@ def _compared(subject: _Subject, artifact: Artifact, precision: str) -> _Outcome
     )
     try:
         call: Any = plugins.binder(session)
-        fidelity = verify(call, subject.cases, subject.blueprint.outputs, precision=precision)
+        fidelity = verify(call, subject.cases, subject.signature.outputs, precision=precision)
     finally:
         session.close()
     worst = fidelity.worst

@@ -19,10 +19,10 @@ from tests.benchmarks.subjects import export_request
 from optimum_core.cli.values import size_words
 from optimum_core.errors import ExportError, OptimumError
 from optimum_core.hardware import detect
-from optimum_core.models.blueprint import Blueprint, describe
-from optimum_core.models.hub import quiet
+from optimum_core.models.loading import quiet
 from optimum_core.models.samples import Case
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.types import (
     Artifact,
@@ -75,10 +75,10 @@ def run(cache: Path) -> Page:
 def _rows(model_type: str, cache: Path) -> Iterator[tuple[str, ...]]:
     try:
         with quiet():
-            source = LiveSource(tiny(model_type))
-            blueprint = describe(source.module(), name=model_type)
-            cases = reference_cases(source.module(), blueprint)
-        onnx, error = _exported(source, blueprint, cases, cache)
+            source = MemorySource(tiny(model_type))
+            signature = describe(source.module(), name=model_type)
+            cases = reference_cases(source.module(), signature)
+        onnx, error = _exported(source, signature, cases, cache)
     except OptimumError as problem:
         yield (model_type, "", "", _short(problem), "", "", "")
         return
@@ -86,18 +86,18 @@ def _rows(model_type: str, cache: Path) -> Iterator[tuple[str, ...]]:
         yield (
             model_type,
             precision,
-            ", ".join(blueprint.axes),
-            *_built(onnx, error, blueprint, cases, precision, cache),
+            ", ".join(signature.axes),
+            *_built(onnx, error, signature, cases, precision, cache),
         )
 
 
 def _exported(
-    source: LiveSource, blueprint: Blueprint, cases: tuple[ReferenceCase, ...], cache: Path
+    source: MemorySource, signature: ModelSignature, cases: tuple[ReferenceCase, ...], cache: Path
 ) -> tuple[Artifact, Fidelity]:
     """The first route that agrees with eager, and how well."""
     problem: OptimumError | None = None
     for route in _ROUTES:
-        request = export_request("onnx", "onnx", source, blueprint, Path(mkdtemp(dir=cache)), route=route)
+        request = export_request("onnx", "onnx", source, signature, Path(mkdtemp(dir=cache)), route=route)
         try:
             made = manager().export(request)
             fidelity = _compared(made, cases, "fp32")
@@ -113,11 +113,16 @@ def _exported(
 
 
 def _built(
-    onnx: Artifact, exact: Fidelity, blueprint: Blueprint, cases: tuple[ReferenceCase, ...], precision: str, cache: Path
+    onnx: Artifact,
+    exact: Fidelity,
+    signature: ModelSignature,
+    cases: tuple[ReferenceCase, ...],
+    precision: str,
+    cache: Path,
 ) -> tuple[str, str, str, str]:
     seconds = 0.0
     try:
-        source = _quantized(onnx, blueprint, precision, cache) if precision in _QUANTIZED else onnx
+        source = _quantized(onnx, signature, precision, cache) if precision in _QUANTIZED else onnx
         request = OptimizeRequest(
             backend="trt",
             artifact=source,
@@ -125,7 +130,7 @@ def _built(
             precision="fp32" if precision in _QUANTIZED else precision,
             hardware=detect(),
             output=Path(mkdtemp(dir=cache)),
-            shapes=({axis: blueprint.layout.lengths[axis] for axis in blueprint.axes},),
+            shapes=({axis: signature.layout.lengths[axis] for axis in signature.axes},),
         )
         started = time.perf_counter()
         made = manager().optimize(request)
@@ -148,8 +153,8 @@ def _fidelity(built: Artifact, exact: Fidelity, cases: tuple[ReferenceCase, ...]
     return error if fidelity.passed else f"**{error}**"
 
 
-def _quantized(onnx: Artifact, blueprint: Blueprint, precision: str, cache: Path) -> Artifact:
-    calibration = [blueprint.draw(Case(name="calibration", seed=seed)) for seed in range(40, 48)]
+def _quantized(onnx: Artifact, signature: ModelSignature, precision: str, cache: Path) -> Artifact:
+    calibration = [signature.draw(Case(name="calibration", seed=seed)) for seed in range(40, 48)]
     request = QuantizeRequest(
         backend="ort",
         artifact=onnx,

@@ -17,8 +17,8 @@ from tests.benchmarks.subjects import classifier, export_request, minilm_directo
 from tests.movies import Review, reviews
 
 from optimum_core.hardware import detect
-from optimum_core.models.blueprint import describe
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import describe
+from optimum_core.models.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
 
@@ -134,11 +134,11 @@ def _row(
 
 def _quantized(module: Any, config: QuantizeConfig, calibration: list[dict[str, Any]], folder: Path) -> Artifact:
     """By the hooks: export, then quantize."""
-    source = LiveSource(module)
-    blueprint = describe(source.module(), name="reviews")
+    source = MemorySource(module)
+    signature = describe(source.module(), name="reviews")
     (folder / "float").mkdir()
     (folder / "int8").mkdir()
-    exported = manager().export(export_request("inc", "torch-export", source, blueprint, folder / "float"))
+    exported = manager().export(export_request("inc", "torch-export", source, signature, folder / "float"))
     request = QuantizeRequest(
         backend="inc",
         artifact=exported,

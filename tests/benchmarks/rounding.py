@@ -13,8 +13,8 @@ from tests.benchmarks.page import Page
 from tests.benchmarks.subjects import export_request, minilm, minilm_directory
 from tests.movies import sentences
 
-from optimum_core.models.blueprint import describe
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import describe
+from optimum_core.models.source import MemorySource
 from optimum_core.types import QuantizeConfig, TensorSpec
 
 _NUMBER, _BATCH, _LONGEST = 64, 16, 64
@@ -75,9 +75,9 @@ def _batches(texts: Sequence[str]) -> Iterator[Batch]:
 def _program(model: Any, cache: Path) -> tuple[Any, tuple[TensorSpec, ...]]:
     from optimum_inc.export import traced
 
-    blueprint = describe(model, name="minilm")
-    request = export_request("inc", "torch-export", LiveSource(model), blueprint, cache)
-    return traced(model, request, "benchmark"), blueprint.inputs
+    signature = describe(model, name="minilm")
+    request = export_request("inc", "torch-export", MemorySource(model), signature, cache)
+    return traced(model, request, "benchmark"), signature.inputs
 
 
 def _rounded(program: Any, inputs: tuple[TensorSpec, ...], config: QuantizeConfig, calibration: Sequence[Batch]) -> Any:

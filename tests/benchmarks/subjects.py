@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.blueprint import Blueprint
-from optimum_core.models.hub import quiet
+from optimum_core.models.loading import quiet
 from optimum_core.models.samples import Case
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import ModelSignature
+from optimum_core.models.source import MemorySource
 from optimum_core.types import ExportRequest
 
 #: Batch and sequence.
@@ -99,18 +99,18 @@ def sound_inputs(batch: int, samples: int) -> dict[str, torch.Tensor]:
 
 
 def export_request(
-    backend: str, made: str, source: LiveSource, blueprint: Blueprint, output: Path, *, route: str | None = None
+    backend: str, made: str, source: MemorySource, signature: ModelSignature, output: Path, *, route: str | None = None
 ) -> ExportRequest:
     """What `export` is asked for, in fp32, on the inputs that the search would trace with."""
     return ExportRequest(
         backend=backend,
         source=source,
-        task=blueprint.task,
+        task=signature.task,
         format=made,
         precision="fp32",
-        samples=blueprint.draw(Case(name="traced")),
-        inputs=blueprint.inputs,
-        outputs=blueprint.outputs,
+        samples=signature.draw(Case(name="traced")),
+        inputs=signature.inputs,
+        outputs=signature.outputs,
         output=output,
         route=route,
     )

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optimum_core.accelerate import accelerate
     from optimum_core.hookspecs import hookimpl
-    from optimum_core.model.accelerated import AcceleratedModel
-    from optimum_core.model.loading import load
+    from optimum_core.runtime.accelerated import AcceleratedModel
+    from optimum_core.runtime.loading import load
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AcceleratedModel": "optimum_core.model.accelerated",
+    "AcceleratedModel": "optimum_core.runtime.accelerated",
     "accelerate": "optimum_core.accelerate",
     "hookimpl": "optimum_core.hookspecs",
-    "load": "optimum_core.model.loading",
+    "load": "optimum_core.runtime.loading",
 }
 
 __all__ = ["AcceleratedModel", "__version__", "accelerate", "hookimpl", "load"]

@@ -14,13 +14,13 @@ from optimum_core.errors import NoBackendWarning, OptionError
 from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
-from optimum_core.model.accelerated import AcceleratedModel
-from optimum_core.models import hub, tasks
+from optimum_core.models import loading, tasks
 from optimum_core.models.source import Source, open_source
 from optimum_core.pipeline import Pipeline, asked_ways
 from optimum_core.plan import AUTO, EXACT, Target, Way
 from optimum_core.plugins import manager
 from optimum_core.request import check_level, check_precision, read_request
+from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.termination import unwound_on_sigterm
 
 
@@ -92,7 +92,7 @@ def accelerate(
         verify=verify, level=level, quantize=quantize, calibration=calibration, evaluate=evaluate, max_drop=max_drop,
         samples=sample_inputs, options=options,
     )  # fmt: skip
-    hub.require_export_packages("accelerate()")
+    loading.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
     supports = plugins.supports(hardware)
     if request.target.backend is not None:
@@ -143,7 +143,7 @@ def _require_one_device(found: tuple[Way, ...], target: Target) -> None:
 
 
 def _require_samples(source: Source, samples: Any) -> None:
-    if samples is None and source.is_live and source.config is None:
+    if samples is None and source.in_memory and source.config is None:
         raise OptionError(
             f"model {source.name!r}",
             "a torch.nn.Module says nothing of what it takes",

@@ -27,7 +27,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from optimum_core.artifact.durable import aside, move_in, remove, sync_tree
-from optimum_core.artifact.plain import canonical, canonical_json, from_plain, to_plain
+from optimum_core.artifact.serialization import canonical, canonical_json, from_plain, to_plain
 from optimum_core.errors import ArtifactError, OptionError
 
 T = TypeVar("T")

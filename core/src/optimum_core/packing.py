@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import optimum_core.artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo
 from optimum_core.measure.workload import WorkShape
-from optimum_core.model.accelerated import AcceleratedModel, named_after
-from optimum_core.models.given import positional
+from optimum_core.models.sample_inputs import positional
 from optimum_core.models.source import Source
 from optimum_core.plugins import PluginManager
+from optimum_core.runtime.accelerated import AcceleratedModel, named_after
 from optimum_core.types import Hardware, Report
-from optimum_core.verify.carried import write_check
+from optimum_core.verify.carried_call import write_check
 
 # What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
 if TYPE_CHECKING:
-    from optimum_core.models.blueprint import Blueprint
+    from optimum_core.models.signature import ModelSignature
     from optimum_core.search.candidate import Candidate
     from optimum_core.search.context import SearchResult
 
@@ -68,12 +68,12 @@ class Packer:
 
     def manifest(self, candidate: Candidate, report: Report | None) -> Manifest:
         """Everything known of a candidate."""
-        artifact, blueprint, spec = candidate.artifact, candidate.signature, candidate.spec
+        artifact, signature, spec = candidate.artifact, candidate.signature, candidate.spec
         assert artifact is not None
         return Manifest(
             created_with=dict(self.versions),
-            task=blueprint.task,
-            model=model_info(self.source, blueprint),
+            task=signature.task,
+            model=model_info(self.source, signature),
             backend=spec.way.backend,
             device=spec.way.device,
             format=LIVE if spec.way.is_eager else artifact.format,
@@ -85,8 +85,8 @@ class Packer:
             session_options=dict(self.options),
             inputs=artifact.inputs,
             outputs=artifact.outputs,
-            axes=blueprint.ranges,
-            ignored_inputs=blueprint.ignored,
+            axes=signature.ranges,
+            ignored_inputs=signature.ignored,
             steps=artifact.steps,
             verified=candidate.fidelity is not None and candidate.fidelity.passed,
             hardware=self.hardware,
@@ -101,7 +101,7 @@ def _copy(origin: Path, place: Path) -> None:
     shutil.copyfile(origin, place)
 
 
-def model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
+def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
     """What a manifest keeps of the model itself."""
     module = source.module()
     cls = type(module)
@@ -110,10 +110,10 @@ def model_info(source: Source, blueprint: Blueprint) -> ModelInfo:
         fingerprint=source.fingerprint,
         class_name=cls.__name__ if hasattr(module, "config") else "",
         module=cls.__module__,
-        structure=blueprint.structure,
+        structure=signature.structure,
         returns_tuple=getattr(source.config, "return_dict", True) is False,
         positional=positional(module) if source.format is None else None,
-        main_input=getattr(module, "main_input_name", blueprint.inputs[0].name),
+        main_input=getattr(module, "main_input_name", signature.inputs[0].name),
         can_generate=False,
         dtype="float32",
     )

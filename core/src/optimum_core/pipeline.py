@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import optimum_core.artifact as artifacts
 from optimum_core.artifact import Manifest
-from optimum_core.artifact.plain import to_plain
+from optimum_core.artifact.serialization import to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptionError, UnavailableError, UnprovedWarning
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape, workload
-from optimum_core.model.accelerated import AcceleratedModel
-from optimum_core.model.opening import open_model
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
 from optimum_core.packing import Packer
 from optimum_core.plan import EXACT, FLOATS, Target, Way, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
+from optimum_core.runtime.accelerated import AcceleratedModel
+from optimum_core.runtime.opening import open_model
 from optimum_core.search.candidate import branches_of
 from optimum_core.search.history import History, shape_of
 from optimum_core.types import Event, Hardware, Support
 from optimum_core.verify import verify
-from optimum_core.verify.carried import read_check
+from optimum_core.verify.carried_call import read_check
 
 # What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
 if TYPE_CHECKING:
-    from optimum_core.models.blueprint import Blueprint
+    from optimum_core.models.signature import ModelSignature
     from optimum_core.search.budget import Budget
     from optimum_core.search.context import SearchContext, SearchResult
     from optimum_core.search.quantized.setup import QuantizationSetup
@@ -153,7 +153,7 @@ class Pipeline:
                 **self.request.cache_key(),
                 "fingerprint": self.source.fingerprint,
                 "companions": {name: fingerprint.of_file(path) for name, path in self.source.companions().items()},
-                "processor": type(self.source.processor).__name__ if self.source.is_live else "",
+                "processor": type(self.source.processor).__name__ if self.source.in_memory else "",
             }
         )
 
@@ -165,7 +165,7 @@ class Pipeline:
                 if manifest.report is not None and not manifest.report.settled:
                     stage.problem = "it was decided on a busy or full machine: it is done again"
                     return None
-                if self.source.is_live and not self._still_true(manifest, directory):
+                if self.source.in_memory and not self._still_true(manifest, directory):
                     stage.problem = "the model in memory computes something else now: it is done again"
                     return None
         except ArtifactError:
@@ -197,7 +197,7 @@ class Pipeline:
 
     def _still_true(self, manifest: Manifest, directory: Path) -> bool:
         """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
-        from optimum_core.models.flat import eager_outputs
+        from optimum_core.models.eager_calls import eager_outputs
 
         module = self.source.module()
         kept = read_check(manifest, directory)
@@ -212,7 +212,7 @@ class Pipeline:
 
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
-        from optimum_core.models.blueprint import describe
+        from optimum_core.models.signature import describe
 
         if self.request.data is not None and self.source.is_quantized:
             raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
@@ -269,7 +269,7 @@ class Pipeline:
         """One call's inputs as stated, or as a file's own graph says."""
         return self.source.samples() if self.request.samples is None else self.request.samples
 
-    def _packer(self, signature: Blueprint) -> Packer:
+    def _packer(self, signature: ModelSignature) -> Packer:
         return Packer(
             source=self.source,
             plugins=self.plugins,
@@ -293,7 +293,7 @@ class Pipeline:
             packer=packer,
         )
 
-    def _context(self, signature: Blueprint, workshop: Path, history: History) -> SearchContext:
+    def _context(self, signature: ModelSignature, workshop: Path, history: History) -> SearchContext:
         from optimum_core.search.builder import Builder
         from optimum_core.search.context import SearchContext
 
@@ -355,7 +355,7 @@ class Pipeline:
             return ()
         return tuple(way for way in found if way.precision != EXACT and way.proof == "device")
 
-    def _workload(self, signature: Blueprint) -> tuple[WorkShape, ...]:
+    def _workload(self, signature: ModelSignature) -> tuple[WorkShape, ...]:
         limits = {axis: found.greatest for axis, found in signature.ranges.items() if found.greatest is not None}
         return workload(self.request.shapes, signature.inputs, {**signature.layout.limits, **limits})
 

@@ -17,9 +17,9 @@ from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort
 from optimum_core.measure.workload import workload
 from optimum_core.models import eager
-from optimum_core.models.blueprint import Blueprint
-from optimum_core.models.flat import eager_outputs
-from optimum_core.models.source import LiveSource
+from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.signature import ModelSignature
+from optimum_core.models.source import MemorySource
 from optimum_core.plan import parse_target, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
@@ -161,7 +161,7 @@ def refusing(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
     raise SessionError("backend 'acme'", "it runs nothing today", "come back tomorrow")
 
 
-Described = Callable[[str], tuple[Any, Blueprint]]
+Described = Callable[[str], tuple[Any, ModelSignature]]
 
 
 @dataclass(eq=False)
@@ -170,7 +170,7 @@ class Search:
 
     acme: Acme
     module: Any
-    blueprint: Blueprint
+    signature: ModelSignature
     place: Path
     events: list[Event] = field(default_factory=list)
 
@@ -180,7 +180,7 @@ class Search:
         plugins.register(self.acme, "acme")
         supports = plugins.supports(HARDWARE)
         chosen = parse_target(target)
-        source = LiveSource(self.module)
+        source = MemorySource(self.module)
         builder = Builder(
             source=source,
             plugins=plugins,
@@ -195,7 +195,7 @@ class Search:
         return run_search(
             SearchContext(
                 source=source,
-                signature=self.blueprint,
+                signature=self.signature,
                 specs=tuple(
                     spec
                     for spec in specs_of([way for way in every if way.is_eager or way.backend in choosable])

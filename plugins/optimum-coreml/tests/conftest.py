@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from optimum_core.hardware import detect
-from optimum_core.models.blueprint import Blueprint, describe
 from optimum_core.models.samples import Case
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, ExportRequest, Hardware, SessionRequest
 from optimum_core.verify import ReferenceCase
@@ -30,20 +30,20 @@ coremltools()  # imported silently, before a test imports a part of it
 class Tiny:
     """A small model with random weights, large enough for masks to matter, and eager's word on it."""
 
-    source: LiveSource
-    blueprint: Blueprint
+    source: MemorySource
+    signature: ModelSignature
     cases: tuple[ReferenceCase, ...]
 
     def request(self, output: Path, **changes: Any) -> ExportRequest:
         request = ExportRequest(
             backend="coreml",
             source=self.source,
-            task=self.blueprint.task,
+            task=self.signature.task,
             format="coreml",
             precision="fp32",
-            samples=self.blueprint.draw(Case(name="traced")),
-            inputs=self.blueprint.inputs,
-            outputs=self.blueprint.outputs,
+            samples=self.signature.draw(Case(name="traced")),
+            inputs=self.signature.inputs,
+            outputs=self.signature.outputs,
             output=output,
         )
         return dataclasses.replace(request, **changes)
@@ -81,9 +81,9 @@ def _tiny(kind: str) -> Tiny:
         for parameter in module.parameters():
             if parameter.ndim == 2:  # with the usual weights a mask hardly matters
                 parameter.mul_(6)
-    source = LiveSource(module.eval())
-    blueprint = describe(source.module(), name=kind)
-    return Tiny(source=source, blueprint=blueprint, cases=reference_cases(source.module(), blueprint))
+    source = MemorySource(module.eval())
+    signature = describe(source.module(), name=kind)
+    return Tiny(source=source, signature=signature, cases=reference_cases(source.module(), signature))
 
 
 @pytest.fixture(scope="session")

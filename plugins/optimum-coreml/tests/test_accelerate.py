@@ -11,7 +11,7 @@ import pytest
 import optimum_core
 from optimum_core import accelerate
 from optimum_core.errors import OptionError, UnavailableError
-from optimum_core.model.accelerated import AcceleratedModel
+from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.types import Fidelity
 
 Make = Callable[[str], Any]
@@ -63,7 +63,7 @@ def test_listed_shapes(tiny: Make, tmp_path: Path) -> None:
 
 def test_bounds_are_kept_to(tiny: Make, tmp_path: Path) -> None:
     made = tiny("distilbert")
-    traced = made.blueprint.layout.lengths
+    traced = made.signature.layout.lengths
     bounds = {"batch": traced["batch"], "sequence": traced["sequence"] + 1}
     options = {"upper_bounds": bounds}
     fast = accelerate(made.source.module(), target="coreml", options=options, cache_dir=tmp_path / "c")

@@ -11,7 +11,7 @@ import pytest
 
 from optimum_core.errors import ExportError, InputError, OptionError, SessionError
 from optimum_core.hardware import detect
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.samples import Case
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, Fidelity, OptimizeRequest
@@ -33,7 +33,7 @@ def export(made: Any, output: Path, **changes: Any) -> Artifact:
 
 
 def checked(made: Any, session: CoreMlSession, precision: str = "fp32") -> Fidelity:
-    return verify(session.run, made.cases, made.blueprint.outputs, precision=precision)
+    return verify(session.run, made.cases, made.signature.outputs, precision=precision)
 
 
 def problems(fidelity: Fidelity) -> dict[str, str]:
@@ -53,8 +53,8 @@ def test_each_route_agrees_with_eager_at_unseen_shapes(
     made, artifact = tiny(kind), exported(kind, route)
     assert problems(checked(made, load(artifact))) == {}
     spec = program(artifact)
-    assert [item.name for item in spec.description.input] == [item.name for item in made.blueprint.inputs]
-    assert [item.name for item in spec.description.output] == [item.name for item in made.blueprint.outputs]
+    assert [item.name for item in spec.description.input] == [item.name for item in made.signature.inputs]
+    assert [item.name for item in spec.description.output] == [item.name for item in made.signature.outputs]
     assert (compute_precision(spec), minimum_target(spec)) == ("fp32", "iOS18")
     (step,) = artifact.steps
     assert (step.hook, step.backend, step.options["route"]) == ("export", "coreml", route)
@@ -112,7 +112,7 @@ def test_lengths_are_bounded_and_checked(tiny: Make, exported: Exported, load: L
     made = tiny("distilbert")
     bounded = export(made, tmp_path, options={"upper_bounds": {"batch": 4}})
     for artifact, batches, taken in ((bounded, 5, False), (bounded, 4, True), (exported("distilbert"), 5, True)):
-        inputs = made.blueprint.draw(Case(name="more", lengths={"batch": batches}))
+        inputs = made.signature.draw(Case(name="more", lengths={"batch": batches}))
         session = load(artifact)
         if taken:
             session.run(inputs)
@@ -129,13 +129,13 @@ def test_enumerated_shapes(tiny: Make, load: Load, tmp_path: Path) -> None:
     session = load(export(made, tmp_path, options={"enumerated_shapes": shapes}))
     module = made.source.module()
     for lengths in shapes:
-        inputs = made.blueprint.draw(Case(name="stated", lengths=lengths))
+        inputs = made.signature.draw(Case(name="stated", lengths=lengths))
 
         np.testing.assert_allclose(
             np.asarray(session.run(inputs)["logits"]), eager_outputs(module, inputs)["logits"], atol=1e-4
         )
     with pytest.raises(InputError, match="the program takes"):
-        session.run(made.blueprint.draw(Case(name="other", lengths={"batch": 1, "sequence": 9})))
+        session.run(made.signature.draw(Case(name="other", lengths={"batch": 1, "sequence": 9})))
     with pytest.raises(OptionError, match="leaves axis 'batch' open"):
         export(made, tmp_path / "no", options={"enumerated_shapes": [{"sequence": 5}]})
 
@@ -167,7 +167,7 @@ def test_wrong_labels(tiny: Make, tmp_path: Path) -> None:
 def test_tracing_goes_into_functions_with_a_derivative_of_their_own(load: Load, tmp_path: Path) -> None:
     import torch
 
-    from optimum_core.models.source import LiveSource
+    from optimum_core.models.source import MemorySource
     from optimum_core.types import ExportRequest, TensorSpec
 
     class Doubled(torch.autograd.Function):
@@ -191,7 +191,7 @@ def test_tracing_goes_into_functions_with_a_derivative_of_their_own(load: Load, 
     before = torch.autograd.Function.__dict__["apply"]
     request = ExportRequest(
         backend="coreml",
-        source=LiveSource(Calls().eval()),
+        source=MemorySource(Calls().eval()),
         task="custom",
         format="coreml",
         precision="fp32",
@@ -209,7 +209,7 @@ def test_booleans_and_whole_numbers_at_the_edge(load: Load, tmp_path: Path) -> N
     """Core ML has 32-bit integers only: flags and 64-bit numbers go in and come out as what the model has."""
     import torch
 
-    from optimum_core.models.source import LiveSource
+    from optimum_core.models.source import MemorySource
     from optimum_core.types import ExportRequest, TensorSpec
 
     class Flags(torch.nn.Module):
@@ -224,7 +224,7 @@ def test_booleans_and_whole_numbers_at_the_edge(load: Load, tmp_path: Path) -> N
     samples = {"count": np.array([5, 6, 7]), "keep": np.array([True, False, True])}
     request = ExportRequest(
         backend="coreml",
-        source=LiveSource(Flags().eval()),
+        source=MemorySource(Flags().eval()),
         task="custom",
         format="coreml",
         precision="fp32",
@@ -282,5 +282,5 @@ def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:
             plugin.export(made.request(tmp_path, **changes))
     with pytest.raises(ExportError, match="route 'trace'"):
         plugin.export(
-            made.request(tmp_path, route="trace", samples={s.name: np.ones((1, 1)) for s in made.blueprint.inputs})
+            made.request(tmp_path, route="trace", samples={s.name: np.ones((1, 1)) for s in made.signature.inputs})
         )

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from optimum_core.hardware import detect
-from optimum_core.models.blueprint import Blueprint, describe
 from optimum_core.models.samples import Arrays, Case
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
 from optimum_core.types import Artifact, ExportRequest, Hardware, QuantizeConfig, QuantizeRequest, SessionRequest
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import reference_cases
@@ -23,20 +23,20 @@ from optimum_inc.session import InductorSession
 class Tiny:
     """A small model with random weights, large enough for masks to matter, and eager's word on it."""
 
-    source: LiveSource
-    blueprint: Blueprint
+    source: MemorySource
+    signature: ModelSignature
     cases: tuple[ReferenceCase, ...]
 
     def request(self, output: Path, **changes: Any) -> ExportRequest:
         request = ExportRequest(
             backend="inc",
             source=self.source,
-            task=self.blueprint.task,
+            task=self.signature.task,
             format="torch-export",
             precision="fp32",
-            samples=self.blueprint.draw(Case(name="traced")),
-            inputs=self.blueprint.inputs,
-            outputs=self.blueprint.outputs,
+            samples=self.signature.draw(Case(name="traced")),
+            inputs=self.signature.inputs,
+            outputs=self.signature.outputs,
             output=output,
         )
         return dataclasses.replace(request, **changes)
@@ -45,7 +45,7 @@ class Tiny:
         """To calibrate with."""
         lengths = [{"batch": 4, "sequence": 8 + 4 * seed} for seed in range(count)]
         return [
-            self.blueprint.draw(Case(name="calibration", lengths=shape, seed=100 + seed))
+            self.signature.draw(Case(name="calibration", lengths=shape, seed=100 + seed))
             for seed, shape in enumerate(lengths)
         ]
 
@@ -81,9 +81,9 @@ def _gpt2_module() -> Any:
 
 @cache
 def tiny_model(kind: str) -> Tiny:
-    source = LiveSource({"bert": _bert_module, "gpt2": _gpt2_module}[kind]())
-    blueprint = describe(source.module(), name=kind)
-    return Tiny(source=source, blueprint=blueprint, cases=reference_cases(source.module(), blueprint))
+    source = MemorySource({"bert": _bert_module, "gpt2": _gpt2_module}[kind]())
+    signature = describe(source.module(), name=kind)
+    return Tiny(source=source, signature=signature, cases=reference_cases(source.module(), signature))
 
 
 @pytest.fixture(scope="session")

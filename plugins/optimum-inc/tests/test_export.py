@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError, OptionError
-from optimum_core.models.blueprint import describe
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import describe
+from optimum_core.models.source import MemorySource
 from optimum_core.types import Artifact, ExportRequest, TensorSpec
 from optimum_inc import plugin
 from optimum_inc.programs import axis_limits, load
@@ -52,18 +52,18 @@ class _Undecided(torch.nn.Module):
 
 def _request(module: Any, output: Path) -> ExportRequest:
     samples = {"x": np.ones((3, 7), np.float32)}
-    source = LiveSource(module.eval())
-    blueprint = describe(source.module(), name="odd", samples=samples)
+    source = MemorySource(module.eval())
+    signature = describe(source.module(), name="odd", samples=samples)
     varying = TensorSpec(name="x", dtype="float32", shape=("batch", "length"))
     return ExportRequest(
         backend="inc",
         source=source,
-        task=blueprint.task,
+        task=signature.task,
         format="torch-export",
         precision="fp32",
         samples=samples,
         inputs=(varying,),
-        outputs=blueprint.outputs,
+        outputs=signature.outputs,
         output=output,
     )
 

@@ -21,7 +21,7 @@ pytest.importorskip("neural_compressor", reason="the extra `quantize` is not ins
 
 
 def tensors(bert: Any, seed: int) -> dict[str, torch.Tensor]:
-    drawn = bert.blueprint.draw(Case(name="drawn", lengths={"batch": 6}, seed=seed))
+    drawn = bert.signature.draw(Case(name="drawn", lengths={"batch": 6}, seed=seed))
     return {name: torch.as_tensor(value) for name, value in drawn.items()}
 
 

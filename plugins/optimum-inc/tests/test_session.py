@@ -21,7 +21,7 @@ Load = Callable[..., InductorSession]
 
 
 def drawn(bert: Any, seed: int, batch: int = 3, length: int = 9) -> dict[str, Any]:
-    made: dict[str, Any] = bert.blueprint.draw(
+    made: dict[str, Any] = bert.signature.draw(
         Case(name="drawn", lengths={"batch": batch, "sequence": length}, seed=seed)
     )
     return made

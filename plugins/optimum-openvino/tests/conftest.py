@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from optimum_core.hardware import detect
-from optimum_core.models.blueprint import Blueprint, describe
 from optimum_core.models.samples import Case
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
 from optimum_core.types import (
     Artifact,
     ExportRequest,
@@ -33,20 +33,20 @@ from optimum_openvino.storage import save
 class Tiny:
     """A small model with random weights, large enough for masks to matter, and eager's word on it."""
 
-    source: LiveSource
-    blueprint: Blueprint
+    source: MemorySource
+    signature: ModelSignature
     cases: tuple[ReferenceCase, ...]
 
     def request(self, output: Path, **changes: Any) -> ExportRequest:
         request = ExportRequest(
             backend="openvino",
             source=self.source,
-            task=self.blueprint.task,
+            task=self.signature.task,
             format="openvino-ir",
             precision="fp32",
-            samples=self.blueprint.draw(Case(name="traced")),
-            inputs=self.blueprint.inputs,
-            outputs=self.blueprint.outputs,
+            samples=self.signature.draw(Case(name="traced")),
+            inputs=self.signature.inputs,
+            outputs=self.signature.outputs,
             output=output,
         )
         return dataclasses.replace(request, **changes)
@@ -86,9 +86,9 @@ def _tiny(kind: str) -> Tiny:
                 "gpt2",
             ):  # with the usual weights a mask hardly matters
                 parameter.mul_(6)
-    source = LiveSource(module.eval())
-    blueprint = describe(source.module(), name=kind)
-    return Tiny(source=source, blueprint=blueprint, cases=reference_cases(source.module(), blueprint))
+    source = MemorySource(module.eval())
+    signature = describe(source.module(), name=kind)
+    return Tiny(source=source, signature=signature, cases=reference_cases(source.module(), signature))
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +148,7 @@ def exported(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactor
     assert artifact is not None
     lengths = [{"batch": 4, "sequence": 8 + 4 * seed} for seed in range(6)]
     batches = [
-        bert.blueprint.draw(Case(name="calibration", lengths=shape, seed=100 + seed))
+        bert.signature.draw(Case(name="calibration", lengths=shape, seed=100 + seed))
         for seed, shape in enumerate(lengths)
     ]
     return artifact, batches

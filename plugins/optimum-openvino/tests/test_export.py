@@ -48,7 +48,7 @@ def export(made: Any, output: Path, **changes: Any) -> Artifact:
 
 
 def checked(made: Any, session: OvSession, precision: str = "fp32") -> Fidelity:
-    return verify(session.run, made.cases, made.blueprint.outputs, precision=precision)
+    return verify(session.run, made.cases, made.signature.outputs, precision=precision)
 
 
 def problems(fidelity: Fidelity) -> dict[str, str]:
@@ -67,8 +67,8 @@ def test_each_route_agrees_with_eager(kind: str, route: str, tiny: Make, load: L
         assert "NaN" in found.pop(EMPTY)
     assert found == {}
     model = openvino.Core().read_model(artifact.main_file)
-    assert [port.get_any_name() for port in model.inputs] == [spec.name for spec in made.blueprint.inputs]
-    for port, spec in zip(model.inputs, made.blueprint.inputs, strict=True):
+    assert [port.get_any_name() for port in model.inputs] == [spec.name for spec in made.signature.inputs]
+    for port, spec in zip(model.inputs, made.signature.inputs, strict=True):
         assert [axis.is_dynamic for axis in port.get_partial_shape()] == [isinstance(axis, str) for axis in spec.shape]
     (step,) = artifact.steps
     assert (step.hook, step.backend, step.options["route"]) == ("export", "openvino", route)
@@ -148,7 +148,7 @@ def test_an_artifact_runs_where_torch_cannot_be_imported(
     given.write_bytes(pickle.dumps((session_request(artifact), made.cases[0].inputs)))
     done = subprocess.run([sys.executable, "-c", _NO_TORCH, str(given)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(sorted(spec.name for spec in made.blueprint.outputs))
+    assert done.stdout.strip() == str(sorted(spec.name for spec in made.signature.outputs))
 
 
 def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:

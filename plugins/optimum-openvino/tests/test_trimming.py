@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_core.models.hub import quiet
+from optimum_core.models.loading import quiet
 from optimum_core.verify import verify
 from optimum_openvino import plugin
 from optimum_openvino.devices import ROUTES
@@ -220,4 +220,4 @@ def test_classifiers_are_trimmed_by_each_route_and_agree_with_eager(
     artifact = plugin.export(made.request(tmp_path, route=route))
     assert artifact is not None
     assert artifact.steps[0].options["trimmed"] > 5
-    assert verify(load(artifact).run, made.cases, made.blueprint.outputs, precision="fp32").passed
+    assert verify(load(artifact).run, made.cases, made.signature.outputs, precision="fp32").passed

@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optimum_core.hardware import detect
-from optimum_core.models.blueprint import Blueprint, describe
 from optimum_core.models.samples import Case
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, Cpu, ExportRequest, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
 from optimum_core.verify import ReferenceCase
@@ -60,7 +60,7 @@ class Tiny:
     """A small model with random weights, large enough for masks to matter: its ONNX, and eager's word on it."""
 
     artifact: Artifact
-    blueprint: Blueprint
+    signature: ModelSignature
     cases: tuple[ReferenceCase, ...]
 
 
@@ -79,23 +79,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
                 for parameter in module.parameters():
                     if parameter.ndim == 2:
                         parameter.mul_(6)
-        source = LiveSource(module)
-        blueprint = describe(source.module(), name=kind)
+        source = MemorySource(module)
+        signature = describe(source.module(), name=kind)
         artifact = manager().export(
             ExportRequest(
                 backend="onnx",
                 source=source,
-                task=blueprint.task,
+                task=signature.task,
                 format="onnx",
                 precision="fp32",
-                samples=blueprint.draw(Case(name="traced")),
-                inputs=blueprint.inputs,
-                outputs=blueprint.outputs,
+                samples=signature.draw(Case(name="traced")),
+                inputs=signature.inputs,
+                outputs=signature.outputs,
                 output=tmp_path_factory.mktemp(kind),
                 route="torchscript",
             )
         )
-        return Tiny(artifact=artifact, blueprint=blueprint, cases=reference_cases(source.module(), blueprint))
+        return Tiny(artifact=artifact, signature=signature, cases=reference_cases(source.module(), signature))
 
     return make
 

@@ -33,7 +33,7 @@ def quantized(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     @cache
     def make(kind: str, config: QuantizeConfig) -> Artifact:
         model = tiny(kind)
-        calibration = [model.blueprint.draw(Case(name="calibration", seed=seed)) for seed in (40, 41)]
+        calibration = [model.signature.draw(Case(name="calibration", seed=seed)) for seed in (40, 41)]
         request = QuantizeRequest(
             backend="ort",
             artifact=model.artifact,

@@ -38,7 +38,7 @@ def quantized(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
             config=QuantizeConfig(scheme="static", weights="fp8", activations="fp8"),
             hardware=detect(),
             output=tmp_path_factory.mktemp("fp8"),
-            calibration=[model.blueprint.draw(Case(name="calibration", seed=seed)) for seed in range(40, 44)],
+            calibration=[model.signature.draw(Case(name="calibration", seed=seed)) for seed in range(40, 44)],
         )
         return manager().quantize(request)
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from optimum_core.artifact.names import MANIFEST, check_names
-from optimum_core.artifact.plain import from_plain, to_plain
+from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.artifact.structure import Structure
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact, AxisRange, Fidelity, Hardware, Report, Step, TensorSpec

@@ -70,20 +70,20 @@ def export_request(model: Any, backend: str, format: str, output: Path, *, sampl
 
     >>> manager().export(export_request(model, "acme", "acme-ir", folder))  # doctest: +SKIP
     """
-    from optimum_core.models.blueprint import describe
     from optimum_core.models.samples import Case
-    from optimum_core.models.source import LiveSource
+    from optimum_core.models.signature import describe
+    from optimum_core.models.source import MemorySource
 
-    source = LiveSource(model)
-    blueprint = describe(source.module(), name=source.name, samples=samples)
+    source = MemorySource(model)
+    signature = describe(source.module(), name=source.name, samples=samples)
     return ExportRequest(
         backend=backend,
         source=source,
-        task=blueprint.task,
+        task=signature.task,
         format=format,
         precision="fp32",
-        samples=blueprint.draw(Case(name="traced")),
-        inputs=blueprint.inputs,
-        outputs=blueprint.outputs,
+        samples=signature.draw(Case(name="traced")),
+        inputs=signature.inputs,
+        outputs=signature.outputs,
         output=output,
     )

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from optimum_core.models.flat import FlatModule
-from optimum_core.models.hub import quiet
+from optimum_core.models.eager_calls import FlatModule
+from optimum_core.models.loading import quiet
 from optimum_core.models.tracing import (
     NamedModule,
     dynamic_shapes,

@@ -109,7 +109,7 @@ def report(
     if svg is not None:
         _write_picture(manifest, svg, directory)
     if as_json:
-        from optimum_core.artifact.plain import to_plain
+        from optimum_core.artifact.serialization import to_plain
 
         # As optimum.json has it, so that one reader serves both; the files' sums are of no use here.
         tree = to_plain(manifest, f"artifact {directory}")
@@ -181,7 +181,7 @@ def accelerate_model(
     verbose: Verbose = False,
 ) -> None:
     """Make a model fast on this machine, and save it."""
-    from optimum_core.cli.rows import read_rows
+    from optimum_core.cli.data_files import read_rows
     from optimum_core.cli.values import parse_options, parse_shapes
 
     wanted = None if shapes is None else _typed(parse_shapes, shapes, "--shapes")
@@ -316,18 +316,18 @@ def _write_json(tree: Any) -> None:
 
 
 def _stdout() -> Console:
-    from optimum_core.cli.paper import make_console
+    from optimum_core.cli.console import make_console
 
     return make_console(sys.stdout)
 
 
 def _stderr() -> Console:
-    from optimum_core.cli.paper import make_console
+    from optimum_core.cli.console import make_console
 
     return make_console(sys.stderr)
 
 
 def _tell(console: Console, text: str, end: str = "\n") -> None:
-    from optimum_core.cli.paper import words
+    from optimum_core.cli.console import words
 
     console.print(words(console, text), soft_wrap=True, end=end)

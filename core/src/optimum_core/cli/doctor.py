@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from optimum_core.cache import CacheEntry
+from optimum_core.cli.console import put, put_items, put_rows
 from optimum_core.cli.diagnosis import Diagnosis
-from optimum_core.cli.paper import put, put_items, put_rows
 from optimum_core.cli.show import show_hardware, show_plugins
 from optimum_core.cli.values import age_words, count, size_words
 

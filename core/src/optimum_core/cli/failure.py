@@ -28,7 +28,7 @@ def is_verbose() -> bool:
 
 def show_error(error: OptimumError) -> None:
     """Who failed, why, and what to do, on stderr; the traceback only when `-v` was given."""
-    from optimum_core.cli.paper import make_console, words
+    from optimum_core.cli.console import make_console, words
 
     if is_verbose():
         traceback.print_exception(error)

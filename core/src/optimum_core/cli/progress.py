@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from optimum_core.cli.paper import BAD, GOOD, Part, make_console, put, put_line, words
+from optimum_core.cli.console import BAD, GOOD, Part, make_console, put, put_line, words
 from optimum_core.cli.values import seconds_words
 from optimum_core.types import Event
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from optimum_core.artifact import Manifest
-from optimum_core.cli.paper import BAD, GOOD, NONE, Part, put, put_rows, put_table, table_width
+from optimum_core.cli.console import BAD, GOOD, NONE, Part, put, put_rows, put_table, table_width
 from optimum_core.cli.values import count, latency_words, seconds_words, size_words
 from optimum_core.hardware import describe
 from optimum_core.types import CandidateResult, Fidelity, Report, Step

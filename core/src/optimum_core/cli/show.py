@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from optimum_core.cli.paper import BAD, GOOD, NONE, OFF, Part, make_console, put, put_rows
+from optimum_core.cli.console import BAD, GOOD, NONE, OFF, Part, make_console, put, put_rows
 from optimum_core.hardware import describe
 from optimum_core.plugins import PluginInfo, Status
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform

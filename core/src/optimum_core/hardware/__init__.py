@@ -14,7 +14,7 @@ from optimum_core.hardware.gpus import find_gpus
 from optimum_core.hardware.limits import memory_limit
 from optimum_core.hardware.machine import Machine
 from optimum_core.hardware.npus import find_npus
-from optimum_core.hardware.rows import describe
+from optimum_core.hardware.summary import describe
 from optimum_core.types.hardware import Cpu, Hardware
 
 __all__ = ["Machine", "describe", "detect", "survey"]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from optimum_core.models.eager_questions import Shapes, Trials, longest_taken, tables_of
 from optimum_core.models.layouts import Layout
 from optimum_core.models.switches import LONGEST, Numbers, lengths_around, with_rungs
-from optimum_core.models.trials import Shapes, Trials, longest_taken, tables_of
 from optimum_core.types import AxisRange
 
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}

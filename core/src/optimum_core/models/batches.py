@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import OptionError
-from optimum_core.models.blueprint import Blueprint
-from optimum_core.models.rows import Row, as_array
+from optimum_core.models.data_rows import Row, as_array
+from optimum_core.models.signature import ModelSignature
 from optimum_core.types import TensorSpec
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -56,12 +56,12 @@ class Encoder:
     """Turns rows into a model's inputs.
 
     Attributes:
-        blueprint: says what the model takes.
+        signature: says what the model takes.
         processor: tokenizer or processor for raw data, or None.
         who: the data's name in messages.
     """
 
-    blueprint: Blueprint
+    signature: ModelSignature
     processor: Any
     who: str
 
@@ -82,7 +82,7 @@ class Encoder:
         labels: list[Any] = []
         for inputs, label in self._batches(rows):
             np.savez(directory / f"{len(sizes)}.npz", **inputs)  # type: ignore[arg-type]
-            sizes.append(_items(inputs, self.blueprint.inputs))
+            sizes.append(_items(inputs, self.signature.inputs))
             labels.append(label)
             advance(sum(sizes))
         return Batches(directory=directory, sizes=tuple(sizes), labels=tuple(labels))
@@ -135,7 +135,7 @@ class Encoder:
     @property
     def _fixed_batch(self) -> int:
         """Items that every call has; 0 where their number varies."""
-        fixed = [spec.shape[0] for spec in self.blueprint.inputs if spec.shape and isinstance(spec.shape[0], int)]
+        fixed = [spec.shape[0] for spec in self.signature.inputs if spec.shape and isinstance(spec.shape[0], int)]
         return fixed[0] if fixed else 0
 
     @property
@@ -144,7 +144,7 @@ class Encoder:
 
     @property
     def _names(self) -> list[str]:
-        return [spec.name for spec in self.blueprint.inputs]
+        return [spec.name for spec in self.signature.inputs]
 
     def _is_encoded(self, value: Any) -> bool:
         if isinstance(value, Mapping):
@@ -159,7 +159,7 @@ class Encoder:
         if not isinstance(value, Mapping):
             value = dict(zip(self._names, value if isinstance(value, tuple | list) else (value,), strict=False))
         arrays: Arrays = {}
-        for spec in self.blueprint.inputs:
+        for spec in self.signature.inputs:
             if spec.name not in value:
                 continue
             array = as_array(value[spec.name])
@@ -184,7 +184,7 @@ class Encoder:
         values = [self._raw(row) for row in rows]
         first = values[0]
         if isinstance(first, str | tuple):
-            fixed = [spec.shape[-1] for spec in self.blueprint.inputs if spec.name == "input_ids"]
+            fixed = [spec.shape[-1] for spec in self.signature.inputs if spec.name == "input_ids"]
             length = fixed[0] if fixed and isinstance(fixed[0], int) else None
             texts: dict[str, Any] = {"text": values} if isinstance(first, str) else dict(_pairs(values))
             padding = {"padding": "max_length" if length else True} if self._pads else {}
@@ -207,7 +207,7 @@ class Encoder:
         """Tokens that a text is cut at: where its user's own call would cut it, if the model takes so many."""
         owner = getattr(self.processor, "tokenizer", self.processor)
         stated = getattr(owner, "model_max_length", None)
-        layout = self.blueprint.layout
+        layout = self.signature.layout
         limit = layout.limits.get("sequence")
         if stated and stated < _NO_LIMIT:
             return int(stated if limit is None or stated <= limit else layout.longest("sequence"))
@@ -233,7 +233,7 @@ class Encoder:
     def _checked(self, arrays: Arrays, row: Row) -> Arrays:
         """Every input of the model, with the element types and ranks that it takes; what may be left out is filled."""
         whole: Arrays = {}
-        for spec in self.blueprint.inputs:
+        for spec in self.signature.inputs:
             if spec.name in arrays:
                 whole[spec.name] = self._fitting(arrays[spec.name], spec, row)
             elif spec.default is None:
@@ -241,11 +241,11 @@ class Encoder:
                 raise self._misfit(
                     row, f"input {spec.name!r} is missing; it has {have}", "pass every input of the model"
                 )
-        for spec in self.blueprint.inputs:
+        for spec in self.signature.inputs:
             if spec.name not in whole:
                 like = next(a for a in whole.values() if a.ndim == len(spec.shape))
                 whole[spec.name] = spec.left_out(np.zeros(like.shape), whole.get(spec.made_of or ""))
-        return {spec.name: whole[spec.name] for spec in self.blueprint.inputs}
+        return {spec.name: whole[spec.name] for spec in self.signature.inputs}
 
     def _fitting(self, array: np.ndarray[Any, Any], spec: TensorSpec, row: Row) -> np.ndarray[Any, Any]:
         wanted = np.dtype(spec.dtype)

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from optimum_core.models.flat import alike, ask
+from optimum_core.models.eager_calls import alike, ask
+from optimum_core.models.eager_questions import Trials
 from optimum_core.models.layouts import InputLayout, Layout
 from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Arrays, Case, draw
-from optimum_core.models.trials import Trials
 from optimum_core.types.tensors import TensorSpec, made_of
 
 log = logging.getLogger(__name__)

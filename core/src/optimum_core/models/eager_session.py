@@ -10,8 +10,8 @@ import torch
 
 from optimum_core.errors import ExportError, OptionError, SessionError
 from optimum_core.models.eager import COMPILE
-from optimum_core.models.flat import call
-from optimum_core.models.hub import quiet
+from optimum_core.models.eager_calls import call
+from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.source import DirectorySource
 from optimum_core.options import no_options

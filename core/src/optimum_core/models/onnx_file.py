@@ -116,7 +116,7 @@ class OnnxSource:
 
     format: str | None = "onnx"
     config: Any = None
-    is_live = False
+    in_memory = False
     held_in = "fp32"
     class_name = ""
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from optimum_core.models.around import Around
 from optimum_core.models.layouts import InputLayout, Layout
+from optimum_core.models.variations import Around
 
 Padding = Literal["none", "right", "left"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.flat import call, fresh
+from optimum_core.models.eager_calls import call, fresh
 from optimum_core.models.outputs import flatten
 
 _LINEAR_NAMES = ("Linear", "Conv1D", "Conv1d", "Conv2d", "Conv3d", "NonDynamicallyQuantizableLinear")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import SourceError
-from optimum_core.models import checkpoint, fingerprint, forms, hub, places
+from optimum_core.models import checkpoint, fingerprint, loading, model_files, model_forms
 
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
@@ -37,7 +37,7 @@ class _Eager:
         return None
 
 
-class LiveSource(_Eager):
+class MemorySource(_Eager):
     """A `torch.nn.Module` that its user holds, transformers' or any other.
 
     Exports and checks run on a twin in evaluation mode that shares the weights, so that the user's own is never
@@ -65,7 +65,7 @@ class LiveSource(_Eager):
         return cls.__name__ if cls.__module__.startswith("transformers.") else ""
 
     @property
-    def is_live(self) -> bool:
+    def in_memory(self) -> bool:
         return True
 
     @cached_property
@@ -90,7 +90,7 @@ class LiveSource(_Eager):
         """What its user gave as processor, or what lies in the directory that the model was read from; or None."""
         if self._processor is not None:
             return self._processor
-        return hub.read_processor(self._origin, trust_remote_code=self._trust) if self._origin else None
+        return loading.read_processor(self._origin, trust_remote_code=self._trust) if self._origin else None
 
     def size(self) -> int:
         """Bytes of its weights."""
@@ -130,26 +130,26 @@ class DirectorySource(_Eager):
         self._check()
 
     def _check(self) -> None:
-        described = places.check_directory(self.directory, self._name)
+        described = model_files.check_directory(self.directory, self._name)
         if "auto_map" in described and not self._trust and not _is_builtin(described):
             raise SourceError(
                 f"model {self._name!r}",
                 "it needs Python code of its own (auto_map in config.json), which is not run unasked",
                 "read that code, then pass trust_remote_code=True",
             )
-        places.check_weights(self.directory, self._name)
+        model_files.check_weights(self.directory, self._name)
 
     @property
     def name(self) -> str:
         return self._name
 
     @property
-    def is_live(self) -> bool:
+    def in_memory(self) -> bool:
         return False
 
     @cached_property
     def config(self) -> Any:
-        return hub.read_config(self.directory, self._name, trust_remote_code=self._trust)
+        return loading.read_config(self.directory, self._name, trust_remote_code=self._trust)
 
     @property
     def class_name(self) -> str:
@@ -170,8 +170,8 @@ class DirectorySource(_Eager):
 
     @cached_property
     def _module(self) -> Any:
-        model = hub.read_model(self.directory, self._name, self.config, trust_remote_code=self._trust)
-        forms.check_module(model)
+        model = loading.read_model(self.directory, self._name, self.config, trust_remote_code=self._trust)
+        model_forms.check_module(model)
         return model
 
     def module(self) -> Any:
@@ -182,7 +182,7 @@ class DirectorySource(_Eager):
     def processor(self) -> Any:
         if self._processor is not None:
             return self._processor
-        return hub.read_processor(self.directory, trust_remote_code=self._trust)
+        return loading.read_processor(self.directory, trust_remote_code=self._trust)
 
     def size(self) -> int:
         """Bytes of its weights."""
@@ -201,9 +201,9 @@ class DirectorySource(_Eager):
 if TYPE_CHECKING:
     from optimum_core.models.onnx_file import OnnxSource
 
-    Source = LiveSource | DirectorySource | OnnxSource
+    Source = MemorySource | DirectorySource | OnnxSource
 else:
-    Source = LiveSource | DirectorySource
+    Source = MemorySource | DirectorySource
 
 
 def open_source(
@@ -222,16 +222,16 @@ def open_source(
     """
     if isinstance(model, str | os.PathLike) and isinstance(os.fspath(model), str):
         return _from_path(os.fspath(model), revision, trust_remote_code, processor)
-    model = forms.unwrapped(model)
-    if not forms.is_module(model):
-        raise forms.refuse_object(model)
-    forms.check_module(model)
-    return LiveSource(model, processor=processor, trust_remote_code=trust_remote_code)
+    model = model_forms.unwrapped(model)
+    if not model_forms.is_module(model):
+        raise model_forms.refuse_object(model)
+    model_forms.check_module(model)
+    return MemorySource(model, processor=processor, trust_remote_code=trust_remote_code)
 
 
 def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any) -> Source:
     path = Path(model).expanduser()
-    if path.suffix == ".onnx" and path.is_file() and not places.is_pointer(path):
+    if path.suffix == ".onnx" and path.is_file() and not model_files.is_pointer(path):
         from optimum_core.models.onnx_file import OnnxSource
 
         return OnnxSource(path, processor=processor)
@@ -241,10 +241,10 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
         name = path.resolve().name
         return DirectorySource(path, name=name, trust_remote_code=trust_remote_code, processor=processor)
     if path.exists():
-        raise places.refuse_file(path, f"model {model!r}")
+        raise model_files.refuse_file(path, f"model {model!r}")
     if not model or model.count("/") > 1 or model.startswith((".", "~", "/")):
         raise SourceError(f"model {model!r}", "no such directory", "check the path")
-    directory = hub.download(model, revision=revision, with_code=trust_remote_code)
+    directory = loading.download(model, revision=revision, with_code=trust_remote_code)
     return DirectorySource(directory, name=model, trust_remote_code=trust_remote_code, processor=processor)
 
 
@@ -262,7 +262,7 @@ def _weight_bytes(module: Any) -> int:
 
 
 def _fresh(module: Any) -> Any:
-    from optimum_core.models.flat import fresh
+    from optimum_core.models.eager_calls import fresh
 
     return fresh(module)
 

@@ -64,9 +64,9 @@ def export(request: ExportRequest) -> Artifact | None:
         return _as_it_is(request)
     import torch
 
+    from optimum_core.models.eager_calls import export_ready
     from optimum_core.models.engines import ROUTES, EngineRequest, engine
-    from optimum_core.models.flat import export_ready
-    from optimum_core.models.hub import quiet
+    from optimum_core.models.loading import quiet
 
     route = request.route or ROUTES[0]
     opset = min(PREFERRED_OPSET, request.opset or PREFERRED_OPSET)

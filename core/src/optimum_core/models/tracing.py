@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.flat import FlatModule, export_ready, fixed_arguments
-from optimum_core.models.hub import quiet
+from optimum_core.models.eager_calls import FlatModule, export_ready, fixed_arguments
+from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.types import ExportRequest, TensorSpec
 

@@ -28,7 +28,7 @@ def check_object(record: Record, plugin: object) -> None:
 
 
 def check_hooks(record: Record, plugin: object, pm: pluggy.PluginManager) -> None:
-    """What pluggy would accept in silence: hooks that are never called, arguments that are never passed, no hooks at all."""
+    """What pluggy would accept in silence: hooks never called, arguments never passed, no hooks at all."""
     count = 0
     for attribute in dir(plugin):
         options = pm.parse_hookimpl_opts(plugin, attribute)

@@ -15,13 +15,13 @@ import msgspec
 
 from optimum_core.artifact.integrity import check_file, describe
 from optimum_core.artifact.manifest import LIVE, FileEntry
-from optimum_core.artifact.plain import from_plain, to_plain
+from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptimumError
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.blueprint import Blueprint
-from optimum_core.models.flat import eager_outputs
+from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.samples import Case
+from optimum_core.models.signature import ModelSignature
 from optimum_core.models.source import Source
 from optimum_core.plan import EXACT, Way
 from optimum_core.plugins import PluginManager
@@ -93,7 +93,7 @@ class Builder:
     _failed: dict[str, OptimumError] = field(default_factory=dict)
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
 
-    def build(self, spec: CandidateSpec, signature: Blueprint) -> Artifact:
+    def build(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
         """The files that the spec's backend loads; for the live model, none."""
         way, level = spec.way, spec.level
         if way.is_eager:
@@ -105,7 +105,7 @@ class Builder:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
 
-    def before_last(self, spec: CandidateSpec, signature: Blueprint) -> Artifact:
+    def before_last(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
         """What the last transform of the spec's way takes: as far as it can be run where the rest cannot."""
         return self.build(replace(spec, way=replace(spec.way, transforms=spec.way.transforms[:-1])), signature)
 
@@ -134,7 +134,7 @@ class Builder:
             return self.source.size()
         return sum((artifact.path / name).stat().st_size for name in artifact.files)
 
-    def _exported(self, way: Way, route: str | None, signature: Blueprint) -> Artifact:
+    def _exported(self, way: Way, route: str | None, signature: ModelSignature) -> Artifact:
         assert way.exporter is not None and way.exported is not None
         key = self._key(way, route, signature)
         if key in self._failed:
@@ -153,7 +153,7 @@ class Builder:
         )
 
     def _export(
-        self, way: Way, route: str | None, signature: Blueprint, key: str, detail: str
+        self, way: Way, route: str | None, signature: ModelSignature, key: str, detail: str
     ) -> tuple[Path, _Exported]:
         """From the cache where it is there and whole; exported and kept otherwise."""
 
@@ -191,7 +191,7 @@ class Builder:
                 return None
         return path, record
 
-    def _key(self, way: Way, route: str | None, signature: Blueprint) -> str:
+    def _key(self, way: Way, route: str | None, signature: ModelSignature) -> str:
         assert way.exporter is not None
         return content_key(
             {
@@ -209,14 +209,14 @@ class Builder:
             }
         )
 
-    def _behaviour(self, signature: Blueprint) -> str:
+    def _behaviour(self, signature: ModelSignature) -> str:
         """What a live model computes now: its fingerprint does not see hooks and replaced methods."""
-        if not self.source.is_live:
+        if not self.source.in_memory:
             return ""
         outputs = eager_outputs(self.source.module(), signature.draw(Case(name="traced")))
         return hashlib.sha256(b"".join(outputs[name].tobytes() for name in sorted(outputs))).hexdigest()
 
-    def _request(self, way: Way, route: str | None, signature: Blueprint, directory: Path) -> ExportRequest:
+    def _request(self, way: Way, route: str | None, signature: ModelSignature, directory: Path) -> ExportRequest:
         assert way.exporter is not None and way.exported is not None
         return ExportRequest(
             backend=way.exporter,
@@ -317,6 +317,6 @@ def _read(path: Path) -> _Exported:
         raise ArtifactError(f"cache entry {path}", f"{_RECORD} cannot be read: {error}", "export it again") from error
 
 
-def eager_artifact(signature: Blueprint) -> Artifact:
+def eager_artifact(signature: ModelSignature) -> Artifact:
     """Stands for the live model: names of what goes in and out, and no files."""
     return Artifact(format=LIVE, path=Path(), files=(), inputs=signature.inputs, outputs=signature.outputs)

@@ -25,7 +25,7 @@ class Candidate:
     """A spec and what its trial found; `session` is open while it may still win.
 
     Attributes:
-        signature: the model seen from outside (a `Blueprint`), or the call that a saved artifact carries.
+        signature: the model seen from outside (a `ModelSignature`), or the call that a saved artifact carries.
         pace: its time as a multiple of the first true candidate's, from short runs side by side.
         behind: its time, or the size that decides, as a multiple of the chosen's, and `raced` whether that was measured
             to the end.

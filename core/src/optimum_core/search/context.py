@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from optimum_core.measure import Effort
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import WorkShape
-from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.signature import ModelSignature
 from optimum_core.models.source import Source
 from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
@@ -36,9 +36,9 @@ class SearchContext:
     """
 
     source: Source
-    signature: Blueprint
+    signature: ModelSignature
     specs: tuple[CandidateSpec, ...]
-    workload: Callable[[Blueprint], tuple[WorkShape, ...]]
+    workload: Callable[[ModelSignature], tuple[WorkShape, ...]]
     builder: Builder
     plugins: PluginManager
     choosable: frozenset[str]

@@ -8,7 +8,7 @@ from typing import Any
 
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape
-from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.signature import ModelSignature
 from optimum_core.models.source import Source
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import cases_at, cases_taken, reference_cases, remembers
@@ -31,7 +31,7 @@ class References:
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
 
-    def drawn(self, signature: Blueprint) -> tuple[ReferenceCase, ...]:
+    def drawn(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         """Cases that the signature was not traced with, the traced shape first."""
         key = id(signature)
         if key not in self._drawn:
@@ -50,7 +50,7 @@ class References:
                 "equals one that has seen no other call",
             )
 
-    def at_work(self, signature: Blueprint, shapes: Sequence[WorkShape]) -> tuple[ReferenceCase, ...]:
+    def at_work(self, signature: ModelSignature, shapes: Sequence[WorkShape]) -> tuple[ReferenceCase, ...]:
         """A case for every shape that is timed: what is timed is compared as well."""
         key = id(signature)
         if key not in self._at_work:
@@ -58,6 +58,8 @@ class References:
             self._at_work[key] = cases_at(self.source.module(), signature, named)
         return self._at_work[key]
 
-    def taken(self, session: Any, signature: Blueprint, cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
+    def taken(
+        self, session: Any, signature: ModelSignature, cases: tuple[ReferenceCase, ...]
+    ) -> tuple[ReferenceCase, ...]:
         """The cases, or where the session does not take all of their lengths, others that it takes."""
         return cases_taken(session, self.source.module(), signature, cases)

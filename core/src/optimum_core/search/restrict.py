@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from optimum_core.models.blueprint import Blueprint, limited
+from optimum_core.models.signature import ModelSignature, limited
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.ranges import right_up_to
@@ -24,7 +24,7 @@ class Restriction:
     fixed: frozenset[str] = frozenset()
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
-    def apply(self, signature: Blueprint) -> Blueprint:
+    def apply(self, signature: ModelSignature) -> ModelSignature:
         """The signature under this restriction."""
         for axis in sorted(self.fixed):
             signature = signature.pinned(axis, _fixed_length(signature, axis))
@@ -34,7 +34,7 @@ class Restriction:
         return signature
 
 
-def _fixed_length(signature: Blueprint, axis: str) -> int:
+def _fixed_length(signature: ModelSignature, axis: str) -> int:
     layout = signature.layout
     if axis in PINNED and not signature.given:
         return min(PINNED[axis], layout.longest(axis))
@@ -42,7 +42,7 @@ def _fixed_length(signature: Blueprint, axis: str) -> int:
 
 
 def restrictions(
-    signature: Blueprint, fidelity: Fidelity, cases: tuple[ReferenceCase, ...], *, unasked: bool
+    signature: ModelSignature, fidelity: Fidelity, cases: tuple[ReferenceCase, ...], *, unasked: bool
 ) -> Iterator[Restriction]:
     """What would leave out all that is wrong, the least first.
 

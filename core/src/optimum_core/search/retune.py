@@ -27,7 +27,7 @@ from optimum_core.search.trial import TrialRunner, failing
 from optimum_core.types import AxisRange, Fidelity, Report, Session, SessionRequest, TensorSpec
 from optimum_core.types.quantization import Scheme
 from optimum_core.verify import ReferenceCase, verify
-from optimum_core.verify.carried import read_check
+from optimum_core.verify.carried_call import read_check
 from optimum_core.verify.quantized import verify_quantized
 
 

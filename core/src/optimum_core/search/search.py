@@ -15,7 +15,7 @@ from typing import Any
 from optimum_core.errors import OptionError, ResourceError, VerificationError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.signature import ModelSignature
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.precision import hint
@@ -148,7 +148,7 @@ class _Search:
 
     # Trying one.
 
-    def _try(self, spec: CandidateSpec, signature: Blueprint) -> None:
+    def _try(self, spec: CandidateSpec, signature: ModelSignature) -> None:
         candidate = Candidate(spec=spec, signature=signature)
         self.tried.append(candidate)
         trials, cases = self.context.trials, self._cases(signature)
@@ -161,7 +161,7 @@ class _Search:
             if candidate.is_true:
                 self._time_roughly(candidate)
 
-    def _cases(self, signature: Blueprint) -> tuple[ReferenceCase, ...]:
+    def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
         return (*self.references.drawn(signature), *self.references.at_work(signature, shapes))
 
@@ -183,7 +183,7 @@ class _Search:
             self._try(spec, signature)
         return bool(fresh)
 
-    def _restricted_anew(self, item: Candidate, known: set[Any]) -> tuple[CandidateSpec, Blueprint] | None:
+    def _restricted_anew(self, item: Candidate, known: set[Any]) -> tuple[CandidateSpec, ModelSignature] | None:
         """The spec of a candidate that is wrong and the mildest restriction under which it was not tried."""
         for restriction in self._restrictions(item):
             signature = self._restricted(item.signature, restriction)
@@ -191,7 +191,7 @@ class _Search:
                 return item.spec, signature
         return None
 
-    def _has_work(self, signature: Blueprint) -> bool:
+    def _has_work(self, signature: ModelSignature) -> bool:
         """Whether it still takes the shapes that were stated."""
         try:
             return bool(self.context.workload(signature))
@@ -205,7 +205,7 @@ class _Search:
         unasked = not self.context.may_restrict
         return restrictions(candidate.signature, candidate.fidelity, cases, unasked=unasked)
 
-    def _restricted(self, signature: Blueprint, restriction: Restriction) -> Blueprint:
+    def _restricted(self, signature: ModelSignature, restriction: Restriction) -> ModelSignature:
         made = restriction.apply(signature)
         same = (
             item.signature
@@ -280,7 +280,7 @@ def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:
     return alike and one.way.transforms == other.way.transforms and one.way.backend == other.way.backend
 
 
-def _limits(signature: Blueprint) -> tuple[tuple[str, int | None], ...]:
+def _limits(signature: ModelSignature) -> tuple[tuple[str, int | None], ...]:
     return tuple(sorted((axis, found.greatest) for axis, found in signature.ranges.items()))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.blueprint import Blueprint, describe
 from optimum_core.models.samples import Arrays, Case
-from optimum_core.models.source import LiveSource
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import reference_cases
 
@@ -23,13 +23,13 @@ _SHARPEN = 6.0
 class Model:
     """A model, what it looks like from outside, and what eager gives on inputs that it was not traced with."""
 
-    source: LiveSource
-    blueprint: Blueprint
+    source: MemorySource
+    signature: ModelSignature
     cases: tuple[ReferenceCase, ...]
 
     def draw(self, seed: int, *, batch: int = 3) -> Arrays:
         """Fresh inputs of a shape that is not the traced one."""
-        return self.blueprint.draw(Case(name="drawn", lengths={"batch": batch}, seed=seed))
+        return self.signature.draw(Case(name="drawn", lengths={"batch": batch}, seed=seed))
 
 
 @cache
@@ -41,7 +41,7 @@ def model(kind: str) -> Model:
     """
     import torch
 
-    from optimum_core.models.hub import quiet
+    from optimum_core.models.loading import quiet
 
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(20)
@@ -50,10 +50,10 @@ def model(kind: str) -> Model:
             for parameter in module.parameters():
                 if parameter.ndim == 2:
                     parameter.mul_(_SHARPEN)
-        source = LiveSource(module.eval())
-        blueprint = describe(source.module(), name=f"conformance {kind}", samples=samples)
-        cases = reference_cases(source.module(), blueprint)
-    return Model(source=source, blueprint=blueprint, cases=cases)
+        source = MemorySource(module.eval())
+        signature = describe(source.module(), name=f"conformance {kind}", samples=samples)
+        cases = reference_cases(source.module(), signature)
+    return Model(source=source, signature=signature, cases=cases)
 
 
 def _text() -> tuple[Any, None]:

@@ -225,10 +225,10 @@ def build(plugins: PluginManager, course: Course, route: str | None) -> Subject:
     """
     way, made = course.way, model(course.kind)
     if way.is_eager:
-        blueprint = made.blueprint
+        signature = made.signature
         # Stands for the live model: names of what goes in and out, and no files.
         artifact = Artifact(
-            format="torch", path=scratch(), files=(), inputs=blueprint.inputs, outputs=blueprint.outputs
+            format="torch", path=scratch(), files=(), inputs=signature.inputs, outputs=signature.outputs
         )
         return Subject(plugins=plugins, way=way, model=made, artifact=artifact)
     artifact = exported(plugins, way, course.kind, route)
@@ -255,12 +255,12 @@ def _exported(
         ExportRequest(
             backend=exporter,
             source=made.source,
-            task=made.blueprint.task,
+            task=made.signature.task,
             format=format,
             precision=EXACT,
-            samples=made.blueprint.draw(Case(name="traced")),
-            inputs=made.blueprint.inputs,
-            outputs=made.blueprint.outputs,
+            samples=made.signature.draw(Case(name="traced")),
+            inputs=made.signature.inputs,
+            outputs=made.signature.outputs,
             output=scratch(),
             route=route,
             opset=opset,
@@ -351,7 +351,7 @@ def attempt(plugins: PluginManager, course: Course) -> Attempts:
 
 def disagreements(subject: Subject) -> list[str]:
     """What differs from eager on inputs that the model was not traced with, in words."""
-    cases, outputs = subject.model.cases, subject.model.blueprint.outputs
+    cases, outputs = subject.model.cases, subject.model.signature.outputs
     with subject.compared() as run:
 
         def fresh(inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

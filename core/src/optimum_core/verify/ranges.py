@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from optimum_core.models.blueprint import Blueprint
+from optimum_core.models.signature import ModelSignature
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify.comparison import ReferenceCase
 
 
-def proved(blueprint: Blueprint, cases: tuple[ReferenceCase, ...]) -> Mapping[str, AxisRange]:
-    """The ranges of a blueprint's axes, each with the shortest and the longest length among the cases.
+def proved(signature: ModelSignature, cases: tuple[ReferenceCase, ...]) -> Mapping[str, AxisRange]:
+    """The ranges of a signature's axes, each with the shortest and the longest length among the cases.
 
     Where the configuration names a length beyond the longest at which the model may compute otherwise, longer calls
     are refused: nothing was compared there.
     """
     found: dict[str, AxisRange] = {}
-    for axis in blueprint.axes:
+    for axis in signature.axes:
         lengths = [case.lengths[axis] for case in cases if axis in case.lengths]
-        known = blueprint.ranges.get(axis, AxisRange())
+        known = signature.ranges.get(axis, AxisRange())
         if lengths:
-            known = _bounded(blueprint, axis, replace(known, proved=(min(lengths), max(lengths))))
+            known = _bounded(signature, axis, replace(known, proved=(min(lengths), max(lengths))))
         found[axis] = known
     return found
 
 
-def _bounded(blueprint: Blueprint, axis: str, known: AxisRange) -> AxisRange:
+def _bounded(signature: ModelSignature, axis: str, known: AxisRange) -> AxisRange:
     longest = known.proved[1] if known.proved is not None else 0
-    switch = min((length for length in blueprint.switches.get(axis, ()) if length >= longest), default=None)
+    switch = min((length for length in signature.switches.get(axis, ()) if length >= longest), default=None)
     if switch is None or (known.greatest is not None and known.greatest <= switch):
         return known
     why = f"the configuration names {switch}, beyond which it may compute otherwise, and nothing was compared there"

@@ -12,10 +12,10 @@ import numpy as np
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.axes import LONG, MANY, PICTURE, off_the_grid
-from optimum_core.models.blueprint import Blueprint, limited
-from optimum_core.models.flat import call, eager_outputs, fresh
+from optimum_core.models.eager_calls import call, eager_outputs, fresh
 from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Case
+from optimum_core.models.signature import ModelSignature, limited
 from optimum_core.types import Lengths
 from optimum_core.types.tensors import made_of
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
@@ -29,7 +29,7 @@ GROWTH = 1.25
 EMPTY = "a row without any token"
 
 
-def reference_cases(module: Any, blueprint: Blueprint) -> tuple[ReferenceCase, ...]:
+def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
     """Draw the cases and run eager on each; every answer is that of a model that has seen no other call.
 
     Cases that eager refuses are left out, and so are long ones for which it takes too long.
@@ -38,8 +38,8 @@ def reference_cases(module: Any, blueprint: Blueprint) -> tuple[ReferenceCase, .
         VerificationError: eager refuses every call, or gives two answers to one question, so that nothing can be
             compared with it.
     """
-    clock = _Clock(blueprint)
-    cases = [found for case in planned_cases(blueprint) if (found := clock.run(module, case)) is not None]
+    clock = _Clock(signature)
+    cases = [found for case in planned_cases(signature) if (found := clock.run(module, case)) is not None]
     if not cases:
         raise VerificationError(
             f"model {type(module).__name__}",
@@ -47,9 +47,9 @@ def reference_cases(module: Any, blueprint: Blueprint) -> tuple[ReferenceCase, .
             "pass sample_inputs={name: tensor, …} as for one ordinary call",
         )
     _check_repeatable(module, cases[0])
-    cases += _without_tokens(module, blueprint)
-    if blueprint.real is not None:
-        cases.append(_answered(module, blueprint, "the processor's own output", blueprint.real))
+    cases += _without_tokens(module, signature)
+    if signature.real is not None:
+        cases.append(_answered(module, signature, "the processor's own output", signature.real))
     return tuple(cases)
 
 
@@ -77,27 +77,27 @@ def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
 class _Clock:
     """Runs cases, and foresees from shorter ones how long a longer one takes."""
 
-    def __init__(self, blueprint: Blueprint) -> None:
-        self._blueprint = blueprint
+    def __init__(self, signature: ModelSignature) -> None:
+        self._signature = signature
         self._seconds: dict[str, list[tuple[int, float]]] = {}
 
     def run(self, module: Any, case: Case) -> ReferenceCase | None:
         """Eager's word; None where it refuses, or would take too long."""
-        lengths = {**self._blueprint.layout.lengths, **case.lengths}
+        lengths = {**self._signature.layout.lengths, **case.lengths}
         axis = next(iter(case.lengths), "") if len(case.lengths) == 1 else ""
-        may_wait = axis and lengths[axis] in self._blueprint.further.get(axis, ())
+        may_wait = axis and lengths[axis] in self._signature.further.get(axis, ())
         if may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > PATIENCE:
             log.info("%s is left out: eager would take too long", case.name)
             return None
         start, busy = time.perf_counter(), time.process_time()
         try:
-            found = _run(module, self._blueprint, case)
+            found = _run(module, self._signature, case)
         except Exception as error:  # noqa: BLE001 - eager refuses this call, in its own words
             log.info("%s is left out: eager refuses it: %r", case.name, error)
             return None
         # On a busy machine the time elapsed says little; with threads of its own, the time of the processor does.
         seconds = min(time.perf_counter() - start, time.process_time() - busy)
-        for name in self._blueprint.axes:
+        for name in self._signature.axes:
             self._seconds.setdefault(name, []).append((lengths[name], seconds))
         return found
 
@@ -108,21 +108,23 @@ class _Clock:
         return min((seconds * (lengths[axis] / length) ** growth for length, seconds in known), default=0.0)
 
 
-def cases_at(module: Any, blueprint: Blueprint, named: Mapping[str, Mapping[str, int]]) -> tuple[ReferenceCase, ...]:
+def cases_at(
+    module: Any, signature: ModelSignature, named: Mapping[str, Mapping[str, int]]
+) -> tuple[ReferenceCase, ...]:
     """Cases of stated lengths, by name.
 
     Raises:
         VerificationError: eager refuses one.
     """
     return tuple(
-        _run_stated(module, blueprint, Case(name=name, lengths=lengths, seed=301 + number))
+        _run_stated(module, signature, Case(name=name, lengths=lengths, seed=301 + number))
         for number, (name, lengths) in enumerate(named.items())
     )
 
 
-def _run_stated(module: Any, blueprint: Blueprint, case: Case) -> ReferenceCase:
+def _run_stated(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
     try:
-        return _run(module, blueprint, case)
+        return _run(module, signature, case)
     except Exception as error:
         shape = ", ".join(f"{axis} {length}" for axis, length in case.lengths.items())
         raise VerificationError(
@@ -133,21 +135,21 @@ def _run_stated(module: Any, blueprint: Blueprint, case: Case) -> ReferenceCase:
 
 
 def cases_taken(
-    session: Any, module: Any, blueprint: Blueprint, cases: tuple[ReferenceCase, ...]
+    session: Any, module: Any, signature: ModelSignature, cases: tuple[ReferenceCase, ...]
 ) -> tuple[ReferenceCase, ...]:
     """The cases themselves, where the session takes them all; others of the lengths that it takes, where it does not.
 
     Args:
-        cases: of the blueprint, the traced shape first.
+        cases: of the signature, the traced shape first.
 
     Raises:
         VerificationError: it takes none that could be drawn.
     """
     lengths: Lengths | None = getattr(session, "lengths", None)
-    if lengths is None or all(lengths.takes(_lengths_of(case, blueprint)) for case in cases):
+    if lengths is None or all(lengths.takes(_lengths_of(case, signature)) for case in cases):
         return cases
-    clock = _Clock(blueprint)
-    planned = (clock.run(module, case) for case in _planned_within(blueprint, lengths))
+    clock = _Clock(signature)
+    planned = (clock.run(module, case) for case in _planned_within(signature, lengths))
     found = tuple(case for case in planned if case is not None)
     if not found:
         who = f"model {type(module).__name__}"
@@ -155,15 +157,15 @@ def cases_taken(
     return found
 
 
-def _lengths_of(case: ReferenceCase, blueprint: Blueprint) -> dict[str, int]:
+def _lengths_of(case: ReferenceCase, signature: ModelSignature) -> dict[str, int]:
     return {
         axis: case.inputs[spec.name].shape[index]
-        for spec in blueprint.inputs
+        for spec in signature.inputs
         for index, axis in spec.dynamic_axes.items()
     }
 
 
-def _planned_within(blueprint: Blueprint, lengths: Lengths) -> Iterator[Case]:
+def _planned_within(signature: ModelSignature, lengths: Lengths) -> Iterator[Case]:
     """Every shape that is taken, padded on either side; where there is no list of them, the usual cases up to the
     greatest lengths."""
     if lengths.only:
@@ -172,65 +174,65 @@ def _planned_within(blueprint: Blueprint, lengths: Lengths) -> Iterator[Case]:
             yield Case(name=name, lengths=shape, seed=201 + 2 * number)
             yield Case(name=f"{name}, left padding", lengths=shape, padding="left", seed=202 + 2 * number)
         return
-    layout = blueprint.layout
+    layout = signature.layout
     for axis, longest in lengths.greatest.items():
-        if axis in blueprint.axes:
-            blueprint = limited(blueprint, axis, longest, "the session takes no more")
-    for case in planned_cases(blueprint):
+        if axis in signature.axes:
+            signature = limited(signature, axis, longest, "the session takes no more")
+    for case in planned_cases(signature):
         if lengths.takes({**layout.lengths, **case.lengths}):
             yield case
 
 
-def planned_cases(blueprint: Blueprint) -> Iterator[Case]:
+def planned_cases(signature: ModelSignature) -> Iterator[Case]:
     """Every axis alone, shorter and longer; all of them at once; padding on both sides; pictures that no patch divides;
     then ever longer, on both sides of what the configuration names. None of them was traced."""
-    layout = blueprint.layout
+    layout = signature.layout
     yield Case(name="traced shape, fresh values", seed=101)
     seed = 102
     for axis in layout.axes:
-        for length in blueprint.beside(axis):
+        for length in signature.beside(axis):
             yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed)
             seed += 1
     yield Case(name="no padding", padding="none", seed=seed)
     if len(layout.axes) > 1:
-        everything = {axis: blueprint.beside(axis)[0] for axis in layout.axes}
+        everything = {axis: signature.beside(axis)[0] for axis in layout.axes}
         yield Case(name="every axis at once", lengths=everything, seed=seed + 1)
     if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
         yield Case(name="left padding", padding="left", seed=seed + 3)
-    yield from _pictures(blueprint, seed + 4)
+    yield from _pictures(signature, seed + 4)
     for axis in layout.axes:
-        done = {*blueprint.beside(axis), layout.lengths[axis]}
-        for number, length in enumerate(blueprint.further.get(axis, ())):
+        done = {*signature.beside(axis), layout.lengths[axis]}
+        for number, length in enumerate(signature.further.get(axis, ())):
             if length not in done:
                 yield Case(name=f"{axis} {length}", lengths={axis: length}, seed=seed + 9 + number)
 
 
-def _pictures(blueprint: Blueprint, seed: int) -> Iterator[Case]:
+def _pictures(signature: ModelSignature, seed: int) -> Iterator[Case]:
     """Sizes off the grid, and the configured one where another was traced."""
-    layout = blueprint.layout
+    layout = signature.layout
     axes = [axis for axis in PICTURE if axis in layout.axes]
     if not axes:
         return
-    for number, lengths in enumerate(off_the_grid(layout, blueprint.patch)):
+    for number, lengths in enumerate(off_the_grid(layout, signature.patch)):
         name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
         yield Case(name=f"{name}, off the grid", lengths=lengths, seed=seed + number)
-    usual = {axis: blueprint.configured.get(axis, layout.lengths[axis]) for axis in axes}
+    usual = {axis: signature.configured.get(axis, layout.lengths[axis]) for axis in axes}
     if any(length != layout.lengths[axis] for axis, length in usual.items()):
         yield Case(name="the configured size", lengths=usual, seed=seed + 4)
 
 
-def _run(module: Any, blueprint: Blueprint, case: Case) -> ReferenceCase:
-    inputs = blueprint.draw(case)
+def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
+    inputs = signature.draw(case)
     mask = inputs.get("attention_mask")
     left = case.padding == "left" and mask is not None and mask.ndim == 2
-    found = _answered(module, blueprint, case.name, inputs)
+    found = _answered(module, signature, case.name, inputs)
     # A query at padding on the left sees nothing but padding in a causal model: its values mean nothing.
     return replace(found, valid=mask.astype(bool)) if left and mask is not None else found
 
 
-def _answered(module: Any, blueprint: Blueprint, name: str, inputs: Arrays) -> ReferenceCase:
+def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays) -> ReferenceCase:
     """A case of these inputs."""
-    layout = blueprint.layout
+    layout = signature.layout
     lengths = {
         axis: inputs[item.name].shape[index]
         for item in layout.inputs
@@ -246,20 +248,20 @@ def _answered(module: Any, blueprint: Blueprint, name: str, inputs: Arrays) -> R
     )
 
 
-def _without_tokens(module: Any, blueprint: Blueprint) -> Iterator[ReferenceCase]:
+def _without_tokens(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
     """A batch whose last row has no token at all, where eager gives numbers for it."""
-    layout = blueprint.layout
+    layout = signature.layout
     masks = [item for item in layout.inputs if item.kind == "mask" and "sequence" in str(item.axes[-1])]
     if not masks or any(item.axes[0] != "batch" for item in masks):
         return
-    drawn = blueprint.draw(Case(name=EMPTY, seed=99))
+    drawn = signature.draw(Case(name=EMPTY, seed=99))
     inputs = {name: array.copy() for name, array in drawn.items()}
     for item in masks:
         inputs[item.name][-1] = 0
         if (ids := made_of(item.name)) in inputs:
             inputs[ids][-1] = layout.special.get("pad_token_id", 0)
     try:
-        found = _answered(module, blueprint, EMPTY, inputs)
+        found = _answered(module, signature, EMPTY, inputs)
     except Exception as error:  # noqa: BLE001 - eager refuses it, and so there is nothing to compare
         log.info("%s is left out: eager refuses it: %r", EMPTY, error)
         return

@@ -9,8 +9,8 @@ import psutil
 import torch
 
 from optimum_core.errors import ExportError, ResourceError, foreign_errors
+from optimum_core.models.eager_calls import FlatModule
 from optimum_core.models.engines import EngineRequest
-from optimum_core.models.flat import FlatModule
 from optimum_core.models.value_branches import traced_reads, value_branches
 
 _PROTOBUF_LIMIT = 2 * 1024**3

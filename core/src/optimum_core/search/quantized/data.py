@@ -11,9 +11,9 @@ from typing import Any
 from optimum_core.errors import OptionError
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.models.batches import Batches, Encoder
-from optimum_core.models.blueprint import Blueprint
-from optimum_core.models.flat import eager_outputs
-from optimum_core.models.rows import Row, Rows
+from optimum_core.models.data_rows import Row, Rows
+from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.signature import ModelSignature
 from optimum_core.types import Event, QuantizeConfig
 from optimum_core.types.quantization import Drop, parse_drop
 from optimum_core.verify.comparison import ReferenceCase
@@ -148,7 +148,7 @@ class DataPreparer:
 
     stated: StatedData
     module: Any
-    signature: Blueprint
+    signature: ModelSignature
     processor: Any
     workshop: Path
     emit: Emit
@@ -226,7 +226,7 @@ class DataPreparer:
         return fitted if len(self._keys(fitted, "evaluate")) >= LEAST_ROWS else []
 
     def _encoder(self, who: str) -> Encoder:
-        return Encoder(blueprint=self.signature, processor=self.processor, who=who)
+        return Encoder(signature=self.signature, processor=self.processor, who=who)
 
     def _spool(self, name: str, rows: Iterable[Row], who: str) -> Batches:
         def advance(done: int) -> None:

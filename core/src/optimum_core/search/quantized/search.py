@@ -25,7 +25,7 @@ from optimum_core.search.context import SearchResult
 from optimum_core.search.quantized.evaluator import Evaluator, QuantizationContext
 from optimum_core.search.quantized.log import SearchLog, Surveyed
 from optimum_core.search.quantized.recipes import Recipe, variants
-from optimum_core.search.quantized.start import measure_against, open_evaluator
+from optimum_core.search.quantized.starting_point import measure_against, open_evaluator
 from optimum_core.search.quantized.survey import SIDE_BY_SIDE, Survey, attempt
 from optimum_core.search.race import NOISE, Race
 from optimum_core.search.spec import CandidateSpec

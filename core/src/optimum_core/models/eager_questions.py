@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from optimum_core.models.flat import call, fresh
+from optimum_core.models.eager_calls import call, fresh
 from optimum_core.models.layouts import Layout
 from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Arrays, Case, draw

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from optimum_core.artifact import Structure
-from optimum_core.models import given, tasks
+from optimum_core.models import sample_inputs, tasks
 from optimum_core.models.axes import Runs, further_lengths, lengths_beside, patch_of, reach, settle
 from optimum_core.models.defaults import default_of
-from optimum_core.models.finding import first_that_runs, tied
-from optimum_core.models.flat import alike, ask
+from optimum_core.models.derivation import first_that_runs, tied
+from optimum_core.models.eager_calls import alike, ask
+from optimum_core.models.eager_questions import Trials, value_ranges
 from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts_of
 from optimum_core.models.outputs import agreed, flatten
-from optimum_core.models.real import processed
+from optimum_core.models.processor_inputs import processed
 from optimum_core.models.samples import Arrays, Case, draw
 from optimum_core.models.switches import LONGEST, Numbers, numbers_of
-from optimum_core.models.trials import Trials, value_ranges
 from optimum_core.types import AxisRange, TensorSpec
 
-__all__ = ["Blueprint", "describe", "lengths_beside", "limited"]
+__all__ = ["ModelSignature", "describe", "lengths_beside", "limited"]
 
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
@@ -31,7 +31,7 @@ _MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Blueprint:
+class ModelSignature:
     """A model seen from outside.
 
     Attributes:
@@ -79,7 +79,7 @@ class Blueprint:
         """Inputs for a case."""
         return draw(self.layout, case, self.given)
 
-    def pinned(self, axis: str, length: int) -> Blueprint:
+    def pinned(self, axis: str, length: int) -> ModelSignature:
         """The same model with one axis fixed at a length."""
         layout = self.layout.pinned(axis, length)
         real = self.real
@@ -111,32 +111,34 @@ class Blueprint:
         return tuple(kept) or (here,)
 
 
-def limited(blueprint: Blueprint, axis: str, greatest: int, why: str, *, least: int | None = None) -> Blueprint:
+def limited(
+    signature: ModelSignature, axis: str, greatest: int, why: str, *, least: int | None = None
+) -> ModelSignature:
     """The same model with an axis that gets no longer than `greatest`, nor shorter than `least`: no cases are drawn
     beyond, and a call beyond is refused with the reason.
 
     Args:
         why: a clause for the error ("the model switches its attention at 704 tokens, …").
     """
-    known = blueprint.ranges.get(axis, AxisRange())
+    known = signature.ranges.get(axis, AxisRange())
     greatest = min(greatest, known.greatest or greatest)
     found = replace(known, greatest=greatest, least=max(known.least, least or known.least), why=why)
-    layout = blueprint.layout
+    layout = signature.layout
     limits = {**layout.limits, axis: min(layout.limits.get(axis, greatest), greatest)}
-    further = tuple(length for length in blueprint.further.get(axis, ()) if found.least <= length <= greatest)
+    further = tuple(length for length in signature.further.get(axis, ()) if found.least <= length <= greatest)
     return replace(
-        blueprint,
+        signature,
         layout=replace(layout, limits=limits),
-        ranges={**blueprint.ranges, axis: found},
-        further={**blueprint.further, axis: further},
-        real=blueprint.real if _within(blueprint, axis, found) else None,
+        ranges={**signature.ranges, axis: found},
+        further={**signature.further, axis: further},
+        real=signature.real if _within(signature, axis, found) else None,
     )
 
 
-def _within(blueprint: Blueprint, axis: str, found: AxisRange) -> bool:
-    return blueprint.real is None or all(
-        found.least <= blueprint.real[item.name].shape[index] <= (found.greatest or LONGEST)
-        for item in blueprint.layout.inputs
+def _within(signature: ModelSignature, axis: str, found: AxisRange) -> bool:
+    return signature.real is None or all(
+        found.least <= signature.real[item.name].shape[index] <= (found.greatest or LONGEST)
+        for item in signature.layout.inputs
         for index, name in enumerate(item.axes)
         if name == axis
     )
@@ -148,7 +150,7 @@ def _fixed(specs: tuple[TensorSpec, ...], lengths: Mapping[str, int]) -> tuple[T
 
 def describe(
     module: Any, *, name: str, processor: Any = None, samples: Any = None, task: str | None = None
-) -> Blueprint:
+) -> ModelSignature:
     """Find out what a model takes and gives.
 
     Args:
@@ -161,8 +163,8 @@ def describe(
         SourceError: no derived inputs make the model run.
     """
     facts = facts_of(module, processor)
-    arrays = given.as_arrays(module, samples) if samples is not None else {}
-    layouts = given.layouts_that_may_fit(arrays, facts) if arrays else alternatives(facts)
+    arrays = sample_inputs.as_arrays(module, samples) if samples is not None else {}
+    layouts = sample_inputs.layouts_that_may_fit(arrays, facts) if arrays else alternatives(facts)
     layout, output = first_that_runs(module, name, layouts, arrays)
     whole = {item.name for item in layout.inputs}
     layout = _without_idle(module, layout, arrays)
@@ -182,7 +184,7 @@ def describe(
     real = {name: sent[name] for name in names} if sent is not None else None
     inputs = draw(layout, Case(name="ignored"), arrays)
     shapes = _shapes_beside(inputs, (facts.processed | _SENT_ALONG) - idle, sent or {})
-    return Blueprint(
+    return ModelSignature(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs),
         outputs=_output_specs(flatten(traced_output), traced, settled.runs),
@@ -208,7 +210,7 @@ def _switches(numbers: Numbers, ranges: Mapping[str, AxisRange]) -> tuple[int, .
 
 def _bounded(layout: Layout, ranges: Mapping[str, AxisRange]) -> Layout:
     """The layout with limits no greater than what eager takes."""
-    found = {axis: given.greatest for axis, given in ranges.items() if given.greatest is not None}
+    found = {axis: known.greatest for axis, known in ranges.items() if known.greatest is not None}
     return replace(layout, limits={**layout.limits, **found})
 
 

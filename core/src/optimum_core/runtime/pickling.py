@@ -61,7 +61,7 @@ def reopened(manifest: Manifest, directory: Path, plugins: PluginManager, source
     Raises:
         ArtifactError: its files are not here, or are no longer those of the manifest.
     """
-    from optimum_core.model.opening import open_model
+    from optimum_core.runtime.opening import open_model
 
     _require_files(manifest, directory)
     target, options = opening.target, opening.options

@@ -9,10 +9,10 @@ from itertools import combinations
 from typing import Any
 
 from optimum_core.errors import SourceError
-from optimum_core.models.flat import ask
-from optimum_core.models.given import as_varied_as_eager_takes
+from optimum_core.models.eager_calls import ask
 from optimum_core.models.layouts import Layout, facts_of
 from optimum_core.models.outputs import flatten
+from optimum_core.models.sample_inputs import as_varied_as_eager_takes
 from optimum_core.models.samples import Case, Padding, draw
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.model.bounds import Limits, ValueRange
+from optimum_core.runtime.bounds import Limits, ValueRange
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]

@@ -17,13 +17,13 @@ from optimum_core import artifact as artifacts
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError, SourceError, UnavailableError
-from optimum_core.model.answers import Answer, Answerer
-from optimum_core.model.foreign import ForeignSession
-from optimum_core.model.inputs import InputChecker
-from optimum_core.model.mapping import Mapper, as_items, progress_bar
-from optimum_core.model.moving import explained, refuse_move
-from optimum_core.model.reopening import Opening, reduced, reopened
 from optimum_core.plugins import PluginManager
+from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.answers import Answer, Answerer
+from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.mapping import Mapper, as_items, progress_bar
+from optimum_core.runtime.not_torch import explained, refuse_move
+from optimum_core.runtime.pickling import Opening, reduced, reopened
 from optimum_core.types import Report, Session
 from optimum_core.types.rendering import model_to_html
 
@@ -322,7 +322,7 @@ class AcceleratedModel:
             ArtifactError: the place is taken, or the disk refuses.
             ExportError: the model stayed eager and has no class that could be found again.
         """
-        from optimum_core.model.live import with_weights
+        from optimum_core.runtime.eager_saving import with_weights
 
         files = {name: self.directory / name for name in self.manifest.files}
         report = replace(self.report, from_cache=False) if self.report else None

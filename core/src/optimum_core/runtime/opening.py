@@ -10,11 +10,11 @@ from typing import Any
 from optimum_core.artifact import LIVE, Manifest
 from optimum_core.errors import TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
-from optimum_core.model.accelerated import AcceleratedModel, named_after
-from optimum_core.model.foreign import ForeignSession, limits_of
-from optimum_core.model.reopening import Opening
 from optimum_core.plan import AUTO, EXACT, parse_target
 from optimum_core.plugins import PluginManager
+from optimum_core.runtime.absent_device import ForeignSession, limits_of
+from optimum_core.runtime.accelerated import AcceleratedModel, named_after
+from optimum_core.runtime.pickling import Opening
 from optimum_core.types import SessionRequest, Support
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError, UnavailableError
-from optimum_core.model.answers import Answer
+from optimum_core.runtime.answers import Answer
 from optimum_core.types import TensorSpec
 
 Item = Mapping[str, Any]

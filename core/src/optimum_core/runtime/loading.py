@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from optimum_core.measure.workload import Shape
-    from optimum_core.model.accelerated import AcceleratedModel
+    from optimum_core.runtime.accelerated import AcceleratedModel
     from optimum_core.types import Hardware
 
 
@@ -52,9 +52,9 @@ def load(
 
     from optimum_core import artifact as artifacts
     from optimum_core.hardware import detect
-    from optimum_core.model.opening import open_model
     from optimum_core.plan import EXACT
     from optimum_core.plugins import manager
+    from optimum_core.runtime.opening import open_model
 
     directory, links_under = _locate(str(path), revision)
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
@@ -92,6 +92,6 @@ def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:
     directory = Path(path).expanduser()
     if directory.exists() or path.count("/") != 1 or path.startswith((".", "~")):
         return directory, None
-    from optimum_core.model.hub import download_artifact
+    from optimum_core.runtime.hub import download_artifact
 
     return download_artifact(path, revision)
