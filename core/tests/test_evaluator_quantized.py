@@ -12,8 +12,8 @@ import pytest
 from optimum_core.errors import EvaluationError, OptimumError, SessionError
 from optimum_core.models.batches import Batches
 from optimum_core.plan import Way
-from optimum_core.search import judging
 from optimum_core.search.candidate import Candidate
+from optimum_core.search.quantized import evaluator as evaluating
 from optimum_core.search.quantized.evaluator import Evaluator, Verdict
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Promise, QuantizeConfig, TensorSpec
@@ -46,16 +46,15 @@ def _judge(run: Any, *, says: Any = None, drop: Any = None, verify: bool = True)
     job: Any = SimpleNamespace(
         promise=PROMISE if metric else None,
         drop=parse_drop(drop) if drop is not None else None,
-        evidence=SimpleNamespace(metric=metric, unseen=DRAWN),
-        job=SimpleNamespace(verify=verify, emit=lambda event: None),
+        data=SimpleNamespace(metric=metric, unseen=DRAWN),
+        search=SimpleNamespace(verify=verify, emit=lambda event: None),
         present=lambda candidate: candidate,
     )
     way = Way(backend="acme", device="cpu", precision="fp32", format="acme", exporter="acme", exported="acme")
     signature: Any = SimpleNamespace(outputs=(LOGITS,))
     candidate = Candidate(spec=CandidateSpec(way=way, config=QuantizeConfig()), signature=signature)
     candidate.run = run
-    court = Evaluator(job=job, pacer=candidate, drawn=DRAWN)
-    return court.judge(candidate)
+    return Evaluator(context=job, unquantized=candidate, drawn=DRAWN).judge(candidate)
 
 
 def _same(inputs: Any) -> Any:
@@ -105,5 +104,5 @@ def test_what_a_call_decides_is_asked_item_by_item_too(scheme: str, axis: Any, v
     way = Way(backend="acme", device="cpu", precision="fp32", format="acme", exporter="acme", exported="acme")
     signature: Any = SimpleNamespace(inputs=(TensorSpec(name="x", dtype="float32", shape=(axis, 2)),))
     candidate = Candidate(spec=CandidateSpec(way=way, config=QuantizeConfig(scheme=scheme)), signature=signature)
-    asked = judging._asked(labelled, candidate)
+    asked = evaluating._asked(labelled, candidate)
     assert [getattr(one, "alone", None) for one in asked] == [False, True][:values]

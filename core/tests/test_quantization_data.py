@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from optimum_core.errors import OptionError
 from optimum_core.models.batches import Batches
 from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.search import evidence
+from optimum_core.search.quantized import data as evidence
 from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, read_data
 from optimum_core.types import Event, QuantizeConfig
 from optimum_core.verify.promise import Called, Labelled

@@ -1,4 +1,4 @@
-"""The order of a walk: expected times lead it, measured ones decide, and the ledger's words and times agree."""
+"""The order of a quantized search: expected times lead it, measured ones decide, and the log agrees with both."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import pytest
 
 from optimum_core.errors import PromiseError
 from optimum_core.plan import Way
-from optimum_core.search import walk
+from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
+from optimum_core.search.quantized import search as searching
 from optimum_core.search.quantized.evaluator import Verdict
 from optimum_core.search.quantized.log import SearchLog, Surveyed
-from optimum_core.search.quantized.survey import Clock
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig, Trial
 
 LAYERS = tuple(f"layer.{number}" for number in range(20))
 CONFIG = QuantizeConfig(scheme="dynamic")
+BUDGET = Budget(seconds=900.0)
 
 
 class Bench:
@@ -34,9 +35,10 @@ class Bench:
 
     def __init__(self, kept: Mapping[str, int], paces: Mapping[str, float], *, controls: bool = False) -> None:
         self.kept, self.paces, self.controls = kept, paces, controls
+        self.context: Any = None
         self.judged: list[str] = []
         self.open: set[int] = set()
-        self.pacer: Any = None
+        self.unquantized: Any = None
 
     def built(self, spec: CandidateSpec, *, pace: float | None = None) -> Candidate:
         if spec.config is not None and spec.config.accuracy_control and not self.controls:
@@ -76,14 +78,15 @@ def _walked(
     floats: Any = SimpleNamespace(winner=measured, tried=[measured])
     monkeypatch.setattr("optimum_core.search.quantized.log.score", lambda measurements: 10.0)
     job: Any = SimpleNamespace(
-        wish=SimpleNamespace(config=CONFIG, words="int8"),
-        evidence=SimpleNamespace(calibration=None),
+        goal=SimpleNamespace(config=CONFIG, weights="int8"),
+        data=SimpleNamespace(calibration=None),
         promise=SimpleNamespace(baseline=1.0),
-        job=SimpleNamespace(objective="latency", budget=None, emit=lambda event: None),
+        search=SimpleNamespace(objective="latency", emit=lambda event: None),
         ways=(),
     )
-    ledger = SearchLog(floats=floats)
-    work = walk._Walk(job, bench, ledger, Clock(), _ranked=LAYERS)  # type: ignore[arg-type]
+    ledger = SearchLog(unquantized=floats)
+    bench.context = SimpleNamespace(search=SimpleNamespace(budget=BUDGET))
+    work = searching._QuantizedSearch(job, bench, ledger, BUDGET, _ranked=LAYERS)  # type: ignore[arg-type]
     winner = work._first_kept(scouts)
     if winner is not None:
         ledger.mention(scouts, winner.pace)
@@ -164,19 +167,23 @@ def _decided(
     """Who is chosen, the others and whether the promise is kept, where the last race gives these times."""
     signature: Any = SimpleNamespace()
     pacer = Candidate(spec=SCOUTS[0].spec, signature=signature, problem="fastest", measurements=(unquantized,))  # type: ignore[arg-type]
-    other = replace(pacer, behind=1.5, problem="times the time of the chosen; for comparison only")
+    other = replace(pacer, behind=1.5, problem="", for_comparison=True)
     winner = Candidate(spec=SCOUTS[1].spec, signature=signature, measurements=(quantized,))  # type: ignore[arg-type]
-    court: Any = SimpleNamespace(pacer=pacer, prepared=lambda item: None, time=lambda items, effort: None)
+    court: Any = SimpleNamespace(unquantized=pacer, prepared=lambda item: None, time=lambda items, effort: None)
     floats: Any = SimpleNamespace(winner=pacer, tried=[pacer, other], check=None)
     job: Any = SimpleNamespace(
-        wish=SimpleNamespace(config=None, words=words),
-        evidence=SimpleNamespace(unseen=()),
-        floats=floats,
-        job=SimpleNamespace(objective="latency", exact=False, emit=lambda event: None, effort=None),
+        goal=SimpleNamespace(config=None, weights=words),
+        data=SimpleNamespace(unseen=()),
+        unquantized=floats,
+        search=SimpleNamespace(
+            objective="latency", may_restrict=False, emit=lambda event: None, effort=None, choosable={"quick", "next"}
+        ),
     )
-    monkeypatch.setattr(walk, "score", lambda measurements: measurements[0])
-    monkeypatch.setattr(walk._Walk, "_tuned", lambda self, winner, others, check, kept=False: (winner, others, kept))
-    return walk._Walk(job, court, SearchLog(floats=floats), Clock())._decide(winner, ())  # type: ignore[return-value]
+    running = searching._QuantizedSearch
+    monkeypatch.setattr(searching, "score", lambda measurements: measurements[0])
+    monkeypatch.setattr(running, "_result", lambda self, winner, others, check, kept=False: (winner, others, kept))
+    found: Any = running(job, court, SearchLog(unquantized=floats), BUDGET)._decide(winner, ())
+    return found  # type: ignore[no-any-return]
 
 
 def test_a_quantized_model_that_is_slower_is_not_chosen_unasked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a walk starts from: the fastest unquantized model that keeps the promise as it is."""
+"""What a quantized search starts from: the fastest unquantized model that keeps the promise as it is."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from optimum_core.plan import Way
-from optimum_core.search import start
 from optimum_core.search.candidate import Candidate
-from optimum_core.search.context import Tuned
+from optimum_core.search.context import SearchResult
+from optimum_core.search.quantized import starting_point as start
 from optimum_core.search.quantized.evaluator import QuantizationContext
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Measurement, Promise
@@ -35,24 +35,24 @@ class Asked:
     closed: int = 0
 
     def of(self, job: QuantizationContext) -> Any:
-        self.opened.append(job.floats.winner.spec.way.precision)
-        return SimpleNamespace(job=job, keeps_unquantized=self.kept, close=self._close)
+        self.opened.append(job.unquantized.winner.spec.way.precision)
+        return SimpleNamespace(context=job, keeps_unquantized=self.kept, close=self._close)
 
     def _close(self) -> None:
         self.closed += 1
 
 
 def _job(winner: Candidate, *others: Candidate, promise: Promise | None = PROMISE) -> QuantizationContext:
-    floats = Tuned(winner=winner, report=None, check=None, tried=(winner, *others))  # type: ignore[arg-type]
+    found = SearchResult(winner=winner, report=None, check=None, tried=(winner, *others))  # type: ignore[arg-type]
     search: Any = SimpleNamespace(choosable=frozenset({"runner", "other"}))
     unused: Any = None
     return QuantizationContext(
-        wish=unused, evidence=unused, promise=promise, drop=None, floats=floats, job=search, ways=(), present=unused
+        goal=unused, data=unused, promise=promise, drop=None, unquantized=found, search=search, ways=(), present=unused
     )
 
 
 NARROW = _candidate("runner", "bf16", 4.0, outcome="chosen")
-SLOW = _candidate("other", "fp32", 9.0, behind=2.25, problem="times the time of the chosen")
+SLOW = _candidate("other", "fp32", 9.0, behind=2.25, problem="")
 
 
 def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(monke
     quickest = _candidate("eager", "fp32", 1.0)  # there for comparison only
     exact = _candidate("runner", "fp32", 6.0)
     slow = replace(SLOW)
-    found = start.opened(_job(NARROW, slow, exact, quickest)).job.floats
+    found = start.open_evaluator(_job(NARROW, slow, exact, quickest)).context.unquantized
     assert (found.winner.spec.way.precision, found.winner.outcome) == ("fp32", "chosen")
     assert found.winner.spec == exact.spec
     assert "in bf16 the promise is broken" in found.winner.problem
@@ -76,7 +76,7 @@ def test_what_keeps_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     court = Asked(kept=True)
     monkeypatch.setattr(start, "Evaluator", court)
     job = _job(NARROW, replace(SLOW))
-    assert start.opened(job).job is job
+    assert start.open_evaluator(job).context is job
     assert (court.opened, court.closed) == (["bf16"], 0)
 
 
@@ -93,7 +93,7 @@ def test_what_keeps_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_there_is_no_choice_nothing_is_asked(job: QuantizationContext, monkeypatch: pytest.MonkeyPatch) -> None:
     court = Asked(kept=False)
     monkeypatch.setattr(start, "Evaluator", court)
-    assert start.opened(job).job is job
+    assert start.open_evaluator(job).context is job
     assert (len(court.opened), court.closed) == (1, 0)
 
 
@@ -107,5 +107,5 @@ def test_a_metric_that_fails_leaves_no_court_open(monkeypatch: pytest.MonkeyPatc
     court = Failing(kept=False)
     monkeypatch.setattr(start, "Evaluator", court)
     with pytest.raises(AttributeError):
-        start.opened(_job(NARROW, replace(SLOW)))
+        start.open_evaluator(_job(NARROW, replace(SLOW)))
     assert court.closed == 1

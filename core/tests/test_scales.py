@@ -12,7 +12,7 @@ SCORES = RNG.standard_normal((6, 50))
 LOWEST = float(np.finfo(np.float32).min)
 
 
-def _masked(values: np.ndarray, low: float, share: float) -> np.ndarray:  # type: ignore[type-arg]
+def _masked(values: np.ndarray, low: float, share: float) -> np.ndarray:
     chosen = np.random.default_rng(5).random(values.shape) < share
     chosen[:, 0] = False
     return np.where(chosen, low, values)

@@ -113,7 +113,7 @@ def _baking(candidate_route: str) -> Acme:
     """A backend whose export by that route took one side of a branch."""
 
     class Baking(Acme):
-        def export(self, request: Any) -> Artifact | None:  # type: ignore[override]
+        def export(self, request: Any) -> Artifact | None:
             made = Acme.export(self, request)
             if made is None or request.route != candidate_route:
                 return made
