@@ -75,7 +75,7 @@ def test_weights_have_the_range_that_does_not_overflow(
 ) -> None:
     here = detect()
     cpu = dataclasses.replace(here.cpu, architecture="x86_64", features=frozenset(features))
-    monkeypatch.setattr("optimum_core.hardware.detect", lambda: dataclasses.replace(here, cpu=cpu))
+    monkeypatch.setattr(qat, "detect", lambda: dataclasses.replace(here, cpu=cpu))
     model = qat.prepare(torch.nn.Sequential(torch.nn.Linear(300, 2)), reduce_range=asked)
     layer = model[0].eval()
     given = torch.eye(300).unsqueeze(1) * 255
