@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -11,15 +10,6 @@ import pytest
 
 #: With the usual initialization attention is all but uniform, and a wrong mask or position would hardly show.
 SHARPEN = 6.0
-
-
-@pytest.fixture(scope="session", autouse=True)
-def shortly() -> Iterator[None]:
-    """Short measurements: which candidate wins decides nothing here."""
-    from optimum_core.measure import Effort, measuring
-
-    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
-        yield
 
 
 def _text(name: str, head: str, **settings: Any) -> Any:

@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from optimum_core.errors import VerificationError
-from optimum_core.models.axes import off_the_grid
-from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.axes import MANY, off_the_grid
 from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.switches import Numbers, lengths_around, numbers_of, with_rungs
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
@@ -108,7 +108,7 @@ def test_a_switch_is_seen_and_the_axis_ends_before_it(switches: Asked) -> None:
 
 def test_what_was_proved_of_an_axis_is_a_range(switches: Asked, described: Callable[[str], Any]) -> None:
     _, signature, cases = switches
-    assert proved(signature, cases) == {"batch": AxisRange(proved=(1, 17)), "sequence": AxisRange(proved=(1, 200))}
+    assert proved(signature, cases) == {"batch": AxisRange(proved=(1, MANY)), "sequence": AxisRange(proved=(1, 200))}
     module, signature = described("bert")
     sequence = proved(signature, reference_cases(module, signature))["sequence"]
     assert (sequence.greatest, sequence.proved) == (64, (1, 64)), "as long as the model takes"

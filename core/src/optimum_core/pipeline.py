@@ -24,7 +24,6 @@ from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.opening import open_model
-from optimum_core.search.candidate import branches_of
 from optimum_core.search.history import History, shape_of
 from optimum_core.types import Event, Hardware, Support
 from optimum_core.verify import verify
@@ -370,7 +369,7 @@ class Pipeline:
 
 def _warn_of_branches(manifest: Manifest) -> None:
     """Say aloud where the export took one side of a branch that values decide, and was the only one to be had."""
-    places = branches_of(manifest.steps)
+    places = [place for step in manifest.steps for place in step.branches]
     if places:
         warnings.warn(
             f"{manifest.model.name}: values decide at {', '.join(places[:3])}, and the export took one side for all of "

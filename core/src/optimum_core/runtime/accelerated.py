@@ -144,15 +144,21 @@ class AcceleratedModel:
         precision = manifest.quantized or self._opening.precision or manifest.precision
         return (
             f"<accelerated {manifest.model.class_name or manifest.model.name}: {self.backend} on "
-            f"{self._session.device}, {precision}, {self._proof()}>"
+            f"{self._session.device}, {precision}, {self._proof()}{self._hint()}>"
         )
 
     def _repr_html_(self) -> str:
         return model_to_html(repr(self), self.report)
 
+    def _hint(self) -> str:
+        hint = self.report.precision_hint if self.report is not None else None
+        return f"; {hint}" if hint is not None else ""
+
     def _proof(self) -> str:
         if not self.manifest.verified:
             return "NOT verified"
+        if any(step.branches for step in self.manifest.steps):
+            return "NOT right for all values"
         if self.backend != self.manifest.backend:
             return f"verified on {self.manifest.backend} alone"
         fidelity = self.manifest.fidelity

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from optimum_core.search.spec import CandidateSpec
-from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session, Step
+from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session
 
 Outcome = Literal["chosen", "slower", "wrong", "failed", "skipped"]
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-#: The option of an export's step that names the branches on values which it fixed to one side.
-BRANCHES = "branches"
-
-
-def branches_of(steps: Sequence[Step]) -> tuple[str, ...]:
-    """Places in a model's code where values decide, and where an export took one side for all of them."""
-    return tuple(str(place) for step in steps for place in step.options.get(BRANCHES, ()))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,7 +62,7 @@ class Candidate:
     @property
     def branches(self) -> tuple[str, ...]:
         """Places in the model's code where values decide and the export took one side."""
-        return branches_of(self.artifact.steps) if self.artifact is not None else ()
+        return tuple(place for step in self.artifact.steps for place in step.branches) if self.artifact else ()
 
     @property
     def reason(self) -> str:

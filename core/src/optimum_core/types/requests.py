@@ -48,6 +48,11 @@ class Step:
     version: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Places in the model's code where values decide, and where this step took one side for all of them."""
+        return tuple(str(place) for place in self.options.get("branches", ()))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
