@@ -20,8 +20,8 @@ from transformers import (
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.axes import MANY, off_the_grid
-from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.switches import Numbers, lengths_around, numbers_of, with_rungs
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify

@@ -131,6 +131,8 @@ def show_origin(console: Console, fast: AcceleratedModel, seconds: float) -> Non
     rows = [("chosen", f"{chosen.name}: {chosen.reason}")]
     rows += [("size", size_words(chosen.size))] if chosen.size else []
     rows += [(item.outcome, f"{item.name}: {item.reason}") for item in others]
+    rows += [("not asked for", str(report.precision_hint))] if report.precision_hint is not None else []
+    rows += [("note", note) for note in report.notes]
     put_rows(console, rows)
 
 

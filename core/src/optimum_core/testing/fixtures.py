@@ -1,7 +1,7 @@
 """A pytest plugin for the tests of backends: `pytest -p optimum_core.testing.fixtures`.
 
-Each worker of pytest-xdist gets a processor core of its own, so that runtimes of two workers do not wait for each other's
-spinning threads, and measurements are short.
+Each worker of pytest-xdist gets a processor core of its own, so that runtimes of two workers do not wait for each
+other's spinning threads, and measurements are short.
 """
 
 from __future__ import annotations
