@@ -1,8 +1,9 @@
-"""Which candidate wins.
+"""The search for the fastest correct candidate.
 
-`spec` says what competes and in which order; a `candidate` is a spec on its way through the `trial`, which builds it
-(`builder`), opens it, compares it with eager (`references`) and times it. `search` tries specs within a `budget` and
-holds the `race`; `restrict` and `precision` are what it tries besides. `history` keeps what earlier searches decided.
-`cross_build` builds for other machines, and `retune` chooses anew for a saved artifact, without torch or the model: so
-this package imports nothing by itself. `quantized` searches on from the winner where the model is to be quantized.
+`spec` defines the specs that compete and their order; a `candidate` is a spec with its results. The `trial` builds it
+(`builder`), opens it, compares it with the eager model (`references`) and times it. `search` tries specs within a
+`budget` and runs the final `race`; it also tries restricted axes (`restrict`) and measures other precisions
+(`precision`). `history` stores the decisions of earlier searches. `cross_build` builds for other machines, and `retune`
+chooses again for a saved artifact, without torch or the model: therefore this package imports nothing by itself.
+`quantized` continues from the winner when the model is to be quantized.
 """

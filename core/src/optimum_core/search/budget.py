@@ -1,4 +1,4 @@
-"""The time that a search may take: what is left of it, and what one more candidate is expected to cost."""
+"""The time budget of a search: the time left, and the expected cost of one more candidate."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 
 from optimum_core.search.spec import CandidateSpec
 
-#: Seconds that a first candidate is expected to take: so many, and so many for each MB of weights.
+#: Expected seconds for a first candidate: a constant, and an amount for each MB of weights.
 _BASE, _PER_MB = 1.5, 0.03
 
 
 @dataclass(kw_only=True, slots=True)
 class Budget:
-    """Seconds from the moment when it is made.
+    """A time budget that starts when it is created.
 
     Attributes:
-        seconds: how many there are.
-        stated: whether the user said so; else it is what the search makes worth.
+        seconds: its length.
+        stated: whether the user set it; otherwise the search derives it from the model's speed.
         size: bytes of the model's weights.
     """
 
@@ -40,7 +40,7 @@ class Budget:
         return max(0.0, self.seconds - self.spent)
 
     def share(self, part: float) -> Budget:
-        """A budget of the same start that ends after a part of the time."""
+        """Return a budget with the same start that ends after this part of the time."""
         return replace(self, seconds=part * self.seconds)
 
     def is_over(self, share: float = 1.0) -> bool:
@@ -48,11 +48,11 @@ class Budget:
         return self.spent > share * self.seconds
 
     def allows(self, spec: CandidateSpec) -> bool:
-        """Whether what a spec is expected to cost is left."""
+        """Whether the time left covers the expected cost of a spec."""
         return self.left > max(self.expected(spec), spec.cost)
 
     def expected(self, spec: CandidateSpec) -> float:
-        """Seconds that a spec is expected to take, by what its like took before."""
+        """Return the expected seconds for a spec, from the time that similar specs took before."""
         for key in _likes(spec):
             if key in self._known:
                 return self._known[key]
@@ -60,7 +60,7 @@ class Budget:
 
     @contextmanager
     def learning(self, spec: CandidateSpec) -> Iterator[None]:
-        """Remember what the block takes as the cost of specs of this kind."""
+        """Record the duration of the block as the cost of specs of this kind."""
         start = time.perf_counter()
         try:
             yield
@@ -71,7 +71,7 @@ class Budget:
 
 
 def _likes(spec: CandidateSpec) -> Iterator[tuple[object, ...]]:
-    """What specs of one cost share, the most alike first."""
+    """Yield keys that specs of similar cost share, the most specific first."""
     way, config = spec.way, spec.config
     if way.is_eager:
         yield "eager", spec.level

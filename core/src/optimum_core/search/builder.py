@@ -1,4 +1,4 @@
-"""Building one candidate stage by stage: export, transform, optimize, open. Stages that candidates share run once."""
+"""Building of one candidate in stages: export, transform, optimize, open. Stages that candidates share run once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _RECORD = "export.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Exported:
-    """What is kept beside exported files, to find them again."""
+    """The record stored beside exported files, by which a cache hit is read."""
 
     files: tuple[str, ...]
     precision: str
@@ -55,11 +55,11 @@ class _Exported:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Control:
-    """What a backend is told that controls accuracy itself.
+    """Callbacks for a backend that controls accuracy itself.
 
     Attributes:
-        shortfall: what a session's metric lacks to what was promised, the session being of that spec and artifact.
-        seconds: what is left of the time.
+        shortfall: returns by how much the metric of a session of that spec and artifact misses the promise.
+        seconds: returns the time left.
     """
 
     shortfall: Callable[[CandidateSpec, Artifact, Session], float]
@@ -68,14 +68,14 @@ class Control:
 
 @dataclass(kw_only=True, slots=True)
 class Builder:
-    """Turns ways into artifacts and sessions.
+    """Builder of artifacts and sessions from candidate specs.
 
     Attributes:
-        options: by backend, as its user stated them.
-        workshop: a directory for what only the search needs; removed after it.
-        calibration: batches that quantization finds ranges on, where there are any.
-        shapes: the workload's, where its user stated them.
-        control: for backends that control accuracy, where something was promised.
+        options: by backend, as the user stated them.
+        workshop: a directory for temporary files of the search; removed after it.
+        calibration: batches that quantization finds ranges on, if any.
+        shapes: the workload's shapes, if the user stated them.
+        control: callbacks for backends that control accuracy, if there is a promise.
     """
 
     source: Source
@@ -94,7 +94,7 @@ class Builder:
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
 
     def build(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
-        """The files that the spec's backend loads; for the live model, none."""
+        """Return the artifact that the spec's backend loads; for the live model, one without files."""
         way, level = spec.way, spec.level
         if way.is_eager:
             return eager_artifact(signature)
@@ -106,11 +106,11 @@ class Builder:
         return self._optimized(way.backend, artifact, way, level) if level else artifact
 
     def before_last(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
-        """What the last transform of the spec's way takes: as far as it can be run where the rest cannot."""
+        """Return the input of the last transform of the spec's way, for machines that cannot run its output."""
         return self.build(replace(spec, way=replace(spec.way, transforms=spec.way.transforms[:-1])), signature)
 
     def open(self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
-        """A session on what was built; `shapes` are those of the workload."""
+        """Return a session on an artifact; `shapes` are those of the workload."""
         way = spec.way
         with watched(self.emit, "load", spec.name):
             return self.plugins.load_session(
@@ -129,7 +129,7 @@ class Builder:
             )
 
     def size(self, artifact: Artifact) -> int:
-        """Bytes of the artifact's files; for the live model, of its weights."""
+        """Return the size of the artifact's files in bytes; for the live model, of its weights."""
         if not artifact.files:
             return self.source.size()
         return sum((artifact.path / name).stat().st_size for name in artifact.files)
@@ -155,7 +155,7 @@ class Builder:
     def _export(
         self, way: Way, route: str | None, signature: ModelSignature, key: str, detail: str
     ) -> tuple[Path, _Exported]:
-        """From the cache where it is there and whole; exported and kept otherwise."""
+        """Return the export from the cache if it is there and intact; otherwise export and store it."""
 
         def make(directory: Path) -> None:
             made = self.plugins.export(self._request(way, route, signature, directory))
@@ -177,7 +177,7 @@ class Builder:
         return path, _read(path)
 
     def _kept(self, key: str, detail: str) -> tuple[Path, _Exported] | None:
-        """What was exported before, unless its files are not what they were."""
+        """Return an earlier export from the cache, or None if there is none or its files have changed."""
         path = self.cache.entry("export", key)
         if path is None:
             return None
@@ -210,7 +210,7 @@ class Builder:
         )
 
     def _behaviour(self, signature: ModelSignature) -> str:
-        """What a live model computes now: its fingerprint does not see hooks and replaced methods."""
+        """Return a hash of what a live model computes now: its fingerprint does not see hooks and replaced methods."""
         if not self.source.in_memory:
             return ""
         outputs = eager_outputs(self.source.module(), signature.draw(Case(name="traced")))
@@ -234,12 +234,12 @@ class Builder:
         )
 
     def _build_options(self, backend: str) -> dict[str, Any]:
-        """Those of the options stated for a backend that decide what it writes."""
+        """Return the stated options of a backend that affect the files that it writes."""
         taken = {name for offer in self.supports[backend].offers for name in offer.build_options}
         return {name: value for name, value in self.options.get(backend, {}).items() if name in taken}
 
     def _quantize(self, artifact: Artifact, spec: CandidateSpec, config: QuantizeConfig) -> Artifact:
-        """Once for all who run what comes out; who failed, failed for all."""
+        """Quantize once for all specs that run the same result; a failure is remembered for all of them too."""
         way, config = spec.way, _for_device(config, spec.way.device)
         assert way.quantizer is not None
         key = (way.exporter, way.exported, spec.route, way.opset, way.quantizer, _lands(way), config.recipe)
@@ -294,22 +294,23 @@ class Builder:
 
 
 def _for_device(config: QuantizeConfig, device: str) -> QuantizeConfig:
-    """The configuration in full range where that is left open and it is not the processor that multiplies: what
-    overflows there, backends know of the processor alone."""
+    """Return the configuration with full range if the range is left open and the device is not the CPU: backends know
+    only of the CPU where products overflow."""
     if device == "cpu" or config.reduce_range is not None or config.scheme == "weight-only":
         return config
     return replace(config, reduce_range=False)
 
 
 def _lands(way: Way) -> str | None:
-    """The format that the quantizer of a way gives."""
+    """Return the format that the quantizer of a way writes."""
     return way.transforms[0][1] if way.transforms else way.format
 
 
 def _read(path: Path) -> _Exported:
-    """
+    """Read the record beside exported files.
+
     Raises:
-        ArtifactError: the record beside exported files is missing or altered.
+        ArtifactError: it is missing or altered.
     """
     try:
         return from_plain(json.loads((path / _RECORD).read_text(encoding="utf-8")), _Exported)
@@ -318,5 +319,5 @@ def _read(path: Path) -> _Exported:
 
 
 def eager_artifact(signature: ModelSignature) -> Artifact:
-    """Stands for the live model: names of what goes in and out, and no files."""
+    """Return the artifact of the live model: the specs of its inputs and outputs, and no files."""
     return Artifact(format=LIVE, path=Path(), files=(), inputs=signature.inputs, outputs=signature.outputs)

@@ -1,4 +1,4 @@
-"""A spec on its way through the trial: what was built of it, how true and how fast that is, and what became of it."""
+"""A candidate: a spec with the artifact, session, fidelity, times and outcome of its trial."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 @dataclass(kw_only=True, slots=True)
 class Candidate:
-    """A spec and what its trial found; `session` is open while it may still win.
+    """A spec and the results of its trial; `session` is open while it may still win.
 
     Attributes:
-        signature: the model seen from outside (a `ModelSignature`), or the call that a saved artifact carries.
-        pace: its time as a multiple of the first true candidate's, from short runs side by side.
-        behind: its time, or the size that decides, as a multiple of the chosen's, and `raced` whether that was measured
-            to the end.
+        signature: a `ModelSignature`, or the call that a saved artifact carries.
+        pace: its time as a multiple of that of the first correct candidate, from short runs side by side.
+        behind: its time, or its size where that decides, as a multiple of the chosen candidate's; `raced` tells whether
+            that was measured to the end.
         slower_at: shapes at which it is slower than the eager model that competes with it.
         for_comparison: it may not win, whatever its time.
-        problem: why it is wrong, failed or was skipped; of the chosen, why it was chosen.
-        is_passing: it failed for a reason of the moment, such as a full disk.
+        problem: the reason why it is wrong, failed or was skipped; for the chosen candidate, why it was chosen.
+        is_passing: it failed for a temporary reason, such as a full disk.
     """
 
     spec: CandidateSpec
@@ -51,12 +51,12 @@ class Candidate:
 
     @property
     def is_true(self) -> bool:
-        """Whether it loaded and agreed with eager, however fast it is."""
+        """Whether it loaded and agrees with the eager model, however fast it is."""
         return self.run is not None and self.outcome not in ("wrong", "failed")
 
     @property
     def is_sure(self) -> bool:
-        """Whether its export followed the model at every value: nothing was fixed that values decide."""
+        """Whether its export holds for all values: no value-dependent branch was fixed."""
         return not self.branches
 
     @property
@@ -66,7 +66,7 @@ class Candidate:
 
     @property
     def reason(self) -> str:
-        """Why it was chosen or not, in words."""
+        """The reason why it was chosen or not, in words."""
         if self.behind is None:
             return self.problem
         unit, short = "size" if self.by_size else "time", "" if self.raced else ", in a short run"
@@ -78,13 +78,13 @@ class Candidate:
         return "; ".join(filter(None, parts))
 
     def close(self) -> None:
-        """Free its session; its results stay."""
+        """Close its session; its results stay."""
         if self.session is not None:
             self.session.close()
             self.session = None
 
     def result(self, *, brief: bool = True) -> CandidateResult:
-        """What the report says of it; of one that was not chosen, the worst comparison says enough."""
+        """Return its entry of the report; `brief` keeps only the worst comparison, enough for one not chosen."""
         fidelity = self.fidelity
         if brief and fidelity is not None and fidelity.worst is not None:
             compared = fidelity.compared or len(fidelity.results)

@@ -1,4 +1,4 @@
-"""What a search is given, and what it answers."""
+"""Input and result of a search."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from optimum_core.verify import ReferenceCase
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchContext:
-    """Everything that a search needs.
+    """The input of a search.
 
     Attributes:
-        specs: what competes, in the order in which it is tried.
-        other_precisions: what computes in fewer bits than was asked for: measured for comparison only.
+        specs: the specs that compete, in the order in which they are tried.
+        other_precisions: specs that compute in fewer bits than requested: measured for comparison only.
         choosable: backends that may win; others are measured for comparison only.
         may_restrict: a target or shapes were stated, so that a candidate of fewer varying axes is better than none.
         objective: "latency" and "throughput" choose the least time, "size" the smallest files.
-        budget: after it nothing further is built, once there is something true to choose.
-        decided: the `CandidateSpec.id` that won for a model of the same shape before: alone if it is true.
-        held_to: the precision whose tolerance counts, where the model itself is quantized.
+        budget: once it is spent and a correct candidate exists, nothing further is built.
+        decided: the `CandidateSpec.id` that won for a model of the same shape before; if still correct, no other is
+            tried.
+        held_to: the precision whose tolerance applies, if the model itself is quantized.
     """
 
     source: Source
@@ -55,7 +56,7 @@ class SearchContext:
 
     @property
     def trials(self) -> TrialRunner:
-        """What takes this context's candidates through the trial."""
+        """The runner of trials for this context's candidates."""
         return TrialRunner(
             plugins=self.plugins, builder=self.builder, workload=self.workload, emit=self.emit, verify=self.verify,
             held_to=self.held_to,
@@ -64,7 +65,7 @@ class SearchContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResult:
-    """The winner, the whole story, the case that later checks are made with, and everything that was tried."""
+    """The winner, the report, the case for later checks, and all candidates that were tried."""
 
     winner: Candidate
     report: Report

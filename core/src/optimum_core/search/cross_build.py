@@ -1,7 +1,7 @@
-"""Building for a machine that is not this one: nothing is measured, and what is checked is what can be checked here.
+"""Builds for another machine: nothing is measured, and only what this machine can run or evaluate is checked.
 
-Where the backend evaluates its format in some other way than the device does, that is compared with eager ("graph").
-Where it cannot, what its compiler read is compared, on a backend that runs or evaluates that here, in the precision
+If the backend can evaluate its format without the device, that evaluation is compared with the eager model ("graph").
+If it cannot, the input of its compiler is compared, on a backend that runs or evaluates that here, in the precision
 that it is written in.
 """
 
@@ -31,9 +31,9 @@ class CrossBuild:
     """A search whose target runs on another machine.
 
     Attributes:
-        context: its specs are those that lead there, in the order in which they are tried.
-        supports: the probes' answers, to find what runs what goes into the last step.
-        goal, data: where the model is to be quantized too.
+        context: its specs are those for that target, in the order in which they are tried.
+        supports: the results of the probes, to find a backend that runs the input of the last step.
+        goal, data: set if the model is to be quantized too.
     """
 
     context: SearchContext
@@ -43,12 +43,12 @@ class CrossBuild:
 
 
 def cross_build(task: CrossBuild) -> SearchResult:
-    """Build the first candidate that is right as far as this machine can tell.
+    """Build and return the first candidate that is correct as far as this machine can tell.
 
     Raises:
-        OptionError: all that could be built finds ranges on data, and there is none.
-        VerificationError: none is right; the message has the table of what was tried.
-        ResourceError: none could be built for a reason of the moment.
+        OptionError: every spec needs calibration data, and there is none.
+        VerificationError: no candidate is correct; the message has the table of those tried.
+        ResourceError: none could be built, for a temporary reason.
     """
     context, start = task.context, time.perf_counter()
     specs = _buildable(task)
@@ -57,7 +57,7 @@ def cross_build(task: CrossBuild) -> SearchResult:
     for spec in specs:
         candidate = Candidate(spec=spec, signature=context.signature)
         tried.append(candidate)
-        # Where what was asked for makes no sense, no other candidate can mend that.
+        # An invalid option fails for every other candidate too.
         with failing(candidate, passed_on=() if task.goal else (OptionError,)):
             _build_and_check(task, candidate, references)
         if candidate.outcome == "chosen":
@@ -83,7 +83,7 @@ def _remedy(precision: str) -> str:
 
 
 def _buildable(task: CrossBuild) -> tuple[CandidateSpec, ...]:
-    """The specs that have the data that they need."""
+    """Return the specs whose calibration data is available."""
     specs = tuple(_specs(task))
     given = task.data is not None and task.data.calibration is not None
     found = tuple(spec for spec in specs if given or spec.config is None or not spec.config.calibrates)
@@ -97,10 +97,10 @@ def _buildable(task: CrossBuild) -> tuple[CandidateSpec, ...]:
 
 
 def _specs(task: CrossBuild) -> Iterator[CandidateSpec]:
-    """The context's, with their configurations.
+    """Yield the context's specs with their quantization configurations.
 
-    Where that is left open, 4 bits also in the form that is no runtime's own, and 8 with signed activations, which GPUs
-    multiply.
+    If the configuration is left open, 4 bits come also in the form that no runtime has as its own (QDQ), and 8 bits
+    with signed activations, which GPUs multiply.
     """
     for spec in task.context.specs:
         if spec.way.scheme is None:
@@ -134,7 +134,7 @@ def _build_and_check(task: CrossBuild, candidate: Candidate, references: Referen
 
 @contextmanager
 def _checkable(task: CrossBuild, candidate: Candidate) -> Iterator[tuple[str, str]]:
-    """Open what can be run here in the candidate's place: its precision, and in words what it is."""
+    """Open the artifact that this machine can run in the candidate's place; yield its precision and its description."""
     context, spec, artifact = task.context, candidate.spec, candidate.artifact
     assert artifact is not None
     if spec.way.proof == "graph":
@@ -157,11 +157,11 @@ def _checkable(task: CrossBuild, candidate: Candidate) -> Iterator[tuple[str, st
 
 
 def _opened(task: CrossBuild, artifact: Artifact) -> Session:
-    """A session of the first backend on this machine that opens an artifact.
+    """Return a session of the first backend on this machine that opens an artifact.
 
     Raises:
         UnavailableError: no backend here runs its format.
-        OptimumError: all that do refuse it; the last one's reason.
+        OptimumError: every backend that runs the format refuses the artifact; the last one's reason.
     """
     problem: OptimumError = UnavailableError(
         f"checking {artifact.format}",
@@ -177,10 +177,10 @@ def _opened(task: CrossBuild, artifact: Artifact) -> Session:
 
 
 def runners(artifact: Artifact, supports: Mapping[str, Support], hardware: Hardware) -> Iterator[SessionRequest]:
-    """The backends that run an artifact on a device of this machine, which is fast, and those that evaluate it.
+    """Yield requests for the backends that run an artifact on a device of this machine (fast) or evaluate its graph.
 
-    A device may compute 16 bits in more, and hide what overflows; its products of 8 bits may overflow where the absent
-    one's do not. So the evaluators come first for all but fp32, and nothing else serves for 16 bits.
+    A device may compute 16 bits in higher precision, and hide an overflow; its 8-bit products may overflow where those
+    of the target do not. So evaluators come first for all but fp32, and they alone are used for 16 bits.
     """
     offers = [(name, offer) for name in sorted(supports) for offer in supports[name].offers]
     if artifact.precision == EXACT:

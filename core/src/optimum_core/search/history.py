@@ -1,4 +1,4 @@
-"""What earlier searches on this machine decided: the winner for models of the same shape, and winners at all."""
+"""Decisions of earlier searches on this machine: the winner for models of the same shape, and all recent winners."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from optimum_core.cache import Cache, content_key
 from optimum_core.search.spec import CandidateSpec
 
 _KEPT = 16
-# What differs between two fine-tunings of one architecture and does not change its speed.
+# Settings that differ between two fine-tunings of one architecture and do not change its speed.
 _NAMES = ("_name_or_path", "name_or_path", "id2label", "label2id", "transformers_version", "dtype", "torch_dtype")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Winners:
-    """`CandidateSpec.id` of winners, the latest first."""
+    """The `CandidateSpec.id` of winners, the latest first."""
 
     ids: tuple[str, ...] = ()
 
 
 def shape_of(module: Any) -> dict[str, Any]:
-    """What two models must share to be equally fast: class, configuration but its names, and tensors' shapes."""
+    """Return what two models must share to be equally fast: class, configuration but its names, and tensors' shapes."""
     config = getattr(module, "config", None)
     described = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
     return {
@@ -35,11 +35,11 @@ def shape_of(module: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class History:
-    """Decisions kept in the cache, for one machine and one set of versions.
+    """Decisions stored in the cache, for one machine and one set of versions.
 
     Attributes:
-        machine: hardware and versions; when one changes, all is open again.
-        question: shape of the model, workload and what else was asked.
+        machine: hardware and versions; a change of either invalidates all decisions.
+        question: shape of the model, workload and the other options of the request.
     """
 
     cache: Cache
@@ -47,17 +47,17 @@ class History:
     question: Mapping[str, Any]
 
     def decided(self) -> str | None:
-        """The `CandidateSpec.id` that won for a model of this shape and this question."""
+        """Return the `CandidateSpec.id` that won for a model of this shape and this request, or None."""
         kept = self.cache.read_record("decision", self._decision_key(), _Winners)
         return kept.ids[0] if kept and kept.ids else None
 
     def won_before(self) -> tuple[str, ...]:
-        """Specs that won on this machine for whatever model, the latest first, by `CandidateSpec.id`."""
+        """Return the `CandidateSpec.id` of specs that won on this machine for any model, the latest first."""
         kept = self.cache.read_record("history", content_key(self.machine), _Winners)
         return kept.ids if kept else ()
 
     def remember(self, spec: CandidateSpec, *, about: str) -> None:
-        """Keep a winner."""
+        """Store a winner."""
         words = f"{about}: {spec.name}"
         self.cache.write_record("decision", self._decision_key(), _Winners(ids=(spec.id,)), describe=words)
         ids = tuple(dict.fromkeys((spec.id, *self.won_before())))[:_KEPT]

@@ -1,4 +1,4 @@
-"""What 16 bits would gain where they were not asked for: measured beside the winner, and told in one line."""
+"""The precision hint: the gain that 16 bits would bring if they were allowed, measured beside the winner."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from optimum_core.types import PrecisionHint
 from optimum_core.verify import ReferenceCase
 
 _EFFORT = Effort(rounds=3, seconds=0.1, hopeless=math.inf)
-#: Seconds that must be left for it where no budget is stated.
+#: Seconds that must be left for the hint if no budget is stated.
 _LEAST_SECONDS = 2.0
 
 
 def hint(context: SearchContext, winner: Candidate, cases: tuple[ReferenceCase, ...]) -> PrecisionHint | None:
-    """The likeliest candidate in fewer bits than were asked for, measured; None where none is offered or time is short.
+    """Measure the most promising candidate in fewer bits than requested; None if none is offered or time is short.
 
     Args:
-        winner: open.
-        cases: eager's word, in 32 bits.
+        winner: its session is open.
+        cases: reference outputs of the eager model, in 32 bits.
     """
     spec = _likeliest(context.other_precisions, winner)
     budget = context.budget
@@ -46,7 +46,7 @@ def hint(context: SearchContext, winner: Candidate, cases: tuple[ReferenceCase, 
 
 
 def _likeliest(specs: Sequence[CandidateSpec], winner: Candidate) -> CandidateSpec | None:
-    """What differs from the winner in precision alone, else the first on its backend, else the first."""
+    """Return the spec that differs from the winner in precision alone, else one on its backend, else the first."""
     way = winner.spec.way
 
     def distance(spec: CandidateSpec) -> tuple[bool, ...]:
@@ -72,7 +72,7 @@ def _try(trials: TrialRunner, candidate: Candidate, winner: Candidate, cases: tu
                 trials.time([winner, candidate], _EFFORT)
                 candidate.pace = _ratio(candidate, winner)
     except OptimumError:
-        return  # it was not asked for: what it lacks is of no interest
+        return  # the candidate was not requested, so its failure is not reported
     finally:
         winner.measurements = measured
         candidate.close()

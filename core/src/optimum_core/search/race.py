@@ -1,6 +1,6 @@
-"""The race: what is true is timed side by side, and the best of those that may win is chosen.
+"""The race: correct candidates are timed side by side, and the best of those that may win is chosen.
 
-Side by side, because the machine's speed drifts: figures of different moments do not compare.
+They are timed side by side because the machine's speed drifts: times taken at different moments do not compare.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext
 from optimum_core.types import Measurement
 
-#: How many candidates stay open for the last race, beside the baseline: each holds the model's weights.
+#: Number of candidates that stay open for the last race, beside the baseline: each holds the model's weights.
 FINALISTS = 4
-#: Rough timing right after the check, to know which are worth keeping open.
+#: Effort of the rough timing right after the check, which decides which candidates stay open.
 ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"))
-#: A candidate may take this much more than eager at a shape and not count as slower there: so much is noise.
+#: Ratio up to which a candidate does not count as slower than the eager model at a shape: that much is noise.
 NOISE = 1.1
 #: Cores that other programs may keep busy, on average, before figures are doubted.
 _BUSY_CORES = 0.4
@@ -32,8 +32,8 @@ class Decision:
     """The winner of a race.
 
     Attributes:
-        disturbance: what disturbed it, in words; empty for a quiet machine.
-        settled: whether the same would win by the shortest times, which a busy machine disturbs least.
+        disturbance: description of other load during the race; empty for a quiet machine.
+        settled: whether the same candidate would win by the shortest times, which a busy machine disturbs least.
     """
 
     winner: Candidate
@@ -42,17 +42,17 @@ class Decision:
 
 
 class Race:
-    """What a context says of winning, applied to candidates; it keeps nothing between calls."""
+    """The rules of a context for winning, applied to candidates; no state is kept between calls."""
 
     def __init__(self, context: SearchContext) -> None:
         self.context = context
 
     def may_win(self, candidate: Candidate) -> bool:
-        """Whether it is asked for, and not there for comparison only."""
+        """Whether a candidate may be chosen, rather than being measured for comparison only."""
         return candidate.spec.way.backend in self.context.choosable
 
     def time_roughly(self, candidate: Candidate, rivals: Sequence[Candidate]) -> None:
-        """Time a candidate beside the best so far, which says its pace.
+        """Time a candidate beside the best so far, and set its pace.
 
         Raises:
             OptimumError: it does not run at some shape of the workload.
@@ -65,11 +65,11 @@ class Race:
             best.measurements = known
 
     def close_the_rest(self, rivals: list[Candidate]) -> None:
-        """Keep a handful open; all of them while it is size that counts, for then speed says nothing."""
+        """Close all candidates but the fastest few; none if size decides, since speed then says nothing."""
         if self.context.objective == "size":
             return
         rivals.sort(key=lambda item: item.pace)
-        # Against those that may win: where a backend was named, its best stays open however fast the eager model is.
+        # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is.
         best = next((item for item in rivals if self.may_win(item)), rivals[0])
         limit = self.context.effort.hopeless * best.pace
         for rank, item in enumerate(item for item in rivals if not item.spec.is_baseline):
@@ -77,7 +77,7 @@ class Race:
                 item.close()
 
     def decide(self, finalists: Sequence[Candidate]) -> Decision:
-        """Measure all of them in full, again where something disturbs that and the budget lasts; the winner."""
+        """Measure all finalists in full, again if disturbed while the budget lasts, and return the winner."""
         for number in range(1 + _REPEATS):
             if number and not self.context.budget.left:
                 break
@@ -90,7 +90,7 @@ class Race:
         )
 
     def _measured(self, finalists: Sequence[Candidate]) -> str:
-        """Time them; what disturbed that, in words."""
+        """Time the finalists; return a description of the disturbance, empty if there was none."""
         budget, effort = self.context.budget, self.context.effort
         if budget.stated:
             effort = replace(effort, budget=min(effort.budget, budget.left))
@@ -99,14 +99,15 @@ class Race:
         return disturbance(finalists, load.cores, effort)
 
     def never_slower(self, finalists: Sequence[Candidate]) -> list[Candidate]:
-        """Those that may win: with the eager model among the choices, none that is slower than it at some shape."""
+        """Return the finalists that may win; if the eager model is among them, none that is slower than it at any
+        shape."""
         able, slower = self._allowed(finalists, lambda item: item.median)
         for item in able:
             item.slower_at = slower[id(item)]
         return [item for item in able if item.spec.is_baseline or not item.slower_at]
 
     def _by_shortest(self, finalists: Sequence[Candidate]) -> Candidate:
-        """The winner by the shortest times."""
+        """Return the winner by the shortest times."""
         able, slower = self._allowed(finalists, lambda item: item.least)
         allowed = [item for item in able if item.spec.is_baseline or not slower[id(item)]]
         if self.context.objective == "size":
@@ -116,7 +117,7 @@ class Race:
     def _allowed(
         self, finalists: Sequence[Candidate], time: Callable[[Measurement], float]
     ) -> tuple[list[Candidate], dict[int, tuple[str, ...]]]:
-        """Those that may win, and the shapes at which each is slower than an eager model among them."""
+        """Return those that may win, and the shapes at which each is slower than an eager model among them."""
         able = [item for item in finalists if self.may_win(item)]
         eager = next((item for item in able if item.spec.is_baseline), None)
         if eager is None or self.context.objective == "size":
@@ -127,13 +128,13 @@ class Race:
         }
 
     def score(self, candidate: Candidate) -> float:
-        """What is to be least: milliseconds, or with objective "size" bytes."""
+        """Return the figure to minimize: milliseconds, or with objective "size" bytes."""
         if self.context.objective == "size":
             return float(candidate.size or 0) + 1e-6 * score(candidate.measurements)
         return score(candidate.measurements)
 
     def explain(self, winner: Candidate, tried: Sequence[Candidate], finalists: Sequence[Candidate]) -> None:
-        """Say of the winner why it won, and of all that are true how far behind they are."""
+        """Record why the winner won, and how far behind it the other correct candidates are."""
         rivals = [item for item in tried if item.is_true and self.may_win(item)]
         by_size = self.context.objective == "size"
         if winner.spec.id == self.context.decided:
@@ -149,11 +150,11 @@ class Race:
 
 
 def disturbance(candidates: Sequence[Candidate], busy_cores: float | None, effort: Effort) -> str:
-    """What disturbed a measurement, in words; empty where nothing did.
+    """Return a description of what disturbed a measurement; empty if nothing did.
 
     Args:
-        busy_cores: what other programs took meanwhile, where that is known.
-        effort: it says which spread is still steady.
+        busy_cores: cores that other programs kept busy meanwhile, if known.
+        effort: defines the spread that still counts as steady.
     """
     spread = max((one.spread for item in candidates for one in item.measurements), default=1.0)
     found = []

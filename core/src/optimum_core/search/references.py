@@ -1,4 +1,4 @@
-"""The eager model's word on the cases of a search, asked once for each signature."""
+"""Reference outputs of the eager model on the cases of a search, computed once for each signature."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from optimum_core.models.source import Source
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import cases_at, cases_taken, reference_cases, remembers
 
-#: Seconds that the cases may have taken for eager to be asked them all again.
+#: Seconds: if the cases took longer, the eager model is not run on all of them again.
 _PATIENCE = 10.0
 
 
 @dataclass(kw_only=True, slots=True)
 class References:
-    """Asks eager, and keeps what it said.
+    """Reference outputs of the eager model, computed on first use.
 
     Attributes:
-        notes: what a reader of the report should know of the eager model.
+        notes: remarks on the eager model for the report.
     """
 
     source: Source
@@ -32,7 +32,7 @@ class References:
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
 
     def drawn(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
-        """Cases that the signature was not traced with, the traced shape first."""
+        """Return cases with inputs that the signature was not traced with, the traced shape first."""
         key = id(signature)
         if key not in self._drawn:
             with watched(self.emit, "reference", "the eager model on unseen shapes") as stage:
@@ -42,7 +42,7 @@ class References:
         return self._drawn[key]
 
     def _look_for_memory(self, cases: tuple[ReferenceCase, ...]) -> None:
-        """Note where eager answers otherwise when it has seen other calls before."""
+        """Add a note if the eager model's outputs depend on earlier calls."""
         case = remembers(self.source.module(), cases)
         if case is not None:
             self.notes = (
@@ -51,7 +51,7 @@ class References:
             )
 
     def at_work(self, signature: ModelSignature, shapes: Sequence[WorkShape]) -> tuple[ReferenceCase, ...]:
-        """A case for every shape that is timed: what is timed is compared as well."""
+        """Return a case for every shape that is timed, so that all timed shapes are compared as well."""
         key = id(signature)
         if key not in self._at_work:
             named = {f"as in the workload, {shape.name}": shape.lengths for shape in shapes}
@@ -61,5 +61,5 @@ class References:
     def taken(
         self, session: Any, signature: ModelSignature, cases: tuple[ReferenceCase, ...]
     ) -> tuple[ReferenceCase, ...]:
-        """The cases, or where the session does not take all of their lengths, others that it takes."""
+        """Return the cases, or if the session does not take all of their lengths, others that it takes."""
         return cases_taken(session, self.source.module(), signature, cases)

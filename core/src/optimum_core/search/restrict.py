@@ -1,4 +1,4 @@
-"""What may be restricted of a model where a candidate is right but for some axis: its range, or else its length."""
+"""Restrictions of a model for which a candidate is correct but at some axis: limit the axis's range, or else fix it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.ranges import right_up_to
 
-#: Lengths at which an axis is fixed when no candidate is right at others. Other axes keep the configured length, and
-#: all of them that of the user's own call, where there is one.
+#: Lengths at which an axis is fixed when no candidate is correct at others. Other axes keep the configured length; if
+#: the user passed a call, all axes keep its lengths.
 PINNED = {"batch": 1, "media_batch": 1, "sequence": 128, "decoder_sequence": 128}
-#: Axes that may be fixed without having been asked: data comes at one size through the model's own processor.
+#: Axes that may be fixed without a request: the model's own processor gives data of one size.
 FIXED_BY_PROCESSOR = frozenset({"height", "width"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Restriction:
-    """Axes that are fixed, and axes that get no longer than stated."""
+    """Axes to fix, and axes to limit to a range of lengths."""
 
     fixed: frozenset[str] = frozenset()
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def apply(self, signature: ModelSignature) -> ModelSignature:
-        """The signature under this restriction."""
+        """Return the signature under this restriction."""
         for axis in sorted(self.fixed):
             signature = signature.pinned(axis, _fixed_length(signature, axis))
         for axis, (least, greatest) in sorted(self.limits.items()):
@@ -44,11 +44,11 @@ def _fixed_length(signature: ModelSignature, axis: str) -> int:
 def restrictions(
     signature: ModelSignature, fidelity: Fidelity, cases: tuple[ReferenceCase, ...], *, unasked: bool
 ) -> Iterator[Restriction]:
-    """What would leave out all that is wrong, the least first.
+    """Yield restrictions that exclude all failing cases, the mildest first.
 
     Args:
-        fidelity: of a candidate that is wrong, on these cases.
-        unasked: neither a target nor shapes were stated: then only what costs nothing is restricted.
+        fidelity: that of a wrong candidate, on these cases.
+        unasked: neither a target nor shapes were stated: then only axes that the processor fixes are restricted.
     """
     axes = failing_axes(fidelity, cases) or frozenset()
     if not axes or (unasked and not axes <= FIXED_BY_PROCESSOR):

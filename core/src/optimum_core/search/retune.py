@@ -1,6 +1,6 @@
-"""A saved artifact on a machine that it was not tuned on: which backend, device and precision run it best here.
+"""Choice of backend, device and precision for a saved artifact on a machine that it was not tuned on.
 
-Neither the original model nor torch is needed: the artifact carries one call and what eager made of it.
+Neither the original model nor torch is needed: the artifact carries one call and the eager model's outputs for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from optimum_core.verify.quantized import verify_quantized
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CarriedCall:
-    """The call that an artifact carries, as a trial draws inputs."""
+    """The call that an artifact carries, with the interface of a signature that a trial draws inputs from."""
 
     manifest: Manifest
     check: ReferenceCase
@@ -51,7 +51,7 @@ class CarriedCall:
         return self.manifest.axes
 
     def draw(self, case: Case) -> Arrays:
-        """The carried call's values at other lengths, repeated or cut along the axes that vary."""
+        """Return the carried call's values at other lengths, repeated or cut along the axes that vary."""
         arrays = {}
         for spec in self.manifest.inputs:
             array = self.check.inputs[spec.name]
@@ -65,14 +65,14 @@ class CarriedCall:
 def retune(
     manifest: Manifest, directory: Path, plugins: PluginManager, *, precision: str, shapes: Sequence[Shape] | None
 ) -> Manifest:
-    """Find the best backend, device and precision of this machine; the manifest with them and a report of the choice.
+    """Find the best backend, device and precision of this machine; return the manifest with them and a report.
 
     Args:
         precision: "auto" lets every float precision compete.
         shapes: the workload; None: the default.
 
     Raises:
-        VerificationError: nothing here runs it as eager did.
+        VerificationError: no backend here reproduces the eager model's outputs.
     """
     call = CarriedCall(manifest=manifest, check=read_check(manifest, directory))
     limits = {axis: found.greatest for axis, found in manifest.axes.items() if found.greatest is not None}
@@ -167,7 +167,7 @@ def _decided(
 def _timed_where_taken(
     trials: TrialRunner, true: Sequence[Candidate], work: tuple[WorkShape, ...]
 ) -> tuple[TrialRunner, tuple[WorkShape, ...]]:
-    """The shapes of the workload that all sessions take; where there are none, that of the carried call."""
+    """Return a runner and the shapes of the workload that all sessions take; if none, the shape of the carried call."""
     lengths = [taken for item in true if (taken := getattr(item.session, "lengths", None)) is not None]
     fitting = tuple(shape for shape in work if all(taken.takes(shape.lengths) for taken in lengths))
     found = fitting or (WorkShape(name="as carried", lengths={}),)

@@ -1,8 +1,8 @@
-"""The search: try what competes, and race what is true.
+"""The search: try the specs that compete, and race the correct candidates.
 
-Candidates are tried in the order of their likelihood while the budget lasts. Each is checked against eager and timed
-roughly at once; only a handful stay open, and those race to the end. An export route that is not right makes way for
-the next one whatever the budget, and an axis at which nothing is right is restricted where that was asked for.
+Candidates are tried in the order of their likelihood to win while the budget lasts. Each is compared with the eager
+model and timed roughly at once; only a few stay open for the final race. If an export route is wrong, the next one is
+tried whatever the budget; an axis at which no candidate is correct is restricted if the request allows that.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from optimum_core.types import Measurement, Report
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.ranges import proved
 
-#: Seconds that a search takes at least and at most when no budget is stated, and of how many eager calls at every shape
-#: between them.
+#: Least and greatest seconds of a search when no budget is stated; between them it gets the time of `WORTH` eager calls
+#: at every shape.
 BUDGETS = (15.0, 60.0)
 WORTH = 150
 
 
 def search(context: SearchContext) -> SearchResult:
-    """Search, and return the best candidate that is true. Sessions of all candidates are closed.
+    """Search, and return the best correct candidate. Sessions of all candidates are closed.
 
     Raises:
-        VerificationError: none is; the message has the table of what was tried.
-        ResourceError: none is, and all failed for reasons of the moment.
+        VerificationError: no candidate is correct; the message has the table of those tried.
+        ResourceError: no candidate is correct, and some failed for temporary reasons.
     """
     running = _Search(context)
     try:
@@ -50,7 +50,7 @@ def search(context: SearchContext) -> SearchResult:
 
 
 class _Search:
-    """The state of one search: what was tried so far."""
+    """The state of one search: the candidates tried so far."""
 
     def __init__(self, context: SearchContext) -> None:
         self.context = context
@@ -73,10 +73,11 @@ class _Search:
             raise self._nothing_true()
         return self._decided()
 
-    # Which specs.
+    # Order and selection of specs.
 
     def _worth_trying(self) -> Iterator[CandidateSpec]:
-        """The specs: all, or the one that won for a model of this shape with the baseline, when it is still true."""
+        """Yield all specs, unless the earlier winner for a model of this shape is still correct: then only that one and
+        the baseline are tried, here."""
         known = [spec for spec in self.context.specs if spec.id == self.context.decided]
         if not known:
             yield from self._judging_exports_once(self.context.specs)
@@ -92,8 +93,8 @@ class _Search:
             self._skip(spec, "another won for a model of the same shape on this machine before")
 
     def _judging_exports_once(self, specs: Sequence[CandidateSpec]) -> Iterator[CandidateSpec]:
-        """In order; but where an optimized export is wrong, its least optimized form comes next, which says whether the
-        export is to blame."""
+        """Yield the specs in order; but after a wrong optimized export, its least optimized form comes next, which
+        shows whether the export is to blame."""
         waiting = list(specs)
         while waiting:
             spec = waiting.pop(0)
@@ -109,7 +110,7 @@ class _Search:
         return any(item.spec == spec and item.outcome == "wrong" for item in self.tried)
 
     def _why_not(self, spec: CandidateSpec) -> str | None:
-        """Why a spec is not tried, where it is not."""
+        """Return the reason to skip a spec, or None to try it."""
         if spec.prepared and not self._worth_preparing(spec):
             return "it is not among the best unprepared"
         wrong = [item for item in self.tried if item.outcome == "wrong" and _same_export(item.spec, spec)]
@@ -120,7 +121,7 @@ class _Search:
         return None
 
     def _needed(self, spec: CandidateSpec) -> bool:
-        """Whether this must be tried even without budget: nothing built is true yet, or it improves on the best."""
+        """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best."""
         if spec.is_baseline:
             return True
         able = [item for item in self.tried if item.is_true and not item.spec.way.is_eager and self.race.may_win(item)]
@@ -128,13 +129,13 @@ class _Search:
         return (not true and not spec.way.is_eager) or (spec.prepared and self._twin_leads(spec))
 
     def _twin_leads(self, spec: CandidateSpec) -> bool:
-        """Whether the same without preparation is the best so far: preparing that one costs a load, and often wins."""
+        """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
         open_ones = [item for item in self.tried if item.session is not None and self.race.may_win(item)]
         leader = min(open_ones, key=lambda item: item.pace, default=None)
         return leader is not None and leader.spec == replace(spec, prepared=False)
 
     def _worth_preparing(self, spec: CandidateSpec) -> bool:
-        """Whether the same without preparation is among the best, or was not tried."""
+        """Whether the unprepared twin is among the best, or was not tried."""
         plain = replace(spec, prepared=False)
         return all(item.session is not None for item in self.tried if item.spec == plain)
 
@@ -146,7 +147,7 @@ class _Search:
         skipped = Candidate(spec=spec, signature=self.context.signature, outcome="skipped", problem=why)
         self.tried.append(skipped)
 
-    # Trying one.
+    # Trial of one spec.
 
     def _try(self, spec: CandidateSpec, signature: ModelSignature) -> None:
         candidate = Candidate(spec=spec, signature=signature)
@@ -173,10 +174,10 @@ class _Search:
             self.context.budget.seconds = _worth(candidate.measurements)
         self.race.close_the_rest([*rivals, candidate])
 
-    # What nothing is right at.
+    # Restriction of axes at which no candidate is correct.
 
     def _retry_restricted(self) -> bool:
-        """Try again what failed at some axes only, with those restricted. False: there is nothing of the kind."""
+        """Retry candidates that failed at some axes only, with those axes restricted. False: there is none."""
         known = {(item.spec, item.signature.inputs, _limits(item.signature)) for item in self.tried}
         fresh = [pair for item in list(self.tried) if (pair := self._restricted_anew(item, known)) is not None]
         for spec, signature in fresh:
@@ -184,7 +185,7 @@ class _Search:
         return bool(fresh)
 
     def _restricted_anew(self, item: Candidate, known: set[Any]) -> tuple[CandidateSpec, ModelSignature] | None:
-        """The spec of a candidate that is wrong and the mildest restriction under which it was not tried."""
+        """Return the spec of a wrong candidate with the mildest restriction not tried yet, or None."""
         for restriction in self._restrictions(item):
             signature = self._restricted(item.signature, restriction)
             if (item.spec, signature.inputs, _limits(signature)) not in known and self._has_work(signature):
@@ -192,7 +193,7 @@ class _Search:
         return None
 
     def _has_work(self, signature: ModelSignature) -> bool:
-        """Whether it still takes the shapes that were stated."""
+        """Whether a signature still takes the stated shapes."""
         try:
             return bool(self.context.workload(signature))
         except OptionError:
@@ -214,10 +215,10 @@ class _Search:
         )
         return next(same, made)
 
-    # Deciding.
+    # Decision.
 
     def _prefer_sure(self) -> None:
-        """Give up candidates whose export took one side of a branch on values, where another may win without that."""
+        """Reject candidates whose export took one side of a branch on values, if another without that may win."""
         able = [item for item in self.tried if item.is_true and self.race.may_win(item)]
         if not any(item.is_sure for item in able):
             return
@@ -275,7 +276,7 @@ class _Search:
 
 
 def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:
-    """Whether two specs open the same files, but for the level of optimization."""
+    """Whether two specs open the same files, apart from the level of optimization."""
     alike = one.export_key == other.export_key and not one.way.is_eager
     return alike and one.way.transforms == other.way.transforms and one.way.backend == other.way.backend
 
@@ -301,6 +302,6 @@ def _notes(winner: Candidate, disturbance: str, passing: Sequence[Candidate], *,
 
 
 def _worth(eager: Sequence[Measurement]) -> float:
-    """Seconds that a search may take by itself: what is quick as it is has little to win."""
+    """Return the default budget in seconds: a model whose eager calls are quick has little to gain."""
     calls = WORTH * sum(item.median for item in eager) / 1e3
     return min(max(calls, BUDGETS[0]), BUDGETS[1])

@@ -1,5 +1,5 @@
-"""What competes: one way at one export route and one optimization level, or with one quantization configuration; and in
-which order the specs are tried."""
+"""Candidate specs and their order: one way at one export route and one optimization level, or with one quantization
+configuration."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from optimum_core.types import QuantizeConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateSpec:
-    """One thing to try.
+    """One candidate to try.
 
     Attributes:
-        streams: calls that it is to run side by side.
-        prepared: its session is told the shapes of the workload.
-        config: how it is quantized, where it is.
+        streams: number of calls to run side by side.
+        prepared: its session is prepared for the shapes of the workload.
+        config: the quantization configuration, if it is quantized.
     """
 
     way: Way
@@ -31,7 +31,7 @@ class CandidateSpec:
 
     @property
     def id(self) -> str:
-        """What makes it this one, as JSON: equal for equal specs, in whatever words reports tell of them."""
+        """The identity of the spec as JSON: equal for equal specs, independent of the wording of reports."""
         way = self.way
         stated = {
             "backend": way.backend,
@@ -69,22 +69,22 @@ class CandidateSpec:
 
     @property
     def precision(self) -> str:
-        """Of the weights where they are quantized, of the arithmetic otherwise: what tolerances go by."""
+        """The precision that tolerances go by: that of the weights if they are quantized, else of the arithmetic."""
         return self.config.weights.removeprefix("u") if self.config else self.way.precision
 
     @property
     def cost(self) -> float:
-        """Seconds of budget that must be left for it: compiling an eager model anew for every shape takes long."""
+        """Least seconds of budget that must be left: compiling an eager model anew for every shape takes long."""
         return 60.0 if self.way.is_eager and self.level is not None else 0.0
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is the eager model as it was given."""
+        """Whether this is the eager model as it was given."""
         return self.way.is_eager and self.level is None and self.way.precision == EXACT and self.streams == 1
 
     @property
     def export_key(self) -> tuple[str | None, ...]:
-        """What it shares with all that start from the same export."""
+        """The key that all specs with the same export share."""
         return self.way.exporter, self.way.exported, self.route
 
 
@@ -95,11 +95,11 @@ def specs_of(
     won_before: Sequence[str] = (),
     stated: bool = False,
 ) -> list[CandidateSpec]:
-    """Everything that the ways allow, the likeliest to win first.
+    """Return every spec that the ways allow, the likeliest to win first.
 
-    Winners of earlier searches on this machine lead; then first routes before second ones, lower precision before
-    full, levels in the order of their offer. Where the shapes were `stated`, sessions prepared for them follow. Levels
-    of an eager model come last: they take long to build.
+    The order: winners of earlier searches on this machine; then first routes before second ones, lower precision before
+    full, levels in the order of their offer. If the shapes were `stated`, sessions prepared for them follow. Levels of
+    an eager model come last: they take long to build.
 
     Args:
         won_before: `CandidateSpec.id` of earlier winners, the latest first.

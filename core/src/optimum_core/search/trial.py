@@ -1,4 +1,4 @@
-"""The trial: a candidate is built, opened, compared with eager and timed. Whatever searches does it here."""
+"""The trial of a candidate, shared by all searches: build, open, compare with the eager model, time."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from optimum_core.verify.quantized import verify_quantized
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialRunner:
-    """Takes candidates through the trial, stage by stage.
+    """Runner of the stages of a trial.
 
     Attributes:
-        builder: builds and opens what is no saved artifact.
-        workload: the shapes to be timed at.
+        builder: builds and opens candidates; not needed for saved artifacts.
+        workload: returns the shapes to time at.
         verify: False leaves the comparison out.
-        held_to: the precision whose tolerance counts, where the model itself is quantized.
+        held_to: the precision whose tolerance applies, if the model itself is quantized.
     """
 
     plugins: PluginManager
@@ -40,7 +40,7 @@ class TrialRunner:
     held_to: str | None = None
 
     def build(self, candidate: Candidate) -> None:
-        """Make its files.
+        """Build the candidate's artifact.
 
         Raises:
             OptimumError: a backend refuses or fails.
@@ -52,10 +52,10 @@ class TrialRunner:
         candidate.size = self.builder.size(candidate.artifact)
 
     def open(self, candidate: Candidate, opener: Callable[[], Session] | None = None) -> Session:
-        """Open a session on its files, and note what that takes.
+        """Open a session on the candidate's artifact, and record time and memory.
 
         Args:
-            opener: opens it in another way than the builder does.
+            opener: opens the session in place of the builder.
 
         Raises:
             OptimumError: the backend cannot open it.
@@ -81,10 +81,10 @@ class TrialRunner:
         cases: tuple[ReferenceCase, ...],
         by: Callable[[Candidate, tuple[ReferenceCase, ...]], Fidelity] | None = None,
     ) -> None:
-        """Compare with eager; what is wrong is closed.
+        """Compare the candidate with the eager model, and close it if it is wrong.
 
         Args:
-            by: compares in another way than by the precision's tolerance.
+            by: compares in place of the check by the precision's tolerance.
         """
         if not self.verify:
             return
@@ -113,7 +113,7 @@ class TrialRunner:
         """Measure candidates side by side at every shape of the workload.
 
         Raises:
-            OptimumError: one does not run at some shape.
+            OptimumError: a candidate does not run at some shape.
         """
         shapes = self.workload(candidates[0].signature)
         contestants = {
@@ -127,10 +127,10 @@ class TrialRunner:
 
 @contextmanager
 def failing(candidate: Candidate, passed_on: tuple[type[OptimumError], ...] = ()) -> Iterator[None]:
-    """Note what fails in the block as the candidate's problem, and close it.
+    """Record an error of the block as the candidate's problem, and close the candidate.
 
     Args:
-        passed_on: errors that no other candidate could mend.
+        passed_on: errors that are raised, since they fail for every other candidate too.
     """
     try:
         yield
@@ -148,7 +148,7 @@ def failing(candidate: Candidate, passed_on: tuple[type[OptimumError], ...] = ()
 
 
 def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:
-    """One call for each shape, on inputs drawn beforehand."""
+    """Return one call for each shape, on inputs drawn beforehand."""
     run = candidate.run
     assert run is not None
     return [_call(run, drawn_inputs(candidate.signature, shape)) for shape in shapes]
@@ -159,6 +159,6 @@ def _call(run: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) ->
 
 
 def drawn_inputs(signature: Any, shape: WorkShape) -> Mapping[str, Any]:
-    """Inputs to time with: drawn for the shape, without padding."""
+    """Return inputs to time with: drawn for the shape, without padding."""
     inputs: Mapping[str, Any] = signature.draw(Case(name=shape.name, lengths=shape.lengths, padding="none", seed=7))
     return inputs

@@ -1,6 +1,6 @@
-"""From the best unquantized model to the fastest quantized one that keeps a promise.
+"""The search for the fastest quantized model that keeps a promise, starting from the best unquantized one.
 
-`setup` prepares the `data`; the `search` goes on from the winner, or from another `start` where that breaks the
-promise: the `survey` tries every way once, `recipes` are what may follow, the `evaluator` holds each to the promise,
-and the `log` has the trials.
+`setup` prepares the `data`; the `search` continues from the winner, or from another `starting_point` if the winner
+breaks the promise: the `survey` tries every way once, `recipes` lists the configurations to try next, the `evaluator`
+checks each against the promise, and the `log` records the trials.
 """

@@ -1,4 +1,4 @@
-"""The data that quantization is fitted to and evaluated on, from what the user passed: never the same rows for both."""
+"""Calibration and evaluation data for quantization, from the user's rows: never the same rows for both."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from optimum_core.types.quantization import Drop, parse_drop
 from optimum_core.verify.comparison import ReferenceCase
 from optimum_core.verify.promise import DEFAULT_DROP, UP_TO_ONE, Called, Labelled, Metric, evaluate_words
 
-#: Rows that ranges are found on, at most: more hardly move them.
+#: Most rows to find ranges on: more hardly change them.
 CALIBRATION_ROWS = 300
-#: Rows kept from calibration to compare with eager on, at most; and the share of the rows that they are.
+#: Most rows kept from calibration for the comparison with the eager model; and their share of the rows.
 UNSEEN_ROWS = 100
 SHARE = 4
-#: Fewer rows say nothing about ranges.
+#: Least rows for calibration: fewer say nothing about ranges.
 LEAST_ROWS = 8
-#: Bytes of eager's outputs that are kept to compare with.
+#: Most bytes of reference outputs that are kept.
 _MOST_BYTES = 256 * 2**20
-#: Items between two words of progress.
+#: Items between two progress events.
 _TOLD = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatedData:
-    """What the user passed, checked as far as it can be without the model.
+    """The user's arguments, checked as far as possible without the model.
 
     Attributes:
-        function: `evaluate`, where it is one; otherwise `metric` on `labelled`, where these were passed.
-        drop: what may be lost; None: nothing was said.
+        function: `evaluate`, if it is a function; otherwise `metric` is computed on `labelled`, if these were passed.
+        drop: the allowed loss; None: none was stated.
     """
 
     calibration: Rows | None = None
@@ -58,7 +58,7 @@ class StatedData:
         return self.calibration is not None or self.labelled is not None
 
     def question(self) -> dict[str, Any]:
-        """What decides the answer, as JSON values. Of a function its name and code: what it says is asked again."""
+        """Return everything that affects the result, as JSON values. A function enters by its name and code."""
         function = self.function
         return {
             "calibration": self.calibration.fingerprint if self.calibration else None,
@@ -70,7 +70,7 @@ class StatedData:
 
 
 def _named(function: Callable[[Any], Any]) -> list[str]:
-    """A function's name and what its code does, as far as that can be told; not the data that it reads."""
+    """Return a function's name and its code, as far as that is available; not the data that it reads."""
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
     code = getattr(function, "__code__", None)
     if code is None:
@@ -80,10 +80,10 @@ def _named(function: Callable[[Any], Any]) -> list[str]:
 
 
 def read_data(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeConfig | None) -> StatedData:
-    """Take what was passed, with what the recipe adds to it.
+    """Read the user's arguments, completed by those of the recipe.
 
     Raises:
-        OptionError: something is not of a kind that could serve.
+        OptionError: an argument has an unusable type or value.
     """
     stated = max_drop if max_drop is not None else (config.max_drop if config else None)
     drop = parse_drop(stated) if stated is not None else None
@@ -114,12 +114,12 @@ def read_data(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeCo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizationData:
-    """Data in the model's own form.
+    """Data encoded as the model's inputs.
 
     Attributes:
         calibration: batches to find ranges on; None: there is no data for that.
-        unseen: what calibration did not see, with eager's word on it.
-        metric: what decides; None: how near the outputs are to eager's.
+        unseen: inputs that calibration did not see, with the eager model's outputs.
+        metric: the metric that decides; None: the nearness of the outputs to the eager model's decides.
     """
 
     calibration: Batches | None = None
@@ -128,7 +128,7 @@ class QuantizationData:
 
 
 def _longest(batches: Batches) -> list[Mapping[str, Any]]:
-    """Of each input the longest batch, by the lengths that come after that of the batch itself."""
+    """Return for each input the batch in which it is longest, by the lengths of all axes but the batch axis."""
     found: dict[str, Mapping[str, Any]] = {}
     for inputs in batches:
         for name, array in inputs.items():
@@ -139,11 +139,11 @@ def _longest(batches: Batches) -> list[Mapping[str, Any]]:
 
 @dataclass(kw_only=True, slots=True)
 class DataPreparer:
-    """Reads the stated for one model.
+    """Encoder and splitter of the stated data for one model.
 
     Attributes:
-        workshop: where batches are kept.
-        calibrates: something is to be fitted to data; otherwise labelled rows are for evaluation alone.
+        workshop: the directory for batches.
+        calibrates: some recipe needs calibration; otherwise labelled rows are for evaluation alone.
     """
 
     stated: StatedData
@@ -155,7 +155,7 @@ class DataPreparer:
     calibrates: bool = True
 
     def prepare(self) -> QuantizationData:
-        """Encode the data, split it, and ask eager about what calibration does not see.
+        """Encode the data, split it, and compute reference outputs for the rows that calibration does not see.
 
         Raises:
             OptionError: rows do not fit the model, or are too few.
@@ -185,7 +185,7 @@ class DataPreparer:
         return QuantizationData(calibration=calibration, unseen=references, metric=metric)
 
     def _tested(self) -> set[str]:
-        """Keys of what is evaluated on."""
+        """Return the keys of the rows for evaluation."""
         return self._keys(self.stated.labelled or (), "evaluate")
 
     def _keys(self, rows: Iterable[Row], who: str) -> set[str]:
@@ -193,10 +193,10 @@ class DataPreparer:
         return {key for row in rows for key in encoder.keys(row)}
 
     def _pieces(self, rows: Rows, but: Iterable[str] = (), *, repeated: bool = False) -> Iterator[Row]:
-        """The rows, large batches cut into small ones: each item once, unless it may be `repeated`.
+        """Yield the rows, large batches cut into small ones: each item once, unless it may be `repeated`.
 
         Args:
-            but: keys of items that are left out.
+            but: keys of items to leave out.
         """
         encoder, seen = self._encoder(rows.who), set(but)
         for row in rows:
@@ -208,7 +208,7 @@ class DataPreparer:
 
     @staticmethod
     def _split(rows: Iterable[Row], stated: StatedData) -> tuple[list[Row], list[Row]]:
-        """Rows to calibrate on, and rows that are kept from it: none of the latter where labelled rows serve."""
+        """Return rows to calibrate on, and rows kept for comparison: none of the latter if there are labelled rows."""
         fitted: list[Row] = []
         held: list[Row] = []
         for number, row in enumerate(rows):
@@ -221,7 +221,8 @@ class DataPreparer:
         return fitted, held
 
     def _share(self, rows: Iterable[Row]) -> list[Row]:
-        """One labelled row of `SHARE`, to calibrate on; none where these are too few, so that all are evaluated on."""
+        """Return one of `SHARE` labelled rows for calibration; none if those are too few, so that all are for
+        evaluation."""
         fitted = list(islice(rows, SHARE - 1, SHARE * CALIBRATION_ROWS, SHARE))
         return fitted if len(self._keys(fitted, "evaluate")) >= LEAST_ROWS else []
 
@@ -252,7 +253,7 @@ class DataPreparer:
             self._ask(inputs, "calibration")
 
     def _reference(self, batches: Batches, who: str) -> Iterator[ReferenceCase]:
-        """Batches with eager's outputs, as many as may be kept."""
+        """Yield batches with the eager model's outputs, as many as may be kept."""
         kept = items = 0
         for number, inputs in enumerate(batches):
             outputs = self._ask(inputs, who)
@@ -267,7 +268,7 @@ class DataPreparer:
     def _ask(self, inputs: Mapping[str, Any], who: str) -> dict[str, Any]:
         try:
             return eager_outputs(self.module, inputs)
-        except Exception as error:  # the model refuses, in its own words
+        except Exception as error:  # models raise errors of any type
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
             why = f"the model does not run on a batch of it ({shapes}): {type(error).__name__}: {error}"
             raise OptionError(who, why, "pass what the model is called with") from error

@@ -1,4 +1,4 @@
-"""Candidates of a quantized search: built, timed beside the best unquantized model, and held to what was promised."""
+"""Evaluation of quantized candidates: build, time beside the best unquantized model, check against the promise."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.promise import Labelled, Metric, keeps
 from optimum_core.verify.quantized import verify_quantized
 
-#: A cosine with eager below which no rounding explains the difference.
+#: Cosine with the eager model's outputs below which rounding does not explain the difference.
 _BEYOND_ROUNDING = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizationContext:
-    """Everything that a quantized search needs.
+    """The input of a quantized search.
 
     Attributes:
-        goal: what was asked for.
-        data: what recipes are fitted to and evaluated on.
-        promise: what may be lost of the metric; None: nearness to eager decides, and `drop` of its arg-max.
-        unquantized: the search among unquantized models, whose winner is the answer where no quantized one is.
+        goal: the requested quantization.
+        data: the data for calibration and evaluation.
+        promise: the allowed loss of the metric; None: nearness to the eager model decides, and `drop` limits the share
+            of differing arg-max.
+        unquantized: the result of the unquantized search; its winner is the result if no quantized model will do.
         search: that search's context.
-        ways: those that quantize.
-        present: shows a candidate as the model that `accelerate` would return.
+        ways: the ways that quantize.
+        present: wraps a candidate as the model that `accelerate` would return.
     """
 
     goal: QuantizationGoal
@@ -57,7 +58,7 @@ class QuantizationContext:
 
 @dataclass(kw_only=True, slots=True)
 class Evaluated:
-    """A candidate as metrics see it."""
+    """A candidate with the interface that metrics use."""
 
     candidate: Candidate
     present: Callable[[Candidate], Any]
@@ -67,16 +68,16 @@ class Evaluated:
         return self.candidate.run
 
     def model(self) -> Any:
-        """The accelerated model."""
+        """Return the accelerated model."""
         return self.present(self.candidate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Whether a candidate keeps the promise ("kept", "broken" or "failed"), why, and its value of the metric.
+    """The outcome for a candidate ("kept", "broken" or "failed"), the reason, and its value of the metric.
 
     Attributes:
-        beyond_rounding: it is so far from eager that rounding does not explain it: something computes wrongly.
+        beyond_rounding: rounding does not explain the difference from the eager model: something computes wrongly.
     """
 
     outcome: Any
@@ -87,11 +88,11 @@ class Verdict:
 
 @dataclass(kw_only=True, slots=True)
 class Evaluator:
-    """Builds and evaluates candidates; every session that it opens is closed with it.
+    """Builder and evaluator of candidates; it closes every session that it opens.
 
     Attributes:
-        unquantized: the best unquantized model, opened anew: times are multiples of its.
-        unquantized_value: its value of the metric, once that was asked for.
+        unquantized: the best unquantized model, opened anew: times are multiples of its time.
+        unquantized_value: its value of the metric, once computed.
     """
 
     context: QuantizationContext
@@ -103,7 +104,7 @@ class Evaluator:
 
     @classmethod
     def of(cls, context: QuantizationContext) -> Evaluator:
-        """With the unquantized winner open, and eager asked about drawn inputs."""
+        """Return an evaluator with the unquantized winner open, and reference outputs for drawn inputs."""
         search = context.search
         drawn = References(source=search.source, emit=search.emit).drawn(search.signature)
         winner = replace(context.unquantized.winner, session=None)
@@ -116,7 +117,7 @@ class Evaluator:
         return self.context.search.trials
 
     def opened(self, candidate: Candidate) -> Candidate:
-        """The candidate with a session, which is closed with the evaluator."""
+        """Open a session for the candidate, which is closed with the evaluator; return the candidate."""
         self._trials.open(candidate)
         self._open.append(candidate)
         return candidate
@@ -128,7 +129,7 @@ class Evaluator:
 
     @property
     def keeps_unquantized(self) -> bool:
-        """Whether the best unquantized model keeps the promise; it is asked once."""
+        """Whether the best unquantized model keeps the promise; evaluated once."""
         promise, metric = self.context.promise, self.context.data.metric
         if promise is None or metric is None:
             return True
@@ -138,9 +139,9 @@ class Evaluator:
         return keeps(promise, self.unquantized_value)
 
     def is_right(self, way: Way, route: str | None) -> bool:
-        """Whether what is to be quantized is right before that, at shapes that it was not traced with.
+        """Whether the model on this way is correct before quantization, at shapes that it was not traced with.
 
-        Where the backend cannot run it unquantized, nothing is known against it.
+        True also if the backend cannot run it unquantized, since nothing is known against it then.
         """
         key = way.exporter, way.exported, route
         if key not in self._right:
@@ -170,10 +171,10 @@ class Evaluator:
         return candidate.is_true
 
     def built(self, spec: CandidateSpec, *, pace: float | None = None) -> Candidate:
-        """The candidate, open, and seen to run.
+        """Return the candidate, open and known to run.
 
         Args:
-            pace: its time as a multiple of the best unquantized model's, where that is known; else it is measured.
+            pace: its time as a multiple of the best unquantized model's, if known; else it is measured.
 
         Raises:
             OptimumError: it cannot be built, opened or run; nothing of it stays open.
@@ -192,7 +193,7 @@ class Evaluator:
         return candidate
 
     def pace(self, candidates: Sequence[Candidate], effort: Effort) -> None:
-        """Measure candidates side by side with the best unquantized model, and note their times as multiples of its."""
+        """Measure candidates side by side with the best unquantized model, and set their times as multiples of its."""
         self.time([self.unquantized, *candidates], effort)
         for candidate in candidates:
             candidate.pace = least(candidate.measurements) / least(self.unquantized.measurements)
@@ -202,7 +203,8 @@ class Evaluator:
         self._trials.time(candidates, effort)
 
     def judge(self, candidate: Candidate) -> Verdict:
-        """The verdict: first by the form of its outputs and their nearness to eager's, then by the metric."""
+        """Return the verdict: by the form of the outputs and their nearness to the eager model's, then by the
+        metric."""
         promise, metric = self.context.promise, self.context.data.metric
         if self.context.search.verify and (problem := self._problem(candidate)):
             value = None if promise else self._agreement(candidate)
@@ -214,7 +216,7 @@ class Evaluator:
         try:
             with watched(self.context.search.emit, "evaluate", candidate.spec.name):
                 value = min(one.value(self.evaluated(candidate)) for one in _asked(metric, candidate))
-        except OptimumError as error:  # it gave a number for eager, so this candidate is to blame
+        except OptimumError as error:  # the metric worked on the eager model, so this candidate is to blame
             return Verdict(outcome="failed", reason=first_line(error))
         drop = promise.baseline - value
         moved = f"drops by {drop:.4g}" if drop >= 0 else f"rises by {-drop:.4g}"
@@ -226,10 +228,10 @@ class Evaluator:
         )
 
     def shortfall(self, spec: CandidateSpec, artifact: Artifact, session: Session) -> float:
-        """What a session that a backend is working on lacks to what was promised; 0.0: it keeps that.
+        """Return by how much a session of a backend that is still quantizing misses the promise; 0.0: it keeps it.
 
         Raises:
-            EvaluationError: the metric gives no number for it.
+            EvaluationError: the metric gives no number for the session.
         """
         promise, metric = self.context.promise, self.context.data.metric
         assert promise is not None and metric is not None
@@ -241,7 +243,7 @@ class Evaluator:
         return 0.0 if keeps(promise, value) else promise.baseline - promise.limit - value
 
     def _problem(self, candidate: Candidate) -> str:
-        """What is wrong with its outputs; empty when nothing is. Where a metric decides, only form can be wrong."""
+        """Return a problem of its outputs, or an empty string. If a metric decides, only their form is checked."""
         assert candidate.run is not None
         promise, drop = self.context.promise, self.context.drop
         with watched(self.context.search.emit, "verify", f"{candidate.spec.name} against eager") as stage:
@@ -261,16 +263,16 @@ class Evaluator:
 
     @staticmethod
     def _agreement(candidate: Candidate) -> float | None:
-        """The least share of equal arg-max on unseen data, where outputs rank."""
+        """Return the least share of equal arg-max on unseen data; None if no output ranks choices."""
         results = candidate.fidelity.results if candidate.fidelity else ()
         return min((item.agreement for item in results if item.agreement is not None), default=None)
 
     def evaluated(self, candidate: Candidate) -> Evaluated:
-        """A candidate as metrics see it."""
+        """Return a candidate with the interface that metrics use."""
         return Evaluated(candidate=candidate, present=self.context.present)
 
     def prepared(self, winner: Candidate) -> Candidate | None:
-        """The winner with a session that knows the workload's shapes, where it computes the same there."""
+        """Return the winner with a session prepared for the workload's shapes; None if it computes otherwise there."""
         assert winner.run is not None
         twin = replace(winner, spec=replace(winner.spec, prepared=True), session=None)
         drawn = [drawn_inputs(winner.signature, shape) for shape in self.context.search.workload(winner.signature)]
@@ -285,18 +287,18 @@ class Evaluator:
             )
             same = verify(twin.run, cases, winner.signature.outputs, precision=winner.spec.precision)
         except OptimumError:
-            return None  # it cannot be prepared for these shapes, and is good as it is
+            return None  # the backend cannot prepare it for these shapes; the unprepared winner stays
         return twin if same.passed else None
 
 
 def _is_absurd(fidelity: Fidelity | None) -> bool:
-    """Whether outputs differ from eager's by more than rounding explains."""
+    """Whether outputs differ from the eager model's by more than rounding explains."""
     return fidelity is not None and any(item.cosine < _BEYOND_ROUNDING for item in fidelity.results)
 
 
 def _asked(metric: Metric, candidate: Candidate) -> list[Metric]:
-    """The metric; of a model whose ranges are found in every call also with each item alone, for what else a call holds
-    may decide there."""
+    """Return the metric; for dynamic quantization also with each item alone, since ranges then depend on the other
+    items of a call."""
     config = candidate.spec.config
     if not isinstance(metric, Labelled) or config is None or config.scheme != "dynamic":
         return [metric]

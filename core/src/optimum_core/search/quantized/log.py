@@ -1,4 +1,4 @@
-"""What a quantized search tried, in order, with times in milliseconds and beside the eager model's."""
+"""The log of a quantized search: its trials in order, with times in milliseconds and relative to the eager model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optimum_core.types import Trial
 
 @dataclass(kw_only=True, slots=True)
 class Surveyed:
-    """A way tried by its plainest recipe: its time as a multiple of the best unquantized model's."""
+    """A way tried with its default recipe, and its time as a multiple of the best unquantized model's."""
 
     spec: CandidateSpec
     pace: float
@@ -23,17 +23,17 @@ class Surveyed:
 
     @property
     def recipe(self) -> Recipe:
-        """What was tried; how it differs from the plainest is in its words."""
+        """The recipe that was tried; its words tell how it differs from the default one."""
         return Recipe(spec=self.spec, words=LEAN if is_lean(self.spec.config) else "")
 
 
 @dataclass(kw_only=True, slots=True)
 class SearchLog:
-    """The trials of a quantized search. Their times are of before its last race, beside the best unquantized model.
+    """The trials of a quantized search. Their times are from before its last race, beside the best unquantized model.
 
     Attributes:
-        unquantized: the search among unquantized models, in whose times paces are counted.
-        passing: whether something failed for a reason of the moment.
+        unquantized: the result of the unquantized search; paces are multiples of its winner's time.
+        passing: whether a trial failed for a temporary reason.
     """
 
     unquantized: SearchResult
@@ -42,12 +42,12 @@ class SearchLog:
     _stage: int = 0
 
     def begin_stage(self) -> None:
-        """What is recorded from now on is of another stage."""
+        """Begin another stage: later records belong to it."""
         self._stage = len(self.trials)
 
     @property
     def judged(self) -> int:
-        """How many of this stage have a value of the metric."""
+        """The number of trials of this stage that have a value of the metric."""
         return sum(trial.value is not None for trial in self.trials[self._stage :])
 
     def record(self, recipe: Recipe, outcome: Any, reason: str, *, pace: float | None = None, **rest: Any) -> int:
@@ -58,7 +58,7 @@ class SearchLog:
             rest: further fields of `Trial`.
 
         Returns:
-            Its number, for changes.
+            The trial's number, for later changes.
         """
         config = recipe.spec.config
         trial = Trial(
@@ -73,22 +73,22 @@ class SearchLog:
         return len(self.trials) - 1
 
     def time(self, number: int, pace: float) -> None:
-        """Put a measured time in the place of an expected one."""
+        """Replace a trial's expected time by a measured one."""
         self.trials[number] = replace(self.trials[number], **self._times(pace))
 
     def outrun(self, number: int, ratio: float) -> None:
-        """A trial that keeps the promise too takes so many times the time of the chosen."""
+        """Record that a trial keeps the promise too, but takes `ratio` times the time of the chosen one."""
         self.trials[number] = replace(self.trials[number], outcome="slow", reason=_behind(ratio))
 
     def mention(self, surveyed: Sequence[Surveyed], pace: float) -> None:
-        """Record ways that were timed and not judged, since one of that pace keeps the promise."""
+        """Record ways that were timed but not evaluated, since a recipe of that pace keeps the promise."""
         told = {trial.name for trial in self.trials}
         for item in surveyed:
             if item.recipe.name not in told:
                 self.record(item.recipe, "slow", _behind(item.pace / pace), pace=item.pace, size=item.size)
 
     def _times(self, pace: float | None) -> dict[str, Any]:
-        """What a pace is in milliseconds, and beside eager."""
+        """Return a pace in milliseconds, and as a speedup over the eager model."""
         if pace is None:
             return {}
         eager = next((score(item.measurements) for item in self.unquantized.tried if item.spec.is_baseline), None)

@@ -1,7 +1,6 @@
-"""The recipes of a quantized search: for each way the plainest configuration, then safer ones, with their expected
-cost.
+"""Recipes of a quantized search: for each way the default configuration, then safer ones, with their expected cost.
 
-What was stated stays as it is; only what was left open is varied.
+Stated settings stay as they are; only settings that were left open are varied.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig
 
-#: Shares of the layers left in float, those that hurt most first.
+#: Shares of the layers left in float, the most sensitive layers first.
 SHARES = (0.05, 0.15, 0.3, 0.5)
 
 
@@ -23,9 +22,9 @@ class Recipe:
 
     Attributes:
         spec: the way; its `config` is the whole configuration.
-        left_out: share of the layers that are to stay in float, those that hurt most.
-        presumed: share of them that the backend may leave in float by itself.
-        words: how it differs from the plainest.
+        left_out: share of the layers that stay in float, the most sensitive ones.
+        presumed: share of the layers that the backend may leave in float by itself.
+        words: the difference from the default recipe.
     """
 
     spec: CandidateSpec
@@ -35,14 +34,14 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The way in words, and what differs from its defaults."""
+        """The way in words, and the difference from its defaults."""
         return f"{self.spec.name}{f' ({self.words})' if self.words else ''}"
 
     def without(self, ranked: Sequence[str]) -> CandidateSpec:
-        """The spec with its share of the layers left out.
+        """Return the spec with its share of the layers left out.
 
         Args:
-            ranked: the model's layers, those that hurt most first.
+            ranked: the model's layers, the most sensitive first.
         """
         config = self.spec.config
         assert config is not None
@@ -50,7 +49,7 @@ class Recipe:
         return replace(self.spec, config=replace(config, exclude=tuple(ranked[:number])))
 
     def expected(self, quantized: float, floating: float) -> float:
-        """Time to expect: `quantized` for the layers that are, `floating` for those that are not."""
+        """Return the expected time: `quantized` for the quantized layers, `floating` for the others."""
         share = max(self.left_out, self.presumed)
         return quantized * (1 - share) + max(floating, quantized) * share
 
@@ -61,7 +60,7 @@ LEAN = "symmetric, not smoothed"
 
 
 def lean(config: QuantizeConfig) -> QuantizeConfig | None:
-    """The static recipe with the least to compute, where the configuration leaves that open."""
+    """Return the static recipe with the least to compute; None if the configuration does not leave that open."""
     stated = config.activations is not None or config.smooth is not None or config.accuracy_control
     if config.scheme != "static" or stated:
         return None
@@ -69,15 +68,15 @@ def lean(config: QuantizeConfig) -> QuantizeConfig | None:
 
 
 def is_lean(config: QuantizeConfig | None) -> bool:
-    """Whether a configuration is of that kind."""
+    """Whether a configuration is that of the static recipe with the least to compute."""
     return config is not None and all(getattr(config, name) == value for name, value in _LEAN.items())
 
 
 def variants(spec: CandidateSpec, *, calibrated: bool, promised: bool) -> Iterator[Recipe]:
-    """The spec as it is, then safer ones.
+    """Yield the spec as it is, then safer ones.
 
     Args:
-        spec: with its configuration.
+        spec: has a configuration.
         calibrated: there is data for methods that look at activations.
         promised: a metric decides, so that a backend can be left to search by it.
     """
@@ -95,7 +94,7 @@ def variants(spec: CandidateSpec, *, calibrated: bool, promised: bool) -> Iterat
 
 
 def _rounding(config: QuantizeConfig, calibrated: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Other ways to find ranges or to round, as far as the configuration leaves them open."""
+    """Yield other methods to find ranges or to round, as far as the configuration leaves them open."""
     if config.scheme == "static":
         if config.calibration is None:
             yield "moving-average", {"calibration": "moving-average"}

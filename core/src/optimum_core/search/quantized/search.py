@@ -1,8 +1,8 @@
 """The search among quantized models, from the fastest to the safest; it ends at the first that keeps the promise.
 
-First every way is tried once, by its plainest recipe, to learn how fast it is. Then recipes are taken in the order of
-the time that is expected of them: plain ones, other methods of calibration, and ever more layers left in float, those
-that hurt most first. When none keeps the promise, the best unquantized model is the answer.
+First every way is tried once, with its default recipe, to measure its speed. Then recipes are tried in the order of
+their expected time: default ones, other methods of calibration, and ever more layers left in float, the most sensitive
+first. If none keeps the promise, the result is the best unquantized model.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.types.quantization import Scheme
 from optimum_core.verify import ReferenceCase
 
-#: Recipes that are judged of one stage, at most.
+#: Most recipes that are evaluated in one stage.
 MOST_TRIALS = 40
-#: Recipes of one way that are wrong beyond rounding before the way is given up: something computes wrongly there.
+#: Number of recipes wrong beyond rounding after which a way is given up: something computes wrongly there.
 _MOST_ABSURD = 2
-#: Batches that layers are ranked on.
+#: Number of batches that layers are ranked on.
 _RANKING_BATCHES = 2
 
 
 def search_quantized(context: QuantizationContext) -> SearchResult:
-    """Find the fastest quantized model that keeps the promise; else the best unquantized one, with the reason.
+    """Find the fastest quantized model that keeps the promise; else return the best unquantized one, with the reason.
 
     Raises:
-        OptionError: a configuration that was stated whole cannot be built by any backend; the message has the reasons.
+        OptionError: no backend can build a fully stated configuration; the message has the reasons.
     """
     evaluator = open_evaluator(context)
     try:
@@ -83,8 +83,8 @@ class _QuantizedSearch:
         return self._unquantized(self._why_none())
 
     def _first_kept(self, surveyed: Sequence[Surveyed]) -> Candidate | None:
-        """The first recipe that keeps the promise. Where its time was only expected, it is timed, and what may turn out
-        faster is judged as well."""
+        """Return the first recipe that keeps the promise. If its time was only estimated, it is timed, and recipes that
+        may turn out faster are evaluated as well."""
         best: tuple[Candidate, int] | None = None
         for recipe, expected in self._in_order(surveyed):
             if best is not None and (self._by_size or expected >= best[0].pace):
@@ -107,20 +107,20 @@ class _QuantizedSearch:
             self.evaluator.pace([candidate], SIDE_BY_SIDE)
         self.log.time(number, candidate.pace)
 
-    # What there is to try.
+    # Selection and order of recipes.
 
     @property
     def _by_size(self) -> bool:
-        """Whether size decides: where it was asked for, and for fewer than 8 bits, whose point it is."""
+        """Whether size decides: it is the objective, or weights have fewer than 8 bits, whose purpose it is."""
         return self.context.search.objective == "size" or self.context.goal.weights.removeprefix("u") != "int8"
 
     @property
     def _is_free(self) -> bool:
-        """Whether speed may speak for the unquantized model: only where no one scheme was asked for."""
+        """Whether the unquantized model may win by speed: only if no single scheme was requested."""
         return self.context.goal.config is None and not self._by_size
 
     def _stages(self) -> Sequence[tuple[Scheme, ...]]:
-        """Schemes that compete with each other; those of later stages are for when nothing before keeps the promise."""
+        """Return groups of schemes that compete; a later group is tried if no earlier one keeps the promise."""
         schemes = self.context.goal.schemes
         weights = tuple(scheme for scheme in schemes if scheme.is_weight_only)
         others = tuple(scheme for scheme in schemes if not scheme.is_weight_only)
@@ -128,7 +128,7 @@ class _QuantizedSearch:
         return [stage for stage in stages if stage]
 
     def _hopeless(self) -> str | None:
-        """Why not even the unquantized model keeps the promise, where it does not."""
+        """Return the reason why not even the unquantized model keeps the promise, or None if it does."""
         promise = self.context.promise
         if promise is None or self.evaluator.keeps_unquantized:
             return None
@@ -139,7 +139,7 @@ class _QuantizedSearch:
         )
 
     def _in_order(self, surveyed: Sequence[Surveyed]) -> list[tuple[Recipe, float]]:
-        """The recipes of all that is worth it and the pace expected of them, the fastest (or smallest) first."""
+        """Return the recipes worth trying with their expected pace, the fastest (or smallest) first."""
         ranked: list[tuple[tuple[float, ...], Recipe, float]] = []
         best: set[tuple[str | None, str | None]] = set()
         for item in sorted(surveyed, key=self._rank_of):
@@ -151,11 +151,11 @@ class _QuantizedSearch:
             for number, recipe in enumerate(recipes):
                 expected = recipe.expected(item.pace, 1.0)
                 if self._is_free and expected > NOISE:
-                    if number == 0:  # its safer kin is slower still, and not worth a line each
+                    if number == 0:  # its safer variants are slower still, and not worth a line each
                         why = f"{expected:.2f} times the time of the best unquantized model"
                         self.log.record(recipe, "slow", why, pace=item.pace, size=item.size)
                     continue
-                like = round(expected, 3)  # what is expected to take the same does not differ by how it was computed
+                like = round(expected, 3)  # equal expectations must not differ by floating-point error
                 key = (item.size, number, like) if self._by_size else (like, number)
                 ranked.append((key, recipe, expected))
         return [(recipe, expected) for _, recipe, expected in sorted(ranked, key=lambda found: found[0])]
@@ -168,7 +168,7 @@ class _QuantizedSearch:
         return (item.size, item.pace) if self._by_size else (item.pace,)
 
     def _layers(self) -> Sequence[str]:
-        """Names of the model's layers, those that hurt most first."""
+        """Return the names of the model's layers, the most sensitive first."""
         if self._ranked is None:
             data = self.context.data
             batches = [case.inputs for case in (data.unseen or self.evaluator.drawn)[:_RANKING_BATCHES]]
@@ -178,10 +178,11 @@ class _QuantizedSearch:
                 self._ranked = tuple(rank_layers(self.context.search.source.module(), batches))
         return self._ranked
 
-    # Trying one.
+    # Trial of one recipe.
 
     def _try(self, recipe: Recipe, expected: float) -> tuple[Candidate, int] | None:
-        """Build and judge; the candidate where it keeps the promise, open, with its trial's number."""
+        """Build and evaluate a recipe; return its open candidate and trial number if it keeps the promise, else
+        None."""
         if (why := self._why_not(recipe)) is not None:
             self.log.record(recipe, "skipped", why)
             return None
@@ -193,7 +194,7 @@ class _QuantizedSearch:
         verdict = self.evaluator.judge(candidate)
         self._absurd[recipe.spec.way] += verdict.beyond_rounding
         number = self.log.record(
-            replace(recipe, spec=candidate.spec),  # with the layers that were left out
+            replace(recipe, spec=candidate.spec),  # its configuration names the layers that were left out
             verdict.outcome,
             verdict.reason,
             pace=candidate.pace,
@@ -208,7 +209,7 @@ class _QuantizedSearch:
         return None
 
     def _why_not(self, recipe: Recipe) -> str | None:
-        """Why a recipe is not tried, where it is not; one is judged, however little time was given."""
+        """Return the reason to skip a recipe, or None; one is evaluated however short the time."""
         if self.log.judged >= MOST_TRIALS:
             return f"{MOST_TRIALS} recipes were judged, and no more are"
         if self._absurd[recipe.spec.way] >= _MOST_ABSURD:
@@ -222,7 +223,7 @@ class _QuantizedSearch:
         return None
 
     def _ranking_seconds(self, recipe: Recipe) -> float:
-        """Seconds that ranking the layers is expected to take, where the recipe needs that and it is not done."""
+        """Return the expected seconds to rank the layers, if the recipe needs that and it is not done yet."""
         if not recipe.left_out or self._ranked is not None:
             return 0.0
         eager = next((item for item in self.context.unquantized.tried if item.spec.is_baseline), None)
@@ -233,11 +234,10 @@ class _QuantizedSearch:
     def _baseline(self) -> float:
         return self.context.promise.baseline if self.context.promise else 1.0
 
-    # Deciding.
+    # Decision.
 
     def _decide(self, winner: Candidate, surveyed: Sequence[Surveyed]) -> SearchResult:
-        """Race the winner, its prepared twin and the best unquantized model to the end, beside eager where that may
-        win."""
+        """Race the winner, its prepared twin and the best unquantized model, beside the eager model if that may win."""
         search, unquantized = self.context.search, self.evaluator.unquantized
         race = Race(search)
         able = [winner]
@@ -259,7 +259,7 @@ class _QuantizedSearch:
         return self._chosen(best, ratio)
 
     def _eager_rival(self, unquantized: Candidate) -> list[Candidate]:
-        """The eager model, open, where it may win and is not the best unquantized model itself."""
+        """Return the eager model, open, if it may win and is not the best unquantized model itself."""
         found = next((item for item in self.context.unquantized.tried if item.spec.is_baseline), None)
         if found is None or not self._is_free or unquantized.spec.is_baseline or not found.is_true:
             return []
@@ -294,7 +294,7 @@ class _QuantizedSearch:
         return "every quantized model is slower" if slow else "no quantized model could be built"
 
     def _require_buildable(self) -> None:
-        """Where one configuration was asked for and no backend could build it, that is an error."""
+        """Raise an error if one configuration was requested and no backend could build it."""
         if self.context.goal.config is None or any(trial.outcome != "failed" for trial in self.log.trials):
             return
         rows = "\n".join(f"    {trial.name}: {trial.reason}" for trial in self.log.trials)

@@ -1,4 +1,4 @@
-"""From the unquantized winner to the quantized one: the data is prepared first, the quantized search comes after."""
+"""Setup of a quantized search: prepares the data before the unquantized search, and continues from its winner."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from optimum_core.verify.promise import make_promise
 
 
 class Presenter(Protocol):
-    """Shows candidates as the models that `accelerate` returns."""
+    """Wrapper of candidates as the models that `accelerate` returns."""
 
     def write_companions(self, directory: Path) -> None:
-        """Configuration, tokenizer and processor files."""
+        """Write configuration, tokenizer and processor files."""
 
     def present(self, candidate: Candidate, directory: Path) -> Any:
-        """An `AcceleratedModel`, its companions being in `directory`."""
+        """Return an `AcceleratedModel` whose companion files are in `directory`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizationSetup:
-    """Everything that quantization needs beside the search among unquantized models.
+    """The input of quantization beside the unquantized search.
 
     Attributes:
-        context: of that search.
-        budget: of the whole call, of which that search has a part.
+        context: that of the unquantized search.
+        budget: that of the whole call; the unquantized search has a part of it.
     """
 
     goal: QuantizationGoal
@@ -51,7 +51,7 @@ class QuantizationSetup:
     packer: Presenter
 
     def data(self) -> QuantizationData:
-        """Read the data, and give the builder what it calibrates on.
+        """Read the data, and pass the calibration batches to the builder.
 
         Raises:
             OptionError: the data does not fit the model, or is too little.
@@ -71,7 +71,7 @@ class QuantizationSetup:
         return data
 
     def prepare(self) -> Callable[[SearchResult], SearchResult]:
-        """Read the data and evaluate the eager model; what comes back searches on from the unquantized winner.
+        """Read the data and evaluate the eager model; return a function that continues from the unquantized result.
 
         Raises:
             OptionError: the data does not fit the model, or is too little.
@@ -104,12 +104,12 @@ class QuantizationSetup:
         return search
 
     def _budget(self) -> Budget:
-        """What is left of a stated budget, else time of its own."""
+        """Return the rest of a stated budget, else a budget of its own."""
         return self.budget if self.budget.stated else Budget(seconds=SECONDS, size=self.budget.size)
 
     @property
     def _calibrates(self) -> bool:
-        """Whether any recipe reads data."""
+        """Whether any recipe needs calibration data."""
         if self.goal.config is not None:
             return self.goal.config.calibrates
         return any(scheme.method != "dynamic" for scheme in self.goal.schemes)
@@ -123,7 +123,7 @@ class QuantizationSetup:
             raise OptionError("calibration", why, f"pass calibration=, or {SHARE * LEAST_ROWS} labelled rows or more")
 
     def _promise(self, data: QuantizationData, present: Callable[[Candidate], Any]) -> Promise | None:
-        """What the eager model has of the metric."""
+        """Return the promise based on the eager model's value of the metric; None without a metric."""
         if data.metric is None or self.stated.drop is None:
             return None
         context = self.context

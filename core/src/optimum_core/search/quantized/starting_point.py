@@ -1,4 +1,4 @@
-"""Which unquantized model a quantized search starts from: the fastest that keeps the promise as it is."""
+"""The unquantized model that a quantized search starts from: the fastest that keeps the promise as it is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from optimum_core.search.quantized.evaluator import Evaluator, QuantizationConte
 
 
 def open_evaluator(context: QuantizationContext) -> Evaluator:
-    """The evaluator of a context; where the unquantized winner computes in fewer bits and breaks the promise by that
-    alone, of the same context with the fastest in full precision in its place."""
+    """Return the evaluator of a context; if the unquantized winner computes in fewer bits and breaks the promise by
+    that alone, the fastest candidate in full precision takes its place."""
     evaluator, best = Evaluator.of(context), _fastest_exact(context)
     if best is None:
         return evaluator
@@ -29,8 +29,8 @@ def open_evaluator(context: QuantizationContext) -> Evaluator:
 
 
 def _fastest_exact(context: QuantizationContext) -> Candidate | None:
-    """The fastest true candidate in full precision that may win; None: the winner is in full precision, or nothing was
-    promised."""
+    """Return the fastest correct candidate in full precision that may win; None: the winner is in full precision, or
+    there is no promise."""
     result = context.unquantized
     if context.promise is None or result.winner.spec.way.precision == EXACT:
         return None
@@ -59,7 +59,7 @@ def _starting_from(context: QuantizationContext, best: Candidate) -> Quantizatio
 
 
 def measure_against(others: Iterable[Candidate], ratio: float) -> None:
-    """Count how far others are behind from another winner, of which the one before takes `ratio` times as much."""
+    """Rescale how far others are behind to a new winner; the previous one takes `ratio` times the new one's time."""
     for item in others:
         if item.behind is not None:
             item.behind *= ratio

@@ -1,4 +1,4 @@
-"""Every way that quantizes, once, by its plainest recipe: how fast it is, and how small."""
+"""The survey: every way that quantizes is tried once, with its default recipe, for its speed and size."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from optimum_core.search.quantized.recipes import LEAN, Recipe, lean
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig
 
-#: Seconds after which no further recipe is begun, where no budget is stated.
+#: Seconds after which no further recipe is begun, if no budget is stated.
 SECONDS = 900.0
 SIDE_BY_SIDE = Effort(rounds=5, seconds=0.12, hopeless=float("inf"))
-#: Seconds that one way may cost unasked, among those of several backends.
+#: Most seconds for one way, if no backend was named and several have ways.
 _UNASKED = 20.0
-#: Share of the time in which every way is tried once; the rest is for judging.
+#: Share of the time for trying every way once; the rest is for evaluation.
 _SHARE = 0.5
-#: Ways that were quickest when each was tried by itself are timed side by side: that order counts.
+#: Number of ways, the quickest of those tried one by one, that are timed side by side: that order counts.
 _FRONT = 4
 _NO_ROUTE = "none"
 
@@ -38,11 +38,11 @@ def attempt(
     layers: Callable[[], Sequence[str]] = tuple,
     pace: float | None = None,
 ) -> Candidate | None:
-    """The candidate, open; None where it cannot be built, which is recorded.
+    """Return the candidate, open; None if it cannot be built, which is recorded.
 
     Args:
-        layers: the model's, those that hurt most first; asked for where the recipe leaves some of them out.
-        pace: its time as a multiple of the best unquantized model's, where that is known; else it is measured.
+        layers: returns the model's layers, the most sensitive first; called if the recipe leaves some of them out.
+        pace: its time as a multiple of the best unquantized model's, if known; else it is measured.
     """
     start = time.perf_counter()
     try:
@@ -63,14 +63,14 @@ def attempt(
 def _outcome(error: OptimumError, recipe: Recipe) -> str:
     if isinstance(error, PromiseError):
         return "broken"
-    # A backend that has no such method refuses it: what was not asked for is then not a failure.
+    # A backend without the method refuses it; for a method that the user did not request, that is no failure.
     refused = isinstance(error, OptionError) and recipe.words and not recipe.left_out
     return "skipped" if refused else "failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
-    """Tries ways; what was skipped and what failed is in the log."""
+    """The first trial of every way; skipped and failed ways are in the log."""
 
     context: QuantizationContext
     evaluator: Evaluator
@@ -78,7 +78,7 @@ class Survey:
     budget: Budget
 
     def of(self, ways: Sequence[Way]) -> list[Surveyed]:
-        """Those that could be built, each timed; the quickest side by side."""
+        """Return the ways that could be built, each timed, the quickest side by side."""
         found: list[Candidate] = []
         for way in ways:
             spec = self._plain_spec(way)
@@ -105,7 +105,7 @@ class Survey:
         return [Surveyed(spec=item.spec, pace=item.pace, size=item.size or 0) for item in found]
 
     def _why_not(self, spec: CandidateSpec, *, first: bool) -> str | None:
-        """Why a spec is not tried, where it is not."""
+        """Return the reason to skip a spec, or None to try it."""
         assert spec.config is not None
         if spec.config.calibrates and self.context.data.calibration is None:
             return "it needs calibration data, and none was passed"
@@ -118,13 +118,13 @@ class Survey:
         return None if self.budget.allows(spec) else "what it is expected to take is not left of the budget"
 
     def _affordable(self) -> float:
-        """Seconds that one way may cost: what is left of a stated budget, and no limit where one backend was named."""
+        """Return the most seconds for one way: the rest of a stated budget, or no limit if one backend was named."""
         if self.budget.stated:
             return self.budget.left
         return float("inf") if len({way.backend for way in self.context.ways}) == 1 else _UNASKED
 
     def _lean_twins(self, front: Sequence[Candidate]) -> list[Candidate]:
-        """The quickest static candidate once more, by a recipe with less to compute, where that was left open."""
+        """Return the quickest static candidate again, with a recipe with less to compute, if that was left open."""
         for item in front:
             config = lean(item.spec.config) if item.spec.config is not None else None
             if config is not None and self.budget.allows(item.spec):
@@ -134,7 +134,7 @@ class Survey:
         return []
 
     def _plain_spec(self, way: Way) -> CandidateSpec | None:
-        """The way by its first route that is right without quantization; None: all are wrong."""
+        """Return the way by its first route that is correct without quantization; None: all routes are wrong."""
         route = next((route for route in way.routes if self.evaluator.is_right(way, route)), _NO_ROUTE)
         if route is _NO_ROUTE:
             return None
