@@ -1,6 +1,7 @@
-"""How fast candidates are.
+"""Measurement of candidates' speed.
 
-`workload` says at which shapes, `timing` races them, `load` tells what disturbs them, `stopwatch` watches every stage.
+`workload` defines the shapes, `timing` times candidates side by side, `load` measures other programs' load, `stopwatch`
+times every stage.
 """
 
 from optimum_core.measure.timing import SETTLE_SECONDS, Contestant, Effort, measure, measuring, pace, score

@@ -1,4 +1,4 @@
-"""What other programs take of the processor while something is measured."""
+"""CPU load of other programs during a measurement."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import psutil
 
 @dataclass(slots=True)
 class Load:
-    """Cores that other processes kept busy, on average; None: this process cannot see them all."""
+    """The number of cores that other processes kept busy, on average; None: this process cannot see them all."""
 
     cores: float | None = None
 
 
 @contextmanager
 def other_load(usable_cores: int) -> Iterator[Load]:
-    """Measure what other processes take while the block runs.
+    """Measure the CPU load of other processes while the block runs.
 
     Args:
-        usable_cores: what this process may use. Where the machine has more, others may be busy on those and disturb
-            nothing, so that nothing is said.
+        usable_cores: number of cores that this process may use. If the machine has more, others may be busy on those
+            without disturbing anything, so that the load stays None.
     """
     found, own = Load(), psutil.Process()
     if psutil.cpu_count() != usable_cores:
@@ -41,6 +41,6 @@ def other_load(usable_cores: int) -> Iterator[Load]:
 def _busy() -> float:
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
-    # Time of guests is counted in that of users already.
+    # User time already contains guest time.
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return float(sum(times) - idle - guests)

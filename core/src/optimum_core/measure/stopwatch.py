@@ -1,4 +1,4 @@
-"""Watching a stage: events for a display of progress, and what memory it took."""
+"""Progress events, duration and memory of a stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAMPLE_SECONDS = 0.005
 
 @dataclass(slots=True)
 class Stage:
-    """A stage that runs: its block may say what went wrong, and read how long it took."""
+    """A running stage: its block may set the problem, and read the duration afterwards."""
 
     problem: str = ""
     seconds: float = 0.0
@@ -27,7 +27,7 @@ class Stage:
 
 @contextmanager
 def watched(emit: Emit, stage: str, detail: str) -> Iterator[Stage]:
-    """Emit that a stage begins, and then that it is over, with its seconds and what failed."""
+    """Emit an event when a stage begins, and one when it ends, with its seconds and problem."""
     emit(Event(stage=stage, detail=detail))
     start = time.perf_counter()
     running = Stage()
@@ -42,7 +42,7 @@ def watched(emit: Emit, stage: str, detail: str) -> Iterator[Stage]:
 
 
 def first_line(error: BaseException) -> str:
-    """The gist of an error, for a table."""
+    """Return the first line of an error's message, for a table."""
     text = error.why if isinstance(error, OptimumError) else str(error)
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
@@ -50,7 +50,7 @@ def first_line(error: BaseException) -> str:
 
 @dataclass(slots=True)
 class Memory:
-    """By how many bytes this process's resident memory grew at its peak."""
+    """The growth of this process's resident memory at its peak, in bytes."""
 
     growth: int = 0
 

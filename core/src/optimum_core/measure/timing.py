@@ -1,4 +1,4 @@
-"""How fast candidates are: interleaved rounds in alternating order, medians, and no other runtime busy beside them."""
+"""Timing of candidates: interleaved rounds in alternating order, medians, and no other runtime busy beside them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import numpy as np
 from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
 
-#: Runtimes let their threads spin for a while after a call; no candidate is measured while another's still do.
+#: Pause before each measurement: runtimes let their threads spin for a while after a call, which disturbs the next.
 SETTLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """How long to measure, and when to give up on a candidate.
+    """The length of a measurement, and the limits at which a candidate is given up.
 
     Attributes:
         rounds: turns in which every candidate is timed at every shape.
-        seconds: of one candidate at one shape in a round; `calls` end it sooner for quick ones.
+        seconds: time of one candidate at one shape in a round; `calls` ends it sooner for quick ones.
         hopeless: a candidate this many times slower than the best after the first round is not measured further; the
             margin narrows with every round.
-        budget: seconds after which no further round begins; every candidate has one.
+        budget: seconds after which no further round begins; every candidate gets at least one.
         steady: medians of one candidate's rounds that differ by a greater factor show that something disturbed them.
     """
 
@@ -44,7 +44,7 @@ _override: Effort | None = None
 
 @contextmanager
 def measuring(effort: Effort) -> Iterator[None]:
-    """Measure with this effort, whatever is asked for, while the block runs: for tests that need no precise figures."""
+    """Override the effort of all measurements while the block runs: for tests that need no precise figures."""
     global _override
     before, _override = _override, effort
     try:
@@ -55,7 +55,7 @@ def measuring(effort: Effort) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contestant:
-    """What is timed: one call for each shape, and how many of them run side by side."""
+    """A candidate to time: one call for each shape, and the number of calls that run side by side."""
 
     calls: Sequence[Callable[[], object]]
     streams: int = 1
@@ -63,7 +63,7 @@ class Contestant:
 
 @dataclass(kw_only=True, slots=True)
 class _Track:
-    """Seconds of every call, by shape, then by round."""
+    """The seconds of every call, by shape, then by round."""
 
     contestant: Contestant
     times: list[list[list[float]]] = field(default_factory=list)
@@ -79,7 +79,7 @@ def measure(
         shapes: the workload.
 
     Returns:
-        Per candidate one measurement a shape, in milliseconds; fewer runs for those that were dropped early.
+        For each candidate one measurement per shape, in milliseconds; with fewer runs if it was dropped early.
     """
     effort = _override or effort or Effort()
     tracks = {name: _Track(contestant=item, times=[[] for _ in shapes]) for name, item in candidates.items()}
@@ -98,14 +98,14 @@ def measure(
 
 
 def score(measurements: Sequence[Measurement]) -> float:
-    """One figure for a workload: the geometric mean of the medians, in milliseconds; infinite when not measured."""
+    """Return one figure for a workload: the geometric mean of the medians in milliseconds; infinite if not measured."""
     if not measurements:
         return float("inf")
     return float(np.exp(np.mean([np.log(max(item.median, 1e-6)) for item in measurements])))
 
 
 def pace(measurements: Sequence[Measurement]) -> float:
-    """The like of `score` from the shortest times, for runs too short for medians."""
+    """Return the geometric mean of the shortest times, in milliseconds, for runs too short for medians."""
     return float(np.exp(np.mean([np.log(max(item.least, 1e-6)) for item in measurements])))
 
 
@@ -116,7 +116,7 @@ def _round(track: _Track, effort: Effort) -> None:
         for call, rounds in zip(track.contestant.calls, track.times, strict=True):
             once = call if streams == 1 else partial(_together, pool, call, streams)
             if not rounds or rounds[-1][-1] < effort.seconds:
-                once()  # warms caches, and buffers at this shape; a slow call is hardly changed by that
+                once()  # warms up caches and buffers at this shape; for slow calls, that hardly matters
             spent, times = 0.0, list[float]()
             rounds.append(times)
             while spent < effort.seconds and len(times) < effort.calls:
@@ -128,7 +128,7 @@ def _round(track: _Track, effort: Effort) -> None:
 
 
 def _calls_at_once(streams: int) -> int:
-    """Enough calls for every stream to be busy most of the time while they are counted."""
+    """Return the number of calls that keeps every stream busy most of the time while they are counted."""
     return 1 if streams == 1 else 4 * streams
 
 
@@ -138,7 +138,7 @@ def _together(pool: ThreadPoolExecutor, call: Callable[[], object], streams: int
 
 
 def _worth_going_on(tracks: Mapping[str, _Track], running: Sequence[str], hopeless: float) -> list[str]:
-    """Those whose total over the shapes is not clearly behind the best's."""
+    """Return the candidates whose total over the shapes is not clearly behind the best one's."""
     scores = {
         name: float(np.mean([np.log(np.median(np.concatenate(rounds))) for rounds in tracks[name].times]))
         for name in running

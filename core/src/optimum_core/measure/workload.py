@@ -1,4 +1,4 @@
-"""What candidates are measured on: the user's shapes, or a stated default."""
+"""The workload: shapes to measure candidates at, the user's or the default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optimum_core.types import TensorSpec
 
 Shape = Sequence[int] | Mapping[str, int]
 
-#: Batch and sequence length, where nothing else is stated: a short and a long request, and a small batch.
+#: Default batch and sequence lengths: a short and a long request, and a small batch.
 DEFAULT_TEXT: tuple[tuple[int, int], ...] = ((1, 16), (1, 128), (8, 128))
 DEFAULT_BATCHES = (1, 4)
 _SEQUENCES = ("sequence", "decoder_sequence")
@@ -19,26 +19,26 @@ _DEFAULT_LENGTHS = {"samples": 16000}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkShape:
-    """One shape of the workload: how to speak of it, and the lengths of named axes."""
+    """One shape of the workload: its name in reports, and the lengths of named axes."""
 
     name: str
     lengths: Mapping[str, int]
 
     @property
     def items(self) -> int:
-        """How many sequences, pictures or sounds one call holds, as far as the shape says it."""
+        """The number of sequences, pictures or sounds in one call, as far as the shape tells."""
         return max((length for axis, length in self.lengths.items() if axis.endswith("batch")), default=1)
 
 
 def workload(
     shapes: Sequence[Shape] | None, inputs: Sequence[TensorSpec], limits: Mapping[str, int]
 ) -> tuple[WorkShape, ...]:
-    """The shapes to measure at.
+    """Return the shapes to measure at.
 
     Args:
         shapes: (batch, sequence) pairs, or mappings of axis names to lengths; None: the default.
         inputs: the model's inputs; only axes that vary there can be stated.
-        limits: the longest that an axis may be.
+        limits: the greatest length of an axis.
 
     Raises:
         OptionError: a shape that the model cannot take.

@@ -1,7 +1,6 @@
-"""How true a candidate is: `reference` asks the eager model, `comparison` holds candidates to its word.
+"""Verification of candidates: `reference` computes the eager model's outputs, `comparison` compares with them.
 
-Of quantized ones, `evidence` gathers the data, `quantized` compares, and `promise` tells whether what their user would
-lose is what was allowed.
+For quantized models, `quantized` compares, and `promise` decides whether the loss of a metric is within the limit.
 """
 
 from optimum_core.verify.comparison import (

@@ -1,4 +1,5 @@
-"""One call and what eager made of it, kept beside an artifact: later checks need no eager model."""
+"""The carried call: inputs and reference outputs of one call, stored beside an artifact for checks without the eager
+model."""
 
 from __future__ import annotations
 
@@ -10,19 +11,19 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import ArtifactError
 from optimum_core.verify import ReferenceCase
 
-#: Arrays "in.<name>" and "out.<name>".
+#: File with arrays "in.<name>" and "out.<name>".
 CHECK_FILE = "check.npz"
 
 
 def write_check(directory: Path, case: ReferenceCase) -> None:
-    """Keep a case."""
+    """Store a case in a directory."""
     arrays = {f"in.{name}": array for name, array in case.inputs.items()}
     arrays |= {f"out.{name}": array for name, array in case.outputs.items()}
     np.savez(directory / CHECK_FILE, **arrays)  # type: ignore[arg-type]
 
 
 def read_check(manifest: Manifest, directory: Path) -> ReferenceCase:
-    """The case that was kept.
+    """Return the stored case.
 
     Raises:
         ArtifactError: the artifact carries none.

@@ -1,7 +1,7 @@
-"""How true a candidate is: every output compared with the eager model's, on inputs that it was not traced with.
+"""Comparison of every output of a candidate with the eager model's, on inputs that it was not traced with.
 
-A candidate passes when every case passes. What the cases did not prove is not promised: an axis that fails is fixed
-by the caller and the candidate is built anew, or it is given up.
+A candidate passes when every case passes. Nothing is promised beyond the cases: if an axis fails, the caller fixes it
+and builds the candidate anew, or rejects the candidate.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _EMPTY = "a row without any token gives other values than eager's"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tolerance:
-    """What counts as equal.
+    """Limits within which outputs count as equal.
 
     Attributes:
-        relative: the largest error, as a share of what is usual in the output.
+        relative: the largest error, as a share of the output's scale.
         cosine: the smallest cosine between the two outputs.
         agreement: the smallest share of positions with the same arg-max, ties within `relative` counting as same.
 
-    `optimum_core.verify.scales` says what is usual.
+    `optimum_core.verify.scales` defines that scale.
     """
 
     relative: float
@@ -38,7 +38,7 @@ class Tolerance:
     agreement: float
 
 
-#: The one table of tolerances, by precision. docs/concepts.md states it.
+#: Tolerances by precision. docs/concepts.md states the same table.
 TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(relative=1e-3, cosine=0.9999, agreement=1.0),
     "fp16": Tolerance(relative=1e-2, cosine=0.999, agreement=0.99),
@@ -51,20 +51,20 @@ TOLERANCES: Mapping[str, Tolerance] = {
 
 
 def tolerance_of(precision: str) -> Tolerance:
-    """The tolerance for a precision; one that is not in the table is held to the strictest."""
+    """Return the tolerance for a precision; the strictest if the precision is not in the table."""
     return TOLERANCES.get(precision.removeprefix("u"), TOLERANCES["fp32"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceCase:
-    """One call and what the eager model made of it.
+    """One call: inputs and the eager model's outputs.
 
     Attributes:
         varied: the axes whose length differs from the traced one.
         lengths: of the axes that vary, in this case.
-        empty: which rows of the batch have no token at all, so that what comes of them need only be finite.
-        valid: where a fully padded query would be compared, by name of a leading shape ("batch", "sequence"): a mask
-            of the positions that mean something; None: all do.
+        empty: mask of the rows of the batch without any token; their outputs need only be finite.
+        valid: mask of the meaningful positions, for outputs whose leading shape is ("batch", "sequence") and would
+            include fully padded queries; None: all positions are meaningful.
     """
 
     name: str
@@ -90,7 +90,7 @@ def verify(
     Args:
         run: the candidate, from arrays by input name to arrays by output name.
         tolerance: instead of the precision's own.
-        stop_early: leave after the first case that fails.
+        stop_early: stop after the first case that fails.
     """
     tolerance = tolerance or tolerance_of(precision)
     results: list[CaseResult] = []
@@ -138,7 +138,8 @@ def _beside_empty_rows(
     values: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]],
     tolerance: Tolerance,
 ) -> CaseResult:
-    """What is right where rows have tokens, and finite where they have none: a note says that these are not eager's."""
+    """Return a result for the rows with tokens if the others are finite, with a note that those differ from the eager
+    model's; the whole result otherwise."""
     want, have = values
     if spec.shape[:1] != ("batch",) or not np.isfinite(have[np.isfinite(want)]).all():
         return whole
@@ -147,7 +148,7 @@ def _beside_empty_rows(
 
 
 def failed(case: str, shapes: Mapping[str, tuple[int, ...]], output: str, problem: str) -> CaseResult:
-    """A result for something that could not even be compared."""
+    """Return a failed result for an output that could not be compared."""
     return CaseResult(
         case=case,
         shapes=shapes,
@@ -217,9 +218,9 @@ def ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
 
 
 def failing_axes(fidelity: Fidelity, cases: tuple[ReferenceCase, ...]) -> frozenset[str] | None:
-    """The axes to blame when a candidate fails: those that some failing case varied alone.
+    """Return the axes to blame when a candidate fails: those that some failing case varied alone.
 
-    None: it fails even at the traced shape, or no axis explains all of it.
+    None: it fails even at the traced shape, or these axes do not explain every failure.
     """
     varied = {case.name: case.varied for case in cases}
     wrong = {result.case for result in fidelity.results if not result.passed}

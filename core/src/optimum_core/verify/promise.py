@@ -1,6 +1,6 @@
-"""What its user may lose by quantization: a metric of the eager model, and of every candidate, on data of the user's.
+"""The allowed loss by quantization: a metric of the eager model, and of every candidate, on the user's data.
 
-Without a metric, the arg-max of outputs that rank is what counts, against the eager model's on unseen data.
+Without a metric, the arg-max of outputs that rank decides, compared with the eager model's on unseen data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from optimum_core.models.batches import Batches
 from optimum_core.types import Promise
 from optimum_core.types.quantization import METRICS, Drop
 
-#: What may be lost where a metric is given and nothing else is said.
+#: The allowed loss if a metric is given and no drop is stated.
 DEFAULT_DROP = 0.01
 #: Metrics that go from 0 to 1.
 UP_TO_ONE = ("accuracy", "f1")
@@ -27,38 +27,39 @@ Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Judged(Protocol):
-    """What is judged: `run` takes arrays, `model` gives it as `accelerate` would return it."""
+    """A model under evaluation: `run` takes arrays, `model` returns it as `accelerate` would."""
 
     @property
     def run(self) -> Run: ...
 
     def model(self) -> Any:
-        """An `AcceleratedModel`."""
+        """Return an `AcceleratedModel`."""
         ...
 
 
 class Metric(Protocol):
-    """Gives a number to a model; more is better."""
+    """A metric of a model; more is better."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def data(self) -> str:
-        """On what it is measured, in words."""
+        """The data that it is measured on, in words."""
         ...
 
     def value(self, judged: Judged) -> float:
-        """
+        """Return the metric's value for a model.
+
         Raises:
-            EvaluationError: it gives none.
+            EvaluationError: the metric gives no number.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Called:
-    """A function of the user's on the accelerated model."""
+    """A metric computed by a user's function of the accelerated model."""
 
     function: Callable[[Any], Any]
 
@@ -72,7 +73,7 @@ class Called:
         return "data of its own"
 
     def value(self, judged: Judged) -> float:
-        """The function's number."""
+        """Return the function's number."""
         who = f"evaluate ({self.name})"
         try:
             found = self.function(judged.model())
@@ -87,7 +88,7 @@ class Labelled:
     """A metric by name on labelled data.
 
     Attributes:
-        output: whose values are the model's word ("logits").
+        output: the output that holds the model's predictions ("logits").
         label_ids: numbers of labels that are given by name.
         alone: each item is a call of its own, rather than each batch.
     """
@@ -107,7 +108,7 @@ class Labelled:
         return f"{self.batches.items} labelled row{'' if self.batches.items == 1 else 's'}"
 
     def value(self, judged: Judged) -> float:
-        """The metric of the model's predictions."""
+        """Return the metric of the model's predictions."""
         found: list[Any] = []
         labels: list[Any] = []
         for inputs, label in self._calls():
@@ -121,7 +122,7 @@ class Labelled:
         )
 
     def _calls(self) -> Iterator[tuple[Mapping[str, Any], Any]]:
-        """Inputs and labels of each call."""
+        """Yield inputs and labels of each call."""
         for size, inputs, label in zip(self.batches.sizes, self.batches, self.batches.labels, strict=True):
             items = len(label) if hasattr(label, "__len__") and not isinstance(label, str) else 1
             if not self.alone or size == 1 or items != size:
@@ -133,10 +134,10 @@ class Labelled:
 
 
 def label_array(labels: Any, label_ids: Mapping[str, int]) -> np.ndarray[Any, Any]:
-    """Labels as numbers, rows of unequal length filled up with -100.
+    """Return labels as numbers, rows of unequal length padded with -100.
 
     Raises:
-        OptionError: a name that the model's configuration does not know, or something that is no number.
+        OptionError: a label is a name that the model's configuration does not know, or no number.
     """
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu().numpy()
@@ -164,17 +165,17 @@ def _label(label: Any, label_ids: Mapping[str, int]) -> Any:
 def _paired(
     values: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, ranked: bool
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Predictions and labels, one to one, without positions that do not count.
+    """Return predictions and labels, one to one, without ignored positions.
 
     Args:
-        values: of which the greatest of each row is its prediction, or where they are not `ranked`, the only one.
+        values: each row's prediction is its arg-max, or if they are not `ranked`, its only value.
     """
     if not ranked and values.size != len(values):
         why = f"it goes by one number for each row, and the model gives {values.size // max(1, len(values))}"
         raise OptionError("evaluate", why, "pass ('accuracy', rows) for classes, or a function as evaluate=")
     guessed: np.ndarray[Any, Any] = values.argmax(axis=-1) if ranked else values.reshape(-1)
     if labels.ndim == guessed.ndim - 1 and len(guessed) == 1:
-        labels = np.asarray([labels])  # of one row, given without a batch
+        labels = np.asarray([labels])  # labels of one row, without a batch axis
     if guessed.ndim == 2 and labels.ndim == 2:
         labels = labels[:, : guessed.shape[1]]
         guessed = guessed[:, : labels.shape[1]]
@@ -189,7 +190,7 @@ def _paired(
 
 
 def _require_classes(labels: np.ndarray[Any, Any], classes: int) -> None:
-    """Refuse labels that no prediction can equal: with them, a model that says nothing right has nothing to lose."""
+    """Refuse labels that no prediction can equal: an eager model with no correct prediction could not get worse."""
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         why = f"label {wrong.flat[0]} is none that the model can give, which are 0 to {classes - 1}"
@@ -209,13 +210,13 @@ def _scikit(name: str, **settings: Any) -> Callable[[Any, Any], float]:
 
 
 def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Ranks from 0, ties sharing their mean."""
+    """Return ranks from 0, ties sharing their mean."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return ((np.cumsum(counts) - (counts + 1) / 2)[places]).astype(float)
 
 
 def _correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
-    """Pearson's; NaN where one of them is constant."""
+    """Return Pearson's correlation; NaN if one of the arrays is constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.corrcoef(one, other)[0, 1])
 
@@ -242,7 +243,7 @@ def _number(value: Any, who: str) -> float:
 
 
 def make_promise(metric: Metric, eager: Judged, drop: Drop) -> Promise:
-    """What the eager model has of the metric, and what of that may be lost.
+    """Evaluate the metric on the eager model, and return the promise with that baseline and the allowed loss.
 
     Raises:
         EvaluationError: the metric gives no number for the eager model.
@@ -254,12 +255,12 @@ def make_promise(metric: Metric, eager: Judged, drop: Drop) -> Promise:
 
 
 def keeps(promise: Promise, value: float) -> bool:
-    """Whether no more is lost than may be; what floating point adds is no loss."""
+    """Whether a value of the metric is within the allowed loss, floating-point error aside."""
     return promise.baseline - value <= promise.limit + 1e-9 * max(1.0, abs(promise.baseline))
 
 
 def evaluate_words(evaluate: Any) -> Sequence[Any] | None:
-    """(metric, rows) of what was passed as `evaluate`; None where it is a function."""
+    """Return (metric, rows) from the `evaluate` argument; None if it is a function."""
     if callable(evaluate):
         return None
     if isinstance(evaluate, tuple | list) and len(evaluate) == 2 and evaluate[0] in METRICS:

@@ -1,8 +1,8 @@
-"""How true a quantized model is: values on data that calibration did not see, form on every shape.
+"""Verification of a quantized model: values on data that calibration did not see, form on every shape.
 
-Rounding is fitted to the data that a model is for. On random tokens its outputs mean little, and those of the original
-too: so drawn cases show that it runs at every shape, with finite values where eager has such; how near it comes to
-eager is measured on unseen data, all of it together.
+Rounding is fitted to the data that a model is for. On random tokens its outputs mean little, and so do those of the
+original: so drawn cases show that it runs at every shape, with finite values where the eager model has finite ones; its
+nearness to the eager model is measured on unseen data, all of it together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from optimum_core.verify.comparison import (
 )
 
 Run = Callable[[Arrays], Mapping[str, Any]]
-#: For what is compared in form alone.
+#: Tolerance for comparison of form alone.
 _ANY = Tolerance(relative=float("inf"), cosine=-1.0, agreement=0.0)
 
 
@@ -42,18 +42,18 @@ def verify_quantized(
     binding: bool = True,
     ties: bool = False,
 ) -> Fidelity:
-    """Compare a quantized model with eager.
+    """Compare a quantized model with the eager model.
 
     Args:
-        drawn: cases of fresh random inputs, compared in form: shapes, and finite values where eager has such.
-        unseen: data that calibration did not see; without any, the drawn cases stand in for it.
+        drawn: cases of fresh random inputs, compared in form: shapes, and finite values where the reference is finite.
+        unseen: data that calibration did not see; without any, the drawn cases take its place.
         agreement: the least share of the same arg-max, instead of the precision's own.
         ties: values within the tolerance of the greatest count as it does; without, ties count as they fall.
         binding: False reports how far unseen data is off, and lets a promise decide.
 
     Returns:
-        One result for all unseen data and each output, or what is wrong with drawn cases. `relative_error` is the norm
-        of the difference over the norm of eager's values, and `agreement` counts ties as they fall.
+        One result for all unseen data and each output, or the failures of drawn cases. `relative_error` is the norm of
+        the difference over the norm of the eager model's values, and `agreement` counts ties as they fall.
     """
     tolerance = tolerance_of(precision)
     if agreement is not None:
@@ -84,7 +84,7 @@ def _together(
     *,
     ties: bool,
 ) -> tuple[CaseResult, ...]:
-    """One result an output: the values of all cases as one vector."""
+    """Return one result per output: the values of all cases are compared as one vector."""
     want: dict[str, list[Any]] = {spec.name: [] for spec in outputs}
     have: dict[str, list[Any]] = {spec.name: [] for spec in outputs}
     for case in cases:
@@ -101,7 +101,7 @@ def _together(
 
 
 def _meant(case: ReferenceCase, spec: TensorSpec) -> np.ndarray[Any, Any] | None:
-    """Which positions of an output mean something: those of no padding, where it has a value for every token."""
+    """Return a mask of the unpadded positions of an output with a value for every token; None: all are meaningful."""
     mask = case.inputs.get("attention_mask")
     if mask is None or mask.ndim != 2 or spec.shape[:2] != ("batch", "sequence"):
         return None
@@ -109,7 +109,7 @@ def _meant(case: ReferenceCase, spec: TensorSpec) -> np.ndarray[Any, Any] | None
 
 
 def _rows(array: np.ndarray[Any, Any], kept: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
-    """An output as rows along its last axis."""
+    """Return an output as rows along its last axis."""
     picked = array[kept] if kept is not None and array.shape[:2] == kept.shape else array
     return picked.reshape(-1, picked.shape[-1]) if picked.ndim else picked.reshape(1, 1)
 

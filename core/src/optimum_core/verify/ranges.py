@@ -1,4 +1,5 @@
-"""Up to which lengths of its axes a model was compared with eager, and up to which a candidate was right."""
+"""Ranges of axis lengths: those at which a model was compared with the eager model, and those at which a candidate was
+correct."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ from optimum_core.verify.comparison import ReferenceCase
 
 
 def proved(signature: ModelSignature, cases: tuple[ReferenceCase, ...]) -> Mapping[str, AxisRange]:
-    """The ranges of a signature's axes, each with the shortest and the longest length among the cases.
+    """Return the ranges of a signature's axes, each with the shortest and the longest length among the cases.
 
-    Where the configuration names a length beyond the longest at which the model may compute otherwise, longer calls
-    are refused: nothing was compared there.
+    If the configuration names a length beyond the longest at which the model may compute otherwise, longer calls are
+    refused: nothing was compared there.
     """
     found: dict[str, AxisRange] = {}
     for axis in signature.axes:
@@ -38,13 +39,13 @@ def _bounded(signature: ModelSignature, axis: str, known: AxisRange) -> AxisRang
 def right_up_to(
     fidelity: Fidelity, cases: tuple[ReferenceCase, ...], traced: Mapping[str, int]
 ) -> Mapping[str, tuple[int, int]]:
-    """By axis that is to blame, the lengths around the traced one between which a candidate was right throughout.
+    """Return for each failing axis the range of lengths around the traced one at which a candidate was correct.
 
-    Within these, every case passed. Nothing is found where a failure is left that no axis alone explains, nor where an
-    axis is wrong next to the traced length already: such an axis is to be fixed.
+    Within these ranges, every case passed. The result is empty if a failure remains that no axis alone explains. An
+    axis that fails next to the traced length already has no range, and must be fixed.
 
     Args:
-        traced: by axis, the length that was traced.
+        traced: by axis, the traced length.
     """
     wrong = {result.case for result in fidelity.results if not result.passed}
     bad: dict[str, set[int]] = {}

@@ -1,4 +1,4 @@
-"""The eager model's word on every case, taken once, before anything is exported or patched."""
+"""Reference outputs of the eager model for every case, computed once, before anything is exported or patched."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, toler
 
 log = logging.getLogger(__name__)
 
-#: Seconds that one call of eager may be expected to take at a length beyond those beside the traced one.
+#: Most expected seconds for one call of the eager model at a length beyond those beside the traced one.
 PATIENCE = 1.0
-#: The power of its length by which a call is expected to take longer.
+#: Exponent of the length in the expected time of a call.
 GROWTH = 1.25
 EMPTY = "a row without any token"
 
 
 def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
-    """Draw the cases and run eager on each; every answer is that of a model that has seen no other call.
+    """Draw the cases and run the eager model on each, every time on a copy that has seen no other call.
 
-    Cases that eager refuses are left out, and so are long ones for which it takes too long.
+    Cases that the eager model refuses are left out, and so are long ones for which it takes too long.
 
     Raises:
-        VerificationError: eager refuses every call, or gives two answers to one question, so that nothing can be
-            compared with it.
+        VerificationError: the eager model refuses every call, or gives different outputs for the same inputs, so that
+            nothing can be compared with it.
     """
     clock = _Clock(signature)
     cases = [found for case in planned_cases(signature) if (found := clock.run(module, case)) is not None]
@@ -54,16 +54,16 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
 
 
 def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
-    """The name of a case that a model answers otherwise when it has seen the others before; None: there is none.
+    """Return the name of a case whose outputs change when the model has seen the others before; None: there is none.
 
-    What is exported equals a model that has seen no other call. A model that remembers, as Swin does after a small
-    picture, may give its user another answer than that.
+    The export equals a model that has seen no other call. A model with state, such as Swin after a small picture, may
+    give its user other outputs than that.
     """
     veteran = fresh(module)
     for case in (*cases, cases[0]):
         try:
             again = flatten(call(veteran, case.inputs))
-        except Exception:  # noqa: BLE001 - it took this before: what it saw has broken it
+        except Exception:  # noqa: BLE001 - it took this call before: the earlier calls have broken it
             return case.name
         if not all(name in again and _same(want, again[name].numpy()) for name, want in case.outputs.items()):
             return case.name
@@ -75,14 +75,14 @@ def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
 
 
 class _Clock:
-    """Runs cases, and foresees from shorter ones how long a longer one takes."""
+    """Runner of cases that estimates from shorter ones the time of a longer one."""
 
     def __init__(self, signature: ModelSignature) -> None:
         self._signature = signature
         self._seconds: dict[str, list[tuple[int, float]]] = {}
 
     def run(self, module: Any, case: Case) -> ReferenceCase | None:
-        """Eager's word; None where it refuses, or would take too long."""
+        """Return the case with the eager model's outputs; None if it refuses, or would take too long."""
         lengths = {**self._signature.layout.lengths, **case.lengths}
         axis = next(iter(case.lengths), "") if len(case.lengths) == 1 else ""
         may_wait = axis and lengths[axis] in self._signature.further.get(axis, ())
@@ -92,17 +92,17 @@ class _Clock:
         start, busy = time.perf_counter(), time.process_time()
         try:
             found = _run(module, self._signature, case)
-        except Exception as error:  # noqa: BLE001 - eager refuses this call, in its own words
+        except Exception as error:  # noqa: BLE001 - the eager model refuses this call, by an error of any type
             log.info("%s is left out: eager refuses it: %r", case.name, error)
             return None
-        # On a busy machine the time elapsed says little; with threads of its own, the time of the processor does.
+        # On a busy machine, wall-clock time says little; with several threads, CPU time says little. So the lesser.
         seconds = min(time.perf_counter() - start, time.process_time() - busy)
         for name in self._signature.axes:
             self._seconds.setdefault(name, []).append((lengths[name], seconds))
         return found
 
     def _foreseen(self, axis: str, lengths: Mapping[str, int]) -> float:
-        """Seconds that a call is expected to take: attention makes it more than its length says."""
+        """Return the expected seconds of a call: because of attention, more than in proportion to its length."""
         growth = 1.0 if axis.endswith("batch") else GROWTH
         known = self._seconds.get(axis, ())
         return min((seconds * (lengths[axis] / length) ** growth for length, seconds in known), default=0.0)
@@ -111,10 +111,10 @@ class _Clock:
 def cases_at(
     module: Any, signature: ModelSignature, named: Mapping[str, Mapping[str, int]]
 ) -> tuple[ReferenceCase, ...]:
-    """Cases of stated lengths, by name.
+    """Return cases of stated lengths, by name.
 
     Raises:
-        VerificationError: eager refuses one.
+        VerificationError: the eager model refuses one.
     """
     return tuple(
         _run_stated(module, signature, Case(name=name, lengths=lengths, seed=301 + number))
@@ -137,13 +137,13 @@ def _run_stated(module: Any, signature: ModelSignature, case: Case) -> Reference
 def cases_taken(
     session: Any, module: Any, signature: ModelSignature, cases: tuple[ReferenceCase, ...]
 ) -> tuple[ReferenceCase, ...]:
-    """The cases themselves, where the session takes them all; others of the lengths that it takes, where it does not.
+    """Return the cases themselves if the session takes them all; otherwise others of the lengths that it takes.
 
     Args:
-        cases: of the signature, the traced shape first.
+        cases: those of the signature, the traced shape first.
 
     Raises:
-        VerificationError: it takes none that could be drawn.
+        VerificationError: the session takes none that could be drawn.
     """
     lengths: Lengths | None = getattr(session, "lengths", None)
     if lengths is None or all(lengths.takes(_lengths_of(case, signature)) for case in cases):
@@ -166,7 +166,7 @@ def _lengths_of(case: ReferenceCase, signature: ModelSignature) -> dict[str, int
 
 
 def _planned_within(signature: ModelSignature, lengths: Lengths) -> Iterator[Case]:
-    """Every shape that is taken, padded on either side; where there is no list of them, the usual cases up to the
+    """Yield every shape that the session lists, padded on either side; without a list, the usual cases up to the
     greatest lengths."""
     if lengths.only:
         for number, shape in enumerate(lengths.only):
@@ -184,8 +184,8 @@ def _planned_within(signature: ModelSignature, lengths: Lengths) -> Iterator[Cas
 
 
 def planned_cases(signature: ModelSignature) -> Iterator[Case]:
-    """Every axis alone, shorter and longer; all of them at once; padding on both sides; pictures that no patch divides;
-    then ever longer, on both sides of what the configuration names. None of them was traced."""
+    """Yield the cases: every axis alone, shorter and longer; all axes at once; padding on both sides; pictures that no
+    patch divides; then ever longer, on both sides of lengths that the configuration names. None of them was traced."""
     layout = signature.layout
     yield Case(name="traced shape, fresh values", seed=101)
     seed = 102
@@ -208,7 +208,7 @@ def planned_cases(signature: ModelSignature) -> Iterator[Case]:
 
 
 def _pictures(signature: ModelSignature, seed: int) -> Iterator[Case]:
-    """Sizes off the grid, and the configured one where another was traced."""
+    """Yield pictures of sizes off the patch grid, and of the configured size if another was traced."""
     layout = signature.layout
     axes = [axis for axis in PICTURE if axis in layout.axes]
     if not axes:
@@ -226,12 +226,12 @@ def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
     mask = inputs.get("attention_mask")
     left = case.padding == "left" and mask is not None and mask.ndim == 2
     found = _answered(module, signature, case.name, inputs)
-    # A query at padding on the left sees nothing but padding in a causal model: its values mean nothing.
+    # In a causal model, a query at left padding attends to nothing but padding: its values mean nothing.
     return replace(found, valid=mask.astype(bool)) if left and mask is not None else found
 
 
 def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays) -> ReferenceCase:
-    """A case of these inputs."""
+    """Return a case of these inputs with the eager model's outputs."""
     layout = signature.layout
     lengths = {
         axis: inputs[item.name].shape[index]
@@ -249,7 +249,7 @@ def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays)
 
 
 def _without_tokens(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
-    """A batch whose last row has no token at all, where eager gives numbers for it."""
+    """Yield a batch whose last row has no token at all, if the eager model gives finite outputs for it."""
     layout = signature.layout
     masks = [item for item in layout.inputs if item.kind == "mask" and "sequence" in str(item.axes[-1])]
     if not masks or any(item.axes[0] != "batch" for item in masks):
@@ -262,7 +262,7 @@ def _without_tokens(module: Any, signature: ModelSignature) -> Iterator[Referenc
             inputs[ids][-1] = layout.special.get("pad_token_id", 0)
     try:
         found = _answered(module, signature, EMPTY, inputs)
-    except Exception as error:  # noqa: BLE001 - eager refuses it, and so there is nothing to compare
+    except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
         log.info("%s is left out: eager refuses it: %r", EMPTY, error)
         return
     if all(np.isfinite(array).all() for array in found.outputs.values() if array.dtype.kind == "f"):

@@ -1,8 +1,8 @@
-"""What is usual in an output: the scale that its errors and ties are measured by.
+"""The scale of an output, by which its errors and ties are measured.
 
-One huge value must not hide the errors of the others: scores of what is not allowed are often -1e4, -1e9 or the least
-float, and boxes in pixels stand beside scores below 1. So an output is split where its magnitudes leave a wide gap, by
-value, by row and by channel, and each part is measured by its own greatest magnitude.
+One huge value must not hide the errors of the others: masked scores are often -1e4, -1e9 or the least float, and boxes
+in pixels stand beside scores below 1. So an output is split where its magnitudes leave a wide gap, by value, by row and
+by channel, and each part is measured by its own greatest magnitude.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import numpy as np
 
 Floats = np.ndarray[Any, Any]
 
-#: Below this magnitude a value is as good as zero.
+#: Magnitude below which a value counts as zero.
 LEAST = 1e-6
-#: Values at this binary exponent (8 and above) may be set apart as huge, by so many empty exponents below them.
+#: Binary exponent (values of 8 and above) from which values may be split off as huge, and the number of empty exponents
+#: that must lie below them.
 _HUGE, _GAP = 4, 5
-#: Beside huge values, the others are measured by this at least.
+#: Least scale of the other values beside huge ones.
 _LEAST_BESIDE = 1e-3
-#: Rows and channels are set apart where the greatest magnitude of one is so many times that of the next.
+#: Ratio of the greatest magnitudes of a row or channel and the next, above which they are split.
 _APART = 100.0
-#: Their errors are measured by this share of the next greater scale at least: smaller ones come from its rounding.
+#: Least scale of such a part, as a share of the next greater scale: smaller errors come from the rounding of that.
 _FLOOR = 1e-3
 
 
 def relative_error(want: Floats, have: Floats) -> float:
-    """The largest error of any part of an output over the greatest magnitude of that part.
+    """Return the largest error of any part of an output over the greatest magnitude of that part.
 
     Args:
         want, have: finite arrays of one shape.
@@ -44,7 +45,7 @@ def relative_error(want: Floats, have: Floats) -> float:
 
 
 def norm_error(want: Floats, have: Floats) -> float:
-    """The largest norm of the error of any part of an output over the norm of that part.
+    """Return the largest norm of the error of any part of an output over the norm of that part.
 
     Args:
         want, have: finite arrays of one shape.
@@ -55,17 +56,17 @@ def norm_error(want: Floats, have: Floats) -> float:
 
 
 def cosine(want: Floats, have: Floats) -> float:
-    """The least cosine of any part of two outputs as flat vectors; 1.0 where both are zero."""
+    """Return the least cosine of any part of two outputs as flat vectors; 1.0 where both are zero."""
     want, have = np.atleast_1d(want), np.atleast_1d(have)
     return min((_cosine(want[part], have[part]) for part, _ in _parts(np.abs(want))), default=1.0)
 
 
 def agreement(want: Floats, have: Floats, slack: float) -> float:
-    """The share of positions with the same arg-max along the last axis.
+    """Return the share of positions with the same arg-max along the last axis.
 
     Args:
-        slack: ties count as the same within this share of the values that are of one kind with the greatest in the row,
-            and a thousandth of it where those of other rows are far greater.
+        slack: ties count as the same within this share of the greatest magnitude in the row among values of the part
+            that its greatest value is in; or of a thousandth of the part's scale, if that is more.
     """
     picked = np.take_along_axis(want, have.argmax(axis=-1)[..., None], axis=-1)[..., 0]
     best = want.max(axis=-1)
@@ -85,7 +86,7 @@ def _tie_scales(want: Floats, best: Floats) -> Floats:
 
 def _cosine(want: Floats, have: Floats) -> float:
     a, b = want.reshape(-1), have.reshape(-1)
-    # Each by its own greatest: the squares of the least float are beyond any float.
+    # Each is divided by its own greatest magnitude: the square of the least float overflows.
     a, b = (item / max(float(np.abs(item).max(initial=0.0)), 1e-300) for item in (a, b))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     if norms < 1e-12 or max(np.abs(want).max(initial=0.0), np.abs(have).max(initial=0.0)) < LEAST:
@@ -94,7 +95,7 @@ def _cosine(want: Floats, have: Floats) -> float:
 
 
 def _parts(size: Floats) -> Iterator[tuple[Any, float]]:
-    """Which values belong together by their magnitude, and the greatest magnitude among them."""
+    """Yield the parts of values of similar magnitude, each with the greatest magnitude in it."""
     greatest = float(size.max(initial=0.0))
     edges = _edges(size) if greatest >= 2 ** (_HUGE - 1) else []
     if not edges:
@@ -107,7 +108,7 @@ def _parts(size: Floats) -> Iterator[tuple[Any, float]]:
 
 
 def _edges(size: Floats) -> list[float]:
-    """Magnitudes between which nothing lies for a factor of 32 or more, the lower side of huge values."""
+    """Return the lower edges of huge values: magnitudes below which nothing lies for a factor of 32 or more."""
     _, exponents = np.frexp(size[size > 0])
     used = np.unique(exponents)
     jumps = np.flatnonzero(np.diff(used) > _GAP)
@@ -115,13 +116,14 @@ def _edges(size: Floats) -> list[float]:
 
 
 def _apart_axes(want: Floats) -> Iterator[int]:
-    """Rows and channels, where there are several of them."""
+    """Yield the axes of rows and channels, if they have several."""
     if want.ndim >= 2:
         yield from (axis for axis in (0, want.ndim - 1) if want.shape[axis] > 1)
 
 
 def _error_by(axis: int, size: Floats, error: Floats) -> float:
-    """The error where slices along an axis differ widely in scale, each group of alike slices by its own; else 0.0."""
+    """Return the error relative to the scale of each group of similar slices along an axis, where slices differ widely
+    in scale; else 0.0."""
     others = tuple(index for index in range(size.ndim) if index != axis)
     scales, errors = size.max(axis=others), error.max(axis=others)
     order = np.argsort(scales)[::-1]
