@@ -1,12 +1,12 @@
-"""The only rooms that know torch and transformers.
+"""The only package that imports torch and transformers.
 
-From a model as its user gave it to something that can be exported, verified and measured:
+It takes a user's model and makes it ready for export, verification and measurement:
 
-    source     what was given: an instance, a module, a directory, a hub id; weights only when needed
-    tasks      which task, and which class, from `config.architectures`
-    layouts    which inputs the forward takes, and which axis of each means what
-    samples    arrays for those inputs, at any lengths, padded as a case asks
-    outputs    from a model's output to named arrays, and back to its class
+    source     the given model: an instance, a module, a directory, a hub id; weights only when needed
+    tasks      the task and the class, from `config.architectures`
+    layouts    the inputs that the forward takes, and the meaning of each axis
+    samples    arrays for those inputs, at any lengths, padded as a case says
+    outputs    conversion of a model's output to named arrays, and back to its class
     signature  all of that, tried on the eager model: specs whose varying axes it accepts
     engines    two ways to write ONNX
     eager, to_onnx   the two built-in backends, registered through the same hooks as plugins
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import logging
 
-# Where torchao is installed, transformers imports it with every model class, and it logs two kinds of remarks that no
-# user can act on: extensions for GPUs that the CPU's torch cannot load, and a deprecated call of its own to torch.
+# If torchao is installed, transformers imports it with every model class, and it logs two kinds of remarks that no user
+# can act on: extensions for GPUs that the CPU's torch cannot load, and a deprecated call of its own to torch.
 _REMARKS = {
     "torchao": ("Failed to load ", "Skipping import of cpp extensions"),
     "torch.utils._pytree": ("register_constant()",),

@@ -1,4 +1,4 @@
-"""Which axes vary, and how far: proposed by the layout, tried at other lengths, decided by the eager model."""
+"""Detection of the axes that vary, and of their ranges: the layout proposes, runs of the eager model decide."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from optimum_core.types import AxisRange
 
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 PICTURE = ("height", "width")
-#: Beyond the windows and buckets of most attention patterns; up to here, no case is too long.
+#: Length beyond the windows and buckets of most attention patterns; up to here, no case is left out as too slow.
 LONG = 200
-#: Calls of more rows than any other case has, and than `map` puts together unasked.
+#: Rows of a call with more than any other case has, and more than `map` batches by default.
 MANY = 33
 
 Runs = dict[tuple[str, int], Shapes | None]
@@ -23,13 +23,13 @@ Runs = dict[tuple[str, int], Shapes | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settled:
-    """What was found out about the axes.
+    """The axes' properties as found by trial.
 
     Attributes:
-        layout: with axes fixed that do not vary, and lengths to trace with that all differ.
+        layout: axes that do not vary are fixed; lengths to trace with all differ.
         configured: by axis, the length that the configuration and the samples say, before lengths were made to differ.
         runs: the outputs' shapes at other lengths, by axis and length.
-        ranges: the lengths that eager takes, where it has a limit.
+        ranges: the lengths that the eager model takes, for axes with a limit.
     """
 
     layout: Layout
@@ -39,7 +39,7 @@ class Settled:
 
 
 def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
-    """Two lengths to try an axis at, other than the traced one: longer and shorter."""
+    """Return two lengths to try an axis at, other than the traced one: longer and shorter."""
     length = layout.lengths[axis]
     if axis.endswith("batch"):
         return (3 if length != 3 else 2, 1)
@@ -50,7 +50,7 @@ def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
 
 
 def off_the_grid(layout: Layout, patch: int) -> tuple[Mapping[str, int], ...]:
-    """Sizes of pictures that nothing divides: each axis alone, and both at once."""
+    """Return sizes of pictures that no patch divides: for each axis alone, and for both at once."""
     beside = {"height": (1, -5), "width": (max(patch - 1, 3), 3)}
     axes = [axis for axis in PICTURE if axis in layout.axes]
     alone = [{axis: layout.lengths[axis] + beside[axis][0]} for axis in axes]
@@ -59,7 +59,7 @@ def off_the_grid(layout: Layout, patch: int) -> tuple[Mapping[str, int], ...]:
 
 
 def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
-    """Fix the axes that do not vary; give the others lengths that differ from each other, and ask again at those."""
+    """Fix the axes that do not vary; give the others lengths that differ from each other, and try them again there."""
     configured = dict(layout.lengths)
     ranges: dict[str, AxisRange] = {}
     runs: Runs = {}
@@ -76,7 +76,7 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
 
 
 def _tried(trials: Trials, layout: Layout, axis: str, ranges: dict[str, AxisRange]) -> Runs:
-    """An axis at two other lengths, or as near to them as eager takes it."""
+    """Return the runs of an axis at two other lengths, or as near to them as the eager model takes."""
     here = layout.lengths[axis]
     longer, shorter = lengths_beside(layout, axis)
     runs: Runs = {(axis, length): trials.shapes(layout, {axis: length}) for length in (longer, shorter)}
@@ -114,7 +114,7 @@ def _apart(layout: Layout) -> Layout:
 
 
 def _again(trials: Trials, before: Layout, apart: Layout, runs: Runs) -> tuple[Layout, Runs]:
-    """Ask at lengths that differ; what is refused there is fixed at the length that it had."""
+    """Try the axes at lengths that differ; fix an axis that is refused there at its previous length."""
     moved = [axis for axis in before.axes if apart.lengths[axis] != before.lengths[axis]]
     if trials.shapes(apart, {}) is None:
         same = {before.lengths[axis] for axis in moved}
@@ -132,7 +132,7 @@ def _again(trials: Trials, before: Layout, apart: Layout, runs: Runs) -> tuple[L
 
 
 def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisRange]:
-    """How long each axis may get that stands for a text, or that the model's user gave."""
+    """Return the range of each axis that stands for a text, or that comes from the user's samples."""
     ranges = dict(settled.ranges)
     tables = tables_of(trials.module)
     for axis in settled.layout.axes:
@@ -150,7 +150,7 @@ def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisR
 
 
 def further_lengths(settled: Settled, ranges: Mapping[str, AxisRange], numbers: Numbers) -> dict[str, tuple[int, ...]]:
-    """By axis, the lengths beyond those beside the traced one to compare at, as far as time permits."""
+    """Return by axis the lengths beyond those beside the traced one to compare at, as far as time permits."""
     return {axis: lengths for axis, lengths in _further(settled.layout, ranges, numbers) if lengths}
 
 
@@ -175,7 +175,7 @@ def _further(
 
 
 def patch_of(config: Any) -> int:
-    """The edge of the squares that pictures are cut into, where the configuration says it."""
+    """Return the edge of the patches that pictures are cut into, as configured; 1 if the configuration has none."""
     for part in (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None)):
         size = getattr(part, "patch_size", None)
         size = size[0] if isinstance(size, list | tuple) and size else size

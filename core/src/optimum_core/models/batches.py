@@ -1,4 +1,4 @@
-"""From rows of data to batches of a model's inputs, kept on disk one by one: memory holds a batch at a time."""
+"""Encoding of data rows as batches of a model's inputs, stored on disk one by one: memory holds a batch at a time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from optimum_core.models.signature import ModelSignature
 from optimum_core.types import TensorSpec
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-#: Texts, pictures or sounds in one batch, and how many of them are sorted by length at a time.
+#: Number of texts, pictures or sounds in one batch, and number of them that are sorted by length at a time.
 BATCH = 8
 _CHUNK = 8 * BATCH
-#: The longest that texts are kept where neither the model nor its tokenizer sets a limit.
+#: Tokens that texts are cut at if neither the model nor its tokenizer sets a limit.
 _LONGEST = 512
 _NO_LIMIT = 1e9  # transformers' "no limit" is a very large number
 
@@ -29,8 +29,8 @@ class Batches:
     """Batches on disk: the same at every iteration, read one at a time.
 
     Attributes:
-        sizes: how many items each holds.
-        labels: of each batch, where the rows have any.
+        sizes: number of items of each batch.
+        labels: those of each batch, if the rows have any.
     """
 
     directory: Path
@@ -47,16 +47,16 @@ class Batches:
 
     @property
     def items(self) -> int:
-        """How many items there are in all."""
+        """The number of items in all batches."""
         return sum(self.sizes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoder:
-    """Turns rows into a model's inputs.
+    """Encoder of rows as a model's inputs.
 
     Attributes:
-        signature: says what the model takes.
+        signature: defines the model's inputs.
         processor: tokenizer or processor for raw data, or None.
         who: the data's name in messages.
     """
@@ -68,10 +68,10 @@ class Encoder:
     def spool(
         self, rows: Iterable[Row], directory: Path, advance: Callable[[int], None] = lambda done: None
     ) -> Batches:
-        """Encode all rows and keep the batches.
+        """Encode all rows and store the batches.
 
         Args:
-            directory: is made, and holds a file a batch.
+            directory: is created, and holds one file per batch.
             advance: called with the number of items encoded so far.
 
         Raises:
@@ -88,7 +88,7 @@ class Encoder:
         return Batches(directory=directory, sizes=tuple(sizes), labels=tuple(labels))
 
     def pieces(self, row: Row) -> Iterator[Row]:
-        """The row, or where it is a large batch of encoded items, small ones."""
+        """Yield the row, or if it is a large batch of encoded items, small batches of them."""
         arrays = self._named(row) if self._is_encoded(row.value) else {}
         items = {array.shape[0] for array in arrays.values() if array.ndim}
         if len(items) != 1 or max(items) <= self._batch_size:
@@ -103,8 +103,8 @@ class Encoder:
             yield Row(number=row.number, value=value, label=label)
 
     def keys(self, row: Row) -> set[str]:
-        """A key of every item of the row: equal for equal data, alone or in a batch, whatever the padding, and for a
-        text as for its tokens."""
+        """Return a key of every item of the row: equal for equal data, alone or in a batch, whatever the padding; a
+        text has the key of its tokens."""
         if self._is_encoded(row.value):
             arrays = self._named(row)
         elif self.processor is not None and "input_ids" in self._names and isinstance(self._raw(row), str | tuple):
@@ -113,7 +113,7 @@ class Encoder:
             return {Row(number=row.number, value=self._raw(row)).key}
         mask = arrays.pop("attention_mask", np.zeros(0))
         tokens = arrays.get("input_ids")
-        if tokens is not None and tokens.dtype.kind in "iu":  # the other inputs follow; some people leave those out
+        if tokens is not None and tokens.dtype.kind in "iu":  # the other inputs follow from these, or may be missing
             arrays = {"input_ids": tokens.astype(np.int64, copy=False)}
         count = max((len(array) for array in arrays.values() if array.ndim), default=1)
         return {Row(number=row.number, value=_item(arrays, mask, index, count)).key for index in range(count)}
@@ -129,12 +129,12 @@ class Encoder:
             for start in range(0, len(raw), self._batch_size):
                 batch = raw[start : start + self._batch_size]
                 if len(batch) < self._fixed_batch:
-                    continue  # the model takes no fewer
+                    continue  # the model does not take fewer
                 yield self._checked(self._processed(batch), batch[0]), [row.label for row in batch]
 
     @property
     def _fixed_batch(self) -> int:
-        """Items that every call has; 0 where their number varies."""
+        """The number of items in every call; 0 if it varies."""
         fixed = [spec.shape[0] for spec in self.signature.inputs if spec.shape and isinstance(spec.shape[0], int)]
         return fixed[0] if fixed else 0
 
@@ -154,7 +154,7 @@ class Encoder:
         return hasattr(value, "shape") and self.processor is None
 
     def _named(self, row: Row) -> Arrays:
-        """The inputs among an encoded row's values, by name, with a batch axis."""
+        """Return the inputs among an encoded row's values, by name, with a batch axis."""
         value = row.value
         if not isinstance(value, Mapping):
             value = dict(zip(self._names, value if isinstance(value, tuple | list) else (value,), strict=False))
@@ -169,13 +169,13 @@ class Encoder:
         return arrays
 
     def _processed(self, rows: Sequence[Row]) -> Arrays:
-        """Raw rows of one batch, through the model's processor."""
+        """Return raw rows as one batch, through the model's processor."""
         if self.processor is None:
             raise self._misfit(rows[0], "it is raw data, and the model has no processor here", "pass processor=")
         arguments = self._arguments(rows)
         try:
             made = self.processor(**arguments, return_tensors="np")
-        except Exception as error:  # processors fail in their own ways
+        except Exception as error:  # processors raise errors of any type
             why = f"the processor {type(self.processor).__name__} refuses it: {type(error).__name__}: {error}"
             raise self._misfit(rows[0], why, "pass inputs by name instead") from error
         return {name: np.asarray(made[name]) for name in self._names if name in made}
@@ -204,7 +204,7 @@ class Encoder:
 
     @property
     def _longest(self) -> int:
-        """Tokens that a text is cut at: where its user's own call would cut it, if the model takes so many."""
+        """The number of tokens that a text is cut at: as the user's own call would, if the model takes so many."""
         owner = getattr(self.processor, "tokenizer", self.processor)
         stated = getattr(owner, "model_max_length", None)
         layout = self.signature.layout
@@ -214,7 +214,7 @@ class Encoder:
         return _LONGEST if limit is None else layout.longest("sequence")
 
     def _raw(self, row: Row) -> Any:
-        """A text, a pair of texts, a picture or a sound."""
+        """Return a row's text, pair of texts, picture or sound."""
         value = row.value
         if not isinstance(value, Mapping):
             return value
@@ -231,7 +231,7 @@ class Encoder:
         raise self._misfit(row, why, f"pass just that one, or inputs: {', '.join(self._names)}")
 
     def _checked(self, arrays: Arrays, row: Row) -> Arrays:
-        """Every input of the model, with the element types and ranks that it takes; what may be left out is filled."""
+        """Return every input of the model with the element type and rank that it takes; optional ones are filled in."""
         whole: Arrays = {}
         for spec in self.signature.inputs:
             if spec.name in arrays:
@@ -274,7 +274,7 @@ def _pairs(values: Sequence[Any]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _item(arrays: Arrays, mask: np.ndarray[Any, Any], index: int, count: int) -> Arrays:
-    """One item of a batch, without what the mask leaves out."""
+    """Return one item of a batch, without masked positions."""
     item: Arrays = {}
     for name, array in arrays.items():
         meant = mask[index].astype(bool) if mask.ndim > 1 and mask.shape == array.shape else slice(None)

@@ -1,4 +1,4 @@
-"""The precision in which a model's author holds its weights."""
+"""The precision of a model's weights as its author published them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _SHORT = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "F16": "fp16", "BF1
 
 
 def precision_of_module(module: Any) -> str:
-    """ "fp16" or "bf16" where most of a module's floats are held so, else "fp32"."""
+    """Return "fp16" or "bf16" if most of a module's floats are stored so, else "fp32"."""
     return _most((str(tensor.dtype), tensor.numel()) for tensor in module.state_dict().values())
 
 
 def precision_of_directory(directory: Path) -> str:
-    """The like of a saved model's safetensors, read off their headers alone; "fp32" where there are none."""
+    """Return the precision of a saved model's safetensors, from their headers alone; "fp32" if there are none."""
     from safetensors import SafetensorError, safe_open
 
     found: list[tuple[str, int]] = []
@@ -26,7 +26,7 @@ def precision_of_directory(directory: Path) -> str:
                 slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 - it is no mapping
                 found += [(part.get_dtype(), _size(part.get_shape())) for part in slices]
         except (SafetensorError, OSError):
-            return "fp32"  # whether it can be read, reading it will tell
+            return "fp32"  # an unreadable file is reported when the model is read
     return _most(found)
 
 

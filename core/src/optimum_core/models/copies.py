@@ -1,8 +1,8 @@
-"""Copies of a model to be tried and thrown away: a model is never changed by being called.
+"""Throwaway copies of a model, so that calls never change the model itself.
 
-Some models remember what they saw: Swin shrinks its window at a small picture, BigBird turns its sparse attention off
-at a short text. So whatever runs a model, runs a copy that has seen no other call. `copy.deepcopy` takes 10 ms for 50
-modules, which is more than a call of a small model takes; this copies the tree of modules itself, in about 1 ms.
+Some models keep state from earlier calls: Swin shrinks its window at a small picture, BigBird turns its sparse
+attention off at a short text. So every call runs on a copy that has seen no other call. `copy.deepcopy` takes 10 ms for
+50 modules, which is more than a call of a small model takes; this copies the tree of modules itself, in about 1 ms.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _ATOMS = frozenset(
     | {torch.nn.Parameter, torch.dtype, torch.device, torch.Size}
     | {types.FunctionType, types.BuiltinFunctionType, types.ModuleType, enum.EnumType}
 )
-_HEAP_TYPE = 1 << 9  # set where a class was written in Python
+_HEAP_TYPE = 1 << 9  # set for classes written in Python
 _NOT_KNOWN = object()
 
 Memo = dict[int, Any]
 
 
 def throwaway(module: Any) -> Any:
-    """A copy that shares the parameters, and has buffers and Python state of its own.
+    """Return a copy that shares the parameters, and has buffers and Python state of its own.
 
-    The buffers of torch's own layers are shared too: in evaluation mode none of them writes to its statistics. What
-    cannot be copied, such as a lock, is shared; a module of a kind that cannot be copied is returned itself.
+    The buffers of torch's own layers are shared too: in evaluation mode none of them writes to its statistics. Objects
+    that cannot be copied, such as a lock, are shared; a module of a kind that cannot be copied is returned itself.
     """
     memo: Memo = {}
     for part in module.modules():
@@ -82,7 +82,7 @@ def _fill(made: dict[Any, Any], items: dict[Any, Any], memo: Memo) -> dict[Any, 
 def _copied_by_python(value: Any, memo: Memo) -> Any:
     try:
         return copy.deepcopy(value, memo)
-    except Exception:  # noqa: BLE001 - a lock, a generator, a handle: they fail in their own ways
+    except Exception:  # noqa: BLE001 - a lock, a generator, a handle: they raise errors of any type
         memo[id(value)] = value
         return value
 
@@ -98,6 +98,6 @@ def _is_plain(kind: type) -> bool:
         and kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
         and getattr(kind, "__getstate__", None) in (torch.nn.Module.__getstate__, object.__getstate__)
-        and _of_torch(getattr(kind, "__setstate__", torch.nn.Module.__setstate__))  # they add what old files lack
+        and _of_torch(getattr(kind, "__setstate__", torch.nn.Module.__setstate__))  # adds what old files lack
         and kind.__dictoffset__ != 0
     )

@@ -1,4 +1,4 @@
-"""Data as people have it: an iterable of texts, inputs, pictures or sounds, with labels or without."""
+"""Users' data: an iterable of texts, inputs, pictures or sounds, with labels or without."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACCEPTED = "texts, inputs by name, pictures or sounds; a list, a datasets.Datas
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One row: what goes into the model, raw or encoded, one item or a batch of them; and its label.
+    """One row: input of the model, raw or encoded, one item or a batch of them; and its label.
 
     Attributes:
         number: from 1, for messages.
@@ -39,16 +39,16 @@ class Row:
 
 
 class Rows:
-    """The rows of an iterable, the same each time; what can be read only once, or is shuffled anew, is kept.
+    """The rows of an iterable, the same at each iteration; data that is shuffled or can be read only once is stored.
 
     Args:
-        data: what a user passed.
+        data: the user's argument.
         who: its name in messages ("calibration").
         labelled: each row must have a label.
-        limit: rows behind it are not read.
+        limit: rows beyond it are not read.
 
     Raises:
-        OptionError: it is nothing that could hold rows.
+        OptionError: it is not of a type that could hold rows.
     """
 
     def __init__(self, data: Any, *, who: str, labelled: bool = False, limit: int | None = None) -> None:
@@ -107,7 +107,7 @@ def _is_number(value: Any) -> bool:
 
 
 def as_array(value: Any) -> np.ndarray[Any, Any] | None:
-    """Numbers in whatever container, as an array; None for anything else."""
+    """Return numbers in any container as an array; None for anything else."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     if isinstance(value, str | bytes | Mapping) or value is None:
@@ -122,10 +122,10 @@ def as_array(value: Any) -> np.ndarray[Any, Any] | None:
 
 
 def _parts(value: Any, number: int) -> Iterator[bytes]:
-    """Bytes that differ where values differ.
+    """Yield bytes that differ if values differ.
 
     Raises:
-        OptionError: it is nothing that is known.
+        OptionError: the value is of an unknown type.
     """
     if value is None or isinstance(value, str | int | float):
         yield f"{type(value).__name__}:{value!r};".encode()

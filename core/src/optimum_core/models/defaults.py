@@ -1,4 +1,4 @@
-"""What leaving an input out means, proved on the eager model with padding among the ids and without."""
+"""Defaults of optional inputs, proved on the eager model with padding among the ids and without."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Default = Literal["ones", "zeros", "tokens", "leading"]
 
 
 def default_of(trials: Trials, layout: Layout, item: InputLayout) -> tuple[Default | None, int | None]:
-    """What eager computes with in place of an input that is left out, and the id of padding where that decides.
+    """Find the value that the eager model uses for an input that is left out.
 
     Returns:
-        None and None where it must be given.
+        The default, and the padding id if it depends on that; None and None if the input is required.
     """
     elsewhere = {axis for other in layout.inputs if other.name != item.name for axis in other.axes}
     named = {axis for axis in item.axes if isinstance(axis, str)}
-    if item.kind not in ("mask", "types") or not named <= elsewhere:  # nothing says how long it is
+    if item.kind not in ("mask", "types") or not named <= elsewhere:  # its length does not follow from other inputs
         return None, None
     calls = list(_calls(trials.arrays, layout, item))
     pad = layout.special.get("pad_token_id")
     proposals: list[tuple[Default, int | None]] = [("ones", None)] if item.kind == "mask" else [("zeros", None)]
-    if len(calls) > 1:  # there are ids
+    if len(calls) > 1:  # the call has ids
         proposals += [("tokens", pad), ("leading", pad)]
     try:
         left_out = [_flat(trials.module, call, item.name) for call in calls]
@@ -41,13 +41,13 @@ def default_of(trials: Trials, layout: Layout, item: InputLayout) -> tuple[Defau
             stated = [{**call, item.name: mask} for call, mask in zip(calls, filled, strict=True)]
             if all(_same(_flat(trials.module, call), want) for call, want in zip(stated, left_out, strict=True)):
                 return default, padding
-    except Exception as error:  # noqa: BLE001 - then it is required
+    except Exception as error:  # noqa: BLE001 - then the input is required
         log.debug("input %s cannot be left out: %r", item.name, error)
     return None, None
 
 
 def _calls(arrays: Mapping[str, Any], layout: Layout, item: InputLayout) -> Iterator[Arrays]:
-    """Calls without padding, and with padding among the ids: at the end, at the start, and between."""
+    """Yield calls without padding, and with padding among the ids: at the end, at the start, and between."""
     whole = draw(layout, Case(name="default", padding="none"), arrays)
     yield whole
     pad, name = layout.special.get("pad_token_id"), made_of(item.name)

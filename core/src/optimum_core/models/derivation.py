@@ -1,4 +1,4 @@
-"""The layout that a model takes, found by asking it: what is proposed by rule or by sample, eager decides."""
+"""Derivation of a model's layout: rules or samples propose layouts, runs of the eager model decide."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _PADDINGS: tuple[Padding, ...] = ("right", "left")
 
 
 def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: Mapping[str, Any]) -> tuple[Layout, Any]:
-    """The first of these layouts on which the eager model runs, and what it gives.
+    """Return the first of these layouts on which the eager model runs, and its output.
 
     Args:
-        arrays: samples of the user; around them, as much is varied as eager takes.
+        arrays: samples of the user; they are varied as far as the eager model takes that.
 
     Raises:
-        SourceError: it runs on none of them, or gives no tensor.
+        SourceError: it runs on none of them, or returns no tensor.
     """
     problem = ""
     for layout in layouts:
@@ -36,7 +36,7 @@ def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: M
             output = ask(module, draw(layout, Case(name="first"), arrays))
             if not flatten(output):
                 raise TypeError("it gives no tensor")
-        except Exception as error:  # noqa: BLE001 - any failure means: not this layout
+        except Exception as error:  # noqa: BLE001 - any failure rules this layout out
             found = f"with inputs {', '.join(item.name for item in layout.inputs)} it fails: {error!r}"
             log.debug("%s: %s", name, found)
             problem = problem or found
@@ -62,12 +62,13 @@ def _underivable(name: str, module: Any, problem: str, given_ones: bool) -> Sour
 
 
 def _takes_fresh(module: Any, arrays: Mapping[str, Any], first: Any, layout: Layout) -> bool:
-    """Whether eager runs on other values, padded on either side, and gives numbers where it gave numbers before."""
+    """Whether the eager model runs on other values, padded on either side, with outputs finite where they were
+    before."""
     finite = {key: bool(value.isfinite().all()) for key, value in flatten(first).items()}
     for number, padding in enumerate(_PADDINGS):
         try:
             output = flatten(ask(module, draw(layout, Case(name="fresh", padding=padding, seed=11 + number), arrays)))
-        except Exception as error:  # noqa: BLE001 - eager refuses these values, in its own words
+        except Exception as error:  # noqa: BLE001 - the eager model refuses these values, by an error of any type
             log.debug("fresh values, %s padding: %r", padding, error)
             return False
         if any(finite.get(key) and not value.isfinite().all() for key, value in output.items()):
@@ -79,7 +80,7 @@ Beside = Callable[[Layout, str], tuple[int, ...]]
 
 
 def tied(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside) -> Layout:
-    """Give axes one name that eager refuses to vary one by one and varies together: height and width of a square.
+    """Give one name to axes that the eager model varies only together: height and width of a square.
 
     Args:
         beside: other lengths to try an axis at.
@@ -101,12 +102,12 @@ def tied(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside)
 def _lengths_taken(
     module: Any, layout: Layout, axes: tuple[str, ...], arrays: Mapping[str, Any], beside: Beside
 ) -> int:
-    """At how many of the other lengths eager takes these axes, all at the same one."""
+    """Return at how many of the other lengths the eager model takes these axes, all at the same length."""
     taken = 0
     for length in beside(layout, axes[0]):
         try:
             ask(module, draw(layout, Case(name="together", lengths=dict.fromkeys(axes, length)), arrays))
             taken += 1
-        except Exception as error:  # noqa: BLE001 - eager refuses this length, in its own words
+        except Exception as error:  # noqa: BLE001 - the eager model refuses this length, by an error of any type
             log.debug("axes %s at %d: %r", axes, length, error)
     return taken

@@ -1,5 +1,5 @@
-"""The built-in backend `torch`: the eager model itself. It is the reference, the baseline, and what remains when
-nothing else is installed or nothing else is faster."""
+"""The built-in backend `torch`: the eager model itself. It is the reference, the baseline, and the fallback when no
+other backend is installed or faster."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 NAME = "torch"
 #: The level of `torch.compile`; without a level, the model runs as it is.
 COMPILE = "compile"
-#: Where the processor multiplies bf16 itself, autocast to it is faster than fp32; elsewhere it is slower.
+#: CPU features with which autocast to bf16 is faster than fp32; without bf16 multiplication it is slower.
 BF16_FEATURES = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 @hookimpl
 def probe(hardware: Hardware) -> Support:
-    """Runs on the CPU wherever torch and transformers are installed."""
+    """Return the CPU's offer if torch and transformers are installed, else the limitation."""
     if lacking := missing(("torch", "transformers")):
         return Support(
             limitations=(
@@ -59,7 +59,7 @@ def probe(hardware: Hardware) -> Support:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse all: this backend takes none."""
+    """Refuse all options: this backend takes none."""
     no_options(f"backend {NAME!r}", options)
 
 
@@ -81,7 +81,7 @@ def export(request: ExportRequest) -> Artifact | None:
 
 @hookimpl
 def load_session(request: SessionRequest) -> Session | None:
-    """Run the live model where there is one; read it from the artifact otherwise."""
+    """Open a session on the live model if there is one, otherwise on the artifact."""
     if request.backend != NAME:
         return None
     from optimum_core.models.eager_session import open_eager

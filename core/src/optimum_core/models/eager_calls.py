@@ -1,4 +1,4 @@
-"""A model with a flat face: tensors in by position, tensors out by position, nothing optional."""
+"""Calls of an eager model by named tensors, and its flat form: tensors by position in and out, nothing optional."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 from optimum_core.models.copies import throwaway
 from optimum_core.models.outputs import flatten
 
-#: By module, whether its calls pass `use_cache=False`; copies have the entry of what they were copied from.
+#: By module, whether its calls pass `use_cache=False`; copies share the entry of their original.
 _QUIET: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
 def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
-    """What every call passes beside tensors: no cache grows, where that changes no output, and outputs come in their
-    class."""
+    """Return the arguments of every call beside tensors: outputs come in their class, and no cache is kept if that
+    changes no output."""
     if not hasattr(module, "config"):
         return {}
     accepted = inspect.signature(module.forward).parameters
@@ -40,7 +40,7 @@ def call(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
 
 
 def fresh(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy that is called as the module is, to be called and thrown away: see `copies.throwaway`."""
+    """Return a throwaway copy that is called with the module's fixed arguments: see `copies.throwaway`."""
     made: torch.nn.Module = throwaway(module)
     if module in _QUIET:
         _QUIET[made] = _QUIET[module]
@@ -48,20 +48,20 @@ def fresh(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
-    """What the module answers when it has seen no other call: a copy answers, and is thrown away."""
+    """Return the module's output when it has seen no other call, by running a throwaway copy."""
     tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
     _learn_quiet(module, tensors)
     return call(fresh(module), tensors)
 
 
 def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """The outputs by name of a model that has seen no other call, as arrays of their own: the reference of every
-    comparison."""
+    """Return the outputs by name of a model that has seen no other call, as arrays of their own: the reference of
+    every comparison."""
     return {name: tensor.numpy().copy() for name, tensor in flatten(ask(module, inputs)).items()}
 
 
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two answers to one question are the same but for rounding."""
+    """Whether two outputs for the same inputs are equal but for rounding."""
     if a.shape != b.shape or not a.is_floating_point():
         return a.shape == b.shape and bool((a == b).all())
     finite = a[a.isfinite()]
@@ -70,14 +70,14 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _original(module: torch.nn.Module) -> torch.nn.Module:
-    """The module itself, where it was wrapped by `torch.compile`."""
+    """Return the module itself, out of a wrapper of `torch.compile`."""
     found: torch.nn.Module = getattr(module, "_orig_mod", module)
     return found
 
 
 def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
-    """Find out at a module's first call whether `use_cache=False` changes what its user gets: in FSMT, the decoder has
-    its causal mask only without a cache. Then every call is made without that argument, as the user's are."""
+    """Find out at a module's first call whether `use_cache=False` changes its outputs: in FSMT, the decoder has its
+    causal mask only without a cache. If so, every call is made without that argument, as the user's are."""
     module = _original(module)
     if module in _QUIET:
         return
@@ -89,7 +89,7 @@ def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) ->
         quiet = flatten(throwaway(module)(**inputs, **others, use_cache=False))
         try:
             usual = flatten(throwaway(module)(**inputs, **others))
-        except Exception:  # noqa: BLE001 - its user cannot call it so
+        except Exception:  # noqa: BLE001 - the user's own call would fail so too
             _QUIET[module] = True
             return
     _QUIET[module] = all(name in usual and alike(value, usual[name]) for name, value in quiet.items())
@@ -98,7 +98,7 @@ def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) ->
 class FlatModule(torch.nn.Module):
     """`forward(*tensors) -> tuple of tensors`, in the order of two lists of names.
 
-    Tracing needs it: a model's own forward takes its arguments through decorators that mix positions up.
+    Tracing needs it: a model's own forward takes its arguments through decorators that change their positions.
     """
 
     def __init__(self, module: torch.nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -116,8 +116,8 @@ class FlatModule(torch.nn.Module):
 
 @contextmanager
 def export_ready(module: Any) -> Iterator[None]:
-    """Make a model traceable for a while and give it back as it was: mixtures of experts are written as matrix
-    products, because the routing of the fast implementation cannot be traced."""
+    """Make a model traceable while the block runs: mixtures of experts become matrix products, because the routing of
+    the fast implementation cannot be traced."""
     settable = getattr(module, "_can_set_experts_implementation", None)
     if settable is None or not settable():
         yield

@@ -1,4 +1,4 @@
-"""Asking the eager model which lengths and values it takes. Each question is put to a copy that is thrown away."""
+"""Trials of the lengths and values that the eager model takes. Each trial runs on a throwaway copy."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ from optimum_core.models.switches import LONGEST
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a model that has not refused a call by then is taken to accept it: what is refused is refused
-#: where ids and positions are looked up, before any layer computes.
+#: Seconds after which a call that has not failed counts as accepted: refusals happen in lookups of ids and positions,
+#: before any layer computes.
 PATIENCE = 0.5
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 class _EnoughError(Exception):
-    """The patience is over."""
+    """A call was stopped after `PATIENCE` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """Questions to one model.
+    """Trial calls of one model.
 
     Attributes:
-        arrays: samples that its user gave.
+        arrays: samples of the user.
     """
 
     module: Any
     arrays: Mapping[str, Any]
 
     def shapes(self, layout: Layout, lengths: Mapping[str, int]) -> Shapes | None:
-        """The outputs' shapes where axes have these lengths; None where eager refuses."""
+        """Return the outputs' shapes when axes have these lengths; None if the eager model refuses."""
         try:
             inputs = draw(layout, Case(name="probe", lengths=lengths), self.arrays)
             output = call(fresh(self.module), inputs)
             return {name: tuple(value.shape) for name, value in flatten(output).items()}
-        except Exception as error:  # noqa: BLE001 - eager refuses these lengths, in its own words
+        except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
             log.debug("lengths %s: %r", dict(lengths), error)
             return None
 
     def takes(self, layout: Layout, lengths: Mapping[str, int]) -> bool:
-        """Whether eager begins to compute at these lengths; it is not waited for."""
+        """Whether the eager model begins to compute at these lengths; the call is not run to its end."""
         batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
-        case = Case(name="probe", lengths={**batch, **lengths}, padding="none")  # padding has no position of its own
+        case = Case(name="probe", lengths={**batch, **lengths}, padding="none")  # padding would not use up positions
         return self.takes_inputs(draw(layout, case, self.arrays))
 
     def takes_inputs(self, inputs: Arrays) -> bool:
-        """Whether eager begins to compute on these inputs."""
+        """Whether the eager model begins to compute on these inputs."""
         copy = fresh(self.module)
         end = time.perf_counter() + PATIENCE
 
@@ -73,14 +73,14 @@ class Trials:
             call(copy, inputs)
         except _EnoughError:
             return True
-        except Exception as error:  # noqa: BLE001 - eager refuses these, in its own words
+        except Exception as error:  # noqa: BLE001 - the eager model refuses these, by an error of any type
             log.debug("refused: %r", error)
             return False
         return True
 
     def longest(self, layout: Layout, axis: str, taken: int, refused: int) -> int:
-        """The greatest length that is taken, between one that is and one that is not."""
-        for length in range(refused - 1, max(taken, refused - 4), -1):  # tables have a row or two for other things
+        """Return the greatest accepted length, between an accepted and a refused one."""
+        for length in range(refused - 1, max(taken, refused - 4), -1):  # tables may reserve a row or two
             if self.takes(layout, {axis: length}):
                 return length
             refused = length
@@ -91,7 +91,7 @@ class Trials:
 
 
 def tables_of(module: torch.nn.Module) -> tuple[int, ...]:
-    """The numbers of rows of what may be tables that something is looked up in, ascending."""
+    """Return the numbers of rows of tensors that may be lookup tables, ascending."""
     found: set[int] = set()
     for part in module.modules():
         if isinstance(part, torch.nn.Embedding | torch.nn.EmbeddingBag):
@@ -103,7 +103,8 @@ def tables_of(module: torch.nn.Module) -> tuple[int, ...]:
 
 
 def value_ranges(trials: Trials, layout: Layout) -> Iterator[tuple[str, tuple[int | None, int | None]]]:
-    """For every input of whole numbers that are looked up: the least and the greatest value that eager takes."""
+    """Yield for every integer input that is looked up in a table the least and greatest value that the eager model
+    takes."""
     tables = tables_of(trials.module)
     batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
     inputs = draw(layout, Case(name="values", lengths=batch, padding="none"), trials.arrays)
@@ -113,19 +114,19 @@ def value_ranges(trials: Trials, layout: Layout) -> Iterator[tuple[str, tuple[in
 
 
 def _range(trials: Trials, inputs: Arrays, name: str, tables: Sequence[int]) -> tuple[int | None, int | None]:
-    for everywhere in (False, True):  # of boxes, one corner alone would lie on the wrong side of the other
+    for everywhere in (False, True):  # boxes need all corners changed: one alone would pass its opposite
 
         def takes(value: int) -> bool:
             if value > np.iinfo(inputs[name].dtype).max:
                 return False
             return trials.takes_inputs({**inputs, name: _holding(inputs[name], value, everywhere)})  # noqa: B023
 
-        low, high = -1, len(tables)  # refused from tables[high] on, taken up to tables[low]
+        low, high = -1, len(tables)  # values from tables[high] on are refused, those up to tables[low] accepted
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if takes(tables[middle]) else (low, middle)
         rows = tables[high] if high < len(tables) else None
-        # The last ids may be special ones, which a model allows at their own places only.
+        # The last ids may be special ones, which a model allows at certain positions only.
         if rows is not None and any(takes(rows - back) for back in range(1, min(4, rows + 1))):
             return (None if takes(-1) else 0), rows - 1
         if rows is None:
@@ -134,7 +135,7 @@ def _range(trials: Trials, inputs: Arrays, name: str, tables: Sequence[int]) -> 
 
 
 def _holding(array: np.ndarray[Any, Any], value: int, everywhere: bool) -> np.ndarray[Any, Any]:
-    """An input with a value in the middle of every row, or everywhere."""
+    """Return an input with a value in the middle of every row, or everywhere."""
     made = array.copy()
     if everywhere or made.ndim == 0:
         made[...] = value
@@ -144,10 +145,10 @@ def _holding(array: np.ndarray[Any, Any], value: int, everywhere: bool) -> np.nd
 
 
 def longest_taken(trials: Trials, layout: Layout, axis: str, taken: int, candidates: Sequence[int]) -> int | None:
-    """The greatest length of an axis that eager takes; None: none of the candidates is a limit.
+    """Return the greatest length of an axis that the eager model takes; None: none of the candidates is a limit.
 
     Args:
-        taken: a length that it takes.
+        taken: an accepted length.
         candidates: numbers near which a limit may lie.
     """
     refused = None

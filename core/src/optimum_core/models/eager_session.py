@@ -1,4 +1,4 @@
-"""The eager model as a session, and as files."""
+"""The eager model's session and its saved form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optimum_core.types import Array, Artifact, ExportRequest, SessionRequest, S
 
 @dataclass(kw_only=True, slots=True)
 class EagerSession:
-    """A module and the names of what goes in and out."""
+    """A session on a module, with the specs of its inputs and outputs."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -30,13 +30,13 @@ class EagerSession:
     backend: str = field(default="torch", init=False)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
-        """Arrays in, numpy arrays out."""
+        """Run the model on arrays; return numpy arrays by output name."""
         if self.module is None:
             raise SessionError("backend 'torch'", "the session is closed", "load the model again")
         try:
             with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
                 flat = flatten(call(self.module, inputs))
-        except Exception as error:  # a model refuses in any way it likes
+        except Exception as error:  # models raise errors of any type
             expected = ", ".join(f"{spec.name}: {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
             why = f"the run failed: {type(error).__name__}: {error}"
             raise SessionError(
@@ -45,12 +45,12 @@ class EagerSession:
         return {spec.name: _as_declared(flat[spec.name], spec) for spec in self.outputs}
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self.module = None
 
 
 def open_eager(request: SessionRequest) -> EagerSession:
-    """A session on the live model, or on the checkpoint that the artifact holds."""
+    """Open a session on the live model, or on the checkpoint in the artifact."""
     source = request.source or DirectorySource(request.artifact.path, name=request.artifact.path.name)
     artifact = request.artifact
     if request.level not in (None, COMPILE):
@@ -66,7 +66,7 @@ def open_eager(request: SessionRequest) -> EagerSession:
 
 
 def _as_declared(tensor: torch.Tensor, spec: TensorSpec) -> Any:
-    """The array with the dtype that the spec promises: autocast leaves some outputs in bf16."""
+    """Return an array with the dtype of the spec: autocast leaves some outputs in bf16."""
     declared = getattr(torch, spec.dtype)
     return tensor.to(declared).numpy()
 

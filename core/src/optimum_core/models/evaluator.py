@@ -1,8 +1,8 @@
-"""ONNX computed operator by operator, as its specification says: slow, and the judge of what no runtime here runs.
+"""Reference evaluation of ONNX, operator by operator: slow, and used to check graphs that no runtime here runs.
 
-It is onnx's own evaluator, with the operators that take nearly all of its time computed by numpy and torch. Products in
-16 bits are computed in fp32 and then rounded: numpy has no fast ones, and processors that do have them add up in more
-bits than they keep.
+It is onnx's own evaluator, with the operators that take nearly all of its time computed by numpy and torch. 16-bit
+products are computed in fp32 and then rounded: numpy has no fast ones, and processors with 16-bit products accumulate
+in more bits than they store.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from optimum_core.options import no_options
 if TYPE_CHECKING:
     from optimum_core.types import Array, SessionRequest, TensorSpec
 
-# The evaluator knows QuantizeLinear and its like in every type from this opset on.
+# From this opset on, the evaluator has QuantizeLinear and DequantizeLinear for every type.
 _EVALUATED = 21
 _CONVOLUTIONS = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
 def evaluator(path: Path) -> tuple[Any, Any]:
-    """The `onnx.ModelProto` at `path`, and onnx's evaluator of it.
+    """Return the `onnx.ModelProto` at `path`, and onnx's evaluator of it.
 
     Raises:
         Exception: of any kind, for a damaged file or an operator that the evaluator does not know.
@@ -38,10 +38,10 @@ def evaluator(path: Path) -> tuple[Any, Any]:
 
 
 def open_graph(request: SessionRequest) -> GraphSession:
-    """Open an ONNX artifact to be evaluated.
+    """Open an ONNX artifact in the evaluator.
 
     Raises:
-        OptionError: another precision is asked for than what is written, or an option: it has none.
+        OptionError: the requested precision is not the artifact's, or an option is stated: there are none.
         SessionError: the file is damaged, or has an operator that the evaluator does not know.
     """
     artifact = request.artifact
@@ -52,16 +52,16 @@ def open_graph(request: SessionRequest) -> GraphSession:
     no_options(f"backend {GraphSession.backend!r}", request.options)
     try:
         return GraphSession(request, evaluator(artifact.main_file)[1], who)
-    except Exception as error:  # damaged files and unknown operators fail in many ways
+    except Exception as error:  # damaged files and unknown operators raise errors of many types
         why = f"it cannot be evaluated: {type(error).__name__}: {error}"
         raise SessionError(who, why[:400], "install a backend that runs ONNX, such as optimum-ort") from error
 
 
 class GraphSession:
-    """An ONNX graph in the evaluator. Calls may come from several threads: nothing is kept between them.
+    """An ONNX graph in the evaluator. It is thread-safe: calls share no state.
 
     Attributes:
-        device: as it was asked for: any is as good.
+        device: the requested one; it makes no difference.
     """
 
     backend = "onnx"
@@ -74,7 +74,7 @@ class GraphSession:
         self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Outputs by name.
+        """Evaluate the graph; return outputs by name.
 
         Raises:
             SessionError: an operator fails, or the session is closed.
@@ -85,15 +85,15 @@ class GraphSession:
         names = [spec.name for spec in self.outputs]
         given = {name: _read(value) for name, value in inputs.items()}
         try:
-            with np.errstate(all="ignore"):  # what overflows is found by who compares
+            with np.errstate(all="ignore"):  # the comparison finds overflows
                 values = evaluated.run(names, given)
-        except Exception as error:  # it is of Python, and stops in any way where an operator lacks a type
+        except Exception as error:  # operators in Python raise errors of any type for a dtype that they lack
             why = f"it stops: {type(error).__name__}: {error}"
             raise SessionError(self._who, why[:400], "compare it on a backend that runs ONNX") from error
         return dict(zip(names, map(np.asarray, values), strict=True))
 
     def close(self) -> None:
-        """Let go of the weights."""
+        """Release the weights."""
         self._evaluated = None
 
 
@@ -102,7 +102,7 @@ def _read(value: Array) -> np.ndarray[Any, Any]:
 
 
 def _modern(proto: Any) -> Any:
-    """The model at an opset whose every operator the evaluator has."""
+    """Return the model converted to an opset that the evaluator has in full."""
     import onnx
 
     opset = max((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), default=_EVALUATED)
@@ -110,8 +110,8 @@ def _modern(proto: Any) -> Any:
 
 
 def _operators() -> list[Any]:
-    """Operators as specified, where onnx 1.23's own are wrong (GatherElements: more than 64 rows, data of one row) or
-    slow: products in 16 bits, and what it does number by number in Python."""
+    """Return replacements for operators of onnx 1.23 that are wrong (GatherElements: more than 64 rows, data of one
+    row) or slow (16-bit products, and loops over single numbers in Python)."""
     import torch
     from onnx.reference.op_run import OpRun
     from onnx.reference.ops.op_conv import Conv as Convolution
@@ -169,5 +169,5 @@ def _operators() -> list[Any]:
 
 
 def _wide(values: Any) -> Any:
-    """Floats of 16 bits as fp32; others as they are."""
+    """Return 16-bit floats as fp32, and others as they are."""
     return values.astype(np.float32) if values.dtype.name in ("float16", "bfloat16") else values

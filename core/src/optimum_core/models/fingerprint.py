@@ -1,4 +1,4 @@
-"""sha256 of everything that decides what a model computes: equal for equal models, different for different ones."""
+"""Fingerprints: sha256 of everything that affects a model's outputs, equal for equal models only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIBRARIES = ("torch.", "transformers.", "torchvision.", "timm.")
 
 
 def of_directory(directory: Path, *, with_code: bool) -> str:
-    """Fingerprint of a saved model: its weights and configuration, and its code where that is run."""
+    """Return the fingerprint of a saved model: its weights and configuration, and its code if that is run."""
     digest = hashlib.sha256()
     patterns = (*_WEIGHTS, "*.py") if with_code else _WEIGHTS
     for path in sorted({path for pattern in patterns for path in directory.glob(pattern)}):
@@ -27,14 +27,14 @@ def of_directory(directory: Path, *, with_code: bool) -> str:
 
 
 def of_file(path: Path) -> str:
-    """sha256 of one file."""
+    """Return the sha256 of one file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_module(module: Any) -> str:
-    """Fingerprint of a live module: tensors, plain attributes, configuration, and the code of classes that belong to
-    no library."""
+    """Return the fingerprint of a live module: tensors, plain attributes, configuration, and the code of classes that
+    belong to no library."""
     digest = hashlib.sha256()
     for part in _described(module):
         digest.update(part.encode())
@@ -82,10 +82,10 @@ def _raw(tensor: Any) -> memoryview:
 
 
 def of_samples(samples: Any) -> str:
-    """Fingerprint of sample inputs, in whatever container they came; "" for none.
+    """Return the fingerprint of sample inputs in any container; "" for none.
 
     Raises:
-        OptionError: one has no values in memory, as a sparse tensor or rows of unlike length.
+        OptionError: one has no dense values in memory, such as a sparse tensor or rows of unequal length.
     """
     if samples is None:
         return ""

@@ -1,7 +1,7 @@
-"""Which inputs a forward takes, and what each of their axes means: by the inputs' names, never by architecture.
+"""Layouts: the inputs of a forward and the meaning of each axis, by the inputs' names, never by architecture.
 
 The names are transformers' vocabulary (`input_ids`, `pixel_values`, …); lengths come from the configuration and the
-processor. Where a name allows several layouts they are alternatives, and the eager model says which one it takes.
+processor. If a name allows several layouts, they are alternatives, and a run of the eager model decides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features",
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputLayout:
-    """One input: how its values are drawn, the element type, and per axis a fixed length or a name."""
+    """One input: the kind of its values, the element type, and per axis a fixed length or a name."""
 
     name: str
     kind: Kind
@@ -32,12 +32,12 @@ class Layout:
     Attributes:
         inputs: in the order of the forward's signature.
         lengths: for every named axis the length to trace with; all differ, all above 1.
-        limits: for a named axis the longest that the configuration allows.
-        vocabulary: ids below this are drawn, per input.
-        special: ids that mean something to the model, kept out of what is drawn.
+        limits: for a named axis the greatest length that the configuration allows.
+        vocabulary: by input, the bound below which ids are drawn.
+        special: ids with a meaning to the model, which are not drawn.
         placeholders: ids that stand for pictures, sounds, …: as many of them as a call has features.
         configured: for every named axis the length by configuration or sample, which a fixed axis gets.
-        steady: inputs whose values are the user's own in every call, as eager refuses others.
+        steady: inputs that keep the user's own values in every call, since the eager model refuses others.
         ordered: the rows of samples stay in their order.
     """
 
@@ -57,23 +57,23 @@ class Layout:
         return tuple(dict.fromkeys(axis for item in self.inputs for axis in item.axes if isinstance(axis, str)))
 
     def longest(self, axis: str) -> int:
-        """The longest that cases are drawn at: two below the limit, as some models count from the padding."""
+        """Return the greatest length to draw: two below the limit, as some models count positions from the padding."""
         return max(self.limits.get(axis, 4096) - 2, 2)
 
     def shape(self, item: InputLayout, lengths: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape of one input when its named axes have these lengths."""
+        """Return the shape of one input when its named axes have these lengths."""
         return tuple(axis if isinstance(axis, int) else lengths.get(axis, self.lengths[axis]) for axis in item.axes)
 
     def without(self, name: str) -> Layout:
-        """The same call with one input left out."""
+        """Return the same call with one input left out."""
         return replace(self, inputs=tuple(item for item in self.inputs if item.name != name))
 
     def pinned(self, axis: str, length: int) -> Layout:
-        """The same call with one axis fixed."""
+        """Return the same call with one axis fixed."""
         return self._renamed({axis: length})
 
     def tied(self, axes: tuple[str, ...]) -> Layout:
-        """The same call with these axes under the first one's name, since they have one length."""
+        """Return the same call with these axes under the first one's name, since they have one length."""
         return self._renamed(dict.fromkeys(axes, axes[0]))
 
     def _renamed(self, names: Mapping[int | str, int | str]) -> Layout:
@@ -83,7 +83,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What decides layouts: configuration, the forward's parameter names, the processor's input names.
+    """The facts that determine layouts: configuration, the forward's parameter names, the processor's input names.
 
     Attributes:
         required: the parameters of the forward that have no default.
@@ -97,7 +97,7 @@ class Facts:
     processor: Any = None
 
     def get(self, *names: str, part: str | None = None, default: Any = None) -> Any:
-        """The first of these settings that the configuration (or its part: "text", "vision", "audio") has."""
+        """Return the first of these settings in the configuration (or its part: "text", "vision", "audio")."""
         for config in _parts(self.config, part):
             for name in names:
                 value = getattr(config, name, None)
@@ -107,7 +107,7 @@ class Facts:
 
     @property
     def processed(self) -> frozenset[str]:
-        """Names that the processor produces; empty without one."""
+        """The names of inputs that the processor produces; empty without one."""
         found: set[str] = set()
         for owner in (self.processor, *(getattr(self.processor, part, None) for part in _PROCESSOR_PARTS)):
             found.update(getattr(owner, "model_input_names", None) or ())
@@ -147,7 +147,7 @@ def facts_of(module: Any, processor: Any = None) -> Facts:
 
 
 def alternatives(facts: Facts) -> Iterator[Layout]:
-    """Layouts that may fit, the likeliest first."""
+    """Yield layouts that may fit, the likeliest first."""
     names = list(_names(facts))
     decoder = {name for name in names if name.startswith("decoder_")}
     optional = {name for name in names if name not in (facts.main_input, *_NEEDED, *_EPISODE)}
@@ -163,12 +163,12 @@ def alternatives(facts: Facts) -> Iterator[Layout]:
 _NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
 
 
-#: What an agent saw and did, step by step.
+#: Inputs that record the steps of a reinforcement-learning episode.
 _EPISODE = ("states", "actions", "rewards", "returns_to_go", "timesteps")
 
 
 def _names(facts: Facts) -> Iterator[str]:
-    """Inputs to feed, in the forward's own order."""
+    """Yield the names of inputs to feed, in the forward's own order."""
     wanted = _wanted(facts)
     for name in facts.parameters:
         if name == facts.main_input or (name in wanted and layouts_of(name, facts)):
@@ -181,7 +181,7 @@ def _wanted(facts: Facts) -> set[str]:
         wanted.discard("decoder_input_ids")
     elif "decoder_input_ids" in facts.parameters:
         wanted.add("decoder_attention_mask")
-    if facts.main_input == "inputs":  # the same by another name
+    if facts.main_input == "inputs":  # the main input under another name
         wanted -= {"input_ids", "pixel_values"}
     if facts.main_input in ("input_values", "input_features") and "input_ids" in facts.parameters:
         text_too = hasattr(facts.config, "text_config")
@@ -197,7 +197,7 @@ def _wanted(facts: Facts) -> set[str]:
 
 
 def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
-    """How an input of this name may lie in memory, the likeliest first; none for a name that is not known."""
+    """Return possible layouts of an input of this name, the likeliest first; none for an unknown name."""
     if name in ("input_ids", "decoder_input_ids"):
         return _text(name, "ids", facts)
     if name == "token_type_ids":
@@ -220,7 +220,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
 
 
 def _series(name: str, facts: Facts) -> list[InputLayout]:
-    """Time series as long as the configuration says, and the steps of episodes."""
+    """Return layouts of time series, as long as the configuration says, and of the steps of episodes."""
     context, channels = facts.get("context_length"), facts.get("num_input_channels")
     if name == "past_values" and context:
         series: tuple[int | str, ...] = ("batch", int(context), *([int(channels)] if channels else []))
@@ -286,7 +286,8 @@ def _sound(name: str, facts: Facts) -> list[InputLayout]:
 
 
 def _complete(facts: Facts, inputs: tuple[InputLayout, ...]) -> Iterator[Layout]:
-    """Add lengths and limits; where texts meet pictures or sounds, first with a batch of each of its own."""
+    """Yield layouts with lengths and limits; for texts with pictures or sounds, first with a separate batch axis for
+    each."""
     lengths = _lengths(facts)
     layout = Layout(inputs=inputs, lengths=lengths, configured=lengths, **words(facts))
     apart = with_media_apart(inputs)
@@ -296,7 +297,7 @@ def _complete(facts: Facts, inputs: tuple[InputLayout, ...]) -> Iterator[Layout]
 
 
 def with_media_apart(inputs: tuple[InputLayout, ...]) -> tuple[InputLayout, ...]:
-    """The same inputs, where pictures or sounds meet texts with a batch of their own."""
+    """Return the same inputs, with a separate batch axis for pictures or sounds beside texts."""
     if not any(item.name == "input_ids" for item in inputs):
         return inputs
     return tuple(
@@ -325,7 +326,7 @@ def _lengths(facts: Facts) -> dict[str, int]:
 
 
 def words(facts: Facts) -> dict[str, Any]:
-    """What a layout says of ids: how many positions and ids there are, and which ids mean something."""
+    """Return a layout's facts about ids: the numbers of positions and ids, and the ids with a meaning."""
     positions = _positions(facts)
     vocabulary = int(facts.get("vocab_size", part="text", default=64))
     decoder = int(facts.get("decoder_vocab_size", "vocab_size", part="text", default=vocabulary))
@@ -345,7 +346,7 @@ def words(facts: Facts) -> dict[str, Any]:
 
 
 def _positions(facts: Facts) -> int:
-    """Tokens that the position embeddings have room for."""
+    """Return the number of tokens that the position embeddings have room for."""
     found = facts.get("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", part="text")
     return min(found, 4096) if isinstance(found, int) and found > 4 else 512
 
@@ -366,7 +367,7 @@ def _processor_size(processor: Any) -> Any:
     owner = getattr(processor, "image_processor", processor)
     cropped = getattr(owner, "crop_size", None) if getattr(owner, "do_center_crop", False) else None
     size: Any = cropped or getattr(owner, "size", None)
-    # transformers' own class for it reads like a mapping and is none; the lengths that it leaves open are None.
+    # transformers' own class for sizes reads like a mapping but is none; lengths that it leaves open are None.
     return {name: length for name, length in dict(size).items() if length} if hasattr(size, "get") else size
 
 
@@ -384,7 +385,7 @@ _ORDINARY_SPECIALS = ("pad_", "bos_", "eos_", "sep_", "cls_", "mask_", "unk_", "
 
 
 def _placeholders(config: Any) -> Iterator[int]:
-    """Every id that the configuration gives a meaning beyond those of plain text ("image_token_id")."""
+    """Yield every id that the configuration gives a meaning beyond those of plain text ("image_token_id")."""
     for name, value in vars(config).items() if config is not None else ():
         if hasattr(value, "to_dict"):
             yield from _placeholders(value)

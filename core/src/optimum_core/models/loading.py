@@ -1,4 +1,4 @@
-"""Reading models, configurations and processors: the one module that speaks to huggingface-hub and transformers' Auto
+"""Loading of models, configurations and processors: the one module that calls huggingface-hub and transformers' Auto
 classes."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safete
 
 
 def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
-    """Fetch a model repository into the hub's own cache; safetensors where there are some.
+    """Fetch a model repository into the hub's own cache; of the weights only safetensors, if there are any.
 
     Raises:
         SourceError: there is no such repository, or it cannot be reached.
@@ -63,7 +63,7 @@ def _first_line(error: Exception) -> str:
 
 
 def require_export_packages(who: str) -> None:
-    """Say what to install where torch or transformers is missing."""
+    """Raise an error that says what to install if torch or transformers is missing."""
     if lacking := missing(("torch", "transformers")):
         raise UnavailableError(
             who,
@@ -73,7 +73,7 @@ def require_export_packages(who: str) -> None:
 
 
 def read_config(directory: Path, name: str, *, trust_remote_code: bool) -> Any:
-    """The model's configuration object."""
+    """Return the model's configuration object."""
     require_export_packages(f"model {name!r}")
     from transformers import AutoConfig
 
@@ -86,7 +86,7 @@ def read_config(directory: Path, name: str, *, trust_remote_code: bool) -> Any:
 
 
 def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
-    """The model that `config.architectures` names, on the CPU in 32-bit floats.
+    """Return the model that `config.architectures` names, on the CPU in 32-bit floats.
 
     Raises:
         SourceError: weights are missing, truncated, or do not fit the configuration.
@@ -123,11 +123,11 @@ def _remote_class(config: Any) -> Any:
 
 
 def read_processor(directory: Path, *, trust_remote_code: bool = False) -> Any:
-    """Whatever turns raw data into this model's inputs, or None where the directory has nothing of the kind.
+    """Return the tokenizer or processor that encodes raw data for this model, or None if the directory has none.
 
     Args:
-        trust_remote_code: run its code, where it brings some; where not, such a processor is left out. Stated always:
-            transformers would ask on the terminal.
+        trust_remote_code: run code that comes with the processor; if False, such a processor is left out. It is always
+            passed on, since transformers would ask on the terminal otherwise.
     """
     files = ("tokenizer_config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json")
     if not any((directory / name).is_file() for name in files):
@@ -137,17 +137,16 @@ def read_processor(directory: Path, *, trust_remote_code: bool = False) -> Any:
     try:
         with quiet():
             return AutoProcessor.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    except Exception as error:  # noqa: BLE001 - a processor is a help, not a need: without one, inputs are drawn
+    except Exception as error:  # noqa: BLE001 - a processor is optional: without one, inputs are drawn
         logging.getLogger(__name__).info("no processor read from %s: %s", directory, error)
         return None
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what transformers and the exporters print, log and show of their progress; errors still come as
-    exceptions.
+    """Suppress the prints, logs and progress bars of transformers and the exporters; errors are still raised.
 
-    With the logger "optimum_core" at DEBUG, everything shows.
+    With the logger "optimum_core" at DEBUG, everything is shown.
     """
     from transformers.utils import logging as hf_logging
 

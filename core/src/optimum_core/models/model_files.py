@@ -1,5 +1,5 @@
-"""Files and directories that hold no model which could be read, told by their names and first bytes: what each is, and
-what to give instead. Nothing large is read."""
+"""Recognition of files and directories without a readable model, by their names and first bytes, for errors that say
+what each is and what to pass instead. Nothing large is read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from optimum_core.errors import SourceError
 
 _LFS = b"version https://git-lfs"
-#: A pointer is about 130 bytes.
+#: Greatest size of a git-lfs pointer in bytes; one has about 130.
 _LFS_SIZE = 1024
-#: What may hold the weights, for transformers.
+#: Patterns of files that may hold weights for transformers.
 WEIGHTS = ("*.safetensors", "*.bin")
 _INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
 _READ = (*WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja", "*.py")
@@ -35,7 +35,7 @@ _ADAPTER = (
 )
 _TORCH_FIRST = "from_pretrained(…), save_pretrained(…) in PyTorch first"
 
-#: By a file's ending: what it is, and what to give instead.
+#: By a file's ending: its kind, and the remedy.
 _FILES: Mapping[str, tuple[str, str]] = {
     ".gguf": _GGUF,
     ".ggml": _GGUF,
@@ -62,7 +62,7 @@ _FILES: Mapping[str, tuple[str, str]] = {
     ".tar": ("is an archive", "unpack it, and give the directory"),
 }
 
-#: By what a directory without weights for transformers holds instead; the first that fits is told.
+#: Contents of directories without weights for transformers; the first that fits is reported.
 _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("adapter_config.json",), *_ADAPTER),
     (("model_index.json",), "holds a pipeline of several models", "give one of its parts, such as its text_encoder"),
@@ -79,7 +79,7 @@ _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 def refuse_file(path: Path, who: str) -> SourceError:
-    """The error for a file that is no ONNX model."""
+    """Return the error for a file that is no ONNX model."""
     if is_pointer(path):
         return _pointers(who, path.parent, [path.name])
     found = _FILES.get(path.suffix.lower())
@@ -87,14 +87,14 @@ def refuse_file(path: Path, who: str) -> SourceError:
 
 
 def check_directory(directory: Path, name: str) -> dict[str, Any]:
-    """What `config.json` says, of a directory whose files are all there in earnest; its weights are another question.
+    """Return the content of `config.json` of a directory whose files are all present; weights are not checked here.
 
     Raises:
-        SourceError: it does not; the message says what it holds instead.
+        SourceError: there is no such model; the message says what the directory holds instead.
     """
     who = f"model {name!r}"
     _refuse_pointers(directory, who)
-    if _any(directory, ("adapter_config.json",)):  # transformers would read another model for it, from elsewhere
+    if _any(directory, ("adapter_config.json",)):  # transformers would load its base model from elsewhere
         raise SourceError(who, f"{directory} {_ADAPTER[0]}", _ADAPTER[1])
     if not (directory / "config.json").is_file():
         raise _without_config(directory, who)
@@ -121,7 +121,7 @@ def check_weights(directory: Path, name: str) -> None:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether it is a placeholder of git-lfs for a file that was not fetched."""
+    """Whether a file is a git-lfs pointer to a file that was not fetched."""
     try:
         if path.stat().st_size > _LFS_SIZE:
             return False
@@ -160,7 +160,7 @@ def _without_config(directory: Path, who: str) -> SourceError:
 
 
 def _instead(directory: Path) -> tuple[str, str] | None:
-    """What a directory without weights holds, and what to do; None: nothing that is known."""
+    """Return the content of a directory without weights, and the remedy; None: nothing known."""
     for patterns, what, remedy in _CONTENTS:
         if found := _any(directory, patterns):
             return what, remedy.format(str(found[0]))
@@ -176,7 +176,7 @@ def _weights(directory: Path) -> list[Path]:
 
 
 def _is_ir(path: Path) -> bool:
-    """Whether it is the second file of an OpenVINO model."""
+    """Whether a file is the second one of an OpenVINO model."""
     return path.suffix == ".bin" and path.with_suffix(".xml").exists()
 
 
@@ -191,7 +191,7 @@ def _read(config: Path, who: str) -> dict[str, Any]:
 
 
 def _require_shards(directory: Path, who: str) -> None:
-    """Every file that the index of the weights names must be there."""
+    """Raise an error if a file that the index of the weights names is missing."""
     for index in _any(directory, _INDEXES):
         named = _read(index, who).get("weight_map")
         files = set(named.values()) if isinstance(named, Mapping) else set()

@@ -1,8 +1,8 @@
-"""Forms in which a model may come, other than a plain `torch.nn.Module`: unwrapped where that changes nothing, refused
-with what to give instead where it would.
+"""Forms of models other than a plain `torch.nn.Module`: unwrapped if that changes nothing, otherwise refused with a
+remedy.
 
-Told by what an object says of itself: its classes, their packages, and the types of its parameters. None of the
-libraries named here is imported.
+They are recognized by an object's classes, their packages, and the types of its parameters. None of the libraries named
+here is imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from optimum_core.errors import SourceError
 
-#: Wrappers that compute what the model in them does, and where each keeps it.
+#: Wrappers that compute the same as the model in them, and the attribute that holds it.
 _WRAPPERS = {
     ("torch._dynamo", "OptimizedModule"): "_orig_mod",
     ("torch.nn", "DataParallel"): "module",
@@ -26,13 +26,13 @@ _BEFORE = "give the model as it was before it was quantized; accelerate(..., qua
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object, told by a class of its own or of its ancestors.
+    """A kind of object, recognized by its class or an ancestor of that.
 
     Attributes:
-        package: the first words of the class's module.
-        names: of the class; empty: any class of the package.
-        what: it is, in words.
-        remedy: what to give instead.
+        package: the prefix of the class's module.
+        names: names of the class; empty: any class of the package.
+        what: the description of the object.
+        remedy: the object to pass instead.
     """
 
     package: str
@@ -51,7 +51,7 @@ class Kind:
 _PARTS = "accelerate its parts one by one, such as pipe.transformer, pipe.unet or pipe.text_encoder"
 _ITS_MODEL = "give the model that it was made from, or its ONNX file"
 
-#: Objects that hold a model, belong to one, or were made from one; the first that fits is told.
+#: Objects that hold a model, belong to one, or were made from one; the first that fits is reported.
 _OBJECTS = (
     Kind("optimum_core", ("AcceleratedModel",), "is accelerated already", "use it as it is"),
     Kind("transformers", ("Pipeline",), "is a pipeline", "pass pipe.model, and processor=pipe.tokenizer"),
@@ -80,7 +80,7 @@ _OBJECTS = (
     Kind("flax", (), "is a model of Flax", "give a model of PyTorch"),
 )
 
-#: Modules as a whole.
+#: Kinds of modules that are refused as a whole.
 _MODULES = (
     _OBJECTS[0],
     Kind(
@@ -131,9 +131,9 @@ _QUANTIZERS = {
     "torch.ao.nn.quantized": "torch.ao.quantization",
     "vptq": "VPTQ",
 }
-#: Quantizers whose mark is the weight alone; layers of theirs may be such as train with rounded weights.
+#: Quantizers recognized by the type of the weight alone, since their layers may be for quantization-aware training.
 _OF_TENSORS = {**_QUANTIZERS, "torchao": "torchao"}
-#: Layers of transformers' own that compute in fewer bits than their model's file says.
+#: Layers of transformers itself that compute in fewer bits than the model's file says.
 _INTEGRATED = (
     "transformers.integrations",
     ("FP8Linear", "BitLinear", "AutoBitLinear", "FbgemmFp8Linear", "HiggsLinear"),
@@ -141,7 +141,7 @@ _INTEGRATED = (
 
 
 def unwrapped(model: Any) -> Any:
-    """The model itself, out of wrappers that compute the same (`torch.compile`, `DataParallel`)."""
+    """Return the model itself, out of wrappers that compute the same (`torch.compile`, `DataParallel`)."""
     while inner := _inside(model):
         model = inner
     return model
@@ -156,7 +156,7 @@ def _inside(model: Any) -> Any:
 
 
 def is_module(model: Any) -> bool:
-    """Whether it is an instance of a `torch.nn.Module`, or of something that behaves like one."""
+    """Whether an object is a `torch.nn.Module`, or behaves like one."""
     return (
         not isinstance(model, type)
         and callable(getattr(model, "state_dict", None))
@@ -166,7 +166,7 @@ def is_module(model: Any) -> bool:
 
 
 def refuse_object(model: Any) -> SourceError:
-    """The error for what is no module: what it seems to be, and what to pass instead."""
+    """Return the error for an object that is no module: what it seems to be, and what to pass instead."""
     who = f"accelerate({type(model).__name__})"
     if isinstance(model, type):
         if any(base.__module__.startswith("torch.nn") for base in model.__mro__):
@@ -184,10 +184,10 @@ def refuse_object(model: Any) -> SourceError:
 
 
 def check_module(module: Any) -> None:
-    """Refuse a form of module whose weights are not where its classes say, before they are read.
+    """Refuse a form of module whose weights are not plain parameters of its classes, before they are read.
 
     Raises:
-        SourceError: it names the form, and what to do.
+        SourceError: the module has such a form; the message names it and the remedy.
     """
     who = f"model {type(module).__name__}"
     for find in (_of_a_kind, _quantized, _with_adapters, _recompiled):
@@ -215,7 +215,7 @@ def _quantized(module: Any) -> Problem | None:
 
 
 def _quantizer(cls: type, known: Mapping[str, str]) -> str | None:
-    """What quantized a layer or tensor of this class, by its packages; None: nothing that is known."""
+    """Return the library that quantized a layer or tensor of this class, by its packages; None: none that is known."""
     package, names = _INTEGRATED
     for base in cls.__mro__:
         for prefix, tool in known.items():
@@ -227,7 +227,7 @@ def _quantizer(cls: type, known: Mapping[str, str]) -> str | None:
 
 
 def _keeps_no_floats(part: Any) -> bool:
-    """Whether its weight is not plain floats: quantization-aware training keeps those, and is no quantized model."""
+    """Whether a part's weight is not plain floats: quantization-aware training keeps floats, and is not quantized."""
     weight: Any = getattr(part, "weight", None)
     return type(weight).__name__ not in ("Tensor", "Parameter") or not weight.is_floating_point()
 
@@ -244,7 +244,7 @@ def _has(module: Any, fits: Callable[[type], bool]) -> bool:
 
 
 def _recompiled(module: Any) -> Problem | None:
-    """Whether calls of a layer go to a function that is bound to the module itself, so that no copy is possible."""
+    """Return a problem if calls of a layer go to a function bound to the module itself, so that no copy is possible."""
     for name, part in module.named_modules():
         forward = vars(part).get("forward")
         if hasattr(forward, "_torchdynamo_orig_callable"):
@@ -254,7 +254,7 @@ def _recompiled(module: Any) -> Problem | None:
 
 
 def _tensor_problem(name: str, tensor: Any) -> Problem | None:
-    """Why a parameter or buffer does not hold the model's numbers."""
+    """Return the reason why a parameter or buffer does not hold the model's numbers, or None."""
     cls = type(tensor)
     if getattr(tensor, "is_meta", False):
         load = "load its weights: from_pretrained(…) without device_map, or model.to_empty() and load_state_dict()"

@@ -1,4 +1,4 @@
-"""An ONNX file that was made elsewhere, quantized or not, as a model; onnx's reference evaluator is its eager."""
+"""A given ONNX file, quantized or not, as a model; onnx's reference evaluator takes the place of the eager model."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from optimum_core.models.outputs import Answer
 _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
 )
-#: Ids to draw below where the graph does not say how many there are, and lengths for axes that vary.
+#: Bound of drawn ids if the graph does not tell it; lengths for axes that vary.
 _IDS = 2
 _LENGTHS = (2, 8)
 
 
 class OnnxModule(torch.nn.Module):
-    """The graph, evaluated operator by operator: slow, and true to the specification.
+    """The graph, evaluated operator by operator: slow, but according to the specification.
 
     Args:
         path: the model file; its external data lies beside it.
-        who: the model in messages.
+        who: the model's name in messages.
 
     Raises:
         SourceError: it cannot be read, or has operators that the evaluator does not know.
@@ -45,17 +45,17 @@ class OnnxModule(torch.nn.Module):
         try:
             onnx.checker.check_model(path)
             self.proto, self.evaluator = evaluator(path)
-        except Exception as error:  # damaged files and unknown operators fail in many ways
+        except Exception as error:  # damaged files and unknown operators raise errors of many types
             why = f"onnx's reference evaluator cannot take it, so that nothing can be checked: {error!r}"
             raise SourceError(who, why[:400], remedy) from error
 
     def __deepcopy__(self, memo: Any) -> OnnxModule:
-        """The same: the evaluator keeps nothing between calls, and holds all weights."""
+        """Return the module itself: the evaluator has no state between calls, and holds all weights."""
         return self
 
     @property
     def is_quantized(self) -> bool:
-        """Whether some of its products are of rounded values."""
+        """Whether some of its matrix products are of quantized values."""
         return any(node.op_type in _QUANTIZED for node in self.proto.graph.node)
 
     def forward(self, **inputs: torch.Tensor) -> Answer:
@@ -64,7 +64,7 @@ class OnnxModule(torch.nn.Module):
         return Answer({name: torch.as_tensor(np.asarray(value)) for name, value in zip(names, values, strict=True)})
 
     def samples(self) -> dict[str, np.ndarray[Any, Any]]:
-        """One call's inputs: ids within what they are looked up in, masks of ones, floats around zero.
+        """Return one call's inputs: ids within the tables that they index, masks of ones, floats around zero.
 
         Raises:
             SourceError: an input is no tensor of numbers.
@@ -98,7 +98,7 @@ class OnnxModule(torch.nn.Module):
         return rng.integers(0, self._looked_up(name), size=shape).astype(dtype)
 
     def _looked_up(self, name: str) -> int:
-        """Rows of the smallest table that an input is an index into."""
+        """Return the number of rows of the smallest table that an input indexes."""
         tables = {tensor.name: tensor.dims[0] for tensor in self.proto.graph.initializer if tensor.dims}
         made = {output: node for node in self.proto.graph.node for output in node.output}
         found = []
@@ -112,7 +112,7 @@ class OnnxModule(torch.nn.Module):
 
 
 class OnnxSource:
-    """A `ModelSource` on an ONNX file: exported already, and without a configuration or a processor."""
+    """A `ModelSource` on an ONNX file: already exported, and without a configuration or a processor of its own."""
 
     format: str | None = "onnx"
     config: Any = None
@@ -137,33 +137,33 @@ class OnnxSource:
         return OnnxModule(self.path, f"model {self.name!r}")
 
     def module(self) -> Any:
-        """The graph in the reference evaluator."""
+        """Return the graph in the reference evaluator."""
         return self._module
 
     @property
     def is_quantized(self) -> bool:
-        """Whether some of its products are of rounded values."""
+        """Whether some of its matrix products are of quantized values."""
         return self._module.is_quantized
 
     def samples(self) -> dict[str, np.ndarray[Any, Any]]:
-        """One call's inputs, as the graph itself declares them."""
+        """Return one call's inputs, as the graph itself declares them."""
         return self._module.samples()
 
     def size(self) -> int:
-        """Bytes of its files."""
+        """Return the size of its files in bytes."""
         return sum(path.stat().st_size for path in (self.path, *self._external()))
 
     def companions(self) -> dict[str, Path]:
-        """There is nothing that travels with it."""
+        """Return no files: an ONNX file has no companions."""
         return {}
 
     def save_companions(self, directory: Path) -> None:
-        """Write a processor that was given."""
+        """Write the processor that was passed, if any."""
         if hasattr(self.processor, "save_pretrained"):
             self.processor.save_pretrained(directory)
 
     def copy_to(self, directory: Path) -> tuple[str, ...]:
-        """Copy the model and its external data; the names, the model's first."""
+        """Copy the model and its external data; return the names, the model's first."""
         shutil.copyfile(self.path, directory / "model.onnx")
         others = self._external()
         for path in others:
@@ -171,10 +171,10 @@ class OnnxSource:
         return ("model.onnx", *(path.name for path in others))
 
     def _external(self) -> list[Path]:
-        """Files beside it that hold its weights.
+        """Return the files of external data beside it.
 
         Raises:
-            SourceError: the file is no ONNX, or one of them is missing or lies elsewhere.
+            SourceError: the file is no ONNX, or its external data is missing or lies elsewhere.
         """
         import onnx
         from onnx.external_data_helper import uses_external_data
@@ -182,7 +182,7 @@ class OnnxSource:
         who = f"model {self.name!r}"
         try:
             proto = onnx.load(self.path, load_external_data=False)
-        except Exception as error:  # a damaged file fails in many ways
+        except Exception as error:  # a damaged file raises errors of many types
             raise SourceError(who, f"{self.path} is no ONNX model: {error!r}", "check the file") from error
         names: Mapping[str, None] = dict.fromkeys(
             entry.value

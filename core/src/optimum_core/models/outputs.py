@@ -1,4 +1,4 @@
-"""From what a model returns to named tensors and the structure around them, and from named arrays back to it."""
+"""Conversion of a model's output to named tensors and the structure around them, and of named arrays back to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Build = Callable[[Mapping[str, Any]], Any]
 
 _CONSTANTS = (bool, int, float, str, NoneType)
 _STRUCT_SEQUENCES = "torch.return_types"
-#: Classes that outputs of models in this process had; those inside functions are not found by name.
+#: Output classes of models in this process; classes defined inside functions cannot be imported by name.
 _SEEN: WeakValueDictionary[str, type] = WeakValueDictionary()
 
 
@@ -42,7 +42,7 @@ class Answer(dict[str, Any]):
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The values in order."""
+        """Return the values in order."""
         return tuple(self.values())
 
 
@@ -82,14 +82,14 @@ def _children(value: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def structure_of(value: Any, who: str) -> Structure:
-    """What is around the tensors of a model's output, and what else is in it.
+    """Return the containers and constants around the tensors of a model's output.
 
     Args:
         value: the output.
-        who: the model, for errors.
+        who: the model's name in errors.
 
     Raises:
-        SourceError: there is no tensor in it, or something that cannot be given back.
+        SourceError: there is no tensor in it, or a value that cannot be restored.
     """
     tensors = flatten(value) if isinstance(value, Mapping | tuple | list) or hasattr(value, "layout") else {}
     found = _structure(value, iter(tensors), "its output", who)
@@ -105,7 +105,7 @@ def _structure(value: Any, names: Iterator[str], place: str, who: str) -> Struct
         return Structure(kind="tensor", name=next(names))
     if type(value) in _CONSTANTS:
         return Structure(kind="constant", value=value)
-    if any(cls.__name__.endswith("Cache") for cls in type(value).__mro__):  # what generation needs is left out
+    if any(cls.__name__.endswith("Cache") for cls in type(value).__mro__):  # caches for generation are left out
         return Structure(kind="constant")
     container = _container(value)
     if container is None:
@@ -128,7 +128,7 @@ def _structure(value: Any, names: Iterator[str], place: str, who: str) -> Struct
 
 
 def _container(value: Any) -> Structure | None:
-    """The kind of a container, with its class's name and, where that is not in the items, its fields."""
+    """Return the kind of a container, with its class's name and, if the items do not hold them, its fields."""
     cls = type(value)
     if cls is list or cls is tuple:
         return Structure(kind="list" if cls is list else "tuple")
@@ -148,17 +148,17 @@ def _container(value: Any) -> Structure | None:
 
 
 def _fields(cls: type) -> tuple[str, ...]:
-    """The fields of a class of named tuples, torch's own among them (`torch.max` along an axis); none: it is none."""
+    """Return the fields of a named tuple class, also of torch's own (`torch.max` along an axis); none for others."""
     if cls.__module__ == _STRUCT_SEQUENCES:
         return tuple(name for name, item in vars(cls).items() if isinstance(item, MemberDescriptorType))
     return tuple(getattr(cls, "_fields", ()))
 
 
 def agreed(who: str, outputs: Iterable[Any]) -> Structure:
-    """The one structure of outputs of several calls.
+    """Return the one structure of outputs of several calls.
 
     Raises:
-        SourceError: something other than the tensors differs from call to call.
+        SourceError: the outputs differ between calls in more than their tensors.
     """
     first, *others = [structure_of(value, who) for value in outputs]
     for other in others:
@@ -184,14 +184,14 @@ def _told(structure: Structure) -> str:
 
 
 def build_from(structure: Structure, *, own_classes: bool, live: bool) -> Build:
-    """How to make what a model returns from its outputs by name.
+    """Return a function that builds a model's output from tensors by name.
 
     Args:
-        own_classes: whether classes of transformers come back as such; else as `Answer`.
-        live: whether the model itself is in this process, so that its own classes of outputs are trusted.
+        own_classes: whether output classes of transformers are restored; else `Answer` replaces them.
+        live: whether the model itself is in this process, so that its own output classes are trusted.
     """
     names = tuple(item.name for item in structure.items if item.kind == "tensor")
-    if structure.kind in ("dict", "output") and structure.keys == names:  # nothing is nested
+    if structure.kind in ("dict", "output") and structure.keys == names:  # a flat structure
         return _assembler(structure, own_classes=own_classes, live=live)
     return _build(structure, own_classes, live)
 
@@ -212,7 +212,7 @@ def _build(structure: Structure, own_classes: bool, live: bool) -> Build:
 
 
 def _assembler(structure: Structure, *, own_classes: bool, live: bool) -> Callable[[Any], Any]:
-    """From a list or a dict of finished items to the container."""
+    """Return a function that builds the container from a list or a dict of finished items."""
     if structure.kind == "output":
         cls = _output_class(structure.name, live=live) if own_classes else None
         return builder(cls) if cls else Answer
@@ -224,7 +224,7 @@ def _assembler(structure: Structure, *, own_classes: bool, live: bool) -> Callab
 
 
 def _tuple_builder(structure: Structure) -> Callable[[list[Any]], Any]:
-    """Named tuples of the class that is in use here under that name, or of one that is made after it.
+    """Return a builder of named tuples, of the already imported class of that name or of a new one like it.
 
     No module is imported for it, and no code of the class runs.
     """
@@ -241,7 +241,7 @@ def _tuple_builder(structure: Structure) -> Callable[[list[Any]], Any]:
 
 
 def _output_class(path: str, *, live: bool) -> type | None:
-    """The class of an output: transformers' own, or where the model is in this process, its own."""
+    """Return the class of an output: one of transformers, or if the model is in this process, the model's own."""
     if found := find_class(path):
         return found
     module, _, name = path.rpartition(".")
@@ -250,9 +250,9 @@ def _output_class(path: str, *, live: bool) -> type | None:
 
 
 def find_class(path: str) -> type | None:
-    """The output class written down as `path`, when it is one of transformers'; None otherwise.
+    """Return the output class recorded as `path` if it is one of transformers; None otherwise.
 
-    An artifact must not be able to name any code at all to run: only `ModelOutput` and what derives from it counts.
+    An artifact must not be able to name arbitrary code to run: only `ModelOutput` and its subclasses are accepted.
     """
     from importlib import import_module
 
@@ -269,10 +269,10 @@ def find_class(path: str) -> type | None:
 
 
 def builder(cls: type) -> Callable[[dict[str, Any]], Any]:
-    """How to make an output of this class from its values by name.
+    """Return a function that makes an output of this class from its values by name.
 
-    `ModelOutput.__post_init__` goes through the fields several times, which takes longer than everything else around a
-    call. Where a class leaves it alone, the same object is made directly.
+    `ModelOutput.__post_init__` iterates over the fields several times, which takes longer than everything else around a
+    call. If a class does not override it, the same object is made directly.
     """
     from transformers.utils import ModelOutput
 
@@ -283,7 +283,7 @@ def builder(cls: type) -> Callable[[dict[str, Any]], Any]:
 
     def build(values: dict[str, Any]) -> Any:
         made = new(cls)
-        vars(made).update(values)  # fields that are not there are None already, by the class
+        vars(made).update(values)  # absent fields are None already, by the class's defaults
         for name, value in values.items():
             set_item(made, name, value)
         return made

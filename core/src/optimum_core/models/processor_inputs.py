@@ -1,4 +1,4 @@
-"""Inputs from real data through the model's own processor: what users will feed, and no rule thought of."""
+"""Inputs from real data through the model's own processor: they show users' inputs that no rule foresees."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ TEXTS = (
 def processed(
     processor: Any, names: Iterable[str], beside: Iterable[str] = ()
 ) -> dict[str, np.ndarray[Any, Any]] | None:
-    """Inputs of these names made by the processor from sentences, a picture and a sound; None where it cannot.
+    """Return inputs of these names from sentences, a picture and a sound; None if the processor cannot make them.
 
     Args:
-        beside: names to have too, where it makes them.
+        beside: further names to include if the processor makes them.
     """
     wanted = tuple(names)
     for arguments in _arguments(processor, wanted):
         try:
             made: Mapping[str, Any] = processor(**arguments, return_tensors="np")
-        except Exception as error:  # noqa: BLE001 - processors fail in their own ways; the other cases still stand
+        except Exception as error:  # noqa: BLE001 - processors raise errors of any type; other cases remain
             logging.getLogger(__name__).info("processor %s made no sample: %s", type(processor).__name__, error)
             continue
         try:
             arrays = {name: np.asarray(made[name]) for name in (*wanted, *beside) if name in made}
-        except ValueError as error:  # rows of unlike length
+        except ValueError as error:  # rows of unequal length
             logging.getLogger(__name__).info("processor %s made no array: %s", type(processor).__name__, error)
             continue
         arrays = {name: array for name, array in arrays.items() if array.dtype != object}

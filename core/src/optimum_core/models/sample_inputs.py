@@ -1,4 +1,4 @@
-"""Samples that the user passed: they are the call, and the axes of it are varied as far as eager takes that."""
+"""The user's samples: they define the call, whose axes are varied as far as the eager model takes that."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TEXT_KINDS = ("ids", "mask", "types", "boxes")
 
 
 def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """Samples by input name, as numpy arrays; floats of 16 bits come in 32, as the model runs.
+    """Return samples by input name, as numpy arrays; 16-bit floats as 32-bit ones, as the model runs.
 
     Args:
-        module: whose forward names the inputs, where samples come as one tensor or a sequence of them.
+        module: its forward names the inputs if samples are one tensor or a sequence of them.
         samples: a mapping of names to tensors or arrays, one tensor or array, or a sequence of them in order.
 
     Raises:
@@ -65,7 +65,7 @@ def _by_position(
 
 
 def positional(module: Any) -> tuple[str, ...]:
-    """The parameters of a module's forward that may be given by position, in order."""
+    """Return the parameters of a module's forward that may be passed by position, in order."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters
     return tuple(name for name, parameter in parameters.items() if parameter.kind in kinds)
@@ -103,11 +103,11 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def layouts_that_may_fit(samples: Mapping[str, np.ndarray[Any, Any]], facts: Facts) -> Iterator[Layout]:
-    """Layouts of the given call, the liveliest first.
+    """Yield layouts of the given call, those with the most varying axes first.
 
-    Axes have the names of the rules where an input's name and shape are known, and other names by position and length:
-    those at one position with one length are taken to vary together. An axis of one is lengthened where eager takes
-    that, since a length of one often means something else than the others.
+    Axes have the names of the rules if an input's name and shape are known, and other names by position and length:
+    those at one position with one length are assumed to vary together. An axis of length one is lengthened if the eager
+    model takes that, since a length of one often means something else than the others.
     """
     inputs, lengths = _named(samples, facts)
     base = Layout(inputs=inputs, lengths=lengths, configured=lengths, **_words_of(facts, samples))
@@ -143,7 +143,7 @@ def _named(samples: Mapping[str, np.ndarray[Any, Any]], facts: Facts) -> tuple[t
     batch = next((samples[name].shape[0] for name, item in known.items() if item is not None), None)
     lengths = {"batch": batch if batch is not None else min(firsts)} if batch is not None or len(firsts) == 1 else {}
     made: dict[str, InputLayout] = {}
-    for name in sorted(samples, key=lambda name: known[name] is None):  # those that rules know name the axes of others
+    for name in sorted(samples, key=lambda name: known[name] is None):  # known inputs first: they name others' axes
         array, item = samples[name], known[name]
         axes: list[int | str] = []
         for index, length in enumerate(array.shape):
@@ -158,7 +158,7 @@ def _named(samples: Mapping[str, np.ndarray[Any, Any]], facts: Facts) -> tuple[t
 
 
 def _alike(index: int, length: int, lengths: Mapping[str, int], others: Iterable[InputLayout]) -> str:
-    """The name of an axis that no rule knows: that of another input's axis at the same place with the same length."""
+    """Return the name for an unknown axis: that of another input's axis at the same position with the same length."""
     if index == 0 and lengths.get("batch") == length:
         return "batch"
     for other in others:
@@ -169,7 +169,7 @@ def _alike(index: int, length: int, lengths: Mapping[str, int], others: Iterable
 
 
 def _known(name: str, array: np.ndarray[Any, Any], facts: Facts) -> InputLayout | None:
-    """What the rules say of an input of this name, rank and fixed lengths."""
+    """Return the rules' layout of an input of this name, rank and fixed lengths, or None."""
     for item in layouts_of(name, facts) if facts.config is not None else ():
         fits = len(item.axes) == array.ndim and (array.dtype.kind == "f") == (item.dtype == "float32")
         if fits and all(isinstance(axis, str) or axis == array.shape[i] for i, axis in enumerate(item.axes)):
@@ -191,10 +191,10 @@ def _words_of(facts: Facts, samples: Mapping[str, np.ndarray[Any, Any]]) -> dict
 
 
 def as_varied_as_eager_takes(layout: Layout, takes: Callable[[Layout], bool]) -> Layout:
-    """The layout with other values in every input where eager takes them, and with the rows in any order.
+    """Return the layout with fresh values in every input that the eager model takes them for, and rows in any order.
 
     Args:
-        takes: whether eager runs on fresh values of a layout.
+        takes: returns whether the eager model runs on fresh values of a layout.
     """
     if takes(layout):
         return layout

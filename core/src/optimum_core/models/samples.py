@@ -1,4 +1,4 @@
-"""Arrays for a layout: fresh values, any lengths, padded as a case asks, the same for the same seed."""
+"""Arrays for a layout: fresh values, any lengths, padded as a case says, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> 
     """Draw one call.
 
     Args:
-        given: what the user passed as samples. The call is then theirs; a case with a seed varies the values in it.
+        given: the user's samples. The call is then theirs; a case with a seed varies the values in it.
     """
     rng = np.random.default_rng(case.seed)
     if given:
@@ -39,7 +39,7 @@ def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> 
     else:
         paddings = {axis: _kept(layout, case, axis, rng) for axis in layout.axes}
         drawn = {item.name: _draw_one(layout, item, case, paddings, rng) for item in layout.inputs}
-    # Masks of three axes come out of numpy with strides that a model's `view` refuses.
+    # numpy gives masks of three axes strides that a model's `view` refuses.
     return {name: np.asarray(array, order="C") for name, array in drawn.items()}
 
 
@@ -52,7 +52,7 @@ def _around(layout: Layout, case: Case, rng: np.random.Generator, given: Mapping
 
 
 def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """How many positions of each row are no padding: at least one, the first row whole."""
+    """Return the number of unpadded positions of each row: at least one, and all of the first row."""
     batch = "media_batch" if axis in ("samples", "frames") and "media_batch" in layout.axes else "batch"
     rows = case.lengths.get(batch, layout.lengths.get(batch, 1))
     length = case.lengths.get(axis, layout.lengths[axis])
@@ -100,7 +100,7 @@ def _valid(
 def _ids(
     layout: Layout, item: InputLayout, shape: tuple[int, ...], valid: np.ndarray[Any, Any], rng: np.random.Generator
 ) -> np.ndarray[Any, Any]:
-    """Ordinary tokens, opened and closed by the special ones where the model has them, padding where not valid."""
+    """Return ordinary tokens, begun and ended by the model's special ones if it has them, padding where not valid."""
     vocabulary = layout.vocabulary.get(item.name, 64)
     ordinary = np.setdiff1d(np.arange(min(vocabulary, 32768)), list(layout.special.values()))
     ids = rng.choice(ordinary if len(ordinary) else np.arange(vocabulary), size=shape)
@@ -117,6 +117,6 @@ def _ids(
 def _types(
     layout: Layout, item: InputLayout, shape: tuple[int, ...], valid: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
-    """Two segments, as of a pair of sentences."""
+    """Return token types of two segments, as for a pair of sentences."""
     second = np.broadcast_to(np.arange(shape[-1]) >= shape[-1] // 2, shape) & valid
     return np.asarray(np.minimum(second, layout.vocabulary.get(item.name, 2) - 1), dtype=item.dtype)

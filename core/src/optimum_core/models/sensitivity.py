@@ -1,8 +1,8 @@
-"""Which layers hurt most when they are rounded: each alone in 8 bits, on real inputs, everything else as it is.
+"""Sensitivity of layers to quantization: each alone in 8 bits, on real inputs, everything else as it is.
 
-A layer's weights are rounded by channel and what comes in by its extremes, as the plainest quantizer would: in a
-copy, so that other threads may use the model meanwhile. The error that this makes in the model's outputs ranks the
-layers, for whichever backend quantizes them later.
+A layer's weights are rounded by channel and its inputs by their extremes, as the simplest quantizer does: in a copy, so
+that other threads may use the model meanwhile. The resulting error of the model's outputs ranks the layers, whichever
+backend quantizes them later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHANNELS_LAST = ("Conv1D",)  # transformers' Conv1D holds its weight as (in, ou
 
 
 def layers_of(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """The layers that quantizers round, by dotted name; among them the table that tokens are looked up in."""
+    """Return the layers that quantizers round, by dotted name, including the token embedding."""
     table = _table(module)
     return {
         name: part
@@ -32,13 +32,13 @@ def layers_of(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
 def _table(module: torch.nn.Module) -> torch.nn.Module | None:
     try:
         found = module.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):  # not of transformers, or of a kind that has none
+    except (AttributeError, NotImplementedError):  # no model of transformers, or one without input embeddings
         return None
     return found if isinstance(found, torch.nn.Embedding) else None
 
 
 def rank_layers(module: torch.nn.Module, batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The layers by the error that rounding each alone makes, the worst first.
+    """Return the layers ranked by the error that rounding each alone causes, the worst first.
 
     Args:
         batches: typical inputs, by name.
@@ -63,10 +63,10 @@ def _floats(module: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _rounded(module: torch.nn.Module, name: str) -> torch.nn.Module:
-    """A copy of the model, one of its layers with weights and inputs in 8 bits; all other weights are shared."""
+    """Return a copy of the model with weights and inputs of one layer in 8 bits; all other weights are shared."""
     made = fresh(module)
     layer = made.get_submodule(name)
-    if layer is module.get_submodule(name):  # of a kind that cannot be copied: it would be the user's own
+    if layer is module.get_submodule(name):  # a layer that cannot be copied is the user's own
         return made
     kept = layer.weight
     assert isinstance(kept, torch.nn.Parameter)
@@ -80,14 +80,14 @@ def _rounded(module: torch.nn.Module, name: str) -> torch.nn.Module:
 
 
 def _by_channel(weight: torch.Tensor, axis: int) -> torch.Tensor:
-    """Symmetric int8 with a scale for each slice of `axis`."""
+    """Return a weight rounded to symmetric int8 with a scale for each slice of `axis`."""
     others = [index for index in range(weight.dim()) if index != axis % weight.dim()]
     scale = weight.abs().amax(dim=others, keepdim=True).clamp(min=1e-12) / 127
     return (weight / scale).round().clamp(-127, 127) * scale
 
 
 def _by_extremes(values: torch.Tensor) -> torch.Tensor:
-    """Unsigned 8 bits between the extremes, zero included."""
+    """Return values rounded to unsigned 8 bits between their extremes, zero included."""
     if not values.is_floating_point():
         return values
     low, high = values.min().clamp(max=0.0), values.max().clamp(min=0.0)

@@ -1,4 +1,4 @@
-"""What goes into a model and what comes out, found by trying: layouts are proposed by rule, the eager model decides."""
+"""The signature of a model, its inputs and outputs: rules propose layouts, runs of the eager model decide."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSignature:
-    """A model seen from outside.
+    """The inputs and outputs of a model.
 
     Attributes:
         inputs, outputs: specs; a named axis is one that the eager model accepts at several lengths.
-        structure: what is around the outputs, as the eager model returns them.
-        layout: how inputs are drawn.
-        configured: by named axis, the length that the configuration and the samples say; traced ones all differ.
+        structure: the containers around the outputs, as the eager model returns them.
+        layout: the layout that inputs are drawn by.
+        configured: by named axis, the length that the configuration and the samples say; traced lengths all differ.
         ranges: by named axis, the lengths that the eager model takes.
         further: by named axis, lengths to compare at beyond those beside the traced one, as far as time permits.
         switches: by named axis, lengths beyond which the model may compute otherwise, as the configuration says.
-        patch: the edge of the squares that pictures are cut into.
-        ignored: inputs that its tokenizer may send along and that change nothing.
-        given: samples that the user passed.
-        real: inputs from the model's processor, where it has one.
+        patch: the edge of the patches that pictures are cut into.
+        ignored: inputs that its tokenizer may pass and that change no output.
+        given: the user's samples.
+        real: inputs from the model's processor, if it has one.
     """
 
     task: str
@@ -69,18 +69,18 @@ class ModelSignature:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the report should know of how it was compared."""
+        """Remarks on the comparison for the report."""
         if not self.layout.steady:
             return ()
         names = ", ".join(sorted(self.layout.steady))
         return (f"compared with the values of {names} in sample_inputs alone: eager takes no others of these",)
 
     def draw(self, case: Case) -> Arrays:
-        """Inputs for a case."""
+        """Return inputs for a case."""
         return draw(self.layout, case, self.given)
 
     def pinned(self, axis: str, length: int) -> ModelSignature:
-        """The same model with one axis fixed at a length."""
+        """Return the signature with one axis fixed at a length."""
         layout = self.layout.pinned(axis, length)
         real = self.real
         if real is not None and any(
@@ -101,7 +101,7 @@ class ModelSignature:
         )
 
     def beside(self, axis: str) -> tuple[int, ...]:
-        """Two lengths of an axis other than the traced one, longer and shorter, both within its range."""
+        """Return two lengths of an axis other than the traced one, longer and shorter, both within its range."""
         here, found = self.layout.lengths[axis], self.ranges.get(axis, AxisRange())
         longer, shorter = lengths_beside(self.layout, axis)
         if found.greatest is not None:
@@ -114,8 +114,8 @@ class ModelSignature:
 def limited(
     signature: ModelSignature, axis: str, greatest: int, why: str, *, least: int | None = None
 ) -> ModelSignature:
-    """The same model with an axis that gets no longer than `greatest`, nor shorter than `least`: no cases are drawn
-    beyond, and a call beyond is refused with the reason.
+    """Return the signature with an axis limited to at most `greatest` and at least `least`: no cases are drawn beyond,
+    and a call beyond is refused with the reason.
 
     Args:
         why: a clause for the error ("the model switches its attention at 704 tokens, …").
@@ -151,13 +151,13 @@ def _fixed(specs: tuple[TensorSpec, ...], lengths: Mapping[str, int]) -> tuple[T
 def describe(
     module: Any, *, name: str, processor: Any = None, samples: Any = None, task: str | None = None
 ) -> ModelSignature:
-    """Find out what a model takes and gives.
+    """Find the signature of a model by trial.
 
     Args:
         module: the eager model.
-        name: how to speak of it in errors.
-        processor: its tokenizer, image processor, …, where there is one.
-        samples: inputs that its user passed; without them they are derived.
+        name: its name in errors.
+        processor: its tokenizer, image processor, …, if there is one.
+        samples: the user's inputs; without them they are derived.
 
     Raises:
         SourceError: no derived inputs make the model run.
@@ -202,14 +202,14 @@ def describe(
 
 
 def _switches(numbers: Numbers, ranges: Mapping[str, AxisRange]) -> tuple[int, ...]:
-    """Lengths of texts beyond which the model may compute otherwise. Positions are such where eager goes beyond them:
-    rotary embeddings may then be scaled."""
+    """Return lengths of texts beyond which the model may compute otherwise. The number of positions is one if the eager
+    model takes more: rotary embeddings may then be scaled."""
     bounded = ranges.get("sequence", AxisRange()).greatest is not None
     return tuple(sorted({*numbers.switches, *(() if bounded else numbers.positions)}))
 
 
 def _bounded(layout: Layout, ranges: Mapping[str, AxisRange]) -> Layout:
-    """The layout with limits no greater than what eager takes."""
+    """Return the layout with limits no greater than the lengths that the eager model takes."""
     found = {axis: known.greatest for axis, known in ranges.items() if known.greatest is not None}
     return replace(layout, limits={**layout.limits, **found})
 
@@ -224,7 +224,8 @@ def _input_spec(
 
 
 def _without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Layout:
-    """Without what eager does nothing with (token types of some models, rewards of others): a tracer drops it too."""
+    """Return the layout without inputs that the eager model ignores (token types of some models, rewards of others): a
+    tracer drops them too."""
     for item in layout.inputs:
         maybe = item.kind in ("types", "given") or item.name in _MAYBE_IDLE
         if maybe and item.name not in layout.steady and _is_idle(module, layout, arrays, item):
@@ -233,13 +234,13 @@ def _without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Lay
 
 
 def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: InputLayout) -> bool:
-    """Whether eager computes the same without this input as with it: at the user's own values, and at others."""
+    """Whether the eager model computes the same without this input as with it, at the user's values and at others."""
     if len(layout.inputs) == 1:
         return False
     drawn = [draw(layout, Case(name="idle", seed=seed), arrays) for seed in (0, 21, 22)]
     if item.kind == "given":
         if any(np.array_equal(inputs[item.name], drawn[0][item.name]) for inputs in drawn[1:]):
-            return False  # nothing is known of values that do not change
+            return False  # values that cannot be changed prove nothing
     else:
         usual = drawn[0][item.name]
         drawn += [{**drawn[0], item.name: pattern.astype(usual.dtype)} for pattern in _patterns(usual.shape)]
@@ -247,7 +248,7 @@ def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: Input
         rest = {name: array for name, array in inputs.items() if name != item.name}
         try:
             with_it, without = flatten(ask(module, inputs)), flatten(ask(module, rest))
-        except Exception as error:  # noqa: BLE001 - it is needed, or not with these values
+        except Exception as error:  # noqa: BLE001 - the input is required, or these values are refused
             log.debug("input %s is not idle: %r", item.name, error)
             return False
         if with_it.keys() != without.keys() or not all(alike(without[key], with_it[key]) for key in without):
@@ -256,7 +257,7 @@ def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: Input
 
 
 def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
-    """Zeros and ones by turns, and in blocks: some models look at neighbours that are alike, others at each alone."""
+    """Yield zeros and ones, alternating and in blocks: some models compare neighbours, others look at each alone."""
     by_turns = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2
     yield by_turns
     if shape:
@@ -266,8 +267,8 @@ def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Any]:
-    """What the model returns at other lengths of all axes at once, where it takes them: containers and numbers in it
-    must not depend on them."""
+    """Yield the model's outputs at other lengths of all axes at once, if it takes them: containers and numbers in the
+    outputs must not depend on the lengths."""
     for place in (0, 1):
         lengths = {axis: lengths_beside(layout, axis)[place] for axis in layout.axes}
         try:
@@ -288,7 +289,7 @@ def _output_specs(traced: Mapping[str, Any], lengths: Mapping[str, int], runs: R
 
 
 def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int], runs: Runs) -> int | str:
-    """What decides the length of an output's axis: nothing, one of the inputs' axes as it is, or some mixture."""
+    """Return an output axis's fixed length, the name of the input axis that it equals, or a new name for a mixture."""
     here = int(tensor.shape[index])
     moved: dict[str, list[tuple[int, int]]] = {}
     for (axis, length), shapes in runs.items():
@@ -303,10 +304,11 @@ def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int],
 
 
 def _ignored(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
-    """Which of these further inputs eager takes without a change in its outputs, at several values."""
+    """Yield those of these further inputs that the eager model takes without a change in its outputs, at several
+    values."""
     try:
         without = flatten(ask(module, inputs))
-    except Exception as error:  # noqa: BLE001 - it needs one of them
+    except Exception as error:  # noqa: BLE001 - the model needs one of them
         log.debug("without %s it does not run: %r", ", ".join(shapes), error)
         return
     for name, shape in sorted(shapes.items()):
@@ -314,7 +316,7 @@ def _ignored(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]])
             continue
         try:
             answers = [flatten(ask(module, {**inputs, name: extra})) for extra in _patterns(shape)]
-        except Exception as error:  # noqa: BLE001 - eager refuses it, and so shall we
+        except Exception as error:  # noqa: BLE001 - the eager model refuses the input, so it is not ignored
             log.debug("input %s is refused: %r", name, error)
             continue
         if all(alike(without[key], given_too[key]) for given_too in answers for key in without):
@@ -322,7 +324,7 @@ def _ignored(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]])
 
 
 def _shapes_beside(inputs: Arrays, names: Iterable[str], made: Arrays) -> dict[str, tuple[int, ...]]:
-    """Shapes of inputs that the processor may send along: as it made them, or as those that they belong to."""
+    """Return shapes of inputs that the processor may add: as it made them, or as those of the inputs they belong to."""
     found: dict[str, tuple[int, ...]] = {}
     for name in names:
         text = inputs.get("decoder_input_ids" if name.startswith("decoder_") else "input_ids")

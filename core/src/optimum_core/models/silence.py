@@ -1,8 +1,8 @@
-"""Hold back what libraries print while they work for us.
+"""Suppression of libraries' output while they run.
 
-It is done at `sys.stdout` and `sys.stderr`, for the calling thread alone: other threads of the program go on printing.
-File descriptors are left alone: they are the whole process's, and no exporter, optimizer or quantizer that was tried on
-a model that it refuses prints below Python.
+It acts on `sys.stdout` and `sys.stderr`, for the calling thread alone: other threads of the program go on printing.
+File descriptors are not redirected: they belong to the whole process, and no exporter, optimizer or quantizer that was
+tried on a model that it refuses prints below Python.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STREAMS = ("stdout", "stderr")
 
 
 class _Gate:
-    """A stream that swallows what silent threads write."""
+    """A stream that drops the output of silent threads."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -43,9 +43,9 @@ class _Gate:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Within, what this thread prints and warns of is dropped. With the logger "optimum_core" at DEBUG, it shows.
+    """Drop this thread's prints and warnings while the block runs; with the logger "optimum_core" at DEBUG, show them.
 
-    Errors still come as exceptions, with all that is worth knowing.
+    Errors are still raised, with all relevant details.
     """
     if logging.getLogger("optimum_core").isEnabledFor(logging.DEBUG):
         yield
@@ -66,7 +66,7 @@ def silence() -> Iterator[None]:
                 _silent[me] -= 1
                 if not _silent[me]:
                     del _silent[me]
-                if not _silent:  # gates serve all silent threads: the last one takes them away
+                if not _silent:  # all silent threads share the gates: the last thread removes them
                     for name in _STREAMS:
                         stream = getattr(sys, name)
                         if isinstance(stream, _Gate):

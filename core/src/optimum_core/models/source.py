@@ -1,4 +1,4 @@
-"""The model as its user gave it, in one shape. Weights are read only when `module` is called."""
+"""Sources: one interface to every kind of model that a user passes. Weights are read only when `module` is called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer
 
 
 def companions(directory: Path) -> dict[str, Path]:
-    """The files of `directory` that travel with an artifact, by their name in it."""
+    """Return the files of `directory` to copy into an artifact, by their name in it."""
     found = {path for pattern in COMPANIONS for path in directory.glob(pattern) if path.is_file()}
     return {
         path.relative_to(directory).as_posix(): path
@@ -27,21 +27,21 @@ def companions(directory: Path) -> dict[str, Path]:
 
 
 class _Eager:
-    """What holds of every model that torch itself runs, and not of a file that was exported already."""
+    """The common part of sources that torch itself runs, as opposed to an already exported file."""
 
     format: str | None = None
     is_quantized = False
 
     def samples(self) -> dict[str, Any] | None:
-        """One call's inputs, where the model itself declares them; one of torch does not."""
+        """Return one call's inputs if the model itself declares them; a torch model does not."""
         return None
 
 
 class MemorySource(_Eager):
-    """A `torch.nn.Module` that its user holds, transformers' or any other.
+    """A `torch.nn.Module` in memory, of transformers or any other.
 
-    Exports and checks run on a twin in evaluation mode that shares the weights, so that the user's own is never
-    changed. They run in 32-bit floats: a model held in less is copied once.
+    Exports and checks run on a twin in evaluation mode that shares the weights, so that the user's own module is never
+    changed. They run in 32-bit floats: a model in lower precision is copied once.
     """
 
     def __init__(self, module: Any, *, processor: Any = None, trust_remote_code: bool = False) -> None:
@@ -60,7 +60,7 @@ class MemorySource(_Eager):
 
     @property
     def class_name(self) -> str:
-        """Of transformers; empty for any other."""
+        """The name of its transformers class; empty for any other model."""
         cls = type(self._given)
         return cls.__name__ if cls.__module__.startswith("transformers.") else ""
 
@@ -82,18 +82,18 @@ class MemorySource(_Eager):
         return _twin(self._given)
 
     def module(self) -> Any:
-        """A copy of the eager model that has seen no call, in evaluation mode; its weights are the model's own."""
+        """Return a copy of the eager model that has seen no call, in evaluation mode; it shares the model's weights."""
         return _fresh(self._module)
 
     @cached_property
     def processor(self) -> Any:
-        """What its user gave as processor, or what lies in the directory that the model was read from; or None."""
+        """The processor that the user passed, or that of the directory that the model was read from; or None."""
         if self._processor is not None:
             return self._processor
         return loading.read_processor(self._origin, trust_remote_code=self._trust) if self._origin else None
 
     def size(self) -> int:
-        """Bytes of its weights."""
+        """Return the size of its weights in bytes."""
         return _weight_bytes(self._given)
 
     @property
@@ -102,7 +102,7 @@ class MemorySource(_Eager):
         return origin if origin.is_dir() else None
 
     def companions(self) -> dict[str, Path]:
-        """Processor files of the directory that it was read from; configuration comes from the model itself."""
+        """Return processor files of the directory that it was read from; configuration comes from the model itself."""
         found = companions(self._origin) if self._origin else {}
         return {name: path for name, path in found.items() if name not in ("config.json", "generation_config.json")}
 
@@ -118,7 +118,7 @@ class DirectorySource(_Eager):
 
     Args:
         directory: holds `config.json` and the weights.
-        name: how to speak of it.
+        name: its name in messages.
         trust_remote_code: run Python code that lies in the directory. Off unless asked for.
     """
 
@@ -153,7 +153,7 @@ class DirectorySource(_Eager):
 
     @property
     def class_name(self) -> str:
-        """Of transformers; empty for any other."""
+        """The name of its transformers class; empty for any other model."""
         from optimum_core.models.tasks import resolve_class
 
         has_code = self._trust and getattr(self.config, "auto_map", None)
@@ -165,7 +165,7 @@ class DirectorySource(_Eager):
 
     @cached_property
     def held_in(self) -> str:
-        """The precision of its weights as they lie in the directory."""
+        """The precision of its weights as stored in the directory."""
         return checkpoint.precision_of_directory(self.directory)
 
     @cached_property
@@ -175,7 +175,8 @@ class DirectorySource(_Eager):
         return model
 
     def module(self) -> Any:
-        """A copy of the eager model that has seen no call, in 32-bit floats and evaluation mode; all share weights."""
+        """Return a copy of the eager model that has seen no call, in 32-bit floats and evaluation mode; all copies
+        share weights."""
         return _fresh(self._module.eval())
 
     @cached_property
@@ -185,15 +186,15 @@ class DirectorySource(_Eager):
         return loading.read_processor(self.directory, trust_remote_code=self._trust)
 
     def size(self) -> int:
-        """Bytes of its weights."""
+        """Return the size of its weights in bytes."""
         return _weight_bytes(self._module)
 
     def companions(self) -> dict[str, Path]:
-        """Configuration, tokenizer and processor files."""
+        """Return configuration, tokenizer and processor files."""
         return companions(self.directory)
 
     def save_companions(self, directory: Path) -> None:
-        """Write a processor that was given beside the directory."""
+        """Write the processor if one was passed beside the directory."""
         if hasattr(self._processor, "save_pretrained"):
             self._processor.save_pretrained(directory)
 
@@ -209,16 +210,16 @@ else:
 def open_source(
     model: Any, *, revision: str | None = None, trust_remote_code: bool = False, processor: Any = None
 ) -> Source:
-    """Take any of the five kinds of model, out of the wrappers of `torch.compile` and `DataParallel`.
+    """Open any of the five kinds of model, out of the wrappers of `torch.compile` and `DataParallel`.
 
     Args:
         model: a `PreTrainedModel`, a `torch.nn.Module`, a directory, a hub id ("owner/name"), or an ONNX file.
         revision: branch, tag or commit, for a hub id.
         trust_remote_code: run code that comes with the model.
-        processor: tokenizer, image processor, feature extractor or processor, where it does not lie beside the model.
+        processor: tokenizer, image processor, feature extractor or processor, if it does not lie beside the model.
 
     Raises:
-        SourceError: there is no such model, or it is none.
+        SourceError: the model does not exist, or the object is no model.
     """
     if isinstance(model, str | os.PathLike) and isinstance(os.fspath(model), str):
         return _from_path(os.fspath(model), revision, trust_remote_code, processor)
@@ -249,7 +250,7 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
 
 
 def _is_builtin(described: Mapping[str, Any]) -> bool:
-    """Whether transformers itself has the model's classes, so that code beside it is not needed."""
+    """Whether transformers itself has the model's classes, so that the repository's code is not needed."""
     import transformers
 
     return described.get("model_type") in transformers.CONFIG_MAPPING and any(
@@ -268,10 +269,10 @@ def _fresh(module: Any) -> Any:
 
 
 def _twin(module: Any) -> Any:
-    """The same model in evaluation mode and 32-bit floats; its weights are the user's own where they are that already.
+    """Return the model in evaluation mode and 32-bit floats; weights that are so already are shared with the user's.
 
     Raises:
-        SourceError: it cannot be copied and is in training mode, or held in less than 32 bits.
+        SourceError: it cannot be copied and is in training mode, or in lower precision than 32 bits.
     """
     import copy
 

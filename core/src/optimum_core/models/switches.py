@@ -1,7 +1,7 @@
 """Lengths at which a model may begin to compute otherwise, as its configuration names them.
 
-Windows, blocks and chunks of sparse attention, and the positions that a table or a rotary embedding was made for:
-nothing is known of architectures, only the names under which configurations keep such numbers.
+They are windows, blocks and chunks of sparse attention, and the positions that a table or a rotary embedding was made
+for. They are found by the names of settings, without knowledge of architectures.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 
 _POSITIONS = re.compile(r"positions$|position_embeddings|n_ctx|max_seq|seq_len|context_len|model_max_length")
 _SWITCHES = re.compile(r"window|block|chunk|local|radius|stride|segment|landmark|bucket|distance|span")
-#: Counts of things that are no lengths, and settings of generation.
+#: Names of counts that are no lengths, and of generation settings.
 _NEITHER = re.compile(r"^num_|(layers|heads|dim|ratio|prob)$|^max_length$")
-#: Nothing longer is tried: attention over it takes memory that is not there for a try.
+#: Greatest length that is tried: attention over more takes too much memory for a trial.
 LONGEST = 4200
-#: More numbers than this would be no lengths.
+#: Most numbers that are used: if there are more, they are hardly lengths.
 _MOST = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numbers:
-    """What a configuration names, ascending.
+    """The lengths that a configuration names, ascending.
 
     Attributes:
         positions: lengths that the model was made for.
-        switches: lengths on whose two sides it may compute otherwise.
+        switches: lengths at which the computation may change.
     """
 
     positions: tuple[int, ...] = ()
@@ -35,12 +35,12 @@ class Numbers:
 
 
 def numbers_of(config: Any, processor: Any = None) -> Numbers:
-    """The numbers in a configuration, those of its parts, and the tokenizer's greatest length."""
+    """Return the numbers in a configuration and its parts, and the tokenizer's greatest length."""
     found = list(_named(config))
     longest = getattr(getattr(processor, "tokenizer", processor), "model_max_length", None)
     found += [("model_max_length", longest)] if isinstance(longest, int) and longest < 10**6 else []
     words = dict(found)
-    # Block-sparse attention with random blocks is worth its trouble beyond this many of them alone.
+    # Block-sparse attention with random blocks is used only beyond this number of blocks.
     blocks = 5 + 2 * words.get("num_random_blocks", 0) if "num_random_blocks" in words else 0
     sparse = {blocks * words.get("block_size", 0)} - {0}
     named = [(name, value) for name, value in found if value > 1 and not _NEITHER.search(name)]
@@ -53,7 +53,7 @@ def numbers_of(config: Any, processor: Any = None) -> Numbers:
 
 
 def _named(config: Any) -> Iterator[tuple[str, int]]:
-    """Whole numbers by their name, also in lists, dictionaries and nested configurations."""
+    """Yield integers by their name, also those in lists, dictionaries and nested configurations."""
     items = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
     for name, value in items.items():
         if isinstance(value, bool) or not isinstance(name, str):
@@ -71,8 +71,8 @@ def _is_whole(value: Any) -> bool:
 
 
 def lengths_around(numbers: Numbers, shortest: int, greatest: int | None) -> tuple[int, ...]:
-    """The lengths beyond `shortest` to compare at, ascending: both sides of each switch, the positions that there are,
-    and half as many again where the model takes that."""
+    """Return the lengths beyond `shortest` to compare at, ascending: both sides of each switch, the number of
+    positions, and half as many again if the model takes that."""
     found = {length for switch in numbers.switches for length in (switch, switch + 1)}
     found |= {length for positions in numbers.positions for length in (positions, positions + positions // 2)}
     found |= {greatest} if greatest is not None else set()
@@ -80,8 +80,8 @@ def lengths_around(numbers: Numbers, shortest: int, greatest: int | None) -> tup
 
 
 def with_rungs(lengths: Sequence[int], shortest: int) -> tuple[int, ...]:
-    """Lengths with others between, so that each is at most four times the one before: time is judged from one to the
-    next."""
+    """Return the lengths with others between, so that each is at most four times the one before: the time of each is
+    estimated from the one before."""
     made: list[int] = []
     last = shortest
     for length in lengths:

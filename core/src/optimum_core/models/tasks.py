@@ -1,4 +1,4 @@
-"""Which task a model is for, read from `config.architectures` and transformers' own tables of classes."""
+"""Detection of a model's task, from `config.architectures` and transformers' own tables of classes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _TABLES = (
     ("MODEL_MAPPING_NAMES", "feature-extraction"),
 )
 
-#: The task of a plain `torch.nn.Module`, and of a class that stands in none of the tables.
+#: The task of a plain `torch.nn.Module`, and of a class in none of the tables.
 CUSTOM = "custom"
 
 #: Tasks whose model reads from left to right, so that a batch may be padded on the left.
@@ -54,7 +54,7 @@ CAUSAL = frozenset({"text-generation"})
 
 @cache
 def _tasks_by_class() -> dict[str, list[str]]:
-    """The tasks of every class, the one that decides first."""
+    """Return the tasks of every class, the one that decides first."""
     from transformers.models.auto import modeling_auto
 
     found: dict[str, list[str]] = {}
@@ -66,7 +66,7 @@ def _tasks_by_class() -> dict[str, list[str]]:
 
 
 def detect(class_name: str) -> str:
-    """The task of a transformers class; `CUSTOM` when transformers lists it under none.
+    """Return the task of a transformers class; `CUSTOM` if transformers lists it under none.
 
     >>> detect("BertForSequenceClassification")
     'text-classification'
@@ -75,10 +75,10 @@ def detect(class_name: str) -> str:
 
 
 def check_fit(task: str | None, class_name: str, who: str) -> None:
-    """Refuse a task that a class of transformers is not for; a class that stands in no table may be for any.
+    """Refuse a task that a transformers class is not for; a class in no table may be for any.
 
     Raises:
-        OptionError: the message names the tasks that it is for.
+        OptionError: the class is for other tasks; the message names them.
     """
     fitting = dict.fromkeys(_tasks_by_class().get(class_name, ()))
     if task is not None and fitting and task not in (*fitting, CUSTOM):
@@ -87,12 +87,12 @@ def check_fit(task: str | None, class_name: str, who: str) -> None:
 
 
 def known() -> frozenset[str]:
-    """Every task that a model can be found or declared to be for."""
+    """Return every task that can be detected or declared."""
     return frozenset(task for _, task in _TABLES) | {CUSTOM}
 
 
 def resolve_class(config: Any) -> Any:
-    """The transformers class that `config.architectures` names; `AutoModel` where it names none that exists."""
+    """Return the transformers class that `config.architectures` names; `AutoModel` if it names none that exists."""
     import transformers
 
     for name in getattr(config, "architectures", None) or ():

@@ -1,4 +1,4 @@
-"""The built-in backend of ONNX: it exports, and evaluates what it or others wrote, to check it. It is no runtime."""
+"""The built-in ONNX backend: it exports, and evaluates ONNX files of any origin for checks. It is no runtime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optimum_core.types import Array, SessionRequest
 
 NAME = "onnx"
-# Opset 18 has everything that transformers' models need; fusions of the runtimes know its forms best.
+# Opset 18 has everything that transformers' models need; the runtimes' fusions support its forms best.
 PREFERRED_OPSET = 18
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
 _NO_RUNTIME = Limitation(
@@ -31,7 +31,7 @@ _NO_RUNTIME = Limitation(
 
 @hookimpl
 def probe(hardware: Hardware) -> Support:
-    """Exports where torch, transformers and onnx are installed."""
+    """Return the offer to export if torch, transformers and onnx are installed, else the limitation."""
     if lacking := missing(_PACKAGES):
         return Support(
             limitations=(
@@ -51,7 +51,7 @@ def probe(hardware: Hardware) -> Support:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse all: this backend takes none."""
+    """Refuse all options: this backend takes none."""
     no_options(f"backend {NAME!r}", options)
 
 
@@ -102,7 +102,7 @@ def export(request: ExportRequest) -> Artifact | None:
 
 @hookimpl
 def load_session(request: SessionRequest) -> Session | None:
-    """Open a graph to be evaluated as the specification says; see `optimum_core.models.evaluator`."""
+    """Open a graph in the reference evaluator; see `optimum_core.models.evaluator`."""
     if request.backend != NAME:
         return None
     from optimum_core.models.evaluator import open_graph
@@ -120,7 +120,7 @@ def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] 
 
 
 def _as_it_is(request: ExportRequest) -> Artifact:
-    """A file that was ONNX from the start."""
+    """Return an artifact of a model that was given as an ONNX file."""
     source: OnnxSource = request.source  # type: ignore[assignment]
     step = Step(
         hook="export", backend=NAME, tool="onnx", version=versions(_PACKAGES)["onnx"], options={"given": source.name}

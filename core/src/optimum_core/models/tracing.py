@@ -1,4 +1,4 @@
-"""What exporters are given: the model with a plain face, samples as tensors, and which lengths vary.
+"""Input for exporters: the model in flat form, samples as tensors, and the axes that vary.
 
 Exporters trace a module as they find it. `FlatModule` takes and gives tensors by position, `NamedModule` by name.
 """
@@ -84,7 +84,7 @@ def exported_program(module: Any, samples: Sequence[torch.Tensor], inputs: Seque
 
 @contextmanager
 def ready_to_trace(module: Any) -> Iterator[None]:
-    """Within, the model can be traced, no gradients are kept, and torch and transformers print nothing; afterwards all
-    is as it was."""
+    """Make the model traceable, without gradients and without prints of torch and transformers, while the block
+    runs."""
     with quiet(), export_ready(module), torch.no_grad():
         yield

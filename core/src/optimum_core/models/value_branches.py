@@ -1,9 +1,9 @@
-"""Where a model's Python code reads values of its inputs, and a trace keeps what it read.
+"""Detection of value-dependent branches: places where a model's Python code reads input values, which a trace fixes.
 
-`if pixels.max() > 2: ...` is traced as whichever side the samples took, and `int(lengths.max())` as what it was then.
-torch warns of every such read while it traces, and of those that depend on shapes alone just as well. Which is which
-shows in one eager call: lengths are Python integers there, so that what is read from a tensor is a value. Of those,
-only what comes from the inputs counts: a weight's value is the same in every call.
+`if pixels.max() > 2: ...` is traced as the side that the samples took, and `int(lengths.max())` as its value then.
+torch warns of every such read while it traces, and also of those that depend on shapes alone. One eager call tells them
+apart: lengths are Python integers there, so that a read from a tensor is a read of a value. Of those, only reads of
+values that come from the inputs count: a weight's value is the same in every call.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from torch.utils.weak import WeakIdKeyDictionary
 Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
-#: Whose frames lie between the model's code and us.
+#: Files whose frames lie between the model's code and this module.
 _BETWEEN = (_TORCH, __file__, warnings.__file__)
 _READ = torch.ops.aten._local_scalar_dense.default
-#: These read a tensor's memory without an operator.
+#: Functions that read a tensor's memory without an operator.
 _UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
-#: These take a tensor's shape and type, and no value.
+#: Parts of operator names that take a tensor's shape and type, and no value.
 _LIKE = ("_like", "new_empty", "new_full", "new_ones", "new_zeros", "sym_")
 _REMARKS = frozenset({"debug", "info", "warn", "warning", "warning_once"})
 
 
 @contextmanager
 def traced_reads() -> Iterator[set[Place]]:
-    """Places of the Python code that take a number or a list from a traced tensor within; they are known afterwards."""
+    """Collect places of Python code that take a number or a list from a traced tensor while the block runs."""
     places: set[Place] = set()
     before = warnings.showwarning
 
@@ -57,12 +57,12 @@ def traced_reads() -> Iterator[set[Place]]:
 
 
 def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> tuple[str, ...]:
-    """Of the places that a trace came by, those that read an input's value there: "file.py:line", in order.
+    """Return those of the traced places that read an input's value: "file.py:line", in order.
 
-    A branch that only raises or remarks does not count: where it is not taken, the rest is the same.
+    A branch that only raises or warns does not count: if it is not taken, the rest is the same.
 
     Args:
-        module: what was traced; it is called once more, as it was traced, where there is something to ask.
+        module: the traced module; it is called once more, as it was traced, if there are places to check.
     """
     asked = {place for place in traced if not _only_complains(*place)}
     if not asked:
@@ -72,7 +72,7 @@ def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequ
 
 
 def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> set[Place]:
-    """Places that read a value which depends on the samples' values, in one eager call."""
+    """Return places that read a value which depends on the samples' values, in one eager call."""
     reads = _Reads(samples)
     with torch.no_grad(), _Unseen(reads), reads:
         module(*samples)
@@ -80,7 +80,7 @@ def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) ->
 
 
 class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the values of some tensors through an eager call, and keeps where Python reads one."""
+    """Tracker of values that derive from some tensors in an eager call; it records where Python reads one."""
 
     def __init__(self, samples: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -106,7 +106,7 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Unseen(TorchFunctionMode):
-    """Keeps where Python reads a whole tensor, which no operator shows."""
+    """Recorder of places where Python reads a whole tensor, which no operator shows."""
 
     def __init__(self, reads: _Reads) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Unseen(TorchFunctionMode):
 
 
 def _place() -> Place:
-    """The innermost place in the code that is neither torch's nor ours."""
+    """Return the innermost place in code that is neither torch's nor this module's."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_BETWEEN):
         frame = frame.f_back
@@ -127,7 +127,7 @@ def _place() -> Place:
 
 
 def _only_complains(file: str, line: int) -> bool:
-    """Whether a line is the condition of an assertion, or of a branch that only raises or remarks."""
+    """Whether a line is the condition of an assertion, or of a branch that only raises or warns."""
     return any(first <= line <= last for first, last in _complaints(file))
 
 
@@ -135,7 +135,7 @@ def _only_complains(file: str, line: int) -> bool:
 def _complaints(file: str) -> tuple[tuple[int, int], ...]:
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):  # no source of Python's own
+    except (SyntaxError, ValueError):  # no Python source
         return ()
     found = []
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""Calls around the one that the user gave: more or fewer of its rows and positions, and other values of their kind."""
+"""Variations of the user's sample call: more or fewer rows and positions, and other values of the same kind."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Numbers = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Around:
-    """One call to derive from the user's.
+    """One variation of the user's call.
 
     Attributes:
-        lengths: of named axes; others as in the layout.
+        lengths: those of named axes; others as in the layout.
         given: the user's arrays by input name.
         fresh: whether rows change places and values change.
     """
@@ -32,10 +32,10 @@ class Around:
     _chosen: dict[tuple[int | str, int, int], Numbers] = field(default_factory=dict)
 
     def arrays(self, masks: Mapping[str, Numbers]) -> dict[str, Numbers]:
-        """The call.
+        """Return the arrays of the call.
 
         Args:
-            masks: where a mask may be one, by its name: what lies beyond is padding in a fresh call.
+            masks: by name of a mask, the positions that may be one: the others are padding in a fresh call.
         """
         arrays = {item.name: self._resized(item) for item in self.layout.inputs}
         if not self.fresh:
@@ -62,7 +62,7 @@ class Around:
         return arrays
 
     def _resized(self, item: InputLayout) -> Numbers:
-        """The user's values with every axis as long as the case has it."""
+        """Return the user's values with every axis resized to the case's length."""
         array = self.given[item.name]
         for index, length in enumerate(self.layout.shape(item, self.lengths)):
             places = self._places(item.axes[index], array.shape[index], length)
@@ -70,7 +70,7 @@ class Around:
         return array.astype(item.dtype)
 
     def _places(self, axis: int | str, size: int, length: int) -> Numbers:
-        """The positions of the given call that one axis takes: the same in every input that has the axis."""
+        """Return the positions of the given call to use along one axis: the same in every input that has the axis."""
         key = (axis, size, length)
         if key not in self._chosen:
             self._chosen[key] = self._picked(axis, size, length)
@@ -83,7 +83,7 @@ class Around:
         if length == size or not size:
             return np.arange(size)
         first, last = self._masked_ends(size)
-        inside = first or last  # more positions behind the padding would leave a hole in the mask
+        inside = first or last  # positions added after the padding would leave a gap in the mask
         special = {*self.layout.special.values()} - {self._padding}
         for ids in ({*self.layout.placeholders, *special}, self.layout.placeholders):
             kept = self._columns(ids, self.given, np.empty(size))
@@ -92,7 +92,7 @@ class Around:
         return np.arange(length)
 
     def _masked_ends(self, size: int) -> tuple[bool, bool]:
-        """Whether any row of a mask as long as this is padded at its start, and at its end."""
+        """Return whether any row of a mask of this length is padded at its start, and whether at its end."""
         masks = [self.given[item.name] for item in self.layout.inputs if item.kind == "mask"]
         masks = [mask for mask in masks if mask.shape[-1:] == (size,)]
         return (any(bool((mask[..., 0] == 0).any()) for mask in masks),
@@ -100,7 +100,7 @@ class Around:
 
     @cached_property
     def _rows(self) -> frozenset[int | str]:
-        """Axes that are the first of their inputs and of nothing else."""
+        """The named axes that occur only as first axes of inputs."""
         first = {item.axes[0] for item in self.layout.inputs if item.axes and isinstance(item.axes[0], str)}
         return frozenset(first - {axis for item in self.layout.inputs for axis in item.axes[1:]})
 
@@ -109,7 +109,7 @@ class Around:
         return self.layout.special.get("pad_token_id", 0)
 
     def _columns(self, ids: Collection[int], arrays: Mapping[str, Numbers], alike: Numbers) -> Numbers:
-        """Columns in which any row of the texts has one of these ids, in texts as long as this array's last axis."""
+        """Return columns in which any row has one of these ids, over id inputs as long as this array's last axis."""
         size = alike.shape[-1] if alike.ndim else 0
         found = np.zeros(size, dtype=bool)
         for item in self.layout.inputs:
@@ -119,8 +119,8 @@ class Around:
         return np.flatnonzero(found)
 
     def _unpadded(self, valid: Numbers, fixed: Numbers) -> Numbers:
-        """Where a mask stays as it was: padding on the right begins behind the last placeholder, and on the left it
-        ends before the first."""
+        """Return positions that stay unpadded: right padding begins after the last placeholder, left padding ends
+        before the first."""
         if not len(fixed):
             return valid
         columns = np.arange(valid.shape[-1])
@@ -144,7 +144,7 @@ class Around:
         return array
 
     def _other_ids(self, name: str, array: Numbers) -> Numbers:
-        """Other ordinary ids; those that mean something stay where they are."""
+        """Return other ordinary ids; special ones and placeholders stay where they are."""
         placeholders, special = [*self.layout.placeholders], [*self.layout.special.values()]
         vocabulary = self.layout.vocabulary.get(name, int(array.max()) + 1)
         ordinary = np.setdiff1d(np.arange(min(vocabulary, 32768)), placeholders + special)
@@ -153,12 +153,12 @@ class Around:
         return np.where(stay, array, self.rng.choice(ordinary, size=array.shape)) if len(ordinary) else array
 
     def _jittered(self, array: Numbers) -> Numbers:
-        """Values about as far from the given ones as these lie apart, and none below zero where none was."""
+        """Return values with noise of half the given ones' standard deviation, none negative if none was."""
         moved = array + 0.5 * (float(array.std()) or 1.0) * self.rng.standard_normal(array.shape)
         return np.asarray(np.abs(moved) if array.min() >= 0 else moved)
 
     def _other_constants(self, item: InputLayout, array: Numbers) -> Numbers:
-        """Integers in place of one that stands everywhere: none greater, and of token types the second half."""
+        """Return other integers for a constant input: none greater; for token types, the second half is one."""
         if item.kind == "types":
             second = np.arange(array.shape[-1]) >= array.shape[-1] // 2
             return np.broadcast_to(np.minimum(second, self.layout.vocabulary.get(item.name, 2) - 1), array.shape)
@@ -166,7 +166,7 @@ class Around:
         return np.asarray(self.rng.integers(0, greatest + 1, size=array.shape)) if greatest > 0 else array
 
     def _shuffled(self, array: Numbers, index: int, fixed: Numbers) -> Numbers:
-        """Integers in another order along one axis; positions of placeholders in the last one stay."""
+        """Return integers in another order along one axis; placeholders' positions in the last axis stay."""
         columns = np.arange(array.shape[index])
         free = np.setdiff1d(columns, fixed) if index == array.ndim - 1 else columns.copy()
         columns[free] = self.rng.permutation(free)
@@ -174,11 +174,11 @@ class Around:
 
 
 def stretched(size: int, length: int, kept: Numbers, *, inside: bool = False, from_the_front: bool = False) -> Numbers:
-    """Which of `size` positions make up `length`: others than those to be kept come again, or fall away at the end.
+    """Return `length` of `size` positions: all but the `kept` ones are repeated to lengthen, or cut at the end.
 
     Args:
-        inside: what comes again stands beside its like, not at the end.
-        from_the_front: what falls away does so at the start.
+        inside: repeated positions stand beside their originals, not at the end.
+        from_the_front: positions are cut at the start.
 
     >>> stretched(4, 6, np.array([0])).tolist()
     [0, 1, 2, 3, 1, 2]

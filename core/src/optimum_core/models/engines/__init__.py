@@ -1,9 +1,9 @@
-"""Two ways to write ONNX, one file each, behind one function: `write(request)`, which gives the places
-where a value of the inputs decided what was written.
+"""Two ways to write ONNX, one file each, with one function: `write(request)`, which returns the places where a value of
+the inputs decided what was written.
 
-Neither is a superset of the other, so each is tried until verification passes. TorchScript's is quicker and its
-graphs run faster; torch calls it legacy, and it keeps of every branch on a value the side that the samples took. The
-other goes through `torch.export`, needs little memory beyond the model, and stops at what it cannot trace.
+Neither is a superset of the other, so each is tried until verification passes. TorchScript is quicker and its graphs
+run faster; torch calls it legacy, and it fixes every branch on a value to the side that the samples took. The other
+uses `torch.export`, needs little memory beyond the model, and raises an error where it cannot trace.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from optimum_core.types import TensorSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineRequest:
-    """What an engine writes.
+    """The input of an engine.
 
     Attributes:
         module: the eager model, in evaluation mode.
         samples: torch tensors by input name, in order.
-        inputs, outputs: names, and which axes vary.
+        inputs, outputs: specs with names and varying axes.
         opset: ONNX opset of the file.
         path: the file to write; weights beyond 2 GB go into one file beside it.
     """
@@ -42,7 +42,7 @@ ROUTES = ("torchscript", "dynamo")
 
 
 def engine(route: str) -> Engine:
-    """The engine of that name; only its own imports are made."""
+    """Return the engine of that name; only its own dependencies are imported."""
     from importlib import import_module
 
     found: Engine = import_module(f"{__name__}.{route}").write

@@ -1,4 +1,4 @@
-"""ONNX through `torch.export`: the one module that speaks to `transformers.exporters`, which moves fast."""
+"""ONNX export by `torch.export`: the one module that calls `transformers.exporters`, which changes often."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from optimum_core.models.tracing import NamedModule, dynamic_shapes
 
 
 def write(request: EngineRequest) -> tuple[str, ...]:
-    """Export the model with symbolic shapes and write it, with weights in one file beside it; a branch on a value is
-    refused, so that there is no place to tell of.
+    """Export the model with symbolic shapes and write it, with weights in one file beside it; return no places, since
+    a branch on a value is refused.
 
     Raises:
-        ExportError: the model has something that cannot be traced or has no ONNX form.
+        ExportError: the model has an operation that cannot be traced or has no ONNX form.
     """
     from transformers.exporters import OnnxConfig, OnnxExporter
 
@@ -31,7 +31,7 @@ def write(request: EngineRequest) -> tuple[str, ...]:
 
 
 def _restore_names(program: Any, request: EngineRequest) -> None:
-    """Give inputs, outputs and their axes our names: the exporter has rules of its own for all three."""
+    """Set the request's names of inputs, outputs and axes: the exporter renames all three by rules of its own."""
     import onnx_ir as ir
 
     graph = program.graph

@@ -1,4 +1,4 @@
-"""ONNX by tracing: `torch.onnx.export(dynamo=False)`."""
+"""ONNX export by tracing: `torch.onnx.export(dynamo=False)`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _COPIES = 4
 
 
 def write(request: EngineRequest) -> tuple[str, ...]:
-    """Trace the model on the samples and write it; the branches on values that the trace decided.
+    """Trace the model on the samples and write it; return the places of branches on values that the trace fixed.
 
     Raises:
-        ExportError: the model is too big for this way, or an operation has no ONNX form in it.
+        ExportError: the model is too big for this route, or it has no ONNX form for an operation.
     """
     _check_size(request.module)
     flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
@@ -44,8 +44,8 @@ def write(request: EngineRequest) -> tuple[str, ...]:
 
 @contextmanager
 def _without_dumps() -> Iterator[None]:
-    """Keep the tracer from printing a whole graph when it meets what it cannot write; the exception says enough."""
-    # The exporter switches this log on whatever its switch says: only the function itself can be silenced.
+    """Keep the tracer from printing a whole graph when it cannot write a node; the exception says enough."""
+    # The exporter enables this log whatever its setting: only replacing the function silences it.
     log = torch._C._jit_onnx_log
     torch._C._jit_onnx_log = lambda *parts: None
     try:
@@ -60,7 +60,7 @@ def _check_size(module: torch.nn.Module) -> None:
     available = memory.available
     if weights < _PROTOBUF_LIMIT and weights * _COPIES <= available:
         return
-    # A file of 2 GB is never to be had; memory may be free another time, where the machine has so much at all.
+    # 2 GB is a fixed limit of the file; a lack of memory may be temporary, if the machine has that much at all.
     kind = ResourceError if weights < _PROTOBUF_LIMIT and weights * _COPIES <= memory.total else ExportError
     raise kind(
         "export to ONNX by tracing",
