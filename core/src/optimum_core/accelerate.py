@@ -1,4 +1,4 @@
-"""The verb: from any model to the fastest correct form that this machine can run."""
+"""`accelerate`: take any model to the fastest correct form that this machine can run."""
 
 from __future__ import annotations
 
@@ -47,45 +47,45 @@ def accelerate(
     progress: Emit | None = None,
     cache_dir: str | Path | None = None,
 ) -> AcceleratedModel:
-    """Take a model to the fastest form that is true to it on this machine.
+    """Return the fastest form of a model on this machine whose outputs agree with the eager model.
 
     Args:
         model: a `PreTrainedModel`, a `torch.nn.Module` (with `sample_inputs`), a directory written by
             `save_pretrained`, a hub id, or an ONNX file, which may be quantized.
         target: "auto" measures what every installed backend offers here, the eager model included; or a backend, or
             "backend:device".
-        task: what the model is for, where `config.architectures` does not say it.
+        task: the model's task, where `config.architectures` does not name it.
         precision: "fp32"; or "bf16", "fp16" where a backend offers them; or "auto", which lets all of these compete,
-            each within its stated tolerance. By default the model's own: fp32, and for weights held in 16 bits those
-            bits as well. With `quantize`, of what is left in floats: by default, every one that is offered competes.
-        sample_inputs: one ordinary call's tensors, by name; needed for plain modules, derived otherwise.
-        shapes: the workload to be fast at: (batch, sequence) pairs or mappings of axis names to lengths.
+            each within its stated tolerance. By default the model's own: fp32, and for weights held in 16 bits that
+            type as well. With `quantize`, of the parts left in floats: by default, every one that is offered competes.
+        sample_inputs: tensors of one ordinary call, by name; needed for plain modules, derived otherwise.
+        shapes: the workload to optimize for: (batch, sequence) pairs or mappings of axis names to lengths.
         objective: "latency" of one call, "throughput" of calls side by side, or "size" of the files.
-        budget: seconds for the whole call, within one step's length; the likeliest candidates go first, and one that is
-            true is always found where there is one. None: up to a minute, less for a model that is quick as it is.
-        verify: False skips the comparison with eager; the artifact says so.
-        processor: tokenizer or processor, where it does not lie beside the model.
+        budget: seconds for the whole call, exceeded by one step at most; the most promising candidates go first, and a
+            correct one is always found where one exists. None: up to a minute, less for a model that is already fast.
+        verify: False skips the comparison with eager; the artifact records this.
+        processor: tokenizer or processor, where it is not stored beside the model.
         revision: branch, tag or commit, for a hub id.
         trust_remote_code: run Python code that comes with the model.
-        level: one optimization level of the backend named by `target`, instead of those that compete by themselves.
+        level: one optimization level of the backend named by `target`, instead of those that compete by default.
         quantize: "int8", "int4", "nf4", "fp8" or "fp16": the machine's best scheme with such weights; or a scheme
             ("static-int8"), a preset ("avx512_vnni"), a recipe's YAML file, a mapping, or a `QuantizeConfig`.
         calibration: an iterable of texts, pictures, sounds or inputs by name, a `datasets.Dataset` or a `DataLoader`;
-            a few hundred typical rows. One in four is kept from it, to compare with eager on.
-        evaluate: what may not be lost: a function of the accelerated model that returns a number, more being better;
+            a few hundred typical rows. One in four is held out for the comparison with eager.
+        evaluate: the quality to keep: a function of the accelerated model that returns a number, more being better;
             labelled rows; or (metric, labelled rows), the metric being "accuracy", "f1", "matthews", "pearson" or
-            "spearman". Without it, nearness to eager on rows that calibration did not see decides.
-        max_drop: how much of it may be lost: 0.01 in its own units, or "1%" of the eager model's. 0.01 by default.
-        options: for the backend named by `target`.
+            "spearman". Without it, closeness to eager on rows held out from calibration decides.
+        max_drop: the largest loss of it: 0.01 in its own units, or "1%" of the eager model's. 0.01 by default.
+        options: options of the backend named by `target`.
         progress: called with an `Event` as each stage begins and ends.
-        cache_dir: instead of `OPTIMUM_CACHE_DIR`.
+        cache_dir: cache directory, instead of `OPTIMUM_CACHE_DIR`.
 
     Raises:
         SourceError: the model cannot be found, read or understood.
-        OptionError, UnavailableError: what was asked for makes no sense, or is not here; before any work is done.
+        OptionError, UnavailableError: an argument is invalid, or not available here; raised before any work is done.
         EvaluationError: `evaluate` gives no number for the eager model; before anything is quantized.
-        VerificationError: nothing that was built agrees with eager.
-        ResourceError: nothing could be built for want of room on the disk or of memory.
+        VerificationError: no candidate that was built agrees with eager.
+        ResourceError: no candidate could be built because the disk or memory is full.
     """
     request = read_request(
         target=target, task=task, precision=precision, shapes=shapes, objective=objective, budget=budget,
@@ -123,7 +123,7 @@ def accelerate(
 
 
 def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:
-    """The model, with a note in its report, and told of as a warning; without a note, as it is."""
+    """Add a note to the model's report and warn of it; return the model unchanged where the note is empty."""
     report = model.manifest.report
     if note and report is not None:
         warnings.warn(note, NoBackendWarning, stacklevel=3)
@@ -132,7 +132,7 @@ def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:
 
 
 def _require_one_device(found: tuple[Way, ...], target: Target) -> None:
-    """Refuse to guess which of several absent machines is meant."""
+    """Raise `OptionError` where the target fits several devices that are absent: none of them is guessed."""
     absent = tuple(dict.fromkeys(way.device for way in found if way.proof == "none"))
     if target.device is None and len(absent) > 1:
         raise OptionError(

@@ -1,12 +1,12 @@
-"""What was built before, found again by what it was built from: directories and small records, by kind and key.
+"""The cache on disk: directories and small records, addressed by a kind and a key made from what they were built from.
 
     <root>/v2/<kind>/<key>/entry.json   description and time; its own time stamp is the last use
-    <root>/v2/<kind>/<key>/data/        what was built
+    <root>/v2/<kind>/<key>/data/        the files built
     <root>/v2/<kind>/.<key>.*           being built, or being deleted
     <root>/locks/<kind>/<key>.lock      held by the process that builds; the system frees it when that process dies
 
-An entry is made aside and renamed into place when it is on the disk, so whatever is visible is complete. What a killed
-process left is removed by the next one that holds the lock of that key.
+An entry is built under a temporary name and renamed into place when it is on the disk, so every visible entry is
+complete. Leftovers of a killed process are removed by the next one that holds the lock of that key.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _LAYOUT = "v2"
 _ENTRY = "entry.json"
 _DATA = "data"
 _RECORD = "record.json"
-# Lower case, since some file systems know no other; no dot, since a dot ends the key in the names of leftovers.
+# Lower case, since some file systems ignore case; no dot, since a dot ends the key in the names of leftovers.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheEntry:
-    """One complete entry; `size` in bytes, times in UTC."""
+    """A complete entry; `size` in bytes, times in UTC."""
 
     kind: str
     key: str
@@ -55,12 +55,12 @@ class CacheEntry:
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
-    """Name something by what it is made of: sha256 of the parts' canonical JSON, in lower-case hex.
+    """Return the sha256 of the parts' canonical JSON, in lower-case hex.
 
-    The order of mappings does not count; 1, 1.0 and True are three different values, a tuple and a list are one.
+    The order of mappings does not matter; 1, 1.0 and True are different values, a tuple and a list are equal.
 
     Raises:
-        OptionError: a part holds what JSON cannot.
+        OptionError: a part holds a value that JSON cannot represent.
 
     >>> content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
     True
@@ -72,21 +72,21 @@ class Cache:
     """A store of directories and records that several processes share.
 
     Every method raises `ArtifactError` where the system refuses, and `OptionError` for a kind or key that is not made
-    of lower-case letters, digits, "-" and "_". Making a `Cache` touches nothing.
+    of lower-case letters, digits, "-" and "_". Creating a `Cache` does not touch the disk.
 
     Args:
-        root: where; by default `OPTIMUM_CACHE_DIR`, else the user's cache directory of the system.
+        root: its directory; by default `OPTIMUM_CACHE_DIR`, else the system's cache directory of the user.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = _default_root() if root is None else root
 
     def entry(self, kind: str, key: str) -> Path | None:
-        """The directory of a complete entry, or None. Counts as a use."""
+        """Return the directory of a complete entry, or None. Counts as a use."""
         place = self._place(kind, key)
         if not _complete(place):
             return None
-        with suppress(OSError):  # a cache that may only be read still serves
+        with suppress(OSError):  # a read-only cache still works
             os.utime(place / _ENTRY)
         return place / _DATA
 
@@ -99,11 +99,11 @@ class Cache:
         describe: str = "",
         on_wait: Callable[[], None] | None = None,
     ) -> Path:
-        """The directory of an entry, made now where it is not there yet; the same key is never made twice at once.
+        """Return the directory of an entry, building it where it is missing; a key is never built twice at once.
 
         Args:
-            make: fills the empty directory that it is given. What it raises is passed on, and nothing remains.
-            describe: what to say of the entry in a list.
+            make: fills the empty directory that it is given. Its exceptions are passed on, and nothing is kept.
+            describe: description of the entry in a list.
             on_wait: called once where another process or thread holds the lock.
         """
         found = self.entry(kind, key)
@@ -117,7 +117,7 @@ class Cache:
 
     @contextmanager
     def lock(self, kind: str, key: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-        """Keep every other process and thread from building or removing this entry. The same thread may enter again."""
+        """Keep every other process and thread from building or removing this entry. Reentrant within a thread."""
         handle = self._handle(kind, key)
         with self._explained():
             taken = _try_lock(handle)
@@ -132,17 +132,17 @@ class Cache:
             handle.release()
 
     def discard(self, kind: str, key: str) -> None:
-        """Remove an entry, as one that proved corrupt; nothing happens where there is none."""
+        """Remove an entry, such as a corrupt one; do nothing where there is none."""
         place = self._place(kind, key)
         if place.exists():
             with self.lock(kind, key), self._explained():
                 _take_away(place)
 
     def write_record(self, kind: str, key: str, value: Any, *, describe: str = "") -> None:
-        """Keep a small value: JSON, or dataclasses of this package. A former one of this key is replaced.
+        """Store a small value: JSON, or dataclasses of this package. Replaces an earlier value of this key.
 
         Raises:
-            OptionError: the value holds what JSON cannot.
+            OptionError: the value holds something that JSON cannot represent.
         """
         tree = to_plain(value, "cache record")
         content = canonical_json({"sha256": _digest(tree), "value": tree})
@@ -150,7 +150,7 @@ class Cache:
             self._make(self._place(kind, key), lambda data: _write(data / _RECORD, content), describe)
 
     def read_record(self, kind: str, key: str, value_type: type[T]) -> T | None:
-        """The value kept, or None where there is none, it was altered, or it is not a `value_type` any more."""
+        """Return the value stored; None where there is none, it was altered, or it is no longer a `value_type`."""
         data = self.entry(kind, key)
         if data is None:
             return None
@@ -161,14 +161,14 @@ class Cache:
             return None
 
     def list(self) -> tuple[CacheEntry, ...]:
-        """Every complete entry, by kind and key."""
+        """Return every complete entry, sorted by kind and key."""
         with self._explained():
             places = [place for kind, key in self._names() if _complete(place := self._place(kind, key))]
             found = [_describe(place) for place in places]
         return tuple(entry for entry in found if entry is not None)
 
     def clear(self, older_than: timedelta | None = None) -> int:
-        """Remove entries and what killed processes left; what is locked by a living process or thread stays.
+        """Remove entries and leftovers of killed processes, except those that a living process or thread has locked.
 
         Args:
             older_than: keep entries that were used within this time.
@@ -195,7 +195,7 @@ class Cache:
                 handle.release()
 
     def _make(self, place: Path, make: Callable[[Path], None], description: str) -> Path:
-        """Build aside and move in; the lock is held."""
+        """Build under a temporary name and move into place; the caller holds the lock."""
         temporary = aside(place, "tmp")
         with self._explained():
             _sweep(place)
@@ -221,11 +221,11 @@ class Cache:
 
     def _handle(self, kind: str, key: str) -> FileLock:
         place = self._place(kind, key)
-        # One object per path and process, so that the same thread may enter twice; threads still exclude each other.
+        # A single object per path and process makes the lock reentrant in a thread; threads still exclude each other.
         return FileLock(self.root / "locks" / kind / f"{place.name}.lock", is_singleton=True)
 
     def _names(self) -> tuple[tuple[str, str], ...]:
-        """Kind and key of everything there is, leftovers included."""
+        """Return kind and key of everything on disk, leftovers included."""
         folders = [folder for folder in _children(self.root / _LAYOUT) if _NAME.fullmatch(folder.name)]
         found = {(folder.name, _key_of(item.name)) for folder in folders for item in _children(folder)}
         return tuple(sorted((kind, key) for kind, key in found if _NAME.fullmatch(key)))
@@ -258,7 +258,7 @@ def _complete(place: Path) -> bool:
 
 
 def _describe(place: Path) -> CacheEntry | None:
-    """Facts of an entry, or None where it vanished or its `entry.json` was altered."""
+    """Return the facts of an entry; None where it vanished or its `entry.json` was altered."""
     try:
         about = json.loads((place / _ENTRY).read_bytes())
         return CacheEntry(
@@ -279,7 +279,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _key_of(name: str) -> str:
-    """The key of an entry's folder, or of a leftover's (`.<key>.<random>.<purpose>`)."""
+    """Return the key of an entry's folder, or of a leftover's (`.<key>.<random>.<purpose>`)."""
     return name.split(".")[1] if name.startswith(".") else name
 
 
@@ -293,7 +293,7 @@ def _sweep(place: Path) -> None:
 
 
 def _take_away(place: Path) -> None:
-    """Make an entry invisible in one step, then delete it; the lock is held."""
+    """Hide an entry in one atomic step, then delete it; the caller holds the lock."""
     if place.exists():
         hidden = aside(place, "old")
         place.rename(hidden)

@@ -1,4 +1,4 @@
-"""One family of errors. Every message says who failed, why, and what to do.
+"""The errors and warnings of Optimum Core. Every message names the part that failed, the reason and the remedy.
 
 >>> from optimum_core.errors import InputError
 >>> print(InputError("model 'bert'", "input 'input_ids' is missing", "pass input_ids="))
@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Colours of a terminal, which other libraries write into their messages.
+#: Terminal colour codes, which other libraries write into their messages.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class OptimumError(Exception):
-    """Base of everything that Optimum Core raises on purpose.
+    """Base class of all errors that Optimum Core raises on purpose.
 
     Args:
-        who: the part that failed, by the name its user knows ("backend 'ort' (optimum-ort 0.1.0)").
-        why: what went wrong, with the values that show it.
-        remedy: what the reader can do about it.
+        who: the part that failed, by the name that users know ("backend 'ort' (optimum-ort 0.1.0)").
+        why: the reason, with the values that show it.
+        remedy: what the user can do about it.
     """
 
     def __init__(self, who: str, why: str, remedy: str) -> None:
@@ -47,7 +47,7 @@ class PluginError(OptimumError):
 
 
 class UnavailableError(OptimumError):
-    """What was asked for is not here: a backend, a device, a format, a package."""
+    """A backend, device, format or package that was asked for is not available here."""
 
 
 class SourceError(OptimumError):
@@ -59,15 +59,15 @@ class ExportError(OptimumError):
 
 
 class VerificationError(OptimumError):
-    """Nothing that was built agrees with the eager model; the message holds the table of what was tried."""
+    """No candidate that was built agrees with the eager model; the message holds the table of candidates tried."""
 
 
 class EvaluationError(OptimumError):
-    """What was passed as `evaluate` raised, or gave no finite number, for the eager model."""
+    """The function or data passed as `evaluate` raised, or gave no finite number, for the eager model."""
 
 
 class PromiseError(OptimumError):
-    """A backend that controls accuracy found nothing that keeps what was promised, or not in the time that it had."""
+    """A backend that controls accuracy found no model within the promised accuracy, or not within the time limit."""
 
 
 class ArtifactError(OptimumError):
@@ -83,51 +83,51 @@ class UnprovedLengthWarning(UserWarning):
 
 
 class NotTorchError(UnavailableError, AttributeError):
-    """An accelerated model is no `torch.nn.Module`: it has no parameters, hooks or submodules to hand out."""
+    """An accelerated model is no `torch.nn.Module`: it does not have the parameters, hooks or submodules asked for."""
 
 
 class UnprovedWarning(UserWarning):
-    """A model is handed out that was not proved to be right for everything that it takes."""
+    """A model is returned that was not proved correct for all inputs that it accepts."""
 
 
 class NoBackendWarning(UserWarning):
-    """No backend is installed, or none works, so that a model stays eager for want of anything else."""
+    """No backend is installed, or none works, so the model stays eager for lack of an alternative."""
 
 
 class InputError(OptimumError):
-    """Inputs given to a model are not what it takes."""
+    """Inputs passed to a model do not match its signature."""
 
 
 class OptionError(OptimumError):
-    """An option or argument is unknown or has a value that makes no sense."""
+    """An option or argument is unknown or has an invalid value."""
 
 
 class SessionError(OptimumError):
-    """A runtime refused to load or to run what it was given."""
+    """A runtime refused to load an artifact or to run its inputs."""
 
 
 class ResourceError(OptimumError):
-    """A fault of the moment, which may be gone the next time: no room on disk, no memory, a killed process, no time.
+    """A temporary fault, which may be gone the next time: no room on disk, no memory, a killed process, no time.
 
-    It says nothing about the model: what was decided beside one is not remembered.
+    It says nothing about the model, so decisions made while one occurred are not remembered.
     """
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SCARCE = (*_FULL, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-#: What native code says of the same, having no class for it.
+#: Messages of native code for the same faults, for which it has no class.
 _WORDS = re.compile(
     r"bad[_ ]alloc|out of memory|can(?:no|')t allocate memory|failed to allocate|unable to allocate"
     r"|no space left on device|disk quota exceeded|killed signal|signal 9\b",
     re.IGNORECASE,
 )
-#: With less than this, a failure of what writes files is put down to the disk.
+#: Bytes of free disk space below which a failure to write files is attributed to the disk.
 _ROOM = 4 << 20
 _FREE = "free room on the disk that holds TMPDIR and the cache, or memory, and try again"
 
 
 def is_momentary(error: BaseException) -> bool:
-    """Whether an error, or what it came from, is a fault of the moment: no room, no memory, a killed process."""
+    """Whether an error or one of its causes is a temporary fault: no room, no memory, a killed process."""
     for item in _chain(error):
         if isinstance(item, (ResourceError, MemoryError)) or getattr(item, "returncode", None) in (-9, 137):
             return True
@@ -149,7 +149,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def translated(error: BaseException, otherwise: type[OptimumError], who: str, why: str, remedy: str) -> OptimumError:
-    """What to raise from an error of another library: `ResourceError` for a fault of the moment, else `otherwise`.
+    """Return the error to raise from one of another library: `ResourceError` for a temporary fault, else `otherwise`.
 
     >>> type(translated(MemoryError(), ExportError, "backend 'acme'", "MemoryError", "use another route"))
     <class 'optimum_core.errors.ResourceError'>
@@ -160,7 +160,7 @@ def translated(error: BaseException, otherwise: type[OptimumError], who: str, wh
 
 
 def fault_of_the_moment(who: str, error: BaseException) -> ResourceError | None:
-    """The `ResourceError` that an error is or stands for; None where it is no fault of the moment."""
+    """Return the `ResourceError` that an error is or amounts to; None where it is not a temporary fault."""
     if isinstance(error, ResourceError):
         return error
     why = error.why if isinstance(error, OptimumError) else f"{type(error).__name__}: {error}"
@@ -168,7 +168,7 @@ def fault_of_the_moment(who: str, error: BaseException) -> ResourceError | None:
 
 
 def momentary(error: OptimumError) -> OptimumError:
-    """The error itself, or a `ResourceError` with its words where a fault of the moment is what it came from."""
+    """Return the error itself, or a `ResourceError` with its message where a temporary fault caused it."""
     if isinstance(error, ResourceError) or not is_momentary(error):
         return error
     return ResourceError(error.who, error.why, _FREE)
@@ -176,11 +176,12 @@ def momentary(error: OptimumError) -> OptimumError:
 
 @contextmanager
 def noticing_full_disks(folder: Path, who: str) -> Iterator[None]:
-    """Take an error of what writes into `folder` for what it is where no room is left there, or for temporary files:
-    native writers say "iostream error", "Protobuf serialization failed", and the like.
+    """Raise `ResourceError` for any error within where `folder`, or the directory of temporary files, is full.
+
+    Native writers only report "iostream error", "Protobuf serialization failed", and the like.
 
     Raises:
-        ResourceError: in place of any other error, there being no room.
+        ResourceError: in place of any other error, if no room is left.
     """
     try:
         yield
@@ -206,12 +207,12 @@ def _is_full(folder: Path | str) -> bool:
 
 
 def ended(code: int, otherwise: type[OptimumError], who: str, what: str, said: str, remedy: str) -> OptimumError:
-    """What to raise where a process of ours failed.
+    """Return the error to raise where a child process failed.
 
     Args:
-        code: its exit code; below zero the signal that ended it, as `subprocess` has it.
-        what: what it was to do ("optimized it").
-        said: the end of what it wrote, where it wrote something.
+        code: its exit code; if negative, the signal that ended it, as in `subprocess`.
+        what: the work it had to do ("optimized it").
+        said: the end of its output, if there was any.
 
     >>> ended(-11, ExportError, "backend 'acme'", "optimized it", "", "use another level").why
     'the process that optimized it ended by signal 11 (SIGSEGV)'
@@ -229,7 +230,7 @@ def ended(code: int, otherwise: type[OptimumError], who: str, what: str, said: s
     return otherwise(who, why, remedy)
 
 
-#: Characters of another library's message that go into ours: some print a whole graph.
+#: Characters of another library's message to keep in ours: some print a whole graph.
 _LONGEST = 500
 
 
@@ -253,16 +254,16 @@ def foreign_errors(
     doing: str = "",
     catching: type[Exception] | tuple[type[Exception], ...] = Exception,
 ) -> Iterator[None]:
-    """Turn what another library raises within into an error of ours: "TypeName: its message", with it as the cause.
+    """Turn an exception of another library into an `OptimumError`: "TypeName: its message", with it as the cause.
 
-    Converters and runtimes raise anything at all on a model that they do not know. Errors of ours pass as they are, and
-    a fault of the moment (no memory, no room on disk) is a `ResourceError`.
+    Converters and runtimes raise exceptions of any class on a model that they do not support. Errors of ours pass
+    unchanged, and a temporary fault (no memory, no room on disk) becomes a `ResourceError`.
 
     Args:
         who, remedy: of the error that is raised.
-        kind: its class.
-        doing: what stands before the message ("static-int8 failed").
-        catching: which errors to turn; all others pass.
+        kind: class of the error that is raised.
+        doing: text placed before the message ("static-int8 failed").
+        catching: exception classes to convert; all others pass.
 
     >>> with foreign_errors("backend 'acme'", ExportError, "use another backend"):
     ...     {}["weight"]

@@ -1,4 +1,4 @@
-"""The whole boundary between core and backends: six hooks. Read this page first.
+"""The six hooks, which are the whole interface between core and backends. Read this page first.
 
 A backend is a module (or object) that implements some of them with `optimum_core.hookimpl`, named by an entry point
 of the group `optimum.backends`. Requests and results are the frozen dataclasses of `optimum_core.types`.
@@ -30,11 +30,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Hooks:
-    """Every hook that a backend may implement. All but `probe` are addressed to one backend at a time."""
+    """The hooks that a backend may implement. All but `probe` are called on one backend at a time."""
 
     @hookspec
     def probe(self, hardware: Hardware) -> Support:
-        """Say what this backend can do on this machine. Must be light: look for packages, import no runtime.
+        """Return what this backend can do on this machine. Must be fast: look for packages, import no runtime.
 
         Example::
 
@@ -48,7 +48,7 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def export(self, request: ExportRequest) -> Artifact | None:
-        """Turn a model into a format that was offered in `Offer.exports`; files go under `request.output`.
+        """Export a model to a format offered in `Offer.exports`; write files under `request.output`.
 
         Example::
 
@@ -79,7 +79,7 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def quantize(self, request: QuantizeRequest) -> Artifact | None:
-        """Quantize an artifact by `request.config`, calibrating on `request.calibration` where the scheme wants it.
+        """Quantize an artifact by `request.config`, calibrating on `request.calibration` where the scheme needs it.
 
         Example::
 
@@ -108,7 +108,7 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def infer(self, session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
-        """Run a session once: arrays in by input name, arrays out by output name. Must be safe in several threads.
+        """Run a session once: take arrays by input name, return arrays by output name. Must be thread-safe.
 
         A backend returns None for a session that is not its own (`session.backend`).
 

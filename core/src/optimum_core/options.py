@@ -1,6 +1,6 @@
-"""Options that a user states for one backend: an unknown name or a wrong value is an error before its runtime sees it.
+"""Validation of a backend's options: an unknown name or a wrong value is an error before the runtime sees it.
 
-A backend has a frozen dataclass of its options, with defaults; its types say what each may be, as msgspec reads them::
+A backend declares its options in a frozen dataclass with defaults; msgspec checks each value against its type::
 
     @dataclass(frozen=True, kw_only=True, slots=True)
     class AcmeOptions:
@@ -10,7 +10,7 @@ A backend has a frozen dataclass of its options, with defaults; its types say wh
 
     options = read_options("acme", AcmeOptions, request.options)
 
-A rule that no type tells (three numbers in rising order) stands in `__post_init__`, which raises an `OptionError`.
+A rule that no type expresses (three numbers in rising order) goes into `__post_init__`, which raises an `OptionError`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Options = TypeVar("Options")
 
 
 def read_options(backend: str, kind: type[Options], options: Mapping[str, Any]) -> Options:
-    """Return an instance of the dataclass `kind` with what the user stated, and its defaults for the rest.
+    """Return an instance of the dataclass `kind` with the values that the user passed and defaults for the rest.
 
-    Lists become tuples and texts become paths where the type says so. Nothing else is converted: "2" and True are no
-    whole numbers, and 1 is not True.
+    Lists become tuples and strings become paths where the type requires it. Nothing else is converted: "2" and True
+    are not accepted as whole numbers, nor 1 as True.
 
     Raises:
         OptionError: a name is unknown (the message names the nearest one), or a value is not allowed.
@@ -65,17 +65,17 @@ def read_options(backend: str, kind: type[Options], options: Mapping[str, Any]) 
 
 
 def no_options(who: str, options: Mapping[str, Any], remedy: str = "it takes none") -> None:
-    """Refuse all options, for a hook that has none.
+    """Reject all options, for a hook that has none.
 
     Raises:
-        OptionError: there are some.
+        OptionError: an option was passed.
     """
     for name in options:
         raise OptionError(who, f"unknown option {name!r}", remedy)
 
 
 def whole(least: int, most: int | None = None, *, of: str = "") -> msgspec.Meta:
-    """Return the bounds of a whole number, both included; `of` says of what.
+    """Return the bounds of a whole number, both included; `of` names the thing counted.
 
     >>> allowed(Annotated[int, whole(1, of="threads")] | None)
     'a whole number of threads, at least 1, or None'
@@ -87,7 +87,7 @@ def whole(least: int, most: int | None = None, *, of: str = "") -> msgspec.Meta:
 
 
 def said(words: str, **bounds: Any) -> msgspec.Meta:
-    """Return what a type does not say: words, which stand after "give", and `bounds` of msgspec (`gt`, `min_length`).
+    """Return a description of allowed values, worded to follow "give", with `bounds` of msgspec (`gt`, `min_length`).
 
     >>> allowed(Annotated[float, said("a share above 0, below 1", gt=0, lt=1)])
     'a share above 0, below 1'
@@ -98,7 +98,7 @@ def said(words: str, **bounds: Any) -> msgspec.Meta:
 
 
 def allowed(kind: Any) -> str:
-    """Return in words what values a type allows.
+    """Return a description of the values that a type allows.
 
     >>> allowed(bool), allowed(dict[str, str])
     ('True or False', 'a mapping of texts to a text each')
@@ -130,7 +130,7 @@ _PLAIN = {
 
 
 def _path(kind: Any, value: Any) -> Any:
-    """A path, not empty: an empty one means nothing to some runtimes, and the working directory to others."""
+    """Return a path, not empty: an empty one means nothing to some runtimes, and the working directory to others."""
     if kind is Path and isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str) and os.fspath(value):
         return Path(value)
     raise ValueError("not a path")

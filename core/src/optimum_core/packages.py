@@ -1,4 +1,4 @@
-"""Which packages are installed, and in what version: read from the import system and from metadata, importing none."""
+"""Installed packages and their versions, read from the import system and from metadata without importing them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def present(package: str) -> bool:
-    """Whether a package can be imported, as far as can be told without importing it.
+    """Whether a package can be imported, as far as this is known without importing it.
 
-    Name top-level packages: asking for "a.b" imports "a".
+    Pass top-level packages: looking for "a.b" imports "a".
 
     >>> present("json"), present("no_such_package")
     (True, False)
@@ -29,7 +29,7 @@ def missing(packages: Iterable[str]) -> list[str]:
 
 
 def package_folder(package: str) -> Path | None:
-    """Return the directory of a package, to look into it without importing it; None where there is none."""
+    """Return the directory of a package, for reading its files without importing it; None where there is none."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -37,7 +37,7 @@ def package_folder(package: str) -> Path | None:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those distributions that are installed, by the names that pip knows.
+    """Return the versions of those distributions that are installed, by their names in pip.
 
     >>> list(versions(["optimum-core", "no-such-distribution"]))
     ['optimum-core']

@@ -1,4 +1,4 @@
-"""From a winner to a directory that can be opened: its files, those that travel with the model, and the manifest."""
+"""Writing of the winning candidate to a directory: its files, the model's companion files, and the manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optimum_core.runtime.accelerated import AcceleratedModel, named_after
 from optimum_core.types import Hardware, Report
 from optimum_core.verify.carried_call import write_check
 
-# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
+# Modules that import torch are imported where used: without torch, `accelerate` must report it and `load` must work.
 if TYPE_CHECKING:
     from optimum_core.models.signature import ModelSignature
     from optimum_core.search.candidate import Candidate
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Packer:
-    """Describes and writes candidates of one source.
+    """Writer of manifests and directories for the candidates of one source.
 
     Attributes:
-        versions: by distribution, of what made the candidates.
-        options: that sessions of the target's backend are loaded with.
-        workload: the shapes that a prepared session knows.
+        versions: versions of the packages that made the candidates, by distribution.
+        options: session options of the target's backend.
+        workload: the shapes that a prepared session is prepared for.
     """
 
     source: Source
@@ -43,7 +43,7 @@ class Packer:
     workload: tuple[WorkShape, ...]
 
     def write(self, result: SearchResult, directory: Path) -> None:
-        """Put the winner's files and manifest into a directory."""
+        """Write the winner's files and manifest to a directory."""
         artifact = result.winner.artifact
         assert artifact is not None
         for name in artifact.files:
@@ -53,21 +53,21 @@ class Packer:
         artifacts.write(directory, self.manifest(result.winner, result.report))
 
     def write_companions(self, directory: Path) -> None:
-        """Configuration, tokenizer and processor files, where the directory has not got them."""
+        """Write configuration, tokenizer and processor files, except those that the directory has already."""
         for name, path in self.source.companions().items():
             if not (directory / name).exists():
                 _copy(path, directory / name)
         self.source.save_companions(directory)
 
     def present(self, candidate: Candidate, directory: Path) -> AcceleratedModel:
-        """An open candidate as `accelerate` would return it, its companions being in `directory`."""
+        """Return an open candidate as `accelerate` would, with its companion files in `directory`."""
         assert candidate.session is not None
         manifest = self.manifest(candidate, None)
         cls = named_after(manifest.model.class_name)
         return cls(manifest, directory, candidate.session, plugins=self.plugins, source=self.source)
 
     def manifest(self, candidate: Candidate, report: Report | None) -> Manifest:
-        """Everything known of a candidate."""
+        """Return the manifest of a candidate."""
         artifact, signature, spec = candidate.artifact, candidate.signature, candidate.spec
         assert artifact is not None
         return Manifest(
@@ -102,7 +102,7 @@ def _copy(origin: Path, place: Path) -> None:
 
 
 def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
-    """What a manifest keeps of the model itself."""
+    """Return the manifest's description of the model itself."""
     module = source.module()
     cls = type(module)
     return ModelInfo(

@@ -1,4 +1,4 @@
-"""One call of `accelerate` after its arguments were checked: from the cache, or searched, written and opened."""
+"""The pipeline behind `accelerate`, with checked arguments: open a cached model, or search, write and open one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from optimum_core.types import Event, Hardware, Support
 from optimum_core.verify import verify
 from optimum_core.verify.carried_call import read_check
 
-# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
+# Modules that import torch are imported where used: without torch, `accelerate` must report it and `load` must work.
 if TYPE_CHECKING:
     from optimum_core.models.signature import ModelSignature
     from optimum_core.search.budget import Budget
@@ -44,14 +44,14 @@ _UNQUANTIZED_SHARE = 0.4
 def asked_ways(
     supports: Mapping[str, Support], request: AccelerateRequest, held_in: str, given: str | None = None
 ) -> tuple[Way, ...]:
-    """The ways that were asked for, and the eager model's to compare with.
+    """Return the ways that were asked for, and the eager model's to compare with.
 
     Args:
-        held_in: the precision of the model's weights as they were given.
-        given: the format that the model is in already, where it is in one.
+        held_in: the precision of the model's weights as passed.
+        given: the format of the model as passed, if it is in one already.
 
     Raises:
-        UnavailableError: nothing here can do what was asked.
+        UnavailableError: no backend here can do what was asked.
     """
     asked = ways(
         supports, request.target, precision=request.precisions(held_in), level=request.level,
@@ -68,7 +68,7 @@ def asked_ways(
 
 
 def _starting_from(given: str, found: tuple[Way, ...]) -> tuple[Way, ...]:
-    """The ways that start from a format that the model is in already, each once.
+    """Return the ways that start from the format that the model is in already, each once.
 
     Raises:
         UnavailableError: there is none.
@@ -88,9 +88,9 @@ class Pipeline:
     """One call of `accelerate`.
 
     Attributes:
-        version: optimum-core's own.
-        ways: those that may be asked for, and the eager model's.
-        refused: the inode of a kept answer that was found not to hold.
+        version: the version of optimum-core.
+        ways: the ways that were asked for, and the eager model's.
+        refused: the inode of a cached result that was found to be no longer valid.
     """
 
     version: str
@@ -106,7 +106,7 @@ class Pipeline:
     _budget: Budget = field(init=False)
 
     def run(self) -> AcceleratedModel:
-        """From the cache where it is there and holds; else built, kept, and opened."""
+        """Return the cached model where it is still valid; else build, cache and open one."""
         from optimum_core.search.budget import Budget
         from optimum_core.search.search import BUDGETS
 
@@ -118,7 +118,7 @@ class Pipeline:
             return model
         waiting = Event(stage="wait", detail="another process accelerates this model")
         with self.cache.lock("model", key, on_wait=lambda: self.emit(waiting)):
-            # Asked again: what another process made or mended while this one waited is not to be thrown away.
+            # Checked again: another process may have built or repaired the entry while this one waited.
             if (model := self._known(key)) is not None:
                 return model
             self.cache.discard("model", key)
@@ -127,7 +127,7 @@ class Pipeline:
             return self._open(artifacts.load(directory), directory)
 
     def _known(self, key: str) -> AcceleratedModel | None:
-        """The answer that is kept, where it still holds; one that was found not to hold is not asked about twice."""
+        """Return the cached model where it is still valid; an entry found invalid is not checked twice."""
         known = self.cache.entry("model", key)
         if known is None:
             return None
@@ -157,7 +157,7 @@ class Pipeline:
         )
 
     def _reopen(self, directory: Path) -> AcceleratedModel | None:
-        """The cached answer, when its files are whole and a live model still computes what it did."""
+        """Return the cached model if its files are intact and a model in memory still computes what it did."""
         try:
             with watched(self.emit, "cache", f"{self.source.name} was accelerated before") as stage:
                 manifest = artifacts.load(directory)
@@ -173,7 +173,7 @@ class Pipeline:
         return model if self._still_kept(model) else None
 
     def _still_kept(self, model: AcceleratedModel) -> bool:
-        """What a function of the user's says cannot be remembered: it is asked again."""
+        """Whether the user's evaluation function still accepts the model: its values cannot be cached."""
         promise = model.report.promise if model.report else None
         if promise is None or not promise.kept or self.request.data is None or self.request.data.function is None:
             return True
@@ -195,7 +195,7 @@ class Pipeline:
         return False
 
     def _still_true(self, manifest: Manifest, directory: Path) -> bool:
-        """A fingerprint does not see all of a live model (hooks, replaced methods): one call does."""
+        """Whether one call gives the recorded outputs: a fingerprint misses hooks and replaced methods of a module."""
         from optimum_core.models.eager_calls import eager_outputs
 
         module = self.source.module()
@@ -238,14 +238,14 @@ class Pipeline:
 
     @property
     def _is_elsewhere(self) -> bool:
-        """Whether what was asked for runs on another machine: then nothing is measured."""
+        """Whether the target is another machine, so that nothing is measured."""
         return any(way.proof != "device" for way in self.ways)
 
     def _found(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
-        """Search among unquantized models, and where that was asked for, go on from the winner to quantized ones."""
+        """Search among unquantized models and, if quantization was asked for, continue from the winner to quantized."""
         from optimum_core.search.search import search
 
-        # What is wrong with the data, or with the evaluation of the eager model, shows before hours are spent.
+        # Errors in the data, or in the evaluation of the eager model, are raised before hours are spent.
         go_on = self._quantization(context, packer).prepare() if self.request.goal is not None else None
         if go_on is not None and self._budget.stated:
             context = replace(context, budget=self._budget.share(_UNQUANTIZED_SHARE))
@@ -265,7 +265,7 @@ class Pipeline:
         return cross_build(CrossBuild(context=context, supports=self.supports, goal=self.request.goal, data=data))
 
     def _samples(self) -> Any:
-        """One call's inputs as stated, or as a file's own graph says."""
+        """Return the inputs of one call as passed, or as the graph of a file describes them."""
         return self.source.samples() if self.request.samples is None else self.request.samples
 
     def _packer(self, signature: ModelSignature) -> Packer:
@@ -333,18 +333,18 @@ class Pipeline:
         return tuple(way for way in self.ways if not way.is_quantized)
 
     def _choosable(self) -> frozenset[str]:
-        """The backends that may win."""
+        """Return the backends that may win."""
         floats, target = self._unquantized_ways, self.request.target.backend
         found = {way.backend for way in floats} if target is None else {target}
         eager = {way.backend for way in floats if way.is_eager}
-        if self.source.format is not None:  # the evaluator says what is right, and is nothing to run in earnest
+        if self.source.format is not None:  # eager is then a reference evaluator, too slow to be chosen
             found -= eager
-        if not any(way.backend in found for way in floats):  # the target runs quantized models alone
+        if not any(way.backend in found for way in floats):  # the target runs only quantized models
             found = eager
         return frozenset(found)
 
     def _other_precisions(self) -> tuple[Way, ...]:
-        """Ways in fewer bits than were asked for."""
+        """Return the ways in fewer bits than were asked for."""
         if self.request.goal is not None or self._is_elsewhere or self.source.format is not None:
             return ()
         others = tuple(name for name in FLOATS if name not in self.request.precisions(self.source.held_in))
@@ -368,7 +368,7 @@ class Pipeline:
 
 
 def _warn_of_branches(manifest: Manifest) -> None:
-    """Say aloud where the export took one side of a branch that values decide, and was the only one to be had."""
+    """Warn where the export traced one side of a data-dependent branch and no other export was available."""
     places = [place for step in manifest.steps for place in step.branches]
     if places:
         warnings.warn(

@@ -1,7 +1,7 @@
-"""Which ways lead from the model to a session: found through what the offers say, by formats alone.
+"""Planning of the ways from a model to a session, found by matching the formats in the backends' offers.
 
-No backend is named here. A way is: a format that one backend exports, perhaps quantized by one, perhaps turned into
-another format by one, loaded by the backend that runs it; or the live model itself, where a backend takes that.
+No backend is named here. A way is: a format that one backend exports, perhaps quantized by one, perhaps converted to
+another format by one, loaded by the backend that runs it; or the eager model itself, where a backend runs that.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ FLOATS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """What was asked for: any backend, or one; on any of its devices, or one."""
+    """The target asked for: any backend or a named one, on any of its devices or a named one."""
 
     backend: str | None = None
     device: str | None = None
 
     def __str__(self) -> str:
-        """As it is written: "auto", "ort", "ort:cuda:0"."""
+        """Return the target as users write it: "auto", "ort", "ort:cuda:0"."""
         backend = self.backend or AUTO
         return f"{backend}:{self.device}" if self.device else backend
 
 
 def parse_target(target: str) -> Target:
-    """Read "auto", "ort", "openvino:GPU", "ort:cuda:0", "trt:sm_89".
+    """Parse "auto", "ort", "openvino:GPU", "ort:cuda:0", "trt:sm_89".
 
     Raises:
-        OptionError: it is empty or no text.
+        OptionError: it is empty or not a string.
 
     >>> parse_target("ort:cuda:0")
     Target(backend='ort', device='cuda:0')
@@ -50,11 +50,11 @@ def parse_target(target: str) -> Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quantization:
-    """Which quantized ways are asked for.
+    """The quantized ways asked for.
 
     Attributes:
-        schemes: by `QuantizeConfig.name`, in the order in which they are to be looked for.
-        rest: the precision of what is left in floats; "auto": every one that is offered.
+        schemes: names as in `QuantizeConfig.name`, in the order in which to look for them.
+        rest: the precision of the parts left in floats; "auto": every one that is offered.
     """
 
     schemes: tuple[str, ...]
@@ -66,18 +66,18 @@ class Way:
     """One way to run the model.
 
     Attributes:
-        backend: who loads and runs it.
-        device: where.
-        format: what it loads; None: the live model.
-        precision: the arithmetic of the session; of a quantized model, that of what is left in floats.
-        exporter: who exports the first format, and `routes`, the ways to do that, the likeliest first.
-        quantizer: who quantizes what was exported, and `scheme`, by which scheme.
-        transforms: (backend, format taken, format given) of what lies between that and the session.
+        backend: the backend that loads and runs it.
+        device: the device it runs on.
+        format: the format that the backend loads; None: the eager model.
+        precision: the arithmetic of the session; for a quantized model, that of the parts left in floats.
+        exporter: the backend that exports the first format, and `routes`, its export methods, the most promising first.
+        quantizer: the backend that quantizes the exported file, and `scheme`, the scheme it uses.
+        transforms: (backend, input format, output format) of each conversion between that and the session.
         levels: optimization levels of `backend` for `format` that compete; (None,) where it has none.
         opset: the newest ONNX opset that every backend on the way accepts.
-        parallel: calls side by side may finish more of them a second.
-        prepares: sessions may gain from knowing the workload's shapes.
-        proof: how far it can be checked on this machine, as its offer says.
+        parallel: concurrent calls may raise the throughput.
+        prepares: sessions may be faster when they know the workload's shapes.
+        proof: how far it can be checked on this machine, as in its offer.
         cost: seconds that building it takes, where that is long.
     """
 
@@ -100,12 +100,12 @@ class Way:
 
     @property
     def is_eager(self) -> bool:
-        """Whether the live model runs, and nothing is exported."""
+        """Whether the eager model runs, and nothing is exported."""
         return self.format is None
 
     @property
     def is_quantized(self) -> bool:
-        """Whether a backend on it quantizes."""
+        """Whether a backend on this way quantizes."""
         return self.scheme is not None
 
 
@@ -117,16 +117,16 @@ def ways(
     level: str | None = None,
     quantization: Quantization | None = None,
 ) -> tuple[Way, ...]:
-    """Every way that the offers allow, in order of backend names; those that quantize last.
+    """Return every way that the offers allow, in order of backend names; those that quantize last.
 
     Args:
-        supports: the probes' answers by backend.
+        supports: results of the probes, by backend.
         precision: only offers that have it, or one of several; "auto": every float precision that is offered.
-        level: only this optimization level, instead of those that compete by themselves.
-        quantization: ways that quantize are asked for too.
+        level: only this optimization level, instead of those that compete by default.
+        quantization: quantized ways to return as well.
 
     Raises:
-        UnavailableError: nothing here can do what was asked; the message has the reasons and remedies.
+        UnavailableError: no backend here can do what was asked; the message has the reasons and remedies.
     """
     offers = [(name, offer) for name, offer in _offers(supports) if _asked_for(name, offer, target)]
     found = dict.fromkeys(
@@ -152,7 +152,7 @@ def ways(
 
 
 def _sharing(found: tuple[Way, ...]) -> tuple[Way, ...]:
-    """The same ways, with one opset for all that start with the same export: then one file serves them all."""
+    """Return the same ways with a common opset for those that start with the same export, so that they share a file."""
     lowest: dict[tuple[str | None, str | None], int] = {}
     for way in found:
         if way.opset is not None:
@@ -163,7 +163,7 @@ def _sharing(found: tuple[Way, ...]) -> tuple[Way, ...]:
 
 def _asked_for(name: str, offer: Offer, target: Target) -> bool:
     if target.backend not in (None, name) or (target.backend is None and offer.proof != "device"):
-        return False  # what cannot be checked here is never chosen unless it is named
+        return False  # an offer that cannot be checked here is used only if the target names its backend
     if target.device is None:
         return True
     return offer.device.lower() in (target.device, target.device.partition(":")[0])
@@ -205,7 +205,7 @@ def _ways_of(
 def _quantized_ways_of(
     name: str, offer: Offer, supports: Mapping[str, Support], target: Target, precision: str, scheme: str
 ) -> Iterator[Way]:
-    """The ways to a session of this offer on which a backend quantizes by `scheme`."""
+    """Yield the ways to a session of this offer on which a backend quantizes by `scheme`."""
     if scheme not in offer.runs:
         return
     for quantizer, other in _offers(supports):
@@ -215,7 +215,7 @@ def _quantized_ways_of(
                 if step.takes not in source.exports or (step.schemes and scheme not in step.schemes):
                     continue
                 for wanted, transforms in _landings(step.gives, offer, supports):
-                    if precision != EXACT and _loops(offer, wanted):  # the arithmetic is written in the file
+                    if precision != EXACT and _loops(offer, wanted):  # the file itself states the arithmetic
                         transforms = (*transforms, (name, wanted, wanted))
                     yield Way(
                         backend=name,
@@ -236,7 +236,7 @@ def _quantized_ways_of(
 
 
 def _landings(made: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[tuple[str, Steps]]:
-    """What `offer` loads, reached from the format `made`: as it is, or turned into that by a backend."""
+    """Yield the formats that `offer` loads and that `made` is or can be converted to, with the conversion steps."""
     if made in offer.loads:
         yield made, ()
     for builder, other in _offers(supports):
@@ -246,7 +246,7 @@ def _landings(made: str, offer: Offer, supports: Mapping[str, Support]) -> Itera
 
 
 def _loops(offer: Offer, wanted: str) -> bool:
-    """Whether a backend makes better files of a format from files of that format."""
+    """Whether a backend optimizes files of a format into files of the same format."""
     return any(item.takes == item.gives == wanted for item in offer.optimizes)
 
 
@@ -255,7 +255,7 @@ Chain = tuple[str, str, tuple[str, ...], Steps]
 
 
 def _chains(wanted: str, supports: Mapping[str, Support]) -> Iterator[Chain]:
-    """The backends that export `wanted`, or export something that one turns into it in one step."""
+    """Yield the exports that give `wanted`, directly or by one conversion step of a backend."""
     for exporter, offer in _offers(supports):
         if wanted in offer.exports:
             yield exporter, wanted, offer.routes, ()
@@ -278,7 +278,7 @@ _SEE = "see `optimum-core plugins` for what can run here and why not"
 
 
 def _nothing(supports: Mapping[str, Support], target: Target, precision: str) -> UnavailableError:
-    """What was asked for that is not here: a device, a precision, an unquantized model, or anything at all."""
+    """Return the error for a request without a way: its device, precision or unquantized model is not available."""
     asked = target.backend or AUTO
     wanted = f"{asked}:{target.device}" if target.device else asked
     mine = [name for name in sorted(supports) if target.backend in (None, name)]
@@ -308,7 +308,7 @@ def _nothing(supports: Mapping[str, Support], target: Target, precision: str) ->
 
 
 def _about(limits: list[Limitation], device: str) -> list[Limitation]:
-    """What is said of a device; where nothing is, what is said of running at all."""
+    """Return the limitations that name a device; where there are none, those about running at all."""
     base = device.partition(":")[0]
     named = [item for item in limits if base in item.what.lower().replace("'", " ").replace("(", " ").split()]
     return named or [item for item in limits if item.what.startswith("run") and "'" not in item.what]
@@ -319,7 +319,7 @@ def _reasons(limits: list[Limitation]) -> str:
 
 
 def _cannot_quantize(supports: Mapping[str, Support], target: Target, quantization: Quantization) -> UnavailableError:
-    """Which schemes run on the target, and who would quantize by those asked for."""
+    """Return the error naming the schemes that run on the target, or why no backend quantizes by those asked for."""
     asked = [(name, offer) for name, offer in _offers(supports) if _asked_for(name, offer, target)]
     schemes = dict.fromkeys(scheme for _, offer in asked for scheme in offer.runs)
     wanted = ", ".join(quantization.schemes)

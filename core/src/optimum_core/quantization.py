@@ -1,4 +1,4 @@
-"""What may be said with `quantize=`, read into one thing: which schemes are to be tried, and with what promise."""
+"""Parsing of the `quantize=` argument into a `QuantizationGoal`: the schemes to try and their configuration."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from optimum_core.types import QuantizeConfig
 from optimum_core.types.presets import PRESETS, preset
 from optimum_core.types.quantization import SCHEMES, Scheme
 
-#: Number formats that may be asked for by name alone; the machine's best scheme with them is found.
+#: Number formats that can be passed by name alone; the search finds the machine's best scheme with them.
 FAMILIES = ("int8", "int4", "nf4", "fp8", "fp16")
 _FILES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizationGoal:
-    """How a model is to be quantized, as far as that was stated.
+    """The quantization asked for, as far as it was specified.
 
     Attributes:
-        schemes: the first are the fastest as a rule.
-        config: exactly so, but for what it leaves open; None: whatever of `schemes` is best.
+        schemes: candidates, usually the fastest first.
+        config: the configuration to use, except where it leaves fields open; None: the best of `schemes`.
     """
 
     schemes: tuple[Scheme, ...]
@@ -36,7 +36,7 @@ class QuantizationGoal:
         return self.schemes[0].weights
 
     def question(self) -> dict[str, Any]:
-        """What decides the answer, as JSON values."""
+        """Return the parts that determine the result, as JSON values."""
         return {
             "schemes": [str(scheme) for scheme in self.schemes],
             "config": self.config.to_dict() if self.config else None,
@@ -44,16 +44,16 @@ class QuantizationGoal:
 
 
 def read_goal(value: Any, *, calibrated: bool) -> QuantizationGoal | None:
-    """Read what was passed as `quantize`.
+    """Parse the value passed as `quantize`.
 
     Args:
-        value: a number format ("int8"), a scheme ("static-int8"), a preset ("avx512_vnni"), a recipe's file (here, or
+        value: a number format ("int8"), a scheme ("static-int8"), a preset ("avx512_vnni"), a recipe's file (local, or
             "owner/name/file.yaml" in a hub repository), a mapping, or a `QuantizeConfig`; None: no quantization.
-        calibrated: there is calibration data, which decides what a preset means.
+        calibrated: there is calibration data, on which the meaning of a preset depends.
 
     Raises:
-        OptionError: it is none of these, or what the recipe says makes no sense.
-        SourceError: the hub does not give the recipe.
+        OptionError: it is none of these, or the recipe is invalid.
+        SourceError: the recipe cannot be downloaded from the hub.
     """
     if value is None:
         return None
@@ -78,7 +78,8 @@ def read_goal(value: Any, *, calibrated: bool) -> QuantizationGoal | None:
 
 
 def _read_recipe(file: str | Path) -> QuantizeConfig:
-    """
+    """Read a recipe from a local file or from a hub repository.
+
     Raises:
         OptionError: there is no such file, it is no YAML mapping, or its keys or values are not allowed.
     """

@@ -1,4 +1,4 @@
-"""What is asked of `accelerate` beside the model, checked before anything is read."""
+"""The checked arguments of `accelerate` apart from the model, validated before anything is read."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from optimum_core.quantization import QuantizationGoal, read_goal
 from optimum_core.types import Support
 from optimum_core.types.quantization import OBJECTIVES
 
-# What imports torch is imported where it is used: without torch, `accelerate` must say so and `load` must work.
+# Modules that import torch are imported where used: without torch, `accelerate` must report it and `load` must work.
 if TYPE_CHECKING:
     from optimum_core.search.quantized.data import StatedData
 
-#: What a checkpoint held in 16 bits is computed in by default, the widest first: never in less than its author chose.
+#: Default precisions for a checkpoint held in 16 bits, the widest first: none is narrower than its author chose.
 _BY_DEFAULT = {"fp16": (EXACT, "fp16"), "bf16": (EXACT, "fp16", "bf16")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccelerateRequest:
-    """Everything that was asked for: with it, the model and the machine, the answer is decided.
+    """The arguments of one `accelerate` call, which with the model and the machine determine its result.
 
     Attributes:
-        precision: as it was stated; None: the model's own.
-        shapes: the workload, where it was stated.
-        budget: seconds, where they were stated.
-        goal: how to quantize, where that was asked for, and `data`, what that is fitted to and evaluated on.
-        samples: one call's inputs, where they were stated.
-        options: for the target's backend.
+        precision: as passed; None: the model's own.
+        shapes: the workload, where it was passed.
+        budget: seconds, where they were passed.
+        goal: the quantization asked for, if any, and `data`, the rows for its calibration and evaluation.
+        samples: inputs of one call, where they were passed.
+        options: options of the target's backend.
     """
 
     target: Target = field(default_factory=Target)
@@ -48,10 +48,10 @@ class AccelerateRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def precisions(self, held_in: str) -> tuple[str, ...]:
-        """Those that compete.
+        """Return the precisions that compete.
 
         Args:
-            held_in: the precision of the model's weights as they were given.
+            held_in: the precision of the model's weights as passed.
         """
         if self.precision is None:
             return _BY_DEFAULT.get(held_in, (EXACT,))
@@ -59,13 +59,13 @@ class AccelerateRequest:
 
     @property
     def quantization(self) -> Quantization | None:
-        """Which quantized ways are asked for."""
+        """The quantized ways that are asked for."""
         if self.goal is None:
             return None
         return Quantization(schemes=tuple(map(str, self.goal.schemes)), rest=self.precision or AUTO)
 
     def question(self) -> dict[str, Any]:
-        """What two requests must share for one decision to serve both, as JSON values. The budget is not part of it."""
+        """Return what two requests must share for one decision to serve both, as JSON values, without the budget."""
         shapes = None
         if self.shapes is not None:
             shapes = [sorted(s.items()) if isinstance(s, Mapping) else list(s) for s in self.shapes]
@@ -82,7 +82,7 @@ class AccelerateRequest:
         }
 
     def cache_key(self) -> dict[str, Any]:
-        """What two requests must share for one answer to serve both, as JSON values."""
+        """Return what two requests must share for one cached model to serve both, as JSON values."""
         return {
             "ask": self.question(),
             "samples": fingerprint.of_samples(self.samples),
@@ -94,13 +94,13 @@ def read_request(
     *, target: str, shapes: Any, quantize: Any, calibration: Any, evaluate: Any, max_drop: Any, objective: str | None,
     options: Mapping[str, Any] | None, **rest: Any,
 ) -> AccelerateRequest:  # fmt: skip
-    """Read what was passed to `accelerate`, and refuse what makes no sense whatever the model and the machine.
+    """Return the arguments of `accelerate` as a request; reject those that are invalid for any model and machine.
 
     Args:
         rest: further fields of `AccelerateRequest`.
 
     Raises:
-        OptionError: the message names the argument, what came, and what may come.
+        OptionError: the message names the argument, the value passed, and the values allowed.
     """
     goal = read_goal(quantize, calibrated=calibration is not None)
     stated = goal.config.objective if goal and goal.config else None
@@ -135,7 +135,7 @@ def _check(request: AccelerateRequest) -> None:
 
 
 def _stated_options(options: Any) -> dict[str, Any]:
-    """The options as stated; only the backend can say whether it knows them."""
+    """Return the options as passed; only the backend can check their names and values."""
     if options is None:
         return {}
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
@@ -144,10 +144,10 @@ def _stated_options(options: Any) -> dict[str, Any]:
 
 
 def _read_data(goal: QuantizationGoal | None, **passed: Any) -> StatedData | None:
-    """The data that quantization is to use.
+    """Return the data for quantization.
 
     Raises:
-        OptionError: it is of no use, or there is none for a scheme that was asked for and needs some.
+        OptionError: data was passed that is not needed, or none for a scheme that needs it.
     """
     if goal is None:
         for name, value in passed.items():
@@ -167,10 +167,10 @@ def _read_data(goal: QuantizationGoal | None, **passed: Any) -> StatedData | Non
 
 
 def check_level(level: str | None, target: Target, supports: Mapping[str, Support]) -> None:
-    """Refuse a level that the backend of the target has not.
+    """Reject a level that the target's backend does not have.
 
     Raises:
-        OptionError: the message names those that it has.
+        OptionError: the message names the levels that it has.
     """
     offers = supports[target.backend].offers if level is not None and target.backend is not None else ()
     known = tuple(dict.fromkeys(name for offer in offers for name in (*offer.levels, *offer.named_levels)))
@@ -186,7 +186,7 @@ def check_level(level: str | None, target: Target, supports: Mapping[str, Suppor
 
 
 def check_precision(precision: str | None, supports: Mapping[str, Support]) -> None:
-    """Refuse a precision that no backend here offers."""
+    """Raise `OptionError` for a precision that no backend here offers."""
     offered = {name for support in supports.values() for offer in support.offers for name in offer.precisions}
     if precision is not None and offered and precision not in offered | {AUTO}:
         known = ", ".join(sorted(offered))
@@ -194,10 +194,10 @@ def check_precision(precision: str | None, supports: Mapping[str, Support]) -> N
 
 
 def stated_shapes(shapes: Any) -> tuple[Any, ...] | None:
-    """The workload as stated; only the model can say whether it fits.
+    """Return the workload as passed; whether the model can take it is checked later.
 
     Raises:
-        OptionError: something that is neither a pair of lengths nor lengths by the names of axes.
+        OptionError: an item is neither a pair of lengths nor a mapping of axis names to lengths.
     """
     if shapes is None:
         return None

@@ -1,6 +1,6 @@
-"""SIGTERM, as a batch system or a container sends it: the work is unwound, so that no directory of ours stays behind.
+"""Handling of SIGTERM, as sent by batch systems and containers: unwind the stack, so that no directory stays behind.
 
-Python's default for it ends the process at once, and `with TemporaryDirectory()` removes nothing then.
+By default Python ends the process at once, and `with TemporaryDirectory()` then removes nothing.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came. Handled wherever Ctrl-C is, and not by what catches exceptions in order to go on."""
+    """Raised on SIGTERM. Handled wherever Ctrl-C is, but not by code that catches `Exception` to continue."""
 
 
 @contextmanager
 def unwound_on_sigterm() -> Iterator[None]:
-    """While inside, SIGTERM unwinds the stack, and then ends the process as it would have without us.
+    """Let SIGTERM unwind the stack within this context, then end the process as it would have otherwise.
 
-    Only in the main thread, and where the process has no handler of its own: that one decides, and unwinds by raising
-    (`sys.exit`).
+    Only in the main thread, and if the process has no handler of its own: such a handler takes precedence, and unwinds
+    by raising (`sys.exit`).
     """
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -39,15 +39,15 @@ def unwound_on_sigterm() -> Iterator[None]:
 
 
 def raise_on_sigterm() -> Callable[[], bool]:
-    """Have SIGTERM raise `Terminated`, once: what comes during the unwinding is ignored.
+    """Make SIGTERM raise `Terminated` once; further signals during the unwinding are ignored.
 
     Returns:
-        What tells whether it came.
+        A function that returns whether the signal was received.
     """
     owner, came = os.getpid(), threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a child that was forked: what it would unwind is its parent's
+        if os.getpid() != owner:  # a forked child, whose stack to unwind belongs to its parent
             _end()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         came.set()

@@ -1,7 +1,7 @@
-"""Which backends there are, in what state, and how each is called.
+"""Discovery, loading and calling of backend plugins.
 
-Discovery reads metadata only; plugins are imported on the first question that needs them, each guarded, so that a
-broken one is kept with its error and hurts nothing until it is asked for by name.
+Discovery reads metadata only; plugins are imported when first needed, each guarded, so that a broken one is kept with
+its error and affects nothing until it is asked for by name.
 """
 
 from optimum_core.plugins.discovery import ANY, DISABLED_ENV, GROUP, STRICT_ENV, PluginInfo, Status

@@ -1,5 +1,5 @@
-"""Whether a probe's answer has the types that its fields state: what is wrong there is the plugin's fault, and must not
-show as an error of whatever reads the answer later."""
+"""Type check of the `Support` that a probe returns: a wrong type is the plugin's fault, and must not appear later as an
+error of the code that reads it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _WORDS = {str: "text", int: "whole number", float: "number", bool: "True or Fals
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Misfit:
-    """A value of the wrong type in a probe's answer.
+    """A value of the wrong type in a probe's result.
 
     Attributes:
-        field: the way to it, such as "offers[0].loads".
-        expected: in words.
+        field: its path, such as "offers[0].loads".
+        expected: description of the expected type.
     """
 
     field: str
@@ -30,12 +30,12 @@ class Misfit:
 
     @property
     def why(self) -> str:
-        """What is wrong, for a message about the plugin."""
+        """The reason, for an error about the plugin."""
         return f"its probe's answer has {self.field} = {show(self.value)} where {self.expected} is expected"
 
     @property
     def remedy(self) -> str:
-        """What its author has to write."""
+        """The correction that its author has to make."""
         if self.expected.startswith("a tuple of"):
             if isinstance(self.value, list | set | frozenset):
                 return f"write {tuple(self.value)!r}" if len(self.value) < 5 else "make a tuple of it"
@@ -45,7 +45,7 @@ class Misfit:
 
 
 def misfit(support: Support) -> Misfit | None:
-    """The first field of a probe's answer that is not what it should be, or None."""
+    """Return the first field of a probe's result with a wrong type, or None."""
     return next(_misfits(support, Support, ""), None)
 
 
@@ -70,7 +70,7 @@ def _misfits(value: Any, hint: Any, where: str) -> Iterator[Misfit]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether the value itself is of a kind, whatever it holds."""
+    """Whether the value itself has the type of a hint, regardless of its items."""
     origin = get_origin(hint)
     if origin is Literal:
         return isinstance(value, str) and value in get_args(hint)

@@ -1,4 +1,4 @@
-"""Whether a plugin keeps the hook contract, where pluggy alone would accept it in silence."""
+"""Checks that a plugin keeps the hook contract, for violations that pluggy alone accepts silently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 
 
 def check_object(record: Record, plugin: object) -> None:
-    """Raise `PluginError` for what cannot be a plugin: a class, None, an object without a hash."""
+    """Raise `PluginError` for an object that cannot be a plugin: a class, None, an unhashable object."""
     if inspect.isclass(plugin):
         why, remedy = f"is the class {plugin.__qualname__}", "name an instance of it, or a module"
     elif plugin is None:
@@ -28,7 +28,7 @@ def check_object(record: Record, plugin: object) -> None:
 
 
 def check_hooks(record: Record, plugin: object, pm: pluggy.PluginManager) -> None:
-    """What pluggy would accept in silence: hooks never called, arguments never passed, no hooks at all."""
+    """Raise `PluginError` for what pluggy accepts silently: unknown hooks, arguments never passed, no hooks at all."""
     count = 0
     for attribute in dir(plugin):
         options = pm.parse_hookimpl_opts(plugin, attribute)
@@ -50,11 +50,11 @@ def check_hooks(record: Record, plugin: object, pm: pluggy.PluginManager) -> Non
 
 
 def implementations(pm: pluggy.PluginManager, hook: str, of: object = None) -> list[pluggy.HookImpl]:
-    """Who implements or wraps `hook`; `of`: only one plugin's."""
+    """Return the implementations and wrappers of `hook`; `of`: only those of one plugin."""
     caller: pluggy.HookCaller = getattr(pm.hook, hook)
     return [impl for impl in caller.get_hookimpls() if of is None or impl.plugin is of]
 
 
 def wraps(implementation: pluggy.HookImpl) -> bool:
-    """Whether it sees calls of other backends instead of answering its own."""
+    """Whether it wraps calls of other backends instead of implementing the hook."""
     return implementation.wrapper or implementation.hookwrapper

@@ -1,4 +1,4 @@
-"""Which plugins are installed, from metadata only, and what is known of each."""
+"""Discovery of installed plugins from metadata only, and the record of each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from optimum_core.errors import PluginError
 GROUP = "optimum.backends"
 DISABLED_ENV = "OPTIMUM_DISABLED_BACKENDS"
 STRICT_ENV = "OPTIMUM_STRICT_PLUGINS"
-#: The target that means any backend, so that none can have the name.
+#: The target that means any backend, so that no backend can have this name.
 ANY = "auto"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 NAME_REMEDY = "choose one of lower-case letters, digits, '-', '_' and '.', such as 'acme'"
 
 
 class Status(StrEnum):
-    """What became of a plugin."""
+    """The state of a plugin."""
 
     READY = "ready"
     BROKEN = "broken"
@@ -34,13 +34,13 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PluginInfo:
-    """One plugin that was found.
+    """A plugin that was found.
 
     Attributes:
         name: the backend's name: that of its entry point, or the one it was registered under.
-        distribution: who ships it; empty for one registered in this process.
+        distribution: the distribution that ships it; empty for one registered in this process.
         version: of the distribution; empty where it has none.
-        error: why it is broken or a duplicate, and what to do; empty otherwise.
+        error: the reason why it is broken or a duplicate, and the remedy; empty otherwise.
         hooks: the hooks that it implements or wraps.
     """
 
@@ -54,7 +54,7 @@ class PluginInfo:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Record:
-    """What the manager knows of one plugin; `status` is None until it was loaded or refused."""
+    """The manager's record of one plugin; `status` is None until it was loaded or rejected."""
 
     name: str
     distribution: str = ""
@@ -68,7 +68,7 @@ class Record:
 
     @property
     def origin(self) -> str:
-        """Whom to blame: the distribution with its version, or the nearest thing known."""
+        """The origin for error messages: the distribution with its version, or else the entry point."""
         if self.distribution:
             return f"{self.distribution} {self.version}".strip()
         return self.entry_point.value if self.entry_point else "registered in this process"
@@ -79,24 +79,24 @@ class Record:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """Equal for one plugin that metadata lists twice (an editable install, a path entry given twice)."""
+        """A key that is equal for one plugin that metadata lists twice (an editable install, a repeated path entry)."""
         distribution = re.sub(r"[-_.]+", "-", self.distribution).lower()
         return self.name, distribution, self.entry_point.value if self.entry_point else ""
 
     def refuse(self, why: str, remedy: str, cause: BaseException | None = None) -> PluginError:
-        """Mark it broken, once and for all; returns the error that says so."""
+        """Mark it permanently broken and return the error."""
         self.status, self.error = Status.BROKEN, PluginError(self.label, why, remedy)
         self.error.__cause__ = cause
         return self.error
 
     def remedy(self) -> str:
-        """What to do about a plugin whose own code fails."""
+        """Return the remedy for a plugin whose own code fails."""
         repair = f"reinstall or upgrade {self.distribution}" if self.distribution else "repair it"
         return f"{repair}, or switch it off: {DISABLED_ENV}={self.name}"
 
 
 def name_problem(name: object) -> str:
-    """Why a backend of this name could never be asked for; empty where it can."""
+    """Return why a backend cannot have this name, because no target could name it; empty where it can."""
     if name == ANY:
         return f"is {ANY!r}, which as a target means any backend"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -105,19 +105,19 @@ def name_problem(name: object) -> str:
 
 
 def disabled_names() -> frozenset[str]:
-    """The names in `OPTIMUM_DISABLED_BACKENDS`."""
+    """Return the names in `OPTIMUM_DISABLED_BACKENDS`."""
     return frozenset(name.strip() for name in os.environ.get(DISABLED_ENV, "").split(",")) - {""}
 
 
 def strict() -> bool:
-    """Whether `OPTIMUM_STRICT_PLUGINS` asks to raise for the first broken plugin."""
+    """Whether `OPTIMUM_STRICT_PLUGINS` is set, so that the first broken plugin raises."""
     return os.environ.get(STRICT_ENV, "0") not in ("", "0")
 
 
 def discover(given: Iterable[EntryPoint] | None) -> list[Record]:
-    """One record per plugin, in an order that does not depend on the order of `given`."""
+    """Return one record per plugin, in an order that does not depend on the order of `given`."""
     records, damaged = _scan() if given is None else ([_record(item) for item in given], [])
-    # Of one plugin listed with several versions, any will do as long as it is always the same.
+    # Of a plugin listed with several versions any is acceptable, provided it is always the same.
     unique = {item.identity: item for item in sorted(records, key=lambda item: (item.version, item.distribution))}
     claims: dict[str, list[Record]] = {}
     for _, record in sorted(unique.items()):
@@ -143,17 +143,17 @@ def _conflict(rivals: list[Record]) -> PluginError:
 
 
 def _scan() -> tuple[list[Record], list[Record]]:
-    """Plugins of everything installed, and records of distributions whose entry points cannot be read."""
+    """Return all installed plugins, and records of distributions whose entry points cannot be read."""
     try:
         return [_record(item) for item in entry_points(group=GROUP)], []
-    except Exception:  # noqa: BLE001  (one unreadable file fails the scan of all: look at each, and keep the culprit)
+    except Exception:  # noqa: BLE001  (one unreadable file fails the scan of all: read each, and record the bad one)
         found: dict[tuple[str, str], EntryPoint] = {}
         damaged: list[Record] = []
         for distribution in distributions():
             try:
                 for item in distribution.entry_points.select(group=GROUP):
                     found.setdefault((item.name, _about(distribution)[0]), item)
-            except Exception as cause:  # noqa: BLE001  (kept and shown where it may concern a backend)
+            except Exception as cause:  # noqa: BLE001  (recorded and reported if it may concern a backend)
                 if _may_hold_backends(distribution):
                     name, version = _about(distribution)
                     record = Record(name=name, distribution=name, version=version)
@@ -163,7 +163,7 @@ def _scan() -> tuple[list[Record], list[Record]]:
 
 
 def _may_hold_backends(distribution: Any) -> bool:
-    """Whether an unreadable file of entry points names our group; one that cannot even be decoded might."""
+    """Whether an unreadable file of entry points names our group, or cannot be decoded, in which case it may."""
     try:
         return GROUP in (distribution.read_text("entry_points.txt") or "")
     except (OSError, ValueError):
@@ -176,26 +176,26 @@ def _record(entry_point: EntryPoint) -> Record:
 
 
 def _about(distribution: Any) -> tuple[str, str]:
-    """Name and version; a distribution without readable metadata still has to be called something."""
+    """Return name and version; "unknown" and "" for a distribution without readable metadata."""
     try:
         return distribution.name or "unknown", distribution.version or ""
-    except Exception:  # noqa: BLE001  (metadata can fail in any way, and only its name for messages is lost)
+    except Exception:  # noqa: BLE001  (metadata can fail in any way, and only a name for messages is lost)
         return "unknown", ""
 
 
 def fresh(error: PluginError) -> PluginError:
-    """The same error to raise again: one exception raised from several threads would gather all their tracebacks."""
+    """Return a copy of an error to raise: one exception raised from several threads would collect their tracebacks."""
     again = PluginError(error.who, error.why, error.remedy)
     again.__cause__ = error.__cause__
     return again
 
 
 def tell(cause: BaseException) -> str:
-    """An exception in one line: its type and text."""
+    """Return the type and message of an exception on one line."""
     return f"{type(cause).__name__}: {'; '.join(str(cause).splitlines())}".removesuffix(": ")
 
 
 def show(value: object) -> str:
-    """An object by its name, or shortened, for an error message."""
+    """Return an object's type and name, or its shortened repr, for an error message."""
     name = getattr(value, "__name__", None)
     return f"{type(value).__name__} {name!r}" if isinstance(name, str) else reprlib.repr(value)

@@ -1,4 +1,4 @@
-"""Loads plugins, each guarded, and calls one backend at a time, seen by the wrappers of all."""
+"""The plugin manager: loads plugins, each guarded, and calls one backend at a time through the wrappers of all."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ from optimum_core.types import (
 Infer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 Runner = Callable[[Session, Mapping[str, Array]], Mapping[str, Array] | None]
 
-#: The distribution whose backends are there wherever this is.
+#: The distribution of the built-in backends.
 CORE = "optimum-core"
 _DEEDS = {"probe": "say what it can do here", "load_session": "load sessions", "infer": "run sessions"}
 
 
 class PluginManager:
-    """Finds, loads and calls backends. Safe in several threads.
+    """Manager that finds, loads and calls backends. Thread-safe.
 
     Args:
-        entry_points: what to choose from; None: those of the group `optimum.backends` of everything installed. Read
-            at the first question, as are `OPTIMUM_DISABLED_BACKENDS` and `OPTIMUM_STRICT_PLUGINS`.
+        entry_points: entry points to use; None: those of the group `optimum.backends` of all distributions. Read on
+            first use, as are `OPTIMUM_DISABLED_BACKENDS` and `OPTIMUM_STRICT_PLUGINS`.
 
     With `OPTIMUM_STRICT_PLUGINS=1` every method that loads plugins raises `PluginError` for the first broken one.
     """
@@ -72,10 +72,10 @@ class PluginManager:
         self._supports: dict[tuple[str, Hardware], Support] = {}
 
     def register(self, plugin: object, name: str) -> None:
-        """Add a plugin of this process: an observer with hook wrappers, or a whole backend.
+        """Add a plugin in this process: an observer with hook wrappers, or a whole backend.
 
         Raises:
-            PluginError: the name is taken, or `plugin` breaks the hook contract; nothing is registered then.
+            PluginError: the name is taken, or `plugin` breaks the hook contract; then nothing is registered.
         """
         with self._lock:
             records, record = self._found(), Record(name=name)
@@ -92,7 +92,7 @@ class PluginManager:
             self._forget_callers()
 
     def unregister(self, name: str) -> None:
-        """Forget every plugin of this name; sessions that it loaded can run no more.
+        """Remove every plugin of this name; sessions that it loaded can no longer run.
 
         Raises:
             UnavailableError: there is none.
@@ -109,7 +109,7 @@ class PluginManager:
             self._forget_callers()
 
     def infos(self) -> tuple[PluginInfo, ...]:
-        """Everything found, ordered by name, then distribution. Loads all plugins."""
+        """Return all plugins found, ordered by name, then distribution. Loads all plugins."""
         return tuple(
             PluginInfo(
                 name=record.name,
@@ -123,11 +123,11 @@ class PluginManager:
         )
 
     def names(self) -> tuple[str, ...]:
-        """The ready backends, ordered by name. A plugin that only wraps hooks is no backend."""
+        """Return the ready backends, ordered by name. A plugin that only wraps hooks is no backend."""
         return tuple(record.name for record in self._all() if record.status is Status.READY and record.answers)
 
     def missing_note(self) -> str:
-        """What to say where core's own backends alone can compete; empty where another is ready or was disabled."""
+        """Return a note for users where only core's own backends can compete; empty if another is ready or disabled."""
         others = [record for record in self._all() if record.distribution != CORE]
         if any(record.status is Status.DISABLED or record.answers for record in others):
             return ""
@@ -137,11 +137,11 @@ class PluginManager:
         return f"no backend works here ({names}), so that only the eager model competes: see `optimum-core plugins`"
 
     def implements(self, name: str, hook: str) -> bool:
-        """Whether a ready backend answers `hook` itself; wrapping it does not count."""
+        """Whether a ready backend implements `hook` itself; wrapping it does not count."""
         return any(item.name == name and item.status is Status.READY and hook in item.answers for item in self._all())
 
     def support(self, name: str, hardware: Hardware) -> Support:
-        """What one backend can do on `hardware`, asked once per hardware.
+        """Return what one backend can do on `hardware`; it is probed once per hardware.
 
         Raises:
             UnavailableError: no such backend is installed, or it has no probe.
@@ -155,7 +155,7 @@ class PluginManager:
         return found
 
     def supports(self, hardware: Hardware) -> dict[str, Support]:
-        """What every ready backend that has a probe can do on `hardware`; one whose probe fails becomes broken."""
+        """Return the support of every ready backend that has a probe; one whose probe fails becomes broken."""
         found: dict[str, Support] = {}
         for record in self._all():
             if record.status is Status.READY and "probe" in record.answers:
@@ -167,10 +167,10 @@ class PluginManager:
         return found
 
     def check_options(self, name: str, options: Mapping[str, Any], hardware: Hardware) -> None:
-        """Have a backend look at options before any work is done, where it says how.
+        """Check options by the backend's `check_options`, where it has one, before any work is done.
 
         Raises:
-            OptionError: it would refuse them.
+            OptionError: the backend rejects them.
             UnavailableError, PluginError: as `support` does.
         """
         record, check = self._ready(name), self.support(name, hardware).check_options
@@ -184,24 +184,24 @@ class PluginManager:
                 raise PluginError(record.label, why, record.remedy()) from cause
 
     def export(self, request: ExportRequest) -> Artifact:
-        """Have `request.backend` export a model. Raises as `load_session` does."""
+        """Export a model with `request.backend`. Raises as `load_session` does."""
         return self._built("export", request)
 
     def optimize(self, request: OptimizeRequest) -> Artifact:
-        """Have `request.backend` optimize an artifact. Raises as `load_session` does."""
+        """Optimize an artifact with `request.backend`. Raises as `load_session` does."""
         return self._built("optimize", request)
 
     def quantize(self, request: QuantizeRequest) -> Artifact:
-        """Have `request.backend` quantize an artifact. Raises as `load_session` does."""
+        """Quantize an artifact with `request.backend`. Raises as `load_session` does."""
         return self._built("quantize", request)
 
     def load_session(self, request: SessionRequest) -> Session:
-        """Have `request.backend` open an artifact.
+        """Open an artifact with `request.backend`.
 
         Raises:
             UnavailableError: no such backend is installed, or it lacks the hook.
-            PluginError: it is broken, disabled or a duplicate, raises something foreign, or returns the wrong thing.
-            OptimumError: whatever the backend itself says.
+            PluginError: it is broken, disabled or a duplicate, raises another library's error, or returns a wrong type.
+            OptimumError: any error of ours that the backend raises.
         """
         record = self._ready(request.backend)
         with self._blamed(record, "load_session"):
@@ -211,9 +211,9 @@ class PluginManager:
         return session
 
     def binder(self, session: Session) -> Infer:
-        """The function that runs `session`: arrays in by name, arrays out by name. Costs microseconds a call.
+        """Return the function that runs `session`, from arrays by name to arrays by name. Adds microseconds per call.
 
-        It follows `register` and `unregister`: an observer that comes later sees the calls, another backend never.
+        It follows `register` and `unregister`: an observer registered later sees the calls, another backend never.
         Raises (here, and from the function) as `load_session` does.
         """
         record = self._ready(session.backend)
@@ -237,14 +237,14 @@ class PluginManager:
         return infer
 
     def _found(self) -> list[Record]:
-        """All records, from metadata only."""
+        """Return all records, from metadata only."""
         with self._lock:
             if self._records is None:
                 self._records = discover(self._entry_points)
             return self._records
 
     def _all(self) -> list[Record]:
-        """All records, every plugin loaded or refused: a wrapper that is not there yet would miss calls."""
+        """Return all records after loading every plugin: a wrapper that is not loaded yet would miss calls."""
         if not self._loaded:
             self._load_all()
         records = self._found()
@@ -275,7 +275,7 @@ class PluginManager:
             plugin = record.entry_point.load()
         except KeyboardInterrupt:
             raise
-        except BaseException as cause:  # noqa: BLE001  (kept and shown; an exit at import must end nothing)
+        except BaseException as cause:  # noqa: BLE001  (recorded and reported; `sys.exit` at import must not end us)
             record.refuse(f"cannot be imported: {tell(cause)}", record.remedy(), cause)
             return
         try:
@@ -284,7 +284,7 @@ class PluginManager:
             record.status, record.error = Status.BROKEN, error
 
     def _admit(self, record: Record, plugin: object) -> None:
-        """Hand a plugin to pluggy, or raise `PluginError` and leave no trace of it."""
+        """Register a plugin with pluggy, or raise `PluginError` and leave pluggy unchanged."""
         try:
             check_object(record, plugin)
             check_hooks(record, plugin, self._pm)
@@ -304,7 +304,7 @@ class PluginManager:
         record.answers = frozenset(hook for hook in HOOKS if not all(map(wraps, mine[hook])))
 
     def _ready(self, name: str) -> Record:
-        """The record of a backend that may be called, or the error that says why it may not."""
+        """Return the record of a backend that may be called, or raise the reason why it may not."""
         record = next((record for record in self._all() if record.name == name), None)
         if record is None:
             self._unknown(name)
@@ -322,7 +322,7 @@ class PluginManager:
         raise UnavailableError(f"backend {name!r}", f"{why}; installed backends: {', '.join(shown) or 'none'}", remedy)
 
     def _caller(self, name: str, hook: str) -> pluggy.HookCaller:
-        """What calls `hook` of one backend, and the wrappers of all."""
+        """Return the caller of one backend's `hook`, which includes the wrappers of all plugins."""
         if (caller := self._callers.get((name, hook))) is not None:
             return caller
         with self._lock:
@@ -333,7 +333,7 @@ class PluginManager:
                 others = ", ".join(other for other in self.names() if self.implements(other, hook))
                 why = f"does not {_DEEDS.get(hook, hook)} (it has no {hook!r} hook)"
                 raise UnavailableError(record.label, why, f"use a backend that does: {others or 'none is installed'}")
-            # A plugin that both answers and wraps a hook is left out whole: pluggy cannot drop one function of it.
+            # A plugin that both implements and wraps a hook is removed entirely: pluggy cannot drop one function of it.
             answering = {impl.plugin for impl in implementations(self._pm, hook) if not wraps(impl)}
             others_answering = [plugin for plugin in answering if plugin is not record.plugin]
             caller = self._pm.subset_hook_caller(hook, remove_plugins=others_answering)
@@ -341,9 +341,9 @@ class PluginManager:
             return caller
 
     def _runner(self, name: str) -> Runner:
-        """What runs a session of one backend once.
+        """Return the function that runs a session of one backend once.
 
-        Where no plugin wraps `infer`, the backend's own function: pluggy's way there is short, and yet longer than all
+        If no plugin wraps `infer`, this is the backend's own function: pluggy's overhead is small, but larger than all
         else that core does around a call.
         """
         with self._lock:
@@ -374,7 +374,7 @@ class PluginManager:
                 raise fresh(record.refuse(found.why, f"{found.remedy}; or {record.remedy()}"))
             case [answer]:
                 error = self._wrong(record, "probe", answer, Support)
-            case _:  # several implementations in one plugin, none that answered, or what a wrapper made of it
+            case _:  # several implementations in one plugin, none with a result, or a result changed by a wrapper
                 error = self._wrong(record, "probe", answers or None, Support)
         raise fresh(record.refuse(error.why, error.remedy))
 
@@ -413,5 +413,5 @@ class PluginManager:
 
 @functools.cache
 def manager() -> PluginManager:
-    """The one manager of this process, over everything installed."""
+    """Return the single manager of this process, for all installed plugins."""
     return PluginManager()

@@ -1,4 +1,4 @@
-"""What was meant by a target that names no backend, and what to install where there is none. For messages alone."""
+"""Suggestions for error messages: the backend meant by an unknown target, and the package to install."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def _known() -> Mapping[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """A name without case and punctuation: "ONNX Runtime" and "onnx-runtime" are one."""
+    """Return a name in lower case without punctuation, so that "ONNX Runtime" and "onnx-runtime" are equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def explain(name: str, installed: Sequence[str], supports: Mapping[str, Support]) -> tuple[str, str]:
-    """Why there is no backend of this name, and what to do: the backend meant, or its distribution, where it is known.
+    """Return why no backend has this name, and the remedy: the backend meant or its distribution, where known.
 
     Args:
         installed: every backend that was found, whatever its state.
-        supports: what those say that were asked already.
+        supports: supports of the backends probed so far.
 
     >>> explain("tensorrt", ["ort"], {})[1]
     "pip install optimum-trt, and target='trt'"
@@ -50,7 +50,7 @@ def explain(name: str, installed: Sequence[str], supports: Mapping[str, Support]
 
 
 def _meant(name: str, installed: Iterable[str]) -> str | None:
-    """The backend that people call so."""
+    """Return the backend that is commonly called by this name, or None."""
     wanted = _plain(name)
     for backend in installed:
         if _plain(backend) == wanted:
@@ -63,7 +63,7 @@ def _meant(name: str, installed: Iterable[str]) -> str | None:
 
 
 def _with_device(devices: Sequence[str], supports: Mapping[str, Support]) -> str:
-    """Backends that have one of these devices here, or why those that might have none."""
+    """Return the backends that have one of these devices here, or why those that support it do not."""
     found = [
         f"{name}:{offer.device}"
         for name, support in supports.items()
@@ -82,6 +82,6 @@ def _with_device(devices: Sequence[str], supports: Mapping[str, Support]) -> str
 
 
 def install_words() -> str:
-    """What to install where there is no backend at all."""
+    """Return the install command for a machine without any backend."""
     first = [about["distribution"] for about in _known()["backends"].values() if about.get("first")]
     return f"pip install {' or '.join(first)}"

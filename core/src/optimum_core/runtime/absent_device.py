@@ -1,4 +1,4 @@
-"""An artifact for another machine: it can be described, saved and moved, and says why it does not run here."""
+"""The session of an artifact for another machine: it can be described and saved, but running it raises an error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from optimum_core.types import Support, TensorSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForeignSession:
-    """Stands where a session would, and runs nothing.
+    """A placeholder for the session of a device that this machine lacks; it cannot run.
 
     Attributes:
-        why, remedy: why its backend does not run here, and what to do.
+        why, remedy: the reason why its backend does not run here, and the remedy.
     """
 
     backend: str
@@ -26,18 +26,19 @@ class ForeignSession:
     remedy: str
 
     def run(self, inputs: Mapping[str, Any]) -> NoReturn:
-        """
+        """Raise the reason why it cannot run.
+
         Raises:
             UnavailableError: always.
         """
         raise UnavailableError(f"backend {self.backend!r} on {self.device}", self.why, self.remedy)
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def limits_of(support: Support | None, device: str) -> tuple[str, str] | None:
-    """Why a backend does not run on a device here, and what to do; None where it does, or where that is not known."""
+    """Return why a backend does not run on a device here, and the remedy; None where it does, or may."""
     name = device.lower().partition(":")[0]
     offers = [offer for offer in (support.offers if support else ()) if offer.device.lower() in (device.lower(), name)]
     if support is None or not offers or any(offer.proof == "device" for offer in offers):

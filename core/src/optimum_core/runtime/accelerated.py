@@ -1,4 +1,4 @@
-"""What `accelerate` returns and `load` opens: a model that behaves like the one it was made from."""
+"""The model that `accelerate` and `load` return, which behaves like the one it was made from."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from optimum_core.types.rendering import model_to_html
 class AcceleratedModel:
     """A model in its fastest correct form.
 
-    Call it as the original: the same names, torch in and torch out, numpy in and numpy out, the original's output
-    class. Safe to call from several threads.
+    Call it like the original: the same names, torch in and torch out, numpy in and numpy out, the original's output
+    class. Thread-safe.
 
     Attributes:
-        manifest: everything known of it: where it came from, what was proved, what was measured.
-        directory: where its files lie.
+        manifest: its description: origin, verification, measurements.
+        directory: the directory of its files.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class AcceleratedModel:
 
         Args:
             args: inputs in the order of the original's `forward`.
-            kwargs: inputs by name; `return_dict=False` gives a tuple, and True none where the configuration asks for
-                one.
+            kwargs: inputs by name; `return_dict=False` gives a tuple, and True gives none where the configuration asks
+                for one.
 
         Raises:
             InputError: an input is missing, unknown or does not fit.
             SessionError: the runtime failed.
 
         Warns:
-            UnprovedLengthWarning: an input is longer or shorter than any that was compared with the original's.
+            UnprovedLengthWarning: an input is longer or shorter than those compared with the original.
         """
         if args:
             kwargs = self._checker.named(args, kwargs)
@@ -93,7 +93,7 @@ class AcceleratedModel:
         return self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_tuple)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The same as calling the model."""
+        """Run the model, as calling it does."""
         return self(*args, **kwargs)
 
     def map(
@@ -104,21 +104,21 @@ class AcceleratedModel:
         tokenizer: Any = None,
         progress: bool = True,
     ) -> Answer:
-        """Run many texts or inputs of mixed length, in batches of like lengths, and give results back in order.
+        """Run many texts or inputs of mixed length, in batches of similar length, and return results in order.
 
         Args:
             items: texts, or inputs of one item each by name, without the batch axis.
-            batch_size: items in one call, at most.
-            tokenizer: a transformers tokenizer, instead of the one beside the model.
+            batch_size: maximum number of items in one call.
+            tokenizer: a transformers tokenizer, instead of the one saved beside the model.
             progress: show a bar on stderr where that is a terminal.
 
         Returns:
             Numpy arrays by output name, items along the first axis; where an output has a value for every token, a
-            list of arrays, one an item.
+            list of arrays, one per item.
 
         Raises:
             InputError: an item is neither text nor inputs of the model.
-            UnavailableError: texts came, and there is no tokenizer.
+            UnavailableError: texts were passed, and there is no tokenizer.
         """
         if batch_size < 1:
             raise InputError(self._who, f"batch_size is {batch_size}", "pass 1 or more")
@@ -165,7 +165,7 @@ class AcceleratedModel:
         return "verified at graph level" if fidelity is not None and fidelity.level == "graph" else "verified"
 
     def __getattr__(self, name: str) -> Any:
-        if name == "__qualname__":  # what torch says when it refuses to have this as a part of a module
+        if name == "__qualname__":  # part of torch's message when it refuses this as a submodule
             return f"{type(self).__name__} (accelerated, no torch.nn.Module: keep it under a name that holds no module)"
         if name.startswith("__") or "_who" not in vars(self):
             raise AttributeError(name)
@@ -178,15 +178,15 @@ class AcceleratedModel:
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The same model on a session of its own; files and eager weights, which are never changed, are shared."""
+        """Return the same model with its own session; files and eager weights, which never change, are shared."""
         copied: Self = reopened(self.manifest, self.directory, self._plugins, self._source, self._opening)
         return copied
 
-    # What was found out about it.
+    # Results of the search.
 
     @property
     def report(self) -> Report | None:
-        """What was tried, what each cost, how true each is, and why this one."""
+        """The candidates tried, their times and fidelity, and the reason for the choice."""
         return self.manifest.report
 
     @property
@@ -196,20 +196,20 @@ class AcceleratedModel:
 
     @property
     def task(self) -> str:
-        """What the model is for."""
+        """The task of the model."""
         return self.manifest.task
 
-    # What transformers asks of a model.
+    # The interface that transformers expects of a model.
 
     @cached_property
     def config(self) -> Any:
-        """The original's configuration; without transformers installed, its values as plain attributes."""
+        """The original's configuration; if transformers is not installed, its values as plain attributes."""
         live = getattr(self._source, "config", None)
         return live if live is not None else _read_config(self.directory)
 
     @cached_property
     def generation_config(self) -> Any:
-        """The original's settings for generation, or None."""
+        """The original's generation settings, or None."""
         if not (self.directory / "generation_config.json").is_file():
             return None
         from transformers import GenerationConfig
@@ -218,7 +218,7 @@ class AcceleratedModel:
 
     @property
     def device(self) -> Any:
-        """Where it runs: a `torch.device` where torch is in use, its name otherwise."""
+        """The device it runs on: a `torch.device` where torch is imported, its name otherwise."""
         torch = sys.modules.get("torch")
         if torch is None or isinstance(self._session, ForeignSession):
             return self._session.device
@@ -226,37 +226,37 @@ class AcceleratedModel:
 
     @property
     def dtype(self) -> Any:
-        """The dtype in which it takes and gives floats."""
+        """The dtype of its float inputs and outputs."""
         torch = sys.modules.get("torch")
         return getattr(torch, self.manifest.model.dtype) if torch else self.manifest.model.dtype
 
     @property
     def main_input_name(self) -> str:
-        """The input that stands for all."""
+        """The name of the main input, as in transformers."""
         return self.manifest.model.main_input
 
     @property
     def name_or_path(self) -> str:
-        """How its user speaks of the original."""
+        """The name or path from which the original was loaded."""
         return self.manifest.model.name
 
     @property
     def base_model_prefix(self) -> str:
-        """What transformers calls the body of a model with a head."""
+        """The name under which transformers stores the body of a model with a head."""
         return str(getattr(self.config, "model_type", ""))
 
     @property
     def input_modalities(self) -> tuple[str, ...]:
-        """What kinds of data go in."""
+        """The kinds of input data: "image", "audio", "text"."""
         kinds = {"pixel_values": "image", "input_values": "audio", "input_features": "audio", "input_ids": "text"}
         return tuple(kind for name, kind in kinds.items() if any(spec.name == name for spec in self.manifest.inputs))
 
     def can_generate(self) -> bool:
-        """Whether `generate` works. Not yet: forwards without a cache are what is accelerated."""
+        """Whether `generate` works. Not yet: only forward passes without a cache are accelerated."""
         return False
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused, with what to do instead."""
+        """Raise `UnavailableError` with a remedy: generation is not supported."""
         raise UnavailableError(
             self._who,
             "it was accelerated as one forward pass, without the cache that generation needs",
@@ -264,20 +264,20 @@ class AcceleratedModel:
         )
 
     def eval(self) -> Self:
-        """It is for inference always."""
+        """Return the model itself, which is always in inference mode."""
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Refused for True: there are no gradients."""
+        """Return the model itself for False; raise `UnavailableError` for True, since there are no gradients."""
         if mode:
             raise UnavailableError(self._who, "it cannot be trained", "train the eager model")
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Itself, for the device and dtype that it has; anything else is refused.
+        """Return the model itself for its own device and dtype; anything else is an error.
 
         Raises:
-            UnavailableError: it would have to be loaded or accelerated anew.
+            UnavailableError: the model would have to be loaded or accelerated again.
         """
         given = (*args, *kwargs.values())
         for wanted in chain.from_iterable((x.device, x.dtype) if hasattr(x, "detach") else (x,) for x in given):
@@ -288,45 +288,44 @@ class AcceleratedModel:
         return self
 
     def cpu(self) -> Self:
-        """As `to("cpu")`."""
+        """Same as `to("cpu")`."""
         return self.to("cpu")
 
     def cuda(self, device: int | str | None = None) -> Self:
-        """As `to("cuda")`."""
+        """Same as `to("cuda")`."""
         return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else str(device))
 
     def float(self) -> Self:
-        """As `to(torch.float32)`."""
+        """Same as `to(torch.float32)`."""
         return self._in_dtype("float32")
 
     def half(self) -> Self:
-        """As `to(torch.float16)`."""
+        """Same as `to(torch.float16)`."""
         return self._in_dtype("float16")
 
     def bfloat16(self) -> Self:
-        """As `to(torch.bfloat16)`."""
+        """Same as `to(torch.bfloat16)`."""
         return self._in_dtype("bfloat16")
 
     def double(self) -> Self:
-        """As `to(torch.float64)`."""
+        """Same as `to(torch.float64)`."""
         return self._in_dtype("float64")
 
     def _in_dtype(self, name: str) -> Self:
         return self if name == self.manifest.model.dtype else self.to(name)
 
-    # On disk, and away.
+    # Saving and closing.
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *, overwrite: bool = False, **_: Any) -> None:
-        """Write a deployable artifact: what `load` opens, with neither torch nor transformers where its backend needs
-        none.
+        """Write a deployable artifact for `load`, which needs torch and transformers only if its backend does.
 
         Args:
             save_directory: a new or empty directory, or one that holds an older artifact.
-            overwrite: also write among other files.
+            overwrite: allow a directory that holds other files.
 
         Raises:
-            ArtifactError: the place is taken, or the disk refuses.
-            ExportError: the model stayed eager and has no class that could be found again.
+            ArtifactError: the directory holds other files, or cannot be written.
+            ExportError: the model stayed eager, and its class cannot be imported again.
         """
         from optimum_core.runtime.eager_saving import with_weights
 
@@ -340,10 +339,10 @@ class AcceleratedModel:
         """Save the artifact and upload it as a model repository.
 
         Args:
-            repo_id: "owner/name"; made where it does not exist.
+            repo_id: "owner/name"; created where it does not exist.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
 
         Raises:
             SourceError: the hub refuses.
@@ -371,7 +370,7 @@ class AcceleratedModel:
         return str(done.commit_url)
 
     def close(self) -> None:
-        """Free what the runtime holds."""
+        """Free the resources of the runtime."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -384,7 +383,7 @@ class AcceleratedModel:
 
 
 def named_after(original: str) -> type[AcceleratedModel]:
-    """`AcceleratedModel` under the original class's name, by which transformers' pipelines know what a model can do."""
+    """Return a subclass with the original class's name, from which transformers' pipelines infer a model's tasks."""
     return type(original, (AcceleratedModel,), {"__doc__": AcceleratedModel.__doc__}) if original else AcceleratedModel
 
 
@@ -398,14 +397,14 @@ def _read_config(directory: Path) -> Any:
         return _plain_config(json.loads(file.read_text(encoding="utf-8")))
     from transformers import AutoConfig
 
-    try:  # stated, since transformers would ask on the terminal whether to run code that came along
+    try:  # explicitly False, since transformers would ask on the terminal whether to run the repository's code
         return AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except ValueError:  # a configuration of a class that came with the model
+    except ValueError:  # the configuration's class is in the model's own code
         return _plain_config(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _plain_config(values: dict[str, Any]) -> SimpleNamespace:
-    """The values of `config.json` as attributes, with what JSON cannot say put right: labels are numbered."""
+    """Return the values of `config.json` as attributes; keys of `id2label`, strings in JSON, become integers."""
     if isinstance(labels := values.get("id2label"), dict):
         values["id2label"] = {int(key) if key.isdigit() else key: label for key, label in labels.items()}
         values.setdefault("num_labels", len(labels))

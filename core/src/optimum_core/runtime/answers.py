@@ -1,4 +1,4 @@
-"""What a call gives back: the original's output class where transformers is in use, the same shape of thing else."""
+"""Outputs of a call: the original's output class where transformers is imported, else a plain type of its structure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Answer", "Answerer"]
 
 
 class Answerer:
-    """Builds answers from a session's arrays.
+    """Builder of a call's outputs from a session's arrays.
 
     Args:
-        structure: what the original returns.
+        structure: structure of the original's outputs.
         names: the outputs in the session's order.
-        live: whether the original is in this process, so that its own classes of outputs come back.
+        live: whether the original is in this process, so that its own output classes are used.
 
-    With numpy going in, transformers is not imported for the sake of its class: that would cost seconds in a process
-    that does without it. Where it is imported already, or torch goes in, its class comes out.
+    For numpy inputs transformers is not imported only for its output class: that would cost seconds in a process that
+    does not use it. Where it is imported already, or the inputs are torch tensors, its class is returned.
     """
 
     def __init__(self, structure: Structure, names: tuple[str, ...], *, live: bool = False) -> None:
@@ -36,7 +36,7 @@ class Answerer:
         self._from_numpy: Callable[[Any], Any] | None = None
 
     def answer(self, arrays: Mapping[str, Any], *, as_torch: bool, as_tuple: bool = False) -> Any:
-        """Arrays by output name, as the original would have given them."""
+        """Return arrays by output name in the form in which the original returns them."""
         values: dict[str, Any] = {}
         if as_torch:
             convert = self._from_numpy or self._find_torch()
@@ -68,7 +68,7 @@ class Answerer:
 
 
 def _tensor(value: Any) -> Any:
-    """A tensor of what is no plain array: numpy's scalar, or what speaks DLPack."""
+    """Return a tensor of a value that is no plain array: a numpy scalar, or an object that supports DLPack."""
     import torch
 
     if isinstance(value, np.ndarray | np.generic):

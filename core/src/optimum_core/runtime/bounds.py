@@ -1,4 +1,4 @@
-"""What a model takes of values and of lengths: checked at every call, whatever the backend would make of it."""
+"""Bounds of a model's input values and lengths, checked at every call, independently of the backend."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MOST_OF_64_BITS = 2**63 - 1
 
 
 class ValueRange:
-    """The least and the greatest value of an integer input, both allowed; None: no limit.
+    """The least and the greatest allowed value of an integer input; None: no limit.
 
     Attributes:
-        words: the range, for errors.
-        remedy: what the caller can do about a value outside.
+        words: description of the range, for errors.
+        remedy: what the caller can do about a value outside it.
     """
 
     __slots__ = ("_greatest", "_least", "remedy", "words")
@@ -38,7 +38,7 @@ class ValueRange:
 
     @classmethod
     def of(cls, spec: TensorSpec) -> Self | None:
-        """The range of an input, where it has one. Ids are never negative: runtimes count such from the table's end."""
+        """Return the range of an input, or None. Ids are never negative: runtimes count those from the table's end."""
         are_ids = spec.name.endswith("input_ids")
         least = 0 if are_ids and spec.least is None else spec.least
         dtype = np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None
@@ -47,18 +47,18 @@ class ValueRange:
         return cls(least, spec.greatest, are_ids=are_ids)
 
     def wrong(self, value: Any) -> int | None:
-        """One of the values that are out of range, if there is any.
+        """Return one of the values that are out of range, or None.
 
         Args:
             value: an array of the input's type with at least one value, or a tensor on a device.
         """
         if type(value) is np.ndarray:
-            # `argmax` takes a third of the time of `max`, which goes through numpy's machinery for functions of arrays.
+            # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.
             greatest = value.item(value.argmax())
             least = value.item(value.argmin())
         elif hasattr(value, "min"):
             least, greatest = int(value.min()), int(value.max())
-        else:  # memory of a device that only the runtime reads
+        else:  # device memory that only the runtime can read
             return None
         if least >= self._least:
             return None if greatest <= self._greatest else int(greatest)
@@ -66,11 +66,11 @@ class ValueRange:
 
 
 class Limits:
-    """The lengths that a model takes, and those at which it was compared with the original.
+    """The lengths that a model accepts, and those at which it was compared with the original.
 
     Args:
         who: the model, for errors.
-        axes: by named axis.
+        axes: ranges by named axis.
     """
 
     def __init__(self, who: str, axes: Mapping[str, AxisRange]) -> None:
@@ -79,7 +79,7 @@ class Limits:
         self._told: set[str] = set()
 
     def check(self, axis: str, length: int) -> None:
-        """Refuse a length that the model does not take; warn, once for each axis, of one that was not compared.
+        """Reject a length that the model does not accept; warn, once per axis, of one that was not compared.
 
         Raises:
             InputError: it is shorter or longer than the model allows.

@@ -1,4 +1,4 @@
-"""Writing a model that stayed eager: its weights are exported only when it is saved."""
+"""Saving of a model that stayed eager: its weights are exported only when it is saved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Files = Mapping[str, Path]
 def with_weights(
     manifest: Manifest, source: Any, plugins: PluginManager, files: Files
 ) -> Iterator[tuple[Manifest, Files]]:
-    """The manifest and files to save: as they are, or with the live model's weights beside them for a while."""
+    """Yield the manifest and files to save; for an eager model, with its weights exported to a temporary directory."""
     if manifest.format != LIVE:
         yield manifest, files
         return

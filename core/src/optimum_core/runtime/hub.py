@@ -1,4 +1,4 @@
-"""Artifacts on a hub."""
+"""Download of artifacts from a hub."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from optimum_core.errors import ArtifactError
 
 
 def download_artifact(repository: str, revision: str | None) -> tuple[Path, Path]:
-    """Fetch an artifact into the hub's cache.
+    """Download an artifact into the hub's cache.
 
     Returns:
-        Its directory, and the folder of the repository, under which its files may be links.
+        Its directory, and the folder of the repository, within which its files may be links.
 
     Raises:
-        ArtifactError: there is no such artifact, or it cannot be reached.
+        ArtifactError: there is no such artifact, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

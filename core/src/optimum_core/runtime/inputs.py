@@ -1,7 +1,7 @@
-"""Checking what a model is called with, and bringing it to what its session takes. Runs at every call: kept short.
+"""Checking of a call's inputs and their conversion to the session's types. Runs at every call, so it is kept short.
 
-What depends on names, shapes and types alone is found out when they are first seen, and kept as a `_Plan`; every call
-after that looks at values only.
+Checks that depend only on names, shapes and types run when a combination is first seen, and are kept as a `_Plan`;
+later calls check values only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
 
-# Arguments of transformers' forwards that change nothing here when they have these values.
+# Arguments of transformers' `forward` that have no effect here when they have these values.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "return_dict": (True, False, None),
     "use_cache": (False, None),
@@ -27,7 +27,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 _ARRAY = np.ndarray
-#: Combinations of names, shapes and types that are remembered.
+#: Maximum number of combinations of names, shapes and types that are remembered.
 _MOST_PLANS = 256
 
 _TOKENIZE = "encode text first: fast(**tokenizer(texts, return_tensors='np')), or call fast.map(texts)"
@@ -35,12 +35,12 @@ _TOKENIZE = "encode text first: fast(**tokenizer(texts, return_tensors='np')), o
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is left to do for calls of one combination of names, shapes and types.
+    """The work left to do at each call with one combination of names, shapes and types.
 
     Attributes:
-        casts: inputs to bring to another type.
+        casts: inputs to convert to another type.
         ranges: inputs whose values have bounds.
-        fills: inputs that were left out, with what eager assumes for them.
+        fills: inputs that were left out, with the values that eager assumes for them.
     """
 
     casts: tuple[tuple[str, np.dtype[Any]], ...]
@@ -49,15 +49,15 @@ class _Plan:
 
 
 class InputChecker:
-    """Checks calls against tensor specs.
+    """Checker of call arguments against tensor specs.
 
     Args:
         who: the model, for errors.
         specs: its inputs.
-        axes: by named axis, the lengths that it takes.
-        positional: what may be given by position, in order; None: the inputs in their order.
-        ignored: names that may come and are left out.
-        on_host: whether the session takes host arrays; tensors of a device are passed on as they are otherwise.
+        axes: the lengths that it accepts, by named axis.
+        positional: names of the positional arguments, in order; None: the inputs in their order.
+        ignored: names that are accepted and left out.
+        on_host: whether the session takes host arrays; otherwise device tensors are passed on unchanged.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class InputChecker:
         self._tensor: Any = None
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arrays, bool]:
-        """The arrays to run on, by name, and whether torch tensors came in.
+        """Return the arrays to run on, by name, and whether torch tensors were passed.
 
         Raises:
-            InputError: a name is missing or unknown, or a value does not fit; the message names the input, what was
-                expected and what came.
+            InputError: a name is missing or unknown, or a value does not fit; the message names the input, the
+                expected and the actual value.
         """
         if args:
             kwargs = self.named(args, kwargs)
@@ -106,12 +106,12 @@ class InputChecker:
         plan = self._plans.get(key) or self._remember(key, arrays)
         self._apply(plan, arrays)
         for spec, filled in plan.fills:
-            of = spec.made_of  # a mask that is read off the ids differs from call to call
+            of = spec.made_of  # a mask derived from the ids differs from call to call
             arrays[spec.name] = filled.copy() if of is None else spec.left_out(filled, arrays.get(of))
         return arrays, torch_in
 
     def check(self, arrays: Arrays) -> None:
-        """Check some inputs, as `bind` does; others may be missing.
+        """Check a subset of the inputs as `bind` does; others may be missing.
 
         Raises:
             InputError: a value does not fit.
@@ -119,10 +119,10 @@ class InputChecker:
         self._apply(self._planned(arrays, {}), dict(arrays))
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """All arguments by name.
+        """Return all arguments by name.
 
         Raises:
-            InputError: there are too many, one came twice, or the first is no tensor but a text or a whole encoding.
+            InputError: there are too many, one was passed twice, or the first is a text or a whole encoding.
         """
         first = args[0]
         if _is_text(first):
@@ -148,7 +148,7 @@ class InputChecker:
                 raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
 
     def _takes(self, name: str, value: Any) -> bool:
-        """Whether a value is an input; False: it changes nothing and is left out."""
+        """Whether a value is an input; False: it has no effect and is left out."""
         if name in self._specs:
             return True
         if name in self._ignored or any(value is neutral for neutral in _NEUTRAL.get(name, ())):
@@ -163,11 +163,11 @@ class InputChecker:
         raise InputError(self._who, f"it has no input {name!r}", self._usage())
 
     def _to_array(self, name: str, value: Any) -> tuple[Any, bool]:
-        """A host array for a torch tensor, without a copy; what else speaks DLPack as it is."""
+        """Return a torch tensor as a host array without a copy, and True; other DLPack arrays as such, and False."""
         if type(value) is self._tensor and self._on_host:
             try:
                 return value.numpy(), True
-            except (RuntimeError, TypeError):  # it has gradients, lies on a device, or has a type that numpy lacks
+            except (RuntimeError, TypeError):  # it has gradients, is on a device, or has a type that numpy lacks
                 return self._from_torch(name, value), True
         if type(value).__module__.partition(".")[0] == "torch" or hasattr(value, "detach"):
             self._tensor = type(value)
@@ -186,7 +186,7 @@ class InputChecker:
                 raise InputError(self._who, why, f"pass {name}.cpu()")
             return value
         value = value.detach()
-        if str(value.dtype) == "torch.bfloat16":  # numpy has no such type; widened it loses nothing
+        if str(value.dtype) == "torch.bfloat16":  # numpy has no such type; widening is lossless
             value = value.float()
         try:
             return value.numpy()
@@ -204,7 +204,7 @@ class InputChecker:
         return plan
 
     def _planned(self, arrays: Arrays, lengths: dict[str, int]) -> _Plan:
-        """Check names, shapes and types; `lengths` of named axes are added to.
+        """Return the plan after checking names, shapes and types; add to `lengths` those of named axes.
 
         Raises:
             InputError: they do not fit.
@@ -234,9 +234,9 @@ class InputChecker:
                 raise self._mismatch(spec.name, value, f"{axis} {lengths[axis]}, as in the other inputs", f"{length}")
 
     def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
-        """The type to bring a value to, where it has another: wider or narrower within a kind of number, and integers
-        for masks of booleans; nothing else."""
-        if not isinstance(value, np.ndarray):  # lies on a device: the runtime has the word on its type
+        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks to integers
+        and unsigned to signed integers are converted."""
+        if not isinstance(value, np.ndarray):  # a device array, whose type the runtime checks
             return None
         dtype = self._dtypes.get(spec.name)
         kind = value.dtype.kind

@@ -1,6 +1,6 @@
-"""Opening saved artifacts, here and from a hub, on the machine that they were tuned on or another.
+"""`load`: open saved artifacts, local or from a hub, on the machine that they were tuned on or another.
 
-Importing this module costs next to nothing, not even numpy: what opening takes is imported when an artifact is opened.
+Importing this module is cheap and does not import numpy: the rest is imported when an artifact is opened.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ def load(
     shapes: Sequence[Shape] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> AcceleratedModel:
-    """Open a saved artifact. Needs the backend that it was made for, and neither torch nor transformers by itself.
+    """Open a saved artifact. Needs its backend, but torch and transformers only if that backend does.
 
     Args:
         path: a directory written by `save_pretrained`, or a hub id.
-        target: another backend or device than it was tuned for ("ort:cuda:0").
+        target: a backend or device other than it was tuned for ("ort:cuda:0").
         revision: branch, tag or commit, for a hub id.
-        verify_files: False leaves out the sha256 of its files, which reads them whole.
-        retune: measure what runs it best on this machine, checked against the call that it carries.
-        precision: another than it was tuned in; with `retune`, "auto" lets every float precision compete.
+        verify_files: False skips the sha256 check of its files, which reads them entirely.
+        retune: measure the fastest way to run it on this machine, verified against the call recorded in the artifact.
+        precision: a precision other than it was tuned in; with `retune`, "auto" lets every float precision compete.
         shapes: the workload to retune for.
-        options: for the backend, instead of those it was tuned with.
+        options: backend options, instead of those it was tuned with.
 
     Warns:
-        TunedElsewhereWarning: it was tuned on other hardware and is run as it was tuned there, or for a backend that is
-            not here and another runs it.
+        TunedElsewhereWarning: it was tuned on other hardware and runs with those settings, or for a backend that is
+            not available and another one runs it.
 
     Raises:
-        ArtifactError: the artifact is missing, altered, truncated, unsafe, or of a schema that is not known.
-        UnavailableError: no installed backend reads it; the message says what to install.
+        ArtifactError: the artifact is missing, altered, truncated, unsafe, or of an unknown schema.
+        UnavailableError: no installed backend reads it; the message names the package to install.
     """
     from dataclasses import replace
 

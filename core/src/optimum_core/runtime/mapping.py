@@ -1,6 +1,6 @@
-"""Many inputs of mixed length at once: sorted by length, padded only to their neighbours, given back in order.
+"""Batching of many inputs of mixed length: sorted by length, padded only within a batch, returned in order.
 
-In a batch of texts as they come, every text is padded to the longest, and padding is work thrown away.
+In an unsorted batch every text is padded to the longest, and computation on padding is wasted.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _NO_LIMIT = 1e9
 
 
 class Mapper:
-    """Runs a model over many items.
+    """Runner of a model over many items.
 
     Args:
         who: the model, for errors.
-        run: one call, arrays in by name and arrays out by name.
-        check: looks at one item's inputs as a batch of one, and raises where they do not fit; before any item is run.
+        run: runs one call: takes arrays by name and returns arrays by name.
+        check: raises where one item's inputs, as a batch of one, do not fit; called before any item is run.
         inputs, outputs: specs of the model.
-        pad_id: what fills `input_ids` behind a text's end.
-        streams: calls to run side by side.
+        pad_id: the value that pads `input_ids`.
+        streams: number of concurrent calls.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Mapper:
 
         Args:
             items: inputs of one item each, by name, without the batch axis.
-            advance: called with the number of items done.
+            advance: called with the number of items completed.
 
         Returns:
-            Every output by name: one array with the items along its first axis; where an output's further axes vary, as
-            with a value for every token, a list of arrays, one an item, without padding.
+            Every output by name: one array with the items along its first axis; where an output's other axes vary, as
+            with a value for every token, a list of arrays, one per item, without padding.
 
         Raises:
-            InputError: an item does not fit the model's inputs, or an output says nothing of one item by itself.
+            InputError: an item does not fit the model's inputs, or an output cannot be split into items.
         """
         from concurrent.futures import ThreadPoolExecutor
 
@@ -79,7 +79,7 @@ class Mapper:
         lengths = [self._length(item) for item in arrays]
         batches = list(self._batches(arrays, lengths, batch_size))
         found: dict[str, list[Any]] = {spec.name: [None] * len(arrays) for spec in self._outputs}
-        # A single stream runs in the caller's thread: runtimes keep a pool of threads for each thread that calls them.
+        # A single stream runs in the caller's thread: runtimes keep a thread pool for each thread that calls them.
         with ThreadPoolExecutor(self._streams) as pool:
             together = pool.map if self._streams > 1 else map
             answers = together(lambda batch: self._one(arrays, lengths, batch), batches)
@@ -124,8 +124,8 @@ class Mapper:
         return lengths.pop() if lengths else 0
 
     def _batches(self, arrays: Sequence[Arrays], lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-        """Indices of neighbours in length, the longest first, so that buffers need not grow; without a mask to hide
-        padding, of equals in shape."""
+        """Yield batches of indices of items similar in length, the longest first so that buffers need not grow;
+        without an attention mask to hide padding, of items equal in shape."""
         kinds = [self._kind(item) for item in arrays]
         size = 1 if any(spec.shape and spec.shape[0] == 1 for spec in self._inputs.values()) else batch_size
         batch: list[int] = []
@@ -138,7 +138,7 @@ class Mapper:
             yield batch
 
     def _kind(self, item: Arrays) -> tuple[Any, ...]:
-        """What items of one batch must share."""
+        """Return the shapes that items of one batch must share."""
         paddable = "attention_mask" in self._inputs
         return tuple(
             (name, *(-1 if paddable and axis in self._padded[name] else n for axis, n in enumerate(array.shape)))
@@ -173,7 +173,7 @@ class Mapper:
         batch: Sequence[int],
         lengths: Sequence[int],
     ) -> None:
-        """Every item's output in its own place, without the padding of its batch."""
+        """Store every item's output at its index, without the padding of its batch."""
         axes = self._padded[spec.name]
         for row, index in zip(values, batch, strict=True):
             cut = tuple(slice(0, lengths[index]) if axis in axes else slice(None) for axis in range(row.ndim))
@@ -185,7 +185,7 @@ def _is_batch(axis: int | str) -> bool:
 
 
 def _padded_axes(spec: TensorSpec) -> frozenset[int]:
-    """Axes of one item's array that padding may lengthen."""
+    """Return the axes of one item's array that padding may lengthen."""
     return frozenset(axis - 1 for axis, label in enumerate(spec.shape) if label == _PADDED_AXIS and axis)
 
 
@@ -197,11 +197,11 @@ def _gathered(spec: TensorSpec, rows: list[Any]) -> Any:
 
 
 def as_items(who: str, given: Iterable[str | Item], tokenizer: Any, manifest: Manifest, directory: Path) -> list[Item]:
-    """Inputs by name of every text or item, texts through the tokenizer given or the one beside the model.
+    """Return inputs by name of every text or item; texts go through the tokenizer passed or the one beside the model.
 
     Raises:
-        InputError: one text or one item came where many are expected, or texts and items are mixed.
-        UnavailableError: there is no tokenizer, or nothing to read it with.
+        InputError: a single text or item was passed where many are expected, or texts and items are mixed.
+        UnavailableError: there is no tokenizer, or no installed package that reads it.
     """
     if isinstance(given, str | bytes | Mapping):
         kind = "text" if isinstance(given, str) else type(given).__name__
@@ -219,7 +219,7 @@ def as_items(who: str, given: Iterable[str | Item], tokenizer: Any, manifest: Ma
 
 
 def _stated_length(manifest: Manifest, directory: Path) -> int | None:
-    """The tokens that the model takes, or that sentence-transformers gives it; the tokenizer may say less."""
+    """Return the maximum length in tokens by the model or sentence-transformers; the tokenizer's may be lower."""
     found = []
     if (allowed := manifest.axes.get(_PADDED_AXIS)) is not None and allowed.greatest is not None:
         found.append(allowed.greatest)
@@ -234,13 +234,13 @@ def _stated_length(manifest: Manifest, directory: Path) -> int | None:
 
 
 def read_tokenizer(directory: Path, who: str, longest: int | None = None) -> Callable[[Sequence[str]], Iterable[Item]]:
-    """Texts to items, by the artifact's own tokenizer: through transformers where it is installed, else tokenizers.
+    """Return a function from texts to items by the artifact's tokenizer, read by transformers or else by tokenizers.
 
     Args:
-        longest: tokens to cut at, where the tokenizer does not say less.
+        longest: tokens to truncate at, where the tokenizer's own limit is not lower.
 
     Raises:
-        UnavailableError: there is no tokenizer, or nothing to read it with.
+        UnavailableError: there is no tokenizer, or no installed package that reads it.
     """
     from importlib.util import find_spec
 
@@ -264,7 +264,7 @@ def read_tokenizer(directory: Path, who: str, longest: int | None = None) -> Cal
 
 
 def _truncate_as_transformers(tokenizer: Any, config: Path, longest: int | None) -> None:
-    """Cut at the length that the configuration states: what `tokenizer.json` says of it, transformers overrules."""
+    """Truncate at the length in `tokenizer_config.json`, which overrides `tokenizer.json` in transformers."""
     stated = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     limit = _least_limit(stated.get("model_max_length"), longest)
     if limit is not None:
@@ -274,13 +274,13 @@ def _truncate_as_transformers(tokenizer: Any, config: Path, longest: int | None)
 
 
 def _least_limit(stated: Any, longest: int | None) -> int | None:
-    """The tokenizer's own limit or the model's, whichever is less; None where neither has one."""
+    """Return the tokenizer's own limit or the model's, whichever is lower; None where neither has one."""
     own = int(stated) if isinstance(stated, int | float) and stated < _NO_LIMIT else None
     return min((limit for limit in (own, longest) if limit is not None), default=None)
 
 
 def from_transformers(tokenizer: Any, longest: int | None = None) -> Callable[[Sequence[str]], Iterable[Item]]:
-    """Texts to items by a transformers tokenizer, cut at its own limit or at `longest`, whichever is less."""
+    """Return a function from texts to items by a transformers tokenizer, truncated at its limit or `longest`."""
 
     def encode(texts: Sequence[str]) -> Iterable[Item]:
         limit = _least_limit(getattr(tokenizer, "model_max_length", None), longest)
@@ -293,7 +293,7 @@ def from_transformers(tokenizer: Any, longest: int | None = None) -> Callable[[S
 
 @contextmanager
 def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, where that is a terminal; what it gives is told the number of items done."""
+    """Show a bar on stderr, where that is a terminal; yield a function that takes the number of items completed."""
     if not shown or not sys.stderr.isatty():
         yield lambda done: None
         return

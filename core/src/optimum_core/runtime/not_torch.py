@@ -1,4 +1,4 @@
-"""What users of torch do with a model, `.to()` and `next(model.parameters())`: explained where it does not fit."""
+"""Errors for uses of an accelerated model as a torch module, such as `.to()` and `next(model.parameters())`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optimum_core.plugins import PluginManager
 
 _PRECISIONS = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
-#: Attributes of a `torch.nn.Module` that stand for its weights and submodules, and what to ask instead.
+#: Attributes of a `torch.nn.Module` that concern its weights, submodules and training.
 _WEIGHTS = (
     "parameters named_parameters buffers named_buffers state_dict load_state_dict modules named_modules children "
     "named_children get_parameter get_submodule get_buffer register_buffer register_parameter register_module "
@@ -23,9 +23,10 @@ _TORCH_NAMES = frozenset(_WEIGHTS.split())
 
 
 def refuse_move(who: str, wanted: Any, *, place: str, dtype: str, plugins: PluginManager) -> NoReturn:
-    """
+    """Raise the error for a move to a device or dtype that the model does not have.
+
     Raises:
-        UnavailableError: always; the remedy names what can be done on this machine.
+        UnavailableError: always; the remedy names what is possible on this machine.
     """
     text = str(wanted).removeprefix("torch.")
     if precision := _PRECISIONS.get(text):
@@ -52,7 +53,7 @@ def _targets(device: str, plugins: PluginManager) -> str:
 
 
 def explained(who: str, name: str, known: Iterable[str]) -> AttributeError:
-    """The error for an attribute that is not there: one of `torch.nn.Module`, or perhaps a mistyped one of `known`."""
+    """Return the error for a missing attribute: one of `torch.nn.Module`, or perhaps a misspelt one of `known`."""
     if name in _TORCH_NAMES:
         return NotTorchError(
             who,

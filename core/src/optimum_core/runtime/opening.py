@@ -1,4 +1,4 @@
-"""A model on a manifest: which backend, device and precision run it here, and its session."""
+"""Opening of a model from its manifest: the choice of backend, device and precision, and the session."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_model(
     target: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> AcceleratedModel:
-    """A model on a checked manifest: its session opened by the backend it was tuned for, or the one named."""
+    """Open a model from a checked manifest, with the backend that it was tuned for or the one named."""
     backend, device, precision = _choose_backend(manifest, plugins, target)
     opening = Opening(target=target, precision=precision, options=options)
     artifact = manifest.artifact(directory)
@@ -56,12 +56,12 @@ def open_model(
 
 
 def _options(manifest: Manifest, backend: str) -> Mapping[str, Any]:
-    """Options are one backend's: another knows nothing of them."""
+    """Return the manifest's session options, which only the backend that it was tuned for understands."""
     return manifest.session_options if backend == manifest.backend else {}
 
 
 def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | None) -> tuple[str, str, str]:
-    """Backend, device and precision to run in: as asked, as tuned, or the first here that reads the format."""
+    """Return the backend, device and precision to run with: as asked, as tuned, or the first that reads the format."""
     wanted = parse_target(target or AUTO)
     if wanted.backend is not None:
         return wanted.backend, wanted.device or _device_of(manifest, wanted.backend), manifest.precision

@@ -1,4 +1,4 @@
-"""Pickling, copying and spawning: an accelerated model goes by way of its artifact, and is opened anew."""
+"""Pickling and copying of an accelerated model, which refers to its artifact and is opened again from it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ELSEWHERE = "save_pretrained(directory) where both sides see it, and optimum_co
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opening:
-    """How a model was opened.
+    """The arguments with which a model was opened.
 
     Attributes:
-        target: as it was asked for; None: what it was tuned for, or what there is.
+        target: as passed; None: the backend it was tuned for, or another that is available.
         precision: the arithmetic of its session; None: the manifest's.
-        options: those given for the backend; None: the manifest's.
+        options: the backend options passed; None: the manifest's.
     """
 
     target: str | None = None
@@ -33,7 +33,7 @@ class Opening:
 def reduced(
     manifest: Manifest, directory: Path, source: Any, opening: Opening
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """What pickle is to write of a model: its manifest and where its files lie; of a live one, the eager model too.
+    """Return the state to pickle: the manifest and the directory of its files; for an eager one, the model as well.
 
     Raises:
         UnavailableError: it stayed eager, and the eager model cannot be pickled.
@@ -43,7 +43,7 @@ def reduced(
         return _reopen, (manifest, str(directory), None, opening)
     try:
         weights = pickle.dumps(source)
-    except Exception as error:  # pickle fails in as many ways as there are classes
+    except Exception as error:  # classes raise errors of any type when pickled
         why = f"it stayed eager, as the fastest, and the eager model cannot be pickled: {error}"
         raise UnavailableError(who, why, f"define its class at the top of a module; or {_ELSEWHERE}") from error
     return _reopen, (manifest, str(directory), weights, opening)
@@ -56,10 +56,10 @@ def _reopen(manifest: Manifest, place: str, weights: bytes | None, opening: Open
 
 
 def reopened(manifest: Manifest, directory: Path, plugins: PluginManager, source: Any, opening: Opening) -> Any:
-    """The same model on a session of its own.
+    """Return the same model with its own session.
 
     Raises:
-        ArtifactError: its files are not here, or are no longer those of the manifest.
+        ArtifactError: its files are missing, or no longer those of the manifest.
     """
     from optimum_core.runtime.opening import open_model
 
@@ -69,9 +69,10 @@ def reopened(manifest: Manifest, directory: Path, plugins: PluginManager, source
 
 
 def _require_files(manifest: Manifest, directory: Path) -> None:
-    """
+    """Check that the files of the manifest exist and have their recorded size.
+
     Raises:
-        ArtifactError: the files are not here, or are no longer those of the manifest.
+        ArtifactError: a file is missing, or no longer that of the manifest.
     """
     who = f"model {manifest.model.name!r}"
     for name in manifest.model_files if manifest.format != LIVE else ():
