@@ -1,6 +1,6 @@
-"""The deployable directory: `optimum.json`, the files it vouches for, and how both are written and checked.
+"""Artifacts on disk: writing and checking of a deployable directory with its manifest `optimum.json` and its files.
 
-Takes neither numpy, torch, transformers nor a runtime, so that an artifact can be judged before anything of it runs.
+Needs neither numpy, torch, transformers nor a runtime, so that an artifact can be checked before any of it runs.
 """
 
 from optimum_core.artifact.manifest import (

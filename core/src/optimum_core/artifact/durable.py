@@ -1,4 +1,4 @@
-"""Writing so that a crash, at any moment, leaves either what was there or what was to come."""
+"""Atomic writing of files and directories: a crash at any moment leaves either the old content or the new."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def aside(path: Path, purpose: str) -> Path:
-    """A fresh name beside `path`, hidden: `.<name>.<random>.<purpose>`. Nothing is made."""
+    """Return a new hidden name beside `path`: `.<name>.<random>.<purpose>`. Creates nothing."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.{purpose}")
 
 
 def sync(path: Path) -> None:
-    """Have the system put a file's bytes, or a directory's names, on the disk."""
+    """Flush a file's bytes, or a directory's names, to the disk."""
     if path.is_dir():
-        if os.name == "nt":  # Windows offers no such thing for directories, and orders their changes itself.
+        if os.name == "nt":  # Windows has no fsync for directories, and orders their changes itself.
             return
         flags = os.O_RDONLY
     else:
@@ -39,7 +39,7 @@ def sync_tree(root: Path) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one go; a reader sees the former file or the whole new one."""
+    """Write `content` to `path` atomically; a reader sees the former file or the whole new one."""
     temporary = aside(path, "tmp")
     try:
         temporary.write_bytes(content)
@@ -52,11 +52,11 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def move_in(made: Path, place: Path) -> None:
-    """Put the directory `made` at `place`; what stood there goes.
+    """Move the directory `made` to `place`, replacing a directory there.
 
-    No system replaces a directory that is not empty in one step everywhere, so the former one is first renamed to
+    No portable call replaces a directory that is not empty in one step, so the former one is first renamed to
     `.<name>.<random>.old`. A crash between the two renames leaves both directories whole, and nothing at `place`. It is
-    renamed once more before it is deleted: what is called `.old` is whole at any moment.
+    renamed once more before it is deleted, so that a directory named `.old` is always whole.
     """
     former = aside(place, "old") if place.exists() else None
     if former:
@@ -75,5 +75,5 @@ def move_in(made: Path, place: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """Delete a tree as far as the system lets us; what stays is hidden and harmless."""
+    """Delete a tree as far as the system permits; remaining files are hidden and harmless."""
     shutil.rmtree(root, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whether the files under a directory are the ones that a manifest vouches for."""
+"""Integrity checks: the files in a directory must be those that its manifest lists."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _FETCH_AGAIN = "copy or download the artifact again, or save it anew from the mo
 
 
 def locate(directory: Path, name: str, links_under: Path | None, who: str) -> Path:
-    """The regular file `name` of an artifact, links resolved.
+    """Return the path of the regular file `name` of an artifact, with links resolved.
 
     Args:
-        links_under: where links may lead besides the directory itself (a hub cache's folder of one repository).
+        links_under: a folder to which links may lead besides the directory itself (a repository's in the hub cache).
 
     Raises:
-        ArtifactError: missing, not a regular file, or a link to somewhere else.
+        ArtifactError: it is missing, not a regular file, or a link that leads elsewhere.
     """
     try:
         real = Path(os.path.realpath(directory / name, strict=True))
@@ -39,7 +39,7 @@ def locate(directory: Path, name: str, links_under: Path | None, who: str) -> Pa
 
 
 def describe(file: Path) -> FileEntry:
-    """Size and sha256 of a file, read in blocks."""
+    """Return size and sha256 of a file, read in blocks."""
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256", _bufsize=1 << 20)
         return FileEntry(sha256=digest.hexdigest(), size=stream.tell())

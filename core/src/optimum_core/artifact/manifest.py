@@ -1,7 +1,7 @@
-"""`optimum.json`: what an artifact is, what was proved of it, and which bytes that holds for.
+"""The manifest `optimum.json`: the description of an artifact, its verification, and the digests of its files.
 
 The first key is `digest`: sha256 over the file's own raw bytes with the digest's 64 digits read as zeros. So any
-changed byte of the file shows, and it shows before anything in it is interpreted, whatever the schema.
+changed byte of the file is detected before its content is interpreted, whatever the schema.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["LIVE", "MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "Model
 
 SCHEMA_VERSION = 1
 
-#: The format of a decision that the model is best left as it is: there are no files then, the live model runs.
+#: The format for a model that stays eager: the artifact has no model files, and the model in memory runs.
 LIVE = "live"
 
 _HEAD = b'{\n  "digest": "sha256:'
@@ -40,19 +40,19 @@ _FETCH_AGAIN = "copy or download the artifact again, or save it anew from the mo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """The model that the artifact stands for.
+    """The model from which the artifact was made.
 
     Attributes:
-        name: how its user speaks of it.
+        name: the name under which the caller passed it.
         fingerprint: sha256 of weights and configuration.
         class_name: "BertForSequenceClassification", or "" for a plain module.
         module: the Python module of that class; informative, never imported on loading.
-        structure: what a call returns: the containers around its outputs; None in manifests that state `output_class`.
+        structure: the containers around the outputs of a call; None in manifests that state `output_class`.
         output_class: "transformers.modeling_outputs.SequenceClassifierOutput", or "".
         returns_tuple: whether the configuration asks for a tuple in place of the output class.
-        positional: the parameters of the forward that may be given by position, in order; None: the order of `inputs`.
-        main_input: the input that a pipeline feeds first ("input_ids").
-        can_generate: whether `generate` is offered.
+        positional: the positional parameters of `forward`, in order; None: the order of `inputs`.
+        main_input: the main input for pipelines ("input_ids").
+        can_generate: whether `generate` is supported.
         dtype: numpy's name of the eager weights' type.
     """
 
@@ -71,7 +71,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
-    """What one file must be: sha256 of its bytes in lower-case hex, and its size in bytes."""
+    """The expected sha256 of a file's bytes, in lower-case hex, and its size in bytes."""
 
     sha256: str
     size: int
@@ -79,25 +79,25 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """The whole of `optimum.json` but its digest.
+    """The content of `optimum.json` except its digest.
 
     Attributes:
         created_with: versions by distribution ("optimum-core": "0.1.0").
-        precision: the arithmetic it is run in.
+        precision: the precision of the arithmetic.
         quantized: the scheme by which it was quantized ("static-int8"); None: it was not.
-        level: the optimization level of a live model; of files, the steps say it.
-        streams: calls that it is made to run side by side.
-        prepared: the shapes that its session is told to prepare for, as lengths of named axes.
+        level: the optimization level of an eager model; for files, it is in the steps.
+        streams: the number of concurrent calls that it is tuned for.
+        prepared: the shapes that its session prepares for, as lengths of named axes.
         session_options: the options that the winning session was loaded with; JSON values.
-        inputs: what goes in, in order.
-        outputs: what comes out, in the order of the output class.
-        axes: by named axis, the lengths that are taken and those that were proved.
+        inputs: the inputs, in order.
+        outputs: the outputs, in the order of the output class.
+        axes: the accepted and the proved lengths, by named axis.
         ignored_inputs: names that are accepted and left out, because the original ignores them.
-        steps: how the files came to be, oldest first.
-        verified: whether `fidelity` was established for these very files.
+        steps: the steps that made the files, oldest first.
+        verified: whether `fidelity` was measured on exactly these files.
         hardware: the machine it was tuned on.
         model_files: the artifact's files, the one to open first in front; all are in `files`.
-        files: every file of the directory that belongs to it, but the manifest; names relative, with "/".
+        files: every file of the directory that belongs to it, except the manifest; names relative, with "/".
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -126,7 +126,7 @@ class Manifest:
     report: Report | None = None
 
     def artifact(self, path: Path) -> Artifact:
-        """The artifact as backends take it, its files being under `path`."""
+        """Return the artifact for backends, with its files under `path`."""
         return Artifact(
             format=self.format,
             path=path,
@@ -139,11 +139,11 @@ class Manifest:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The bytes of `optimum.json`: UTF-8, one "\\n" at the end of each line.
+    """Return the bytes of `optimum.json`: UTF-8, one "\\n" at the end of each line.
 
     Raises:
-        OptionError: an option holds what JSON cannot.
-        ArtifactError: the manifest names files that `decode` would refuse.
+        OptionError: an option holds a value that JSON cannot represent.
+        ArtifactError: the manifest names files that `decode` would reject.
     """
     who = f"manifest of model {manifest.model.name!r}"
     manifest = dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)
@@ -155,13 +155,13 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(raw: bytes, who: str) -> Manifest:
-    """Read a manifest's bytes: first the digest, then the schema's version, then the rest, then the file names.
+    """Return the manifest in these bytes; check first the digest, then the schema's version, the rest and file names.
 
     Args:
-        who: which artifact this is, for the errors.
+        who: the artifact, for errors.
 
     Raises:
-        ArtifactError: altered, truncated, of another schema, or naming files that it may not.
+        ArtifactError: it is altered, truncated, of another schema, or names files that are not allowed.
     """
     _check_digest(raw, who)
     try:

@@ -1,4 +1,4 @@
-"""Which names a file of an artifact may have: those that mean the same file on every system, inside the directory."""
+"""Allowed names for an artifact's files: those that denote the same file on every system, inside the directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECAS
 
 
 def same_file(name: str) -> str:
-    """What two names share when some file system takes them for one file (case, composed accents)."""
+    """Return a key that is equal for names that some file system treats as one file (case, composed accents)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

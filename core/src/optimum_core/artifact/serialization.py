@@ -1,7 +1,7 @@
-"""Between our frozen dataclasses and JSON, without losing a value on the way.
+"""Lossless conversion between our frozen dataclasses and JSON.
 
-JSON has no NaN and no infinity, and a failed candidate's errors are often just that. They are written as
-`{"$float": "nan"}`, `{"$float": "inf"}` and `{"$float": "-inf"}`; a "$" that truly begins a key is written twice.
+JSON has no NaN and no infinity, but a failed candidate's errors often are. They are written as `{"$float": "nan"}`,
+`{"$float": "inf"}` and `{"$float": "-inf"}`; a "$" at the beginning of a key is doubled.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_plain(value: Any, who: str, at: str = "$") -> Any:
-    """Turn dataclasses, mappings, sequences and scalars into what JSON can hold; sets become sorted lists.
+    """Convert dataclasses, mappings, sequences and scalars to JSON values; sets become sorted lists.
 
     Args:
-        who: whose value this is, for the error.
-        at: where in the whole the value stands, for the error.
+        who: the owner of the value, for errors.
+        at: the path of the value within the whole, for errors.
 
     Raises:
-        OptionError: something has no place in JSON (an array, a path, a key that is not text).
+        OptionError: JSON cannot represent a value (an array, a path, a key that is not text).
     """
     if value is None or isinstance(value, (bool, str, int)):
         return value
@@ -58,10 +58,10 @@ def _key(key: object, who: str, at: str) -> str:
 
 
 def from_plain(tree: Any, kind: type[T]) -> T:
-    """Build a `kind` from what `to_plain` made of it.
+    """Build a `kind` from the result of `to_plain`.
 
     Raises:
-        msgspec.ValidationError: the tree does not fit `kind`; the message says where.
+        msgspec.ValidationError: the tree does not fit `kind`; the message names the place.
     """
     return msgspec.convert(_restore(tree), kind, strict=True)
 
@@ -77,7 +77,7 @@ def _restore(tree: Any) -> Any:
 
 
 def canonical(value: Any, who: str) -> bytes:
-    """The one JSON text of a value: sorted keys, no blanks, ASCII. 1, 1.0 and true stay three different texts.
+    """Return the canonical JSON of a value: sorted keys, no blanks, ASCII. 1, 1.0 and true remain different texts.
 
     Raises:
         OptionError: as `to_plain`.
@@ -86,5 +86,5 @@ def canonical(value: Any, who: str) -> bytes:
 
 
 def canonical_json(tree: Any) -> bytes:
-    """`canonical` of what `to_plain` gave, or of what such a text was read to."""
+    """Return the canonical JSON of a result of `to_plain`, or of such JSON after parsing."""
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")

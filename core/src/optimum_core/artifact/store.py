@@ -1,4 +1,4 @@
-"""Writing an artifact's directory, moving it into place, and reading it back with every check."""
+"""Writing of an artifact's directory, moving it into place, and reading it with all checks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from optimum_core.artifact.manifest import Manifest, decode, encode
 from optimum_core.artifact.names import MANIFEST, check_names, same_file
 from optimum_core.errors import ArtifactError
 
-# A report of thousands of candidates stays far below this; more is not a manifest.
+# A report of thousands of candidates is far smaller than this; a larger file is no manifest.
 _MANIFEST_LIMIT = 64 << 20
 
 
 def write(directory: Path, manifest: Manifest) -> Manifest:
-    """Complete a directory whose files are all there: hash every file under it and write `optimum.json`.
+    """Complete a directory that holds all files: hash every file under it and write `optimum.json`.
 
     Returns:
-        The manifest as `load` will return it, `files` filled.
+        The manifest as `load` will return it, with `files` filled in.
 
     Raises:
-        ArtifactError: a file is no regular file or has a name that may not be, or the disk refuses.
-        OptionError: an option holds what JSON cannot.
+        ArtifactError: a file is no regular file or has a name that is not allowed, or the disk cannot be written.
+        OptionError: an option holds a value that JSON cannot represent.
     """
     who = f"artifact {directory}"
     with _disk(who):
@@ -39,21 +39,21 @@ def save(manifest: Manifest, sources: Mapping[str, Path], destination: Path, *, 
     """Copy files into a new artifact directory and move it into place as a whole.
 
     An older artifact at `destination` is replaced; files beside it that its manifest does not list (a tokenizer, a
-    README) are kept. Everything is made in the sibling `.<name>.<random>.tmp`; the former directory is renamed to
-    `.<name>.<random>.old` before the new one gets its name, then deleted. Killed between the two, `load` says where
-    the former one is. A `.tmp` that a killed process left may be deleted by hand.
+    README) are kept. All is written to the sibling `.<name>.<random>.tmp`; the former directory is renamed to
+    `.<name>.<random>.old` before the new one gets its name, then deleted. If the process is killed between the two,
+    `load` reports where the former one is. A `.tmp` that a killed process left may be deleted by hand.
 
     Args:
-        manifest: `files` may be empty; where it states an entry, the copy must match it.
+        manifest: `files` may be empty; where it has an entry, the copy must match it.
         sources: the files by their name in the artifact.
-        overwrite: also write where there are other files: those of our names are replaced, the others are kept.
+        overwrite: allow a directory with other files: those with our names are replaced, the others are kept.
 
     Returns:
         The manifest as `load` will return it.
 
     Raises:
-        ArtifactError: the place is taken, a file cannot be copied or is not what `manifest.files` says.
-        OptionError: an option holds what JSON cannot.
+        ArtifactError: other files are there, or a file cannot be copied or does not match `manifest.files`.
+        OptionError: an option holds a value that JSON cannot represent.
     """
     destination = Path(os.path.realpath(destination))
     who = f"artifact {destination}"
@@ -78,17 +78,17 @@ def save(manifest: Manifest, sources: Mapping[str, Path], destination: Path, *, 
 
 
 def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | None = None) -> Manifest:
-    """Read an artifact's manifest and check everything that can be checked before anything of it runs.
+    """Read an artifact's manifest and check everything that can be checked before any of it runs.
 
-    In this order: the manifest is there and has its digest; its schema is known; it decodes; its file names stay in
-    the directory; every listed file is there with its size and its sha256. Files that are not listed are not opened.
+    In this order: the manifest exists and matches its digest; its schema is known; it decodes; its file names stay in
+    the directory; every listed file exists with its size and sha256. Files that are not listed are not opened.
 
     Args:
-        verify_files: False leaves out the sha256 of the files, which reads them whole.
+        verify_files: False skips the sha256 check of the files, which reads them entirely.
         allow_links_under: links may also lead here (a hub snapshot links to the blobs of its repository's folder).
 
     Raises:
-        ArtifactError: any of that does not hold; the message names the file and what differs.
+        ArtifactError: a check fails; the message names the file and the difference.
     """
     who = f"artifact {path}"
     _check_place(path, who)
@@ -132,7 +132,7 @@ def _fill(temporary: Path, manifest: Manifest, sources: Mapping[str, Path], who:
     for name, source in sources.items():
         target = temporary / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A copy, never a hard link: an edit of the artifact must not reach into the cache it came from.
+        # A copy, never a hard link: an edit of the artifact must not change the cache it came from.
         shutil.copyfile(source, target)
     complete = _complete(temporary, manifest, who)
     for name, expected in manifest.files.items():
@@ -144,7 +144,7 @@ def _fill(temporary: Path, manifest: Manifest, sources: Mapping[str, Path], who:
 
 
 def _superseded(destination: Path, names: Iterable[str], overwrite: bool, who: str) -> frozenset[str]:
-    """What of a place already taken is not to be kept, by `same_file`; refuses where that is not ours to decide."""
+    """Return the files of the destination to replace, by `same_file`; raise `ArtifactError` where they are not ours."""
     ours = frozenset(map(same_file, (*names, MANIFEST)))
     if not destination.exists():
         return ours
@@ -168,7 +168,7 @@ def _superseded(destination: Path, names: Iterable[str], overwrite: bool, who: s
 
 
 def _listed(directory: Path) -> frozenset[str] | None:
-    """The files that an older artifact's manifest owns, or None where there is no manifest that can be read."""
+    """Return the files that an older artifact's manifest lists, or None where there is no readable manifest."""
     try:
         raw = locate(directory, MANIFEST, None, "").read_bytes()
         return frozenset(map(same_file, decode(raw, "").files))

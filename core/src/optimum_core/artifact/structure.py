@@ -1,4 +1,4 @@
-"""How the outputs of a model are put together: the containers around its tensors, as its eager call returns them."""
+"""The structure of a model's outputs: the containers around its tensors, as its eager call returns them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Kind = Literal["tensor", "constant", "list", "tuple", "namedtuple", "dict", "out
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Structure:
-    """One value that a model returns, and those in it.
+    """One value that a model returns, with the values it contains.
 
     Attributes:
         kind: "tensor", "constant", or the container; "output" is a class like transformers' `ModelOutput`.
-        name: of a tensor, the name of the output; of a container with a class of its own, module and class.
-        value: of a constant.
-        keys: of a dict, an output class or a named tuple, one for each item.
-        items: what a container holds, in order.
+        name: for a tensor, the name of the output; for a container with its own class, module and class.
+        value: the value of a constant.
+        keys: for a dict, an output class or a named tuple, one for each item.
+        items: the items of a container, in order.
     """
 
     kind: Kind
@@ -29,7 +29,7 @@ class Structure:
 
 
 def from_names(output_class: str, names: tuple[str, ...]) -> Structure:
-    """The structure of a manifest that has none: one class, and nesting written as dots in the outputs' names."""
+    """Return the structure for a manifest without one: a single class, with nesting as dots in the outputs' names."""
     if output_class == "tensor":
         return Structure(kind="tensor", name=names[0])
     tree: dict[str, dict[str, object] | str] = {}

@@ -1,18 +1,18 @@
-"""The workbench of those who write backends: what a plugin needs beside the contract, written and tested once.
+"""Helpers for authors of backends: what most plugins need besides the hooks and types, implemented and tested once.
 
 | for | names |
 |---|---|
 | the probe | `present`, `missing`, `package_folder`, `versions`, `limits` |
 | options | `read_options`, `no_options`, `whole`, `said`, `allowed` |
-| errors of other libraries | `foreign_errors`, `brief`; of what they print, `silence` |
+| errors of other libraries | `foreign_errors`, `brief`; for their output, `silence` |
 | exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
 | the processor | `overflows`, `sums_widely` |
 | files | `move_into`, `interface_problems`, `Port` |
 | sessions | `run_own`, `check_names`, `read_input`, `closed`, `described` |
-| driving one's own hooks | `detect`, `manager`, `export_request` |
+| calling hooks directly | `detect`, `manager`, `export_request` |
 
-Light to import: the standard library, and what core has loaded before it loads a plugin.
+Fast to import: the standard library, and modules that core has loaded before it loads a plugin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files of an artifact put in place, and its specs compared with what a file declares."""
+"""Moving of an artifact's files into place, and comparison of its specs with the interface that a file declares."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from optimum_core.types import TensorSpec
 
-#: What a model file or a runtime declares of one input or output: its name, its element type as numpy calls it, and its
-#: lengths. A name or None: the length may vary. None in the place of the shape: it is not known.
+#: One input or output as a model file or a runtime declares it: its name, numpy's name of its element type, and its
+#: shape. An axis that is a name or None may vary. None in place of the shape: it is not known.
 Port = tuple[str, str, tuple[int | str | None, ...] | None]
 Specs = Sequence[TensorSpec]
 
 
 def move_into(folder: Path, output: Path, names: Sequence[str]) -> None:
-    """Move what was written aside in `folder` into `output`, the file to open first, `names[0]`, last: where that is,
-    all are.
+    """Move files from the temporary `folder` into `output`, the main file `names[0]` last, so that it is present only
+    if all are.
 
     Args:
-        folder: on the same file system, such as a temporary directory made in `output`.
-        names: of files or directories.
+        folder: a directory on the same file system, such as a temporary one made in `output`.
+        names: names of files or directories.
     """
     for name in reversed(names):
         (folder / name).replace(output / name)
@@ -28,14 +28,14 @@ def move_into(folder: Path, output: Path, names: Sequence[str]) -> None:
 def interface_problems(
     inputs: Iterable[Port], outputs: Iterable[Port], said: tuple[Specs, Specs], what: str = "model"
 ) -> list[str]:
-    """Return in words how what a file takes and gives differs from the inputs and outputs `said` of it; best none.
+    """Return descriptions of the differences between a file's inputs and outputs and the specs in `said`.
 
     The file may be more general (an axis that was not proved to vary is fixed in the specs), and may have further
-    outputs; never the other way round. Inputs must vary where the specs have a name. A length that is declared for an
-    output is a remark of the exporter: only one that contradicts another is a problem.
+    outputs; never the other way round. Inputs must vary where the specs have a name. A length declared for an output is
+    only informative: it is a problem only if it contradicts a length in the specs.
 
     Args:
-        what: what the file is, in a word.
+        what: a word for the kind of file.
 
     >>> ids = TensorSpec(name="input_ids", dtype="int64", shape=("batch", 8))
     >>> interface_problems([("input_ids", "int64", (None, 8))], [], ([ids], []))

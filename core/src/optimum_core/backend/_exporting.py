@@ -1,4 +1,4 @@
-"""What an export is asked for: checked before any work, and asked of one's own hooks."""
+"""Export requests: checking them before any work, and creating them for direct calls of hooks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from optimum_core.types import Artifact, ExportRequest, Step
 def check_export(
     request: ExportRequest, format: str, *, routes: Sequence[str] = (), precisions: Sequence[str] | None = None
 ) -> str:
-    """Return the route to take: the one that was asked for, or the first; "" where there are none.
+    """Return the route to use: the one that was asked for, or the first; "" where there are none.
 
     Args:
-        format: what the backend writes.
-        routes: its ways of exporting by name.
-        precisions: those that it writes; None: it takes any, and leaves weights as they are.
+        format: the format that the backend writes.
+        routes: names of its export methods.
+        precisions: precisions that it writes; None: it accepts any, and leaves weights unchanged.
 
     Raises:
-        OptionError: the route, the format or the precision is another.
+        OptionError: the route, the format or the precision is not supported.
     """
     who = f"backend {request.backend!r}"
     if request.route is not None and request.route not in routes:
@@ -40,8 +40,8 @@ def exported(
     """Return the artifact that was written into `request.output`, with the request's inputs and outputs.
 
     Args:
-        files: what was written, the one to open first at the head.
-        tool, version: what did it, and `chosen` what was decided, for the manifest.
+        files: the files written, the one to open first in front.
+        tool, version: the exporter, and `chosen`, the options that it used, for the manifest.
         further: fields of `Artifact`, such as `precision`.
     """
     step = Step(hook="export", backend=request.backend, tool=tool, version=version, options=chosen)
@@ -57,16 +57,16 @@ def exported(
 
 
 def export_request(model: Any, backend: str, format: str, output: Path, *, samples: Any = None) -> ExportRequest:
-    """Return a request to export a model that is in memory, for a backend that drives its own hooks.
+    """Return a request to export a model in memory, for direct calls of a backend's hooks.
 
-    What the model takes and gives is found out as `accelerate` does; it is not compared with eager.
+    Inputs and outputs of the model are determined as in `accelerate`; it is not compared with eager.
 
     Args:
-        samples: inputs by name, for models that no rule fits.
+        samples: inputs by name, for models whose inputs cannot be derived.
         output: an empty directory.
 
     Raises:
-        SourceError: no inputs were found that the model takes.
+        SourceError: no inputs were found that the model accepts.
 
     >>> manager().export(export_request(model, "acme", "acme-ir", folder))  # doctest: +SKIP
     """

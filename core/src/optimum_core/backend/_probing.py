@@ -1,4 +1,4 @@
-"""Words of a probe."""
+"""Limitations for a probe's result."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from optimum_core.types import Limitation
 
 
 def limits(what: str, needs: Iterable[str], remedy: str, **further: Any) -> list[Limitation]:
-    """Return the limitation that comes of packages that are not installed; none where all are.
+    """Return a list with the limitation caused by packages that are not installed; empty where all are.
 
     Args:
-        what: what cannot be done without them, and `remedy` what to do about it.
-        needs: packages, by the names that are imported.
+        what: what cannot be done without them, and `remedy`, what the user can do about it.
+        needs: packages, by their import names.
         further: fields of `Limitation`, such as `hook`.
 
     >>> limits("export to acme", ["json", "acme"], "pip install acme", hook="export")[0].reason

@@ -1,4 +1,4 @@
-"""Quantization: what a request cannot have is refused before any work, and what was made is written down."""
+"""Quantization requests: checking them before any work, and describing the resulting artifact."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def check_quantization(
     precisions: Sequence[str] = ("fp32",),
     options: bool = False,
 ) -> None:
-    """Refuse an artifact, a scheme or weights that the backend does not quantize.
+    """Reject an artifact, a scheme or weights that the backend does not quantize.
 
     Args:
-        takes: the format of artifacts that it takes.
+        takes: the format of artifacts that it quantizes.
         weights: number formats of weights by scheme ({"static": ("int8",), "weight-only": ("int8", "int4")}).
-        precisions: of artifacts that it takes.
-        options: it has options, and reads them itself.
+        precisions: precisions of artifacts that it quantizes.
+        options: it has options, and checks them itself.
 
     Raises:
-        OptionError: one of them is another, or there are options.
+        OptionError: one of them is not supported, or options were passed to a backend that has none.
     """
     artifact, config = request.artifact, request.config
     if artifact.format != takes:
@@ -49,13 +49,13 @@ def check_quantization(
 
 
 def check_fields(config: QuantizeConfig, who: str, wrong: Mapping[str, tuple[bool, str]]) -> None:
-    """Refuse the first field that is wrong.
+    """Reject the first field whose value is not supported.
 
     Args:
-        wrong: by field, whether its value cannot be honoured, and what to do then.
+        wrong: by field, whether its value is not supported, and the remedy.
 
     Raises:
-        OptionError: one is.
+        OptionError: a field's value is not supported.
 
     >>> check_fields(QuantizeConfig(form="qoperator"), "backend 'acme'", {"form": (True, "use 'qdq'")})
     Traceback (most recent call last):
@@ -68,18 +68,18 @@ def check_fields(config: QuantizeConfig, who: str, wrong: Mapping[str, tuple[boo
 
 
 def refused(who: str, field: str, value: Any, remedy: str) -> OptionError:
-    """Return the error of a field of a configuration that cannot be honoured."""
+    """Return the error for a field of a configuration whose value is not supported."""
     return OptionError(who, f"field '{field}' cannot be {value!r} here", remedy)
 
 
 def check_calibration(request: QuantizeRequest, who: str, instead: str) -> None:
-    """Refuse a request whose calibration data is absent, or lacks an input of the model.
+    """Reject a request whose calibration data is absent, or lacks an input of the model.
 
     Args:
-        instead: what needs none ("scheme 'dynamic'").
+        instead: an alternative that needs none ("scheme 'dynamic'").
 
     Raises:
-        OptionError: it does.
+        OptionError: the data or an input is missing.
     """
     config = request.config
     first = next(iter(request.calibration), None) if request.calibration is not None else None
@@ -94,28 +94,28 @@ def check_calibration(request: QuantizeRequest, who: str, instead: str) -> None:
 
 
 def sums_widely(cpu: Cpu) -> bool:
-    """Whether the processor adds up products of 8 bits in 32, in one instruction."""
+    """Whether the processor accumulates 8-bit products in 32 bits, in one instruction."""
     return bool(cpu.features & _WIDE_SUMS)
 
 
 def overflows(cpu: Cpu) -> bool:
-    """Whether two products of 8 bits are added in 16, as x86 does without instructions made for it: then weights need a
-    reduced range."""
+    """Whether two 8-bit products are added in 16 bits, as on x86 without VNNI or AMX: then weights need a reduced
+    range."""
     return cpu.architecture.lower() in ("x86_64", "amd64") and not sums_widely(cpu)
 
 
 def matching_layers(
     patterns: Iterable[str], layers: Iterable[str], who: str, shown: Iterable[str] | None = None
 ) -> frozenset[str]:
-    """Return those of `layers` that a configuration's `exclude` names: dotted names, each with all that lies under it;
-    * is anything.
+    """Return those of `layers` that a configuration's `exclude` names: dotted names, each with all layers under it;
+    * matches any characters.
 
     Args:
-        layers: dotted names of the model's layers, as far as the file knows them.
-        shown: names to tell where a pattern matches none; None: `layers`.
+        layers: dotted names of the model's layers, as far as the file contains them.
+        shown: names to list in the error; None: `layers`.
 
     Raises:
-        OptionError: a pattern matches no layer; the message tells some names.
+        OptionError: a pattern matches no layer; the message lists some names.
 
     >>> sorted(matching_layers(["encoder.*.query"], ["encoder.0.query", "encoder.0.key"], "backend 'acme'"))
     ['encoder.0.query']
@@ -147,12 +147,12 @@ def quantized(
     chosen: Mapping[str, Any],
     **further: Any,
 ) -> Artifact:
-    """Return the request's artifact as it was quantized into `request.output`.
+    """Return the artifact that was quantized into `request.output`.
 
     Args:
-        files: what was written, the one to open first at the head.
-        tool, version: what did it, for the manifest.
-        chosen: what was decided beyond the configuration, for the manifest.
+        files: the files written, the one to open first in front.
+        tool, version: the quantizer, for the manifest.
+        chosen: options used beyond the configuration, for the manifest.
         further: fields of `Artifact` that changed too, such as `format`.
     """
     options = {"config": request.config.to_dict(), **chosen}

@@ -1,4 +1,4 @@
-"""What every session has to answer: calls of its own only, and errors that say what was wrong with the inputs."""
+"""Helpers for sessions: running only the backend's own, reading inputs, and errors for wrong inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optimum_core.types import Array, Session, TensorSpec
 
 Result = TypeVar("Result")
 
-#: What numpy, torch and the runtimes raise on values that they cannot read through DLPack.
+#: Exceptions that numpy, torch and the runtimes raise for values that they cannot read through DLPack.
 _UNREADABLE = (AttributeError, BufferError, RuntimeError, TypeError, ValueError)
 
 
@@ -19,7 +19,7 @@ class _Runs(Protocol):
 
 
 def run_own(backend: str, session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
-    """Return what the session's `run` gives where it is one of `backend`, else None: the whole of a hook `infer`.
+    """Return the result of the session's `run` if it belongs to `backend`, else None: a complete `infer` hook.
 
     >>> @hookimpl  # doctest: +SKIP
     ... def infer(session, inputs):
@@ -29,15 +29,15 @@ def run_own(backend: str, session: Session, inputs: Mapping[str, Array]) -> Mapp
 
 
 def closed(who: str) -> SessionError:
-    """Return the error of a call on a session that was closed."""
+    """Return the error for a call of a session that was closed."""
     return SessionError(who, "the session is closed", "load the artifact again")
 
 
 def check_names(who: str, names: Sequence[str], inputs: Mapping[str, Any]) -> None:
-    """Refuse a call with other inputs than `names`.
+    """Reject a call whose inputs are not exactly `names`.
 
     Raises:
-        InputError: one is missing, or there are more.
+        InputError: an input is missing or unknown.
 
     >>> check_names("backend 'acme'", ["input_ids"], {"ids": None})
     Traceback (most recent call last):
@@ -57,13 +57,13 @@ def check_names(who: str, names: Sequence[str], inputs: Mapping[str, Any]) -> No
 def read_input(
     who: str, name: str, value: Any, reader: Callable[[Any], Result], where: str = "in host memory"
 ) -> Result:
-    """Return what `reader` makes of a value that speaks DLPack, such as `np.from_dlpack`.
+    """Return the result of `reader`, such as `np.from_dlpack`, for a value that supports DLPack.
 
     Args:
         where: the memory that it can read.
 
     Raises:
-        InputError: the value is no array, or lies elsewhere.
+        InputError: the value is no array, or is in other memory.
     """
     try:
         return reader(value)
@@ -73,7 +73,7 @@ def read_input(
 
 
 def described(specs: Iterable[TensorSpec]) -> str:
-    """Return names, types and shapes for a message.
+    """Return names, types and shapes as text for a message.
 
     >>> described([TensorSpec(name="input_ids", dtype="int64", shape=("batch", 8))])
     "input_ids: int64['batch', 8]"

@@ -1,4 +1,4 @@
-"""What exporters need of a torch model. Imports torch: for the modules that a hook imports, not for a probe.
+"""Tracing of torch models for exporters. Imports torch, so import it from the hooks' modules, not from a probe.
 
 >>> with foreign_errors(who, ExportError, "use another route"), ready_to_trace(module):  # doctest: +SKIP
 ...     program = exported_program(flat_module(module, request), [*sample_tensors(request).values()], request.inputs)

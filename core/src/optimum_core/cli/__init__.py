@@ -1,6 +1,6 @@
 """The command `optimum-core`.
 
-Importing this package takes nothing heavy: typer comes with `main`, rich with the first page that is shown.
+Importing this package imports nothing slow: typer is imported by `main`, rich by the first page that is shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main() -> None:
         from optimum_core.cli.app import app
 
         app(prog_name="optimum-core")
-    except SystemExit as done:  # typer makes one of every interruption
+    except SystemExit as done:  # typer turns every interruption into one
         sys.exit(143 if terminated() else done.code)
     except OptimumError as error:
         from optimum_core.cli.failure import show_error

@@ -1,4 +1,4 @@
-"""`python -m optimum_core.cli`, for where the command is not on PATH."""
+"""Entry point of `python -m optimum_core.cli`, for systems where the command is not on PATH."""
 
 from optimum_core.cli import main
 

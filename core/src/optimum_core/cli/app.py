@@ -1,4 +1,4 @@
-"""The commands, each a thin face over the library. What is heavy is imported by the command that needs it."""
+"""The commands, each a thin layer over the library. Slow modules are imported by the commands that need them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ Version = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to stdout.")]
 
-# typer reads an option without a default, as its own --help and those of completion, by importing pydantic, which
-# costs more than all of ours.
+# For an option without a default, such as its own --help and those of completion, typer imports pydantic, which takes
+# longer than all of our imports.
 _FAST: dict[str, Any] = {
     "default_map": dict.fromkeys(("help", "install_completion", "show_completion"), False),
     "help_option_names": ["-h", "--help"],
@@ -111,7 +111,7 @@ def report(
     if as_json:
         from optimum_core.artifact.serialization import to_plain
 
-        # As optimum.json has it, so that one reader serves both; the files' sums are of no use here.
+        # The form of optimum.json, so that one parser reads both; the files' digests are not needed here.
         tree = to_plain(manifest, f"artifact {directory}")
         _write_json({key: value for key, value in tree.items() if key not in ("files", "model_files")})
         return
@@ -130,7 +130,7 @@ def _report_of(manifest: Manifest, directory: Path) -> Report:
 
 
 def _write_picture(manifest: Manifest, svg: Path, directory: Path) -> None:
-    """Write the bar chart, with the directory that it is to lie in."""
+    """Write the bar chart, and create its directory."""
     picture = _report_of(manifest, directory).to_svg()
     try:
         svg.parent.mkdir(parents=True, exist_ok=True)
@@ -191,11 +191,11 @@ def accelerate_model(
     labelled = None if evaluate is None else _typed(read_rows, evaluate, "--evaluate")
     from optimum_core.cli.show import ProgressLine, show_report
 
-    # The log's lines and a spinner would write over each other.
+    # Log lines and a spinner would overwrite each other.
     with ProgressLine(live=False if is_verbose() else None) as progress:
         from optimum_core import accelerate
 
-        warnings.simplefilter("ignore", NoBackendWarning)  # the report's page says it
+        warnings.simplefilter("ignore", NoBackendWarning)  # the report's page shows this note
         fast = accelerate(
             model,
             target=target,
@@ -256,7 +256,7 @@ def clear_cache(
     gone = [entry for entry in cache.list() if age is None or idle_time(entry) >= age]
     size = size_words(sum(entry.size for entry in gone))
     question = f"Remove {count(len(gone), 'entry', 'entries')} ({size}) from {cache.root}?"
-    # Also with nothing to count: what killed processes left is in no list.
+    # Also where nothing is listed: leftovers of killed processes are not.
     if gone and not yes and not _confirmed(question):
         _tell(_stdout(), "Nothing was removed.")
         return
@@ -276,7 +276,7 @@ def _entry_data(entry: CacheEntry) -> dict[str, Any]:
 
 
 def _confirmed(question: str) -> bool:
-    """Ask on stderr. Not typer's own prompt: that takes Ctrl-C for an answer, and ends with exit code 1."""
+    """Whether the user confirms, on stderr. Not typer's prompt: it handles Ctrl-C as an answer, with exit code 1."""
     _tell(_stderr(), f"{question} [y/N] ", end="")
     answer = sys.stdin.readline() if sys.stdin is not None else ""
     if not answer:
@@ -286,10 +286,10 @@ def _confirmed(question: str) -> bool:
 
 
 def _check_destination(out: Path, overwrite: bool) -> None:
-    """Refuse a place that cannot be saved to before minutes are spent on what goes there.
+    """Reject a destination that cannot be written, before minutes are spent on the model.
 
     Raises:
-        ArtifactError: it is a file, lies under one, or is a directory that is not empty.
+        ArtifactError: it is a file, is under one, or is a directory that is not empty.
     """
     who = f"output {out}"
     if out.is_dir():
@@ -302,7 +302,7 @@ def _check_destination(out: Path, overwrite: bool) -> None:
 
 
 def _typed(parse: Callable[[Any], T], value: Any, option: str) -> T:
-    """Parse what was typed; what makes no sense is wrong usage, exit code 2."""
+    """Return a parsed argument; an invalid one is wrong usage, exit code 2."""
     try:
         return parse(value)
     except ValueError as error:

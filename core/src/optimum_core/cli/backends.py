@@ -1,4 +1,4 @@
-"""The plugins and what they can do here, gathered, and their JSON form. Light, since `optimum-core plugins` is."""
+"""Plugins and their abilities on this machine, and their JSON form. Fast to import, for `optimum-core plugins`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optimum_core.types import Support
 
 
 def survey_plugins() -> tuple[tuple[PluginInfo, ...], dict[str, Support]]:
-    """Every plugin, and what each ready one can do on this machine.
+    """Return all plugins, and the support of each ready one on this machine.
 
     Raises:
         PluginError: one is broken and `OPTIMUM_STRICT_PLUGINS` is set.
@@ -22,7 +22,7 @@ def survey_plugins() -> tuple[tuple[PluginInfo, ...], dict[str, Support]]:
 
 
 def plugins_data(infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -> list[dict[str, Any]]:
-    """One object per plugin: the fields of `PluginInfo` and of `Support`, the latter empty unless it is ready."""
+    """Return one object per plugin: the fields of `PluginInfo` and `Support`, the latter empty unless it is ready."""
     unknown = Support()
     return [
         {**fields_of(info), **_data(supports.get(info.name, unknown) if info.status == "ready" else unknown)}
@@ -31,19 +31,19 @@ def plugins_data(infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -
 
 
 def _data(support: Support) -> dict[str, Any]:
-    """What a probe says; what it can be asked is no data."""
+    """Return a probe's result without its function `check_options`, which is no data."""
     return {name: value for name, value in fields_of(support).items() if name != "check_options"}
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass, by name."""
+    """Return the fields of a dataclass, by name."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def json_text(tree: Any) -> str:
-    """JSON of dataclasses, mappings, sequences, sets and scalars; in ASCII, so that no terminal can refuse it.
+    """Return JSON of dataclasses, mappings, sequences, sets and scalars; in ASCII, which every terminal can show.
 
-    Anything else, which only a plugin can have put there, is written as its text.
+    Any other value, which can only come from a plugin, is written as its text.
     """
     import json
 

@@ -1,7 +1,7 @@
-"""What every page is written with: lines that wrap with their indent, aligned rows, and text for any terminal.
+"""Output helpers of all pages: lines that wrap with their indent, aligned rows, and text for any terminal.
 
-Pages are plain aligned lines and no tables of rich: they paste into a bug report without trailing blanks, and a long
-name wraps without tearing its row apart.
+Pages are plain aligned lines, not tables of rich: they paste into a bug report without trailing blanks, and a long
+name wraps without breaking up its row.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ GOOD, BAD, NONE, OFF = "✓", "✗", "–", "○"
 _ASCII = str.maketrans(
     {"✓": "+", "✗": "x", "–": "-", "—": "-", "○": "o", "→": "->", "·": "|", "×": "x", "…": "...", "µ": "u", "’": "'"}
 )
-# Text comes from plugins and from artifacts of unknown origin: it must not be able to steer the terminal.
+# Text comes from plugins and from artifacts of unknown origin: it must not be able to control the terminal.
 _CONTROLS = {code: "?" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
 _NARROWEST = 20
 
 
 def make_console(stream: TextIO) -> Console:
-    """A console that shows text as it is: nothing in it is markup, an emoji, or to be coloured by guess."""
+    """Return a console that shows text unchanged: without markup, emoji codes or automatic highlighting."""
     return Console(file=stream, markup=False, emoji=False, highlight=False)
 
 
 def clean(console: Console, text: str) -> str:
-    """The text without control characters, and in ASCII where the terminal knows no more."""
+    """Return the text without control characters, and in ASCII where the terminal supports no more."""
     text = text.translate(_CONTROLS)
     return text.translate(_ASCII).encode("ascii", "replace").decode() if console.options.ascii_only else text
 
 
 def words(console: Console, *parts: Part) -> Text:
-    """Text from pieces: each a string, or a string with its style."""
+    """Return a text of several parts: each a string, or a string with its style."""
     text = Text()
     for part in parts:
         content, style = part if isinstance(part, tuple) else (part, "")
@@ -46,12 +46,12 @@ def words(console: Console, *parts: Part) -> Text:
 
 
 def put(console: Console, *parts: Part, indent: int = 0) -> None:
-    """One paragraph; every line of it starts at `indent`."""
+    """Print a paragraph; all of its lines start at `indent`."""
     _hang(console, words(console, " " * indent), words(console, *parts))
 
 
 def put_line(console: Console, line: Text, *, indent: int) -> None:
-    """A line that is made already; where it is too long, its rest starts at `indent`."""
+    """Print a text; where it is too long for one line, the rest starts at `indent`."""
     head, *rest = _wrap(console, line, console.width)
     _emit(console, head)
     if rest:
@@ -59,7 +59,7 @@ def put_line(console: Console, line: Text, *, indent: int) -> None:
 
 
 def put_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
-    """Labels on the left, texts in one column beside them."""
+    """Print labels on the left, and texts in one column beside them."""
     given = [(words(console, label), text) for label, text in rows]
     widest = max((label.cell_len for label, _ in given), default=0)
     for label, text in given:
@@ -69,7 +69,7 @@ def put_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int =
 
 
 def put_table(console: Console, head: Sequence[str], rows: Iterable[tuple[Part, Sequence[Part]]]) -> None:
-    """A first column that wraps, and others, right-aligned, that do not.
+    """Print a table with a first column that wraps, and right-aligned columns that do not.
 
     Args:
         rows: a mark, and the cells.
@@ -91,7 +91,7 @@ def put_table(console: Console, head: Sequence[str], rows: Iterable[tuple[Part, 
 
 
 def put_items(console: Console, items: Iterable[str]) -> None:
-    """Short texts one after another, none of them torn between two lines."""
+    """Print short texts one after another, without breaking any of them between two lines."""
     line = Text()
     for item in items:
         text = words(console, " · ", item) if line else words(console, item)
@@ -104,12 +104,12 @@ def put_items(console: Console, items: Iterable[str]) -> None:
 
 
 def table_width(columns: Iterable[Iterable[str]]) -> int:
-    """What columns other than the first take of a line in `put_table`."""
+    """Return the width that columns other than the first take in `put_table`."""
     return sum(2 + max(map(cell_len, cells)) for cells in columns)
 
 
 def _hang(console: Console, start: Text, text: Text) -> None:
-    """A paragraph whose first line follows `start` and whose other lines are indented as far."""
+    """Print a paragraph whose first line follows `start` and whose other lines are indented by its width."""
     indent = start.cell_len
     for number, line in enumerate(_wrap(console, text, console.width - indent)):
         _emit(console, (start if number == 0 else Text(" " * indent)) + line)

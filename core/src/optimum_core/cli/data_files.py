@@ -1,4 +1,4 @@
-"""Rows of data from a file: a text a line, JSON lines, or a table with a header."""
+"""Reading of data rows from a file: a text per line, JSON lines, or a table with a header."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 def read_rows(file: Path) -> list[Any]:
-    """Read a file by its ending.
+    """Return the rows of a file, in the format of its extension.
 
     Args:
-        file: `.txt`, a text a line; `.jsonl`, a text or an object a line; `.csv` or `.tsv`, columns named in the first
-            line. A column "label" is a number where all of them are.
+        file: `.txt`, a text per line; `.jsonl`, a text or an object per line; `.csv` or `.tsv`, with a header line. The
+            values of a column "label" become numbers where all of them are.
 
     Raises:
-        ValueError: it is not there, of another kind, or cannot be read.
+        ValueError: it does not exist, has another extension, or cannot be read.
     """
     readers = {".txt": _lines, ".jsonl": _json_lines, ".csv": _table, ".tsv": _table}
     if file.suffix not in readers:

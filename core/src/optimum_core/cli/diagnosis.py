@@ -1,4 +1,4 @@
-"""What the doctor page shows, gathered, with nothing private in it, and its JSON form."""
+"""Data of the doctor page, without private information, and its JSON form."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _REQUIRED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """Everything that a bug report needs. Holds no home directory, no user's name in a path, and no secret.
+    """The facts for a bug report. Contains no home directory, no user's name in a path, and no secret.
 
     Attributes:
-        versions: distributions that core and the plugins ask for, as far as they are installed.
+        versions: versions of the distributions that core and the plugins require, if installed.
         environment: our environment variables that are set.
-        cache_size: bytes; None where it cannot be read, and `cache_problem` says why.
+        cache_size: bytes; None where it cannot be read, for the reason in `cache_problem`.
     """
 
     optimum_core: str
@@ -51,7 +51,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Gather the doctor page."""
+    """Collect the data of the doctor page."""
     infos, supports = survey_plugins()
     in_environment = " in a virtual environment" if sys.prefix != sys.base_prefix else ""
     python = f"{platform.python_implementation()} {platform.python_version()}{in_environment}"
@@ -70,14 +70,14 @@ def diagnose() -> Diagnosis:
 
 
 def diagnosis_data(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The doctor page as JSON: its fields, the plugins as `plugins --json` has them."""
+    """Return the doctor page as JSON values: its fields, with the plugins as in `plugins --json`."""
     tree = fields_of(diagnosis)
     del tree["supports"]
     return {**tree, "plugins": plugins_data(diagnosis.plugins, diagnosis.supports)}
 
 
 def scrub(value: T) -> T:
-    """The same value with the home directory in its texts as "~" and the user's name in paths as "<user>"."""
+    """Return the same value with "~" for the home directory in its texts and "<user>" for the user's name in paths."""
     home = os.path.expanduser("~")  # noqa: PTH111  (Path.home raises where there is none)
     return _scrub(value, _private(home)) if os.path.dirname(home) != home else value  # noqa: PTH120
 
@@ -108,7 +108,7 @@ def _scrub(value: Any, private: Sequence[tuple[re.Pattern[str], str]]) -> Any:
 
 
 def _versions(infos: Iterable[PluginInfo], supports: Mapping[str, Support]) -> dict[str, str]:
-    """What the installed distributions of this project ask for: no runtime is named here."""
+    """Return the versions of the packages that this project's distributions require: no runtime is named here."""
     ours = sorted({info.distribution for info in infos if info.distribution} | {"optimum-core"})
     asked = {name for owner in ours for name in _requirements(owner)}
     named = {name for support in supports.values() for name in support.versions}
@@ -122,7 +122,7 @@ def _requirements(distribution: str) -> list[str]:
 
     try:
         lines = requires(distribution) or []
-    except (PackageNotFoundError, OSError, ValueError):  # a damaged plugin is shown as such elsewhere
+    except (PackageNotFoundError, OSError, ValueError):  # a damaged plugin is reported among the plugins
         return []
     return [match[0] for line in lines if (match := _REQUIRED.match(line.strip()))]
 
@@ -148,6 +148,6 @@ def _cache() -> dict[str, Any]:
     facts: dict[str, Any] = {"cache": str(cache.root), "cache_entries": None, "cache_size": None}
     try:
         entries = cache.list()
-    except OptimumError as error:  # the page is for finding out what is wrong, so this is part of it
+    except OptimumError as error:  # the page is for finding problems, so this one is shown in it
         return {**facts, "cache_problem": str(error)}
     return {**facts, "cache_entries": len(entries), "cache_size": sum(entry.size for entry in entries)}

@@ -1,4 +1,4 @@
-"""The doctor page and the list of the cache, for people."""
+"""The doctor page and the list of the cache, as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optimum_core.cli.values import age_words, count, size_words
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
-    """Everything of a diagnosis, in sections."""
+    """Print a diagnosis, in sections."""
     versions = [("optimum-core", diagnosis.optimum_core), ("Python", diagnosis.python), ("OS", diagnosis.system)]
     put_rows(console, versions)
     _section(console, "Hardware")
@@ -32,7 +32,7 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
 
 
 def show_cache(console: Console, root: Path, entries: Sequence[CacheEntry]) -> None:
-    """Every entry, the largest first, and the total."""
+    """Print every entry, the largest first, and the total."""
     for entry in sorted(entries, key=lambda item: (-item.size, item.kind, item.key)):
         put(console, (f"{size_words(entry.size):>10}  ", "bold"), entry.description or entry.key)
         put(console, (f"{entry.kind} {entry.key[:12]}, used {age_words(idle_time(entry))}", "dim"), indent=12)
@@ -43,7 +43,7 @@ def show_cache(console: Console, root: Path, entries: Sequence[CacheEntry]) -> N
 
 
 def idle_time(entry: CacheEntry) -> timedelta:
-    """How long it was not used."""
+    """Return the time since the entry was last used."""
     return datetime.now(UTC) - entry.last_used
 
 

@@ -1,4 +1,4 @@
-"""What `-v` turns on, and how the command shows an error."""
+"""Verbose logging (`-v`) and the display of errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOG = logging.getLogger("optimum_core")
 
 
 def be_verbose() -> None:
-    """Show the package's own log, from DEBUG up, on stderr. Asked twice, it is shown once."""
+    """Show the package's own log, from DEBUG up, on stderr; a second call has no effect."""
     if is_verbose():
         return
     handler = logging.StreamHandler()
@@ -22,18 +22,18 @@ def be_verbose() -> None:
 
 
 def is_verbose() -> bool:
-    """Whether `-v` was given."""
+    """Whether `-v` was passed."""
     return _LOG.level == logging.DEBUG
 
 
 def show_error(error: OptimumError) -> None:
-    """Who failed, why, and what to do, on stderr; the traceback only when `-v` was given."""
+    """Print an error with its reason and remedy on stderr, and the traceback if `-v` was passed."""
     from optimum_core.cli.console import make_console, words
 
     if is_verbose():
         traceback.print_exception(error)
     console = make_console(sys.stderr)
-    # Never wrapped: a message is searched for and pasted.
+    # Not wrapped, so that users can search for the message and paste it.
     console.print(
         words(console, ("error: ", "bold red"), (error.who, "bold"), f": {error.why}\n  ", ("What to do: ", "bold")),
         words(console, error.remedy),

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a spinner while a stage runs, and a line that stays when it has ended."""
+"""Progress display on stderr: a spinner while a stage runs, and a line that stays when it has ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STAGE_WIDTH = max(map(len, ("reference", "describe", "optimize")))
 _SECONDS_WIDTH = 10
 _DETAIL = 2 + _STAGE_WIDTH + _SECONDS_WIDTH + 2
 _REFRESHES_PER_SECOND = 8
-#: Stages in which the spinner stands still: a thread that draws would be measured too.
+#: Stages in which the spinner does not move: a drawing thread would disturb the measurement.
 _QUIET = frozenset({"measure"})
 
 
@@ -32,18 +32,18 @@ class _Running:
 
 
 class ProgressLine:
-    """Shows the events of `accelerate(progress=...)`, from any thread. Use as a context manager: leaving it takes the
-    spinner away, also when the work failed.
+    """Display of the events of `accelerate(progress=...)`, from any thread. As a context manager it removes the spinner
+    on exit, also after an error.
 
     Args:
-        stream: where to write; None: stderr as it is now, since what replaces it later is there to catch noise.
-        live: whether to spin; None: when the stream is a terminal that can. Without, each stage gets a line when it
-            begins and one when it ends, so that the log of a killed run tells where it was.
+        stream: the output stream; None: the current stderr, since a later replacement of it only captures noise.
+        live: whether to show a spinner; None: if the stream is a terminal that supports it. Without it, each stage gets
+            a line when it begins and one when it ends, so that the log of a killed run shows where it was.
     """
 
     def __init__(self, stream: TextIO | None = None, *, live: bool | None = None) -> None:
         self._console = make_console(sys.stderr if stream is None else stream)
-        # Asked of the stream itself: FORCE_COLOR makes a terminal of anything, and logs are no place to spin in.
+        # Checked on the stream itself: with FORCE_COLOR rich treats any stream as a terminal, even a log.
         terminal = self._console.file.isatty() and not self._console.is_dumb_terminal
         self._spins = terminal if live is None else live
         self._lock = threading.RLock()
@@ -52,7 +52,7 @@ class ProgressLine:
         self._dots = Spinner("line" if self._console.options.ascii_only else "dots", style="cyan")
 
     def __call__(self, event: Event) -> None:
-        """Take note of one event."""
+        """Show one event."""
         with self._lock:
             self._halt()
             if event.seconds is None and not event.problem:
@@ -71,7 +71,7 @@ class ProgressLine:
         self.close()
 
     def close(self) -> None:
-        """Take the spinner away and give the cursor back; later events start anew."""
+        """Remove the spinner and restore the cursor; later events start a new one."""
         with self._lock:
             self._running.clear()
             self._halt()
@@ -82,7 +82,7 @@ class ProgressLine:
             self._put(("… ", "dim"), event, _took(None))
 
     def _end(self, event: Event) -> None:
-        """Forget the stage and whatever began within it and never ended, such as a wait."""
+        """Remove the stage and those that began within it and never ended, such as a wait."""
         same = [index for index, item in enumerate(self._running) if _key(item.event) == _key(event)]
         if same:
             del self._running[same[-1] :]
@@ -94,11 +94,11 @@ class ProgressLine:
         line = words(self._console, mark, *_title(event, took), event.detail)
         if self._spins:
             put_line(self._console, line, indent=_DETAIL)
-        else:  # a log is searched, and has no width
+        else:  # lines of a log are not wrapped, so that they can be searched
             self._console.print(line, soft_wrap=True)
 
     def _spin(self) -> None:
-        # The standard streams stay as they are: core redirects them itself, and two who swap them undo each other.
+        # Rich must not redirect the standard streams: core does so itself, and the two would undo each other.
         self._spinner = Live(
             get_renderable=self._frame,
             console=self._console,
@@ -116,7 +116,7 @@ class ProgressLine:
             spinner.stop()
 
     def _frame(self) -> Any:
-        """What the refreshing thread draws; the list may have been emptied in between."""
+        """Return the frame for the refreshing thread to draw; the list may have been emptied in between."""
         running = self._running[-1:]
         if not running:
             return Text()

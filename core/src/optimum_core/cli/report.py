@@ -1,4 +1,4 @@
-"""The page of a report: what was tried, how fast and how true each is, and why this one; and of a saved artifact."""
+"""The pages of a report (candidates, their times and fidelity, the choice) and of a saved artifact."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Column = tuple[str, list[str]]
 _MARKS = {"chosen": (GOOD, "green"), "slower": (" ", ""), "wrong": (BAD, "red"), "failed": (BAD, "red")}
 _TRIAL_MARKS = {"kept": (GOOD, "green"), "broken": (BAD, "red"), "failed": (BAD, "red"), "slow": (" ", "")}
 _SKIPPED = (NONE, "dim")
-#: Columns for a candidate's name before the shapes of the workload are spread over several tables.
+#: Characters for a candidate's name below which the shapes of the workload are spread over several tables.
 _NAME_WIDTH = 22
 _MISSING = "–"
-#: Seconds not worth telling: the live model is "built" by leaving it as it is.
+#: Seconds below which a duration is not shown: the eager model is "built" by leaving it unchanged.
 _NOTHING = 0.001
 
 
 def show_report(console: Console, report: Report) -> None:
-    """Every candidate: the measured ones as a table, the others with what became of them; then why this one."""
+    """Print the measured candidates as a table, the others with their outcome, then the reason for the choice."""
     put(console, (report.model, "bold"), f" · {report.task} · {count(len(report.candidates), 'candidate')} tried")
     if report.from_cache:
         put(console, ("measured in an earlier run and kept", "dim"))
@@ -46,7 +46,7 @@ def show_report(console: Console, report: Report) -> None:
 
 
 def show_artifact(console: Console, manifest: Manifest) -> None:
-    """What a saved artifact is, what it was tuned on, and its report."""
+    """Print a saved artifact: its description, the machine it was tuned on, and its report."""
     size = sum(entry.size for entry in manifest.files.values())
     machine = dict(describe(manifest.hardware))
     rows = [
@@ -68,7 +68,7 @@ def show_artifact(console: Console, manifest: Manifest) -> None:
 
 
 def _tables(console: Console, report: Report, measured: Sequence[CandidateResult]) -> Iterator[list[Column]]:
-    """The shapes in as many tables as the terminal's width asks for; the first has what is told once, too."""
+    """Yield the columns of as many tables as the terminal's width requires; the first also has the common columns."""
     shapes = dict.fromkeys((*report.workload, *(entry.shape for item in measured for entry in item.measurements)))
     columns: list[Column] = [(shape, [_latency(item, shape) for item in measured]) for shape in shapes]
     extras: list[Column] = [
@@ -121,7 +121,7 @@ def _show_reasons(console: Console, results: Sequence[CandidateResult]) -> None:
 
 
 def _show_walk(console: Console, report: Report) -> None:
-    """Every recipe that was tried, in order."""
+    """Print every recipe that was tried, in order."""
     rows: list[tuple[Part, Sequence[Part]]] = []
     for trial in brief(report.walk):
         numbers = (
@@ -148,7 +148,7 @@ def _show_choice(console: Console, chosen: CandidateResult) -> None:
 
 
 def fidelity_words(fidelity: Fidelity | None) -> str:
-    """What was compared with the eager model, to which tolerance, and how far off the worst was."""
+    """Return a description of the comparisons with the eager model, the tolerance, and the worst error."""
     worst = fidelity.worst if fidelity is not None else None
     if fidelity is None or worst is None:
         return "Nothing was compared with the eager model."

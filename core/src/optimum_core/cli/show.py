@@ -1,6 +1,6 @@
-"""Pages for people, each on a rich `Console`: hardware, plugins, reports, and progress.
+"""Text pages on a rich `Console`: hardware, plugins, reports, and progress.
 
-All of them read at 80 columns, without colour, and on terminals that know ASCII only.
+All of them are readable at 80 columns, without colour, and on ASCII terminals.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProgressLine", "make_console", "show_artifact", "show_hardware", "show_plugins", "show_report"]
 
-#: Imported at first use: the page of the plugins has to be quick, and needs none of it.
+#: Imported at first use: the page of the plugins has to be fast, and needs none of these.
 _HOMES = {
     "ProgressLine": "optimum_core.cli.progress",
     "show_artifact": "optimum_core.cli.report",
@@ -45,12 +45,12 @@ def __getattr__(name: str) -> Any:
 
 
 def show_hardware(console: Console, hardware: Hardware) -> None:
-    """The machine, one row per kind of fact."""
+    """Print the machine, one row per kind of fact."""
     put_rows(console, describe(hardware))
 
 
 def show_plugins(console: Console, infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -> None:
-    """Every plugin that was found: what it offers on this machine, or why it does not and what would change that.
+    """Print every plugin that was found: its offers on this machine, or its limitations and their remedies.
 
     Args:
         infos: `PluginManager.infos()`, read after `supports`, since a probe that fails makes its plugin broken.
@@ -109,7 +109,7 @@ def _show_support(console: Console, support: Support) -> None:
 
 
 def _alike(limitations: Iterable[Limitation]) -> dict[tuple[str, str], list[Limitation]]:
-    """Limitations of one reason and remedy together: without a GPU, everything that needs it is missing at once."""
+    """Group limitations by reason and remedy: without a GPU, everything that needs one has the same."""
     groups: dict[tuple[str, str], list[Limitation]] = {}
     for item in limitations:
         groups.setdefault((item.reason, item.remedy), []).append(item)

@@ -1,4 +1,4 @@
-"""Between what is typed or read by people and values: shapes, options, ages, sizes, times."""
+"""Parsing of typed values and formatting of shown ones: shapes, options, ages, sizes, times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MINUTE = 60.0
 
 
 def parse_shapes(text: str) -> list[tuple[int, int] | dict[str, int]]:
-    """Read shapes between commas: batch x sequence, or named axes between blanks.
+    """Parse comma-separated shapes: batch x sequence, or named axes separated by blanks.
 
     Raises:
         ValueError: a shape is neither.
@@ -39,10 +39,10 @@ def _shape(part: str) -> tuple[int, int] | dict[str, int]:
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Read `key=value` pairs; a value that is JSON (4, true, [1, 2]) is that, any other is text.
+    """Parse `key=value` pairs; a value that is JSON (4, true, [1, 2]) is parsed as such, any other is text.
 
     Raises:
-        ValueError: a pair has no key, or a key comes twice.
+        ValueError: a pair has no key, or a key occurs twice.
 
     >>> parse_options(["threads=4", "level=all", "spin=false"])
     {'threads': 4, 'level': 'all', 'spin': False}
@@ -60,16 +60,16 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _json_or_text(value: str) -> Any:
     try:
-        return json.loads(value, parse_constant=str)  # NaN and Infinity are no JSON, and no option means them
+        return json.loads(value, parse_constant=str)  # NaN and Infinity are no JSON, and no option takes them
     except ValueError:
         return value
 
 
 def parse_age(text: str) -> timedelta:
-    """Read a length of time: a number and s, m, h, d or w.
+    """Parse a duration: a number and s, m, h, d or w.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no duration.
 
     >>> parse_age("7d")
     datetime.timedelta(days=7)
@@ -84,7 +84,7 @@ def parse_age(text: str) -> timedelta:
 
 
 def size_words(size: int) -> str:
-    """Bytes in the largest unit that keeps the number above 1.
+    """Return bytes as text, in the largest unit that keeps the number above 1.
 
     >>> size_words(999), size_words(1536), size_words(3 * 2**30)
     ('999 B', '1.5 KiB', '3.0 GiB')
@@ -97,7 +97,7 @@ def size_words(size: int) -> str:
 
 
 def latency_words(milliseconds: float) -> str:
-    """A latency with three digits that count.
+    """Return a latency as text, with three significant digits.
 
     >>> latency_words(0.0421), latency_words(3.2149), latency_words(1234.5)
     ('42.1 µs', '3.21 ms', '1.23 s')
@@ -109,12 +109,12 @@ def latency_words(milliseconds: float) -> str:
 
 
 def three_digits(value: float) -> str:
-    """A number with the three digits that count."""
+    """Return a number as text, with three significant digits."""
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
 def seconds_words(seconds: float) -> str:
-    """How long something took.
+    """Return a duration as text.
 
     >>> seconds_words(0.04), seconds_words(12.34), seconds_words(75)
     ('40 ms', '12.3 s', '1:15 min')
@@ -128,7 +128,7 @@ def seconds_words(seconds: float) -> str:
 
 
 def age_words(age: timedelta) -> str:
-    """How long ago, in the largest whole unit.
+    """Return an age as text, in the largest whole unit.
 
     >>> age_words(timedelta(hours=50)), age_words(timedelta(seconds=-1))
     ('2 days ago', 'just now')
@@ -141,7 +141,7 @@ def age_words(age: timedelta) -> str:
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:
-    """A number with its noun.
+    """Return a number with its noun in singular or plural.
 
     >>> count(1, "case"), count(2, "case"), count(0, "entry", "entries")
     ('1 case', '2 cases', '0 entries')

@@ -1,7 +1,7 @@
-"""What machine this is: processor, memory, GPUs and NPUs, as far as this process may use them.
+"""Detection of the machine's hardware: processor, memory, GPUs and NPUs, as far as this process may use them.
 
-Found from files, the operating system's own commands and small libraries; no runtime is imported. What cannot be read
-is left out: a damaged file or a missing tool never makes detection fail.
+It reads files, the operating system's own commands and small libraries; no runtime is imported. Facts that cannot be
+read are left out: a damaged file or a missing tool never makes detection fail.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["Machine", "describe", "detect", "survey"]
 
 @functools.cache
 def detect() -> Hardware:
-    """The machine this process runs on, found once per process.
+    """Return the hardware that this process runs on, detected once per process.
 
-    Later changes of affinity or of a cgroup's limit are not seen, so that every decision of one process rests on the
+    Later changes of affinity or of a cgroup's limit are not seen, so that every decision of one process is based on the
     same facts.
 
     >>> detect() is detect()
@@ -34,7 +34,7 @@ def detect() -> Hardware:
 
 
 def survey(machine: Machine) -> Hardware:
-    """Read one machine, uncached; `detect` is what everyone but a test wants."""
+    """Return the hardware of a machine, uncached; for tests: other callers use `detect`."""
     identity = find_cpu(machine)
     cpu = Cpu(
         vendor=identity.vendor or "unknown",

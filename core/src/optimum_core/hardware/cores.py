@@ -1,4 +1,4 @@
-"""How many hardware threads this process may keep busy."""
+"""The number of hardware threads that this process may keep busy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from optimum_core.hardware.machine import Machine
 
 
 def usable_cores(machine: Machine) -> int:
-    """The least of the machine's hardware threads, the affinity and the cgroup limit; at least 1.
+    """Return the least of the machine's hardware threads, the affinity and the cgroup limit; at least 1.
 
     A limit with a fraction is rounded down. Threads of a runtime wait for each other by spinning: one thread more than
     the limit pays for makes the group overrun it, and then all of them stand still until the next period begins, up

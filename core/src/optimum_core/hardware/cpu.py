@@ -1,4 +1,4 @@
-"""Who made the processor, what it is called, and which instruction sets it has."""
+"""Vendor, model name and instruction sets of the processor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optimum_core.hardware.files import read_text
 from optimum_core.hardware.machine import Machine
 
 _VENDORS = {"genuineintel": "intel", "authenticamd": "amd", "arm": "arm", "apple": "apple"}
-# Arm processors name themselves by number, in the register MIDR_EL1: who implemented it, and which part it is.
+# Arm processors identify themselves by numbers in the register MIDR_EL1: the implementer and the part.
 _ARM_IMPLEMENTERS = {
     0x41: "arm",
     0x46: "fujitsu",
@@ -51,7 +51,7 @@ _LINE = re.compile(r"^([^:\n]+?)[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CpuIdentity:
-    """What was found of a processor; empty where nothing was."""
+    """The facts found about a processor; fields are empty where none was found."""
 
     vendor: str = ""
     model: str = ""
@@ -59,7 +59,7 @@ class CpuIdentity:
 
 
 def find_cpu(machine: Machine) -> CpuIdentity:
-    """Identify the processor; what the system's own source leaves open is asked of py-cpuinfo."""
+    """Identify the processor from the system's own source, and by py-cpuinfo where that is incomplete."""
     found = CpuIdentity()
     if machine.system == "linux":
         found = parse_proc_cpuinfo(read_text(machine.root / "proc/cpuinfo") or "")
@@ -79,7 +79,7 @@ def find_cpu(machine: Machine) -> CpuIdentity:
 
 
 def parse_proc_cpuinfo(text: str) -> CpuIdentity:
-    """Read Linux's /proc/cpuinfo. Cores may differ: a feature counts when every core has it."""
+    """Parse Linux's /proc/cpuinfo. Cores may differ: only features of every core count."""
     values: dict[str, dict[str, None]] = {}  # the distinct values of every key, in order
     for key, value in _LINE.findall(text):
         values.setdefault(key, {})[value] = None
@@ -96,7 +96,7 @@ def parse_proc_cpuinfo(text: str) -> CpuIdentity:
 
 
 def parse_sysctl(text: str) -> CpuIdentity:
-    """Read macOS's `sysctl machdep.cpu hw.optional`: lists of names on Intel, one switch per feature on Apple."""
+    """Parse macOS's `sysctl machdep.cpu hw.optional`: lists of names on Intel, one switch per feature on Apple."""
     values = dict(_LINE.findall(text))
     flags = [
         flag
@@ -125,7 +125,7 @@ def _vendor(said: str) -> str:
 
 
 def _arm_model(vendor: str, parts: list[str]) -> str:
-    """The core designs of an Arm processor, "Cortex-A55 + Cortex-A76" where it has two kinds."""
+    """Return the core designs of an Arm processor, "Cortex-A55 + Cortex-A76" where it has two kinds."""
     names = (_ARM_PARTS.get(_number(part), "") if vendor == "arm" else "" for part in parts)
     return " + ".join(name or f"{vendor} part {part}".strip() for name, part in zip(names, parts, strict=True))
 

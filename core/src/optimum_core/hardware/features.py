@@ -1,6 +1,6 @@
-"""One spelling for every instruction set that inference cares about.
+"""Common names of the instruction sets that matter for inference.
 
-Linux, macOS and py-cpuinfo write the same thing differently; everything else that they list (power management,
+Linux, macOS and py-cpuinfo spell the same feature differently; everything else that they list (power management,
 mitigations) is left out, so that a change of kernel does not look like a change of hardware.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-# The name to use, and how else it is written, in lower case.
+# The common name, and other spellings of it, in lower case.
 _SPELLINGS: dict[str, tuple[str, ...]] = {
     "ssse3": (),
     "sse4_1": ("sse4.1",),
@@ -57,7 +57,7 @@ _NAMES = {spelling: name for name, others in _SPELLINGS.items() for spelling in 
 
 
 def normalize(flags: Iterable[str]) -> frozenset[str]:
-    """Common names of the flags that are instruction sets for inference; the rest is dropped.
+    """Return the common names of the flags that are instruction sets for inference; drop the rest.
 
     >>> sorted(normalize(["AVX512VNNI", "asimddp", "md_clear"]))
     ['avx512_vnni', 'dotprod']

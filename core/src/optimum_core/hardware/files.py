@@ -1,4 +1,4 @@
-"""Reading small files that may be absent, unreadable or full of surprises."""
+"""Reading of small files that may be absent, unreadable or malformed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read_text(path: Path) -> str | None:
-    """The text of a file without surrounding blanks, or None where it cannot be read."""
+    """Return the text of a file without surrounding blanks, or None where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
     except (OSError, ValueError):  # ValueError: a path, itself read from a file, that no system accepts
@@ -16,12 +16,12 @@ def read_text(path: Path) -> str | None:
 
 
 def read_int(path: Path) -> int | None:
-    """The whole number that a file holds, or None."""
+    """Return the whole number that a file holds, or None."""
     return to_int(read_text(path))
 
 
 def to_int(text: str | None) -> int | None:
-    """A whole number in decimal, or None for anything else ("max", "[N/A]", nothing)."""
+    """Return a whole number from decimal text, or None for anything else ("max", "[N/A]", nothing)."""
     try:
         return None if text is None else int(text)
     except ValueError:
@@ -29,7 +29,7 @@ def to_int(text: str | None) -> int | None:
 
 
 def numbered(folder: Path, stem: str) -> Iterator[Path]:
-    """The entries of a folder that are named `stem` and a number, in the order of their numbers."""
+    """Return the entries of a folder that are named `stem` and a number, in the order of their numbers."""
     try:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:

@@ -1,4 +1,4 @@
-"""GPUs of every vendor. One that this process cannot open is not listed."""
+"""GPUs of all vendors. Those that this process cannot open are not listed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from optimum_core.hardware.machine import Machine
 from optimum_core.hardware.nvidia import nvidia_gpus
 from optimum_core.types.hardware import Gpu
 
-_PCI_VENDORS = {0x1002: "amd", 0x1022: "amd", 0x8086: "intel"}  # NVIDIA's are asked of its own driver, which knows more
+_PCI_VENDORS = {0x1002: "amd", 0x1022: "amd", 0x8086: "intel"}  # NVIDIA's are read from its driver, which reports more
 _SPOKEN = {"amd": "AMD", "intel": "Intel"}
 _DISPLAY_CLASS = "{4d36e968-e325-11ce-bfc1-08002be10318}"
 
 
 def find_gpus(machine: Machine, chip: str) -> tuple[Gpu, ...]:
-    """All GPUs: NVIDIA's first, then what the system lists. `chip` names an Apple GPU, which is part of it."""
+    """Return all GPUs: NVIDIA's, then those that the system lists. `chip` names an Apple GPU, which is part of it."""
     if machine.system == "linux":
         return nvidia_gpus(machine) + _linux_gpus(machine)
     if machine.system == "macos":
@@ -26,18 +26,18 @@ def find_gpus(machine: Machine, chip: str) -> tuple[Gpu, ...]:
 
 
 def pci_vendor(text: str | None) -> str | None:
-    """The vendor that makes GPUs or NPUs we know of, from sysfs' "0x8086" or Windows' "PCI\\VEN_8086&DEV_56A0"."""
+    """Return a known vendor of GPUs or NPUs from sysfs' "0x8086" or Windows' "PCI\\VEN_8086&DEV_56A0", or None."""
     match = re.search(r"(?:0x|ven_)([0-9a-f]{4})\b", (text or "").lower().replace("&", " "))
     return _PCI_VENDORS.get(int(match[1], 16)) if match else None
 
 
 def pci_name(vendor: str, kind: str, device: str) -> str:
-    """How to call a device that tells only its number: "Intel GPU 0x56a0"."""
+    """Return a name for a device that reports only its number: "Intel GPU 0x56a0"."""
     return f"{_SPOKEN.get(vendor, vendor)} {kind} {device}".strip()
 
 
 def parse_registry_gpu(values: Mapping[str, object]) -> Gpu | None:
-    """An AMD or Intel GPU from what Windows has registered for its driver; None for all others."""
+    """Return the AMD or Intel GPU in the registry values of a Windows driver; None for all others."""
     vendor = pci_vendor(str(values.get("MatchingDeviceId", "")))
     if vendor is None:
         return None

@@ -1,7 +1,7 @@
-"""What control groups leave a process on Linux, in version 1, version 2 and both side by side.
+"""CPU and memory limits of Linux control groups: version 1, version 2 and both side by side.
 
 A limit may be set on the process's own group or on any group above it; the strictest counts. A container usually sees
-only its own part of the tree, so a group that a path names may not exist here: it is passed over, and the mount point
+only its own part of the tree, so a group that a path names may not exist here: it is skipped, and the mount point
 itself holds the container's limit.
 """
 
@@ -21,12 +21,12 @@ Number = TypeVar("Number", int, float)
 
 
 def cpu_limit(root: Path) -> float | None:
-    """CPU time per wall time that the groups of this process allow (1.5: one and a half cores), None: no limit."""
+    """Return the CPU time per wall time that the cgroups of this process allow (1.5: 1.5 cores); None: no limit."""
     return _strictest(_cpu_limit_of(folder) for folder in _folders(root, "cpu"))
 
 
 def memory_limit(root: Path) -> int | None:
-    """Bytes that the groups of this process allow, None: no limit. Version 1 says "none" as a number near 2**63."""
+    """Return the bytes that the cgroups of this process allow; None: no limit, in version 1 a number near 2**63."""
     limits = (
         read_int(folder / name)
         for folder in _folders(root, "memory")
@@ -42,7 +42,7 @@ def _cpu_limit_of(folder: Path) -> float | None:
         quota, period = to_int(unified[0]), to_int(unified[1])
     else:
         quota, period = read_int(folder / "cpu.cfs_quota_us"), read_int(folder / "cpu.cfs_period_us")
-    # Version 1 says "no limit" as -1. Beyond 2**62 no number is a time, and dividing it could overflow.
+    # Version 1 writes "no limit" as -1. A number beyond 2**62 is no time, and dividing it could overflow.
     if quota is None or period is None or not 0 < quota < 2**62 or not 0 < period < 2**62:
         return None
     return quota / period
@@ -54,7 +54,7 @@ def _strictest(limits: Iterable[Number | None]) -> Number | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Mount:
-    """One mounted hierarchy: `top` is the group that its mount point shows. Version 2 names no controllers."""
+    """A mounted cgroup hierarchy: `top` is the group that its mount point shows. Version 2 names no controllers."""
 
     controllers: frozenset[str]
     top: PurePosixPath
@@ -62,7 +62,7 @@ class _Mount:
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:
-    """Every folder that may hold a limit for this process, in each hierarchy from its own group up to the top."""
+    """Yield every folder that may hold a limit for this process, in each hierarchy from its own group up to the top."""
     mounts = tuple(_mounts(read_text(root / "proc/self/mountinfo") or ""))
     for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")
@@ -80,7 +80,7 @@ def _serves(mount: _Mount, controllers: frozenset[str], controller: str) -> bool
 
 
 def _usual_mounts(controllers: str) -> tuple[_Mount, ...]:
-    """Where a hierarchy lies by custom, for systems that hide their mount table."""
+    """Return the usual mount points of a hierarchy, for systems that hide their mount table."""
     points = [_MOUNT_POINT / controllers] if controllers else [_MOUNT_POINT, _MOUNT_POINT / "unified"]
     names = frozenset(filter(None, controllers.split(",")))
     return tuple(_Mount(controllers=names, top=PurePosixPath("/"), point=point) for point in points)
@@ -102,7 +102,7 @@ def _unescape(field: str) -> PurePosixPath:
 
 def _upwards(root: Path, mount: _Mount, group: PurePosixPath) -> Iterator[Path]:
     below = group.relative_to(mount.top).parts if group.is_relative_to(mount.top) else ()
-    if ".." in below:  # a group outside of the namespace that this process sees
+    if ".." in below:  # a group outside the namespace of this process
         below = ()
     point = root.joinpath(*(part for part in mount.point.parts if part not in ("/", "//", "..")))
     for depth in range(len(below), -1, -1):

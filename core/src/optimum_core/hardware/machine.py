@@ -1,4 +1,4 @@
-"""The ways in which a machine can be asked about itself, gathered so that a test can answer in its place."""
+"""The sources of facts about the machine, gathered in one class so that tests can replace them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 
 def run_command(command: Sequence[str]) -> str | None:
-    """What a command printed, or None where it is not on PATH, fails, or takes longer than ten seconds."""
+    """Return a command's output, or None where it is not on PATH, fails, or takes longer than ten seconds."""
     executable = shutil.which(command[0])
     if executable is None:
         return None
@@ -45,8 +45,8 @@ def run_command(command: Sequence[str]) -> str | None:
 
 
 def ask_cpuinfo() -> Mapping[str, object]:
-    """The facts of py-cpuinfo; empty where it does not know the processor."""
-    # Imported here because it is slow, and because Linux and macOS are read without it.
+    """Return the facts of py-cpuinfo; empty where it does not know the processor."""
+    # Imported here because it is slow, and because Linux and macOS do not need it.
     import cpuinfo
 
     try:
@@ -58,7 +58,7 @@ def ask_cpuinfo() -> Mapping[str, object]:
 
 
 def import_nvml() -> Any | None:
-    """The module `pynvml` of nvidia-ml-py, or None where it is not installed or does not import."""
+    """Return the module `pynvml` of nvidia-ml-py, or None where it is not installed or does not import."""
     try:
         return importlib.import_module("pynvml")
     except ImportError:
@@ -69,7 +69,7 @@ def import_nvml() -> Any | None:
 
 
 def registry_devices(device_class: str) -> tuple[Mapping[str, object], ...]:
-    """Windows: the values of every driver registered for a device class, given by its GUID in braces; else nothing."""
+    """Return the registry values of every Windows driver of a device class, a GUID in braces; elsewhere nothing."""
     if sys.platform != "win32":
         return ()
     import winreg
@@ -80,7 +80,7 @@ def registry_devices(device_class: str) -> tuple[Mapping[str, object], ...]:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as parent:
             for index in range(winreg.QueryInfoKey(parent)[0]):
                 name = winreg.EnumKey(parent, index)
-                if not name.isdigit():  # beside the numbered devices lie keys that only administrators may open
+                if not name.isdigit():  # beside the numbered devices are keys that only administrators may open
                     continue
                 with winreg.OpenKey(parent, name) as key:
                     values = [winreg.EnumValue(key, value) for value in range(winreg.QueryInfoKey(key)[1])]
@@ -92,18 +92,18 @@ def registry_devices(device_class: str) -> tuple[Mapping[str, object], ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What the operating system says at once, and the ways to ask it more.
+    """The basic facts of the operating system, and functions that return further ones.
 
     Attributes:
         logical_cores: hardware threads that the system sees.
         physical_cores: cores without hyper-threads, None where unknown.
         allowed_cores: hardware threads that this process's affinity allows, None where the system has no affinity.
         memory: bytes of the whole machine.
-        root: where /proc, /sys and /dev are looked for.
-        run: a command's output, or None.
-        cpuinfo: py-cpuinfo's facts.
-        nvml: the module `pynvml`, or None.
-        registry: the values of the drivers of a Windows device class.
+        root: the directory that holds /proc, /sys and /dev.
+        run: returns a command's output, or None.
+        cpuinfo: returns the facts of py-cpuinfo.
+        nvml: returns the module `pynvml`, or None.
+        registry: returns the registry values of the drivers of a Windows device class.
     """
 
     system: str
@@ -121,7 +121,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """The machine that this process runs on."""
+        """Return the machine that this process runs on."""
         system = platform.system().lower() or "unknown"
         architecture = platform.machine().lower() or "unknown"
         return cls(
@@ -138,7 +138,7 @@ class Machine:
 def _system_version(system: str) -> str:
     if system == "darwin":
         return platform.mac_ver()[0]
-    # On Windows the release is only "10" or "11"; the version holds the build, which is what drivers ask for.
+    # On Windows the release is only "10" or "11"; the version holds the build, which drivers depend on.
     return platform.version() if system == "windows" else platform.release()
 
 

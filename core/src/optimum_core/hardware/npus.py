@@ -1,4 +1,4 @@
-"""Neural processors. One that this process cannot open is not listed."""
+"""Neural processors. Those that this process cannot open are not listed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COMPUTE_ACCELERATOR_CLASS = "{f01a9d53-3ff6-48d2-9f97-c8a7004be10c}"
 
 
 def find_npus(machine: Machine) -> tuple[Npu, ...]:
-    """All NPUs: Intel's and AMD's by their drivers, Apple's because every Apple chip has one."""
+    """Return all NPUs: Intel's and AMD's by their drivers, Apple's because every Apple chip has one."""
     if machine.system == "linux":
         return _linux_npus(machine)
     if machine.system == "macos":
@@ -25,7 +25,7 @@ def _linux_npus(machine: Machine) -> tuple[Npu, ...]:
     npus = []
     for entry in numbered(machine.root / "sys/class/accel", "accel"):
         vendor = pci_vendor(read_text(entry / "device/vendor"))
-        # As with GPUs, a container sees the host's /sys; the device node says whether it was given the NPU.
+        # As with GPUs, a container sees the host's /sys; the device node exists only where it may use the NPU.
         if vendor is not None and (machine.root / "dev/accel" / entry.name).exists():
             device = read_text(entry / "device/device") or ""
             npus.append(Npu(vendor=vendor, name=pci_name(vendor, "NPU", device)))

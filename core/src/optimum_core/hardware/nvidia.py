@@ -1,6 +1,6 @@
-"""NVIDIA GPUs: from nvidia-ml-py where it is installed, else from nvidia-smi, else from the driver's files.
+"""NVIDIA GPUs, read from nvidia-ml-py where it is installed, else from nvidia-smi, else from the driver's files.
 
-All GPUs that the driver shows are listed; `CUDA_VISIBLE_DEVICES` chooses among them later, in the runtime.
+All GPUs that the driver shows are listed; `CUDA_VISIBLE_DEVICES` selects among them later, in the runtime.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _MIB = 2**20
 
 
 def nvidia_gpus(machine: Machine) -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs that this process can reach, in the driver's order."""
+    """Return the NVIDIA GPUs that this process can reach, in the driver's order."""
     if machine.system == "macos":  # no driver since 10.14
         return ()
     return _from_nvml(machine.nvml()) or parse_smi(machine.run(_QUERY) or "") or _from_proc(machine)
 
 
 def parse_smi(text: str) -> tuple[Gpu, ...]:
-    """Read the answer to the query above: one line per GPU, "NVIDIA L4, 23034, 8.9, 550.54.15", memory in MiB."""
+    """Parse the output of the query above: one line per GPU, "NVIDIA L4, 23034, 8.9, 550.54.15", memory in MiB."""
     gpus = []
     for line in text.splitlines():
         fields = [field.strip() for field in line.rsplit(",", 3)]
@@ -90,7 +90,7 @@ def _nvml_gpu(nvml: Any, handle: Any, driver: str | None) -> Gpu:
 def _ask(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any | None:
     try:
         return question(*arguments)
-    except nvml.NVMLError:  # some facts have no answer on some GPUs: memory, where it is the machine's
+    except nvml.NVMLError:  # some GPUs do not report some facts: memory, where it is the machine's
         return None
 
 

@@ -1,4 +1,4 @@
-"""A machine in words, for people."""
+"""Text summary of the hardware."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _GIB = 2**30
 
 
 def describe(hardware: Hardware) -> list[tuple[str, str]]:
-    """Rows of label and text, for the doctor page and for reports; memory is in GiB.
+    """Return rows of label and text, for the doctor page and for reports; memory is in GiB.
 
     Labels, in order: "System", "CPU", "CPU features", "Memory", "GPUs", "NPUs".
     """

@@ -1,6 +1,6 @@
-"""The conformance kit: what every backend promises, as tests that its authors run.
+"""The conformance kit: the contract of every backend, as tests that its authors run.
 
-A whole test file of a backend::
+A complete test file of a backend::
 
     from optimum_core.testing import BackendSuite
 
@@ -8,8 +8,8 @@ A whole test file of a backend::
     class TestAcme(BackendSuite):
         backend = "acme"
 
-What is skipped is decided by what the backend's probe offers on this machine, never by its name. The package
-`optimum-core[export,testing]` brings what the kit needs to make models and references.
+Tests are skipped according to the offers of the backend's probe on this machine, never by its name. The package
+`optimum-core[export,testing]` installs the dependencies for creating models and references.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ except ImportError as error:
         "optimum_core.testing", "pytest is not installed", "pip install 'optimum-core[export,testing]'"
     ) from error
 
-# Before they are imported, so that a failing assertion of the kit shows its values.
+# Before these modules are imported, so that a failing assertion of the kit shows its values.
 pytest.register_assert_rewrite(
     *(f"{__name__}.{name}" for name in ("contract", "inference", "robustness", "subjects", "suite"))
 )

@@ -1,6 +1,6 @@
-"""What the kit does in a process of its own: `python -P child.py task request.pickle answer.pickle`.
+"""Tasks that the kit runs in a separate process: `python -P child.py task request.pickle answer.pickle`.
 
-Run by its path, not as a module of the package: it must hold no more than the backend itself brings.
+Run by its path, not as a module of the package, so that it imports no more than the backend itself does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def light(name: str, value: str, group: str) -> list[str]:
-    """Names of the top-level modules that a backend's entry module and probe bring in."""
+    """Return the names of the top-level modules that a backend's entry module and probe import."""
     from importlib_metadata import EntryPoint
 
     before = set(sys.modules)
@@ -25,7 +25,7 @@ def light(name: str, value: str, group: str) -> list[str]:
 
 
 def run(request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Open a session, run it once; outputs, or what was raised."""
+    """Open a session and run it once; return its outputs, or the error."""
     from optimum_core.errors import OptimumError
     from optimum_core.plugins import manager
 
@@ -40,7 +40,7 @@ def run(request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_each(requests: dict[str, Any], inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """`run` for each request; the last name on standard error is the one that crashed, if any did."""
+    """Call `run` for each request; after a crash, the last name on standard error is the request that caused it."""
     answers = {}
     for name, request in requests.items():
         sys.stderr.write(f"{name}\n")
@@ -50,7 +50,7 @@ def run_each(requests: dict[str, Any], inputs: dict[str, Any]) -> dict[str, dict
 
 
 def leak(request: Any, inputs: dict[str, Any], first: int, last: int) -> tuple[int, int]:
-    """Resident bytes after `first` and after `last` sessions were opened, run and closed."""
+    """Return the resident bytes after `first` and after `last` sessions were opened, run and closed."""
     import gc
 
     import psutil
@@ -76,7 +76,7 @@ def _numpy(array: Any) -> Any:
 
 
 def main(task: str, request: str, answer: str) -> None:
-    """Do one task; the files were and will be written by the kit itself."""
+    """Run one task; both pickle files are written only by the kit itself."""
     arguments = pickle.loads(Path(request).read_bytes())
     tasks: dict[str, Callable[..., object]] = {"light": light, "run": run, "run_each": run_each, "leak": leak}
     result = tasks[task](*arguments)

@@ -1,4 +1,4 @@
-"""What a backend says of itself: found, light, honest, and silent on what is not its own. Needs no model."""
+"""Tests of discovery, hooks and probe of a backend. They need no model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _GPU_DEVICES = ("cuda", "dml", "gpu", "migraphx", "mps", "npu", "rocm", "tensorr
 
 
 class ContractTests:
-    """Discovery, hooks and probe."""
+    """Tests of discovery, hooks and probe."""
 
     backend: str
 
     def test_it_is_found_once_and_ready(self) -> None:
-        """One entry point has the backend's name, and the plugin behind it keeps the hook contract."""
+        """Exactly one entry point has the backend's name, and its plugin keeps the hook contract."""
         claims = [item.value for item in entry_points(group=GROUP, name=self.backend)]
         assert len(set(claims)) == 1, f"entry points named {self.backend!r} in the group {GROUP!r}: {claims}"
         infos = [info for info in manager().infos() if info.name == self.backend]
@@ -41,7 +41,7 @@ class ContractTests:
         assert self.backend in manager().names(), "it implements no hook itself"
 
     def test_its_entry_module_and_probe_are_light(self) -> None:
-        """A new process imports the entry module and probes: no runtime and no numpy comes in."""
+        """A new process that imports the entry module and probes imports no runtime and no numpy."""
         found = installed.entry(self.backend)
         assert found is not None, f"no entry point {self.backend!r}"
         brought = in_new_process("light", found.name, found.value, found.group)
@@ -49,26 +49,26 @@ class ContractTests:
         assert not heavy, f"{found.value} imports {', '.join(heavy)}: import them inside the hook functions"
 
     def test_every_offer_has_its_hook(self) -> None:
-        """What the probe offers to do, a hook does."""
+        """For everything that the probe offers, there is a hook."""
         for offer in installed.probe(self.backend, detect()).offers:
             for hook in _hooks_for(offer):
                 assert manager().implements(self.backend, hook), f"{offer} needs the hook {hook!r}"
 
     def test_every_limitation_says_what_why_and_what_to_do(self) -> None:
-        """No field of a limitation is empty, here and on other operating systems, and it names a hook that there is."""
+        """No field of a limitation is empty, here and on other operating systems, and the hook it names exists."""
         for hardware in (detect(), installed.BARE, *installed.on_other_systems()):
             for item in installed.probe(self.backend, hardware).limitations:
                 assert item.what.strip() and item.reason.strip() and item.remedy.strip(), f"{item} has an empty field"
                 assert item.hook in (None, "export", "optimize", "quantize", "load_session"), f"{item} names no hook"
 
     def test_no_offers_means_a_limitation(self) -> None:
-        """A backend that can do nothing says why."""
+        """A backend without offers has a limitation with the reason."""
         for hardware in (detect(), installed.BARE, *installed.on_other_systems()):
             found = installed.probe(self.backend, hardware)
             assert found.offers or found.limitations, f"nothing offered on {hardware.system}, and no reason given"
 
     def test_offers_are_well_formed(self) -> None:
-        """Devices are unique and every offer names an arithmetic; what can be loaded here is stated with a device."""
+        """Devices are unique and every offer has a precision; offers that load a format here name their device."""
         offers = installed.probe(self.backend, detect()).offers
         devices = [offer.device for offer in offers]
         assert len(set(devices)) == len(devices), f"a device is offered twice: {devices}"
@@ -79,18 +79,18 @@ class ContractTests:
             assert not offer.schemes or offer.quantizes, f"{offer} has schemes and quantizes nothing"
 
     def test_probing_twice_gives_the_same(self) -> None:
-        """The answer depends on the hardware alone."""
+        """The result depends on the hardware only."""
         assert installed.probe(self.backend, detect()) == installed.probe(self.backend, detect())
 
     def test_an_unknown_machine_has_no_gpu(self) -> None:
-        """On one core of an unknown vendor without GPUs, probing works and offers no such device as real."""
+        """On one core of an unknown vendor without GPUs, probing works and offers no GPU as present."""
         offers = installed.probe(self.backend, installed.BARE).offers
         real = [offer.device for offer in offers if offer.proof == "device"]
         assert not [device for device in real if device.lower().startswith(_GPU_DEVICES)], f"offered: {real}"
 
     @pytest.mark.parametrize("system", installed.SYSTEMS)
     def test_probing_for_other_systems_does_not_fail(self, system: str) -> None:
-        """A probe is asked about any operating system, also one that it does not know."""
+        """A probe works for any operating system, also for an unknown one."""
         for hardware in installed.on_other_systems():
             if hardware.system == system:
                 assert isinstance(installed.probe(self.backend, hardware), Support)

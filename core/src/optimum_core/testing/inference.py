@@ -1,4 +1,4 @@
-"""What a session owes its caller: the eager model's values, and no surprise with arrays or threads."""
+"""Tests of sessions: agreement with the eager model, handling of arrays, threads and wrong calls."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from optimum_core.verify import relative_error
 
 _THREADS, _CALLS = 8, 25
 _MANY = 16
-#: More positions than the text model has.
+#: A length beyond the positions of the text model.
 _LONG = 100
-#: Of one session with itself: sums may be taken in another order, and no more.
+#: Relative tolerance between calls of the same session: sums may be taken in another order, but no more.
 _SAME = 1e-5
 
 Outputs = Mapping[str, np.ndarray[Any, Any]]
 
 
 class InferenceTests:
-    """Sessions of every device and format that is offered here."""
+    """Tests of sessions, for every device and format that is offered here."""
 
     def test_it_agrees_with_eager_at_unseen_shapes(self, course: Course) -> None:
-        """Fresh inputs, longer and shorter, padded on both sides: within the tolerance of the precision."""
+        """Outputs for new inputs, longer and shorter, padded on both sides, are within the precision's tolerance."""
         found = attempt(manager(), course)
         if not found.passed and not found.wrong:
             pytest.skip("; ".join(found.refused))
         assert found.passed, "\n".join((*found.wrong, *found.refused))
 
     def test_a_session_says_what_it_is(self, subject: Subject) -> None:
-        """It keeps the protocol, and names its backend and device."""
+        """A session implements the protocol, and names its backend and device."""
         with subject.opened() as (session, _):
             assert isinstance(session, Session)
             assert session.backend == subject.way.backend
             assert session.device.partition(":")[0].lower() == subject.way.device.partition(":")[0].lower()
 
     def test_its_specs_are_the_artifacts(self, subject: Subject) -> None:
-        """Inputs and outputs stand in the artifact's order, with its names, types and axes; results fit them."""
+        """Inputs and outputs have the artifact's order, names, types and axes; results match them."""
         inputs = subject.model.draw(1)
         with subject.opened() as (session, run):
             assert tuple(session.inputs) == subject.artifact.inputs
@@ -68,7 +68,7 @@ class InferenceTests:
             assert np.array_equal(array, kept[name]), f"closing the session changed {name!r}"
 
     def test_inputs_are_left_alone(self, subject: Subject) -> None:
-        """A call does not write into the arrays that it was given."""
+        """A call does not write into the arrays that it receives."""
         inputs = subject.model.draw(1)
         kept = _copied(inputs)
         with subject.opened() as (_, run):
@@ -86,7 +86,7 @@ class InferenceTests:
             _assert_same(numpy_of(run(scattered)), _copied(numpy_of(run(inputs))))
 
     def test_torch_tensors_are_inputs(self, subject: Subject) -> None:
-        """Tensors of torch, which speak DLPack, give the same values as numpy arrays."""
+        """Tensors of torch, which support DLPack, give the same values as numpy arrays."""
         if find_spec("torch") is None:
             pytest.skip("torch is not installed")
         import torch
@@ -97,14 +97,14 @@ class InferenceTests:
             _assert_same(numpy_of(run(tensors)), want)
 
     def test_whatever_speaks_dlpack_is_an_input(self, subject: Subject) -> None:
-        """An array of no known library gives the same values as numpy's, by the contract of `Array` alone."""
+        """An array of an unknown library gives the same values as numpy's, through the protocol `Array` only."""
         arrays = {name: _Unheard(array) for name, array in subject.model.draw(1).items()}
         with subject.opened() as (_, run):
             want = _copied(numpy_of(run(subject.model.draw(1))))
             _assert_same(numpy_of(run(arrays)), want)
 
     def test_threads_do_not_disturb_each_other(self, subject: Subject) -> None:
-        """Calls from several threads at once, each with inputs of its own, give what they give alone."""
+        """Concurrent calls from several threads, each with its own inputs, give the same outputs as single calls."""
         drawn = [subject.model.draw(10 + index, batch=1 + index % 3) for index in range(_THREADS)]
         with subject.opened() as (_, run), ThreadPoolExecutor(_THREADS) as pool:
             want = [_copied(numpy_of(run(_copied(inputs)))) for inputs in drawn]
@@ -118,7 +118,7 @@ class InferenceTests:
 
     @pytest.mark.parametrize("threads", [1, _MANY])
     def test_refused_calls_harm_no_others(self, subject: Subject, threads: int) -> None:
-        """Between calls that are refused, in one thread and among many, good calls give what they give alone."""
+        """Valid calls between rejected ones, in one thread and in many, give the same outputs as on their own."""
         good = [subject.model.draw(50 + index, batch=1 + index) for index in range(2)]
         bad = list(_bad(good[0]).values())
         with subject.opened() as (_, run):
@@ -126,7 +126,7 @@ class InferenceTests:
 
             def alternate(index: int) -> None:
                 for refused in bad if threads == 1 else bad[index : index + 1]:
-                    # What was served last is served again: a runtime may have kept half of the shapes of both.
+                    # The last valid call is repeated: a runtime may have kept a mixture of both calls' shapes.
                     for drawn, expected in zip(good, want, strict=True):
                         _assert_same(numpy_of(run(_copied(drawn))), expected)
                     _try(run, _copied(refused))
@@ -140,7 +140,7 @@ class InferenceTests:
                     done.result()
 
     def test_a_closed_session_refuses_to_run(self, subject: Subject) -> None:
-        """After `close`, which may come twice, a call raises `SessionError`."""
+        """After `close`, which may be called twice, a call raises `SessionError`."""
         with subject.opened() as (session, run):
             session.close()
             with pytest.raises(SessionError):
@@ -164,7 +164,7 @@ class _Unheard:
 
 
 def _bad(good: Outputs) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
-    """Calls that no backend can answer, by what is wrong with them, of a good call of the text model."""
+    """Return invalid calls, by their fault, derived from a valid call of the text model."""
     first = next(iter(good))
     return {
         "long": {name: np.tile(array, (1, _LONG // array.shape[1] + 1)) for name, array in good.items()},
@@ -176,8 +176,8 @@ def _bad(good: Outputs) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
 
 
 def _try(run: Infer, inputs: Outputs) -> None:
-    """Make a call that ought to be refused. One that is answered all the same is no problem here: core refuses it
-    before it comes to the backend. One that is refused is so by an error of the backend's own."""
+    """Make a call that should be rejected, by an error of the backend's own. If it succeeds, this is no failure: core
+    rejects such calls before they reach the backend."""
     try:
         run(inputs)
     except PluginError:
@@ -191,7 +191,7 @@ def _copied(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[
 
 
 def _strided(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # The gaps hold other values, so that who reads on without regard to strides reads something wrong.
+    # The gaps hold other values, so that a backend that ignores strides reads wrong values.
     wide = np.repeat(array, 2, axis=-1)
     wide[..., 1::2] = wide[..., ::-1][..., 1::2]
     return wide[..., ::2]

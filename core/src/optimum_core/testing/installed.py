@@ -1,4 +1,4 @@
-"""A backend as it is installed: its entry point, and its own hooks without the manager's guard."""
+"""The installed backend: its entry point, and its own hooks without the manager's guard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optimum_core.hookspecs import PROJECT, Hooks
 from optimum_core.plugins import GROUP
 from optimum_core.types import Cpu, Hardware, Support, TensorSpec
 
-#: What no entry module and no probe may import: every listing of the backends would pay for it.
+#: Modules that no entry module and no probe may import: they would slow down every listing of the backends.
 HEAVY = frozenset(
     {
         "coremltools",
@@ -34,7 +34,7 @@ HEAVY = frozenset(
     }
 )
 
-#: A machine of which nothing is known but that it runs.
+#: A machine of which nothing is known.
 BARE = Hardware(
     system="linux",
     system_version="",
@@ -53,12 +53,12 @@ SYSTEMS = ("linux", "macos", "windows", "plan9")
 
 
 def entry(backend: str) -> EntryPoint | None:
-    """The backend's entry point, the first where several claim the name."""
+    """Return the backend's entry point, the first where several claim the name, or None."""
     return next(iter(entry_points(group=GROUP, name=backend)), None)
 
 
 def own_hooks(backend: str) -> Any:
-    """The backend's hooks alone: errors come as they are raised, and no other plugin answers."""
+    """Return the backend's own hooks: errors pass unchanged, and no other plugin is called."""
     found = entry(backend)
     assert found is not None, f"no entry point {backend!r} in the group {GROUP!r}"
     return _hooks(found)
@@ -73,7 +73,7 @@ def _hooks(found: EntryPoint) -> Any:
 
 
 def probe(backend: str, hardware: Hardware) -> Support:
-    """A fresh answer of the probe, as it is."""
+    """Return a new, uncached result of the backend's probe."""
     answers = own_hooks(backend).probe(hardware=hardware)
     assert len(answers) == 1, f"probe gave {len(answers)} answers, not one"
     assert isinstance(answers[0], Support), f"probe returned {answers[0]!r}, which is no Support"
@@ -81,7 +81,7 @@ def probe(backend: str, hardware: Hardware) -> Support:
 
 
 def on_other_systems() -> Iterable[Hardware]:
-    """This machine, were it of another operating system."""
+    """Return this machine's hardware as if it had other operating systems."""
     return [replace(detect(), system=system, system_version="99.0") for system in SYSTEMS]
 
 
@@ -95,4 +95,4 @@ class Strangers:
     outputs: tuple[TensorSpec, ...] = field(default=())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to free."""

@@ -1,4 +1,4 @@
-"""Tiny real models with random weights, and the eager model's word on them. Made once per process."""
+"""Tiny real models with random weights, and their eager outputs. Created once per process."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from optimum_core.models.source import MemorySource
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import reference_cases
 
-#: With the usual initialization attention is all but uniform, and a wrong mask would hardly show.
+#: Factor for the weights: as usually initialized, attention is almost uniform, and a wrong mask would hardly show.
 _SHARPEN = 6.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Model:
-    """A model, what it looks like from outside, and what eager gives on inputs that it was not traced with."""
+    """A model, its signature, and its eager outputs for inputs that it was not traced with."""
 
     source: MemorySource
     signature: ModelSignature
     cases: tuple[ReferenceCase, ...]
 
     def draw(self, seed: int, *, batch: int = 3) -> Arrays:
-        """Fresh inputs of a shape that is not the traced one."""
+        """Return new inputs of a shape other than the traced one."""
         return self.signature.draw(Case(name="drawn", lengths={"batch": batch}, seed=seed))
 
 
 @cache
 def model(kind: str) -> Model:
-    """One of `KINDS`.
+    """Return the model of one of `KINDS`.
 
-    "text": a BERT sequence classifier with a mask; "vision": a ViT classifier; "plain": a convolutional module of no
-    library.
+    "text": a BERT sequence classifier with a mask; "vision": a ViT classifier; "plain": a convolutional module that
+    belongs to no library.
     """
     import torch
 
@@ -99,7 +99,7 @@ def _plain() -> tuple[Any, dict[str, Any]]:
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             hidden = torch.relu(self.norm(self.first(image)))
-            # A sample's classes, from the mean over height and width.
+            # Class scores of each sample, from the mean over height and width.
             scores: torch.Tensor = self.head(torch.relu(self.second(hidden)).mean(dim=(2, 3)))
             return scores
 
@@ -109,5 +109,5 @@ def _plain() -> tuple[Any, dict[str, Any]]:
 
 _MAKERS: dict[str, Callable[[], tuple[Any, Any]]] = {"text": _text, "vision": _vision, "plain": _plain}
 
-#: Names of the models, as they stand in the names of tests.
+#: Names of the models, as used in test ids.
 KINDS = tuple(_MAKERS)

@@ -1,4 +1,4 @@
-"""Starting `child.py` and telling a crash from an answer."""
+"""Running of `child.py` in a new process, with crashes told from errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SECONDS = 300
 
 
 def in_new_process(task: str, *arguments: object) -> Any:
-    """The answer of a task of `child.py`; it sees the modules that this process sees.
+    """Return the result of a task of `child.py`, run with this process's module search path.
 
     Raises:
-        AssertionError: the process crashed, hung or raised; the message holds the end of what it said.
+        AssertionError: the process crashed, hung or raised; the message holds the end of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder, "request.pickle"), Path(folder, "answer.pickle")

@@ -1,4 +1,4 @@
-"""What a backend does when things go wrong, over time, and with fewer bits."""
+"""Tests of a backend with damaged files and unknown options, in new processes, over many sessions, and quantized."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAME = 1e-5
 
 
 class RobustnessTests:
-    """Damaged files, unknown options, new processes, leaks, quantization."""
+    """Tests with damaged files, unknown options, new processes, memory leaks and quantization."""
 
     backend: str
     option = ""
@@ -35,7 +35,7 @@ class RobustnessTests:
 
     @pytest.mark.parametrize("damage", ["missing", "truncated", "random"])
     def test_damaged_files_are_refused(self, subject: Subject, damage: str) -> None:
-        """A file that is missing, cut short or noise is an error with a remedy: no crash, no foreign exception."""
+        """A missing, truncated or random file is an error with a remedy: no crash, no other library's exception."""
         _needs_files(subject)
         requests = {
             file: subject.request(artifact=_damaged(subject.artifact, file, damage))
@@ -48,7 +48,7 @@ class RobustnessTests:
             assert all(told.values()), f"{file} {damage}: {told}"
 
     def test_an_unknown_option_is_refused(self, subject: Subject) -> None:
-        """`OptionError` names the option that is unknown, and the nearest one where the suite states one."""
+        """An `OptionError` names the unknown option, and the nearest one where the suite states one."""
         unknown = f"{self.option}x" if self.option else "no_such_option_at_all"
         with pytest.raises(OptionError) as caught, subject.opened(options={unknown: 1}):
             pass
@@ -58,7 +58,7 @@ class RobustnessTests:
             assert self.option in caught.value.remedy, f"the remedy does not name the nearest: {caught.value.remedy}"
 
     def test_a_new_process_gives_the_same(self, subject: Subject) -> None:
-        """What is on disk is all that is needed: opened elsewhere, it computes the same."""
+        """The files on disk are sufficient: opened in another process, they give the same outputs."""
         _needs_files(subject)
         inputs = subject.model.draw(1)
         with subject.opened() as (_, run):
@@ -74,14 +74,14 @@ class RobustnessTests:
             assert relative_error(array.astype(np.float64), got.astype(np.float64)) <= _SAME, name
 
     def test_sessions_do_not_leak(self, subject: Subject) -> None:
-        """Memory after 200 sessions is that after 50, up to `leak_mib`."""
+        """Memory after 200 sessions exceeds that after 50 by at most `leak_mib`."""
         _needs_files(subject)
         before, after = in_new_process("leak", subject.request(), subject.model.draw(1), _FIRST, _LAST)
         grown = (after - before) / _MIB
         assert grown < self.leak_mib, f"{grown:.0f} MiB more after {_LAST} sessions than after {_FIRST}"
 
     def test_some_quantization_is_right(self) -> None:
-        """Of the schemes offered, one at least gives a model that runs and stays within the tolerance of its bits."""
+        """At least one of the schemes offered gives a model that runs within the tolerance of its precision."""
         jobs = list(_quantizing(self.backend))
         if not jobs:
             pytest.skip("it offers to quantize nothing that can be made and run here")
@@ -101,7 +101,7 @@ def _needs_files(subject: Subject) -> None:
 
 
 def _files_to_damage(artifact: Artifact) -> list[str]:
-    """The one to open, and the largest, which holds the weights."""
+    """Return the file to open, and the largest, which holds the weights."""
     largest = max(artifact.files, key=lambda name: (artifact.path / name).stat().st_size)
     return list(dict.fromkeys((artifact.files[0], largest)))
 
@@ -121,7 +121,7 @@ def _damaged(artifact: Artifact, file: str, damage: str) -> Artifact:
 
 
 def _quantizing(backend: str) -> Iterator[tuple[Offer, Transform, Way]]:
-    """Offers to quantize, with a way that exports what they take and a session for what they give."""
+    """Yield offers to quantize, with a way that exports their input format and a session for their output format."""
     supports = manager().supports(detect())
     support = supports.get(backend)
     for offer in support.offers if support else ():
@@ -133,7 +133,7 @@ def _quantizing(backend: str) -> Iterator[tuple[Offer, Transform, Way]]:
 
 
 def _quantization_problems(backend: str, transform: Transform, way: Way, scheme: str) -> list[str]:
-    """What is wrong with one scheme, on the model where least is."""
+    """Return the problems of one scheme, on the model with the fewest."""
     found: list[list[str]] = []
     config = QuantizeConfig.named(scheme)
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""From a backend's offers to things that can be tried: which ways there are, and each way built."""
+"""Test subjects of a backend: the ways that its offers allow, and the artifacts built by them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Course:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Subject:
-    """What was built of a course."""
+    """The artifact built of a course."""
 
     plugins: PluginManager
     way: Way
@@ -61,7 +61,7 @@ class Subject:
     artifact: Artifact
 
     def request(self, **changes: Any) -> SessionRequest:
-        """What opens it; the live model goes along only where the way is the live model."""
+        """Return the request that opens it; it includes the eager model only where the way runs that."""
         asked = SessionRequest(
             backend=self.way.backend,
             artifact=self.artifact,
@@ -74,7 +74,7 @@ class Subject:
 
     @contextmanager
     def opened(self, **changes: Any) -> Iterator[tuple[Session, Infer]]:
-        """A session and the function that runs it; closed at the end."""
+        """Yield a session and the function that runs it; close it at the end."""
         session = self.plugins.load_session(self.request(**changes))
         try:
             yield session, self.plugins.binder(session)
@@ -83,10 +83,10 @@ class Subject:
 
     @contextmanager
     def compared(self) -> Iterator[Infer]:
-        """What is held to eager's values: a session; where the device is absent, one on what was compiled.
+        """Yield the function to compare with eager: a session's; if the device is absent, that of the compiler's input.
 
         Raises:
-            UnavailableError: the artifact does not say what it was compiled from, or nothing here runs that.
+            UnavailableError: the artifact does not state what it was compiled from, or no backend here runs that.
         """
         read = self.artifact.compiled_from
         if self.way.proof != "none":
@@ -109,20 +109,20 @@ class Subject:
 
 
 def numpy_of(outputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Outputs as numpy arrays that share their memory."""
+    """Return outputs as numpy arrays that share their memory."""
     return {name: a if isinstance(a, np.ndarray) else np.from_dlpack(a) for name, a in outputs.items()}
 
 
 def way_id(way: Way) -> str:
-    """A way, as it stands in the names of tests."""
+    """Return the id of a way in the names of tests."""
     parts = [way.format or "live", way.backend, way.device, *(() if way.precision == "fp32" else (way.precision,))]
     return "-".join(parts).replace(":", "")
 
 
 def serving_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ...]:
-    """The ways that end in a session of `backend` on this machine, one per device, format and precision.
+    """Return the ways that end in a session of `backend` on this machine, one per device, format and precision.
 
-    Where several backends export a format, the backend's own exporter is taken.
+    Where several backends export a format, the backend's own exporter is used.
 
     Raises:
         UnavailableError: there is none; the message has the reasons and remedies.
@@ -141,7 +141,7 @@ def serving_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ..
 
 
 def compiling_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ...]:
-    """The ways to artifacts for devices that are not here, one per format and precision.
+    """Return the ways to artifacts for devices that are absent, one per format and precision.
 
     Raises:
         UnavailableError: there is none.
@@ -159,7 +159,7 @@ def compiling_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, 
 def _ways_of(backend: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[Way]:
     variants = [offer] if not offer.live else [offer, replace(offer, live=False)]
     for variant in variants:
-        # What others offer counts for their exporters only.
+        # Offers of other backends are used for their exporters only.
         seen = {**supports, backend: replace(supports[backend], offers=_with(supports[backend], offer, variant))}
         target = Target(backend=backend, device=offer.device.lower())
         for precision in offer.precisions:
@@ -168,7 +168,7 @@ def _ways_of(backend: str, offer: Offer, supports: Mapping[str, Support]) -> Ite
             except UnavailableError:
                 if not offer.runs:
                     raise
-                # It runs what was quantized, and nothing else.
+                # It runs quantized models only.
                 asked = Quantization(schemes=offer.runs[:1], rest=precision)
                 yield from ways(seen, target, precision=precision, quantization=asked)
 
@@ -185,7 +185,7 @@ def _nothing_offered(support: Support) -> tuple[str, str]:
 
 
 def exporting_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ...]:
-    """Ways by which others run what `backend` exports and does not load itself, one per format and route.
+    """Return ways by which others run the formats that `backend` exports but does not load, one per format and route.
 
     Raises:
         UnavailableError: no backend here loads it, or it exports nothing.
@@ -206,11 +206,11 @@ def exporting_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, 
 
 
 def courses(found: tuple[Way, ...]) -> tuple[Course, ...]:
-    """Every model on every way at every level."""
+    """Return every model on every way at every level."""
     return tuple(
         Course(way=way, level=level, kind=kind)
         for way in found
-        # A live model's levels compile it anew for every shape: minutes, and nothing that the backend wrote itself.
+        # The levels of an eager model compile it again for every shape: this takes minutes, and tests no backend code.
         for level in (way.levels[:1] if way.is_eager else way.levels)
         for kind in KINDS
     )
@@ -218,15 +218,15 @@ def courses(found: tuple[Way, ...]) -> tuple[Course, ...]:
 
 @cache
 def build(plugins: PluginManager, course: Course, route: str | None) -> Subject:
-    """Export and optimize; nothing is checked.
+    """Export and optimize a course's model, without checks.
 
     Raises:
-        OptimumError: whatever the backends on the way say.
+        OptimumError: any error of the backends on the way.
     """
     way, made = course.way, model(course.kind)
     if way.is_eager:
         signature = made.signature
-        # Stands for the live model: names of what goes in and out, and no files.
+        # A placeholder for the eager model: names of inputs and outputs, and no files.
         artifact = Artifact(
             format="torch", path=scratch(), files=(), inputs=signature.inputs, outputs=signature.outputs
         )
@@ -269,7 +269,7 @@ def _exported(
 
 
 def exported(plugins: PluginManager, way: Way, kind: str, route: str | None) -> Artifact:
-    """What the way's exporter makes of a model, before anything else is done to it."""
+    """Return the artifact exported by the way's exporter, before further steps."""
     assert way.exporter is not None and way.exported is not None
     return _exported(plugins, way.exporter, way.exported, kind, route, way.opset)
 
@@ -305,23 +305,23 @@ def _quantized(plugins: PluginManager, way: Way, artifact: Artifact, made: Model
 
 
 def subject_of(plugins: PluginManager, way: Way, kind: str = "text") -> Subject:
-    """The way's first level, by the first route that can be built.
+    """Return the way's first level, built by the first route that works.
 
     Raises:
-        OptimumError: no route can; the last one's reason.
+        OptimumError: no route works; the error is that of the last one.
     """
     course = Course(way=way, level=way.levels[0], kind=kind)
     for route in way.routes[:-1]:
         try:
             return build(plugins, course, route)
-        except ExportError:  # the next route may do it, and the last one tells
+        except ExportError:  # the next route may work, and the last one's error is raised
             continue
     return build(plugins, course, way.routes[-1])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempts:
-    """How the routes of a course fared; every problem names its route."""
+    """The outcomes of the routes of a course; every problem names its route."""
 
     passed: bool
     refused: tuple[str, ...]
@@ -350,12 +350,12 @@ def attempt(plugins: PluginManager, course: Course) -> Attempts:
 
 
 def disagreements(subject: Subject) -> list[str]:
-    """What differs from eager on inputs that the model was not traced with, in words."""
+    """Return descriptions of the differences from eager for inputs that the model was not traced with."""
     cases, outputs = subject.model.cases, subject.model.signature.outputs
     with subject.compared() as run:
 
         def fresh(inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-            # A backend that writes into its inputs must not spoil the references of the next.
+            # A backend that writes into its inputs must not change the references of the next.
             return numpy_of(run({name: array.copy() for name, array in inputs.items()}))
 
         if subject.artifact.precision in FLOATS:
@@ -367,7 +367,7 @@ def disagreements(subject: Subject) -> list[str]:
 
 
 def scratch() -> Path:
-    """A new empty directory, removed when this process ends."""
+    """Return a new empty directory, which is removed when this process ends."""
     return Path(mkdtemp(dir=_root()))
 
 

@@ -1,4 +1,4 @@
-"""The suite that a backend's authors derive from."""
+"""The base class of a backend's conformance tests."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from optimum_core.testing.subjects import (
 )
 from optimum_core.types import Support
 
-#: These look at files and at memory, whatever the precision: one way of each device and format does.
+#: Tests of files and memory, which do not depend on the precision: one way of each device and format suffices.
 _BY_FORMAT = frozenset({"test_damaged_files_are_refused", "test_sessions_do_not_leak"})
 
 
 class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
-    """Everything that a backend promises. Derive a class whose name starts with `Test`, and name the backend.
+    """All conformance tests. Derive a class whose name starts with `Test`, and set the backend.
 
     Attributes:
         backend: the name of the entry point.
-        option: a session option that the backend knows; a misspelling of it is to be answered with its name.
-        leak_mib: by how many MiB memory may grow from the 50th to the 200th session.
+        option: a session option that the backend knows; the error for a misspelling of it must suggest it.
+        leak_mib: MiB by which memory may grow from the 50th to the 200th session.
         gaps: tests known to fail, by name, with the reason. One that passes is an error, so that the list shrinks.
 
     Example::
@@ -49,7 +49,7 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
     gaps: ClassVar[Mapping[str, str]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test per way that the probe's offers allow; where they allow none, one skipped with the reason."""
+        """Generate one test per way that the probe's offers allow; if there is none, a test skipped with the reason."""
         supports = manager().supports(detect())
         if "subject" in metafunc.fixturenames:
             alike = metafunc.definition.name in _BY_FORMAT
@@ -59,7 +59,7 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
 
     @pytest.fixture
     def subject(self, way: Way) -> Subject:
-        """The text model on one way."""
+        """Return the text model built on one way."""
         return subject_of(manager(), way)
 
     @pytest.fixture(autouse=True)
@@ -70,14 +70,18 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
 
 
 def _serving(backend: str, supports: Mapping[str, Support], alike: bool) -> tuple[Way, ...]:
-    """The ways that run; where precisions are alike, the first of each device and format."""
+    """Return the ways that end in a session; if precisions do not matter, the first of each device and format."""
     found = serving_ways(backend, supports)
     firsts = {(way.device, way.format): way for way in reversed(found)}
     return tuple(way for way in found if not alike or way is firsts[way.device, way.format])
 
 
 def _all_courses(backend: str, supports: Mapping[str, Support]) -> tuple[Course, ...]:
-    """As one who runs, who compiles for elsewhere, or who exports for others; the reason why none of them."""
+    """Return the courses of running, of compiling for absent devices and of exporting for others.
+
+    Raises:
+        OptimumError: there are none; the error is the first reason.
+    """
     found: tuple[Course, ...] = ()
     reasons = []
     for find in (serving_ways, compiling_ways, exporting_ways):

@@ -1,4 +1,4 @@
-"""What crosses the boundary between core and backends: small frozen dataclasses, nothing of any runtime."""
+"""The types passed between core and backends: small frozen dataclasses, independent of any runtime."""
 
 from optimum_core.types.hardware import Cpu, Gpu, Hardware, Npu
 from optimum_core.types.quantization import QuantizeConfig

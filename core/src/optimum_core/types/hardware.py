@@ -1,4 +1,4 @@
-"""What machine this is, as a backend's probe sees it. Sizes are in bytes."""
+"""Description of the machine for a backend's probe. Sizes are in bytes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class Cpu:
     """The processor and the share of it that this process may use.
 
     Attributes:
-        vendor: "intel", "amd", "arm", "apple" or what the machine says.
+        vendor: "intel", "amd", "arm", "apple" or the name that the machine reports.
         model: the marketing name.
         architecture: "x86_64", "aarch64", …
         features: instruction sets by their common names ("avx2", "avx512_vnni", "amx_bf16", "neon", "sve").
         physical_cores: cores of the machine, without hyper-threads.
-        usable_cores: what affinity and the cgroup limit leave this process, at least 1.
+        usable_cores: cores that affinity and the cgroup limit leave to this process, at least 1.
     """
 
     vendor: str
@@ -28,7 +28,7 @@ class Cpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One graphics processor; `compute_capability` is NVIDIA's (8, 9) and None elsewhere."""
+    """A graphics processor; `compute_capability` is NVIDIA's (8, 9) and None elsewhere."""
 
     vendor: str
     name: str
@@ -39,7 +39,7 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Npu:
-    """One neural processor."""
+    """A neural processor."""
 
     vendor: str
     name: str
@@ -47,10 +47,10 @@ class Npu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hardware:
-    """Everything that a probe may decide on, found without importing a runtime.
+    """The hardware facts that a probe may depend on, detected without importing a runtime.
 
     Attributes:
-        system: "linux", "macos", "windows" or what the machine says, in lower case.
+        system: "linux", "macos", "windows" or the name that the machine reports, in lower case.
         system_version: the kernel's release, or on macOS the product version ("15.1").
         memory: bytes that this process may use (a cgroup limit counts).
     """

@@ -1,4 +1,4 @@
-"""Configurations for people who think in instruction sets: what each of them multiplies fast, and without overflow.
+"""Quantization configurations by instruction set: the products that each computes fast and without overflow.
 
 | preset | products | why |
 |---|---|---|
@@ -29,18 +29,19 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "tensorrt": {"activations": "int8", "symmetric": True, "per_channel": True, "reduce_range": False, "form": "qdq"},
 }
 PRESETS = tuple(_PRESETS)
-#: Ranges of activations found in every call are unsigned wherever it is done, and the form is the runtime's own.
+#: Fields for static quantization only: ranges of activations found in every call are unsigned in every runtime that
+#: does so, and the form is the runtime's own.
 _STATIC_ONLY = ("activations", "form")
 
 
 def preset(name: str, *, static: bool = True) -> QuantizeConfig:
-    """The int8 configuration that an instruction set wants.
+    """Return the int8 configuration for an instruction set.
 
     Args:
-        static: ranges of activations from calibration; False: found in every call.
+        static: ranges of activations from calibration; False: computed in every call.
 
     Raises:
-        OptionError: there is no such preset, or it is for static quantization alone.
+        OptionError: there is no such preset, or it is for static quantization only.
 
     >>> preset("avx2").reduce_range, preset("avx512_vnni").reduce_range
     (True, False)

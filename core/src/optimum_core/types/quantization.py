@@ -1,4 +1,4 @@
-"""How a model is to be quantized, in words that mean the same to every backend."""
+"""The quantization configuration, in terms that mean the same to every backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from optimum_core.errors import OptionError
 
 SCHEMES = ("static", "dynamic", "weight-only")
-#: Number formats of weights; "fp16" and "bf16" under "weight-only" halve the files and compute as before.
+#: Number formats of weights; "fp16" and "bf16" under "weight-only" halve the files and leave the arithmetic unchanged.
 WEIGHTS = ("int8", "uint8", "int4", "uint4", "nf4", "fp8", "fp16", "bf16")
 ACTIVATIONS = ("int8", "uint8", "fp8")
 CALIBRATIONS = ("minmax", "moving-average", "entropy", "percentile")
@@ -23,7 +23,7 @@ METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """A method of quantization and the number format of the weights; its name is how offers speak of it.
+    """A quantization method and the number format of the weights; offers refer to it by its name.
 
     >>> Scheme.parse("weight-only-int4").weights
     'int4'
@@ -33,7 +33,7 @@ class Scheme:
     weights: str
 
     def __str__(self) -> str:
-        """The name, such as "static-int8"."""
+        """Return the name, such as "static-int8"."""
         return f"{self.method}-{self.weights}"
 
     @property
@@ -43,7 +43,7 @@ class Scheme:
 
     @classmethod
     def parse(cls, name: str) -> Scheme:
-        """Read a scheme's name.
+        """Return the scheme with this name.
 
         Raises:
             OptionError: there is no such method or number format.
@@ -58,33 +58,33 @@ class Scheme:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizeConfig:
-    """How to quantize. What is None is the backend's choice for the hardware.
+    """A quantization configuration. A field that is None is the backend's choice for the hardware.
 
     Attributes:
-        scheme: "static" rounds weights and activations, ranges found by calibration; "dynamic" finds the ranges of
-            activations anew in every call; "weight-only" keeps the arithmetic and rounds the weights.
-        weights: their number format.
-        activations: theirs; none under "weight-only".
+        scheme: "static" rounds weights and activations, with ranges from calibration; "dynamic" computes the ranges of
+            activations in every call; "weight-only" rounds the weights and keeps the arithmetic.
+        weights: number format of the weights.
+        activations: number format of the activations; none under "weight-only".
         symmetric: whether zero of the weights is the integer 0.
         per_channel: a scale for each output channel of the weights, rather than one for all.
         group_size: weights of one channel that share a scale; -1: the whole channel. For 4 bits.
         ratio: share of the layers that get 4 bits, the others keeping 8; above 0, at most 1.
-        algorithm: how 4-bit weights are rounded: to the nearest, or with regard to the activations of calibration.
-        calibration: how ranges are found: the extremes ("minmax"), their moving average, the range that loses the
+        algorithm: rounding of 4-bit weights: to the nearest, or with regard to the activations of calibration.
+        calibration: method to find ranges: the extremes ("minmax"), their moving average, the range that loses the
             least information ("entropy"), or one that leaves out `percentile`'s tail.
         percentile: per cent of the values that "percentile" keeps, above 50, at most 100.
         smooth: strength of moving outliers of activations into the weights (SmoothQuant), from 0, not at all, to 1.
         form: in ONNX, pairs of QuantizeLinear and DequantizeLinear ("qdq") or integer operators ("qoperator"); of
             4-bit weights, DequantizeLinear over blocks ("qdq") or operators of a runtime's own ("qoperator").
         reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs.
-        exclude: layers that stay as they are: dotted names in the module ("classifier", "bert.encoder.layer.0"), each
-            with all that lies under it; * stands for any characters.
-        accuracy_control: the backend itself finds what else is to stay in float, by the metric, until no more of it is
-            lost than `max_drop`. For "static", with data to evaluate on.
-        objective: what the quantized model is to be best at: "latency", "throughput" or "size". This and the next two
-            are for `accelerate`; backends are not told.
-        metric: what `max_drop` is of: the name of a metric.
-        max_drop: how much of the metric may be lost: in its own units (0.01), or as a share of the model's ("1%").
+        exclude: layers that are not quantized: dotted names in the module ("classifier", "bert.encoder.layer.0"), each
+            with all layers under it; * matches any characters.
+        accuracy_control: the backend itself selects further layers to keep in float, by the metric, until its loss is
+            at most `max_drop`. For "static", with data to evaluate on.
+        objective: the quantity to optimize: "latency", "throughput" or "size". This and the next two are for
+            `accelerate`; backends do not receive them.
+        metric: name of the metric that `max_drop` limits.
+        max_drop: allowed loss of the metric: in its own units (0.01), or as a share of the model's ("1%").
 
     Raises:
         OptionError: a value is not one of those allowed, or two contradict each other.
@@ -132,17 +132,17 @@ class QuantizeConfig:
 
     @property
     def name(self) -> str:
-        """Scheme and number format, by which offers speak of it: "static-int8", "weight-only-int4"."""
+        """Scheme and number format, as offers name it: "static-int8", "weight-only-int4"."""
         return str(Scheme(self.scheme, self.weights.removeprefix("u")))
 
     @property
     def recipe(self) -> QuantizeConfig:
-        """The same without what was promised: what a backend is told."""
+        """The configuration without objective, metric and allowed drop, as backends receive it."""
         return replace(self, objective=None, metric=None, max_drop=None)
 
     @classmethod
     def named(cls, name: str) -> QuantizeConfig:
-        """The plain configuration of an offer's scheme.
+        """Return the default configuration of an offer's scheme.
 
         >>> QuantizeConfig.named("weight-only-int4").weights
         'int4'
@@ -159,14 +159,14 @@ class QuantizeConfig:
         return self.scheme == "static" or self.algorithm in ("awq", "gptq", "scale-estimation")
 
     def to_dict(self) -> dict[str, Any]:
-        """What is stated, as plain values; what is left open is left out."""
+        """Return the fields that are set, as plain values."""
         stated = {name: value for name, value in asdict(self).items() if value is not None}
         exclude = list(stated.pop("exclude"))
         return {**stated, **({"exclude": exclude} if exclude else {})}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> QuantizeConfig:
-        """The like of `to_dict`.
+        """Return the configuration of a mapping such as `to_dict` returns.
 
         Raises:
             OptionError: an unknown key, with the nearest known one, or a value that is not allowed.
@@ -180,7 +180,7 @@ class QuantizeConfig:
         return cls(**values)
 
     def _contradictions(self) -> list[str]:
-        """Fields that mean nothing beside the others."""
+        """Return the fields that have no meaning in combination with the others."""
         weight_only, four_bits = self.scheme == "weight-only", self.weights in ("int4", "uint4", "nf4")
         useless = {
             "activations": weight_only,
@@ -217,7 +217,7 @@ _NUMBERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drop:
-    """How much of a metric may be lost: in its own units, or as a share of what the model has."""
+    """The allowed loss of a metric: in its own units, or in per cent of the model's value."""
 
     amount: float
     relative: bool = False
@@ -226,12 +226,12 @@ class Drop:
         return f"{self.amount:.4g} %" if self.relative else f"{self.amount:.4g}"
 
     def limit(self, baseline: float) -> float:
-        """The largest drop from this value that is allowed, in the metric's units."""
+        """Return the largest allowed drop from this value, in the metric's units."""
         return self.amount / 100 * abs(baseline) if self.relative else self.amount
 
 
 def parse_drop(value: float | str) -> Drop:
-    """Read 0.01 (absolute) or "1%" (relative). Below zero, a gain is asked for.
+    """Parse 0.01 (absolute) or "1%" (relative). A value below zero requires a gain.
 
     Raises:
         OptionError: it is neither.

@@ -1,4 +1,4 @@
-"""A report for people: as a line, as text, as Markdown, as HTML, as a picture. Standard library only."""
+"""Rendering of a report as a line, text, Markdown, HTML or a chart. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLOURS = {"chosen": "#1a7f5a", "slower": "#8aa0b5"}
 
 
 def header(report: Report) -> list[str]:
-    """The columns of a report's table."""
+    """Return the column titles of a report's table."""
     return ["", "candidate", *(f"{shape} ms (p95)" for shape in report.workload), *_REST]
 
 
@@ -27,7 +27,7 @@ _REST = (_EAGER, "items/s", "size", "memory", "error", "build s", "load s", "why
 
 
 def rows(report: Report) -> list[list[str]]:
-    """One row a candidate, in the report's order."""
+    """Return one row per candidate, in the report's order."""
     return [_row(item, report) for item in report.candidates]
 
 
@@ -51,7 +51,7 @@ def _row(item: CandidateResult, report: Report) -> list[str]:
 
 
 def times_words(ratio: float | None) -> str:
-    """How many times as fast as eager, with the digits that count."""
+    """Return a speedup over eager as text, with the significant digits."""
     return "–" if ratio is None else f"{ratio:.2f}×" if ratio < 99.5 else f"{ratio:.0f}×"
 
 
@@ -64,7 +64,7 @@ def _bytes(value: int | None) -> str:
 
 
 def title(report: Report) -> str:
-    """One line: what was accelerated, for what, and how long the search took."""
+    """Return one line with the model, the objective and the duration of the search."""
     cached = ", from the cache" if report.from_cache else ""
     return f"{report.model} ({report.task}), for {report.objective}; searched {report.seconds:.0f} s{cached}"
 
@@ -73,12 +73,12 @@ WALK_HEADER = ("", "recipe", "metric", "drop", "ms", "times eager", "size", "s",
 _WALK_MARKS = {"kept": "►", "broken": "✗", "failed": "✗"}
 
 
-#: So many recipes that were skipped for one reason, one after the other, are told one by one.
+#: Number of consecutive recipes skipped for the same reason up to which each is listed.
 _TOLD = 3
 
 
 def brief(walk: Sequence[Trial]) -> list[Trial]:
-    """The walk as people read it: many in a row that were skipped for the same reason are one line."""
+    """Return the walk with long runs of recipes skipped for the same reason merged into one line."""
     told: list[Trial] = []
     for (outcome, _reason), group in groupby(walk, key=lambda trial: (trial.outcome, trial.reason)):
         trials = list(group)
@@ -89,7 +89,7 @@ def brief(walk: Sequence[Trial]) -> list[Trial]:
 
 
 def walk_rows(report: Report) -> list[list[str]]:
-    """One row a recipe of the walk, in the order in which they were tried."""
+    """Return one row per recipe of the walk, in the order in which they were tried."""
     return [
         [
             _WALK_MARKS.get(trial.outcome, " "),
@@ -107,7 +107,7 @@ def walk_rows(report: Report) -> list[list[str]]:
 
 
 def promise_words(report: Report) -> str:
-    """What was promised and whether it is kept, in one line; empty where nothing was."""
+    """Return one line with the promise and whether it is kept; empty where there is none."""
     promise = report.promise
     if promise is None:
         return ""
@@ -117,13 +117,13 @@ def promise_words(report: Report) -> str:
 
 
 def remarks(report: Report) -> list[str]:
-    """What is said beside the tables: the promise, the notes, and what another precision would give."""
+    """Return the lines beside the tables: the promise, the notes, and the hint about another precision."""
     hint = report.precision_hint
     return [*filter(None, [promise_words(report)]), *report.notes, *([str(hint)] if hint is not None else [])]
 
 
 def to_line(report: Report) -> str:
-    """One line, for a prompt or a log."""
+    """Return one line, for a prompt or a log."""
     chosen, many = report.chosen, len(report.candidates)
     if chosen is None:
         found = "none was chosen"
@@ -134,17 +134,17 @@ def to_line(report: Report) -> str:
     return f"<report on {report.model} ({report.task}): {tried}, {found}>"
 
 
-#: Columns that a narrow terminal does without, the first to go first.
+#: Columns left out on a narrow terminal, in the order in which they are dropped.
 _LEFT_OUT = ("load s", "build s", "memory", "items/s", "size", "error")
 _NARROWEST = 40
 _SHORTEST_NAME = 16
 
 
 def to_text(report: Report, width: int | None = None) -> str:
-    """Aligned tables: what was tried, and where the model was quantized, the walk.
+    """Return aligned tables: the candidates and, where the model was quantized, the walk.
 
     Args:
-        width: of the longest line, at least 40; None: the terminal's, or 80 where there is none.
+        width: width of the longest line, at least 40; None: the terminal's, or 80 where there is none.
     """
     width = max(_NARROWEST, width or get_terminal_size((80, 24)).columns)
     lines = [*_wrapped(title(report), width), *_table(header(report), rows(report), width)]
@@ -161,7 +161,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[str]:
-    """A table, whose last column is free text: in the row where there is room, in lines of its own below where not."""
+    """Return the lines of a table whose last column is free text, on separate lines below if the row lacks room."""
     table = [list(head), *map(list, body)]
     if _width(table) <= width:
         return _aligned(table)
@@ -176,7 +176,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]], width: int) -> li
 
 
 def _narrowed(table: list[list[str]], width: int) -> list[list[str]]:
-    """Columns of times without their p95, then shorter names, then fewer shapes, until it fits."""
+    """Drop the p95 from the times, then shorten names, then drop shapes, until the table fits."""
     if _width(table) > width:
         table = [[cell.split(" (")[0] for cell in row] for row in table[:1]] + [
             [*row[:2], *(cell.split(" (")[0] for cell in row[2:])] for row in table[1:]
@@ -190,7 +190,7 @@ def _narrowed(table: list[list[str]], width: int) -> list[list[str]]:
 
 
 def _shortened(text: str, room: int) -> str:
-    """A text without its middle, where it is too long: names differ at both ends."""
+    """Cut the middle out of a text that is too long: names differ at both ends."""
     half = (room - 1) // 2
     return text if len(text) <= room else f"{text[: room - 1 - half]}…{text[-half:]}"
 
@@ -212,7 +212,7 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def to_html(report: Report) -> str:
-    """Tables for a notebook."""
+    """Return HTML tables for a notebook."""
 
     def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
         titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
@@ -227,13 +227,13 @@ def to_html(report: Report) -> str:
 
 
 def model_to_html(line: str, report: Report | None) -> str:
-    """An accelerated model in a notebook: what it is, and its report, folded."""
+    """Return HTML for an accelerated model in a notebook: its repr and its report, collapsed."""
     folded = f"<details><summary>report</summary>{to_html(report)}</details>" if report is not None else ""
     return f"<p><code>{escape(line)}</code></p>{folded}"
 
 
 def to_markdown(report: Report) -> str:
-    """A table for an issue or a page."""
+    """Return Markdown tables for an issue or a page."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -250,7 +250,7 @@ def to_markdown(report: Report) -> str:
 
 
 def to_svg(report: Report) -> str:
-    """A bar chart of the median times, a group a shape; on a scale of its own for each shape, so that all are seen."""
+    """Return a bar chart of the median times, grouped by shape; each shape has its own scale, so all are visible."""
     timed = [item for item in report.candidates if item.measurements]
     lines: list[str] = []
     y = _MARGIN + _ROW

@@ -1,4 +1,4 @@
-"""What core asks of a backend through the hooks, and what it gets back."""
+"""Requests that core passes to a backend's hooks, and the results of these."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from optimum_core.types.tensors import Array, TensorSpec
 
 @runtime_checkable
 class ModelSource(Protocol):
-    """The model as its user gave it; weights are read only when `module` is called."""
+    """The model as the caller passed it; weights are read only when `module` is called."""
 
     @property
     def name(self) -> str:
-        """How to speak of it: a directory's or repository's name, or a class name."""
+        """The name for messages: of a directory, a repository or a class."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of weights and configuration: equal for equal models."""
+        """The sha256 of weights and configuration: equal for equal models."""
         ...
 
     @property
     def format(self) -> str | None:
-        """The format that it is in already, such as "onnx"; None: it is torch's own."""
+        """The format that it is already in, such as "onnx"; None: a torch model."""
         ...
 
     def module(self) -> Any:
-        """The eager `torch.nn.Module`, in evaluation mode, unpatched."""
+        """Return the eager `torch.nn.Module`, in evaluation mode, unpatched."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One thing that was done on the way from the model to an artifact: which hook of which backend, with which
-    tool in which version, and the options that decide the result."""
+    """One step from the model to an artifact: the hook and its backend, the tool and its version, and the options that
+    determine the result."""
 
     hook: str
     backend: str
@@ -56,7 +56,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
-    """A model in some format, as files.
+    """A model in some format, stored as files.
 
     Attributes:
         format: "onnx", "openvino-ir", "torch-export", "torch-inductor", "coreml", "tensorrt-engine", "torch", or a
@@ -64,11 +64,11 @@ class Artifact:
         path: the directory that holds the files.
         files: names relative to `path`, with "/" between folders; the one to open first.
         precision: "fp32", "bf16", "fp16", or a quantization scheme.
-        steps: how it came to be, oldest first.
-        compiled_from: where its own device is absent, what a compiler read, precision and all: that can be evaluated in
-            its place. Not kept with it.
-        parts: by name ("encoder", "decoder"), where it consists of several graphs; it has no files of its own then.
-        state: what it remembers from call to call; None: every call stands alone.
+        steps: the steps that made it, oldest first.
+        compiled_from: if its device is absent, the artifact that the compiler read, with the same precision, which can
+            be evaluated in its place. Not saved with it.
+        parts: its parts by name ("encoder", "decoder"), if it consists of several graphs; it then has no own files.
+        state: the state that it keeps from call to call; None: calls are independent.
     """
 
     format: str
@@ -90,13 +90,13 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportRequest:
-    """Turn a model into `format`, written under `output`.
+    """Request to export a model to `format`, written under `output`.
 
     Attributes:
-        precision: of the weights that are written; computing in less is a session's or `optimize`'s affair.
-        samples: inputs to trace with, by name; every varying axis has a length of its own, above 1.
-        inputs: what goes in, in order; named axes are to vary, numbered ones are fixed.
-        outputs: what must come out, in order, named so.
+        precision: precision of the weights written; lower arithmetic is left to the session or to `optimize`.
+        samples: inputs to trace with, by name; every varying axis has a distinct length above 1.
+        inputs: the inputs, in order; named axes must vary, numbered ones are fixed.
+        outputs: the outputs to produce, in this order and with these names.
         route: one of the offer's `routes`, or None where it has none.
         opset: the ONNX opset to write, or None.
         output: an empty directory to write into.
@@ -118,10 +118,10 @@ class ExportRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizeRequest:
-    """Make `artifact` faster without changing what it computes beyond `precision`; results go under `output`.
+    """Request to make `artifact` faster with the same outputs within `precision`; results are written under `output`.
 
     Attributes:
-        shapes: lengths of named axes that most calls will have. What is built takes every other shape all the same.
+        shapes: lengths of named axes that most calls will have. The result must accept all other shapes as well.
     """
 
     backend: str
@@ -137,16 +137,16 @@ class OptimizeRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantizeRequest:
-    """Quantize `artifact` by `config`; results go under `output`.
+    """Request to quantize `artifact` by `config`; results are written under `output`.
 
     Attributes:
-        calibration: batches of inputs by name. It can be iterated over as often as a method needs, gives the same each
-            time, and is read lazily: hold no more of it than one batch. None: the scheme wants none, or has none.
+        calibration: batches of inputs by name. It can be iterated over repeatedly, gives the same batches each time,
+            and is read lazily: hold at most one batch. None: the scheme needs none, or there is none.
         source: the model that the artifact was made from, where there is one.
-        format: what to give, one of the offer's for this artifact; None: the only one.
-        shortfall: under `config.accuracy_control`: what a session's metric lacks to what was promised, 0.0 where it
-            keeps that. It runs the session on all the data that decides. None: nothing was promised.
-        seconds: time that a search of the backend's own may take; None: as long as it wants.
+        format: the format to produce, one of the offer's for this artifact; None: the only one.
+        shortfall: under `config.accuracy_control`, a function that runs a session on all evaluation data and returns
+            by how much its metric misses the promise, 0.0 where it keeps it. None: there is no promise.
+        seconds: time limit for a search by the backend itself; None: unlimited.
     """
 
     backend: str
@@ -164,17 +164,17 @@ class QuantizeRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionRequest:
-    """Open `artifact` for inference on `device`.
+    """Request to open `artifact` for inference on `device`.
 
     Attributes:
         device: the offer's device, with an index where one was asked for ("cuda:1").
-        precision: arithmetic to compute in, one of the offer's; the artifact's own weights stay as they are.
-        level: an optimization level that the live model is to run at; artifacts have theirs in their steps.
+        precision: precision of the arithmetic, one of the offer's; the artifact's weights are unchanged.
+        level: optimization level at which to run the eager model; artifacts record theirs in their steps.
         threads: CPU threads for one call; None: the usable cores.
-        streams: calls that may run side by side; None: the backend's choice for latency.
-        shapes: lengths of named axes that most calls will have. A session may prepare for them, and takes every other
-            all the same.
-        source: the live model, where the session opens in the process that accelerated it.
+        streams: number of concurrent calls; None: the backend's choice for latency.
+        shapes: lengths of named axes that most calls will have. A session may prepare for them, but must accept all
+            other shapes as well.
+        source: the eager model, where the session opens in the process that accelerated it.
     """
 
     backend: str
@@ -192,18 +192,18 @@ class SessionRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lengths:
-    """What a session takes, where it does not take named axes at every length.
+    """The lengths of named axes that a session accepts, where it does not accept every length.
 
     Attributes:
-        greatest: the longest, by axis.
-        only: the shapes that it takes, each with a length for every named axis; empty: all up to the greatest.
+        greatest: the greatest length, by axis.
+        only: the shapes that it accepts, each with a length for every named axis; empty: all up to the greatest.
     """
 
     greatest: Mapping[str, int] = field(default_factory=dict)
     only: tuple[Mapping[str, int], ...] = ()
 
     def takes(self, lengths: Mapping[str, int]) -> bool:
-        """Whether a call whose axes have these lengths is taken.
+        """Whether a call whose axes have these lengths is accepted.
 
         >>> Lengths(greatest={"sequence": 8}).takes({"batch": 3, "sequence": 9})
         False
@@ -215,10 +215,10 @@ class Lengths:
 
 @runtime_checkable
 class Session(Protocol):
-    """A loaded, runnable model. Safe to call from several threads.
+    """A loaded, runnable model. Thread-safe.
 
-    One that does not take every length of its named axes may have `lengths`, a `Lengths`: it is then compared with
-    eager at these, and refuses others itself.
+    A session that does not accept every length of its named axes may have an attribute `lengths`, a `Lengths`: it is
+    then compared with eager at these lengths, and must reject others itself.
     """
 
     @property
@@ -226,7 +226,7 @@ class Session(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it truly runs: "cpu", "cuda:0", …"""
+        """The device it actually runs on: "cpu", "cuda:0", …"""
         ...
 
     @property
@@ -236,7 +236,7 @@ class Session(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]: ...
 
     def close(self) -> None:
-        """Free what the runtime holds; later calls of `infer` raise `SessionError`."""
+        """Free the runtime's resources; later calls of `infer` raise `SessionError`."""
         ...
 
 
@@ -245,5 +245,5 @@ class StatefulSession(Session, Protocol):
     """A session of an artifact that has a `state`."""
 
     def begin(self, rows: int) -> State:
-        """An empty memory for so many rows, independent of every other."""
+        """Return an empty state for this number of rows, independent of all others."""
         ...

@@ -1,4 +1,4 @@
-"""What was found out about candidates: how true, how fast, which won. Times are in milliseconds, sizes in bytes."""
+"""Results of a search: fidelity and speed of the candidates, and the choice. Times in milliseconds, sizes in bytes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class CaseResult:
     """One output on one case, compared with the eager model.
 
     Attributes:
-        case: what was drawn ("batch 3, longer, left padding").
+        case: description of the inputs ("batch 3, longer, left padding").
         shapes: the inputs' shapes.
         output: the output compared.
         relative_error: max |candidate - eager| over max |eager|.
         cosine: cosine of the two outputs as flat vectors; 1.0 when both are zero.
         agreement: share of positions with the same arg-max, for logits; None elsewhere.
         passed: within the tolerance of the precision.
-        problem: why not, in words; empty when passed.
-        note: what differs from eager and is allowed to, such as a row without any token.
+        problem: the reason why it did not pass; empty when passed.
+        note: an allowed difference from eager, such as a row without any token.
     """
 
     case: str
@@ -40,13 +40,13 @@ class CaseResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fidelity:
-    """What was compared, and the tolerance it was held to.
+    """The comparisons of a candidate with eager, and the tolerance applied.
 
     Attributes:
-        results: every comparison; in a report, of those that were not chosen only the worst.
+        results: every comparison; in a report, only the worst one of candidates that were not chosen.
         level: compared on the "device" itself, or on the "graph" by other means.
-        compared: how many comparisons there were, where `results` does not hold them all.
-        formed: cases that were compared in form alone, and right: shapes, and finite values where eager has such.
+        compared: number of comparisons, where `results` does not hold them all.
+        formed: number of cases that passed a comparison of form only: shapes, and finite values where eager's are.
     """
 
     precision: str
@@ -62,7 +62,7 @@ class Fidelity:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What differs from eager and is allowed to, each once."""
+        """The distinct allowed differences from eager."""
         return tuple(dict.fromkeys(result.note for result in self.results if result.note))
 
     @property
@@ -76,9 +76,9 @@ class Measurement:
     """Time of one call at one shape of the workload; with several streams, elapsed time by calls completed.
 
     Attributes:
-        least: the shortest time, which a busy machine disturbs least.
+        least: the shortest time, which other load on the machine affects least.
         items: sequences, pictures or sounds in one call.
-        spread: the slowest round's median over the fastest round's: 1.0 is perfectly steady, 2.0 says little.
+        spread: the slowest round's median over the fastest round's: 1.0 is perfectly steady, 2.0 is unreliable.
     """
 
     shape: str
@@ -91,22 +91,22 @@ class Measurement:
 
     @property
     def throughput(self) -> float:
-        """Items a second."""
+        """Items per second."""
         return 1e3 * self.items / self.median if self.median else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateResult:
-    """One way that was tried.
+    """The result of one candidate.
 
     Attributes:
-        name: the way in words ("onnx[torchscript] → ort cpu, level all").
+        name: description of its way ("onnx[torchscript] → ort cpu, level all").
         outcome: "chosen", "slower", "wrong", "failed" or "skipped".
-        reason: why it has that outcome.
-        build_seconds: export and optimization; `load_seconds`: opening the session.
-        size: bytes of its files; for the live model, of its weights.
-        memory: bytes by which the process grew at its peak while this was loaded and checked.
-        baseline: this is the eager model, as its user has it.
+        reason: the reason for the outcome.
+        build_seconds: duration of export and optimization; `load_seconds`: of opening the session.
+        size: bytes of its files; for the eager model, of its weights.
+        memory: bytes by which the process grew at its peak while the candidate was loaded and checked.
+        baseline: this is the eager model as the caller passed it.
     """
 
     name: str
@@ -130,15 +130,15 @@ class Trial:
     """One recipe of a walk from the fastest quantization to the safest.
 
     Attributes:
-        name: scheme, who quantizes, who runs, and what differs from their defaults.
-        config: the recipe, as `QuantizeConfig.to_dict` writes it.
-        outcome: "kept" and "broken" are of the promise; "slow" was found slower than another that keeps it;
+        name: scheme, the backends that quantize and run it, and the fields that differ from their defaults.
+        config: the recipe, as `QuantizeConfig.to_dict` returns it.
+        outcome: "kept" and "broken" refer to the promise; "slow" was slower than another that keeps it;
             "failed" could not be built or run; "skipped" was not tried.
-        value: the metric; `drop`: by how much it is below the eager model's.
+        value: the metric; `drop`: the difference by which it is below the eager model's.
         milliseconds: geometric mean of the medians over the workload.
         speedup: the eager model's time over its time, measured side by side.
         size: bytes of its files.
-        seconds: what building and judging it took.
+        seconds: time spent on building and evaluating it.
     """
 
     name: str
@@ -155,15 +155,15 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Promise:
-    """What may be lost by quantization, and how that is measured.
+    """The loss allowed to quantization, and its measurement.
 
     Attributes:
-        metric: its name.
+        metric: name of the metric.
         baseline: the eager model's value.
-        max_drop: as it was stated.
-        limit: the largest drop that is allowed, in the metric's units.
-        data: on what it is measured, in words.
-        kept: whether the chosen model is a quantized one, and keeps it.
+        max_drop: the allowed drop as passed.
+        limit: the largest allowed drop, in the metric's units.
+        data: description of the data on which it is measured.
+        kept: whether the chosen model is quantized and keeps the promise.
     """
 
     metric: str
@@ -176,11 +176,11 @@ class Promise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrecisionHint:
-    """What another precision would gain and cost, as measured beside the chosen; it was not asked for.
+    """Speed and error of another precision that was not asked for, measured beside the chosen candidate.
 
     Attributes:
         precision: "bf16" or "fp16".
-        backend: who would run it.
+        backend: the backend that would run it.
         time_ratio: its time over that of the chosen, over the workload; None: it could not be timed.
         error: its relative error against the eager model in 32 bits.
         verified: whether that is within the tolerance of the precision.
@@ -193,7 +193,7 @@ class PrecisionHint:
     verified: bool = False
 
     def __str__(self) -> str:
-        """One line, with what to pass where it is worth it."""
+        """Return one line, with the argument to pass where it would be faster."""
         if self.time_ratio is None or not self.verified:
             why = "does not run" if self.error is None else f"is too far off (relative error {self.error:.1%})"
             return f"{self.precision} on {self.backend} {why}"
@@ -206,20 +206,20 @@ class PrecisionHint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What was tried, what each cost, how true each is, and why this one.
+    """The report of a search: the candidates tried, their times and fidelity, and the reason for the choice.
 
     Attributes:
         workload: the shapes that were measured.
         objective: "latency", "throughput" or "size".
         candidates: the chosen first, then by time.
-        seconds: how long the whole search took.
-        from_cache: an earlier search's report, read again.
-        promise: what quantization was allowed to lose; None: none was asked for.
+        seconds: duration of the whole search.
+        from_cache: it is an earlier search's report, read from the cache.
+        promise: the loss allowed to quantization; None: none was asked for.
         walk: every recipe that was tried, in order.
-        notes: what else its reader should know.
-        precision_hint: what another precision would gain, where one is offered that was not asked for.
-        settled: whether the choice may be remembered: nothing failed for a reason of the moment, and the machine was
-            quiet enough to tell which candidate is faster.
+        notes: further remarks for the user.
+        precision_hint: speed and error of another precision, if one is offered that was not asked for.
+        settled: whether the choice may be remembered: nothing failed for a temporary reason, and the machine was quiet
+            enough to decide which candidate is faster.
     """
 
     model: str
@@ -240,8 +240,8 @@ class Report:
         return next((item for item in self.candidates if item.outcome == "chosen"), None)
 
     def times_eager(self, item: CandidateResult) -> float | None:
-        """How many times as fast as the eager model a candidate is: the geometric mean over the shapes that both were
-        measured at; None where there is none."""
+        """Return a candidate's speedup over eager: the geometric mean over the shapes at which both were measured;
+        None where there is none."""
         eager = next((one for one in self.candidates if one.baseline), None)
         if eager is None:
             return None
@@ -250,32 +250,32 @@ class Report:
         return exp(sum(map(log, ratios)) / len(ratios)) if ratios and min(ratios) > 0 else None
 
     def __repr__(self) -> str:
-        """One line: how many were tried, and which was chosen."""
+        """Return one line: the number of candidates and the chosen one."""
         return rendering.to_line(self)
 
     def __str__(self) -> str:
-        """The whole report as an aligned table, no wider than the terminal."""
+        """Return the whole report as an aligned table, no wider than the terminal."""
         return rendering.to_text(self)
 
     def _repr_html_(self) -> str:
-        """The report as a notebook shows it."""
+        """Return the report as HTML for a notebook."""
         return rendering.to_html(self)
 
     def to_markdown(self) -> str:
-        """The report as a Markdown table."""
+        """Return the report as a Markdown table."""
         return rendering.to_markdown(self)
 
     def to_svg(self) -> str:
-        """The measured times as a bar chart."""
+        """Return the measured times as an SVG bar chart."""
         return rendering.to_svg(self)
 
     def to_json(self) -> str:
-        """Everything in the report, infinities and NaN as null."""
+        """Return the whole report as JSON, with infinities and NaN as null."""
         return json.dumps(_finite(asdict(self)), indent=2)
 
 
 def _finite(tree: Any) -> Any:
-    """The same tree in values that JSON has."""
+    """Return the same tree with values that JSON can represent."""
     if isinstance(tree, dict):
         return {name: _finite(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -285,14 +285,14 @@ def _finite(tree: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that `accelerate` is doing or has done, for a display of progress.
+    """The beginning or end of a stage of `accelerate`, for a display of progress.
 
     Attributes:
         stage: "read", "describe", "reference", "export", "optimize", "quantize", "load", "verify", "evaluate",
             "measure", "calibrate", "cache" or "wait".
-        detail: on what, in words.
-        seconds: how long it took; None: it begins.
-        problem: why it failed; empty otherwise.
+        detail: description of the object of the stage.
+        seconds: its duration; None: it begins.
+        problem: the reason why it failed; empty otherwise.
     """
 
     stage: str

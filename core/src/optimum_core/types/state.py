@@ -1,4 +1,4 @@
-"""What a model remembers from one call to the next: the contract for generation. Nothing implements it yet.
+"""The state that a model keeps from one call to the next: the contract for generation. Nothing implements it yet.
 
 See docs/decisions/0011-parts-and-state.md.
 """
@@ -14,13 +14,13 @@ from optimum_core.types.tensors import TensorSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerState:
-    """What one layer of a model remembers.
+    """The state of one layer of a model.
 
     Attributes:
-        kind: keys and values of every position ("key-value"), or a summary of fixed size ("recurrent").
-        heads: heads of keys and values, fewer than of queries under grouped attention; 0 for a recurrent layer.
-        head_size: numbers in one head; for a recurrent layer, in its whole summary for one row.
-        window: positions that are kept, where older ones are dropped; None: all.
+        kind: keys and values of every position ("key-value"), or a state of fixed size ("recurrent").
+        heads: number of key and value heads, fewer than query heads in grouped attention; 0 for a recurrent layer.
+        head_size: numbers in one head; for a recurrent layer, in its whole state for one row.
+        window: number of positions kept, where older ones are dropped; None: all.
     """
 
     kind: Literal["key-value", "recurrent"] = "key-value"
@@ -31,13 +31,13 @@ class LayerState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateSpec:
-    """What a part of an artifact remembers, and what may be done with that.
+    """The state of a part of an artifact, and the operations that it supports.
 
     Attributes:
-        layers: one entry a layer, in order.
-        crop: `State.crop` works: the last positions can be taken back.
+        layers: one entry per layer, in order.
+        crop: `State.crop` works: the last positions can be removed.
         reorder: `State.reorder` works: rows can be exchanged, dropped and repeated, as beam search does.
-        fork: `State.fork` works: a generation can go on in two ways from one point.
+        fork: `State.fork` works: a generation can continue in two ways from one point.
 
     >>> StateSpec(layers=(LayerState(heads=2, head_size=64),) * 12, crop=True).layers[0].window is None
     True
@@ -51,11 +51,10 @@ class StateSpec:
 
 @runtime_checkable
 class State(Protocol):
-    """The memory of one generation, given by `session.begin(rows)`; the memory itself never leaves the backend.
+    """The state of one generation, as returned by `session.begin(rows)`; its memory never leaves the backend.
 
-    `infer` runs it as it runs a session: every call reads the state and adds to it. It is used by one thread at a
-    time; as many generations run at once as there are states. Methods that its `StateSpec` does not name raise
-    `UnavailableError`.
+    `infer` runs it like a session: every call reads the state and extends it. It is used by one thread at a time; each
+    concurrent generation has its own state. Methods that its `StateSpec` does not enable raise `UnavailableError`.
     """
 
     @property
@@ -72,19 +71,19 @@ class State(Protocol):
 
     @property
     def length(self) -> int:
-        """Positions that it holds, padding included."""
+        """The number of positions that it holds, padding included."""
         ...
 
     def crop(self, length: int) -> None:
-        """Forget all positions from this one on."""
+        """Remove all positions from this one on."""
         ...
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Put the rows with these numbers in the place of the rows that there are."""
+        """Replace the rows by those with these indices."""
         ...
 
     def fork(self) -> State:
-        """A second state that holds the same and goes its own way."""
+        """Return an independent copy of the state."""
         ...
 
     def close(self) -> None:
@@ -92,7 +91,7 @@ class State(Protocol):
         ...
 
 
-#: Names of parts that drivers know; others may be added by whatever exports and drives them.
+#: Names of parts that drivers know; an exporter may add others together with a driver for them.
 PARTS: Mapping[str, str] = {
     "encoder": "reads the whole input once; its outputs are inputs of the decoder's first call",
     "decoder": "gives the scores of the next token, and remembers",

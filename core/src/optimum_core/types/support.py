@@ -1,4 +1,4 @@
-"""A probe's answer: what a backend can do on this machine, and what it cannot and why."""
+"""The result of a probe: what a backend can do on this machine, and what it cannot do and why."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transform:
-    """One way from a format to another, or to itself ("onnx" optimized is still "onnx").
+    """A conversion from one format to another, or within a format ("onnx" optimized is still "onnx").
 
     Attributes:
-        schemes: of quantization, those that lead this way; empty: all of the offer's.
-        seconds: what it takes, roughly, for a model of ordinary size, where that is long: it is not waited for unasked.
+        schemes: the quantization schemes that use this conversion; empty: all of the offer's.
+        seconds: approximate duration for a model of ordinary size, where it is long: such ways run only if asked for.
     """
 
     takes: str
@@ -24,27 +24,27 @@ class Transform:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
-    """What a backend can do for one device of this machine.
+    """The abilities of a backend for one device of this machine.
 
     Attributes:
-        device: "cpu", "cuda", "gpu", "npu", or a named foreign target ("sm_89").
-        exports: formats that it makes from a model.
-        routes: ways of exporting, the likeliest to be right first; each is tried until one verifies.
-        optimizes: formats that its `optimize` takes and gives.
-        levels: optimization levels that compete when none is named; the likeliest to win first.
-        named_levels: levels that it has besides, for those who name one.
-        quantizes: formats that its `quantize` takes and gives.
+        device: "cpu", "cuda", "gpu", "npu", or a named target that this machine lacks ("sm_89").
+        exports: formats to which it exports a model.
+        routes: export methods, the most likely to be correct first; each is tried until one verifies.
+        optimizes: input and output formats of its `optimize`.
+        levels: optimization levels that compete when none is named; the most likely to win first.
+        named_levels: further levels, used only when named.
+        quantizes: input and output formats of its `quantize`.
         loads: formats that `load_session` runs on this device.
-        live: `load_session` also takes the live model (`SessionRequest.source`), so that nothing need be exported.
-        parallel: several calls side by side (`SessionRequest.streams`) finish more calls a second.
-        prepares: its sessions gain from knowing the shapes of most calls (`SessionRequest.shapes`).
-        precisions: arithmetic that it offers here, the exact one first.
-        schemes: quantization schemes that its `quantize` makes, by `QuantizeConfig.name` ("static-int8").
-        runs: schemes that its sessions run on this device, whichever backend quantized.
-        opset: the newest ONNX opset that it loads; None where ONNX is not its business.
-        build_options: names of its options that `export` and `quantize` take too, beside sessions.
-        proof: how far results can be checked on this machine: on the "device" itself, of the "graph" by other
-            means, or not at all ("none").
+        live: `load_session` also runs the eager model (`SessionRequest.source`), so that no export is needed.
+        parallel: concurrent calls (`SessionRequest.streams`) raise its throughput.
+        prepares: its sessions are faster when they know the shapes of most calls (`SessionRequest.shapes`).
+        precisions: precisions of the arithmetic that it offers here, the exact one first.
+        schemes: quantization schemes of its `quantize`, by `QuantizeConfig.name` ("static-int8").
+        runs: schemes that its sessions run on this device, regardless of the backend that quantized.
+        opset: the newest ONNX opset that it loads; None where it does not load ONNX.
+        build_options: names of its options that apply to `export` and `quantize` as well as to sessions.
+        proof: the level at which results can be checked on this machine: on the "device" itself, of the "graph" by
+            other means, or not at all ("none").
     """
 
     device: str
@@ -68,11 +68,11 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limitation:
-    """Something the backend cannot do here, why, and what would change that.
+    """Something that the backend cannot do here, with the reason and the remedy.
 
     Attributes:
-        what: in words ("quantize openvino-ir").
-        reason: why not, and `remedy` what to do about it.
+        what: a verb and its object ("quantize openvino-ir").
+        reason: the reason, and `remedy`, what the user can do about it.
         hook: the hook that it limits: "export", "optimize", "quantize" or "load_session"; None: all of them.
     """
 
@@ -84,14 +84,14 @@ class Limitation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Support:
-    """A probe's whole answer.
+    """The whole result of a probe.
 
     Attributes:
         offers: one per device that works here; empty when none does.
         limitations: at least one whenever `offers` is empty.
-        versions: distributions whose version changes what the backend produces ("onnxruntime": "1.31.1").
-        check_options: raises `OptionError` for options that its hooks would refuse, so that this shows before any work
-            is done; None: they show when the hooks are called.
+        versions: versions of the distributions on which the backend's results depend ("onnxruntime": "1.31.1").
+        check_options: raises `OptionError` for options that its hooks would reject, before any work is done; None: the
+            hooks themselves raise it when called.
     """
 
     offers: tuple[Offer, ...] = ()

@@ -1,4 +1,4 @@
-"""Arrays and what is known of them before they exist."""
+"""Arrays, and specifications of arrays: names, types, shapes and ranges."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 
 class Array(Protocol):
-    """A numpy array, or anything else that speaks DLPack (a torch tensor, a device buffer)."""
+    """A numpy array, or any other object that supports DLPack (a torch tensor, a device buffer)."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -21,7 +21,7 @@ class Array(Protocol):
 
 
 def made_of(mask: str) -> str:
-    """The input of ids that a mask is about.
+    """Return the name of the ids to which a mask applies.
 
     >>> made_of("decoder_attention_mask")
     'decoder_input_ids'
@@ -31,17 +31,17 @@ def made_of(mask: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
-    """One input or output of a model.
+    """The specification of one input or output of a model.
 
     Attributes:
         name: the name in the model's forward signature or output class; nested values are dotted.
         dtype: numpy's name of the element type ("int64", "float32"), or "bfloat16".
-        shape: per axis its length, or a name where the length may vary. Axes of one name have one length.
-        default: what the eager model assumes when this input is left out, where that was proved; None: required. A mask
-            may be made from the ids: "tokens" is 1 where they are not `pad`, "leading" at as many places from the start
-            as there are such.
-        pad: the id of padding, where the default is made from ids.
-        least, greatest: the range of values that the eager model takes, both ends included; None: no limit is known.
+        shape: the length of each axis, or a name where the length may vary. Axes of one name have the same length.
+        default: the value that the eager model assumes when this input is left out, where that was proved; None:
+            required. A mask may be derived from the ids: "tokens" is 1 where they are not `pad`, "leading" is 1 at as
+            many positions from the start.
+        pad: the padding id, where the default is derived from ids.
+        least, greatest: the range of values that the eager model accepts, both included; None: no limit is known.
 
     >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")).dynamic_axes
     {0: 'batch', 1: 'sequence'}
@@ -57,16 +57,16 @@ class TensorSpec:
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
-        """Index and name of every axis whose length may vary."""
+        """The names of the axes whose length may vary, by index."""
         return {index: axis for index, axis in enumerate(self.shape) if isinstance(axis, str)}
 
     @property
     def made_of(self) -> str | None:
-        """The input that the default is made from; None: its shape alone decides."""
+        """The input from which the default is derived; None: it depends on the shape only."""
         return made_of(self.name) if self.pad is not None else None
 
     def left_out(self, like: Any, ids: Any = None) -> Any:
-        """The values that stand for this input when it is left out.
+        """Return the default values of this input, used when it is left out.
 
         Args:
             like: a numpy array of its shape.
@@ -84,11 +84,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AxisRange:
-    """The lengths of one named axis.
+    """The accepted lengths of one named axis.
 
     Attributes:
-        least: a call with a shorter axis is refused.
-        greatest: a call with a longer axis is refused; None: no limit is known.
+        least: the shortest length accepted.
+        greatest: the longest length accepted; None: no limit is known.
         proved: the shortest and the longest length at which the model was compared with eager; None: none was.
         why: the reason for `greatest`, for the error ("the model has 512 positions").
     """
