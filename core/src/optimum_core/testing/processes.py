@@ -1,4 +1,4 @@
-"""Running of `child.py` in a new process, with crashes told from errors."""
+"""Running of `child.py` in a new process, where a crash is distinguished from an error."""
 
 from __future__ import annotations
 
