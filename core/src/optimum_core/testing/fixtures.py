@@ -1,7 +1,7 @@
 """A pytest plugin for the tests of backends: `pytest -p optimum_core.testing.fixtures`.
 
-Each worker of pytest-xdist gets a processor core of its own, so that runtimes of two workers do not wait for each
-other's spinning threads, and measurements are short.
+Each worker of pytest-xdist is pinned to its own processor core, so that the runtimes of two workers do not wait for
+each other's spinning threads, and measurements are short.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep a worker on one core, before anything counts the cores."""
+    """Pin a worker to one core, before any code counts the cores."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if not worker.startswith("gw") or not hasattr(os, "sched_setaffinity"):
         return
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def measured_shortly() -> Iterator[None]:
-    """Short measurements: which candidate wins decides nothing in tests."""
+    """Shorten measurements: tests do not depend on the candidate that wins."""
     from optimum_core.measure import Effort, measuring
 
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):

@@ -50,7 +50,7 @@ class Step:
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """Places in the model's code where values decide, and where this step took one side for all of them."""
+        """Places in the model with data-dependent branches of which this step took one side for all values."""
         return tuple(str(place) for place in self.options.get("branches", ()))
 
 
