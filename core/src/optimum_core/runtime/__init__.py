@@ -1,7 +1,15 @@
-"""What `accelerate` returns and `load` opens.
+"""The accelerated model: the object that `accelerate` returns and `load` opens.
 
-`accelerated` is the model; `inputs` checks what it is called with, by the `bounds` of values and lengths, `answers`
-makes what it gives back, `mapping` runs many inputs at once, `moving` explains what only a module of torch can do.
-`loading` finds saved ones, `hub` fetches them, `opening` puts them on a session, `reopening` does so for pickled and
-copied ones; `live` writes a model that stayed eager, and `foreign` stands for one that runs elsewhere.
+    accelerated    the model, which behaves like the original
+    inputs         checks and conversion of a call's inputs
+    bounds         limits of values and lengths, checked at every call
+    answers        conversion of outputs to the original's class
+    mapping        `map`: many inputs of mixed length at once
+    not_torch      explanations of calls that only a torch module supports
+    pickling       pickling and copying, by reference to the artifact
+    loading        opening of saved artifacts
+    opening        a session for a manifest: backend, device and precision
+    hub            artifacts on a hub
+    eager_saving   saving of a model that stayed eager
+    absent_device  a model built for another machine, which cannot be called here
 """
