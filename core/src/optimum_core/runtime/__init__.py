@@ -1,5 +1,7 @@
 """The accelerated model: the object that `accelerate` returns and `load` opens.
 
+Calls, saved artifacts and the hub, by module:
+
     accelerated    the model, which behaves like the original
     inputs         checks and conversion of a call's inputs
     bounds         limits of values and lengths, checked at every call
