@@ -230,7 +230,7 @@ def test_what_no_exporter_gets_right_stays_eager() -> None:
     assert fast.report is not None
     others = [item for item in fast.report.candidates if item.backend != "torch"]
     assert others
-    assert {item.outcome for item in others} <= {"wrong", "failed"}
+    assert {"wrong"} <= {item.outcome for item in others} <= {"wrong", "failed", "skipped"}
     assert all(item.reason for item in others)
 
 

@@ -221,7 +221,7 @@ def test_kinds_of_input(fast: AcceleratedModel) -> None:
         ({}, "'input_ids' is missing"),
         ({"input_ids": np.ones((2, 3, 1), np.int64)}, "expected 2 axes, got 3"),
         ({"input_ids": np.ones((2, 3), np.float32)}, "expected dtype int64, got dtype float32"),
-        ({"input_ids": np.array([[1, -100]])}, "ids of 0 and above, got -100"),
+        ({"input_ids": np.array([[1, -100]])}, "ids from 0 to 119, got -100"),
         (
             {"input_ids": np.array([[1, 2]]), "labels": np.array([1])},
             "'labels', argument 6 of its forward, was not exported",

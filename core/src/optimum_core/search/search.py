@@ -57,6 +57,7 @@ class _Search:
         self.race = Race(context)
         self.references = References(source=context.source, emit=context.emit)
         self.tried: list[Candidate] = []
+        self._postponed: list[CandidateSpec] = []
         self._start = time.perf_counter()
 
     def run(self) -> SearchResult:
@@ -65,9 +66,13 @@ class _Search:
                 self._skip(spec, why)
             else:
                 self._try(spec, self.context.signature)
-        for _ in range(3):
-            if self._something_built_is_true() or not self._retry_restricted():
+        self._restrict()
+        for spec in self._postponed:
+            if self._something_built_is_true():
                 break
+            self.tried = [item for item in self.tried if item.spec != spec]
+            self._try(spec, self.context.signature)
+        self._restrict()
         self._prefer_sure()
         if not any(item.is_true and self.race.may_win(item) for item in self.tried):
             raise self._nothing_true()
@@ -116,9 +121,20 @@ class _Search:
         wrong = [item for item in self.tried if item.outcome == "wrong" and _same_export(item.spec, spec)]
         if len(wrong) > 1:
             return f"its export is wrong: {wrong[0].problem}"
-        if not self._needed(spec) and not self.context.budget.allows(spec):
-            return f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
+        if self.context.budget.allows(spec):
+            return None
+        why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
+        if not self._needed(spec):
+            return why
+        if not spec.is_baseline and self._may_restrict():
+            self._postponed.append(spec)  # to restrict what was built already costs less than another export
+            return why
         return None
+
+    def _may_restrict(self) -> bool:
+        """Whether a wrong candidate can be tried again with an axis restricted."""
+        known = self._known()
+        return any(self._restricted_anew(item, known) is not None for item in self.tried)
 
     def _needed(self, spec: CandidateSpec) -> bool:
         """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best."""
@@ -176,13 +192,25 @@ class _Search:
 
     # Restriction of axes at which no candidate is correct.
 
+    def _restrict(self) -> None:
+        """Retry candidates that failed at some axes only with those restricted, where nothing built is correct."""
+        for _ in range(3):
+            if self._something_built_is_true() or not self._retry_restricted():
+                return
+
     def _retry_restricted(self) -> bool:
-        """Retry candidates that failed at some axes only, with those axes restricted. False: there is none."""
-        known = {(item.spec, item.signature.inputs, _limits(item.signature)) for item in self.tried}
+        """Retry each such candidate once, until one is correct and the budget is spent. False: there is none."""
+        known = self._known()
         fresh = [pair for item in list(self.tried) if (pair := self._restricted_anew(item, known)) is not None]
         for spec, signature in fresh:
+            if self._something_built_is_true() and not self.context.budget.left:
+                break
             self._try(spec, signature)
         return bool(fresh)
+
+    def _known(self) -> set[Any]:
+        """Return what was tried: specs with the inputs and limits that they had."""
+        return {(item.spec, item.signature.inputs, _limits(item.signature)) for item in self.tried}
 
     def _restricted_anew(self, item: Candidate, known: set[Any]) -> tuple[CandidateSpec, ModelSignature] | None:
         """Return the spec of a wrong candidate with the mildest restriction not tried yet, or None."""

@@ -1,4 +1,4 @@
-"""coremltools' passes over weights, and the choices that a configuration leaves to us."""
+"""Weight compression with coremltools' passes, and the choices that a configuration leaves to this backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.tools import program_of
 
 FOUR_BITS = ("int4", "uint4", "nf4")
-#: Weights of a channel that share a scale in 4 bits unless stated; a smaller power of two where it does not divide.
+#: Weights of a channel that share a scale in 4 bits by default; a smaller power of two where this does not divide.
 GROUP_SIZE = 32
 _LEAST_GROUP = 8
 
@@ -29,7 +29,7 @@ _NF4 = (
 def compress(
     ct: Any, model: Any, config: QuantizeConfig, options: CoreMlOptions, kept: Sequence[str], who: str
 ) -> tuple[Any, dict[str, Any]]:
-    """The `MLModel` with the weights that are asked for, and what was chosen for it.
+    """Return the `MLModel` with its weights compressed as `config` asks, and the choices that were made.
 
     Raises:
         OptionError: the group size does not divide a layer's channels.
@@ -82,7 +82,7 @@ def _palettizer(optimize: Any, config: QuantizeConfig, options: CoreMlOptions) -
 
 
 def _normal_float(weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The table of NF4, and for each weight, scaled to -1 to 1, the place of the nearest level."""
+    """Return the NF4 table and, for each weight (scaled to -1 to 1), the index of the nearest level."""
     levels = np.asarray(_NF4, dtype=np.float32)
     middles = (levels[1:] + levels[:-1]) / 2
     return levels.astype(weight.dtype), np.searchsorted(middles, weight.reshape(-1)).astype(np.uint8)
@@ -91,7 +91,7 @@ def _normal_float(weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], n
 def _linear(
     optimize: Any, model: Any, config: QuantizeConfig, options: CoreMlOptions, kept: Sequence[str], who: str
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Linear steps: the configuration for all weights, for some by name, and what was chosen."""
+    """Return the linear quantization config for all weights, those for single weights by name, and the choices made."""
     unsigned = config.weights.startswith("u")
     symmetric = not unsigned if config.symmetric is None else config.symmetric
     common = {
@@ -108,7 +108,7 @@ def _linear(
         if name in kept:
             continue
         size = None if length is None else _group(name, length, config.group_size, who)
-        if size is None:  # no power of two divides it: a scale for each channel
+        if size is None:  # no power of two divides it: use one scale for each channel
             by_name[name] = optimize.OpLinearQuantizerConfig(granularity="per_channel", **common)
         elif size != (config.group_size or GROUP_SIZE):
             by_name[name] = optimize.OpLinearQuantizerConfig(granularity="per_block", block_size=size, **common)
@@ -118,7 +118,7 @@ def _linear(
 
 
 def _channels(model: Any, threshold: int) -> dict[str, int | None]:
-    """Numbers in a channel of each weight that may be compressed, by the constant's name; None: it has none."""
+    """Return the channel size of each weight that may be compressed, by the constant's name; None: it has none."""
     from coremltools.optimize._utils import select_input_output_channel_axis
 
     found: dict[str, int | None] = {}
@@ -132,7 +132,7 @@ def _channels(model: Any, threshold: int) -> dict[str, int | None]:
 
 
 def _group(name: str, length: int, stated: int | None, who: str) -> int | None:
-    """Weights that share a scale; None: all of a channel.
+    """Return the number of weights that share a scale; None: all of a channel.
 
     Raises:
         OptionError: a size that was stated does not divide the channels.
@@ -151,8 +151,9 @@ def _group(name: str, length: int, stated: int | None, who: str) -> int | None:
 
 
 def rounded_activations(ct: Any, model: Any, calibration: Iterable[Mapping[str, Array]], kept: Sequence[str]) -> Any:
-    """With activations in 8 bits, ranges from `calibration`. Written against coremltools 9.0, for a Mac; it was not run
-    where this was written."""
+    """Return the model with activations in 8 bits, their ranges from `calibration`. Written against coremltools 9.0,
+    for a Mac; it was not run where this was written.
+    """
     optimize = ct.optimize.coreml
     linear = optimize.experimental.OpActivationLinearQuantizerConfig(mode="linear_symmetric")
     found = optimize.OptimizationConfig(global_config=linear)

@@ -1,4 +1,4 @@
-"""What Core ML is good for on this machine: light, for the probe.
+"""Core ML's devices, routes and precisions on this machine. Light, because the probe imports it.
 
 Core ML runs on Apple's systems only. Elsewhere this backend makes artifacts for them, and an interpreter of the written
 program (`optimum_coreml_interpreter`) checks these: `proof` is then "graph", never "device".
@@ -19,29 +19,29 @@ BACKEND = "coreml"
 FORMAT = "coreml"
 MACOS = "macos"
 
-#: Ways of exporting. Neither takes every model; which is right, verification decides.
+#: Export routes. Neither converts every model; verification decides which result is right.
 ROUTES = ("trace", "export")
 PRECISIONS = ("fp32", "fp16")
-#: Writes the program once more in the precision that is asked for: a Core ML program has its arithmetic written in it.
+#: Rewrites the program in the requested precision: a Core ML program stores the precision of its arithmetic.
 LEVELS = ("program",)
 OPTIONS = tuple(item.name for item in dataclasses.fields(CoreMlOptions))
 
-#: Compute units by the name of a device, and Core ML's own spelling.
+#: Compute units by device name, in Core ML's own spelling.
 DEVICES = {"all": "ALL", "cpu_only": "CPU_ONLY", "cpu_and_gpu": "CPU_AND_GPU", "cpu_and_ne": "CPU_AND_NE"}
 
 WEIGHT_SCHEMES = ("weight-only-int8", "weight-only-int4", "weight-only-nf4")
 STATIC_SCHEME = "static-int8"
 
-#: What a report has to say of anything that was compared here without Core ML.
+#: The statement that a report adds to every comparison made here without Core ML.
 GRAPH_LEVEL = "graph semantics on this machine; Core ML's own arithmetic not run"
 
 _EXPORTERS = ("torch", "transformers")
-#: The first macOS that runs what is written for each minimum target.
+#: The first macOS that runs each minimum deployment target.
 FIRST_MACOS = {"iOS15": 12, "iOS16": 13, "iOS17": 14, "iOS18": 15}
 
 
 def units_of(device: str) -> str:
-    """Core ML's name of the compute units that a device stands for.
+    """Return Core ML's name of the compute units that a device stands for.
 
     Raises:
         OptionError: there are none of that name.
@@ -53,7 +53,9 @@ def units_of(device: str) -> str:
 
 
 def newest_target(system: str, system_version: str) -> str | None:
-    """The newest minimum target that this machine runs; None: too old a macOS. Elsewhere, the newest of all."""
+    """Return the newest minimum target that this machine runs; None: its macOS is too old. Elsewhere, the newest of
+    all.
+    """
     if system != MACOS:
         return "iOS18"
     major = system_version.partition(".")[0]
@@ -62,7 +64,7 @@ def newest_target(system: str, system_version: str) -> str | None:
 
 
 def support(hardware: Hardware) -> Support:
-    """The probe's answer for this machine."""
+    """Return the probe's answer for this machine."""
     if not present("coremltools"):
         nothing = limits("make and run Core ML programs", ["coremltools"], "pip install coremltools")
         return Support(limitations=tuple(nothing))
@@ -83,7 +85,7 @@ def _support(offers: tuple[Offer, ...], limitations: list[Limitation], found: Ma
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what no session takes; imported here, since a probe is light."""
+    """Reject options that no session takes; imported inside, because a probe must stay light."""
     from optimum_coreml.options import CoreMlOptions
 
     read_options(BACKEND, CoreMlOptions, options)
@@ -107,7 +109,7 @@ def _on_a_mac(device: str, *, exports: bool) -> Offer:
 
 
 def _elsewhere(absent: list[str]) -> Offer:
-    """Sessions are the interpreter's, which computes with torch."""
+    """Return the offer for machines without Core ML, where sessions use the interpreter, which computes with torch."""
     loads = (FORMAT,) if "torch" not in absent else ()
     return Offer(
         device="all",

@@ -1,12 +1,12 @@
-"""From a torch module to an ML program, by one of two ways.
+"""Conversion of a torch module to an ML program, by one of two routes.
 
 | route | how |
 |---|---|
 | `trace` | `torch.jit.trace`: takes most models, and bakes in what depends on values |
 | `export` | `torch.export` |
 
-coremltools converts both, with `shims` for the operators that it lacks. Neither route is right for every model: which
-one is, verification decides.
+coremltools converts both, with `shims` for the operators that it lacks. Neither route is right for every model;
+verification decides which result is used.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ REMEDY = f"another route may do it: {', '.join(ROUTES)}"
 
 
 class CoreMlModule(FlatModule):
-    """The flat model with Core ML's types at its edge: 32-bit integers where the specs have booleans."""
+    """The flat model with Core ML's types at its interface: 32-bit integers where the specs have booleans."""
 
     def __init__(self, module: Any, request: ExportRequest) -> None:
         super().__init__(module, [s.name for s in request.inputs], [s.name for s in request.outputs])
@@ -57,11 +57,11 @@ class CoreMlModule(FlatModule):
 
 
 def export(request: ExportRequest) -> Artifact:
-    """Write `model.mlpackage` by the way that `request.route` names (None: the first).
+    """Write `model.mlpackage` by the route that `request.route` names (None: the first).
 
     Raises:
         OptionError: the route, the format, the precision or an option is unknown or makes no sense here.
-        ExportError: the model cannot be converted that way.
+        ExportError: the model cannot be converted by that route.
     """
     route, options = checked(request)
     if options.stateful:
@@ -81,7 +81,7 @@ def export(request: ExportRequest) -> Artifact:
         with ready_to_trace(module):
             with traced_reads() as reads:
                 program = _ROUTES[route](flat, samples, request)
-            # torch.export warns of nothing and refuses what a trace would keep.
+            # torch.export does not warn: it refuses what a trace would bake in.
             branches = value_branches(reads, flat, tuple(samples.values()))
         model = convert(ct, program, described, request, options)
         layers = layer_names(model, module)
@@ -95,7 +95,7 @@ def export(request: ExportRequest) -> Artifact:
 
 
 def checked(request: ExportRequest) -> tuple[str, CoreMlOptions]:
-    """The route and the options.
+    """Return the route and the options of the request.
 
     Raises:
         OptionError: one of them, the format or the precision is unknown.
@@ -105,9 +105,10 @@ def checked(request: ExportRequest) -> tuple[str, CoreMlOptions]:
 
 
 def check_types(request: ExportRequest, who: str) -> None:
-    """
+    """Check that Core ML has a type for every input and output, and a distinct name.
+
     Raises:
-        ExportError: Core ML has no place for a type, or two names are one to it.
+        ExportError: Core ML has no such type, or two names become the same feature name.
     """
     for kind, specs in (("input", request.inputs), ("output", request.outputs)):
         names: dict[str, str] = {}
@@ -124,7 +125,7 @@ def check_types(request: ExportRequest, who: str) -> None:
 
 @contextlib.contextmanager
 def converting(who: str) -> Iterator[Any]:
-    """coremltools, silent; whatever tracing and it raise becomes ours."""
+    """Hold back coremltools' output, and raise errors of tracing and conversion as `ExportError`."""
     with foreign_errors(who, ExportError, REMEDY), quiet() as ct:
         yield ct
 
@@ -132,7 +133,7 @@ def converting(who: str) -> Iterator[Any]:
 def convert(
     ct: Any, program: Any, inputs: list[Any], request: ExportRequest, options: CoreMlOptions, **further: Any
 ) -> Any:
-    """An `MLModel` that is not loaded into Core ML."""
+    """Return an `MLModel` that is not loaded into Core ML."""
     from optimum_coreml.halving import halving
     from optimum_coreml.shims import shims
 
@@ -153,13 +154,13 @@ def convert(
 def _output(ct: Any, spec: TensorSpec) -> Any:
     import numpy as np
 
-    # Left alone, 16-bit programs would give 16-bit outputs. Integers keep their own type.
+    # By default, 16-bit programs would have 16-bit outputs. Integers keep their own type.
     dtype = np.float32 if core_ml_dtype(spec.dtype) == "float32" else None
     return ct.TensorType(name=feature_name(spec.name), dtype=dtype)
 
 
 def target_of(options: CoreMlOptions) -> str:
-    """The minimum target: the one that was asked for, or the newest that this machine runs."""
+    """Return the minimum target: the one that was requested, or the newest that this machine runs."""
     if options.minimum_deployment_target is not None:
         return options.minimum_deployment_target
     import platform
@@ -169,7 +170,7 @@ def target_of(options: CoreMlOptions) -> str:
 
 
 def layer_names(model: Any, module: Any) -> dict[str, str]:
-    """Dotted names of the module's weights, with the names that their constants have in the program."""
+    """Return the dotted names of the module's weights, with the names that their constants have in the program."""
     constants = {op.name for op in model._mil_program.functions["main"].operations if op.op_type == "const"}
     aliases: dict[int, list[str]] = {}
     for name, tensor in module.named_parameters(remove_duplicate=False):
@@ -185,13 +186,13 @@ def layer_names(model: Any, module: Any) -> dict[str, str]:
 
 
 def _samples(request: ExportRequest) -> Tensors:
-    """Those of a flag as Core ML will give it."""
+    """Return the samples as the traced module gets them: values of boolean inputs in the integers that Core ML uses."""
     drawn = sample_tensors(request).items()
     return {name: item.to(torch.int32) if item.dtype == torch.bool else item for name, item in drawn}
 
 
 def trace(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> Any:
-    """What `torch.jit.trace` records of one call, in functions with a derivative of their own, too."""
+    """Return the `torch.jit.trace` of one call, which also records inside functions with a derivative of their own."""
     record: Any = torch.jit.trace
     with _open_functions():
         return record(flat, tuple(samples.values()), strict=False, check_trace=False)
@@ -199,7 +200,7 @@ def trace(flat: torch.nn.Module, samples: Tensors, request: ExportRequest) -> An
 
 @contextlib.contextmanager
 def _open_functions() -> Iterator[None]:
-    """Within, an `autograd.Function` is its forward: tracing would record it as a call of Python."""
+    """Replace each `autograd.Function` by its forward within the block: a trace would record it as a call of Python."""
 
     class Context(types.SimpleNamespace):
         def save_for_backward(self, *tensors: Any) -> None: ...
@@ -229,7 +230,7 @@ _ROUTES: dict[str, Callable[[torch.nn.Module, Tensors, ExportRequest], Any]] = {
 def written(
     request: ExportRequest, files: tuple[str, ...], options: CoreMlOptions, route: str, branches: tuple[str, ...] = ()
 ) -> Artifact:
-    """The artifact, with how it came to be; `branches`: places where a value of the samples decided what is in it."""
+    """Return the artifact with its `Step`; `branches`: places where a value of the samples decided what is exported."""
     chosen = {
         "route": route,
         "minimum_deployment_target": target_of(options),
@@ -243,5 +244,5 @@ def written(
 
 
 def who_exports(request: ExportRequest, route: str) -> str:
-    """How errors speak of it."""
+    """Return the exporter's name for error messages."""
     return f"backend '{BACKEND}', export of {request.source.name} by route {route!r}"

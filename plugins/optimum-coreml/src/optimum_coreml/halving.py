@@ -1,11 +1,11 @@
-"""Bringing a program to 16 bits by coremltools' own pass, with two changes: numbers that stand for "never" stay finite,
-and operators whose names say so stay in 32 bits.
+"""Conversion of a program to fp16 by coremltools' own pass, with two changes: mask values stay finite, and operators
+with marked names stay in 32 bits.
 
-Masks are made of the least number that 32 bits have, -3.4e38. coremltools turns it into minus infinity, and a row of
-nothing else is NaN after softmax, as is an infinity times zero. Here it becomes -57344: far below any score, so that
-its weight is exactly 0 after softmax; scores below 16 leave it as it is, as in 32 bits, and scores down to -8000 keep
-it finite. Two such masks added up are minus infinity, as they are in 32 bits. Where a number only bounds or is compared
-with, infinity is right, and stays.
+Models build masks from the lowest fp32 number, -3.4e38. coremltools turns it into minus infinity, and a row that holds
+only that is NaN after softmax, as is an infinity times zero. Here it becomes -57344: far below any score, so that its
+weight is exactly 0 after softmax; scores below 16 leave it as it is, as in 32 bits, and scores down to -8000 keep it
+finite. Two such masks added up are minus infinity, as they are in 32 bits. Where a number is only a bound or an operand
+of a comparison, infinity is right, and stays.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
 mb: Any = Builder
 NEVER = np.float32(57344)
-#: What names of operators begin with that are to stay in 32 bits.
+#: Prefix of the names of operators that stay in 32 bits.
 EXACT = "in_32_bits_"
-#: From here on, coremltools takes a number for infinite; below it, beyond 16 bits, it leaves an operator in 32.
+#: coremltools treats numbers from here on as infinite; below it and beyond fp16, it keeps the operator in 32 bits.
 _HUGE = 1e38
 _BOUNDING = frozenset(
     ("clip", "maximum", "minimum", "pad", "greater", "greater_equal", "less", "less_equal", "equal", "not_equal")
@@ -33,7 +33,7 @@ _PASSES = (_CAST, "common::cast_optimization", "common::const_elimination", "com
 
 
 class _FiniteCast(add_fp16_cast):  # type: ignore[misc]  # coremltools has no types
-    """The pass of that name, after huge constants were brought near."""
+    """coremltools' pass of that name, run after huge constants were replaced by finite ones."""
 
     def apply(self, prog: Any) -> None:
         for function in prog.functions.values():
@@ -46,7 +46,7 @@ class _FiniteCast(add_fp16_cast):  # type: ignore[misc]  # coremltools has no ty
 
 @contextmanager
 def halving() -> Iterator[None]:
-    """Within, coremltools halves programs so; on the way out as before. One conversion at a time."""
+    """Make coremltools convert to fp16 this way within the block, then restore it. One conversion at a time."""
     before = PASS_REGISTRY.passes[_CAST]
     PASS_REGISTRY.passes[_CAST] = _FiniteCast
     try:
@@ -56,12 +56,12 @@ def halving() -> Iterator[None]:
 
 
 def passes() -> list[Any]:
-    """What `convert` runs to compute in 16-bit floats, in its order; to be asked for and run within `halving`."""
+    """Return the passes that `convert` runs to compute in fp16, in order; to be requested and run within `halving`."""
     return [PASS_REGISTRY[name] for name in _PASSES]
 
 
 def _bring_near(block: Any) -> None:
-    """Change what operators are given, one by one: another that bounds by the same constant keeps it."""
+    """Replace huge constants input by input: another operator that uses the same constant as a bound keeps it."""
     with block:
         for operation in list(block.operations):
             for inner in operation.blocks:

@@ -1,7 +1,8 @@
-"""Names and types at the edge of a program: given when it is written, compared when it is opened.
+"""Names and types of a program's inputs and outputs: set when it is written, compared when it is opened.
 
-Core ML has no 64-bit integers and no booleans there: both are 32-bit integers in the program, and a session turns them
-into what the specs say. Names may hold letters, digits and underscores only: "hidden_states.0" is "hidden_states_0".
+Core ML has no 64-bit integers and no booleans there: both are 32-bit integers in the program, and a session converts
+them to the types of the specs. Names consist of letters, digits and underscores only: "hidden_states.0" becomes
+"hidden_states_0".
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ _TYPES = (f"{kind}{bits}" for kind in ("fp", "int", "uint") for bits in (8, 16, 
 _RESERVED = frozenset(
     ("any", "bool", "program", "func", "tensor", "list", "dict", "tuple", "true", "false", "string", "state", "bf16")
 ).union(_TYPES)
-#: `ArrayFeatureType.ArrayDataType` in words.
+#: Names of the `ArrayFeatureType.ArrayDataType` values.
 _ARRAY_TYPES = {65568: "float32", 65600: "float64", 131104: "int32", 65552: "float16", 131080: "int8"}
 
 
 def feature_name(name: str) -> str:
-    """What Core ML calls an input or output of this name.
+    """Return the feature name that Core ML uses for an input or output of this name.
 
     >>> feature_name("hidden_states.0"), feature_name("tensor")
     ('hidden_states_0', 'tensor_')
@@ -36,7 +37,9 @@ def feature_name(name: str) -> str:
 
 
 def problems(spec: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
-    """How a program differs from what is said of it, in words. Of shapes, it declares ranks alone, and of inputs."""
+    """Return the differences between a program and its specs, in words. A program declares ranks only, and only of
+    inputs.
+    """
     takes = [_port(feature, (None,) * len(feature.type.multiArrayType.shape)) for feature in spec.description.input]
     gives = [_port(feature, None) for feature in spec.description.output]
     halves = {name for name, dtype, _ in takes if dtype == "float16"}
@@ -49,7 +52,7 @@ def _port(feature: Any, shape: tuple[None, ...] | None) -> Port:
 
 
 def _features(specs: Sequence[TensorSpec], halves: Collection[str] = ()) -> list[TensorSpec]:
-    """The specs by Core ML's names and types. Inputs of 16 bits may be of 16 in the program too."""
+    """Return the specs with Core ML's names and types. Inputs of 16 bits may be of 16 in the program too."""
     names = {spec.name: feature_name(spec.name) for spec in specs}
     return [
         dataclasses.replace(
@@ -66,7 +69,7 @@ _FLOAT16 = 10
 
 
 def compute_precision(spec: Any) -> str:
-    """The arithmetic that is written in a program: "fp16" or "fp32"."""
+    """Return the precision of the arithmetic that is stored in a program: "fp16" or "fp32"."""
     function = spec.mlProgram.functions["main"]
     operations = function.block_specializations[function.opset].operations
     computing = [item for item in operations if item.type in _PRODUCTS] or [
@@ -77,5 +80,5 @@ def compute_precision(spec: Any) -> str:
 
 
 def minimum_target(spec: Any) -> str:
-    """The oldest iOS that runs a program."""
+    """Return the oldest iOS that runs a program."""
     return f"iOS{spec.specificationVersion + 9}"

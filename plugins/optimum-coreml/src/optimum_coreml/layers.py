@@ -1,4 +1,4 @@
-"""Which constants of a program are the weights of which layer of the module that it was exported from."""
+"""Mapping from layers of the exported module to the constants of the program that hold their weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from optimum_coreml.storage import layers_of
 
 
 def constants_of(spec: Any, patterns: Iterable[str], who: str) -> list[str]:
-    """Names of the constants of the layers that `patterns` name: dotted names, each with all that lies under it; * is
-    anything.
+    """Return the names of the constants of the layers that `patterns` name: dotted names, each with its sublayers; * is
+    a wildcard.
 
     Raises:
         OptionError: a pattern matches no layer whose weights are in the program under a name of their own.

@@ -1,4 +1,4 @@
-"""The lengths that an opened program takes: of its inputs, and so of the named axes of the model."""
+"""Lengths that an opened program accepts: of its inputs, and hence of the model's named axes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from optimum_coreml.interface import feature_name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Taken:
-    """The shapes of one input.
+    """Accepted shapes of one input.
 
     Attributes:
-        ranges: the least and the greatest length by axis, below 0 where there is none.
-        shapes: where they are listed instead.
+        ranges: the least and the greatest length by axis, below 0 where there is no limit.
+        shapes: the enumerated shapes, where the program lists them instead.
     """
 
     ranges: tuple[tuple[int, int], ...] = ()
@@ -24,12 +24,12 @@ class Taken:
 
 
 def taken_shapes(spec: Any, inputs: Sequence[TensorSpec]) -> dict[str, Taken]:
-    """By name of the model's inputs, what a program takes."""
+    """Return the shapes that a program accepts, by name of the model's input."""
     declared = {feature.name: _declared(feature.type.multiArrayType) for feature in spec.description.input}
     if not spec.description.state:
         return {item.name: declared[feature_name(item.name)] for item in inputs}
     longest = declared["causal_mask"].ranges[-1]
-    # Texts one by one: any number of them.
+    # A stateful program takes texts one by one: any number of them.
     return {item.name: Taken(ranges=(_of_axis(item.shape[0]), longest)) for item in inputs}
 
 
@@ -49,7 +49,7 @@ def _declared(array: Any) -> Taken:
 
 
 def shape_problem(taken: Taken, shape: tuple[int, ...]) -> str | None:
-    """Why Core ML would not take an input of this shape; None where it would."""
+    """Return the reason why Core ML would refuse an input of this shape; None where it accepts it."""
     if not taken.ranges:
         said = " or ".join(map(str, taken.shapes))
         return None if shape in taken.shapes else f"it is {shape}, and the program takes {said}"
@@ -68,7 +68,7 @@ def _words(least: int, greatest: int) -> str:
 
 
 def lengths_of(taken: Mapping[str, Taken], inputs: Sequence[TensorSpec]) -> Lengths:
-    """What named axes may have. Listed shapes of several inputs belong together by their places in the lists."""
+    """Return the lengths that named axes may have. Enumerated shapes of several inputs are paired by their index."""
     greatest: dict[str, int] = {}
     listed: dict[int, dict[str, int]] = {}
     for item in inputs:

@@ -1,4 +1,4 @@
-"""What a program says of itself to people: Xcode shows it, and generates documented code from it."""
+"""Human-readable metadata of a program: Xcode shows it, and generates documented code from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optimum_coreml.devices import BACKEND
 from optimum_coreml.interface import feature_name
 from optimum_coreml.options import CoreMlOptions
 
-#: Where tools look for the names of classes, one by comma; and for parameters of Xcode's preview.
+#: Metadata keys under which tools look for class names, separated by commas, and for Xcode's preview parameters.
 _CLASSES = "classes"
 _PREVIEW = "com.apple.coreml.model.preview.params"
 
@@ -40,10 +40,10 @@ def describe(
     name: str,
     task: str,
 ) -> None:
-    """Write into an `MLModel` who made it, what it does, and what goes in and out.
+    """Write the author, the description and the descriptions of inputs and outputs into an `MLModel`.
 
     Raises:
-        OptionError: a description is for an input or output that there is not.
+        OptionError: a description is for an unknown input or output.
     """
     model.short_description = options.short_description or f"{name}, for {task}, written by optimum-coreml"
     for field in ("author", "license", "version"):
@@ -69,10 +69,10 @@ def _shape(spec: TensorSpec) -> str:
 
 
 def class_labels(options: CoreMlOptions, config: Any, outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
-    """Names of the classes that the last axis of `logits` stands for; empty where it is no classifier.
+    """Return the names of the classes on the last axis of `logits`; empty where the model is no classifier.
 
     Raises:
-        OptionError: as many labels were given as there are not.
+        OptionError: the number of labels is not the number of classes.
     """
     logits = next((spec for spec in outputs if spec.name == "logits"), None)
     count = logits.shape[-1] if logits is not None and logits.shape else None
@@ -81,13 +81,13 @@ def class_labels(options: CoreMlOptions, config: Any, outputs: Sequence[TensorSp
             why = f"option 'class_labels' has {len(options.class_labels)} names, and there are {count or 'no'} classes"
             raise OptionError(f"backend '{BACKEND}'", why, "give one name for each class")
         return options.class_labels
-    # Models without classes have an `id2label` of two, too.
+    # Models without classes have a default `id2label` of two, too.
     named = getattr(config, "id2label", None) or {}
     return tuple(str(named[index]) for index in sorted(named)) if len(named) == count else ()
 
 
 def notes(labels: Sequence[str], layers: Mapping[str, str], key: str) -> dict[str, str]:
-    """What goes into the notes of a program: names of classes, and of layers for `quantize`."""
+    """Return the entries for a program's user-defined metadata: names of classes, and of layers for `quantize`."""
     found = {key: json.dumps(dict(layers))}
     if labels:
         found |= {_CLASSES: ",".join(labels), _PREVIEW: json.dumps({"labels": list(labels)})}

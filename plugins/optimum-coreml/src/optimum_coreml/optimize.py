@@ -1,5 +1,6 @@
-"""The same program in another precision. Core ML has no choice of precision when it loads: it is written in the
-program, so that 16 bits take a program of their own."""
+"""Conversion of a program to another precision. Core ML cannot choose the precision at load time: it is stored in the
+program, so fp16 takes a program of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from optimum_coreml.tools import change, open_package, quiet
 
 
 def optimize(request: OptimizeRequest) -> Artifact:
-    """Write `request.artifact` in `request.precision` into `request.output`; in its own, as it is.
+    """Write `request.artifact` in `request.precision` into `request.output`; unchanged where it has that precision.
 
     Raises:
         OptionError: the level, the format, an option or the precision is unknown, or more bits are asked for than

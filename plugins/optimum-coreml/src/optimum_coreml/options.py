@@ -1,6 +1,6 @@
 """Options of this backend, checked before coremltools sees them.
 
-They belong to the export, and `accelerate` hands the same ones to every hook: each takes what concerns it.
+They belong to the export. `accelerate` passes the same options to every hook, and each hook uses those that concern it.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Texts = Annotated[Mapping[str, str], said("a mapping of names to texts")]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoreMlOptions:
-    """How a program is written and what it says of itself.
+    """Options for writing a program, and its metadata.
 
     Attributes:
-        minimum_deployment_target: the oldest system that is to run it: "iOS15" to "iOS18", or "macOS12" to "macOS15";
+        minimum_deployment_target: the oldest system that has to run it: "iOS15" to "iOS18", or "macOS12" to "macOS15";
             None: iOS18 or, on an older Mac, the newest that it runs.
         upper_bounds: the longest that named axes may get; others get a bound from the model's configuration.
         enumerated_shapes: lengths of the named axes, one mapping for each shape: only these are taken, and Core ML
             prepares for each; empty: any length within the bounds.
-        stateful: a decoder's key-value cache is kept in the program as state (iOS18): see `optimum_coreml.stateful`.
-        context_length: positions that the state has room for.
-        author, license, short_description, version: what Xcode shows of the model.
+        stateful: keep a decoder's key-value cache in the program as state (iOS18): see `optimum_coreml.stateful`.
+        context_length: capacity of the state, in positions.
+        author, license, short_description, version: metadata that Xcode shows.
         input_descriptions, output_descriptions: texts by name.
         class_labels: names of the classes, in order; None: the model's own `id2label`, where it is a classifier; an
             empty list: none are written.
-        palettize: for `quantize`: weights as places in tables of 2, 4, 8, 16, 64 or 256 numbers, so many bits each
+        palettize: for `quantize`: weights as indices into tables of 2, 4, 8, 16, 64 or 256 numbers, so many bits each
             (1, 2, 3, 4, 6, 8), instead of linear steps; k-means finds the numbers.
         quantize_tables: for `quantize`, with `palettize`: the numbers in the tables themselves have 8 bits (iOS18).
-        prune: for `quantize`: this share of the weights, the smallest, becomes 0 and takes no place (iOS18).
-        weight_threshold: for `quantize`: weights of so many numbers or fewer stay as they are.
+        prune: for `quantize`: set this share of the weights, the smallest, to 0, which takes no space (iOS18).
+        weight_threshold: for `quantize`: weights with at most this many elements stay as they are.
     """
 
     minimum_deployment_target: Target | None = None

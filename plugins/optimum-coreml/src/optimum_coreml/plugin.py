@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def probe(hardware: Hardware) -> Support:
-    """Offer Core ML's compute units on a Mac; elsewhere, to make artifacts for one."""
+    """Offer Core ML's compute units on a Mac; elsewhere, offer to make artifacts for one."""
     return support(hardware)
 
 

@@ -1,15 +1,15 @@
-"""Weights of an ML program in fewer bits, with coremltools' own passes: which way a configuration takes, and what it
-cannot have.
+"""Compression of an ML program's weights with coremltools' own passes: the choice of pass, and the checks of a
+configuration.
 
 | weights | what is written |
 |---|---|
 | int8, uint8 | linear steps, a scale for each channel |
 | int4, uint4 | linear steps, a scale for each block of a channel (iOS18) |
-| nf4 | places in a table of the 16 levels of NormalFloat, scaled by channel (iOS18) |
-| any, with option `palettize` | places in tables that k-means finds |
-| any, with option `prune` | besides, the smallest become zero and take no place (iOS18) |
+| nf4 | indices into a table of the 16 levels of NormalFloat, scaled by channel (iOS18) |
+| any, with option `palettize` | indices into tables that k-means finds |
+| any, with option `prune` | in addition, the smallest become zero and take no space (iOS18) |
 
-`static` rounds activations too, with ranges from calibration: coremltools runs the program for that, so it takes a Mac.
+`static` rounds activations too, with ranges from calibration: coremltools runs the program for that, so it needs a Mac.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def quantize(request: QuantizeRequest) -> Artifact:
 
 
 def _require_effect(model: Any, config: QuantizeConfig, who: str) -> None:
-    """Refuse a model of which nothing was compressed."""
+    """Refuse a model in which no weight was compressed."""
     function = model.get_spec().mlProgram.functions["main"]
     operations = function.block_specializations[function.opset].operations
     if not any(item.type.startswith("constexpr_") for item in operations):
@@ -78,7 +78,7 @@ def _require_effect(model: Any, config: QuantizeConfig, who: str) -> None:
 
 
 def _check(request: QuantizeRequest, options: CoreMlOptions, who: str) -> None:
-    """Refuse what cannot be honoured, before any work."""
+    """Refuse a configuration that cannot be honoured, before any work."""
     config = request.config
     check_quantization(request, who, takes=FORMAT, weights=_TAKEN, precisions=PRECISIONS, options=True)
     check_fields(config, who, _refusals(config, options))
@@ -88,7 +88,7 @@ def _check(request: QuantizeRequest, options: CoreMlOptions, who: str) -> None:
 
 
 def _refusals(config: QuantizeConfig, options: CoreMlOptions) -> Mapping[str, tuple[bool, str]]:
-    """What is wrong with each field, and what would be right."""
+    """Return the check of each field: whether it is wrong, and the values that would be right."""
     linear = config.weights != "nf4" and options.palettize is None
     four = config.weights in FOUR_BITS
     return {
@@ -113,7 +113,7 @@ def _refusals(config: QuantizeConfig, options: CoreMlOptions) -> Mapping[str, tu
 
 
 def _check_options(config: QuantizeConfig, options: CoreMlOptions, who: str) -> None:
-    """Options that contradict the configuration or each other."""
+    """Refuse options that contradict the configuration or each other."""
     if options.palettize is not None:
         eight = config.weights in _EIGHT
         fits = options.palettize > 4 if eight else options.palettize <= 4
@@ -127,7 +127,7 @@ def _check_options(config: QuantizeConfig, options: CoreMlOptions, who: str) -> 
 
 
 def _check_target(config: QuantizeConfig, options: CoreMlOptions, target: str, who: str) -> None:
-    """What is compressed is decompressed by operators that older systems lack."""
+    """Refuse a target without the operators that decompress these weights: older systems lack them."""
     four = config.weights in FOUR_BITS and options.palettize is None
     newer = four or options.prune is not None or options.quantize_tables or config.per_channel is False
     needed = "iOS18" if newer else "iOS17" if config.scheme == "static" else "iOS16"

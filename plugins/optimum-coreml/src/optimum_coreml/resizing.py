@@ -1,8 +1,8 @@
-"""Resizing of pictures to lengths that are known only when the program runs, as products with two matrices.
+"""Resizing of images to lengths that are known only when the program runs, as products with two matrices.
 
-MIL's own operators take constant factors or sizes. Here each axis gets a matrix that the program makes of the two
-lengths: a row for each new place, with the weights of the old ones. Places are computed in 32 bits in a program of 16,
-too: halves of a pixel are lost there from the 1024th on.
+MIL's own operators take constant factors or sizes. Here the program computes a matrix for each axis from the two
+lengths: a row for each new pixel, with the weights of the old ones. Coordinates are computed in 32 bits in a program of
+16, too: fp16 loses half pixels from the 1024th on.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from coremltools.converters.mil.mil import Builder, types
 from optimum_coreml.halving import EXACT
 
 mb: Any = Builder
-#: torch's constant of cubic interpolation.
+#: torch's coefficient of cubic interpolation.
 _A = -0.75
 
 
 def bilinear(context: Any, node: Any) -> None:
-    """As coremltools writes it where sizes or factors are constants that it can use; else by matrices."""
+    """Add coremltools' bilinear operator where sizes or factors are constants that it can use; else the matrix
+    products.
+    """
     inputs = ops._get_inputs(context, node, min_expected=3)
     size = inputs[1]
     of_size = isinstance(size, list | tuple) or (getattr(size, "val", None) is not None and _is_open(inputs[0]))
@@ -32,7 +34,7 @@ def bilinear(context: Any, node: Any) -> None:
 
 
 def bicubic(context: Any, node: Any) -> None:
-    """By matrices: MIL has no cubic interpolation."""
+    """Add the matrix products: MIL has no cubic interpolation."""
     _resize(context, node, ops._get_inputs(context, node, min_expected=3), cubic=True)
 
 
@@ -67,7 +69,7 @@ def _resize(context: Any, node: Any, inputs: list[Any], *, cubic: bool) -> None:
 
 
 def _factors(context: Any, node: Any, inputs: list[Any]) -> tuple[float | None, float | None]:
-    """By which the lengths were said to grow; None: it follows from the lengths."""
+    """Return the scale factors of the two axes; None: the factor follows from the lengths."""
     given = [_value(item) for item in inputs[3:5]]
     if len(given) == 1 and given[0] is not None:
         given = [float(_value(item)) for item in given[0]]
@@ -81,14 +83,14 @@ def _value(item: Any) -> Any:
 
 
 def _number(length: Any, name: str) -> Any:
-    """A length as a float."""
+    """Return a length as a float."""
     if isinstance(length, int | float | np.number):
         return mb.const(val=np.float32(length), name=name)
     return mb.cast(x=length, dtype="fp32", name=name)
 
 
 def _weights(old: Any, new: Any, factor: float | None, name: str, *, aligned: bool, cubic: bool) -> Any:
-    """New by old places: how much of the old one is in the new one."""
+    """Return the matrix (new pixels by old ones) of the weight of each old pixel in each new one."""
 
     def say(step: str) -> str:
         return f"{name}_{step}"
@@ -125,7 +127,7 @@ def _weights(old: Any, new: Any, factor: float | None, name: str, *, aligned: bo
 
 
 def _cubic(t: Any, near: bool, say: Any, offset: int) -> Any:
-    """Keys' kernel at a distance t: of the two near places, up to 1; of the far ones, 1 to 2."""
+    """Return Keys' kernel at a distance t: for the two near pixels, up to 1; for the far ones, 1 to 2."""
     terms = (_A + 2, -(_A + 3), 0.0, 1.0) if near else (_A, -5 * _A, 8 * _A, -4 * _A)
     found: Any = np.float32(terms[0])
     for place, term in enumerate(terms[1:]):

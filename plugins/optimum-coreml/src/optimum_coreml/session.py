@@ -1,7 +1,7 @@
-"""Running a program: through Core ML on a Mac; elsewhere, for verification, through the interpreter.
+"""Sessions of an ML program: through Core ML on a Mac; elsewhere, for verification, through the interpreter.
 
-At the edge Core ML has 32-bit integers only: what the artifact's specs have in 64 bits, or as booleans, is converted
-here, both ways. A number that does not fit is an error.
+Core ML's inputs and outputs have 32-bit integers only: 64-bit integers and booleans of the artifact's specs are
+converted here, both ways. A number that does not fit is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INT32 = np.iinfo(np.int32)
 
 
 class _Engine(Protocol):
-    """Takes and gives arrays by Core ML's names, in the program's types."""
+    """Interface of the runtimes: arrays in and out by Core ML's names, in the program's types."""
 
     def __call__(self, inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]: ...
 
@@ -38,9 +38,9 @@ def open_session(request: SessionRequest) -> CoreMlSession:
 
     Raises:
         OptionError: an unknown option or device.
-        SessionError: the package cannot be read, computes in another precision than was asked for, has other inputs
-            and outputs than the artifact, or holds what cannot be run here.
-        UnavailableError: what runs it here is not installed.
+        SessionError: the package cannot be read, has another precision than was requested, has other inputs and
+            outputs than the artifact, or has operators that cannot be run here.
+        UnavailableError: the runtime that it needs here is not installed.
     """
     units = units_of(request.device)
     read_options(BACKEND, CoreMlOptions, request.options)
@@ -63,13 +63,13 @@ def open_session(request: SessionRequest) -> CoreMlSession:
 class CoreMlSession:
     """An open program. Calls may come from several threads.
 
-    A program with state has one for each session, and calls take turns (`optimum_coreml.texts`): texts that are written
-    side by side need a session each.
+    A session of a stateful program has one state, and its calls take turns (`optimum_coreml.texts`): texts that are
+    generated side by side need a session each.
 
     Attributes:
         device: the compute units; with ":graph" where Core ML is absent and the interpreter runs it.
-        level: what a result stands for, in words.
-        lengths: of the named axes, what the program takes.
+        level: the meaning of a result, in words.
+        lengths: lengths of the named axes that the program accepts.
     """
 
     backend = BACKEND
@@ -86,7 +86,7 @@ class CoreMlSession:
         self.lengths = lengths_of(self._taken, self.inputs)
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Outputs by name, in memory of their own and in the specs' types.
+        """Return outputs by name, in memory of their own and in the specs' types.
 
         Raises:
             InputError: a name is missing or unknown, a value cannot be read, has a shape that the program does not
@@ -138,7 +138,7 @@ def _interpreter(request: SessionRequest, spec: Any, who: str) -> _Engine:
     from optimum_coreml_interpreter import Program
 
     program = Program(spec, weights_file(package_of(request.artifact)), who)
-    states = program.states()  # where there are any, calls take turns
+    states = program.states()  # with state, calls take turns
 
     def run(inputs: Arrays) -> Mapping[str, np.ndarray[Any, Any]]:
         tensors = {name: torch.from_numpy(array).to(program.input_type(name)) for name, array in inputs.items()}
@@ -149,7 +149,7 @@ def _interpreter(request: SessionRequest, spec: Any, who: str) -> _Engine:
 
 
 def _core_ml(request: SessionRequest, spec: Any, units: str, who: str) -> _Engine:
-    """Through `MLModel.predict`. Written against coremltools 9.0; it was not run where this was written."""
+    """Return an engine that calls `MLModel.predict`: written against coremltools 9.0; not run where it was written."""
     from optimum_coreml.tools import coremltools
 
     ct = coremltools()

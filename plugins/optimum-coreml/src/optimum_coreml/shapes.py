@@ -1,4 +1,4 @@
-"""The lengths that a program takes: ranges, or a list of shapes, from the axes that have names."""
+"""Shapes that a program accepts: ranges, or enumerated shapes, of the named axes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from optimum_core.types import ExportRequest, TensorSpec
 from optimum_coreml.devices import BACKEND
 from optimum_coreml.options import CoreMlOptions
 
-#: Core ML wants every length bounded. Where neither the options nor the model's configuration say how long an axis may
-#: get, these do, by what its name ends in; an axis of another name may get `_FURTHER` times as long as traced.
+#: Core ML needs a bound for every length. Where neither the options nor the model's configuration bound an axis, the
+#: end of its name selects one of these; an axis of another name may get `_FURTHER` times as long as traced.
 _BOUNDS = {"batch": 64, "sequence": 2048, "height": 2048, "width": 2048, "samples": 480_000, "frames": 6000}
 _FURTHER = 64
-#: Settings that say how long a sequence may get.
+#: Configuration fields that state the longest sequence.
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "max_target_positions")
 
 _DTYPES = {"int64": "int32", "int32": "int32", "bool": "int32", "float32": "float32", "float16": "float32"}
@@ -23,7 +23,7 @@ _DTYPES = {"int64": "int32", "int32": "int32", "bool": "int32", "float32": "floa
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bounds:
-    """The least and the greatest length of a named axis, and the one that it was traced at."""
+    """The least and the greatest length of a named axis, and its traced length."""
 
     least: int
     greatest: int
@@ -31,7 +31,7 @@ class Bounds:
 
 
 def bounds_of(request: ExportRequest, options: CoreMlOptions, config: Any) -> dict[str, Bounds]:
-    """Bounds of every named axis of the inputs.
+    """Return the bounds of every named axis of the inputs.
 
     Raises:
         OptionError: the options name an axis that the inputs do not have, or bound one below its traced length.
@@ -52,7 +52,7 @@ def bounds_of(request: ExportRequest, options: CoreMlOptions, config: Any) -> di
 
 
 def traced_lengths(request: ExportRequest) -> dict[str, int]:
-    """Length of each named axis in the samples."""
+    """Return the length of each named axis in the samples."""
     return {
         name: int(request.samples[spec.name].shape[index])
         for spec in request.inputs
@@ -68,7 +68,7 @@ def _bound(axis: str, traced: int, config: Any) -> int:
 
 
 def longest_sequence(config: Any) -> int:
-    """What a model's configuration says of how long a sequence may get; where it is silent, 2048."""
+    """Return the longest sequence that a model's configuration states; 2048 where it states none."""
     texts = [config, *(getattr(config, part, None) for part in ("text_config", "encoder", "decoder"))]
     stated = [getattr(part, name, None) for part in texts for name in _LENGTHS]
     found = [value for value in stated if isinstance(value, int) and value > 1]
@@ -76,7 +76,7 @@ def longest_sequence(config: Any) -> int:
 
 
 def tensor_types(ct: Any, request: ExportRequest, options: CoreMlOptions, bounds: Mapping[str, Bounds]) -> list[Any]:
-    """coremltools' description of each input, in order. Axes of one name share one dimension.
+    """Return coremltools' description of each input, in order. Axes of one name share one dimension.
 
     Raises:
         OptionError: an enumerated shape names an unknown axis, leaves one out, or there are too many varying inputs.
@@ -104,7 +104,7 @@ def _enumerated(ct: Any, request: ExportRequest, options: CoreMlOptions, bounds:
         if missing:
             why = f"option 'enumerated_shapes' leaves axis {missing[0]!r} open in {dict(shape)}"
             raise OptionError(who, why, "give every named axis a length in every shape")
-    # The traced shape is among them: the program has it for its default.
+    # The traced shape is among them: it is the program's default.
     shapes = [traced, *(dict(shape) for shape in options.enumerated_shapes if dict(shape) != traced)]
     if len(shapes) < 2:
         raise OptionError(who, "option 'enumerated_shapes' has no shape but the traced one", "give another")
@@ -119,7 +119,7 @@ def _choices(ct: Any, spec: TensorSpec, shapes: Sequence[Mapping[str, int]]) -> 
     if not spec.dynamic_axes:
         return spec.shape
     own = [tuple(shape[axis] if isinstance(axis, str) else axis for axis in spec.shape) for shape in shapes]
-    # Core ML takes the shapes of several inputs in pairs, so that none is left out where two are equal.
+    # Core ML pairs the shapes of several inputs by index, so equal ones are not removed.
     return ct.EnumeratedShapes(shapes=own, default=own[0]) if len(set(own)) > 1 else own[0]
 
 
@@ -130,7 +130,7 @@ def _tensor(ct: Any, spec: TensorSpec, shape: Any) -> Any:
 
 
 def core_ml_dtype(dtype: str) -> str:
-    """The element type by which Core ML takes or gives what a spec has: 32-bit integers for 64, and for booleans.
+    """Return Core ML's element type for a spec's dtype: 32-bit integers for 64-bit ones and for booleans.
 
     Raises:
         KeyError: Core ML has nothing for it.

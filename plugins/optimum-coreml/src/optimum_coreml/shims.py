@@ -1,10 +1,10 @@
 """Operators of torch that coremltools 9.0 lacks, or gets wrong with today's numpy and torch.
 
-Nothing is registered on import: `shims()` lends them to coremltools for a conversion and takes them back, so that a
-user's own use of coremltools in the same process finds it as it was. Each entry says for which versions it was
-written: of a later one only what is still missing is filled in, and what was replaced is left to it.
+Nothing is registered on import: `shims()` registers them for one conversion and removes them again, so that a user's
+own use of coremltools in the same process finds it unchanged. Each entry states the versions that it was written for:
+with a later version, only operators that are still missing are added, and none is replaced.
 
-Every function takes coremltools' `context` and a `node` of the graph, and adds what stands for the node.
+Every function takes coremltools' `context` and a `node` of the graph, and adds the MIL operators for the node.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Shim:
     """One function and the operators that it stands for.
 
     Attributes:
-        names: as coremltools looks them up: lower case, without the namespace.
+        names: the operators' names as coremltools looks them up: lower case, without the namespace.
         mends: versions of coremltools that have the operator and get it wrong; elsewhere only gaps are filled.
-        why: what coremltools does without it.
+        why: the behaviour of coremltools without it.
     """
 
     names: tuple[str, ...]
@@ -45,12 +45,14 @@ class Shim:
 
 @contextmanager
 def shims() -> Iterator[None]:
-    """Within, coremltools knows them; on the way out it is as it was. One conversion at a time (`tools.CONVERSION`)."""
+    """Register the shims with coremltools within the block, then restore it. One conversion at a time
+    (`tools.CONVERSION`).
+    """
     known = registry.name_to_func_mapping
     before, own = dict(known), ops._group_norm_impl
     installed = version("coremltools")
     try:
-        if installed in _NINE:  # what both of its operators of groups call
+        if installed in _NINE:  # both of coremltools' group operators call it
             ops._group_norm_impl = _group_norm
         for shim in SHIMS:
             for name in shim.names:
@@ -69,7 +71,7 @@ def _inputs(context: Any, node: Any, least: int) -> list[Any]:
 
 
 def _constant(value: Any) -> Any:
-    """The value of a constant; None where it is known only when the program runs."""
+    """Return the value of a constant; None where it is known only when the program runs."""
     return getattr(value, "val", value)
 
 
@@ -86,7 +88,7 @@ def _int(context: Any, node: Any) -> None:
 
 
 def _dtype_name(context: Any, node: Any, like: Any, position: int) -> str:
-    """MIL's name of the element type that `new_*` gives: the one asked for, or that of the tensor."""
+    """Return MIL's name of the element type that `new_*` gives: the requested one, or that of the tensor."""
     inputs = ops._get_inputs(context, node)
     asked = inputs[position] if context.frontend == ops.TorchFrontend.TORCHSCRIPT and len(inputs) > position else None
     asked = _constant(ops._get_kwinputs(context, node, "dtype", default=[asked])[0])
@@ -97,7 +99,7 @@ def _dtype_name(context: Any, node: Any, like: Any, position: int) -> str:
 
 
 def _filled(context: Any, node: Any, size: Any, value: Any, dtype: str) -> None:
-    """A tensor of one value. MIL fills in numbers only: booleans are cast to."""
+    """Add a tensor filled with one value. MIL fills in numbers only: booleans are cast to."""
     if isinstance(size, list | tuple):
         size = mb.concat(values=list(size), axis=0) if size else mb.const(val=np.zeros(0, np.int32))
     kind = "int32" if dtype == "bool" or "int" in dtype else dtype
@@ -112,7 +114,7 @@ def _filled(context: Any, node: Any, size: Any, value: Any, dtype: str) -> None:
 
 
 def _new(value: Any, position: int) -> Convert:
-    """`new_ones`, `new_zeros` (a value) and `new_full` (None: the third argument)."""
+    """Return the converter of `new_ones`, `new_zeros` (a value) or `new_full` (None: the third argument)."""
 
     def convert(context: Any, node: Any) -> None:
         inputs = _inputs(context, node, 2)
@@ -131,7 +133,7 @@ def _identity(context: Any, node: Any) -> None:
 
 def _where(context: Any, node: Any) -> None:
     inputs = _inputs(context, node, 1)
-    if len(inputs) == 1:  # the places that are not zero
+    if len(inputs) == 1:  # the indices of the non-zero elements
         ops._nonzero_as_tuple(context, node, inputs[0])
         return
     _select(context, node, *inputs[:3])
@@ -145,7 +147,9 @@ def _masked_fill(context: Any, node: Any) -> None:
 
 
 def _select(context: Any, node: Any, condition: Any, a: Any, b: Any) -> None:
-    """MIL's `select` takes the shape of `a` and `b` for that of its result, whatever the condition's is."""
+    """Add a `select` with broadcast operands: MIL takes the shape of `a` and `b` for the result, whatever the
+    condition's is.
+    """
     a, b = ops.promote_input_dtypes([a, b])
     if not types.is_bool(condition.dtype):
         condition = mb.cast(x=condition, dtype="bool")
@@ -160,8 +164,9 @@ def _select(context: Any, node: Any, condition: Any, a: Any, b: Any) -> None:
 
 
 def _covers(shape: Any, other: Any) -> bool:
-    """Whether a tensor of `other` broadcast to one of `shape` leaves it as it is. Two unknown lengths are taken for
-    one: where they are broadcast, one of them is written as 1."""
+    """Whether broadcasting a tensor of `other` to one of `shape` leaves that unchanged. Two unknown lengths are assumed
+    equal: where they are broadcast, one of them is written as 1.
+    """
     return len(shape) >= len(other) and all(
         not (_is_one(mine) and not _is_one(theirs))
         for mine, theirs in zip(reversed(shape), reversed(other), strict=False)
@@ -173,19 +178,19 @@ def _is_one(length: Any) -> bool:
 
 
 def _modulo(context: Any, node: Any) -> None:
-    """Of the lengths of axes in what `torch.export` gives."""
+    """Add the remainder, which `torch.export` applies to lengths of axes."""
     x, y = ops.promote_input_dtypes(_inputs(context, node, 2)[:2])
     context.add(mb.mod(x=x, y=y, name=node.name), node.name)
 
 
 def _floor_divide(context: Any, node: Any) -> None:
-    """Whole numbers stay whole: lengths of axes are divided so in what `torch.export` gives."""
+    """Add a floor division that keeps integers: `torch.export` divides lengths of axes by it."""
     x, y = ops.promote_input_dtypes(_inputs(context, node, 2)[:2])
     context.add(mb.floor_div(x=x, y=y, name=node.name), node.name)
 
 
 def _bitwise(operation: Callable[..., Any]) -> Convert:
-    """On booleans, where a bit is all there is. Core ML has no operation on the bits of integers."""
+    """Return the converter of a bitwise operator on booleans. Core ML has no operation on the bits of integers."""
 
     def convert(context: Any, node: Any) -> None:
         a, b = _inputs(context, node, 2)[:2]
@@ -198,7 +203,9 @@ def _bitwise(operation: Callable[..., Any]) -> Convert:
 
 
 def _attention(context: Any, node: Any) -> None:
-    """As coremltools writes it; and a query that may see nothing gets zeros, as torch gives it, not an average."""
+    """Add coremltools' attention, with zeros for a fully masked query, as torch gives, instead of an average of all
+    values.
+    """
     inputs = _inputs(context, node, 3)
     place = 5 if "flash" in node.kind else 3
     mask = ops._get_kwinputs(context, node, "attn_mask", default=[inputs[place] if len(inputs) > place else None])[0]
@@ -208,7 +215,7 @@ def _attention(context: Any, node: Any) -> None:
     found = context[node.name]
     word = types.builtin_to_string(found.dtype)
     sees = mb.reduce_max(x=mb.cast(x=mask, dtype=word), axes=[-1], keep_dims=True)
-    # Chosen, not multiplied: the fused operator may well give NaN there.
+    # Selected, not multiplied: the fused operator may give NaN there.
     nothing = types.nptype_from_builtin(found.dtype)(0)
     context.add(mb.select(cond=mb.cast(x=sees, dtype="bool"), a=found, b=nothing), node.name, override=True)
 
@@ -217,11 +224,11 @@ _WRITTEN_ATTENTION = ops.scaled_dot_product_attention
 
 
 def _group_norm(x: Any, num_groups: int, weight: Any, bias: Any, eps: float) -> Any:
-    """As coremltools writes it, with the batch left open, too."""
+    """Add coremltools' group norm, with support for a dynamic batch."""
     groups, channels = min(int(num_groups), int(x.shape[1])), int(x.shape[1])
     whole = mb.shape(x=x)
     batch = mb.slice_by_size(x=whole, begin=[0], size=[1])
-    # The operator of each channel by itself sums in 32 bits, also in a program of 16.
+    # Instance norm sums in 32 bits, also in a program of 16.
     grouped = mb.reshape(x=x, shape=mb.concat(values=[batch, np.array([groups, -1], np.int32)], axis=0))
     found = mb.reshape(x=mb.instance_norm(x=grouped, epsilon=np.float32(eps)), shape=whole)
     along = [1, channels] + [1] * (x.rank - 2)
@@ -231,7 +238,9 @@ def _group_norm(x: Any, num_groups: int, weight: Any, bias: Any, eps: float) -> 
 
 
 def _unfold(context: Any, node: Any) -> None:
-    """Each block's numbers as channels, by a convolution with the unit matrix; the batch may be open."""
+    """Add im2col as a convolution with the identity matrix, each block's elements as channels; the batch may be
+    dynamic.
+    """
     x, *rest = _inputs(context, node, 5)[:5]
     kernel, dilation, padding, stride = ([int(item) for item in np.reshape(_constant(value), -1)] for value in rest)
     if x.rank != 4:
@@ -246,7 +255,7 @@ def _unfold(context: Any, node: Any) -> None:
 
 
 def _names(name: str) -> tuple[str, ...]:
-    """How an operator with a method of its own is spelled by the two frontends."""
+    """Return the spellings that the two frontends use for an operator that also exists as a method."""
     return (name, f"__{name}__", f"{name}.tensor", f"__{name}__.tensor", f"bitwise_{name}", f"bitwise_{name}.tensor")
 
 

@@ -1,12 +1,12 @@
-"""A decoder whose key-value cache lives in the program, as state (iOS18): a call takes the new tokens alone.
+"""Stateful export of a decoder (iOS18): the key-value cache is state of the program, and a call takes new tokens only.
 
 The program's inputs: `input_ids` (1 x query), and `causal_mask` (1 x 1 x query x end), which is added to the scores: 0
-where a query may look, a large negative number where not. Where the new tokens begin follows from the two lengths: at
-end - query. A call with end = query begins a new text; what an earlier one left behind is never looked at.
+where a query may attend, a large negative number where not. The position of the first new token follows from the two
+lengths: end - query. A call with end = query begins a new text; leftovers of an earlier text are never read.
 
-The artifact has the model's own inputs all the same: a session (`optimum_coreml.texts`) makes these calls of them.
+The artifact still has the model's own inputs: a session (`optimum_coreml.texts`) translates its calls into these.
 
-The state is in 16 bits, as Core ML has no other.
+The state is in 16 bits, because Core ML has no other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _QUERY, _END = 3, 8
 
 
 class _Layer(StaticLayer):  # type: ignore[misc]  # transformers has no types
-    """One layer's part of the buffers, written from `begin` to `end`, read up to `end`."""
+    """One layer's slice of the buffers, written from `begin` to `end`, read up to `end`."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, layer: int, begin: Any, end: Any) -> None:
         super().__init__(max_cache_len=keys.shape[3])
@@ -44,19 +44,21 @@ class _Layer(StaticLayer):  # type: ignore[misc]  # transformers has no types
         self.is_initialized = True
 
     def update(self, key: Any, value: Any, *rest: Any, **more: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new ones, give all up to the last."""
+        """Write the new keys and values, and return all of them up to the last."""
         for buffer, new in zip(self._buffers, (key, value), strict=True):
             buffer[self._layer, :, :, self._begin : self._end, :] = new
         keys, values = (buffer[self._layer, :, :, : self._end, :] for buffer in self._buffers)
         return keys, values
 
     def get_seq_length(self) -> Any:
-        """Tokens that were there before."""
+        """Return the number of tokens that were there before."""
         return self._begin
 
 
 class StatefulDecoder(torch.nn.Module):
-    """`logits` of new tokens, with keys and values in two buffers: layer, batch, head, position, channel."""
+    """A module that returns the `logits` of new tokens, and keeps keys and values in two buffers: layer, batch, head,
+    position, channel.
+    """
 
     def __init__(self, module: Any, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -86,8 +88,8 @@ def export_stateful(request: ExportRequest, options: CoreMlOptions) -> Artifact:
 
     Raises:
         OptionError: the target cannot hold state, shapes are enumerated, or there is no room for the traced text.
-        ExportError: the model takes more than texts or gives more than logits, keeps no cache of equal layers, or
-            cannot be converted; or the route holds no state.
+        ExportError: the model takes more than texts or returns more than logits, has no cache of equal layers, or
+            cannot be converted; or the route does not support state.
     """
     who = who_exports(request, request.route or "trace")
     _check(request, options, who)
@@ -137,7 +139,7 @@ def _check_room(request: ExportRequest, positions: int, who: str) -> None:
 
 
 def _cache_shape(module: Any, options: CoreMlOptions, who: str) -> tuple[int, ...]:
-    """Layers, batch 1, heads, positions, channels: from a cache that the eager model fills."""
+    """Return layers, batch 1, heads, positions, channels: read from a cache that the eager model fills."""
     try:
         with torch.no_grad():
             cache = module(input_ids=torch.ones(1, 2, dtype=torch.int64), use_cache=True).past_key_values

@@ -1,7 +1,7 @@
-"""The files of a package, and the check that its weights are those written with it.
+"""Files of a package, and the check that its weights are those written with it.
 
 A package is a folder: a list of its items, the program, and a file of weights. Core ML reads any bytes at the right
-places as weights; so the program's own notes hold the sha256 of that file.
+offsets as weights; so the program's own metadata holds the sha256 of that file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ _PROGRAM = f"{_DATA}/model.mlmodel"
 _WEIGHTS = f"{_DATA}/weights/weight.bin"
 
 _DIGEST = "optimum.weights_sha256"
-#: In a program's notes: dotted names of the module's weights, and what they are called in the program.
+#: Metadata key: dotted names of the module's weights, with their names in the program.
 LAYERS = "optimum.layers"
 
 
 def save(model: Any, folder: Path, notes: Mapping[str, str]) -> tuple[str, ...]:
-    """Write an `MLModel` as a package under `folder`, with `notes` that its program carries; the files' names, the
-    one to open first at the head."""
+    """Write an `MLModel` as a package under `folder`, with `notes` in the program's metadata; return the file names,
+    the one to open first.
+    """
     from coremltools.proto import Model_pb2
 
     package = folder / PACKAGE
@@ -46,17 +47,17 @@ def save(model: Any, folder: Path, notes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def package_of(artifact: Artifact) -> Path:
-    """The folder that Core ML opens."""
+    """Return the folder that Core ML opens."""
     return artifact.main_file.parent
 
 
 def weights_file(package: Path) -> Path:
-    """The file of weights; a program of small constants has none."""
+    """Return the path of the weights file; a program of small constants has none."""
     return package / _WEIGHTS
 
 
 def read_program(package: Path, who: str) -> Any:
-    """The program of a package as coremltools' message `Model`, after every check that files allow.
+    """Return the program of a package as coremltools' message `Model`, after every check that files allow.
 
     Raises:
         SessionError: a file is missing, altered or cut short, or it holds no ML program.
@@ -80,12 +81,12 @@ def read_program(package: Path, who: str) -> Any:
 
 
 def notes_of(spec: Any) -> dict[str, str]:
-    """What its program carries beside what Core ML reads."""
+    """Return the program's user-defined metadata."""
     return dict(spec.description.metadata.userDefined)
 
 
 def layers_of(spec: Any) -> dict[str, str]:
-    """Dotted names of the module's weights with their names in the program; empty where none were noted."""
+    """Return the dotted names of the module's weights with their names in the program; empty where none are noted."""
     found: dict[str, str] = json.loads(notes_of(spec).get(LAYERS, "{}"))
     return found
 

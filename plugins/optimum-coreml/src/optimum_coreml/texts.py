@@ -1,7 +1,7 @@
-"""A program with state, called as its model is: whole texts in, the logits of every token out.
+"""Calls of a stateful program in the form of its model: whole texts in, the logits of every token out.
 
-The program takes new tokens alone (`optimum_coreml.stateful`), one text at a time. What a text shares with the one
-before, from its first token on, is in the state already: of a text that goes on, only what is new is computed.
+The program takes new tokens only (`optimum_coreml.stateful`), one text at a time. The prefix that a text shares with
+the one before is in the state already: for a text that continues, only the new tokens are computed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from optimum_core.types import TensorSpec
 
 Array = np.ndarray[Any, Any]
-#: What a model with a program of state takes and gives.
+#: Inputs and outputs of a model with a stateful program.
 TEXT_INPUTS = ("input_ids", "attention_mask")
 LOGITS = "logits"
 _HIDDEN = np.float32(-1e4)
 
 
 def program_specs(outputs: Sequence[TensorSpec]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """What the program itself takes and gives, of a model with these outputs."""
+    """Return the inputs and the outputs of the program itself, for a model with these outputs."""
     inputs = (
         TensorSpec(name="input_ids", dtype="int64", shape=(1, "query")),
         TensorSpec(name="causal_mask", dtype="float32", shape=(1, 1, "query", "end")),
@@ -32,10 +32,10 @@ def program_specs(outputs: Sequence[TensorSpec]) -> tuple[tuple[TensorSpec, ...]
 
 
 def causal_mask(begin: int, kept: Array) -> Array:
-    """What the program is to add to the scores of the tokens from `begin` to the last.
+    """Return the mask that the program adds to the scores of the tokens from `begin` to the last.
 
     Args:
-        kept: for every token of the text up to there, whether it is no padding.
+        kept: for every token of the text so far, whether it is a real token, not padding.
 
     >>> causal_mask(1, np.array([1, 1, 1]))[0, 0].tolist()
     [[0.0, 0.0, -10000.0], [0.0, 0.0, 0.0]]
@@ -46,11 +46,11 @@ def causal_mask(begin: int, kept: Array) -> Array:
 
 
 class Texts:
-    """Makes the program's calls of the model's own. Calls take turns.
+    """Translates the model's calls into the program's. Calls take turns.
 
     Args:
         engine: runs the program once.
-        in_pieces: a text is fed in several calls, some of one token, though one would do: so that what is checked is
+        in_pieces: feed a text in several calls, some of one token, although one would do: so that verification tests
             the state.
     """
 
@@ -63,7 +63,7 @@ class Texts:
         self._forget()
 
     def __call__(self, inputs: dict[str, Array]) -> Mapping[str, Array]:
-        """`logits` (batch x sequence x vocabulary) for `input_ids`, and `attention_mask` where there is one."""
+        """Return `logits` (batch x sequence x vocabulary) for `input_ids`, and `attention_mask` where there is one."""
         ids = inputs["input_ids"]
         kept = inputs.get("attention_mask", np.ones_like(ids))
         with self._turn:
@@ -72,7 +72,7 @@ class Texts:
     def _text(self, ids: Array, kept: Array) -> Array:
         known = self._shared(ids, kept)
         parts = [self._logits[:known]]
-        self._forget()  # what a call that fails leaves in the state is not known
+        self._forget()  # after a failed call, the contents of the state are unknown
         for begin, end in self._spans(known, len(ids)):
             given = {"input_ids": ids[None, begin:end], "causal_mask": causal_mask(begin, kept[:end])}
             parts.append(self._engine(given)[LOGITS][0])
@@ -85,7 +85,7 @@ class Texts:
         self._logits = np.zeros((0, 0), np.float32)
 
     def _shared(self, ids: Array, kept: Array) -> int:
-        """Tokens at the beginning that are those of the last text."""
+        """Return the number of leading tokens that equal those of the last text."""
         count = min(len(ids), len(self._ids))
         other = (ids[:count] != self._ids[:count]) | (kept[:count] != self._kept[:count])
         return int(other.argmax()) if other.any() else count

@@ -1,4 +1,4 @@
-"""The one module that imports coremltools: kept silent, and spoken to in a few words of our own."""
+"""Adapter to coremltools: the one module that imports it, keeps it silent and wraps the calls that others need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Kept(logging.Handler):
-    """Passes what coremltools logs on to our own log."""
+    """A log handler that forwards coremltools' records to our own log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _log.debug("coremltools: %s", record.getMessage())
@@ -27,7 +27,7 @@ class _Kept(logging.Handler):
 
 @cache
 def coremltools() -> Any:
-    """The package, imported without its remarks on versions that it was not tested with."""
+    """Return the package, imported without its warnings about untested versions."""
     logger = logging.getLogger("coremltools")
     with _diverted(logger), silence():
         import coremltools as ct
@@ -36,7 +36,9 @@ def coremltools() -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[Any]:
-    """The package `coremltools`, which within prints nothing and warns of nothing; its remarks go to our log."""
+    """Yield the package `coremltools`, which prints nothing and warns of nothing within the block; its remarks go to
+    our log.
+    """
     ct = coremltools()
     logger = logging.getLogger("coremltools")
     with CONVERSION, _diverted(logger), silence():
@@ -50,18 +52,18 @@ def _diverted(logger: logging.Logger) -> Iterator[None]:
     try:
         yield
     finally:
-        # The package adds a handler of its own when it is first imported.
+        # The package adds a log handler of its own when it is first imported.
         added = [item for item in logger.handlers if not isinstance(item, _Kept)]
         logger.handlers, logger.propagate = [*handlers, *added], propagate
 
 
 def open_package(ct: Any, package: Path) -> Any:
-    """An `MLModel` that is read and not loaded into Core ML."""
+    """Return an `MLModel` that is read and not loaded into Core ML."""
     return ct.models.MLModel(str(package), skip_model_load=True)
 
 
 def program_of(model: Any) -> Any:
-    """The program of an `MLModel` as coremltools' own, to look at."""
+    """Return the program of an `MLModel` as a coremltools program, for inspection."""
     from coremltools.converters.mil.frontend.milproto.load import load
     from coremltools.models.utils import _convert_model_spec_to_pymil_prog
 
@@ -69,7 +71,7 @@ def program_of(model: Any) -> Any:
 
 
 def change(ct: Any, model: Any, graph_pass: Any) -> Any:
-    """The `MLModel` after a graph pass of ours, for the target that it has."""
+    """Return the `MLModel` after one of our graph passes, for the target that it has."""
     from coremltools.models.utils import _apply_graph_pass
 
     version = model.get_spec().specificationVersion

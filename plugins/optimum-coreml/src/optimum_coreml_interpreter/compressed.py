@@ -1,6 +1,6 @@
-"""Weights in fewer bits, brought back to floats: what Core ML does when it loads a program, or in its kernels.
+"""Decompression of weights to floats: the work that Core ML does when it loads a program, or in its kernels.
 
-Before iOS18 the packed bytes are tensors of the program; since then the file packs them.
+Before iOS18 the packed bytes are tensors of the program; since then they are packed in the file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _blockwise(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Ten
 
 
 def _spread(blocks: Tensor, shape: torch.Size) -> Tensor:
-    """One value for each block, repeated over the block."""
+    """Return one value for each block, repeated over the block."""
     if blocks.ndim != len(shape):
         raise UndefinedError(f"blocks of {blocks.ndim} axes for {len(shape)}")
     for axis, length in enumerate(shape):
@@ -59,7 +59,9 @@ def _from_table(
 
 
 def _looked_up(indices: Tensor, lut: Tensor, vector_axis: Tensor | None) -> Tensor:
-    """`lut` has an axis of groups for each of the indices', one of entries, and one of the numbers of an entry."""
+    """Return the table entries at the indices. `lut` has a group axis for each axis of the indices, an axis of entries,
+    and one of the numbers of an entry.
+    """
     rank, entries, width = indices.ndim, lut.shape[-2], lut.shape[-1]
     rows = torch.zeros([1] * rank, dtype=torch.int64)
     for axis in range(rank):
@@ -78,7 +80,7 @@ def _looked_up(indices: Tensor, lut: Tensor, vector_axis: Tensor | None) -> Tens
 
 
 def _unpacked(data: Tensor, bits: int) -> Tensor:
-    """Numbers of `bits` each, packed into bytes from the lowest bit up."""
+    """Return numbers of `bits` each, unpacked from bytes from the lowest bit up."""
     ones = (data.long()[:, None] >> torch.arange(8)) & 1
     flat = ones.reshape(-1)
     flat = flat[: flat.numel() // bits * bits].reshape(-1, bits)

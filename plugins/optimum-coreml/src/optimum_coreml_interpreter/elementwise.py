@@ -1,4 +1,4 @@
-"""Operators on one element at a time, broadcast as numpy does."""
+"""Elementwise operators, broadcast as numpy does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optimum_coreml_interpreter.values import STORAGE
 
 Tensor = torch.Tensor
 
-# Two tensors. Their types are equal in a program that is well formed; torch would bring them to one, so it is checked.
+# Two tensors. Their types are equal in a well-formed program; torch would promote them, so equality is checked.
 
 _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
@@ -213,7 +213,7 @@ _RANGES = {
 
 
 def storage_of(word: str) -> torch.dtype:
-    """What a type by its word in a program ("fp16", "uint16") is kept in."""
+    """Return the torch dtype that stores a type by its name in a program ("fp16", "uint16")."""
     if word not in _BY_WORD:
         raise UndefinedError(f"type {word!r}")
     return STORAGE[MIL_pb2.DataType.Value(_BY_WORD[word])]
@@ -221,8 +221,9 @@ def storage_of(word: str) -> torch.dtype:
 
 @operator("cast")
 def cast(x: Tensor, dtype: str) -> Tensor:
-    """Floats become whole numbers towards zero, those out of range the nearest there is, and NaN becomes 0: a program
-    may compute them where it does not use them. Whole numbers that do not fit are an error."""
+    """Convert floats to integers towards zero, values out of range to the nearest limit and NaN to 0: a program may
+    compute such values without using them. Integers that do not fit are an error.
+    """
     target = storage_of(dtype)
     if dtype not in _RANGES:
         return x.to(target)

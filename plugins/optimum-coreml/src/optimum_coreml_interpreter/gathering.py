@@ -1,4 +1,4 @@
-"""Operators that read or write at places that other tensors name."""
+"""Operators that read or write at indices that other tensors hold."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _at(x: Tensor, indices: Tensor, opset: int) -> Tensor:
 
 
 def _linear(indices: Tensor, shape: torch.Size, opset: int) -> Tensor:
-    """Places in a flat tensor, for indices of one axis each in their last axis."""
+    """Return indices into a flat tensor, for indices of one axis each in their last axis."""
     rows = torch.zeros(indices.shape[:-1], dtype=torch.int64)
     for axis, length in enumerate(shape):
         rows = rows * length + indices_within(indices[..., axis], length, opset)
@@ -148,7 +148,7 @@ def _scatter_along_axis(
 
 
 def _require(tensor: Tensor, shape: list[int]) -> None:
-    """Where only the number of elements fitted, some would be written to other places."""
+    """Require equal shapes: if only the number of elements matched, some would be written to other places."""
     if list(tensor.shape) != shape:
         raise UndefinedError(f"indices or updates of {tuple(tensor.shape)} for places of {tuple(shape)}")
 
@@ -157,10 +157,10 @@ _REDUCTIONS = {"mul": "prod", "max": "amax", "min": "amin"}
 
 
 def _written(data: Tensor, rows: Tensor, updates: Tensor, mode: str) -> Tensor:
-    """Rows of a matrix changed by rows of updates, one for each of `rows`."""
+    """Return a matrix with its rows changed by rows of updates, one for each of `rows`."""
     if updates.dtype != data.dtype or updates.numel() != rows.numel() * data.shape[1]:
         raise UndefinedError(f"updates of {tuple(updates.shape)}, {updates.dtype}, for {data.dtype}")
-    values = updates.reshape(rows.numel(), data.shape[1])  # none, where no place is named
+    values = updates.reshape(rows.numel(), data.shape[1])  # empty, where there are no indices
     if mode == "update":
         if len(set(rows.tolist())) != rows.numel():
             raise UndefinedError("two updates of one place")

@@ -1,4 +1,4 @@
-"""Lists of tensors of one shape. None is ever changed: writing gives another."""
+"""Lists of tensors of one shape. A list is immutable: writing returns another one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorList:
-    """Elements by place; None: nothing was written there yet."""
+    """Elements by index; None: nothing was written there yet."""
 
     elements: tuple[Tensor | None, ...]
     dtype: torch.dtype
     grows: bool
 
     def at(self, place: int) -> Tensor:
-        """
+        """Return the element at an index.
+
         Raises:
-            UndefinedError: there is nothing.
+            UndefinedError: it was not written.
         """
         found = self.elements[place] if 0 <= place < len(self.elements) else None
         if found is None:
@@ -32,7 +33,7 @@ class TensorList:
         return found
 
     def written(self, place: int, value: Tensor) -> TensorList:
-        """Another list, longer where the place lies beyond the last."""
+        """Return another list, longer where the index lies beyond the last."""
         known = next((item for item in self.elements if item is not None), value)
         if value.dtype != self.dtype or value.shape != known.shape:
             raise UndefinedError(f"{value.dtype} of {tuple(value.shape)} for a list of {self.dtype}")
@@ -50,7 +51,7 @@ def _make_list(
     dynamic_length: Tensor | bool = True,
     dtype: str = "fp32",
 ) -> TensorList:
-    """Shapes with names are left to what is written first."""
+    """Return a list in which nothing was written. Named (unknown) lengths of its shape are set by the first write."""
     return TensorList(elements=(None,) * integer(init_length), dtype=storage_of(dtype), grows=flag(dynamic_length))
 
 

@@ -1,4 +1,4 @@
-"""Operators on pictures: pooling and resizing."""
+"""Operators on images: pooling and resizing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pairs = list[tuple[int, int]]
 def _windows(
     x: Tensor, kernel: Sequence[int], strides: Tensor | None, pad_type: str, pad: Tensor | None, ceil_mode: bool
 ) -> tuple[list[int], Pairs, Pairs]:
-    """Strides, what is padded, and what the last windows reach beyond that where sizes are rounded up."""
+    """Return the strides, the padding, and the extent of the last windows beyond it where sizes are rounded up."""
     axes = len(kernel)
     steps = [1] * axes if strides is None else integers(strides)
     pairs = around(pad_type, x.shape[2:], kernel, steps, None if pad is None else integers(pad))
@@ -28,9 +28,9 @@ def _windows(
         for axis, (before, after) in enumerate(pairs):
             size, step = x.shape[2 + axis], steps[axis]
             count = (size + before + after - kernel[axis] + step - 1) // step + 1
-            # A window that would begin in what is padded after the picture is left out.
+            # A window that would begin in the padding after the image is left out.
             if (count - 1) * step >= size + before:
-                if before + after == 0:  # where nothing is padded, the specification keeps it
+                if before + after == 0:  # without padding, the specification keeps it
                     raise UndefinedError(f"a window that begins at {(count - 1) * step} of {size}")
                 count -= 1
             beyond[axis] = (0, max(0, (count - 1) * step + kernel[axis] - size - before - after))
@@ -70,7 +70,7 @@ def _avg_pool(
     kernel = integers(kernel_sizes)
     steps, pairs, beyond = _windows(x, kernel, strides, pad_type, pad, flag(ceil_mode))
     average = _pool("avg", len(kernel))
-    # The sums, over how many elements of each window count: never those beyond the padding.
+    # The sums, and the number of elements of each window that count: never those beyond the padding.
     inside = torch.ones([1, 1, *x.shape[2:]])
     counted = padded(inside, pairs, 0.0 if flag(exclude_padding_from_average) else 1.0)
     total = average(padded(padded(wide(x), pairs), beyond), kernel, steps)
@@ -125,7 +125,7 @@ def _resize_nearest(x: Tensor, target_size_height: Tensor, target_size_width: Te
 
 
 def _grid(mode: str, length: int, size: int) -> Tensor:
-    """Where in an axis of `length` each of `size` new elements lies, by the rules that MIL's specification states."""
+    """Return the coordinate in an axis of `length` of each of `size` new elements, by MIL's specification."""
     index = torch.arange(size, dtype=torch.float64)
     if mode == "UNALIGN_CORNERS":
         places = (index + 0.5) * length / size - 0.5

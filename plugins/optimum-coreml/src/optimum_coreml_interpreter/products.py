@@ -1,4 +1,4 @@
-"""Operators that add up products: matrices, convolutions, attention. Sums of 16-bit products are taken in 32 bits."""
+"""Operators that sum products: matrices, convolutions, attention. Sums of 16-bit products are taken in 32 bits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | No
 def around(
     kind: str, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], pad: Sequence[int] | None
 ) -> list[tuple[int, int]]:
-    """What is added before and after each spatial axis; `kernel` with its dilation."""
+    """Return the padding before and after each spatial axis; `kernel` with its dilation."""
     if kind == "valid":
         return [(0, 0)] * len(sizes)
     if kind == "custom":
@@ -66,7 +66,7 @@ def around(
 
 
 def padded(x: Tensor, pairs: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """With `value` around the last axes."""
+    """Return the tensor padded with `value` around the last axes."""
     return functional.pad(x, [amount for pair in reversed(pairs) for amount in pair], value=value)
 
 
@@ -112,7 +112,7 @@ def _conv_transpose(
     dilations: Tensor | None = None,
     groups: Tensor | int = 1,
 ) -> Tensor:
-    """The whole product, cut by `pad`; where `output_shape` wants more than there is, nothing is added there."""
+    """Return the whole product, cut by `pad`; zeros fill what `output_shape` requests beyond it."""
     if pad_type not in ("valid", "custom"):
         raise UndefinedError(f"padding {pad_type!r}")
     axes = x.ndim - 2

@@ -1,4 +1,4 @@
-"""A program, read and made ready to run: constants in memory, weights decompressed, every operator known."""
+"""A program, read and prepared for execution: constants in memory, weights decompressed, every operator known."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from optimum_coreml_interpreter.values import STORAGE, Constants
 #: Modules whose import fills `OPERATORS`.
 FAMILIES = (compressed, elementwise, gathering, lists, pictures, products, recurrent, shaping, statistics)
 
-#: What an operator raises on what it cannot compute: UndefinedError, or Python's and torch's own.
+#: Exceptions of an operator that cannot compute its inputs: UndefinedError, or Python's and torch's own.
 _FAILURES = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 _STATES = ("read_state", "write_state")
-#: Operators of blocks, with how many of them they have.
+#: Operators with nested blocks, and their number of blocks.
 _BRANCHING = {"cond": 2, "while_loop": 2}
 Values = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Block:
-    """A part of the program that runs when an operator says so; names of what goes in and what comes out."""
+    """A nested block of the program, run by an operator; names of its inputs and outputs."""
 
     inputs: tuple[str, ...]
     steps: tuple[_Step, ...]
@@ -51,10 +51,10 @@ class _Step:
     """One operator of the program.
 
     Attributes:
-        inputs: for each of its inputs what it is bound to: names of values, or constants.
+        inputs: the binding of each input: names of values, or constants.
         several: inputs that take a list.
         outputs: names, with the element type and rank that the program declares.
-        blocks: of `cond` what is done where it is true, and where not; of `while_loop` the condition, and the body.
+        blocks: for `cond`, the branches for true and false; for `while_loop`, the condition and the body.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """Stands for a value that is known only when the program runs, or for a constant by its name."""
+    """A placeholder for a value that is known only when the program runs, or for a constant by its name."""
 
     text: str
 
@@ -80,10 +80,10 @@ class Program:
     Args:
         spec: coremltools' message `Model`.
         weights: its file of weights.
-        who: how errors speak of it.
+        who: its name in error messages.
 
     Raises:
-        SessionError: it has operators, types or constants that are not known here; all operators are named.
+        SessionError: it has unknown operators, types or constants; all unknown operators are named.
     """
 
     def __init__(self, spec: Any, weights: Path, who: str) -> None:
@@ -113,7 +113,7 @@ class Program:
             raise SessionError(self._who, why, "verify it on a Mac, or export the model otherwise")
 
     def _prepared(self, operations: Any, constants: Constants) -> tuple[_Step, ...]:
-        """Steps that are left for when the program runs; constants are computed now."""
+        """Return the steps that are left for when the program runs; constants are computed now."""
         found: list[_Step] = []
         for operation in operations:
             try:
@@ -144,7 +144,7 @@ class Program:
             steps.append(step)
 
     def states(self) -> dict[str, torch.Tensor]:
-        """Fresh state by name, all zeros; empty where the program has none."""
+        """Return fresh state by name, all zeros; empty where the program has none."""
         found = {}
         for name, kind in self._types.items():
             if kind.WhichOneof("type") == "stateType":
@@ -154,16 +154,16 @@ class Program:
         return found
 
     def input_type(self, name: str) -> torch.dtype:
-        """What an input is kept in."""
+        """Return the torch dtype that stores an input."""
         return STORAGE[self._types[name].tensorType.dataType]
 
     def run(
         self, inputs: Mapping[str, torch.Tensor], states: dict[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Outputs by name; `states` are written to.
+        """Return outputs by name; `states` are written to.
 
         Raises:
-            SessionError: an operator cannot compute what it was given, or gives what the program does not declare.
+            SessionError: an operator cannot compute its inputs, or its result differs from the program's declaration.
         """
         values: Values = {**self._values, **inputs}
         with torch.no_grad():
@@ -207,7 +207,7 @@ class Program:
     def _block(
         self, block: _Block, given: tuple[Any, ...], values: Values, states: dict[str, torch.Tensor]
     ) -> tuple[Any, ...]:
-        """What a block gives. It sees what is outside; outside, nothing is seen of it."""
+        """Return the outputs of a block. A block sees the values outside of it, but its own are not visible outside."""
         inside = {**values, **dict(zip(block.inputs, given, strict=True))}
         self._run_all(block.steps, inside, states)
         return tuple(inside[name] for name in block.outputs)
@@ -240,7 +240,7 @@ _SEVERAL = frozenset({"values", "loop_vars", "elem_shape"})
 
 
 def _all(operations: Any) -> Iterator[Any]:
-    """With those of all blocks within."""
+    """Iterate over operations, those of nested blocks included."""
     for operation in operations:
         yield operation
         for block in operation.blocks:
@@ -271,14 +271,14 @@ def _step(operation: Any, constants: Constants, blocks: tuple[_Block, ...]) -> _
 
 
 def _name_of(operation: Any) -> str:
-    if "name" in operation.attributes:  # reading a map of protobuf's at a key that is not there would add it
+    if "name" in operation.attributes:  # reading a protobuf map at a missing key would add it
         texts = operation.attributes["name"].immediateValue.tensor.strings.values
         return str(texts[0]) if texts else operation.type
     return operation.outputs[0].name if operation.outputs else "without outputs"
 
 
 def _check_declared(kind: Any, value: torch.Tensor | TensorList) -> None:
-    """What came out is what the program says: its element type, its rank, and the lengths that it knows."""
+    """Check a result against the program's declaration: element type, rank, and the known lengths."""
     if kind.WhichOneof("type") == "listType":
         if not isinstance(value, TensorList) or STORAGE.get(kind.listType.type.tensorType.dataType) != value.dtype:
             raise UndefinedError("no list of what the program declares came out")

@@ -1,4 +1,4 @@
-"""Operators that go along a sequence step by step. Sums of 16-bit numbers are taken in 32 bits."""
+"""Recurrent operators, which process a sequence step by step. Sums of 16-bit numbers are taken in 32 bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from optimum_coreml_interpreter.registry import UndefinedError, flag, operator, wide
 
 Tensor = torch.Tensor
-#: From what goes in, projected, and the hidden values before, to those after.
+#: Computes the next hidden values from the projected input and the previous hidden values.
 Step = Callable[[Tensor, Tensor], Tensor]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -21,7 +21,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Those that need no further numbers: the specification does not say them of the others."""
+    """Return an activation without parameters: the specification does not define the parameters of the others."""
     if name not in _ACTIVATIONS:
         raise UndefinedError(f"activation {name!r}")
     return _ACTIVATIONS[name]
@@ -32,7 +32,7 @@ def _projected(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _along(projected: Tensor, hidden: Tensor, step: Step, *, back: bool) -> Tensor:
-    """Hidden values of every step, in the order of the sequence."""
+    """Return the hidden values of every step, in the order of the sequence."""
     found, order = [], range(projected.shape[0])
     for place in reversed(order) if back else order:
         hidden = step(projected[place], hidden)
@@ -47,7 +47,7 @@ def _is_back(direction: str) -> bool:
 
 
 def _last(steps: Tensor, *, back: bool) -> Tensor:
-    """Of the step that was computed last."""
+    """Return the hidden values of the step that was computed last."""
     return steps[0] if back else steps[-1]
 
 
@@ -87,7 +87,7 @@ def _gru(
     recurrent_activation: str = "sigmoid",
     activation: str = "tanh",
 ) -> tuple[Tensor, Tensor]:
-    """Gates in the order: reset, output, update."""
+    """Evaluate a GRU. Gates in the order: reset, output, update."""
     gate, apply, back = _activation(recurrent_activation), _activation(activation), _is_back(direction)
     reset_w, output_w, update_w = wide(weight_hh).T.chunk(3, 1)
 
@@ -117,7 +117,9 @@ def _lstm(
     cell_activation: str = "tanh",
     activation: str = "tanh",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both directions' hidden values side by side. A peephole and a clipped cell gate are not known here."""
+    """Evaluate an LSTM; both directions' hidden values side by side. Peepholes and a clipped cell gate are not
+    supported.
+    """
     acts = tuple(_activation(name) for name in (recurrent_activation, cell_activation, activation))
     if direction != "bidirectional":
         ways = [(_is_back(direction), weight_ih, weight_hh, bias)]
@@ -143,7 +145,9 @@ def _one_way(
     *,
     back: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gates in the order: input, forget, output, cell. The state is the hidden values, and the cell's beside them."""
+    """Evaluate one direction. Gates in the order: input, forget, output, cell. The state is the hidden values, with the
+    cell's beside them.
+    """
     gate, candidate, apply = activations
 
     def step(new: Tensor, before: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Operators by name, and what their implementations share.
+"""Registry of operators by name, and helpers that their implementations share.
 
-An implementation takes an operator's inputs by MIL's names, tensors as torch tensors and texts as `str`, and gives a
-tensor, or a tuple of what comes out. Its parameters are all that it knows: another input is an error.
+An implementation takes an operator's inputs by MIL's names, tensors as torch tensors and texts as `str`, and returns a
+tensor, or a tuple of the outputs. Its parameters are the inputs that it supports: another input is an error.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 Operator = Callable[..., Any]
 _Function = TypeVar("_Function", bound=Operator)
 
-#: By name; modules of this package fill it when they are imported.
+#: Implementations by name; modules of this package fill it when they are imported.
 OPERATORS: dict[str, Operator] = {}
-#: Those that are told the program's opset, 5 for iOS15 to 8 for iOS18, as `opset`.
+#: Operators that get the program's opset, 5 for iOS15 to 8 for iOS18, as `opset`.
 VERSIONED: set[str] = set()
 
 
 class UndefinedError(ValueError):
-    """What an operator was given is left undefined by its specification, or not known here."""
+    """Raised where an operator's specification leaves its inputs undefined, or they are not supported here."""
 
 
 def operator(*names: str, versioned: bool = False) -> Callable[[_Function], _Function]:
@@ -39,7 +39,7 @@ def operator(*names: str, versioned: bool = False) -> Callable[[_Function], _Fun
 
 
 def integers(value: torch.Tensor) -> list[int]:
-    """A vector, or one number, as a list.
+    """Return a vector, or one number, as a list.
 
     >>> integers(torch.tensor([1, -1])), integers(torch.tensor(2))
     ([1, -1], [2])
@@ -48,17 +48,17 @@ def integers(value: torch.Tensor) -> list[int]:
 
 
 def integer(value: torch.Tensor | int) -> int:
-    """One number."""
+    """Return one number."""
     return int(value.item()) if isinstance(value, torch.Tensor) else int(value)
 
 
 def flag(value: torch.Tensor | bool) -> bool:
-    """One truth."""
+    """Return one boolean."""
     return bool(value.item()) if isinstance(value, torch.Tensor) else bool(value)
 
 
 def axis_of(axis: torch.Tensor | int, rank: int) -> int:
-    """A place among `rank` axes; negative ones count from the last.
+    """Return the index of an axis among `rank` axes; negative ones count from the last.
 
     Raises:
         UndefinedError: there is no such axis.
@@ -70,20 +70,20 @@ def axis_of(axis: torch.Tensor | int, rank: int) -> int:
 
 
 def axes_of(axes: torch.Tensor | None, rank: int) -> list[int]:
-    """Places in order; None: all of them."""
+    """Return axis indices in order; None: all of them."""
     return list(range(rank)) if axes is None else sorted({axis_of(axis, rank) for axis in integers(axes)})
 
 
 def wide(value: torch.Tensor) -> torch.Tensor:
-    """In which sums are taken: 32 bits for 16."""
+    """Return the tensor in the type that sums are taken in: 32 bits for 16."""
     return value.float() if value.dtype == torch.float16 else value
 
 
 def indices_within(indices: torch.Tensor, length: int, opset: int) -> torch.Tensor:
-    """Indices from 0, of 64 bits. Until iOS16, negative ones count from the end; since iOS17 they are undefined.
+    """Return indices from 0, of 64 bits. Until iOS16, negative ones count from the end; since iOS17 they are undefined.
 
     Raises:
-        UndefinedError: one lies outside.
+        UndefinedError: an index is out of range.
     """
     found = indices.long()
     if opset < 7:

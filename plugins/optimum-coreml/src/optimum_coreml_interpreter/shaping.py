@@ -19,7 +19,7 @@ def _shape(x: Tensor, output_dtype: str = "int32") -> Tensor:
 
 @operator("reshape", versioned=True)
 def _reshape(x: Tensor, shape: Tensor, *, opset: int) -> Tensor:
-    """0 stands for the length of x there; since iOS17 counted from the last axis, and 1 beyond the first."""
+    """Reshape. 0 stands for the length of x there; since iOS17 counted from the last axis, and 1 beyond the first."""
     wanted = integers(shape)
     if 0 in wanted and x.numel():
         more = len(wanted) - x.ndim
@@ -242,7 +242,7 @@ def _places(
     end_mask: Tensor | None,
     squeeze_mask: Tensor | None,
 ) -> tuple[list[range], list[int]]:
-    """For each axis which indices, and the axes that go: their one index is `begin`."""
+    """Return the selected indices of each axis, and the axes to remove: their one index is `begin`."""
     first, last = integers(begin), integers(end)
     steps = integers(stride) if stride is not None else [1] * x.ndim
     masks = [_mask(mask, x.ndim) for mask in (begin_mask, end_mask, squeeze_mask)]

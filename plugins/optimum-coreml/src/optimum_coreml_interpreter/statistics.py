@@ -1,4 +1,4 @@
-"""Operators over whole axes: sums and extremes, norms, softmax. Sums of 16-bit numbers are taken in 32 bits."""
+"""Reductions over whole axes: sums and extremes, norms, softmax. Sums of 16-bit numbers are taken in 32 bits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Constants of a program: written in it, or in its file of weights.
+"""Constants of a program: stored in it, or in its file of weights.
 
-The file: 64 bytes of head, then for each constant 64 bytes that say its type, size and place, and the bytes there.
+The file: a header of 64 bytes, then for each constant 64 bytes with its type, size and offset, and its bytes.
 Types of less than a byte are packed, the lowest bits first.
 """
 
@@ -20,7 +20,7 @@ _SENTINEL = 0xDEADBEEF
 _HEAD = struct.Struct("<IIQQ")
 _TYPES = dict(MIL_pb2.DataType.items())
 
-#: What each type is kept in. torch computes little with unsigned types, and has none below a byte: theirs are wider.
+#: The torch dtype that stores each type. torch computes little with unsigned types, and has none below a byte: wider.
 _STORAGE: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
     "FLOAT16": torch.float16,
@@ -60,17 +60,17 @@ _IN_FILE = {
 
 
 class Constants:
-    """Reads the constants of one program; `weights` need not exist where none lies there."""
+    """Reader of the constants of one program; `weights` need not exist where no constant lies there."""
 
     def __init__(self, weights: Path) -> None:
         self._path = weights
         self._bytes = np.memmap(weights, np.uint8, "r") if weights.is_file() else np.zeros(0, np.uint8)
 
     def read(self, value: Any) -> Any:
-        """A `Value` as a tensor, a text or a list of texts.
+        """Return a `Value` as a tensor, a text or a list of texts.
 
         Raises:
-            UndefinedError: its type is not known, or the file does not hold it.
+            UndefinedError: its type is unknown, or the file does not contain it.
         """
         kind = value.type.WhichOneof("type")
         if kind == "listType":
@@ -116,7 +116,7 @@ def _immediate(tensor: Any, name: str, count: int) -> np.ndarray[Any, Any]:
 
 
 def _unpacked(data: np.ndarray[Any, Any], name: str, bits: int) -> np.ndarray[Any, Any]:
-    """Bytes as numbers; `bits` of them count."""
+    """Return bytes as numbers; `bits` of them count."""
     if name in _WHOLE:
         array: np.ndarray[Any, Any] = np.frombuffer(data.tobytes(), _WHOLE[name])
         return array.astype(np.int64) if name.startswith("UINT") and name != "UINT8" else array

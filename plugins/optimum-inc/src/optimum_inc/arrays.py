@@ -1,4 +1,4 @@
-"""Arrays in, tensors out, and back: shared memory wherever that is safe."""
+"""Conversion of arrays to tensors and back: shared memory wherever that is safe."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from optimum_core.types import Array
 
 
 def tensor_of(name: str, value: Array, who: str) -> torch.Tensor:
-    """A contiguous tensor in host memory. Arrays are copied only where torch cannot read them as they are.
+    """Return a contiguous tensor in host memory. Arrays are copied only where torch cannot read them as they are.
 
     Raises:
-        InputError: it is no array, or lies on another device.
+        InputError: the value is no array, or lies on another device.
     """
     if isinstance(value, np.ndarray):
         if not (value.flags.writeable and value.dtype.isnative and value.flags.c_contiguous):
-            # torch warns of memory that it may not write, and has no strides below 0.
+            # torch warns about read-only memory, and has no negative strides.
             value = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
         reader: Any = torch.from_numpy
     else:

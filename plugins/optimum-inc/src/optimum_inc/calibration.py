@@ -1,4 +1,4 @@
-"""Products rounded one after another, with regard to what calibration sends into them."""
+"""Quantization of products one after another, each fitted to the inputs that calibration sends into it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from optimum_inc.rounding import Rounded, Statistics, by_awq, by_gptq, channel_f
 class Calibration:
     """GPTQ or AWQ on the products of a graph, in its order.
 
-    What goes into a product comes out of those before it, rounded as they were; 8 bits lose next to nothing, and count
-    as floats. Weights have zero points unless the configuration says that they are symmetric: the kernel takes no
-    longer for them.
+    The inputs of a product are outputs of the products before it, rounded already; 8 bits lose next to nothing, and
+    count as floats. Weights have zero points unless the configuration states that they are symmetric: the kernel takes
+    no longer with them.
     """
 
     def __init__(
@@ -35,19 +35,19 @@ class Calibration:
 
     @property
     def batches(self) -> int:
-        """How many were read."""
+        """The number of batches that were read."""
         return self._run.batches
 
     def rounded(
         self, product: Product, group: int, together: Sequence[torch.Tensor]
     ) -> tuple[Rounded, torch.Tensor | None]:
-        """The product's weights, and factors by which to divide what goes in first.
+        """Return the product's rounded weights, and the factors by which to divide its inputs first.
 
         Args:
-            together: weights of this product and of the later ones that take the same; they share their factors.
+            together: weights of this product and of the later ones with the same input; they share their factors.
 
         Raises:
-            ExportError: what goes in is no finite number.
+            ExportError: an input is not finite.
         """
         seen = self._statistics(product, group, together)
         if self._awq:

@@ -1,4 +1,4 @@
-"""From a torch module to an exported program: the graph in torch's own operators, with the weights, in one file."""
+"""Export of a torch module to an exported program: a graph in torch's own operators, with the weights, in a file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _REMEDY = "use another backend, or fix the axis"
 
 
 def export(request: ExportRequest) -> Artifact:
-    """Write `model.pt2`, in which the axes that the request names vary.
+    """Write `model.pt2`, with dynamic axes where the request names them.
 
     Raises:
         OptionError: the format, the route, the precision or an option is unknown.
-        ExportError: the model cannot be traced, or an axis that is to vary came out fixed.
+        ExportError: the model cannot be traced, or an axis that has to vary was specialized to one length.
     """
     check_export(request, PROGRAM, precisions=("fp32",))
     no_options(f"backend '{BACKEND}', export", request.options)
@@ -35,7 +35,7 @@ def export(request: ExportRequest) -> Artifact:
 
 
 def traced(module: Any, request: ExportRequest, who: str) -> Any:
-    """The `torch.export.ExportedProgram` of a model, tensors in and out in the order of the request's specs."""
+    """Return the `torch.export.ExportedProgram` of a model, its tensors in the order of the request's specs."""
     samples = list(sample_tensors(request).values())
     with foreign_errors(who, ExportError, _REMEDY), ready_to_trace(module):
         return exported_program(flat_module(module, request), samples, request.inputs)

@@ -1,4 +1,4 @@
-"""A graph run for all batches of calibration together, halting at the nodes whose inputs are wanted."""
+"""Execution of a graph on all calibration batches together, halting at the nodes whose inputs are requested."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class HaltingRun(torch.fx.Interpreter):
-    """One run through a `torch.fx.GraphModule`, however often it halts.
+    """One run through a `torch.fx.GraphModule`, with any number of halts.
 
-    What lies behind a layer that was replaced sees what that replacement gives: so each layer is rounded with regard to
-    the rounding of those before, at the cost of one run. Between halts one batch runs after another, and of each only
-    what later nodes need is held.
+    Nodes after a replaced layer get the outputs of its replacement: so each layer is rounded with regard to the
+    rounding of those before, at the cost of one run. Between halts one batch runs after another, and for each only the
+    values that later nodes need are kept.
 
     Attributes:
-        batches: how many were read.
+        batches: the number of batches that were read.
     """
 
     def __init__(self, module: Any, batches: Iterable[Sequence[torch.Tensor]]) -> None:
@@ -38,7 +38,7 @@ class HaltingRun(torch.fx.Interpreter):
         return len(self._states)
 
     def inputs(self, node: Any, x: Any) -> Iterator[torch.Tensor]:
-        """What `x` gives for each batch, run until just before `node`; halts must come in the graph's order."""
+        """Yield the value of `x` for each batch, run until just before `node`; halts must come in the graph's order."""
         end = self._nodes.index(node, self._at)
         segment, self._at = self._nodes[self._at : end], end
         if self._unread is not None:
@@ -52,7 +52,7 @@ class HaltingRun(torch.fx.Interpreter):
         return (state[x] for state in self._states)
 
     def replace(self, node: Any, x: Any, layer: Layer) -> None:
-        """From here on, `node` is `layer` of `x`."""
+        """Replace `node` from here on by `layer` applied to `x`."""
         self._layers[node] = (x, layer)
 
     def run_node(self, n: Any) -> Any:

@@ -1,8 +1,8 @@
 """Integer products: Neural Compressor's PT2E flow, static or dynamic.
 
-What is quantized is decided by the quantizer that Neural Compressor takes for TorchInductor on x86
-(`X86InductorQuantizer`): matrix products with constant weights and convolutions. How ranges are found and which layers
-stay float is decided here.
+The quantizer that Neural Compressor uses for TorchInductor on x86 (`X86InductorQuantizer`) decides which operators are
+quantized: matrix products with constant weights and convolutions. This module decides how ranges are found and which
+layers stay in float.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from optimum_core.errors import OptionError
 from optimum_core.types import Array, Hardware, QuantizeConfig, TensorSpec
 from optimum_inc.arrays import tensor_of
 
-#: Per cent of the values that "percentile" keeps unless stated.
+#: Percent of the values that "percentile" keeps by default.
 PERCENTILE = 99.99
 
 Batches = Iterable[Mapping[str, Array]]
@@ -27,7 +27,7 @@ _ANNOTATION = "quantization_annotation"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
-    """A configuration with nothing left open."""
+    """A configuration with every choice made."""
 
     dynamic: bool
     activations: str
@@ -37,7 +37,7 @@ class Choices:
 
 
 def choose(config: QuantizeConfig, hardware: Hardware) -> Choices:
-    """Fill in what `config` leaves to us."""
+    """Fill in the choices that `config` leaves to this backend."""
     dynamic = config.scheme == "dynamic"
     calibration = None if dynamic else config.calibration or "minmax"
     return Choices(
@@ -57,7 +57,7 @@ def quantize_products(
     inputs: tuple[TensorSpec, ...],
     who: str,
 ) -> Any:
-    """A `torch.fx.GraphModule` with pairs of quantize and dequantize around its products, weights stored as int8.
+    """Return a `torch.fx.GraphModule` with quantize and dequantize around its products, weights stored as int8.
 
     Raises:
         OptionError: there is no product to quantize.
@@ -70,15 +70,15 @@ def quantize_products(
         raise OptionError(who, "there is no product to quantize", "leave it in float, or exclude less")
     with torch.no_grad():
         if choices.dynamic:
-            prepared(*program.example_inputs[0])  # weights are measured in a call, too
+            prepared(*program.example_inputs[0])  # ranges of weights are measured in a call, too
         for batch in batches:
             prepared(*(tensor_of(spec.name, batch[spec.name], who) for spec in inputs))
     return quantizer.convert(prepared, fold_quantize=True)
 
 
 def _compressor(choices: Choices, kept: frozenset[str]) -> Any:
-    """Neural Compressor's quantizer, which here takes its recipe from `choices` instead of its own configuration: that
-    has no minimum and maximum over all batches, no percentile, no reduced range, and no layers by the names of PT2E.
+    """Return Neural Compressor's quantizer with its recipe from `choices` instead of its own configuration, which has
+    no minimum and maximum over all batches, no percentile, no reduced range, and no layers by the names of PT2E.
     """
     from neural_compressor.torch.algorithms.pt2e_quant import W8A8PT2EQuantizer
 
@@ -153,7 +153,7 @@ def _observer(choices: Choices) -> Any:
 
 
 def _percentile_observer(percentile: float) -> Any:
-    """A histogram of what was seen, of which the tails are left out; half of what is left out at either end."""
+    """Return an observer with a histogram of the values, from which the tails are cut: half of the share at each."""
     from torchao.quantization.pt2e.observer import HistogramObserver
 
     tail = (100 - percentile) / 200

@@ -1,4 +1,4 @@
-"""Layers that torch's kernels for integer weights compute.
+"""Layers that run on torch's kernels for integer weights.
 
 The kernels (`_weight_int8pack_mm`, `_weight_int4pack_mm_for_cpu`) take integers, so that the compiler cannot fold the
 weights back into floats.
@@ -42,7 +42,7 @@ class Int4Linear(torch.nn.Module):
 
     def __init__(self, rounded: Rounded, bias: torch.Tensor | None) -> None:
         super().__init__()
-        # The kernel computes (value - 8) * scale + shift of values from 0 to 15.
+        # The kernel computes (value - 8) * scale + shift for values from 0 to 15.
         shift = (8 - rounded.zero) * rounded.scale
         self.group = rounded.values.shape[1] // rounded.scale.shape[1]
         self.register_buffer("weight", _aten._convert_weight_to_int4pack_for_cpu(rounded.values.contiguous(), 1))
@@ -57,7 +57,9 @@ class Int4Linear(torch.nn.Module):
 
 
 class Divided(torch.nn.Module):
-    """What goes into layers whose weights were multiplied by factors; the compiler joins it to what is before."""
+    """Divides the inputs of layers whose weights were multiplied by factors; the compiler fuses it with the operation
+    before.
+    """
 
     inverse: torch.Tensor
 
@@ -70,7 +72,7 @@ class Divided(torch.nn.Module):
 
 
 class Int8Embedding(torch.nn.Module):
-    """A table of int8, one scale for each row."""
+    """An embedding table in int8, one scale for each row."""
 
     weight: torch.Tensor
     scale: torch.Tensor
@@ -88,7 +90,7 @@ class Int8Embedding(torch.nn.Module):
 
 
 def _eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Integers and scales, one for each row, by Neural Compressor's rounding to the nearest."""
+    """Return integers and scales, one for each row, by Neural Compressor's rounding to the nearest."""
     from neural_compressor.torch.algorithms.weight_only.utility import quant_tensor
 
     values, scale, _ = quant_tensor(weight.detach().clone(), bits=8, group_size=-1, scheme="sym", return_int=True)

@@ -1,4 +1,4 @@
-"""Which nodes of a graph belong to which layer of the module that it was traced from."""
+"""Mapping from nodes of a graph to the layers of the module that it was traced from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WRAPPER = "module"
 
 
 def scope(node: Any) -> str:
-    """The dotted name of the innermost module that made a node of `torch.fx`; empty where it is not known."""
+    """Return the dotted name of the innermost module that made a node of `torch.fx`; empty where it is unknown."""
     stack = node.meta.get("nn_module_stack")
     if not stack:
         return ""
@@ -21,8 +21,8 @@ def scope(node: Any) -> str:
 
 
 def kept_nodes(graph: Any, patterns: Iterable[str], who: str) -> frozenset[str]:
-    """Names of the nodes of the layers that `patterns` name: dotted names, each with all that lies under it; * is
-    anything.
+    """Return the names of the nodes of the layers that `patterns` name: dotted names, each with its sublayers; * is a
+    wildcard.
 
     Raises:
         OptionError: a pattern matches no layer of the graph.

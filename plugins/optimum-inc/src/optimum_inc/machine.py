@@ -1,4 +1,4 @@
-"""What this backend can do on a machine, by package metadata and the search path: nothing here imports torch."""
+"""Capabilities of this backend on a machine, from package metadata and the search path: no import of torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from optimum_core.backend import limits, missing, no_options, present, versions
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
 
 BACKEND = "inc"
-#: What `export` writes and `quantize` takes: a file of `torch.export.save`.
+#: Format that `export` writes and `quantize` takes: a file of `torch.export.save`.
 PROGRAM = "torch-export"
-#: What sessions run: a package of AOTInductor, which holds native code for one kind of processor.
+#: Format that sessions run: a package of AOTInductor, which holds native code for one kind of processor.
 PACKAGE = "torch-inductor"
-#: What `quantize` gives for others: ONNX with QuantizeLinear and DequantizeLinear.
+#: Format that `quantize` gives for other backends: ONNX with QuantizeLinear and DequantizeLinear.
 ONNX = "onnx"
 
 _QUANTIZERS = ("neural_compressor", "torchao", "accelerate")
@@ -23,21 +23,21 @@ _ONNX_WRITERS = ("onnx", "onnx_ir", "onnxscript")
 _EXPORTERS = ("torch", "transformers")
 _DISTRIBUTIONS = ("torch", "neural-compressor-pt", "torchao", "transformers")
 
-# The likeliest to be worth it first.
+# In order of expected benefit.
 SCHEMES = ("static-int8", "dynamic-int8", "weight-only-int8", "weight-only-int4")
 
 _X86 = ("x86_64", "amd64")
-# A rough figure for a model of MiniLM's size on two cores: it decides only whether it is waited for unasked.
+# A rough figure for a model of MiniLM's size on two cores: it only decides whether "auto" waits for the compilation.
 _COMPILING_SECONDS = 40.0
 
 
 def compiler() -> str | None:
-    """The C++ compiler that TorchInductor will call: `$CXX`, else g++."""
+    """Return the C++ compiler that TorchInductor will call: `$CXX`, else g++."""
     return shutil.which(os.environ.get("CXX") or "g++")
 
 
 def support(hardware: Hardware) -> Support:
-    """The probe's answer for this machine."""
+    """Return the probe's answer for this machine."""
     if not present("torch"):
         return Support(limitations=tuple(limits(f"run {PACKAGE}", ["torch"], "pip install torch")))
     limitations = limits(f"export to {PROGRAM}", _EXPORTERS, "pip install 'optimum-core[export]'", hook="export")
@@ -62,7 +62,7 @@ def support(hardware: Hardware) -> Support:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse all: this backend takes none."""
+    """Refuse all options: this backend has none."""
     no_options(f"backend {BACKEND!r}", options)
 
 

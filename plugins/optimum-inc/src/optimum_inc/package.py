@@ -1,4 +1,4 @@
-"""The one module that speaks to AOTInductor: a graph compiled to native code once, and what is in such a package."""
+"""Adapter to AOTInductor: compilation of a graph to native code, and reading of compiled packages."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from optimum_inc.programs import require_whole
 
 _INTEGER_CALL = re.compile(r"aoti_torch_cpu_(_?q(?:linear|conv)\w*|_weight_int[48]pack_mm\w*)\(")
 _KEY = "optimum"
-#: What the metadata of a package says of where it runs.
+#: Keys of the package metadata: the processor's features and the torch version that the code needs.
 _FEATURES, _TORCH = "features", "torch"
 
 
 def compile_package(program: Any, path: Path, told: dict[str, Any], hardware: Hardware) -> None:
     """Compile a `torch.export.ExportedProgram` and write it as one file.
 
-    Weights are frozen into it in the order that the kernels read them. Loops take their number of threads when they
-    run. Nothing is left in TorchInductor's own cache. What is `told` stands beside the code; see `facts_of`.
+    Weights are frozen into it in the layout that the kernels read. Loops choose their number of threads when they run.
+    Nothing is left in TorchInductor's own cache. `told` is stored beside the code; see `facts_of`.
     """
     from torch._inductor import aoti_compile_and_package, config
     from torch._inductor.utils import fresh_cache
@@ -35,7 +35,7 @@ def compile_package(program: Any, path: Path, told: dict[str, Any], hardware: Ha
     settings = {
         "freezing": True,
         "cpp.dynamic_threads": True,
-        # Torch's own kernels for integer weights: its templates for them fail on float activations.
+        # Use torch's own kernels for integer weights: Inductor's templates for them fail on float activations.
         "max_autotune_gemm_backends": "ATEN",
         "aot_inductor.metadata": {_KEY: json.dumps(told)},
     }
@@ -44,7 +44,7 @@ def compile_package(program: Any, path: Path, told: dict[str, Any], hardware: Ha
 
 
 def integer_calls(path: Path) -> dict[str, int]:
-    """How often the code of a package calls each kernel that takes integer weights."""
+    """Return the number of calls of each kernel for integer weights in the code of a package."""
     counts: dict[str, int] = {}
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
@@ -55,7 +55,7 @@ def integer_calls(path: Path) -> dict[str, int]:
 
 
 def facts_of(path: Path, who: str) -> dict[str, Any]:
-    """What `compile_package` wrote beside the code.
+    """Return the facts that `compile_package` stored beside the code.
 
     Raises:
         SessionError: the file is missing, damaged, or of another origin.
@@ -72,7 +72,7 @@ def facts_of(path: Path, who: str) -> dict[str, Any]:
 
 
 def place_problem(facts: dict[str, Any], hardware: Hardware) -> str | None:
-    """Why a package cannot run here: its code was made for another processor or another torch."""
+    """Return why a package cannot run here: its code was made for another processor or another torch."""
     made, here = str(facts[_TORCH]).partition("+")[0], torch.__version__.partition("+")[0]
     if made.rsplit(".", 1)[0] != here.rsplit(".", 1)[0]:
         return f"it was compiled with torch {made}, and torch {here} is installed"
@@ -83,7 +83,7 @@ def place_problem(facts: dict[str, Any], hardware: Hardware) -> str | None:
 
 
 def open_package(path: Path, who: str) -> Any:
-    """The runner of a package: a list of tensors in, a list of tensors out.
+    """Return the runner of a package: a list of tensors in, a list of tensors out.
 
     Raises:
         SessionError: torch cannot open it.

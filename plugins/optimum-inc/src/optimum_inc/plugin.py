@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def probe(hardware: Hardware) -> Support:
-    """Offer what the installed torch and Neural Compressor can do on this machine's processor."""
+    """Offer the features of the installed torch and Neural Compressor on this machine's processor."""
     return support(hardware)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-#: The kernel for 4 bits takes outputs in blocks of so many. Layers with fewer stay float: their weights are nothing
+#: The kernel for 4 bits takes outputs in blocks of this size. Layers with fewer stay in float: their weights are small
 #: beside the others, and the compiler writes scales of so few numbers into the code, where no kernel reads them.
 BLOCK = 16
 
@@ -17,8 +17,9 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Product:
-    """A matrix product with constant weights: the node, which of its arguments goes in, its weights (outputs by inputs)
-    and bias."""
+    """A matrix product with constant weights: the node, the position of its input argument, its weights (outputs by
+    inputs) and bias.
+    """
 
     node: Any
     argument: int
@@ -27,12 +28,12 @@ class Product:
 
     @property
     def x(self) -> Any:
-        """The node that goes in, which is another one once that was replaced."""
+        """The input node, which changes when an earlier product was replaced."""
         return self.node.args[self.argument]
 
 
 def products_of(module: Any) -> Iterator[Product]:
-    """The products of a `torch.fx.GraphModule` that can be quantized, in its order."""
+    """Yield the products of a `torch.fx.GraphModule` that can be quantized, in its order."""
     for node in module.graph.nodes:
         if node.target is _aten.linear.default:
             argument, weight, bias = 0, node.args[1], (*node.args, None)[2]
@@ -50,7 +51,7 @@ def products_of(module: Any) -> Iterator[Product]:
 
 
 def constant(module: Any, node: Any) -> torch.Tensor | None:
-    """The tensor that a node of the graph stands for, where it is a weight in 32-bit floats."""
+    """Return the tensor that a node of the graph stands for, where it is a weight in 32-bit floats."""
     if getattr(node, "op", "") != "get_attr":
         return None
     value: Any = module

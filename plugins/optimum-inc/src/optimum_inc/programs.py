@@ -1,6 +1,6 @@
-"""The one module that speaks to `torch.export`: tracing, files, and what a graph's inputs and axes are.
+"""Adapter to `torch.export`: tracing, files, and the inputs and axes of a graph.
 
-A file holds beside the graph what goes in and out by name, since a graph knows positions alone.
+A file stores the names of inputs and outputs beside the graph, because a graph knows positions only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from optimum_core.types import TensorSpec
 
 MODEL = "model.pt2"
 _SPECS = "optimum.json"
-#: Room for what a file holds beside weights.
+#: Space in bytes for the contents of a file other than weights.
 _GRAPH = 4 << 20
 _aten = torch.ops.aten
 _ARRANGING = (_aten.to, _aten._to_copy, _aten.view, _aten.reshape, _aten.slice, _aten.select, _aten.expand, _aten.clone)
@@ -32,7 +32,7 @@ Specs = tuple[TensorSpec, ...]
 
 
 def axis_problems(program: Any, inputs: Specs) -> list[str]:
-    """Axes that are to vary and came out fixed, in words."""
+    """Return the axes that have to vary and were specialized to one length, in words."""
     found = []
     for spec, value in zip(inputs, _input_values(program), strict=True):
         for index, axis in spec.dynamic_axes.items():
@@ -50,7 +50,7 @@ def _varies(program: Any, length: Any) -> bool:
 
 
 def axis_limits(program: Any, inputs: Specs) -> dict[str, int]:
-    """The greatest length of each named axis that has one (positions that a model knows, say)."""
+    """Return the greatest length of each named axis that has one (for example the positions that a model has)."""
     limits: dict[str, int] = {}
     for spec, value in zip(inputs, _input_values(program), strict=True):
         for index, axis in spec.dynamic_axes.items():
@@ -62,7 +62,7 @@ def axis_limits(program: Any, inputs: Specs) -> dict[str, int]:
 
 
 def table_sizes(program: Any, inputs: Specs) -> dict[str, int]:
-    """For each input that looks up rows of a table, how many rows the smallest such table has."""
+    """Return, for each input that looks up rows of a table, the number of rows of the smallest such table."""
     names = dict(zip(program.graph_signature.user_inputs, (spec.name for spec in inputs), strict=True))
     sizes: dict[str, int] = {}
     for node in program.graph.nodes:
@@ -75,7 +75,7 @@ def table_sizes(program: Any, inputs: Specs) -> dict[str, int]:
 
 
 def _origin(node: Any) -> Any:
-    """Where the values of a node come from, through operators that only arrange them."""
+    """Return the node that the values of a node come from, through operators that only rearrange them."""
     while node.op == "call_function" and getattr(node.target, "overloadpacket", None) in _ARRANGING:
         node = node.args[0]
     return node
@@ -87,13 +87,13 @@ def _input_values(program: Any) -> list[Any]:
 
 
 def specs_text(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> str:
-    """What goes in and out, to be kept beside a graph."""
+    """Return the names and specs of inputs and outputs as text, to be stored beside a graph."""
     plain = {"inputs": [asdict(spec) for spec in inputs], "outputs": [asdict(spec) for spec in outputs]}
     return json.dumps(plain, sort_keys=True)
 
 
 def specs_problem(text: str, inputs: Specs, outputs: Specs) -> str | None:
-    """How what was kept differs from what an artifact says. Axes that are fixed there may vary in the file."""
+    """Return the difference between the stored specs and an artifact's, which may fix axes that vary in the file."""
     try:
         kept = json.loads(text)
     except ValueError:
@@ -111,10 +111,10 @@ def _ports(kept: Iterable[dict[str, Any]]) -> list[Port]:
 
 
 def save(program: Any, folder: Path, inputs: Specs, outputs: Specs) -> tuple[str, ...]:
-    """Write the program; the names of the files.
+    """Write the program and return the names of the files.
 
     Raises:
-        OSError: there is no room. It is looked for before: a writer of torch's that fails half-way ends the process
+        OSError: the disk is full. Free space is checked first: a writer of torch's that fails half-way ends the process
             when it is collected (torch 2.13).
     """
     size = sum(item.numel() * item.element_size() for item in program.state_dict.values())
@@ -162,6 +162,6 @@ def require_whole(path: Path, who: str) -> None:
 
 
 def register_operators() -> None:
-    """Make the operators known that graphs with ranges of their own have; torchao brings them."""
+    """Register the operators of graphs with their own ranges; torchao brings them."""
     if present("torchao"):
         import torchao.quantization.pt2e  # noqa: F401

@@ -1,15 +1,15 @@
-"""Quantization-aware training: a model that rounds as its integer form will, and learns to live with it.
+"""Quantization-aware training: a model trained with the rounding of its integer form.
 
     model = qat.prepare(model, calibration=batches)
     Trainer(model, ...).train()                      # or any other loop
     artifact = qat.to_artifact(model, Path("out"))
 
 `prepare` changes the linear layers of a model in place and leaves everything else: class, configuration, names of
-weights. Each rounds its weights, int8 with one scale for each output (7 bits where products of 8 overflow), and what
-goes in, uint8 with one range that follows a moving average in training. Gradients pass rounding as if it were not there
-(Jacob et al. 2018, arXiv:1712.05877). In evaluation mode the ranges stand still, and the model computes what its
-integer form computes, up to the order of sums. Neural Compressor 3.10 has a `prepare_qat` of its own, which knows
-micro-scaling formats alone.
+weights. Each layer rounds its weights, int8 with one scale for each output (7 bits where products of 8 overflow), and
+its inputs, uint8 with one range that follows a moving average in training. Gradients pass straight through the rounding
+(Jacob et al. 2018, arXiv:1712.05877). In evaluation mode the ranges are frozen, and the model computes the results of
+its integer form, up to the order of sums. Neural Compressor 3.10 has a `prepare_qat` of its own, which supports
+micro-scaling formats only.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from optimum_inc.programs import register_operators
 _WHO = f"backend '{BACKEND}', training"
 _MOMENTUM = 0.01
 _LEAST = 1e-8
-# The integers that activations are rounded to, and weights: in full, and in the range that never overflows.
+# Ranges of the integers for activations, and for weights: full, and reduced so that sums never overflow.
 _LEVELS = 255
 _FULL, _REDUCED = (-128, 127), (-64, 63)
 
 
 class RoundedLinear(torch.nn.Linear):
-    """A linear layer that rounds. Made of an `nn.Linear` by `prepare`, never by itself."""
+    """A linear layer with rounding. `prepare` makes it from an `nn.Linear`; do not construct it directly."""
 
     input_low: torch.Tensor
     input_high: torch.Tensor
@@ -63,7 +63,7 @@ class RoundedLinear(torch.nn.Linear):
         return torch.nn.functional.linear(x, weight, self.bias)
 
     def _exported(self, x: torch.Tensor) -> torch.Tensor:
-        """The same in operators that a graph keeps: `torch.export` does not know the ones above."""
+        """Return `forward`'s result, by operators that a graph keeps: `torch.export` does not support those above."""
         register_operators()
         ops = torch.ops.quantized_decomposed
         settings = (*self.settled, 0, _LEVELS, torch.uint8)
@@ -74,7 +74,7 @@ class RoundedLinear(torch.nn.Linear):
 
     def train(self, mode: bool = True) -> RoundedLinear:
         if not mode:
-            self._scale_weights()  # the last step of an optimizer came after the last call
+            self._scale_weights()  # the optimizer's last step comes after the last call
             self.settled = (float(self.input_scale), int(self.input_zero))
         super().train(mode)
         return self
@@ -109,17 +109,17 @@ def prepare(
     calibration: Iterable[Mapping[str, Any]] | None = None,
     reduce_range: bool | None = None,
 ) -> Any:
-    """Make the linear layers of `model` round, in place; the same model comes back.
+    """Make the linear layers of `model` round, in place, and return the same model.
 
     Args:
-        exclude: layers that stay as they are, by dotted names, each with all that lies under it; * is anything.
-        calibration: batches of inputs by name, which give the ranges to start from. None: the first batch of training
-            gives them.
+        exclude: layers that stay unchanged, by dotted names, each with its sublayers; * is a wildcard.
+        calibration: batches of inputs by name, which set the initial ranges. None: the first batch of training sets
+            them.
         reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs; None: if this one's do.
-            State it where the model is to run on another.
+            State it where the model will run on another.
 
     Raises:
-        OptionError: a name in `exclude` matches no linear layer, there is none at all, or it was done before.
+        OptionError: a name in `exclude` matches no linear layer, the model has none, or it was prepared before.
     """
     linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     if any(isinstance(module, RoundedLinear) for module in linears.values()):
@@ -174,11 +174,11 @@ def to_artifact(
     config: QuantizeConfig | None = None,
     format: str | None = None,
 ) -> Artifact:
-    """Export a trained model and quantize it by the ranges that it learnt, through the hooks of this backend.
+    """Export a trained model and quantize it by the ranges that it learned, through the hooks of this backend.
 
     Args:
-        output: an empty directory; the artifact lies in it.
-        samples: inputs by name, for models that no rule fits.
+        output: an empty directory for the artifact.
+        samples: inputs by name, for models whose inputs cannot be derived.
         config: a static configuration: layers to exclude, the form.
         format: "torch-inductor", or "onnx"; None: by the configuration's form.
 

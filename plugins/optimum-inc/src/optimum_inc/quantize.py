@@ -1,4 +1,4 @@
-"""Quantization of an exported program: which way a configuration takes, and what it cannot have.
+"""Quantization of an exported program: the choice of algorithm, and the checks of a configuration.
 
 | scheme | weights | what is written |
 |---|---|---|
@@ -6,8 +6,8 @@
 | `dynamic` | int8 | integer products, ranges found in every call: a compiled package |
 | `weight-only` | int8, int4 | products of float activations and integer weights: a compiled package |
 
-Tables of embeddings are stored as int8 under each of them. A package is compiled once, here; what comes out of it is
-compared with the quantized graph, and its code must call kernels for integers, before it is handed on.
+Every scheme stores embedding tables as int8. A package is compiled once, here; before it is returned, its outputs are
+compared with the quantized graph's, and its code must call kernels for integers.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ from optimum_inc.weights import ALGORITHMS, GROUP_SIZES, quantize_embeddings, qu
 
 _TOOL = "neural-compressor-pt"
 _TAKEN = {"static": ("int8",), "dynamic": ("int8",), "weight-only": ("int8", "int4")}
-#: Of what compiled code computes with what its graph does: sums in another order now and then round to the other side.
+#: Least cosine of compiled code against its graph: sums in another order occasionally round the other way.
 _LEAST_COSINE = 0.98
 
 
 def quantize(request: QuantizeRequest) -> Artifact:
     """Write `request.artifact`, quantized by `request.config`, into `request.output`.
 
-    Gives the format that `request.format` names; None: ONNX for `form` "qdq", else a package for this processor.
-    A model with ranges of its own (`optimum_inc.qat`) is quantized by those, and needs no calibration.
+    The result has the format that `request.format` names; None: ONNX for `form` "qdq", else a package for this
+    processor. A model with ranges of its own (`optimum_inc.qat`) is quantized by those, and needs no calibration.
 
     Raises:
         OptionError: a field of the configuration cannot be honoured, calibration is missing, `exclude` names no
@@ -89,14 +89,14 @@ def _format(request: QuantizeRequest, who: str) -> str:
 
 
 def _quantized(request: QuantizeRequest, program: Any, who: str) -> tuple[Any, dict[str, Any]]:
-    """The quantized `torch.fx.GraphModule`, and what was chosen for it."""
+    """Return the quantized `torch.fx.GraphModule`, and the choices that were made."""
     config, inputs = request.config, request.artifact.inputs
     batches: Iterable[Mapping[str, Array]] = (request.calibration or ()) if config.calibrates else ()
     graph = program.graph
     kept = kept_nodes(graph, config.exclude, who)
     if config.scheme == "weight-only":
         module = program.module(check_guards=False)
-        tables = quantize_embeddings(module, kept)  # first, for calibration sees what they lose
+        tables = quantize_embeddings(module, kept)  # first, because calibration must see their loss
         tensors = ([tensor_of(spec.name, batch[spec.name], who) for spec in inputs] for batch in batches)
         facts = quantize_linears(module, config, kept, who, tensors)
         counts = facts["layers"]
@@ -116,7 +116,7 @@ def _quantized(request: QuantizeRequest, program: Any, who: str) -> tuple[Any, d
 def _written(
     request: QuantizeRequest, original: Any, module: Any, wanted: str, folder: Path, who: str
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The names of the files, and what is known of them."""
+    """Return the names of the files, and the facts about them."""
     inputs, outputs = request.artifact.inputs, request.artifact.outputs
     samples = list(original.example_inputs[0])
     program = exported_program(_Positional(module), samples, inputs)
@@ -152,7 +152,7 @@ class _Positional(torch.nn.Module):
 
 
 def _compare(path: Path, module: Any, samples: list[torch.Tensor], who: str) -> None:
-    """Open what was compiled, and refuse it unless it computes what the quantized graph does."""
+    """Open the compiled package, and refuse it unless it computes the quantized graph's results."""
     runner = open_package(path, who)
     with torch.no_grad():
         expected = module(*samples)
@@ -161,13 +161,13 @@ def _compare(path: Path, module: Any, samples: list[torch.Tensor], who: str) -> 
             continue
         one, other = want.double().flatten(), got.double().flatten()
         cosine = float(torch.nn.functional.cosine_similarity(one, other, dim=0))
-        if not cosine >= _LEAST_COSINE:  # NaN too
+        if not cosine >= _LEAST_COSINE:  # also true for NaN
             why = f"what was compiled is not what was quantized: their outputs have a cosine of {cosine:.4f}"
             raise ExportError(who, why, "use another scheme, or exclude layers")
 
 
 def _check(request: QuantizeRequest, wanted: str, who: str) -> None:
-    """Refuse what cannot be honoured, before any work."""
+    """Refuse a configuration that cannot be honoured, before any work."""
     config = request.config
     check_quantization(request, who, takes=PROGRAM, weights=_TAKEN)
     _check_tools(wanted, who)
@@ -187,7 +187,7 @@ def _check_tools(wanted: str, who: str) -> None:
 
 
 def _refusals(config: QuantizeConfig, wanted: str) -> Mapping[str, tuple[bool, str]]:
-    """What is wrong with each field, and what would be right."""
+    """Return the check of each field: whether it is wrong, and the values that would be right."""
     dynamic = config.scheme == "dynamic"
     return {
         "activations": (

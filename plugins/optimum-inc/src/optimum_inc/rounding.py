@@ -1,4 +1,4 @@
-"""Weights in 4 bits: to the nearest, or so that a layer's outputs change least.
+"""Rounding of weights to 4 bits: to the nearest, or with the least change of a layer's outputs.
 
 | algorithm | source | whose code |
 |---|---|---|
@@ -7,7 +7,7 @@
 | HQQ | Badri & Shaji 2023, https://mobiusml.github.io/hqq_blog/ | Neural Compressor's `optimize_weights_proximal` |
 | AWQ | Lin et al. 2023, arXiv:2306.00978 | ours: Neural Compressor's searches in blocks of a live model |
 
-Of what goes into a layer, GPTQ and AWQ need sums alone: XᵀX gives the squared error of its outputs exactly.
+GPTQ and AWQ need only sums over the inputs of a layer: XᵀX gives the squared error of its outputs exactly.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 import torch
 
-#: Integers that 4 bits hold.
+#: The number of values of 4 bits.
 _LEVELS = 16
 # AWQ's grids: exponents of the channels' magnitudes, and shares of a group's range.
 _EXPONENTS = tuple(step / 10 for step in range(1, 10))
 _SHARES = tuple(1 - step / 20 for step in range(1, 10))
-# The search for exponents looks at so many outputs of a layer, evenly spread; the error of a sample ranks them as well.
+# The search for exponents uses this many outputs of a layer, evenly spread; a sample's error ranks them as well.
 _SAMPLE = 512
-# For groups whose weights are all the same.
+# For groups whose weights are all equal.
 _STEEPEST = 1e8
 
 
@@ -40,7 +40,7 @@ class Rounded:
     zero: torch.Tensor
 
     def floats(self) -> torch.Tensor:
-        """The weights that they stand for."""
+        """The weights that the integers stand for."""
         outputs, groups = self.scale.shape
         grouped = self.values.reshape(outputs, groups, -1)
         found: torch.Tensor = (grouped - self.zero.unsqueeze(-1)) * self.scale.unsqueeze(-1)
@@ -49,20 +49,20 @@ class Rounded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
-    """What went into a layer: the mean of xᵀx (channels by channels), and each channel's mean magnitude."""
+    """Statistics of a layer's inputs: the mean of xᵀx (channels by channels), and each channel's mean magnitude."""
 
     gram: torch.Tensor
     magnitude: torch.Tensor
 
     def error(self, change: torch.Tensor) -> float:
-        """The mean squared change of the outputs, summed over them, where weights change by that much."""
+        """Return the mean squared change of the outputs, summed over them, for this change of the weights."""
         return float((change @ self.gram).mul_(change).sum())
 
 
 def statistics_of(batches: Iterable[torch.Tensor]) -> Statistics:
-    """Sum up inputs of a layer, whose last axis is the channels'. Nothing of the inputs is kept.
+    """Return the statistics of a layer's inputs, whose last axis is the channels'. The inputs themselves are not kept.
 
-    A channel that is 0 throughout counts as one of the usual size: its weights are not to be lost for that.
+    A channel that is 0 throughout counts as one of the usual size, so that its weights are not lost.
     """
     gram = magnitude = torch.zeros(())
     rows = 0
@@ -79,7 +79,7 @@ def statistics_of(batches: Iterable[torch.Tensor]) -> Statistics:
 
 
 def to_nearest(weight: torch.Tensor, group: int, *, symmetric: bool, share: float = 1.0) -> Rounded:
-    """Each weight to the nearest integer of its group, whose range is the extremes, or a share of that."""
+    """Round each weight to the nearest integer of its group, whose range is the extremes, or a share of them."""
     from neural_compressor.torch.algorithms.weight_only.utility import quant_tensor
 
     scheme = "sym" if symmetric else "asym"
@@ -95,7 +95,9 @@ def to_nearest(weight: torch.Tensor, group: int, *, symmetric: bool, share: floa
 
 
 def by_hqq(weight: torch.Tensor, group: int) -> Rounded:
-    """Zero points fitted to the weights, between integers too, in a norm that forgives outliers. Needs no data."""
+    """Round with zero points fitted to the weights, fractional ones too, in a norm that forgives outliers. Needs no
+    data.
+    """
     from neural_compressor.torch.algorithms.weight_only.hqq.optimizer import optimize_weights_proximal
 
     grouped = weight.detach().float().reshape(-1, group)
@@ -103,7 +105,7 @@ def by_hqq(weight: torch.Tensor, group: int) -> Rounded:
     inverse = ((_LEVELS - 1) / (high - low)).clamp_(max=_STEEPEST)
     start = torch.round(-low * inverse)  # as the authors do for 4 bits
     inverse, zero = optimize_weights_proximal(grouped, inverse, start, (0, _LEVELS - 1), axis=1)
-    # What comes out was made in inference mode, and could not be traced.
+    # The result was made in inference mode, and could not be traced.
     inverse, zero = inverse.float().clone(), zero.float().clone()
     values = (grouped * inverse + zero).round_().clamp_(0, _LEVELS - 1)
     return Rounded(
@@ -114,7 +116,7 @@ def by_hqq(weight: torch.Tensor, group: int) -> Rounded:
 
 
 def by_gptq(weight: torch.Tensor, seen: Statistics, group: int, *, symmetric: bool) -> Rounded:
-    """Channel after channel, what rounding loses made up for by the channels that are still to come.
+    """Round channel after channel, and compensate the rounding error with the channels that follow.
 
     Channels with the largest inputs come first, within their groups and among them.
 
@@ -138,18 +140,18 @@ def by_gptq(weight: torch.Tensor, seen: Statistics, group: int, *, symmetric: bo
             "double_quant_sym": False,
         }
     )
-    # A block is a group: the range of a group is then that of weights that earlier groups have changed.
+    # A block is a group: the range of a group then follows from weights that earlier groups have changed.
     scale, _, zero, floats = solver.fasterquant(weight.clone(), blocksize=group, groupsize=group, hybrid_order=True)
     grouped = floats.reshape(outputs, -1, group) / scale.unsqueeze(-1) + zero.unsqueeze(-1)
     return Rounded(values=grouped.round_().to(torch.int32).reshape(weight.shape), scale=scale, zero=zero)
 
 
 def channel_factors(weights: torch.Tensor, seen: Statistics, group: int, *, symmetric: bool) -> torch.Tensor | None:
-    """AWQ's search: factors by which to multiply the weights of each input channel before rounding, and to divide the
-    channel, that change outputs least; None where nothing is better than none.
+    """Return AWQ's factors, which multiply the weights of each input channel before rounding and divide the channel,
+    with the least change of the outputs; None where no factors are better than none.
 
     Args:
-        weights: outputs by inputs, of all layers that take the same input.
+        weights: outputs by inputs, of all layers with the same input.
     """
     rows = weights[:: -(-len(weights) // _SAMPLE)]
     best, least = None, seen.error(to_nearest(rows, group, symmetric=symmetric).floats() - rows)
@@ -166,9 +168,9 @@ def channel_factors(weights: torch.Tensor, seen: Statistics, group: int, *, symm
 def by_awq(
     weight: torch.Tensor, factors: torch.Tensor | None, seen: Statistics, group: int, *, symmetric: bool
 ) -> Rounded:
-    """Weights times their factors, rounded to the nearest; the range of each group is the share that is best for it.
+    """Return weights times their factors, rounded to the nearest; the range of each group is its best share.
 
-    What the result stands for takes inputs that were divided by the factors.
+    The result expects inputs that were divided by the factors.
     """
     channels = weight.shape[1]
     gram = seen.gram
@@ -186,7 +188,7 @@ def by_awq(
 
 
 def _group_errors(rounded: Rounded, weight: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """What each group (outputs by groups) alone changes of its output, squared."""
+    """Return the squared change of its output that each group (outputs by groups) causes alone."""
     change = (rounded.floats() - weight).reshape(len(weight), len(blocks), -1).transpose(0, 1)
     return ((change @ blocks) * change).sum(-1).t()
 

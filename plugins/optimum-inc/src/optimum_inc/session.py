@@ -1,4 +1,4 @@
-"""A loaded package. Its code checks nothing that it is given, so everything is checked here before."""
+"""Sessions of a compiled package. Its code checks none of its inputs, so everything is checked here first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from optimum_inc.tools import quiet
 class InductorSession:
     """An open package on the CPU. Calls may come from several threads at once; `close` waits for none of them.
 
-    They run one after another, each on all threads: torch holds Python's lock for as long as a package runs.
+    Calls run one after another, each on all threads: torch holds Python's lock for as long as a package runs.
 
     Raises:
         OptionError: an unknown option, device, precision or format.
@@ -58,7 +58,7 @@ class InductorSession:
             self._runner: Any = open_package(path, self._who)
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Outputs by name, in memory of their own.
+        """Return outputs by name, in memory of their own.
 
         Raises:
             InputError: a name is missing or unknown, or a value is no array that can be read here.
@@ -74,7 +74,7 @@ class InductorSession:
         made = self._called(runner, tensors)
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         for spec, tensor in zip(self.outputs, made, strict=True):
-            if tensor.data_ptr() in given:  # two outputs that are one tensor, or an input that is handed through
+            if tensor.data_ptr() in given:  # two outputs may be one tensor, and an input may be returned unchanged
                 tensor = tensor.clone()
             given.add(tensor.data_ptr())
             arrays[spec.name] = tensor.numpy()
@@ -85,11 +85,11 @@ class InductorSession:
         self._runner = None
 
     def _called(self, runner: Any, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        before = torch.get_num_threads()  # of the calling thread
+        before = torch.get_num_threads()  # the setting is the calling thread's
         if before != self._threads:
             torch.set_num_threads(self._threads)
         try:
-            # Torch waits for a free runner with Python's lock in hand, which the call that has it may need to end.
+            # Torch waits for a free runner while it holds Python's lock, which the call in progress may need to finish.
             with self._turn:
                 made: list[torch.Tensor] = runner.boxed_run(tensors)
             return made
@@ -114,7 +114,7 @@ class InductorSession:
             if lengths.get(axis, 0) > most:
                 raise self._failed(f"the run failed: axis {axis!r} has length {lengths[axis]}, and at most {most}")
 
-        # A row that a table does not have ends the process: generated code throws where nothing can catch.
+        # An index beyond a table ends the process: generated code throws where nothing can catch.
         for name, place, rows in self._tables:
             low, high = tensors[place].aminmax()
             if int(low) < 0 or int(high) >= rows:
@@ -137,6 +137,6 @@ def _check(request: SessionRequest) -> None:
 
 
 def _brief(error: Exception) -> str:
-    """Torch's own sentence, without the places in its source that led there."""
+    """Return torch's own sentence, without the source locations of its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""A quantized graph as ONNX, for runtimes that read QuantizeLinear and DequantizeLinear."""
+"""Export of a quantized graph to ONNX, for runtimes that read QuantizeLinear and DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from optimum_core.types import TensorSpec
 
 MODEL = "model.onnx"
 _DATA = "model.onnx.data"
-# As core exports: everything that transformers' models need is in it.
+# The opset of core's exporter: it has every operator that transformers' models need.
 OPSET = 18
-# Protobuf takes no more than 2 GB; before that, files beside it are only one thing more to lose.
+# Protobuf is limited to 2 GB; below that, a separate weights file is only one more file to lose.
 _EXTERNAL_ABOVE = 1_500_000_000
 
 Specs = tuple[TensorSpec, ...]
 
 
 def write(program: Any, folder: Path, inputs: Specs, outputs: Specs) -> tuple[str, ...]:
-    """Write a `torch.export.ExportedProgram` by torch's own exporter; the names of the files, the graph first."""
+    """Write a `torch.export.ExportedProgram` by torch's own exporter; return the file names, the graph first."""
     made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, external_data=False)
     assert made is not None
     _name(made.model.graph, inputs, outputs)

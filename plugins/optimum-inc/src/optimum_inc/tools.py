@@ -1,4 +1,4 @@
-"""Neural Compressor, torchao and TorchInductor, kept silent while they work for us."""
+"""Silencing of Neural Compressor, torchao and TorchInductor while they work for us."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _NOISY = ("neural_compressor", "torch", "torchao", "onnxscript", "onnx_ir")
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within, these libraries log errors only, and what they print is dropped; all is as before on the way out. Neural
-    Compressor takes the process's standard error when it is first imported: that is given back too."""
+    """Make these libraries log errors only and drop their prints within the block, then restore everything. Neural
+    Compressor takes the process's standard error when it is first imported: that is restored too.
+    """
     loggers = [logging.getLogger(name) for name in _names()]
     levels = [logger.level for logger in loggers]
     try:
@@ -40,8 +41,9 @@ def _names() -> list[str]:
 
 
 def _import_compressor() -> None:
-    """Its logger is set up on import: level, and a handler on what is standard error then. Its workspace is a directory
-    where the process runs, made when some of its modules are imported: here, a temporary one."""
+    """Import Neural Compressor. On import it sets up a logger (level, and a handler on the standard error of that
+    moment), and some of its modules make a workspace in the working directory: here, in a temporary one.
+    """
     if "neural_compressor" in sys.modules or not present("neural_compressor"):
         return
     import neural_compressor.torch.quantization  # noqa: F401

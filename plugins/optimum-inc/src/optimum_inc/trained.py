@@ -1,7 +1,7 @@
-"""Graphs of models that were trained with rounding in their products: ranges stand in the graph already.
+"""Graphs of models that were trained with rounding in their products: ranges are part of the graph.
 
-`optimum_inc.qat` writes pairs of quantize and dequantize around products as it is exported. Weights, which are rounded
-in the graph there, become int8 here.
+`optimum_inc.qat` exports pairs of quantize and dequantize around products. Weights, which the graph rounds there,
+become int8 here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ def has_ranges(program: Any) -> bool:
 
 
 def with_stored_weights(program: Any, kept: frozenset[str]) -> tuple[Any, int]:
-    """The `torch.fx.GraphModule` with weights stored as int8, and how many products have ranges. Layers that are kept
-    no longer round."""
+    """Return the `torch.fx.GraphModule` with weights stored as int8, and the number of products with ranges. Excluded
+    layers no longer round.
+    """
     module = program.module(check_guards=False)
     count = 0
     for node in list(module.graph.nodes):

@@ -1,6 +1,6 @@
-"""Weights in fewer bits, in a graph: products and tables whose weights are stored as integers.
+"""Weight compression in a graph: products and tables whose weights are stored as integers.
 
-How weights are rounded to 4 bits is in `rounding`, and what computes with them in `kernels`.
+`rounding` holds the algorithms for 4 bits, and `kernels` the layers that compute with the integers.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from optimum_inc.rounding import Rounded, by_hqq, to_nearest
 
 ALGORITHMS = ("rtn", "awq", "gptq", "hqq")
 GROUP_SIZES = (32, 64, 128, 256)
-#: Weights that share a scale unless stated; smaller where that does not divide a layer's channels.
+#: Weights that share a scale by default; smaller where that does not divide a layer's channels.
 GROUP_SIZE = 64
-# Smaller tables are not worth it.
+# Smaller tables are not worth compressing.
 _LEAST_TABLE = 4096
 
 _aten = torch.ops.aten
 
 
 def quantize_embeddings(module: Any, kept: frozenset[str]) -> int:
-    """Store the tables of a `torch.fx.GraphModule` as int8; how many there were."""
+    """Store the tables of a `torch.fx.GraphModule` as int8; return how many there were."""
     count = 0
     for node in list(module.graph.nodes):
         if node.target is not _aten.embedding.default or node.name in kept:
@@ -50,16 +50,16 @@ def quantize_linears(
     who: str,
     batches: Iterable[Sequence[torch.Tensor]] = (),
 ) -> dict[str, Any]:
-    """Store the weights of the products of a `torch.fx.GraphModule` in 8 or 4 bits; how many got which, and how.
+    """Store the weights of the products of a `torch.fx.GraphModule` in 8 or 4 bits; return the counts and the methods.
 
-    Layers whose shape the kernel for 4 bits does not take get 8.
+    Layers whose shape the kernel for 4 bits does not support get 8.
 
     Args:
-        batches: inputs of the graph, for algorithms that look at what goes into a layer.
+        batches: inputs of the graph, for algorithms that use the inputs of a layer.
 
     Raises:
         OptionError: a group size that was stated does not divide a layer's channels.
-        ExportError: what goes into a layer is such that an algorithm finds no weights for it.
+        ExportError: an algorithm finds no weights for a layer's inputs.
     """
     products = [found for found in products_of(module) if found.node.name not in kept]
     four = _with_four_bits(products, config)
@@ -93,7 +93,7 @@ def _without_data(weight: torch.Tensor, group: int, config: QuantizeConfig) -> R
 def _rewrite(
     module: Any, products: Sequence[Product], decided: Sequence[tuple[torch.nn.Module, torch.Tensor | None]]
 ) -> int:
-    """Put layers in the place of products, and divide what goes in by the factors; how often the latter."""
+    """Replace products by layers, and divide their inputs by the factors; return the number of divisions."""
     divided: dict[Any, Any] = {}
     for index, (found, (layer, factors)) in enumerate(zip(products, decided, strict=True)):
         x = found.x
@@ -107,7 +107,7 @@ def _rewrite(
 
 
 def _with_four_bits(products: list[Product], config: QuantizeConfig) -> set[int]:
-    """The largest layers, until they make up the ratio that was asked for; the last layer loses most, and keeps 8."""
+    """Return the largest layers, up to the requested ratio; the last layer loses most, and keeps 8 bits."""
     if config.weights != "int4":
         return set()
     order = sorted(range(len(products) - 1), key=lambda index: -products[index].weight.numel())

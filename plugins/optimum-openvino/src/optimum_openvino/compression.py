@@ -1,4 +1,4 @@
-"""Weights in fewer bits: 8, or 4 in groups of a channel, each with a scale of its own."""
+"""Weight compression: 8 bits, or 4 in groups of a channel, each with a scale of its own."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from optimum_core.types import QuantizeConfig
 from optimum_openvino.integer import Feed
 
 FOUR_BITS = ("int4", "uint4", "nf4")
-#: Weights that share a scale unless stated. A layer whose channels it does not divide gets a smaller power of two,
+#: Weights that share a scale by default. A layer whose channels it does not divide gets a smaller power of two,
 #: at least `LEAST_GROUP`, and 8 bits where none divides them.
 GROUP_SIZE = 128
 LEAST_GROUP = 16
 
 _ALGORITHMS = {"awq": "awq", "gptq": "gptq", "scale-estimation": "scale_estimation"}
 _NO_AWQ = "No matching patterns were found for applying AWQ"
-#: Batches that these algorithms look at, at most.
+#: The largest number of batches that these algorithms use.
 MOST_BATCHES = 128
 
 
 def is_symmetric(config: QuantizeConfig) -> bool:
-    """Whether zero is the integer 0: unless told otherwise, for the signed formats."""
+    """Whether zero is the integer 0: by default, for the signed formats."""
     return not config.weights.startswith("u") if config.symmetric is None else config.symmetric
 
 
 def compress(
     nncf: Any, model: Any, config: QuantizeConfig, kept: list[str], feed: Feed | None, remarks: list[str], who: str
 ) -> Any:
-    """The `openvino.Model` with the weights that `config` asks for. Embeddings and the last layer keep 8 bits where the
-    others get 4: they lose most by it.
+    """Return the `openvino.Model` with its weights compressed as `config` asks. Embeddings and the last layer keep 8
+    bits where the others get 4: they lose most by it.
 
     Raises:
         OptionError: the group size does not divide a layer's channels, or the algorithm finds nothing to do.

@@ -1,10 +1,11 @@
-"""Accuracy control: static quantization, of which NNCF takes back what costs most until the user's promise is kept.
+"""Accuracy control: static quantization in which NNCF reverts the most costly operations until the user's promise is
+kept.
 
-NNCF takes every quantized operation back by itself, and ranks them by how much nearer that brings the outputs, on
-batches of the calibration. In that order they go back to float, one more at a time; after each the metric is asked.
+NNCF reverts every quantized operation by itself, and ranks them by how much nearer that brings the outputs, on
+batches of the calibration. In that order they return to float, one more at a time; after each the metric is evaluated.
 
-Activations are not smoothed under it: nncf 3.4 gives an operation that goes back its weights as they were before
-smoothing, and leaves the division of what goes in, so that each step makes the model worse, and the last is wrong.
+Activations are not smoothed here: nncf 3.4 restores the weights of a reverted operation from before smoothing, but
+keeps the division of its inputs, so that each step makes the model worse, and the last is wrong.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from optimum_openvino.session import OvSession
 
 Shortfall = Callable[[Session], float]
 
-#: Batches of the calibration that operations are ranked on: each is run once for every operation, and again after a
-#: step that made things worse. Labels play no part in it, so that few do.
+#: Calibration batches used to rank operations: each is run once for every operation, and again after a
+#: step that made things worse. Labels play no part in it, so few batches suffice.
 RANKED_ON = 2
 
 
 class Verdicts:
-    """The user's word on what NNCF tries, in the form in which it asks.
+    """The user's metric in the form in which NNCF calls it.
 
     Args:
-        shortfall: what a session lacks to what was promised, 0.0 where it keeps that.
-        artifact: whose inputs and outputs the models have.
+        shortfall: a function of a session: the amount by which it misses the promise, 0.0 where it keeps it.
+        artifact: the artifact with the inputs and outputs of the models.
     """
 
     def __init__(self, shortfall: Shortfall, artifact: Artifact) -> None:
@@ -41,13 +42,14 @@ class Verdicts:
         self.last = 0.0
 
     def __call__(self, compiled: Any, _: Iterable[Any]) -> tuple[float | None, None]:
-        """1 less the shortfall: NNCF divides by what the model as it was has. The first time, it wants to know whether
-        items have values of their own: none has, so that it compares outputs to rank operations."""
+        """Return 1 less the shortfall: NNCF divides by the value of the original model. The first call asks whether
+        items have values of their own: none has, so NNCF compares outputs to rank operations.
+        """
         if not self._asked:
             self._asked = True
             return None, None
         session = OvSession(compiled, self._artifact)
-        out, err = self._streams  # the metric's own, while all else is kept silent
+        out, err = self._streams  # run the user's metric with its own output shown, while all else is kept silent
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 self.last = self._shortfall(session)
@@ -66,17 +68,17 @@ def quantize_controlled(
     verdicts: Verdicts,
     who: str,
 ) -> Any:
-    """An `openvino.Model` with FakeQuantize around what becomes integer, as far as the promise allows.
+    """Return an `openvino.Model` with FakeQuantize around integer operations, as far as the promise allows.
 
     Raises:
-        PromiseError: the promise allows nothing of it.
+        PromiseError: the promise allows no quantized operation.
     """
     quantized = nncf.quantize_with_accuracy_control(
         model,
         calibration_dataset=nncf.Dataset(feed),
         validation_dataset=nncf.Dataset(feed.first(RANKED_ON)),  # outputs for all of it are held in memory
         validation_fn=verdicts,
-        max_drop=0.0,  # from 1, which is a promise kept
+        max_drop=0.0,  # a drop from 1, which is a kept promise
         drop_type=nncf.DropType.ABSOLUTE,
         **settings(nncf, config, choices, kept),
         advanced_quantization_parameters=advanced(nncf, config, choices),
@@ -93,6 +95,6 @@ def quantize_controlled(
 
 
 def taken_back(remarks: Iterable[str]) -> list[str]:
-    """Names of the operations that went back to float, from what NNCF says at its end; none where it did not say."""
+    """Return the names of the operations that NNCF reverted to float, from its final message; empty without one."""
     told = [remark for remark in remarks if "were reverted back" in remark]
     return sorted(line.strip() for line in told[-1].splitlines()[1:]) if told else []

@@ -1,7 +1,7 @@
-"""Which OpenVINO is installed, and which devices it may use here.
+"""Detection of the installed OpenVINO and the devices that it may use here.
 
-Found from package metadata and the names of shared libraries: nothing here imports openvino, so that a probe stays
-light. Whether a driver is there, only the runtime can tell: a session asks it.
+It reads package metadata and the names of shared libraries: nothing here imports openvino, so that a probe stays
+light. Only the runtime knows whether a driver is installed: a session asks it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transf
 BACKEND = "openvino"
 FORMAT = "openvino-ir"
 QUANTIZER = "nncf"
-#: In the manifest: activations that share a scale where a session is to round them in every call.
+#: Manifest key: the number of activations that share a scale where a session rounds them in every call.
 DYNAMIC_GROUP = "dynamic_group_size"
 
-#: Ways of exporting. Their graphs run equally fast; they differ in what they get right. Graphs of the first two give
-#: NaN where a row of a causal mask is all padding (GPT-2 with padding on the left), which transformers mends.
+#: Export routes. Their graphs run equally fast; they differ in correctness. Graphs of the first two give
+#: NaN where a row of a causal mask is all padding (GPT-2 with padding on the left), which transformers corrects.
 ROUTES = ("transformers", "module", "exported")
 _EXPORTERS = ("torch", "transformers")
 
-# The frontend opens a file of any opset and reads operators that it does not know in the newest form that it does.
-# Of 2026.4, those new in opset 23 were all found to be read (Attention, RMSNormalization); of 24, TensorScatter is not.
+# The frontend opens files of any opset and reads unknown operators in the newest form that it supports.
+# In 2026.4, the operators new in opset 23 were all read (Attention, RMSNormalization); of 24, TensorScatter is not.
 _OPSET = 23
 
 
-# What is worth trying first comes first. OpenVINO rounds activations in a call only where the processor adds up 8-bit
-# products in one instruction; elsewhere it computes in float, and says nothing.
+# Likeliest winners first. OpenVINO rounds activations in a call only where the processor adds up 8-bit
+# products in one instruction; elsewhere it computes in float without a warning.
 _SCHEMES = ("static-int8", "weight-only-int8", "weight-only-int4", "weight-only-nf4", "weight-only-fp16")
 _DYNAMIC_SCHEMES = ("dynamic-int8", "dynamic-int4")
 
@@ -43,10 +43,10 @@ class Device:
     """One kind of device.
 
     Attributes:
-        name: in offers and requests.
+        name: the name in offers and requests.
         runtime_name: OpenVINO's own spelling.
         plugin: part of the name of its shared library.
-        precisions: arithmetic it has; for the CPU, `cpu_precisions` tells.
+        precisions: the arithmetic that it supports; for the CPU, see `cpu_precisions`.
         driver: what to install when OpenVINO does not see the device.
     """
 
@@ -79,7 +79,7 @@ DEVICES = {device.name: device for device in (CPU, *_ACCELERATED)}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """A device and which of its kind; None: the first, or the only one."""
+    """A device and its index; None: the first, or the only one."""
 
     device: Device
     index: int | None
@@ -92,10 +92,10 @@ class Place:
 
 
 def parse_device(device: str) -> Place:
-    """Read "cpu", "gpu", "gpu:1", "npu"; OpenVINO's own "GPU.1" is understood too.
+    """Parse "cpu", "gpu", "gpu:1", "npu"; OpenVINO's own "GPU.1" is accepted too.
 
     Raises:
-        OptionError: the device is unknown, or what follows the colon is no index.
+        OptionError: the device is unknown, or the part after the colon is no index.
     """
     name, _, index = device.lower().replace(".", ":").partition(":")
     if name not in DEVICES or (index and not index.isdecimal()):
@@ -105,15 +105,15 @@ def parse_device(device: str) -> Place:
 
 
 def spoken(runtime_name: str) -> str:
-    """OpenVINO's "GPU.1" in our spelling, "gpu:1"."""
+    """Return OpenVINO's "GPU.1" in our spelling, "gpu:1"."""
     return runtime_name.lower().replace(".", ":")
 
 
 def cpu_precisions(cpu: Cpu) -> tuple[str, ...]:
-    """Arithmetic that OpenVINO has on this processor with instructions of its own, not emulated.
+    """Return the precisions that OpenVINO computes on this processor with native instructions, not emulated.
 
     Its OPTIMIZATION_CAPABILITIES on a Xeon with avx512_bf16, amx_bf16 and avx512_fp16, as seen with 2026.4: BF16, FP32,
-    FP16, INT8. A session asks it again.
+    FP16, INT8. A session checks it again.
     """
     features = cpu.features
     if cpu.architecture == "aarch64":
@@ -124,13 +124,13 @@ def cpu_precisions(cpu: Cpu) -> tuple[str, ...]:
 
 
 def cpu_schemes(cpu: Cpu) -> tuple[str, ...]:
-    """Quantization schemes that sessions run on this processor."""
+    """Return the quantization schemes that sessions run on this processor."""
     first, *rest = _SCHEMES
     return (first, *(_DYNAMIC_SCHEMES if sums_widely(cpu) else ()), *rest)
 
 
 def support(hardware: Hardware) -> Support:
-    """The probe's answer for this machine."""
+    """Return the probe's answer for this machine."""
     folder = package_folder("openvino")
     if folder is None:
         missing = Limitation(
@@ -157,7 +157,7 @@ def support(hardware: Hardware) -> Support:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what no session takes; imported here, since a probe is light."""
+    """Reject options that no session takes; imported inside, because a probe must stay light."""
     from optimum_openvino.options import OpenVinoOptions
 
     read_options(BACKEND, OpenVinoOptions, options)

@@ -1,14 +1,14 @@
-"""From a torch module to OpenVINO IR, by one of three ways.
+"""Conversion of a torch module to OpenVINO IR, by one of three routes.
 
-| route | how | what was seen (openvino 2026.4, torch 2.13, transformers 5.23) |
+| route | how | observed (openvino 2026.4, torch 2.13, transformers 5.23) |
 |---|---|---|
-| `transformers` | transformers' own exporter, through `torch.export` | mends what OpenVINO gets wrong in causal masks |
-| `module` | `openvino.convert_model` of the module, by TorchScript tracing | quickest, takes most models |
+| `transformers` | transformers' own exporter, through `torch.export` | corrects OpenVINO's causal masks |
+| `module` | `openvino.convert_model` of the module, by TorchScript tracing | fastest, converts most models |
 | `exported` | `openvino.convert_model` of the exported program | |
 
-The first and the last refuse a branch on a value; `module` keeps the side that the samples took, and names the place.
-None is right for every model: which one is, verification decides. Weights stay as they are; arithmetic is chosen when
-a session opens. What comes out is trimmed to what its outputs ask for.
+The first and the last refuse a branch on a value; `module` keeps the branch that the samples took, and names the place.
+None is right for every model; verification decides which result is used. Weights stay as they are; the precision of
+arithmetic is chosen when a session opens. The result is trimmed to the positions that its outputs read.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from optimum_openvino.storage import save
 from optimum_openvino.trimming import trim
 
 Tensors = dict[str, torch.Tensor]
-#: The `openvino.Model`, and the places where a value of the samples decided what is in it.
+#: The `openvino.Model`, and the places where a value of the samples decided what is exported.
 _Made = tuple[Any, tuple[str, ...]]
 
 
 def export(request: ExportRequest) -> Artifact:
-    """Write `openvino_model.xml` and `.bin` by the way that `request.route` names (None: the first).
+    """Write `openvino_model.xml` and `.bin` by the route that `request.route` names (None: the first).
 
     Raises:
         OptionError: the route, the format or an option is unknown.
-        ExportError: the model cannot be converted that way, or an axis that is to vary came out fixed.
+        ExportError: the model cannot be converted by that route, or an axis that has to vary came out fixed.
     """
     route = check_export(request, FORMAT, routes=ROUTES)
     no_options(f"backend '{BACKEND}', export", request.options)
@@ -101,7 +101,7 @@ _REMEDY = f"another route may do it: {', '.join(ROUTES)}"
 
 
 def _set_interface(model: Any, request: ExportRequest, route: str) -> None:
-    """Name what goes in and out, and refuse what is not what was asked for."""
+    """Name the inputs and outputs, and refuse an interface that differs from the request."""
     who = _who(request, route)
     for kind, ports, specs in (("inputs", model.inputs, request.inputs), ("outputs", model.outputs, request.outputs)):
         if len(ports) != len(specs):

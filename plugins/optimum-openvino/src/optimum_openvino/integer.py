@@ -15,9 +15,9 @@ from optimum_core.backend import overflows
 from optimum_core.errors import OptionError, PromiseError
 from optimum_core.types import Array, Hardware, QuantizeConfig, TensorSpec
 
-#: Batches of calibration that are read, at most: more hardly move the ranges.
+#: The largest number of calibration batches that are read: more hardly move the ranges.
 MOST_BATCHES = 300
-#: Per cent of the values that "percentile" keeps unless stated.
+#: Percent of the values that "percentile" keeps by default.
 PERCENTILE = 99.99
 
 Batches = Iterable[Mapping[str, Array]]
@@ -26,13 +26,13 @@ _ATTENTION = frozenset({"ScaledDotProductAttention", "Softmax"})
 
 
 class Feed:
-    """Calibration as NNCF iterates over it: one batch at a time, as arrays that OpenVINO takes.
+    """Calibration data in the form that NNCF iterates over: one batch at a time, as arrays that OpenVINO takes.
 
-    Reading it raises `OptionError` where one batch has two lengths for an axis: not every kernel of OpenVINO looks.
+    Iteration raises `OptionError` where a batch has two lengths for an axis: not every kernel of OpenVINO checks it.
 
     Args:
-        inputs: the model's.
-        seconds: after which reading it is a `PromiseError`; None: never.
+        inputs: the model's input specs.
+        seconds: the time after which iteration raises `PromiseError`; None: never.
     """
 
     def __init__(self, batches: Batches, inputs: Sequence[TensorSpec], who: str, seconds: float | None = None) -> None:
@@ -41,7 +41,7 @@ class Feed:
         self._most: int | None = None
 
     def first(self, most: int) -> Feed:
-        """The same, cut off after so many batches."""
+        """Return the same data, limited to its first batches."""
         cut = copy.copy(self)
         cut._most = most
         return cut
@@ -65,7 +65,7 @@ class Feed:
                     raise OptionError(self._who, why, "give every input of a batch the same lengths")
 
     def count(self) -> int:
-        """How many batches there are, at most `MOST_BATCHES`."""
+        """Return the number of batches, at most `MOST_BATCHES`."""
         return sum(1 for _ in islice(self._batches, MOST_BATCHES))
 
 
@@ -75,7 +75,7 @@ def _host(value: Array) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
-    """What `config` leaves open, decided. `smooth` None: NNCF's own strength."""
+    """The choices that `config` leaves open, made. `smooth` None: NNCF's own strength."""
 
     calibration: str
     percentile: float | None
@@ -86,7 +86,7 @@ class Choices:
 
 
 def choose(model: Any, config: QuantizeConfig, hardware: Hardware, batches: int) -> Choices:
-    """Fill in what `config` leaves to us, for this model on this processor."""
+    """Fill in the choices that `config` leaves to this backend, for this model on this processor."""
     calibration = config.calibration or "minmax"
     percentile = (config.percentile or PERCENTILE) if calibration == "percentile" else None
     kinds = {operation.get_type_name() for operation in model.get_ops()}
@@ -103,13 +103,13 @@ def choose(model: Any, config: QuantizeConfig, hardware: Hardware, batches: int)
 def quantize_static(
     nncf: Any, model: Any, config: QuantizeConfig, choices: Choices, kept: list[str], feed: Feed
 ) -> Any:
-    """An `openvino.Model` with FakeQuantize around what becomes integer."""
+    """Return an `openvino.Model` with FakeQuantize around integer operations."""
     wanted = settings(nncf, config, choices, kept)
     return nncf.quantize(model, nncf.Dataset(feed), **wanted, advanced_parameters=advanced(nncf, config, choices))
 
 
 def settings(nncf: Any, config: QuantizeConfig, choices: Choices, kept: list[str]) -> dict[str, Any]:
-    """Arguments that every kind of NNCF's static quantization takes."""
+    """Return the arguments that every kind of NNCF's static quantization takes."""
     signed = config.activations == "int8"
     return {
         "preset": nncf.QuantizationPreset.PERFORMANCE if signed else None,
@@ -121,7 +121,7 @@ def settings(nncf: Any, config: QuantizeConfig, choices: Choices, kept: list[str
 
 
 def advanced(nncf: Any, config: QuantizeConfig, choices: Choices) -> Any:
-    """NNCF's finer parameters."""
+    """Return NNCF's advanced parameters."""
     from nncf.quantization.advanced_parameters import QuantizationParameters
 
     overflow = nncf.OverflowFix
@@ -130,7 +130,7 @@ def advanced(nncf: Any, config: QuantizeConfig, choices: Choices) -> Any:
         "activations_range_estimator_params": _estimator(choices),
     }
     if choices.smooth is not None:
-        strength = choices.smooth or -1  # negative: off
+        strength = choices.smooth or -1  # negative: disabled
         parameters["smooth_quant_alphas"] = nncf.AdvancedSmoothQuantParameters(matmul=strength)
     if config.per_channel is not None:
         parameters["weights_quantization_params"] = QuantizationParameters(per_channel=config.per_channel)
@@ -147,7 +147,7 @@ def _estimator(choices: Choices) -> Any:
     }
     estimator = copy.deepcopy(found[choices.calibration])
     if choices.percentile is not None:
-        # What is left out is shared by both ends.
+        # The share left out is split between both ends.
         tail = (100 - choices.percentile) / 200
         estimator.min.quantile_outlier_prob = estimator.max.quantile_outlier_prob = tail
     return estimator

@@ -1,4 +1,4 @@
-"""Names and shapes of an `openvino.Model`: given to it after a conversion, compared when it is opened."""
+"""Names and shapes of an `openvino.Model`: set after a conversion, compared when it is opened."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def name_ports(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
 
 
 def fixed(spec: TensorSpec, lengths: Mapping[str, int]) -> list[int]:
-    """The shape with these lengths of its named axes, which must all be among them."""
+    """Return the shape with these lengths of its named axes, all of which must be given."""
     return [lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape]
 
 
 def fix_axes(model: Any, specs: Sequence[TensorSpec]) -> None:
-    """Fix the inputs' axes that `specs` fix: through `torch.export`, every axis comes out varying.
+    """Fix the inputs' axes that `specs` fix: `torch.export` leaves every axis dynamic.
 
     Raises:
-        RuntimeError: shapes no longer fit each other, in OpenVINO's words.
+        RuntimeError: shapes no longer match each other, in OpenVINO's words.
     """
     shapes = {}
     for index, (port, spec) in enumerate(zip(model.inputs, specs, strict=True)):
@@ -58,8 +58,9 @@ def fix_axes(model: Any, specs: Sequence[TensorSpec]) -> None:
 
 
 def positions(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[int | None]:
-    """Where in `ports` each spec is, by name. A tensor that is two outputs stands for both, each at a place of its
-    own."""
+    """Return the index in `ports` of each spec, by name. A tensor that is two outputs stands for both, each at an index
+    of its own.
+    """
     free = dict(enumerate(ports))
     found: list[int | None] = []
     for spec in specs:
@@ -71,12 +72,12 @@ def positions(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[int | N
 
 
 def problems(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> list[str]:
-    """How a model differs from what is said of it, in words."""
+    """Return the differences between a model and its specs, in words."""
     return interface_problems(_named(model.inputs, inputs), _named(model.outputs, outputs), (inputs, outputs))
 
 
 def _named(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> Iterator[Port]:
-    """The model's ports by the names that `specs` know them by, and the others."""
+    """Yield the model's ports by the names that `specs` use for them, and the others."""
     places = positions(ports, specs)
     names = {place: spec.name for spec, place in zip(specs, places, strict=True) if place is not None}
     for index, port in enumerate(ports):

@@ -1,9 +1,9 @@
-"""Which operations of a graph belong to which layer of the module that it was exported from.
+"""Mapping from operations of a graph to the layers of the module that it was exported from.
 
 OpenVINO's TorchScript frontend writes the module's path into the names of operations:
-"__module.encoder.layer.0.query/aten::linear/MatMul". The other one, for what `torch.export` gives, drops it; here it is
-kept and written into the names in the same way. Both lose it where a convolution and a batch norm become one operation,
-which is given the convolution's.
+"__module.encoder.layer.0.query/aten::linear/MatMul". The frontend for `torch.export` drops it; here it is recorded and
+written into the names in the same way. Both lose it where a convolution and a batch norm become one operation, which
+gets the convolution's.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from optimum_core.backend import matching_layers
 _PREFIX = "__module."
 # Exporters hold the model as a child of this name; users do not see it.
 _WRAPPER = "module"
-# A value of TorchScript by its number, which OpenVINO counts on where something else took the name.
+# A TorchScript value by its number; OpenVINO counts on where another value took the name.
 _VALUE = re.compile(r"(\d+)_\d+")
-# Where torch's own passes made a node, they write this for a module.
+# The module name that torch's own passes write where they made a node.
 _NOWHERE = "_empty_nn_module_stack"
 
 
 @contextmanager
 def recorded_scopes() -> Iterator[Mapping[str, str]]:
-    """Within, note the module that a node of a converted graph came from, by the node's name: of `torch.fx` all, of
-    TorchScript those whose name is lost."""
+    """Record the module of each node of a converted graph within the block, by the node's name: all nodes of
+    `torch.fx`, and those of TorchScript whose name is lost.
+    """
     import torch
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -62,7 +63,7 @@ def _module_paths(graph_module: Any) -> Iterator[tuple[str, str]]:
 
 
 def _meant(node: Any) -> Any:
-    """The node itself; of a batch norm the convolution before it, which OpenVINO makes one with it."""
+    """Return the node itself; for a batch norm, the convolution before it, which OpenVINO fuses with it."""
     norm = node.args[0] if node.op == "call_function" and node.target is operator.getitem else node
     if norm.op == "call_function" and "batch_norm" in str(norm.target):
         source = norm.args[0]
@@ -72,8 +73,9 @@ def _meant(node: Any) -> Any:
 
 
 def _normalized(graph: Any) -> Iterator[tuple[str, str]]:
-    """The numbers of batch norms' values in a TorchScript graph, with the modules of the convolutions before them:
-    OpenVINO makes one operation of both, which keeps that number alone."""
+    """Yield the numbers of batch norms' values in a TorchScript graph, with the modules of the convolutions before
+    them: OpenVINO fuses both into one operation, which keeps that number only.
+    """
     for node in graph.nodes():
         if node.kind() != "aten::batch_norm":
             continue
@@ -93,7 +95,7 @@ def name_layers(model: Any, scopes: Mapping[str, str]) -> None:
 
 
 def _node_names(operation: Any, name: str) -> Iterator[str]:
-    """What the node may be called that became this operation."""
+    """Yield the possible names of the node that became this operation."""
     yield name.partition("/")[0]
     for output in operation.outputs():
         for tensor in sorted(output.get_names()):
@@ -104,8 +106,8 @@ def _node_names(operation: Any, name: str) -> Iterator[str]:
 
 
 def kept_operations(model: Any, patterns: Iterable[str], who: str) -> list[str]:
-    """Names of the operations of the layers that `patterns` name: dotted names, each with all that lies under it; * is
-    anything.
+    """Return the names of the operations of the layers that `patterns` name: dotted names, each with its sublayers; *
+    is a wildcard.
 
     Raises:
         OptionError: a pattern matches no layer of the graph.
@@ -116,7 +118,7 @@ def kept_operations(model: Any, patterns: Iterable[str], who: str) -> list[str]:
 
 
 def _scopes(model: Any) -> dict[str, str]:
-    """Operations with the dotted names of their modules."""
+    """Return the operations with the dotted names of their modules."""
     names = [operation.get_friendly_name() for operation in model.get_ops()]
     scopes = {name: name.removeprefix(_PREFIX).partition("/")[0] for name in names if name.startswith(_PREFIX)}
     if all(f"{scope}.".startswith(f"{_WRAPPER}.") for scope in scopes.values()):

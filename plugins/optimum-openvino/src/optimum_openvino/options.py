@@ -15,17 +15,17 @@ Properties = Annotated[Mapping[str, Any], said("a mapping of OpenVINO's property
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenVinoOptions:
-    """How a session runs.
+    """Options of a session.
 
     Attributes:
         performance_hint: "latency", "throughput" or "cumulative_throughput"; None: "latency", or "throughput" where
             the request has several streams.
         num_streams: calls that run side by side, at least 1; None: from the request.
         inference_num_threads: CPU threads over all streams, at least 1; None: from the request.
-        cache_dir: a directory for compiled models, which opening the same model again then reads; None: none is kept.
+        cache_dir: a directory for compiled models, read when the same model is opened again; None: no cache.
         enable_cpu_pinning: bind threads to cores; None: OpenVINO decides.
         enable_hyper_threading: use both threads of a core; None: OpenVINO decides.
-        properties: any further properties by OpenVINO's own names ({"KV_CACHE_PRECISION": "f16"}); they win.
+        properties: any further properties by OpenVINO's own names ({"KV_CACHE_PRECISION": "f16"}); they override.
     """
 
     performance_hint: Hint | None = None

@@ -1,4 +1,4 @@
-"""Quantization of OpenVINO IR with NNCF: which way a configuration takes, and what it cannot have.
+"""Quantization of OpenVINO IR with NNCF: the choice of algorithm, and the checks of a configuration.
 
 | scheme | weights | what is written |
 |---|---|---|
@@ -87,7 +87,7 @@ def _read(artifact: Artifact, who: str) -> Any:
 
 
 def _quantized(request: QuantizeRequest, model: Any, who: str) -> tuple[Any, dict[str, Any]]:
-    """The quantized `openvino.Model`, and what was chosen for it."""
+    """Return the quantized `openvino.Model`, and the choices that were made."""
     config = request.config
     if config.weights == "fp16":
         return model, {}
@@ -122,7 +122,7 @@ def _chosen(config: QuantizeConfig) -> dict[str, Any]:
 
 
 def _require_effect(model: Any, config: QuantizeConfig, who: str) -> None:
-    """Refuse a model in which nothing has the bits that were asked for."""
+    """Refuse a model in which nothing has the requested bits."""
     operations = model.get_ops()
     wanted = ("i4", "u4", "nf4") if config.weights in FOUR_BITS else _ROUNDED
     weights = any(
@@ -138,7 +138,7 @@ def _require_effect(model: Any, config: QuantizeConfig, who: str) -> None:
 
 
 def _check(request: QuantizeRequest, who: str) -> None:
-    """Refuse what cannot be honoured, before any work."""
+    """Refuse a configuration that cannot be honoured, before any work."""
     config = request.config
     if not present(QUANTIZER) and config.weights != "fp16":
         raise UnavailableError(who, f"{QUANTIZER} is not installed", "pip install 'optimum-openvino[quantize]'")
@@ -155,7 +155,7 @@ def _check(request: QuantizeRequest, who: str) -> None:
 
 
 def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
-    """What is wrong with each field, and what would be right."""
+    """Return the check of each field: whether it is wrong, and the values that would be right."""
     static, four = config.scheme == "static", config.weights in FOUR_BITS
     half, nf4, smart = config.weights == "fp16", config.weights == "nf4", config.algorithm not in (None, "rtn")
     return {

@@ -1,4 +1,4 @@
-"""The one module that touches OpenVINO's API for reading and compiling models."""
+"""Adapter to OpenVINO's API for reading and compiling models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from optimum_openvino.interface import fixed, problems
 from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.storage import weights_problem
 
-# What the bindings raise: nearly always RuntimeError with OpenVINO's own message.
+# Exceptions of the bindings: nearly always RuntimeError with OpenVINO's own message.
 RUNTIME_ERRORS = (RuntimeError, TypeError, ValueError)
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -26,7 +26,7 @@ _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Keep the converter from reporting its use over the network: that is for the user to decide, not for a library."""
+    """Keep the converter from reporting its use over the network within the block: that is the user's decision."""
     from openvino.tools.ovc import convert_impl, telemetry_stub, telemetry_utils, utils
 
     modules = (telemetry_utils, convert_impl, utils)
@@ -42,13 +42,14 @@ def without_telemetry() -> Iterator[None]:
 
 @cache
 def core() -> Any:
-    """OpenVINO's registry of devices; one per process, because making it reads the plugins' libraries."""
+    """Return OpenVINO's registry of devices; one per process, because making it reads the plugins' libraries."""
     return openvino.Core()
 
 
 def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) -> dict[str, Any]:
-    """What a model is compiled with. The precision is always said: left alone, OpenVINO takes bf16 or fp16 where it is
-    fast."""
+    """Return the properties to compile a model with. The precision is always set: by default, OpenVINO uses bf16 or
+    fp16 where it is fast.
+    """
     streams = options.num_streams or request.streams
     hint = options.performance_hint or ("throughput" if streams and streams > 1 else "latency")
     chosen: dict[str, Any] = {
@@ -68,22 +69,23 @@ def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) 
 
 
 def _dynamic_group(request: SessionRequest) -> int:
-    """Activations that share a scale when they are rounded; 0: they stay float. Left alone, OpenVINO rounds them
-    wherever weights have 8 or 4 bits."""
+    """Return the number of activations that share a scale when they are rounded; 0: they stay float. By default,
+    OpenVINO rounds them wherever weights have 8 or 4 bits.
+    """
     return next(
         (int(step.options[DYNAMIC_GROUP]) for step in request.artifact.steps if DYNAMIC_GROUP in step.options), 0
     )
 
 
 def _threads(request: SessionRequest, streams: int | None) -> int:
-    """Over all streams: OpenVINO shares them out."""
+    """Return the number of threads over all streams: OpenVINO distributes them."""
     return request.threads * (streams or 1) if request.threads else request.hardware.cpu.usable_cores
 
 
 def compiled_model(
     request: SessionRequest, options: OpenVinoOptions, place: Place, lengths: Mapping[str, int] | None = None
 ) -> Any:
-    """Read the artifact and compile it for `place`, and for one shape only where the `lengths` of all axes are given.
+    """Read the artifact and compile it for `place`; for one shape only where the `lengths` of all axes are given.
 
     Raises:
         SessionError: the device is not here or lacks the precision, a file is missing or damaged, or the inputs and
@@ -143,7 +145,7 @@ def _reshape(model: Any, request: SessionRequest, lengths: Mapping[str, int], wh
 
 
 def _check_effect(compiled: Any, chosen: dict[str, Any], place: Place, who: str) -> None:
-    """Refuse what OpenVINO changed in silence: the device, or the precision."""
+    """Refuse what OpenVINO changed without an error: the device, or the precision."""
     devices = list(compiled.get_property("EXECUTION_DEVICES"))
     if not all(name.split(".")[0] == place.device.runtime_name for name in devices):
         why = f"it was to run on {place.runtime_name}, and openvino runs it on {', '.join(devices)}"

@@ -1,6 +1,6 @@
-"""A loaded IR or ONNX model.
+"""Sessions of an IR or ONNX model.
 
-How a call reaches the runtime was chosen by measuring (openvino 2026.4, one thread, microseconds per call, smallest of
+The calling convention was chosen by measurement (openvino 2026.4, one thread, microseconds per call, smallest of
 seven rounds on a busy machine; one MatMul and Relu, and a MiniLM classifier):
 
 | way | 1x4 to 1x4 | 8x64 to 8x30522 | 1024x8 to 1024x30522 | MiniLM 1x16 |
@@ -14,9 +14,9 @@ seven rounds on a busy machine; one MatMul and Relu, and a MiniLM classifier):
 | `infer(inputs)`, both copied | 39.5 | 631 | 49,600 | 5,440 |
 | a new request per call | 38.1 | 607 | 56,600 | 5,260 |
 
-Inputs are shared with the runtime. Outputs are copied where their shape is not known ahead: what setting them spares
-for large ones is 3 %, and it costs as much for small ones as all the rest of the call. A model that is compiled for the
-one shape of the call writes straight into the arrays that the caller gets.
+Inputs are shared with the runtime. Outputs are copied where their shape is not known ahead: allocating them first saves
+3 % for large ones, and costs as much for small ones as all the rest of the call. A model that is compiled for the one
+shape of the call writes straight into the arrays that the caller gets.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from optimum_openvino.interface import fixed, positions
 from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model
 
-#: Shapes that a session is compiled for by themselves, at most: each holds the weights once more.
+#: The largest number of shapes that a session is compiled for separately: each holds the weights once more.
 MOST_PREPARED = 8
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -47,16 +47,16 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Form:
-    """The model, compiled: for every shape, or for one.
+    """A compiled model: for every shape, or for one.
 
-    An inference that fails leaves shapes of its own in the compiled model, not in its request alone: calls of the shape
-    that was served before fail too then, through new requests as well (openvino 2026.4). So the compiled model is given
-    up with the request, and compiled again by the next call.
+    A failed inference leaves its shapes in the compiled model, not only in its request: later calls of a shape that
+    worked before then fail too, even through new requests (openvino 2026.4). So the compiled model is discarded with
+    the request, and compiled again by the next call.
 
     Attributes:
-        compiled: None between an inference that failed and the next call.
-        compile: makes it anew; None where it came compiled: then it is kept whatever happens.
-        outputs: (name, place, shape, dtype), where all shapes are known ahead.
+        compiled: None between a failed inference and the next call.
+        compile: compiles the model again; None where it was passed compiled: then it is always kept.
+        outputs: (name, index, shape, dtype), where all shapes are known ahead.
     """
 
     compiled: Any
@@ -65,7 +65,7 @@ class _Form:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ready(self) -> Any:
-        """The compiled model, made again where it was given up."""
+        """Return the compiled model, compiled again where it was discarded."""
         compiled = self.compiled
         if compiled is None:
             with self.lock:
@@ -76,7 +76,7 @@ class _Form:
         return compiled
 
     def give_up(self, compiled: Any) -> bool:
-        """Whether this call is the first to give that compiled model up."""
+        """Discard that compiled model; return whether this call is the first to do so."""
         with self.lock:
             first = self.compiled is compiled
             if first and self.compile is not None:
@@ -84,7 +84,7 @@ class _Form:
             return first
 
 
-#: The requests of one stream, each with what it was made of. They are made when a form is first called: each holds
+#: The requests of one stream, each with its compiled model. A request is made when a form is first called: it holds
 #: memory for every tensor between operators.
 _Slot = dict[_Form, tuple[Any, Any]]
 
@@ -92,13 +92,13 @@ _Slot = dict[_Form, tuple[Any, Any]]
 class OvSession:
     """An open model on one device. Calls may come from several threads at once; `close` waits for none of them.
 
-    As many calls run side by side as OpenVINO has streams for: one for latency, `request.streams` of them otherwise.
-    Further callers wait. For each of `request.shapes`, up to `MOST_PREPARED`, the model is compiled once more for that
-    shape alone: calls of that shape run on it, which is faster where they are small.
+    OpenVINO runs one call per stream side by side: one for latency, `request.streams` of them otherwise. Further
+    callers wait. For each of `request.shapes`, up to `MOST_PREPARED`, the model is compiled once more for that shape
+    alone: calls of that shape run on it, which is faster where they are small.
 
     Args:
         compiled: an `openvino.CompiledModel` with the artifact's inputs and outputs.
-        compile: makes the same again, for the calls after one that failed.
+        compile: compiles the same again, for the calls after a failed one.
     """
 
     backend = BACKEND
@@ -137,7 +137,7 @@ class OvSession:
     def _prepare(
         self, request: SessionRequest, options: OpenVinoOptions, place: Place
     ) -> Iterator[tuple[Shapes, _Form]]:
-        """The model for each shape that fixes all of its axes, by the shapes of its inputs in order of the feeds."""
+        """Yield the model for each shape that fixes all of its axes, by the shapes of its inputs in feed order."""
         specs = {spec.name: spec for spec in self.inputs}
         axes = {axis for spec in self.inputs for axis in spec.dynamic_axes.values()}
         for lengths in [shape for shape in request.shapes if axes and axes <= set(shape)][:MOST_PREPARED]:
@@ -147,7 +147,7 @@ class OvSession:
             yield key, _Form(compiled=compiled, compile=make, outputs=tuple(_known_outputs(compiled, self._fetches)))
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Outputs by name, in memory of their own.
+        """Return outputs by name, in memory of their own.
 
         Inputs are host arrays; those that are C-contiguous, writeable and of native byte order are not copied.
 
@@ -159,7 +159,7 @@ class OvSession:
         if opened is None:
             raise closed(self._who)
         check_names(self._who, self._names, inputs)
-        # Held until the call is over: a request keeps no reference to the memory that it reads.
+        # Kept until the call is over: a request keeps no reference to the memory that it reads.
         arrays = [(index, self._host(name, inputs[name])) for name, index in self._feeds]
         form, slots = opened
         if self._prepared:
@@ -172,7 +172,7 @@ class OvSession:
 
     def _run(self, form: _Form, slot: _Slot, arrays: Sequence[tuple[int, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         compiled = form.ready()
-        held = slot.pop(form, None)  # and back once the call is over: a request whose inference failed is thrown away
+        held = slot.pop(form, None)  # returned once the call is over: a request whose inference failed is discarded
         request = held[1] if held is not None and held[0] is compiled else compiled.create_infer_request()
         try:
             for index, array in arrays:
@@ -183,7 +183,7 @@ class OvSession:
             made = _filled(request, form) if form.outputs else self._copied(request)
         except RUNTIME_ERRORS as error:
             if not form.give_up(compiled) and form.compile is not None:
-                return self._run(form, slot, arrays)  # another stream's call failed: this one may be right
+                return self._run(form, slot, arrays)  # another stream's call failed: this one may be valid
             raise self._refused(error) from error
         slot[form] = compiled, request
         return made
@@ -206,12 +206,12 @@ class OvSession:
         flags = array.flags
         if flags.c_contiguous and flags.writeable and array.dtype.isnative:
             return array
-        # OpenVINO shares no memory that it may not write, though it writes into no input.
+        # OpenVINO does not share read-only memory, although it writes into no input.
         return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def _places(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[tuple[str, int]]:
-    """Names with the places of their ports; that all are there was checked when the model was read."""
+    """Return names with the indices of their ports; their presence was checked when the model was read."""
     pairs = zip(specs, positions(ports, specs), strict=True)
     return [(spec.name, place) for spec, place in pairs if place is not None]
 
@@ -219,7 +219,7 @@ def _places(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[tuple[str
 def _known_outputs(
     compiled: Any, fetches: Sequence[tuple[str, int]]
 ) -> Iterator[tuple[str, int, tuple[int, ...], np.dtype[Any]]]:
-    """Nothing at all unless every output has a shape of its own and a type that numpy has."""
+    """Yield the outputs' specs, or nothing unless every output has a fixed shape and a type that numpy has."""
     ports = [(name, place, compiled.outputs[place]) for name, place in fetches]
     types = [port.get_element_type().get_type_name() for _, _, port in ports]
     if all(port.get_partial_shape().is_static for _, _, port in ports) and "bf16" not in types:
@@ -228,7 +228,7 @@ def _known_outputs(
 
 
 def _filled(request: Any, form: _Form) -> dict[str, np.ndarray[Any, Any]]:
-    """Run it into new arrays, which are the caller's."""
+    """Run the request into new arrays, which the caller owns."""
     made = {}
     for name, place, shape, dtype in form.outputs:
         made[name] = array = np.empty(shape, dtype)
@@ -238,7 +238,7 @@ def _filled(request: Any, form: _Form) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _brief(error: Exception) -> str:
-    """OpenVINO's own sentence, without the places in its source that led there."""
+    """Return OpenVINO's own sentence, without the source locations in it."""
     lines = [line.strip() for line in str(error).splitlines()]
     kept = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
     return " ".join(kept) or type(error).__name__

@@ -17,7 +17,7 @@ _UNKNOWN = "0" * 64
 
 
 def save(model: Any, folder: Path, *, half: bool = False) -> tuple[str, ...]:
-    """Write an `openvino.Model` with its weights as they are, or in fp16; the names of the files, the graph first."""
+    """Write an `openvino.Model` with its weights unchanged, or in fp16; return the file names, the graph first."""
     import openvino
 
     path = folder / MODEL
@@ -29,7 +29,7 @@ def save(model: Any, folder: Path, *, half: bool = False) -> tuple[str, ...]:
 
 
 def weights_problem(model: Any, path: Path) -> str | None:
-    """What is wrong with the weights beside the IR at `path`, read as `model`; None also where it has no checksum."""
+    """Return the problem of the weights beside the IR at `path`, read as `model`; None also without a checksum."""
     if not model.has_rt_info(_KEY):
         return None
     weights = path.with_suffix(".bin")

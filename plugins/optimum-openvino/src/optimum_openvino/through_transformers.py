@@ -1,4 +1,4 @@
-"""The one module that speaks to `transformers.exporters`, which moves fast."""
+"""Adapter to `transformers.exporters`, whose interface changes often: the one module that imports it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optimum_core.types import ExportRequest
 
 
 def convert(module: Any, samples: dict[str, torch.Tensor], request: ExportRequest) -> Any:
-    """An `openvino.Model` without state, by transformers' own exporter."""
+    """Return an `openvino.Model` without state, by transformers' own exporter."""
     from transformers.exporters.exporter_openvino import OpenVINOConfig, OpenVINOExporter
 
     config = OpenVINOConfig(dynamic=True, dynamic_shapes=dynamic_shapes(request.inputs), stateful=False)

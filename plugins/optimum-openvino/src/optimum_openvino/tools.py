@@ -1,4 +1,4 @@
-"""NNCF, kept silent and off the network while it works for us."""
+"""Silencing of NNCF, and suppression of its network reports, while it works for us."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class _Remarks(logging.Handler):
 
 @contextlib.contextmanager
 def quiet_nncf() -> Iterator[tuple[Any, list[str]]]:
-    """The package `nncf`, and what it remarks within. It prints nothing, warns of nothing and reports no use of it;
-    all is as before on the way out."""
+    """Yield the package `nncf`, and the list of its log messages within the block. It prints nothing, warns of nothing
+    and reports no use of it; everything is restored afterwards.
+    """
     nncf = _imported()
     from nncf.common.logging import nncf_logger
     from nncf.telemetry import decorator
@@ -54,7 +55,7 @@ class _NoTelemetry:
 
 
 def _imported() -> Any:
-    """On import, nncf changes the class of all loggers to come, which is undone here."""
+    """Import nncf and undo its change of the class of all future loggers."""
     before = logging.getLoggerClass()
     try:
         with warnings.catch_warnings():

@@ -1,11 +1,11 @@
-"""Compute only what an output asks for.
+"""Trimming: computation of only the positions that an output reads.
 
-A classifier reads one position of the last layer (`hidden[:, 0]`), and eager computes all of them. Here that choice is
-made as early as it can be: the last layer's queries, sums, normalization and products then run for one position; keys
-and values still for all. It is exact: rows of such operations do not depend on each other. Of a model with six layers
-a seventh of the products with weights goes, at any precision.
+A classifier reads one position of the last layer (`hidden[:, 0]`), and eager computes all of them. Here the selection
+is moved as early as possible: the last layer's queries, sums, normalization and products then run for one position;
+keys and values still for all. It is exact: rows of such operations do not depend on each other. In a model with six
+layers it removes a seventh of the products with weights, at any precision.
 
-An operation is trimmed where every consumer of its output asks for the same position of the same axis, and where it
+An operation is trimmed where every consumer of its output reads the same position of the same axis, and where it
 computes that position from the same position of its inputs, which has to follow from the graph alone.
 """
 
@@ -20,24 +20,25 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Choice:
-    """One position of one axis, from 0: the first (0) or the last (-1), which both exist on an axis of length 1 too,
-    so that what is broadcast along it may be cut like everything else."""
+    """One position of one axis, from 0: the first (0) or the last (-1), which both exist on an axis of length 1 too, so
+    that broadcast inputs may be cut like everything else.
+    """
 
     axis: int
     position: int
 
 
-#: Axes of inputs (by their number) that hold the rows of an output's axis; None: they cannot be told.
+#: Axes of inputs (by their number) that hold the rows of an output's axis; None: unknown.
 _Rule = Callable[[Any, int], Mapping[int, int] | None]
-# Without one of them, a cut would spare less than it costs.
+# Without one of them, a cut would save less than it costs.
 _PRODUCTS = ("MatMul", "ScaledDotProductAttention")
 
 
 def trim(model: Any) -> int:
-    """Cut an `openvino.Model` down, in place, to what its outputs ask for.
+    """Cut an `openvino.Model` down, in place, to the positions that its outputs read.
 
     Returns:
-        How many of its operations compute one position from now on; 0: nothing was changed.
+        The number of operations that compute one position from now on; 0: nothing was changed.
     """
     wanted, trimmed = _wanted(model)
     if not any(operation.get_type_name() in _PRODUCTS for operation, _ in trimmed.values()):
@@ -59,7 +60,9 @@ def trim(model: Any) -> int:
 
 
 def _wanted(model: Any) -> tuple[list[tuple[Any, _Choice]], dict[str, tuple[Any, _Choice]]]:
-    """Inputs of which one position is wanted, and by name the operations of whose output one is; outputs first."""
+    """Return the inputs of which one position is read, and by name the operations whose output is read at one; outputs
+    first.
+    """
     wanted: list[tuple[Any, _Choice]] = []
     asked: dict[tuple[str, int], _Choice] = {}
     trimmed: dict[str, tuple[Any, _Choice]] = {}
@@ -83,7 +86,9 @@ def _wanted(model: Any) -> tuple[list[tuple[Any, _Choice]], dict[str, tuple[Any,
 
 
 def _picked(operation: Any) -> _Choice | None:
-    """What an operation takes of its first input, where it is the first or last position and there may be more."""
+    """Return the part that an operation reads of its first input, where it is the first or last position and there may
+    be more.
+    """
     if operation.get_type_name() != "Gather" or operation.get_attributes().get("batch_dims"):
         return None
     rank = _rank(operation.input(0))
@@ -94,7 +99,7 @@ def _picked(operation: Any) -> _Choice | None:
 
 
 def _shared(operation: Any, asked: Mapping[tuple[str, int], _Choice]) -> _Choice | None:
-    """What all consumers of its one output ask for, where that is the same."""
+    """Return the position that all consumers of its one output read, where that is the same."""
     outputs = operation.outputs()
     if len(outputs) != 1:
         return None
@@ -103,7 +108,7 @@ def _shared(operation: Any, asked: Mapping[tuple[str, int], _Choice]) -> _Choice
     return found.pop() if len(found) == 1 else None
 
 
-# Which rows of the inputs rows of the output are computed from.
+# The rows of the inputs that rows of the output are computed from.
 
 
 def _elementwise(operation: Any, axis: int) -> Mapping[int, int] | None:
@@ -122,7 +127,7 @@ def _elementwise(operation: Any, axis: int) -> Mapping[int, int] | None:
 
 
 def _over_other_axes(operation: Any, axis: int) -> Mapping[int, int] | None:
-    """Normalization or a mean: of each row by itself, where it runs along another axis."""
+    """Map the axis for a normalization or mean, which treats each row by itself where it runs along another axis."""
     rank, axes = _rank(operation.input(0)), _constant(operation.input(1))
     kept = operation.get_attributes().get("keep_dims", True)
     if rank is None or axes is None or not kept or axis in {int(item) % rank for item in axes.reshape(-1)}:
@@ -162,7 +167,9 @@ def _transpose(operation: Any, axis: int) -> Mapping[int, int] | None:
 
 
 def _reshape(operation: Any, axis: int) -> Mapping[int, int] | None:
-    """It keeps an axis where it says so of that and of all before: 0 copies a length."""
+    """Map the axis for a reshape, which keeps an axis where its pattern says so for that and all before: 0 copies a
+    length.
+    """
     pattern = _constant(operation.input(1))
     shape = operation.input_value(0).get_partial_shape()
     if pattern is None or shape.rank.is_dynamic or len(shape) <= axis:
@@ -193,7 +200,7 @@ _RULES: Mapping[str, _Rule] = {
 
 
 def _cut(source: Any, choice: _Choice) -> Any:
-    """A slice that leaves one position."""
+    """Return a slice that leaves one position."""
     from openvino import opset13 as ops
 
     ends = (0, 1) if choice.position == 0 else (-1, np.iinfo(np.int64).max)
@@ -204,7 +211,7 @@ def _cut(source: Any, choice: _Choice) -> Any:
 
 
 def _shorten(operation: Any, axis: int) -> None:
-    """Let a reshape expect one position."""
+    """Set the reshape's pattern to one position."""
     from openvino import opset13 as ops
 
     pattern = np.array(_constant(operation.input(1)))
@@ -219,7 +226,7 @@ def _constant(port: Any) -> np.ndarray[Any, Any] | None:
 
 
 def _single(port: Any) -> int | None:
-    """The one number that an input always has."""
+    """Return the value of an input that is one constant number; None for others."""
     value = _constant(port)
     return int(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
 

@@ -1,5 +1,8 @@
 """Ranges of activations, found with onnxruntime's calibrators in bounded memory.
 
+The entropy and percentile calibrators keep every activation of every batch until all are there. Here a histogram is
+filled batch by batch. A first pass finds the extremes, so that the bins equal those of a single pass over everything.
+
 Those of entropy and percentile keep every activation of every batch until all are there. Here a histogram is filled
 batch by batch. For the bins to be those that one look at everything would give, a first pass finds the extremes.
 """
@@ -14,10 +17,10 @@ from optimum_core.types import Array, QuantizeConfig
 from optimum_ort.quiet import quiet
 from optimum_ort.tools import quantization
 
-#: Per cent of the values that "percentile" keeps unless stated.
+#: Percent of the values that "percentile" keeps by default.
 PERCENTILE = 99.999
 
-# Onnxruntime's own 128 leave the search for the best range a single candidate: the extremes.
+# Onnxruntime's default of 128 leaves the search for the best range a single candidate: the extremes.
 _ENTROPY_BINS = 1024
 _ENTROPY_LEVELS = 128
 _PERCENTILE_BINS = 2048
@@ -26,8 +29,9 @@ Batches = Iterable[Mapping[str, Array]]
 
 
 class _Reader:
-    """What onnxruntime reads calibration data from. A batch is taken back before the next is read, since the
-    calibrators hold on to theirs until then."""
+    """Source of calibration data for onnxruntime. A batch is released before the next is read, because the calibrators
+    hold on to theirs until then.
+    """
 
     def __init__(self, batches: Batches) -> None:
         self._batches: Iterator[Mapping[str, Array]] = iter(batches)
@@ -45,7 +49,7 @@ class _Reader:
 def find_ranges(
     model: Path, config: QuantizeConfig, batches: Batches, operators: list[str], scratch: Path, *, external: bool
 ) -> Any:
-    """`onnxruntime.quantization`'s `TensorsData` for the inputs and outputs of `operators`.
+    """Return `onnxruntime.quantization`'s `TensorsData` for the inputs and outputs of `operators`.
 
     "moving-average" is the mean of the batches' extremes. One batch's activations are held at a time.
     """
@@ -69,14 +73,14 @@ def _extremes(
     options = {"moving_average": average}
     with quiet("onnxruntime"):
         calibrator = _calibrator(model, methods.MinMax, options, operators, scratch / "extremes.onnx", external)
-        # Two numbers for each tensor and batch are kept: no need for portions.
+        # Two numbers for each tensor and batch are kept: batches need no grouping.
         calibrator.collect_data(_Reader(batches))
         return calibrator.compute_data()
 
 
 def _histograms(model: Path, config: QuantizeConfig, operators: list[str], scratch: Path, external: bool) -> Any:
     methods = quantization().CalibrationMethod
-    # Asymmetric, whatever the activations' format: the quantizer makes a range symmetric where it has to be.
+    # Asymmetric, whatever the activations' format: the quantizer makes a range symmetric where necessary.
     if config.calibration == "entropy":
         method = methods.Entropy
         options: dict[str, Any] = {"num_bins": _ENTROPY_BINS, "num_quantized_bins": _ENTROPY_LEVELS, "symmetric": False}

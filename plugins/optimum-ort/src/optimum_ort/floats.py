@@ -1,9 +1,9 @@
 """Static quantization to 8-bit floats (E4M3: 4 bits of exponent, 3 of mantissa, at most 448), for runtimes of GPUs.
 
-Plain ONNX of opset 19 comes out: QuantizeLinear and DequantizeLinear before the products with constant weights, a scale
-for each channel of the weights and one for each tensor of activations, no zero points. A scale puts the largest value
-at 448, so that nothing is cut off. Onnxruntime's own way to this format matches standard deviations instead, which cuts
-off everything above 4.5 of them: the outliers that transformers rely on.
+The result is plain ONNX of opset 19: QuantizeLinear and DequantizeLinear before the products with constant weights, a
+scale for each channel of the weights and one for each tensor of activations, no zero points. A scale maps the largest
+value to 448, so that nothing is clipped. Onnxruntime's own method for this format matches standard deviations instead,
+which clips everything above 4.5 of them: the outliers that transformers rely on.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from optimum_ort.rewriter import PRODUCTS, Rewriter, channel_axis
 
 LARGEST = 448.0
 _FLOAT8 = 17  # onnx.TensorProto.FLOAT8E4M3FN
-# The first opset with 8-bit floats; it takes every graph of the one before.
+# The first opset with 8-bit floats; graphs of the opset before are valid in it.
 _OPSET = 19
 
 
 def quantize_floats(
     path: Path, config: QuantizeConfig, kept: Kept, batches: Batches, scratch: Path, *, external: bool, who: str
 ) -> Any:
-    """The `onnx.ModelProto` at `path` with products of 8-bit floats, ranges of activations from `batches`.
+    """Return the `onnx.ModelProto` at `path` with products of 8-bit floats, ranges of activations from `batches`.
 
     Raises:
         OptionError: its opset is too old.
-        ExportError: an activation is infinite or no number on the data for calibration.
+        ExportError: an activation is infinite or NaN on the calibration data.
     """
     import onnx
 
@@ -63,10 +63,10 @@ def _raise_opset(model: Any, who: str) -> None:
 
 
 def _largest(ranges: Any, graph: Any, who: str) -> dict[str, float]:
-    """The largest magnitude of each activation, in the order in which the graph computes them.
+    """Return the largest magnitude of each activation, in the order in which the graph computes them.
 
     Raises:
-        ExportError: one has no end; the first is named, not one that follows from it.
+        ExportError: one is not finite; the first is named, not one that follows from it.
     """
     import numpy as np
 
@@ -81,7 +81,7 @@ def _largest(ranges: Any, graph: Any, who: str) -> dict[str, float]:
 
 
 def _feed_weight(rewriter: Rewriter, node: Any, name: str, weight: Any, axis: int | None) -> None:
-    """Let a product read its weight in 8 bits, with a scale for each index of `axis`."""
+    """Make a product read its weight in 8 bits, with a scale for each index of `axis`."""
     import ml_dtypes
     import numpy as np
     from onnx import helper, numpy_helper
@@ -105,7 +105,7 @@ def _feed_weight(rewriter: Rewriter, node: Any, name: str, weight: Any, axis: in
 
 
 def _round_activation(rewriter: Rewriter, name: str, largest: float) -> tuple[Any, Any]:
-    """The two nodes that round an activation."""
+    """Return the two nodes that round an activation."""
     import numpy as np
     from onnx import helper, numpy_helper
 
@@ -120,10 +120,10 @@ def _round_activation(rewriter: Rewriter, name: str, largest: float) -> tuple[An
 
 
 def _scale(largest: Any) -> Any:
-    """What takes `largest` to 448, in fp32.
+    """Return the scale that maps `largest` to 448, in fp32.
 
-    Rounded up to 8 bits of mantissa, which costs floats nothing: written in fp16 or bf16 it is the same number, so that
-    what was divided by it is multiplied by it.
+    It is rounded up to 8 bits of mantissa, which costs floats nothing: in fp16 or bf16 it is the same number, so that
+    multiplication undoes the division exactly.
     """
     import ml_dtypes
     import numpy as np
@@ -135,7 +135,7 @@ def _scale(largest: Any) -> Any:
 
 
 def _zeros(name: str, shape: tuple[int, ...]) -> Any:
-    """Zero points say the format, and nothing else."""
+    """Return zero points, which only declare the format."""
     import math
 
     from onnx import helper

@@ -13,7 +13,7 @@ _NOISY = ("transformers", "onnxscript", "onnx_ir", "torch")
 def fuse(model: Path, folder: Path, target: str, external: bool) -> None:
     """Fuse `model` for ONNX Runtime's provider `target` ("cpu", "cuda", "dml") and write it into `folder`.
 
-    Raises whatever the two libraries raise; the caller knows what was to be done and explains it.
+    Raises whatever the two libraries raise; the caller knows the context and translates the error.
     """
     import onnx_ir
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
@@ -22,6 +22,6 @@ def fuse(model: Path, folder: Path, target: str, external: bool) -> None:
         graph = onnx_ir.load(model)
         ir_version = graph.ir_version
         fuse_for_onnxruntime(graph, target)
-        graph.ir_version = ir_version  # newer ones are refused by an onnxruntime older than the onnx package
+        graph.ir_version = ir_version  # an onnxruntime older than the onnx package refuses newer ones
         data = DATA if external else None
         onnx_ir.save(graph, folder / MODEL, external_data=data, size_threshold_bytes=EXTERNAL_TENSOR_BYTES)

@@ -1,7 +1,7 @@
 """Static and dynamic quantization: matrix products and convolutions in 8-bit integers.
 
-Everything else stays in float, and so do their results: an integer product is turned to float by its own kernel
-(MatMulIntegerToFloat), while a rounded sum, softmax or normalization costs accuracy and gains no time.
+Everything else stays in float, and so do their results: the kernel of an integer product (MatMulIntegerToFloat) returns
+floats, while a rounded sum, softmax or normalization costs accuracy and gains no time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PRODUCTS = ["MatMul", "Gemm", "Conv"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
-    """A configuration with nothing left open."""
+    """A configuration with every choice made."""
 
     weights: str
     activations: str
@@ -33,7 +33,7 @@ class Choices:
 
 
 def choose(config: QuantizeConfig, hardware: Hardware) -> Choices:
-    """Fill in what `config` leaves to us."""
+    """Fill in the choices that `config` leaves to this backend."""
     default_form = "qdq" if config.scheme == "static" else "qoperator"
     return Choices(
         weights=config.weights,
@@ -48,7 +48,7 @@ def choose(config: QuantizeConfig, hardware: Hardware) -> Choices:
 def quantize_static(
     path: Path, config: QuantizeConfig, choices: Choices, kept: Kept, batches: Batches, scratch: Path, *, external: bool
 ) -> Any:
-    """The `onnx.ModelProto` at `path` with integer products, ranges from `batches`."""
+    """Return the `onnx.ModelProto` at `path` with integer products, ranges from `batches`."""
     ranges = find_ranges(path, config, batches, _PRODUCTS, scratch, external=external)
     tools = quantization()
     model = _with_shapes(path)
@@ -75,7 +75,7 @@ def quantize_static(
 
 
 def quantize_dynamic(path: Path, choices: Choices, kept: Kept) -> Any:
-    """The `onnx.ModelProto` at `path` with integer matrix products, ranges found in every call.
+    """Return the `onnx.ModelProto` at `path` with integer matrix products, ranges found in every call.
 
     Convolutions stay in float: onnxruntime has no fast kernel for them in this form.
     """
@@ -106,9 +106,10 @@ def _with_shapes(path: Path) -> Any:
 
 
 def _left_out(model: Any, kept: Kept) -> list[str]:
-    """Names of the nodes to leave alone: those kept, and products of two activations, which cost accuracy.
+    """Return the names of the excluded nodes: those kept in float, and products of two activations, which cost
+    accuracy.
 
-    A Gemm that is kept has to be found again after the dynamic quantizer has split it.
+    A kept Gemm has to be found again after the dynamic quantizer has split it.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     names = []

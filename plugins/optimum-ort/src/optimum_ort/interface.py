@@ -1,4 +1,4 @@
-"""What a model file declares, compared with what its artifact says."""
+"""Comparison of the interface that a model file declares with its artifact's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DTYPES = {
 
 
 def declared(arguments: Sequence[Any]) -> list[Port]:
-    """`session.get_inputs()` or `session.get_outputs()` as ports."""
+    """Return `session.get_inputs()` or `session.get_outputs()` as ports."""
     return [(item.name, _dtype(item.type), tuple(item.shape)) for item in arguments]
 
 
@@ -43,7 +43,7 @@ def check_interface(who: str, artifact: Artifact, session: Any) -> None:
         SessionError: names, element types, ranks or fixed lengths differ.
     """
     inputs = declared(session.get_inputs())
-    # An output whose shape the file does not declare reads as one without axes.
+    # An output whose shape the file does not declare appears without axes.
     outputs = [(name, dtype, shape or None) for name, dtype, shape in declared(session.get_outputs())]
     problems = interface_problems(inputs, outputs, (artifact.inputs, artifact.outputs))
     if problems:

@@ -1,4 +1,4 @@
-"""Which nodes of a graph belong to which layer of the module that it was exported from.
+"""Mapping from nodes of a graph to the layers of the module that it was exported from.
 
 Exporters leave the module's names behind: the dynamo exporter in a node's metadata, the TorchScript exporter in its
 name ("/module/encoder/layer.0/query/MatMul").
@@ -18,13 +18,13 @@ from optimum_core.backend import matching_layers
 # Core's exporter writes the model as a child of this name; users do not see it.
 _WRAPPER = "module"
 _METADATA = "pkg.torch.onnx.name_scopes"
-# What graph rewriting appends to the name of the node that it replaces.
+# Suffixes that graph rewriting adds to the name of the node that it replaces.
 _SUFFIXES = re.compile(r"(/MatMulAddFusion/?|_MatMul|_Add)$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
-    """Nodes that are to stay in float, by their names and by what they compute, since rewriting may lose either."""
+    """Nodes that stay in float, by their names and by their outputs, because rewriting may lose either."""
 
     names: frozenset[str] = frozenset()
     tensors: frozenset[str] = frozenset()
@@ -38,7 +38,7 @@ class Kept:
 
 
 def name_nodes(graph: Any) -> None:
-    """Give each node a name that no other has: quantizers choose by it."""
+    """Give each node a unique name: quantizers select nodes by it."""
     taken: set[str] = set()
     for index, node in enumerate(graph.node):
         if not node.name or node.name in taken:
@@ -47,7 +47,7 @@ def name_nodes(graph: Any) -> None:
 
 
 def kept_layers(graph: Any, patterns: Iterable[str], who: str) -> Kept:
-    """The nodes of the layers that `patterns` name: dotted names, each with all that lies under it; * is anything.
+    """Return the nodes of the layers that `patterns` name: dotted names, each with its sublayers; * is a wildcard.
 
     Raises:
         OptionError: a pattern matches no layer of the graph.
@@ -68,8 +68,8 @@ def kept_layers(graph: Any, patterns: Iterable[str], who: str) -> Kept:
 
 
 def _scopes(node: Any) -> list[str]:
-    """The dotted name of the innermost module that made `node`, the likelier first where its name can be read in two
-    ways; none for none.
+    """Return the dotted name of the innermost module that made `node`, the likelier first where its name is ambiguous;
+    empty where there is none.
 
     The TorchScript exporter writes both the child "0" of a container "head" and a list "head" within it as
     "/head/head.0".

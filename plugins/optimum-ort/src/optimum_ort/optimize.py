@@ -9,9 +9,8 @@
 | `ort_fusions` | fusions for graphs of the dynamo exporter | transformers |
 
 `all` writes no layouts: those depend on the processor (blocked convolutions for AVX-512, …), and a file has to run
-elsewhere too. A session adds them when it loads, whose own default is all of them. Writing `extended` spares most of
-that work at every load. Whatever a level writes, core compares with the eager model: nothing here decides what is
-right.
+elsewhere too. A session adds them when it loads; its own default is all of them. Writing `extended` saves most of that
+work at every load. Core compares the result of every level with the eager model: nothing here decides on correctness.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ DEFAULT_LEVEL = "all"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Job:
-    """What every level needs to know."""
+    """Settings that every level needs."""
 
     source: Path
     folder: Path
@@ -49,7 +48,7 @@ class _Job:
 def optimize(request: OptimizeRequest) -> Artifact:
     """Write `request.artifact`, optimized at `request.level` (None: "all"), into `request.output`.
 
-    Precision "fp16" turns a fp32 model into half precision, with inputs and outputs left as they are; for GPUs.
+    Precision "fp16" converts an fp32 model to half precision, with inputs and outputs unchanged; for GPUs.
 
     Raises:
         OptionError: the level, the precision, the device or an option is unknown.
@@ -88,7 +87,7 @@ def optimize(request: OptimizeRequest) -> Artifact:
 
 
 def _wants_half(request: OptimizeRequest) -> bool:
-    # Quantized weights stay as they are, whatever arithmetic is asked for beside them.
+    # Quantized weights stay as they are, whatever arithmetic is requested beside them.
     exact = request.precision == "fp32" and _is_quantized(request.artifact)
     if request.precision == request.artifact.precision or exact:
         return False
@@ -113,7 +112,7 @@ def _native(level: GraphLevel) -> Callable[[_Job], None]:
 def _fusions(job: _Job) -> None:
     from optimum_ort.worker import run_worker
 
-    # Folded constants first: the patterns are written for such graphs.
+    # Constants are folded first: the patterns are written for such graphs.
     _offline(job, job.source, job.scratch, "basic")
     run_worker(job.scratch / MODEL, job.folder, fuse=True, half=job.half, external=job.external)
 
@@ -148,7 +147,7 @@ _LEVELS: dict[str, Callable[[_Job], None]] = {
 
 
 def _offline(job: _Job, source: Path, folder: Path, level: GraphLevel) -> None:
-    """Let onnxruntime optimize `source` and write the graph into `folder`."""
+    """Let onnxruntime optimize `source` offline and write the graph into `folder`."""
     from optimum_ort.runtime import open_session, session_options
 
     options = dataclasses.replace(job.options, graph_optimization_level=level)

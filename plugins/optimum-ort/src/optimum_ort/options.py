@@ -16,14 +16,14 @@ Values = Annotated[Mapping[str, Any], said("a mapping of option names to values"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrtOptions:
-    """How a session runs. Every default is ONNX Runtime's own, but for thread counts, which core decides.
+    """Options of a session. Every default is ONNX Runtime's own, except for thread counts, which core decides.
 
     Attributes:
         intra_op_threads: CPU threads inside one operator, at least 1; None: from the request.
         inter_op_threads: threads across operators, at least 1; counts only in execution mode "parallel".
         execution_mode: "sequential" or "parallel" (independent branches side by side).
-        graph_optimization_level: what the session optimizes while it loads: "disable", "basic", "extended", "all".
-        provider_options: passed to the execution provider as they are ({"cudnn_conv_algo_search": "HEURISTIC"}).
+        graph_optimization_level: optimizations while the session loads: "disable", "basic", "extended", "all".
+        provider_options: passed to the execution provider unchanged ({"cudnn_conv_algo_search": "HEURISTIC"}).
         enable_mem_pattern: plan memory by the shapes first seen.
         enable_cpu_mem_arena: keep freed memory for the next run; False gives it back to the system.
         allow_spinning: let idle threads spin for a moment, which is faster and costs CPU time.

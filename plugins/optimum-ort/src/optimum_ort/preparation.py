@@ -1,7 +1,7 @@
-"""What a quantizer of ONNX wants to find: known shapes, folded constants, no operators that undo each other.
+"""Preparation of a graph for quantization: known shapes, folded constants, no operators that undo each other.
 
-The three steps that onnxruntime recommends, each of which may refuse a graph: the others are done all the same, and
-the reason is kept for the artifact's `Step`.
+These are the three steps that onnxruntime recommends. Each may refuse a graph: the others are still done, and the
+reason is kept for the artifact's `Step`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _LEAST_OPSET = 13
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """A graph that is ready to be quantized.
+    """A graph that is ready for quantization.
 
     Attributes:
         path: its file.
-        kept: the nodes that are to stay in float.
+        kept: the nodes that stay in float.
         skipped: steps of the preparation that refused the graph, with the reason.
     """
 
@@ -57,8 +57,8 @@ def prepare(artifact: Artifact, exclude: tuple[str, ...], scratch: Path, *, exte
     for name, step in _STEPS.items():
         try:
             path = step(path, _folder(scratch, name), external)
-        except Exception as error:  # each fails on graphs that it does not know, in any way it likes
-            if is_momentary(error):  # another time it would not be skipped, and the graph be another
+        except Exception as error:  # each step fails on unsupported graphs with arbitrary exceptions
+            if is_momentary(error):  # a later attempt would not skip it, and the result would differ
                 raise
             skipped[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return Prepared(path=path, kept=kept, skipped=skipped)
@@ -87,7 +87,7 @@ def _folder(scratch: Path, name: str) -> Path:
 
 def _symbolic_shapes(path: Path, folder: Path, external: bool) -> Path:
     # A process of its own, in a folder of ours: when it gives up it leaves the graph and its weights where it stands.
-    # Axes that have to be equal are taken to be: a guess, which is why the shapes found are not written in the end.
+    # It assumes that related axes are equal: a guess, which is why the inferred shapes are not written in the end.
     written = folder / path.name
     command = [sys.executable, "-P", "-m", "onnxruntime.tools.symbolic_shape_infer", "--auto_merge"]
     command += ["--input", str(path.resolve()), "--output", str(written.resolve())]
@@ -123,7 +123,7 @@ def _basic_optimization(path: Path, folder: Path, external: bool) -> Path:
 def _onnx_shapes(path: Path, folder: Path, external: bool) -> Path:
     import onnx
 
-    # By path, since a model in memory may not exceed 2 GiB; the weights stay where they are, and are read from there.
+    # By path, because a model in memory may not exceed 2 GiB; the weights stay where they are, and are read from there.
     inferred = path.parent / f"inferred-{path.name}"
     onnx.shape_inference.infer_shapes_path(path, inferred)
     return write_model(onnx.load(inferred), folder, external=external)

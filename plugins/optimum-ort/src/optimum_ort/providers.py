@@ -1,7 +1,7 @@
-"""Which ONNX Runtime is installed, and which of its execution providers this machine can use.
+"""Detection of the installed ONNX Runtime and of the execution providers that this machine can use.
 
-Found from package metadata and the names of shared libraries: nothing here imports onnxruntime, so that a probe
-stays light.
+It reads package metadata and the names of shared libraries: nothing here imports onnxruntime, so that a probe stays
+light.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _DISTRIBUTIONS = (
 
 _LEVELS_NEED = ("onnx", "onnx-ir", "onnxscript", "transformers")
 
-# (first version, newest ONNX opset it loads). The last row was found by loading models of each opset; for releases
-# between the rows the lower figure holds, which every later release loads too.
+# (first version, newest ONNX opset it loads). The last row was found by loading models of each opset; releases
+# between the rows have the lower figure, which every later release loads too.
 _OPSETS: tuple[tuple[tuple[int, int], int], ...] = (((0, 0), 21), ((1, 23), 22), ((1, 31), 26))
 
 #: Levels of `optimize` that are never the fastest.
@@ -42,7 +42,7 @@ _NAMED_LEVELS = ("basic", "extended")
 
 _ONNX = (Transform(takes="onnx", gives="onnx"),)
 
-# What is worth trying first comes first.
+# Likeliest winners first.
 _SCHEMES = (
     "static-int8",
     "dynamic-int8",
@@ -57,19 +57,19 @@ _SCHEMES_FOR_OTHERS = ("static-fp8",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provider:
-    """One execution provider: the device it serves and what must be there for it.
+    """One execution provider: its device and its requirements.
 
     Attributes:
         device: the name in offers and requests.
         name: ONNX Runtime's name of the provider.
-        library: what the name of its shared library contains; None where it is linked in or cannot be told.
-        distribution: what to install for it.
+        library: part of the name of its shared library; None where it is linked in or unknown.
+        distribution: the package to install for it.
         system: the only operating system that has it, or None.
-        vendor: of the GPU it needs, in lower case; None: any GPU will do, or none is needed.
+        vendor: the vendor of the GPU that it needs, in lower case; None: any GPU suffices, or none is needed.
         needs_gpu: False where the system itself brings the hardware.
-        fallbacks: providers that take the nodes it does not know.
+        fallbacks: providers that take the nodes it does not support.
         binds: inputs and outputs can stay in device memory, reached through DLPack.
-        fusion_target: what transformers' fusions call it, or None.
+        fusion_target: its name in transformers' fusions, or None.
     """
 
     device: str
@@ -152,10 +152,10 @@ _VENDORS = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Build:
-    """The onnxruntime found here.
+    """The installed onnxruntime.
 
     Attributes:
-        folder: where the package `onnxruntime` lies.
+        folder: the folder of the package `onnxruntime`.
         distributions: installed distributions that own that package, with their versions.
     """
 
@@ -164,7 +164,7 @@ class Build:
 
     @property
     def label(self) -> str:
-        """Name and version for messages."""
+        """Name and version, for messages."""
         return ", ".join(f"{name} {version}" for name, version in self.distributions.items()) or "unknown version"
 
     @property
@@ -174,7 +174,7 @@ class Build:
         return max(opset for first, opset in _OPSETS if first <= version)
 
     def has(self, provider: Provider) -> bool:
-        """Whether this build contains `provider`, as far as files tell."""
+        """Whether this build contains `provider`, as far as files show."""
         if provider.library is None:
             return True
         libraries = self.folder / "capi"
@@ -182,16 +182,16 @@ class Build:
 
 
 def find_build() -> Build | None:
-    """The installed onnxruntime, or None."""
+    """Return the installed onnxruntime, or None."""
     folder = package_folder("onnxruntime")
     return None if folder is None else Build(folder=folder, distributions=versions(_DISTRIBUTIONS))
 
 
 def parse_device(device: str) -> tuple[Provider, int]:
-    """Provider and index of "cpu", "cuda", "cuda:1", ….
+    """Return the provider and the index of "cpu", "cuda", "cuda:1", ….
 
     Raises:
-        OptionError: the device is unknown, or what follows the colon is no index.
+        OptionError: the device is unknown, or the part after the colon is no index.
     """
     name, _, index = device.partition(":")
     if name not in PROVIDERS or (index and not index.isdecimal()):
@@ -201,7 +201,7 @@ def parse_device(device: str) -> tuple[Provider, int]:
 
 
 def support(hardware: Hardware) -> Support:
-    """The probe's answer for this machine."""
+    """Return the probe's answer for this machine."""
     build = find_build()
     if build is None:
         reason, remedy = "onnxruntime is not installed", "pip install onnxruntime"
@@ -224,7 +224,7 @@ def support(hardware: Hardware) -> Support:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what no session takes; imported here, since a probe is light."""
+    """Reject options that no session takes; imported inside, because a probe must stay light."""
     from optimum_ort.options import OrtOptions
 
     read_options(BACKEND, OrtOptions, options)

@@ -1,4 +1,5 @@
-"""Quantization of an ONNX artifact, with onnxruntime's tools: which way a configuration takes, and what it cannot have.
+"""Quantization of an ONNX artifact with onnxruntime's tools: the choice of algorithm, and the checks of a
+configuration.
 
 | scheme | weights | what is written |
 |---|---|---|
@@ -9,7 +10,7 @@
 | `weight-only` | int4, uint4, nf4 | onnxruntime's operators for 4-bit weights |
 | `weight-only` | fp16 | Cast beside each weight |
 
-Whatever is left open is chosen for speed on the processor at hand; see `integer.choose`.
+Choices that the configuration leaves open are made for speed on this processor; see `integer.choose`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def quantize(request: QuantizeRequest) -> Artifact:
 def _quantized(
     request: QuantizeRequest, prepared: Prepared, scratch: Path, *, external: bool, who: str
 ) -> tuple[Any, dict[str, Any]]:
-    """The quantized `onnx.ModelProto`, and what was chosen for it."""
+    """Return the quantized `onnx.ModelProto`, and the choices that were made."""
     import onnx
 
     config, path, kept = request.config, prepared.path, prepared.kept
@@ -112,14 +113,14 @@ def _operators(model: Any) -> dict[str, int]:
 
 
 def _restore_interface(graph: Any, original: Any) -> None:
-    """Declare the inputs and outputs as they were: some passes lose the names of axes."""
+    """Declare the original inputs and outputs again: some passes lose the names of axes."""
     for field in ("input", "output"):
         del getattr(graph, field)[:]
         getattr(graph, field).extend(getattr(original, field))
 
 
 def _check(request: QuantizeRequest, who: str) -> None:
-    """Refuse what cannot be honoured, before any work."""
+    """Refuse a configuration that cannot be honoured, before any work."""
     if not present("onnx"):
         raise UnavailableError(who, "onnx is not installed", "pip install 'optimum-ort[optimize]'")
     check_quantization(request, who, takes="onnx", weights=_TAKEN)
@@ -129,7 +130,7 @@ def _check(request: QuantizeRequest, who: str) -> None:
 
 
 def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
-    """What is wrong with each field, and what would be right."""
+    """Return the check of each field: whether it is wrong, and the values that would be right."""
     dynamic, four = config.scheme == "dynamic", config.weights in FOUR_BITS
     nf4, hqq, half = config.weights == "nf4", config.algorithm == "hqq", config.weights == "fp16"
     mixed = config.activations == "int8" and config.weights == "uint8"

@@ -1,4 +1,4 @@
-"""Keep libraries silent while they work for us."""
+"""Silencing of libraries while they work for us."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optimum_core.backend import silence
 
 @contextlib.contextmanager
 def quiet(*prefixes: str) -> Iterator[None]:
-    """Within, loggers named by a prefix report errors only; what is printed or warned of is dropped.
+    """Make loggers named by a prefix report errors only, and drop prints and warnings, within the block.
 
     Loggers that already exist are muted: import the noisy library first. Levels are restored on the way out.
     """

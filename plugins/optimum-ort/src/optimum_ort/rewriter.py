@@ -1,4 +1,4 @@
-"""Changing a graph's nodes and the weights that they read."""
+"""Changes to a graph's nodes and the weights that they read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
 def channel_axis(node: Any) -> int:
-    """Where the output channels of a weight are."""
+    """Return the axis of a weight's output channels."""
     if node.op_type == "Gemm":
         return 0 if any(item.name == "transB" and item.i for item in node.attribute) else 1
     return 1 if node.op_type == "MatMul" else 0
 
 
 class Rewriter:
-    """Replaces weights of a graph: collects what is new, and puts it in at the end."""
+    """Replaces weights of a graph: collects the new ones, and inserts them at the end."""
 
     def __init__(self, model: Any) -> None:
         self._graph = model.graph
@@ -35,9 +35,9 @@ class Rewriter:
         self._count = 0
 
     def weights(self, operators: tuple[str, ...], kept: Kept) -> Iterator[tuple[Any, str, Any]]:
-        """Node, weight's name and array, for every large float weight of `operators` that is not kept.
+        """Yield node, weight's name and array, for every large float weight of `operators` that is not kept.
 
-        A weight that several nodes share comes once for each; left out are tables that serve another purpose too.
+        A weight that several nodes share comes once for each. Tables that also serve another purpose are left out.
         """
         from onnx import numpy_helper
 
@@ -62,7 +62,7 @@ class Rewriter:
         self._new.update({tensor.name: tensor for tensor in tensors})
 
     def feed(self, node: Any, maker: Any) -> None:
-        """Let `node` take its weight from what `maker` computes."""
+        """Make `node` read its weight from the output of `maker`."""
         self._fed.setdefault(maker.name, maker)
         node.input[1] = maker.output[0]
         self._count += 1
@@ -72,12 +72,12 @@ class Rewriter:
         self._count += 1
 
     def finish(self) -> int:
-        """Write it all into the graph, without the weights that nothing uses any more."""
+        """Write all changes into the graph, and remove weights that are no longer used; return their number."""
         graph = self._graph
         nodes = list(self._fed.values())
         for node in graph.node:
             nodes += self._replaced.get(node.name, [node])
-        # Copies: a message that is cleared takes its parts with it.
+        # Copies: clearing a message takes its parts with it.
         copies = [_copy(node) for node in nodes]
         del graph.node[:]
         graph.node.extend(copies)
@@ -92,7 +92,7 @@ class Rewriter:
 
 
 def _read_names(graph: Any) -> Iterator[str]:
-    """What the nodes of a graph read, those of branches and loops included."""
+    """Yield the names that the nodes of a graph read, those of branches and loops included."""
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:

@@ -1,4 +1,4 @@
-"""The one module that touches onnxruntime's API for opening sessions and naming its errors."""
+"""Adapter to onnxruntime's API for opening sessions and classifying its errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optimum_core.errors import SessionError
 from optimum_ort.options import OrtOptions
 from optimum_ort.providers import BACKEND, Provider
 
-# On Windows, it reports its use to Microsoft unless told not to; who wants that can enable it again.
+# On Windows, it reports its use to Microsoft unless told not to; users can enable it again.
 onnxruntime.disable_telemetry_events()
 
 # The native errors share no base class but Exception; ValueError, TypeError and RuntimeError come from the bindings.
@@ -36,7 +36,7 @@ _FATAL_ONLY = 4
 
 
 def session_options(options: OrtOptions, provider: Provider, threads: int) -> Any:
-    """`onnxruntime.SessionOptions` for `options`, with `threads` inside one operator where they say nothing."""
+    """Return `onnxruntime.SessionOptions` for `options`, with `threads` inside one operator where they set none."""
     made = onnxruntime.SessionOptions()
     made.log_severity_level = _FATAL_ONLY
     made.graph_optimization_level = _LEVELS[options.graph_optimization_level]
@@ -62,9 +62,9 @@ def session_options(options: OrtOptions, provider: Provider, threads: int) -> An
 
 
 def leave_pairs(made_options: Any) -> None:
-    """Let QuantizeLinear and DequantizeLinear stand as they are, as 8-bit floats need.
+    """Keep QuantizeLinear and DequantizeLinear nodes unchanged, as 8-bit floats need.
 
-    Above level "basic", onnxruntime takes them for integers: it makes integer products of them, which it then refuses,
+    Above level "basic", onnxruntime treats them as integers: it makes integer products of them, which it then refuses,
     and its other fusions got a ResNet wrong (the error of 2 against onnx's reference evaluator, 1e-7 at "basic").
     """
     made_options.graph_optimization_level = _LEVELS["basic"]
@@ -72,9 +72,9 @@ def leave_pairs(made_options: Any) -> None:
 
 
 def open_session(path: Path, made_options: Any, provider: Provider, index: int, options: OrtOptions) -> Any:
-    """Open `path` as an `onnxruntime.InferenceSession` that runs on `provider` first.
+    """Return `path` opened as an `onnxruntime.InferenceSession` that runs on `provider` first.
 
-    A path, never bytes: ONNX Runtime then maps an external data file instead of reading it.
+    It passes a path, never bytes: ONNX Runtime then maps an external data file instead of reading it.
 
     Raises:
         SessionError: the file is missing or no ONNX model, or ONNX Runtime does not use the provider.
@@ -116,8 +116,8 @@ def require(provider: Provider, who: str) -> None:
         why = f"device '{provider.device}' needs {provider.name}; this onnxruntime has {', '.join(available)}"
         raise SessionError(who, why, f"pip install {provider.distribution}, or use device 'cpu'")
     if provider.vendor == "nvidia":
-        # CUDA's libraries may come as packages, which the system's loader does not search. It prints what it misses;
-        # what matters of that is raised when the session opens.
+        # CUDA's libraries may come as packages, which the system's loader does not search. It prints the missing ones;
+        # relevant failures are raised when the session opens.
         with contextlib.redirect_stdout(io.StringIO()):
             onnxruntime.preload_dlls()
 

@@ -1,6 +1,6 @@
-"""A loaded ONNX model.
+"""Sessions of an ONNX model.
 
-How a call reaches the runtime was chosen by measuring (onnxruntime 1.31, one thread, microseconds per call, smallest
+The calling convention was chosen by measurement (onnxruntime 1.31, one thread, microseconds per call, smallest
 of seven rounds; model: one MatMul and Relu):
 
 | way | 1x4 to 1x4 | 16x384 to 16x2 | 8x64 to 8x30522 |
@@ -11,7 +11,7 @@ of seven rounds; model: one MatMul and Relu):
 | IO binding, outputs allocated by numpy | 8.9 | 10.8 | 494 |
 | `run_with_ort_values` | 35.7 | 37.3 | 513 |
 
-So outputs are not allocated ahead: it is slower. IO binding serves where data stays on a device, and OrtValues where
+So outputs are not allocated ahead: that is slower. IO binding is used where data stays on a device, and OrtValues where
 numpy lacks the element type (bfloat16).
 """
 
@@ -57,8 +57,8 @@ class DeviceArray:
 class OrtSession:
     """An open model on one device. Calls may come from several threads at once; `close` waits for none of them.
 
-    With `request.streams` calls side by side, the pool shrinks so that callers and pool threads together fill the
-    usable cores: every caller works on its own call, and the pool is shared.
+    With `request.streams` calls side by side, the thread pool shrinks so that callers and pool threads together fill
+    the usable cores: every caller works on its own call, and the pool is shared.
 
     Raises:
         OptionError: an unknown option or device.
@@ -86,7 +86,8 @@ class OrtSession:
         self._call = self._choose_call(provider)
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Outputs by name. Inputs are C-contiguous host arrays or are made so; numpy arrays are not copied otherwise.
+        """Return outputs by name. Inputs are C-contiguous host arrays or are made so; numpy arrays are not copied
+        otherwise.
 
         Raises:
             InputError: a name is missing or unknown, or a value is no array that this device can read.
@@ -132,7 +133,7 @@ class OrtSession:
         }
 
     def _run_bound(self, session: Any, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Device memory in, device memory out; where every input is on the host, outputs come back to the host."""
+        """Run with device memory in and out; where every input is on the host, outputs are copied to the host."""
         binding = session.io_binding()
         on_host = True
         for name, value in inputs.items():
@@ -182,7 +183,7 @@ def _pool_size(request: SessionRequest) -> int:
 
 
 def _is_on_host(value: Array) -> bool:
-    # What does not speak DLPack counts as host data, so that reading it there raises the error that explains it.
+    # Without DLPack it counts as host data, so that reading it there raises the error that explains it.
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
         return True
     return int(value.__dlpack_device__()[0]) == _HOST

@@ -1,4 +1,4 @@
-"""File names of an ONNX artifact, and when weights go beside the graph."""
+"""File names of an ONNX artifact, and the rule for writing weights to a separate file."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from optimum_core.types import Artifact
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
 
-# A protobuf message ends at 2 GiB; optimizers add to what they read, so leave room.
+# A protobuf message is limited to 2 GiB; optimizers add to their input, so leave room.
 EXTERNAL_ABOVE = 3 * 2**29
 # Smaller tensors stay in the graph: a mapping of their own would cost more than it saves.
 EXTERNAL_TENSOR_BYTES = 1024
 
 
 def wants_external_data(artifact: Artifact) -> bool:
-    """Whether what is made of `artifact` keeps its weights in a second file: it did before, or is too large."""
+    """Whether the result made from `artifact` keeps its weights in a second file: it did before, or is too large."""
     if len(artifact.files) > 1:
         return True
     return artifact.main_file.stat().st_size > EXTERNAL_ABOVE
 
 
 def written_files(folder: Path) -> tuple[str, ...]:
-    """The artifact's files in `folder`, the graph first."""
+    """Return the artifact's files in `folder`, the graph first."""
     return (MODEL, DATA) if (folder / DATA).is_file() else (MODEL,)
 
 

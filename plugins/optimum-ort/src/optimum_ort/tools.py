@@ -1,4 +1,4 @@
-"""The one module that imports onnxruntime's quantization tools."""
+"""Adapter to onnxruntime's quantization tools: the one module that imports them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def quantization() -> Any:
-    """The package `onnxruntime.quantization`.
+    """Return the package `onnxruntime.quantization`.
 
     Importing it appends a folder to `sys.path` whose modules (`optimizer`, `metrics`, `float16`, …) would hide a
-    program's own of these names; it is taken off again.
+    program's own of these names; it is removed again.
     """
     before = set(sys.path)
     import onnxruntime.quantization

@@ -1,9 +1,9 @@
-"""Weight-only quantization: smaller weights, the arithmetic in float.
+"""Weight-only quantization: smaller weights, with arithmetic in float.
 
 8 bits are written as integers with a DequantizeLinear beside each weight, plain ONNX that every runtime reads;
 onnxruntime turns it into its own MatMulNBits when it loads. 4 bits are written as onnxruntime's operators, or, where
-`form` is "qdq", as DequantizeLinear over blocks, which other runtimes read. Embedding tables, often half of a file,
-hold 8 bits with a scale for each row under all integer schemes: only rows that are looked up are ever turned to float.
+`form` is "qdq", as DequantizeLinear over blocks, which other runtimes read. Embedding tables, often half of a file, get
+8 bits with a scale for each row under all integer schemes: only rows that are looked up are ever converted to float.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
 def group_size(config: QuantizeConfig) -> int:
-    """Weights that share a scale under 4 bits."""
+    """Return the number of weights that share a scale under 4 bits."""
     return config.group_size or _GROUP_SIZE[config.weights]
 
 
 def quantize_weights(model: Any, config: QuantizeConfig, kept: Kept) -> Any:
-    """`model`, an `onnx.ModelProto`, with weights in the format that `config` names.
+    """Return `model`, an `onnx.ModelProto`, with weights in the format that `config` names.
 
     Raises:
         UnavailableError: algorithm "hqq" without torch.
@@ -45,7 +45,7 @@ def quantize_weights(model: Any, config: QuantizeConfig, kept: Kept) -> Any:
 
 
 def quantize_embeddings(model: Any, kept: Kept) -> int:
-    """Round embedding tables to 8 bits with a scale for each row; returns how many."""
+    """Round embedding tables to 8 bits with a scale for each row; return their number."""
     import numpy as np
     from onnx import helper, numpy_helper
 
@@ -67,7 +67,7 @@ def quantize_embeddings(model: Any, kept: Kept) -> int:
 
 
 def halve(model: Any, kept: Kept) -> int:
-    """Store large weights in half precision, turned to float where they are used; returns how many."""
+    """Store large weights in half precision, cast to float where they are used; return their number."""
     import numpy as np
     from onnx import helper, numpy_helper
 
@@ -112,7 +112,7 @@ def _eight_bits(model: Any, config: QuantizeConfig, kept: Kept, operators: tuple
 
 
 def _round(weight: Any, axis: int | None, *, signed: bool, symmetric: bool) -> tuple[Any, Any, Any]:
-    """Integers, scales and zero points, with one scale for each index of `axis`."""
+    """Return integers, scales and zero points, with one scale for each index of `axis`."""
     import numpy as np
 
     others = None if axis is None else tuple(index for index in range(weight.ndim) if index != axis)
@@ -150,7 +150,7 @@ def _four_bits(model: Any, config: QuantizeConfig, kept: Kept) -> Any:
 
 
 def _sensitive(model: Any, config: QuantizeConfig, kept: Kept) -> list[str]:
-    """The matrix products that `ratio` spares from 4 bits: those whose weights lose most by them."""
+    """Return the matrix products that `ratio` keeps from 4 bits: those whose weights lose most by them."""
     if config.ratio in (None, 1):
         return []
     size = group_size(config)
@@ -161,7 +161,7 @@ def _sensitive(model: Any, config: QuantizeConfig, kept: Kept) -> list[str]:
 
 
 def _loss(weight: Any, size: int) -> float:
-    """The squared error of rounding to 4 bits in groups of `size`, relative to the weights."""
+    """Return the squared error of rounding to 4 bits in groups of `size`, relative to the weights."""
     import numpy as np
 
     padded = np.pad(weight, ((0, -len(weight) % size), (0, 0)))

@@ -1,7 +1,7 @@
 """Run onnxruntime's own Python optimizer, in a process of its own: `python -m optimum_ort.worker`.
 
-That package puts its folder on `sys.path` and imports modules with names such as `optimizer`, `metrics` and
-`float16`, which would then hide modules of those names from the program that uses us.
+That package puts its folder on `sys.path` and imports modules with names such as `optimizer`, `metrics` and `float16`,
+which would then hide modules of those names from the user's program.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def run_worker(model: Path, folder: Path, *, fuse: bool, half: bool, external: b
     """Write `model`, fused and/or in half precision, into `folder`.
 
     Raises:
-        RuntimeError: the process failed; the message is the end of what it said.
+        RuntimeError: the process failed; the message is the end of its output.
         ExportError, ResourceError: a signal ended it.
     """
     flags = [f"--{name}" for name, on in (("fuse", fuse), ("half", half), ("external", external)) if on]
@@ -76,7 +76,7 @@ def _copy(value: Any) -> Any:
 
 
 def _restore_interface(graph: Any, inputs: list[Any], outputs: list[Any]) -> None:
-    """Put back the declared inputs and outputs, whose names of axes the passes may have lost."""
+    """Restore the declared inputs and outputs: the passes may have lost the names of axes."""
     for field, kept in (("input", inputs), ("output", outputs)):
         found, wanted = [v.name for v in getattr(graph, field)], [v.name for v in kept]
         if sorted(found) != sorted(wanted):

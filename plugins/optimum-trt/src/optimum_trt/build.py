@@ -1,4 +1,6 @@
-"""One engine: ONNX parsed, profiles set, the plan built. Errors of the parser and the builder become ours here."""
+"""Build of one engine: the ONNX is parsed, profiles are set, the plan is built. Errors of the parser and the builder
+become `OptimumError`s.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from optimum_trt.modules import Capability, Toolkit
 from optimum_trt.options import TrtOptions
 from optimum_trt.profiles import Profile, groups, lengthened, shortened
 
-#: A model refuses ranges at once, before anything is compiled; so many are tried at most.
+#: A model refuses ranges at once, before anything is compiled; at most this many are tried.
 _MOST_TRIES = 48
 _DTYPES = {
     "FLOAT": "float32",
@@ -30,7 +32,7 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What an engine is built from and for."""
+    """Inputs and settings of one engine build."""
 
     who: str
     onnx: Path
@@ -43,16 +45,16 @@ class Plan:
     lengths: frozenset[int]
 
     def profiles(self, general: Profile) -> tuple[Profile, ...]:
-        """One for each declared shape, and the one that takes every shape last."""
+        """Return one profile for each declared shape, and the one that takes every shape last."""
         return (*groups(general, self.shapes), general)
 
 
 def build(toolkit: Toolkit, plan: Plan) -> tuple[Any, tuple[Profile, ...]]:
-    """The serialized engine, and the profiles that it has.
+    """Return the serialized engine, and its profiles.
 
     Raises:
         ExportError: the parser or the builder refused it; the message names the layer.
-        OptionError, UnavailableError: an option or the target is not to be had with this module.
+        OptionError, UnavailableError: this module does not support an option or the target.
     """
     builder = toolkit.native.Builder(toolkit.log)
     network = _parse(toolkit, builder, plan)
@@ -67,7 +69,7 @@ def build(toolkit: Toolkit, plan: Plan) -> tuple[Any, tuple[Profile, ...]]:
         if serialized is not None:
             return serialized, profiles
         said = toolkit.log.said()
-        # The points that it refused stand in the message; the declared shapes are not to be changed for them.
+        # The message has the points that it refused; the declared shapes are not to be changed for them.
         retry = shortened(general, plan.lengths, plan.shapes) if "kMAX" in said or "kOPT" in said else None
         if "kMIN" in said:
             retry = lengthened(general, plan.shapes)
@@ -99,7 +101,7 @@ def _parse_error(error: Any) -> str:
 
 
 def _check_interface(network: Any, plan: Plan) -> None:
-    """What the network takes and gives is what the artifact says."""
+    """Check that the network has the artifact's inputs and outputs."""
     inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
     outputs = {tensor.name: tensor for tensor in map(network.get_output, range(network.num_outputs))}
     takes = [

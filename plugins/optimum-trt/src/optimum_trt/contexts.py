@@ -1,6 +1,6 @@
-"""Execution contexts, and what each keeps for every shape: buffers, bound once, and a graph of its kernels.
+"""Execution contexts, with a cache for every shape: buffers, bound once, and a CUDA graph of the kernels.
 
-Proved with a stand-in for CUDA in host memory; not yet run on a GPU.
+Tested with a stand-in for CUDA in host memory; not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Given = np.ndarray[Any, Any] | View
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Engine:
-    """What contexts of one engine share.
+    """State that contexts of one engine share.
 
     Attributes:
         new_context: makes an execution context.
         profiles: per profile and input, the shortest, likeliest and longest shape.
         capture: record kernels of a shape as a CUDA graph, where the module does not do that by itself.
-        said: what the module's log holds after a failure.
+        said: returns the module's log after a failure.
     """
 
     who: str
@@ -47,10 +47,10 @@ class Engine:
     said: Any
 
     def profile_of(self, shapes: Shapes) -> int:
-        """The first profile that takes these shapes: the narrow ones come first.
+        """Return the index of the first profile that takes these shapes: the narrow ones come first.
 
         Raises:
-            InputError: none does.
+            InputError: no profile takes them.
         """
         pairs = list(zip(self.inputs, shapes, strict=True))
         for index, profile in enumerate(self.profiles):
@@ -65,7 +65,7 @@ class Engine:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Place:
-    """A tensor on the GPU, and host memory of the same shape that the GPU reaches by itself."""
+    """A tensor on the GPU, and host memory of the same shape that the GPU can access."""
 
     address: int
     size: int
@@ -75,12 +75,12 @@ class _Place:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Binding:
-    """Everything that is ready for calls of one shape.
+    """Buffers, and perhaps a graph, for calls of one shape.
 
     Attributes:
-        graph: its kernels, recorded; good only until the context is turned to another shape.
-        calls: since the context was turned to this shape.
-        patience: after so many calls in a row the kernels are recorded; twice as many whenever a record was lost.
+        graph: its recorded kernels; valid only until the context switches to another shape.
+        calls: the number of calls since the context switched to this shape.
+        patience: the number of calls in a row after which kernels are recorded; doubled whenever a graph was lost.
     """
 
     profile: int
@@ -104,7 +104,7 @@ class Context:
         self._set: _Binding | None = None
 
     def run(self, given: Sequence[Given]) -> dict[str, Array]:
-        """One call. Outputs are on the device where some input is, otherwise on the host.
+        """Run one call. Outputs are on the device where some input is, otherwise on the host.
 
         Raises:
             InputError, SessionError: a shape that no profile takes; CUDA or TensorRT failed.
@@ -136,8 +136,9 @@ class Context:
         return native
 
     def _give_up(self) -> None:
-        """Let the next call make a context of its own: what a run that failed leaves in this one is not known. Buffers
-        stay; graphs of kernels go."""
+        """Make the next call create a new context: the state of this one after a failed run is unknown. Buffers stay;
+        recorded graphs are dropped.
+        """
         self._set = None
         for binding in self._bindings.values():
             self._drop_graph(binding)
@@ -148,7 +149,7 @@ class Context:
         return self._stream
 
     def bind(self, shapes: Shapes) -> _Binding:
-        """Buffers for these shapes, kept from an earlier call or made now."""
+        """Return buffers for these shapes, kept from an earlier call or made now."""
         binding = self._bindings.get(shapes)
         if binding is not None:
             self._bindings.move_to_end(shapes)
@@ -181,8 +182,9 @@ class Context:
         self._cuda.close_stream(self._stream)
 
     def _select(self, binding: _Binding) -> None:
-        """Make the context compute shapes for this binding. What a graph does after its context was changed, TensorRT
-        leaves undefined: those of other shapes are given up."""
+        """Make the context compute shapes for this binding. TensorRT leaves a graph's behaviour undefined after its
+        context was changed: graphs of other shapes are dropped.
+        """
         self._set = None
         for other in self._bindings.values():
             self._drop_graph(other)
@@ -195,7 +197,7 @@ class Context:
             raise self._failed(f"it does not take the shapes {list(map(list, binding.shapes))}")
 
     def _point(self, binding: _Binding) -> None:
-        """Tell the context where the tensors lie."""
+        """Set the context's tensor addresses."""
         for spec, place in zip(self._engine.inputs, binding.inputs, strict=True):
             self._native.set_tensor_address(spec.name, place.address)
         for spec, place in zip(self._engine.outputs, binding.outputs, strict=True):
@@ -238,7 +240,7 @@ class Context:
             raise self._failed("the run failed")
 
     def _capture(self, binding: _Binding) -> None:
-        """Record the kernels of this shape; a model that cannot be recorded goes on without."""
+        """Record the kernels of this shape; a model that cannot be recorded continues without."""
         self._cuda.synchronize(self._stream)
         self._cuda.begin_capture(self._stream)
         try:
@@ -266,7 +268,7 @@ class Context:
         return {spec.name: place.host.copy() for spec, place in pairs}
 
     def _to_device(self, binding: _Binding) -> dict[str, Array]:
-        """The caller's own memory, for the next call overwrites the buffers."""
+        """Copy outputs into memory of the caller's own, because the next call overwrites the buffers."""
         results: dict[str, Array] = {}
         for spec, place in zip(self._engine.outputs, binding.outputs, strict=True):
             buffer = Buffer(self._cuda.allocate(max(place.size, 1)), self._cuda.free)
@@ -290,7 +292,7 @@ class Context:
 
 
 class Pool:
-    """Contexts that calls take turns with; further callers wait."""
+    """A pool of contexts that calls take turns with; further callers wait."""
 
     def __init__(self, contexts: Sequence[Context], who: str) -> None:
         self._who = who
@@ -300,7 +302,7 @@ class Pool:
 
     @contextmanager
     def taken(self) -> Iterator[Context]:
-        """A context for one call.
+        """Yield a context for one call.
 
         Raises:
             SessionError: the pool is closed.
@@ -323,7 +325,7 @@ class Pool:
                 context.close()
 
     def close(self) -> None:
-        """Free what is idle; a call that is running frees its own when it returns."""
+        """Free idle contexts; a running call frees its own when it returns."""
         with self._changed:
             self._closed = True
             idle, self._idle = self._idle, []

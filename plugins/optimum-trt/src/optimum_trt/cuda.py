@@ -1,6 +1,6 @@
-"""The one module that touches CUDA: its runtime, through NVIDIA's `cuda-bindings`, which brings it along.
+"""Adapter to CUDA's runtime, through NVIDIA's `cuda-bindings`, which includes it.
 
-Nothing here has been run: it takes a GPU. What can be checked without one is that CUDA's own words come out.
+Nothing here has been run: it needs a GPU. Without one, tests only check that CUDA's own error messages are passed on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from optimum_core.errors import SessionError, UnavailableError
 
 
 def bindings(who: str) -> Any:
-    """`cuda.bindings.runtime`.
+    """Return `cuda.bindings.runtime`.
 
     Raises:
         UnavailableError: it is not installed.
@@ -28,7 +28,7 @@ def bindings(who: str) -> Any:
 
 
 class Cuda:
-    """One GPU: memory, copies, streams and graphs. CUDA's errors become ours, with its own words.
+    """One GPU: memory, copies, streams and graphs. CUDA's errors become `OptimumError`s, with its own words.
 
     Raises:
         UnavailableError: there is no driver, or no GPU of that index.
@@ -48,7 +48,7 @@ class Cuda:
         self.use()
 
     def use(self) -> None:
-        """Let this thread work on this GPU; CUDA keeps that per thread."""
+        """Select this GPU for the calling thread; CUDA keeps the selection per thread."""
         self._do("cudaSetDevice", self.index)
 
     @property
@@ -59,25 +59,25 @@ class Cuda:
         return int(major), int(minor)
 
     def stream(self) -> int:
-        """A new stream that does not wait for the default one."""
+        """Return a new stream that does not wait for the default one."""
         return int(self._do("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking))
 
     def close_stream(self, stream: int) -> None:
         self._do("cudaStreamDestroy", stream)
 
     def synchronize(self, stream: int) -> None:
-        """Wait until all that was put on the stream is done."""
+        """Wait until all work on the stream is done."""
         self._do("cudaStreamSynchronize", stream)
 
     def allocate(self, size: int) -> int:
-        """Address of that many bytes on the GPU."""
+        """Return the address of that many bytes on the GPU."""
         return int(self._do("cudaMalloc", size))
 
     def free(self, address: int) -> None:
         self._do("cudaFree", address)
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, np.ndarray[Any, Any]]:
-        """Host memory that the GPU reads and writes by itself: its address, and an array over it."""
+        """Return host memory that the GPU can read and write: its address, and an array over it."""
         size = max(int(np.prod(shape)) * dtype.itemsize, 1)
         address = int(self._do("cudaMallocHost", size))
         raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
@@ -87,18 +87,18 @@ class Cuda:
         self._do("cudaFreeHost", address)
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
-        """Copy between any two places; CUDA tells host from device by the address."""
+        """Copy between any two addresses; CUDA tells host from device by the address."""
         if size:
             kind = self._runtime.cudaMemcpyKind.cudaMemcpyDefault
             self._do("cudaMemcpyAsync", target, source, size, kind, stream)
 
     def begin_capture(self, stream: int) -> None:
-        """From here on, what is put on the stream is recorded and not run."""
+        """Start to record the work put on the stream instead of running it."""
         modes = self._runtime.cudaStreamCaptureMode
         self._do("cudaStreamBeginCapture", stream, modes.cudaStreamCaptureModeThreadLocal)
 
     def end_capture(self, stream: int) -> Any:
-        """What was recorded, ready to be launched."""
+        """Return the recorded work, ready to be launched."""
         graph = self._do("cudaStreamEndCapture", stream)
         try:
             return self._do("cudaGraphInstantiate", graph, 0)

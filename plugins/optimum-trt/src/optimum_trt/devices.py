@@ -1,4 +1,4 @@
-"""What can be built and run on this machine, found without importing a runtime."""
+"""Devices that engines can be built for and run on from this machine, found without importing a runtime."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SYSTEMS = ("linux", "windows")
 
 
 def support(hardware: Hardware) -> Support:
-    """The probe's answer: the GPU here, if there is one, and those that an engine can be built for from here."""
+    """Return the probe's answer: the GPU here, if there is one, and those that an engine can be built for from here."""
     found = find()
     if not found:
         return Support(limitations=(_missing(),))
@@ -58,14 +58,14 @@ def support(hardware: Hardware) -> Support:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what no session takes; imported here, since a probe is light."""
+    """Reject options that no session takes; imported inside, because a probe must stay light."""
     from optimum_trt.options import TrtOptions
 
     read_options(BACKEND, TrtOptions, options)
 
 
 def running_problem(found: tuple[Found, ...], hardware: Hardware) -> Limitation | None:
-    """Why engines do not run here; None where they do."""
+    """Return the limitation that prevents engines from running here; None where they run."""
     what, gpus = "run engines", [gpu for gpu in hardware.gpus if gpu.vendor == "nvidia"]
     if not gpus:
         remedy = (
@@ -85,7 +85,7 @@ def running_problem(found: tuple[Found, ...], hardware: Hardware) -> Limitation 
 
 
 def choose_module(device: str, package: str | None, hardware: Hardware, who: str) -> tuple[Module, Capability | None]:
-    """Which module builds for `device`, and the foreign compute capability; None: for the GPU at hand.
+    """Return the module that builds for `device`, and the foreign compute capability; None: for the local GPU.
 
     Raises:
         OptionError: there is no such device.
@@ -112,7 +112,7 @@ def choose_module(device: str, package: str | None, hardware: Hardware, who: str
 
 
 def index_of(device: str, who: str) -> int:
-    """The index in "cuda:1"; 0 for "cuda" and for named capabilities.
+    """Return the index in "cuda:1"; 0 for "cuda" and for named capabilities.
 
     Raises:
         OptionError: it is neither.
@@ -126,25 +126,27 @@ def index_of(device: str, who: str) -> int:
 
 
 def local_capability(device: str, hardware: Hardware) -> Capability:
-    """That of the GPU here which `device` names by its index; (0, 0) where the driver does not tell."""
+    """Return the capability of the local GPU that `device` names by its index; (0, 0) where the driver does not report
+    it.
+    """
     gpus = [gpu for gpu in hardware.gpus if gpu.vendor == "nvidia"]
     index = index_of(device, f"backend '{BACKEND}'")
     return (gpus[index].compute_capability if index < len(gpus) else None) or (0, 0)
 
 
 def platform_name() -> str:
-    """Operating system and processor, as an engine records them: "linux-x86_64"."""
+    """Return operating system and processor, as an engine records them: "linux-x86_64"."""
     return f"{platform.system().lower()}-{platform.machine().lower()}"
 
 
 def precisions(capability: Capability) -> tuple[str, ...]:
-    """Arithmetic that such a GPU is built for, the exact one first."""
+    """Return the precisions that such a GPU is built for, the exact one first."""
     # Turing has no matrix products in fp32 in tensorrt_rtx, and no bf16 at all.
     return ("fp16",) if capability < (8, 0) else ("fp32", "fp16", "bf16")
 
 
 def schemes(capability: Capability) -> tuple[str, ...]:
-    """Quantization schemes whose ONNX such a GPU is built for."""
+    """Return the quantization schemes whose ONNX such a GPU is built for."""
     if capability < (8, 0):
         return ("static-int8",)
     return ("static-int8", *(("static-fp8",) if capability >= (8, 9) else ()), "weight-only-int4", "weight-only-int8")
@@ -168,13 +170,13 @@ def _ahead(found: tuple[Found, ...]) -> tuple[Capability, ...]:
 
 
 def _best(found: tuple[Found, ...], hardware: Hardware) -> tuple[Module, Capability]:
-    """The module for the first GPU that any of them runs on."""
+    """Return the module for the first GPU that any of them runs on."""
     gpus = _capabilities([gpu for gpu in hardware.gpus if gpu.vendor == "nvidia"])
     return next((item.module, gpu) for gpu in gpus for item in found if item.module.runs_on(gpu))
 
 
 def _capabilities(gpus: list[Gpu]) -> list[Capability]:
-    # A driver that does not tell is taken at its word when a session opens; until then, for the oldest that works.
+    # Where the driver does not report it, a session checks when it opens; until then, assume the oldest that works.
     return [gpu.compute_capability or TENSORRT.least for gpu in gpus]
 
 

@@ -1,4 +1,4 @@
-"""What quantizers for ONNX Runtime write and TensorRT does not read, as ONNX of equal values that it does read."""
+"""Rewriting of constructs that ONNX Runtime's quantizers write and TensorRT cannot read, into ONNX of equal values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ _FLOAT, _INT8, _INT32 = 1, 3, 6  # onnx.TensorProto
 
 
 def is_quantized(graph: Any) -> bool:
-    """Whether there is anything to rewrite."""
+    """Whether a model has quantized nodes to rewrite."""
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node)
 
 
 def rewrite(model: Any) -> Any:
-    """`model`, an `onnx.ModelProto` with its weights, in place: nodes in order, biases in fp32, tables dequantized."""
+    """Rewrite `model`, an `onnx.ModelProto` with its weights, in place: nodes sorted, biases in fp32, tables
+    dequantized.
+    """
     graph = model.graph
     constants = {item.name: item for item in graph.initializer}
     nodes = list(_in_order(graph, constants))
@@ -26,7 +28,7 @@ def rewrite(model: Any) -> Any:
 
 
 def _in_order(graph: Any, constants: dict[str, Any]) -> Iterator[Any]:
-    """Every node after those that it reads from, otherwise as they were; quantizers append theirs at the end."""
+    """Yield every node after those that it reads from, otherwise in order; quantizers append theirs at the end."""
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     nodes, done = list(graph.node), set()
     for start in range(len(nodes)):
@@ -45,7 +47,7 @@ def _in_order(graph: Any, constants: dict[str, Any]) -> Iterator[Any]:
 
 
 def _reads(node: Any) -> Iterator[str]:
-    """Names that a node reads, those within its graphs among them."""
+    """Yield the names that a node reads, those within its subgraphs included."""
     yield from node.input
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -55,7 +57,7 @@ def _reads(node: Any) -> Iterator[str]:
 
 
 def _fold_biases(graph: Any, constants: dict[str, Any]) -> None:
-    """Biases of 32-bit integers, which TensorRT does not dequantize, become fp32."""
+    """Convert biases of 32-bit integers, which TensorRT does not dequantize, to fp32."""
     import numpy as np
     from onnx import numpy_helper
 
@@ -73,7 +75,7 @@ def _fold_biases(graph: Any, constants: dict[str, Any]) -> None:
 
 
 def _dequantize_tables(graph: Any, constants: dict[str, Any]) -> None:
-    """Rows of integers that are looked up and then cast: TensorRT wants them dequantized first, by a scale of 1."""
+    """Rewrite lookups of integer rows that are cast afterwards: TensorRT dequantizes them first, by a scale of 1."""
     import numpy as np
     from onnx import helper, numpy_helper
 

@@ -1,4 +1,4 @@
-"""DLPack without a library that speaks it: reading the capsules of others, and making our own for device memory.
+"""DLPack without a library for it: reading of foreign capsules, and creation of our own for device memory.
 
 The layout of the structures is that of DLPack 0.8 (`DLManagedTensor`), which every producer still gives when it is not
 asked for a newer one.
@@ -13,7 +13,7 @@ from typing import Any
 
 CPU, GPU = 1, 2
 _NAME = b"dltensor"
-# DLPack's kind of number and its bits.
+# DLPack's type code and bits.
 _DTYPES: dict[tuple[int, int], str] = {
     (0, 8): "int8",
     (0, 16): "int16",
@@ -74,10 +74,10 @@ _pointer_dying = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """Memory that someone else owns; `keeps` has to live as long as it is read.
+    """Memory that another library owns; `keeps` has to live as long as it is read.
 
     Attributes:
-        address: of the first element.
+        address: the address of the first element.
         contiguous: whether it lies in one piece, the last axis fastest.
     """
 
@@ -90,10 +90,10 @@ class View:
 
 
 def read(capsule: Any) -> View:
-    """What a capsule holds. It stays unused, so that its owner frees it.
+    """Return the contents of a capsule. The capsule stays unused, so that its owner frees it.
 
     Raises:
-        ValueError: it is no unused DLPack capsule, or its numbers are none that TensorRT has.
+        ValueError: it is no unused DLPack capsule, or TensorRT lacks its element type.
     """
     if not _valid(capsule, _NAME):
         raise ValueError("it gives no unused DLPack capsule")
@@ -122,12 +122,12 @@ def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
-#: What capsules handed out refer to, until their consumers are done: by address of the structure.
+#: Objects that exported capsules refer to, until their consumers are done: by address of the structure.
 _HANDED_OUT: dict[int, Any] = {}
 
 
 class Buffer:
-    """Memory on a device that frees itself when neither it nor any consumer of its capsules is left."""
+    """Memory on a device, freed when neither the object nor any consumer of its capsules is left."""
 
     __slots__ = ("_free", "address")
 
@@ -140,7 +140,7 @@ class Buffer:
 
 
 class DeviceArray:
-    """An output in device memory, complete when it is handed out. Speaks DLPack; consumers share its memory."""
+    """An output in device memory, complete when it is returned. Speaks DLPack; consumers share its memory."""
 
     __slots__ = ("_buffer", "_device", "dtype", "shape")
 
@@ -154,7 +154,7 @@ class DeviceArray:
         return self._device
 
     def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
-        """A capsule of DLPack 0.8; `stream` is not needed, for what was computed is complete."""
+        """Return a capsule of DLPack 0.8; `stream` is not needed, because the result is complete."""
         shape = (ctypes.c_int64 * max(len(self.shape), 1))(*self.shape)
         code, bits = _CODES[self.dtype]
         tensor = _Tensor(

@@ -1,7 +1,7 @@
-"""`tensorrt` and `tensorrt_rtx`: what there is of them, and the one place that knows how they differ.
+"""Adapter to `tensorrt` and `tensorrt_rtx`: the one module that knows their differences.
 
-Finding them is light: package metadata alone. `load` imports one; all that differs in its interface is a method of
-`Toolkit`, and what both have alike is used through `Toolkit.native`.
+Detection is light: package metadata only. `load` imports one; every difference of the interfaces is a method of
+`Toolkit`, and the common part is used through `Toolkit.native`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Capability = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Module:
-    """One of the two packages, and what sets it apart.
+    """One of the two packages, with its characteristics.
 
     Attributes:
-        package: what is imported.
-        distribution: what pip installs.
-        owners: distributions that may own the package, where its version stands.
+        package: the name to import.
+        distribution: the name to install.
+        owners: distributions that may own the package and state its version.
         least: the oldest compute capability that it runs on.
-        ahead: those that it builds for without having such a GPU; empty: it builds for the GPU at hand only.
+        ahead: those that it builds for without such a GPU; empty: it builds for the local GPU only.
         lacks: those that it neither builds for nor runs on, though newer than `least`.
-        portable: an engine may be taken to another operating system.
+        portable: an engine may be moved to another operating system.
         times: it times kernels while it builds, and keeps the times in a cache.
         compiles_late: kernels are compiled when a context runs, and kept in a cache; it replays CUDA graphs by itself.
         refits_anywhere: an engine that takes other weights is built without a GPU too.
@@ -71,36 +71,36 @@ RTX = Module(
     portable=True,
     compiles_late=True,
 )
-#: The one to prefer on a GPU that both run on comes first: it optimizes for that very GPU.
+#: In order of preference on a GPU that both run on: the first optimizes for that very GPU.
 MODULES = (TENSORRT, RTX)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """A module that is installed, as far as package metadata tells."""
+    """An installed module, according to package metadata."""
 
     module: Module
     version: str
 
 
 def find() -> tuple[Found, ...]:
-    """Those that are installed, without importing them."""
+    """Return the installed modules, without importing them."""
     installed = (module for module in MODULES if present(module.package))
     return tuple(Found(module=module, version=_version(module)) for module in installed)
 
 
 def named(package: str) -> Module:
-    """The module of that package, whether installed or not."""
+    """Return the module of that package, whether installed or not."""
     return next(module for module in MODULES if module.package == package)
 
 
 def sm(capability: Capability) -> str:
-    """A compute capability as devices are named: "sm_89"."""
+    """Return the device name of a compute capability: "sm_89"."""
     return f"sm_{capability[0]}{capability[1]}"
 
 
 def capability_of(device: str) -> Capability | None:
-    """The capability that a device such as "sm_89" names; None for others.
+    """Return the capability that a device such as "sm_89" names; None for others.
 
     >>> capability_of("sm_120")
     (12, 0)
@@ -112,7 +112,7 @@ def capability_of(device: str) -> Capability | None:
 
 
 def load(module: Module, who: str) -> Toolkit:
-    """Import it.
+    """Import a module.
 
     Raises:
         UnavailableError: it is not installed, too old, or its libraries cannot be loaded.
@@ -139,20 +139,20 @@ class Toolkit:
 
     @property
     def label(self) -> str:
-        """Name and version for messages."""
+        """Name and version, for messages."""
         return f"{self.module.package} {self.version}"
 
     # While building.
 
     def network(self, builder: Any) -> Any:
-        """An empty network whose types are those of the ONNX, not the builder's choice."""
+        """Return an empty network with the types of the ONNX, not the builder's choice."""
         flags = self.native.NetworkDefinitionCreationFlag
-        # Where types can no longer be left to the builder, the flag is gone or means nothing.
+        # Where the builder can no longer choose types, the flag is gone or has no effect.
         strong = getattr(flags, "STRONGLY_TYPED", None) if self.module is TENSORRT else None
         return builder.create_network(0 if strong is None else 1 << int(strong))
 
     def aim(self, config: Any, capability: Capability | None, who: str) -> None:
-        """Build for that compute capability; None: for the GPU at hand.
+        """Build for that compute capability; None: for the local GPU.
 
         Raises:
             UnavailableError: this module does not build for it.
@@ -172,7 +172,7 @@ class Toolkit:
         """Set or clear a builder flag of that name.
 
         Raises:
-            OptionError: it is to be set, and this version does not have it.
+            OptionError: it has to be set, and this version does not have it.
         """
         flag = self.native.BuilderFlag.__members__.get(name)
         if flag is None:
@@ -185,10 +185,11 @@ class Toolkit:
 
     @contextmanager
     def timing_cache(self, config: Any, path: Path | None, who: str) -> Iterator[None]:
-        """Times of kernels from `path`, and back to it: written aside and moved, so that builds may share it.
+        """Load times of kernels from `path` and write them back afterwards: to a temporary file and moved, so that
+        builds may share it.
 
         Raises:
-            OptionError: this module times nothing.
+            OptionError: this module measures no kernel times.
         """
         if path is None:
             yield
@@ -201,13 +202,13 @@ class Toolkit:
         yield
         replace_file(path, bytes(config.get_timing_cache().serialize()))
 
-    # While running. Nothing below has been run: it takes a GPU.
+    # While running. Nothing below has been run: it needs a GPU.
 
     def engine(self, plan: bytes, who: str) -> Any:
-        """The engine in `plan`, whose origin was checked.
+        """Return the engine in `plan`, whose origin was checked.
 
         Raises:
-            SessionError: it is not one for this version and this GPU.
+            SessionError: it does not belong to this version and this GPU.
         """
         self.log.errors.clear()
         runtime = self.native.Runtime(self.log)
@@ -232,7 +233,7 @@ class Toolkit:
             raise SessionError(who, why, "give the ONNX model that the engine was built from, with other weights")
 
     def stream_weights(self, engine: Any, budget: int, who: str) -> None:
-        """Keep at most `budget` bytes of weights on the GPU. Before contexts are made.
+        """Keep at most `budget` bytes of weights on the GPU. Call it before contexts are made.
 
         Raises:
             SessionError: the engine was not built for that.
@@ -242,10 +243,10 @@ class Toolkit:
         engine.weight_streaming_budget_v2 = budget
 
     def runtime_config(self, engine: Any, *, graphs: bool, cache: Path | None, who: str) -> Any:
-        """How contexts run, where the module compiles and replays by itself; None elsewhere.
+        """Return the settings of contexts, where the module compiles and replays by itself; None elsewhere.
 
         Raises:
-            OptionError: a cache is wanted, and this module compiles nothing when it runs.
+            OptionError: a cache is requested, and this module compiles nothing when it runs.
         """
         if not self.module.compiles_late:
             if cache is not None:
@@ -263,17 +264,17 @@ class Toolkit:
         return config
 
     def context(self, engine: Any, config: Any) -> Any:
-        """One execution context, which runs one call at a time."""
+        """Return one execution context, which runs one call at a time."""
         return engine.create_execution_context() if config is None else engine.create_execution_context(config)
 
     def keep_runtime_cache(self, config: Any, path: Path | None) -> None:
-        """Write what was compiled while running, aside and moved."""
+        """Write the kernels compiled while running, to a temporary file that is then moved."""
         if config is not None and path is not None:
             replace_file(path, bytes(config.get_runtime_cache().serialize()))
 
 
 def foreign(module: Module, capability: Capability) -> tuple[str, str]:
-    """Why a module does not build for a GPU that is not here, and what to do."""
+    """Return why a module does not build for a GPU that is not here, and what to do."""
     name = sm(capability)
     if not module.ahead:
         why = f"{module.package} builds for the GPU at hand only, and {name} is not here"
@@ -283,14 +284,14 @@ def foreign(module: Module, capability: Capability) -> tuple[str, str]:
 
 
 def elsewhere(capability: Capability) -> str:
-    """What to do about a GPU that tensorrt_rtx leaves out."""
+    """Return the remedy for a GPU that tensorrt_rtx does not support."""
     runs = "on a machine with such a GPU: tensorrt (pip install tensorrt), target 'ort:cuda' with onnxruntime-gpu, or "
     name = {(9, 0): " (H100, H200)", (10, 0): " (B200)", (10, 3): " (B300)"}.get(capability, "")
     return f"for {sm(capability)}{name}, {runs}the eager model on CUDA"
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write aside and move, so that a reader sees the whole file or the former one."""
+    """Write to a temporary file and move it, so that a reader sees the whole file or the former one."""
     import os
     import tempfile
 
@@ -310,7 +311,7 @@ def _version(module: Module) -> str:
 
 
 def _log_class(native: Any) -> Any:
-    """A logger that prints nothing and keeps what went wrong; the base class is the module's own."""
+    """Return a logger class that prints nothing and keeps errors; its base class is the module's own."""
     import logging
 
     quiet = logging.getLogger(__name__)

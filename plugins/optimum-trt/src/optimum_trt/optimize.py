@@ -1,6 +1,6 @@
-"""An engine of an ONNX artifact.
+"""Build of an engine from an ONNX artifact.
 
-The precision is the ONNX's own in what the builder sees: fp32 as it is, fp16 and bf16 after `typed.convert`, quantized
+The builder uses the precision of the ONNX itself: fp32 as it is, fp16 and bf16 after `typed.convert`, quantized
 models by their QuantizeLinear and DequantizeLinear. A quantized model in "fp32" keeps its other arithmetic in fp32; in
 "fp16" or "bf16" that arithmetic is converted too.
 """
@@ -81,7 +81,7 @@ def optimize(request: OptimizeRequest) -> Artifact:
 
 
 def _read(request: OptimizeRequest, name: str, precision: str) -> Artifact:
-    """What the parser read: the artifact as it was given, or what was made of it."""
+    """Return the artifact that the parser read: the given one, or the one made from it."""
     folder = request.output / READ
     if not (folder / name).is_file():
         return request.artifact
@@ -90,7 +90,7 @@ def _read(request: OptimizeRequest, name: str, precision: str) -> Artifact:
 
 
 def _narrow(request: OptimizeRequest, who: str) -> str | None:
-    """What the float arithmetic is to be converted to; None: it stays."""
+    """Return the precision that the float arithmetic is converted to; None: it stays."""
     if request.precision == request.artifact.precision:
         return None
     quantized = any(step.hook == "quantize" for step in request.artifact.steps)
@@ -103,14 +103,14 @@ def _narrow(request: OptimizeRequest, who: str) -> str | None:
 
 
 def prepared(artifact: Artifact, narrow: str | None, folder: Path, who: str) -> Path:
-    """The ONNX file that the parser is to read: the artifact's own, or one in `folder`.
+    """Return the ONNX file for the parser: the artifact's own, or one in `folder`.
 
     Args:
-        narrow: "fp16" or "bf16", which its arithmetic is converted to; None: it stays.
+        narrow: "fp16" or "bf16", the precision to convert its arithmetic to; None: it stays.
 
     Raises:
         UnavailableError: onnx is not installed.
-        ExportError: it is no ONNX, TensorRT has no numbers for how it is quantized, or it cannot be converted.
+        ExportError: it is no ONNX, TensorRT lacks its quantized types, or it cannot be converted.
     """
     if not present("onnx"):
         raise UnavailableError(who, "onnx is not installed", "pip install 'optimum-trt[rtx]'")
@@ -136,7 +136,7 @@ def _present(artifact: Artifact) -> list[Path]:
 
 
 def _check_quantized(graph: Any, who: str) -> None:
-    """TensorRT's integers are signed and symmetric; its parser reads unsigned ones as if they were."""
+    """Check that integers are signed and symmetric: TensorRT's parser reads unsigned ones as if they were signed."""
     pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     zeros = {node.input[2] for node in pairs if len(node.input) > 2}
     unsigned = [item.name for item in graph.initializer if item.name in zeros and item.data_type == _UINT8]
@@ -146,7 +146,7 @@ def _check_quantized(graph: Any, who: str) -> None:
 
 
 def _lengths(path: Path) -> frozenset[int]:
-    """Lengths of the model's constants: a table of positions has as many rows as an axis may be long."""
+    """Return the lengths of the model's constants: a table of positions has as many rows as an axis may be long."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph

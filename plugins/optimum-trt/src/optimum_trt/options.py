@@ -1,5 +1,6 @@
-"""Options of building an engine and of a session, checked before the runtime sees them. One set: core hands the same
-options to both."""
+"""Options of building an engine and of a session, checked before the runtime sees them. It is one set, because core
+passes the same options to both.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +19,20 @@ _RANGES = "a mapping of axes to three lengths in rising order, such as {'sequenc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrtOptions:
-    """How an engine is built, and how it runs.
+    """Options for building and running an engine.
 
     Attributes:
         module: "tensorrt" or "tensorrt_rtx"; None: the one that fits the device.
         ranges: (shortest, likeliest, longest) by axis name, for the profile that takes every shape.
         tf32: let products of fp32 round their inputs to 10 bits of mantissa.
-        optimization_level: how long the builder searches, 0 to 5; None: the module's choice.
+        optimization_level: the builder's search effort, 0 to 5; None: the module's choice.
         workspace: bytes of GPU memory that a layer may use while it runs; None: all there is.
         timing_cache: a file that keeps times of kernels between builds; for tensorrt.
         weight_streaming: build so that weights may stay in host memory.
         refit: build so that the weights can be exchanged.
-        contexts: calls that run side by side, further ones wait; None: from the request.
+        contexts: calls that run side by side, while further ones wait; None: from the request.
         cuda_graphs: record the kernels of a shape once, and replay them.
-        most_shapes: shapes whose buffers and graphs a context keeps.
+        most_shapes: the number of shapes whose buffers and graphs a context keeps.
         runtime_cache: a file that keeps kernels compiled while running; for tensorrt_rtx.
         weight_budget: bytes of weights that may lie on the GPU at once; for an engine that streams them.
         refit_from: an ONNX model whose weights the engine takes when it is opened.

@@ -1,4 +1,4 @@
-"""Optimization profiles: which lengths of the axes an engine takes, and which it is fastest at."""
+"""Optimization profiles: the lengths of the axes that an engine takes, and those it is fastest at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optimum_trt.options import Range
 
 Shape = tuple[int, ...]
 
-#: What axes take unless stated otherwise, by a word in the axis' name; the first that fits.
+#: Default ranges of axes, by a word in the axis' name; the first match counts.
 _USUAL: tuple[tuple[str, Range], ...] = (
     ("batch", (1, 4, 32)),
     ("past", (0, 127, 511)),
@@ -30,13 +30,13 @@ class Profile:
     """Shortest, likeliest and longest length of each named axis.
 
     Attributes:
-        ranges: of axes that have a length of their own; sums ("past+sequence") follow from them.
+        ranges: the ranges of axes with a length of their own; sums ("past+sequence") follow from them.
     """
 
     ranges: Mapping[str, Range]
 
     def shapes(self, spec: TensorSpec) -> tuple[Shape, Shape, Shape]:
-        """An input's shortest, likeliest and longest shape."""
+        """Return an input's shortest, likeliest and longest shape."""
         short, likely, long = (tuple(self._length(axis, which) for axis in spec.shape) for which in range(3))
         return short, likely, long
 
@@ -47,7 +47,7 @@ class Profile:
 
 
 def parts(axis: str) -> list[str]:
-    """What a sum of axes adds up; an axis by itself is its only part.
+    """Return the terms of a sum of axes; an axis by itself is its only term.
 
     >>> parts("past + sequence")
     ['past', 'sequence']
@@ -58,7 +58,7 @@ def parts(axis: str) -> list[str]:
 def general(
     inputs: Sequence[TensorSpec], shapes: Sequence[Mapping[str, int]], stated: Mapping[str, Range], who: str
 ) -> Profile:
-    """The profile that takes every shape: the usual ranges, or those stated, widened to the declared `shapes`.
+    """Return the profile that takes every shape: the default or stated ranges, widened to the declared `shapes`.
 
     Raises:
         OptionError: a range is stated for an axis that does not vary.
@@ -78,7 +78,7 @@ def general(
 
 
 def groups(profile: Profile, shapes: Iterable[Mapping[str, int]]) -> tuple[Profile, ...]:
-    """One profile for each declared shape, of that one length on each axis that it states."""
+    """Return one profile for each declared shape, of that one length on each axis that it states."""
     found = []
     for shape in shapes:
         exact = {axis: (length, length, length) for axis, length in shape.items() if axis in profile.ranges}
@@ -88,10 +88,11 @@ def groups(profile: Profile, shapes: Iterable[Mapping[str, int]]) -> tuple[Profi
 
 
 def shortened(profile: Profile, lengths: Iterable[int], keep: Sequence[Mapping[str, int]]) -> Profile | None:
-    """The same with the longest lengths reduced, after a model refused them; None: there is nothing left to reduce.
+    """Return the profile with the longest lengths reduced, after a model refused them; None: they cannot be reduced
+    further.
 
-    How long a model's axes may be, it says nowhere; a table of positions has as many rows, though, so the lengths of
-    its constants are tried from above, and powers of two between them. Batches are never to blame.
+    A model does not state the limits of its axes; but a table of positions has as many rows, so the lengths of its
+    constants are tried in decreasing order, with powers of two between them. Batches are never the cause.
     """
     candidates = {*lengths, *(1 << power for power in range(20))}
     ranges = dict(profile.ranges)
@@ -106,7 +107,9 @@ def shortened(profile: Profile, lengths: Iterable[int], keep: Sequence[Mapping[s
 
 
 def lengthened(profile: Profile, keep: Sequence[Mapping[str, int]]) -> Profile | None:
-    """The same with the shortest lengths doubled, after a model refused them; None: they are the likeliest already."""
+    """Return the profile with the shortest lengths doubled, after a model refused them; None: they equal the likeliest
+    already.
+    """
     ranges = dict(profile.ranges)
     for axis, (low, likely, high) in profile.ranges.items():
         if "batch" in axis:

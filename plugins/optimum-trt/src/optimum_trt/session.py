@@ -1,4 +1,4 @@
-"""An open engine. What an engine belongs to is checked first; then its bytes; only then is it deserialized."""
+"""Sessions of an engine. The engine's origin is checked first, then its bytes; only then is it deserialized."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_session(request: SessionRequest) -> TrtSession:
     Raises:
         OptionError: an unknown option or device.
         ArtifactError: the engine is not the one that was built.
-        UnavailableError: there is no GPU here, or not the module that the engine belongs to.
+        UnavailableError: there is no GPU here, or the engine's module is missing.
         SessionError: the engine belongs to another version, system or GPU, or TensorRT or CUDA refused it.
     """
     artifact, who = request.artifact, f"backend '{BACKEND}', {request.artifact.main_file}"
@@ -46,11 +46,11 @@ def open_session(request: SessionRequest) -> TrtSession:
 
 
 def check_origin(note: Note, who: str) -> Found:
-    """That what built the engine is here, in its version, on its system.
+    """Check that the module that built the engine is installed here, in its version, on its system.
 
     Raises:
-        ArtifactError: it is not known what built it.
-        UnavailableError, SessionError: it is not.
+        ArtifactError: the module that built it is unknown.
+        UnavailableError, SessionError: the module, version or system differs.
     """
     if note.module not in (module.package for module in MODULES):
         raise ArtifactError(who, f"it names {note.module!r} as what built it", "build the engine again")
@@ -68,7 +68,7 @@ def check_origin(note: Note, who: str) -> Found:
 
 
 def check_gpu(note: Note, capability: tuple[int, int], who: str) -> None:
-    """That the engine was built for a GPU like this.
+    """Check that the engine was built for a GPU like this.
 
     Raises:
         SessionError: it was not.
@@ -79,7 +79,7 @@ def check_gpu(note: Note, capability: tuple[int, int], who: str) -> None:
 
 
 def _gpu(request: SessionRequest, note: Note, found: Found, who: str) -> int:
-    """The index of the GPU to open it on."""
+    """Return the index of the GPU to open it on."""
     if (problem := running_problem((found,), request.hardware)) is not None:
         why = f"the engine for {sm(note.compute_capability)} does not run here: {problem.reason}"
         raise UnavailableError(who, why, problem.remedy)
@@ -101,11 +101,11 @@ def _like(capability: tuple[int, int], hardware: Hardware) -> int | None:
 class TrtSession:
     """An open engine on one GPU. Calls may come from several threads at once; `close` waits for none of them.
 
-    As many calls run side by side as there are contexts: `options.contexts`, else `request.streams`, else one. For each
-    of `request.shapes` the buffers are there before the first call.
+    One call runs per context: `options.contexts` of them, else `request.streams`, else one. For each of
+    `request.shapes`, buffers are allocated before the first call.
 
     Raises:
-        SessionError, OptionError: the engine, its inputs and outputs, or an option is not what was said.
+        SessionError, OptionError: the engine, its inputs and outputs, or an option is not as stated.
     """
 
     backend = BACKEND
@@ -148,7 +148,7 @@ class TrtSession:
         self._pool = Pool(contexts, self._who)
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Outputs by name: on the host where all inputs are there, else in device memory, complete on return.
+        """Return outputs by name: on the host where all inputs are there, else in device memory, complete on return.
 
         Raises:
             InputError: a name is missing or unknown, or a value has the wrong type or a shape that no profile takes.
@@ -160,13 +160,13 @@ class TrtSession:
             return context.run(given)
 
     def close(self) -> None:
-        """Free the engine and its contexts, and keep what was compiled while running where that was asked for."""
+        """Free the engine and its contexts, and save the kernels compiled while running where that was requested."""
         self._pool.close()
         self._toolkit.keep_runtime_cache(self._config, self._options.runtime_cache)
         self._config = None
 
     def _given(self, spec: TensorSpec, value: Any, stream: int) -> Given:
-        """What a caller gave, as an array on the host or a view of device memory, of the type that goes in."""
+        """Return a caller's input as an array on the host or a view of device memory, of the input's type."""
         where = f"on the host or on {self.device!r}"
         given = read_input(self._who, spec.name, value, lambda value: _read(value, stream), where)
         found = given.dtype if isinstance(given, View) else given.dtype.name
@@ -183,7 +183,7 @@ def _read(value: Any, stream: int) -> Given:
         return np.from_dlpack(value)
     if int(kind) != GPU:
         raise ValueError(f"it is on a device of DLPack's kind {int(kind)}")
-    # The library that makes it is told our stream, and lets it wait until the values are there.
+    # The producing library gets our stream, and makes it wait until the values are there.
     view = read(value.__dlpack__(stream=stream))
     if not view.contiguous:
         raise ValueError("its elements do not lie in one piece")
@@ -191,7 +191,7 @@ def _read(value: Any, stream: int) -> Given:
 
 
 def check_interface(native: Any, artifact: Artifact, who: str) -> None:
-    """That the engine has the inputs and outputs that the artifact says.
+    """Check that the engine has the artifact's inputs and outputs.
 
     Raises:
         SessionError: it does not.
@@ -204,7 +204,7 @@ def check_interface(native: Any, artifact: Artifact, who: str) -> None:
 
 
 def _stated(inputs: tuple[TensorSpec, ...], lengths: Mapping[str, int]) -> tuple[tuple[int, ...], ...] | None:
-    """The inputs' shapes at these lengths; None where they do not say all of them."""
+    """Return the inputs' shapes at these lengths; None where some are not stated."""
     if any(axis not in lengths for spec in inputs for axis in spec.dynamic_axes.values()):
         return None
     return tuple(tuple(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape) for spec in inputs)

@@ -1,7 +1,8 @@
-"""File names of an engine, and the note beside it: what it was built with and for, and the sha256 of its bytes.
+"""File names of an engine, and the note beside it: the software and GPU that it was built with and for, and the sha256
+of its bytes.
 
-An engine is a program: to deserialize one is to run it. So its bytes are compared with the note before that, and the
-note, where core wrote a manifest, with the manifest.
+An engine is a program: deserializing it runs code. So its bytes are compared with the note first, and the note with the
+manifest, where core wrote one.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ _REMEDY = "build the engine again, or copy the artifact anew"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
-    """What an engine belongs to.
+    """Origin and compatibility of an engine.
 
     Attributes:
         module: the package that built it, `version` its version: no other reads it.
         platform: operating system and processor that it was built on.
         capability: the compute capability that it was built for ("8.9").
-        ahead: built without such a GPU.
-        portable: it may be opened on another operating system.
+        ahead: whether it was built without such a GPU.
+        portable: whether it may be opened on another operating system.
         profiles: per profile and input, the shortest, likeliest and longest shape.
-        sha256: of the engine's bytes, `size` their number.
+        sha256: the hash of the engine's bytes, `size` their number.
     """
 
     module: str
@@ -53,21 +54,21 @@ class Note:
 
 
 def digest(content: bytes | memoryview) -> str:
-    """sha256 of an engine's bytes, in hexadecimal."""
+    """Return the sha256 of an engine's bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def write_note(folder: Path, note: Note) -> None:
-    """Put the note beside the engine."""
+    """Write the note beside the engine."""
     content = {"schema": _SCHEMA, **asdict(note)}
     (folder / NOTE).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_note(folder: Path, who: str) -> Note:
-    """The note beside an engine.
+    """Read the note beside an engine.
 
     Raises:
-        ArtifactError: it is missing, or not what this version writes.
+        ArtifactError: it is missing, or not in this version's form.
     """
     try:
         content = json.loads((folder / NOTE).read_text(encoding="utf-8"))
@@ -83,7 +84,7 @@ def read_note(folder: Path, who: str) -> Note:
 
 
 def read_engine(path: Path, note: Note, who: str) -> bytes:
-    """The bytes of an engine, which are those that the note speaks of.
+    """Return the bytes of an engine after checking them against the note.
 
     Raises:
         ArtifactError: the file is missing, cut short, or another one.

@@ -1,13 +1,14 @@
-"""ONNX in fp32 to fp16 or bf16, by types alone: a strongly typed network computes in what its file says.
+"""Conversion of ONNX in fp32 to fp16 or bf16, by types alone: a strongly typed network computes in the types of its
+file.
 
-Every operator whose schema allows it gets the narrow type; between those that do and those that do not stands a Cast.
+Every operator whose schema allows it gets the narrow type; a Cast is inserted at each boundary.
 Inputs and outputs of the model keep their types. Four kinds of operators stay in fp32:
 
 - those whose schema does not take the narrow type: scales of Resize, scales of QuantizeLinear before opset 19, …;
 - squares, means and roots, which overflow or lose the small parts: layer norms written out, RMS norms;
-- what becomes an angle or an integer, with all that leads there and nowhere else: positions above 2048 have no exact
+- values that become an angle or an integer, with all nodes that lead only there: positions above 2048 have no exact
   value in fp16, and a bucket that is rounded to its neighbour is another bucket;
-- operators of other domains, of which no schema is known.
+- operators of other domains, whose schemas are unknown.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ _EXACT = frozenset({"Ceil", "Cos", "Floor", "Round", "Sin"})
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 _NOT_INTEGERS = frozenset({1, 10, 11, 16})
 _TYPED_BY = {"Cast": "to", "Bernoulli": "dtype", "EyeLike": "dtype", "RandomNormal": "dtype", "RandomUniform": "dtype"}
-# Convolutions took bf16 in their schema only then; the parser asks for no schema.
+# Convolutions allow bf16 in their schema only since that opset; the parser checks no schema.
 _BF16_OPSET = 22
 _GREATEST = {"float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127}
-# A mask is that share of the largest number: a score added to it leaves it finite.
+# A mask becomes this share of the largest number: adding a score to it stays finite.
 _NEVER = 0.875
 
 
 def convert(path: Path, precision: str, who: str) -> Any:
-    """The `onnx.ModelProto` at `path` with its arithmetic in "fp16" or "bf16".
+    """Return the `onnx.ModelProto` at `path` with its arithmetic in "fp16" or "bf16".
 
     Raises:
         ExportError: its types cannot be inferred.
@@ -58,7 +59,7 @@ def convert(path: Path, precision: str, who: str) -> Any:
 
 
 class _Types:
-    """Which operators take the narrow type, by their schemas."""
+    """The operators that support the narrow type, according to their schemas."""
 
     def __init__(self, target: int, opset: int) -> None:
         from onnx import defs
@@ -71,7 +72,7 @@ class _Types:
         self._known: dict[tuple[str, str], Any] = {}
 
     def schema(self, node: Any) -> Any:
-        """The operator's schema, or None where there is none."""
+        """Return the operator's schema, or None where there is none."""
         key = node.op_type, node.domain
         if key not in self._known:
             try:
@@ -93,7 +94,7 @@ class _Types:
         return self._word in allowed.get(name, [name])
 
     def narrowed(self, tensor: Any) -> Any:
-        """A constant in the narrow type; what is too large for it stays finite, as a mask is to be."""
+        """Return a constant in the narrow type; values too large for it stay finite, as masks need."""
         import ml_dtypes
         import numpy as np
         from onnx import TensorProto, numpy_helper
@@ -107,7 +108,7 @@ class _Types:
 
 
 class _Graph:
-    """One graph on its way to the narrow type; those within others look outward for what they do not have."""
+    """One graph during its conversion to the narrow type; nested graphs look up missing names in the outer one."""
 
     def __init__(self, graph: Any, inferred: Any, types: _Types, outer: _Graph | None) -> None:
         self._graph = graph
@@ -142,7 +143,7 @@ class _Graph:
         self._replace()
 
     def name_of(self, name: str, *, wide: bool) -> str:
-        """Under which name a tensor is to be had in fp32 or in the narrow type; a Cast is added where there is none."""
+        """Return the name of a tensor in fp32 or in the narrow type; a Cast is added where there is none."""
         if name not in self._floats:
             return self._outer.name_of(name, wide=wide) if self._outer and name not in self._kinds else name
         have, other = (self._wide, self._narrow) if wide else (self._narrow, self._wide)
@@ -152,7 +153,7 @@ class _Graph:
             elif name in self._constants:
                 have[name] = name
             else:
-                # What leaves the model has to have its own name.
+                # An output of the model has to keep its own name.
                 suffix = "__narrow" if not wide else "" if name in self._results else "__wide"
                 have[name] = self._cast(other[name], name + suffix, wide=wide)
         return have[name]
@@ -177,7 +178,7 @@ class _Graph:
         self._nodes.append(node)
 
     def _retype(self, node: Any) -> None:
-        """Attributes that state the type of what comes out."""
+        """Change attributes that state the type of an output."""
         from onnx import helper, numpy_helper
 
         stated = _TYPED_BY.get(node.op_type.removesuffix("Like"), "")
@@ -198,7 +199,7 @@ class _Graph:
             self._state(node, stated)
 
     def _state(self, node: Any, stated: str) -> None:
-        """What is fp32 because nothing is said."""
+        """State fp32 where it is the implicit default."""
         import numpy as np
         from onnx import helper, numpy_helper
 
@@ -210,7 +211,7 @@ class _Graph:
             node.attribute.append(helper.make_attribute("value", zero))
 
     def _finish(self, value: Any) -> None:
-        if self._outer:  # only the order of results counts there, not their names
+        if self._outer:  # only the order of results matters there, not their names
             if value.name in self._floats or value.name not in self._kinds:
                 named = self.name_of(value.name, wide=False)
                 value.name, value.type.tensor_type.elem_type = named, self._types.target
@@ -244,7 +245,7 @@ class _Graph:
         return result
 
     def _kept(self) -> frozenset[int]:
-        """Places of the nodes that stay in fp32."""
+        """Return the indices of the nodes that stay in fp32."""
         nodes, users = list(self._graph.node), self._users()
         exact: set[int] = set()
         for index in reversed(range(len(nodes))):
@@ -262,7 +263,7 @@ class _Graph:
         return node.op_type in _EXACT
 
     def _users(self) -> dict[str, set[int]]:
-        """The nodes that read each tensor; -1 where it leaves the graph or is read within another."""
+        """Return the nodes that read each tensor; -1 where it is an output or is read within another graph."""
         users: dict[str, set[int]] = {name: set() for name in self._floats}
         for index, node in enumerate(self._graph.node):
             for name in node.input:
@@ -278,14 +279,14 @@ class _Graph:
 
 
 def _kinds(graph: Any) -> dict[str, int]:
-    """Element types of all tensors that a graph defines; 0 for sequences and the like."""
+    """Return the element types of all tensors that a graph defines; 0 for sequences and the like."""
     values = (*graph.input, *graph.output, *graph.value_info)
     found = {value.name: value.type.tensor_type.elem_type for value in values}
     return found | {item.name: item.data_type for item in graph.initializer}
 
 
 def _read_within(node: Any) -> Iterator[str]:
-    """Names that graphs within a node read, their own among them."""
+    """Yield the names that graphs within a node read, their own included."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield from (value.name for value in attribute.g.output)
