@@ -111,22 +111,26 @@ class Builder:
 
     def open(self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
         """Return a session on an artifact; `shapes` are those of the workload."""
-        way = spec.way
         with watched(self.emit, "load", spec.name):
-            return self.plugins.load_session(
-                SessionRequest(
-                    backend=way.backend,
-                    artifact=artifact,
-                    device=way.device,
-                    hardware=self.hardware,
-                    precision=way.precision,
-                    level=spec.level if way.is_eager else None,
-                    streams=spec.streams if spec.streams > 1 else None,
-                    shapes=tuple(shapes) if spec.prepared else (),
-                    source=self.source,
-                    options=self.options.get(way.backend, {}),
-                )
-            )
+            return self.plugins.load_session(self.session_request(spec, artifact, shapes))
+
+    def session_request(
+        self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]] = ()
+    ) -> SessionRequest:
+        """Return the request that opens a session on an artifact; `shapes` are those of the workload."""
+        way = spec.way
+        return SessionRequest(
+            backend=way.backend,
+            artifact=artifact,
+            device=way.device,
+            hardware=self.hardware,
+            precision=way.precision,
+            level=spec.level if way.is_eager else None,
+            streams=spec.streams if spec.streams > 1 else None,
+            shapes=tuple(shapes) if spec.prepared else (),
+            source=self.source,
+            options=self.options.get(way.backend, {}),
+        )
 
     def size(self, artifact: Artifact) -> int:
         """Return the size of the artifact's files in bytes; for the live model, of its weights."""

@@ -16,6 +16,7 @@ from optimum_core.models.samples import Case
 from optimum_core.plugins import PluginManager
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate
+from optimum_core.search.rehearsal import rehearse
 from optimum_core.types import Fidelity, Session
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.quantized import verify_quantized
@@ -85,9 +86,15 @@ class TrialRunner:
 
         Args:
             by: compares in place of the check by the precision's tolerance.
+
+        Raises:
+            SessionError: it ends the process that runs it, seen in a child process.
         """
         if not self.verify:
             return
+        if not candidate.is_sure and self.builder is not None and candidate.artifact is not None:
+            request = self.builder.session_request(candidate.spec, candidate.artifact)
+            rehearse(request, [case.inputs for case in cases])
         number = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
         with (
             watched(self.emit, "verify", f"{candidate.spec.name}: {number} against eager") as stage,
