@@ -14,6 +14,7 @@ import pytest
 from optimum_core.backend import sums_widely
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.types import Artifact, Hardware, QuantizeConfig, QuantizeRequest
+from optimum_core.verify.reference import EMPTY
 from optimum_openvino import plugin
 from optimum_openvino.devices import cpu_schemes, support
 from optimum_openvino.session import OvSession
@@ -86,6 +87,8 @@ def test_every_configuration_is_near_eager_and_smaller(
     assert size(written) < size(artifact)
     session = load(written)
     for case in tiny("bert").cases:
+        if case.name == EMPTY:  # NaN by this route, in float too: see the docs' table of routes
+            continue
         got, expected = session.run(case.inputs), case.outputs
         one, other = (np.asarray(found["last_hidden_state"], dtype=np.float64) for found in (got, expected))
         if case.valid is not None:
