@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,8 +15,19 @@ import torch
 from optimum_core.models.copies import throwaway
 from optimum_core.models.outputs import flatten
 
-#: By module, whether its calls pass `use_cache=False`; copies share the entry of their original.
-_QUIET: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+
+@dataclass(slots=True)
+class _Manner:
+    """How a model is called; one object for a module and all its copies, so that what one learns holds for all.
+
+    Attributes:
+        quiet: whether calls pass `use_cache=False`; None: not known yet.
+    """
+
+    quiet: bool | None = None
+
+
+_MANNERS: WeakKeyDictionary[torch.nn.Module, _Manner] = WeakKeyDictionary()
 
 
 def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
@@ -25,7 +37,7 @@ def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
         return {}
     accepted = inspect.signature(module.forward).parameters
     chosen = {"use_cache": False, "return_dict": True}
-    if not _QUIET.get(_original(module), True):
+    if _manner(module).quiet is False:
         del chosen["use_cache"]
     takes_any = any(item.kind is item.VAR_KEYWORD for item in accepted.values())
     return {name: value for name, value in chosen.items() if name in accepted or (takes_any and name == "return_dict")}
@@ -33,23 +45,27 @@ def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
 
 def call(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Run this very module once on arrays or tensors by name, without gradients."""
-    tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+    tensors = {name: _tensor(value) for name, value in inputs.items()}
     _learn_quiet(module, tensors)
     with torch.no_grad():
         return module(**tensors, **fixed_arguments(module))
 
 
+def _tensor(value: Any) -> torch.Tensor:
+    read_only = isinstance(value, np.ndarray) and not value.flags.writeable  # torch has no such tensors, and warns
+    return torch.as_tensor(value.copy() if read_only else value)
+
+
 def fresh(module: torch.nn.Module) -> torch.nn.Module:
     """Return a throwaway copy that is called with the module's fixed arguments: see `copies.throwaway`."""
     made: torch.nn.Module = throwaway(module)
-    if module in _QUIET:
-        _QUIET[made] = _QUIET[module]
+    _MANNERS[made] = _manner(module)
     return made
 
 
 def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Return the module's output when it has seen no other call, by running a throwaway copy."""
-    tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+    tensors = {name: _tensor(value) for name, value in inputs.items()}
     _learn_quiet(module, tensors)
     return call(fresh(module), tensors)
 
@@ -69,30 +85,29 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(a.allclose(b, rtol=0.0, atol=1e-5 * max(scale, 1e-6), equal_nan=True))
 
 
-def _original(module: torch.nn.Module) -> torch.nn.Module:
-    """Return the module itself, out of a wrapper of `torch.compile`."""
-    found: torch.nn.Module = getattr(module, "_orig_mod", module)
-    return found
+def _manner(module: torch.nn.Module) -> _Manner:
+    original = getattr(module, "_orig_mod", module)  # out of a wrapper of `torch.compile`
+    return _MANNERS.setdefault(original, _Manner())
 
 
 def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
     """Find out at a module's first call whether `use_cache=False` changes its outputs: in FSMT, the decoder has its
     causal mask only without a cache. If so, every call is made without that argument, as the user's are."""
-    module = _original(module)
-    if module in _QUIET:
+    manner = _manner(module)
+    if manner.quiet is not None:
         return
     others = fixed_arguments(module)
     if others.pop("use_cache", True):
-        _QUIET[module] = True
+        manner.quiet = True
         return
     with torch.no_grad():
         quiet = flatten(throwaway(module)(**inputs, **others, use_cache=False))
         try:
             usual = flatten(throwaway(module)(**inputs, **others))
         except Exception:  # noqa: BLE001 - the user's own call would fail so too
-            _QUIET[module] = True
+            manner.quiet = True
             return
-    _QUIET[module] = all(name in usual and alike(value, usual[name]) for name, value in quiet.items())
+    manner.quiet = all(name in usual and alike(value, usual[name]) for name, value in quiet.items())
 
 
 class FlatModule(torch.nn.Module):
