@@ -13,6 +13,7 @@ import pytest
 
 from fake_backend import QUICK, Acme, Memory, Search, right, wrong
 from optimum_core.errors import ResourceError, VerificationError
+from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import timing
 from optimum_core.measure.load import Load, other_load
 from optimum_core.plan import Way
@@ -113,6 +114,7 @@ def _baking(candidate_route: str) -> Acme:
     """A backend whose export by that route took one side of a branch."""
 
     class Baking(Acme):
+        @hookimpl
         def export(self, request: Any) -> Artifact | None:
             made = Acme.export(self, request)
             if made is None or request.route != candidate_route:
