@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-call, var-annotated"
 """Models in other forms: wrappers are taken off, everything else is named, and before weights are read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-any-return, attr-defined, no-untyped-call"
 """A trace keeps what Python read of a value; which lines did is told, and no others are."""
 
 from __future__ import annotations

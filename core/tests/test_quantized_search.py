@@ -43,7 +43,7 @@ class Bench:
     def built(self, spec: CandidateSpec, *, pace: float | None = None) -> Candidate:
         if spec.config is not None and spec.config.accuracy_control and not self.controls:
             raise PromiseError(spec.way.backend, "it took everything back", "allow more")
-        candidate = Candidate(spec=spec, signature=SimpleNamespace())  # type: ignore[arg-type]
+        candidate = Candidate(spec=spec, signature=SimpleNamespace())
         candidate.session = SimpleNamespace(close=lambda: self.open.discard(id(candidate)))
         candidate.pace, candidate.size = pace or 1.0, 1
         self.open.add(id(candidate))

@@ -22,7 +22,7 @@ PROMISE = Promise(metric="accuracy", baseline=0.75, max_drop="0", limit=0.0, dat
 def _candidate(backend: str, precision: str, ms: float, **fields: Any) -> Candidate:
     way = Way(backend=backend, device="cpu", precision=precision, format="f", exporter="e", exported="f")
     times = Measurement(shape="1x8", median=ms, p95=ms, runs=3, least=ms)
-    candidate = Candidate(spec=CandidateSpec(way=way), signature=SimpleNamespace(), outcome="slower")  # type: ignore[arg-type]
+    candidate = Candidate(spec=CandidateSpec(way=way), signature=SimpleNamespace(), outcome="slower")
     return replace(candidate, **{"run": dict, "measurements": (times,), **fields})
 
 
