@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -119,7 +119,7 @@ def test_any_failure_beside_a_full_disk_is_put_down_to_it(monkeypatch: pytest.Mo
     """Native writers have words of their own for it: "iostream error", "Protobuf serialization failed"."""
     with pytest.raises(RuntimeError, match="iostream"), noticing_full_disks(tmp_path, "backend 'x'"):
         _said("basic_ios::clear: iostream error")
-    usage = namedtuple("usage", "total used free")(1 << 30, 1 << 30, 4096)
+    usage = SimpleNamespace(total=1 << 30, used=1 << 30, free=4096)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with (
         pytest.raises(ResourceError, match=r"no room is left in .*iostream error"),

@@ -97,7 +97,7 @@ def _lines(function: Callable[..., Any]) -> tuple[str, ...]:
 
 def _named(module: torch.nn.Module, samples: tuple[torch.Tensor, ...]) -> tuple[str, ...]:
     with silence(), traced_reads() as reads, torch.no_grad():
-        torch.jit.trace(module, samples, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.trace(module, samples, strict=False, check_trace=False)
     return value_branches(reads, module, samples)
 
 

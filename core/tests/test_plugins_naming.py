@@ -68,7 +68,7 @@ def test_what_was_meant_by_a_target_that_names_no_backend(name: str, remedy: str
 
 def test_only_distributions_that_this_project_ships_are_to_be_installed() -> None:
     known = tomllib.loads((PLUGINS.parent / "core/src/optimum_core/plugins/known.toml").read_text(encoding="utf-8"))
-    shipped = {}
+    shipped: dict[str, str] = {}
     for file in PLUGINS.glob("*/pyproject.toml"):
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         shipped |= dict.fromkeys(project.get("entry-points", {}).get(GROUP, {}), project["name"])

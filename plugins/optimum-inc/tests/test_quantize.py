@@ -244,9 +244,9 @@ def test_of_a_walk_one_recipe_is_refused_by_name(
     way = Way(backend="inc", device="cpu", precision="fp32", format="torch-inductor", exporter="inc", exported="x")
     answers = {}
     for recipe in variants(CandidateSpec(way=way, config=weight_only(weights="int4")), calibrated=True, promised=True):
-        assert recipe.entry.config is not None
+        assert recipe.spec.config is not None
         with pytest.raises(OptionError) as caught:
-            run(quantize_request(exported, recipe.entry.config))
+            run(quantize_request(exported, recipe.spec.config))
         answers[recipe.words] = str(caught.value)
     assert {"awq", "gptq", "groups of 32"} < set(answers)
     refused = {words: why for words, why in answers.items() if "it was taken" not in why}
