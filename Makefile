@@ -71,6 +71,7 @@ check: $(STAMP)
 	@echo "mypy $(SOURCES)" && $(BIN)/mypy $(SOURCES)
 	@for tests in $(TESTS) docs/demo; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
 	@echo "lint-imports" && $(BIN)/lint-imports
+	@echo "tests.prose" && $(BIN)/python -m tests.prose
 
 bench: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)

@@ -18,7 +18,7 @@ from optimum_core.models.outputs import flatten
 
 @dataclass(slots=True)
 class _Manner:
-    """How a model is called; one object for a module and all its copies, so that what one learns holds for all.
+    """The way in which a model is called; one object for a module and its copies: what one learns holds for all.
 
     Attributes:
         quiet: whether calls pass `use_cache=False`; None: not known yet.

@@ -226,7 +226,7 @@ class Session(Protocol):
 
     @property
     def device(self) -> str:
-        """The device it actually runs on: "cpu", "cuda:0", …"""
+        """The device it actually runs on ("cpu", "cuda:0", …)."""
         ...
 
     @property
