@@ -3,6 +3,7 @@
 Calls, saved artifacts and the hub, by module:
 
     accelerated    the model, which behaves like the original
+    transformers_face   the members that transformers expects of a model
     inputs         checks and conversion of a call's inputs
     bounds         limits of values and lengths, checked at every call
     answers        conversion of outputs to the original's class

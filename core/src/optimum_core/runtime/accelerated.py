@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
-from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from optimum_core import artifact as artifacts
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.structure import from_names
-from optimum_core.errors import InputError, SourceError, UnavailableError
+from optimum_core.errors import InputError
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.answers import Answer, Answerer
 from optimum_core.runtime.inputs import InputChecker
 from optimum_core.runtime.mapping import Mapper, as_items, progress_bar
-from optimum_core.runtime.not_torch import explained, refuse_move
+from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
+from optimum_core.runtime.transformers_face import TransformersFace
 from optimum_core.types import Report, Session
 from optimum_core.types.rendering import model_to_html
 
 
-class AcceleratedModel:
+class AcceleratedModel(TransformersFace):
     """A model in its fastest correct form.
 
     Call it like the original: the same names, torch in and torch out, numpy in and numpy out, the original's output
@@ -199,121 +196,6 @@ class AcceleratedModel:
         """The task of the model."""
         return self.manifest.task
 
-    # The interface that transformers expects of a model.
-
-    @cached_property
-    def config(self) -> Any:
-        """The original's configuration; if transformers is not installed, its values as plain attributes."""
-        live = getattr(self._source, "config", None)
-        return live if live is not None else _read_config(self.directory)
-
-    @cached_property
-    def generation_config(self) -> Any:
-        """The original's generation settings, or None."""
-        if not (self.directory / "generation_config.json").is_file():
-            return None
-        from transformers import GenerationConfig
-
-        return GenerationConfig.from_pretrained(self.directory)
-
-    @property
-    def device(self) -> Any:
-        """The device it runs on: a `torch.device` where torch is imported, its name otherwise."""
-        torch = sys.modules.get("torch")
-        if torch is None or isinstance(self._session, ForeignSession):
-            return self._session.device
-        return torch.device(self._session.device)
-
-    @property
-    def dtype(self) -> Any:
-        """The dtype of its float inputs and outputs."""
-        torch = sys.modules.get("torch")
-        return getattr(torch, self.manifest.model.dtype) if torch else self.manifest.model.dtype
-
-    @property
-    def main_input_name(self) -> str:
-        """The name of the main input, as in transformers."""
-        return self.manifest.model.main_input
-
-    @property
-    def name_or_path(self) -> str:
-        """The name or path from which the original was loaded."""
-        return self.manifest.model.name
-
-    @property
-    def base_model_prefix(self) -> str:
-        """The name under which transformers stores the body of a model with a head."""
-        return str(getattr(self.config, "model_type", ""))
-
-    @property
-    def input_modalities(self) -> tuple[str, ...]:
-        """The kinds of input data: "image", "audio", "text"."""
-        kinds = {"pixel_values": "image", "input_values": "audio", "input_features": "audio", "input_ids": "text"}
-        return tuple(kind for name, kind in kinds.items() if any(spec.name == name for spec in self.manifest.inputs))
-
-    def can_generate(self) -> bool:
-        """Whether `generate` works. Not yet: only forward passes without a cache are accelerated."""
-        return False
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise `UnavailableError` with a remedy: generation is not supported."""
-        raise UnavailableError(
-            self._who,
-            "it was accelerated as one forward pass, without the cache that generation needs",
-            "generate with the eager model; call this one for logits and scores",
-        )
-
-    def eval(self) -> Self:
-        """Return the model itself, which is always in inference mode."""
-        return self
-
-    def train(self, mode: bool = True) -> Self:
-        """Return the model itself for False; raise `UnavailableError` for True, since there are no gradients."""
-        if mode:
-            raise UnavailableError(self._who, "it cannot be trained", "train the eager model")
-        return self
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Return the model itself for its own device and dtype; anything else is an error.
-
-        Raises:
-            UnavailableError: the model would have to be loaded or accelerated again.
-        """
-        given = (*args, *kwargs.values())
-        for wanted in chain.from_iterable((x.device, x.dtype) if hasattr(x, "detach") else (x,) for x in given):
-            same_device = str(wanted).split(":")[0] == str(self.device).split(":")[0]
-            if wanted is not None and not same_device and wanted != self.dtype and not isinstance(wanted, bool):
-                place, dtype = self._session.device, self.manifest.model.dtype
-                refuse_move(self._who, wanted, place=place, dtype=dtype, plugins=self._plugins)
-        return self
-
-    def cpu(self) -> Self:
-        """Same as `to("cpu")`."""
-        return self.to("cpu")
-
-    def cuda(self, device: int | str | None = None) -> Self:
-        """Same as `to("cuda")`."""
-        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else str(device))
-
-    def float(self) -> Self:
-        """Same as `to(torch.float32)`."""
-        return self._in_dtype("float32")
-
-    def half(self) -> Self:
-        """Same as `to(torch.float16)`."""
-        return self._in_dtype("float16")
-
-    def bfloat16(self) -> Self:
-        """Same as `to(torch.bfloat16)`."""
-        return self._in_dtype("bfloat16")
-
-    def double(self) -> Self:
-        """Same as `to(torch.float64)`."""
-        return self._in_dtype("float64")
-
-    def _in_dtype(self, name: str) -> Self:
-        return self if name == self.manifest.model.dtype else self.to(name)
-
     # Saving and closing.
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *, overwrite: bool = False, **_: Any) -> None:
@@ -347,27 +229,10 @@ class AcceleratedModel:
         Raises:
             SourceError: the hub refuses.
         """
-        from tempfile import TemporaryDirectory
+        from optimum_core.runtime.hub import upload_artifact
 
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        api = HfApi()
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder) / "artifact")
-            try:
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                done = api.upload_folder(
-                    repo_id=repo_id,
-                    folder_path=Path(folder) / "artifact",
-                    revision=revision,
-                    commit_message=f"Accelerated with {self.backend}",
-                )
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
-                raise SourceError(
-                    f"push_to_hub({repo_id!r})", f"the hub refuses: {error}", "check the name and `hf auth login`"
-                ) from error
-        return str(done.commit_url)
+        message = f"Accelerated with {self.backend}"
+        return upload_artifact(self.save_pretrained, repo_id, private=private, revision=revision, message=message)
 
     def close(self) -> None:
         """Free the resources of the runtime."""
@@ -385,27 +250,3 @@ class AcceleratedModel:
 def named_after(original: str) -> type[AcceleratedModel]:
     """Return a subclass with the original class's name, from which transformers' pipelines infer a model's tasks."""
     return type(original, (AcceleratedModel,), {"__doc__": AcceleratedModel.__doc__}) if original else AcceleratedModel
-
-
-def _read_config(directory: Path) -> Any:
-    file = directory / "config.json"
-    if not file.is_file():
-        return None
-    from importlib.util import find_spec
-
-    if find_spec("transformers") is None:
-        return _plain_config(json.loads(file.read_text(encoding="utf-8")))
-    from transformers import AutoConfig
-
-    try:  # explicitly False, since transformers would ask on the terminal whether to run the repository's code
-        return AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except ValueError:  # the configuration's class is in the model's own code
-        return _plain_config(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _plain_config(values: dict[str, Any]) -> SimpleNamespace:
-    """Return the values of `config.json` as attributes; keys of `id2label`, strings in JSON, become integers."""
-    if isinstance(labels := values.get("id2label"), dict):
-        values["id2label"] = {int(key) if key.isdigit() else key: label for key, label in labels.items()}
-        values.setdefault("num_labels", len(labels))
-    return SimpleNamespace(**values)

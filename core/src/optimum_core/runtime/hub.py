@@ -1,11 +1,12 @@
-"""Download of artifacts from a hub."""
+"""Download of artifacts from a hub, and upload to it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from optimum_core.artifact import MANIFEST
-from optimum_core.errors import ArtifactError
+from optimum_core.errors import ArtifactError, SourceError
 
 
 def download_artifact(repository: str, revision: str | None) -> tuple[Path, Path]:
@@ -32,3 +33,32 @@ def download_artifact(repository: str, revision: str | None) -> tuple[Path, Path
     if not (path / MANIFEST).exists():
         raise ArtifactError(f"artifact {repository!r}", f"it has no {MANIFEST}", "accelerate() takes plain models")
     return path, path.parent.parent
+
+
+def upload_artifact(
+    save: Callable[[Path], None], repository: str, *, private: bool | None, revision: str | None, message: str
+) -> str:
+    """Save an artifact to a temporary directory and upload it, to a repository that is created where it is missing.
+
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        SourceError: the hub refuses.
+    """
+    from tempfile import TemporaryDirectory
+
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi()
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "artifact"
+        save(place)
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+            done = api.upload_folder(repo_id=repository, folder_path=place, revision=revision, commit_message=message)
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            who, why = f"push_to_hub({repository!r})", f"the hub refuses: {error}"
+            raise SourceError(who, why, "check the name and `hf auth login`") from error
+    return str(done.commit_url)
