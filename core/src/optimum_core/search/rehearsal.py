@@ -1,8 +1,9 @@
 """Runs of a risky candidate in a child process, so that a crash of its runtime ends the child and not the caller.
 
 An export that took one side of a branch on values has constants of one call in its graph. At other shapes a runtime may
-read beyond them: OpenVINO was seen to end the process by SIGSEGV. To start a child takes a second or two, so only such
-candidates are rehearsed.
+read beyond them: OpenVINO was seen to end the process by SIGSEGV, though not every time. So the first comparison is of
+what the child answered, and only a candidate that is right there runs in this process. To start a child takes a second
+or two, so only such candidates are rehearsed.
 """
 
 from __future__ import annotations
@@ -11,51 +12,71 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from optimum_core.errors import SessionError, ended
+from optimum_core.errors import OptimumError, SessionError, ended
 from optimum_core.types import SessionRequest
 
 _SECONDS = 120
 
 
-def rehearse(request: SessionRequest, calls: Sequence[Mapping[str, Any]]) -> None:
-    """Open a session in a child process and run it on these inputs; its outputs and errors are of no interest.
+def rehearse(
+    request: SessionRequest, calls: Sequence[Mapping[str, Any]]
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """Open a session in a child process and run it on these inputs.
+
+    Returns:
+        A function that answers as the child did, in the order of `calls`, whatever it is given: with the outputs by
+        name, or by raising the error.
 
     Raises:
         SessionError: a signal ended the child, or it did not end in time.
+        OptimumError: the backend cannot open the artifact.
     """
     who = f"backend {request.backend!r}, {request.artifact.main_file}"
+    remedy = "use another backend or export route"
     with TemporaryDirectory(prefix="optimum-") as folder:
-        asked = Path(folder, "calls.pickle")
+        asked, answered = Path(folder, "calls.pickle"), Path(folder, "answers.pickle")
         asked.write_bytes(pickle.dumps((replace(request, source=None), [dict(call) for call in calls])))
-        command = [sys.executable, "-P", __file__, str(asked)]
+        command = [sys.executable, "-P", __file__, str(asked), str(answered)]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
-            done = subprocess.run(command, env=env, capture_output=True, timeout=_SECONDS, check=False)
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_SECONDS, check=False)
         except subprocess.TimeoutExpired as error:
             why = f"it did not end within {_SECONDS} s in a process of its own"
-            raise SessionError(who, why, "use another backend or export route") from error
-    if done.returncode < 0:
-        raise ended(done.returncode, SessionError, who, "ran it", "", "use another backend or export route")
+            raise SessionError(who, why, remedy) from error
+        if done.returncode != 0:
+            raise ended(done.returncode, SessionError, who, "ran it", done.stderr[-500:], remedy)
+        answers = iter(pickle.loads(answered.read_bytes()))
+
+    def replay(_: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = next(answers)
+        if isinstance(answer, OptimumError):
+            raise answer
+        outputs: Mapping[str, Any] = answer
+        return outputs
+
+    return replay
 
 
-def _main(file: str) -> None:
-    from optimum_core.errors import OptimumError
+def _main(asked: str, answered: str) -> None:
     from optimum_core.plugins import manager
 
-    request, calls = pickle.loads(Path(file).read_bytes())
+    request, calls = pickle.loads(Path(asked).read_bytes())
     run = manager().binder(manager().load_session(request))
-    for inputs in calls:
-        try:
-            run(inputs)
-        except OptimumError:
-            continue
+    Path(answered).write_bytes(pickle.dumps([_answer(run, inputs) for inputs in calls]))
+
+
+def _answer(run: Callable[[Mapping[str, Any]], Mapping[str, Any]], inputs: Mapping[str, Any]) -> object:
+    try:
+        return dict(run(inputs))
+    except OptimumError as error:
+        return error
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:])

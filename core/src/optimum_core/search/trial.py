@@ -15,7 +15,7 @@ from optimum_core.measure.workload import WorkShape
 from optimum_core.models.samples import Case
 from optimum_core.plugins import PluginManager
 from optimum_core.search.builder import Builder
-from optimum_core.search.candidate import Candidate
+from optimum_core.search.candidate import Candidate, Run
 from optimum_core.search.rehearsal import rehearse
 from optimum_core.types import Fidelity, Session
 from optimum_core.verify import ReferenceCase, verify
@@ -92,15 +92,12 @@ class TrialRunner:
         """
         if not self.verify:
             return
-        if not candidate.is_sure and self.builder is not None and candidate.artifact is not None:
-            request = self.builder.session_request(candidate.spec, candidate.artifact)
-            rehearse(request, [case.inputs for case in cases])
         number = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
         with (
             watched(self.emit, "verify", f"{candidate.spec.name}: {number} against eager") as stage,
             watched_memory() as memory,
         ):
-            candidate.fidelity = (by or self._by_precision)(candidate, cases)
+            candidate.fidelity = self._rehearsed(candidate, cases) or (by or self._by_precision)(candidate, cases)
             worst = candidate.fidelity.worst
             if not candidate.fidelity.passed:
                 candidate.outcome = "wrong"
@@ -109,9 +106,18 @@ class TrialRunner:
                 stage.problem = candidate.problem
         candidate.memory = max(candidate.memory or 0, memory.growth)
 
-    def _by_precision(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:
-        assert candidate.run is not None
-        run, outputs = candidate.run, candidate.signature.outputs
+    def _rehearsed(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
+        """Return the comparison of what a child process got from a risky candidate, if that is wrong already."""
+        if candidate.is_sure or self.builder is None or candidate.artifact is None:
+            return None
+        request = self.builder.session_request(candidate.spec, candidate.artifact)
+        replay = rehearse(request, [case.inputs for case in cases])
+        fidelity = self._by_precision(candidate, cases, replay)
+        return None if fidelity.passed else fidelity
+
+    def _by_precision(self, candidate: Candidate, cases: tuple[ReferenceCase, ...], run: Run | None = None) -> Fidelity:
+        run, outputs = run or candidate.run, candidate.signature.outputs
+        assert run is not None
         if self.held_to is not None:
             return verify_quantized(run, cases, (), outputs, precision=self.held_to, ties=True)
         return verify(run, cases, outputs, precision=candidate.spec.way.precision)

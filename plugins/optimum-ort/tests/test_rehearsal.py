@@ -1,0 +1,38 @@
+"""A risky candidate runs in a child process first, on this backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_core.errors import SessionError
+from optimum_core.search.rehearsal import rehearse
+from optimum_core.types import Artifact, SessionRequest
+
+
+def test_the_child_answers_in_the_order_of_the_calls(
+    linear: Artifact, weight: Any, session_request: Callable[..., SessionRequest]
+) -> None:
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+    replay = rehearse(session_request(linear), [{"x": x}, {"x": x[:, :7]}, {"x": -x}])
+    np.testing.assert_allclose(replay({})["y"], np.maximum(x @ weight, 0), atol=1e-5)
+    with pytest.raises(SessionError, match="invalid dimensions"):
+        replay({})
+    np.testing.assert_allclose(replay({})["y"], np.maximum(-x @ weight, 0), atol=1e-5)
+
+
+class Fatal:
+    """Kills the process that unpickles it, as a fault in native code would."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",)
+
+
+def test_a_signal_that_ends_the_child_is_an_error(
+    linear: Artifact, session_request: Callable[..., SessionRequest]
+) -> None:
+    with pytest.raises(SessionError, match=r"SIGSEGV"):
+        rehearse(session_request(linear), [{"x": Fatal()}])
