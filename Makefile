@@ -62,7 +62,8 @@ WORKERS ?= 2
 test: $(STAMP)
 	@echo "pytest $(TESTS)"
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
-	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS)
+	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS) && \
+	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -m all_cores plugins/optimum-openvino/tests
 
 # Packages' tests may have names in common, and mypy takes a name once in a run: hence one run for each of them.
 check: $(STAMP)

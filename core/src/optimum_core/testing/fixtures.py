@@ -15,11 +15,21 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Pin a worker to one core, before any code counts the cores."""
+    config.addinivalue_line("markers", "all_cores: needs two processor cores, so not a pinned worker")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if not worker.startswith("gw") or not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need several cores where there is one."""
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) > 1:
+        return
+    for item in items:
+        if item.get_closest_marker("all_cores"):
+            item.add_marker(pytest.mark.skip(reason="one core: run it without workers, by -m all_cores"))
 
 
 @pytest.fixture(scope="session", autouse=True)
