@@ -179,7 +179,7 @@ def test_onnx_itself_is_written_and_checked_and_not_run(tiny: Tiny, tmp_path: Pa
 
 
 def test_onnx_in_16_bits_is_not_to_be_had(tiny: Tiny) -> None:
-    with pytest.raises(UnavailableError, match="runs on any, in fp32; not onnx in fp16"):
+    with pytest.raises(UnavailableError, match="it computes in fp32, and not in fp16"):
         accelerate(tiny("text-classification"), target="onnx", precision="fp16")
 
 

@@ -175,7 +175,8 @@ def test_saved_and_loaded_without_torch_it_gives_the_same(kept: Kept, classifier
     assert load(tmp_path / "out").report == kept.fast.report
 
 
-def test_the_report_holds_the_walk_in_every_form(kept: Kept) -> None:
+def test_the_report_holds_the_walk_in_every_form(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     report = kept.fast.report
     assert report is not None
     for text in (str(report), report.to_markdown()):
@@ -252,7 +253,7 @@ def test_an_impossible_promise_gives_the_best_unquantized_model(classifier: Clas
     assert {trial.drop for trial in report.walk} == {1.0}
     assert len(report.walk) > 1  # safer recipes were tried
     assert "none of" in report.chosen.reason and "keeps the promise" in report.chosen.reason
-    assert "not kept by any quantized model" in str(report)
+    assert "not kept by any quantized model" in report.to_markdown()
     assert classifier.score(fast) == 1.0
 
 
