@@ -157,7 +157,7 @@ def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:
     for changes, problem in (
         ({"route": "teleport"}, "unknown route 'teleport'"),
         ({"format": "onnx"}, "does not export 'onnx'"),
-        ({"options": {"depth": 1}}, "unknown export options: depth"),
+        ({"options": {"depth": 1}}, "unknown option 'depth'"),
     ):
         with pytest.raises(OptionError, match=problem):
             plugin.export(made.request(tmp_path, **changes))
