@@ -107,6 +107,7 @@ CASES: dict[str, tuple[Callable[[Any], dict[str, Any]], Any, dict[str, Any]]] = 
 }
 
 
+@pytest.mark.filterwarnings("ignore::optimum_core.errors.UnprovedLengthWarning")  # the audio is short
 @pytest.mark.parametrize("task", CASES)
 def test_pipeline(task: str, tiny: Callable[[str], Any], to_ort: Callable[..., Any], tmp_path: Any) -> None:
     make, given, arguments = CASES[task]
