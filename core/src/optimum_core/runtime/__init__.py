@@ -1,12 +1,4 @@
-<<<<<<< HEAD
 """The accelerated model, as returned by `accelerate` and `load`.
-
-`accelerated` is the model class; `inputs` checks its inputs, with the `bounds` of values and lengths, `answers` builds
-its outputs, `mapping` runs many inputs at once, `not_torch` explains the methods that only a torch module has.
-`loading` finds saved artifacts, `hub` downloads them, `opening` opens their session, `pickling` does so for pickled and
-copied models; `eager_saving` saves a model that stayed eager, and `absent_device` is the session of a device not here.
-=======
-"""The accelerated model: the object that `accelerate` returns and `load` opens.
 
 Calls, saved artifacts and the hub, by module:
 
@@ -22,5 +14,4 @@ Calls, saved artifacts and the hub, by module:
     hub            artifacts on a hub
     eager_saving   saving of a model that stayed eager
     absent_device  a model built for another machine, which cannot be called here
->>>>>>> prose3
 """
