@@ -22,7 +22,7 @@ QUANTIZER = "nncf"
 #: Manifest key: the number of activations that share a scale where a session rounds them in every call.
 DYNAMIC_GROUP = "dynamic_group_size"
 
-#: Export routes. Their graphs run equally fast; the first refuses branches on values, of which the second keeps one side.
+#: Export routes. Their graphs run equally fast; the second keeps one side of a branch on values, the others refuse it.
 ROUTES = ("transformers", "module", "exported")
 _EXPORTERS = ("torch", "transformers")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-#: The number added to hidden scores: half of the least in 16 bits, so that with a score added it stays finite there too.
+#: The number added to hidden scores: half of the least in 16 bits, so that the sum stays finite there too.
 HIDDEN = float(np.finfo(np.float16).min) / 2
 
 _MASK = 3

@@ -61,7 +61,7 @@ def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) 
     if place.device.name == "cpu":
         threads = options.inference_num_threads or _threads(request, streams)
         chosen |= {
-            # 0: the calling thread computes. One stream of one thread would hide errors; see `optimum_openvino.session`.
+            # 0: the calling thread computes. One stream of one thread hides errors (`optimum_openvino.session`).
             "NUM_STREAMS": 0 if threads == 1 else streams,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": options.enable_cpu_pinning,
