@@ -47,16 +47,15 @@ def control(
 
 @pytest.fixture
 def error(tiny: Callable[[str], Any]) -> Callable[[Session], float]:
-    """How far a session is from eager, over all cases."""
+    """How far a session is from eager, over all cases and every row that has tokens."""
 
     def measured(session: Session) -> float:
         own: Any = session
-        differences = [
-            np.abs(own.run(case.inputs)["last_hidden_state"] - case.outputs["last_hidden_state"])[
-                slice(None) if case.valid is None else case.valid
-            ].mean()
-            for case in tiny("bert").cases
-        ]
+        differences = []
+        for case in tiny("bert").cases:
+            apart = np.abs(own.run(case.inputs)["last_hidden_state"] - case.outputs["last_hidden_state"])
+            read = np.ones(apart.shape[:2], bool) if case.valid is None else case.valid
+            differences.append(apart[read & case.inputs["attention_mask"].any(axis=1, keepdims=True)].mean())
         return float(np.mean(differences))
 
     return measured
