@@ -136,6 +136,10 @@ class PluginManager:
         names = ", ".join(record.name for record in others)
         return f"no backend works here ({names}), so that only the eager model competes: see `optimum-core plugins`"
 
+    def is_installed(self, name: str) -> bool:
+        """Whether a distribution ships this backend, so that other processes of this environment find it too."""
+        return any(item.name == name and item.entry_point is not None for item in self._all())
+
     def implements(self, name: str, hook: str) -> bool:
         """Whether a ready backend implements `hook` itself; wrapping it does not count."""
         return any(item.name == name and item.status is Status.READY and hook in item.answers for item in self._all())
