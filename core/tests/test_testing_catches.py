@@ -279,7 +279,7 @@ STUB_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
     "stub_depends_on_the_process": (
         "1.0, np.float32",
         "__import__('os').getpid(), np.float32",
-        {"test_a_new_process_gives_the_same"},
+        {"test_another_process_gives_the_same"},
     ),
 }
 #: The same for `COMPILER`.
@@ -292,7 +292,7 @@ COMPILER_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         {"test_it_agrees_with_eager_at_unseen_shapes"},
     ),
 }
-_STUB_TESTS = ("test_damaged_files_are_refused", "test_sessions_do_not_leak", "test_a_new_process_gives_the_same")
+_STUB_TESTS = ("test_damaged_files_are_refused", "test_sessions_do_not_leak", "test_another_process_gives_the_same")
 
 
 def _class_name(fault: str) -> str:

@@ -275,7 +275,7 @@ def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:
     for changes, problem in (
         ({"route": "teleport"}, "unknown route 'teleport'"),
         ({"format": "onnx"}, "does not export 'onnx'"),
-        ({"precision": "bf16"}, "does not write 'bf16'"),
+        ({"precision": "bf16"}, "does not export in 'bf16'"),
         ({"options": {"depth": 1}}, "unknown option 'depth'"),
     ):
         with pytest.raises(OptionError, match=problem):

@@ -32,7 +32,9 @@ class Calls(torch.nn.Module):
         return self.function(*tensors)
 
 
-def converted(function: Callable[..., Tensor], samples: list[Tensor], route: str, folder: Path) -> Program:
+def converted(
+    function: Callable[..., Any], samples: list[Tensor], route: str, folder: Path, outputs: tuple[str, ...] = ("y",)
+) -> Program:
     """`function` as a program; the first axis of every sample varies."""
     flat = Calls(function).eval()
     with quiet() as ct:
@@ -52,7 +54,7 @@ def converted(function: Callable[..., Tensor], samples: list[Tensor], route: str
         made = ct.convert(
             program,
             inputs=inputs,
-            outputs=[ct.TensorType(name="y")],
+            outputs=[ct.TensorType(name=name) for name in outputs],
             minimum_deployment_target=ct.target.iOS18,
             compute_precision=ct.precision.FLOAT32,
             skip_model_load=True,
@@ -135,15 +137,33 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("route", ["trace", "export"])
-@pytest.mark.parametrize("name", CASES)
-def test_it_computes_what_torch_does(name: str, route: str, tmp_path: Path) -> None:
-    function, shape = CASES[name]
+def all_cases(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(function(x) for (function, _), x in zip(CASES.values(), tensors, strict=True))
+
+
+Outputs = dict[int, dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module", params=["trace", "export"])
+def computed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
+    """What one program of all cases gives, by the number of rows: a conversion takes a second, however small it is."""
+    samples = [floats(*shape) for _, shape in CASES.values()]
+    names = tuple(f"y{index}" for index in range(len(CASES)))
     with shims():
-        program = converted(function, [floats(*shape)], route, tmp_path)
-    for rows in (shape[0], 1, 7):
-        x = floats(rows, *shape[1:])
-        assert_same(program.run({"x0": x})["y"], function(x))
+        program = converted(all_cases, samples, request.param, tmp_path_factory.mktemp("cases"), names)
+    return {
+        rows: program.run({f"x{index}": drawn(rows, name) for index, name in enumerate(CASES)}) for rows in (4, 1, 7)
+    }
+
+
+def drawn(rows: int, name: str) -> Tensor:
+    return floats(rows, *CASES[name][1][1:])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_computes_what_torch_does(name: str, computed: Outputs) -> None:
+    for rows, outputs in computed.items():
+        assert_same(outputs[f"y{list(CASES).index(name)}"], CASES[name][0](drawn(rows, name)))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -14,25 +14,45 @@ import pytest
 from optimum_core import accelerate, load, measure
 from optimum_core.artifact import load as read_manifest
 from optimum_core.artifact import write
+from optimum_core.types import CandidateResult
+from optimum_openvino.session import OvSession
 
 
-def test_prepared_sessions_compete_and_are_checked_at_the_stated_shapes(
-    tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def searched(tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Search by OpenVINO, with short timing, and return the results of the candidates prepared for these shapes."""
     effort = measure.Effort(rounds=2, seconds=0.02, steady=math.inf)
     monkeypatch.setattr("optimum_core.measure.timing._override", effort)
     module = tiny("bert").source.module()
-    with accelerate(module, target="openvino", shapes=[(2, 9), (1, 5)], budget=60, cache_dir=tmp_path) as fast:
-        assert fast.report is not None
-        found = {item.name: item for item in fast.report.candidates if item.backend == "openvino"}
-    prepared = [item for item in found.values() if item.options.get("prepared")]
-    raced = [item for item in prepared if item.fidelity is not None]
-    assert raced
-    for item in raced:
-        plain = found[item.name.removesuffix(", prepared for the shapes")]
+
+    def search(*shapes: tuple[int, int]) -> list[CandidateResult]:
+        with accelerate(module, target="openvino", shapes=[*shapes], budget=0, cache_dir=tmp_path) as fast:
+            assert fast.report is not None
+            return [item for item in fast.report.candidates if item.options.get("prepared")]
+
+    return search
+
+
+def test_prepared_sessions_compete_and_are_checked_at_the_stated_shapes(
+    searched: Callable[..., list[CandidateResult]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = [item for item in searched((2, 9), (1, 5)) if item.fidelity is not None]
+    assert right
+    for item in right:
         assert item.fidelity is not None and item.fidelity.passed
-        assert plain.fidelity is not None
-        assert _compared(item.fidelity) > _compared(plain.fidelity), "the stated shapes themselves are checked too"
+        assert {timed.shape for timed in item.measurements} == {"2x9", "1x5"}
+    filled = OvSession._filled
+
+    def wrong_at_one_shape(self: OvSession, request: Any, form: Any) -> dict[str, Any]:
+        made = filled(self, request, form)
+        return {name: array + (array.shape[:2] == (1, 6)) for name, array in made.items()}
+
+    monkeypatch.setattr(OvSession, "_filled", wrong_at_one_shape)
+    wrong = [item for item in searched((2, 9), (1, 6)) if item.fidelity is not None]
+    assert wrong
+    for item in wrong:
+        assert item.outcome == "wrong"
+        assert item.reason.startswith("as in the workload, 1x6, last_hidden_state")
 
 
 def test_an_artifact_opens_prepared_as_it_was_tuned(tiny: Callable[[str], Any], tmp_path: Path) -> None:
@@ -47,7 +67,3 @@ def test_an_artifact_opens_prepared_as_it_was_tuned(tiny: Callable[[str], Any], 
         inputs = {"input_ids": np.arange(shape[0] * shape[1]).reshape(shape) % 90}
         for got, want in zip(again(**inputs).values(), fast(**inputs).values(), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
-
-
-def _compared(fidelity: Any) -> int:
-    return fidelity.compared or len(fidelity.results)

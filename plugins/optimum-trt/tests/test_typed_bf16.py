@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
 
@@ -19,7 +20,9 @@ def test_values_are_near_eager(kind: str, tiny: Any, tmp_path: Path) -> None:
     names = [spec.name for spec in model.artifact.outputs]
 
     def run(inputs: Any) -> Any:
-        return dict(zip(names, evaluator.run(names, dict(inputs)), strict=True))
+        # In rows without tokens every score is minus infinity: the graph replaces their NaN by zero, as torch does.
+        with np.errstate(invalid="ignore"):
+            return dict(zip(names, evaluator.run(names, dict(inputs)), strict=True))
 
     fidelity = verify(run, model.cases, model.artifact.outputs, precision="bf16")
     assert fidelity.passed, fidelity.worst

@@ -14,7 +14,12 @@ Tests are skipped according to the offers of the backend's probe on this machine
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from optimum_core.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from optimum_core.testing.suite import BackendSuite
 
 try:
     import pytest
@@ -28,6 +33,13 @@ pytest.register_assert_rewrite(
     *(f"{__name__}.{name}" for name in ("contract", "inference", "robustness", "subjects", "suite"))
 )
 
-from optimum_core.testing.suite import BackendSuite  # noqa: E402  (after the line above, on purpose)
-
 __all__ = ["BackendSuite"]
+
+
+def __getattr__(name: str) -> Any:
+    # The suite imports torch, which counts the cores once: `fixtures`, a module of this package, pins a worker before.
+    if name != "BackendSuite":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from optimum_core.testing.suite import BackendSuite
+
+    return BackendSuite

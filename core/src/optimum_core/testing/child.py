@@ -1,4 +1,4 @@
-"""Tasks that the kit runs in a separate process: `python -P child.py task request.pickle answer.pickle`.
+"""Tasks that the kit runs in a separate process, `python -P child.py`, which reads them from its standard input.
 
 Run by its path, not as a module of the package, so that it imports no more than the backend itself does.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,19 @@ def _numpy(array: Any) -> Any:
     return np.array(array if isinstance(array, np.ndarray) else np.from_dlpack(array))
 
 
-def main(task: str, request: str, answer: str) -> None:
-    """Run one task; both pickle files are written only by the kit itself."""
-    arguments = pickle.loads(Path(request).read_bytes())
+def main() -> None:
+    """Run one task per line: its name, and the paths of its arguments and its result, both written only by the kit."""
     tasks: dict[str, Callable[..., object]] = {"light": light, "run": run, "run_each": run_each, "leak": leak}
-    result = tasks[task](*arguments)
-    Path(answer).write_bytes(pickle.dumps(result))
+    for line in sys.stdin:
+        task, request, answer = line.rstrip("\n").split("\t")
+        try:
+            result = True, tasks[task](*pickle.loads(Path(request).read_bytes()))
+        except Exception:  # noqa: BLE001 - the kit reports it, of any class
+            result = False, traceback.format_exc()
+        part = Path(f"{answer}.part")
+        part.write_bytes(pickle.dumps(result))
+        part.replace(answer)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

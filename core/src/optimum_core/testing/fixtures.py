@@ -13,14 +13,23 @@ from collections.abc import Iterator
 import pytest
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Pin a worker to one core, before any code counts the cores."""
-    config.addinivalue_line("markers", "all_cores: needs two processor cores, so not a pinned worker")
+def _pin() -> None:
+    """Pin a worker to one core."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if not worker.startswith("gw") or not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+
+
+# When the plugin is imported, not when pytest is configured: a library that a conftest imports counts the cores, and
+# threads of two cores that wait for each other on one make torch fifty times slower.
+_pin()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    config.addinivalue_line("markers", "all_cores: needs two processor cores, so not a pinned worker")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

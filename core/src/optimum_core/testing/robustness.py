@@ -16,22 +16,22 @@ from optimum_core.hardware import detect
 from optimum_core.plan import Target, Way, ways
 from optimum_core.plugins import manager
 from optimum_core.testing.models import KINDS, model
-from optimum_core.testing.processes import in_new_process
+from optimum_core.testing.processes import in_new_process, in_other_process
 from optimum_core.testing.subjects import Subject, disagreements, exported, numpy_of, scratch
 from optimum_core.types import Artifact, Offer, QuantizeConfig, QuantizeRequest, Transform
 from optimum_core.verify import relative_error
 
-_FIRST, _LAST = 50, 200
+_FIRST, _LAST = 25, 100
 _MIB = 1 << 20
 _SAME = 1e-5
 
 
 class RobustnessTests:
-    """Tests with damaged files, unknown options, new processes, memory leaks and quantization."""
+    """Tests with damaged files, unknown options, other processes, memory leaks and quantization."""
 
     backend: str
     option = ""
-    leak_mib = 30
+    leak_mib = 15
 
     @pytest.mark.parametrize("damage", ["missing", "truncated", "random"])
     def test_damaged_files_are_refused(self, subject: Subject, damage: str) -> None:
@@ -41,7 +41,7 @@ class RobustnessTests:
             file: subject.request(artifact=_damaged(subject.artifact, file, damage))
             for file in _files_to_damage(subject.artifact)
         }
-        for file, answer in in_new_process("run_each", requests, subject.model.draw(1)).items():
+        for file, answer in in_other_process("run_each", requests, subject.model.draw(1)).items():
             told = {key: answer.get(key) for key in ("error", "who", "why", "remedy")}
             assert answer["outputs"] is None, f"{file} {damage}, and it ran"
             assert told["error"] != PluginError.__name__, f"{file} {damage}: not the backend's own error: {told}"
@@ -57,7 +57,7 @@ class RobustnessTests:
         if self.option:
             assert self.option in caught.value.remedy, f"the remedy does not name the nearest: {caught.value.remedy}"
 
-    def test_a_new_process_gives_the_same(self, subject: Subject) -> None:
+    def test_another_process_gives_the_same(self, subject: Subject) -> None:
         """The files on disk are sufficient: opened in another process, they give the same outputs."""
         _needs_files(subject)
         inputs = subject.model.draw(1)
@@ -66,7 +66,7 @@ class RobustnessTests:
         folder = scratch() / "moved"
         shutil.copytree(subject.artifact.path, folder)
         request = subject.request(artifact=replace(subject.artifact, path=folder))
-        answer = in_new_process("run", request, inputs)
+        answer = in_other_process("run", request, inputs)
         assert not answer["error"], answer
         for name, array in want.items():
             got: np.ndarray[Any, Any] = answer["outputs"][name]
@@ -74,7 +74,7 @@ class RobustnessTests:
             assert relative_error(array.astype(np.float64), got.astype(np.float64)) <= _SAME, name
 
     def test_sessions_do_not_leak(self, subject: Subject) -> None:
-        """Memory after 200 sessions exceeds that after 50 by at most `leak_mib`."""
+        """Memory after 100 sessions exceeds that after 25 by at most `leak_mib`."""
         _needs_files(subject)
         before, after = in_new_process("leak", subject.request(), subject.model.draw(1), _FIRST, _LAST)
         grown = (after - before) / _MIB

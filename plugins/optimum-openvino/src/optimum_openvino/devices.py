@@ -22,8 +22,7 @@ QUANTIZER = "nncf"
 #: Manifest key: the number of activations that share a scale where a session rounds them in every call.
 DYNAMIC_GROUP = "dynamic_group_size"
 
-#: Export routes. Their graphs run equally fast; they differ in correctness. Graphs of the first two give
-#: NaN where a row of a causal mask is all padding (GPT-2 with padding on the left), which transformers corrects.
+#: Export routes. Their graphs run equally fast; the second keeps one side of a branch on values, the others refuse it.
 ROUTES = ("transformers", "module", "exported")
 _EXPORTERS = ("torch", "transformers")
 

@@ -2,13 +2,14 @@
 
 | route | how | observed (openvino 2026.4, torch 2.13, transformers 5.23) |
 |---|---|---|
-| `transformers` | transformers' own exporter, through `torch.export` | corrects OpenVINO's causal masks |
+| `transformers` | transformers' own exporter, through `torch.export` | corrects causal masks by itself |
 | `module` | `openvino.convert_model` of the module, by TorchScript tracing | fastest, converts most models |
 | `exported` | `openvino.convert_model` of the exported program | |
 
 The first and the last refuse a branch on a value; `module` keeps the branch that the samples took, and names the place.
 None is right for every model; verification decides which result is used. Weights stay as they are; the precision of
-arithmetic is chosen when a session opens. The result is trimmed to the positions that its outputs read.
+arithmetic is chosen when a session opens. Boolean masks become finite numbers, and the result is trimmed to the
+positions that its outputs read.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from optimum_core.types import Artifact, ExportRequest
 from optimum_openvino.devices import BACKEND, FORMAT, ROUTES
 from optimum_openvino.interface import fix_axes, name_ports, problems
 from optimum_openvino.layers import name_layers, recorded_scopes
+from optimum_openvino.masks import finite_masks
 from optimum_openvino.runtime import without_telemetry
 from optimum_openvino.storage import save
 from optimum_openvino.trimming import trim
@@ -57,6 +59,7 @@ def export(request: ExportRequest) -> Artifact:
             model, branches = _ROUTES[route](module, sample_tensors(request), request)
         name_layers(model, scopes)
     _set_interface(model, request, route)
+    finite_masks(model)
     trimmed = trim(model)
     known = versions(("openvino", "torch", "transformers"))
     owner, tool = _TOOLS.get(route, ("openvino", "openvino.convert_model"))

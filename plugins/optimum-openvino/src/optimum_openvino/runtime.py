@@ -59,8 +59,11 @@ def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) 
         "CACHE_DIR": None if options.cache_dir is None else str(options.cache_dir),
     }
     if place.device.name == "cpu":
+        threads = options.inference_num_threads or _threads(request, streams)
         chosen |= {
-            "INFERENCE_NUM_THREADS": options.inference_num_threads or _threads(request, streams),
+            # 0: the calling thread computes. One stream of one thread hides errors (`optimum_openvino.session`).
+            "NUM_STREAMS": 0 if threads == 1 else streams,
+            "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": options.enable_cpu_pinning,
             "ENABLE_HYPER_THREADING": options.enable_hyper_threading,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": _dynamic_group(request),

@@ -7,20 +7,18 @@ reason is kept for the artifact's `Step`.
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from optimum_core.backend import foreign_errors
-from optimum_core.errors import OptionError, SessionError, ended, is_momentary
+from optimum_core.errors import OptionError, SessionError, is_momentary
 from optimum_core.types import Artifact
 from optimum_ort.layers import Kept, kept_layers, name_nodes
 from optimum_ort.options import OrtOptions
 from optimum_ort.providers import CPU
 from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, write_model
+from optimum_ort.symbolic_shapes import infer_shapes
 
 # The first opset with a scale for each channel.
 _LEAST_OPSET = 13
@@ -86,23 +84,9 @@ def _folder(scratch: Path, name: str) -> Path:
 
 
 def _symbolic_shapes(path: Path, folder: Path, external: bool) -> Path:
-    # A process of its own, in a folder of ours: when it gives up it leaves the graph and its weights where it stands.
-    # It assumes that related axes are equal: a guess, which is why the inferred shapes are not written in the end.
-    written = folder / path.name
-    command = [sys.executable, "-P", "-m", "onnxruntime.tools.symbolic_shape_infer", "--auto_merge"]
-    command += ["--input", str(path.resolve()), "--output", str(written.resolve())]
-    if external:
-        size = str(EXTERNAL_TENSOR_BYTES)
-        command += ["--save_as_external_data", "--all_tensors_to_one_file"]
-        command += ["--external_data_location", DATA, "--external_data_size_threshold", size]
-    with tempfile.TemporaryDirectory(dir=folder) as elsewhere:
-        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode < 0:
-        raise ended(done.returncode, SessionError, str(path), "inferred its shapes", "", "quantize without it")
-    if done.returncode != 0 or not written.is_file():
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise RuntimeError(lines[-1] if lines else f"it ended with code {done.returncode}")
-    return written
+    import onnx
+
+    return write_model(infer_shapes(onnx.load(path)), folder, external=external)
 
 
 def _basic_optimization(path: Path, folder: Path, external: bool) -> Path:

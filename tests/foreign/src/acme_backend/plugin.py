@@ -51,7 +51,8 @@ class AcmeSession:
         for name, array in feed.items():
             foreign = not isinstance(array, np.ndarray)
             feed[name] = np.ascontiguousarray(read_input(self._who, name, array, np.from_dlpack) if foreign else array)
-        return dict(zip(names, self._model.run(names, feed), strict=True))
+        with foreign_errors(self._who, SessionError, "check the inputs' types and shapes", doing="the run failed"):
+            return dict(zip(names, self._model.run(names, feed), strict=True))
 
     def close(self) -> None:
         """Let go of the model."""
