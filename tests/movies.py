@@ -48,7 +48,7 @@ class _Plan:
     rate: float
 
 
-_LIGHT, _WHOLE = _Plan(epochs=1, rate=1e-3), _Plan(epochs=3, rate=1e-4)
+_WHOLE = _Plan(epochs=3, rate=1e-4)
 
 
 def sentences() -> list[str]:
@@ -75,20 +75,6 @@ def reviews() -> tuple[Sequence[Review], Sequence[Review]]:
     random.Random(0).shuffle(rows)
     training = int(len(rows) * _TRAINING_SHARE)
     return rows[:training], rows[training:]
-
-
-def light_classifier(number: int = 2000) -> tuple[Any, Any]:
-    """A true classifier in seconds: of MiniLM only the last layer and the head are trained, on some of the reviews.
-
-    Returns:
-        A `BertForSequenceClassification` and its tokenizer.
-    """
-    model, tokenizer = _untrained()
-    model.requires_grad_(False)
-    for part in (model.bert.encoder.layer[-1], model.bert.pooler, model.classifier):
-        part.requires_grad_(True)
-    _train(model, list(batches(reviews()[0][:number], tokenizer)), _LIGHT)
-    return model, tokenizer
 
 
 def trained_classifier(directory: Path | None = None) -> tuple[Any, Any]:

@@ -278,6 +278,76 @@ def test_clear_leaves_what_is_locked_by_this_thread_another_or_another_process(c
     assert [entry.key for entry in cache.list()] == ["mine", "theirs"]
 
 
+def _aged(cache: Cache, **days: float) -> None:
+    for key, ago in days.items():
+        cache.build("export", key, fill)
+        used = (datetime.now(UTC) - timedelta(days=ago)).timestamp()
+        os.utime(cache.root / "v2" / "export" / key / "entry.json", (used, used))
+
+
+def _keys(cache: Cache) -> list[str]:
+    return [entry.key for entry in cache.list()]
+
+
+def test_the_least_recently_used_entries_give_way(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit=3500)  # of entries of 1000 bytes
+    _aged(cache, a=2, b=9, c=1)
+    cache.entry("export", "b")  # a use
+    cache.build("export", "d", fill)
+    assert _keys(cache) == ["b", "c", "d"]
+
+
+def test_what_was_just_built_stays_whatever_its_size(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit=500)
+    _aged(cache, a=2)
+    assert _keys(cache) == ["a"]
+    assert cache.build("export", "b", fill).is_dir()
+    assert _keys(cache) == ["b"]
+
+
+def test_what_is_locked_or_used_by_a_living_process_stays(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit=10**6)
+    _aged(cache, free=5, locked=7, mine=8, theirs=9)
+    code = (
+        "import sys; from pathlib import Path; from optimum_core.cache import Cache\n"
+        "cache = Cache(Path(sys.argv[1])); cache.hold(cache.entry('export', 'theirs'))\n"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(cache.root)]
+    cache.limit = 0
+    held = cache.root / "v2" / "export" / "mine" / "data"
+    cache.hold(held)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        with cache.lock("export", "locked"):
+            cache.build("export", "new", fill)
+        assert _keys(cache) == ["locked", "mine", "new", "theirs"]
+        cache.clear()
+        assert _keys(cache) == ["mine", "theirs"]
+        child.communicate("", timeout=60)
+    cache.build("export", "newer", fill)
+    assert _keys(cache) == ["mine", "newer"]  # the other process has ended
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("20GB", 20 * 10**9), ("1.5 GiB", 3 * 2**29), ("700", 700), ("64kb", 64_000), ("0", 0), ("2tib", 2**41)],
+)
+def test_the_limit_is_what_the_variable_says(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_SIZE", text)
+    assert Cache().limit == size
+    monkeypatch.delenv("OPTIMUM_CACHE_SIZE")
+    assert Cache().limit == 50 * 10**9
+
+
+@pytest.mark.parametrize("text", ["much", "-1GB", "20G", "1PB"])
+def test_a_limit_that_is_no_size_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_SIZE", text)
+    with pytest.raises(OptionError, match="such as 20GB"):
+        Cache()
+
+
 def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cache = Cache(tmp_path / "file" / "cache")

@@ -12,7 +12,7 @@ from optimum_core.errors import PluginError, UnavailableError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import GROUP, PluginManager, Status
 from optimum_core.plugins.naming import explain
-from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support
+from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
 
 HARDWARE = Hardware(
     system="linux",
@@ -29,6 +29,7 @@ SUPPORTS = {
     "far": Support(offers=(Offer(device="cpu", loads=("far",), proof="none"),)),
 }
 PLUGINS = Path(__file__).parents[2] / "plugins"
+CONVERSION = Transform(takes="onnx", gives="acme")
 
 
 class Backend:
@@ -91,6 +92,16 @@ def test_a_name_that_cannot_be_asked_for_is_refused(name: str) -> None:
     [
         (Support(offers=("cpu",)), r"offers\[0\] = 'cpu' where an Offer", "support.py"),  # type: ignore[arg-type]
         (Support(offers=Offer(device="cpu")), "offers = .* where a tuple of Offers", "comma"),  # type: ignore[arg-type]
+        (
+            Support(offers=(Offer(device="cpu", optimizes=(CONVERSION,), levels=("fast",)),)),
+            r"offers\[0\].levels = .*where no level \(nothing in its `optimizes` gives the format that it takes\)",
+            "support.py",
+        ),
+        (
+            Support(offers=(Offer(device="cpu", loads=("onnx",), named_levels=("fast",)),)),
+            r"offers\[0\].named_levels = .*where no level",
+            "support.py",
+        ),
         (Support(offers=(Offer(device="cpu", loads="onnx"),)), "loads = 'onnx' where a tuple of texts", "('onnx',)"),  # type: ignore[arg-type]
         (Support(offers=(Offer(device="cpu", loads=["onnx"]),)), r"offers\[0\]\.loads", "('onnx',)"),  # type: ignore[arg-type]
         (Support(offers=(Offer(device="cpu", precisions=(16,)),)), r"precisions\[0\] = 16 where a text", ""),  # type: ignore[arg-type]

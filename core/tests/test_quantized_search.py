@@ -21,7 +21,6 @@ from optimum_core.types import QuantizeConfig, Trial
 
 LAYERS = tuple(f"layer.{number}" for number in range(20))
 CONFIG = QuantizeConfig(scheme="dynamic")
-BUDGET = Budget(seconds=900.0)
 
 
 class Bench:
@@ -85,8 +84,9 @@ def _walked(
         ways=(),
     )
     ledger = SearchLog(unquantized=floats)
-    bench.context = SimpleNamespace(search=SimpleNamespace(budget=BUDGET))
-    work = searching._QuantizedSearch(job, bench, ledger, BUDGET, _ranked=LAYERS)  # type: ignore[arg-type]
+    budget = Budget(seconds=900.0)
+    bench.context = SimpleNamespace(search=SimpleNamespace(budget=budget))
+    work = searching._QuantizedSearch(job, bench, ledger, budget, _ranked=LAYERS)  # type: ignore[arg-type]
     winner = work._first_kept(scouts)
     if winner is not None:
         ledger.mention(scouts, winner.pace)
@@ -182,7 +182,7 @@ def _decided(
     running = searching._QuantizedSearch
     monkeypatch.setattr(searching, "score", lambda measurements: measurements[0])
     monkeypatch.setattr(running, "_result", lambda self, winner, others, check, kept=False: (winner, others, kept))
-    found: Any = running(job, court, SearchLog(unquantized=floats), BUDGET)._decide(winner, ())
+    found: Any = running(job, court, SearchLog(unquantized=floats), Budget(seconds=900.0))._decide(winner, ())
     return found  # type: ignore[no-any-return]
 
 

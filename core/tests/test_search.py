@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fake_backend import NO_TIME, Acme, Arrays, Deed, Described, Memory, Search, baked, refusing, right, slow, wrong
+from fake_backend import Acme, Arrays, Deed, Described, Memory, Search, baked, no_time, refusing, right, slow, wrong
 from optimum_core.errors import ExportError, OptionError, SessionError, VerificationError
 from optimum_core.measure import timing
 from optimum_core.models.eager_calls import eager_outputs
@@ -165,14 +165,14 @@ def test_the_baseline_is_measured_even_where_it_may_not_win(search: Make) -> Non
 
 def test_a_spent_budget_skips_what_is_not_needed(search: Make) -> None:
     made = search(first=right, second=Memory())
-    tuned = made.run(budget=NO_TIME)
+    tuned = made.run(budget=no_time())
     assert _of(tuned, "second").outcome == "skipped"
     assert "budget" in _of(tuned, "second").reason
     assert made.acme.exported == ["first"]
 
 
 def test_a_spent_budget_still_goes_on_until_something_is_true(search: Make) -> None:
-    tuned = search(first=wrong, second=Memory()).run("acme", budget=NO_TIME)
+    tuned = search(first=wrong, second=Memory()).run("acme", budget=no_time())
     assert tuned.winner.spec.route == "second"
 
 

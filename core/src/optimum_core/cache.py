@@ -4,9 +4,11 @@
     <root>/v2/<kind>/<key>/data/        the files built
     <root>/v2/<kind>/.<key>.*           being built, or being deleted
     <root>/locks/<kind>/<key>.lock      held by the process that builds; the system frees it when that process dies
+    <root>/locks/<kind>/<key>.<pid>.use held by a process that uses the entry's files, until it ends
 
 An entry is built under a temporary name and renamed into place when it is on the disk, so every visible entry is
-complete. Leftovers of a killed process are removed by the next one that holds the lock of that key.
+complete. Leftovers of a killed process are removed by the next one that holds the lock of that key. What exceeds the
+size limit is removed after a build, the least recently used first; never the entry just built, nor one in use.
 """
 
 from __future__ import annotations
@@ -33,12 +35,17 @@ from optimum_core.errors import ArtifactError, OptionError
 T = TypeVar("T")
 
 CACHE_DIR_VARIABLE = "OPTIMUM_CACHE_DIR"
+CACHE_SIZE_VARIABLE = "OPTIMUM_CACHE_SIZE"
+DEFAULT_SIZE = "50GB"
 _LAYOUT = "v2"
 _ENTRY = "entry.json"
 _DATA = "data"
 _RECORD = "record.json"
 # Lower case, since some file systems ignore case; no dot, since a dot ends the key in the names of leftovers.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
+#: Locks of the entries that this process uses, by path.
+_held: dict[Path, FileLock] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +83,12 @@ class Cache:
 
     Args:
         root: its directory; by default `OPTIMUM_CACHE_DIR`, else the system's cache directory of the user.
+        limit: its size in bytes that a build may not leave exceeded; by default `OPTIMUM_CACHE_SIZE`, else 50 GB.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
         self.root = _default_root() if root is None else root
+        self.limit = _parse_size(os.environ.get(CACHE_SIZE_VARIABLE) or DEFAULT_SIZE) if limit is None else limit
 
     def entry(self, kind: str, key: str) -> Path | None:
         """Return the directory of a complete entry, or None. Counts as a use."""
@@ -113,7 +122,20 @@ class Cache:
             found = self.entry(kind, key)
             if found is not None:
                 return found
-            return self._make(self._place(kind, key), make, describe)
+            made = self._make(self._place(kind, key), make, describe)
+            self._trim(spared=made.parent)
+            return made
+
+    def hold(self, directory: Path) -> None:
+        """Keep an entry, by the directory that `entry` or `build` returned, from being removed until this process
+        ends."""
+        kind, key = directory.parent.parent.name, directory.parent.name
+        path = self.root / "locks" / kind / f"{key}.{os.getpid()}.use"
+        if path not in _held:
+            with suppress(OSError, ArtifactError), self.lock(kind, key):  # a read-only cache is not trimmed either
+                handle = FileLock(path)
+                handle.acquire(blocking=False)
+                _held[path] = handle
 
     @contextmanager
     def lock(self, kind: str, key: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -168,7 +190,7 @@ class Cache:
         return tuple(entry for entry in found if entry is not None)
 
     def clear(self, older_than: timedelta | None = None) -> int:
-        """Remove entries and leftovers of killed processes, except those that a living process or thread has locked.
+        """Remove entries and leftovers of killed processes, except those that a living process has locked or holds.
 
         Args:
             older_than: keep entries that were used within this time.
@@ -185,6 +207,8 @@ class Cache:
                 return 0
             try:
                 place = self._place(kind, key)
+                if _is_held(Path(handle.lock_file)):
+                    return 0
                 before = _tree_size(place) + sum(map(_tree_size, _leftovers(place)))
                 _sweep(place)
                 found = _describe(place) if older_than is not None and _complete(place) else None
@@ -193,6 +217,17 @@ class Cache:
                 return before - _tree_size(place) - sum(map(_tree_size, _leftovers(place)))
             finally:
                 handle.release()
+
+    def _trim(self, spared: Path) -> None:
+        """Remove the least recently used entries until the limit is kept."""
+        entries = sorted(self.list(), key=lambda entry: entry.last_used)
+        excess = sum(entry.size for entry in entries) - self.limit
+        for entry in entries:
+            if excess <= 0:
+                return
+            if entry.path.parent != spared:
+                # An entry that was used since it was listed is kept.
+                excess -= self._clear_one(entry.kind, entry.key, datetime.now(UTC) - entry.last_used)
 
     def _make(self, place: Path, make: Callable[[Path], None], description: str) -> Path:
         """Build under a temporary name and move into place; the caller holds the lock."""
@@ -242,6 +277,30 @@ class Cache:
 def _default_root() -> Path:
     stated = os.environ.get(CACHE_DIR_VARIABLE)
     return Path(stated).expanduser() if stated else platformdirs.user_cache_path("optimum-core", appauthor=False)
+
+
+def _parse_size(text: str) -> int:
+    """Return bytes from a number with B, KB, MB, GB or TB, or KiB to TiB.
+
+    Raises:
+        OptionError: it is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise OptionError(CACHE_SIZE_VARIABLE, f"{text!r} is no size", "write a number and a unit, such as 20GB")
+    unit = "kmgt".index(match[2].lower()) + 1 if match[2] else 0
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** unit)
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a living process holds the entry with this lock. Marks of dead ones are removed."""
+    for path in lock.parent.glob(f"{lock.stem}.*.use"):
+        handle = FileLock(path)
+        if not _try_lock(handle):
+            return True
+        path.unlink(missing_ok=True)
+        handle.release()
+    return False
 
 
 def _try_lock(handle: FileLock) -> bool:

@@ -207,6 +207,7 @@ class Pipeline:
         if manifest.report is not None:
             manifest = replace(manifest, report=replace(manifest.report, from_cache=from_cache))
         _warn_of_branches(manifest)
+        self.cache.hold(directory)
         return open_model(manifest, directory, plugins=self.plugins, source=self.source)
 
     def _make(self, directory: Path) -> None:

@@ -53,7 +53,11 @@ HARDWARE = Hardware(
 )
 #: No time is spent on precision; candidates differ by more than a hundred times.
 QUICK = Effort(rounds=2, seconds=0.002, hopeless=math.inf, steady=math.inf)
-NO_TIME = Budget(seconds=0.0, stated=True)
+
+
+def no_time() -> Budget:
+    """Return a budget that is over: a budget runs from when it is made, so each search needs one of its own."""
+    return Budget(seconds=0.0, stated=True)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -24,6 +24,30 @@ def test_the_child_answers_in_the_order_of_the_calls(
     np.testing.assert_allclose(replay({})["y"], np.maximum(-x @ weight, 0), atol=1e-5)
 
 
+def test_what_the_backend_cannot_open_is_its_own_error(
+    linear: Artifact, session_request: Callable[..., SessionRequest]
+) -> None:
+    linear.main_file.write_bytes(b"no graph")
+    with pytest.raises(SessionError, match="onnxruntime") as raised:
+        rehearse(session_request(linear), [])
+    assert raised.value.who.startswith("backend 'ort'")
+
+
+class Unknown:
+    """Cannot be unpickled in another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("raise LookupError('no such class here')",)
+
+
+def test_another_failure_of_the_child_is_told_by_its_last_line(
+    linear: Artifact, session_request: Callable[..., SessionRequest]
+) -> None:
+    with pytest.raises(SessionError) as raised:
+        rehearse(session_request(linear), [{"x": Unknown()}])
+    assert raised.value.why == "LookupError: no such class here"
+
+
 class Fatal:
     """Kills the process that unpickles it, as a fault in native code would."""
 

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import psutil
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from optimum_core.errors import InputError, OptionError, SessionError
 from optimum_core.types import Artifact, Hardware, Session, SessionRequest, TensorSpec
@@ -119,6 +120,26 @@ def test_wrong_names(linear: Artifact, load: Load) -> None:
         session.run({"z": np.ones((1, 8), np.float32)})
     with pytest.raises(InputError, match="unknown: z"):
         session.run({"x": np.ones((1, 8), np.float32), "z": np.ones(1)})
+
+
+def test_an_input_that_an_operator_may_do_without_is_missed_too(linear: Artifact, load: Load) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("x", "y"))
+    least = helper.make_tensor_value_info("least", TensorProto.FLOAT, [])
+    graph = helper.make_graph([helper.make_node("Clip", ["x", "least"], ["y"])], "clip", [x, least], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), linear.main_file)
+    inputs = spec("x", shape=("batch", 8)), spec("least", shape=())
+    session = load(dataclasses.replace(linear, inputs=inputs, outputs=(spec("y", shape=("batch", 8)),)))
+    with pytest.raises(InputError, match="missing: least"):
+        session.run({"x": np.ones((1, 8), np.float32)})
+
+
+@pytest.mark.parametrize("has_binding", [True, False])
+def test_with_and_without_the_binding_below(has_binding: bool, linear: Artifact, weight: Any, load: Load) -> None:
+    session = load(linear)
+    assert session._has_binding, "this version of onnxruntime has another name for it"
+    session._has_binding = has_binding
+    x = np.arange(16, dtype=np.float32).reshape(2, 8)
+    np.testing.assert_allclose(np.asarray(session.run({"x": x})["y"]), np.maximum(x @ weight, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize(

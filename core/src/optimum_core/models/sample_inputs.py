@@ -110,7 +110,7 @@ def layouts_that_may_fit(samples: Mapping[str, np.ndarray[Any, Any]], facts: Fac
     model takes that, since a length of one often means something else than the others.
     """
     inputs, lengths = _named(samples, facts)
-    base = Layout(inputs=inputs, lengths=lengths, configured=lengths, **_words_of(facts, samples))
+    base = Layout(inputs=inputs, lengths=lengths, **_words_of(facts, samples))
     narrowed = replace(base, inputs=tuple(map(_narrowed, inputs)))
     for layout in (base, narrowed) if narrowed != base else (base,):
         yield from _lengthened(layout)

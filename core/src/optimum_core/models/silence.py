@@ -1,8 +1,7 @@
 """Suppression of libraries' output while they run.
 
 It acts on `sys.stdout` and `sys.stderr`, for the calling thread alone: other threads of the program go on printing.
-File descriptors are not redirected: they belong to the whole process, and no exporter, optimizer or quantizer that was
-tried on a model that it refuses prints below Python.
+File descriptors are not redirected, since they belong to the whole process: what native code prints is shown.
 """
 
 from __future__ import annotations

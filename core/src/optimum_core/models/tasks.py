@@ -48,9 +48,6 @@ _TABLES = (
 #: The task of a plain `torch.nn.Module`, and of a class in none of the tables.
 CUSTOM = "custom"
 
-#: Tasks whose model reads from left to right, so that a batch may be padded on the left.
-CAUSAL = frozenset({"text-generation"})
-
 
 @cache
 def _tasks_by_class() -> dict[str, list[str]]:

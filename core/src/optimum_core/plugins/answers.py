@@ -17,7 +17,7 @@ _WORDS = {str: "text", int: "whole number", float: "number", bool: "True or Fals
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Misfit:
-    """A value of the wrong type in a probe's result.
+    """A value in a probe's result that has the wrong type, or no use.
 
     Attributes:
         field: its path, such as "offers[0].loads".
@@ -45,8 +45,17 @@ class Misfit:
 
 
 def misfit(support: Support) -> Misfit | None:
-    """Return the first field of a probe's result with a wrong type, or None."""
-    return next(_misfits(support, Support, ""), None)
+    """Return the first field of a probe's result with a wrong type, or with levels that nothing would use; or None."""
+    return next(_misfits(support, Support, ""), None) or next(_idle_levels(support), None)
+
+
+def _idle_levels(support: Support) -> Iterator[Misfit]:
+    """Yield levels of offers that neither optimize within a format nor run the eager model: a conversion has none."""
+    for index, offer in enumerate(support.offers):
+        for name in ("levels", "named_levels"):
+            if getattr(offer, name) and not (offer.live or any(item.takes == item.gives for item in offer.optimizes)):
+                expected = "no level (nothing in its `optimizes` gives the format that it takes)"
+                yield Misfit(field=f"offers[{index}].{name}", value=getattr(offer, name), expected=expected)
 
 
 @cache

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, cast
 
 import pluggy
 from importlib_metadata import EntryPoint
 
-from optimum_core.errors import OptimumError, PluginError, UnavailableError, momentary, noticing_full_disks, translated
+from optimum_core.errors import OptimumError, PluginError, UnavailableError, momentary, noticing_full_disks
 from optimum_core.hookspecs import PROJECT, Hooks
 from optimum_core.plugins.answers import misfit
+from optimum_core.plugins.blame import blamed, foreign, wrong_result
 from optimum_core.plugins.contract import HOOKS, check_hooks, check_object, implementations, wraps
 from optimum_core.plugins.discovery import (
     DISABLED_ENV,
@@ -136,6 +136,10 @@ class PluginManager:
         names = ", ".join(record.name for record in others)
         return f"no backend works here ({names}), so that only the eager model competes: see `optimum-core plugins`"
 
+    def is_installed(self, name: str) -> bool:
+        """Whether a distribution ships this backend, so that other processes of this environment find it too."""
+        return any(item.name == name and item.entry_point is not None for item in self._all())
+
     def implements(self, name: str, hook: str) -> bool:
         """Whether a ready backend implements `hook` itself; wrapping it does not count."""
         return any(item.name == name and item.status is Status.READY and hook in item.answers for item in self._all())
@@ -204,10 +208,10 @@ class PluginManager:
             OptimumError: any error of ours that the backend raises.
         """
         record = self._ready(request.backend)
-        with self._blamed(record, "load_session"):
+        with blamed(self._pm, record, "load_session"):
             session = self._caller(record.name, "load_session")(request=request)
             if not isinstance(session, Session):
-                raise self._wrong(record, "load_session", session, Session)
+                raise wrong_result(record, "load_session", session, Session)
         return session
 
     def binder(self, session: Session) -> Infer:
@@ -229,9 +233,9 @@ class PluginManager:
                     raise fault from error
                 raise
             except (Exception, SystemExit) as cause:
-                raise self._foreign(record, "infer", cause) from cause
+                raise foreign(self._pm, record, "infer", cause) from cause
             if outputs is None:
-                raise self._wrong(record, "infer", None, Mapping)
+                raise wrong_result(record, "infer", None, Mapping)
             return outputs
 
         return infer
@@ -373,42 +377,19 @@ class PluginManager:
                     return support
                 raise fresh(record.refuse(found.why, f"{found.remedy}; or {record.remedy()}"))
             case [answer]:
-                error = self._wrong(record, "probe", answer, Support)
+                error = wrong_result(record, "probe", answer, Support)
             case _:  # several implementations in one plugin, none with a result, or a result changed by a wrapper
-                error = self._wrong(record, "probe", answers or None, Support)
+                error = wrong_result(record, "probe", answers or None, Support)
         raise fresh(record.refuse(error.why, error.remedy))
 
     def _built(self, hook: str, request: ExportRequest | OptimizeRequest | QuantizeRequest) -> Artifact:
         record = self._ready(request.backend)
         caller = self._caller(record.name, hook)
-        with self._blamed(record, hook), noticing_full_disks(request.output, record.label):
+        with blamed(self._pm, record, hook), noticing_full_disks(request.output, record.label):
             artifact = caller(request=request)
         if not isinstance(artifact, Artifact):
-            raise self._wrong(record, hook, artifact, Artifact)
+            raise wrong_result(record, hook, artifact, Artifact)
         return artifact
-
-    @contextmanager
-    def _blamed(self, record: Record, hook: str) -> Iterator[None]:
-        try:
-            yield
-        except OptimumError as error:
-            if (fault := momentary(error)) is not error:
-                raise fault from error
-            raise
-        except (Exception, SystemExit) as cause:
-            raise self._foreign(record, hook, cause) from cause
-
-    def _foreign(self, record: Record, hook: str, cause: BaseException) -> OptimumError:
-        wrappers = {impl.plugin_name for impl in implementations(self._pm, hook) if wraps(impl)} - {record.name}
-        through = f", called through wrappers of {', '.join(sorted(wrappers))}" if wrappers else ""
-        remedy = f"report it to the authors of {record.distribution or record.name} with the error above"
-        why = f"its hook {hook!r}{through} raised {tell(cause)}"
-        return translated(cause, PluginError, record.label, why, remedy)
-
-    def _wrong(self, record: Record, hook: str, result: object, expected: type) -> PluginError:
-        given = "nothing" if result is None else f"{show(result)} (a {type(result).__qualname__})"
-        why = f"its hook {hook!r} returned {given} where {expected.__name__} is expected"
-        return PluginError(record.label, why, f"report it to the authors of {record.distribution or record.name}")
 
 
 @functools.cache

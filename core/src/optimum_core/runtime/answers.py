@@ -13,6 +13,8 @@ from optimum_core.models.outputs import Answer, Build, build_from
 
 __all__ = ["Answer", "Answerer"]
 
+_ARRAY = np.ndarray
+
 
 class Answerer:
     """Builder of a call's outputs from a session's arrays.
@@ -42,14 +44,15 @@ class Answerer:
             convert = self._from_numpy or self._find_torch()
             for name in self._names:
                 array = arrays[name]
-                values[name] = convert(array) if type(array) is np.ndarray else _tensor(array)
+                values[name] = convert(array) if type(array) is _ARRAY else _tensor(array)
         else:
             for name in self._names:
                 values[name] = arrays[name]
-        if as_torch or "transformers" in sys.modules:
-            answer = (self._own or self._find_own())(values)
-        else:
-            answer = (self._plain or self._find_plain())(values)
+        build = self._own
+        if build is None:
+            with_own = as_torch or "transformers" in sys.modules
+            build = self._find_own() if with_own else self._plain or self._find_plain()
+        answer = build(values)
         return _as_tuple(answer) if as_tuple and self._has_class else answer
 
     def _find_own(self) -> Build:

@@ -146,6 +146,7 @@ class Builder:
         detail = f"{way.exported} by {way.exporter}" + (f", route {route}" if route else "")
         path, record = self._made.get(key) or self._export(way, route, signature, key, detail)
         self._made[key] = path, record
+        self.cache.hold(path)
         return Artifact(
             format=way.exported,
             path=path,

@@ -3,7 +3,7 @@
 An export that took one side of a branch on values has constants of one call in its graph. At other shapes a runtime may
 read beyond them: OpenVINO was seen to end the process by SIGSEGV, though not every time. So the first comparison is of
 what the child answered, and only a candidate that is right there runs in this process. To start a child takes a second
-or two, so only such candidates are rehearsed.
+or two, so only such candidates are rehearsed; and only on installed backends, since a child process has no others.
 """
 
 from __future__ import annotations
@@ -50,8 +50,12 @@ def rehearse(
             why = f"it did not end within {_SECONDS} s in a process of its own"
             raise SessionError(who, why, remedy) from error
         if done.returncode != 0:
-            raise ended(done.returncode, SessionError, who, "ran it", done.stderr[-500:], remedy)
-        answers = iter(pickle.loads(answered.read_bytes()))
+            said = next(reversed(done.stderr.splitlines()), "")  # of a traceback, the line that names the error
+            raise ended(done.returncode, SessionError, who, "ran it", said, remedy)
+        found = pickle.loads(answered.read_bytes())
+    if isinstance(found, OptimumError):
+        raise found
+    answers = iter(found)
 
     def replay(_: Mapping[str, Any]) -> Mapping[str, Any]:
         answer = next(answers)
@@ -64,11 +68,18 @@ def rehearse(
 
 
 def _main(asked: str, answered: str) -> None:
+    request, calls = pickle.loads(Path(asked).read_bytes())
+    Path(answered).write_bytes(pickle.dumps(_answers(request, calls)))
+
+
+def _answers(request: SessionRequest, calls: Sequence[Mapping[str, Any]]) -> list[object] | OptimumError:
     from optimum_core.plugins import manager
 
-    request, calls = pickle.loads(Path(asked).read_bytes())
-    run = manager().binder(manager().load_session(request))
-    Path(answered).write_bytes(pickle.dumps([_answer(run, inputs) for inputs in calls]))
+    try:
+        run = manager().binder(manager().load_session(request))
+    except OptimumError as error:
+        return error
+    return [_answer(run, inputs) for inputs in calls]
 
 
 def _answer(run: Callable[[Mapping[str, Any]], Mapping[str, Any]], inputs: Mapping[str, Any]) -> object:

@@ -108,7 +108,9 @@ class TrialRunner:
 
     def _rehearsed(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
         """Return the comparison of what a child process got from a risky candidate, if that is wrong already."""
-        if candidate.is_sure or self.builder is None or candidate.artifact is None:
+        if candidate.is_sure or not self.plugins.is_installed(candidate.spec.way.backend):
+            return None
+        if self.builder is None or candidate.artifact is None:
             return None
         request = self.builder.session_request(candidate.spec, candidate.artifact)
         replay = rehearse(request, [case.inputs for case in cases])

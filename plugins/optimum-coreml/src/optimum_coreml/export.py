@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -33,12 +33,11 @@ from optimum_coreml import metadata
 from optimum_coreml.devices import BACKEND, FORMAT, PRECISIONS, ROUTES, newest_target
 from optimum_coreml.interface import feature_name, problems
 from optimum_coreml.options import CoreMlOptions
-from optimum_coreml.shapes import Bounds, bounds_of, core_ml_dtype, tensor_types
+from optimum_coreml.shapes import bounds_of, core_ml_dtype, tensor_types
 from optimum_coreml.storage import LAYERS, save
 from optimum_coreml.tools import quiet
 
 Tensors = dict[str, torch.Tensor]
-Axes = Mapping[str, Bounds]
 
 REMEDY = f"another route may do it: {', '.join(ROUTES)}"
 

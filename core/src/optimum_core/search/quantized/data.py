@@ -48,11 +48,6 @@ class StatedData:
     drop: Drop | None = None
 
     @property
-    def is_evaluated(self) -> bool:
-        """Whether a metric decides."""
-        return self.function is not None or self.labelled is not None
-
-    @property
     def can_calibrate(self) -> bool:
         """Whether there are rows to calibrate on."""
         return self.calibration is not None or self.labelled is not None
