@@ -27,7 +27,9 @@ FIXED = _specs((1, 7))
 def _found(
     shapes: Any, specs: tuple[TensorSpec, ...], limits: Mapping[str, int] | None = None
 ) -> list[tuple[str, dict[str, int]]]:
-    return [(shape.name, dict(shape.lengths)) for shape in workload(shapes, specs, Limits(least={}, greatest=limits or {}))]
+    return [
+        (shape.name, dict(shape.lengths)) for shape in workload(shapes, specs, Limits(least={}, greatest=limits or {}))
+    ]
 
 
 def test_texts_are_short_long_and_many() -> None:

@@ -53,8 +53,8 @@ def _refusing_at_the_first_node() -> Iterator[None]:
                 return MatchResult().fail("The first node is another operator.")
         return match(self, model, graph, node, **others)
 
-    SimplePatternMatcher.match = quick  # type: ignore[method-assign]
+    SimplePatternMatcher.match = quick
     try:
         yield
     finally:
-        SimplePatternMatcher.match = match  # type: ignore[method-assign]
+        SimplePatternMatcher.match = match
