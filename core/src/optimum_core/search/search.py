@@ -131,12 +131,15 @@ class _Search:
         return None
 
     def _wrong_export(self, spec: CandidateSpec) -> Candidate | None:
-        """Return a candidate that shows the spec's export to be wrong, or None: it is right where it was traced and
-        wrong at other lengths, which no optimization fixes, or it is wrong at two levels."""
+        """Return a candidate that shows the spec's export to be wrong, or None.
+
+        No optimization is to blame if the trace fixed a branch on values, if it is right where it was traced and wrong
+        at other lengths, or if it is wrong at two levels.
+        """
         wrong = [item for item in self.tried if item.outcome == "wrong" and _same_export(item.spec, spec)]
         if len(wrong) > 1:
             return wrong[0]
-        return next((item for item in wrong if self._fails_elsewhere(item)), None)
+        return next((item for item in wrong if not item.is_sure or self._fails_elsewhere(item)), None)
 
     def _fails_elsewhere(self, item: Candidate) -> bool:
         """Whether a wrong candidate fails only at other lengths of some axes than the traced ones."""
