@@ -19,8 +19,8 @@ from optimum_core.search.quantized.evaluator import QuantizationContext
 from optimum_core.search.quantized.setup import QuantizationSetup
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Measurement, Promise
+from optimum_core.types.quantization import Drop
 from optimum_core.verify import ReferenceCase
-from optimum_core.verify.promise import Drop
 
 PROMISE = Promise(metric="accuracy", baseline=0.75, max_drop="0", limit=0.0, data="80 labelled rows")
 
