@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from optimum_core.errors import OptionError, SourceError
+from optimum_core.measure.workload import Limits
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import describe
 
@@ -93,6 +94,20 @@ class Words(Odd):
         return "words"
 
 
+class Rows(Odd):
+    """Returns as many tensors as there are rows."""
+
+    def forward(self, left: Tensor) -> Any:
+        return list(self.linear(left))
+
+
+class Windows(Odd):
+    """Takes texts of five tokens or more."""
+
+    def forward(self, left: Tensor) -> Tensor:
+        return self.linear(left.unfold(1, 5, 1).mean(dim=-1).mean(dim=1))
+
+
 X = torch.rand(2, 6)
 
 RIGHT: list[tuple[type[Odd], Any, dict[str, tuple[int | str, ...]]]] = [
@@ -166,3 +181,18 @@ def test_the_traced_call_is_the_given_one_and_others_have_values_like_it() -> No
 def test_a_sample_of_one_row_is_traced_with_two() -> None:
     signature = describe(torch.nn.Linear(6, 2), name="linear", samples=torch.rand(1, 6))
     assert signature.draw(Case(name="traced"))["input"].shape == (2, 6)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_axis_that_is_fixed_has_the_length_of_the_sample(rows: int) -> None:
+    signature = describe(Rows(), name="rows", samples=torch.rand(rows, 6))
+    assert [spec.shape for spec in signature.inputs] == [(rows, 6)]
+    assert len(signature.outputs) == rows
+
+
+def test_the_shortest_length_is_found_and_workloads_keep_to_it() -> None:
+    signature = describe(Windows(), name="windows", samples=torch.rand(2, 30, 6))
+    (axis,) = [axis for axis in signature.axes if axis != "batch"]
+    assert signature.ranges[axis].least == 5
+    limits = Limits.of({"sequence": signature.ranges[axis]})
+    assert limits.clipped("sequence", 3) == 5

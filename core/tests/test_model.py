@@ -184,6 +184,19 @@ def test_a_tuple_where_the_configuration_says_so(fast: AcceleratedModel) -> None
         torch.testing.assert_close(tuples(ids, return_dict=True).logits, fast(ids).logits)
 
 
+def test_a_configuration_that_is_changed_later_is_followed(fast: AcceleratedModel, tiny: Callable[[str], Any]) -> None:
+    ids = torch.tensor(CALL["input_ids"])
+    module = tiny("bert")
+    live = open_model(fast.manifest, fast.directory, plugins=manager(), source=MemorySource(module))
+    saved = open_model(fast.manifest, fast.directory, plugins=manager())
+    for model, config in ((live, module.config), (saved, saved.config)):
+        for asked in (False, True):
+            config.return_dict = asked
+            assert isinstance(model(ids), tuple) is not asked
+            assert isinstance(model(ids, return_dict=True), dict)
+        model.close()
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_manifest_says_what_the_configuration_asks_for(
     asked: bool, described: Callable[[str], tuple[Any, Any]], tiny: Callable[[str], Any]

@@ -6,15 +6,21 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from optimum_core.errors import OptionError
 from optimum_core.plan import Way
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchResult
 from optimum_core.search.quantized import starting_point as start
+from optimum_core.search.quantized.data import QuantizationData, StatedData
 from optimum_core.search.quantized.evaluator import QuantizationContext
+from optimum_core.search.quantized.setup import QuantizationSetup
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Measurement, Promise
+from optimum_core.types.quantization import Drop
+from optimum_core.verify import ReferenceCase
 
 PROMISE = Promise(metric="accuracy", baseline=0.75, max_drop="0", limit=0.0, data="80 labelled rows")
 
@@ -109,3 +115,22 @@ def test_a_metric_that_fails_leaves_no_court_open(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(AttributeError):
         start.open_evaluator(_job(NARROW, replace(SLOW)))
     assert court.closed == 1
+
+
+@pytest.mark.parametrize(("outputs", "why"), [((), "there are none"), (("last_hidden_state",), "ranks choices")])
+def test_a_drop_that_nothing_would_go_by_is_refused(outputs: tuple[str, ...], why: str) -> None:
+    values = np.ones((2, 3))
+    cases = [
+        ReferenceCase(name="rows", inputs={}, outputs=dict.fromkeys(outputs, values), varied=frozenset())
+        for _ in outputs
+    ]
+    unused: Any = None
+    setup = QuantizationSetup(
+        goal=unused, stated=StatedData(drop=Drop(amount=0.01)), context=unused, budget=unused, ways=(),
+        processor=unused, packer=unused,
+    )  # fmt: skip
+    with pytest.raises(OptionError, match=why):
+        setup._require_ranking(QuantizationData(unseen=tuple(cases)))
+    logits = replace(cases[0], outputs={"logits": values}) if cases else None
+    if logits is not None:
+        setup._require_ranking(QuantizationData(unseen=(logits,)))

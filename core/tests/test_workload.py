@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from optimum_core.errors import OptionError
-from optimum_core.measure.workload import workload
+from optimum_core.measure.workload import Limits, workload
 from optimum_core.types import TensorSpec
 
 
@@ -27,7 +27,9 @@ FIXED = _specs((1, 7))
 def _found(
     shapes: Any, specs: tuple[TensorSpec, ...], limits: Mapping[str, int] | None = None
 ) -> list[tuple[str, dict[str, int]]]:
-    return [(shape.name, dict(shape.lengths)) for shape in workload(shapes, specs, limits or {})]
+    return [
+        (shape.name, dict(shape.lengths)) for shape in workload(shapes, specs, Limits(least={}, greatest=limits or {}))
+    ]
 
 
 def test_texts_are_short_long_and_many() -> None:
@@ -77,7 +79,7 @@ def test_a_pair_is_batch_and_sequence() -> None:
     ("shapes", "specs", "items"), [([(8, 16)], TEXT, 8), ([{"sequence": 5}], TEXT, 1), ([{"media_batch": 3}], BOTH, 3)]
 )
 def test_a_shape_knows_how_many_items_it_holds(shapes: Any, specs: tuple[TensorSpec, ...], items: int) -> None:
-    assert [shape.items for shape in workload(shapes, specs, {})] == [items]
+    assert [shape.items for shape in workload(shapes, specs)] == [items]
 
 
 def test_a_mapping_names_axes() -> None:
@@ -101,10 +103,10 @@ REFUSED: list[tuple[Any, tuple[TensorSpec, ...], str]] = [
 @pytest.mark.parametrize(("shapes", "specs", "why"), REFUSED, ids=[why for _, _, why in REFUSED])
 def test_what_the_model_cannot_take_is_refused(shapes: Any, specs: tuple[TensorSpec, ...], why: str) -> None:
     with pytest.raises(OptionError, match=why):
-        workload(shapes, specs, {"sequence": 512})
+        workload(shapes, specs, Limits(least={}, greatest={"sequence": 512}))
 
 
 def test_the_refusal_names_the_axes_that_there_are() -> None:
     with pytest.raises(OptionError) as caught:
-        workload([{"height": 3}], TEXT, {})
+        workload([{"height": 3}], TEXT)
     assert "batch, sequence" in caught.value.remedy

@@ -15,7 +15,7 @@ from optimum_core.artifact.serialization import to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptionError, UnavailableError, UnprovedWarning
 from optimum_core.measure.stopwatch import Emit, watched
-from optimum_core.measure.workload import WorkShape, workload
+from optimum_core.measure.workload import Limits, WorkShape, workload
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
 from optimum_core.packing import Packer
@@ -356,8 +356,8 @@ class Pipeline:
         return tuple(way for way in found if way.precision != EXACT and way.proof == "device")
 
     def _workload(self, signature: ModelSignature) -> tuple[WorkShape, ...]:
-        limits = {axis: found.greatest for axis, found in signature.ranges.items() if found.greatest is not None}
-        return workload(self.request.shapes, signature.inputs, {**signature.layout.limits, **limits})
+        limits = Limits.of(signature.ranges, signature.layout.limits)
+        return workload(self.request.shapes, signature.inputs, limits)
 
     def _specs(self, ways: tuple[Way, ...], won_before: tuple[str, ...] = ()) -> tuple[CandidateSpec, ...]:
         from optimum_core.search.spec import specs_of

@@ -205,7 +205,7 @@ class Search:
                     for spec in specs_of([way for way in every if way.is_eager or way.backend in choosable])
                     if spec.is_baseline or not spec.way.is_eager  # compiling the eager model would take seconds each
                 ),
-                workload=lambda seen: workload([{"batch": 1}], seen.inputs, seen.layout.limits),
+                workload=lambda seen: workload([{"batch": 1}], seen.inputs),
                 builder=builder,
                 plugins=plugins,
                 choosable=frozenset(choosable),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from optimum_core.errors import OptionError
-from optimum_core.types import TensorSpec
+from optimum_core.types import AxisRange, TensorSpec
 
 Shape = Sequence[int] | Mapping[str, int]
 
@@ -30,15 +31,36 @@ class WorkShape:
         return max((length for axis, length in self.lengths.items() if axis.endswith("batch")), default=1)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The least and the greatest length of axes by name, where there is one."""
+
+    least: Mapping[str, int]
+    greatest: Mapping[str, int]
+
+    @classmethod
+    def of(cls, ranges: Mapping[str, AxisRange], others: Mapping[str, int] | None = None) -> Self:
+        """Return the limits of these ranges; `others` are greatest lengths of axes without one there."""
+        greatest = {axis: found.greatest for axis, found in ranges.items() if found.greatest is not None}
+        return cls(least={axis: found.least for axis, found in ranges.items()}, greatest={**(others or {}), **greatest})
+
+    def clipped(self, axis: str, length: int) -> int:
+        """Return the length nearest to this one that is allowed."""
+        length = min(length, self.greatest.get(axis, length))
+        return max(length, self.least.get(axis, length))
+
+
+_UNLIMITED = Limits(least={}, greatest={})
+
+
 def workload(
-    shapes: Sequence[Shape] | None, inputs: Sequence[TensorSpec], limits: Mapping[str, int]
+    shapes: Sequence[Shape] | None, inputs: Sequence[TensorSpec], limits: Limits = _UNLIMITED
 ) -> tuple[WorkShape, ...]:
     """Return the shapes to measure at.
 
     Args:
         shapes: (batch, sequence) pairs, or mappings of axis names to lengths; None: the default.
         inputs: the model's inputs; only axes that vary there can be stated.
-        limits: the greatest length of an axis.
 
     Raises:
         OptionError: a shape that the model cannot take.
@@ -51,12 +73,12 @@ def workload(
     return tuple(_stated(shape, axes, limits) for shape in shapes)
 
 
-def _default(axes: tuple[str, ...], limits: Mapping[str, int]) -> tuple[WorkShape, ...]:
+def _default(axes: tuple[str, ...], limits: Limits) -> tuple[WorkShape, ...]:
     batches = [axis for axis in axes if axis.endswith("batch")]
     if "sequence" in axes:
         # Two below the limit: some models count positions from the padding.
-        limits = {axis: max(limit - 2, 1) for axis, limit in limits.items()}
-        pairs = dict.fromkeys((batch, min(length, limits.get("sequence", length))) for batch, length in DEFAULT_TEXT)
+        limits = replace(limits, greatest={axis: max(limit - 2, 1) for axis, limit in limits.greatest.items()})
+        pairs = dict.fromkeys((batch, limits.clipped("sequence", length)) for batch, length in DEFAULT_TEXT)
         return tuple(_text_shape(batch, length, axes, limits) for batch, length in pairs)
     rest = {axis: length for axis, length in _DEFAULT_LENGTHS.items() if axis in axes}
     if not batches:
@@ -66,13 +88,13 @@ def _default(axes: tuple[str, ...], limits: Mapping[str, int]) -> tuple[WorkShap
     )
 
 
-def _text_shape(batch: int, length: int, axes: tuple[str, ...], limits: Mapping[str, int]) -> WorkShape:
+def _text_shape(batch: int, length: int, axes: tuple[str, ...], limits: Limits) -> WorkShape:
     lengths = {axis: batch for axis in axes if axis.endswith("batch")}
-    lengths.update({axis: min(length, limits.get(axis, length)) for axis in axes if axis in _SEQUENCES})
+    lengths.update({axis: limits.clipped(axis, length) for axis in axes if axis in _SEQUENCES})
     return WorkShape(name=f"{batch}x{length}", lengths=lengths)
 
 
-def _stated(shape: Shape, axes: tuple[str, ...], limits: Mapping[str, int]) -> WorkShape:
+def _stated(shape: Shape, axes: tuple[str, ...], limits: Limits) -> WorkShape:
     if isinstance(shape, Mapping):
         unknown = [axis for axis in shape if axis not in axes]
         if unknown:
@@ -83,7 +105,7 @@ def _stated(shape: Shape, axes: tuple[str, ...], limits: Mapping[str, int]) -> W
             )
         made = WorkShape(name=" ".join(f"{axis}={length}" for axis, length in shape.items()), lengths=dict(shape))
     elif len(shape) == 2 and "sequence" in axes:
-        made = _text_shape(int(shape[0]), int(shape[1]), axes, {})
+        made = _text_shape(int(shape[0]), int(shape[1]), axes, _UNLIMITED)
     else:
         raise OptionError(
             "shapes",
@@ -91,8 +113,7 @@ def _stated(shape: Shape, axes: tuple[str, ...], limits: Mapping[str, int]) -> W
             f"pass mappings such as {{{axes[0] if axes else 'batch'!r}: 1}}",
         )
     for axis, length in made.lengths.items():
-        if not 0 < length <= limits.get(axis, length):
-            raise OptionError(
-                "shapes", f"{axis} {length} is out of range", f"it may be 1 to {limits.get(axis, 'anything')}"
-            )
+        if length < 1 or limits.clipped(axis, length) != length:
+            allowed = f"{limits.least.get(axis, 1)} to {limits.greatest.get(axis, 'anything')}"
+            raise OptionError("shapes", f"{axis} {length} is out of range", f"it may be {allowed}")
     return made

@@ -59,8 +59,10 @@ def off_the_grid(layout: Layout, patch: int) -> tuple[Mapping[str, int], ...]:
 
 
 def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
-    """Fix the axes that do not vary; give the others lengths that differ from each other, and try them again there."""
-    configured = dict(layout.lengths)
+    """Fix the axes that do not vary, at their configured lengths; give the others lengths that differ from each other,
+    and try them again there."""
+    configured = {**layout.lengths, **layout.configured}
+    before = layout
     ranges: dict[str, AxisRange] = {}
     runs: Runs = {}
     for axis in layout.axes:
@@ -68,11 +70,22 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
         runs.update(tried)
         if not _varies(trials, layout, axis, tried, ranges.get(axis), patch):
             layout = layout.pinned(axis, configured[axis])
+    if any(configured[axis] != before.lengths[axis] for axis in set(before.axes) - set(layout.axes)):
+        runs = {(axis, length): trials.shapes(layout, {axis: length}) for axis, length in runs if axis in layout.axes}
     apart = _apart(layout)
     if apart != layout:
         layout, runs = _again(trials, layout, apart, runs)
+    if trials.shapes(layout, {}) is None:  # lengths that run each alone do not run together
+        layout, runs = _at(layout, configured), {}
     ranges = {axis: found for axis, found in ranges.items() if axis in layout.axes}
     return Settled(layout=layout, configured=configured, runs=runs, ranges=ranges)
+
+
+def _at(layout: Layout, lengths: Mapping[str, int]) -> Layout:
+    """Return the layout with every axis fixed at these lengths."""
+    for axis in layout.axes:
+        layout = layout.pinned(axis, lengths[axis])
+    return layout
 
 
 def _tried(trials: Trials, layout: Layout, axis: str, ranges: dict[str, AxisRange]) -> Runs:
@@ -86,7 +99,7 @@ def _tried(trials: Trials, layout: Layout, axis: str, ranges: dict[str, AxisRang
         greatest = trials.longest(layout, axis, here, longer)
         ranges[axis] = AxisRange(greatest=greatest, why=f"the model takes {greatest} at most")
         nearer = [length for length in (greatest, here - 1, here // 2) if length not in (here, shorter) and length > 0]
-        runs[axis, nearer[0]] = trials.shapes(layout, {axis: nearer[0]}) if nearer else None
+        runs.update({(axis, length): trials.shapes(layout, {axis: length}) for length in nearer[:1]})
     return runs
 
 
@@ -134,19 +147,28 @@ def _again(trials: Trials, before: Layout, apart: Layout, runs: Runs) -> tuple[L
 def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisRange]:
     """Return the range of each axis that stands for a text, or that comes from the user's samples."""
     ranges = dict(settled.ranges)
-    tables = tables_of(trials.module)
     for axis in settled.layout.axes:
-        if axis in _STEPS or axis.endswith("batch") or axis == "choices" or axis in ranges:
+        if axis in _STEPS or axis.endswith("batch") or axis == "choices":
             continue
-        runs = [length for (name, length), shapes in settled.runs.items() if name == axis and shapes is not None]
-        longest = max(runs, default=settled.layout.lengths[axis])
-        greatest = longest_taken(trials, settled.layout, axis, longest, [*numbers.positions, *tables])
-        if greatest is not None:
-            ranges[axis] = AxisRange(greatest=greatest, why=f"the model has {greatest} positions")
-        elif numbers.positions and min(numbers.positions) > LONGEST:
-            most = min(numbers.positions)
-            ranges[axis] = AxisRange(greatest=most, why=f"the configuration says {most} positions; no longer was tried")
+        ran = [length for (name, length), shapes in settled.runs.items() if name == axis and shapes is not None]
+        ran.append(settled.layout.lengths[axis])
+        if axis not in ranges and (found := _longest(trials, settled.layout, axis, max(ran), numbers)) is not None:
+            ranges[axis] = found
+        least = trials.shortest(settled.layout, axis, min(ran))
+        if least > 1:
+            ranges[axis] = replace(ranges.get(axis, AxisRange()), least=least)
     return ranges
+
+
+def _longest(trials: Trials, layout: Layout, axis: str, taken: int, numbers: Numbers) -> AxisRange | None:
+    """Return the range of an axis that the model has a greatest length for, or None."""
+    greatest = longest_taken(trials, layout, axis, taken, [*numbers.positions, *tables_of(trials.module)])
+    if greatest is not None:
+        return AxisRange(greatest=greatest, why=f"the model has {greatest} positions")
+    if numbers.positions and min(numbers.positions) > LONGEST:
+        most = min(numbers.positions)
+        return AxisRange(greatest=most, why=f"the configuration says {most} positions; no longer was tried")
+    return None
 
 
 def further_lengths(settled: Settled, ranges: Mapping[str, AxisRange], numbers: Numbers) -> dict[str, tuple[int, ...]]:
@@ -164,13 +186,15 @@ def _further(
         elif axis in ("samples", "frames"):
             yield axis, (4 * here,)
         elif axis not in PICTURE and not axis.endswith("batch") and axis != "choices":
-            limit = ranges[axis].greatest if axis in ranges else None
+            known = ranges.get(axis, AxisRange())
+            limit = known.greatest
             beside = max(lengths_beside(layout, axis)[0], here)
             named = numbers if axis == "sequence" else replace(numbers, switches=())
             lengths = lengths_around(named if "sequence" in axis else Numbers(), beside, limit)
             long = {LONG} if (limit or LONG + 1) > LONG else set()
-            single = (1,) if "sequence" in axis else ()
+            single = (known.least,) if "sequence" in axis else ()
             near = sorted({*single, *long, *(length for length in lengths if length <= LONG)})
+            near = [length for length in near if length >= known.least]
             yield axis, (*near, *with_rungs([length for length in lengths if length > LONG], LONG))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from optimum_core.errors import SourceError
 from optimum_core.models.eager_calls import ask
 from optimum_core.models.layouts import Layout, facts_of
-from optimum_core.models.outputs import flatten
+from optimum_core.models.outputs import flatten, structure_of
 from optimum_core.models.sample_inputs import as_varied_as_eager_takes
 from optimum_core.models.samples import Case, Padding, draw
 
@@ -97,6 +97,31 @@ def tied(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside)
             if _lengths_taken(module, layout, axes, arrays, beside) > alone:
                 layout = layout.tied(axes)
     return layout
+
+
+def of_one_structure(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside) -> Layout:
+    """Fix the axes, at the user's lengths, on whose length depends more of the output than the shapes of its tensors:
+    the number of items in a list, a number.
+
+    Args:
+        beside: other lengths to try an axis at.
+    """
+    for axis in layout.axes:
+        here = _structure_at(module, layout, arrays, {})
+        others = (_structure_at(module, layout, arrays, {axis: length}) for length in beside(layout, axis))
+        if any(other not in ("", here) for other in others):
+            layout = layout.pinned(axis, layout.configured.get(axis, layout.lengths[axis]))
+    return layout
+
+
+def _structure_at(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> str:
+    """Return a text that is equal for outputs of equal structure; "" where there is none."""
+    try:
+        output = ask(module, draw(layout, Case(name="structure", lengths=lengths), arrays))
+        return repr(structure_of(output, ""))
+    except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
+        log.debug("lengths %s: %r", dict(lengths), error)
+        return ""
 
 
 def _lengths_taken(

@@ -89,6 +89,16 @@ class Trials:
             taken, refused = (middle, refused) if self.takes(layout, {axis: middle}) else (taken, middle)
         return taken
 
+    def shortest(self, layout: Layout, axis: str, taken: int) -> int:
+        """Return the least accepted length, no greater than an accepted one."""
+        if self.shapes(layout, {axis: 1}) is not None:
+            return 1
+        refused = 1
+        while taken - refused > 1:
+            middle = (taken + refused) // 2
+            taken, refused = (taken, middle) if self.shapes(layout, {axis: middle}) is None else (middle, refused)
+        return taken
+
 
 def tables_of(module: torch.nn.Module) -> tuple[int, ...]:
     """Return the numbers of rows of tensors that may be lookup tables, ascending."""

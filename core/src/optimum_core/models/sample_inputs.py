@@ -118,7 +118,8 @@ def layouts_that_may_fit(samples: Mapping[str, np.ndarray[Any, Any]], facts: Fac
 
 def _lengthened(layout: Layout) -> Iterator[Layout]:
     media = with_media_apart(layout.inputs)
-    apart = replace(layout, inputs=media, lengths={**layout.lengths, "media_batch": layout.lengths.get("batch", 1)})
+    lengths = {**layout.lengths, "media_batch": layout.lengths.get("batch", 1)}
+    apart = replace(layout, inputs=media, lengths=lengths, configured=lengths)
     singles = [axis for axis in layout.axes if layout.lengths[axis] == 1]
     yielded = []
     for longer in (singles, [axis for axis in singles if axis == "batch"], []):

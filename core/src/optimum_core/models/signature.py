@@ -13,7 +13,7 @@ from optimum_core.artifact import Structure
 from optimum_core.models import sample_inputs, tasks
 from optimum_core.models.axes import Runs, further_lengths, lengths_beside, patch_of, reach, settle
 from optimum_core.models.defaults import default_of
-from optimum_core.models.derivation import first_that_runs, tied
+from optimum_core.models.derivation import first_that_runs, of_one_structure, tied
 from optimum_core.models.eager_calls import alike, ask
 from optimum_core.models.eager_questions import Trials, value_ranges
 from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts_of
@@ -170,6 +170,9 @@ def describe(
     layout = _without_idle(module, layout, arrays)
     idle = whole - {item.name for item in layout.inputs}
     layout = tied(module, layout, arrays, lengths_beside)
+    if arrays:
+        layout = of_one_structure(module, layout, arrays, lengths_beside)
+        output = ask(module, draw(layout, Case(name="first"), arrays))
     trials, patch = Trials(module=module, arrays=arrays), patch_of(facts.config)
     numbers = numbers_of(facts.config, processor)
     settled = settle(trials, layout, patch)

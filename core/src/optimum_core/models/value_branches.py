@@ -36,6 +36,8 @@ _UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
 #: Parts of operator names that take a tensor's shape and type, and no value.
 _LIKE = ("_like", "new_empty", "new_full", "new_ones", "new_zeros", "sym_")
 _REMARKS = frozenset({"debug", "info", "warn", "warning", "warning_once"})
+#: Functions of torch and transformers that raise where a condition is false, and do nothing else.
+_CHECKS = frozenset({"torch_compilable_check", "_check", "_check_value", "_check_with", "_check_tensor_all"})
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def _place() -> Place:
 
 
 def _only_complains(file: str, line: int) -> bool:
-    """Whether a line is the condition of an assertion, or of a branch that only raises or warns."""
+    """Whether a line is the condition of an assertion or a check, or of a branch that only raises or warns."""
     return any(first <= line <= last for first, last in _complaints(file))
 
 
@@ -141,6 +143,8 @@ def _complaints(file: str) -> tuple[tuple[int, int], ...]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and not node.orelse and _complains(node.body)):
             found.append((node.lineno, node.test.end_lineno or node.lineno))
+        elif isinstance(node, ast.stmt) and _called(node) in _CHECKS:
+            found.append((node.lineno, node.end_lineno or node.lineno))
     return tuple(found)
 
 
@@ -149,7 +153,10 @@ def _complains(body: list[ast.stmt]) -> bool:
 
 
 def _is_remark(statement: ast.stmt) -> bool:
-    if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)):
-        return False
-    called = statement.value.func
-    return isinstance(called, ast.Attribute) and called.attr in _REMARKS
+    return _called(statement) in _REMARKS
+
+
+def _called(statement: ast.stmt) -> str:
+    """Return the name of the function if a statement is one call and nothing else; "" otherwise."""
+    called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""

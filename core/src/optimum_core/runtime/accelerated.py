@@ -65,7 +65,8 @@ class AcceleratedModel(TransformersFace):
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
         self._answerer = Answerer(structure, names, live=source is not None)
-        self._returns_tuple = manifest.model.returns_tuple
+        if getattr(source, "in_memory", False):
+            _ = self.config  # read now, so that a change of the original's configuration is noticed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
@@ -86,7 +87,7 @@ class AcceleratedModel(TransformersFace):
             kwargs = self._checker.named(args, kwargs)
         arrays, torch_in = self._checker.bind((), kwargs)
         wanted = kwargs.get("return_dict")
-        as_tuple = self._returns_tuple if wanted is None else not wanted
+        as_tuple = self._wants_tuple() if wanted is None else not wanted
         return self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_tuple)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -27,12 +27,22 @@ class TransformersFace:
     _source: Any
     _plugins: PluginManager
     _who: str
+    #: `config.return_dict` as it was when the configuration was read; None: it was not read, or has none.
+    _return_dict_before: bool | None = None
 
     @cached_property
     def config(self) -> Any:
         """The original's configuration; if transformers is not installed, its values as plain attributes."""
         live = getattr(self._source, "config", None)
-        return live if live is not None else _read_config(self.directory)
+        found = live if live is not None else _read_config(self.directory)
+        stated = not self.manifest.model.returns_tuple  # a live one may have been changed since
+        self._return_dict_before = stated if live is not None else getattr(found, "return_dict", None)
+        return found
+
+    def _wants_tuple(self) -> bool:
+        """Whether calls return a tuple: as the manifest says, or as the configuration has been changed to since."""
+        now = getattr(vars(self).get("config"), "return_dict", None)
+        return self.manifest.model.returns_tuple if now == self._return_dict_before else now is False
 
     @cached_property
     def generation_config(self) -> Any:

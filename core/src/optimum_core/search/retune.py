@@ -16,7 +16,7 @@ from optimum_core.errors import VerificationError
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, score
 from optimum_core.measure.load import other_load
-from optimum_core.measure.workload import Shape, WorkShape, workload
+from optimum_core.measure.workload import Limits, Shape, WorkShape, workload
 from optimum_core.models.samples import Arrays, Case
 from optimum_core.plan import AUTO, FLOATS, Way
 from optimum_core.plugins import PluginManager
@@ -75,8 +75,7 @@ def retune(
         VerificationError: no backend here reproduces the eager model's outputs.
     """
     call = CarriedCall(manifest=manifest, check=read_check(manifest, directory))
-    limits = {axis: found.greatest for axis, found in manifest.axes.items() if found.greatest is not None}
-    work = workload(shapes, manifest.inputs, limits)
+    work = workload(shapes, manifest.inputs, Limits.of(manifest.axes))
     trials = TrialRunner(plugins=plugins, workload=lambda _: work, emit=lambda event: None)
     tried = [_tried(trials, call, directory, way) for way in _ways(manifest, plugins, precision)]
     try:

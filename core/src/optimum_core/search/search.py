@@ -25,7 +25,7 @@ from optimum_core.search.restrict import Restriction, restrictions
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
-from optimum_core.verify import ReferenceCase
+from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.ranges import proved
 
 #: Least and greatest seconds of a search when no budget is stated; between them it gets the time of `WORTH` eager calls
@@ -98,13 +98,13 @@ class _Search:
             self._skip(spec, "another won for a model of the same shape on this machine before")
 
     def _judging_exports_once(self, specs: Sequence[CandidateSpec]) -> Iterator[CandidateSpec]:
-        """Yield the specs in order; but after a wrong optimized export, its least optimized form comes next, which
-        shows whether the export is to blame."""
+        """Yield the specs in order; but if a wrong optimized export does not show whether the export is to blame, its
+        least optimized form, which does, comes next."""
         waiting = list(specs)
         while waiting:
             spec = waiting.pop(0)
             yield spec
-            if self._is_wrong(spec):
+            if self._is_wrong(spec) and self._wrong_export(spec) is None:
                 alike = [other for other in waiting if _same_export(other, spec)]
                 plainest = max(alike, key=lambda other: other.way.levels.index(other.level), default=None)
                 if plainest is not None:
@@ -118,9 +118,8 @@ class _Search:
         """Return the reason to skip a spec, or None to try it."""
         if spec.prepared and not self._worth_preparing(spec):
             return "it is not among the best unprepared"
-        wrong = [item for item in self.tried if item.outcome == "wrong" and _same_export(item.spec, spec)]
-        if len(wrong) > 1:
-            return f"its export is wrong: {wrong[0].problem}"
+        if (wrong := self._wrong_export(spec)) is not None:
+            return f"its export is wrong: {wrong.problem}"
         if self.context.budget.allows(spec):
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
@@ -130,6 +129,21 @@ class _Search:
             self._postponed.append(spec)  # to restrict what was built already costs less than another export
             return why
         return None
+
+    def _wrong_export(self, spec: CandidateSpec) -> Candidate | None:
+        """Return a candidate that shows the spec's export to be wrong, or None.
+
+        No optimization is to blame if the trace fixed a branch on values, if it is right where it was traced and wrong
+        at other lengths, or if it is wrong at two levels.
+        """
+        wrong = [item for item in self.tried if item.outcome == "wrong" and _same_export(item.spec, spec)]
+        if len(wrong) > 1:
+            return wrong[0]
+        return next((item for item in wrong if not item.is_sure or self._fails_elsewhere(item)), None)
+
+    def _fails_elsewhere(self, item: Candidate) -> bool:
+        """Whether a wrong candidate fails only at other lengths of some axes than the traced ones."""
+        return item.fidelity is not None and bool(failing_axes(item.fidelity, self._cases(item.signature)))
 
     def _may_restrict(self) -> bool:
         """Whether a wrong candidate can be tried again with an axis restricted."""
@@ -202,11 +216,19 @@ class _Search:
         """Retry each such candidate once, until one is correct and the budget is spent. False: there is none."""
         known = self._known()
         fresh = [pair for item in list(self.tried) if (pair := self._restricted_anew(item, known)) is not None]
-        for spec, signature in fresh:
-            if self._something_built_is_true() and not self.context.budget.left:
-                break
+        levels = [(other, signature) for spec, signature in fresh for other in self._other_levels(spec)]
+        for spec, signature in (*fresh, *levels):
+            if self._something_built_is_true() and not self.context.budget.allows(spec):
+                continue
+            self.tried = [item for item in self.tried if item.spec != spec or item.outcome != "skipped"]
             self._try(spec, signature)
         return bool(fresh)
+
+    def _other_levels(self, spec: CandidateSpec) -> Iterator[CandidateSpec]:
+        """Yield specs of the same export that were skipped because it was wrong."""
+        for item in self.tried:
+            if item.outcome == "skipped" and _same_export(item.spec, spec) and self._wrong_export(item.spec):
+                yield item.spec
 
     def _known(self) -> set[Any]:
         """Return what was tried: specs with the inputs and limits that they had."""

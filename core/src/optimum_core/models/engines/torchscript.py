@@ -39,7 +39,20 @@ def write(request: EngineRequest) -> tuple[str, ...]:
             dynamic_axes=axes,
             opset_version=request.opset,
         )
+    _check_inputs(request)
     return value_branches(reads, flat, tuple(request.samples.values()))
+
+
+def _check_inputs(request: EngineRequest) -> None:
+    """Raise `ExportError` where the trace lost an input: the model read its values, and they are constants now."""
+    import onnx
+
+    graph = onnx.load(request.path, load_external_data=False).graph
+    found = {value.name for value in graph.input}
+    lost = [spec.name for spec in request.inputs if spec.name not in found]
+    if lost:
+        why = f"input {lost[0]!r} is not in the graph: the model reads its values in Python, and the trace fixed them"
+        raise ExportError("export to ONNX by tracing", why, "the other engine is tried next")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from optimum_core.search.quantized.evaluator import Evaluated, QuantizationConte
 from optimum_core.search.quantized.search import search_quantized
 from optimum_core.search.quantized.survey import SECONDS
 from optimum_core.types import Promise
+from optimum_core.verify.comparison import ranks
 from optimum_core.verify.promise import make_promise
 
 
@@ -67,6 +68,7 @@ class QuantizationSetup:
             calibrates=self._calibrates,
         ).prepare()
         self._require_calibration(data)
+        self._require_ranking(data)
         context.builder.calibration = data.calibration
         return data
 
@@ -121,6 +123,19 @@ class QuantizationSetup:
                 f"{config.name} finds ranges on typical inputs, and of so few labelled rows none can be spared for that"
             )
             raise OptionError("calibration", why, f"pass calibration=, or {SHARE * LEAST_ROWS} labelled rows or more")
+
+    def _require_ranking(self, data: QuantizationData) -> None:
+        """Refuse `max_drop` without `evaluate` where there are no rows, or no output ranks choices: nothing would go by
+        it."""
+        if self.stated.drop is None or data.metric is not None:
+            return
+        if not data.unseen:
+            why = "without evaluate it is measured on rows that calibration did not see, and there are none"
+            raise OptionError("max_drop", why, f"pass evaluate=, or calibration= of {SHARE * LEAST_ROWS} rows or more")
+        if not any(ranks(name, array) for case in data.unseen for name, array in case.outputs.items()):
+            why = "without evaluate it is of the share of equal decisions, and no output of this model ranks choices"
+            remedy = "pass evaluate=, a function of the accelerated model or labelled rows; or leave max_drop out"
+            raise OptionError("max_drop", why, remedy)
 
     def _promise(self, data: QuantizationData, present: Callable[[Candidate], Any]) -> Promise | None:
         """Return the promise based on the eager model's value of the metric; None without a metric."""
