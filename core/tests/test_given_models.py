@@ -140,7 +140,7 @@ def test_axes_that_must_stay_equal_vary_together() -> None:
     assert spec.shape[0] == "batch"
     assert isinstance(spec.shape[2], str)
     assert spec.shape[2] == spec.shape[3]
-    assert signature.layout.configured[spec.shape[2]] == 12
+    assert signature.layout.stated[spec.shape[2]] == 12
 
 
 def test_a_main_input_that_no_rule_knows_is_asked_for_by_name() -> None:

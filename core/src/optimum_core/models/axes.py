@@ -61,7 +61,7 @@ def off_the_grid(layout: Layout, patch: int) -> tuple[Mapping[str, int], ...]:
 def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
     """Fix the axes that do not vary, at their configured lengths; give the others lengths that differ from each other,
     and try them again there."""
-    configured = {**layout.lengths, **layout.configured}
+    configured = {**layout.lengths, **layout.stated}
     before = layout
     ranges: dict[str, AxisRange] = {}
     runs: Runs = {}

@@ -110,7 +110,7 @@ def of_one_structure(module: Any, layout: Layout, arrays: Mapping[str, Any], bes
         here = _structure_at(module, layout, arrays, {})
         others = (_structure_at(module, layout, arrays, {axis: length}) for length in beside(layout, axis))
         if any(other not in ("", here) for other in others):
-            layout = layout.pinned(axis, layout.configured.get(axis, layout.lengths[axis]))
+            layout = layout.pinned(axis, layout.stated.get(axis, layout.lengths[axis]))
     return layout
 
 

@@ -36,6 +36,7 @@ class Layout:
         vocabulary: by input, the bound below which ids are drawn.
         special: ids with a meaning to the model, which are not drawn.
         placeholders: ids that stand for pictures, sounds, …: as many of them as a call has features.
+        stated: for every named axis the length by configuration or sample, which a fixed axis gets.
         steady: inputs that keep the user's own values in every call, since the eager model refuses others.
         ordered: the rows of samples stay in their order.
     """
@@ -46,6 +47,7 @@ class Layout:
     vocabulary: Mapping[str, int] = field(default_factory=dict)
     special: Mapping[str, int] = field(default_factory=dict)
     placeholders: frozenset[int] = frozenset()
+    stated: Mapping[str, int] = field(default_factory=dict)
     steady: frozenset[str] = frozenset()
     ordered: bool = False
 
@@ -287,7 +289,7 @@ def _complete(facts: Facts, inputs: tuple[InputLayout, ...]) -> Iterator[Layout]
     """Yield layouts with lengths and limits; for texts with pictures or sounds, first with a separate batch axis for
     each."""
     lengths = _lengths(facts)
-    layout = Layout(inputs=inputs, lengths=lengths, **words(facts))
+    layout = Layout(inputs=inputs, lengths=lengths, stated=lengths, **words(facts))
     apart = with_media_apart(inputs)
     if apart != inputs:
         yield replace(layout, inputs=apart)

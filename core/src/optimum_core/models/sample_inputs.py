@@ -110,7 +110,7 @@ def layouts_that_may_fit(samples: Mapping[str, np.ndarray[Any, Any]], facts: Fac
     model takes that, since a length of one often means something else than the others.
     """
     inputs, lengths = _named(samples, facts)
-    base = Layout(inputs=inputs, lengths=lengths, **_words_of(facts, samples))
+    base = Layout(inputs=inputs, lengths=lengths, stated=lengths, **_words_of(facts, samples))
     narrowed = replace(base, inputs=tuple(map(_narrowed, inputs)))
     for layout in (base, narrowed) if narrowed != base else (base,):
         yield from _lengthened(layout)
@@ -119,7 +119,7 @@ def layouts_that_may_fit(samples: Mapping[str, np.ndarray[Any, Any]], facts: Fac
 def _lengthened(layout: Layout) -> Iterator[Layout]:
     media = with_media_apart(layout.inputs)
     lengths = {**layout.lengths, "media_batch": layout.lengths.get("batch", 1)}
-    apart = replace(layout, inputs=media, lengths=lengths, configured=lengths)
+    apart = replace(layout, inputs=media, lengths=lengths, stated=lengths)
     singles = [axis for axis in layout.axes if layout.lengths[axis] == 1]
     yielded = []
     for longer in (singles, [axis for axis in singles if axis == "batch"], []):
