@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from optimum_core.hardware import detect
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
 from optimum_core.plugins import manager
-from optimum_core.types import Artifact, ExportRequest, Hardware, SessionRequest
-from optimum_core.verify import ReferenceCase
-from optimum_core.verify.reference import reference_cases
+from optimum_core.testing.tiny import Tiny, zoo
+from optimum_core.types import Artifact, Hardware, SessionRequest
 from optimum_coreml.session import CoreMlSession, open_session
 from optimum_coreml.storage import read_program, save, weights_file
 from optimum_coreml.tools import coremltools, quiet
@@ -26,64 +22,13 @@ if TYPE_CHECKING:
 coremltools()  # imported silently, before a test imports a part of it
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Tiny:
-    """A small model with random weights, large enough for masks to matter, and eager's word on it."""
-
-    source: MemorySource
-    signature: ModelSignature
-    cases: tuple[ReferenceCase, ...]
-
-    def request(self, output: Path, **changes: Any) -> ExportRequest:
-        request = ExportRequest(
-            backend="coreml",
-            source=self.source,
-            task=self.signature.task,
-            format="coreml",
-            precision="fp32",
-            samples=self.signature.draw(Case(name="traced")),
-            inputs=self.signature.inputs,
-            outputs=self.signature.outputs,
-            output=output,
-        )
-        return dataclasses.replace(request, **changes)
-
-
-def _made(kind: str) -> Any:
-    import transformers as tf
-
-    sizes: dict[str, Any] = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-    }
-    if kind == "bert":
-        labels = {0: "bad", 1: "good", 2: "neither"}
-        config = tf.BertConfig(vocab_size=99, **sizes, max_position_embeddings=64, id2label=labels)
-        return tf.BertForSequenceClassification(config)
-    if kind == "distilbert":
-        distilled = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
-        return tf.DistilBertModel(tf.DistilBertConfig(vocab_size=99, **distilled, max_position_embeddings=64))
-    if kind == "vit":
-        return tf.ViTForImageClassification(tf.ViTConfig(**sizes, image_size=32, patch_size=8))
-    written = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0}
-    return tf.GPT2LMHeadModel(tf.GPT2Config(vocab_size=99, **written))
-
-
-@cache
-def _tiny(kind: str) -> Tiny:
-    import torch
-
-    torch.manual_seed(0)
-    module = _made(kind)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim == 2:  # with the usual weights a mask hardly matters
-                parameter.mul_(6)
-    source = MemorySource(module.eval())
-    signature = describe(source.module(), name=kind)
-    return Tiny(source=source, signature=signature, cases=reference_cases(source.module(), signature))
+_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertForSequenceClassification", {"id2label": {0: "bad", 1: "good", 2: "neither"}}),
+    "distilbert": ("DistilBertModel", {}),
+    "gpt2": ("GPT2LMHeadModel", {}),
+    "vit": ("ViTForImageClassification", {}),
+}
+_tiny = zoo(_KINDS, backend="coreml", format="coreml")
 
 
 @pytest.fixture(scope="session")

@@ -2,88 +2,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 
 from optimum_core.hardware import detect
-from optimum_core.models.samples import Arrays, Case
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
-from optimum_core.types import Artifact, ExportRequest, Hardware, QuantizeConfig, QuantizeRequest, SessionRequest
-from optimum_core.verify import ReferenceCase
-from optimum_core.verify.reference import reference_cases
+from optimum_core.testing.tiny import Tiny, module, zoo
+from optimum_core.types import Artifact, Hardware, QuantizeConfig, QuantizeRequest, SessionRequest
 from optimum_inc import plugin
 from optimum_inc.session import InductorSession
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Tiny:
-    """A small model with random weights, large enough for masks to matter, and eager's word on it."""
-
-    source: MemorySource
-    signature: ModelSignature
-    cases: tuple[ReferenceCase, ...]
-
-    def request(self, output: Path, **changes: Any) -> ExportRequest:
-        request = ExportRequest(
-            backend="inc",
-            source=self.source,
-            task=self.signature.task,
-            format="torch-export",
-            precision="fp32",
-            samples=self.signature.draw(Case(name="traced")),
-            inputs=self.signature.inputs,
-            outputs=self.signature.outputs,
-            output=output,
-        )
-        return dataclasses.replace(request, **changes)
-
-    def batches(self, count: int = 6) -> list[Arrays]:
-        """To calibrate with."""
-        lengths = [{"batch": 4, "sequence": 8 + 4 * seed} for seed in range(count)]
-        return [
-            self.signature.draw(Case(name="calibration", lengths=shape, seed=100 + seed))
-            for seed, shape in enumerate(lengths)
-        ]
-
-
-def _bert_module() -> Any:
-    import torch
-    import transformers as tf
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 128}
-    config = tf.BertConfig(vocab_size=99, **sizes, max_position_embeddings=64, num_labels=5)
-    module = tf.BertForSequenceClassification(config)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim == 2:  # with the usual weights a mask hardly matters
-                parameter.mul_(6)
-    return module.eval()
-
-
-def _gpt2_module() -> Any:
-    import torch
-    import transformers as tf
-
-    torch.manual_seed(0)
-    config = tf.GPT2Config(vocab_size=99, n_embd=64, n_layer=1, n_head=4, n_positions=64)
-    module = tf.GPT2LMHeadModel(config)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(6)
-    return module.eval()
-
-
-@cache
-def tiny_model(kind: str) -> Tiny:
-    source = MemorySource({"bert": _bert_module, "gpt2": _gpt2_module}[kind]())
-    signature = describe(source.module(), name=kind)
-    return Tiny(source=source, signature=signature, cases=reference_cases(source.module(), signature))
+_BERT = "BertForSequenceClassification"
+_BERT_SIZES = {"hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 128, "num_labels": 5}
+_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": (_BERT, _BERT_SIZES),
+    "gpt2": ("GPT2LMHeadModel", {"n_embd": 64, "n_layer": 1}),
+}
+tiny_model = zoo(_KINDS, backend="inc", format="torch-export")
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +30,7 @@ def bert() -> Tiny:
 @pytest.fixture(scope="session")
 def bert_module() -> Callable[[], Any]:
     """A new one of the same weights at each call."""
-    return _bert_module
+    return partial(module, _BERT, **_BERT_SIZES)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,84 +10,28 @@ import pytest
 
 from optimum_core.hardware import detect
 from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
+from optimum_core.testing.tiny import Tiny, zoo
 from optimum_core.types import (
     Artifact,
-    ExportRequest,
     Hardware,
     QuantizeConfig,
     QuantizeRequest,
     SessionRequest,
     TensorSpec,
 )
-from optimum_core.verify import ReferenceCase
-from optimum_core.verify.reference import reference_cases
 from optimum_openvino import plugin
 from optimum_openvino.session import OvSession
 from optimum_openvino.storage import save
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Tiny:
-    """A small model with random weights, large enough for masks to matter, and eager's word on it."""
-
-    source: MemorySource
-    signature: ModelSignature
-    cases: tuple[ReferenceCase, ...]
-
-    def request(self, output: Path, **changes: Any) -> ExportRequest:
-        request = ExportRequest(
-            backend="openvino",
-            source=self.source,
-            task=self.signature.task,
-            format="openvino-ir",
-            precision="fp32",
-            samples=self.signature.draw(Case(name="traced")),
-            inputs=self.signature.inputs,
-            outputs=self.signature.outputs,
-            output=output,
-        )
-        return dataclasses.replace(request, **changes)
-
-
-@cache
-def _tiny(kind: str) -> Tiny:
-    import torch
-    import transformers as tf
-
-    torch.manual_seed(0)
-    module: Any
-    if kind == "bert":
-        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-        module = tf.BertModel(tf.BertConfig(vocab_size=99, **sizes, max_position_embeddings=64))
-    elif kind == "vit":
-        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-        module = tf.ViTForImageClassification(tf.ViTConfig(**sizes, image_size=32, patch_size=8))
-    elif kind == "resnet":
-        config = tf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
-        module = tf.ResNetForImageClassification(config)
-    elif kind == "distilbert":
-        config = tf.DistilBertConfig(vocab_size=99, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
-        module = tf.DistilBertForSequenceClassification(config)
-    elif kind == "t5":
-        config = tf.T5Config(vocab_size=99, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
-        module = tf.T5ForConditionalGeneration(config)
-    else:
-        config = tf.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-        config._attn_implementation = "sdpa"
-        module = tf.GPT2LMHeadModel(config)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim == 2 and kind in (
-                "bert",
-                "distilbert",
-                "gpt2",
-            ):  # with the usual weights a mask hardly matters
-                parameter.mul_(6)
-    source = MemorySource(module.eval())
-    signature = describe(source.module(), name=kind)
-    return Tiny(source=source, signature=signature, cases=reference_cases(source.module(), signature))
+_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertModel", {}),
+    "distilbert": ("DistilBertForSequenceClassification", {}),
+    "gpt2": ("GPT2LMHeadModel", {"attn_implementation": "sdpa"}),
+    "resnet": ("ResNetForImageClassification", {}),
+    "t5": ("T5ForConditionalGeneration", {}),
+    "vit": ("ViTForImageClassification", {}),
+}
+_tiny = zoo(_KINDS, backend="openvino", format="openvino-ir")
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optimum_core.hardware import detect
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.signature import ModelSignature
 from optimum_core.plugins import manager
-from optimum_core.types import Artifact, Cpu, ExportRequest, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
+from optimum_core.testing.tiny import zoo
+from optimum_core.types import Artifact, Cpu, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
 from optimum_core.verify import ReferenceCase
-from optimum_core.verify.reference import reference_cases
 
 _HARDWARE = Hardware(
     system="linux",
@@ -55,9 +53,16 @@ def with_gpu() -> Callable[..., Hardware]:
     return _with_gpu
 
 
+_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertForSequenceClassification", {"num_labels": 5}),
+    "distilbert": ("DistilBertForTokenClassification", {}),
+    "vit": ("ViTForImageClassification", {}),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Tiny:
-    """A small model with random weights, large enough for masks to matter: its ONNX, and eager's word on it."""
+class Exported:
+    """A tiny model's ONNX, its signature and its eager outputs."""
 
     artifact: Artifact
     signature: ModelSignature
@@ -65,68 +70,17 @@ class Tiny:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
-    """One of "bert", "distilbert", "vit", by core's own exporter."""
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """A tiny model of a kind, by core's own exporter."""
+    made = zoo(_KINDS)
 
     @cache
-    def make(kind: str) -> Tiny:
-        import torch
-
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            module = _MODELS[kind]().eval()
-            with torch.no_grad():
-                for parameter in module.parameters():
-                    if parameter.ndim == 2:
-                        parameter.mul_(6)
-        source = MemorySource(module)
-        signature = describe(source.module(), name=kind)
-        artifact = manager().export(
-            ExportRequest(
-                backend="onnx",
-                source=source,
-                task=signature.task,
-                format="onnx",
-                precision="fp32",
-                samples=signature.draw(Case(name="traced")),
-                inputs=signature.inputs,
-                outputs=signature.outputs,
-                output=tmp_path_factory.mktemp(kind),
-                route="torchscript",
-            )
-        )
-        return Tiny(artifact=artifact, signature=signature, cases=reference_cases(source.module(), signature))
+    def make(kind: str) -> Exported:
+        model = made(kind)
+        artifact = manager().export(model.request(tmp_path_factory.mktemp(kind), route="torchscript"))
+        return Exported(artifact=artifact, signature=model.signature, cases=model.cases)
 
     return make
-
-
-_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-
-
-def _bert() -> Any:
-    import transformers as tf
-
-    return tf.BertForSequenceClassification(
-        tf.BertConfig(vocab_size=99, **_SIZES, max_position_embeddings=64, num_labels=5)
-    )
-
-
-def _distilbert() -> Any:
-    import transformers as tf
-
-    config = tf.DistilBertConfig(
-        vocab_size=99, dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=64
-    )
-    return tf.DistilBertForTokenClassification(config)
-
-
-def _vit() -> Any:
-    import transformers as tf
-
-    return tf.ViTForImageClassification(tf.ViTConfig(**_SIZES, image_size=32, patch_size=8))
-
-
-_MODELS: dict[str, Callable[[], Any]] = {"bert": _bert, "distilbert": _distilbert, "vit": _vit}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
