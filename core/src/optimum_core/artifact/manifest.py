@@ -26,7 +26,7 @@ from optimum_core.types.quantization import Scheme
 
 __all__ = ["LIVE", "MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "ModelInfo", "PartInfo", "decode", "encode"]
 
-#: The newest schema that this version reads. An artifact without parts is written in schema 1, which older ones read too.
+#: The newest schema that this version reads; artifacts without parts are written in schema 1, for older versions too.
 SCHEMA_VERSION = 2
 _WITHOUT_PARTS = 1
 
