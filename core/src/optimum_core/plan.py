@@ -6,7 +6,7 @@ another format by one, loaded by the backend that runs it; or the eager model it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -149,6 +149,33 @@ def ways(
     if not quantized:
         raise _cannot_quantize(supports, target, quantization)
     return _sharing((*found, *quantized))
+
+
+def stateful_ways(found: Sequence[Way], supports: Mapping[str, Support]) -> tuple[Way, ...]:
+    """Return those ways on which a decoder keeps its cache as state, with the routes of decoders."""
+    return tuple(way for item in found if (way := _stateful(item, supports)) is not None)
+
+
+def _stateful(way: Way, supports: Mapping[str, Support]) -> Way | None:
+    own = _offer_of(way.backend, way.device, supports)
+    if own is None or not own.stateful or way.is_quantized:
+        return None
+    if way.is_eager:
+        return replace(way, levels=(None,), parallel=False)
+    makers = [
+        offer
+        for offer in (supports[way.exporter].offers if way.exporter in supports else ())
+        if way.exported in offer.exports and way.exported in offer.stateful
+    ]
+    if not makers or way.format not in own.stateful:
+        return None
+    return replace(way, routes=makers[0].stateful_routes or way.routes, parallel=False, prepares=False)
+
+
+def _offer_of(backend: str, device: str, supports: Mapping[str, Support]) -> Offer | None:
+    offers = supports[backend].offers if backend in supports else ()
+    name = device.partition(":")[0]
+    return next((offer for offer in offers if offer.device.lower() in (device, name)), None)
 
 
 def _sharing(found: tuple[Way, ...]) -> tuple[Way, ...]:

@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 #: Lengths of the axes in the samples to trace with: all different, and none is 1.
 TRACED = {"batch": 2, "past": 5, "sequence": 4, "kept": 3}
-_TAKEN = frozenset({"input_ids", "attention_mask", "position_ids", "token_type_ids"})
+_TAKEN = frozenset({"input_ids", "attention_mask", "position_ids"})
 _ROWS, _LENGTH = 2, 7
 
 
@@ -93,7 +93,9 @@ def _require_text(module: Any, signature: ModelSignature) -> None:
     if config is None or not getattr(module, "can_generate", bool)() or config.is_encoder_decoder:
         raise NotADecoderError("it is no causal language model of transformers")
     names = {spec.name for spec in signature.inputs}
-    if "input_ids" not in names or not names <= _TAKEN or not any(s.name == "logits" for s in signature.outputs):
+    if [spec.name for spec in signature.outputs] != ["logits"]:
+        raise NotADecoderError("a call returns more than logits")
+    if "input_ids" not in names or not names <= _TAKEN:
         raise NotADecoderError(f"it takes more than tokens: {', '.join(sorted(names - _TAKEN)) or 'no ids'}")
 
 

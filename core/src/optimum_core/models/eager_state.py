@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from optimum_core.errors import SessionError
+from optimum_core.models.eager_calls import as_tensor
 from optimum_core.types import Array, StateSpec, TensorSpec
 
 _BACKEND = "torch"
@@ -71,7 +72,7 @@ class EagerState:
         """Run the model on new tokens, which the cache then holds too."""
         if self.cache is None:
             raise closed()
-        tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+        tensors = {name: as_tensor(value) for name, value in inputs.items()}
         kept = tensors.pop("logits_to_keep")
         selects = _selects(self.module)
         try:

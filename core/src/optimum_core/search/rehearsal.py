@@ -37,7 +37,7 @@ def rehearse(
         SessionError: a signal ended the child, or it did not end in time.
         OptimumError: the backend cannot open the artifact.
     """
-    who = f"backend {request.backend!r}, {request.artifact.main_file}"
+    who = f"backend {request.backend!r}, {request.artifact.path}"
     remedy = "use another backend or export route"
     with TemporaryDirectory(prefix="optimum-") as folder:
         asked, answered = Path(folder, "calls.pickle"), Path(folder, "answers.pickle")
@@ -64,10 +64,11 @@ def rehearse(
 
 
 def _main(asked: str, answered: str) -> None:
+    from optimum_core.generation.session import bound, open_session
     from optimum_core.plugins import manager
 
     request, calls = pickle.loads(Path(asked).read_bytes())
-    run = manager().binder(manager().load_session(request))
+    run = bound(manager(), open_session(manager(), request))
     Path(answered).write_bytes(pickle.dumps([_answer(run, inputs) for inputs in calls]))
 
 

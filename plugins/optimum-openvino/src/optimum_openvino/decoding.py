@@ -1,8 +1,8 @@
 """Sessions of decoders: the cache lies in an infer request, one for each state.
 
-A compiled model is shared by all states, and its weights are in memory once. Rows are exchanged by the input `beam_idx` of
-the next call, at no cost of their own. To crop and to fork copies the cache through numpy: it happens once in many tokens,
-or at the beginning of another text.
+A compiled model is shared by all states, and its weights are in memory once. Rows are exchanged by the input
+`beam_idx` of the next call, at no cost of their own. To crop and to fork copies the cache through numpy: it happens
+once in many tokens, or at the beginning of another text.
 """
 
 from __future__ import annotations

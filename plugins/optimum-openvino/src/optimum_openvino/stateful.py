@@ -1,8 +1,8 @@
 """Conversion of a decoder whose keys and values are inputs and outputs into one that keeps them as variables.
 
 OpenVINO fuses attention with its cache in place (`ScaledDotProductAttentionWithKVCache`) where the graph holds the
-attention as one operation, the cache as a variable, and between the two a selection of rows by `beam_idx`, an input that
-exists in the file only: sessions use it to exchange rows.
+attention as one operation, the cache as a variable, and between the two a selection of rows by `beam_idx`, an input
+that exists in the file only: sessions use it to exchange rows.
 """
 
 from __future__ import annotations
