@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +10,32 @@ import pytest
 import torch
 
 from optimum_core.errors import SessionError
-from optimum_core.hardware import detect
-from optimum_core.models.decoder import DecoderSignature, NotADecoderError, describe_decoder
-from optimum_core.models.signature import describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.decoder import DecoderSignature, NotADecoderError
 from optimum_core.models.tracing import flat_module, graph_inputs, graph_outputs, sample_tensors
 from optimum_core.plugins import manager
-from optimum_core.testing.decoders import decoder
-from optimum_core.types import Artifact, ExportRequest, SessionRequest, StatefulSession
-
-Arrays = dict[str, np.ndarray[Any, Any]]
+from optimum_core.testing.decoders import decoder, decoder_request, described, eager_decoder
+from optimum_core.types import StatefulSession
 
 
-@cache
-def described(kind: str) -> DecoderSignature:
-    module = decoder(kind)
-    return describe_decoder(module, describe(module, name=kind))
-
-
-def opened(kind: str) -> Any:
-    known = described(kind)
-    source = MemorySource(decoder(kind))
-    artifact = Artifact(
-        format="live", path=Path(), files=(), inputs=known.inputs, outputs=known.outputs, state=known.state
-    )
-    return manager().load_session(
-        SessionRequest(backend="torch", artifact=artifact, device="cpu", hardware=detect(), source=source)
-    )
+def known_of(kind: str) -> DecoderSignature:
+    found = described(kind).decoder
+    assert found is not None
+    return found
 
 
 def test_the_cache_is_described_layer_by_layer() -> None:
-    layers = described("gemma2").state.layers
+    layers = known_of("gemma2").state.layers
     assert [(layer.heads, layer.head_size, layer.window) for layer in layers] == [(2, 8, 8), (2, 8, None)]
-    assert described("deepseek_v2").state.layers[0].value_size == 8
+    assert known_of("deepseek_v2").state.layers[0].value_size == 8
 
 
 @pytest.mark.parametrize(("kind", "default"), [("llama", "places"), ("opt", "counts")])
 def test_positions_are_those_that_eager_assumes(kind: str, default: str) -> None:
-    assert {spec.name: spec.default for spec in described(kind).inputs}["position_ids"] == default
+    assert {spec.name: spec.default for spec in known_of(kind).inputs}["position_ids"] == default
 
 
 def test_a_model_without_positions_takes_none() -> None:
-    assert [spec.name for spec in described("bloom").inputs] == ["input_ids", "attention_mask", "logits_to_keep"]
+    assert [spec.name for spec in known_of("bloom").inputs] == ["input_ids", "attention_mask", "logits_to_keep"]
 
 
 def test_a_recurrent_model_is_no_decoder_and_says_why() -> None:
@@ -62,11 +45,7 @@ def test_a_recurrent_model_is_no_decoder_and_says_why() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "bloom", "gemma2"])
 def test_the_pure_function_has_the_state_as_tensors(kind: str) -> None:
-    known = described(kind)
-    request = ExportRequest(
-        backend="any", source=MemorySource(decoder(kind)), task="text-generation", format="any", precision="fp32",
-        samples=known.samples(), inputs=known.inputs, outputs=known.outputs, state=known.state, output=None,  # type: ignore[arg-type]
-    )  # fmt: skip
+    request = decoder_request(kind, "any", "any", Path())
     tensors = sample_tensors(request)
     assert list(tensors) == [spec.name for spec in graph_inputs(request)]
     with torch.no_grad():
@@ -102,8 +81,8 @@ def whole(kind: str, known: DecoderSignature, ids: np.ndarray[Any, Any], mask: n
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "bloom"])
 def test_the_eager_state_goes_on_where_it_was(kind: str) -> None:
     """In chunks beyond the window of 8, with padding on the left, after rows were exchanged and positions removed."""
-    known = described(kind)
-    session = opened(kind)
+    known = known_of(kind)
+    session = eager_decoder(kind)
     assert isinstance(session, StatefulSession)
     rng = np.random.default_rng(0)
     ids = rng.integers(3, 99, (3, 20))

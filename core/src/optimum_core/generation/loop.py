@@ -34,6 +34,8 @@ def next_tokens(
         ended = np.zeros(len(ids), bool)
     try:
         scores = generation.feed(ids, mask, "counts", "last")[:, -1]
+        if mask is not None:  # padding is no token that has occurred
+            ids = np.where(mask == 1, ids, ids[:, -1:])
         for number in range(1, settings.max_new_tokens + 1):
             chosen = np.where(ended, settings.pad, choose(ids, scores))
             yield chosen

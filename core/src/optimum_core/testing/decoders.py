@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from optimum_core.hardware import detect
+from optimum_core.models.decoder import describe_decoder
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
+from optimum_core.plugins import manager
+from optimum_core.types import Artifact, ExportRequest, SessionRequest
 
 VOCABULARY = 99
 _SHARPEN = 4.0
@@ -122,3 +131,47 @@ def decoder(kind: str, *, seed: int = 20) -> Any:
                 if parameter.ndim >= 2:
                     parameter.mul_(_SHARPEN)
     return module
+
+
+@cache
+def described(kind: str) -> ModelSignature:
+    """Return the model's signature, with its interface as a decoder.
+
+    Raises:
+        NotADecoderError: it has none.
+    """
+    module = decoder(kind)
+    signature = describe(module, name=kind)
+    return replace(signature, decoder=describe_decoder(module, signature))
+
+
+def decoder_request(kind: str, backend: str, format: str, output: Path, route: str | None = None) -> ExportRequest:
+    """Return the request to export the model as a decoder."""
+    known = described(kind).decoder
+    assert known is not None
+    return ExportRequest(
+        backend=backend,
+        source=MemorySource(decoder(kind)),
+        task="text-generation",
+        format=format,
+        precision="fp32",
+        samples=known.samples(),
+        inputs=known.inputs,
+        outputs=known.outputs,
+        state=known.state,
+        output=output,
+        route=route,
+    )
+
+
+def eager_decoder(kind: str) -> Any:
+    """Return a session of the eager model as a decoder."""
+    known = described(kind).decoder
+    assert known is not None
+    artifact = Artifact(
+        format="live", path=Path(), files=(), inputs=known.inputs, outputs=known.outputs, state=known.state
+    )
+    source = MemorySource(decoder(kind))
+    return manager().load_session(
+        SessionRequest(backend="torch", artifact=artifact, device="cpu", hardware=detect(), source=source)
+    )
