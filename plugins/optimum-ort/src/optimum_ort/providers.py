@@ -283,6 +283,7 @@ def _offer(provider: Provider, build: Build) -> Offer:
         named_levels=_NAMED_LEVELS,
         quantizes=_ONNX if quantizes else (),
         loads=("onnx",),
+        stateful=("onnx",) if provider is CPU else (),
         precisions=("fp32", "fp16") if half else ("fp32",),
         schemes=(*_SCHEMES, *_SCHEMES_FOR_OTHERS) if quantizes else (),
         runs=_SCHEMES if provider is CPU else (),
