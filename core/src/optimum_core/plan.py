@@ -152,7 +152,7 @@ def ways(
 
 
 def stateful_ways(found: Sequence[Way], supports: Mapping[str, Support]) -> tuple[Way, ...]:
-    """Return those ways on which a decoder keeps its cache as state, with the routes of decoders."""
+    """Return those ways on which a decoder keeps its cache as state, with the routes and levels of decoders."""
     return tuple(way for item in found if (way := _stateful(item, supports)) is not None)
 
 
@@ -169,7 +169,10 @@ def _stateful(way: Way, supports: Mapping[str, Support]) -> Way | None:
     ]
     if not makers or way.format not in own.stateful:
         return None
-    return replace(way, routes=makers[0].stateful_routes or way.routes, parallel=False, prepares=False)
+    levels = own.stateful_levels if own.stateful_levels and way.levels == own.levels else way.levels  # else: the one named
+    return replace(
+        way, routes=makers[0].stateful_routes or way.routes, levels=levels, parallel=False, prepares=False
+    )
 
 
 def _offer_of(backend: str, device: str, supports: Mapping[str, Support]) -> Offer | None:

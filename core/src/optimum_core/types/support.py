@@ -38,6 +38,7 @@ class Offer:
         stateful: those of its formats in which a decoder keeps its cache as state: where it exports one, it writes
             artifacts for `ExportRequest.state`; where it loads one, its sessions are a `StatefulSession`.
         stateful_routes: the export methods for decoders; empty: `routes`.
+        stateful_levels: the optimization levels that compete for decoders; empty: `levels`.
         live: `load_session` also runs the eager model (`SessionRequest.source`), so that no export is needed.
         parallel: concurrent calls (`SessionRequest.streams`) raise its throughput.
         prepares: its sessions are faster when they know the shapes of most calls (`SessionRequest.shapes`).
@@ -60,6 +61,7 @@ class Offer:
     loads: tuple[str, ...] = ()
     stateful: tuple[str, ...] = ()
     stateful_routes: tuple[str, ...] = ()
+    stateful_levels: tuple[str, ...] = ()
     live: bool = False
     parallel: bool = False
     prepares: bool = False
