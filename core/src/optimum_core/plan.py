@@ -162,9 +162,10 @@ def _stateful(way: Way, supports: Mapping[str, Support]) -> Way | None:
         return None
     if way.is_eager:
         return replace(way, levels=(None,), parallel=False)
+    exporter = supports.get(way.exporter or "")
     makers = [
         offer
-        for offer in (supports[way.exporter].offers if way.exporter in supports else ())
+        for offer in (exporter.offers if exporter is not None else ())
         if way.exported in offer.exports and way.exported in offer.stateful
     ]
     if not makers or way.format not in own.stateful:

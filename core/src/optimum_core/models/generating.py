@@ -22,7 +22,7 @@ from optimum_core.generation.decoder import Decoder, Generation, counted
 _NOT_KEPT = ("output_attentions", "output_hidden_states", "inputs_embeds", "labels")
 
 
-class StateCache(Cache):
+class StateCache(Cache):  # type: ignore[misc] # transformers states no types
     """The state of a generation as transformers' `Cache`: keys and values stay in the backend.
 
     It can be passed as `past_key_values` again, cropped, and copied by `copy.deepcopy` to use one prefix twice.
@@ -84,8 +84,8 @@ class StateCache(Cache):
         return len(self._decoder.session.state.layers) if hasattr(self._decoder.session, "state") else 1
 
 
-class Host(GenerationMixin):
-    """What `GenerationMixin` needs of a model, on a decoder.
+class Host(GenerationMixin):  # type: ignore[misc] # transformers states no types
+    """The model as `GenerationMixin` needs it, on a decoder.
 
     Args:
         who: the model, for errors.
@@ -190,16 +190,16 @@ class Host(GenerationMixin):
         streamer: Any = None,
         **model_kwargs: Any,
     ) -> Any:
-        cache = model_kwargs.get("past_key_values")
+        cache: StateCache | None = model_kwargs.get("past_key_values")
         is_plain = (
-            isinstance(cache, StateCache)
+            cache is not None
             and _are_counts(model_kwargs.get("position_ids"), model_kwargs.get("attention_mask"), input_ids)
             and cache.get_seq_length() == 0
             and not generation_config.return_dict_in_generate
             and generation_config.prefill_chunk_size is None
             and not generation_config.is_assistant
         )
-        if not is_plain:
+        if cache is None or not is_plain:
             return super()._sample(
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer, **model_kwargs
             )

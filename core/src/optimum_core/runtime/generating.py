@@ -19,6 +19,7 @@ from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_texts
 from optimum_core.runtime.answers import Answerer
 from optimum_core.runtime.inputs import InputChecker
+from optimum_core.types import Session
 
 Array = np.ndarray[Any, Any]
 _STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_position")
@@ -33,7 +34,7 @@ class GenerativeFace:
     config: Any
     generation_config: Any
     _who: str
-    _session: Any
+    _session: Session
     _checker: InputChecker
     _answerer: Answerer
 
@@ -88,6 +89,8 @@ class GenerativeFace:
         """
         decoder = self._decoder
         given = inputs if inputs is not None else kwargs.get("input_ids")
+        if given is None and "torch" not in sys.modules:
+            raise InputError(self._who, "there is no prompt", "pass a text, a chat, or token ids")
         if _is_torch(given) or given is None:
             return self._generate_by_transformers(inputs, kwargs)
         mask = kwargs.pop("attention_mask", None)

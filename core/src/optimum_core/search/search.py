@@ -237,6 +237,8 @@ class _Search:
     def _restrictions(self, candidate: Candidate) -> Iterator[Restriction]:
         if candidate.spec.way.is_eager or candidate.fidelity is None or candidate.fidelity.passed:
             return iter(())
+        if candidate.signature.decoder is not None:  # a decoder's axes have no fixed lengths
+            return iter(())
         cases = self._cases(candidate.signature)
         unasked = not self.context.may_restrict
         return restrictions(candidate.signature, candidate.fidelity, cases, unasked=unasked)

@@ -108,8 +108,7 @@ class OvState:
         check_names(who, self._names, inputs)
         arrays = [(index, host_array(who, name, inputs[name])) for name, index in self._session.feeds]
         rows, new = inputs["input_ids"].shape
-        if rows != len(self._rows):
-            raise InputError(who, f"{rows} rows came, and the state has {len(self._rows)}", "begin a state for them")
+        self._check(rows, (rows, self.length + new), tuple(inputs["attention_mask"].shape))
         try:
             for index, array in arrays:
                 request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
@@ -123,6 +122,15 @@ class OvState:
         self.length += new
         self._rows = np.arange(rows, dtype=np.int32)
         return {name: results[index].copy() for name, index in self._session.fetches}
+
+    def _check(self, rows: int, needed: tuple[int, int], mask: tuple[int, ...]) -> None:
+        """Reject shapes that OpenVINO would broadcast."""
+        who = self._session.who
+        if rows != len(self._rows):
+            raise InputError(who, f"{rows} rows came, and the state has {len(self._rows)}", "begin a state for them")
+        if mask != needed:
+            why = f"attention_mask is {list(mask)}, and the state needs {list(needed)}"
+            raise InputError(who, why, "state the mask of all positions, those in the state first")
 
     def crop(self, length: int) -> None:
         """Remove all positions from this one on."""
