@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optimum_core.artifact as artifacts
-from optimum_core.artifact import LIVE, Manifest, ModelInfo
+from optimum_core.artifact import LIVE, Manifest, ModelInfo, PartInfo
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.sample_inputs import positional
 from optimum_core.models.source import Source
@@ -48,6 +48,9 @@ class Packer:
         assert artifact is not None
         for name in artifact.files:
             _copy(artifact.path / name, directory / name)
+        for part, own in artifact.parts.items():
+            for name in own.files:
+                _copy(own.path / name, directory / part / name)
         self.write_companions(directory)
         write_check(directory, result.check)
         artifacts.write(directory, self.manifest(result.winner, result.report))
@@ -91,6 +94,7 @@ class Packer:
             verified=candidate.fidelity is not None and candidate.fidelity.passed,
             hardware=self.hardware,
             model_files=artifact.files,
+            parts={name: PartInfo.of(part, f"{name}/") for name, part in artifact.parts.items()},
             fidelity=candidate.fidelity,
             report=report,
         )
@@ -114,6 +118,6 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
         returns_tuple=getattr(source.config, "return_dict", True) is False,
         positional=positional(module) if source.format is None else None,
         main_input=getattr(module, "main_input_name", signature.inputs[0].name),
-        can_generate=False,
+        can_generate=signature.decoder is not None,
         dtype="float32",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,11 @@ from optimum_core.artifact.serialization import to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptionError, UnavailableError, UnprovedWarning
 from optimum_core.measure.stopwatch import Emit, watched
-from optimum_core.measure.workload import Limits, WorkShape, workload
+from optimum_core.measure.workload import Limits, WorkShape, generation_workload, workload
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
 from optimum_core.packing import Packer
-from optimum_core.plan import EXACT, FLOATS, Target, Way, ways
+from optimum_core.plan import EXACT, FLOATS, Target, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
 from optimum_core.runtime.accelerated import AcceleratedModel
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from optimum_core.search.context import SearchContext, SearchResult
     from optimum_core.search.quantized.setup import QuantizationSetup
     from optimum_core.search.spec import CandidateSpec
+
+log = logging.getLogger(__name__)
 
 #: Share of a stated budget that the search among unquantized models may take where the model is to be quantized too.
 _UNQUANTIZED_SHARE = 0.4
@@ -104,6 +107,7 @@ class Pipeline:
     emit: Emit
     refused: int | None = None
     _budget: Budget = field(init=False)
+    _generates: bool = False
 
     def run(self) -> AcceleratedModel:
         """Return the cached model where it is still valid; else build, cache and open one."""
@@ -224,18 +228,42 @@ class Pipeline:
                 samples=self._samples(),
                 task=self.request.task,
             )
+        signature = self._as_decoder(signature)
         self._budget.size = self.source.size()
         self._workload(signature)  # shapes that the model cannot take are refused before anything is built
         history = History(
             cache=self.cache,
             machine=self._machine(),
-            question={**self.request.question(), "held": self.source.held_in, "shape": shape_of(self.source.module())},
+            question={
+                **self.request.question(),
+                "held": self.source.held_in,
+                "shape": shape_of(self.source.module()),
+                "generates": self._generates,
+            },
         )
         with TemporaryDirectory(prefix="optimum-") as workshop:
             context = self._context(signature, Path(workshop), history)
             packer = self._packer(signature)
             result = self._cross_built(context, packer) if self._is_elsewhere else self._found(context, packer, history)
             packer.write(result, directory)
+
+    def _as_decoder(self, signature: ModelSignature) -> ModelSignature:
+        """Return the signature of a model that generates, where it is one and a backend keeps its cache; with it, only
+        ways that keep a cache compete."""
+        from optimum_core.models.decoder import NotADecoderError, describe_decoder
+
+        stateful = stateful_ways(self.ways, self.supports)
+        backend = self.request.target.backend
+        able = [way for way in stateful if (way.backend == backend if backend else not way.is_eager)]
+        if not able or self.request.goal is not None or self._is_elsewhere or self.source.format is not None:
+            return signature
+        try:
+            decoder = describe_decoder(self.source.module(), signature)
+        except NotADecoderError as error:
+            log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
+            return signature
+        self.ways, self._generates = stateful, True
+        return replace(signature, decoder=decoder)
 
     @property
     def _is_elsewhere(self) -> bool:
@@ -353,9 +381,13 @@ class Pipeline:
             found = ways(self.supports, self.request.target, precision=others, level=self.request.level)
         except UnavailableError:  # none is offered
             return ()
+        found = stateful_ways(found, self.supports) if self._generates else found
         return tuple(way for way in found if way.precision != EXACT and way.proof == "device")
 
     def _workload(self, signature: ModelSignature) -> tuple[WorkShape, ...]:
+        if signature.decoder is not None:
+            longest = signature.ranges["sequence"].greatest if "sequence" in signature.ranges else None
+            return generation_workload(self.request.shapes, longest)
         limits = Limits.of(signature.ranges, signature.layout.limits)
         return workload(self.request.shapes, signature.inputs, limits)
 

@@ -6,7 +6,7 @@ another format by one, loaded by the backend that runs it; or the eager model it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -149,6 +149,37 @@ def ways(
     if not quantized:
         raise _cannot_quantize(supports, target, quantization)
     return _sharing((*found, *quantized))
+
+
+def stateful_ways(found: Sequence[Way], supports: Mapping[str, Support]) -> tuple[Way, ...]:
+    """Return those ways on which a decoder keeps its cache as state, with the routes and levels of decoders."""
+    return tuple(way for item in found if (way := _stateful(item, supports)) is not None)
+
+
+def _stateful(way: Way, supports: Mapping[str, Support]) -> Way | None:
+    own = _offer_of(way.backend, way.device, supports)
+    if own is None or not own.stateful or way.is_quantized:
+        return None
+    if way.is_eager:
+        return replace(way, levels=(None,), parallel=False)
+    exporter = supports.get(way.exporter or "")
+    makers = [
+        offer
+        for offer in (exporter.offers if exporter is not None else ())
+        if way.exported in offer.exports and way.exported in offer.stateful
+    ]
+    if not makers or way.format not in own.stateful:
+        return None
+    levels = (
+        own.stateful_levels if own.stateful_levels and way.levels == own.levels else way.levels
+    )  # else: the one named
+    return replace(way, routes=makers[0].stateful_routes or way.routes, levels=levels, parallel=False, prepares=False)
+
+
+def _offer_of(backend: str, device: str, supports: Mapping[str, Support]) -> Offer | None:
+    offers = supports[backend].offers if backend in supports else ()
+    name = device.partition(":")[0]
+    return next((offer for offer in offers if offer.device.lower() in (device, name)), None)
 
 
 def _sharing(found: tuple[Way, ...]) -> tuple[Way, ...]:

@@ -173,7 +173,9 @@ def check_level(level: str | None, target: Target, supports: Mapping[str, Suppor
         OptionError: the message names the levels that it has.
     """
     offers = supports[target.backend].offers if level is not None and target.backend is not None else ()
-    known = tuple(dict.fromkeys(name for offer in offers for name in (*offer.levels, *offer.named_levels)))
+    known = tuple(
+        dict.fromkeys(name for offer in offers for name in (*offer.levels, *offer.stateful_levels, *offer.named_levels))
+    )
     if offers and level not in known:
         limits = supports[str(target.backend)].limitations
         found = next((item for item in limits if f"level {level!r}" in item.what), None)

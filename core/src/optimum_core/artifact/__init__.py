@@ -10,6 +10,7 @@ from optimum_core.artifact.manifest import (
     FileEntry,
     Manifest,
     ModelInfo,
+    PartInfo,
     decode,
     encode,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "ModelInfo",
+    "PartInfo",
     "Structure",
     "decode",
     "encode",

@@ -21,12 +21,14 @@ from optimum_core.artifact.names import MANIFEST, check_names
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.artifact.structure import Structure
 from optimum_core.errors import ArtifactError
-from optimum_core.types import Artifact, AxisRange, Fidelity, Hardware, Report, Step, TensorSpec
+from optimum_core.types import Artifact, AxisRange, Fidelity, Hardware, Report, StateSpec, Step, TensorSpec
 from optimum_core.types.quantization import Scheme
 
-__all__ = ["LIVE", "MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "ModelInfo", "decode", "encode"]
+__all__ = ["LIVE", "MANIFEST", "SCHEMA_VERSION", "FileEntry", "Manifest", "ModelInfo", "PartInfo", "decode", "encode"]
 
-SCHEMA_VERSION = 1
+#: The newest schema that this version reads; artifacts without parts are written in schema 1, for older versions too.
+SCHEMA_VERSION = 2
+_WITHOUT_PARTS = 1
 
 #: The format for a model that stays eager: the artifact has no model files, and the model in memory runs.
 LIVE = "live"
@@ -78,6 +80,53 @@ class FileEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PartInfo:
+    """One graph of a generative model. It runs on the backend and device of the whole.
+
+    Attributes:
+        format: the format of its files.
+        precision: as in `Artifact.precision`.
+        model_files: its files, the one to open first in front; none where the model stays eager.
+        inputs, outputs, state: as in `Artifact`.
+        steps: the steps that made the files, oldest first.
+    """
+
+    format: str
+    precision: str
+    model_files: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    state: StateSpec | None = None
+    steps: tuple[Step, ...] = ()
+
+    @classmethod
+    def of(cls, artifact: Artifact, prefix: str) -> PartInfo:
+        """Return the description of an artifact whose files lie under `prefix`."""
+        return cls(
+            format=artifact.format,
+            precision=artifact.precision,
+            model_files=tuple(f"{prefix}{name}" for name in artifact.files),
+            inputs=artifact.inputs,
+            outputs=artifact.outputs,
+            state=artifact.state,
+            steps=artifact.steps,
+        )
+
+    def artifact(self, path: Path) -> Artifact:
+        """Return the artifact for backends, with its files under `path`."""
+        return Artifact(
+            format=self.format,
+            path=path,
+            files=self.model_files,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            precision=self.precision,
+            state=self.state,
+            steps=self.steps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """The content of `optimum.json` except its digest.
 
@@ -96,11 +145,12 @@ class Manifest:
         steps: the steps that made the files, oldest first.
         verified: whether `fidelity` was measured on exactly these files.
         hardware: the machine it was tuned on.
-        model_files: the artifact's files, the one to open first in front; all are in `files`.
+        model_files: the artifact's files, the one to open first in front; all are in `files`. None where it has parts.
+        parts: the graphs of a generative model, at least a "decoder"; `inputs` and `outputs` are those of its call.
         files: every file of the directory that belongs to it, except the manifest; names relative, with "/".
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = _WITHOUT_PARTS
     created_with: Mapping[str, str] = field(default_factory=dict)
     task: str
     model: ModelInfo
@@ -121,6 +171,7 @@ class Manifest:
     verified: bool
     hardware: Hardware
     model_files: tuple[str, ...]
+    parts: Mapping[str, PartInfo] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     fidelity: Fidelity | None = None
     report: Report | None = None
@@ -135,7 +186,13 @@ class Manifest:
             outputs=self.outputs,
             precision=Scheme.parse(self.quantized).weights if self.quantized else self.precision,
             steps=self.steps,
+            parts={name: part.artifact(path) for name, part in self.parts.items()},
         )
+
+    @property
+    def part_files(self) -> tuple[str, ...]:
+        """The files of the model itself, in the order of its parts."""
+        return (*self.model_files, *(name for part in self.parts.values() for name in part.model_files))
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -146,9 +203,12 @@ def encode(manifest: Manifest) -> bytes:
         ArtifactError: the manifest names files that `decode` would reject.
     """
     who = f"manifest of model {manifest.model.name!r}"
-    manifest = dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)
+    schema = SCHEMA_VERSION if manifest.parts else _WITHOUT_PARTS
+    manifest = dataclasses.replace(manifest, schema_version=schema)
     _check(manifest, who)
     tree = {"digest": f"sha256:{_BLANK.decode()}", **to_plain(manifest, who)}
+    if not manifest.parts:
+        del tree["parts"]
     # A lone surrogate (a file name that is not UTF-8, quoted in some error) becomes its JSON escape.
     raw = (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
     return _HEAD + _digest(raw) + raw[_END:]
@@ -195,20 +255,20 @@ def _check_digest(raw: bytes, who: str) -> None:
 
 
 def _check_schema(version: object, who: str) -> None:
-    if version == SCHEMA_VERSION and type(version) is int:
+    if type(version) is int and _WITHOUT_PARTS <= version <= SCHEMA_VERSION:
         return
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        why = f"made by a newer optimum-core, schema {version}; this one reads {SCHEMA_VERSION}"
+        why = f"made by a newer optimum-core, schema {version}; this one reads up to {SCHEMA_VERSION}"
         raise ArtifactError(who, why, "pip install -U optimum-core")
-    why = f"{MANIFEST} states the schema_version {version!r}; this optimum-core reads {SCHEMA_VERSION}"
+    why = f"{MANIFEST} states the schema_version {version!r}; this optimum-core reads up to {SCHEMA_VERSION}"
     raise ArtifactError(who, why, _FETCH_AGAIN)
 
 
 def _check(manifest: Manifest, who: str) -> None:
     check_names(manifest.files, who)
-    if not manifest.model_files and manifest.format != LIVE:
+    if not manifest.part_files and manifest.format != LIVE:
         raise ArtifactError(who, "model_files is empty", "name the file to open first, then those it needs")
-    for name in manifest.model_files:
+    for name in manifest.part_files:
         if name not in manifest.files:
             raise ArtifactError(who, f"the model file {name!r} is not among the artifact's files", _FETCH_AGAIN)
     for name, entry in manifest.files.items():

@@ -37,7 +37,7 @@ def check_export(
 def exported(
     request: ExportRequest, files: Sequence[str], *, tool: str, version: str, chosen: Mapping[str, Any], **further: Any
 ) -> Artifact:
-    """Return the artifact that was written into `request.output`, with the request's inputs and outputs.
+    """Return the artifact that was written into `request.output`, with the request's inputs, outputs and state.
 
     Args:
         files: the files written, the one to open first in front.
@@ -51,6 +51,7 @@ def exported(
         files=tuple(files),
         inputs=request.inputs,
         outputs=request.outputs,
+        state=request.state,
         steps=(step,),
         **further,
     )

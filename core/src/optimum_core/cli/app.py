@@ -222,6 +222,45 @@ def accelerate_model(
     _tell(console, f"Saved to {out}")
 
 
+@app.command("generate", context_settings=_FAST)
+def generate_text(
+    artifact: Annotated[Path, typer.Argument(help="A directory that accelerate wrote, of a model that generates.")],
+    prompt: Annotated[str, typer.Argument(help="The text to go on from, or the question; - reads it from stdin.")],
+    max_new_tokens: Annotated[int, typer.Option(help="The greatest number of tokens to write.")] = 256,
+    temperature: Annotated[float | None, typer.Option(help="Draw tokens; under 1, likely ones more often.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from that many of the likeliest.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that have this share.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Over 1: repeat less.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="A text to stop at; may be given several times.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Pass the text as it is, without the chat template.")] = False,
+    target: Annotated[str | None, typer.Option(help="Another backend or device than it was tuned for.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write the model's answer, token by token. Needs neither torch nor transformers."""
+    from optimum_core import load
+    from optimum_core.generation.text import read_codec
+
+    model = load(artifact, target=target)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    has_template = not plain and read_codec(artifact, f"artifact {artifact}").template is not None
+    pieces = model.generate(
+        [{"role": "user", "content": text}] if has_template else text,
+        stream=True,
+        stop=stop or (),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
 @cache_app.command("list", context_settings=_FAST)
 def list_cache(as_json: Json = False, verbose: Verbose = False) -> None:
     """Show what is kept, its size and last use."""

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from optimum_core.generation.workload import Generated
 from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
 
@@ -63,10 +64,11 @@ class Contestant:
 
 @dataclass(kw_only=True, slots=True)
 class _Track:
-    """The seconds of every call, by shape, then by round."""
+    """The seconds of every call, by shape, then by round; and by shape the seconds until a first token."""
 
     contestant: Contestant
     times: list[list[list[float]]] = field(default_factory=list)
+    firsts: list[list[float]] = field(default_factory=list)
 
 
 def measure(
@@ -82,7 +84,10 @@ def measure(
         For each candidate one measurement per shape, in milliseconds; with fewer runs if it was dropped early.
     """
     effort = _override or effort or Effort()
-    tracks = {name: _Track(contestant=item, times=[[] for _ in shapes]) for name, item in candidates.items()}
+    tracks = {
+        name: _Track(contestant=item, times=[[] for _ in shapes], firsts=[[] for _ in shapes])
+        for name, item in candidates.items()
+    }
     running = list(tracks)
     end = time.perf_counter() + effort.budget
     for turn in range(effort.rounds):
@@ -91,10 +96,7 @@ def measure(
         running = _worth_going_on(tracks, running, 1 + (effort.hopeless - 1) / (turn + 1))
         if time.perf_counter() > end:
             break
-    return {
-        name: tuple(_summary(shape, times) for shape, times in zip(shapes, track.times, strict=True))
-        for name, track in tracks.items()
-    }
+    return {name: tuple(map(_summary, shapes, track.times, track.firsts)) for name, track in tracks.items()}
 
 
 def score(measurements: Sequence[Measurement]) -> float:
@@ -113,7 +115,7 @@ def _round(track: _Track, effort: Effort) -> None:
     time.sleep(SETTLE_SECONDS)
     streams = track.contestant.streams
     with ThreadPoolExecutor(streams) as pool:
-        for call, rounds in zip(track.contestant.calls, track.times, strict=True):
+        for call, rounds, firsts in zip(track.contestant.calls, track.times, track.firsts, strict=True):
             once = call if streams == 1 else partial(_together, pool, call, streams)
             if not rounds or rounds[-1][-1] < effort.seconds:
                 once()  # warms up caches and buffers at this shape; for slow calls, that hardly matters
@@ -121,8 +123,10 @@ def _round(track: _Track, effort: Effort) -> None:
             rounds.append(times)
             while spent < effort.seconds and len(times) < effort.calls:
                 start = time.perf_counter()
-                once()
+                made = once()
                 taken = time.perf_counter() - start
+                if isinstance(made, Generated):
+                    firsts.append(made.first_seconds)
                 times.append(taken / _calls_at_once(streams))
                 spent += taken
 
@@ -147,7 +151,7 @@ def _worth_going_on(tracks: Mapping[str, _Track], running: Sequence[str], hopele
     return [name for name in running if scores[name] <= best + np.log(hopeless)]
 
 
-def _summary(shape: WorkShape, rounds: Sequence[Sequence[float]]) -> Measurement:
+def _summary(shape: WorkShape, rounds: Sequence[Sequence[float]], firsts: Sequence[float]) -> Measurement:
     milliseconds = np.concatenate(rounds) * 1e3
     medians = [float(np.median(times)) for times in rounds]
     return Measurement(
@@ -158,4 +162,6 @@ def _summary(shape: WorkShape, rounds: Sequence[Sequence[float]]) -> Measurement
         least=float(milliseconds.min()),
         runs=len(milliseconds),
         spread=max(medians) / max(min(medians), 1e-9),
+        tokens=shape.new * shape.items if shape.new is not None else None,
+        first=float(np.median(firsts)) * 1e3 if firsts else None,
     )

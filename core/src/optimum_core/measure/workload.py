@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from optimum_core.errors import OptionError
+from optimum_core.generation.workload import NEW, workload_of
 from optimum_core.types import AxisRange, TensorSpec
 
 Shape = Sequence[int] | Mapping[str, int]
@@ -20,10 +21,15 @@ _DEFAULT_LENGTHS = {"samples": 16000}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkShape:
-    """One shape of the workload: its name in reports, and the lengths of named axes."""
+    """One shape of the workload: its name in reports, the lengths of named axes, and the tokens to generate.
+
+    Attributes:
+        new: new tokens of every row; None: the call is one forward pass.
+    """
 
     name: str
     lengths: Mapping[str, int]
+    new: int | None = None
 
     @property
     def items(self) -> int:
@@ -71,6 +77,26 @@ def workload(
     if not shapes:
         raise OptionError("shapes", "there are none", "pass (batch, sequence) pairs, or leave it out")
     return tuple(_stated(shape, axes, limits) for shape in shapes)
+
+
+def generation_workload(shapes: Sequence[Shape] | None, longest: int | None) -> tuple[WorkShape, ...]:
+    """Return the shapes to measure a generative model at: (batch, prompt, new tokens).
+
+    Args:
+        shapes: as stated; None: the default.
+        longest: the greatest number of positions; None: unknown.
+
+    Raises:
+        OptionError: a shape makes no sense, or is beyond the model.
+    """
+    return tuple(
+        WorkShape(
+            name=f"{found['batch']}x{found['sequence']}+{found[NEW]}",
+            lengths={"batch": found["batch"], "sequence": found["sequence"]},
+            new=found[NEW],
+        )
+        for found in workload_of(shapes, longest)
+    )
 
 
 def _default(axes: tuple[str, ...], limits: Limits) -> tuple[WorkShape, ...]:

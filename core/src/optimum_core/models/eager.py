@@ -25,6 +25,7 @@ from optimum_core.types import (
 
 if TYPE_CHECKING:
     from optimum_core.models.eager_session import EagerSession
+    from optimum_core.models.eager_state import EagerState
 
 NAME = "torch"
 #: The level of `torch.compile`; without a level, the model runs as it is.
@@ -50,6 +51,7 @@ def probe(hardware: Hardware) -> Support:
         device="cpu",
         exports=("torch",),
         loads=("torch",),
+        stateful=("torch",),
         live=True,
         levels=(COMPILE,) if has_compiler() else (),
         precisions=("fp32", "bf16") if hardware.cpu.features & BF16_FEATURES else ("fp32",),
@@ -91,8 +93,8 @@ def load_session(request: SessionRequest) -> Session | None:
 
 @hookimpl
 def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] | None:
-    """Call the model without gradients."""
+    """Call the model, or a decoder with its state, without gradients."""
     if session.backend != NAME:
         return None
-    eager: EagerSession = session  # type: ignore[assignment]
+    eager: EagerSession | EagerState = session  # type: ignore[assignment]
     return eager.run(inputs)

@@ -45,13 +45,14 @@ def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
 
 def call(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Run this very module once on arrays or tensors by name, without gradients."""
-    tensors = {name: _tensor(value) for name, value in inputs.items()}
+    tensors = {name: as_tensor(value) for name, value in inputs.items()}
     _learn_quiet(module, tensors)
     with torch.no_grad():
         return module(**tensors, **fixed_arguments(module))
 
 
-def _tensor(value: Any) -> torch.Tensor:
+def as_tensor(value: Any) -> torch.Tensor:
+    """Return a value as a tensor, which shares its memory where torch can."""
     read_only = isinstance(value, np.ndarray) and not value.flags.writeable  # torch has no such tensors, and warns
     return torch.as_tensor(value.copy() if read_only else value)
 
@@ -65,7 +66,7 @@ def fresh(module: torch.nn.Module) -> torch.nn.Module:
 
 def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Return the module's output when it has seen no other call, by running a throwaway copy."""
-    tensors = {name: _tensor(value) for name, value in inputs.items()}
+    tensors = {name: as_tensor(value) for name, value in inputs.items()}
     _learn_quiet(module, tensors)
     return call(fresh(module), tensors)
 

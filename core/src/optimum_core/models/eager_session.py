@@ -11,6 +11,7 @@ import torch
 from optimum_core.errors import ExportError, OptionError, SessionError
 from optimum_core.models.eager import COMPILE
 from optimum_core.models.eager_calls import call
+from optimum_core.models.eager_state import EagerDecoderSession
 from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.source import DirectorySource
@@ -49,7 +50,7 @@ class EagerSession:
         self.module = None
 
 
-def open_eager(request: SessionRequest) -> EagerSession:
+def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession:
     """Open a session on the live model, or on the checkpoint in the artifact."""
     source = request.source or DirectorySource(request.artifact.path, name=request.artifact.path.name)
     artifact = request.artifact
@@ -57,12 +58,13 @@ def open_eager(request: SessionRequest) -> EagerSession:
         raise OptionError("backend 'torch'", f"it has no level {request.level!r}", f"pass {COMPILE!r}, or none")
     no_options("backend 'torch'", request.options)
     module = source.module()
-    return EagerSession(
-        inputs=artifact.inputs,
-        outputs=artifact.outputs,
-        module=torch.compile(module, dynamic=True) if request.level == COMPILE else module,
-        precision=request.precision,
-    )
+    module = torch.compile(module, dynamic=True) if request.level == COMPILE else module
+    if artifact.state is not None:
+        return EagerDecoderSession(
+            inputs=artifact.inputs, outputs=artifact.outputs, state=artifact.state, module=module,
+            precision=request.precision,
+        )  # fmt: skip
+    return EagerSession(inputs=artifact.inputs, outputs=artifact.outputs, module=module, precision=request.precision)
 
 
 def _as_declared(tensor: torch.Tensor, spec: TensorSpec) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from optimum_core.models.processor_inputs import processed
 from optimum_core.models.samples import Arrays, Case, draw
 from optimum_core.models.switches import LONGEST, Numbers, numbers_of
 from optimum_core.types import AxisRange, TensorSpec
+
+if TYPE_CHECKING:
+    from optimum_core.models.decoder import DecoderSignature
 
 __all__ = ["ModelSignature", "describe", "lengths_beside", "limited"]
 
@@ -46,6 +49,7 @@ class ModelSignature:
         ignored: inputs that its tokenizer may pass and that change no output.
         given: the user's samples.
         real: inputs from the model's processor, if it has one.
+        decoder: its interface as a decoder with a cache, where it is to generate.
     """
 
     task: str
@@ -61,6 +65,7 @@ class ModelSignature:
     further: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     switches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     patch: int = 1
+    decoder: DecoderSignature | None = None
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def probe(hardware: Hardware) -> Support:
         )
     from optimum_core.models.engines import ROUTES
 
-    offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), proof="graph")
+    offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), stateful=(NAME,), proof="graph")
     found = versions(_PACKAGES)
     return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=found, check_options=check_options)
 
@@ -57,16 +57,15 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 @hookimpl
 def export(request: ExportRequest) -> Artifact | None:
-    """Write `model.onnx` by the engine that `request.route` names."""
+    """Write `model.onnx` by the engine that `request.route` names; a decoder with its past and present as tensors."""
     if request.backend != NAME:
         return None
     if request.source.format == NAME:
         return _as_it_is(request)
-    import torch
-
     from optimum_core.models.eager_calls import export_ready
     from optimum_core.models.engines import ROUTES, EngineRequest, engine
     from optimum_core.models.loading import quiet
+    from optimum_core.models.tracing import graph_inputs, graph_outputs, sample_tensors, stateless
 
     route = request.route or ROUTES[0]
     opset = min(PREFERRED_OPSET, request.opset or PREFERRED_OPSET)
@@ -75,10 +74,10 @@ def export(request: ExportRequest) -> Artifact | None:
     with quiet(), export_ready(module):
         branches = engine(route)(
             EngineRequest(
-                module=module,
-                samples={spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs},
-                inputs=request.inputs,
-                outputs=request.outputs,
+                module=stateless(module, request),
+                samples=sample_tensors(request),
+                inputs=graph_inputs(request),
+                outputs=graph_outputs(request),
                 opset=opset,
                 path=path,
             )
@@ -96,6 +95,7 @@ def export(request: ExportRequest) -> Artifact | None:
         files=_written(path),
         inputs=request.inputs,
         outputs=request.outputs,
+        state=request.state,
         steps=(step,),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from optimum_core.models.decoder_module import DecoderModule
 from optimum_core.models.eager_calls import FlatModule, export_ready, fixed_arguments
 from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
@@ -40,26 +41,43 @@ class NamedModule(torch.nn.Module):
         return {name: flat[name] for name in self.output_names}
 
 
+def graph_inputs(request: ExportRequest) -> tuple[TensorSpec, ...]:
+    """Return the inputs of the graph to export: the request's, and for a decoder the keys and values of its past."""
+    return request.inputs if request.state is None else (*request.inputs, *request.state.past)
+
+
+def graph_outputs(request: ExportRequest) -> tuple[TensorSpec, ...]:
+    """Return the outputs of the graph to export: the request's, and for a decoder its keys and values afterwards."""
+    return request.outputs if request.state is None else (*request.outputs, *request.state.present)
+
+
+def stateless(module: Any, request: ExportRequest) -> Any:
+    """Return the module to trace: the model itself, and for a decoder one with its past and present as tensors."""
+    return module if request.state is None else DecoderModule(module, request.state)
+
+
 def flat_module(module: Any, request: ExportRequest) -> FlatModule:
-    """Return the model as `forward(*tensors) -> tuple of tensors`, in the order of the request's inputs and outputs.
+    """Return the model as `forward(*tensors) -> tuple of tensors`, in the order of `graph_inputs` and `graph_outputs`.
 
     >>> flat_module(module, request)(*sample_tensors(request).values())  # doctest: +SKIP
     """
-    made = FlatModule(module, [spec.name for spec in request.inputs], [spec.name for spec in request.outputs])
+    inputs, outputs = graph_inputs(request), graph_outputs(request)
+    made = FlatModule(stateless(module, request), [spec.name for spec in inputs], [spec.name for spec in outputs])
     return made.eval()
 
 
 def named_module(module: Any, request: ExportRequest) -> NamedModule:
-    """Return the model as `forward(**tensors) -> dict of tensors` with the request's inputs and outputs.
+    """Return the model as `forward(**tensors) -> dict of tensors` with `graph_inputs` and `graph_outputs`.
 
     >>> named_module(module, request)(**sample_tensors(request))  # doctest: +SKIP
     """
-    return NamedModule(module, [spec.name for spec in request.inputs], [spec.name for spec in request.outputs])
+    inputs, outputs = graph_inputs(request), graph_outputs(request)
+    return NamedModule(stateless(module, request), [spec.name for spec in inputs], [spec.name for spec in outputs])
 
 
 def sample_tensors(request: ExportRequest) -> dict[str, torch.Tensor]:
-    """Return the request's samples as tensors by name, in the order of its inputs."""
-    return {spec.name: torch.as_tensor(request.samples[spec.name]) for spec in request.inputs}
+    """Return the request's samples as tensors by name, in the order of `graph_inputs`."""
+    return {spec.name: torch.as_tensor(request.samples[spec.name]) for spec in graph_inputs(request)}
 
 
 def dynamic_shapes(specs: Sequence[TensorSpec]) -> dict[str, dict[int, Any]]:

@@ -13,9 +13,11 @@ from optimum_core import artifact as artifacts
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
+from optimum_core.generation.session import bound
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.answers import Answer, Answerer
+from optimum_core.runtime.generating import GenerativeFace
 from optimum_core.runtime.inputs import InputChecker
 from optimum_core.runtime.mapping import Mapper, as_items, progress_bar
 from optimum_core.runtime.not_torch import explained
@@ -25,7 +27,7 @@ from optimum_core.types import Report, Session
 from optimum_core.types.rendering import model_to_html
 
 
-class AcceleratedModel(TransformersFace):
+class AcceleratedModel(GenerativeFace, TransformersFace):
     """A model in its fastest correct form.
 
     Call it like the original: the same names, torch in and torch out, numpy in and numpy out, the original's output
@@ -50,10 +52,11 @@ class AcceleratedModel(TransformersFace):
         self.directory = directory
         self._session = session
         self._source = source
-        self._run = session.run if isinstance(session, ForeignSession) else plugins.binder(session)
+        self._run = session.run if isinstance(session, ForeignSession) else bound(plugins, session)
         self._plugins = plugins
         self._opening = opening or Opening()
         self._who = f"model {manifest.model.name!r}"
+        self._generates = self.can_generate()
         self._checker = InputChecker(
             self._who,
             manifest.inputs,
@@ -85,6 +88,8 @@ class AcceleratedModel(TransformersFace):
         """
         if args:
             kwargs = self._checker.named(args, kwargs)
+        if self._generates:
+            return self._call_decoder(kwargs)
         arrays, torch_in = self._checker.bind((), kwargs)
         wanted = kwargs.get("return_dict")
         as_tuple = self._wants_tuple() if wanted is None else not wanted

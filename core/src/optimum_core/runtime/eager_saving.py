@@ -41,10 +41,15 @@ def with_weights(
             )
         )
         written = {name: Path(folder) / name for name in artifact.files}
+        parts = {
+            name: replace(part, format=artifact.format, model_files=artifact.files, steps=artifact.steps)
+            for name, part in manifest.parts.items()
+        }
         complete = replace(
             manifest,
             format=artifact.format,
-            model_files=artifact.files,
+            model_files=() if parts else artifact.files,
+            parts=parts,
             steps=artifact.steps,
             files={name: entry for name, entry in manifest.files.items() if name in files and name not in written},
         )

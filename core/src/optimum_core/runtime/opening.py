@@ -9,6 +9,7 @@ from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
 from optimum_core.errors import TunedElsewhereWarning, UnavailableError
+from optimum_core.generation.session import open_session
 from optimum_core.hardware import detect
 from optimum_core.plan import AUTO, EXACT, parse_target
 from optimum_core.plugins import PluginManager
@@ -38,7 +39,8 @@ def open_model(
             remedy=limits[1],
         )  # fmt: skip
         return cls(manifest, directory, foreign, plugins=plugins, source=source, opening=opening)
-    session = plugins.load_session(
+    session = open_session(
+        plugins,
         SessionRequest(
             backend=backend,
             artifact=artifact,
@@ -50,7 +52,7 @@ def open_model(
             shapes=manifest.prepared,
             source=source,
             options=_options(manifest, backend) if options is None else options,
-        )
+        ),
     )
     return cls(manifest, directory, session, plugins=plugins, source=source, opening=opening)
 

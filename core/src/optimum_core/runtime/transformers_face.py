@@ -46,11 +46,13 @@ class TransformersFace:
 
     @cached_property
     def generation_config(self) -> Any:
-        """The original's generation settings, or None."""
-        if not (self.directory / "generation_config.json").is_file():
+        """The original's generation settings, or None. They may be changed, as those of the original."""
+        if not (self.directory / "generation_config.json").is_file() and not self.manifest.parts:
             return None
         from transformers import GenerationConfig
 
+        if not (self.directory / "generation_config.json").is_file():
+            return GenerationConfig.from_model_config(self.config)
         return GenerationConfig.from_pretrained(self.directory)
 
     @property
@@ -87,18 +89,6 @@ class TransformersFace:
         """The kinds of input data: "image", "audio", "text"."""
         kinds = {"pixel_values": "image", "input_values": "audio", "input_features": "audio", "input_ids": "text"}
         return tuple(kind for name, kind in kinds.items() if any(spec.name == name for spec in self.manifest.inputs))
-
-    def can_generate(self) -> bool:
-        """Whether `generate` works. Not yet: only forward passes without a cache are accelerated."""
-        return False
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise `UnavailableError` with a remedy: generation is not supported."""
-        raise UnavailableError(
-            self._who,
-            "it was accelerated as one forward pass, without the cache that generation needs",
-            "generate with the eager model; call this one for logits and scores",
-        )
 
     def eval(self) -> Self:
         """Return the model itself, which is always in inference mode."""

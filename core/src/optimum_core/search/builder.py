@@ -18,6 +18,7 @@ from optimum_core.artifact.manifest import LIVE, FileEntry
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptimumError
+from optimum_core.generation.session import DECODER, open_session
 from optimum_core.measure.stopwatch import watched
 from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.samples import Case
@@ -95,6 +96,9 @@ class Builder:
 
     def build(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
         """Return the artifact that the spec's backend loads; for the live model, one without files."""
+        return _whole(self._built(spec, signature), signature)
+
+    def _built(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
         way, level = spec.way, spec.level
         if way.is_eager:
             return eager_artifact(signature)
@@ -112,7 +116,7 @@ class Builder:
     def open(self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
         """Return a session on an artifact; `shapes` are those of the workload."""
         with watched(self.emit, "load", spec.name):
-            return self.plugins.load_session(self.session_request(spec, artifact, shapes))
+            return open_session(self.plugins, self.session_request(spec, artifact, shapes))
 
     def session_request(
         self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]] = ()
@@ -134,6 +138,8 @@ class Builder:
 
     def size(self, artifact: Artifact) -> int:
         """Return the size of the artifact's files in bytes; for the live model, of its weights."""
+        if artifact.parts:
+            return sum(map(self.size, artifact.parts.values()))
         if not artifact.files:
             return self.source.size()
         return sum((artifact.path / name).stat().st_size for name in artifact.files)
@@ -147,12 +153,14 @@ class Builder:
         path, record = self._made.get(key) or self._export(way, route, signature, key, detail)
         self._made[key] = path, record
         self.cache.hold(path)
+        described = signature.decoder or signature
         return Artifact(
             format=way.exported,
             path=path,
             files=record.files,
-            inputs=signature.inputs,
-            outputs=signature.outputs,
+            inputs=described.inputs,
+            outputs=described.outputs,
+            state=signature.decoder.state if signature.decoder is not None else None,
             precision=record.precision,
             steps=record.steps,
         )
@@ -205,8 +213,9 @@ class Builder:
                 "format": way.exported,
                 "route": route,
                 "opset": way.opset,
-                "inputs": to_plain(signature.inputs, "cache key"),
-                "outputs": to_plain(signature.outputs, "cache key"),
+                "inputs": to_plain((signature.decoder or signature).inputs, "cache key"),
+                "outputs": to_plain((signature.decoder or signature).outputs, "cache key"),
+                "state": to_plain(signature.decoder.state, "cache key") if signature.decoder is not None else None,
                 "lengths": dict(signature.layout.lengths),
                 "options": to_plain(self._build_options(way.exporter), "cache key"),
                 "behaviour": self._behaviour(signature),
@@ -223,15 +232,17 @@ class Builder:
 
     def _request(self, way: Way, route: str | None, signature: ModelSignature, directory: Path) -> ExportRequest:
         assert way.exporter is not None and way.exported is not None
+        decoder = signature.decoder
         return ExportRequest(
             backend=way.exporter,
             source=self.source,
             task=signature.task,
             format=way.exported,
             precision=EXACT,
-            samples=signature.draw(Case(name="traced")),
-            inputs=signature.inputs,
-            outputs=signature.outputs,
+            samples=decoder.samples() if decoder is not None else signature.draw(Case(name="traced")),
+            inputs=(decoder or signature).inputs,
+            outputs=(decoder or signature).outputs,
+            state=decoder.state if decoder is not None else None,
             output=directory,
             route=route,
             opset=way.opset,
@@ -324,5 +335,23 @@ def _read(path: Path) -> _Exported:
 
 
 def eager_artifact(signature: ModelSignature) -> Artifact:
-    """Return the artifact of the live model: the specs of its inputs and outputs, and no files."""
-    return Artifact(format=LIVE, path=Path(), files=(), inputs=signature.inputs, outputs=signature.outputs)
+    """Return the artifact of the live model or decoder: the specs of its inputs and outputs, and no files."""
+    described = signature.decoder or signature
+    state = signature.decoder.state if signature.decoder is not None else None
+    return Artifact(format=LIVE, path=Path(), files=(), inputs=described.inputs, outputs=described.outputs, state=state)
+
+
+def _whole(artifact: Artifact, signature: ModelSignature) -> Artifact:
+    """Return the artifact of a generative model around that of its decoder; any other as it is."""
+    if signature.decoder is None:
+        return artifact
+    return Artifact(
+        format=artifact.format,
+        path=artifact.path,
+        files=(),
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        precision=artifact.precision,
+        steps=artifact.steps,
+        parts={DECODER: artifact},
+    )

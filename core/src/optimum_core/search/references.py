@@ -11,6 +11,7 @@ from optimum_core.measure.workload import WorkShape
 from optimum_core.models.signature import ModelSignature
 from optimum_core.models.source import Source
 from optimum_core.verify import ReferenceCase
+from optimum_core.verify.dialogues import Dialogue, drawn_dialogues
 from optimum_core.verify.reference import cases_at, cases_taken, reference_cases, remembers
 
 #: Seconds: if the cases took longer, the eager model is not run on all of them again.
@@ -30,6 +31,7 @@ class References:
     notes: tuple[str, ...] = ()
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
+    _dialogues: tuple[Dialogue, ...] | None = None
 
     def drawn(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         """Return cases with inputs that the signature was not traced with, the traced shape first."""
@@ -57,6 +59,13 @@ class References:
             named = {f"as in the workload, {shape.name}": shape.lengths for shape in shapes}
             self._at_work[key] = cases_at(self.source.module(), signature, named)
         return self._at_work[key]
+
+    def dialogues(self, signature: ModelSignature) -> tuple[Dialogue, ...]:
+        """Return calls that continue from a cache, for a model that generates."""
+        if self._dialogues is None:
+            with watched(self.emit, "reference", "the eager model's own text, token by token"):
+                self._dialogues = drawn_dialogues(self.source.module(), signature)
+        return self._dialogues
 
     def taken(
         self, session: Any, signature: ModelSignature, cases: tuple[ReferenceCase, ...]

@@ -37,7 +37,7 @@ def rehearse(
         SessionError: a signal ended the child, or it did not end in time.
         OptimumError: the backend cannot open the artifact.
     """
-    who = f"backend {request.backend!r}, {request.artifact.main_file}"
+    who = f"backend {request.backend!r}, {request.artifact.path}"
     remedy = "use another backend or export route"
     with TemporaryDirectory(prefix="optimum-") as folder:
         asked, answered = Path(folder, "calls.pickle"), Path(folder, "answers.pickle")
@@ -73,10 +73,11 @@ def _main(asked: str, answered: str) -> None:
 
 
 def _answers(request: SessionRequest, calls: Sequence[Mapping[str, Any]]) -> list[object] | OptimumError:
+    from optimum_core.generation.session import bound, open_session
     from optimum_core.plugins import manager
 
     try:
-        run = manager().binder(manager().load_session(request))
+        run = bound(manager(), open_session(manager(), request))
     except OptimumError as error:
         return error
     return [_answer(run, inputs) for inputs in calls]

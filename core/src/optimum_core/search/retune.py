@@ -13,6 +13,7 @@ import numpy as np
 
 from optimum_core.artifact import Manifest
 from optimum_core.errors import VerificationError
+from optimum_core.generation.session import open_session
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, score
 from optimum_core.measure.load import other_load
@@ -111,7 +112,7 @@ def _opened(plugins: PluginManager, candidate: Candidate) -> Session:
     request = SessionRequest(
         backend=way.backend, artifact=candidate.artifact, device=way.device, hardware=detect(), precision=way.precision
     )
-    return plugins.load_session(request)
+    return open_session(plugins, request)
 
 
 def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:

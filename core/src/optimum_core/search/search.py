@@ -26,6 +26,7 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes
+from optimum_core.verify.dialogues import Dialogue
 from optimum_core.verify.ranges import proved
 
 #: Least and greatest seconds of a search when no budget is stated; between them it gets the time of `WORTH` eager calls
@@ -188,13 +189,19 @@ class _Search:
             session = trials.open(candidate)
             # The baseline is the reference itself: one case shows that it runs.
             asked = cases[:1] if spec.is_baseline else self.references.taken(session, signature, cases)
-            trials.compare(candidate, asked)
+            trials.compare(candidate, asked, dialogues=self._dialogues(candidate))
             if candidate.is_true:
                 self._time_roughly(candidate)
 
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
         return (*self.references.drawn(signature), *self.references.at_work(signature, shapes))
+
+    def _dialogues(self, candidate: Candidate) -> tuple[Dialogue, ...]:
+        if not self.context.verify or candidate.signature.decoder is None:
+            return ()
+        found = self.references.dialogues(candidate.signature)
+        return found[:1] if candidate.spec.is_baseline else found
 
     def _time_roughly(self, candidate: Candidate) -> None:
         """Time a candidate beside the best so far, and close those that are no longer among the best."""
@@ -251,6 +258,8 @@ class _Search:
 
     def _restrictions(self, candidate: Candidate) -> Iterator[Restriction]:
         if candidate.spec.way.is_eager or candidate.fidelity is None or candidate.fidelity.passed:
+            return iter(())
+        if candidate.signature.decoder is not None:  # a decoder's axes have no fixed lengths
             return iter(())
         cases = self._cases(candidate.signature)
         unasked = not self.context.may_restrict

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimum_core.errors import OptimumError, ResourceError, fault_of_the_moment
+from optimum_core.generation.session import GenerativeSession, bound
+from optimum_core.generation.workload import timed_call
 from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
 from optimum_core.measure.workload import WorkShape
@@ -19,6 +21,7 @@ from optimum_core.search.candidate import Candidate, Run
 from optimum_core.search.rehearsal import rehearse
 from optimum_core.types import Fidelity, Session
 from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.dialogues import Dialogue, with_dialogues
 from optimum_core.verify.quantized import verify_quantized
 
 
@@ -65,7 +68,7 @@ class TrialRunner:
             start = time.perf_counter()
             candidate.session = opener() if opener else self._opened(candidate)
             candidate.load_seconds = time.perf_counter() - start
-            candidate.run = self.plugins.binder(candidate.session)
+            candidate.run = bound(self.plugins, candidate.session)
         own = candidate.size or 0 if candidate.spec.way.is_eager else 0  # its weights lay in memory before
         candidate.memory = memory.growth + own
         candidate.outcome = "slower"
@@ -81,11 +84,13 @@ class TrialRunner:
         candidate: Candidate,
         cases: tuple[ReferenceCase, ...],
         by: Callable[[Candidate, tuple[ReferenceCase, ...]], Fidelity] | None = None,
+        dialogues: Sequence[Dialogue] = (),
     ) -> None:
         """Compare the candidate with the eager model, and close it if it is wrong.
 
         Args:
             by: compares in place of the check by the precision's tolerance.
+            dialogues: calls that continue from a cache, for a candidate that generates.
 
         Raises:
             SessionError: it ends the process that runs it, seen in a child process.
@@ -98,6 +103,8 @@ class TrialRunner:
             watched_memory() as memory,
         ):
             candidate.fidelity = self._rehearsed(candidate, cases) or (by or self._by_precision)(candidate, cases)
+            if candidate.fidelity.passed and isinstance(candidate.session, GenerativeSession):
+                candidate.fidelity = with_dialogues(candidate.fidelity, candidate.session.decoder, dialogues)
             worst = candidate.fidelity.worst
             if not candidate.fidelity.passed:
                 candidate.outcome = "wrong"
@@ -164,9 +171,15 @@ def failing(candidate: Candidate, passed_on: tuple[type[OptimumError], ...] = ()
 
 def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:
     """Return one call for each shape, on inputs drawn beforehand."""
-    run = candidate.run
+    run, session = candidate.run, candidate.session
     assert run is not None
-    return [_call(run, drawn_inputs(candidate.signature, shape)) for shape in shapes]
+    drawn = [(shape, drawn_inputs(candidate.signature, shape)) for shape in shapes]
+    return [
+        timed_call(session.decoder, inputs, shape.new)
+        if shape.new is not None and isinstance(session, GenerativeSession)
+        else _call(run, inputs)
+        for shape, inputs in drawn
+    ]
 
 
 def _call(run: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Callable[[], object]:

@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from optimum_core.types.results import CandidateResult, Report, Trial
+    from optimum_core.types.results import CandidateResult, Measurement, Report, Trial
 
 _BAR, _ROW, _LABELS, _MARGIN = 380, 26, 330, 16
 _COLOURS = {"chosen": "#1a7f5a", "slower": "#8aa0b5"}
@@ -19,7 +19,9 @@ _COLOURS = {"chosen": "#1a7f5a", "slower": "#8aa0b5"}
 
 def header(report: Report) -> list[str]:
     """Return the column titles of a report's table."""
-    return ["", "candidate", *(f"{shape} ms (p95)" for shape in report.workload), *_REST]
+    generates = any(measured.tokens for item in report.candidates for measured in item.measurements)
+    unit = "tokens/s (first ms)" if generates else "ms (p95)"
+    return ["", "candidate", *(f"{shape} {unit}" for shape in report.workload), *_REST]
 
 
 _EAGER = "times eager"
@@ -32,7 +34,7 @@ def rows(report: Report) -> list[list[str]]:
 
 
 def _row(item: CandidateResult, report: Report) -> list[str]:
-    times = {measured.shape: f"{measured.median:.2f} ({measured.p95:.2f})" for measured in item.measurements}
+    times = {measured.shape: _time_words(measured) for measured in item.measurements}
     worst = item.fidelity.worst if item.fidelity else None
     busiest = max((measured.throughput for measured in item.measurements), default=None)
     return [
@@ -48,6 +50,13 @@ def _row(item: CandidateResult, report: Report) -> list[str]:
         _number(item.load_seconds, "{:.1f}"),
         f"{item.outcome}: {item.reason}",
     ]
+
+
+def _time_words(measured: Measurement) -> str:
+    """Return the time of a call; where it generates, its tokens per second and the time of the first."""
+    if measured.first is None:
+        return f"{measured.median:.2f} ({measured.p95:.2f})"
+    return f"{_number(measured.tokens_per_second, '{:.1f}')} ({measured.first:.1f})"
 
 
 def times_words(ratio: float | None) -> str:

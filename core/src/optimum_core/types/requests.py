@@ -67,7 +67,8 @@ class Artifact:
         steps: the steps that made it, oldest first.
         compiled_from: if its device is absent, the artifact that the compiler read, with the same precision, which can
             be evaluated in its place. Not saved with it.
-        parts: its parts by name ("encoder", "decoder"), if it consists of several graphs; it then has no own files.
+        parts: the graphs of a generative model by name, at least a "decoder"; it then has no own files, and `inputs`
+            and `outputs` are those of the original's call.
         state: the state that it keeps from call to call; None: calls are independent.
     """
 
@@ -97,6 +98,8 @@ class ExportRequest:
         samples: inputs to trace with, by name; every varying axis has a distinct length above 1.
         inputs: the inputs, in order; named axes must vary, numbered ones are fixed.
         outputs: the outputs to produce, in this order and with these names.
+        state: for a decoder with a cache: its state. The result is an artifact with this state; `samples` then hold
+            `state.past` too. None: calls are independent.
         route: one of the offer's `routes`, or None where it has none.
         opset: the ONNX opset to write, or None.
         output: an empty directory to write into.
@@ -111,6 +114,7 @@ class ExportRequest:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     output: Path
+    state: StateSpec | None = None
     route: str | None = None
     opset: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

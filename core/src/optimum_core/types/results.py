@@ -79,6 +79,7 @@ class Measurement:
         least: the shortest time, which other load on the machine affects least.
         items: sequences, pictures or sounds in one call.
         spread: the slowest round's median over the fastest round's: 1.0 is perfectly steady, 2.0 is unreliable.
+        tokens: new tokens in one call, over all rows, where it generates; `first`: median time until the first of them.
     """
 
     shape: str
@@ -88,6 +89,15 @@ class Measurement:
     least: float = 0.0
     items: int = 1
     spread: float = 1.0
+    tokens: int | None = None
+    first: float | None = None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens per second after the first of every row; None where the call generates none."""
+        if self.tokens is None or self.first is None or self.median <= self.first or self.tokens <= self.items:
+            return None
+        return 1e3 * (self.tokens - self.items) / (self.median - self.first)
 
     @property
     def throughput(self) -> float:

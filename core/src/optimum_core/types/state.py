@@ -1,4 +1,15 @@
-"""The state that a model keeps from one call to the next: the contract for generation. Nothing implements it yet.
+"""The state that a model keeps from one call to the next: the contract for generation.
+
+A decoder's interface is the same on every backend. Its inputs, in this order:
+
+    input_ids       int64 [batch, sequence]   the tokens that are new
+    attention_mask  int64 [batch, total]      1 for a token, 0 for padding: of positions in the state and new ones
+    position_ids    int64 [batch, sequence]   where the model takes positions
+    logits_to_keep  int64 [kept]              the new positions to compute logits for, from 0
+
+and its output `logits`, float [batch, kept, vocabulary]. Keys and values are no inputs: they are in the `State`. A
+graph in a format without state has them as further inputs and outputs, `StateSpec.past` and `StateSpec.present`; the
+backend that runs it hides them.
 
 See docs/decisions/0011-parts-and-state.md.
 """
@@ -20,12 +31,14 @@ class LayerState:
         kind: keys and values of every position ("key-value"), or a state of fixed size ("recurrent").
         heads: number of key and value heads, fewer than query heads in grouped attention; 0 for a recurrent layer.
         head_size: numbers in one head; for a recurrent layer, in its whole state for one row.
-        window: number of positions kept, where older ones are dropped; None: all.
+        value_size: numbers in one head of values, where that differs from keys; None: `head_size`.
+        window: number of positions that a query sees, itself included; a backend may drop older ones. None: all.
     """
 
     kind: Literal["key-value", "recurrent"] = "key-value"
     heads: int = 0
     head_size: int = 0
+    value_size: int | None = None
     window: int | None = None
 
 
@@ -47,6 +60,27 @@ class StateSpec:
     crop: bool = False
     reorder: bool = False
     fork: bool = False
+
+    @property
+    def past(self) -> tuple[TensorSpec, ...]:
+        """The keys and values before a call, as inputs of a graph that keeps none, in order.
+
+        >>> [spec.name for spec in StateSpec(layers=(LayerState(heads=2, head_size=64),)).past]
+        ['past_key_values.0.key', 'past_key_values.0.value']
+        """
+        return self._tensors("past_key_values", "past")
+
+    @property
+    def present(self) -> tuple[TensorSpec, ...]:
+        """The keys and values after a call, as outputs of such a graph, in the same order."""
+        return self._tensors("present", "total")
+
+    def _tensors(self, prefix: str, axis: str) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(name=f"{prefix}.{index}.{name}", dtype="float32", shape=("batch", layer.heads, axis, size))
+            for index, layer in enumerate(self.layers)
+            for name, size in (("key", layer.head_size), ("value", layer.value_size or layer.head_size))
+        )
 
 
 @runtime_checkable

@@ -35,6 +35,10 @@ class Offer:
         named_levels: further levels, used only when named.
         quantizes: input and output formats of its `quantize`.
         loads: formats that `load_session` runs on this device.
+        stateful: those of its formats in which a decoder keeps its cache as state: where it exports one, it writes
+            artifacts for `ExportRequest.state`; where it loads one, its sessions are a `StatefulSession`.
+        stateful_routes: the export methods for decoders; empty: `routes`.
+        stateful_levels: the optimization levels that compete for decoders; empty: `levels`.
         live: `load_session` also runs the eager model (`SessionRequest.source`), so that no export is needed.
         parallel: concurrent calls (`SessionRequest.streams`) raise its throughput.
         prepares: its sessions are faster when they know the shapes of most calls (`SessionRequest.shapes`).
@@ -55,6 +59,9 @@ class Offer:
     named_levels: tuple[str, ...] = ()
     quantizes: tuple[Transform, ...] = ()
     loads: tuple[str, ...] = ()
+    stateful: tuple[str, ...] = ()
+    stateful_routes: tuple[str, ...] = ()
+    stateful_levels: tuple[str, ...] = ()
     live: bool = False
     parallel: bool = False
     prepares: bool = False

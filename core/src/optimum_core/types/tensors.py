@@ -39,7 +39,8 @@ class TensorSpec:
         shape: the length of each axis, or a name where the length may vary. Axes of one name have the same length.
         default: the value that the eager model assumes when this input is left out, where that was proved; None:
             required. A mask may be derived from the ids: "tokens" is 1 where they are not `pad`, "leading" is 1 at as
-            many positions from the start.
+            many positions from the start. Position ids may be "places", 0, 1, 2, … from the start of each row, or
+            "counts", the number of tokens before each one by the mask; both are derived by the driver of a decoder.
         pad: the padding id, where the default is derived from ids.
         least, greatest: the range of values that the eager model accepts, both included; None: no limit is known.
 
@@ -50,7 +51,7 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-    default: Literal["ones", "zeros", "tokens", "leading"] | None = None
+    default: Literal["ones", "zeros", "tokens", "leading", "places", "counts"] | None = None
     pad: int | None = None
     least: int | None = None
     greatest: int | None = None

@@ -24,6 +24,8 @@ from optimum_core.backend import check_export, exported, foreign_errors, no_opti
 from optimum_core.backend.tracing import (
     exported_program,
     flat_module,
+    graph_inputs,
+    graph_outputs,
     ready_to_trace,
     sample_tensors,
     traced_reads,
@@ -36,6 +38,7 @@ from optimum_openvino.interface import fix_axes, name_ports, problems
 from optimum_openvino.layers import name_layers, recorded_scopes
 from optimum_openvino.masks import finite_masks
 from optimum_openvino.runtime import without_telemetry
+from optimum_openvino.stateful import make_stateful
 from optimum_openvino.storage import save
 from optimum_openvino.trimming import trim
 
@@ -60,7 +63,10 @@ def export(request: ExportRequest) -> Artifact:
         name_layers(model, scopes)
     _set_interface(model, request, route)
     finite_masks(model)
-    trimmed = trim(model)
+    trimmed = trim(model) if request.state is None else 0
+    if request.state is not None:
+        with foreign_errors(_who(request, route), ExportError, _REMEDY, doing="its cache cannot become state"):
+            make_stateful(model, request.state)
     known = versions(("openvino", "torch", "transformers"))
     owner, tool = _TOOLS.get(route, ("openvino", "openvino.convert_model"))
     version = known.pop(owner)
@@ -74,9 +80,8 @@ def export(request: ExportRequest) -> Artifact:
 
 
 def _module(module: Any, samples: Tensors, request: ExportRequest) -> _Made:
-    shapes = [
-        openvino.PartialShape([-1 if isinstance(axis, str) else axis for axis in s.shape]) for s in request.inputs
-    ]
+    inputs = graph_inputs(request)
+    shapes = [openvino.PartialShape([-1 if isinstance(axis, str) else axis for axis in s.shape]) for s in inputs]
     flat, examples = flat_module(module, request), tuple(samples.values())
     with traced_reads() as reads:
         model = openvino.convert_model(flat, example_input=examples, input=shapes)
@@ -84,7 +89,7 @@ def _module(module: Any, samples: Tensors, request: ExportRequest) -> _Made:
 
 
 def _exported(module: Any, samples: Tensors, request: ExportRequest) -> _Made:
-    program = exported_program(flat_module(module, request), list(samples.values()), request.inputs)
+    program = exported_program(flat_module(module, request), list(samples.values()), graph_inputs(request))
     return openvino.convert_model(program), ()
 
 
@@ -106,13 +111,14 @@ _REMEDY = f"another route may do it: {', '.join(ROUTES)}"
 def _set_interface(model: Any, request: ExportRequest, route: str) -> None:
     """Name the inputs and outputs, and refuse an interface that differs from the request."""
     who = _who(request, route)
-    for kind, ports, specs in (("inputs", model.inputs, request.inputs), ("outputs", model.outputs, request.outputs)):
+    inputs, outputs = graph_inputs(request), graph_outputs(request)
+    for kind, ports, specs in (("inputs", model.inputs, inputs), ("outputs", model.outputs, outputs)):
         if len(ports) != len(specs):
             raise ExportError(who, f"{len(ports)} {kind} came out, not {len(specs)}", _REMEDY)
         name_ports(ports, specs)
     with foreign_errors(who, ExportError, _REMEDY, doing="its axes cannot be fixed as asked"):
-        fix_axes(model, request.inputs)
-    found = problems(model, request.inputs, request.outputs)
+        fix_axes(model, inputs)
+    found = problems(model, inputs, outputs)
     if found:
         raise ExportError(who, "; ".join(found), _REMEDY)
 

@@ -50,9 +50,13 @@ def quantize(request: QuantizeRequest) -> Artifact | None:
 
 @hookimpl
 def load_session(request: SessionRequest) -> Session | None:
-    """Open an IR or ONNX artifact; see `optimum_openvino.session`."""
+    """Open an IR or ONNX artifact; see `optimum_openvino.session`, and `decoding` for decoders."""
     if request.backend != BACKEND:
         return None
+    if request.artifact.state is not None:
+        from optimum_openvino.decoding import OvDecoderSession
+
+        return OvDecoderSession.of(request)
     from optimum_openvino.session import OvSession
 
     return OvSession.of(request)

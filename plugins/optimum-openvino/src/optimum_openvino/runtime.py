@@ -15,6 +15,7 @@ from optimum_core.types import SessionRequest
 from optimum_openvino.devices import BACKEND, DYNAMIC_GROUP, FORMAT, Place, spoken
 from optimum_openvino.interface import fixed, problems
 from optimum_openvino.options import OpenVinoOptions
+from optimum_openvino.stateful import ROWS_SPEC
 from optimum_openvino.storage import weights_problem
 
 # Exceptions of the bindings: nearly always RuntimeError with OpenVINO's own message.
@@ -47,8 +48,8 @@ def core() -> Any:
 
 
 def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) -> dict[str, Any]:
-    """Return the properties to compile a model with. The precision is always set: by default, OpenVINO uses bf16 or
-    fp16 where it is fast.
+    """Return the properties to compile a model with. Precisions are always set: by default, OpenVINO uses bf16 or fp16
+    where it is fast, and 8 bits for the cache of a decoder.
     """
     streams = options.num_streams or request.streams
     hint = options.performance_hint or ("throughput" if streams and streams > 1 else "latency")
@@ -67,6 +68,7 @@ def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) 
             "ENABLE_CPU_PINNING": options.enable_cpu_pinning,
             "ENABLE_HYPER_THREADING": options.enable_hyper_threading,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": _dynamic_group(request),
+            "KV_CACHE_PRECISION": _HINTS[request.precision] if request.artifact.state is not None else None,
         }
     return {name: value for name, value in chosen.items() if value is not None} | dict(options.properties)
 
@@ -133,7 +135,8 @@ def _read(request: SessionRequest, path: Path, who: str) -> Any:
         raise SessionError(who, why, "check that the files are complete, or export the model again") from error
     if problem:
         raise SessionError(who, problem, "export the model again: one of the files was altered or cut short")
-    found = problems(model, request.artifact.inputs, request.artifact.outputs)
+    inputs = request.artifact.inputs if request.artifact.state is None else (*request.artifact.inputs, ROWS_SPEC)
+    found = problems(model, inputs, request.artifact.outputs)
     if found:
         raise SessionError(who, "; ".join(found), "export the model again: file and manifest do not belong together")
     return model

@@ -114,9 +114,9 @@ class OvSession:
         self.inputs: tuple[TensorSpec, ...] = artifact.inputs
         self.outputs: tuple[TensorSpec, ...] = artifact.outputs
         self.device = spoken(next(iter(compiled.get_property("EXECUTION_DEVICES"))))
-        self._feeds = _places(compiled.inputs, self.inputs)
+        self._feeds = places(compiled.inputs, self.inputs)
         self._names = [name for name, _ in self._feeds]
-        self._fetches = _places(compiled.outputs, self.outputs)
+        self._fetches = places(compiled.outputs, self.outputs)
         self._infer = _infer_queued if _hides_errors(compiled, self.device) else _infer
         self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
@@ -167,7 +167,7 @@ class OvSession:
             raise closed(self._who)
         check_names(self._who, self._names, inputs)
         # Kept until the call is over: a request keeps no reference to the memory that it reads.
-        arrays = [(index, self._host(name, inputs[name])) for name, index in self._feeds]
+        arrays = [(index, host_array(self._who, name, inputs[name])) for name, index in self._feeds]
         form, slots = opened
         if self._prepared:
             form = self._prepared.get(tuple(array.shape for _, array in arrays), form)
@@ -210,23 +210,29 @@ class OvSession:
 
     def _refused(self, error: Exception) -> SessionError:
         remedy = f"check the inputs' types and shapes ({described(self.inputs)})"
-        return SessionError(self._who, f"the run failed: {_brief(error)}", remedy)
+        return SessionError(self._who, f"the run failed: {brief(error)}", remedy)
 
     def close(self) -> None:
         """Free the model. A call that is running keeps it alive until it returns."""
         self._open = None
         self._prepared = {}
 
-    def _host(self, name: str, value: Array) -> np.ndarray[Any, Any]:
-        array = value if isinstance(value, np.ndarray) else read_input(self._who, name, value, np.from_dlpack)
-        flags = array.flags
-        if flags.c_contiguous and flags.writeable and array.dtype.isnative:
-            return array
-        # OpenVINO does not share read-only memory, although it writes into no input.
-        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+def host_array(who: str, name: str, value: Array) -> np.ndarray[Any, Any]:
+    """Return an input as an array whose memory OpenVINO can share.
+
+    Raises:
+        InputError: it is no array that can be read here.
+    """
+    array = value if isinstance(value, np.ndarray) else read_input(who, name, value, np.from_dlpack)
+    flags = array.flags
+    if flags.c_contiguous and flags.writeable and array.dtype.isnative:
+        return array
+    # OpenVINO does not share read-only memory, although it writes into no input.
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-def _places(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[tuple[str, int]]:
+def places(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> list[tuple[str, int]]:
     """Return names with the indices of their ports; their presence was checked when the model was read."""
     pairs = zip(specs, positions(ports, specs), strict=True)
     return [(spec.name, place) for spec, place in pairs if place is not None]
@@ -263,7 +269,7 @@ def _infer_queued(request: Any) -> Mapping[Any, Any]:
     return outputs
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """Return OpenVINO's own sentence, without the source locations in it."""
     lines = [line.strip() for line in str(error).splitlines()]
     kept = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]

@@ -7,6 +7,7 @@
 | `all` | the same file as `extended` | onnxruntime, offline |
 | `fusions` | attention, normalization, GELU and embeddings fused | onnxruntime's Python optimizer |
 | `ort_fusions` | fusions for graphs of the dynamo exporter | transformers |
+| `shared_cache` | a decoder's attention over buffers that grow in place; then as `extended` | ours |
 
 `all` writes no layouts: those depend on the processor (blocked convolutions for AVX-512, …), and a file has to run
 elsewhere too. A session adds them when it loads; its own default is all of them. Writing `extended` saves most of that
@@ -22,10 +23,10 @@ from pathlib import Path
 
 from optimum_core.backend import foreign_errors, read_options, versions
 from optimum_core.errors import ExportError, OptionError
-from optimum_core.types import Artifact, OptimizeRequest, Step
+from optimum_core.types import Artifact, OptimizeRequest, StateSpec, Step
 from optimum_ort.options import GraphLevel, OrtOptions
 from optimum_ort.providers import BACKEND, Provider, find_build, parse_device
-from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL, wants_external_data, written_files
+from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL, wants_external_data, write_model, written_files
 
 DEFAULT_LEVEL = "all"
 
@@ -43,6 +44,7 @@ class _Job:
     threads: int
     external: bool
     half: bool
+    state: StateSpec | None
 
 
 def optimize(request: OptimizeRequest) -> Artifact:
@@ -73,6 +75,7 @@ def optimize(request: OptimizeRequest) -> Artifact:
             threads=request.hardware.cpu.usable_cores,
             external=wants_external_data(request.artifact),
             half=half,
+            state=request.artifact.state,
         )
         remedy = f"use another level: {', '.join(_LEVELS)}"
         with foreign_errors(_who(request), ExportError, remedy, doing=f"level {level!r} failed"):
@@ -130,6 +133,18 @@ def _ort_fusions(job: _Job) -> None:
         run_worker(job.scratch / MODEL, job.folder, fuse=False, half=True, external=job.external)
 
 
+def _shared_cache(job: _Job) -> None:
+    import onnx
+
+    from optimum_ort.shared_cache import share_cache
+
+    if job.state is None:
+        raise ExportError(f"backend '{BACKEND}'", "the model keeps no cache of keys and values", "use level 'all'")
+    model = onnx.load(job.source)
+    share_cache(model, job.state)
+    _offline(job, write_model(model, job.scratch, external=job.external), job.folder, "extended")
+
+
 def _halved(job: _Job) -> Path:
     from optimum_ort.worker import run_worker
 
@@ -143,6 +158,7 @@ _LEVELS: dict[str, Callable[[_Job], None]] = {
     "extended": _native("extended"),
     "fusions": _fusions,
     "ort_fusions": _ort_fusions,
+    "shared_cache": _shared_cache,
 }
 
 

@@ -50,9 +50,13 @@ def quantize(request: QuantizeRequest) -> Artifact | None:
 
 @hookimpl
 def load_session(request: SessionRequest) -> Session | None:
-    """Open an ONNX artifact; see `optimum_ort.session`."""
+    """Open an ONNX artifact; see `optimum_ort.session`, and `decoding` for decoders."""
     if request.backend != BACKEND:
         return None
+    if request.artifact.state is not None:
+        from optimum_ort.decoding import OrtDecoderSession
+
+        return OrtDecoderSession(request)
     from optimum_ort.session import OrtSession
 
     return OrtSession(request)

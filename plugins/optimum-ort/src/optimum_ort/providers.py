@@ -283,6 +283,8 @@ def _offer(provider: Provider, build: Build) -> Offer:
         named_levels=_NAMED_LEVELS,
         quantizes=_ONNX if quantizes else (),
         loads=("onnx",),
+        stateful=("onnx",) if provider is CPU else (),
+        stateful_levels=_decoder_levels(provider),
         precisions=("fp32", "fp16") if half else ("fp32",),
         schemes=(*_SCHEMES, *_SCHEMES_FOR_OTHERS) if quantizes else (),
         runs=_SCHEMES if provider is CPU else (),
@@ -295,6 +297,10 @@ def _levels(provider: Provider) -> tuple[str, ...]:
     if provider.fusion_target is not None:
         levels += ["fusions"] * present("onnx") + ["ort_fusions"] * _has_ort_fusions()
     return tuple(levels)
+
+
+def _decoder_levels(provider: Provider) -> tuple[str, ...]:
+    return (*(("shared_cache",) if present("onnx") else ()), "all") if provider is CPU else ()
 
 
 def _missing_levels(provider: Provider) -> list[Limitation]:

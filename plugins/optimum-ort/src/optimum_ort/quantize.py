@@ -30,12 +30,14 @@ from optimum_core.backend import (
     quantized,
 )
 from optimum_core.errors import ExportError, OptionError, UnavailableError
-from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, StateSpec
+from optimum_ort.attention import NotRecognizedError
 from optimum_ort.calibration import PERCENTILE
 from optimum_ort.floats import quantize_floats
 from optimum_ort.integer import choose, quantize_dynamic, quantize_static
 from optimum_ort.preparation import Prepared, prepare
 from optimum_ort.providers import BACKEND, find_build
+from optimum_ort.shared_cache import share_cache
 from optimum_ort.storage import EXTERNAL_ABOVE, wants_external_data, write_model, written_files
 from optimum_ort.weights import FOUR_BITS, GROUP_SIZES, group_size, quantize_embeddings, quantize_weights
 
@@ -77,7 +79,8 @@ def _quantized(
     config, path, kept = request.config, prepared.path, prepared.kept
     before = onnx.load(path, load_external_data=False)
     if config.scheme == "weight-only":
-        model = quantize_weights(onnx.load(path), config, kept)
+        fast = request.artifact.state is not None
+        model = quantize_weights(onnx.load(path), config, kept, integer_products=fast)
         chosen: dict[str, Any] = {"group_size": group_size(config)} if config.weights in FOUR_BITS else {}
     elif config.weights == "fp8":
         assert request.calibration is not None
@@ -102,7 +105,19 @@ def _quantized(
         raise OptionError(who, f"there is no {what} to quantize", "leave it in float, or use another scheme")
     _restore_interface(model.graph, before.graph)
     del model.graph.value_info[:]
-    return model, {**chosen, "embeddings": tables}
+    chosen["embeddings"] = tables
+    if request.artifact.state is not None:
+        chosen["cache"] = _share_cache(model, request.artifact.state)
+    return model, chosen
+
+
+def _share_cache(model: Any, state: StateSpec) -> str:
+    """Let a decoder write into buffers where its attention is recognized; return how its cache is kept."""
+    try:
+        share_cache(model, state)
+    except NotRecognizedError as error:
+        return f"copied: {error}"
+    return "shared"
 
 
 def _operators(model: Any) -> dict[str, int]:

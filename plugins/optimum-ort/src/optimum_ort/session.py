@@ -73,13 +73,8 @@ class OrtSession:
 
     def __init__(self, request: SessionRequest) -> None:
         provider, index = parse_device(request.device)
-        options = read_options(BACKEND, OrtOptions, request.options)
-        path = request.artifact.main_file
-        made = session_options(options, provider, _pool_size(request))
-        if request.artifact.precision == "fp8":
-            leave_pairs(made)
-        session = open_session(path, made, provider, index, options)
-        self._who = f"backend '{BACKEND}', {path}"
+        session = opened(request)
+        self._who = f"backend '{BACKEND}', {request.artifact.main_file}"
         check_interface(self._who, request.artifact, session)
         self.inputs: tuple[TensorSpec, ...] = request.artifact.inputs
         self.outputs: tuple[TensorSpec, ...] = request.artifact.outputs
@@ -183,6 +178,21 @@ class OrtSession:
 
     def _read(self, name: str, value: Array, reader: Callable[[Any], Any]) -> Any:
         return read_input(self._who, name, value, reader, f"in the memory of device '{self.device}'")
+
+
+def opened(request: SessionRequest) -> Any:
+    """Return the artifact, opened as an `onnxruntime.InferenceSession` as the request says.
+
+    Raises:
+        OptionError: an unknown option or device.
+        SessionError: the model cannot be opened on that device.
+    """
+    provider, index = parse_device(request.device)
+    options = read_options(BACKEND, OrtOptions, request.options)
+    made = session_options(options, provider, _pool_size(request))
+    if request.artifact.precision == "fp8":
+        leave_pairs(made)
+    return open_session(request.artifact.main_file, made, provider, index, options)
 
 
 def _pool_size(request: SessionRequest) -> int:

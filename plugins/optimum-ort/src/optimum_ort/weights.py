@@ -29,14 +29,20 @@ def group_size(config: QuantizeConfig) -> int:
     return config.group_size or _GROUP_SIZE[config.weights]
 
 
-def quantize_weights(model: Any, config: QuantizeConfig, kept: Kept) -> Any:
+def quantize_weights(model: Any, config: QuantizeConfig, kept: Kept, *, integer_products: bool = False) -> Any:
     """Return `model`, an `onnx.ModelProto`, with weights in the format that `config` names.
+
+    Args:
+        integer_products: products with 4-bit weights round their activations to 8 bits in every call.
 
     Raises:
         UnavailableError: algorithm "hqq" without torch.
     """
     if config.weights in FOUR_BITS:
-        return _four_bits(model, config, kept)
+        made = _four_bits(model, config, kept)
+        if integer_products:
+            _multiply_integers(made)
+        return made
     if config.weights == "fp16":
         halve(model, kept)
     else:
@@ -147,6 +153,20 @@ def _four_bits(model: Any, config: QuantizeConfig, kept: Kept) -> Any:
     if sensitive:
         _eight_bits(made, QuantizeConfig(scheme="weight-only"), kept, ("MatMul",))
     return made
+
+
+def _multiply_integers(model: Any) -> None:
+    """Set the operator's accuracy level to 4, products of integers."""
+    from onnx import helper
+
+    for node in model.graph.node:
+        if node.op_type != "MatMulNBits":
+            continue
+        found = [item for item in node.attribute if item.name == "accuracy_level"]
+        for item in found:
+            item.i = 4
+        if not found:
+            node.attribute.append(helper.make_attribute("accuracy_level", 4))
 
 
 def _sensitive(model: Any, config: QuantizeConfig, kept: Kept) -> list[str]:

@@ -1,0 +1,164 @@
+"""A decoder session and the generations on it: the masks and positions of their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from optimum_core.errors import InputError
+from optimum_core.types import State, StatefulSession, TensorSpec
+
+Array = np.ndarray[Any, Any]
+Infer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Bind = Callable[[Any], Infer]
+Positions = Literal["assumed", "counts"]
+
+
+class Decoder:
+    """A decoder: begins generations on a session.
+
+    Args:
+        session: the session of a decoder.
+        bind: returns the function that runs a state.
+
+    Attributes:
+        positions: the input for position ids, where the model takes them.
+        longest: the greatest number of positions; None: unknown.
+    """
+
+    def __init__(self, session: StatefulSession, bind: Bind) -> None:
+        self.session = session
+        self.longest: int | None = None
+        self._bind = bind
+        specs = {spec.name: spec for spec in session.inputs}
+        self.positions: TensorSpec | None = specs.get("position_ids")
+
+    def begin(self, rows: int) -> Generation:
+        """Return a generation without any token, for this number of rows."""
+        return self.resumed(self.session.begin(rows), np.ones((rows, 0), np.int64))
+
+    def resumed(self, state: State, mask: Array) -> Generation:
+        """Return a generation on a state that holds the positions of this mask."""
+        return Generation(self, state, self._bind(state), mask)
+
+
+class Generation:
+    """The state of one generation, and the mask of its positions. One thread uses it at a time."""
+
+    def __init__(self, decoder: Decoder, state: State, run: Infer, mask: Array) -> None:
+        self._decoder, self._state, self._run, self._mask = decoder, state, run, mask
+
+    @property
+    def length(self) -> int:
+        """The number of positions, padding included."""
+        return self._state.length
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self._mask)
+
+    def feed(
+        self,
+        ids: Array,
+        mask: Array | None = None,
+        positions: Array | Positions = "assumed",
+        keep: Array | Literal["last", "all"] = "all",
+    ) -> Array:
+        """Run the model on new tokens; return the logits [rows, kept, vocabulary].
+
+        Args:
+            ids: int64 [rows, new].
+            mask: of all positions, or of the new ones; None: the new ones are tokens.
+            positions: int64 [rows, new]; "assumed": those that the original assumes where a call states none;
+                "counts": the number of tokens before each, as `generate` of transformers states them.
+            keep: the new positions to return logits of, from 0.
+        """
+        new = ids.shape[1]
+        whole = self._extended(mask, new)
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": whole}
+        if self._decoder.positions is not None:
+            inputs["position_ids"] = self._positions(whole, new, positions)
+        self._check_length(whole, inputs.get("position_ids"))
+        if isinstance(keep, str):
+            keep = np.arange(new) if keep == "all" else np.array([new - 1])
+        inputs["logits_to_keep"] = keep
+        logits: Array = self._run(inputs)["logits"]
+        self._mask = whole
+        return logits
+
+    def _extended(self, mask: Array | None, new: int) -> Array:
+        if mask is None:
+            mask = np.ones((self.rows, new), np.int64)
+        if mask.shape[1] == self.length + new:
+            return np.ascontiguousarray(mask, dtype=np.int64)
+        return np.concatenate([self._mask, mask.astype(np.int64)], axis=1)
+
+    def _check_length(self, mask: Array, positions: Array | None) -> None:
+        """Reject positions that the model does not have: a backend might read beyond its table."""
+        longest = self._decoder.longest
+        if longest is None or mask.shape[1] <= longest:
+            return
+        needed = int(positions.max()) + 1 if positions is not None else int(mask.sum(1).max())
+        if needed > longest:
+            raise InputError(
+                f"backend {self._decoder.session.backend!r}",
+                f"prompt and new tokens come to {needed} positions, and the model has {longest}",
+                "shorten the prompt, or ask for fewer new tokens",
+            )
+
+    def _positions(self, mask: Array, new: int, positions: Array | Positions) -> Array:
+        if not isinstance(positions, str):
+            return np.array(np.broadcast_to(positions, (len(mask), new)), dtype=np.int64)
+        assert self._decoder.positions is not None
+        if positions == "counts" or self._decoder.positions.default == "counts":
+            return counted(mask, new)
+        places = np.arange(mask.shape[1] - new, mask.shape[1])
+        return np.array(np.broadcast_to(places, (len(mask), new)))
+
+    def crop(self, length: int) -> None:
+        """Remove all positions from this one on.
+
+        Raises:
+            UnavailableError: the model keeps something that cannot be cropped.
+        """
+        if length < self.length:
+            self._state.crop(length)
+            self._mask = self._mask[:, :length]
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Replace the rows by those with these indices.
+
+        Raises:
+            UnavailableError: the backend cannot exchange rows.
+        """
+        self._state.reorder(rows)
+        self._mask = self._mask[list(rows)]
+
+    def fork(self) -> Generation:
+        """Return an independent copy.
+
+        Raises:
+            UnavailableError: the backend cannot copy its state.
+        """
+        return self._decoder.resumed(self._state.fork(), self._mask)
+
+    def close(self) -> None:
+        """Free the state."""
+        self._state.close()
+
+
+def counted(mask: Array, new: int) -> Array:
+    """Return the number of tokens before each of the last `new` positions; 0 at padding.
+
+    >>> counted(np.array([[0, 1, 1, 1]]), 2)
+    array([[1, 2]])
+    """
+    if mask.all():
+        before = np.arange(mask.shape[1] - new, mask.shape[1])
+        return np.array(np.broadcast_to(before, (len(mask), new)))
+    counts = mask.cumsum(1) - 1
+    counts[mask == 0] = 0
+    return np.ascontiguousarray(counts[:, mask.shape[1] - new :])

@@ -1,0 +1,49 @@
+"""The loop of greedy decoding and plain sampling, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.sampling import chooser
+from optimum_core.generation.settings import Settings
+
+Array = np.ndarray[Any, Any]
+
+
+def next_tokens(
+    decoder: Decoder, ids: Array, settings: Settings, mask: Array | None = None, ended: Array | None = None
+) -> Iterator[Array]:
+    """Yield the next token of every row [rows], until all rows have ended or `max_new_tokens` have come.
+
+    An ended row goes on with the padding id, as in transformers. The state is freed when the iterator ends or is
+    closed.
+
+    Args:
+        ids: the prompt, int64 [rows, length]; shorter rows are padded on the left.
+        mask: 1 for a token, 0 for padding; None: all are tokens.
+        ended: bool [rows]; set here as rows end, and by the caller for rows that are to end.
+    """
+    generation = decoder.begin(len(ids))
+    choose, ends = chooser(settings), np.asarray(settings.eos, np.int64)
+    needs_history = settings.repetition_penalty not in (None, 1.0)
+    if ended is None:
+        ended = np.zeros(len(ids), bool)
+    try:
+        scores = generation.feed(ids, mask, "counts", "last")[:, -1]
+        if mask is not None:  # padding is no token that has occurred
+            ids = np.where(mask == 1, ids, ids[:, -1:])
+        for number in range(1, settings.max_new_tokens + 1):
+            chosen = np.where(ended, settings.pad, choose(ids, scores))
+            yield chosen
+            ended |= np.isin(chosen, ends)
+            if number == settings.max_new_tokens or ended.all():
+                return
+            if needs_history:
+                ids = np.concatenate([ids, chosen[:, None]], axis=1)
+            scores = generation.feed(chosen[:, None], None, "counts", "last")[:, -1]
+    finally:
+        generation.close()

@@ -1,0 +1,78 @@
+"""The choice of the next tokens from their scores, by the rules of transformers, on numpy.
+
+The order is transformers': repetition penalty, temperature, top-k, top-p, min-p. Without draws, the tokens are equal to
+transformers'; a draw uses numpy's generator, so that a seed gives other tokens than torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from optimum_core.generation.settings import Settings
+
+Array = np.ndarray[Any, Any]
+#: From the ids so far [rows, length] and the scores [rows, vocabulary] to the next ids [rows].
+Choose = Callable[[Array, Array], Array]
+
+
+def chooser(settings: Settings) -> Choose:
+    """Return the function that chooses the next token of every row."""
+    penalty = settings.repetition_penalty or 1.0
+    rng = np.random.default_rng(settings.seed)
+
+    def choose(ids: Array, scores: Array) -> Array:
+        if penalty != 1.0:
+            scores = penalized(ids, scores, penalty)
+        if not settings.do_sample:
+            likeliest: Array = scores.argmax(-1)
+            return likeliest
+        return drawn(shaped(scores, settings), rng)
+
+    return choose
+
+
+def penalized(ids: Array, scores: Array, penalty: float) -> Array:
+    """Return scores in which tokens that have occurred are less likely (Keskar et al., CTRL, arXiv:1909.05858)."""
+    found = np.take_along_axis(scores, ids, axis=1)
+    changed = scores.copy()
+    np.put_along_axis(changed, ids, np.where(found < 0, found * penalty, found / penalty), axis=1)
+    return changed
+
+
+def shaped(scores: Array, settings: Settings) -> Array:
+    """Return scores after temperature, top-k, top-p and min-p; what cannot be drawn is minus infinity."""
+    scores = scores.astype(np.float32) / np.float32(settings.temperature or 1.0)
+    if settings.top_k:
+        least = np.partition(scores, -min(settings.top_k, scores.shape[-1]), axis=-1)
+        bound = least[:, -min(settings.top_k, scores.shape[-1])][:, None]
+        scores = np.where(scores < bound, -np.inf, scores)
+    if settings.top_p is not None and settings.top_p < 1:
+        order = np.argsort(scores, axis=-1, kind="stable")
+        ranked = softmax(np.take_along_axis(scores, order, axis=-1)).cumsum(-1)
+        removed = ranked <= np.float32(1 - settings.top_p)
+        removed[:, -1] = False
+        hidden = np.zeros_like(removed)
+        np.put_along_axis(hidden, order, removed, axis=-1)
+        scores = np.where(hidden, -np.inf, scores)
+    if settings.min_p:
+        shares = softmax(scores)
+        scores = np.where(shares < settings.min_p * shares.max(-1, keepdims=True), -np.inf, scores)
+    return scores
+
+
+def drawn(scores: Array, rng: np.random.Generator) -> Array:
+    """Return one token for each row, drawn by the softmax of its scores."""
+    bounds = softmax(scores).astype(np.float64).cumsum(-1)
+    points = rng.random((len(scores), 1)) * bounds[:, -1:]
+    found: Array = (bounds <= points).sum(-1)
+    return found
+
+
+def softmax(scores: Array) -> Array:
+    """Return the softmax along the last axis."""
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    made: Array = shares / shares.sum(-1, keepdims=True)
+    return made

@@ -1,0 +1,222 @@
+"""Tokens from texts and chats, and text from tokens as they come, with the `tokenizers` package alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.loop import next_tokens
+from optimum_core.generation.settings import Settings
+from optimum_core.packages import present
+
+Array = np.ndarray[Any, Any]
+Chat = Sequence[Mapping[str, Any]]
+_TOKENIZER, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+_INCOMPLETE = "\ufffd"  # a character whose bytes have not all come yet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextCodec:
+    """A model's tokenizer, and its chat template.
+
+    Attributes:
+        tokenizer: a `tokenizers.Tokenizer`.
+        template: the chat template, in Jinja; None: the model has none.
+        specials: special tokens by the names that templates use ("bos_token").
+    """
+
+    who: str
+    tokenizer: Any
+    template: str | None = None
+    specials: Mapping[str, str] = field(default_factory=dict)
+
+    def encode(self, prompts: Sequence[str | Chat], pad: int) -> tuple[Array, Array]:
+        """Return ids and mask [rows, length], padded on the left.
+
+        Raises:
+            InputError: a prompt has no tokens.
+            UnavailableError: a chat came, and there is no template or jinja2.
+        """
+        rows = [self._ids(prompt) for prompt in prompts]
+        if any(not row for row in rows):
+            raise InputError(self.who, "a prompt is empty", "pass a text with at least one token")
+        length = max(map(len, rows))
+        ids = np.full((len(rows), length), pad, np.int64)
+        mask = np.zeros((len(rows), length), np.int64)
+        for index, row in enumerate(rows):
+            ids[index, length - len(row) :], mask[index, length - len(row) :] = row, 1
+        return ids, mask
+
+    def _ids(self, prompt: str | Chat) -> list[int]:
+        if isinstance(prompt, str):
+            return list(self.tokenizer.encode(prompt).ids)
+        return list(self.tokenizer.encode(self.render(prompt), add_special_tokens=False).ids)
+
+    def render(self, chat: Chat) -> str:
+        """Return a chat as the model's template writes it, up to the place of the answer.
+
+        Raises:
+            UnavailableError: there is no template, or jinja2 is not installed.
+            InputError: the template refuses the chat.
+        """
+        if self.template is None:
+            raise UnavailableError(self.who, "it has no chat template", "pass the text itself")
+        if not present("jinja2"):
+            raise UnavailableError(self.who, "nothing here renders its chat template", "pip install jinja2")
+        from jinja2.exceptions import TemplateError
+
+        try:
+            text: str = (
+                _environment()
+                .from_string(self.template)
+                .render(messages=list(chat), add_generation_prompt=True, **self.specials)
+            )
+        except TemplateError as error:
+            raise InputError(self.who, f"its chat template refuses the messages: {error}", "check roles") from error
+        return text
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, without special ones."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+
+def _environment() -> Any:
+    """Return the environment in which transformers renders templates, with the functions that they use."""
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    def as_json(value: Any, indent: int | None = None) -> str:
+        return json.dumps(value, ensure_ascii=False, indent=indent)
+
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    made.filters["tojson"] = as_json
+    made.globals["raise_exception"] = refuse
+    made.globals["strftime_now"] = lambda shape: datetime.now().strftime(shape)
+    return made
+
+
+def read_codec(directory: Path, who: str) -> TextCodec:
+    """Return the tokenizer beside a model.
+
+    Raises:
+        UnavailableError: there is none, or the package `tokenizers` is not installed.
+    """
+    if not (directory / _TOKENIZER).is_file():
+        raise UnavailableError(who, f"it has no {_TOKENIZER}", "pass ids instead of texts")
+    if not present("tokenizers"):
+        raise UnavailableError(who, "nothing here reads its tokenizer", "pip install tokenizers")
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(directory / _TOKENIZER))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    stated = _read_json(directory / _CONFIG)
+    specials = {name: _content(value) for name, value in stated.items() if name.endswith("_token") and value}
+    file = directory / _TEMPLATE
+    template = file.read_text(encoding="utf-8") if file.is_file() else stated.get("chat_template")
+    return TextCodec(
+        who=who, tokenizer=tokenizer, template=template if isinstance(template, str) else None, specials=specials
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _content(value: Any) -> str:
+    return str(value["content"]) if isinstance(value, Mapping) else str(value)
+
+
+@dataclass(kw_only=True, slots=True)
+class TextStream:
+    """Text of one row, piece by piece, as its tokens come; held back while it may be the beginning of a stop string.
+
+    Attributes:
+        stops: texts that end the row; they are not part of its text.
+        ended: one of them has come.
+    """
+
+    codec: TextCodec
+    stops: tuple[str, ...] = ()
+    ended: bool = False
+    _ids: list[int] = field(default_factory=list)
+    _shown: int = 0
+    _read: int = 0
+    _held: str = ""
+
+    def put(self, token: int) -> str:
+        """Return the text that is certain now; it may be empty."""
+        self._ids.append(token)
+        before = self.codec.decode(self._ids[self._shown : self._read])
+        now = self.codec.decode(self._ids[self._shown :])
+        if len(now) <= len(before) or now.endswith(_INCOMPLETE):
+            return ""
+        self._shown, self._read = self._read, len(self._ids)
+        return self._without_stops(now[len(before) :])
+
+    def finish(self) -> str:
+        """Return the rest of the text, once no token comes any more."""
+        if self.ended:
+            return ""
+        before = self.codec.decode(self._ids[self._shown : self._read])
+        rest = self._without_stops(self.codec.decode(self._ids[self._shown :])[len(before) :])
+        return rest if self.ended else rest + self._held
+
+    def _without_stops(self, piece: str) -> str:
+        text = self._held + piece
+        found = [place for stop in self.stops if (place := text.find(stop)) >= 0]
+        if found:
+            self.ended, self._held = True, ""
+            return text[: min(found)]
+        kept = max((_overlap(text, stop) for stop in self.stops), default=0)
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return the length of the longest end of a text that is a beginning of a stop string."""
+    longest = min(len(text), len(stop) - 1)
+    return next((length for length in range(longest, 0, -1) if stop.startswith(text[-length:])), 0)
+
+
+def stream_texts(
+    decoder: Decoder, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
+) -> Iterator[list[str]]:
+    """Yield the new text of every row, piece by piece; the pieces of a row, joined, are its text.
+
+    Raises:
+        InputError, UnavailableError: as `TextCodec.encode`.
+    """
+    ids, mask = codec.encode(prompts, settings.pad)
+    ended = np.zeros(len(ids), bool)
+    streams = [TextStream(codec=codec, stops=tuple(stops)) for _ in prompts]
+    for tokens in next_tokens(decoder, ids, settings, mask, ended):
+        pieces = []
+        for row, (stream, token) in enumerate(zip(streams, tokens, strict=True)):
+            pieces.append("" if ended[row] or token in settings.eos else stream.put(int(token)))
+            ended[row] |= stream.ended
+        yield pieces
+    yield [stream.finish() for stream in streams]
+
+
+def generate_texts(
+    decoder: Decoder, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
+) -> list[str]:
+    """Return the new text of every row."""
+    texts = [""] * len(prompts)
+    for pieces in stream_texts(decoder, codec, prompts, settings, stops):
+        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+    return texts

@@ -1,0 +1,201 @@
+"""The description of a decoder, found by trial: its inputs, its cache, and the positions that it assumes.
+
+A causal language model of transformers is a decoder here if a call of it returns a cache of keys and values, and if it
+computes the same from such a cache, filled by hand, as from the whole text. Whatever is otherwise (recurrent states,
+caches that layers share, further required inputs) stays a model of one forward pass; the reason is in the report.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from optimum_core.models.decoder_module import DecoderModule
+from optimum_core.models.eager_calls import alike, fresh
+from optimum_core.models.samples import Case
+from optimum_core.models.signature import ModelSignature
+from optimum_core.types import LayerState, StateSpec, TensorSpec
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+#: Lengths of the axes in the samples to trace with: all different, and none is 1.
+TRACED = {"batch": 2, "past": 5, "sequence": 4, "kept": 3}
+_TAKEN = frozenset({"input_ids", "attention_mask", "position_ids"})
+_ROWS, _LENGTH = 2, 7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderSignature:
+    """The interface of a decoder with its cache as state.
+
+    Attributes:
+        inputs, outputs, state: as `optimum_core.types.state` describes them.
+        greatest: the greatest token id.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    state: StateSpec
+    greatest: int
+
+    def samples(self) -> Arrays:
+        """Return inputs and a past to trace with; one row has padding on the left."""
+        rng = np.random.default_rng(20)
+        lengths = {**TRACED, "total": TRACED["past"] + TRACED["sequence"]}
+        mask = np.ones((lengths["batch"], lengths["total"]), np.int64)
+        mask[1, :2] = 0
+        counts = np.clip(mask.cumsum(1) - 1, 0, None)[:, lengths["past"] :]
+        drawn = {
+            "input_ids": rng.integers(0, self.greatest + 1, (lengths["batch"], lengths["sequence"])),
+            "attention_mask": mask,
+            "position_ids": counts,
+            "logits_to_keep": np.arange(lengths["sequence"])[-lengths["kept"] :],
+        }
+        past = {spec.name: rng.standard_normal(_shape(spec, lengths)).astype(np.float32) for spec in self.state.past}
+        return {**{spec.name: np.ascontiguousarray(drawn[spec.name]) for spec in self.inputs}, **past}
+
+
+class NotADecoderError(Exception):
+    """The model is no decoder with a cache of keys and values; the message is the reason, a clause."""
+
+
+def describe_decoder(module: Any, signature: ModelSignature) -> DecoderSignature:
+    """Return the interface of a causal language model as a decoder.
+
+    Raises:
+        NotADecoderError: it is none, or keeps something other than keys and values.
+    """
+    _require_text(module, signature)
+    ids = signature.draw(Case(name="decoder", lengths={"batch": _ROWS, "sequence": _LENGTH}, padding="none"))
+    tokens = torch.as_tensor(ids["input_ids"])
+    if tokens.shape != (_ROWS, _LENGTH):
+        raise NotADecoderError("it takes texts of one length only")
+    state = StateSpec(layers=tuple(_layers(module, tokens)), crop=True, reorder=True, fork=True)
+    positions = _positions(module, tokens)
+    _check_resumes(module, tokens, state, with_positions=positions is not None)
+    logits = next(spec for spec in signature.outputs if spec.name == "logits")
+    spec = next(spec for spec in signature.inputs if spec.name == "input_ids")
+    return DecoderSignature(
+        inputs=tuple(_inputs(spec, positions)),
+        outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
+        state=state,
+        greatest=spec.greatest if spec.greatest is not None else int(logits.shape[-1]) - 1,
+    )
+
+
+def _require_text(module: Any, signature: ModelSignature) -> None:
+    config = getattr(module, "config", None)
+    if config is None or not getattr(module, "can_generate", bool)() or config.is_encoder_decoder:
+        raise NotADecoderError("it is no causal language model of transformers")
+    names = {spec.name for spec in signature.inputs}
+    if [spec.name for spec in signature.outputs] != ["logits"]:
+        raise NotADecoderError("a call returns more than logits")
+    if "input_ids" not in names or not names <= _TAKEN:
+        raise NotADecoderError(f"it takes more than tokens: {', '.join(sorted(names - _TAKEN)) or 'no ids'}")
+
+
+def _inputs(ids: TensorSpec, positions: Literal["places", "counts"] | None) -> list[TensorSpec]:
+    found = [
+        TensorSpec(
+            name="input_ids", dtype="int64", shape=("batch", "sequence"), least=ids.least, greatest=ids.greatest
+        ),
+        TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "total"), default="ones"),
+    ]
+    if positions is not None:
+        found.append(TensorSpec(name="position_ids", dtype="int64", shape=("batch", "sequence"), default=positions))
+    return [*found, TensorSpec(name="logits_to_keep", dtype="int64", shape=("kept",))]
+
+
+def _call(module: Any, **inputs: Any) -> Any:
+    with torch.no_grad():
+        return fresh(module)(**inputs, return_dict=True)
+
+
+def _layers(module: Any, tokens: torch.Tensor) -> list[LayerState]:
+    """Return the layers of the cache that one call gives back."""
+    try:
+        answer = _call(module, input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=True)
+    except Exception as error:
+        raise NotADecoderError(f"it does not run with a cache: {error}") from error
+    cache = getattr(answer, "past_key_values", None)
+    layers = getattr(cache, "layers", None)
+    if not layers:
+        raise NotADecoderError("a call returns no cache of keys and values")
+    return [_layer(layer, tokens.shape) for layer in layers]
+
+
+def _layer(layer: Any, shape: tuple[int, ...]) -> LayerState:
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+        raise NotADecoderError(f"its cache has layers of a kind that no backend keeps: {type(layer).__name__}")
+    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+    if keys is None or values is None:
+        raise NotADecoderError("some of its layers share the cache of others")
+    rows, length = shape
+    window = getattr(layer, "sliding_window", None)
+    kept = length if window is None else min(length, int(window) - 1)
+    for tensor in (keys, values):
+        if tensor.ndim != 4 or tensor.shape[0] != rows or tensor.shape[2] != kept or tensor.dtype != torch.float32:
+            raise NotADecoderError(f"its cache holds {tensor.dtype} {tuple(tensor.shape)}, no keys or values by head")
+    return LayerState(
+        heads=keys.shape[1],
+        head_size=keys.shape[3],
+        value_size=values.shape[3] if values.shape[3] != keys.shape[3] else None,
+        window=int(window) if window is not None else None,
+    )
+
+
+def _positions(module: Any, tokens: torch.Tensor) -> Literal["places", "counts"] | None:
+    """Return the positions that the model assumes where a call states none; None: it takes none."""
+    if "position_ids" not in inspect.signature(module.forward).parameters:
+        return None
+    mask = torch.ones_like(tokens)
+    mask[1, :3] = 0
+    counts = (mask.cumsum(-1) - 1).clamp(min=0)
+    wanted = _call(module, input_ids=tokens, attention_mask=mask, use_cache=False).logits[mask == 1]
+    stated = _call(module, input_ids=tokens, attention_mask=mask, position_ids=counts, use_cache=False)
+    places = torch.arange(tokens.shape[1])[None].expand_as(tokens)
+    plain = _call(module, input_ids=tokens, attention_mask=mask, position_ids=places, use_cache=False)
+    # Relative positions make no difference: both agree then.
+    if alike(wanted, plain.logits[mask == 1]):
+        return "places"
+    if alike(wanted, stated.logits[mask == 1]):
+        return "counts"
+    raise NotADecoderError("it counts positions neither by place nor by mask")
+
+
+def _check_resumes(module: Any, tokens: torch.Tensor, state: StateSpec, *, with_positions: bool) -> None:
+    """Compare a call that continues from a cache filled by hand with a call on the whole text."""
+    half, length = tokens.shape[1] // 2, tokens.shape[1]
+    mask = torch.ones_like(tokens)
+    places = torch.arange(length)[None].expand_as(tokens)
+    stated = {"position_ids": places} if with_positions else {}
+    whole = _call(module, input_ids=tokens, attention_mask=mask, use_cache=False, **stated).logits
+    decoder = DecoderModule(fresh(module), state).eval()
+    made = None
+    with torch.no_grad():
+        for start, end in ((0, half), (half, length)):
+            past = _empty(state, tokens.shape[0]) if made is None else [made[spec.name] for spec in state.present]
+            made = decoder(
+                input_ids=tokens[:, start:end],
+                attention_mask=mask[:, :end],
+                logits_to_keep=torch.arange(end - start),
+                **{name: tensor[:, start:end] for name, tensor in stated.items()},
+                **dict(zip((spec.name for spec in state.past), past, strict=True)),
+            )
+            if not alike(whole[:, start:end], made["logits"]):
+                raise NotADecoderError("with its cache it computes otherwise than on the whole text")
+
+
+def _empty(state: StateSpec, rows: int) -> list[torch.Tensor]:
+    return [torch.zeros(_shape(spec, {"batch": rows, "past": 0})) for spec in state.past]
+
+
+def _shape(spec: TensorSpec, lengths: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape)

@@ -1,0 +1,69 @@
+"""A decoder as a pure function: its cache in and out as tensors, for exporters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from optimum_core.types import StateSpec
+
+
+class DecoderModule(torch.nn.Module):
+    """`forward(input_ids, attention_mask, [position_ids,] logits_to_keep, **past) -> dict` of logits and present.
+
+    The names are those of `optimum_core.types.state`. Every layer keeps all positions, whatever its window: the mask
+    leaves out what the window leaves out, so that one rule serves all layers, and the state can be cropped.
+
+    Args:
+        module: a causal language model of transformers.
+    """
+
+    def __init__(self, module: Any, state: StateSpec) -> None:
+        super().__init__()
+        self.module = module
+        self.past_names = tuple(spec.name for spec in state.past)
+        self.present_names = tuple(spec.name for spec in state.present)
+        self.selects = "logits_to_keep" in inspect.signature(module.forward).parameters
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+        **past: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        cache = filled_cache([past[name] for name in self.past_names])
+        further: dict[str, Any] = {} if position_ids is None else {"position_ids": position_ids}
+        if self.selects:
+            further["logits_to_keep"] = logits_to_keep
+        answer = self.module(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+            **further,
+        )
+        logits = answer.logits if self.selects else answer.logits.index_select(1, logits_to_keep)
+        kept = [tensor for layer in answer.past_key_values.layers for tensor in (layer.keys, layer.values)]
+        return {"logits": logits, **dict(zip(self.present_names, kept, strict=True))}
+
+
+def filled_cache(tensors: Sequence[torch.Tensor]) -> Any:
+    """Return a cache that holds keys and values, in turn, for every layer.
+
+    Made by hand: `DynamicCache` joins what it is given to an empty tensor of one axis, which OpenVINO refuses.
+    """
+    from transformers.cache_utils import Cache, DynamicLayer
+
+    layers = []
+    for keys, values in zip(tensors[::2], tensors[1::2], strict=True):
+        layer = DynamicLayer()
+        layer.keys, layer.values = keys, values
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+        layers.append(layer)
+    return Cache(layers=layers)

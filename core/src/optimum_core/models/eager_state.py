@@ -1,0 +1,141 @@
+"""The eager decoder's session and state: the model with its own cache. The reference for all other backends."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from optimum_core.errors import SessionError
+from optimum_core.models.eager_calls import as_tensor
+from optimum_core.types import Array, StateSpec, TensorSpec
+
+_BACKEND = "torch"
+
+
+@dataclass(kw_only=True, slots=True)
+class EagerDecoderSession:
+    """A session on a causal language model of transformers."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    state: StateSpec
+    module: Any
+    precision: str = "fp32"
+    device: str = "cpu"
+    backend: str = field(default=_BACKEND, init=False)
+
+    def begin(self, rows: int) -> EagerState:
+        """Return an empty state."""
+        if self.module is None:
+            raise closed()
+        return EagerState(session=self, cache=_new_cache(self.module), rows=rows)
+
+    def close(self) -> None:
+        """Release the model; states that were begun go on."""
+        self.module = None
+
+
+@dataclass(kw_only=True, slots=True)
+class EagerState:
+    """The model's own cache, and the number of positions in it."""
+
+    session: EagerDecoderSession
+    cache: Any
+    rows: int
+    length: int = 0
+    module: Any = None
+
+    def __post_init__(self) -> None:
+        self.module = self.module or self.session.module
+
+    @property
+    def backend(self) -> str:
+        return self.session.backend
+
+    @property
+    def device(self) -> str:
+        return self.session.device
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.session.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.session.outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
+        """Run the model on new tokens, which the cache then holds too."""
+        if self.cache is None:
+            raise closed()
+        tensors = {name: as_tensor(value) for name, value in inputs.items()}
+        kept = tensors.pop("logits_to_keep")
+        selects = _selects(self.module)
+        try:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.session.precision == "bf16"):
+                answer = self.module(
+                    **tensors,
+                    **({"logits_to_keep": kept} if selects else {}),
+                    past_key_values=self.cache,
+                    use_cache=True,
+                    return_dict=True,
+                )
+        except Exception as error:  # models raise errors of any type
+            why = f"the run failed: {type(error).__name__}: {error}"
+            raise SessionError(f"backend {_BACKEND!r}", why, "check the ids, and begin a new state") from error
+        self.length += tensors["input_ids"].shape[1]
+        logits = answer.logits if selects else answer.logits.index_select(1, kept)
+        return {"logits": logits.float().numpy()}
+
+    def crop(self, length: int) -> None:
+        """Remove all positions from this one on."""
+        if length == 0:
+            self.cache = _new_cache(self.module)
+        elif length < self.length:
+            self.cache.crop(length - self.length)
+        self.length = min(length, self.length)
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Replace the rows by those with these indices."""
+        if self.length:
+            self.cache.batch_select_indices(torch.as_tensor(list(rows)))
+        self.rows = len(rows)
+
+    def fork(self) -> EagerState:
+        """Return an independent copy."""
+        return EagerState(
+            session=self.session,
+            cache=copy.deepcopy(self.cache),
+            rows=self.rows,
+            length=self.length,
+            module=self.module,
+        )
+
+    def close(self) -> None:
+        """Free the cache."""
+        self.cache = None
+
+
+def closed() -> SessionError:
+    """Return the error for a session or state that was closed."""
+    return SessionError(f"backend {_BACKEND!r}", "it is closed", "load the model again, or begin a new state")
+
+
+def _new_cache(module: Any) -> Any:
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=module.config)
+    if any(cache.is_sliding):
+        cache.activate_past_recording()  # without it, a window that was overrun cannot be cropped
+    return cache
+
+
+def _selects(module: Any) -> bool:
+    import inspect
+
+    forward = getattr(module, "_orig_mod", module).forward
+    return "logits_to_keep" in inspect.signature(forward).parameters

@@ -1,0 +1,177 @@
+"""Tiny causal language models of many kinds, with weights so large that masks and positions matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from optimum_core.hardware import detect
+from optimum_core.models.decoder import describe_decoder
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
+from optimum_core.plugins import manager
+from optimum_core.types import Artifact, ExportRequest, SessionRequest
+
+VOCABULARY = 99
+_SHARPEN = 4.0
+
+_COMMON = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+_GPT = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+
+
+def _with(**changes: Any) -> dict[str, Any]:
+    return {**_COMMON, **changes}
+
+
+def _without(*names: str, **changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in _with(**changes).items() if name not in names}
+
+
+#: By name: the model type, and the values of its configuration.
+KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "llama": ("llama", _with()),
+    "gpt2": ("gpt2", _GPT),
+    "gpt_neox": ("gpt_neox", _without("num_key_value_heads")),
+    "gptj": ("gptj", {**_GPT, "rotary_dim": 4}),
+    "gpt_neo": ("gpt_neo", {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 64,
+        "attention_types": [[["global", "local"], 1]], "window_size": 8, "max_position_embeddings": 256,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }),
+    "gpt_bigcode": ("gpt_bigcode", _GPT),
+    "codegen": ("codegen", {**_GPT, "rotary_dim": 4}),
+    "opt": ("opt", {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 256, "word_embed_proj_dim": 32, "bos_token_id": 1, "eos_token_id": 2,
+        "pad_token_id": 0,
+    }),
+    "qwen2": ("qwen2", _with()),
+    "qwen3": ("qwen3", _with(head_dim=8)),
+    "mistral": ("mistral", _with(sliding_window=8)),
+    "gemma": ("gemma", _with(head_dim=8)),
+    "gemma2": ("gemma2", _with(head_dim=8, sliding_window=8, query_pre_attn_scalar=8)),
+    "gemma3": ("gemma3_text", _with(
+        head_dim=8, sliding_window=8, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
+    )),
+    "phi": ("phi", _with()),
+    "phi3": ("phi3", _with()),
+    "falcon": ("falcon", {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }),
+    "falcon_alibi": ("falcon", {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "new_decoder_architecture": False,
+    }),
+    "bloom": ("bloom", {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2,
+        "pad_token_id": 0,
+    }),
+    "mpt": ("mpt", {
+        "vocab_size": VOCABULARY, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256, "bos_token_id": 1,
+        "eos_token_id": 2, "pad_token_id": 0,
+    }),
+    "stablelm": ("stablelm", _with()),
+    "cohere": ("cohere", _with()),
+    "olmo": ("olmo", _with()),
+    "olmo2": ("olmo2", _with()),
+    "granite": ("granite", _with()),
+    "starcoder2": ("starcoder2", _with(sliding_window=None)),
+    "mixtral": ("mixtral", _with(num_local_experts=4, num_experts_per_tok=2)),
+    "qwen2_moe": ("qwen2_moe", _with(
+        num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16
+    )),
+    "olmoe": ("olmoe", _with(num_experts=4, num_experts_per_tok=2)),
+    "smollm3": ("smollm3", _with(no_rope_layers=[1, 0])),
+    "glm4": ("glm4", _with(head_dim=8)),
+    "nemotron": ("nemotron", _with(head_dim=8)),
+    "exaone4": ("exaone4", _with(sliding_window=8)),
+    "biogpt": ("biogpt", _without("num_key_value_heads")),
+    "xglm": ("xglm", {
+        "vocab_size": VOCABULARY, "d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4,
+        "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }),
+    "persimmon": ("persimmon", _without("num_key_value_heads")),
+    "helium": ("helium", _with(head_dim=8)),
+    "ernie4_5": ("ernie4_5", _with()),
+    "arcee": ("arcee", _with()),
+    "seed_oss": ("seed_oss", _with(head_dim=8)),
+    "gpt_oss": ("gpt_oss", _with(head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=8)),
+    "deepseek_v2": ("deepseek_v2", _with(
+        kv_lora_rank=16, q_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12, n_routed_experts=4,
+        num_experts_per_tok=2, moe_intermediate_size=16, first_k_dense_replace=1, n_group=1, topk_group=1,
+        num_key_value_heads=4, head_dim=8,
+    )),
+    "mamba": ("mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+}  # fmt: skip
+
+
+@cache
+def decoder(kind: str, *, seed: int = 20) -> Any:
+    """Return the model of one of `KINDS`, in evaluation mode. Created once per process."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from optimum_core.models.loading import quiet
+
+    model_type, values = KINDS[kind]
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **values)).eval()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.ndim >= 2:
+                    parameter.mul_(_SHARPEN)
+    return module
+
+
+@cache
+def described(kind: str) -> ModelSignature:
+    """Return the model's signature, with its interface as a decoder.
+
+    Raises:
+        NotADecoderError: it has none.
+    """
+    module = decoder(kind)
+    signature = describe(module, name=kind)
+    return replace(signature, decoder=describe_decoder(module, signature))
+
+
+def decoder_request(kind: str, backend: str, format: str, output: Path, route: str | None = None) -> ExportRequest:
+    """Return the request to export the model as a decoder."""
+    known = described(kind).decoder
+    assert known is not None
+    return ExportRequest(
+        backend=backend,
+        source=MemorySource(decoder(kind)),
+        task="text-generation",
+        format=format,
+        precision="fp32",
+        samples=known.samples(),
+        inputs=known.inputs,
+        outputs=known.outputs,
+        state=known.state,
+        output=output,
+        route=route,
+    )
+
+
+def eager_decoder(kind: str) -> Any:
+    """Return a session of the eager model as a decoder."""
+    known = described(kind).decoder
+    assert known is not None
+    artifact = Artifact(
+        format="live", path=Path(), files=(), inputs=known.inputs, outputs=known.outputs, state=known.state
+    )
+    source = MemorySource(decoder(kind))
+    return manager().load_session(
+        SessionRequest(backend="torch", artifact=artifact, device="cpu", hardware=detect(), source=source)
+    )

@@ -1,0 +1,250 @@
+"""Comparison of a decoder with eager over many calls of one state: what a single forward pass cannot show.
+
+A dialogue feeds a text piece by piece: in one piece and in several, by one token and by more, padded on the left,
+after rows were exchanged, positions removed and the state copied, beyond a sliding window, and a second text after the
+first. Eager's answer is that to the whole text so far, without a cache. The last dialogue is eager's own greedy text
+with eager's own cache: a candidate whose scores have the same arg-max at every step writes the same text.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from optimum_core.errors import OptimumError, UnavailableError
+from optimum_core.generation.decoder import Decoder, Generation, counted
+from optimum_core.models.eager_calls import ask, fresh
+from optimum_core.models.eager_state import EagerDecoderSession
+from optimum_core.models.signature import ModelSignature
+from optimum_core.types import CaseResult, Fidelity
+from optimum_core.verify.comparison import compare, failed, tolerance_of
+
+Array = np.ndarray[Any, Any]
+log = logging.getLogger(__name__)
+
+#: Tokens of eager's greedy text, and the seconds after which no more are made.
+GREEDY, PATIENCE = 64, 10.0
+#: Most expected seconds for the dialogue beyond a sliding window.
+_WINDOW_PATIENCE = 20.0
+#: Most numbers of expected scores that one dialogue holds: 400 MB.
+_MOST_SCORES = 100_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One step of a dialogue.
+
+    Attributes:
+        kind: "feed" new tokens; "crop" to `length`, "reorder" to `rows`; "fork", after which later turns of the `copy`
+            go on from here too.
+        copy: the turn is of the copy.
+        want: eager's logits of the new positions, for those in `valid`.
+    """
+
+    kind: Literal["feed", "crop", "reorder", "fork"]
+    ids: Array | None = None
+    mask: Array | None = None
+    want: Array | None = None
+    valid: Array | None = None
+    length: int = 0
+    rows: tuple[int, ...] = ()
+    copy: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dialogue:
+    """Several calls of one state, with eager's answers."""
+
+    name: str
+    rows: int
+    turns: tuple[Turn, ...]
+
+
+class _Script:
+    """A dialogue being written: what the state holds, and eager's answers to it."""
+
+    def __init__(self, module: Any, signature: ModelSignature, rows: int, seed: int) -> None:
+        assert signature.decoder is not None
+        self._module, self._greatest = module, signature.decoder.greatest
+        self._has_positions = any(spec.name == "position_ids" for spec in signature.decoder.inputs)
+        self._rng = np.random.default_rng(seed)
+        self.ids = np.zeros((rows, 0), np.int64)
+        self.mask = np.zeros((rows, 0), np.int64)
+        self.turns: list[Turn] = []
+
+    def feed(self, new: int, padding: Sequence[int] = (), *, copy: bool = False) -> _Script:
+        rows = len(self.ids)
+        ids = self._rng.integers(0, self._greatest + 1, (rows, new))
+        mask = np.ones((rows, new), np.int64)
+        for row, count in enumerate(padding):
+            mask[row, :count] = 0
+        whole, seen = np.concatenate([self.ids, ids], 1), np.concatenate([self.mask, mask], 1)
+        inputs = {"input_ids": whole, "attention_mask": seen}
+        if self._has_positions:
+            inputs["position_ids"] = counted(seen, whole.shape[1])
+        want = ask(self._module, inputs).logits.float().numpy()[:, -new:]
+        self.turns.append(Turn(kind="feed", ids=ids, mask=mask, want=want[mask == 1], valid=mask == 1, copy=copy))
+        if not copy:
+            self.ids, self.mask = whole, seen
+        return self
+
+    def crop(self, length: int) -> _Script:
+        self.ids, self.mask = self.ids[:, :length], self.mask[:, :length]
+        self.turns.append(Turn(kind="crop", length=length))
+        return self
+
+    def reorder(self, *rows: int) -> _Script:
+        self.ids, self.mask = self.ids[list(rows)], self.mask[list(rows)]
+        self.turns.append(Turn(kind="reorder", rows=rows))
+        return self
+
+    def fork(self) -> _Script:
+        self.turns.append(Turn(kind="fork"))
+        return self
+
+
+def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue, ...]:
+    """Return dialogues with eager's answers; the shortest first, eager's greedy text last."""
+
+    def script(rows: int, seed: int) -> _Script:
+        return _Script(module, signature, rows, seed)
+
+    found = {
+        "a prompt, then single tokens": script(1, 1).feed(6).feed(1).feed(1).feed(1),
+        "padding on the left, then several tokens": script(3, 2).feed(7, (0, 2, 4)).feed(3).feed(1).feed(1),
+        "in pieces, rows exchanged": script(3, 3)
+        .feed(5, (1, 0, 3))
+        .feed(4)
+        .reorder(2, 0, 0)
+        .feed(1)
+        .reorder(1, 2)
+        .feed(2),
+        "positions removed, then a second text": script(2, 4)
+        .feed(7)
+        .crop(4)
+        .feed(3)
+        .feed(1)
+        .crop(0)
+        .feed(5, (0, 2))
+        .feed(1),
+        "two ways from one state": script(2, 5).feed(5, (2, 0)).fork().feed(3, copy=True).feed(1).feed(2),
+    }
+    if (beyond := _beyond_the_window(module, signature)) is not None:
+        found["beyond the sliding window"] = beyond
+    made = [Dialogue(name=name, rows=_rows(item), turns=tuple(item.turns)) for name, item in found.items()]
+    return (*made, _greedy(module, signature))
+
+
+def _rows(script: _Script) -> int:
+    first = script.turns[0].ids
+    assert first is not None
+    return len(first)
+
+
+def _beyond_the_window(module: Any, signature: ModelSignature) -> _Script | None:
+    """Return a dialogue beyond the widest window; None: there is no window, or eager would take too long."""
+    assert signature.decoder is not None
+    windows = [layer.window for layer in signature.decoder.state.layers if layer.window is not None]
+    if not windows:
+        return None
+    window = max(windows)
+    start = time.perf_counter()
+    script = _Script(module, signature, 2, 6).feed(min(window, 32))
+    expected = 6 * (time.perf_counter() - start) * window / min(window, 32)
+    longest = signature.ranges["sequence"].greatest if "sequence" in signature.ranges else None
+    if expected > _WINDOW_PATIENCE or (longest is not None and window + 8 > longest):
+        log.info("nothing beyond the sliding window of %d is compared", window)
+        return None
+    script = _Script(module, signature, 2, 6).feed(window - 2, (0, 3)).feed(4).feed(1).feed(1)
+    return script.crop(0).feed(window + 5, (2, 0)).feed(1) if window <= _SMALL else script
+
+
+#: Windows up to which a prompt longer than the window is compared in one piece too.
+_SMALL = 512
+
+
+def _greedy(module: Any, signature: ModelSignature) -> Dialogue:
+    """Return eager's greedy text of three rows, with its own cache."""
+    assert signature.decoder is not None
+    described = signature.decoder
+    session = EagerDecoderSession(
+        inputs=described.inputs, outputs=described.outputs, state=described.state, module=fresh(module)
+    )
+    generation = Decoder(session, lambda state: state.run).begin(3)
+    ids = np.random.default_rng(7).integers(0, described.greatest + 1, (3, 8))
+    mask = np.ones_like(ids)
+    mask[1, :3] = mask[2, :6] = 0
+    turns, end = list[Turn](), time.perf_counter() + PATIENCE
+    given: Array | None = mask
+    size = int(described.outputs[0].shape[-1])
+    longest = signature.ranges["sequence"].greatest if "sequence" in signature.ranges else None
+    most = min(GREEDY, _MOST_SCORES // (3 * size), (longest or GREEDY + 8) - 8)
+    while len(turns) < most and (len(turns) < 4 or time.perf_counter() < end):
+        logits = generation.feed(ids, given, "counts")
+        valid = np.ones(ids.shape, bool) if given is None else given == 1
+        turns.append(Turn(kind="feed", ids=ids, mask=np.ones_like(ids) if given is None else given,
+                          want=logits[valid], valid=valid))  # fmt: skip
+        ids, given = logits[:, -1:].argmax(-1), None
+    generation.close()
+    return Dialogue(name=f"eager's greedy text, {len(turns)} tokens", rows=3, turns=tuple(turns))
+
+
+def with_dialogues(fidelity: Fidelity, decoder: Decoder, dialogues: Sequence[Dialogue]) -> Fidelity:
+    """Return a fidelity with the comparison of dialogues; it ends with the first that fails."""
+    results = list(fidelity.results)
+    for dialogue in dialogues:
+        results.append(_compared(decoder, dialogue, fidelity.precision))
+        if not results[-1].passed:
+            break
+    return replace(fidelity, results=tuple(results))
+
+
+def _compared(decoder: Decoder, dialogue: Dialogue, precision: str) -> CaseResult:
+    first = dialogue.turns[0].ids
+    assert first is not None
+    shapes = {"input_ids": first.shape}
+    wanted, given, note = list[Array](), list[Array](), ""
+    try:
+        for turn, answer in _played(decoder, dialogue):
+            assert turn.want is not None and turn.valid is not None
+            wanted.append(turn.want)
+            given.append(np.asarray(answer, np.float32)[turn.valid])
+    except UnavailableError as error:
+        note = f"not all of it: {error.why}"
+    except OptimumError as error:
+        return failed(dialogue.name, shapes, "logits", f"it does not run: {error.why}")
+    tolerance = tolerance_of(precision)
+    want, have = np.concatenate(wanted), np.concatenate(given)
+    if want.shape != have.shape:
+        return failed(dialogue.name, shapes, "logits", f"shape {have.shape}, eager gives {want.shape}")
+    whole = compare(dialogue.name, shapes, "logits", want, have, tolerance)
+    if whole.passed:
+        return replace(whole, note=note)
+    parts = [compare("", shapes, "logits", a, b, tolerance).passed for a, b in zip(wanted, given, strict=True)]
+    place = f" (from its call {parts.index(False) + 1} on)" if False in parts else ""
+    return replace(whole, problem=whole.problem + place)
+
+
+def _played(decoder: Decoder, dialogue: Dialogue) -> Iterator[tuple[Turn, Array]]:
+    """Yield each turn that feeds, with the candidate's answer."""
+    generations: list[Generation] = [decoder.begin(dialogue.rows)]
+    try:
+        for turn in dialogue.turns:
+            generation = generations[-1] if turn.copy else generations[0]
+            if turn.kind == "feed":
+                assert turn.ids is not None
+                yield turn, generation.feed(turn.ids, turn.mask, "counts")
+            elif turn.kind == "crop":
+                generation.crop(turn.length)
+            elif turn.kind == "reorder":
+                generation.reorder(turn.rows)
+            else:
+                generations.append(generation.fork())
+    finally:
+        for generation in generations:
+            generation.close()

@@ -1,0 +1,254 @@
+"""Generation without torch: settings, the choice of tokens, text as it comes, and the loop beside eager's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from optimum_core.errors import InputError, OptionError, UnavailableError
+from optimum_core.generation.decoder import Decoder, counted
+from optimum_core.generation.loop import next_tokens
+from optimum_core.generation.sampling import chooser, drawn, penalized, shaped
+from optimum_core.generation.settings import Settings, read_settings
+from optimum_core.generation.text import TextCodec, TextStream, generate_texts, read_codec, stream_texts
+from optimum_core.generation.workload import workload_of
+from optimum_core.plugins import manager
+from optimum_core.testing.decoders import decoder, described, eager_decoder
+from optimum_core.types import Fidelity
+from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
+
+
+def eager(kind: str) -> Decoder:
+    return Decoder(eager_decoder(kind), manager().binder)
+
+
+# Settings.
+
+
+def test_the_call_goes_before_the_models_own_settings(tmp_path: Path) -> None:
+    stated = {"eos_token_id": [2, 5], "temperature": 0.5, "top_k": 7, "do_sample": True}
+    (tmp_path / "generation_config.json").write_text(json.dumps(stated))
+    found = read_settings(tmp_path, {"temperature": 0.9, "max_new_tokens": 3, "top_p": None})
+    assert (found.eos, found.pad, found.top_k, found.temperature, found.do_sample) == ((2, 5), 2, 7, 0.9, True)
+    assert not read_settings(tmp_path, {"do_sample": False}).do_sample
+    assert read_settings(tmp_path / "none", {"top_k": 3}).do_sample  # to shape probabilities means to draw
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_beams": 4}, "num_beams"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"max_new_tokens": 0}, "max_new"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=message):
+        read_settings(tmp_path, given)
+
+
+# Choice of tokens.
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31), temperature=st.sampled_from([None, 0.5, 1.7]), top_k=st.sampled_from([None, 1, 5, 99]),
+    top_p=st.sampled_from([None, 0.1, 0.8, 1.0]), min_p=st.sampled_from([None, 0.2]),
+)  # fmt: skip
+def test_scores_are_shaped_as_transformers_does(
+    seed: int, temperature: float | None, top_k: int | None, top_p: float | None, min_p: float | None
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((3, 20)).astype(np.float32) * 3
+    ids = rng.integers(0, 20, (3, 5))
+    processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(1.3)])
+    if temperature is not None:
+        processors.append(TemperatureLogitsWarper(temperature))
+    if top_k is not None:
+        processors.append(TopKLogitsWarper(top_k))
+    if top_p is not None and top_p < 1:
+        processors.append(TopPLogitsWarper(top_p))
+    if min_p is not None:
+        processors.append(MinPLogitsWarper(min_p))
+    want = processors(torch.tensor(ids), torch.tensor(scores)).numpy()
+    chosen = Settings(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    np.testing.assert_allclose(shaped(penalized(ids, scores, 1.3), chosen), want, rtol=1e-5)
+
+
+def test_draws_follow_the_probabilities_and_the_seed() -> None:
+    scores = np.log(np.tile(np.array([[0.1, 0.0, 0.6, 0.3]]) + 1e-30, (4000, 1)))
+    found = drawn(scores, np.random.default_rng(0))
+    np.testing.assert_allclose(np.bincount(found, minlength=4) / 4000, [0.1, 0.0, 0.6, 0.3], atol=0.03)
+    chosen = Settings(do_sample=True, seed=3)
+    assert (chooser(chosen)(found[:0], scores) == chooser(chosen)(found[:0], scores)).all()
+
+
+def test_positions_are_counted_by_the_mask() -> None:
+    assert counted(np.array([[0, 0, 1, 1], [1, 1, 1, 1]]), 3).tolist() == [[0, 0, 1], [1, 2, 3]]
+
+
+# The loop.
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "bloom", "gemma2"])
+def test_the_loop_writes_what_transformers_writes(kind: str) -> None:
+    """With rows padded on the left, which end at different places."""
+    ids = np.random.default_rng(1).integers(3, 99, (3, 9))
+    mask = np.ones_like(ids)
+    mask[1, :4] = 0
+    module = decoder(kind)
+    plain = {"attention_mask": torch.tensor(mask), "do_sample": False, "max_new_tokens": 14, "pad_token_id": 0}
+    free = module.generate(torch.tensor(ids), eos_token_id=None, **plain)
+    ends = [int(free[0, 13]), int(free[2, 11])]
+    want = module.generate(torch.tensor(ids), eos_token_id=ends, repetition_penalty=1.2, **plain)
+    asked = Settings(max_new_tokens=14, eos=tuple(ends), pad=0, repetition_penalty=1.2)
+    tokens = list(next_tokens(eager(kind), ids, asked, mask))
+    assert np.array_equal(np.concatenate([ids, np.stack(tokens, 1)], 1), want.numpy())
+
+
+def test_positions_beyond_the_model_are_refused_before_they_are_read() -> None:
+    drives = eager("gpt2")
+    drives.longest = 256
+    generation = drives.begin(2)
+    mask = np.ones((2, 260), np.int64)
+    mask[:, :10] = 0
+    generation.feed(np.full((2, 260), 5), mask, "counts", "last")  # 250 tokens, and padding
+    with pytest.raises(InputError, match="257 positions, and the model has 256"):
+        generation.feed(np.full((2, 7), 5), None, "counts")
+
+
+def test_a_workload_is_cut_to_the_model_unless_it_was_stated() -> None:
+    assert workload_of(None, None)[0] == {"batch": 1, "sequence": 128, "new": 32}
+    assert all(found["sequence"] + found["new"] <= 62 for found in workload_of(None, 64))
+    assert workload_of([(2, 7)], 64)[0]["new"] == 32
+    for shapes in ([(1, 60, 60)], [(1, 2, 3, 4)], [{"rows": 1}]):
+        with pytest.raises(OptionError):
+            workload_of(shapes, 64)
+
+
+# Verification.
+
+
+@pytest.mark.parametrize("kind", ["mistral", "opt"])
+def test_dialogues_pass_eager_and_find_what_is_wrong(kind: str) -> None:
+    module = decoder(kind)
+    dialogues = drawn_dialogues(module, described(kind))
+    assert dialogues[-1].name == "eager's greedy text, 64 tokens"
+    assert ("beyond the sliding window" in [item.name for item in dialogues]) is (kind == "mistral")
+    nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
+    right = with_dialogues(nothing, eager(kind), dialogues)
+    assert right.passed and len(right.results) == len(dialogues), right.worst
+
+    found = with_dialogues(nothing, _Shifted(eager_decoder(kind), manager().binder), dialogues)
+    assert not found.passed
+    assert "padding" in found.results[-1].case
+
+
+class _Shifted(Decoder):
+    """A backend that ignores padding."""
+
+    def begin(self, rows: int) -> Any:
+        generation = super().begin(rows)
+        run = generation._run
+        generation._run = lambda inputs: run({**inputs, "attention_mask": np.ones_like(inputs["attention_mask"])})
+        return generation
+
+
+# Texts.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer of 256 tokens and two special ones, with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    made = tmp_path_factory.mktemp("tokenizer")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.save(str(made / "tokenizer.json"))
+    template = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] | trim }}{% endfor %}[you]"
+    config = {"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>"}, "chat_template": template}
+    (made / "tokenizer_config.json").write_text(json.dumps(config))
+    return made
+
+
+def streamed(codec: TextCodec, text: str, *stops: str) -> tuple[list[str], TextStream]:
+    stream = TextStream(codec=codec, stops=stops)
+    pieces = []
+    for token in codec.tokenizer.encode(text).ids:
+        pieces.append(stream.put(token))
+        if stream.ended:
+            break
+    return [*pieces, stream.finish()], stream
+
+
+def test_text_comes_in_whole_characters(folder: Path) -> None:
+    codec = read_codec(folder, "model")
+    pieces, _ = streamed(codec, "naïve 猫!")
+    assert "".join(pieces) == "naïve 猫!"
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert "" in pieces  # the first byte of two or three
+
+
+def test_stop_strings_are_not_shown_even_in_part(folder: Path) -> None:
+    codec = read_codec(folder, "model")
+    pieces, stream = streamed(codec, "one END two", "END", "never")
+    assert ("".join(pieces), stream.ended) == ("one ", True)
+    pieces, stream = streamed(codec, "one EN", "END")
+    assert ("".join(pieces), stream.ended) == ("one EN", False)  # held back, then shown at the end
+
+
+def test_a_chat_goes_through_the_template(folder: Path) -> None:
+    codec = read_codec(folder, "model")
+    chat = [{"role": "user", "content": " hi "}]
+    assert codec.render(chat) == "<s>[user]hi[you]"
+    ids, mask = codec.encode([chat, "abc"], pad=0)
+    assert ids.shape == mask.shape and mask.sum(1).tolist() == [len(ids[0]), 3]
+    assert codec.decode(ids[0]) == "[user]hi[you]"
+    with pytest.raises(UnavailableError, match="no chat template"):
+        TextCodec(who="model", tokenizer=codec.tokenizer).encode([chat], 0)
+    with pytest.raises(InputError, match="empty"):
+        codec.encode([""], 0)
+
+
+def test_the_template_is_rendered_as_transformers_does(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+    want = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert read_codec(folder, "model").render(chat) == want
+
+
+def test_rows_of_a_batch_end_by_themselves(folder: Path) -> None:
+    """At a stop string, and the others go on; together, as one by one."""
+    codec, drives = read_codec(folder, "model"), eager("llama")
+    vocabulary = {token: index for token, index in codec.tokenizer.get_vocab().items() if index < 99}
+    prompts = ["".join(sorted(vocabulary)[10:16]), "".join(sorted(vocabulary)[20:23])]
+    chosen = Settings(max_new_tokens=12)
+    whole = generate_texts(drives, codec, prompts, chosen)
+    assert whole == [generate_texts(drives, codec, [prompt], chosen)[0] for prompt in prompts]
+    stop = whole[0][4:6]
+    stopped = generate_texts(drives, codec, prompts, chosen, [stop])
+    assert stopped[0] == whole[0][: whole[0].find(stop)]
+    pieces = list(stream_texts(drives, codec, prompts, chosen, [stop]))
+    assert ["".join(row) for row in zip(*pieces, strict=True)] == stopped

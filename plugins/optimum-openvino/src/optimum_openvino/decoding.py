@@ -1,0 +1,176 @@
+"""Sessions of decoders: the cache lies in an infer request, one for each state.
+
+A compiled model is shared by all states, and its weights are in memory once. Rows are exchanged by the input
+`beam_idx` of the next call, at no cost of their own. To crop and to fork copies the cache through numpy: it happens
+once in many tokens, or at the beginning of another text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import openvino
+
+from optimum_core.backend import check_names, closed, described, read_options
+from optimum_core.errors import InputError, SessionError
+from optimum_core.types import Array, Artifact, SessionRequest, StateSpec, TensorSpec
+from optimum_openvino.devices import BACKEND, parse_device, spoken
+from optimum_openvino.options import OpenVinoOptions
+from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model
+from optimum_openvino.session import brief, host_array, places
+from optimum_openvino.stateful import ROWS
+
+
+class OvDecoderSession:
+    """An open decoder on one device. States may be begun and run from several threads at once.
+
+    Args:
+        compiled: an `openvino.CompiledModel` with the artifact's inputs and outputs, and `beam_idx`.
+        compile: compiles the same again, for the states that are begun after a failed call.
+    """
+
+    backend = BACKEND
+
+    def __init__(self, compiled: Any, artifact: Artifact, compile: Callable[[], Any]) -> None:
+        assert artifact.state is not None
+        self.who = f"backend '{BACKEND}', {artifact.main_file}"
+        self.inputs: tuple[TensorSpec, ...] = artifact.inputs
+        self.outputs: tuple[TensorSpec, ...] = artifact.outputs
+        self.state: StateSpec = artifact.state
+        self.device = spoken(next(iter(compiled.get_property("EXECUTION_DEVICES"))))
+        self.feeds = places(compiled.inputs, self.inputs)
+        self.fetches = places(compiled.outputs, self.outputs)
+        self.rows_input = next(i for i, port in enumerate(compiled.inputs) if ROWS in port.get_names())
+        self._compiled, self._compile, self._open = compiled, compile, True
+
+    @classmethod
+    def of(cls, request: SessionRequest) -> OvDecoderSession:
+        """Compile the artifact.
+
+        Raises:
+            OptionError: an unknown option or device.
+            SessionError: the model cannot be opened on that device in that precision.
+        """
+        options = read_options(BACKEND, OpenVinoOptions, request.options)
+        make = partial(compiled_model, request, options, parse_device(request.device))
+        return cls(make(), request.artifact, make)
+
+    def begin(self, rows: int) -> OvState:
+        """Return an empty state for this number of rows."""
+        return OvState(self, rows)
+
+    def request(self) -> Any:
+        """Return a new infer request, whose variables are empty.
+
+        Raises:
+            SessionError: the session is closed.
+        """
+        if not self._open:
+            raise closed(self.who)
+        if self._compiled is None:
+            self._compiled = self._compile()
+        return self._compiled.create_infer_request()
+
+    def give_up(self) -> None:
+        """Discard the compiled model: a failed inference leaves its shapes in it, and later calls would fail too."""
+        self._compiled = None
+
+    def close(self) -> None:
+        """Free the model; states that are in use keep it until they are closed."""
+        self._open, self._compiled = False, None
+
+
+class OvState:
+    """The cache of one generation, in the variables of an infer request."""
+
+    backend = BACKEND
+
+    def __init__(self, session: OvDecoderSession, rows: int) -> None:
+        self._session = session
+        self._names = [name for name, _ in session.feeds]
+        self._request: Any = session.request()
+        self._rows = np.arange(rows, dtype=np.int32)
+        self.length = 0
+        self.device = session.device
+        self.inputs, self.outputs = session.inputs, session.outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the logits of new tokens, which the cache then holds too.
+
+        Raises:
+            InputError: a name is missing or unknown, or the rows are not those of the state.
+            SessionError: the runtime failed, or the state is closed.
+        """
+        request, who = self._opened(), self._session.who
+        check_names(who, self._names, inputs)
+        arrays = [(index, host_array(who, name, inputs[name])) for name, index in self._session.feeds]
+        rows, new = inputs["input_ids"].shape
+        self._check(rows, (rows, self.length + new), tuple(inputs["attention_mask"].shape))
+        try:
+            for index, array in arrays:
+                request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
+            request.set_input_tensor(self._session.rows_input, openvino.Tensor(self._rows, shared_memory=True))
+            results = list(request.infer(None, share_outputs=True).values())
+        except RUNTIME_ERRORS as error:
+            self._request = None
+            self._session.give_up()
+            remedy = f"check the inputs' types and shapes ({described(self.inputs)}), and begin a new state"
+            raise SessionError(who, f"the run failed: {brief(error)}", remedy) from error
+        self.length += new
+        self._rows = np.arange(rows, dtype=np.int32)
+        return {name: results[index].copy() for name, index in self._session.fetches}
+
+    def _check(self, rows: int, needed: tuple[int, int], mask: tuple[int, ...]) -> None:
+        """Reject shapes that OpenVINO would broadcast."""
+        who = self._session.who
+        if rows != len(self._rows):
+            raise InputError(who, f"{rows} rows came, and the state has {len(self._rows)}", "begin a state for them")
+        if mask != needed:
+            why = f"attention_mask is {list(mask)}, and the state needs {list(needed)}"
+            raise InputError(who, why, "state the mask of all positions, those in the state first")
+
+    def crop(self, length: int) -> None:
+        """Remove all positions from this one on."""
+        request = self._opened()
+        if length >= self.length:
+            return
+        if length == 0:
+            request.reset_state()
+        else:
+            for variable in request.query_state():
+                kept = np.ascontiguousarray(variable.state.data[self._rows, :, :length])
+                variable.state = openvino.Tensor(kept)
+            self._settle()
+        self.length = length
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Replace the rows by those with these indices; the next call does it."""
+        self._opened()
+        self._rows = self._rows[np.asarray(rows, dtype=np.int32)]
+
+    def fork(self) -> OvState:
+        """Return an independent copy of the state, in a request of its own."""
+        request = self._opened()
+        other = OvState(self._session, len(self._rows))
+        if self.length:
+            copies = {variable.name: variable.state.data[self._rows] for variable in request.query_state()}
+            for variable in other._request.query_state():
+                variable.state = openvino.Tensor(np.ascontiguousarray(copies[variable.name]))
+        other.length = self.length
+        return other
+
+    def close(self) -> None:
+        """Free the cache."""
+        self._request = None
+
+    def _settle(self) -> None:
+        """Forget an exchange of rows that was just carried out on the variables."""
+        self._rows = np.arange(len(self._rows), dtype=np.int32)
+
+    def _opened(self) -> Any:
+        if self._request is None:
+            raise closed(self._session.who)
+        return self._request

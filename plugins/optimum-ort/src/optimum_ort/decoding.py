@@ -1,0 +1,125 @@
+"""Sessions of decoders: an ONNX Runtime session that all generations share, and the memory of each.
+
+The file is a graph with keys and values as inputs and outputs; `optimum_ort.memory` keeps them from call to call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optimum_core.backend import check_names, closed, described, read_input
+from optimum_core.errors import InputError, SessionError
+from optimum_core.types import Array, SessionRequest, StateSpec, TensorSpec
+from optimum_ort.interface import check_interface
+from optimum_ort.memory import Graph, Memory, empty_memory
+from optimum_ort.providers import BACKEND
+from optimum_ort.runtime import RUNTIME_ERRORS
+from optimum_ort.session import opened
+
+
+class OrtDecoderSession:
+    """An open decoder on the CPU. States may be begun and run from several threads at once.
+
+    Raises:
+        OptionError: an unknown option or device.
+        SessionError: the model cannot be opened, or its inputs and outputs are not the artifact's.
+    """
+
+    backend = BACKEND
+
+    def __init__(self, request: SessionRequest) -> None:
+        artifact = request.artifact
+        assert artifact.state is not None
+        session = opened(request)
+        self.who = f"backend '{BACKEND}', {artifact.main_file}"
+        self.inputs: tuple[TensorSpec, ...] = artifact.inputs
+        self.outputs: tuple[TensorSpec, ...] = artifact.outputs
+        self.state: StateSpec = artifact.state
+        self.device = "cpu"
+        whole = dataclasses.replace(
+            artifact, inputs=(*self.inputs, *self.state.past), outputs=(*self.outputs, *self.state.present)
+        )
+        check_interface(self.who, whole, session)
+        self._graph: Graph | None = Graph(session=session, state=self.state)
+
+    def begin(self, rows: int) -> OrtState:
+        """Return an empty state for this number of rows.
+
+        Raises:
+            SessionError: the session is closed.
+        """
+        if self._graph is None:
+            raise closed(self.who)
+        return OrtState(self, empty_memory(self._graph, rows), rows)
+
+    def close(self) -> None:
+        """Free the model; states that are in use keep it until they are closed."""
+        self._graph = None
+
+
+class OrtState:
+    """The memory of one generation, and the number of positions in it."""
+
+    backend = BACKEND
+
+    def __init__(self, session: OrtDecoderSession, memory: Memory, rows: int, length: int = 0) -> None:
+        self._session, self._who, self._rows = session, session.who, rows
+        self._memory: Memory | None = memory
+        self._names = [spec.name for spec in session.inputs]
+        self.length = length
+        self.device = session.device
+        self.inputs, self.outputs = session.inputs, session.outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the logits of new tokens, which the memory then holds too. A call that fails leaves it as it was.
+
+        Raises:
+            InputError: a name is missing or unknown, or the rows are not those of the state.
+            SessionError: the runtime failed, or the state is closed.
+        """
+        memory = self._opened()
+        check_names(self._who, self._names, inputs)
+        arrays = {name: self._host(name, value) for name, value in inputs.items()}
+        rows, new = arrays["input_ids"].shape
+        if rows != self._rows:
+            raise InputError(self._who, f"{rows} rows came, and the state has {self._rows}", "begin a state for them")
+        try:
+            logits = memory.run(arrays, self.length)
+        except RUNTIME_ERRORS as error:
+            remedy = f"check the inputs' types and shapes ({described(self.inputs)})"
+            raise SessionError(self._who, f"the run failed: {error}", remedy) from error
+        self.length += new
+        return {"logits": logits}
+
+    def crop(self, length: int) -> None:
+        """Remove all positions from this one on."""
+        memory = self._opened()
+        if length < self.length:
+            memory.crop(length)
+            self.length = length
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Replace the rows by those with these indices."""
+        self._opened().select(rows, self.length)
+        self._rows = len(rows)
+
+    def fork(self) -> OrtState:
+        """Return an independent copy of the state."""
+        return OrtState(self._session, self._opened().copy(self.length), self._rows, self.length)
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._memory = None
+
+    def _opened(self) -> Memory:
+        if self._memory is None:
+            raise closed(self._who)
+        return self._memory
+
+    def _host(self, name: str, value: Array) -> np.ndarray[Any, Any]:
+        array = value if isinstance(value, np.ndarray) else read_input(self._who, name, value, np.from_dlpack)
+        return np.ascontiguousarray(array)

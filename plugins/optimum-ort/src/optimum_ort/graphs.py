@@ -1,0 +1,70 @@
+"""Reading of an ONNX graph: makers and readers of values, and what of them is constant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class GraphIndex:
+    """The nodes of a graph by the values that they make and read."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+        self.outputs = {value.name for value in graph.output}
+        self.maker: dict[str, Any] = {}
+        self.readers: dict[str, list[Any]] = {}
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        for node in graph.node:
+            for name in node.output:
+                self.maker[name] = node
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def made_by(self, name: str, *operators: str) -> Any:
+        """Return the node that makes a value, if it is one of these operators; else None."""
+        node = self.maker.get(name)
+        return node if node is not None and node.op_type in operators else None
+
+    def array(self, name: str) -> Any:
+        """Return the array of a constant; None: the value is computed, or is an input."""
+        from onnx import numpy_helper
+
+        if name in self._constants:
+            return numpy_helper.to_array(self._constants[name])
+        node = self.maker.get(name)
+        if node is None:
+            return None
+        if node.op_type == "Constant":
+            return numpy_helper.to_array(node.attribute[0].t) if node.attribute[0].name == "value" else None
+        return self.array(node.input[0]) if node.op_type == "Identity" else None
+
+    def scalar(self, name: str) -> float | None:
+        """Return a constant with one element."""
+        array = self.array(name)
+        return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+    def length(self, shape: str, axis: int) -> int | None:
+        """Return one length of a computed shape, if it is constant."""
+        array = self.array(shape)
+        if array is not None:
+            return int(array.reshape(-1)[axis]) if array.size > axis else None
+        node = self.maker.get(shape)
+        if node is None:
+            return None
+        if node.op_type == "Concat" and len(node.input) > axis:
+            one = self.array(node.input[axis])
+            return int(one.reshape(())) if one is not None and one.size == 1 else None
+        # An exporter may guard a shape against -1: Where(shape == -1, 1, shape).
+        inner = {"Where": 2, "Reshape": 0, "Identity": 0, "Cast": 0}.get(node.op_type)
+        return self.length(node.input[inner], axis) if inner is not None else None
+
+
+def attribute(node: Any, name: str, default: Any = None) -> Any:
+    """Return a number or list among the attributes of a node."""
+    from onnx import helper
+
+    for item in node.attribute:
+        if item.name == name:
+            found = helper.get_attribute_value(item)
+            return list(found) if hasattr(found, "__iter__") and not isinstance(found, bytes) else found
+    return default
