@@ -174,9 +174,7 @@ def check_level(level: str | None, target: Target, supports: Mapping[str, Suppor
     """
     offers = supports[target.backend].offers if level is not None and target.backend is not None else ()
     known = tuple(
-        dict.fromkeys(
-            name for offer in offers for name in (*offer.levels, *offer.stateful_levels, *offer.named_levels)
-        )
+        dict.fromkeys(name for offer in offers for name in (*offer.levels, *offer.stateful_levels, *offer.named_levels))
     )
     if offers and level not in known:
         limits = supports[str(target.backend)].limitations
