@@ -170,10 +170,10 @@ def _stateful(way: Way, supports: Mapping[str, Support]) -> Way | None:
     ]
     if not makers or way.format not in own.stateful:
         return None
-    levels = (
-        own.stateful_levels if own.stateful_levels and way.levels == own.levels else way.levels
-    )  # else: the one named
-    return replace(way, routes=makers[0].stateful_routes or way.routes, levels=levels, parallel=False, prepares=False)
+    routes = makers[0].stateful_routes or way.routes
+    compete = way.levels == own.levels  # else: the one that was named
+    levels = own.stateful_levels or way.levels if compete else way.levels
+    return replace(way, routes=routes, levels=levels, parallel=False, prepares=False)
 
 
 def _offer_of(backend: str, device: str, supports: Mapping[str, Support]) -> Offer | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from optimum_ort.graphs import GraphIndex, attribute
 
+Pair = tuple[str, str]
+
 
 class NotRecognizedError(Exception):
     """The attention has a form that is not recognized; the message is the reason, a clause."""
@@ -22,6 +24,7 @@ class Attention:
     """The attention of one layer, by names of values; all of them by head: [batch, heads, positions, head size].
 
     Attributes:
+        size: numbers in one head.
         query: queries, before `scale`.
         key, value: new keys and values.
         mask: what is added to the scores; None: nothing.
@@ -31,6 +34,7 @@ class Attention:
         repeated: keys and values with their heads repeated: [batch, query heads, positions, head size].
     """
 
+    size: int
     query: str = ""
     key: str = ""
     value: str = ""
@@ -46,18 +50,22 @@ class Attention:
         return str(self.product.output[0])
 
 
-def find_attention(index: GraphIndex, past: tuple[str, str], present: tuple[str, str]) -> Attention:
+def find_attention(
+    index: GraphIndex, past: tuple[str, str], present: tuple[str, str], heads: int, size: int
+) -> Attention:
     """Return the attention over one layer's cache.
 
     Args:
         past, present: names of its keys and values.
+        heads: heads of keys and values.
+        size: numbers in one head.
 
     Raises:
         NotRecognizedError: the graph computes it in another form.
     """
-    found = Attention()
+    found = Attention(size=size)
     found.key, found.value = (_joined(index, *names) for names in zip(past, present, strict=True))
-    keys, values = _Walk(index, present[0]), _Walk(index, present[1])
+    keys, values = _Walk(index, present[0], size), _Walk(index, present[1], size)
     scored, summed = keys.to_product(), values.to_product()
     if keys.repeats != values.repeats or not keys.is_transposed or values.is_transposed or values.factor != 1:
         raise NotRecognizedError("keys and values are not used alike")
@@ -66,6 +74,8 @@ def find_attention(index: GraphIndex, past: tuple[str, str], present: tuple[str,
     found.repeated = [*keys.repeated, *values.repeated]
     found.repeats, found.scale = keys.repeats, keys.factor
     found.query = _without_factors(index, scored.input[0], found)
+    if heads == 1 and found.repeats == 1:  # one head may serve all queries without being repeated
+        found.repeats = _stated_heads(index, found.query)
     _follow_scores(index, scored.output[0], summed, found)
     found.product = summed
     return found
@@ -85,8 +95,8 @@ def _joined(index: GraphIndex, past: str, present: str) -> str:
 class _Walk:
     """The way of keys or values from the cache to the product that uses them."""
 
-    def __init__(self, index: GraphIndex, name: str) -> None:
-        self._index = index
+    def __init__(self, index: GraphIndex, name: str, size: int) -> None:
+        self._index, self._size = index, size
         self.name = name
         self.factor, self.repeats, self.is_transposed = 1.0, 1, False
         self.repeated: list[str] = []
@@ -105,7 +115,7 @@ class _Walk:
             return self._repeat(node)
         if node.op_type == "Transpose" and attribute(node, "perm") == [0, 1, 3, 2] and not self.is_transposed:
             self.is_transposed = True
-        elif (factor := _factor(self._index, node, self.name)) is not None:
+        elif (factor := _factor(self._index, node, self.name, self._size)) is not None:
             self.factor *= factor
         elif not _does_nothing(node):
             raise NotRecognizedError(f"{node.op_type} comes between the cache and its product")
@@ -131,30 +141,47 @@ def _only_reader(index: GraphIndex, name: str) -> Any:
     return readers[0]
 
 
-def _factor(index: GraphIndex, node: Any, name: str) -> float | None:
-    """Return the constant by which a node multiplies a value."""
+def _factor(index: GraphIndex, node: Any, name: str, size: int) -> float | None:
+    """Return the constant by which a node multiplies a value, which may come from the size of a head."""
     if node.op_type not in ("Mul", "Div"):
         return None
     other = node.input[1] if node.input[0] == name else node.input[0]
-    number = index.scalar(other)
+    number = index.scalar(other, size)
     if number is None or (node.op_type == "Div" and (node.input[0] != name or number == 0)):
         return None
     return 1 / number if node.op_type == "Div" else number
 
 
 def _does_nothing(node: Any) -> bool:
-    return node.op_type == "Identity" or (node.op_type == "Cast" and attribute(node, "to") == 1)
+    return bool(node.op_type == "Identity" or (node.op_type == "Cast" and attribute(node, "to") == 1))
 
 
 def _without_factors(index: GraphIndex, name: str, found: Attention) -> str:
     """Return the value that constants turn into this one; they become part of the scale."""
     while (node := index.made_by(name, "Mul", "Div")) is not None:
-        inner = node.input[0] if index.scalar(node.input[0]) is None else node.input[1]
-        factor = _factor(index, node, inner)
+        inner = node.input[0] if index.scalar(node.input[0], found.size) is None else node.input[1]
+        factor = _factor(index, node, inner, found.size)
         if factor is None:
             break
         found.scale, name = found.scale * factor, inner
     return name
+
+
+def _stated_heads(index: GraphIndex, name: str) -> int:
+    """Return the number of heads in the shape that queries were given.
+
+    Raises:
+        NotRecognizedError: no shape states it.
+    """
+    axis = 1
+    while (node := index.maker.get(name)) is not None and node.op_type != "Reshape":
+        if node.op_type == "Transpose" and attribute(node, "perm") == [0, 2, 1, 3]:
+            axis = 2
+        name = node.input[0]
+    heads = index.length(node.input[1], axis) if node is not None else None
+    if heads is None or heads < 1:
+        raise NotRecognizedError("the number of query heads is not stated")
+    return heads
 
 
 def _follow_scores(index: GraphIndex, name: str, summed: Any, found: Attention) -> None:
@@ -164,7 +191,7 @@ def _follow_scores(index: GraphIndex, name: str, summed: Any, found: Attention) 
         node = _only_reader(index, name)
         if node.op_type == "Softmax" and attribute(node, "axis", -1) in (-1, 3):
             break
-        factor = _factor(index, node, name)
+        factor = _factor(index, node, name, found.size)
         if factor is not None and found.mask is None:
             if is_bounded and not found.softcap:
                 found.softcap = factor

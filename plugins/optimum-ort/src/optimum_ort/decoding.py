@@ -85,8 +85,7 @@ class OrtState:
         check_names(self._who, self._names, inputs)
         arrays = {name: self._host(name, value) for name, value in inputs.items()}
         rows, new = arrays["input_ids"].shape
-        if rows != self._rows:
-            raise InputError(self._who, f"{rows} rows came, and the state has {self._rows}", "begin a state for them")
+        self._check(rows, (rows, self.length + new), arrays["attention_mask"].shape)
         try:
             logits = memory.run(arrays, self.length)
         except RUNTIME_ERRORS as error:
@@ -94,6 +93,14 @@ class OrtState:
             raise SessionError(self._who, f"the run failed: {error}", remedy) from error
         self.length += new
         return {"logits": logits}
+
+    def _check(self, rows: int, needed: tuple[int, int], mask: tuple[int, ...]) -> None:
+        """Reject shapes that a graph would take for others: the mask tells it the number of positions."""
+        if rows != self._rows:
+            raise InputError(self._who, f"{rows} rows came, and the state has {self._rows}", "begin a state for them")
+        if mask != needed:
+            why = f"attention_mask is {list(mask)}, and the state needs {list(needed)}"
+            raise InputError(self._who, why, "state the mask of all positions, those in the state first")
 
     def crop(self, length: int) -> None:
         """Remove all positions from this one on."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
+
+_ARITHMETIC: Mapping[str, Callable[..., float]] = {
+    "Cast": lambda number: number,
+    "Div": lambda number, other: number / other,
+    "Mul": lambda number, other: number * other,
+    "Sqrt": math.sqrt,
+    "Squeeze": lambda number, *axes: number,
+}
 
 
 class GraphIndex:
     """The nodes of a graph by the values that they make and read."""
 
     def __init__(self, graph: Any) -> None:
-        self.graph = graph
-        self.outputs = {value.name for value in graph.output}
         self.maker: dict[str, Any] = {}
         self.readers: dict[str, list[Any]] = {}
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -38,10 +46,30 @@ class GraphIndex:
             return numpy_helper.to_array(node.attribute[0].t) if node.attribute[0].name == "value" else None
         return self.array(node.input[0]) if node.op_type == "Identity" else None
 
-    def scalar(self, name: str) -> float | None:
-        """Return a constant with one element."""
+    def scalar(self, name: str, last: int | None = None) -> float | None:
+        """Return a constant with one element, or a number that is computed from the last length of a shape.
+
+        Args:
+            last: that length; None: it is unknown.
+        """
         array = self.array(name)
-        return float(array.reshape(())) if array is not None and array.size == 1 else None
+        if array is not None:
+            return float(array.reshape(())) if array.size == 1 else None
+        node = self.maker.get(name)
+        if node is None or last is None:
+            return None
+        if self._is_last(node):
+            return float(last)
+        if node.op_type not in _ARITHMETIC:
+            return None
+        numbers = [self.scalar(part, last) for part in node.input]
+        return None if None in numbers else float(_ARITHMETIC[node.op_type](*numbers))
+
+    def _is_last(self, node: Any) -> bool:
+        """Whether a node takes the last length of a shape: shape[-1:] or shape[-1]."""
+        if node.op_type not in ("Slice", "Gather") or self.made_by(node.input[0], "Shape") is None:
+            return False
+        return self.scalar(node.input[1]) == -1
 
     def length(self, shape: str, axis: int) -> int | None:
         """Return one length of a computed shape, if it is constant."""

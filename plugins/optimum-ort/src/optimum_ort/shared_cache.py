@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from optimum_core.types import StateSpec
+from optimum_core.types import StateSpec, TensorSpec
 from optimum_ort.attention import Attention, NotRecognizedError, find_attention
 from optimum_ort.graphs import GraphIndex, attribute
 from optimum_ort.memory import CAPACITY
@@ -39,10 +39,8 @@ def share_cache(model: Any, state: StateSpec) -> None:
             raise NotRecognizedError(
                 f"heads of {layer.head_size} keys and {layer.value_size or layer.head_size} values"
             )
-        past, present = (
-            tuple(spec.name for spec in specs[2 * at : 2 * at + 2]) for specs in (state.past, state.present)
-        )
-        layers.append((past, present, find_attention(index, past, present)))
+        past, present = (_names(specs[2 * at : 2 * at + 2]) for specs in (state.past, state.present))
+        layers.append((past, present, find_attention(index, past, present, layer.heads, layer.head_size)))
     writer = _Writer(model, index)
     for (past, present, found), layer in zip(layers, state.layers, strict=True):
         writer.replace_shapes(past, "past", layer.heads, layer.head_size)
@@ -50,6 +48,11 @@ def share_cache(model: Any, state: StateSpec) -> None:
         writer.replace_shapes(found.repeated, "total", layer.heads * found.repeats, layer.head_size)
         writer.replace(found, past, present, layer.heads, layer.head_size)
     writer.finish([spec.name for spec in (*state.past, *state.present)])
+
+
+def _names(specs: Sequence[TensorSpec]) -> tuple[str, str]:
+    keys, values = specs
+    return keys.name, values.name
 
 
 class _Writer:
