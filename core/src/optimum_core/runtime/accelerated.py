@@ -172,6 +172,9 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             return f"{type(self).__name__} (accelerated, no torch.nn.Module: keep it under a name that holds no module)"
         if name.startswith("__") or "_who" not in vars(self):
             raise AttributeError(name)
+        # As the assistant of an eager model, it is asked for private members of `GenerationMixin`.
+        if name.startswith("_") and vars(self).get("_generates") and hasattr(self._host, name):
+            return getattr(self._host, name)
         raise explained(self._who, name, dir(type(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
