@@ -12,7 +12,6 @@ from typing import Any
 
 from optimum_ort.graphs import GraphIndex, attribute
 
-
 Pair = tuple[str, str]
 
 
@@ -154,7 +153,7 @@ def _factor(index: GraphIndex, node: Any, name: str, size: int) -> float | None:
 
 
 def _does_nothing(node: Any) -> bool:
-    return node.op_type == "Identity" or (node.op_type == "Cast" and attribute(node, "to") == 1)
+    return bool(node.op_type == "Identity" or (node.op_type == "Cast" and attribute(node, "to") == 1))
 
 
 def _without_factors(index: GraphIndex, name: str, found: Attention) -> str:
@@ -226,4 +225,4 @@ def _is_guard(index: GraphIndex, node: Any, name: str) -> bool:
     if node.op_type != "Where" or node.input[2] != name or index.scalar(node.input[1]) != 0:
         return False
     test = index.made_by(node.input[0], "IsNaN")
-    return test is not None and test.input[0] == name
+    return test is not None and str(test.input[0]) == name
