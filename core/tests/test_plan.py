@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import optimum_core
 from optimum_core.errors import OptionError, UnavailableError
-from optimum_core.plan import Target, Way, parse_target, ways
+from optimum_core.plan import Target, Way, parse_target, stateful_ways, ways
 from optimum_core.types import Limitation, Offer, Support, Transform
 
 LIVE = Support(offers=(Offer(device="cpu", exports=("plain",), loads=("plain",), live=True),))
@@ -241,3 +241,23 @@ def test_core_names_no_backend() -> None:
 )
 def test_the_search_knows_not_even_cores_own_backends(name: str) -> None:
     assert not _code_strings(Path(optimum_core.__file__).parent / name) & {*FOREIGN, "torch", "onnx"}
+
+
+def test_a_decoder_has_the_routes_and_levels_of_decoders_unless_a_level_is_named() -> None:
+    exporter = Offer(
+        device="any", exports=("graph",), routes=("quick",), stateful=("graph",), stateful_routes=("whole",)
+    )
+    runner = Offer(
+        device="cpu",
+        optimizes=(Transform(takes="graph", gives="graph"),),
+        levels=("all", "basic"),
+        loads=("graph",),
+        stateful=("graph",),
+        stateful_levels=("buffers", "all"),
+    )
+    supports = {"exporter": Support(offers=(exporter,)), "runner": Support(offers=(runner,))}
+    target = Target(backend="runner")
+    (way,) = stateful_ways(ways(supports, target), supports)
+    assert (way.routes, way.levels) == (("whole",), ("buffers", "all"))
+    (way,) = stateful_ways(ways(supports, target, level="basic"), supports)
+    assert way.levels == ("basic",)

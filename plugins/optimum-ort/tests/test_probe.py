@@ -49,6 +49,7 @@ def test_the_cpu_is_offered(hardware: Hardware) -> None:
     (offer,) = support.offers
     assert (offer.device, offer.loads, offer.precisions) == ("cpu", ("onnx",), ("fp32",))
     assert offer.levels == ("all", "fusions", "ort_fusions")
+    assert (offer.stateful, offer.stateful_levels) == (("onnx",), ("shared_cache", "all"))
     assert [(way.takes, way.gives) for way in offer.optimizes] == [("onnx", "onnx")]
     assert offer.quantizes == offer.optimizes
     assert [scheme for scheme in offer.schemes if scheme not in offer.runs] == ["static-fp8"]
@@ -119,4 +120,5 @@ def test_levels_without_their_packages(hardware: Hardware, monkeypatch: pytest.M
     )
     support = plugin.probe(hardware)
     assert support.offers[0].levels == ("all", "fusions")
+    assert support.offers[0].stateful_levels == ("shared_cache", "all")
     assert "optimize at level 'ort_fusions'" in reasons(support)

@@ -225,4 +225,4 @@ def _is_guard(index: GraphIndex, node: Any, name: str) -> bool:
     if node.op_type != "Where" or node.input[2] != name or index.scalar(node.input[1]) != 0:
         return False
     test = index.made_by(node.input[0], "IsNaN")
-    return test is not None and test.input[0] == name
+    return test is not None and str(test.input[0]) == name
