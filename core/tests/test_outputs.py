@@ -178,10 +178,15 @@ class Module(torch.nn.Module):
         return self.make(out if scale is None else out * scale)
 
 
-@pytest.mark.parametrize("make", [lambda y: (y, y.shape[0]), lambda y: (y, float(y.sum())), lambda y: list(y.unbind())])
-def test_the_number_that_follows_the_input_is_found_out(make: Callable[[Any], Any]) -> None:
+def test_a_number_that_follows_the_values_is_found_out() -> None:
     with pytest.raises(SourceError, match="depends on the call"):
-        describe(Module(make).eval(), name="m", samples={"x": torch.rand(2, 8)})
+        describe(Module(lambda y: (y, float(y.sum()))).eval(), name="m", samples={"x": torch.rand(2, 8)})
+
+
+@pytest.mark.parametrize("make", [lambda y: (y, y.shape[0]), lambda y: list(y.unbind())])
+def test_an_axis_that_decides_a_number_is_fixed_at_the_samples_length(make: Callable[[Any], Any]) -> None:
+    signature = describe(Module(make).eval(), name="m", samples={"x": torch.rand(2, 8)})
+    assert signature.inputs[0].shape == (2, 8)
 
 
 def test_from_the_model_to_the_artifact_and_back(tmp_path: Path) -> None:

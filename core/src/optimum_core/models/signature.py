@@ -275,14 +275,17 @@ def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the model's outputs at other lengths of all axes at once, if it takes them: containers and numbers in the
-    outputs must not depend on the lengths."""
-    for place in (0, 1):
-        lengths = {axis: lengths_beside(layout, axis)[place] for axis in layout.axes}
+    """Yield the model's outputs for other values, and at other lengths of all axes at once, if it takes them.
+
+    Containers and numbers in the outputs must depend on neither.
+    """
+    places = [{axis: lengths_beside(layout, axis)[place] for axis in layout.axes} for place in (0, 1)]
+    cases = (Case(name="other values", seed=1), *(Case(name="elsewhere", lengths=lengths) for lengths in places))
+    for case in cases:
         try:
-            yield ask(module, draw(layout, Case(name=f"beside {place}", lengths=lengths), arrays))
-        except Exception as error:  # noqa: BLE001 - the axes are tried one by one elsewhere
-            log.debug("lengths %s together: %r", lengths, error)
+            yield ask(module, draw(layout, case, arrays))
+        except Exception as error:  # noqa: BLE001 - the model has limits of its own
+            log.debug("%s, lengths %s: %r", case.name, dict(case.lengths), error)
 
 
 def _output_specs(traced: Mapping[str, Any], lengths: Mapping[str, int], runs: Runs) -> tuple[TensorSpec, ...]:

@@ -49,6 +49,10 @@ _TABLES = (
 CUSTOM = "custom"
 
 
+#: Tasks whose model reads from left to right, so that a batch may be padded on the left.
+CAUSAL = frozenset({"text-generation"})
+
+
 @cache
 def _tasks_by_class() -> dict[str, list[str]]:
     """Return the tasks of every class, the one that decides first."""
