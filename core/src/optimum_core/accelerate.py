@@ -16,10 +16,10 @@ from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.models import loading, tasks
 from optimum_core.models.source import Source, open_source
-from optimum_core.pipeline import Pipeline, asked_ways
+from optimum_core.pipeline import Pipeline
 from optimum_core.plan import AUTO, EXACT, Target, Way
 from optimum_core.plugins import manager
-from optimum_core.request import check_level, check_precision, read_request
+from optimum_core.request import asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.termination import unwound_on_sigterm
 

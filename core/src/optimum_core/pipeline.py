@@ -20,7 +20,7 @@ from optimum_core.measure.workload import Limits, WorkShape, generation_workload
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
 from optimum_core.packing import Packer
-from optimum_core.plan import EXACT, FLOATS, Target, Way, stateful_ways, ways
+from optimum_core.plan import EXACT, FLOATS, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
 from optimum_core.runtime.accelerated import AcceleratedModel
@@ -42,48 +42,6 @@ log = logging.getLogger(__name__)
 
 #: Share of a stated budget that the search among unquantized models may take where the model is to be quantized too.
 _UNQUANTIZED_SHARE = 0.4
-
-
-def asked_ways(
-    supports: Mapping[str, Support], request: AccelerateRequest, held_in: str, given: str | None = None
-) -> tuple[Way, ...]:
-    """Return the ways that were asked for, and the eager model's to compare with.
-
-    Args:
-        held_in: the precision of the model's weights as passed.
-        given: the format of the model as passed, if it is in one already.
-
-    Raises:
-        UnavailableError: no backend here can do what was asked.
-    """
-    asked = ways(
-        supports, request.target, precision=request.precisions(held_in), level=request.level,
-        quantization=request.quantization,
-    )  # fmt: skip
-    known = {(way.backend, way.device, way.precision) for way in asked if way.is_eager}
-    baseline = tuple(
-        replace(way, levels=(None,))
-        for way in ways(supports, Target())
-        if way.is_eager and (way.backend, way.device, way.precision) not in known
-    )
-    found = (*baseline, *asked)
-    return found if given is None else _starting_from(given, found)
-
-
-def _starting_from(given: str, found: tuple[Way, ...]) -> tuple[Way, ...]:
-    """Return the ways that start from the format that the model is in already, each once.
-
-    Raises:
-        UnavailableError: there is none.
-    """
-    ways = tuple(
-        replace(way, levels=(None,)) if way.is_eager else replace(way, routes=(None,))
-        for way in found
-        if way.exported == given or (way.is_eager and way.precision == EXACT)
-    )
-    if all(way.is_eager for way in ways):
-        raise UnavailableError(f"a model in {given}", "nothing that was asked for runs it", "ask for target='auto'")
-    return ways
 
 
 @dataclass(kw_only=True, slots=True)

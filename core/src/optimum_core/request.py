@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from optimum_core.errors import OptionError
+from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.models import fingerprint, tasks
-from optimum_core.plan import AUTO, EXACT, FLOATS, Quantization, Target, parse_target
+from optimum_core.plan import AUTO, EXACT, FLOATS, Quantization, Target, Way, parse_target, ways
 from optimum_core.quantization import QuantizationGoal, read_goal
 from optimum_core.types import Support
 from optimum_core.types.quantization import OBJECTIVES
@@ -217,3 +217,45 @@ def stated_shapes(shapes: Any) -> tuple[Any, ...] | None:
 
 def _is_length(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def asked_ways(
+    supports: Mapping[str, Support], request: AccelerateRequest, held_in: str, given: str | None = None
+) -> tuple[Way, ...]:
+    """Return the ways that were asked for, and the eager model's to compare with.
+
+    Args:
+        held_in: the precision of the model's weights as passed.
+        given: the format of the model as passed, if it is in one already.
+
+    Raises:
+        UnavailableError: no backend here can do what was asked.
+    """
+    asked = ways(
+        supports, request.target, precision=request.precisions(held_in), level=request.level,
+        quantization=request.quantization,
+    )  # fmt: skip
+    known = {(way.backend, way.device, way.precision) for way in asked if way.is_eager}
+    baseline = tuple(
+        replace(way, levels=(None,))
+        for way in ways(supports, Target())
+        if way.is_eager and (way.backend, way.device, way.precision) not in known
+    )
+    found = (*baseline, *asked)
+    return found if given is None else _starting_from(given, found)
+
+
+def _starting_from(given: str, found: tuple[Way, ...]) -> tuple[Way, ...]:
+    """Return the ways that start from the format that the model is in already, each once.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    kept = tuple(
+        replace(way, levels=(None,)) if way.is_eager else replace(way, routes=(None,))
+        for way in found
+        if way.exported == given or (way.is_eager and way.precision == EXACT)
+    )
+    if all(way.is_eager for way in kept):
+        raise UnavailableError(f"a model in {given}", "nothing that was asked for runs it", "ask for target='auto'")
+    return kept
