@@ -17,7 +17,15 @@ from optimum_core.generation.decoder import Decoder, Generation
 from optimum_core.hardware import detect
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, decoder_request, described
-from optimum_core.types import Artifact, Fidelity, OptimizeRequest, QuantizeConfig, QuantizeRequest, SessionRequest
+from optimum_core.types import (
+    Artifact,
+    Fidelity,
+    OptimizeRequest,
+    QuantizeConfig,
+    QuantizeRequest,
+    SessionRequest,
+    StatefulSession,
+)
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
 from optimum_ort import memory
 
@@ -66,7 +74,9 @@ def optimization(artifact: Artifact, level: str, output: Path) -> OptimizeReques
 
 def started(artifact: Artifact) -> Decoder:
     request = SessionRequest(backend="ort", artifact=artifact, device="cpu", hardware=detect(), threads=1)
-    return Decoder(manager().load_session(request), manager().binder)
+    session = manager().load_session(request)
+    assert isinstance(session, StatefulSession)
+    return Decoder(session, manager().binder)
 
 
 def rows(kind: str, count: int, length: int, seed: int = 0) -> Array:
@@ -219,7 +229,7 @@ def test_a_model_without_cache_is_refused(exported: Callable[[str], Artifact], t
 def test_a_quantized_decoder_shares_its_cache(
     weights: str, exported: Callable[[str], Artifact], tmp_path: Path, opened: Open
 ) -> None:
-    config = QuantizeConfig(scheme="weight-only", weights=weights)  # type: ignore[arg-type]
+    config = QuantizeConfig(scheme="weight-only", weights=weights)
     made = manager().quantize(
         QuantizeRequest(backend="ort", artifact=exported("llama"), config=config, output=tmp_path, hardware=detect())
     )
