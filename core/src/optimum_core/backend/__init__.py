@@ -9,7 +9,7 @@
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
 | the processor | `overflows`, `sums_widely` |
 | files | `move_into`, `interface_problems`, `Port` |
-| sessions | `run_own`, `check_names`, `read_input`, `closed`, `described` |
+| sessions | `run_own`, `check_names`, `check_turn`, `read_input`, `closed`, `described` |
 | calling hooks directly | `detect`, `manager`, `export_request` |
 
 Fast to import: the standard library, and modules that core has loaded before it loads a plugin.
@@ -30,7 +30,7 @@ from optimum_core.backend._quantizing import (
     refused,
     sums_widely,
 )
-from optimum_core.backend._sessions import check_names, closed, described, read_input, run_own
+from optimum_core.backend._sessions import check_names, check_turn, closed, described, read_input, run_own
 from optimum_core.errors import brief, foreign_errors
 from optimum_core.hardware import detect
 from optimum_core.models.silence import silence
@@ -47,6 +47,7 @@ __all__ = [
     "check_fields",
     "check_names",
     "check_quantization",
+    "check_turn",
     "closed",
     "described",
     "detect",

@@ -51,6 +51,27 @@ def check_names(who: str, names: Sequence[str], inputs: Mapping[str, Any]) -> No
     raise InputError(who, f"wrong inputs ({told})", f"pass exactly: {', '.join(names)}")
 
 
+def check_turn(who: str, inputs: Mapping[str, Any], rows: int, length: int) -> int:
+    """Return the number of new tokens of a call on a state; reject shapes that a runtime would broadcast.
+
+    Args:
+        inputs: with "input_ids" [rows, new] and "attention_mask" [rows, length + new].
+        rows: the rows of the state.
+        length: the positions that it holds.
+
+    Raises:
+        InputError: the rows are not those of the state, or the mask is not of all positions.
+    """
+    given, new = inputs["input_ids"].shape
+    if given != rows:
+        raise InputError(who, f"{given} rows came, and the state has {rows}", "begin a state for them")
+    mask, needed = tuple(inputs["attention_mask"].shape), (rows, length + new)
+    if mask != needed:
+        why = f"attention_mask is {list(mask)}, and the state needs {list(needed)}"
+        raise InputError(who, why, "state the mask of all positions, those in the state first")
+    return int(new)
+
+
 def read_input(
     who: str, name: str, value: Any, reader: Callable[[Any], Result], where: str = "in host memory"
 ) -> Result:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import openvino
 
-from optimum_core.backend import check_names, closed, described, read_options
-from optimum_core.errors import InputError, SessionError
+from optimum_core.backend import check_names, check_turn, closed, described, read_options
+from optimum_core.errors import SessionError
 from optimum_core.types import Array, Artifact, SessionRequest, StateSpec, TensorSpec
 from optimum_openvino.devices import BACKEND, parse_device, spoken
 from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model
-from optimum_openvino.session import brief, host_array, places
+from optimum_openvino.session import brief, host_array, inference, places
 from optimum_openvino.stateful import ROWS
 
 
@@ -44,6 +44,7 @@ class OvDecoderSession:
         self.feeds = places(compiled.inputs, self.inputs)
         self.fetches = places(compiled.outputs, self.outputs)
         self.rows_input = next(i for i, port in enumerate(compiled.inputs) if ROWS in port.get_names())
+        self.infer = inference(compiled, self.device)
         self._compiled, self._compile, self._open = compiled, compile, True
 
     @classmethod
@@ -107,13 +108,13 @@ class OvState:
         request, who = self._opened(), self._session.who
         check_names(who, self._names, inputs)
         arrays = [(index, host_array(who, name, inputs[name])) for name, index in self._session.feeds]
-        rows, new = inputs["input_ids"].shape
-        self._check(rows, (rows, self.length + new), tuple(inputs["attention_mask"].shape))
+        rows = len(self._rows)
+        new = check_turn(who, inputs, rows, self.length)
         try:
             for index, array in arrays:
                 request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
             request.set_input_tensor(self._session.rows_input, openvino.Tensor(self._rows, shared_memory=True))
-            results = list(request.infer(None, share_outputs=True).values())
+            results = list(self._session.infer(request).values())
         except RUNTIME_ERRORS as error:
             self._request = None
             self._session.give_up()
@@ -122,15 +123,6 @@ class OvState:
         self.length += new
         self._rows = np.arange(rows, dtype=np.int32)
         return {name: results[index].copy() for name, index in self._session.fetches}
-
-    def _check(self, rows: int, needed: tuple[int, int], mask: tuple[int, ...]) -> None:
-        """Reject shapes that OpenVINO would broadcast."""
-        who = self._session.who
-        if rows != len(self._rows):
-            raise InputError(who, f"{rows} rows came, and the state has {len(self._rows)}", "begin a state for them")
-        if mask != needed:
-            why = f"attention_mask is {list(mask)}, and the state needs {list(needed)}"
-            raise InputError(who, why, "state the mask of all positions, those in the state first")
 
     def crop(self, length: int) -> None:
         """Remove all positions from this one on."""

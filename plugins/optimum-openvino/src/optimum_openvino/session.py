@@ -117,7 +117,7 @@ class OvSession:
         self._feeds = places(compiled.inputs, self.inputs)
         self._names = [name for name, _ in self._feeds]
         self._fetches = places(compiled.outputs, self.outputs)
-        self._infer = _infer_queued if _hides_errors(compiled, self.device) else _infer
+        self._infer = inference(compiled, self.device)
         self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(self.streams):
@@ -247,6 +247,11 @@ def _known_outputs(
     if all(port.get_partial_shape().is_static for _, _, port in ports) and "bf16" not in types:
         for name, place, port in ports:
             yield name, place, tuple(port.get_shape()), np.dtype(port.get_element_type().to_dtype())
+
+
+def inference(compiled: Any, device: str) -> Callable[[Any], Mapping[Any, Any]]:
+    """Return the function that runs a request of a compiled model and raises the runtime's errors."""
+    return _infer_queued if _hides_errors(compiled, device) else _infer
 
 
 def _hides_errors(compiled: Any, device: str) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.backend import check_names, closed, described, read_input
-from optimum_core.errors import InputError, SessionError
+from optimum_core.backend import check_names, check_turn, closed, described, read_input
+from optimum_core.errors import SessionError
 from optimum_core.types import Array, SessionRequest, StateSpec, TensorSpec
 from optimum_ort.interface import check_interface
 from optimum_ort.memory import Graph, Memory, empty_memory
@@ -84,8 +84,7 @@ class OrtState:
         memory = self._opened()
         check_names(self._who, self._names, inputs)
         arrays = {name: self._host(name, value) for name, value in inputs.items()}
-        rows, new = arrays["input_ids"].shape
-        self._check(rows, (rows, self.length + new), arrays["attention_mask"].shape)
+        new = check_turn(self._who, arrays, self._rows, self.length)
         try:
             logits = memory.run(arrays, self.length)
         except RUNTIME_ERRORS as error:
@@ -93,14 +92,6 @@ class OrtState:
             raise SessionError(self._who, f"the run failed: {error}", remedy) from error
         self.length += new
         return {"logits": logits}
-
-    def _check(self, rows: int, needed: tuple[int, int], mask: tuple[int, ...]) -> None:
-        """Reject shapes that a graph would take for others: the mask tells it the number of positions."""
-        if rows != self._rows:
-            raise InputError(self._who, f"{rows} rows came, and the state has {self._rows}", "begin a state for them")
-        if mask != needed:
-            why = f"attention_mask is {list(mask)}, and the state needs {list(needed)}"
-            raise InputError(self._who, why, "state the mask of all positions, those in the state first")
 
     def crop(self, length: int) -> None:
         """Remove all positions from this one on."""
