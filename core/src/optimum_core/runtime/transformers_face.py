@@ -38,9 +38,10 @@ class TransformersFace:
         """The original's configuration; if transformers is not installed, its values as plain attributes."""
         live = getattr(self._source, "config", None)
         found = live if live is not None else _read_config(self.directory)
-        stated = not self.manifest.model.returns_tuple  # a live one may have been changed since
-        self._return_dict_before = stated if live is not None else getattr(found, "return_dict", None)
-        self._config_values = vars(found)
+        self._config_values = getattr(found, "__dict__", self._config_values)
+        self._return_dict_before = self._config_values.get("return_dict")
+        if live is not None and self._return_dict_before is not None:
+            self._return_dict_before = not self.manifest.model.returns_tuple  # a live one may have been changed since
         return found
 
     @cached_property
