@@ -82,7 +82,7 @@ class InputChecker:
         self._ignored = frozenset(ignored)
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], _Plan] = {}
-        self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # replaced as one, so that threads see a pair that fits
+        self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
         self._tensor: type | None = None  # torch's class, once one came that a session on the host takes
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arrays, bool]:
