@@ -171,9 +171,26 @@ def _longest(trials: Trials, layout: Layout, axis: str, taken: int, numbers: Num
     return None
 
 
-def further_lengths(settled: Settled, ranges: Mapping[str, AxisRange], numbers: Numbers) -> dict[str, tuple[int, ...]]:
-    """Return by axis the lengths beyond those beside the traced one to compare at, as far as time permits."""
-    return {axis: lengths for axis, lengths in _further(settled.layout, ranges, numbers) if lengths}
+def further_lengths(
+    settled: Settled,
+    ranges: Mapping[str, AxisRange],
+    numbers: Numbers,
+    turns: Mapping[str, tuple[int, ...]],
+) -> dict[str, tuple[int, ...]]:
+    """Return by axis the lengths beyond those beside the traced one to compare at, as far as time permits.
+
+    Args:
+        turns: by axis, the lengths after which the model's code decides otherwise; both sides are compared.
+    """
+    found = dict(_further(settled.layout, ranges, numbers))
+    for axis, after in turns.items():
+        known = ranges.get(axis, AxisRange())
+        both = (length for turn in after for length in (turn, turn + 1))
+        within = {length for length in both if known.least <= length <= (known.greatest or LONGEST)}
+        lengths, here = sorted({*found.get(axis, ()), *within}), max(LONG, settled.layout.lengths[axis])
+        near, far = [n for n in lengths if n <= here], [n for n in lengths if n > here]
+        found[axis] = (*near, *with_rungs(far, here))
+    return {axis: lengths for axis, lengths in found.items() if lengths}
 
 
 def _further(

@@ -20,6 +20,7 @@ from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts
 from optimum_core.models.outputs import agreed, flatten
 from optimum_core.models.processor_inputs import processed
 from optimum_core.models.samples import Arrays, Case, draw
+from optimum_core.models.size_branches import size_switches
 from optimum_core.models.switches import LONGEST, Numbers, numbers_of
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -44,7 +45,8 @@ class ModelSignature:
         configured: by named axis, the length that the configuration and the samples say; traced lengths all differ.
         ranges: by named axis, the lengths that the eager model takes.
         further: by named axis, lengths to compare at beyond those beside the traced one, as far as time permits.
-        switches: by named axis, lengths beyond which the model may compute otherwise, as the configuration says.
+        switches: by named axis, lengths beyond which the model may compute otherwise, as the configuration or the
+            model's own comparisons of sizes say.
         patch: the edge of the patches that pictures are cut into.
         ignored: inputs that its tokenizer may pass and that change no output.
         given: the user's samples.
@@ -187,6 +189,7 @@ def describe(
     traced_output = ask(module, draw(layout, Case(name="traced"), arrays))
     structure = agreed(f"model {name!r}", [output, traced_output, *_answers_elsewhere(module, layout, arrays)])
     values = dict(value_ranges(trials, layout))
+    turns = size_switches(module, layout, arrays, lengths_beside)
     names = [item.name for item in layout.inputs]
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
@@ -203,8 +206,8 @@ def describe(
         real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
         ranges=ranges,
         configured=settled.configured,
-        further=further_lengths(settled, ranges, numbers),
-        switches={"sequence": _switches(numbers, ranges)},
+        further=further_lengths(settled, ranges, numbers, turns),
+        switches={**turns, "sequence": (*turns.get("sequence", ()), *_switches(numbers, ranges))},
         patch=patch,
     )
 

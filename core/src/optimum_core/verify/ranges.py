@@ -32,7 +32,7 @@ def _bounded(signature: ModelSignature, axis: str, known: AxisRange) -> AxisRang
     switch = min((length for length in signature.switches.get(axis, ()) if length >= longest), default=None)
     if switch is None or (known.greatest is not None and known.greatest <= switch):
         return known
-    why = f"the configuration names {switch}, beyond which it may compute otherwise, and nothing was compared there"
+    why = f"beyond {switch} it may compute otherwise, by its configuration or code, and nothing was compared there"
     return replace(known, greatest=switch, why=why)
 
 
