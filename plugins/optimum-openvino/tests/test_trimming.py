@@ -17,6 +17,7 @@ from optimum_core.models.loading import quiet
 from optimum_core.verify import verify
 from optimum_openvino import plugin
 from optimum_openvino.devices import ROUTES
+from optimum_openvino.runtime import without_telemetry
 from optimum_openvino.session import OvSession
 from optimum_openvino.trimming import trim
 
@@ -62,7 +63,7 @@ class WithAllPositions(Block):
 
 def converted(module: torch.nn.Module, shape: tuple[int, ...] = (-1, -1, WIDTH)) -> Any:
     sample = torch.randn(*(4 if length < 0 else length for length in shape))
-    with quiet(), torch.no_grad():
+    with quiet(), without_telemetry(), torch.no_grad():
         return openvino.convert_model(module.eval(), example_input=sample, input=list(shape))
 
 
@@ -191,7 +192,7 @@ STEPS: Mapping[str, Callable[[Any, Any, torch.Tensor], torch.Tensor]] = {
 }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6),
     axis=st.integers(0, 2),
