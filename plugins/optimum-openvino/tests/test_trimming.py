@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimum_core.models.loading import quiet
+from optimum_core.types import Artifact
 from optimum_core.verify import verify
-from optimum_openvino import plugin
 from optimum_openvino.devices import ROUTES
 from optimum_openvino.runtime import without_telemetry
 from optimum_openvino.session import OvSession
@@ -215,10 +214,12 @@ def test_whatever_is_trimmed_comes_out_the_same(steps: list[str], axis: int, pos
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("kind", ["distilbert", "vit"])
 def test_classifiers_are_trimmed_by_each_route_and_agree_with_eager(
-    kind: str, route: str, tiny: Callable[[str], Any], load: Callable[..., OvSession], tmp_path: Path
+    kind: str,
+    route: str,
+    tiny: Callable[[str], Any],
+    exported_by: Callable[[str, str], Artifact],
+    load: Callable[..., OvSession],
 ) -> None:
-    made = tiny(kind)
-    artifact = plugin.export(made.request(tmp_path, route=route))
-    assert artifact is not None
+    made, artifact = tiny(kind), exported_by(kind, route)
     assert artifact.steps[0].options["trimmed"] > 5
     assert verify(load(artifact).run, made.cases, made.signature.outputs, precision="fp32").passed

@@ -26,8 +26,8 @@ def _pin() -> None:
 # When the plugin is imported, not when pytest is configured: a library that a conftest imports counts the cores, and
 # threads of two cores that wait for each other on one make torch fifty times slower.
 _pin()
-# Torch, transformers and the runtimes bring a million objects that live as long as the process: while they are imported,
-# and in every test, looking through them for garbage again and again takes a tenth of the time.
+# Torch, transformers and the runtimes bring a million objects that live as long as the process. To look through them
+# for garbage again and again, while they are imported and in every test, takes a tenth of the time.
 gc.disable()
 
 
