@@ -20,6 +20,7 @@ from optimum_core.verify.reference import EMPTY
 from optimum_inc import plugin, programs, quantize
 from optimum_inc.package import integer_calls
 from optimum_inc.session import InductorSession
+from optimum_inc.tools import quiet
 
 pytest.importorskip("neural_compressor", reason="the extra `quantize` is not installed")
 
@@ -76,8 +77,9 @@ def graph_of(exported: Artifact, quantize_request: Make) -> Callable[[QuantizeCo
     """The quantized graph, from which every format is written."""
 
     def make(config: QuantizeConfig) -> Any:
-        program = programs.load(exported.main_file, exported.inputs, exported.outputs, "here")
-        return quantize._quantized(quantize_request(exported, config), program, "here")[0]
+        with quiet():
+            program = programs.load(exported.main_file, exported.inputs, exported.outputs, "here")
+            return quantize._quantized(quantize_request(exported, config), program, "here")[0]
 
     return make
 
