@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,6 +112,23 @@ def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.delenv("OPTIMUM_DISABLED_BACKENDS", raising=False)
         yield
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def _without_inc() -> Iterator[None]:
+    from optimum_core.plugins import manager
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPTIMUM_DISABLED_BACKENDS", "inc")
+        manager.cache_clear()
+        yield
+    manager.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def without_inc() -> Callable[[], AbstractContextManager[None]]:
+    """A block without the backend that quantizes most slowly, where what another one writes is looked at."""
+    return _without_inc
 
 
 @pytest.fixture(scope="session")

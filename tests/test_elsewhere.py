@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,10 +192,11 @@ def test_auto_never_goes_elsewhere(tiny: Tiny) -> None:
 
 
 @needs_engines
-def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny) -> None:
+def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny, without_inc: Any) -> None:
     rng = np.random.default_rng(0)
     rows = [{"input_ids": rng.integers(5, 119, size=12)} for _ in range(40)]
-    fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize="tensorrt", calibration=rows)
+    with without_inc():
+        fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize="tensorrt", calibration=rows)
     hooks = [(step.hook, step.backend) for step in fast.manifest.steps]
     assert fast.manifest.quantized == "static-int8"
     assert [hook for hook, _ in hooks] == ["export", "quantize", "optimize"]
@@ -221,9 +223,12 @@ ROWS = [{"input_ids": np.random.default_rng(seed).integers(5, 119, size=12)} for
     [("fp8", "fp8"), ("int8", "int8"), (QuantizeConfig(activations="int8", symmetric=True), "int8")],
     ids=["fp8", "int8", "stated"],
 )
-def test_an_engine_of_8_bits_has_the_numbers_of_its_gpu(tiny: Tiny, wish: Any, activations: str) -> None:
+def test_an_engine_of_8_bits_has_the_numbers_of_its_gpu(
+    tiny: Tiny, wish: Any, activations: str, without_inc: Any
+) -> None:
     """8-bit floats, and integers with signed activations, without a word about them; all of them in full range."""
-    fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize=wish, calibration=ROWS)
+    with nullcontext() if wish == "int8" else without_inc():
+        fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize=wish, calibration=ROWS)
     manifest = fast.manifest
     quantized = next(step for step in manifest.steps if step.hook == "quantize")
     assert (manifest.quantized, quantized.options["activations"]) == (f"static-{activations}", activations)

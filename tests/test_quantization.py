@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,17 +99,18 @@ class Kept:
 
 
 @pytest.fixture(scope="module", params=["ort", "openvino"])
-def kept(request: pytest.FixtureRequest, classifier: Classifier, quickest: Any) -> Kept:
+def kept(request: pytest.FixtureRequest, classifier: Classifier, quickest: Any, without_inc: Any) -> Kept:
     events: list[Event] = []
-    fast = quickest(
-        target=request.param,
-        level="all" if request.param == "ort" else None,
-        quantize="static-int8",
-        calibration=CALIBRATION,
-        evaluate=classifier.rows,
-        max_drop="90%",
-        progress=events.append,
-    )
+    with nullcontext() if request.param == "ort" else without_inc():
+        fast = quickest(
+            target=request.param,
+            level="all" if request.param == "ort" else None,
+            quantize="static-int8",
+            calibration=CALIBRATION,
+            evaluate=classifier.rows,
+            max_drop="90%",
+            progress=events.append,
+        )
     return Kept(fast=fast, events=tuple(events))
 
 

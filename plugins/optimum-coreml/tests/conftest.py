@@ -24,9 +24,9 @@ coremltools()  # imported silently, before a test imports a part of it
 
 _KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertForSequenceClassification", {"id2label": {0: "bad", 1: "good", 2: "neither"}}),
-    "distilbert": ("DistilBertModel", {}),
-    "gpt2": ("GPT2LMHeadModel", {}),
-    "vit": ("ViTForImageClassification", {}),
+    "distilbert": ("DistilBertModel", {"n_layers": 1}),
+    "gpt2": ("GPT2LMHeadModel", {"n_layer": 1}),
+    "vit": ("ViTForImageClassification", {"num_hidden_layers": 1}),
 }
 _tiny = zoo(_KINDS, backend="coreml", format="coreml")
 

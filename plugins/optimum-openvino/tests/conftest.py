@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from optimum_openvino.storage import save
 
 _KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertModel", {}),
-    "distilbert": ("DistilBertForSequenceClassification", {}),
-    "gpt2": ("GPT2LMHeadModel", {"attn_implementation": "sdpa"}),
+    "distilbert": ("DistilBertForSequenceClassification", {"n_layers": 1}),
+    "gpt2": ("GPT2LMHeadModel", {"attn_implementation": "sdpa", "n_layer": 1}),
     "resnet": ("ResNetForImageClassification", {}),
-    "t5": ("T5ForConditionalGeneration", {}),
-    "vit": ("ViTForImageClassification", {}),
+    "t5": ("T5ForConditionalGeneration", {"num_layers": 1}),
+    "vit": ("ViTForImageClassification", {"num_hidden_layers": 1}),
 }
 _tiny = zoo(_KINDS, backend="openvino", format="openvino-ir")
 
@@ -37,6 +38,19 @@ _tiny = zoo(_KINDS, backend="openvino", format="openvino-ir")
 @pytest.fixture(scope="session")
 def tiny() -> Callable[[str], Tiny]:
     return _tiny
+
+
+@pytest.fixture(scope="session")
+def exported_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Artifact]:
+    """A tiny model as IR, exported once for each kind and route."""
+
+    @cache
+    def make(kind: str, route: str) -> Artifact:
+        artifact = plugin.export(_tiny(kind).request(tmp_path_factory.mktemp(f"{kind}-{route}"), route=route))
+        assert artifact is not None
+        return artifact
+
+    return make
 
 
 @pytest.fixture
@@ -84,11 +98,10 @@ def linear(tmp_path: Path, weight: np.ndarray[Any, Any]) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def exported(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, list[Any]]:
+def exported(tiny: Callable[[str], Any], exported_by: Callable[[str, str], Artifact]) -> tuple[Artifact, list[Any]]:
     """A small BERT as IR, and batches to calibrate with."""
     bert = tiny("bert")
-    artifact = plugin.export(bert.request(tmp_path_factory.mktemp("bert"), route="module"))
-    assert artifact is not None
+    artifact = exported_by("bert", "module")
     lengths = [{"batch": 4, "sequence": 8 + 4 * seed} for seed in range(6)]
     batches = [
         bert.signature.draw(Case(name="calibration", lengths=shape, seed=100 + seed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,18 @@ import pytest
 import torch
 
 from optimum_core.models.sensitivity import layers_of
-from optimum_openvino import plugin
+from optimum_core.types import Artifact
 from optimum_openvino.devices import ROUTES
 from optimum_openvino.layers import kept_operations
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("kind", ["bert", "vit", "gpt2", "resnet"])
-def test_every_layer_is_found_by_its_name(kind: str, route: str, tiny: Callable[[str], Any], tmp_path: Path) -> None:
+def test_every_layer_is_found_by_its_name(
+    kind: str, route: str, tiny: Callable[[str], Any], exported_by: Callable[[str, str], Artifact]
+) -> None:
     subject = tiny(kind)
-    artifact = plugin.export(subject.request(tmp_path, route=route))
-    assert artifact is not None
-    model = openvino.Core().read_model(artifact.main_file)
+    model = openvino.Core().read_model(exported_by(kind, route).main_file)
     names = list(layers_of(subject.source.module()))
     assert names
     for name in names:
@@ -33,12 +32,10 @@ def test_every_layer_is_found_by_its_name(kind: str, route: str, tiny: Callable[
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_convolution_is_itself_though_a_batch_norm_is_part_of_it(
-    route: str, tiny: Callable[[str], Any], tmp_path: Path
+    route: str, tiny: Callable[[str], Any], exported_by: Callable[[str, str], Artifact]
 ) -> None:
     subject = tiny("resnet")
-    artifact = plugin.export(subject.request(tmp_path, route=route))
-    assert artifact is not None
-    model = openvino.Core().read_model(artifact.main_file)
+    model = openvino.Core().read_model(exported_by("resnet", route).main_file)
     left = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Convolution"}
     for name, layer in layers_of(subject.source.module()).items():
         if not isinstance(layer, torch.nn.Conv2d):

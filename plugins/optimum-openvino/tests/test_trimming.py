@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimum_core.models.loading import quiet
+from optimum_core.types import Artifact
 from optimum_core.verify import verify
-from optimum_openvino import plugin
 from optimum_openvino.devices import ROUTES
+from optimum_openvino.runtime import without_telemetry
 from optimum_openvino.session import OvSession
 from optimum_openvino.trimming import trim
 
@@ -62,7 +62,7 @@ class WithAllPositions(Block):
 
 def converted(module: torch.nn.Module, shape: tuple[int, ...] = (-1, -1, WIDTH)) -> Any:
     sample = torch.randn(*(4 if length < 0 else length for length in shape))
-    with quiet(), torch.no_grad():
+    with quiet(), without_telemetry(), torch.no_grad():
         return openvino.convert_model(module.eval(), example_input=sample, input=list(shape))
 
 
@@ -191,7 +191,7 @@ STEPS: Mapping[str, Callable[[Any, Any, torch.Tensor], torch.Tensor]] = {
 }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6),
     axis=st.integers(0, 2),
@@ -214,10 +214,12 @@ def test_whatever_is_trimmed_comes_out_the_same(steps: list[str], axis: int, pos
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("kind", ["distilbert", "vit"])
 def test_classifiers_are_trimmed_by_each_route_and_agree_with_eager(
-    kind: str, route: str, tiny: Callable[[str], Any], load: Callable[..., OvSession], tmp_path: Path
+    kind: str,
+    route: str,
+    tiny: Callable[[str], Any],
+    exported_by: Callable[[str, str], Artifact],
+    load: Callable[..., OvSession],
 ) -> None:
-    made = tiny(kind)
-    artifact = plugin.export(made.request(tmp_path, route=route))
-    assert artifact is not None
+    made, artifact = tiny(kind), exported_by(kind, route)
     assert artifact.steps[0].options["trimmed"] > 5
     assert verify(load(artifact).run, made.cases, made.signature.outputs, precision="fp32").passed
