@@ -61,6 +61,34 @@ class ValueRange:
         return least
 
 
+class BoxSides:
+    """The least and the greatest width and height of boxes x0, y0, x1, y1 that the model takes.
+
+    Attributes:
+        words: description of them, for errors.
+    """
+
+    __slots__ = ("greatest", "least", "words")
+
+    def __init__(self, least: int, greatest: int) -> None:
+        self.least, self.greatest = least, greatest
+        self.words = f"boxes x0, y0, x1, y1 with x1 - x0 and y1 - y0 from {least} to {greatest}"
+
+    def wrong(self, boxes: Any) -> int | None:
+        """Return a width or height that is out of range, or None.
+
+        Args:
+            boxes: an array with at least one box, or a tensor on a device.
+        """
+        if not hasattr(boxes, "min"):  # device memory that only the runtime can read
+            return None
+        sides = boxes[..., 2:] - boxes[..., :2]
+        least, greatest = int(sides.min()), int(sides.max())
+        if least >= self.least:
+            return None if greatest <= self.greatest else greatest
+        return least
+
+
 class Limits:
     """The lengths that a model accepts, and those at which it was compared with the original.
 

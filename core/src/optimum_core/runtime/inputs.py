@@ -7,13 +7,13 @@ later calls check values only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.bounds import Limits, ValueRange
+from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
@@ -30,6 +30,7 @@ _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
 _MOST_PLANS = 256
 
+_SORT = "sort the corners of each box, as the eager model refuses these too"
 _TOKENIZE = "encode text first: fast(**tokenizer(texts, return_tensors='np')), or call fast.map(texts)"
 
 
@@ -40,12 +41,14 @@ class _Plan:
     Attributes:
         casts: inputs to convert to another type.
         ranges: inputs whose values have bounds: name, least, greatest.
+        boxes: inputs that hold boxes whose width and height have bounds.
         fills: inputs that were left out, with the values that eager assumes for them.
     """
 
     casts: tuple[tuple[str, np.dtype[Any]], ...]
     ranges: tuple[tuple[str, int, int], ...]
     fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
+    boxes: tuple[str, ...] = ()
 
 
 _NO_PLAN = _Plan(casts=(), ranges=())
@@ -77,6 +80,7 @@ class InputChecker:
         self._specs = {spec.name: spec for spec in specs}
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
         self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
+        self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
         self._limits = Limits(who, axes or {})
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored = frozenset(ignored)
@@ -164,6 +168,9 @@ class InputChecker:
             allowed = self._ranges[name]
             if (wrong := allowed.wrong(value)) is not None:
                 raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
+        for name in plan.boxes:
+            if (wrong := self._sides[name].wrong(arrays[name])) is not None:
+                raise self._mismatch(name, arrays[name], self._sides[name].words, f"{wrong}", _SORT)
 
     def _takes(self, name: str, value: Any) -> bool:
         """Whether a value is an input; False: it has no effect and is left out."""
@@ -211,7 +218,7 @@ class InputChecker:
     def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> _Plan:
         lengths: dict[str, int] = {}
         plan = self._planned(arrays, lengths)
-        plan = _Plan(casts=plan.casts, ranges=plan.ranges, fills=tuple(self._fills(arrays, lengths)))
+        plan = replace(plan, fills=tuple(self._fills(arrays, lengths)))
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
         self._plans[seen] = plan
@@ -234,7 +241,8 @@ class InputChecker:
                 ranges.append((name, self._ranges[name].least, self._ranges[name].greatest))
         for axis, length in lengths.items():
             self._limits.check(axis, length)
-        return _Plan(casts=tuple(casts), ranges=tuple(ranges))
+        boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
+        return _Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes)
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int]) -> None:
         axes, shape = spec.shape, value.shape
