@@ -159,7 +159,8 @@ def box_sides(
     inputs = draw(layout, Case(name="boxes", lengths=batch, padding="none"), trials.arrays)
 
     def takes(side: int) -> bool:
-        box = np.array([least, least, least + side, least + side]) if side >= 0 else np.array([least - side, least - side, least, least])
+        start = least - min(side, 0)
+        box = np.array([start, start, start + side, start + side])
         return trials.takes_inputs({**inputs, name: np.broadcast_to(box, inputs[name].shape).astype(np.int64)})
 
     widest = greatest - least

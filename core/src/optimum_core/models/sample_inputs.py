@@ -38,7 +38,11 @@ def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
         if name not in named and not takes_any:
             raise OptionError(who, f"its forward takes no {name!r}", usage)
         if name in named and parameters[name].kind is inspect.Parameter.POSITIONAL_ONLY:
-            raise OptionError(who, f"{name!r} can be passed by position only", "remove the '/' from its forward")
+            raise OptionError(
+                who,
+                f"its forward takes {name!r} by position only ('/'), and every input is passed to it by name",
+                f"remove the '/' from it, or wrap the model in a torch.nn.Module whose forward({name}, …) calls it",
+            )
     if not samples:
         raise OptionError(who, "there are none", usage)
     order = [*(name for name in named if name in samples), *(name for name in samples if name not in named)]
