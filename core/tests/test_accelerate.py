@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import InputError, OptimumError, OptionError, SourceError, UnavailableError, VerificationError
+from optimum_core.errors import InputError, OptimumError, OptionError, SourceError, UnavailableError, UnprovedWarning, VerificationError
 from optimum_core.plugins import manager
 from optimum_core.types import Event
 
@@ -317,3 +317,31 @@ def test_a_model_held_in_16_bits(dtype: torch.dtype, tiny: Callable[[str], Any])
 
 def test_returned_is_what_load_returns(tiny: Callable[[str], Any]) -> None:
     assert isinstance(accelerate(tiny("bert"), target="torch", shapes=ONCE, budget=0), AcceleratedModel)
+
+
+class _Counts(torch.nn.Module):
+    """A forward that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.calls = torch.nn.Linear(4, 4), 0
+
+    def forward(self, x: torch.Tensor, flag: bool = True, n: int = 2) -> torch.Tensor:
+        self.calls += 1
+        made: torch.Tensor = self.linear(x) * n + (self.calls if flag else 0)
+        return made
+
+
+def test_a_model_that_counts_its_calls_is_returned_with_a_warning(tmp_path: Path) -> None:
+    x = torch.randn(2, 4)
+    with pytest.warns(UnprovedWarning, match="keeps a state between calls"):
+        fast = accelerate(_Counts().eval(), target="ort", sample_inputs={"x": x}, shapes=ONCE, budget=0)
+    assert fast.report is not None and fast.report.remembers
+    fast.save_pretrained(tmp_path / "saved")
+    loaded = load(tmp_path / "saved")
+    assert "NOT as eager after other calls" in repr(fast) and "NOT as eager after other calls" in repr(loaded)
+    accepted = loaded(x, True, n=2)
+    assert torch.equal(accepted, loaded(x))
+    for name, value in {"flag": False, "n": 3}.items():
+        with pytest.raises(InputError, match=rf"{name}={value}.*exported with {name}="):
+            loaded(x, **{name: value})

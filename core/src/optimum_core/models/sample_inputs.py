@@ -75,6 +75,15 @@ def positional(module: Any) -> tuple[str, ...]:
     return tuple(name for name, parameter in parameters.items() if parameter.kind in kinds)
 
 
+def plain_defaults(module: Any) -> dict[str, bool | int | float | str | None]:
+    """Return the parameters of a module's forward whose defaults are plain values that JSON can hold."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.default is None or type(parameter.default) in (bool, int, float, str)
+    }
+
+
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, bool | int | float | str | Mapping) or _holds_tensors(value):
         held = " of tensors" if _holds_tensors(value) else ""

@@ -64,6 +64,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             axes=manifest.axes,
             positional=manifest.model.positional,
             ignored=manifest.ignored_inputs,
+            defaults=manifest.model.defaults,
             on_host=session.device.startswith("cpu"),
         )
         names = tuple(spec.name for spec in manifest.outputs)
@@ -166,6 +167,8 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             return "NOT verified"
         if any(step.branches for step in self.manifest.steps):
             return "NOT right for all values"
+        if self.report is not None and self.report.remembers:
+            return "NOT as eager after other calls"
         if self.backend != self.manifest.backend:
             return f"verified on {self.manifest.backend} alone"
         fidelity = self.manifest.fidelity

@@ -63,6 +63,7 @@ class InputChecker:
         axes: the lengths that it accepts, by named axis.
         positional: names of the positional arguments, in order; None: the inputs in their order.
         ignored: names that are accepted and left out.
+        defaults: arguments that are no inputs, with the values that the model was exported with.
         on_host: whether the session takes host arrays; otherwise device tensors are passed on unchanged.
     """
 
@@ -74,6 +75,7 @@ class InputChecker:
         axes: Mapping[str, AxisRange] | None = None,
         positional: Sequence[str] | None = None,
         ignored: Sequence[str] = (),
+        defaults: Mapping[str, Any] | None = None,
         on_host: bool = True,
     ) -> None:
         self._who = who
@@ -84,6 +86,7 @@ class InputChecker:
         self._limits = Limits(who, axes or {})
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored = frozenset(ignored)
+        self._defaults = dict(defaults or {})
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], _Plan] = {}
         self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
@@ -111,7 +114,7 @@ class InputChecker:
                 except (RuntimeError, TypeError):  # it has gradients, is on a device, or has a type that numpy lacks
                     value = self._from_torch(name, value)
             elif kind is not _ARRAY or name not in specs:
-                if value is None or not self._takes(name, value):
+                if (value is None and self._defaults.get(name) is None) or not self._takes(name, value):
                     continue
                 value, is_torch = self._to_array(name, value)
                 torch_in = torch_in or is_torch
@@ -181,11 +184,28 @@ class InputChecker:
         if name in _NEUTRAL:
             why = f"{name}={value!r} asks for something it was not exported with"
             raise InputError(self._who, why, "call the eager model")
+        if self._defaults.get(name) is not None:
+            return self._refuse_other(name, value)
         if name in self._order:
             why = f"{name!r}, argument {self._order.index(name) + 1} of its forward, was not exported"
             remedy = f"leave {name} out, or accelerate the model with sample_inputs that hold it"
             raise InputError(self._who, why, f"{remedy}; {self._usage()}")
         raise InputError(self._who, f"it has no input {name!r}", self._usage())
+
+    def _refuse_other(self, name: str, value: Any) -> bool:
+        """Return False for the value that an argument was exported with: it has no effect.
+
+        Raises:
+            InputError: it is another value.
+        """
+        default = self._defaults[name]
+        value = value.item() if isinstance(value, np.generic) else value
+        plain = isinstance(value, bool | int | float | str)
+        if (plain and value == default) or (value is None and not default):
+            return False
+        what = f"{name}={value!r}" if plain or value is None else f"{name} is a {type(value).__name__}"
+        why = f"{what}, and it was exported with {name}={default!r}"
+        raise InputError(self._who, why, f"leave {name} out, or call the eager model")
 
     def _to_array(self, name: str, value: Any) -> tuple[Any, bool]:
         """Return a torch tensor as a host array without a copy, and True; other DLPack arrays as such, and False."""
