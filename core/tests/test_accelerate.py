@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import InputError, OptimumError, OptionError, SourceError, UnavailableError, UnprovedWarning, VerificationError
+from optimum_core.errors import (
+    ArtifactError,
+    InputError,
+    OptimumError,
+    OptionError,
+    SourceError,
+    UnavailableError,
+    UnprovedWarning,
+    VerificationError,
+)
 from optimum_core.plugins import manager
 from optimum_core.types import Event
 
@@ -217,7 +226,9 @@ def test_an_axis_that_was_not_proved_is_fixed_and_refused() -> None:
     assert width == 4
     x = torch.rand(5, length, 4)
     _assert_close(fast(x), model(x))
-    with pytest.raises(InputError, match=rf"'x': expected length {length} where it was fixed, got {length + 1}"):
+    with pytest.raises(
+        InputError, match=rf"'x': expected length {length} at axis \d, which is fixed, got {length + 1}"
+    ):
         fast(torch.rand(5, length + 1, 4))
 
 
@@ -344,6 +355,8 @@ def test_a_model_that_counts_its_calls_is_returned_with_a_warning(tmp_path: Path
         fast = accelerate(_Counts().eval(), target="ort", sample_inputs={"x": x}, shapes=ONCE, budget=0)
     assert fast.report is not None and fast.report.remembers
     fast.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ArtifactError, match="is no path"):
+        fast.save_pretrained(None)  # type: ignore[arg-type]
     loaded = load(tmp_path / "saved")
     assert "NOT as eager after other calls" in repr(fast) and "NOT as eager after other calls" in repr(loaded)
     accepted = loaded(x, True, n=2)

@@ -332,7 +332,9 @@ def _nothing(supports: Mapping[str, Support], target: Target, precision: str) ->
     precisions = dict.fromkeys(item for offer in loading for item in offer.precisions)
     if precision not in (AUTO, *precisions):
         why = f"on this machine it computes in {', '.join(precisions)}, and not in {precision}"
-        return UnavailableError(f"target {wanted!r}", why, f"pass precision={' or '.join(map(repr, precisions))}, or {_SEE}")
+        return UnavailableError(
+            f"target {wanted!r}", why, f"pass precision={' or '.join(map(repr, precisions))}, or {_SEE}"
+        )
     schemes = dict.fromkeys(scheme for offer in loading for scheme in offer.runs)
     if schemes:
         why = f"it runs quantized models alone here ({', '.join(schemes)})"

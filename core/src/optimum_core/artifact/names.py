@@ -68,4 +68,6 @@ def as_text(path: object) -> str:
     """
     if isinstance(path, str | os.PathLike) and isinstance(text := os.fspath(path), str):
         return text
-    raise ArtifactError(f"artifact {path!r}", f"it is no path, but of type {type(path).__name__}", "pass text, or a pathlib.Path")
+    raise ArtifactError(
+        f"artifact {path!r}", f"it is no path, but of type {type(path).__name__}", "pass text, or a pathlib.Path"
+    )

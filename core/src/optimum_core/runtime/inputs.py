@@ -83,7 +83,7 @@ class InputChecker:
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
         self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
         self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
-        self._limits = Limits(who, axes or {})
+        self._limits = Limits(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored = frozenset(ignored)
         self._defaults = dict(defaults or {})
@@ -162,7 +162,10 @@ class InputChecker:
 
     def _apply(self, plan: _Plan, arrays: Arrays) -> None:
         for name, dtype in plan.casts:
-            arrays[name] = arrays[name].astype(dtype)
+            value = arrays[name]
+            if value.dtype.kind == "f" and dtype.kind == "i" and not ((value == 0) | (value == 1)).all():
+                raise self._mismatch(name, value, "a mask of 0 and 1", "other values")
+            arrays[name] = value.astype(dtype)
         for name, least, greatest in plan.ranges:
             value = arrays[name]
             # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.
@@ -268,23 +271,27 @@ class InputChecker:
         axes, shape = spec.shape, value.shape
         if len(shape) != len(axes):
             raise self._mismatch(spec.name, value, f"{len(axes)} axes", f"{len(shape)}")
-        for axis, length in zip(axes, shape, strict=True):
+        for index, (axis, length) in enumerate(zip(axes, shape, strict=True)):
             if isinstance(axis, int):
                 if axis != length:
-                    raise self._mismatch(spec.name, value, f"length {axis} where it was fixed", f"{length}")
+                    raise self._mismatch(
+                        spec.name, value, f"length {axis} at axis {index}, which is fixed", f"{length}"
+                    )
             elif lengths.setdefault(axis, length) != length:
-                raise self._mismatch(spec.name, value, f"{axis} {lengths[axis]}, as in the other inputs", f"{length}")
+                expected = self._limits.as_elsewhere(axis, index, lengths[axis])
+                raise self._mismatch(spec.name, value, expected, f"{length}")
 
     def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
-        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks to integers
-        and unsigned to signed integers are converted."""
+        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks and masks of
+        0.0 and 1.0 to integers, and unsigned to signed integers are converted."""
         if not isinstance(value, np.ndarray):  # a device array, whose type the runtime checks
             return None
         dtype = self._dtypes.get(spec.name)
         kind = value.dtype.kind
         if kind in "USO":
             raise InputError(self._who, f"input {spec.name!r} is {'text' if kind in 'US' else 'no numbers'}", _TOKENIZE)
-        if dtype is None or not (kind == dtype.kind or kind + dtype.kind in ("bi", "ui")):
+        is_mask = dtype is not None and kind + dtype.kind == "fi" and spec.name.endswith("mask")
+        if dtype is None or not (kind == dtype.kind or kind + dtype.kind in ("bi", "ui") or is_mask):
             raise self._mismatch(spec.name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
         return None if value.dtype == dtype else dtype
 
