@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import InputError, OptimumError, OptionError, SourceError, UnavailableError, VerificationError
+from optimum_core.errors import (
+    ArtifactError,
+    InputError,
+    OptimumError,
+    OptionError,
+    SourceError,
+    UnavailableError,
+    UnprovedWarning,
+    VerificationError,
+)
 from optimum_core.plugins import manager
 from optimum_core.types import Event
 
@@ -62,6 +71,12 @@ def _assert_close(got: torch.Tensor, want: torch.Tensor) -> None:
         ({"target": "cpu"}, UnavailableError, r"is a device(.|\n)*:cpu'"),
         ({"task": "cooking"}, OptionError, r"'cooking' is unknown(.|\n)*text-classification"),
         ({"precision": "fp7"}, OptionError, r"'fp7' is offered by no backend(.|\n)*fp32"),
+        ({"target": "ort:"}, OptionError, "'ort:' names no device"),
+        ({"verify": "no"}, OptionError, "'no' is neither True nor False"),
+        ({"budget": True}, OptionError, "True is no number of seconds"),
+        ({"processor": 3}, OptionError, "of type int, which cannot"),
+        ({"trust_remote_code": "x"}, OptionError, "'x' is neither True nor False"),
+        ({"quantize": "int8", "max_drop": -1}, OptionError, r"a drop below zero(.|\n)*pass 0 or more"),
         ({"shapes": (1, 16)}, OptionError, r"1 is neither a pair"),
         ({"shapes": 5}, OptionError, "5 is neither a pair"),
         ({"shapes": "small"}, OptionError, "'small' is neither a pair"),
@@ -211,7 +226,9 @@ def test_an_axis_that_was_not_proved_is_fixed_and_refused() -> None:
     assert width == 4
     x = torch.rand(5, length, 4)
     _assert_close(fast(x), model(x))
-    with pytest.raises(InputError, match=rf"'x': expected length {length} where it was fixed, got {length + 1}"):
+    with pytest.raises(
+        InputError, match=rf"'x': expected length {length} at axis \d, which is fixed, got {length + 1}"
+    ):
         fast(torch.rand(5, length + 1, 4))
 
 
@@ -317,3 +334,33 @@ def test_a_model_held_in_16_bits(dtype: torch.dtype, tiny: Callable[[str], Any])
 
 def test_returned_is_what_load_returns(tiny: Callable[[str], Any]) -> None:
     assert isinstance(accelerate(tiny("bert"), target="torch", shapes=ONCE, budget=0), AcceleratedModel)
+
+
+class _Counts(torch.nn.Module):
+    """A forward that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.calls = torch.nn.Linear(4, 4), 0
+
+    def forward(self, x: torch.Tensor, flag: bool = True, n: int = 2) -> torch.Tensor:
+        self.calls += 1
+        made: torch.Tensor = self.linear(x) * n + (self.calls if flag else 0)
+        return made
+
+
+def test_a_model_that_counts_its_calls_is_returned_with_a_warning(tmp_path: Path) -> None:
+    x = torch.randn(2, 4)
+    with pytest.warns(UnprovedWarning, match="keeps a state between calls"):
+        fast = accelerate(_Counts().eval(), target="ort", sample_inputs={"x": x}, shapes=ONCE, budget=0)
+    assert fast.report is not None and fast.report.remembers
+    fast.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ArtifactError, match="is no path"):
+        fast.save_pretrained(None)  # type: ignore[arg-type]
+    loaded = load(tmp_path / "saved")
+    assert "NOT as eager after other calls" in repr(fast) and "NOT as eager after other calls" in repr(loaded)
+    accepted = loaded(x, True, n=2)
+    assert torch.equal(accepted, loaded(x))
+    for name, value in {"flag": False, "n": 3}.items():
+        with pytest.raises(InputError, match=rf"{name}={value}.*exported with {name}="):
+            loaded(x, **{name: value})

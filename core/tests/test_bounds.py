@@ -133,3 +133,19 @@ def test_tensors_of_a_device_are_looked_at_there() -> None:
     checker.bind((), {"input_ids": IDS, "token_type_ids": torch.ones(2, 4, dtype=torch.int64).as_subclass(OnDevice)})
     with pytest.raises(InputError, match="got 9"):
         checker.bind((), {"input_ids": IDS, "token_type_ids": torch.full((2, 4), 9).as_subclass(OnDevice)})
+
+
+def test_an_axis_without_a_name_of_its_own_is_told_by_its_place() -> None:
+    specs = (
+        TensorSpec(name="x", dtype="float32", shape=("batch", "axis1_6")),
+        TensorSpec(name="y", dtype="float32", shape=("y_batch", "axis1_6")),
+    )
+    axes = {"axis1_6": AxisRange(least=1), "y_batch": AxisRange(least=2)}
+    checker = InputChecker("model 'x'", specs, axes=axes)
+    two = np.zeros((2, 3), "float32")
+    with pytest.raises(InputError, match="axis 1 of input 'x' has length 0, the model takes 1 or more"):
+        checker.bind((), {"x": two[:, :0], "y": two[:, :0]})
+    with pytest.raises(InputError, match="axis 0 of input 'y' has length 1, the model takes 2 or more"):
+        checker.bind((), {"x": two, "y": two[:1]})
+    with pytest.raises(InputError, match="'y': expected length 3 at axis 1, as at axis 1 of input 'x', got 2"):
+        checker.bind((), {"x": two, "y": two[:, :2]})

@@ -89,6 +89,18 @@ def test_whole_numbers_are_widened(dtype: str) -> None:
     assert (arrays["attention_mask"].dtype.name, arrays["attention_mask"].min()) == ("int64", 1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_masks_of_zero_and_one_may_be_floats(dtype: str) -> None:
+    mask = np.array([[1, 1, 0], [1, 0, 0]], dtype=dtype)
+    assert _bind(input_ids=IDS, attention_mask=mask)["attention_mask"].tolist() == mask.tolist()
+    for other in (0.5, -1e4, np.nan, np.inf):
+        mask[0, 1] = other
+        with pytest.raises(InputError, match="expected a mask of 0 and 1, got other values"):
+            _bind(input_ids=IDS, attention_mask=mask)
+    with pytest.raises(InputError, match="expected dtype int64"):
+        _bind(input_ids=IDS, token_type_ids=mask)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 def test_floats_are_brought_to_one_width(dtype: str) -> None:
     arrays = _bind(specs=PICTURE, pixel_values=PIXELS.astype(dtype))
@@ -125,7 +137,12 @@ REFUSED: list[tuple[str, tuple[TensorSpec, ...], tuple[Any, ...], dict[str, Any]
     ("expected 2 axes, got 3", SPECS, (), {"input_ids": IDS[None]}),
     ("expected sequence 3, as in the other inputs, got 4", SPECS, (), {"input_ids": IDS, "attention_mask": LONG}),
     ("expected batch 2, as in the other inputs, got 1", SPECS, (), {"input_ids": IDS, "attention_mask": IDS[:1]}),
-    ("expected length 4 where it was fixed, got 5", PICTURE, (), {"pixel_values": np.zeros((1, 3, 4, 5), "float32")}),
+    (
+        "expected length 4 at axis 3, which is fixed, got 5",
+        PICTURE,
+        (),
+        {"pixel_values": np.zeros((1, 3, 4, 5), "float32")},
+    ),
     ("expected dtype int64, got dtype float32", SPECS, (), {"input_ids": IDS.astype("float32")}),
     ("expected dtype float32, got dtype uint8", PICTURE, (), {"pixel_values": PIXELS.astype("uint8")}),
     ("input 'input_ids' is text", SPECS, (), {"input_ids": [["a", "b", "c"]]}),

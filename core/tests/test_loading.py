@@ -267,6 +267,11 @@ def test_opening_and_calling_imports_what_it_needs_alone(saved: Path) -> None:
 
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    for path in (3, None, b"out"):
+        with pytest.raises(ArtifactError, match=r"is no path(.|\n)*pathlib"):
+            load(path)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="there is no such directory"):
+        load("/nonexistent")
     with pytest.raises(ArtifactError, match="there is no such directory"):
         load(tmp_path / "nowhere")
     with pytest.raises(ArtifactError, match="there is no such directory"):

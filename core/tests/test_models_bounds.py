@@ -25,6 +25,7 @@ from transformers import (
     XLMForSequenceClassification,
 )
 
+from optimum_core.errors import InputError
 from optimum_core.models.axes import lengths_beside
 from optimum_core.models.eager_calls import eager_outputs, fixed_arguments
 from optimum_core.models.samples import Case
@@ -71,7 +72,38 @@ def test_ids_and_types_are_bounded_by_their_tables(described: Callable[[str], tu
 
 def test_boxes_are_bounded_by_the_rows_of_their_table() -> None:
     model = LayoutLMModel(LayoutLMConfig(**TINY, max_position_embeddings=64, max_2d_position_embeddings=1024))
-    assert _values(describe(model.eval(), name="layoutlm"))["bbox"] == (0, 1023)
+    signature = describe(model.eval(), name="layoutlm")
+    assert _values(signature)["bbox"] == (0, 1023)
+    assert {spec.name: spec.sides for spec in signature.inputs}["bbox"] == (0, 1023)
+    boxes = np.array([[[3, 5, 60, 9]] * 4])
+    checker = InputChecker("it", signature.inputs)
+    checker.bind((), {"input_ids": boxes[..., 0], "bbox": boxes})
+    for crossed in ([60, 5, 3, 9], [3, 9, 60, 5]):
+        boxes[0, 2] = crossed
+        with pytest.raises(IndexError):
+            eager_outputs(model, {"input_ids": boxes[..., 0] * 0, "bbox": boxes})
+        with pytest.raises(InputError, match=r"from 0 to 1023, got -"):
+            checker.bind((), {"input_ids": boxes[..., 0] * 0, "bbox": boxes})
+
+
+@pytest.mark.parametrize(("lookup", "sides"), [(lambda side: side.abs(), None), (lambda side: side, (0, 20))])
+def test_widths_of_boxes_are_bounded_where_eager_looks_them_up(
+    lookup: Callable[[Any], Any], sides: tuple[int, int] | None
+) -> None:
+    class Boxes(torch.nn.Module):
+        config = type("Config", (), {})()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.corners, self.widths = torch.nn.Embedding(32, 8), torch.nn.Embedding(21 if sides else 32, 8)
+
+        def forward(self, bbox: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = self.corners(bbox).sum(-2) + self.widths(lookup(bbox[..., 2] - bbox[..., 0]))
+            return made
+
+    samples = {"bbox": torch.tensor([[[1, 2, 9, 8], [3, 3, 4, 20]]])}
+    (spec,) = describe(Boxes().eval(), name="boxes", samples=samples).inputs
+    assert (spec.least, spec.greatest, spec.sides) == (0, 31, sides)
 
 
 def test_positions_that_padding_takes_are_no_tokens() -> None:

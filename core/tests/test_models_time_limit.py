@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
+import torch
 
 from optimum_core.errors import ExportError
-from optimum_core.models.time_limit import time_limit
+from optimum_core.models.time_limit import export_limit, time_limit
 
 
 def _spin(seconds: float) -> None:
@@ -28,3 +29,17 @@ def test_what_ends_in_time_is_left_alone() -> None:
     with time_limit(0.3, "export", "use another"):
         _spin(0.01)
     _spin(0.5)
+
+
+@pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="threads have no clock of their own here")
+def test_time_without_the_cpu_does_not_count() -> None:
+    with time_limit(0.1, "export", "use another"):
+        time.sleep(0.3)  # as a thread that waits for others on a busy machine
+
+
+def test_a_tiny_model_has_less_time_than_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr("optimum_core.models.time_limit.time_limit", lambda seconds, *_: asked.append(seconds))
+    for width in (1, 2**20):
+        export_limit(torch.nn.Linear(width, 8, bias=False, device="meta"), "export", "use another")
+    assert asked == pytest.approx([45.0, 61.0], abs=0.01)

@@ -259,6 +259,7 @@ def test_a_recipes_metric_and_drop_are_for_what_was_not_said() -> None:
         ((None, "accuracy", None, None), "'accuracy' has no labelled data"),
         ((None, ("bleu", [("a", 0)]), None, None), r"'bleu' is no metric(.|\n)*accuracy, f1"),
         ((None, ("accuracy", [("a", 0)]), 5, None), r"a drop of 5 allows everything(.|\n)*0.05, or '5%'"),
+        ((None, None, -1, None), r"max_drop: a drop below zero \(-1\)"),
         ((None, 3, None, None), "evaluate: it is one int"),
         (("text", None, None, None), "calibration: it is one str"),
         (({"input_ids": [[1]]}, None, None, None), "calibration: it is one mapping, of input_ids"),

@@ -211,3 +211,16 @@ def test_two_answers_of_unlike_shapes_are_two_answers() -> None:
     module = Noise().eval()
     with pytest.raises(VerificationError, match=r"two values for output 'output'.*shapes"):
         reference_cases(module, signature)
+
+
+class _Increments(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x += 1
+        return x * 2
+
+
+def test_a_model_that_changes_its_inputs_is_named_so() -> None:
+    model = _Increments().eval()
+    signature = describe(model, name="increments", samples={"x": torch.randn(2, 5)})
+    with pytest.raises(VerificationError, match=r"changes its own inputs in place \('x'\)"):
+        reference_cases(model, signature)

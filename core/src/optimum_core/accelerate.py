@@ -92,6 +92,7 @@ def accelerate(
         verify=verify, level=level, quantize=quantize, calibration=calibration, evaluate=evaluate, max_drop=max_drop,
         samples=sample_inputs, options=options,
     )  # fmt: skip
+    _check_arguments(processor=processor, trust_remote_code=trust_remote_code, progress=progress)
     loading.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
     supports = plugins.supports(hardware)
@@ -120,6 +121,18 @@ def accelerate(
     with unwound_on_sigterm():
         accelerated = pipeline.run()
     return _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
+
+
+def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any) -> None:
+    """Raise `OptionError` for an argument that can be of no use for any model."""
+    if not isinstance(trust_remote_code, bool):
+        why = f"{trust_remote_code!r} is neither True nor False"
+        raise OptionError("trust_remote_code", why, "pass True after reading the model's code, or leave it out")
+    if processor is not None and not callable(processor):
+        why = f"it is of type {type(processor).__name__}, which cannot be called"
+        raise OptionError("processor", why, "pass a tokenizer or processor, as from_pretrained returns it")
+    if progress is not None and not callable(progress):
+        raise OptionError("progress", f"{progress!r} cannot be called", "pass a function of one Event")
 
 
 def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:

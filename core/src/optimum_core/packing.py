@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import optimum_core.artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo, PartInfo
 from optimum_core.measure.workload import WorkShape
-from optimum_core.models.sample_inputs import positional
+from optimum_core.models.sample_inputs import plain_defaults, positional
 from optimum_core.models.source import Source
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.accelerated import AcceleratedModel, named_after
@@ -109,6 +109,8 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
     """Return the manifest's description of the model itself."""
     module = source.module()
     cls = type(module)
+    inputs = {spec.name for spec in signature.inputs}
+    defaults = plain_defaults(module) if source.format is None else {}
     return ModelInfo(
         name=source.name,
         fingerprint=source.fingerprint,
@@ -117,6 +119,7 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
         structure=signature.structure,
         returns_tuple=getattr(source.config, "return_dict", True) is False,
         positional=positional(module) if source.format is None else None,
+        defaults={name: value for name, value in defaults.items() if name not in inputs},
         main_input=getattr(module, "main_input_name", signature.inputs[0].name),
         can_generate=signature.decoder is not None,
         dtype="float32",

@@ -169,6 +169,7 @@ class Pipeline:
         if manifest.report is not None:
             manifest = replace(manifest, report=replace(manifest.report, from_cache=from_cache))
         _warn_of_branches(manifest)
+        _warn_of_memory(manifest)
         self.cache.hold(directory)
         return open_model(manifest, directory, plugins=self.plugins, source=self.source)
 
@@ -365,6 +366,18 @@ def _warn_of_branches(manifest: Manifest) -> None:
         warnings.warn(
             f"{manifest.model.name}: values decide at {', '.join(places[:3])}, and the export took one side for all of "
             f"them: right for inputs like those it was traced with; accelerate(…, target='torch') is right for all",
+            UnprovedWarning,
+            stacklevel=5,
+        )
+
+
+def _warn_of_memory(manifest: Manifest) -> None:
+    """Warn where the eager model answers otherwise after other calls, which no export does."""
+    if manifest.report is not None and manifest.report.remembers:
+        warnings.warn(
+            f"{manifest.model.name}: eager keeps a state between calls (a counter, a buffer, …), and what it answers "
+            f"depends on earlier ones; this model answers every call as eager does its first; accelerate(…, "
+            f"target='torch') keeps the state",
             UnprovedWarning,
             stacklevel=5,
         )

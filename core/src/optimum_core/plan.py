@@ -44,7 +44,10 @@ def parse_target(target: str) -> Target:
     """
     if not isinstance(target, str) or not target.strip(" :"):
         raise OptionError("target", f"{target!r} names nothing", 'pass "auto", a backend, or "backend:device"')
-    backend, _, device = target.strip().partition(":")
+    backend, colon, device = target.strip().partition(":")
+    if not backend or (colon and not device):
+        missing = "device" if backend else "backend"
+        raise OptionError("target", f"{target!r} names no {missing}", 'pass "auto", a backend, or "backend:device"')
     return Target() if backend == AUTO else Target(backend=backend, device=device.lower() or None)
 
 
@@ -329,7 +332,9 @@ def _nothing(supports: Mapping[str, Support], target: Target, precision: str) ->
     precisions = dict.fromkeys(item for offer in loading for item in offer.precisions)
     if precision not in (AUTO, *precisions):
         why = f"on this machine it computes in {', '.join(precisions)}, and not in {precision}"
-        return UnavailableError(f"target {wanted!r}", why, f"pass one of these as precision=, or {_SEE}")
+        return UnavailableError(
+            f"target {wanted!r}", why, f"pass precision={' or '.join(map(repr, precisions))}, or {_SEE}"
+        )
     schemes = dict.fromkeys(scheme for offer in loading for scheme in offer.runs)
     if schemes:
         why = f"it runs quantized models alone here ({', '.join(schemes)})"

@@ -129,8 +129,10 @@ def _check(request: AccelerateRequest) -> None:
         )
     if request.objective not in OBJECTIVES:
         raise OptionError("objective", f"{request.objective!r} is unknown", f"use {', '.join(OBJECTIVES)}")
+    if not isinstance(request.verify, bool):
+        raise OptionError("verify", f"{request.verify!r} is neither True nor False", "pass one of these")
     budget = request.budget
-    if budget is not None and (not isinstance(budget, int | float) or not budget >= 0):
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 0):
         raise OptionError("budget", f"{budget!r} is no number of seconds", "pass 0 or more")
 
 

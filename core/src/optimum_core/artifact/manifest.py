@@ -53,6 +53,7 @@ class ModelInfo:
         output_class: "transformers.modeling_outputs.SequenceClassifierOutput", or "".
         returns_tuple: whether the configuration asks for a tuple in place of the output class.
         positional: the positional parameters of `forward`, in order; None: the order of `inputs`.
+        defaults: parameters of `forward` that are no inputs, with defaults of plain values: what it was exported with.
         main_input: the main input for pipelines ("input_ids").
         can_generate: whether `generate` is supported.
         dtype: numpy's name of the eager weights' type.
@@ -66,6 +67,7 @@ class ModelInfo:
     output_class: str = ""
     returns_tuple: bool = False
     positional: tuple[str, ...] | None = None
+    defaults: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
     main_input: str = ""
     can_generate: bool = False
     dtype: str = "float32"

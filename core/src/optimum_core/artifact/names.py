@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -57,3 +58,16 @@ def _problem(name: str) -> str:
     if same_file(name) == MANIFEST:
         return "is the manifest's own"
     return ""
+
+
+def as_text(path: object) -> str:
+    """Return a path that a caller passed as text.
+
+    Raises:
+        ArtifactError: it is no path, or one of bytes.
+    """
+    if isinstance(path, str | os.PathLike) and isinstance(text := os.fspath(path), str):
+        return text
+    raise ArtifactError(
+        f"artifact {path!r}", f"it is no path, but of type {type(path).__name__}", "pass text, or a pathlib.Path"
+    )

@@ -133,9 +133,10 @@ def _stated(shape: Shape, axes: tuple[str, ...], limits: Limits) -> WorkShape:
     elif len(shape) == 2 and "sequence" in axes:
         made = _text_shape(int(shape[0]), int(shape[1]), axes, _UNLIMITED)
     else:
+        has = f"whose varying axes are {', '.join(axes)}" if axes else "which has no varying axis"
         raise OptionError(
             "shapes",
-            f"{tuple(shape)} is no (batch, sequence) pair of this model",
+            f"{tuple(shape)} is no (batch, sequence) pair of this model, {has}",
             f"pass mappings such as {{{axes[0] if axes else 'batch'!r}: 1}}",
         )
     for axis, length in made.lengths.items():

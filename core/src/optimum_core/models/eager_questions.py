@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +142,44 @@ def _range(trials: Trials, inputs: Arrays, name: str, tables: Sequence[int]) -> 
         if rows is None:
             return (0 if not takes(-1) else None), None
     return None, None
+
+
+def box_sides(
+    trials: Trials, layout: Layout, name: str, least: int | None, greatest: int | None
+) -> tuple[int, int] | None:
+    """Return the least and the greatest width and height of boxes that the eager model takes, where some models look
+    them up in a table; None: it takes all.
+
+    Args:
+        least, greatest: the range of the corners.
+    """
+    if least is None or greatest is None:
+        return None
+    batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
+    inputs = draw(layout, Case(name="boxes", lengths=batch, padding="none"), trials.arrays)
+
+    def takes(side: int) -> bool:
+        start = least - min(side, 0)
+        box = np.array([start, start, start + side, start + side])
+        return trials.takes_inputs({**inputs, name: np.broadcast_to(box, inputs[name].shape).astype(np.int64)})
+
+    widest = greatest - least
+    found = (_furthest(takes, -widest), _furthest(takes, widest))
+    return None if found == (-widest, widest) else found
+
+
+def _furthest(takes: Callable[[int], bool], end: int) -> int:
+    """Return the number furthest from 0 towards `end` that is accepted, if 0 is and those accepted are contiguous."""
+    if takes(end):
+        return end
+    taken, refused = 0, abs(end)
+    step = 1 if end > 0 else -1
+    if not takes(step):
+        return 0
+    while refused - taken > 1:
+        middle = (taken + refused) // 2
+        taken, refused = (middle, refused) if takes(step * middle) else (taken, middle)
+    return step * taken
 
 
 def _holding(array: np.ndarray[Any, Any], value: int, everywhere: bool) -> np.ndarray[Any, Any]:

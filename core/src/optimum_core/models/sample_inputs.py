@@ -38,7 +38,11 @@ def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
         if name not in named and not takes_any:
             raise OptionError(who, f"its forward takes no {name!r}", usage)
         if name in named and parameters[name].kind is inspect.Parameter.POSITIONAL_ONLY:
-            raise OptionError(who, f"{name!r} can be passed by position only", "remove the '/' from its forward")
+            raise OptionError(
+                who,
+                f"its forward takes {name!r} by position only ('/'), and every input is passed to it by name",
+                f"remove the '/' from it, or wrap the model in a torch.nn.Module whose forward({name}, …) calls it",
+            )
     if not samples:
         raise OptionError(who, "there are none", usage)
     order = [*(name for name in named if name in samples), *(name for name in samples if name not in named)]
@@ -69,6 +73,15 @@ def positional(module: Any) -> tuple[str, ...]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters
     return tuple(name for name, parameter in parameters.items() if parameter.kind in kinds)
+
+
+def plain_defaults(module: Any) -> dict[str, bool | int | float | str | None]:
+    """Return the parameters of a module's forward whose defaults are plain values that JSON can hold."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.default is None or type(parameter.default) in (bool, int, float, str)
+    }
 
 
 def _array(name: str, value: Any) -> np.ndarray[Any, Any]:

@@ -15,7 +15,7 @@ from optimum_core.models.axes import Runs, further_lengths, lengths_beside, patc
 from optimum_core.models.defaults import default_of
 from optimum_core.models.derivation import first_that_runs, of_one_structure, tied
 from optimum_core.models.eager_calls import alike, ask
-from optimum_core.models.eager_questions import Trials, value_ranges
+from optimum_core.models.eager_questions import Trials, box_sides, value_ranges
 from optimum_core.models.layouts import InputLayout, Layout, alternatives, facts_of
 from optimum_core.models.outputs import agreed, flatten
 from optimum_core.models.processor_inputs import processed
@@ -229,8 +229,16 @@ def _input_spec(
     trials: Trials, layout: Layout, item: InputLayout, least: int | None, greatest: int | None
 ) -> TensorSpec:
     default, pad = default_of(trials, layout, item)
+    sides = box_sides(trials, layout, item.name, least, greatest) if item.kind == "boxes" else None
     return TensorSpec(
-        name=item.name, dtype=item.dtype, shape=item.axes, default=default, pad=pad, least=least, greatest=greatest
+        name=item.name,
+        dtype=item.dtype,
+        shape=item.axes,
+        default=default,
+        pad=pad,
+        least=least,
+        greatest=greatest,
+        sides=sides,
     )
 
 

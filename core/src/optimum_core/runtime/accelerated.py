@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from optimum_core import artifact as artifacts
 from optimum_core.artifact import Manifest
+from optimum_core.artifact.names import as_text
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
 from optimum_core.generation.session import bound
@@ -64,6 +65,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             axes=manifest.axes,
             positional=manifest.model.positional,
             ignored=manifest.ignored_inputs,
+            defaults=manifest.model.defaults,
             on_host=session.device.startswith("cpu"),
         )
         names = tuple(spec.name for spec in manifest.outputs)
@@ -127,8 +129,8 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             InputError: an item is neither text nor inputs of the model.
             UnavailableError: texts were passed, and there is no tokenizer.
         """
-        if batch_size < 1:
-            raise InputError(self._who, f"batch_size is {batch_size}", "pass 1 or more")
+        if not hasattr(batch_size, "__index__") or batch_size < 1:
+            raise InputError(self._who, f"batch_size is {batch_size!r}", "pass 1 or more")
         listed = as_items(self._who, items, tokenizer, self.manifest, self.directory)
         mapper = Mapper(
             self._who,
@@ -166,6 +168,8 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             return "NOT verified"
         if any(step.branches for step in self.manifest.steps):
             return "NOT right for all values"
+        if self.report is not None and self.report.remembers:
+            return "NOT as eager after other calls"
         if self.backend != self.manifest.backend:
             return f"verified on {self.manifest.backend} alone"
         fidelity = self.manifest.fidelity
@@ -224,11 +228,12 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         """
         from optimum_core.runtime.eager_saving import with_weights
 
+        place = Path(as_text(save_directory))
         files = {name: self.directory / name for name in self.manifest.files}
         report = replace(self.report, from_cache=False) if self.report else None
         whole = with_weights(replace(self.manifest, report=report), self._source, self._plugins, files)
         with whole as (manifest, sources):
-            artifacts.save(manifest, sources, Path(save_directory), overwrite=overwrite)
+            artifacts.save(manifest, sources, place, overwrite=overwrite)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
         """Save the artifact and upload it as a model repository.

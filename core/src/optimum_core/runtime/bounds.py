@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,8 @@ from optimum_core.types import AxisRange, TensorSpec
 
 _LEAST_OF_64_BITS = -(2**63)
 _MOST_OF_64_BITS = 2**63 - 1
+#: Names of axes that are known by position alone: position and length in the samples.
+_MADE_UP = re.compile(r"(.+_)?axis\d+_\d+")
 
 
 class ValueRange:
@@ -61,17 +64,47 @@ class ValueRange:
         return least
 
 
+class BoxSides:
+    """The least and the greatest width and height of boxes x0, y0, x1, y1 that the model takes.
+
+    Attributes:
+        words: description of them, for errors.
+    """
+
+    __slots__ = ("greatest", "least", "words")
+
+    def __init__(self, least: int, greatest: int) -> None:
+        self.least, self.greatest = least, greatest
+        self.words = f"boxes x0, y0, x1, y1 with x1 - x0 and y1 - y0 from {least} to {greatest}"
+
+    def wrong(self, boxes: Any) -> int | None:
+        """Return a width or height that is out of range, or None.
+
+        Args:
+            boxes: an array with at least one box, or a tensor on a device.
+        """
+        if not hasattr(boxes, "min"):  # device memory that only the runtime can read
+            return None
+        sides = boxes[..., 2:] - boxes[..., :2]
+        least, greatest = int(sides.min()), int(sides.max())
+        if least >= self.least:
+            return None if greatest <= self.greatest else greatest
+        return least
+
+
 class Limits:
     """The lengths that a model accepts, and those at which it was compared with the original.
 
     Args:
         who: the model, for errors.
         axes: ranges by named axis.
+        specs: the inputs, to say which axis of which input one without a name of its own is.
     """
 
-    def __init__(self, who: str, axes: Mapping[str, AxisRange]) -> None:
+    def __init__(self, who: str, axes: Mapping[str, AxisRange], specs: Sequence[TensorSpec] = ()) -> None:
         self._who = who
         self._axes = axes
+        self._places = _places(specs)
         self._told: set[str] = set()
 
     def check(self, axis: str, length: int) -> None:
@@ -85,14 +118,30 @@ class Limits:
             return
         if length < allowed.least:
             remedy = "leave empty inputs out" if length == 0 else "pad to that length, with an attention_mask of zeros"
-            raise InputError(self._who, f"{_length(axis, length)}, the model takes {allowed.least} or more", remedy)
+            raise InputError(
+                self._who, f"{self._length(axis, length)}, the model takes {allowed.least} or more", remedy
+            )
         if allowed.greatest is not None and length > allowed.greatest:
-            why = f"{_length(axis, length)}, the model takes {allowed.greatest}"
+            why = f"{self._length(axis, length)}, the model takes {allowed.greatest}"
             raise InputError(
                 self._who, why + (f" ({allowed.why})" if allowed.why else ""), _shorten(axis, allowed.greatest)
             )
         if allowed.proved is not None and not allowed.proved[0] <= length <= allowed.proved[1]:
             self._warn(axis, length, allowed.proved)
+
+    def _length(self, axis: str, length: int) -> str:
+        if axis in self._places:
+            return f"{self._places[axis]} has length {length}"
+        if axis.endswith("sequence"):
+            word = axis.removesuffix("sequence").replace("_", " ") + ("token" if length == 1 else "tokens")
+            return f"{length} {word}"
+        return f"{'an' if axis[0] in 'aeio' else 'a'} {axis} of {length}"
+
+    def as_elsewhere(self, axis: str, index: int, length: int) -> str:
+        """Return the words for a length that an axis, here the one at `index`, has in the other inputs."""
+        if axis in self._places:
+            return f"length {length} at axis {index}, as at {self._places[axis]}"
+        return f"{axis} {length}, as in the other inputs"
 
     def _warn(self, axis: str, length: int, proved: tuple[int, int]) -> None:
         if axis in self._told:
@@ -100,18 +149,21 @@ class Limits:
         self._told.add(axis)
         shortest, longest = proved
         warnings.warn(
-            f"{self._who}: {_length(axis, length)}; it was compared with the original at {shortest} to {longest} only. "
+            f"{self._who}: {self._length(axis, length)}; it was compared with the original at {shortest} to {longest} only. "
             "Nothing is known to go wrong beyond; compare some results with the eager model's",
             UnprovedLengthWarning,
             stacklevel=7,
         )
 
 
-def _length(axis: str, length: int) -> str:
-    if axis.endswith("sequence"):
-        word = axis.removesuffix("sequence").replace("_", " ") + ("token" if length == 1 else "tokens")
-        return f"{length} {word}"
-    return f"a {axis} of {length}"
+def _places(specs: Sequence[TensorSpec]) -> dict[str, str]:
+    """Return where the axes are whose names are made up of an input's name, or of position and length."""
+    found: dict[str, str] = {}
+    for spec in specs:
+        for index, axis in spec.dynamic_axes.items():
+            if _MADE_UP.fullmatch(axis) or axis.startswith(f"{spec.name}_"):
+                found.setdefault(axis, f"axis {index} of input {spec.name!r}")
+    return found
 
 
 def _shorten(axis: str, greatest: int) -> str:

@@ -7,13 +7,13 @@ later calls check values only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.bounds import Limits, ValueRange
+from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
@@ -30,6 +30,7 @@ _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
 _MOST_PLANS = 256
 
+_SORT = "sort the corners of each box, as the eager model refuses these too"
 _TOKENIZE = "encode text first: fast(**tokenizer(texts, return_tensors='np')), or call fast.map(texts)"
 
 
@@ -40,12 +41,14 @@ class _Plan:
     Attributes:
         casts: inputs to convert to another type.
         ranges: inputs whose values have bounds: name, least, greatest.
+        boxes: inputs that hold boxes whose width and height have bounds.
         fills: inputs that were left out, with the values that eager assumes for them.
     """
 
     casts: tuple[tuple[str, np.dtype[Any]], ...]
     ranges: tuple[tuple[str, int, int], ...]
     fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
+    boxes: tuple[str, ...] = ()
 
 
 _NO_PLAN = _Plan(casts=(), ranges=())
@@ -60,6 +63,7 @@ class InputChecker:
         axes: the lengths that it accepts, by named axis.
         positional: names of the positional arguments, in order; None: the inputs in their order.
         ignored: names that are accepted and left out.
+        defaults: arguments that are no inputs, with the values that the model was exported with.
         on_host: whether the session takes host arrays; otherwise device tensors are passed on unchanged.
     """
 
@@ -71,15 +75,18 @@ class InputChecker:
         axes: Mapping[str, AxisRange] | None = None,
         positional: Sequence[str] | None = None,
         ignored: Sequence[str] = (),
+        defaults: Mapping[str, Any] | None = None,
         on_host: bool = True,
     ) -> None:
         self._who = who
         self._specs = {spec.name: spec for spec in specs}
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
         self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
-        self._limits = Limits(who, axes or {})
+        self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
+        self._limits = Limits(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored = frozenset(ignored)
+        self._defaults = dict(defaults or {})
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], _Plan] = {}
         self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
@@ -107,7 +114,7 @@ class InputChecker:
                 except (RuntimeError, TypeError):  # it has gradients, is on a device, or has a type that numpy lacks
                     value = self._from_torch(name, value)
             elif kind is not _ARRAY or name not in specs:
-                if value is None or not self._takes(name, value):
+                if (value is None and self._defaults.get(name) is None) or not self._takes(name, value):
                     continue
                 value, is_torch = self._to_array(name, value)
                 torch_in = torch_in or is_torch
@@ -155,7 +162,10 @@ class InputChecker:
 
     def _apply(self, plan: _Plan, arrays: Arrays) -> None:
         for name, dtype in plan.casts:
-            arrays[name] = arrays[name].astype(dtype)
+            value = arrays[name]
+            if value.dtype.kind == "f" and dtype.kind == "i" and not ((value == 0) | (value == 1)).all():
+                raise self._mismatch(name, value, "a mask of 0 and 1", "other values")
+            arrays[name] = value.astype(dtype)
         for name, least, greatest in plan.ranges:
             value = arrays[name]
             # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.
@@ -164,6 +174,9 @@ class InputChecker:
             allowed = self._ranges[name]
             if (wrong := allowed.wrong(value)) is not None:
                 raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
+        for name in plan.boxes:
+            if (wrong := self._sides[name].wrong(arrays[name])) is not None:
+                raise self._mismatch(name, arrays[name], self._sides[name].words, f"{wrong}", _SORT)
 
     def _takes(self, name: str, value: Any) -> bool:
         """Whether a value is an input; False: it has no effect and is left out."""
@@ -174,11 +187,28 @@ class InputChecker:
         if name in _NEUTRAL:
             why = f"{name}={value!r} asks for something it was not exported with"
             raise InputError(self._who, why, "call the eager model")
+        if self._defaults.get(name) is not None:
+            return self._refuse_other(name, value)
         if name in self._order:
             why = f"{name!r}, argument {self._order.index(name) + 1} of its forward, was not exported"
             remedy = f"leave {name} out, or accelerate the model with sample_inputs that hold it"
             raise InputError(self._who, why, f"{remedy}; {self._usage()}")
         raise InputError(self._who, f"it has no input {name!r}", self._usage())
+
+    def _refuse_other(self, name: str, value: Any) -> bool:
+        """Return False for the value that an argument was exported with: it has no effect.
+
+        Raises:
+            InputError: it is another value.
+        """
+        default = self._defaults[name]
+        value = value.item() if isinstance(value, np.generic) else value
+        plain = isinstance(value, bool | int | float | str)
+        if (plain and value == default) or (value is None and not default):
+            return False
+        what = f"{name}={value!r}" if plain or value is None else f"{name} is a {type(value).__name__}"
+        why = f"{what}, and it was exported with {name}={default!r}"
+        raise InputError(self._who, why, f"leave {name} out, or call the eager model")
 
     def _to_array(self, name: str, value: Any) -> tuple[Any, bool]:
         """Return a torch tensor as a host array without a copy, and True; other DLPack arrays as such, and False."""
@@ -211,7 +241,7 @@ class InputChecker:
     def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> _Plan:
         lengths: dict[str, int] = {}
         plan = self._planned(arrays, lengths)
-        plan = _Plan(casts=plan.casts, ranges=plan.ranges, fills=tuple(self._fills(arrays, lengths)))
+        plan = replace(plan, fills=tuple(self._fills(arrays, lengths)))
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
         self._plans[seen] = plan
@@ -234,29 +264,34 @@ class InputChecker:
                 ranges.append((name, self._ranges[name].least, self._ranges[name].greatest))
         for axis, length in lengths.items():
             self._limits.check(axis, length)
-        return _Plan(casts=tuple(casts), ranges=tuple(ranges))
+        boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
+        return _Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes)
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int]) -> None:
         axes, shape = spec.shape, value.shape
         if len(shape) != len(axes):
             raise self._mismatch(spec.name, value, f"{len(axes)} axes", f"{len(shape)}")
-        for axis, length in zip(axes, shape, strict=True):
+        for index, (axis, length) in enumerate(zip(axes, shape, strict=True)):
             if isinstance(axis, int):
                 if axis != length:
-                    raise self._mismatch(spec.name, value, f"length {axis} where it was fixed", f"{length}")
+                    raise self._mismatch(
+                        spec.name, value, f"length {axis} at axis {index}, which is fixed", f"{length}"
+                    )
             elif lengths.setdefault(axis, length) != length:
-                raise self._mismatch(spec.name, value, f"{axis} {lengths[axis]}, as in the other inputs", f"{length}")
+                expected = self._limits.as_elsewhere(axis, index, lengths[axis])
+                raise self._mismatch(spec.name, value, expected, f"{length}")
 
     def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
-        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks to integers
-        and unsigned to signed integers are converted."""
+        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks and masks of
+        0.0 and 1.0 to integers, and unsigned to signed integers are converted."""
         if not isinstance(value, np.ndarray):  # a device array, whose type the runtime checks
             return None
         dtype = self._dtypes.get(spec.name)
         kind = value.dtype.kind
         if kind in "USO":
             raise InputError(self._who, f"input {spec.name!r} is {'text' if kind in 'US' else 'no numbers'}", _TOKENIZE)
-        if dtype is None or not (kind == dtype.kind or kind + dtype.kind in ("bi", "ui")):
+        is_mask = dtype is not None and kind + dtype.kind == "fi" and spec.name.endswith("mask")
+        if dtype is None or not (kind == dtype.kind or kind + dtype.kind in ("bi", "ui") or is_mask):
             raise self._mismatch(spec.name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
         return None if value.dtype == dtype else dtype
 

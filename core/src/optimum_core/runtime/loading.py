@@ -51,12 +51,13 @@ def load(
     from dataclasses import replace
 
     from optimum_core import artifact as artifacts
+    from optimum_core.artifact.names import as_text
     from optimum_core.hardware import detect
     from optimum_core.plan import EXACT
     from optimum_core.plugins import manager
     from optimum_core.runtime.opening import open_model
 
-    directory, links_under = _locate(str(path), revision)
+    directory, links_under = _locate(as_text(path), revision)
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
         from optimum_core.search.retune import retune as tuned_here
@@ -90,7 +91,7 @@ def _machine(hardware: Hardware) -> str:
 
 def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:
     directory = Path(path).expanduser()
-    if directory.exists() or path.count("/") != 1 or path.startswith((".", "~")):
+    if directory.exists() or path.count("/") != 1 or path.startswith((".", "~", "/")):
         return directory, None
     from optimum_core.runtime.hub import download_artifact
 

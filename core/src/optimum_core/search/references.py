@@ -33,6 +33,11 @@ class References:
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _dialogues: tuple[Dialogue, ...] | None = None
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the eager model's outputs were found to depend on its earlier calls."""
+        return bool(self.notes)
+
     def drawn(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         """Return cases with inputs that the signature was not traced with, the traced shape first."""
         key = id(signature)

@@ -230,6 +230,7 @@ class Report:
         precision_hint: speed and error of another precision, if one is offered that was not asked for.
         settled: whether the choice may be remembered: nothing failed for a temporary reason, and the machine was quiet
             enough to decide which candidate is faster.
+        remembers: whether eager's outputs depend on its earlier calls, and those of the chosen candidate do not.
     """
 
     model: str
@@ -244,6 +245,7 @@ class Report:
     notes: tuple[str, ...] = ()
     precision_hint: PrecisionHint | None = None
     settled: bool = True
+    remembers: bool = False
 
     @property
     def chosen(self) -> CandidateResult | None:

@@ -43,6 +43,8 @@ class TensorSpec:
             "counts", the number of tokens before each one by the mask; both are derived by the driver of a decoder.
         pad: the padding id, where the default is derived from ids.
         least, greatest: the range of values that the eager model accepts, both included; None: no limit is known.
+        sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the
+            eager model accepts; None: no limit is known.
 
     >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")).dynamic_axes
     {0: 'batch', 1: 'sequence'}
@@ -55,6 +57,7 @@ class TensorSpec:
     pad: int | None = None
     least: int | None = None
     greatest: int | None = None
+    sides: tuple[int, int] | None = None
 
     @property
     def dynamic_axes(self) -> dict[int, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -281,16 +281,30 @@ def _without_tokens(module: Any, signature: ModelSignature) -> Iterator[Referenc
 
 
 def _check_repeatable(module: Any, case: ReferenceCase) -> None:
-    again = eager_outputs(module, dict(case.inputs))
+    given = {name: array.copy() for name, array in case.inputs.items()}
+    again = eager_outputs(module, given)
+    changed = [name for name, array in given.items() if array.tobytes() != case.inputs[name].tobytes()]
     for name, want in case.outputs.items():
         if name not in again or again[name].shape != want.shape:
             problem = f"shapes {want.shape} and {again[name].shape if name in again else 'none'}"
         else:
             problem = compare(case.name, {}, name, want, again[name], tolerance_of("fp32")).problem
         if problem:
+            if changed:
+                raise _changes_inputs(module, changed)
             raise VerificationError(
                 f"model {type(module).__name__}",
                 f"eager itself gives two values for output {name!r} on the same inputs ({problem}); "
                 "nothing can be checked against a model that draws random numbers",
                 "make it deterministic (a fixed seed or noise as an input), or keep it eager",
             )
+
+
+def _changes_inputs(module: Any, names: Sequence[str]) -> VerificationError:
+    named = ", ".join(map(repr, names))
+    return VerificationError(
+        f"model {type(module).__name__}",
+        f"eager changes its own inputs in place ({named}), so that a second call on the same tensors gives other values; "
+        "a graph leaves its inputs as they are",
+        "compute on a copy in its forward (x = x + 1 in place of x += 1)",
+    )

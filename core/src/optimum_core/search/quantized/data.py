@@ -90,6 +90,11 @@ def read_data(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeCo
         if config and config.accuracy_control:
             why = "accuracy control goes by a metric, and nothing was passed to evaluate on"
             raise OptionError("evaluate", why, "pass evaluate=, or leave accuracy_control out")
+        if drop is not None and drop.limit(1.0) < 0:
+            why = (
+                f"a drop below zero ({drop}) asks for a gain, and without evaluate nothing is better than eager itself"
+            )
+            raise OptionError("max_drop", why, "pass 0 or more, such as 0.01 or '1%'")
         if drop is not None and drop.limit(1.0) >= 1:
             why = f"without evaluate it is of the share of equal decisions, 0 to 1, and {drop} allows everything"
             raise OptionError("max_drop", why, "pass evaluate=, a metric or labelled rows; or say 0.01 or '1%'")
