@@ -74,13 +74,14 @@ def test_one_that_was_timed_ends_the_walk(search: Search) -> None:
 
 
 def test_one_that_is_slower_than_expected_is_held_against_the_next(search: Search) -> None:
-    report, _ = search(_backend("quick", takes=5, needs=1, left=9), _backend("next", takes=6))
+    report, (quick, *_) = search(_backend("quick", takes=5, needs=1, left=9), _backend("next", takes=7))
     assert _chosen(report) == ("next", 0)
     assert judged(report)[:2] == ["quick 0", "quick 1"] and judged(report)[-1] == "next 0"
     (slower,) = (trial for trial in report.walk if len(trial.config.get("exclude", ())) == 1)
-    assert (slower.outcome, slower.reason) == ("slow", "1.50 times the time of the chosen")
+    assert (slower.outcome, slower.reason) == ("slow", "1.29 times the time of the chosen")
     assert slower.milliseconds == pytest.approx(9.0)
     assert len(_told(report, "kept")) == 1
+    assert len(_told(report, "slow")) == 3 and quick.most_open == 2, "the best so far and the one under trial"
 
 
 def test_one_that_is_as_quick_as_expected_ends_the_walk(search: Search) -> None:

@@ -146,6 +146,7 @@ class Stated:
     prepares: bool = False
     clock: Clock = field(default_factory=Clock)
     sessions: list[Opened] = field(default_factory=list)
+    most_open: int = 0
 
     @hookimpl
     def probe(self, hardware: Hardware) -> Support:
@@ -206,6 +207,7 @@ class Stated:
             backend=self.name, module=source.module(), form=form, inputs=artifact.inputs, outputs=artifact.outputs
         )
         self.sessions.append(session)
+        self.most_open = max(self.most_open, self.open)
         return session
 
     @hookimpl
@@ -230,6 +232,7 @@ class Stated:
 
     @property
     def open(self) -> int:
+        """The number of sessions that are open."""
         return sum(not session.closed for session in self.sessions)
 
 
