@@ -129,9 +129,8 @@ def few_backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     manager.cache_clear()
 
 
-def test_a_second_fine_tuning_builds_one_candidate_only(
-    tiny: Callable[[str], Any], tmp_path: Path, few_backends: None
-) -> None:
+@pytest.mark.usefixtures("few_backends")
+def test_a_second_fine_tuning_builds_one_candidate_only(tiny: Callable[[str], Any], tmp_path: Path) -> None:
     first, second = tiny("bert"), tiny("bert")
     _change(second)
     before: list[Event] = []

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from optimum_core.measure import Contestant, Effort, measure, score
-from optimum_core.measure import timing as module
+from optimum_core import measure as measuring
+from optimum_core.measure import Contestant, measure, score
 from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
 
 X = WorkShape(name="x", lengths={"batch": 4})
 SHORT, LONG = WorkShape(name="short", lengths={}), WorkShape(name="long", lengths={})
+Effort = partial(measuring.Effort, settle=0.0)
 QUICK = Effort(rounds=4, seconds=0.015, hopeless=1.6)
 
 
 @pytest.fixture(autouse=True)
-def _no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(module, "_override", None)
+def _as_stated() -> Iterator[None]:
+    with measuring.measuring(None):
+        yield
 
 
 def _sleeps(seconds: float, log: list[str] | None = None, name: str = "") -> Callable[[], object]:
@@ -102,6 +104,18 @@ def test_throughput_counts_the_items_of_a_call() -> None:
     assert one.throughput == 500
     assert Measurement(shape="x", median=2.0, p95=2.0, runs=1, items=8).throughput == 4000
     assert measure({"a": _one([_sleeps(0.001)])}, [X], QUICK)["a"][0].items == 4
+
+
+def test_calls_are_timed_by_the_clock_that_was_passed() -> None:
+    seconds = 0.0
+
+    def call() -> None:
+        nonlocal seconds
+        seconds += 0.25
+
+    with measuring.measuring(None, clock=lambda: seconds):
+        (found,) = measure({"one": _one([call])}, [X], Effort(rounds=2, seconds=0.5))["one"]
+    assert (found.median, found.least, found.runs) == (250.0, 250.0, 4)
 
 
 def test_what_fails_is_heard() -> None:

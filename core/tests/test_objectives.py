@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from fake_backend import installed
 from optimum_core import AcceleratedModel, accelerate, measure
 from optimum_core.hookspecs import hookimpl
 from optimum_core.models import eager
 from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.plugins import PluginManager
 from optimum_core.types import (
     Array,
     Artifact,
@@ -122,16 +121,12 @@ Accelerate = Callable[..., AcceleratedModel]
 
 
 @pytest.fixture
-def with_acme(tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerate]:
+def with_acme(tiny: Callable[[str], Any], tmp_path: Path) -> Iterator[Accelerate]:
     """`accelerate` of a tiny BERT where nothing but torch and Acme is installed."""
-    monkeypatch.setattr("optimum_core.measure.timing._override", EFFORT)
 
     def run(acme: Acme, **settings: Any) -> AcceleratedModel:
-        plugins = PluginManager([])
-        plugins.register(eager, "torch")
-        plugins.register(acme, "acme")
-        monkeypatch.setattr(importlib.import_module("optimum_core.accelerate"), "manager", lambda: plugins)
-        return accelerate(tiny("bert"), **{"shapes": [(1, 8)], "cache_dir": tmp_path, "target": "acme", **settings})
+        with installed(torch=eager, acme=acme), measure.measuring(EFFORT):
+            return accelerate(tiny("bert"), **{"shapes": [(1, 8)], "cache_dir": tmp_path, "target": "acme", **settings})
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -31,7 +31,7 @@ class Backend:
 
 class WrongSignature(Backend):
     @hookimpl
-    def optimize(self, demand: object) -> None:
+    def optimize(self, _demand: object) -> None:
         return None
 
     @hookimpl

@@ -2,52 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from optimum_core.plan import Way
-from optimum_core.search.candidate import Candidate
-from optimum_core.search.search import _Search
-from optimum_core.search.spec import CandidateSpec
+from optimum_core.types import CandidateResult
+from stated_backend import Form, Stated, accelerated, eager, report_of
 
-EAGER = CandidateSpec(way=Way(backend="torch", device="cpu", precision="fp32"))
-FAST = CandidateSpec(way=Way(backend="acme", device="cpu", precision="fp32", format="acme", prepares=True))
-SLOW = replace(FAST, route="slow")
+Search = Callable[..., dict[str, CandidateResult]]
+MILLISECONDS = {"fast": 2.0, "slow": 4.0}
 
 
-def _tried(spec: CandidateSpec, pace: float, *, closed: bool = False) -> Candidate:
-    session = None if closed else cast(Any, object())
-    return Candidate(
-        spec=spec, signature=cast(Any, None), session=session, run=lambda inputs: inputs, pace=pace, outcome="slower"
-    )
+def _acme(times: float = 1.0, name: str = "acme") -> Stated:
+    """Return a backend with a fast and a slow route, whose prepared sessions take less time."""
+
+    def takes(form: Form) -> float:
+        return times * MILLISECONDS[str(form.route)] * (0.7 if form.prepared else 1.0)
+
+    return Stated(name=name, takes=takes, routes=("fast", "slow"), prepares=True)
 
 
-def _needed(
-    spec: CandidateSpec, tried: list[Candidate], *, choosable: frozenset[str] = frozenset({"acme", "torch"})
-) -> bool:
-    search = _Search(cast(Any, SimpleNamespace(choosable=choosable, budget=None, source=None, emit=None)))
-    search.tried = tried
-    return search._needed(spec)
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    """The candidates of a search by backend, route, and whether they were prepared."""
+
+    def run(*backends: Stated, eager_ms: float = 10.0, **settings: Any) -> dict[str, CandidateResult]:
+        with accelerated(tmp_path, [*backends, eager(eager_ms)], **{"budget": 0, **settings}) as fast:
+            found = report_of(fast).candidates
+        return {
+            f"{item.backend} {item.options['route']}{' prepared' if item.options.get('prepared') else ''}": item
+            for item in found
+            if "route" in item.options
+        }
+
+    return run
 
 
-@pytest.mark.parametrize(("spec", "needed"), [(FAST, True), (SLOW, False)])
-def test_the_leader_is_prepared_even_without_budget(spec: CandidateSpec, needed: bool) -> None:
-    tried = [_tried(EAGER, 1.0), _tried(FAST, 0.2), _tried(SLOW, 0.4)]
-    assert _needed(replace(spec, prepared=True), tried) is needed
-    assert not _needed(replace(spec, streams=2), tried), "other variants need budget"
+def test_the_leader_is_prepared_even_without_budget(search: Search) -> None:
+    found = search(_acme())
+    assert {name: item.outcome for name, item in found.items()} == {
+        "acme fast prepared": "chosen",
+        "acme fast": "slower",
+        "acme slow": "skipped",
+        "acme slow prepared": "skipped",
+    }
+    assert "budget" in found["acme slow"].reason
 
 
-def test_nothing_is_prepared_where_eager_leads_or_the_leader_is_closed() -> None:
-    prepared = replace(FAST, prepared=True)
-    assert not _needed(prepared, [_tried(EAGER, 1.0), _tried(FAST, 1.5)])
-    assert not _needed(prepared, [_tried(EAGER, 1.0), _tried(FAST, 0.5, closed=True), _tried(SLOW, 0.6)])
+def test_nothing_is_prepared_where_eager_leads(search: Search) -> None:
+    assert search(_acme(times=6.0))["acme fast prepared"].outcome == "skipped"
 
 
-def test_who_may_not_win_does_not_lead() -> None:
-    other = replace(FAST, way=replace(FAST.way, backend="zeta"))
-    tried = [_tried(EAGER, 1.0), _tried(other, 0.1), _tried(FAST, 0.2)]
-    assert _needed(replace(FAST, prepared=True), tried, choosable=frozenset({"acme"}))
-    assert not _needed(replace(other, prepared=True), tried, choosable=frozenset({"acme"}))
+def test_who_may_not_win_does_not_lead(search: Search) -> None:
+    assert search(_acme(times=6.0), target="acme")["acme fast prepared"].outcome == "chosen"
+
+
+def test_only_the_best_are_prepared_however_much_budget_is_left(search: Search) -> None:
+    found = search(_acme(), _acme(times=0.9, name="next"), budget=None)
+    assert found["next fast prepared"].outcome == "chosen"
+    assert found["acme fast prepared"].outcome == "slower"
+    assert found["acme slow prepared"].outcome == "skipped"
+    assert found["acme slow prepared"].reason == "it is not among the best unprepared"

@@ -2,135 +2,143 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from optimum_core.errors import OptionError
-from optimum_core.plan import Way
-from optimum_core.search.candidate import Candidate
-from optimum_core.search.context import SearchResult
-from optimum_core.search.quantized import starting_point as start
-from optimum_core.search.quantized.data import QuantizationData, StatedData
-from optimum_core.search.quantized.evaluator import QuantizationContext
-from optimum_core.search.quantized.setup import QuantizationSetup
-from optimum_core.search.spec import CandidateSpec
-from optimum_core.types import Measurement, Promise
-from optimum_core.types.quantization import Drop
-from optimum_core.verify import ReferenceCase
+from optimum_core.errors import EvaluationError, OptionError
+from optimum_core.types import CandidateResult, Report
+from stated_backend import DYNAMIC, Deep, Form, Stated, accelerated, eager, labelled, made, report_of, rows
 
-PROMISE = Promise(metric="accuracy", baseline=0.75, max_drop="0", limit=0.0, data="80 labelled rows")
+#: Of 20 rows of data.
+LOST = 16
+
+Start = Callable[..., Report]
 
 
-def _candidate(backend: str, precision: str, ms: float, **fields: Any) -> Candidate:
-    way = Way(backend=backend, device="cpu", precision=precision, format="f", exporter="e", exported="f")
-    times = Measurement(shape="1x8", median=ms, p95=ms, runs=3, least=ms)
-    candidate = Candidate(spec=CandidateSpec(way=way), signature=SimpleNamespace(), outcome="slower")
-    return replace(candidate, **{"run": dict, "measurements": (times,), **fields})
+def _runner(*, bf16: float = 4.0, fp32: float = 6.0, loses: Sequence[str] = ("bf16",), **fields: Any) -> Stated:
+    """Return a backend with both precisions, whose models in some lose decisions that all quantized ones lose too.
+
+    Args:
+        bf16: milliseconds in bf16; `fp32`: in fp32.
+    """
+    takes = {"bf16": bf16, "fp32": fp32}
+
+    def lost(form: Form) -> int:
+        return LOST if form.is_quantized or form.precision in loses else 0
+
+    fields = {"takes": lambda form: takes[form.precision], "loses": lost, **fields}
+    return Stated(name="runner", precisions=("fp32", "bf16"), **fields)
 
 
-@dataclass
-class Asked:
-    """Evaluators that were opened, and closed again; whether the first's model keeps the promise is written down."""
-
-    kept: bool
-    opened: list[str] = field(default_factory=list)
-    closed: int = 0
-
-    def of(self, job: QuantizationContext) -> Any:
-        self.opened.append(job.unquantized.winner.spec.way.precision)
-        return SimpleNamespace(context=job, keeps_unquantized=self.kept, close=self._close)
-
-    def _close(self) -> None:
-        self.closed += 1
+def _other(milliseconds: float) -> Stated:
+    return Stated(name="other", takes=lambda form: milliseconds, loses=lambda form: LOST * form.is_quantized)
 
 
-def _job(winner: Candidate, *others: Candidate, promise: Promise | None = PROMISE) -> QuantizationContext:
-    found = SearchResult(winner=winner, report=None, check=None, tried=(winner, *others))  # type: ignore[arg-type]
-    search: Any = SimpleNamespace(choosable=frozenset({"runner", "other"}))
-    unused: Any = None
-    return QuantizationContext(
-        goal=unused, data=unused, promise=promise, drop=None, unquantized=found, search=search, ways=(), present=unused
-    )
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """The report of a search in which every precision competes, and none that is quantized keeps the promise."""
+
+    def run(*backends: Stated, **settings: Any) -> Report:
+        fast = accelerated(
+            tmp_path,
+            backends,
+            **{"quantize": DYNAMIC, "precision": "auto", "evaluate": labelled(), **settings},
+        )
+        assert sum(backend.open for backend in backends) == 1, "only the session of the result stays open"
+        fast.close()
+        report = report_of(fast)
+        assert report.chosen is not None and not report.chosen.options.get("quantized")
+        return report
+
+    return run
 
 
-NARROW = _candidate("runner", "bf16", 4.0, outcome="chosen")
-SLOW = _candidate("other", "fp32", 9.0, behind=2.25, problem="")
+def _of(report: Report, backend: str, precision: str) -> CandidateResult:
+    return next(item for item in report.candidates if (item.backend, item.precision) == (backend, precision))
 
 
-def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    court = Asked(kept=False)
-    monkeypatch.setattr(start, "Evaluator", court)
-    quickest = _candidate("eager", "fp32", 1.0)  # there for comparison only
-    exact = _candidate("runner", "fp32", 6.0)
-    slow = replace(SLOW)
-    found = start.open_evaluator(_job(NARROW, slow, exact, quickest)).context.unquantized
-    assert (found.winner.spec.way.precision, found.winner.outcome) == ("fp32", "chosen")
-    assert found.winner.spec == exact.spec
-    assert "in bf16 the promise is broken" in found.winner.problem
-    assert slow.reason == "1.50 times the time of the chosen"
-    (loser,) = [item for item in found.tried if item.spec.way.precision == "bf16"]
+def test_what_breaks_the_promise_in_fewer_bits_gives_way_to_full_precision(start: Start) -> None:
+    report = start(_runner(), _other(9.0), eager(20.0))
+    chosen = report.candidates[0]
+    assert (chosen.backend, chosen.precision, chosen.outcome) == ("runner", "fp32", "chosen")
+    assert "in bf16 the promise is broken" in chosen.reason and "none of" in chosen.reason
+    loser = _of(report, "runner", "bf16")
     assert (loser.outcome, loser.reason) == ("wrong", "it breaks the promise, by bf16 alone")
-    assert len(found.tried) == 4 and any(item is found.winner for item in found.tried)
-    assert (court.opened, court.closed) == (["bf16", "fp32"], 1)  # the last is the caller's
+    assert _of(report, "other", "fp32").reason == "1.50 times the time of the chosen, in a short run"
+    assert len(report.candidates) == 4
 
 
-def test_what_keeps_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    court = Asked(kept=True)
-    monkeypatch.setattr(start, "Evaluator", court)
-    job = _job(NARROW, replace(SLOW))
-    assert start.open_evaluator(job).context is job
-    assert (court.opened, court.closed) == (["bf16"], 0)
+def test_a_model_that_is_there_for_comparison_only_is_no_start(start: Start) -> None:
+    report = start(_runner(), eager(3.0), target="runner")
+    assert (report.candidates[0].backend, report.candidates[0].precision) == ("runner", "fp32")
+    assert _of(report, "eager", "fp32").reason == "0.50 times the time of the chosen; for comparison only"
 
 
-@pytest.mark.parametrize(
-    "job",
-    [
-        _job(replace(SLOW, outcome="chosen"), NARROW),
-        _job(NARROW, replace(SLOW), promise=None),
-        _job(NARROW, replace(SLOW, outcome="wrong")),
-        _job(NARROW, replace(SLOW, slower_at=("1x8",))),
-    ],
-    ids=["exact already", "nothing promised", "wrong", "slower than eager"],
-)
-def test_where_there_is_no_choice_nothing_is_asked(job: QuantizationContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    court = Asked(kept=False)
-    monkeypatch.setattr(start, "Evaluator", court)
-    assert start.open_evaluator(job).context is job
-    assert (len(court.opened), court.closed) == (1, 0)
+def test_what_keeps_it_stays(start: Start) -> None:
+    report = start(_runner(loses=()), _other(9.0), eager(20.0))
+    assert (report.candidates[0].backend, report.candidates[0].precision) == ("runner", "bf16")
+    assert "the promise is broken" not in report.candidates[0].reason
 
 
-def test_a_metric_that_fails_leaves_no_court_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failing(Asked):
-        def of(self, job: QuantizationContext) -> Any:
-            found = super().of(job)
-            del found.keeps_unquantized
-            return found
-
-    court = Failing(kept=False)
-    monkeypatch.setattr(start, "Evaluator", court)
-    with pytest.raises(AttributeError):
-        start.open_evaluator(_job(NARROW, replace(SLOW)))
-    assert court.closed == 1
+def _hopeless(report: Report) -> bool:
+    return "even unquantized it has accuracy 0.2" in report.candidates[0].reason
 
 
-@pytest.mark.parametrize(("outputs", "why"), [((), "there are none"), (("last_hidden_state",), "ranks choices")])
-def test_a_drop_that_nothing_would_go_by_is_refused(outputs: tuple[str, ...], why: str) -> None:
-    values = np.ones((2, 3))
-    cases = [
-        ReferenceCase(name="rows", inputs={}, outputs=dict.fromkeys(outputs, values), varied=frozenset())
-        for _ in outputs
-    ]
-    unused: Any = None
-    setup = QuantizationSetup(
-        goal=unused, stated=StatedData(drop=Drop(amount=0.01)), context=unused, budget=unused, ways=(),
-        processor=unused, packer=unused,
-    )  # fmt: skip
-    with pytest.raises(OptionError, match=why):
-        setup._require_ranking(QuantizationData(unseen=tuple(cases)))
-    logits = replace(cases[0], outputs={"logits": values}) if cases else None
-    if logits is not None:
-        setup._require_ranking(QuantizationData(unseen=(logits,)))
+def test_in_full_precision_already_it_stays_though_the_promise_is_broken(start: Start) -> None:
+    report = start(_runner(bf16=9.0, loses=("bf16", "fp32")), eager(20.0))
+    assert report.candidates[0].precision == "fp32" and _hopeless(report)
+    assert not report.walk, "what kept the promise after rounding would keep it by chance"
+
+
+def test_where_nothing_is_promised_it_stays(start: Start) -> None:
+    report = start(_runner(), eager(20.0), evaluate=None, calibration=rows())
+    assert report.candidates[0].precision == "bf16" and report.promise is None
+
+
+def test_a_wrong_model_is_no_start(start: Start) -> None:
+    def wrong(form: Form, values: Any) -> Any:
+        return values * (1.5 if form.precision == "fp32" else 1.0)
+
+    report = start(_runner(breaks=wrong), eager(20.0), target="runner")
+    assert _of(report, "runner", "fp32").outcome == "wrong"
+    assert report.candidates[0].precision == "bf16" and _hopeless(report)
+
+
+def test_what_is_slower_than_eager_at_a_shape_is_no_start(start: Start) -> None:
+    def takes(form: Form) -> float:
+        return {"bf16": 4.0, "fp32": 2.0 if form.rows == 1 else 14.0}[form.precision]
+
+    report = start(_runner(takes=takes), eager(10.0), shapes=[{"batch": 1}, {"batch": 4}])
+    assert (report.candidates[0].backend, report.candidates[0].precision) == ("eager", "fp32")
+    assert "in bf16 the promise is broken" in report.candidates[0].reason
+
+
+def test_a_metric_that_fails_leaves_no_session_open(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def evaluate(model: Any) -> float:
+        calls.append(model.manifest.precision)
+        return 0.9 / (len(calls) < 2)
+
+    every = [_runner(), eager(20.0)]
+    with pytest.raises(EvaluationError, match="ZeroDivisionError"):
+        accelerated(tmp_path, every, quantize=DYNAMIC, precision="auto", evaluate=evaluate)
+    assert calls == ["fp32", "bf16"], "the eager model, then the fastest one"
+    assert not any(backend.open for backend in every)
+
+
+class Hidden(Deep):
+    """Gives numbers that rank nothing."""
+
+    output = "hidden"
+
+
+def test_a_drop_that_nothing_would_go_by_is_refused(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"quantize": DYNAMIC, "max_drop": 0.01}
+    with pytest.raises(OptionError, match="there are none"):
+        accelerated(tmp_path, [_runner(), eager()], **asked)
+    with pytest.raises(OptionError, match="no output of this model ranks choices"):
+        accelerated(tmp_path, [_runner(), eager()], made(Hidden), calibration=rows(), **asked)

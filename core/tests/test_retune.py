@@ -40,7 +40,7 @@ def quickly() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory, quickly: None) -> Path:
+def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT on ONNX Runtime, tuned with an option."""
     cache, place = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("saved") / "bert"
     settings: dict[str, Any] = {"shapes": ({"batch": 1},), "budget": 0, "cache_dir": cache}

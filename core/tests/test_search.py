@@ -11,7 +11,6 @@ import pytest
 
 from fake_backend import Acme, Arrays, Deed, Described, Memory, Search, baked, no_time, refusing, right, slow, wrong
 from optimum_core.errors import ExportError, OptionError, SessionError, VerificationError
-from optimum_core.measure import timing
 from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.plan import Way
 from optimum_core.plugins import DISABLED_ENV
@@ -23,12 +22,6 @@ from optimum_core.types import (
 )
 
 Make = Callable[..., Search]
-
-
-@pytest.fixture(autouse=True)
-def measured_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the effort of the context, not that of other tests."""
-    monkeypatch.setattr(timing, "_override", None)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 from fake_backend import QUICK, Acme, Memory, Search, right, wrong
 from optimum_core.errors import ResourceError, VerificationError
 from optimum_core.hookspecs import hookimpl
-from optimum_core.measure import timing
 from optimum_core.measure.load import Load, other_load
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
@@ -28,8 +27,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.fixture
-def search(described: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr(timing, "_override", None)
+def search(described: Any, tmp_path: Path) -> Make:
     module, signature = described("bert")
 
     def make(**routes: Any) -> Search:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from optimum_core.cache import Cache
 from optimum_core.errors import SessionError
 from optimum_core.hookspecs import hookimpl
-from optimum_core.measure import Effort
+from optimum_core.measure import Effort, measuring
 from optimum_core.measure.workload import workload
 from optimum_core.models import eager
 from optimum_core.models.eager_calls import eager_outputs
@@ -58,6 +61,17 @@ QUICK = Effort(rounds=2, seconds=0.002, hopeless=math.inf, steady=math.inf)
 def no_time() -> Budget:
     """Return a budget that is over: a budget runs from when it is made, so each search needs one of its own."""
     return Budget(seconds=0.0, stated=True)
+
+
+@contextmanager
+def installed(**backends: Any) -> Iterator[None]:
+    """For `accelerate`, nothing but these backends is installed while the block runs."""
+    plugins = PluginManager([])
+    for name, backend in backends.items():
+        plugins.register(backend, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("optimum_core.accelerate"), "manager", lambda: plugins)
+        yield
 
 
 @dataclass(kw_only=True, eq=False)
@@ -196,25 +210,25 @@ class Search:
         )
         every = ways(supports, parse_target("auto"))
         choosable = {way.backend for way in every} if chosen.backend is None else {chosen.backend}
-        return run_search(
-            SearchContext(
-                source=source,
-                signature=self.signature,
-                specs=tuple(
-                    spec
-                    for spec in specs_of([way for way in every if way.is_eager or way.backend in choosable])
-                    if spec.is_baseline or not spec.way.is_eager  # compiling the eager model would take seconds each
-                ),
-                workload=lambda seen: workload([{"batch": 1}], seen.inputs),
-                builder=builder,
-                plugins=plugins,
-                choosable=frozenset(choosable),
-                emit=self.events.append,
-                **{
-                    "may_restrict": chosen.backend is not None,
-                    "effort": QUICK,
-                    "budget": Budget(seconds=60.0),
-                    **settings,
-                },
-            )
+        context = SearchContext(
+            source=source,
+            signature=self.signature,
+            specs=tuple(
+                spec
+                for spec in specs_of([way for way in every if way.is_eager or way.backend in choosable])
+                if spec.is_baseline or not spec.way.is_eager  # compiling the eager model would take seconds each
+            ),
+            workload=lambda seen: workload([{"batch": 1}], seen.inputs),
+            builder=builder,
+            plugins=plugins,
+            choosable=frozenset(choosable),
+            emit=self.events.append,
+            **{
+                "may_restrict": chosen.backend is not None,
+                "effort": QUICK,
+                "budget": Budget(seconds=60.0),
+                **settings,
+            },
         )
+        with measuring(None):  # with the effort of the context, not that of other tests
+            return run_search(context)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from optimum_core.hardware import detect
 from optimum_core.plugins import manager
+from optimum_core.testing.machine import Machine
 from optimum_core.testing.tiny import Tiny, zoo
-from optimum_core.types import Artifact, Hardware, SessionRequest
+from optimum_core.types import Artifact, SessionRequest
 from optimum_coreml.session import CoreMlSession, open_session
 from optimum_coreml.storage import read_program, save, weights_file
 from optimum_coreml.tools import coremltools, quiet
@@ -48,15 +48,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact
     return make
 
 
-@pytest.fixture(scope="session")
-def hardware() -> Hardware:
-    return detect()
-
-
 @pytest.fixture
-def session_request(hardware: Hardware) -> Callable[..., SessionRequest]:
+def session_request(hardware: Machine) -> Callable[..., SessionRequest]:
     def make(artifact: Artifact, **changes: Any) -> SessionRequest:
-        request = SessionRequest(backend="coreml", artifact=artifact, device="all", hardware=hardware)
+        request = SessionRequest(backend="coreml", artifact=artifact, device="all", hardware=hardware())
         return dataclasses.replace(request, **changes)
 
     return make

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from typing import Any
 import pytest
 
 from optimum_core.errors import OptionError
-from optimum_core.types import Hardware, Support
+from optimum_core.testing.machine import Machine
+from optimum_core.types import Support
 from optimum_coreml import devices, plugin
 
 _LIGHT = """
@@ -24,8 +24,8 @@ assert not heavy, heavy
 """
 
 
-def on(hardware: Hardware, system: str, version: str) -> Support:
-    return plugin.probe(dataclasses.replace(hardware, system=system, system_version=version))
+def on(hardware: Machine, system: str, version: str) -> Support:
+    return plugin.probe(hardware(system=system, system_version=version))
 
 
 def reasons(support: Support) -> dict[str, tuple[str, str]]:
@@ -38,7 +38,7 @@ def test_probing_imports_no_runtime() -> None:
 
 
 @pytest.mark.parametrize("system", ["linux", "windows"])
-def test_elsewhere_it_makes_artifacts_and_says_why_it_cannot_run(system: str, hardware: Hardware) -> None:
+def test_elsewhere_it_makes_artifacts_and_says_why_it_cannot_run(system: str, hardware: Machine) -> None:
     support = on(hardware, system, "6")
     (offer,) = support.offers
     assert (offer.device, offer.proof, offer.exports, offer.loads) == ("all", "graph", ("coreml",), ("coreml",))
@@ -50,7 +50,7 @@ def test_elsewhere_it_makes_artifacts_and_says_why_it_cannot_run(system: str, ha
     assert "copy the saved directory to a Mac" in remedy and "optimum_core.load" in remedy
 
 
-def test_a_mac_offers_its_compute_units(hardware: Hardware) -> None:
+def test_a_mac_offers_its_compute_units(hardware: Machine) -> None:
     support = on(hardware, "macos", "15.1")
     assert [offer.device for offer in support.offers] == list(devices.DEVICES)
     assert {offer.proof for offer in support.offers} == {"device"}
@@ -61,12 +61,12 @@ def test_a_mac_offers_its_compute_units(hardware: Hardware) -> None:
 @pytest.mark.parametrize(
     ("version", "target"), [("15.1", "iOS18"), ("26.0", "iOS18"), ("14.2", "iOS17"), ("12", "iOS15"), ("11.6", None)]
 )
-def test_what_a_mac_runs(version: str, target: str | None, hardware: Hardware) -> None:
+def test_what_a_mac_runs(version: str, target: str | None, hardware: Machine) -> None:
     assert devices.newest_target("macos", version) == target
     assert bool(on(hardware, "macos", version).offers) is (target is not None)
 
 
-def test_without_torch_nothing_is_exported_or_checked(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_nothing_is_exported_or_checked(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
 
     def find(name: str) -> Any:
@@ -78,7 +78,7 @@ def test_without_torch_nothing_is_exported_or_checked(hardware: Hardware, monkey
     assert reasons(support)["export to coreml"][0] == "torch is not installed"
 
 
-def test_nothing_installed(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_installed(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     support = on(hardware, "linux", "6")
     assert support.offers == ()

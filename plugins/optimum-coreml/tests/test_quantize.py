@@ -13,7 +13,8 @@ import torch
 
 from optimum_core.errors import OptionError, SessionError, UnavailableError
 from optimum_core.plugins import manager
-from optimum_core.types import Artifact, Hardware, QuantizeConfig, QuantizeRequest
+from optimum_core.testing.machine import Machine
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_coreml import plugin
 from optimum_coreml.session import CoreMlSession
 from optimum_coreml.storage import package_of, read_program, weights_file
@@ -52,11 +53,13 @@ CONFIGS: dict[str, tuple[QuantizeConfig, dict[str, Any], set[str], float]] = {
 
 
 @pytest.fixture
-def quantize_request(tmp_path: Path, hardware: Hardware) -> Make:
+def quantize_request(tmp_path: Path, hardware: Machine) -> Make:
     def make(artifact: Artifact, config: QuantizeConfig, **changes: Any) -> QuantizeRequest:
         output = tmp_path / "quantized"
         output.mkdir(exist_ok=True)
-        request = QuantizeRequest(backend="coreml", artifact=artifact, config=config, hardware=hardware, output=output)
+        request = QuantizeRequest(
+            backend="coreml", artifact=artifact, config=config, hardware=hardware(), output=output
+        )
         return dataclasses.replace(request, **changes)
 
     return make

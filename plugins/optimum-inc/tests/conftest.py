@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from optimum_core.hardware import detect
+from optimum_core.testing.machine import Machine
 from optimum_core.testing.tiny import Tiny, module, zoo
-from optimum_core.types import Artifact, Hardware, QuantizeConfig, QuantizeRequest, SessionRequest
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
 from optimum_inc import plugin
 from optimum_inc.session import InductorSession
 
@@ -39,12 +39,6 @@ def gpt2() -> Tiny:
 
 
 @pytest.fixture(scope="session")
-def hardware() -> Hardware:
-    found = detect()
-    return dataclasses.replace(found, gpus=(), npus=(), cpu=dataclasses.replace(found.cpu, usable_cores=2))
-
-
-@pytest.fixture(scope="session")
 def exported(bert: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The small BERT as an exported program."""
     artifact = plugin.export(bert.request(tmp_path_factory.mktemp("bert")))
@@ -56,13 +50,13 @@ Make = Callable[..., QuantizeRequest]
 
 
 @pytest.fixture(scope="session")
-def quantize_request(tmp_path_factory: pytest.TempPathFactory, hardware: Hardware, bert: Tiny) -> Make:
+def quantize_request(tmp_path_factory: pytest.TempPathFactory, hardware: Machine, bert: Tiny) -> Make:
     def make(artifact: Artifact, config: QuantizeConfig, **changes: Any) -> QuantizeRequest:
         request = QuantizeRequest(
             backend="inc",
             artifact=artifact,
             config=config,
-            hardware=hardware,
+            hardware=hardware(),
             output=tmp_path_factory.mktemp("quantized"),
             calibration=bert.batches() if config.calibrates else None,
         )
@@ -80,9 +74,9 @@ def package(exported: Artifact, quantize_request: Make) -> Artifact:
 
 
 @pytest.fixture(scope="session")
-def session_request(hardware: Hardware) -> Callable[..., SessionRequest]:
+def session_request(hardware: Machine) -> Callable[..., SessionRequest]:
     def make(artifact: Artifact, **changes: Any) -> SessionRequest:
-        request = SessionRequest(backend="inc", artifact=artifact, device="cpu", hardware=hardware)
+        request = SessionRequest(backend="inc", artifact=artifact, device="cpu", hardware=hardware())
         return dataclasses.replace(request, **changes)
 
     return make

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from optimum_core.testing.machine import Machine
 from optimum_core.types import Hardware, Support
 from optimum_inc import machine, plugin
 
@@ -37,8 +37,8 @@ def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", find)
 
 
-def on_linux(hardware: Hardware) -> Hardware:
-    return dataclasses.replace(hardware, system="linux", cpu=dataclasses.replace(hardware.cpu, architecture="x86_64"))
+def on_linux(hardware: Machine) -> Hardware:
+    return hardware(system="linux", architecture="x86_64")
 
 
 def test_probing_imports_no_runtime() -> None:
@@ -46,7 +46,7 @@ def test_probing_imports_no_runtime() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_cpu_is_offered(hardware: Hardware) -> None:
+def test_the_cpu_is_offered(hardware: Machine) -> None:
     support = plugin.probe(on_linux(hardware))
     (offer,) = support.offers
     assert (offer.device, offer.exports, offer.loads) == ("cpu", ("torch-export",), ("torch-inductor",))
@@ -57,17 +57,16 @@ def test_the_cpu_is_offered(hardware: Hardware) -> None:
     assert support.versions["torch"] == version("torch")
 
 
-def test_nothing_is_promised_where_nothing_was_proved(hardware: Hardware) -> None:
+def test_nothing_is_promised_where_nothing_was_proved(hardware: Machine) -> None:
     for system, architecture in (("macos", "arm64"), ("windows", "x86_64"), ("linux", "aarch64")):
-        cpu = dataclasses.replace(hardware.cpu, architecture=architecture)
-        support = plugin.probe(dataclasses.replace(hardware, system=system, cpu=cpu))
+        support = plugin.probe(hardware(system=system, architecture=architecture))
         (offer,) = support.offers
         assert offer.exports and not offer.quantizes and not offer.loads and not offer.runs
         told = {item.hook for item in support.limitations if "not proved" in item.reason}
         assert told == {"quantize", "load_session"}
 
 
-def test_without_neural_compressor_packages_still_run(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_neural_compressor_packages_still_run(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "neural_compressor")
     support = plugin.probe(on_linux(hardware))
     (offer,) = support.offers
@@ -75,7 +74,7 @@ def test_without_neural_compressor_packages_still_run(hardware: Hardware, monkey
     assert reasons(support)["quantize torch-export"][1] == "pip install 'optimum-inc[quantize]'"
 
 
-def test_without_a_compiler_packages_still_run(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_packages_still_run(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     support = plugin.probe(on_linux(hardware))
     (offer,) = support.offers
@@ -83,8 +82,8 @@ def test_without_a_compiler_packages_still_run(hardware: Hardware, monkeypatch: 
     assert "g++" in reasons(support)["compile torch-inductor"][1]
 
 
-def test_without_torch_there_is_nothing(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_there_is_nothing(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "torch")
-    support = plugin.probe(hardware)
+    support = plugin.probe(hardware())
     assert support.offers == ()
     assert reasons(support) == {"run torch-inductor": ("torch is not installed", "pip install torch")}

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optimum_core.hardware import detect
-from optimum_core.models.samples import Case
+from optimum_core.testing.machine import Machine
 from optimum_core.testing.tiny import Tiny, zoo
 from optimum_core.types import (
     Artifact,
-    Hardware,
     QuantizeConfig,
     QuantizeRequest,
     SessionRequest,
@@ -54,15 +52,9 @@ def exported_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str]
 
 
 @pytest.fixture
-def hardware() -> Hardware:
-    found = detect()
-    return dataclasses.replace(found, gpus=(), npus=(), cpu=dataclasses.replace(found.cpu, usable_cores=2))
-
-
-@pytest.fixture
-def session_request(hardware: Hardware) -> Callable[..., SessionRequest]:
+def session_request(hardware: Machine) -> Callable[..., SessionRequest]:
     def make(artifact: Artifact, **changes: Any) -> SessionRequest:
-        request = SessionRequest(backend="openvino", artifact=artifact, device="cpu", hardware=hardware)
+        request = SessionRequest(backend="openvino", artifact=artifact, device="cpu", hardware=hardware())
         return dataclasses.replace(request, **changes)
 
     return make
@@ -98,25 +90,18 @@ def linear(tmp_path: Path, weight: np.ndarray[Any, Any]) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def exported(tiny: Callable[[str], Any], exported_by: Callable[[str, str], Artifact]) -> tuple[Artifact, list[Any]]:
+def bert(tiny: Callable[[str], Tiny], exported_by: Callable[[str, str], Artifact]) -> tuple[Artifact, list[Any]]:
     """A small BERT as IR, and batches to calibrate with."""
-    bert = tiny("bert")
-    artifact = exported_by("bert", "module")
-    lengths = [{"batch": 4, "sequence": 8 + 4 * seed} for seed in range(6)]
-    batches = [
-        bert.signature.draw(Case(name="calibration", lengths=shape, seed=100 + seed))
-        for seed, shape in enumerate(lengths)
-    ]
-    return artifact, batches
+    return exported_by("bert", "module"), tiny("bert").batches()
 
 
 @pytest.fixture
-def quantize_request(tmp_path: Path, hardware: Hardware) -> Callable[..., QuantizeRequest]:
+def quantize_request(tmp_path: Path, hardware: Machine) -> Callable[..., QuantizeRequest]:
     def make(artifact: Artifact, config: QuantizeConfig, **changes: Any) -> QuantizeRequest:
         output = tmp_path / "quantized"
         output.mkdir(exist_ok=True)
         request = QuantizeRequest(
-            backend="openvino", artifact=artifact, config=config, hardware=hardware, output=output
+            backend="openvino", artifact=artifact, config=config, hardware=hardware(), output=output
         )
         return dataclasses.replace(request, **changes)
 

@@ -25,10 +25,10 @@ CONTROLLED = QuantizeConfig(accuracy_control=True)
 
 @pytest.fixture
 def control(
-    exported: Exported, quantize_request: Callable[..., QuantizeRequest], tmp_path_factory: pytest.TempPathFactory
+    bert: Exported, quantize_request: Callable[..., QuantizeRequest], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Artifact]:
     """Quantize the small BERT, with another configuration or shortfall."""
-    artifact, batches = exported
+    artifact, batches = bert
 
     def make(config: QuantizeConfig = CONTROLLED, **changes: Any) -> Artifact:
         request = quantize_request(

@@ -21,8 +21,8 @@ from optimum_core.generation.decoder import Decoder
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, measuring
 from optimum_core.plugins import manager
-from optimum_core.testing.decoders import decoder, decoder_request, described
-from optimum_core.types import Fidelity, SessionRequest
+from optimum_core.testing.decoders import decoder, described
+from optimum_core.types import Artifact, Fidelity, SessionRequest
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing `generation_config` together")
@@ -54,14 +54,13 @@ def fast(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Iterator[A
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def opened(exported: Callable[..., Artifact]) -> Callable[[str], Any]:
     """Exports a decoder and opens it, once for each kind."""
     found: dict[str, Any] = {}
 
     def open_kind(kind: str) -> Any:
         if kind not in found:
-            folder = tmp_path_factory.mktemp(kind)
-            made = manager().export(decoder_request(kind, "openvino", "openvino-ir", folder, "module"))
+            made = exported(kind, "openvino-ir", route="module")
             found[kind] = manager().load_session(
                 SessionRequest(backend="openvino", artifact=made, device="cpu", hardware=detect())
             )

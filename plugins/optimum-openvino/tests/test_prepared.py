@@ -19,14 +19,16 @@ from optimum_openvino.session import OvSession
 
 
 @pytest.fixture
-def searched(tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def searched(tiny: Callable[[str], Any], tmp_path: Path) -> Callable[..., Any]:
     """Search by OpenVINO, with short timing, and return the results of the candidates prepared for these shapes."""
     effort = measure.Effort(rounds=2, seconds=0.02, steady=math.inf)
-    monkeypatch.setattr("optimum_core.measure.timing._override", effort)
     module = tiny("bert").source.module()
 
     def search(*shapes: tuple[int, int]) -> list[CandidateResult]:
-        with accelerate(module, target="openvino", shapes=[*shapes], budget=0, cache_dir=tmp_path) as fast:
+        with (
+            measure.measuring(effort),
+            accelerate(module, target="openvino", shapes=[*shapes], budget=0, cache_dir=tmp_path) as fast,
+        ):
             assert fast.report is not None
             return [item for item in fast.report.candidates if item.options.get("prepared")]
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import pytest
 
 from optimum_core.errors import OptionError
 from optimum_core.hardware import detect
-from optimum_core.types import Gpu, Hardware, Npu, Support
+from optimum_core.testing.machine import Machine
+from optimum_core.types import Gpu, Npu, Support
 from optimum_openvino import devices, plugin
 
 _LIGHT = """
@@ -37,8 +37,8 @@ def test_probing_imports_no_runtime() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_cpu_is_offered(hardware: Hardware) -> None:
-    support = plugin.probe(hardware)
+def test_the_cpu_is_offered(hardware: Machine) -> None:
+    support = plugin.probe(hardware())
     (offer,) = support.offers
     assert (offer.device, offer.exports, offer.loads) == ("cpu", ("openvino-ir",), ("openvino-ir", "onnx"))
     assert offer.routes == devices.ROUTES
@@ -64,15 +64,15 @@ def test_precisions_offered_are_those_that_openvino_reports() -> None:
     ],
 )
 def test_precisions_of_processors(
-    architecture: str, features: set[str], precisions: tuple[str, ...], hardware: Hardware
+    architecture: str, features: set[str], precisions: tuple[str, ...], hardware: Machine
 ) -> None:
-    cpu = dataclasses.replace(hardware.cpu, architecture=architecture, features=frozenset(features))
+    cpu = hardware(architecture=architecture, features=features).cpu
     assert devices.cpu_precisions(cpu) == precisions
 
 
-def test_intel_gpus_and_npus(hardware: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intel_gpus_and_npus(hardware: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, npu = Gpu(vendor="intel", name="Arc"), Npu(vendor="intel", name="AI Boost")
-    machine = dataclasses.replace(hardware, gpus=(gpu,), npus=(npu,))
+    machine = hardware(gpus=(gpu,), npus=(npu,))
     (tmp_path / "libs").mkdir()
     for name in ("libopenvino_intel_gpu_plugin.so", "libopenvino_intel_npu_plugin.so"):
         (tmp_path / "libs" / name).touch()
@@ -86,21 +86,21 @@ def test_intel_gpus_and_npus(hardware: Hardware, tmp_path: Path, monkeypatch: py
     assert "no GPU plugin" in reasons(support)["run on 'gpu'"][0]
 
 
-def test_nothing_installed(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_installed(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "package_folder", lambda name: None)
-    support = plugin.probe(hardware)
+    support = plugin.probe(hardware())
     assert support.offers == ()
     assert reasons(support) == {"run OpenVINO IR and ONNX": ("openvino is not installed", "pip install openvino")}
 
 
-def test_without_torch_it_still_runs(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_it_still_runs(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
 
     def find(name: str) -> Any:
         return None if name == "torch" else found(name)
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
-    support = plugin.probe(hardware)
+    support = plugin.probe(hardware())
     assert (support.offers[0].exports, support.offers[0].routes) == ((), ())
     assert reasons(support)["export to openvino-ir"][0] == "torch is not installed"
 

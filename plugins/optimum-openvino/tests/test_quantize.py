@@ -13,7 +13,8 @@ import pytest
 
 from optimum_core.backend import sums_widely
 from optimum_core.errors import OptionError, SessionError
-from optimum_core.types import Artifact, Hardware, QuantizeConfig, QuantizeRequest
+from optimum_core.testing.machine import Machine
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_core.verify.reference import EMPTY
 from optimum_openvino import plugin
 from optimum_openvino.devices import cpu_schemes, support
@@ -72,9 +73,9 @@ def weight_types(artifact: Artifact) -> set[str]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_configuration_is_near_eager_and_smaller(
-    name: str, exported: tuple[Artifact, list[Any]], tiny: Callable[[str], Any], quantize_request: Make, load: Load
+    name: str, bert: tuple[Artifact, list[Any]], tiny: Callable[[str], Any], quantize_request: Make, load: Load
 ) -> None:
-    (artifact, batches), (config, least) = exported, CONFIGS[name]
+    (artifact, batches), (config, least) = bert, CONFIGS[name]
     request = quantize_request(artifact, config, calibration=batches if config.calibrates else None)
     if name in NEEDS_INSTRUCTIONS and not sums_widely(request.hardware.cpu):
         with pytest.raises(OptionError, match="no instructions"):
@@ -106,16 +107,16 @@ def test_every_configuration_is_near_eager_and_smaller(
     [(STATIC, {"i8"}), (weight_only(), {"i8"}), (weight_only(weights="int4", group_size=16), {"i4", "i8"})],
 )
 def test_weights_are_stored_as_integers(
-    config: QuantizeConfig, wanted: set[str], exported: tuple[Artifact, list[Any]], quantize_request: Make
+    config: QuantizeConfig, wanted: set[str], bert: tuple[Artifact, list[Any]], quantize_request: Make
 ) -> None:
-    artifact, batches = exported
+    artifact, batches = bert
     written = run(quantize_request(artifact, config, calibration=batches if config.calibrates else None))
     found = weight_types(written)
     assert found & wanted and "f32" not in found, found
 
 
-def test_a_layer_that_is_excluded_stays_float(exported: tuple[Artifact, list[Any]], quantize_request: Make) -> None:
-    artifact, _ = exported
+def test_a_layer_that_is_excluded_stays_float(bert: tuple[Artifact, list[Any]], quantize_request: Make) -> None:
+    artifact, _ = bert
     written = run(quantize_request(artifact, weight_only(exclude=["encoder.layer.0.intermediate"])))
     model = openvino.Core().read_model(written.main_file)
     kinds: dict[str, set[str]] = {}
@@ -129,10 +130,8 @@ def test_a_layer_that_is_excluded_stays_float(exported: tuple[Artifact, list[Any
     assert larger > size(run(quantize_request(artifact, weight_only())))
 
 
-def test_an_unknown_layer_is_an_error_that_names_some(
-    exported: tuple[Artifact, list[Any]], quantize_request: Make
-) -> None:
-    request = quantize_request(exported[0], weight_only(exclude=["classifier"]))
+def test_an_unknown_layer_is_an_error_that_names_some(bert: tuple[Artifact, list[Any]], quantize_request: Make) -> None:
+    request = quantize_request(bert[0], weight_only(exclude=["classifier"]))
     with pytest.raises(OptionError, match=r"(?s)'classifier'.*encoder"):
         run(request)
     assert not list(request.output.iterdir())
@@ -150,9 +149,9 @@ def test_an_unknown_layer_is_an_error_that_names_some(
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
-    config: QuantizeConfig, field: str, exported: tuple[Artifact, list[Any]], quantize_request: Make
+    config: QuantizeConfig, field: str, bert: tuple[Artifact, list[Any]], quantize_request: Make
 ) -> None:
-    artifact, batches = exported
+    artifact, batches = bert
     request = quantize_request(artifact, config, calibration=batches if config.calibrates else None)
     with pytest.raises(OptionError, match=f"'{field}'"):
         run(request)
@@ -161,16 +160,16 @@ def test_what_cannot_be_honoured_is_refused_by_name(
 
 @pytest.mark.parametrize("calibration", [None, [], [{"input_ids": np.ones((1, 4), np.int64)}]])
 def test_calibration_must_be_there_and_fit(
-    calibration: Any, exported: tuple[Artifact, list[Any]], quantize_request: Make
+    calibration: Any, bert: tuple[Artifact, list[Any]], quantize_request: Make
 ) -> None:
     with pytest.raises(OptionError, match="calibration"):
-        run(quantize_request(exported[0], STATIC, calibration=calibration))
+        run(quantize_request(bert[0], STATIC, calibration=calibration))
 
 
 def test_what_was_quantized_is_not_quantized_again(
-    exported: tuple[Artifact, list[Any]], quantize_request: Make, tmp_path: Path
+    bert: tuple[Artifact, list[Any]], quantize_request: Make, tmp_path: Path
 ) -> None:
-    once = run(quantize_request(exported[0], weight_only()))
+    once = run(quantize_request(bert[0], weight_only()))
     output = tmp_path / "twice"
     output.mkdir()
     with pytest.raises(OptionError, match="'int8'"):
@@ -178,9 +177,9 @@ def test_what_was_quantized_is_not_quantized_again(
 
 
 def test_damaged_weights_are_refused_and_nothing_is_written(
-    exported: tuple[Artifact, list[Any]], quantize_request: Make, tmp_path: Path
+    bert: tuple[Artifact, list[Any]], quantize_request: Make, tmp_path: Path
 ) -> None:
-    artifact, _ = exported
+    artifact, _ = bert
     copy = tmp_path / "copy"
     shutil.copytree(artifact.path, copy)
     weights = copy / artifact.files[1]
@@ -193,10 +192,8 @@ def test_damaged_weights_are_refused_and_nothing_is_written(
     assert not list(request.output.iterdir())
 
 
-def test_batches_that_the_model_refuses_are_an_error(
-    exported: tuple[Artifact, list[Any]], quantize_request: Make
-) -> None:
-    artifact, batches = exported
+def test_batches_that_the_model_refuses_are_an_error(bert: tuple[Artifact, list[Any]], quantize_request: Make) -> None:
+    artifact, batches = bert
     wrong = [{**batches[0], "attention_mask": np.ones((3, 5), np.int64)}]
     request = quantize_request(artifact, STATIC, calibration=wrong)
     with pytest.raises(OptionError, match="batch 4 in 'input_ids' and 3 in 'attention_mask'"):
@@ -205,7 +202,7 @@ def test_batches_that_the_model_refuses_are_an_error(
 
 
 def test_it_is_silent_and_leaves_nothing_behind(
-    exported: tuple[Artifact, list[Any]],
+    bert: tuple[Artifact, list[Any]],
     quantize_request: Make,
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -215,7 +212,7 @@ def test_it_is_silent_and_leaves_nothing_behind(
     here.mkdir()
     monkeypatch.chdir(here)
     before = logging.getLoggerClass()
-    artifact, batches = exported
+    artifact, batches = bert
     run(quantize_request(artifact, STATIC, calibration=batches))
     printed = capfd.readouterr()
     assert not printed.out and not printed.err
@@ -223,10 +220,10 @@ def test_it_is_silent_and_leaves_nothing_behind(
     assert logging.getLoggerClass() is before
 
 
-def test_only_processors_with_wide_sums_are_offered_dynamic(hardware: Hardware) -> None:
+def test_only_processors_with_wide_sums_are_offered_dynamic(hardware: Machine) -> None:
     for features, wanted in ((frozenset({"avx2"}), False), (frozenset({"avx2", "avx512_vnni"}), True)):
-        cpu = dataclasses.replace(hardware.cpu, features=features)
-        offer = support(dataclasses.replace(hardware, cpu=cpu)).offers[0]
-        assert offer.runs == cpu_schemes(cpu)
+        machine = hardware(architecture="x86_64", features=features)
+        offer = support(machine).offers[0]
+        assert offer.runs == cpu_schemes(machine.cpu)
         assert ("dynamic-int8" in offer.schemes) is wanted
         assert "static-int8" in offer.schemes and "weight-only-int4" in offer.runs

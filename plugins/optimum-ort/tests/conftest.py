@@ -14,11 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from optimum_core.testing.machine import machine
 from optimum_core.types import (
     Artifact,
-    Cpu,
-    Gpu,
-    Hardware,
     OptimizeRequest,
     QuantizeConfig,
     QuantizeRequest,
@@ -27,30 +25,7 @@ from optimum_core.types import (
 )
 from optimum_ort.session import OrtSession
 
-_HARDWARE = Hardware(
-    system="linux",
-    system_version="6.1",
-    cpu=Cpu(
-        vendor="intel",
-        model="a processor",
-        architecture="x86_64",
-        features=frozenset({"avx2"}),
-        physical_cores=2,
-        usable_cores=2,
-    ),
-    memory=8 * 2**30,
-)
-
-
-@pytest.fixture
-def hardware() -> Hardware:
-    return _HARDWARE
-
-
-@pytest.fixture
-def gpu_hardware() -> Hardware:
-    gpu = Gpu(vendor="nvidia", name="a GPU", compute_capability=(8, 9))
-    return dataclasses.replace(_HARDWARE, gpus=(gpu,))
+_HARDWARE = machine(system="linux", vendor="intel", architecture="x86_64", features={"avx2"})
 
 
 def _session_request(artifact: Artifact, **changes: Any) -> SessionRequest:

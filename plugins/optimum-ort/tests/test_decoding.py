@@ -16,7 +16,7 @@ from optimum_core.errors import ExportError, InputError, SessionError
 from optimum_core.generation.decoder import Decoder, Generation
 from optimum_core.hardware import detect
 from optimum_core.plugins import manager
-from optimum_core.testing.decoders import decoder, decoder_request, described
+from optimum_core.testing.decoders import decoder, described
 from optimum_core.types import (
     Artifact,
     Fidelity,
@@ -30,6 +30,7 @@ from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
 from optimum_ort import memory
 
 Array = np.ndarray[Any, Any]
+Exported = Callable[..., Artifact]
 Open = Callable[..., Decoder]
 
 #: Whether the cache is copied in every call, or shared.
@@ -37,27 +38,13 @@ WAYS = [None, "shared_cache"]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Artifact]:
-    """Exports a decoder, once for each kind."""
-    found: dict[str, Artifact] = {}
-
-    def export(kind: str) -> Artifact:
-        if kind not in found:
-            request = decoder_request(kind, "onnx", "onnx", tmp_path_factory.mktemp(kind), "torchscript")
-            found[kind] = manager().export(request)
-        return found[kind]
-
-    return export
-
-
-@pytest.fixture(scope="module")
-def opened(exported: Callable[[str], Artifact], tmp_path_factory: pytest.TempPathFactory) -> Open:
+def opened(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Open:
     """Opens a decoder at a level, once for each."""
     found: dict[tuple[str, str | None], Decoder] = {}
 
     def open_kind(kind: str = "llama", level: str | None = None) -> Decoder:
         if (kind, level) not in found:
-            artifact = exported(kind)
+            artifact = exported(kind, "onnx")
             if level is not None:
                 artifact = manager().optimize(optimization(artifact, level, tmp_path_factory.mktemp(level)))
             found[kind, level] = started(artifact)
@@ -93,8 +80,8 @@ def test_families_agree_with_eager_over_whole_dialogues(kind: str, level: str | 
     assert len(found.results) == (7 if kind == "gemma2" else 6)
 
 
-def test_the_buffer_of_keys_is_input_and_output(exported: Callable[[str], Artifact], tmp_path: Path) -> None:
-    made = manager().optimize(optimization(exported("llama"), "shared_cache", tmp_path))
+def test_the_buffer_of_keys_is_input_and_output(exported: Exported, tmp_path: Path) -> None:
+    made = manager().optimize(optimization(exported("llama", "onnx"), "shared_cache", tmp_path))
     graph = onnx.load(made.main_file).graph
     operators = [node.op_type for node in graph.node]
     assert operators.count("GroupQueryAttention") == 2
@@ -205,8 +192,8 @@ def test_a_refused_call_changes_nothing(level: str | None, opened: Open) -> None
         run({**given, "attention_mask": np.ones((1, 4), np.int64)})
 
 
-def test_a_closed_session_begins_no_state_and_leaves_those_in_use(exported: Callable[[str], Artifact]) -> None:
-    drives = started(exported("llama"))
+def test_a_closed_session_begins_no_state_and_leaves_those_in_use(exported: Exported) -> None:
+    drives = started(exported("llama", "onnx"))
     generation = drives.begin(1)
     drives.session.close()
     with pytest.raises(SessionError, match="closed"):
@@ -214,24 +201,24 @@ def test_a_closed_session_begins_no_state_and_leaves_those_in_use(exported: Call
     assert generation.feed(rows("llama", 1, 3)).shape == (1, 3, 99)
 
 
-def test_attention_of_another_form_is_refused_and_says_why(exported: Callable[[str], Artifact], tmp_path: Path) -> None:
+def test_attention_of_another_form_is_refused_and_says_why(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="between"):
-        manager().optimize(optimization(exported("bloom"), "shared_cache", tmp_path))
+        manager().optimize(optimization(exported("bloom", "onnx"), "shared_cache", tmp_path))
 
 
-def test_a_model_without_cache_is_refused(exported: Callable[[str], Artifact], tmp_path: Path) -> None:
-    forgetful = dataclasses.replace(exported("llama"), state=None)
+def test_a_model_without_cache_is_refused(exported: Exported, tmp_path: Path) -> None:
+    forgetful = dataclasses.replace(exported("llama", "onnx"), state=None)
     with pytest.raises(ExportError, match="keeps no cache"):
         manager().optimize(optimization(forgetful, "shared_cache", tmp_path))
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_a_quantized_decoder_shares_its_cache(
-    weights: str, exported: Callable[[str], Artifact], tmp_path: Path, opened: Open
-) -> None:
+def test_a_quantized_decoder_shares_its_cache(weights: str, exported: Exported, tmp_path: Path, opened: Open) -> None:
     config = QuantizeConfig(scheme="weight-only", weights=weights)
     made = manager().quantize(
-        QuantizeRequest(backend="ort", artifact=exported("llama"), config=config, output=tmp_path, hardware=detect())
+        QuantizeRequest(
+            backend="ort", artifact=exported("llama", "onnx"), config=config, output=tmp_path, hardware=detect()
+        )
     )
     assert made.steps[-1].options["cache"] == "shared"
     nodes = onnx.load(made.main_file).graph.node

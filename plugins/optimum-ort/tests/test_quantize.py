@@ -14,7 +14,8 @@ import pytest
 from onnx import numpy_helper
 
 from optimum_core.errors import ExportError, OptionError, SessionError
-from optimum_core.types import Artifact, Hardware, OptimizeRequest, QuantizeConfig, QuantizeRequest
+from optimum_core.testing.machine import Machine
+from optimum_core.types import Artifact, OptimizeRequest, QuantizeConfig, QuantizeRequest
 from optimum_ort import calibration, optimize, plugin
 from optimum_ort.session import OrtSession
 
@@ -96,7 +97,7 @@ one_exporter = pytest.mark.parametrize("mixed", ["torchscript"], indirect=True)
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_configuration_is_near_eager(
-    name: str, mixed: Mixed, quantize_request: Make, load: Load, tmp_path: Path, hardware: Hardware
+    name: str, mixed: Mixed, quantize_request: Make, load: Load, tmp_path: Path, hardware: Machine
 ) -> None:
     (artifact, eager), (config, least) = mixed, CONFIGS[name]
     request = quantize_request(artifact, config, calibration=BATCHES)
@@ -113,7 +114,7 @@ def test_every_configuration_is_near_eager(
     output.mkdir()
     faster = optimize.optimize(
         OptimizeRequest(
-            backend="ort", artifact=written, device="cpu", precision="fp32", hardware=hardware, output=output
+            backend="ort", artifact=written, device="cpu", precision="fp32", hardware=hardware(), output=output
         )
     )
     assert faster.precision == written.precision
@@ -256,10 +257,9 @@ def test_one_batch_is_held_at_a_time(method: str, mixed: Mixed, quantize_request
 
 
 @one_exporter
-def test_without_wide_sums_weights_get_seven_bits(mixed: Mixed, hardware: Hardware, quantize_request: Make) -> None:
+def test_without_wide_sums_weights_get_seven_bits(mixed: Mixed, hardware: Machine, quantize_request: Make) -> None:
     def largest(features: set[str]) -> int:
-        cpu = dataclasses.replace(hardware.cpu, features=frozenset(features))
-        machine = dataclasses.replace(hardware, cpu=cpu)
+        machine = hardware(architecture="x86_64", features=features)
         written = run(quantize_request(mixed[0], config, calibration=BATCHES, hardware=machine))
         tensors = onnx.load(written.main_file).graph.initializer
         rounded = [numpy_helper.to_array(tensor) for tensor in tensors if tensor.data_type == onnx.TensorProto.INT8]

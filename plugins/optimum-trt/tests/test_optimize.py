@@ -16,6 +16,7 @@ from onnx import helper
 
 from optimum_core.errors import ExportError, OptionError, UnavailableError
 from optimum_core.plugins import manager
+from optimum_core.testing.machine import Machine
 from optimum_core.types import Artifact, OptimizeRequest, TensorSpec
 from optimum_trt import plugin
 from optimum_trt.storage import MODEL, NOTE, read_note
@@ -135,9 +136,9 @@ def test_h100_is_refused_with_what_to_do(linear: Artifact, building: Make) -> No
     assert "H100" in caught.value.remedy and "ort:cuda" in caught.value.remedy
 
 
-def test_the_gpu_at_hand_needs_to_be_there(linear: Artifact, building: Make, hardware: Any) -> None:
+def test_the_gpu_at_hand_needs_to_be_there(linear: Artifact, building: Make, hardware: Machine) -> None:
     with pytest.raises(UnavailableError, match="no NVIDIA GPU"):
-        manager().optimize(building(linear, device="cuda", hardware=hardware))
+        manager().optimize(building(linear, device="cuda", hardware=hardware()))
     with pytest.raises(OptionError, match="unknown device 'rocm'"):
         manager().optimize(building(linear, device="rocm"))
 

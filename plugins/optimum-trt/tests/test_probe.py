@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from optimum_core.errors import UnavailableError
 from optimum_core.plan import parse_target, ways
 from optimum_core.plugins import manager
+from optimum_core.testing.machine import Machine
 from optimum_core.types import Gpu, Hardware, QuantizeConfig, Support
 from optimum_trt import devices, modules, plugin
 from optimum_trt.modules import RTX, TENSORRT, Found, capability_of, sm
@@ -42,8 +42,8 @@ def test_probing_imports_no_runtime() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_a_gpu_others_are_built_for(hardware: Hardware) -> None:
-    support = plugin.probe(hardware)
+def test_without_a_gpu_others_are_built_for(hardware: Machine) -> None:
+    support = plugin.probe(hardware())
     assert [offer.device for offer in support.offers] == ["sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121"]
     assert {offer.proof for offer in support.offers} == {"none"}
     assert support.versions["tensorrt-rtx"] == version("tensorrt-rtx")
@@ -52,8 +52,8 @@ def test_without_a_gpu_others_are_built_for(hardware: Hardware) -> None:
     assert "sm_90" in reasons(support)["build for sm_90"][0]
 
 
-def test_precisions_and_schemes_follow_the_capability(hardware: Hardware) -> None:
-    offers = {offer.device: offer for offer in plugin.probe(hardware).offers}
+def test_precisions_and_schemes_follow_the_capability(hardware: Machine) -> None:
+    offers = {offer.device: offer for offer in plugin.probe(hardware()).offers}
     assert offers["sm_75"].precisions == ("fp16",)
     assert offers["sm_80"].precisions == ("fp32", "fp16", "bf16")
     fp8 = {device for device, offer in offers.items() if "static-fp8" in offer.runs}
@@ -79,10 +79,10 @@ def test_h100_needs_the_other_module(with_gpu: WithGpu, monkeypatch: pytest.Monk
 
 
 def test_tensorrt_alone_builds_for_the_gpu_at_hand(
-    hardware: Hardware, with_gpu: WithGpu, monkeypatch: pytest.MonkeyPatch
+    hardware: Machine, with_gpu: WithGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed(monkeypatch, TENSORRT)
-    assert plugin.probe(hardware).offers == ()
+    assert plugin.probe(hardware()).offers == ()
     assert [offer.device for offer in plugin.probe(with_gpu((8, 6))).offers] == ["cuda"]
     assert devices.choose_module("sm_86", None, with_gpu((8, 6)), "test") == (TENSORRT, None)
     with pytest.raises(UnavailableError, match="builds for the GPU at hand only, and sm_89 is not here"):
@@ -97,16 +97,16 @@ def test_with_both_the_module_follows_the_device(with_gpu: WithGpu, monkeypatch:
     assert choose("sm_120", None, with_gpu((8, 9)), "test") == (RTX, (12, 0))
 
 
-def test_nothing_installed_or_another_system(hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
-    mac = plugin.probe(replace(hardware, system="macos"))
+def test_nothing_installed_or_another_system(hardware: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    mac = plugin.probe(hardware(system="macos"))
     assert mac.offers == () and "does not exist for macos" in mac.limitations[0].reason
     installed(monkeypatch)
-    (missing,) = plugin.probe(hardware).limitations
+    (missing,) = plugin.probe(hardware()).limitations
     assert "tensorrt or tensorrt-rtx is not installed" in missing.reason and "optimum-trt[rtx]" in missing.remedy
 
 
-def test_gpus_of_others_do_not_count(hardware: Hardware) -> None:
-    amd = replace(hardware, gpus=(Gpu(vendor="amd", name="a GPU"),))
+def test_gpus_of_others_do_not_count(hardware: Machine) -> None:
+    amd = hardware(gpus=(Gpu(vendor="amd", name="a GPU"),))
     assert "cuda" not in [offer.device for offer in plugin.probe(amd).offers]
 
 
@@ -118,8 +118,8 @@ def test_capabilities_are_read_from_devices(device: str, capability: tuple[int, 
     assert capability is None or sm(capability) == device
 
 
-def test_the_planner_finds_the_way_to_a_named_target(hardware: Hardware) -> None:
-    supports = {**manager().supports(hardware), "trt": plugin.probe(hardware)}
+def test_the_planner_finds_the_way_to_a_named_target(hardware: Machine) -> None:
+    supports = {**manager().supports(hardware()), "trt": plugin.probe(hardware())}
     (way,) = ways(supports, parse_target("trt:sm_89"), precision="fp16")
     assert (way.exporter, way.format, way.device) == ("onnx", "tensorrt-engine", "sm_89")
     assert way.transforms == (("trt", "onnx", "tensorrt-engine"),)

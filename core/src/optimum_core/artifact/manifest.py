@@ -116,16 +116,7 @@ class PartInfo:
 
     def artifact(self, path: Path) -> Artifact:
         """Return the artifact for backends, with its files under `path`."""
-        return Artifact(
-            format=self.format,
-            path=path,
-            files=self.model_files,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            precision=self.precision,
-            state=self.state,
-            steps=self.steps,
-        )
+        return _artifact(self, path, precision=self.precision, state=self.state)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,21 +171,27 @@ class Manifest:
 
     def artifact(self, path: Path) -> Artifact:
         """Return the artifact for backends, with its files under `path`."""
-        return Artifact(
-            format=self.format,
-            path=path,
-            files=self.model_files,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            precision=Scheme.parse(self.quantized).weights if self.quantized else self.precision,
-            steps=self.steps,
-            parts={name: part.artifact(path) for name, part in self.parts.items()},
-        )
+        precision = Scheme.parse(self.quantized).weights if self.quantized else self.precision
+        parts = {name: part.artifact(path) for name, part in self.parts.items()}
+        return _artifact(self, path, precision=precision, parts=parts)
 
     @property
     def part_files(self) -> tuple[str, ...]:
         """The files of the model itself, in the order of its parts."""
         return (*self.model_files, *(name for part in self.parts.values() for name in part.model_files))
+
+
+def _artifact(described: PartInfo | Manifest, path: Path, **further: Any) -> Artifact:
+    """Return the artifact with its files under `path`; `further` are the fields in which manifest and part differ."""
+    return Artifact(
+        format=described.format,
+        path=path,
+        files=described.model_files,
+        inputs=described.inputs,
+        outputs=described.outputs,
+        steps=described.steps,
+        **further,
+    )
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from optimum_core import __version__
+from optimum_core.cache import Cache
 from optimum_core.cli.backends import fields_of, plugins_data, survey_plugins
 from optimum_core.errors import OptimumError
 from optimum_core.hardware import detect
@@ -142,8 +143,6 @@ def _environment() -> dict[str, str]:
 
 
 def _cache() -> dict[str, Any]:
-    from optimum_core.cache import Cache
-
     cache = Cache()
     facts: dict[str, Any] = {"cache": str(cache.root), "cache_entries": None, "cache_size": None}
     try:

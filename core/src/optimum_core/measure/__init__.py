@@ -4,6 +4,6 @@
 times every stage.
 """
 
-from optimum_core.measure.timing import SETTLE_SECONDS, Contestant, Effort, measure, measuring, pace, score
+from optimum_core.measure.timing import Contestant, Effort, measure, measuring, pace, score
 
-__all__ = ["SETTLE_SECONDS", "Contestant", "Effort", "measure", "measuring", "pace", "score"]
+__all__ = ["Contestant", "Effort", "measure", "measuring", "pace", "score"]

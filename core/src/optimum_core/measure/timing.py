@@ -15,8 +15,7 @@ from optimum_core.generation.workload import Generated
 from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
 
-#: Pause before each measurement: runtimes let their threads spin for a while after a call, which disturbs the next.
-SETTLE_SECONDS = 0.02
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +29,8 @@ class Effort:
             margin narrows with every round.
         budget: seconds after which no further round begins; every candidate gets at least one.
         steady: medians of one candidate's rounds that differ by a greater factor show that something disturbed them.
+        settle: seconds of pause before each candidate: runtimes let their threads spin for a while after a call, which
+            disturbs the next.
     """
 
     rounds: int = 5
@@ -38,20 +39,27 @@ class Effort:
     hopeless: float = 1.6
     budget: float = 60.0
     steady: float = 1.5
+    settle: float = 0.02
 
 
 _override: Effort | None = None
+_clock: Clock = time.perf_counter
 
 
 @contextmanager
-def measuring(effort: Effort) -> Iterator[None]:
-    """Override the effort of all measurements while the block runs: for tests that need no precise figures."""
-    global _override
-    before, _override = _override, effort
+def measuring(effort: Effort | None, *, clock: Clock = time.perf_counter) -> Iterator[None]:
+    """Override the effort of all measurements while the block runs: for tests that need no precise figures.
+
+    Args:
+        effort: None: that of each measurement, as without this block.
+        clock: returns the seconds by which calls are timed, such as those that a fake backend states.
+    """
+    global _override, _clock
+    before, (_override, _clock) = (_override, _clock), (effort, clock)
     try:
         yield
     finally:
-        _override = before
+        _override, _clock = before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +120,7 @@ def pace(measurements: Sequence[Measurement]) -> float:
 
 
 def _round(track: _Track, effort: Effort) -> None:
-    time.sleep(SETTLE_SECONDS)
+    time.sleep(effort.settle)
     streams = track.contestant.streams
     with ThreadPoolExecutor(streams) as pool:
         for call, rounds, firsts in zip(track.contestant.calls, track.times, track.firsts, strict=True):
@@ -122,9 +130,9 @@ def _round(track: _Track, effort: Effort) -> None:
             spent, times = 0.0, list[float]()
             rounds.append(times)
             while spent < effort.seconds and len(times) < effort.calls:
-                start = time.perf_counter()
+                start = _clock()
                 made = once()
-                taken = time.perf_counter() - start
+                taken = _clock() - start
                 if isinstance(made, Generated):
                     firsts.append(made.first_seconds)
                 times.append(taken / _calls_at_once(streams))

@@ -11,6 +11,7 @@ from typing import Any
 
 from optimum_core.errors import SourceError, UnavailableError
 from optimum_core.models.silence import silence
+from optimum_core.models.tasks import resolve_class
 from optimum_core.packages import missing
 
 _PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"]
@@ -92,8 +93,6 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
         SourceError: weights are missing, truncated, or do not fit the configuration.
     """
     import torch
-
-    from optimum_core.models.tasks import resolve_class
 
     cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
     remote = {"trust_remote_code": True} if trust_remote_code else {}

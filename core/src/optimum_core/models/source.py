@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import SourceError
 from optimum_core.models import checkpoint, fingerprint, loading, model_files, model_forms
+from optimum_core.models.tasks import resolve_class
 
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
@@ -154,8 +155,6 @@ class DirectorySource(_Eager):
     @property
     def class_name(self) -> str:
         """The name of its transformers class; empty for any other model."""
-        from optimum_core.models.tasks import resolve_class
-
         has_code = self._trust and getattr(self.config, "auto_map", None)
         return "" if has_code else str(resolve_class(self.config).__name__)
 

@@ -18,7 +18,9 @@ from optimum_core.generation.session import bound
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.answers import Answer, Answerer
+from optimum_core.runtime.eager_saving import with_weights
 from optimum_core.runtime.generating import GenerativeFace
+from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.inputs import InputChecker
 from optimum_core.runtime.mapping import Mapper, as_items, progress_bar
 from optimum_core.runtime.not_torch import explained
@@ -226,8 +228,6 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             ArtifactError: the directory holds other files, or cannot be written.
             ExportError: the model stayed eager, and its class cannot be imported again.
         """
-        from optimum_core.runtime.eager_saving import with_weights
-
         place = Path(as_text(save_directory))
         files = {name: self.directory / name for name in self.manifest.files}
         report = replace(self.report, from_cache=False) if self.report else None
@@ -247,8 +247,6 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         Raises:
             SourceError: the hub refuses.
         """
-        from optimum_core.runtime.hub import upload_artifact
-
         message = f"Accelerated with {self.backend}"
         return upload_artifact(self.save_pretrained, repo_id, private=private, revision=revision, message=message)
 

@@ -149,8 +149,8 @@ class Limits:
         self._told.add(axis)
         shortest, longest = proved
         warnings.warn(
-            f"{self._who}: {self._length(axis, length)}; it was compared with the original at {shortest} to {longest} only. "
-            "Nothing is known to go wrong beyond; compare some results with the eager model's",
+            f"{self._who}: {self._length(axis, length)}; it was compared with the original at {shortest} to {longest} "
+            "only. Nothing is known to go wrong beyond; compare some results with the eager model's",
             UnprovedLengthWarning,
             stacklevel=7,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from optimum_core.artifact import MANIFEST
 from optimum_core.errors import ArtifactError, SourceError
@@ -46,8 +47,6 @@ def upload_artifact(
     Raises:
         SourceError: the hub refuses.
     """
-    from tempfile import TemporaryDirectory
-
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

@@ -282,8 +282,8 @@ class InputChecker:
                 raise self._mismatch(spec.name, value, expected, f"{length}")
 
     def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
-        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks and masks of
-        0.0 and 1.0 to integers, and unsigned to signed integers are converted."""
+        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks and masks
+        of 0.0 and 1.0 to integers, and unsigned to signed integers are converted."""
         if not isinstance(value, np.ndarray):  # a device array, whose type the runtime checks
             return None
         dtype = self._dtypes.get(spec.name)

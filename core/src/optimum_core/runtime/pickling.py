@@ -10,7 +10,7 @@ from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
 from optimum_core.errors import ArtifactError, UnavailableError
-from optimum_core.plugins import PluginManager
+from optimum_core.plugins import PluginManager, manager
 
 _ELSEWHERE = "save_pretrained(directory) where both sides see it, and optimum_core.load(directory) there"
 
@@ -50,8 +50,6 @@ def reduced(
 
 
 def _reopen(manifest: Manifest, place: str, weights: bytes | None, opening: Opening) -> Any:
-    from optimum_core.plugins import manager
-
     return reopened(manifest, Path(place), manager(), pickle.loads(weights) if weights is not None else None, opening)
 
 
@@ -61,7 +59,7 @@ def reopened(manifest: Manifest, directory: Path, plugins: PluginManager, source
     Raises:
         ArtifactError: its files are missing, or no longer those of the manifest.
     """
-    from optimum_core.runtime.opening import open_model
+    from optimum_core.runtime.opening import open_model  # it imports the model, which imports this module
 
     _require_files(manifest, directory)
     target, options = opening.target, opening.options

@@ -19,6 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optimum_core.errors import OptimumError, SessionError, ended
+from optimum_core.generation.session import bound, open_session
+from optimum_core.plugins import manager
 from optimum_core.types import SessionRequest
 
 _SECONDS = 120
@@ -73,9 +75,6 @@ def _main(asked: str, answered: str) -> None:
 
 
 def _answers(request: SessionRequest, calls: Sequence[Mapping[str, Any]]) -> list[object] | OptimumError:
-    from optimum_core.generation.session import bound, open_session
-    from optimum_core.plugins import manager
-
     try:
         run = bound(manager(), open_session(manager(), request))
     except OptimumError as error:

@@ -1,7 +1,8 @@
 """A pytest plugin for the tests of backends: `pytest -p optimum_core.testing.fixtures`.
 
 Each worker of pytest-xdist is pinned to its own processor core, so that the runtimes of two workers do not wait for
-each other's spinning threads, and measurements are short.
+each other's spinning threads, and measurements are short. The fixtures `hardware` and `exported` make what most tests
+of a backend begin with: a machine to probe, and an exported model.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import gc
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from optimum_core.types import Artifact, Hardware
 
 
 def _pin() -> None:
@@ -77,3 +83,30 @@ def measured_shortly() -> Iterator[None]:
 
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
         yield
+
+
+@pytest.fixture(scope="session")
+def hardware() -> Callable[..., Hardware]:
+    """A function that returns this machine with two usable cores and no other device, changed as stated.
+
+    Its arguments are fields of `Hardware` or of its `Cpu`: `hardware(system="macos", features={"neon"})`.
+    """
+    from optimum_core.testing.machine import machine
+
+    return machine
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
+    """A function that exports a tiny model in a format, once in a session for equal arguments.
+
+    Its arguments are the model, a class of transformers or a kind of decoder, the format, and by name further fields of
+    the `ExportRequest`: `exported("BertModel", "onnx", route="torchscript")`, `exported("llama", "onnx")`.
+    """
+    from optimum_core.testing.tiny import export
+
+    @cache
+    def make(kind: str, format: str, **fields: Any) -> Artifact:
+        return export(kind, format, tmp_path_factory.mktemp(kind), **fields)
+
+    return make

@@ -8,10 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from optimum_core.errors import OptionError, UnavailableError
+from optimum_core.hardware import detect
 from optimum_core.models.samples import Arrays, Case
 from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.source import MemorySource
-from optimum_core.types import ExportRequest
+from optimum_core.plugins import manager
+from optimum_core.testing import decoders
+from optimum_core.types import Artifact, ExportRequest
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.reference import reference_cases
 
@@ -90,11 +94,17 @@ def module(name: str, **changes: Any) -> Any:
     Args:
         name: a class of transformers ("BertForSequenceClassification") of a family in `CONFIGS`.
         changes: other values of the configuration.
+
+    Raises:
+        OptionError: it is no such class.
     """
     import torch
     import transformers
 
-    family = max((prefix for prefix in CONFIGS if name.startswith(prefix)), key=len)
+    family = max((prefix for prefix in CONFIGS if name.startswith(prefix)), key=len, default=None)
+    if family is None or not hasattr(transformers, name):
+        why = "it is no class of transformers for which there are sizes"
+        raise OptionError(f"tiny model {name!r}", why, f"name a class of {', '.join(CONFIGS)}")
     config = getattr(transformers, f"{family}Config")(**{**CONFIGS[family], **changes})
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
@@ -103,6 +113,25 @@ def module(name: str, **changes: Any) -> Any:
             if parameter.ndim == 2:
                 parameter.mul_(_SHARPEN)
     return made.eval()
+
+
+@cache
+def tiny(name: str, *, backend: str = "onnx", format: str = "onnx", **changes: Any) -> Tiny:
+    """Return the tiny model of a class; the same object for equal arguments.
+
+    Args:
+        name, changes: as in `module`.
+        backend, format: of the requests to export it.
+    """
+    return described(module(name, **changes), name, backend=backend, format=format)
+
+
+def described(module: Any, name: str, *, backend: str = "onnx", format: str = "onnx") -> Tiny:
+    """Return a model of any size with its signature, and its eager outputs for inputs that it was not traced with."""
+    source = MemorySource(module)
+    signature = describe(source.module(), name=name)
+    cases = reference_cases(source.module(), signature)
+    return Tiny(source=source, signature=signature, cases=cases, backend=backend, format=format)
 
 
 def zoo(
@@ -118,9 +147,34 @@ def zoo(
     @cache
     def of_kind(kind: str) -> Tiny:
         name, changes = kinds[kind]
-        source = MemorySource(module(name, **changes))
-        signature = describe(source.module(), name=kind)
-        cases = reference_cases(source.module(), signature)
-        return Tiny(source=source, signature=signature, cases=cases, backend=backend, format=format)
+        return described(module(name, **changes), kind, backend=backend, format=format)
 
     return of_kind
+
+
+def export(kind: str, format: str, output: Path, **fields: Any) -> Artifact:
+    """Export a tiny model by the first backend here that writes the format.
+
+    Args:
+        kind: a class as in `module`, or a decoder of `decoders.KINDS`, which keeps its cache as state.
+        output: an empty folder.
+        fields: of the `ExportRequest`; the route is the backend's first.
+
+    Raises:
+        UnavailableError: no backend here exports to the format.
+    """
+    backend, routes = _exporter(format, stateful=kind in decoders.KINDS)
+    fields = {"backend": backend, "route": next(iter(routes), None), **fields}
+    if kind in decoders.KINDS:
+        request = decoders.decoder_request(kind, backend, format, output)
+        return manager().export(dataclasses.replace(request, **fields))
+    return manager().export(tiny(kind).request(output, format=format, **fields))
+
+
+def _exporter(format: str, *, stateful: bool) -> tuple[str, tuple[str, ...]]:
+    """Return the first backend here that writes a format, and its routes."""
+    for name, support in sorted(manager().supports(detect()).items()):
+        for offer in support.offers:
+            if format in offer.exports and (format in offer.stateful or not stateful):
+                return name, (offer.stateful_routes or offer.routes) if stateful else offer.routes
+    raise UnavailableError(f"format {format!r}", "no backend here exports to it", "install one that does")

@@ -304,7 +304,7 @@ def _changes_inputs(module: Any, names: Sequence[str]) -> VerificationError:
     named = ", ".join(map(repr, names))
     return VerificationError(
         f"model {type(module).__name__}",
-        f"eager changes its own inputs in place ({named}), so that a second call on the same tensors gives other values; "
-        "a graph leaves its inputs as they are",
+        f"eager changes its own inputs in place ({named}), so that a second call on the same tensors gives other "
+        "values; a graph leaves its inputs as they are",
         "compute on a copy in its forward (x = x + 1 in place of x += 1)",
     )
