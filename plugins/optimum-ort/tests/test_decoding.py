@@ -122,7 +122,7 @@ def test_a_mask_with_holes_hides_what_it_says(level: str | None, opened: Open) -
     mask[0, 3:5] = mask[1, :2] = 0
     whole = opened(level=level).begin(2).feed(ids, mask)
     generation = opened(level=level).begin(2)
-    pieces = [generation.feed(ids[:, a:b], mask[:, a:b]) for a, b in ((0, 4), (4, 8), (8, 9))]
+    pieces = [generation.feed(ids[:, a:b], mask[:, :b]) for a, b in ((0, 4), (4, 8), (8, 9))]
     seen = mask.astype(bool)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1)[seen], whole[seen], atol=1e-3)
     kept = opened(level=level).begin(1).feed(ids[1:, 2:])
@@ -241,7 +241,7 @@ def test_a_quantized_decoder_shares_its_cache(
     mask = np.ones_like(ids)
     mask[0, :5] = 0
     generation = drives.begin(2)
-    padded = [generation.feed(ids[:, a:b], mask[:, a:b], "counts") for a, b in ((0, 7), (7, 11), (11, 12))]
+    padded = [generation.feed(ids[:, a:b], mask[:, :b], "counts") for a, b in ((0, 7), (7, 11), (11, 12))]
     alone = drives.begin(1).feed(ids[:1, 5:])
     np.testing.assert_allclose(np.concatenate(padded, axis=1)[:1, 5:], alone, atol=1e-2)
     exact = opened().begin(1).feed(ids[:1, 5:])
