@@ -93,6 +93,13 @@ def test_families_agree_with_eager_over_whole_dialogues(kind: str, level: str | 
     assert len(found.results) == (7 if kind == "gemma2" else 6)
 
 
+def test_the_export_through_torch_export_keeps_the_cache(tmp_path: Path) -> None:
+    drives = started(manager().export(decoder_request("llama", "onnx", "onnx", tmp_path, "dynamo")))
+    nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
+    found = with_dialogues(nothing, drives, drawn_dialogues(decoder("llama"), described("llama")))
+    assert found.passed, found.worst
+
+
 def test_the_buffer_of_keys_is_input_and_output(exported: Callable[[str], Artifact], tmp_path: Path) -> None:
     made = manager().optimize(optimization(exported("llama"), "shared_cache", tmp_path))
     graph = onnx.load(made.main_file).graph
