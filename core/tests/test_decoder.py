@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from optimum_core.errors import SessionError
 from optimum_core.models.decoder import DecoderSignature, NotADecoderError
-from optimum_core.models.tracing import flat_module, graph_inputs, graph_outputs, sample_tensors
+from optimum_core.models.tracing import flat_module, graph_inputs, graph_outputs, named_module, sample_tensors
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, decoder_request, described, eager_decoder
 from optimum_core.types import StatefulSession
@@ -53,6 +54,20 @@ def test_the_pure_function_has_the_state_as_tensors(kind: str) -> None:
     for spec, tensor in zip(graph_outputs(request), made, strict=True):
         lengths = {"batch": 2, "kept": 3, "total": 9}
         assert tuple(tensor.shape) == tuple(lengths.get(str(axis), axis) for axis in spec.shape), spec.name
+
+
+def test_the_pure_function_takes_tensors_by_name_whether_or_not_these_are_identifiers() -> None:
+    request = decoder_request("llama", "any", "any", Path())
+    tensors = sample_tensors(request)
+    named = named_module(decoder("llama"), request)
+    assert list(inspect.signature(named).parameters)[-4:] == [
+        f"past_key_values_{layer}_{kind}" for layer in range(2) for kind in ("key", "value")
+    ]
+    with torch.no_grad():
+        made = named(**tensors)
+        again = named(**{name.replace(".", "_"): tensor for name, tensor in tensors.items()})
+    assert list(made) == [spec.name for spec in graph_outputs(request)]
+    assert all(torch.equal(made[name], again[name]) for name in made)
 
 
 def feed(state: Any, known: DecoderSignature, ids: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> Any:

@@ -133,6 +133,27 @@ def test_positions_beyond_the_model_are_refused_before_they_are_read() -> None:
         generation.feed(np.full((2, 7), 5), None, "counts")
 
 
+@pytest.mark.parametrize("length", [3, 8, 10])
+def test_a_mask_of_other_than_all_positions_is_refused(length: int) -> None:
+    drives = eager("llama")
+    generation, want = drives.begin(1), drives.begin(1).feed(np.array([[5, 6, 7, 8, 9, 10, 11, 12, 13]]))
+    generation.feed(np.array([[5, 6, 7, 8, 9, 10]]))
+    new = np.array([[11, 12, 13]])
+    with pytest.raises(InputError, match=rf"attention_mask is \[1, {length}\], and the state needs \[1, 9\]"):
+        generation.feed(new, np.ones((1, length), np.int64))
+    assert generation.length == 6
+    np.testing.assert_allclose(generation.feed(new, np.ones((1, 9), np.int64)), want[:, 6:], atol=1e-4)
+
+
+def test_a_prompt_needs_a_token_and_ends_with_one() -> None:
+    drives, plain = eager("llama"), Settings(max_new_tokens=2)
+    for shape in ((1, 0), (0, 3)):
+        with pytest.raises(InputError, match="there is no token"):
+            next(next_tokens(drives, np.zeros(shape, np.int64), plain))
+    with pytest.raises(InputError, match="pad on the left"):
+        next(next_tokens(drives, np.array([[5, 0]]), plain, np.array([[1, 0]])))
+
+
 def test_a_workload_is_cut_to_the_model_unless_it_was_stated() -> None:
     assert workload_of(None, None)[0] == {"batch": 1, "sequence": 128, "new": 32}
     assert all(found["sequence"] + found["new"] <= 62 for found in workload_of(None, 64))

@@ -197,6 +197,28 @@ def test_a_configuration_that_is_changed_later_is_followed(fast: AcceleratedMode
         model.close()
 
 
+@pytest.mark.parametrize("name", ["output_hidden_states", "output_attentions"])
+def test_a_configuration_that_asks_for_other_outputs_later_is_refused(
+    name: str, fast: AcceleratedModel, tiny: Callable[[str], Any]
+) -> None:
+    ids = torch.tensor(CALL["input_ids"])
+    module = copy.deepcopy(tiny("bert"))
+    module.set_attn_implementation("eager")  # the others give no attentions
+    live = open_model(fast.manifest, fast.directory, plugins=manager(), source=MemorySource(module))
+    saved = open_model(fast.manifest, fast.directory, plugins=manager())
+    saved.config._attn_implementation = "eager"
+    for model, config in ((live, module.config), (saved, saved.config)):
+        want = model(ids).logits
+        setattr(config, name, True)
+        again = copy.deepcopy(model) if model is live else model
+        for call in (lambda: model(ids), lambda: again(input_ids=ids), lambda: model.map([{"input_ids": ids[0]}])):  # noqa: B023
+            with pytest.raises(InputError, match=rf"config\.{name}=True asks for something"):
+                call()
+        setattr(config, name, None)
+        torch.testing.assert_close(model(ids).logits, want)
+        model.close()
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_manifest_says_what_the_configuration_asks_for(
     asked: bool, described: Callable[[str], tuple[Any, Any]], tiny: Callable[[str], Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from optimum_core.errors import SessionError, VerificationError
 from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.testing.decoders import decoder, described
 from optimum_core.types import CaseResult, Fidelity, Lengths
 from optimum_core.verify import (
     TOLERANCES,
@@ -28,7 +30,7 @@ from optimum_core.verify import (
     tolerance_of,
     verify,
 )
-from optimum_core.verify.reference import cases_taken, planned_cases, reference_cases
+from optimum_core.verify.reference import cases_at, cases_taken, planned_cases, reference_cases
 
 Described = Callable[[str], tuple[Any, ModelSignature]]
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -344,3 +346,20 @@ def test_a_session_is_compared_at_lengths_that_it_takes(described: Described) ->
 def test_a_session_that_takes_nothing_is_no_pass(described: Described) -> None:
     with pytest.raises(VerificationError, match="takes no shape"):
         _shapes_taken(Lengths(greatest={"sequence": 0}), described)
+
+
+def test_a_query_whose_window_has_padding_alone_is_not_compared() -> None:
+    """Ways of attention give it different values; before that place, padded queries are compared as well."""
+    module, signature = decoder("mistral"), described("mistral")
+    (case,) = cases_at(module, signature, {"long": {"batch": 4, "sequence": 64}})
+    padded = case.inputs["attention_mask"] == 0
+    assert case.valid is not None
+    assert (padded & case.valid).any() and (padded & ~case.valid).any() and case.valid[~padded].all()
+    other = copy.deepcopy(module)
+    other.set_attn_implementation("eager")
+
+    def run(inputs: Arrays) -> Arrays:
+        return eager_outputs(other, inputs)
+
+    assert verify(run, (case,), signature.outputs, precision="fp32").passed
+    assert not verify(run, (replace(case, valid=None),), signature.outputs, precision="fp32").passed

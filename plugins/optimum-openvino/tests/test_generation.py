@@ -136,6 +136,9 @@ WAYS: dict[str, Callable[[Any], Any]] = {
         m.generate(IDS, do_sample=False, return_dict_in_generate=True, output_logits=True, **_ROWS).logits
     ),
     "a prefill in pieces": lambda m: m.generate(IDS, do_sample=False, prefill_chunk_size=4, **_ROWS),
+    "padding on the right": lambda m: m.generate(
+        IDS, attention_mask=MASK.flip(1), do_sample=False, max_new_tokens=8, pad_token_id=0
+    ),
     "no cache": lambda m: m.generate(IDS, do_sample=False, use_cache=False, **_ROWS),
     "prompt lookup": lambda m: m.generate(IDS[:1], do_sample=False, max_new_tokens=16, prompt_lookup_num_tokens=3),
     "an assistant": lambda m: m.generate(IDS[:1], do_sample=False, max_new_tokens=16, assistant_model=m),
@@ -195,6 +198,11 @@ def test_ids_that_the_model_does_not_have_are_refused(fast: Any) -> None:
     for ids in (torch.full((1, 3), 99), np.full((1, 3), 99)):
         with pytest.raises(InputError, match="99"):
             fast.generate(ids, max_new_tokens=2)
+    for ids in (torch.zeros(1, 0, dtype=torch.long), np.zeros((1, 0), np.int64)):
+        with pytest.raises(InputError, match="there is no token"):
+            fast.generate(ids, max_new_tokens=2)
+    with pytest.raises(InputError, match=r"'inputs_embeds', argument \d of its forward, was not exported"):
+        fast.generate(inputs_embeds=torch.randn(1, 5, 32), max_new_tokens=2)
 
 
 def test_threads_generate_side_by_side(fast: Any) -> None:

@@ -60,6 +60,10 @@ class Generation:
         """The number of rows."""
         return len(self._mask)
 
+    @property
+    def _who(self) -> str:
+        return f"backend {self._decoder.session.backend!r}"
+
     def feed(
         self,
         ids: Array,
@@ -71,13 +75,18 @@ class Generation:
 
         Args:
             ids: int64 [rows, new].
-            mask: of all positions, or of the new ones; None: the new ones are tokens.
+            mask: int64 [rows, past + new]; None: the new ones are tokens.
             positions: int64 [rows, new]; "assumed": those that the original assumes where a call states none;
                 "counts": the number of tokens before each, as `generate` of transformers states them.
             keep: the new positions to return logits of, from 0.
+
+        Raises:
+            InputError: there is no new token, the mask is not of all positions, or they are too many.
         """
         new = ids.shape[1]
-        whole = self._extended(mask, new)
+        if not ids.size:
+            raise InputError(self._who, f"input_ids is {list(ids.shape)}: there is no token", "pass at least one")
+        whole = self._whole_mask(mask, new)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": whole}
         if self._decoder.positions is not None:
             inputs["position_ids"] = self._positions(whole, new, positions)
@@ -89,12 +98,17 @@ class Generation:
         self._mask = whole
         return logits
 
-    def _extended(self, mask: Array | None, new: int) -> Array:
+    def _whole_mask(self, mask: Array | None, new: int) -> Array:
         if mask is None:
-            mask = np.ones((self.rows, new), np.int64)
-        if mask.shape[1] == self.length + new:
-            return np.ascontiguousarray(mask, dtype=np.int64)
-        return np.concatenate([self._mask, mask.astype(np.int64)], axis=1)
+            return np.concatenate([self._mask, np.ones((self.rows, new), np.int64)], axis=1)
+        needed = (self.rows, self.length + new)
+        if mask.shape != needed:
+            raise InputError(
+                self._who,
+                f"attention_mask is {list(mask.shape)}, and the state needs {list(needed)}",
+                "state the mask of all positions, those before included; or leave it out",
+            )
+        return np.ascontiguousarray(mask, dtype=np.int64)
 
     def _check_length(self, mask: Array, positions: Array | None) -> None:
         """Reject positions that the model does not have: a backend might read beyond its table."""
@@ -104,7 +118,7 @@ class Generation:
         needed = int(positions.max()) + 1 if positions is not None else int(mask.sum(1).max())
         if needed > longest:
             raise InputError(
-                f"backend {self._decoder.session.backend!r}",
+                self._who,
                 f"prompt and new tokens come to {needed} positions, and the model has {longest}",
                 "shorten the prompt, or ask for fewer new tokens",
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.errors import InputError
 from optimum_core.generation.decoder import Decoder
 from optimum_core.generation.sampling import chooser
 from optimum_core.generation.settings import Settings
@@ -26,7 +27,12 @@ def next_tokens(
         ids: the prompt, int64 [rows, length]; shorter rows are padded on the left.
         mask: 1 for a token, 0 for padding; None: all are tokens.
         ended: bool [rows]; set here as rows end, and by the caller for rows that are to end.
+
+    Raises:
+        InputError: there is no token, or a row ends with padding.
     """
+    if mask is not None and not mask[:, -1:].all():
+        raise InputError("generate", "attention_mask has padding at the end of a row", "pad on the left")
     generation = decoder.begin(len(ids))
     choose, ends = chooser(settings), np.asarray(settings.eos, np.int64)
     needs_history = settings.repetition_penalty not in (None, 1.0)

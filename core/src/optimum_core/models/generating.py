@@ -208,9 +208,13 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
 
 
 def _are_counts(positions: torch.Tensor | None, mask: torch.Tensor | None, ids: torch.Tensor) -> bool:
-    """Whether position ids are those that `generate` makes, rather than the caller's own."""
+    """Whether position ids are those that `generate` makes, rather than the caller's own, and those of new tokens go on
+    as the mask counts: after padding on the right, transformers goes on from the padding's."""
+    if positions is None:
+        return True
     seen = (torch.ones_like(ids) if mask is None else mask).numpy()
-    return positions is None or bool((positions.numpy() == counted(seen, ids.shape[1])).all())
+    fits = seen.shape == ids.shape and positions.shape in (ids.shape, (1, ids.shape[1]))
+    return fits and bool(seen[:, -1:].all() and (positions.numpy() == counted(seen, ids.shape[1])).all())
 
 
 def _kept(wanted: int | torch.Tensor, new: int) -> Any:

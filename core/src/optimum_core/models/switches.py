@@ -52,6 +52,12 @@ def numbers_of(config: Any, processor: Any = None) -> Numbers:
     )
 
 
+def window_of(config: Any) -> int | None:
+    """Return the shortest window of attention that a configuration names; None: it names none."""
+    windows = [value for name, value in _named(config) if "window" in name and value > 1 and not _NEITHER.search(name)]
+    return min(windows, default=None)
+
+
 def _named(config: Any) -> Iterator[tuple[str, int]]:
     """Yield integers by their name, also those in lists, dictionaries and nested configurations."""
     items = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})

@@ -34,12 +34,23 @@ class NamedModule(torch.nn.Module):
         self.module = module
         self.output_names = tuple(outputs)
         self.arguments = fixed_arguments(module)
-        parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in inputs]
+        self.input_names = {identifier(name): name for name in inputs}
+        parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in self.input_names]
         self.__signature__ = inspect.Signature(parameters)
 
     def forward(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
-        flat = flatten(self.module(**tensors, **self.arguments))
+        named = {self.input_names.get(name, name): tensor for name, tensor in tensors.items()}
+        flat = flatten(self.module(**named, **self.arguments))
         return {name: flat[name] for name in self.output_names}
+
+
+def identifier(name: str) -> str:
+    """Return the name of an input as a parameter of `NamedModule`.
+
+    >>> identifier("past_key_values.0.key")
+    'past_key_values_0_key'
+    """
+    return name.replace(".", "_")
 
 
 def graph_inputs(request: ExportRequest) -> tuple[TensorSpec, ...]:

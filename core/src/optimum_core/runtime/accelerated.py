@@ -91,6 +91,9 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         Warns:
             UnprovedLengthWarning: an input is longer or shorter than those compared with the original.
         """
+        values = self._config_values
+        if (values.get("output_hidden_states"), values.get("_output_attentions")) != self._asked_before:
+            self._check_asked()
         if args:
             kwargs = self._checker.named(args, kwargs)
         if self._generates:
@@ -147,6 +150,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             return mapper.map(listed, batch_size, advance)
 
     def _mapped(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
+        self._check_asked()
         bound, _ = self._checker.bind((), arrays)
         return self._run(bound)
 
@@ -196,6 +200,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the same model with its own session; files and eager weights, which never change, are shared."""
         copied: Self = reopened(self.manifest, self.directory, self._plugins, self._source, self._opening)
+        copied._asked_before = self._asked_before  # a configuration in memory is shared
         return copied
 
     # Results of the search.

@@ -108,6 +108,8 @@ class GenerativeFace:
         return np.concatenate([ids, *(row[:, None] for row in tokens)], axis=1)
 
     def _generate_by_transformers(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
+        if kwargs.get("inputs_embeds") is not None:
+            raise self._checker.no_input("inputs_embeds")
         for ids in (inputs, kwargs.get("input_ids")):
             if ids is not None and getattr(ids, "ndim", 0) == 2:
                 self._check_ids(ids.numpy())

@@ -185,15 +185,22 @@ class InputChecker:
         if name in self._ignored or any(value is neutral for neutral in _NEUTRAL.get(name, ())):
             return False
         if name in _NEUTRAL:
-            why = f"{name}={value!r} asks for something it was not exported with"
-            raise InputError(self._who, why, "call the eager model")
+            raise self.not_exported(f"{name}={value!r}")
         if self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
+        raise self.no_input(name)
+
+    def not_exported(self, setting: str) -> InputError:
+        """Return the error for a setting that asks for further outputs."""
+        return InputError(self._who, f"{setting} asks for something it was not exported with", "call the eager model")
+
+    def no_input(self, name: str) -> InputError:
+        """Return the error for an argument that is no input."""
         if name in self._order:
             why = f"{name!r}, argument {self._order.index(name) + 1} of its forward, was not exported"
             remedy = f"leave {name} out, or accelerate the model with sample_inputs that hold it"
-            raise InputError(self._who, why, f"{remedy}; {self._usage()}")
-        raise InputError(self._who, f"it has no input {name!r}", self._usage())
+            return InputError(self._who, why, f"{remedy}; {self._usage()}")
+        return InputError(self._who, f"it has no input {name!r}", self._usage())
 
     def _refuse_other(self, name: str, value: Any) -> bool:
         """Return False for the value that an argument was exported with: it has no effect.

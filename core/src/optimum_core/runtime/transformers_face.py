@@ -15,8 +15,12 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.inputs import InputChecker
 from optimum_core.runtime.not_torch import refuse_move
 from optimum_core.types import Session
+
+#: The names under which a configuration keeps the settings that ask for further outputs.
+_HIDDEN, _ATTENTIONS = "output_hidden_states", "_output_attentions"
 
 
 class TransformersFace:
@@ -28,10 +32,13 @@ class TransformersFace:
     _source: Any
     _plugins: PluginManager
     _who: str
+    _checker: InputChecker
     #: `config.return_dict` as it was when the configuration was read; None: it was not read, or has none.
     _return_dict_before: bool | None = None
     #: The attributes of `config` since it was read.
     _config_values: Mapping[str, Any] = MappingProxyType({})
+    #: The values of the settings that ask for further outputs, when the configuration was read.
+    _asked_before: tuple[Any, Any] = None, None
 
     @cached_property
     def config(self) -> Any:
@@ -40,9 +47,21 @@ class TransformersFace:
         found = live if live is not None else _read_config(self.directory)
         self._config_values = getattr(found, "__dict__", self._config_values)
         self._return_dict_before = self._config_values.get("return_dict")
+        self._asked_before = self._config_values.get(_HIDDEN), self._config_values.get(_ATTENTIONS)
         if live is not None and self._return_dict_before is not None:
             self._return_dict_before = not self.manifest.model.returns_tuple  # a live one may have been changed since
         return found
+
+    def _check_asked(self) -> None:
+        """Refuse a configuration that since asks for other outputs.
+
+        Raises:
+            InputError: it does.
+        """
+        for name, before in zip((_HIDDEN, _ATTENTIONS), self._asked_before, strict=True):
+            now = self._config_values.get(name)
+            if (now or False) != (before or False):
+                raise self._checker.not_exported(f"config.{name.lstrip('_')}={now!r}")
 
     @cached_property
     def generation_config(self) -> Any:

@@ -43,6 +43,7 @@ class Turn:
         kind: "feed" new tokens; "crop" to `length`, "reorder" to `rows`; "fork", after which later turns of the `copy`
             go on from here too.
         copy: the turn is of the copy.
+        mask: of all positions; None: the new ones are tokens.
         want: eager's logits of the new positions, for those in `valid`.
     """
 
@@ -88,7 +89,7 @@ class _Script:
         if self._has_positions:
             inputs["position_ids"] = counted(seen, whole.shape[1])
         want = ask(self._module, inputs).logits.float().numpy()[:, -new:]
-        self.turns.append(Turn(kind="feed", ids=ids, mask=mask, want=want[mask == 1], valid=mask == 1, copy=copy))
+        self.turns.append(Turn(kind="feed", ids=ids, mask=seen, want=want[mask == 1], valid=mask == 1, copy=copy))
         if not copy:
             self.ids, self.mask = whole, seen
         return self
@@ -187,8 +188,7 @@ def _greedy(module: Any, signature: ModelSignature) -> Dialogue:
     while len(turns) < most and (len(turns) < 4 or time.perf_counter() < end):
         logits = generation.feed(ids, given, "counts")
         valid = np.ones(ids.shape, bool) if given is None else given == 1
-        turns.append(Turn(kind="feed", ids=ids, mask=np.ones_like(ids) if given is None else given,
-                          want=logits[valid], valid=valid))  # fmt: skip
+        turns.append(Turn(kind="feed", ids=ids, mask=given, want=logits[valid], valid=valid))
         ids, given = logits[:, -1:].argmax(-1), None
     generation.close()
     return Dialogue(name=f"eager's greedy text, {len(turns)} tokens", rows=3, turns=tuple(turns))

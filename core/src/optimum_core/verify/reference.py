@@ -16,6 +16,7 @@ from optimum_core.models.eager_calls import call, eager_outputs, fresh
 from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature, limited
+from optimum_core.models.switches import window_of
 from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import Lengths
 from optimum_core.types.tensors import made_of
@@ -227,10 +228,21 @@ def _pictures(signature: ModelSignature, seed: int) -> Iterator[Case]:
 def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
     inputs = signature.draw(case)
     mask = inputs.get("attention_mask")
-    left = case.padding == "left" and mask is not None and mask.ndim == 2
     found = _answered(module, signature, case.name, inputs)
+    if mask is None or mask.ndim != 2:
+        return found
     # In a causal model, a query at left padding attends to nothing but padding: its values mean nothing.
-    return replace(found, valid=mask.astype(bool)) if left and mask is not None else found
+    if case.padding == "left":
+        return replace(found, valid=mask.astype(bool))
+    window = window_of(getattr(module, "config", None)) if signature.task in CAUSAL else None
+    return found if window is None else replace(found, valid=_see_tokens(mask, window))
+
+
+def _see_tokens(mask: np.ndarray[Any, Any], window: int) -> np.ndarray[Any, Any]:
+    """Return which queries have a token in their window: at right padding, the last token may be too far away."""
+    counts = np.pad(mask.astype(bool).cumsum(1), ((0, 0), (window, 0)))
+    seen: np.ndarray[Any, Any] = counts[:, window:] > counts[:, :-window]
+    return seen
 
 
 def _without_padded(found: ReferenceCase, signature: ModelSignature) -> ReferenceCase:

@@ -8,7 +8,7 @@ from optimum_core.errors import ExportError, foreign_errors
 from optimum_core.models.engines import EngineRequest
 from optimum_core.models.silence import silence
 from optimum_core.models.time_limit import export_limit
-from optimum_core.models.tracing import NamedModule, dynamic_shapes
+from optimum_core.models.tracing import NamedModule, dynamic_shapes, identifier
 
 
 def write(request: EngineRequest) -> tuple[str, ...]:
@@ -20,13 +20,15 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     """
     from transformers.exporters import OnnxConfig, OnnxExporter
 
-    config = OnnxConfig(dynamic=True, dynamic_shapes=dynamic_shapes(request.inputs), opset_version=request.opset)
+    shapes = {identifier(name): axes for name, axes in dynamic_shapes(request.inputs).items()}
+    samples = {identifier(name): tensor for name, tensor in request.samples.items()}
+    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=request.opset)
     named = NamedModule(request.module, list(request.samples), [spec.name for spec in request.outputs])
     who, remedy = "export to ONNX through torch.export", "the other engine may do it"
     with export_limit(request.module, who, remedy), foreign_errors(who, ExportError, remedy):
         # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
         with silence():
-            program, _ = OnnxExporter().export_program(named, dict(request.samples), config)
+            program, _ = OnnxExporter().export_program(named, samples, config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)
     return ()
