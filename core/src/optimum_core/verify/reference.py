@@ -226,11 +226,15 @@ def _pictures(signature: ModelSignature, seed: int) -> Iterator[Case]:
 
 def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
     inputs = signature.draw(case)
-    mask = inputs.get("attention_mask")
-    left = case.padding == "left" and mask is not None and mask.ndim == 2
     found = _answered(module, signature, case.name, inputs)
     # In a causal model, a query at left padding attends to nothing but padding: its values mean nothing.
-    return replace(found, valid=mask.astype(bool)) if left and mask is not None else found
+    return replace(found, valid=_valid(inputs)) if case.padding == "left" else found
+
+
+def _valid(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    """Return by axis which positions are tokens."""
+    masks = {"sequence": inputs.get("attention_mask"), "decoder_sequence": inputs.get("decoder_attention_mask")}
+    return {axis: mask.astype(bool) for axis, mask in masks.items() if mask is not None and mask.ndim == 2}
 
 
 def _without_padded(found: ReferenceCase, signature: ModelSignature) -> ReferenceCase:
@@ -238,7 +242,7 @@ def _without_padded(found: ReferenceCase, signature: ModelSignature) -> Referenc
     mask = found.inputs.get("attention_mask")
     if signature.task not in CAUSAL or mask is None or mask.ndim != 2 or mask[:, 0].all():
         return found
-    return replace(found, valid=mask.astype(bool))
+    return replace(found, valid=_valid(found.inputs))
 
 
 def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays) -> ReferenceCase:
