@@ -89,7 +89,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         if args:
             kwargs = self._checker.named(args, kwargs)
         if self._generates:
-            return self._call_decoder(kwargs)
+            return self._call_decoder(kwargs) if self._parts is None else self._call_parts(kwargs)
         arrays, torch_in = self._checker.bind((), kwargs)
         wanted = kwargs.get("return_dict")
         as_tuple = self._wants_tuple() if wanted is None else not wanted
@@ -173,7 +173,8 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         if name.startswith("__") or "_who" not in vars(self):
             raise AttributeError(name)
         # As the assistant of an eager model, it is asked for private members of `GenerationMixin`.
-        if name.startswith("_") and vars(self).get("_generates") and hasattr(self._host, name):
+        asked = name.startswith("_") or name == "get_encoder"
+        if asked and vars(self).get("_generates") and hasattr(self._host, name):
             return getattr(self._host, name)
         raise explained(self._who, name, dir(type(self)))
 
