@@ -64,6 +64,17 @@ class WholeTexts:
             )
 
 
+def text_tokens(module: Any, signature: ModelSignature) -> Array:
+    """Return the tokens that texts are drawn of.
+
+    Behind an encoder, padding is none of them: M2M-100 counts positions by what is no padding, and with a cache only
+    within the new tokens, so that eager itself answers otherwise with a cache than without.
+    """
+    assert signature.decoder is not None
+    tokens = np.arange(signature.decoder.greatest + 1)
+    return tokens if signature.decoder.encoder is None else np.setdiff1d(tokens, module.config.pad_token_id or [])
+
+
 def drawn_before(signature: ModelSignature, rows: int, seed: int) -> Arrays | None:
     """Return inputs of the encoder for this number of rows, padded where it has a mask; None: there is none."""
     assert signature.decoder is not None

@@ -21,7 +21,7 @@ from optimum_core.errors import OptimumError, UnavailableError
 from optimum_core.generation.decoder import Decoder, Generation
 from optimum_core.generation.encoder_decoder import EncoderDecoder
 from optimum_core.models.signature import ModelSignature
-from optimum_core.models.whole_texts import WholeTexts, drawn_before, eager_decoder, eager_parts
+from optimum_core.models.whole_texts import WholeTexts, drawn_before, eager_decoder, eager_parts, text_tokens
 from optimum_core.types import CaseResult, Fidelity
 from optimum_core.verify.comparison import compare, failed, tolerance_of
 
@@ -77,7 +77,8 @@ class _Script:
 
     def __init__(self, module: Any, signature: ModelSignature, rows: int, seed: int) -> None:
         assert signature.decoder is not None
-        self._greatest, self.texts = signature.decoder.greatest, WholeTexts(module, signature, rows, seed)
+        self.texts = WholeTexts(module, signature, rows, seed)
+        self._tokens = text_tokens(module, signature)
         self._rng = np.random.default_rng(seed)
         self.ids = np.zeros((rows, 0), np.int64)
         self.mask = np.zeros((rows, 0), np.int64)
@@ -85,7 +86,7 @@ class _Script:
 
     def feed(self, new: int, padding: Sequence[int] = (), *, copy: bool = False) -> _Script:
         rows = len(self.ids)
-        ids = self._rng.integers(0, self._greatest + 1, (rows, new))
+        ids = self._rng.choice(self._tokens, (rows, new))
         mask = np.ones((rows, new), np.int64)
         for row, count in enumerate(padding):
             mask[row, :count] = 0
@@ -181,7 +182,7 @@ def _greedy(module: Any, signature: ModelSignature) -> Dialogue:
     described, before = signature.decoder, drawn_before(signature, 3, 7)
     drives = eager_decoder(module, signature) if before is None else eager_parts(module, signature).after(before)
     generation = drives.begin(3)
-    ids = np.random.default_rng(7).integers(0, described.greatest + 1, (3, 8))
+    ids = np.random.default_rng(7).choice(text_tokens(module, signature), (3, 8))
     mask = np.ones_like(ids)
     mask[1, :3] = mask[2, :6] = 0
     turns, end = list[Turn](), time.perf_counter() + PATIENCE
