@@ -38,9 +38,7 @@ class EncoderDecoder:
         bind: returns the function that runs a session.
     """
 
-    def __init__(
-        self, encoder: Session, cross: Session | None, decoder: Decoder, bind: Callable[[Any], Infer]
-    ) -> None:
+    def __init__(self, encoder: Session, cross: Session | None, decoder: Decoder, bind: Callable[[Any], Infer]) -> None:
         self.encoder, self.decoder = encoder, decoder
         self._cross = cross
         self._run_encoder = bind(encoder)

@@ -19,6 +19,7 @@ Array = np.ndarray[Any, Any]
 #: The inputs of the original's call that are the decoder's.
 IDS, IDS_MASK = "decoder_input_ids", "decoder_attention_mask"
 
+
 class GenerativeSession:
     """A session with the inputs and outputs of the original's call, on the session of its decoder."""
 
@@ -53,9 +54,7 @@ class GenerativeSession:
 class EncoderDecoderSession(GenerativeSession):
     """A session with the inputs and outputs of the original's call, on the sessions of its encoder and decoder."""
 
-    def __init__(
-        self, parts: EncoderDecoder, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-    ) -> None:
+    def __init__(self, parts: EncoderDecoder, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
         super().__init__(parts.decoder, inputs, outputs)
         self.parts = parts
 
@@ -96,9 +95,7 @@ def open_session(plugins: PluginManager, request: SessionRequest) -> Session:
     if set(parts) not in _DRIVEN:
         unknown = ", ".join(sorted(set(parts))) or "no decoder"
         raise UnavailableError("artifact", f"its parts cannot be driven: {unknown}", "pip install -U optimum-core")
-    opened = {
-        name: plugins.load_session(replace(request, artifact=part, part=name)) for name, part in parts.items()
-    }
+    opened = {name: plugins.load_session(replace(request, artifact=part, part=name)) for name, part in parts.items()}
     decoder = Decoder(_stateful(opened[DECODER], request), plugins.binder)
     inputs, outputs = request.artifact.inputs, request.artifact.outputs
     if ENCODER not in opened:

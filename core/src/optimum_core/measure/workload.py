@@ -116,7 +116,8 @@ def encoder_decoder_workload(
     has_text = any("sequence" in spec.shape for spec in inputs)
     if shapes is None:
         room = NEW_TOKENS if longest is None else max(min(NEW_TOKENS, longest - 1), 1)
-        texts = [(batch, limits.clipped("sequence", length), room) for batch, length, _ in DEFAULT_GENERATION]
+        within = _with_room(limits)
+        texts = [(batch, within.clipped("sequence", length), room) for batch, length, _ in DEFAULT_GENERATION]
         shapes = texts if has_text else [(batch, room) for batch in DEFAULT_BATCHES]
     if not shapes:
         raise OptionError("shapes", "there are none", "pass (batch, sequence, new tokens), or leave it out")
@@ -128,7 +129,8 @@ def _with_new(
 ) -> WorkShape:
     lengths, new = _apart(shape, has_text=has_text)
     if new < 1 or (longest is not None and new >= longest):
-        raise OptionError("shapes", f"{new} new tokens are out of range", f"the decoder has {longest or 'any'} positions")
+        remedy = f"the decoder has {longest} positions" if longest is not None else "ask for 1 or more"
+        raise OptionError("shapes", f"{new} new tokens are out of range", remedy)
     made = workload([lengths], inputs, limits)[0]
     defaults = {axis: length for axis, length in _DEFAULT_LENGTHS.items() if any(axis in spec.shape for spec in inputs)}
     return WorkShape(name=f"{made.name}+{new}", lengths={**defaults, **made.lengths}, new=new)
@@ -149,8 +151,7 @@ def _apart(shape: Shape, *, has_text: bool) -> tuple[Shape, int]:
 def _default(axes: tuple[str, ...], limits: Limits) -> tuple[WorkShape, ...]:
     batches = [axis for axis in axes if axis.endswith("batch")]
     if "sequence" in axes:
-        # Two below the limit: some models count positions from the padding.
-        limits = replace(limits, greatest={axis: max(limit - 2, 1) for axis, limit in limits.greatest.items()})
+        limits = _with_room(limits)
         pairs = dict.fromkeys((batch, limits.clipped("sequence", length)) for batch, length in DEFAULT_TEXT)
         return tuple(_text_shape(batch, length, axes, limits) for batch, length in pairs)
     rest = {axis: length for axis, length in _DEFAULT_LENGTHS.items() if axis in axes}
@@ -159,6 +160,11 @@ def _default(axes: tuple[str, ...], limits: Limits) -> tuple[WorkShape, ...]:
     return tuple(
         WorkShape(name=f"batch {batch}", lengths={**rest, **dict.fromkeys(batches, batch)}) for batch in DEFAULT_BATCHES
     )
+
+
+def _with_room(limits: Limits) -> Limits:
+    """Return limits that are two lower: some models count positions from the padding."""
+    return replace(limits, greatest={axis: max(limit - 2, 1) for axis, limit in limits.greatest.items()})
 
 
 def _text_shape(batch: int, length: int, axes: tuple[str, ...], limits: Limits) -> WorkShape:

@@ -75,9 +75,7 @@ class DecoderSignature:
             "position_ids": counts,
             "logits_to_keep": np.arange(lengths["sequence"])[-lengths["kept"] :],
         }
-        drawn |= {
-            spec.name: _context(spec, lengths, rng) for spec in self.inputs if spec.name not in drawn
-        }
+        drawn |= {spec.name: _context(spec, lengths, rng) for spec in self.inputs if spec.name not in drawn}
         past = {spec.name: rng.standard_normal(_shape(spec, lengths)).astype(np.float32) for spec in self.state.past}
         return {**{spec.name: np.ascontiguousarray(drawn[spec.name]) for spec in self.inputs}, **past}
 

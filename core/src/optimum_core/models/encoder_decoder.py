@@ -76,7 +76,9 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
     """
     _require_parts(module, signature)
     trial = _called(module, signature)
-    layers = [layer_state(layer, (_ROWS, _LENGTH)) for layer in trial.answer.past_key_values.self_attention_cache.layers]
+    layers = [
+        layer_state(layer, (_ROWS, _LENGTH)) for layer in trial.answer.past_key_values.self_attention_cache.layers
+    ]
     state = StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
     encoder = _encoder(signature, trial)
     cross = _cross(trial, encoder)
@@ -105,7 +107,9 @@ def _require_parts(module: Any, signature: ModelSignature) -> None:
     if {spec.name for spec in signature.outputs} != _OUTPUTS:
         raise NotADecoderError("a call returns something other than logits and the encoder's output")
     if IDS not in names or IDS_MASK not in names or others or names <= _TAKEN:
-        raise NotADecoderError(f"its decoder takes something other than tokens: {', '.join(others) or 'no ids or mask'}")
+        raise NotADecoderError(
+            f"its decoder takes something other than tokens: {', '.join(others) or 'no ids or mask'}"
+        )
     if any(spec.shape[:1] != ("batch",) for spec in signature.inputs):
         raise NotADecoderError("its inputs have no common batch axis")
 
@@ -148,9 +152,7 @@ def _encoder(signature: ModelSignature, trial: _Trial) -> PartSignature:
         outputs.append(TensorSpec(name=ENCODER_MASK, dtype="int64", shape=known.shape[:2]))
     inputs = tuple(spec for spec in signature.inputs if spec.name not in _TAKEN)
     drawn = signature.draw(Case(name="traced"))
-    return PartSignature(
-        inputs=inputs, outputs=tuple(outputs), drawn={spec.name: drawn[spec.name] for spec in inputs}
-    )
+    return PartSignature(inputs=inputs, outputs=tuple(outputs), drawn={spec.name: drawn[spec.name] for spec in inputs})
 
 
 def _cross(trial: _Trial, encoder: PartSignature) -> PartSignature:

@@ -1,4 +1,4 @@
-"""The parts of an encoder-decoder as pure functions, for exporters: encoder, cross attention's keys and values, decoder.
+"""The parts of an encoder-decoder as pure functions, for exporters: encoder, cross attention's cache, decoder.
 
 The decoder does not see the encoder's output. It takes the keys and values that its cross attention makes of it, which
 are the same in every step: so they are computed once, and a step has no products with them left.

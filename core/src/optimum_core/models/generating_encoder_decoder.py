@@ -17,11 +17,12 @@ import torch
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError
 from optimum_core.generation.encoder_decoder import ENCODER_MASK, Encoded, EncoderDecoder
 from optimum_core.models.generating import Host, StateCache, refuse
 
 _MASK = "attention_mask"
+_OFF = ("output_attentions", "output_hidden_states")  # False here: see `refuse`
 
 
 @dataclass
@@ -55,7 +56,9 @@ class EncoderFace:
         inputs = {name: value for name, value in inputs.items() if value is not None and name != "return_dict"}
         refuse(self._who, inputs)
         self.check_mask(inputs.get(_MASK))
-        unknown = sorted(set(inputs) - {*self._names, _MASK, *self._ignored} - {"output_attentions", "output_hidden_states"})
+        unknown = sorted(
+            set(inputs) - {*self._names, _MASK, *self._ignored} - {"output_attentions", "output_hidden_states"}
+        )
         if unknown:
             raise InputError(self._who, f"its encoder has no input {unknown[0]!r}", f"pass {', '.join(self._names)}")
         given = {name: inputs[name] for name in self._names if name in inputs}

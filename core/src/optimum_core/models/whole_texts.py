@@ -71,8 +71,8 @@ def text_tokens(module: Any, signature: ModelSignature) -> Array:
     within the new tokens, so that eager itself answers otherwise with a cache than without.
     """
     assert signature.decoder is not None
-    tokens = np.arange(signature.decoder.greatest + 1)
-    return tokens if signature.decoder.encoder is None else np.setdiff1d(tokens, module.config.pad_token_id or [])
+    tokens, pad = np.arange(signature.decoder.greatest + 1), getattr(module.config, "pad_token_id", None)
+    return tokens if signature.decoder.encoder is None or pad is None else tokens[tokens != pad]
 
 
 def drawn_before(signature: ModelSignature, rows: int, seed: int) -> Arrays | None:

@@ -13,8 +13,8 @@ import numpy as np
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder import Decoder
-from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.encoder_decoder import EncoderDecoder
+from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.session import IDS, EncoderDecoderSession, GenerativeSession
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_texts

@@ -178,9 +178,7 @@ class Builder:
             steps=record.steps,
         )
 
-    def _export(
-        self, way: Way, route: str | None, graph: Graph, key: str, detail: str
-    ) -> tuple[Path, _Exported]:
+    def _export(self, way: Way, route: str | None, graph: Graph, key: str, detail: str) -> tuple[Path, _Exported]:
         """Return the export from the cache if it is there and intact; otherwise export and store it."""
 
         def make(directory: Path) -> None:

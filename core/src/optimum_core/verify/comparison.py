@@ -123,7 +123,11 @@ def _compare_case(
         if want.shape != have.shape:
             yield failed(case.name, shapes, spec.name, f"shape {have.shape}, eager gives {want.shape}")
             continue
-        if len(spec.shape) > 1 and spec.shape[0] == "batch" and (valid := case.valid.get(str(spec.shape[1]))) is not None:
+        if (
+            len(spec.shape) > 1
+            and spec.shape[0] == "batch"
+            and (valid := case.valid.get(str(spec.shape[1]))) is not None
+        ):
             want, have = want[valid], have[valid]
         result = compare(case.name, shapes, spec.name, want, have, tolerance)
         if case.empty is not None and not result.passed:

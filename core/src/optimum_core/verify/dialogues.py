@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from optimum_core.errors import OptimumError, UnavailableError
+from optimum_core.errors import OptimumError, SessionError, UnavailableError
 from optimum_core.generation.decoder import Decoder, Generation
 from optimum_core.generation.encoder_decoder import EncoderDecoder
 from optimum_core.models.signature import ModelSignature
@@ -190,7 +190,11 @@ def _greedy(module: Any, signature: ModelSignature) -> Dialogue:
     size = int(described.outputs[0].shape[-1])
     most = min(GREEDY, _MOST_SCORES // (3 * size), (signature.longest_text or GREEDY + 8) - 8)
     while len(turns) < most and (len(turns) < 4 or time.perf_counter() < end):
-        logits = generation.feed(ids, given, "counts")
+        try:
+            logits = generation.feed(ids, given, "counts")
+        except SessionError as error:  # no further positions, which a call of the whole text may have
+            log.info("eager's greedy text ends: %s", error.why)
+            break
         valid = np.ones(ids.shape, bool) if given is None else given == 1
         turns.append(Turn(kind="feed", ids=ids, mask=np.ones_like(ids) if given is None else given,
                           want=logits[valid], valid=valid))  # fmt: skip
