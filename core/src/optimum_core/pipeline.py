@@ -215,6 +215,7 @@ class Pipeline:
         """Return the signature of a model that generates, where it is one and a backend keeps its cache; with it, only
         ways that keep a cache compete."""
         from optimum_core.models.decoder import NotADecoderError, describe_decoder
+        from optimum_core.models.encoder_decoder import limited_to_tables
 
         stateful = stateful_ways(self.ways, self.supports)
         backend = self.request.target.backend
@@ -227,6 +228,8 @@ class Pipeline:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
             return signature
         self.ways, self._generates = stateful, True
+        if decoder.encoder is not None:
+            signature = limited_to_tables(self.source.module(), signature)
         return replace(signature, decoder=decoder)
 
     @property

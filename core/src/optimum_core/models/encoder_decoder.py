@@ -26,11 +26,12 @@ from optimum_core.models.decoder import (
     layer_state,
     own_inputs,
 )
-from optimum_core.models.eager_calls import alike, ask, fresh
+from optimum_core.models.eager_calls import alike, ask, call, fresh
 from optimum_core.models.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
 from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature
-from optimum_core.types import StateSpec, TensorSpec
+from optimum_core.models.signature import ModelSignature, limited
+from optimum_core.models.switches import LONGEST, numbers_of
+from optimum_core.types import AxisRange, StateSpec, TensorSpec
 
 IDS_PLACES = "decoder_position_ids"
 _TAKEN = frozenset({IDS, IDS_MASK})
@@ -86,8 +87,8 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
     ids = next(spec for spec in signature.inputs if spec.name == IDS)
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
     first, last = _own_inputs(ids, _positions(trial))
-    mask = (TensorSpec(name=ENCODER_MASK, dtype="int64", shape=("batch", cross.outputs[0].shape[2])),)
-    mask = mask if reads_mask else ()
+    mask_spec = TensorSpec(name=ENCODER_MASK, dtype="int64", shape=("batch", cross.outputs[0].shape[2]))
+    mask = (mask_spec,) if reads_mask else ()
     made = DecoderSignature(
         inputs=(*first, *mask, *cross.outputs, last),
         outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
@@ -139,7 +140,7 @@ def _called(module: Any, signature: ModelSignature) -> _Trial:
     except Exception as error:
         raise NotADecoderError(f"it does not run with a cache: {str(error).partition(chr(10))[0]}") from error
     cache = getattr(answer, "past_key_values", None)
-    if not hasattr(cache, "cross_attention_cache") or not cache.self_attention_cache.layers:
+    if cache is None or not hasattr(cache, "cross_attention_cache") or not cache.self_attention_cache.layers:
         raise NotADecoderError("a call returns no cache of its own and of cross attention")
     return _Trial(module=module, inputs=inputs, ids=tensors[IDS], answer=answer)
 
@@ -249,3 +250,32 @@ def _check_parts(trial: _Trial, known: DecoderSignature) -> None:
         if not alike(whole[:, start:end], step["logits"]):
             raise NotADecoderError("its parts, called one by one with a cache, compute something else than the whole")
         past = [step[spec.name] for spec in known.state.present]
+
+
+def limited_to_tables(module: Any, signature: ModelSignature) -> ModelSignature:
+    """Return the signature with texts no longer than the model's table of positions, if the model makes that longer
+    when a text needs it (M2M-100, Speech2Text): a graph has the table that it was exported with."""
+    positions = [number for number in numbers_of(module.config).positions if number <= LONGEST]
+    axes = [axis for axis in (_SEQUENCE, _TEXT) if axis in signature.axes and positions]
+    for axis in axes:
+        is_free = signature.ranges.get(axis, AxisRange()).greatest is None
+        if is_free and _grows(module, signature, axis, positions[-1] + _BEYOND):
+            why = f"the model makes its table of positions longer beyond {positions[0]}, and a graph cannot"
+            signature = limited(signature, axis, positions[0], why)
+    return signature
+
+
+_SEQUENCE, _TEXT = "sequence", "decoder_sequence"
+_BEYOND = 8  # tables have some rows for padding
+
+
+def _grows(module: Any, signature: ModelSignature, axis: str, length: int) -> bool:
+    """Whether a call at this length leaves a table of another size in the model."""
+    trial = fresh(module)
+    sizes = {name: buffer.shape for name, buffer in trial.named_buffers()}
+    inputs = signature.draw(Case(name="beyond the table", lengths={"batch": 1, axis: length}, padding="none"))
+    try:
+        call(trial, inputs)
+    except Exception:  # noqa: BLE001 - no longer texts, so no larger table
+        return False
+    return any(buffer.shape != sizes.get(name) for name, buffer in trial.named_buffers())

@@ -89,7 +89,7 @@ def eager_decoder(module: Any, signature: ModelSignature) -> Decoder:
     part = parts_of(signature, live=True)[DECODER]
     assert part.state is not None
     session = EagerDecoderSession(inputs=part.inputs, outputs=part.outputs, state=part.state, module=fresh(module))
-    return Decoder(session, lambda state: state.run)  # type: ignore[no-any-return]
+    return Decoder(session, lambda state: state.run)
 
 
 def eager_parts(module: Any, signature: ModelSignature) -> EncoderDecoder:

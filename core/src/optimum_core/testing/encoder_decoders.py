@@ -11,6 +11,7 @@ from typing import Any
 from optimum_core.generation.session import EncoderDecoderSession, open_session
 from optimum_core.hardware import detect
 from optimum_core.models.decoder import describe_decoder
+from optimum_core.models.encoder_decoder import limited_to_tables
 from optimum_core.models.parts import Graph, graphs_of
 from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.source import MemorySource
@@ -109,7 +110,8 @@ def described(kind: str) -> ModelSignature:
     """
     module = encoder_decoder(kind)
     signature = describe(module, name=kind)
-    return replace(signature, decoder=describe_decoder(module, signature))
+    decoder = describe_decoder(module, signature)
+    return replace(limited_to_tables(module, signature), decoder=decoder)
 
 
 def part_request(
