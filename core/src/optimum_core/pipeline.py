@@ -215,7 +215,7 @@ class Pipeline:
         """Return the signature of a model that generates, where it is one and a backend keeps its cache; with it, only
         ways that keep a cache compete."""
         from optimum_core.models.decoder import NotADecoderError, describe_decoder
-        from optimum_core.models.encoder_decoder import limited_to_tables
+        from optimum_core.models.encoder_decoder import as_generating
 
         stateful = stateful_ways(self.ways, self.supports)
         backend = self.request.target.backend
@@ -229,7 +229,7 @@ class Pipeline:
             return signature
         self.ways, self._generates = stateful, True
         if decoder.encoder is not None:
-            signature = limited_to_tables(self.source.module(), signature)
+            signature = as_generating(self.source.module(), signature)
         return replace(signature, decoder=decoder)
 
     @property

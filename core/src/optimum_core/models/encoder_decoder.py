@@ -8,8 +8,9 @@ the reason is in the report.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ from optimum_core.models.signature import ModelSignature, limited
 from optimum_core.models.switches import LONGEST, numbers_of
 from optimum_core.types import AxisRange, StateSpec, TensorSpec
 
+log = logging.getLogger(__name__)
 IDS_PLACES = "decoder_position_ids"
 _TAKEN = frozenset({IDS, IDS_MASK})
 _OUTPUTS = frozenset({"logits", "encoder_last_hidden_state"})
@@ -252,7 +254,35 @@ def _check_parts(trial: _Trial, known: DecoderSignature) -> None:
         past = [step[spec.name] for spec in known.state.present]
 
 
-def limited_to_tables(module: Any, signature: ModelSignature) -> ModelSignature:
+def as_generating(module: Any, signature: ModelSignature) -> ModelSignature:
+    """Return the signature of an encoder-decoder as its `generate` needs it: with a mask that `generate` passes and the
+    model ignores, and texts within tables of positions."""
+    if _ignores_mask(module, signature):
+        signature = replace(signature, ignored=tuple(sorted({*signature.ignored, _MASK})))
+    return _limited_to_tables(module, signature)
+
+
+_MASK = "attention_mask"
+
+
+def _ignores_mask(module: Any, signature: ModelSignature) -> bool:
+    """Whether the model takes a mask of its recordings, as Whisper does, and computes the same with and without it."""
+    if any(spec.name == _MASK for spec in signature.inputs):
+        return False
+    inputs = signature.draw(Case(name="without mask"))
+    shape = next(array.shape for name, array in inputs.items() if name not in _TAKEN)
+    wanted, found = ask(module, inputs).logits, list[Any]()
+    for length in {shape[1], shape[-1]}:
+        mask = np.ones((shape[0], length), np.int64)
+        mask[:, length // 2 :] = 0
+        try:
+            found.append(ask(module, {**inputs, _MASK: mask}).logits)
+        except Exception as error:  # noqa: BLE001 - of this shape, it is no input
+            log.debug("no mask of %d places: %r", length, error)
+    return bool(found) and all(alike(wanted, logits) for logits in found)
+
+
+def _limited_to_tables(module: Any, signature: ModelSignature) -> ModelSignature:
     """Return the signature with texts no longer than the model's table of positions, if the model makes that longer
     when a text needs it (M2M-100, Speech2Text): a graph has the table that it was exported with."""
     positions = [number for number in numbers_of(module.config).positions if number <= LONGEST]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.utils import ModelOutput
 
 from optimum_core.errors import InputError
 from optimum_core.generation.encoder_decoder import ENCODER_MASK, Encoded, EncoderDecoder
@@ -173,6 +174,19 @@ class EncoderDecoderHost(Host):
     def _first_generation(self, cache: StateCache, ids: torch.Tensor, model_kwargs: dict[str, Any]) -> Any:
         return self._begun(cache, len(ids), model_kwargs["encoder_outputs"], model_kwargs.get(_MASK))
 
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        return self._returned(super()._sample(*args, **kwargs))
+
+    def _beam_search(self, *args: Any, **kwargs: Any) -> Any:
+        return self._returned(super()._beam_search(*args, **kwargs))
+
+    def _returned(self, made: Any) -> Any:
+        """Return a result without its cache where a mixin's `generate` would take that apart by rows."""
+        if not self._takes_results_apart or not isinstance(made, ModelOutput):
+            return made
+        return type(made)(**{name: value for name, value in made.items() if name != "past_key_values"})
+
+    _takes_results_apart = False
     _mask_name, _positions_name = "decoder_attention_mask", "decoder_position_ids"
 
 
@@ -195,7 +209,8 @@ def host_for(
         for cls in original.__mro__
         if issubclass(cls, GenerationMixin) and cls is not GenerationMixin and not issubclass(cls, PreTrainedModel)
     ]
-    made = type("EncoderDecoderHost", (EncoderDecoderHost, *mixins), {}) if mixins else EncoderDecoderHost
+    own = {"_takes_results_apart": True}
+    made = type("EncoderDecoderHost", (EncoderDecoderHost, *mixins), own) if mixins else EncoderDecoderHost
     host: EncoderDecoderHost = made(who, parts, config, settings, main_input=main_input, ignored=ignored)
     if mixins and config.model_type == "whisper":
         host.model = _whisper_body(config, parts)

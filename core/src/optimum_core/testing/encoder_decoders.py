@@ -11,7 +11,7 @@ from typing import Any
 from optimum_core.generation.session import EncoderDecoderSession, open_session
 from optimum_core.hardware import detect
 from optimum_core.models.decoder import describe_decoder
-from optimum_core.models.encoder_decoder import limited_to_tables
+from optimum_core.models.encoder_decoder import as_generating
 from optimum_core.models.parts import Graph, graphs_of
 from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.source import MemorySource
@@ -111,7 +111,7 @@ def described(kind: str) -> ModelSignature:
     module = encoder_decoder(kind)
     signature = describe(module, name=kind)
     decoder = describe_decoder(module, signature)
-    return replace(limited_to_tables(module, signature), decoder=decoder)
+    return replace(as_generating(module, signature), decoder=decoder)
 
 
 def part_request(
