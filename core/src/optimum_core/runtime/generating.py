@@ -134,7 +134,8 @@ class GenerativeFace(EncoderDecoderCalls):
         assistant = kwargs.get("assistant_model")
         if isinstance(assistant, GenerativeFace):
             kwargs["assistant_model"] = assistant._host
-        return self._host.generate(inputs, **kwargs)
+        # By position only where it came so: Whisper's `generate` has another name for it.
+        return self._host.generate(*([] if inputs is None else [inputs]), **kwargs)
 
     def _generate_text(
         self, given: Any, settings: Settings, stops: tuple[str, ...], stream: bool
