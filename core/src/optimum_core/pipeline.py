@@ -16,7 +16,13 @@ from optimum_core.artifact.serialization import to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptionError, UnavailableError, UnprovedWarning
 from optimum_core.measure.stopwatch import Emit, watched
-from optimum_core.measure.workload import Limits, WorkShape, generation_workload, workload
+from optimum_core.measure.workload import (
+    Limits,
+    WorkShape,
+    encoder_decoder_workload,
+    generation_workload,
+    workload,
+)
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
 from optimum_core.packing import Packer
@@ -210,6 +216,7 @@ class Pipeline:
         """Return the signature of a model that generates, where it is one and a backend keeps its cache; with it, only
         ways that keep a cache compete."""
         from optimum_core.models.decoder import NotADecoderError, describe_decoder
+        from optimum_core.models.encoder_decoder import as_generating
 
         stateful = stateful_ways(self.ways, self.supports)
         backend = self.request.target.backend
@@ -222,6 +229,8 @@ class Pipeline:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
             return signature
         self.ways, self._generates = stateful, True
+        if decoder.encoder is not None:
+            signature = as_generating(self.source.module(), signature)
         return replace(signature, decoder=decoder)
 
     @property
@@ -345,8 +354,7 @@ class Pipeline:
 
     def _workload(self, signature: ModelSignature) -> tuple[WorkShape, ...]:
         if signature.decoder is not None:
-            longest = signature.ranges["sequence"].greatest if "sequence" in signature.ranges else None
-            return generation_workload(self.request.shapes, longest)
+            return _generators_workload(self.request.shapes, signature)
         limits = Limits.of(signature.ranges, signature.layout.limits)
         return workload(self.request.shapes, signature.inputs, limits)
 
@@ -357,6 +365,15 @@ class Pipeline:
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if throughput else (1,)
         stated = self.request.shapes is not None
         return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=stated))
+
+
+def _generators_workload(shapes: Any, signature: ModelSignature) -> tuple[WorkShape, ...]:
+    assert signature.decoder is not None
+    if signature.decoder.encoder is None:
+        return generation_workload(shapes, signature.longest_text)
+    limits = Limits.of(signature.ranges, signature.layout.limits)
+    inputs = signature.decoder.encoder.encoder.inputs
+    return encoder_decoder_workload(shapes, inputs, limits, signature.longest_text)
 
 
 def _warn_of_branches(manifest: Manifest) -> None:

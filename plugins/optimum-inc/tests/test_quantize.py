@@ -51,8 +51,9 @@ def least_cosine(model: Any, call: Run) -> float:
         for name, expected in case.outputs.items():
             one, other = np.asarray(outputs[name], np.float64), np.asarray(expected, np.float64)
             assert one.shape == other.shape, (case.name, name)
-            if case.valid is not None and one.shape[:2] == case.valid.shape:
-                one, other = one[case.valid], other[case.valid]
+            valid = case.valid.get("sequence")
+            if valid is not None and one.shape[:2] == valid.shape:
+                one, other = one[valid], other[valid]
             assert not np.array_equal(one, other), "that is the float model"
             found.append(float(np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other)))
     return min(found)

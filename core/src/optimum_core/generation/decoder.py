@@ -16,39 +16,77 @@ Bind = Callable[[Any], Infer]
 Positions = Literal["assumed", "counts"]
 
 
+class Context:
+    """Inputs of a decoder that are the same in every call of a generation: what it knows of an encoder's output.
+
+    Args:
+        arrays: by name, with one row for each row of the generation.
+        origins: for each row, a number that rows of the same content share.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], origins: Array) -> None:
+        self.arrays, self._origins = arrays, origins
+
+    def __len__(self) -> int:
+        return len(self._origins)
+
+    def selected(self, rows: Sequence[int] | Array) -> Context:
+        """Return the context of the rows with these indices; itself, where that changes nothing."""
+        chosen = np.asarray(rows, np.int64)
+        origins = self._origins[chosen]
+        if np.array_equal(origins, self._origins):
+            return self
+        return Context({name: array[chosen] for name, array in self.arrays.items()}, origins)
+
+
 class Decoder:
     """A decoder: begins generations on a session.
 
     Args:
         session: the session of a decoder.
         bind: returns the function that runs a state.
+        context: behind an encoder, what it gave.
 
     Attributes:
         positions: the input for position ids, where the model takes them.
         longest: the greatest number of positions; None: unknown.
     """
 
-    def __init__(self, session: StatefulSession, bind: Bind) -> None:
-        self.session = session
+    def __init__(self, session: StatefulSession, bind: Bind, context: Context | None = None) -> None:
+        self.session, self.context = session, context
         self.longest: int | None = None
         self._bind = bind
         specs = {spec.name: spec for spec in session.inputs}
         self.positions: TensorSpec | None = specs.get("position_ids")
 
-    def begin(self, rows: int) -> Generation:
-        """Return a generation without any token, for this number of rows."""
-        return self.resumed(self.session.begin(rows), np.ones((rows, 0), np.int64))
+    def after(self, context: Context) -> Decoder:
+        """Return the same decoder behind what an encoder gave."""
+        made = type(self)(self.session, self._bind, context)
+        made.longest = self.longest
+        return made
 
-    def resumed(self, state: State, mask: Array) -> Generation:
+    def begin(self, rows: int) -> Generation:
+        """Return a generation without any token, for this number of rows.
+
+        Raises:
+            InputError: the encoder's output has another number of rows.
+        """
+        if self.context is not None and len(self.context) != rows:
+            why = f"{rows} rows came for the decoder, and the encoder has read {len(self.context)}"
+            raise InputError(f"backend {self.session.backend!r}", why, "pass as many rows to both")
+        return self.resumed(self.session.begin(rows), np.ones((rows, 0), np.int64), self.context)
+
+    def resumed(self, state: State, mask: Array, context: Context | None) -> Generation:
         """Return a generation on a state that holds the positions of this mask."""
-        return Generation(self, state, self._bind(state), mask)
+        return Generation(self, state, self._bind(state), mask, context)
 
 
 class Generation:
     """The state of one generation, and the mask of its positions. One thread uses it at a time."""
 
-    def __init__(self, decoder: Decoder, state: State, run: Infer, mask: Array) -> None:
+    def __init__(self, decoder: Decoder, state: State, run: Infer, mask: Array, context: Context | None) -> None:
         self._decoder, self._state, self._run, self._mask = decoder, state, run, mask
+        self._context = context
 
     @property
     def length(self) -> int:
@@ -94,6 +132,8 @@ class Generation:
         if isinstance(keep, str):
             keep = np.arange(new) if keep == "all" else np.array([new - 1])
         inputs["logits_to_keep"] = keep
+        if self._context is not None:
+            inputs |= self._context.arrays
         logits: Array = self._run(inputs)["logits"]
         self._mask = whole
         return logits
@@ -150,6 +190,8 @@ class Generation:
         """
         self._state.reorder(rows)
         self._mask = self._mask[list(rows)]
+        if self._context is not None:
+            self._context = self._context.selected(rows)
 
     def fork(self) -> Generation:
         """Return an independent copy.
@@ -157,7 +199,7 @@ class Generation:
         Raises:
             UnavailableError: the backend cannot copy its state.
         """
-        return self._decoder.resumed(self._state.fork(), self._mask)
+        return self._decoder.resumed(self._state.fork(), self._mask, self._context)
 
     def close(self) -> None:
         """Free the state."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from optimum_core.errors import InputError
 from optimum_core.generation.decoder import Decoder
-from optimum_core.generation.sampling import chooser
+from optimum_core.generation.sampling import allowed, chooser
 from optimum_core.generation.settings import Settings
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +34,7 @@ def next_tokens(
     if mask is not None and not mask[:, -1:].all():
         raise InputError("generate", "attention_mask has padding at the end of a row", "pad on the left")
     generation = decoder.begin(len(ids))
-    choose, ends = chooser(settings), np.asarray(settings.eos, np.int64)
+    choose, ends, length = chooser(settings), np.asarray(settings.eos, np.int64), ids.shape[1]
     needs_history = settings.repetition_penalty not in (None, 1.0)
     if ended is None:
         ended = np.zeros(len(ids), bool)
@@ -43,7 +43,7 @@ def next_tokens(
         if mask is not None:  # padding is no token that has occurred
             ids = np.where(mask == 1, ids, ids[:, -1:])
         for number in range(1, settings.max_new_tokens + 1):
-            chosen = np.where(ended, settings.pad, choose(ids, scores))
+            chosen = np.where(ended, settings.pad, choose(ids, allowed(scores, settings, number, length)))
             yield chosen
             ended |= np.isin(chosen, ends)
             if number == settings.max_new_tokens or ended.all():

@@ -34,6 +34,26 @@ def chooser(settings: Settings) -> Choose:
     return choose
 
 
+def allowed(scores: Array, settings: Settings, number: int, length: int) -> Array:
+    """Return scores in which tokens that may not come now are minus infinity.
+
+    Args:
+        number: of the new token, from 1.
+        length: the tokens before the new ones.
+    """
+    is_last = number == settings.max_new_tokens
+    forced = (settings.forced_bos,) if number == length == 1 and settings.forced_bos is not None else ()
+    if forced or (is_last and settings.forced_eos):
+        only = np.full_like(scores, -np.inf)
+        only[:, list(forced or settings.forced_eos)] = 0
+        return only
+    never = [*settings.suppress_tokens, *(settings.begin_suppress_tokens if number == 1 else ())]
+    if never:
+        scores = scores.copy()
+        scores[:, never] = -np.inf
+    return scores
+
+
 def penalized(ids: Array, scores: Array, penalty: float) -> Array:
     """Return scores in which tokens that have occurred are less likely (Keskar et al., CTRL, arXiv:1909.05858)."""
     found = np.take_along_axis(scores, ids, axis=1)

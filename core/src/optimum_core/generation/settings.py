@@ -8,7 +8,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import OptionError
+import numpy as np
+
+from optimum_core.errors import InputError, OptionError
+
+Array = np.ndarray[Any, Any]
 
 #: New tokens where neither the call nor the model states a number; transformers has 20.
 DEFAULT_NEW = 20
@@ -25,6 +29,10 @@ class Settings:
         repetition_penalty: over 1, tokens that have occurred become less likely, with and without a draw.
         eos: ids that end a row.
         pad: the id that fills ended rows.
+        start: the first token of a decoder behind an encoder; None: the model has none.
+        forced_bos, forced_eos: the first new token, behind an encoder, and the last one; None: free.
+        suppress_tokens, begin_suppress_tokens: tokens that never come, and never come first.
+        begins_with_task: the model begins its texts with tokens for language and task, as Whisper does.
         seed: of the draws; None: a new one for each call.
     """
 
@@ -37,10 +45,20 @@ class Settings:
     repetition_penalty: float | None = None
     eos: tuple[int, ...] = ()
     pad: int = 0
+    start: int | None = None
+    forced_bos: int | None = None
+    forced_eos: tuple[int, ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    begins_with_task: bool = False
     seed: int | None = None
 
 
-_NAMES = frozenset(field.name for field in fields(Settings)) - {"eos", "pad"} | {"eos_token_id", "pad_token_id"}
+_IDS = frozenset(
+    {"eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"}
+)
+_OWN = frozenset({"eos", "pad", "start", "forced_bos", "forced_eos", "begins_with_task"})
+_NAMES = frozenset(field.name for field in fields(Settings)) - _OWN | _IDS
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
 
 
@@ -63,11 +81,33 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
     values = {**_of_model(directory), **stated}
     if "do_sample" not in stated and any(name in stated for name in _DRAWING):
         values["do_sample"] = True
-    ends = _as_ids(values.pop("eos_token_id", None))
-    pads = _as_ids(values.pop("pad_token_id", None))
-    settings = replace(Settings(eos=ends, pad=(*pads, *ends, 0)[0]), **values)
+    names = ("eos", "pad", "decoder_start", "forced_bos", "forced_eos", "bos")
+    ends, pads, starts, first, last, begins = (_as_ids(values.pop(f"{name}_token_id", None)) for name in names)
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        values[name] = _as_ids(values.get(name))
+    settings = replace(
+        Settings(
+            eos=ends,
+            pad=(*pads, *ends, 0)[0],
+            start=next(iter((*starts, *begins)), None),
+            forced_bos=next(iter(first), None),
+            forced_eos=last,
+        ),
+        **values,
+    )
     _check(settings)
     return settings
+
+
+def start_ids(settings: Settings, rows: int, who: str) -> Array:
+    """Return the first token of a decoder behind an encoder, int64 [rows, 1].
+
+    Raises:
+        InputError: neither the call nor the model states it.
+    """
+    if settings.start is None:
+        raise InputError(who, "no first token of the decoder is stated", "pass decoder_start_token_id=")
+    return np.full((rows, 1), settings.start, np.int64)
 
 
 def _of_model(directory: Path) -> dict[str, Any]:
@@ -76,8 +116,9 @@ def _of_model(directory: Path) -> dict[str, Any]:
         file = directory / name
         if file.is_file():
             tree = json.loads(file.read_text(encoding="utf-8"))
-            wanted = _NAMES - {"seed"} if name.startswith("generation") else {"eos_token_id", "pad_token_id"}
+            wanted = {"bos_token_id", *(_NAMES - {"seed"} if name.startswith("generation") else _IDS)}
             found.update({key: tree[key] for key in wanted if tree.get(key) is not None})
+            found |= {"begins_with_task": True} if "no_timestamps_token_id" in tree else {}
     return found
 
 

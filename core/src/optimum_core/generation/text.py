@@ -13,12 +13,14 @@ import numpy as np
 
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.encoder_decoder import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
-from optimum_core.generation.settings import Settings
+from optimum_core.generation.settings import Settings, start_ids
 from optimum_core.packages import present
 
 Array = np.ndarray[Any, Any]
 Chat = Sequence[Mapping[str, Any]]
+Drives = Decoder | EncoderDecoder
 _TOKENIZER, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 _INCOMPLETE = "\ufffd"  # a character whose bytes have not all come yet
 
@@ -38,8 +40,8 @@ class TextCodec:
     template: str | None = None
     specials: Mapping[str, str] = field(default_factory=dict)
 
-    def encode(self, prompts: Sequence[str | Chat], pad: int) -> tuple[Array, Array]:
-        """Return ids and mask [rows, length], padded on the left.
+    def encode(self, prompts: Sequence[str | Chat], pad: int, *, right: bool = False) -> tuple[Array, Array]:
+        """Return ids and mask [rows, length], padded on the left, or on the right as encoders need it.
 
         Raises:
             InputError: a prompt has no tokens.
@@ -52,7 +54,8 @@ class TextCodec:
         ids = np.full((len(rows), length), pad, np.int64)
         mask = np.zeros((len(rows), length), np.int64)
         for index, row in enumerate(rows):
-            ids[index, length - len(row) :], mask[index, length - len(row) :] = row, 1
+            start = 0 if right else length - len(row)
+            ids[index, start : start + len(row)], mask[index, start : start + len(row)] = row, 1
         return ids, mask
 
     def _ids(self, prompt: str | Chat) -> list[int]:
@@ -192,15 +195,25 @@ def _overlap(text: str, stop: str) -> int:
     return next((length for length in range(longest, 0, -1) if stop.startswith(text[-length:])), 0)
 
 
+def _begun(
+    drives: Drives, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings
+) -> tuple[Decoder, Array, Array | None]:
+    """Return the decoder for these prompts, its first tokens, and their mask."""
+    if isinstance(drives, Decoder):
+        return (drives, *codec.encode(prompts, settings.pad))
+    ids, mask = codec.encode(prompts, settings.pad, right=True)
+    return drives.after({"input_ids": ids, "attention_mask": mask}), start_ids(settings, len(ids), codec.who), None
+
+
 def stream_texts(
-    decoder: Decoder, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
+    drives: Drives, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
 ) -> Iterator[list[str]]:
     """Yield the new text of every row, piece by piece; the pieces of a row, joined, are its text.
 
     Raises:
         InputError, UnavailableError: as `TextCodec.encode`.
     """
-    ids, mask = codec.encode(prompts, settings.pad)
+    decoder, ids, mask = _begun(drives, codec, prompts, settings)
     ended = np.zeros(len(ids), bool)
     streams = [TextStream(codec=codec, stops=tuple(stops)) for _ in prompts]
     for tokens in next_tokens(decoder, ids, settings, mask, ended):
@@ -213,10 +226,10 @@ def stream_texts(
 
 
 def generate_texts(
-    decoder: Decoder, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
+    drives: Drives, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
 ) -> list[str]:
     """Return the new text of every row."""
     texts = [""] * len(prompts)
-    for pieces in stream_texts(decoder, codec, prompts, settings, stops):
+    for pieces in stream_texts(drives, codec, prompts, settings, stops):
         texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
     return texts

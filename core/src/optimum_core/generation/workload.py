@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimum_core.errors import OptionError
-from optimum_core.generation.decoder import Decoder
 from optimum_core.generation.loop import next_tokens
+from optimum_core.generation.session import GenerativeSession
 from optimum_core.generation.settings import Settings
 
 #: Batch, tokens of the prompt, new tokens: a chat's turn, and a few at once.
-DEFAULT = ((1, 128, 32), (4, 64, 32))
+NEW_TOKENS = 32
+DEFAULT = ((1, 128, NEW_TOKENS), (4, 64, NEW_TOKENS))
 NEW = "new"
 _AXES = ("batch", "sequence", NEW)
 _LAST = 2  # positions kept free below the model's limit: some models count from the padding
@@ -37,10 +38,10 @@ def lengths_of(shape: Sequence[int] | Mapping[str, int]) -> dict[str, int]:
     """
     if isinstance(shape, Mapping):
         unknown = sorted(set(shape) - set(_AXES))
-        lengths = {"batch": 1, "sequence": 128, NEW: DEFAULT[0][2], **shape}
+        lengths = {"batch": 1, "sequence": 128, NEW: NEW_TOKENS, **shape}
     else:
         unknown = [] if len(shape) in (2, 3) else ["number of lengths"]
-        lengths = dict(zip(_AXES, (*shape, DEFAULT[0][2]), strict=False))
+        lengths = dict(zip(_AXES, (*shape, NEW_TOKENS), strict=False))
     if unknown or any(length < 1 for length in lengths.values()):
         raise OptionError(
             "shapes",
@@ -80,13 +81,14 @@ def _within(shape: tuple[int, int, int], longest: int | None) -> dict[str, int]:
     return {"batch": batch, "sequence": prompt, NEW: new}
 
 
-def timed_call(decoder: Decoder, inputs: Mapping[str, Any], new: int) -> Callable[[], Generated]:
-    """Return a call that generates `new` tokens greedily after a prompt, and returns the time of the first."""
+def timed_call(session: GenerativeSession, inputs: Mapping[str, Any], new: int) -> Callable[[], Generated]:
+    """Return a call that generates `new` tokens greedily from inputs, and returns the time of the first."""
     settings = Settings(max_new_tokens=new)
 
     def call() -> Generated:
         start = time.perf_counter()
-        tokens = next_tokens(decoder, inputs["input_ids"], settings, inputs.get("attention_mask"))
+        decoder, ids, mask = session.started(inputs)
+        tokens = next_tokens(decoder, ids, settings, mask)
         next(tokens)
         first = time.perf_counter() - start
         for _ in tokens:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from optimum_core.errors import OptionError
-from optimum_core.generation.workload import NEW, workload_of
+from optimum_core.generation.workload import DEFAULT as DEFAULT_GENERATION
+from optimum_core.generation.workload import NEW, NEW_TOKENS, workload_of
 from optimum_core.types import AxisRange, TensorSpec
 
 Shape = Sequence[int] | Mapping[str, int]
@@ -99,11 +100,58 @@ def generation_workload(shapes: Sequence[Shape] | None, longest: int | None) -> 
     )
 
 
+def encoder_decoder_workload(
+    shapes: Sequence[Shape] | None, inputs: Sequence[TensorSpec], limits: Limits, longest: int | None
+) -> tuple[WorkShape, ...]:
+    """Return the shapes to measure an encoder-decoder at: (batch, sequence, new tokens), without a text (batch, new).
+
+    Args:
+        shapes: as stated, or mappings of the encoder's axes and "new" to lengths; None: the default.
+        inputs: the inputs of the encoder.
+        longest: the greatest number of positions of the decoder; None: unknown.
+
+    Raises:
+        OptionError: a shape makes no sense, or is beyond the model.
+    """
+    has_text = any("sequence" in spec.shape for spec in inputs)
+    if shapes is None:
+        room = NEW_TOKENS if longest is None else max(min(NEW_TOKENS, longest - 1), 1)
+        within = _with_room(limits)
+        texts = [(batch, within.clipped("sequence", length), room) for batch, length, _ in DEFAULT_GENERATION]
+        shapes = texts if has_text else [(batch, room) for batch in DEFAULT_BATCHES]
+    if not shapes:
+        raise OptionError("shapes", "there are none", "pass (batch, sequence, new tokens), or leave it out")
+    return tuple(_with_new(shape, inputs, limits, longest, has_text=has_text) for shape in shapes)
+
+
+def _with_new(
+    shape: Shape, inputs: Sequence[TensorSpec], limits: Limits, longest: int | None, *, has_text: bool
+) -> WorkShape:
+    lengths, new = _apart(shape, has_text=has_text)
+    if new < 1 or (longest is not None and new >= longest):
+        remedy = f"the decoder has {longest} positions" if longest is not None else "ask for 1 or more"
+        raise OptionError("shapes", f"{new} new tokens are out of range", remedy)
+    made = workload([lengths], inputs, limits)[0]
+    defaults = {axis: length for axis, length in _DEFAULT_LENGTHS.items() if any(axis in spec.shape for spec in inputs)}
+    return WorkShape(name=f"{made.name}+{new}", lengths={**defaults, **made.lengths}, new=new)
+
+
+def _apart(shape: Shape, *, has_text: bool) -> tuple[Shape, int]:
+    """Return the lengths of a shape for the encoder, and its number of new tokens."""
+    if isinstance(shape, Mapping):
+        return {axis: length for axis, length in shape.items() if axis != NEW}, int(shape.get(NEW, NEW_TOKENS))
+    usual = 3 if has_text else 2
+    if len(shape) not in (usual - 1, usual):
+        form = "(batch, sequence, new tokens)" if has_text else "(batch, new tokens)"
+        raise OptionError("shapes", f"{tuple(shape)} is no workload of this model", f"pass {form}")
+    own = tuple(shape[: usual - 1])
+    return own if has_text else {"batch": own[0]}, int(shape[-1]) if len(shape) == usual else NEW_TOKENS
+
+
 def _default(axes: tuple[str, ...], limits: Limits) -> tuple[WorkShape, ...]:
     batches = [axis for axis in axes if axis.endswith("batch")]
     if "sequence" in axes:
-        # Two below the limit: some models count positions from the padding.
-        limits = replace(limits, greatest={axis: max(limit - 2, 1) for axis, limit in limits.greatest.items()})
+        limits = _with_room(limits)
         pairs = dict.fromkeys((batch, limits.clipped("sequence", length)) for batch, length in DEFAULT_TEXT)
         return tuple(_text_shape(batch, length, axes, limits) for batch, length in pairs)
     rest = {axis: length for axis, length in _DEFAULT_LENGTHS.items() if axis in axes}
@@ -112,6 +160,11 @@ def _default(axes: tuple[str, ...], limits: Limits) -> tuple[WorkShape, ...]:
     return tuple(
         WorkShape(name=f"batch {batch}", lengths={**rest, **dict.fromkeys(batches, batch)}) for batch in DEFAULT_BATCHES
     )
+
+
+def _with_room(limits: Limits) -> Limits:
+    """Return limits that are two lower: some models count positions from the padding."""
+    return replace(limits, greatest={axis: max(limit - 2, 1) for axis, limit in limits.greatest.items()})
 
 
 def _text_shape(batch: int, length: int, axes: tuple[str, ...], limits: Limits) -> WorkShape:

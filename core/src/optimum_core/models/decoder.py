@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -21,12 +21,29 @@ from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature
 from optimum_core.types import LayerState, StateSpec, TensorSpec
 
+if TYPE_CHECKING:
+    from optimum_core.models.encoder_decoder import EncoderSignature
+
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 #: Lengths of the axes in the samples to trace with: all different, and none is 1.
-TRACED = {"batch": 2, "past": 5, "sequence": 4, "kept": 3}
+TRACED = {"batch": 2, "past": 5, "sequence": 4, "kept": 3, "source": 7}
 _TAKEN = frozenset({"input_ids", "attention_mask", "position_ids"})
 _ROWS, _LENGTH = 2, 7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartSignature:
+    """The interface of a part that keeps nothing, and inputs to trace it with."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    drawn: Arrays = field(default_factory=dict)
+    state: None = None
+
+    def samples(self) -> Arrays:
+        """Return inputs to trace with."""
+        return dict(self.drawn)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,12 +53,14 @@ class DecoderSignature:
     Attributes:
         inputs, outputs, state: as `optimum_core.types.state` describes them.
         greatest: the greatest token id.
+        encoder: the parts before the decoder, in an encoder-decoder.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: StateSpec
     greatest: int
+    encoder: EncoderSignature | None = None
 
     def samples(self) -> Arrays:
         """Return inputs and a past to trace with; one row has padding on the left."""
@@ -56,8 +75,19 @@ class DecoderSignature:
             "position_ids": counts,
             "logits_to_keep": np.arange(lengths["sequence"])[-lengths["kept"] :],
         }
+        drawn |= {spec.name: _context(spec, lengths, rng) for spec in self.inputs if spec.name not in drawn}
         past = {spec.name: rng.standard_normal(_shape(spec, lengths)).astype(np.float32) for spec in self.state.past}
         return {**{spec.name: np.ascontiguousarray(drawn[spec.name]) for spec in self.inputs}, **past}
+
+
+def _context(spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return an input from the encoder: keys or values, or the mask of its places, in which one row has padding."""
+    shape = _shape(spec, lengths)
+    if spec.dtype != "int64":
+        return rng.standard_normal(shape).astype(np.float32)
+    mask = np.ones(shape, np.int64)
+    mask[1, shape[1] - 2 :] = 0
+    return mask
 
 
 class NotADecoderError(Exception):
@@ -65,12 +95,23 @@ class NotADecoderError(Exception):
 
 
 def describe_decoder(module: Any, signature: ModelSignature) -> DecoderSignature:
-    """Return the interface of a causal language model as a decoder.
+    """Return the interface of a causal language model or an encoder-decoder as a decoder.
 
     Raises:
         NotADecoderError: it is none, or keeps something other than keys and values.
     """
-    _require_text(module, signature)
+    config = getattr(module, "config", None)
+    if config is None or not getattr(module, "can_generate", bool)():
+        raise NotADecoderError("it is no model of transformers that generates")
+    if config.is_encoder_decoder:
+        from optimum_core.models.encoder_decoder import describe_encoder_decoder
+
+        return describe_encoder_decoder(module, signature)
+    return _describe_causal(module, signature)
+
+
+def _describe_causal(module: Any, signature: ModelSignature) -> DecoderSignature:
+    _require_text(signature)
     ids = signature.draw(Case(name="decoder", lengths={"batch": _ROWS, "sequence": _LENGTH}, padding="none"))
     tokens = torch.as_tensor(ids["input_ids"])
     if tokens.shape != (_ROWS, _LENGTH):
@@ -81,17 +122,14 @@ def describe_decoder(module: Any, signature: ModelSignature) -> DecoderSignature
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
     spec = next(spec for spec in signature.inputs if spec.name == "input_ids")
     return DecoderSignature(
-        inputs=tuple(_inputs(spec, positions)),
+        inputs=tuple(own_inputs(spec, positions)),
         outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
         state=state,
         greatest=spec.greatest if spec.greatest is not None else int(logits.shape[-1]) - 1,
     )
 
 
-def _require_text(module: Any, signature: ModelSignature) -> None:
-    config = getattr(module, "config", None)
-    if config is None or not getattr(module, "can_generate", bool)() or config.is_encoder_decoder:
-        raise NotADecoderError("it is no causal language model of transformers")
+def _require_text(signature: ModelSignature) -> None:
     names = {spec.name for spec in signature.inputs}
     if [spec.name for spec in signature.outputs] != ["logits"]:
         raise NotADecoderError("a call returns more than logits")
@@ -99,7 +137,8 @@ def _require_text(module: Any, signature: ModelSignature) -> None:
         raise NotADecoderError(f"it takes more than tokens: {', '.join(sorted(names - _TAKEN)) or 'no ids'}")
 
 
-def _inputs(ids: TensorSpec, positions: Literal["places", "counts"] | None) -> list[TensorSpec]:
+def own_inputs(ids: TensorSpec, positions: Literal["places", "counts"] | None) -> list[TensorSpec]:
+    """Return the inputs of a decoder, `logits_to_keep` last."""
     found = [
         TensorSpec(
             name="input_ids", dtype="int64", shape=("batch", "sequence"), least=ids.least, greatest=ids.greatest
@@ -126,10 +165,15 @@ def _layers(module: Any, tokens: torch.Tensor) -> list[LayerState]:
     layers = getattr(cache, "layers", None)
     if not layers:
         raise NotADecoderError("a call returns no cache of keys and values")
-    return [_layer(layer, tokens.shape) for layer in layers]
+    return [layer_state(layer, tokens.shape) for layer in layers]
 
 
-def _layer(layer: Any, shape: tuple[int, ...]) -> LayerState:
+def layer_state(layer: Any, shape: tuple[int, ...]) -> LayerState:
+    """Return the description of a layer of a cache that holds positions of this shape (rows, length).
+
+    Raises:
+        NotADecoderError: it holds something other than keys and values of every position.
+    """
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
@@ -181,7 +225,7 @@ def _check_resumes(module: Any, tokens: torch.Tensor, state: StateSpec, *, with_
     made = None
     with torch.no_grad():
         for start, end in ((0, half), (half, length)):
-            past = _empty(state, tokens.shape[0]) if made is None else [made[spec.name] for spec in state.present]
+            past = empty(state, tokens.shape[0]) if made is None else [made[spec.name] for spec in state.present]
             made = decoder(
                 input_ids=tokens[:, start:end],
                 attention_mask=mask[:, :end],
@@ -193,7 +237,8 @@ def _check_resumes(module: Any, tokens: torch.Tensor, state: StateSpec, *, with_
                 raise NotADecoderError("with its cache it computes otherwise than on the whole text")
 
 
-def _empty(state: StateSpec, rows: int) -> list[torch.Tensor]:
+def empty(state: StateSpec, rows: int) -> list[torch.Tensor]:
+    """Return keys and values of no position."""
     return [torch.zeros(_shape(spec, {"batch": rows, "past": 0})) for spec in state.past]
 
 

@@ -43,12 +43,17 @@ def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name in accepted or (takes_any and name == "return_dict")}
 
 
-def call(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
-    """Run this very module once on arrays or tensors by name, without gradients."""
+def call(module: torch.nn.Module, inputs: Mapping[str, Any], **others: Any) -> Any:
+    """Run this very module once on arrays or tensors by name, without gradients.
+
+    Args:
+        others: arguments that are no tensors, for a module that was called before.
+    """
     tensors = {name: as_tensor(value) for name, value in inputs.items()}
-    _learn_quiet(module, tensors)
+    if not others:
+        _learn_quiet(module, tensors)
     with torch.no_grad():
-        return module(**tensors, **fixed_arguments(module))
+        return module(**tensors, **others, **fixed_arguments(module))
 
 
 def as_tensor(value: Any) -> torch.Tensor:

@@ -12,11 +12,13 @@ from optimum_core.errors import ExportError, OptionError, SessionError
 from optimum_core.models.eager import COMPILE
 from optimum_core.models.eager_calls import call
 from optimum_core.models.eager_state import EagerDecoderSession
+from optimum_core.models.encoder_decoder_module import EncoderModule
 from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.source import DirectorySource
 from optimum_core.options import no_options
 from optimum_core.types import Array, Artifact, ExportRequest, SessionRequest, Step, TensorSpec
+from optimum_core.types.state import ENCODER
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,6 +60,7 @@ def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession:
         raise OptionError("backend 'torch'", f"it has no level {request.level!r}", f"pass {COMPILE!r}, or none")
     no_options("backend 'torch'", request.options)
     module = source.module()
+    module = EncoderModule(module).eval() if request.part == ENCODER else module
     module = torch.compile(module, dynamic=True) if request.level == COMPILE else module
     if artifact.state is not None:
         return EagerDecoderSession(

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from optimum_core.errors import SessionError
+from optimum_core.generation.encoder_decoder import ENCODER_HIDDEN, ENCODER_MASK
 from optimum_core.models.eager_calls import as_tensor
+from optimum_core.models.encoder_decoder_module import encoded
 from optimum_core.types import Array, StateSpec, TensorSpec
 
 _BACKEND = "torch"
@@ -18,7 +20,7 @@ _BACKEND = "torch"
 
 @dataclass(kw_only=True, slots=True)
 class EagerDecoderSession:
-    """A session on a causal language model of transformers."""
+    """A session on a causal language model of transformers, or on the decoder of an encoder-decoder."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -33,6 +35,11 @@ class EagerDecoderSession:
         if self.module is None:
             raise closed()
         return EagerState(session=self, cache=_new_cache(self.module), rows=rows)
+
+    @property
+    def is_behind_encoder(self) -> bool:
+        """Whether it takes the output of an encoder."""
+        return any(spec.name == ENCODER_HIDDEN for spec in self.inputs)
 
     def close(self) -> None:
         """Release the model; states that were begun go on."""
@@ -73,8 +80,10 @@ class EagerState:
         if self.cache is None:
             raise closed()
         tensors = {name: as_tensor(value) for name, value in inputs.items()}
-        kept = tensors.pop("logits_to_keep")
+        kept, new = tensors.pop("logits_to_keep"), tensors["input_ids"].shape[1]
         selects = _selects(self.module)
+        if self.session.is_behind_encoder:
+            tensors = renamed(tensors)
         try:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.session.precision == "bf16"):
                 answer = self.module(
@@ -87,7 +96,7 @@ class EagerState:
         except Exception as error:  # models raise errors of any type
             why = f"the run failed: {type(error).__name__}: {error}"
             raise SessionError(f"backend {_BACKEND!r}", why, "check the ids, and begin a new state") from error
-        self.length += tensors["input_ids"].shape[1]
+        self.length += new
         logits = answer.logits if selects else answer.logits.index_select(1, kept)
         return {"logits": logits.float().numpy()}
 
@@ -125,12 +134,27 @@ def closed() -> SessionError:
     return SessionError(f"backend {_BACKEND!r}", "it is closed", "load the model again, or begin a new state")
 
 
+#: Inputs of a decoder behind an encoder, by the names that the whole model has for them.
+_NAMES = {
+    "input_ids": "decoder_input_ids", "attention_mask": "decoder_attention_mask",
+    "position_ids": "decoder_position_ids", ENCODER_MASK: "attention_mask",
+}  # fmt: skip
+
+
+def renamed(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a decoder behind an encoder as those of the whole model."""
+    output = encoded(tensors.pop(ENCODER_HIDDEN), tensors.get(ENCODER_MASK))
+    return {**{_NAMES[name]: tensor for name, tensor in tensors.items()}, "encoder_outputs": output}
+
+
 def _new_cache(module: Any) -> Any:
-    from transformers import DynamicCache
+    from transformers import DynamicCache, EncoderDecoderCache
 
     cache = DynamicCache(config=module.config)
     if any(cache.is_sliding):
         cache.activate_past_recording()  # without it, a window that was overrun cannot be cropped
+    if module.config.is_encoder_decoder:
+        return EncoderDecoderCache(cache, DynamicCache())
     return cache
 
 

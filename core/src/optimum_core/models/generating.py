@@ -7,7 +7,7 @@ order, without rebuilding the arguments of a forward call for every token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder import Decoder, Generation, counted
 
-_NOT_KEPT = ("output_attentions", "output_hidden_states", "inputs_embeds", "labels")
+_NOT_KEPT = ("output_attentions", "output_hidden_states", "inputs_embeds", "decoder_inputs_embeds", "labels")
 
 
 class StateCache(Cache):  # type: ignore[misc] # transformers states no types
@@ -38,6 +38,10 @@ class StateCache(Cache):  # type: ignore[misc] # transformers states no types
         if self.generation is None:
             self.generation = self._decoder.begin(rows)
         return self.generation
+
+    def go_after(self, decoder: Decoder) -> None:
+        """Go on behind what an encoder gave; before the first call."""
+        self._decoder = decoder
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.generation.length if self.generation is not None else 0
@@ -135,9 +139,7 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
         **further: Any,
     ) -> CausalLMOutputWithPast:
         """Run the model on new tokens, after those in the cache."""
-        for name in _NOT_KEPT:
-            if further.get(name) not in (None, False):
-                raise UnavailableError(self._who, f"it has no {name}", "use the eager model for that")
+        refuse(self._who, further)
         if input_ids is None:
             raise InputError(self._who, "input_ids is missing", "pass the tokens")
         cache = self.cache(past_key_values)
@@ -191,9 +193,10 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
         **model_kwargs: Any,
     ) -> Any:
         cache: StateCache | None = model_kwargs.get("past_key_values")
+        mask = model_kwargs.get(self._mask_name)
         is_plain = (
             cache is not None
-            and _are_counts(model_kwargs.get("position_ids"), model_kwargs.get("attention_mask"), input_ids)
+            and _are_counts(model_kwargs.get(self._positions_name), mask, input_ids)
             and cache.get_seq_length() == 0
             and not generation_config.return_dict_in_generate
             and generation_config.prefill_chunk_size is None
@@ -204,7 +207,24 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer, **model_kwargs
             )
         loop = SimpleNamespace(processors=logits_processor, criteria=stopping_criteria, config=generation_config)
-        return _short_loop(cache.begun(len(input_ids)), input_ids, model_kwargs.get("attention_mask"), loop, streamer)
+        return _short_loop(self._first_generation(cache, input_ids, model_kwargs), input_ids, mask, loop, streamer)
+
+    def _first_generation(self, cache: StateCache, ids: torch.Tensor, model_kwargs: dict[str, Any]) -> Generation:
+        return cache.begun(len(ids))
+
+    _mask_name, _positions_name = "attention_mask", "position_ids"
+
+
+def refuse(who: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments for which the graphs have no output or input.
+
+    Raises:
+        UnavailableError: one of them is asked for.
+    """
+    for name in _NOT_KEPT:
+        value = arguments.get(name)
+        if value is not None and value is not False:
+            raise UnavailableError(who, f"it has no {name}", "use the eager model for that")
 
 
 def _are_counts(positions: torch.Tensor | None, mask: torch.Tensor | None, ids: torch.Tensor) -> bool:

@@ -75,6 +75,13 @@ class ModelSignature:
         return self.layout.axes
 
     @property
+    def longest_text(self) -> int | None:
+        """The greatest number of positions of the text that a model generates; None: unknown."""
+        behind = self.decoder is not None and self.decoder.encoder is not None
+        found = self.ranges.get("decoder_sequence" if behind else "sequence")
+        return found.greatest if found is not None else None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on the comparison for the report."""
         if not self.layout.steady:

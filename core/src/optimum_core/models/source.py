@@ -60,6 +60,11 @@ class MemorySource(_Eager):
         return getattr(self._given, "config", None)
 
     @property
+    def generation_config(self) -> Any:
+        """The model's generation settings; None: it has none."""
+        return getattr(self._given, "generation_config", None)
+
+    @property
     def class_name(self) -> str:
         """The name of its transformers class; empty for any other model."""
         cls = type(self._given)

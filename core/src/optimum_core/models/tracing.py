@@ -14,10 +14,12 @@ import torch
 
 from optimum_core.models.decoder_module import DecoderModule
 from optimum_core.models.eager_calls import FlatModule, export_ready, fixed_arguments
+from optimum_core.models.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
 from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.time_limit import export_limit
 from optimum_core.types import ExportRequest, TensorSpec
+from optimum_core.types.state import CROSS, ENCODER
 
 
 class NamedModule(torch.nn.Module):
@@ -64,8 +66,15 @@ def graph_outputs(request: ExportRequest) -> tuple[TensorSpec, ...]:
 
 
 def stateless(module: Any, request: ExportRequest) -> Any:
-    """Return the module to trace: the model itself, and for a decoder one with its past and present as tensors."""
-    return module if request.state is None else DecoderModule(module, request.state)
+    """Return the module to trace: the model itself or one of its parts, a decoder with past and present as tensors."""
+    if request.part == ENCODER:
+        return EncoderModule(module)
+    if request.part == CROSS:
+        return CrossModule(module, [spec.name for spec in request.outputs])
+    if request.state is None:
+        return module
+    cross = [spec.name for spec in request.inputs if spec.name.startswith(f"{CROSS}.")]
+    return CrossDecoderModule(module, request.state, cross) if cross else DecoderModule(module, request.state)
 
 
 def flat_module(module: Any, request: ExportRequest) -> FlatModule:

@@ -97,7 +97,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         if args:
             kwargs = self._checker.named(args, kwargs)
         if self._generates:
-            return self._call_decoder(kwargs)
+            return self._call_decoder(kwargs) if self._parts is None else self._call_parts(kwargs)
         arrays, torch_in = self._checker.bind((), kwargs)
         as_dict = kwargs.get("return_dict")
         if as_dict is None:
@@ -187,7 +187,8 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         if name.startswith("__") or "_who" not in vars(self):
             raise AttributeError(name)
         # As the assistant of an eager model, it is asked for private members of `GenerationMixin`.
-        if name.startswith("_") and vars(self).get("_generates") and hasattr(self._host, name):
+        asked = name.startswith("_") or name == "get_encoder"
+        if asked and vars(self).get("_generates") and hasattr(self._host, name):
             return getattr(self._host, name)
         raise explained(self._who, name, dir(type(self)))
 

@@ -13,11 +13,13 @@ import numpy as np
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.encoder_decoder import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
-from optimum_core.generation.session import GenerativeSession
+from optimum_core.generation.session import IDS, EncoderDecoderSession, GenerativeSession
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_texts
 from optimum_core.runtime.answers import Answerer
+from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.inputs import InputChecker
 from optimum_core.types import Session
 
@@ -26,7 +28,7 @@ _STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_pos
 _REMEDY = "generate with the eager model; call this one for logits and scores"
 
 
-class GenerativeFace:
+class GenerativeFace(EncoderDecoderCalls):
     """The members for generation; `AcceleratedModel` sets the attributes."""
 
     manifest: Manifest
@@ -48,16 +50,29 @@ class GenerativeFace:
             why = "it was accelerated as one forward pass, without the cache that generation needs"
             raise UnavailableError(self._who, why, _REMEDY)
         decoder = self._session.decoder
-        allowed = self.manifest.axes.get("sequence")
+        allowed = self.manifest.axes.get("sequence" if self._parts is None else "decoder_sequence")
         decoder.longest = allowed.greatest if allowed is not None else None
         return decoder
+
+    @property
+    def _parts(self) -> EncoderDecoder | None:
+        """The encoder with the decoder behind it; None: there is no encoder."""
+        return self._session.parts if isinstance(self._session, EncoderDecoderSession) else None
 
     @cached_property
     def _host(self) -> Any:
         """The model as transformers' `GenerationMixin` sees it."""
         from optimum_core.models.generating import Host
 
-        return Host(self._who, self._decoder, self.config, lambda: self.generation_config)
+        decoder, parts = self._decoder, self._parts
+        if parts is not None:
+            from optimum_core.models.generating_encoder_decoder import host_for
+
+            return host_for(
+                self.manifest.model.class_name, self._who, parts, self.config, lambda: self.generation_config,
+                main_input=self.manifest.model.main_input, ignored=self.manifest.ignored_inputs,
+            )  # fmt: skip
+        return Host(self._who, decoder, self.config, lambda: self.generation_config)
 
     @cached_property
     def _codec(self) -> TextCodec:
@@ -87,21 +102,25 @@ class GenerativeFace:
             InputError: the ids, or prompt and new tokens together, are beyond what the model takes.
             OptionError: without torch, an argument is unknown.
         """
-        decoder = self._decoder
-        given = inputs if inputs is not None else kwargs.get("input_ids")
+        decoder, main = self._decoder, self.manifest.model.main_input
+        given = inputs if inputs is not None else kwargs.get(main)
         if given is None and "torch" not in sys.modules:
             raise InputError(self._who, "there is no prompt", "pass a text, a chat, or token ids")
         if _is_torch(given) or given is None:
             return self._generate_by_transformers(inputs, kwargs)
-        mask = kwargs.pop("attention_mask", None)
-        kwargs.pop("input_ids", None)
+        mask, start = kwargs.pop("attention_mask", None), kwargs.pop(IDS, None)
+        kwargs.pop(main, None)
         settings = read_settings(self.directory, kwargs)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if _is_text(given):
-            return self._generate_text(decoder, given, settings, stops, stream)
-        ids = np.asarray(given, np.int64)
-        ids = ids[None] if ids.ndim == 1 else ids
-        self._check_ids(ids)
+            return self._generate_text(given, settings, stops, stream)
+        if self._parts is not None:
+            before = {main: np.asarray(given), **({} if mask is None else {"attention_mask": np.asarray(mask)})}
+            (decoder, ids), mask = self._started(before, settings, start), None
+        else:
+            ids = np.asarray(given, np.int64)
+            ids = ids[None] if ids.ndim == 1 else ids
+            self._check_ids(ids)
         tokens = next_tokens(decoder, ids, settings, None if mask is None else np.asarray(mask, np.int64))
         if stream:
             return tokens
@@ -110,33 +129,36 @@ class GenerativeFace:
     def _generate_by_transformers(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
         if kwargs.get("inputs_embeds") is not None:
             raise self._checker.no_input("inputs_embeds")
-        for ids in (inputs, kwargs.get("input_ids")):
-            if ids is not None and getattr(ids, "ndim", 0) == 2:
-                self._check_ids(ids.numpy())
+        main = self.manifest.model.main_input
+        for name, given in ((main, inputs), (main, kwargs.get(main)), (IDS, kwargs.get(IDS))):
+            if given is not None and getattr(given, "ndim", 0) == 2 and not given.is_floating_point():
+                self._check_ids(given.numpy(), name)
         assistant = kwargs.get("assistant_model")
         if isinstance(assistant, GenerativeFace):
             kwargs["assistant_model"] = assistant._host
-        return self._host.generate(inputs, **kwargs)
+        # By position only where it came so: Whisper's `generate` has another name for it.
+        return self._host.generate(*([] if inputs is None else [inputs]), **kwargs)
 
     def _generate_text(
-        self, decoder: Decoder, given: Any, settings: Settings, stops: tuple[str, ...], stream: bool
+        self, given: Any, settings: Settings, stops: tuple[str, ...], stream: bool
     ) -> str | list[str] | Iterator[Any]:
+        drives = self._parts or self._decoder
         is_one = isinstance(given, str) or isinstance(given[0], Mapping)
         prompts = [given] if is_one else list(given)
         if stream:
-            pieces = stream_texts(decoder, self._codec, prompts, settings, stops)
+            pieces = stream_texts(drives, self._codec, prompts, settings, stops)
             return (row[0] for row in pieces if row[0]) if is_one else pieces
-        texts = generate_texts(decoder, self._codec, prompts, settings, stops)
+        texts = generate_texts(drives, self._codec, prompts, settings, stops)
         return texts[0] if is_one else texts
 
-    def _check_ids(self, ids: Array) -> None:
+    def _check_ids(self, ids: Array, name: str = "input_ids") -> None:
         """Reject ids that the model does not have.
 
         Raises:
             InputError: an id is out of range, or the text is too long.
         """
         if ids.size:
-            self._checker.check({"input_ids": np.asarray(ids)})
+            self._checker.check({name: np.asarray(ids)})
 
     # A forward call of a decoder.
 

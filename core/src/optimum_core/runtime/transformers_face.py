@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Mapping
@@ -66,13 +67,18 @@ class TransformersFace:
     @cached_property
     def generation_config(self) -> Any:
         """The original's generation settings, or None. They may be changed, as those of the original."""
+        live = getattr(self._source, "generation_config", None)
+        if live is not None:
+            return copy.deepcopy(live)
         if not (self.directory / "generation_config.json").is_file() and not self.manifest.parts:
             return None
         from transformers import GenerationConfig
 
         if not (self.directory / "generation_config.json").is_file():
             return GenerationConfig.from_model_config(self.config)
-        return GenerationConfig.from_pretrained(self.directory)
+        found = GenerationConfig.from_pretrained(self.directory)
+        found._from_model_config = False  # else `generate` derives it from the configuration again
+        return found
 
     @property
     def device(self) -> Any:

@@ -18,9 +18,10 @@ from optimum_core.artifact.manifest import LIVE, FileEntry
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptimumError
-from optimum_core.generation.session import DECODER, open_session
+from optimum_core.generation.session import open_session
 from optimum_core.measure.stopwatch import watched
 from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.parts import Graph, graphs_of, parts_of
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature
 from optimum_core.models.source import Source
@@ -37,10 +38,14 @@ from optimum_core.types import (
     QuantizeRequest,
     Session,
     SessionRequest,
+    StateSpec,
     Step,
     Support,
+    TensorSpec,
 )
+from optimum_core.types.state import DECODER
 
+Specs = tuple[TensorSpec, ...]
 _RECORD = "export.json"
 
 
@@ -96,18 +101,27 @@ class Builder:
 
     def build(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
         """Return the artifact that the spec's backend loads; for the live model, one without files."""
-        return _whole(self._built(spec, signature), signature)
-
-    def _built(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
-        way, level = spec.way, spec.level
-        if way.is_eager:
+        if spec.way.is_eager:
             return eager_artifact(signature)
-        artifact = self._exported(way, spec.route, signature)
+        made = {graph.name: self._built(spec, graph) for graph in graphs_of(signature)}
+        return made[""] if "" in made else _whole(made, signature)
+
+    def _built(self, spec: CandidateSpec, graph: Graph) -> Artifact:
+        way, level = spec.way, self._level(spec, graph)
+        artifact = self._exported(way, spec.route, graph)
         if spec.config is not None:
             artifact = self._quantize(artifact, spec, spec.config)
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
+
+    def _level(self, spec: CandidateSpec, graph: Graph) -> str | None:
+        """Return the level of a spec, or where that is for decoders alone and this is none, the backend's first."""
+        if graph.part is None or graph.part.state is not None or spec.level is None:
+            return spec.level
+        offers = [offer for offer in self.supports[spec.way.backend].offers if spec.level in offer.stateful_levels]
+        usual = [level for offer in offers for level in offer.levels if level is not None]
+        return spec.level if spec.level in usual or not usual else usual[0]
 
     def before_last(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
         """Return the input of the last transform of the spec's way, for machines that cannot run its output."""
@@ -144,34 +158,31 @@ class Builder:
             return self.source.size()
         return sum((artifact.path / name).stat().st_size for name in artifact.files)
 
-    def _exported(self, way: Way, route: str | None, signature: ModelSignature) -> Artifact:
+    def _exported(self, way: Way, route: str | None, graph: Graph) -> Artifact:
         assert way.exporter is not None and way.exported is not None
-        key = self._key(way, route, signature)
+        key = self._key(way, route, graph)
         if key in self._failed:
             raise self._failed[key]
-        detail = f"{way.exported} by {way.exporter}" + (f", route {route}" if route else "")
-        path, record = self._made.get(key) or self._export(way, route, signature, key, detail)
+        detail = graph.title + f"{way.exported} by {way.exporter}" + (f", route {route}" if route else "")
+        path, record = self._made.get(key) or self._export(way, route, graph, key, detail)
         self._made[key] = path, record
         self.cache.hold(path)
-        described = signature.decoder or signature
         return Artifact(
             format=way.exported,
             path=path,
             files=record.files,
-            inputs=described.inputs,
-            outputs=described.outputs,
-            state=signature.decoder.state if signature.decoder is not None else None,
+            inputs=graph.interface.inputs,
+            outputs=graph.interface.outputs,
+            state=graph.state,
             precision=record.precision,
             steps=record.steps,
         )
 
-    def _export(
-        self, way: Way, route: str | None, signature: ModelSignature, key: str, detail: str
-    ) -> tuple[Path, _Exported]:
+    def _export(self, way: Way, route: str | None, graph: Graph, key: str, detail: str) -> tuple[Path, _Exported]:
         """Return the export from the cache if it is there and intact; otherwise export and store it."""
 
         def make(directory: Path) -> None:
-            made = self.plugins.export(self._request(way, route, signature, directory))
+            made = self.plugins.export(self._request(way, route, graph, directory))
             entries = {name: describe(directory / name) for name in made.files}
             record = _Exported(files=made.files, precision=made.precision, steps=made.steps, entries=entries)
             (directory / _RECORD).write_text(json.dumps(to_plain(record, detail)), encoding="utf-8")
@@ -204,7 +215,7 @@ class Builder:
                 return None
         return path, record
 
-    def _key(self, way: Way, route: str | None, signature: ModelSignature) -> str:
+    def _key(self, way: Way, route: str | None, graph: Graph) -> str:
         assert way.exporter is not None
         return content_key(
             {
@@ -213,12 +224,13 @@ class Builder:
                 "format": way.exported,
                 "route": route,
                 "opset": way.opset,
-                "inputs": to_plain((signature.decoder or signature).inputs, "cache key"),
-                "outputs": to_plain((signature.decoder or signature).outputs, "cache key"),
-                "state": to_plain(signature.decoder.state, "cache key") if signature.decoder is not None else None,
-                "lengths": dict(signature.layout.lengths),
+                "part": graph.name,
+                "inputs": to_plain(graph.interface.inputs, "cache key"),
+                "outputs": to_plain(graph.interface.outputs, "cache key"),
+                "state": to_plain(graph.state, "cache key") if graph.state is not None else None,
+                "lengths": dict(graph.signature.layout.lengths),
                 "options": to_plain(self._build_options(way.exporter), "cache key"),
-                "behaviour": self._behaviour(signature),
+                "behaviour": self._behaviour(graph.signature),
                 "versions": dict(self.supports[way.exporter].versions),
             }
         )
@@ -230,19 +242,19 @@ class Builder:
         outputs = eager_outputs(self.source.module(), signature.draw(Case(name="traced")))
         return hashlib.sha256(b"".join(outputs[name].tobytes() for name in sorted(outputs))).hexdigest()
 
-    def _request(self, way: Way, route: str | None, signature: ModelSignature, directory: Path) -> ExportRequest:
+    def _request(self, way: Way, route: str | None, graph: Graph, directory: Path) -> ExportRequest:
         assert way.exporter is not None and way.exported is not None
-        decoder = signature.decoder
         return ExportRequest(
             backend=way.exporter,
             source=self.source,
-            task=signature.task,
+            task=graph.signature.task,
             format=way.exported,
             precision=EXACT,
-            samples=decoder.samples() if decoder is not None else signature.draw(Case(name="traced")),
-            inputs=(decoder or signature).inputs,
-            outputs=(decoder or signature).outputs,
-            state=decoder.state if decoder is not None else None,
+            samples=graph.samples(),
+            inputs=graph.interface.inputs,
+            outputs=graph.interface.outputs,
+            state=graph.state,
+            part=graph.name,
             output=directory,
             route=route,
             opset=way.opset,
@@ -335,23 +347,26 @@ def _read(path: Path) -> _Exported:
 
 
 def eager_artifact(signature: ModelSignature) -> Artifact:
-    """Return the artifact of the live model or decoder: the specs of its inputs and outputs, and no files."""
-    described = signature.decoder or signature
-    state = signature.decoder.state if signature.decoder is not None else None
-    return Artifact(format=LIVE, path=Path(), files=(), inputs=described.inputs, outputs=described.outputs, state=state)
+    """Return the artifact of the live model, with parts if it generates: specs of inputs and outputs, and no files."""
+    parts = parts_of(signature, live=True)
+    made = {name: _live(part.inputs, part.outputs, part.state) for name, part in parts.items()}
+    return _whole(made, signature) if made else _live(signature.inputs, signature.outputs, None)
 
 
-def _whole(artifact: Artifact, signature: ModelSignature) -> Artifact:
-    """Return the artifact of a generative model around that of its decoder; any other as it is."""
-    if signature.decoder is None:
-        return artifact
+def _live(inputs: Specs, outputs: Specs, state: StateSpec | None) -> Artifact:
+    return Artifact(format=LIVE, path=Path(), files=(), inputs=inputs, outputs=outputs, state=state)
+
+
+def _whole(parts: Mapping[str, Artifact], signature: ModelSignature) -> Artifact:
+    """Return the artifact of a generative model around those of its parts."""
+    decoder = parts[DECODER]
     return Artifact(
-        format=artifact.format,
-        path=artifact.path,
+        format=decoder.format,
+        path=decoder.path,
         files=(),
         inputs=signature.inputs,
         outputs=signature.outputs,
-        precision=artifact.precision,
-        steps=artifact.steps,
-        parts={DECODER: artifact},
+        precision=decoder.precision,
+        steps=decoder.steps,
+        parts=parts,
     )

@@ -104,7 +104,7 @@ class TrialRunner:
         ):
             candidate.fidelity = self._rehearsed(candidate, cases) or (by or self._by_precision)(candidate, cases)
             if candidate.fidelity.passed and isinstance(candidate.session, GenerativeSession):
-                candidate.fidelity = with_dialogues(candidate.fidelity, candidate.session.decoder, dialogues)
+                candidate.fidelity = with_dialogues(candidate.fidelity, candidate.session.drives, dialogues)
             worst = candidate.fidelity.worst
             if not candidate.fidelity.passed:
                 candidate.outcome = "wrong"
@@ -175,7 +175,7 @@ def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[
     assert run is not None
     drawn = [(shape, drawn_inputs(candidate.signature, shape)) for shape in shapes]
     return [
-        timed_call(session.decoder, inputs, shape.new)
+        timed_call(session, inputs, shape.new)
         if shape.new is not None and isinstance(session, GenerativeSession)
         else _call(run, inputs)
         for shape, inputs in drawn

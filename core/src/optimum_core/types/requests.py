@@ -100,6 +100,7 @@ class ExportRequest:
         outputs: the outputs to produce, in this order and with these names.
         state: for a decoder with a cache: its state. The result is an artifact with this state; `samples` then hold
             `state.past` too. None: calls are independent.
+        part: the part of the model to export, one of `types.state.PARTS`; "": the whole model in one graph.
         route: one of the offer's `routes`, or None where it has none.
         opset: the ONNX opset to write, or None.
         output: an empty directory to write into.
@@ -115,6 +116,7 @@ class ExportRequest:
     outputs: tuple[TensorSpec, ...]
     output: Path
     state: StateSpec | None = None
+    part: str = ""
     route: str | None = None
     opset: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -179,6 +181,7 @@ class SessionRequest:
         shapes: lengths of named axes that most calls will have. A session may prepare for them, but must accept all
             other shapes as well.
         source: the eager model, where the session opens in the process that accelerated it.
+        part: the name of the part of a generative model that `artifact` is; "": it is a model of one graph.
     """
 
     backend: str
@@ -186,6 +189,7 @@ class SessionRequest:
     device: str
     hardware: Hardware
     precision: str = "fp32"
+    part: str = ""
     level: str | None = None
     threads: int | None = None
     streams: int | None = None

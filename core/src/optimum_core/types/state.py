@@ -11,6 +11,12 @@ and its output `logits`, float [batch, kept, vocabulary]. Keys and values are no
 graph in a format without state has them as further inputs and outputs, `StateSpec.past` and `StateSpec.present`; the
 backend that runs it hides them.
 
+The decoder behind an encoder has further inputs before `logits_to_keep`, which are the same in every call of a state:
+
+    encoder_attention_mask  int64 [batch, source]             where the decoder reads one: 1 for a place of the encoder
+    cross.<layer>.key       float [batch, heads, source, size] keys of the attention to the encoder, from part "cross"
+    cross.<layer>.value     float [batch, heads, source, size]
+
 See docs/decisions/0011-parts-and-state.md.
 """
 
@@ -126,9 +132,11 @@ class State(Protocol):
 
 
 #: Names of parts that drivers know; an exporter may add others together with a driver for them.
+ENCODER, CROSS, DECODER = "encoder", "cross", "decoder"
 PARTS: Mapping[str, str] = {
-    "encoder": "reads the whole input once; its outputs are inputs of the decoder's first call",
-    "decoder": "gives the scores of the next token, and remembers",
+    ENCODER: "reads the whole input once",
+    CROSS: "turns the encoder's output into keys and values for the decoder, once",
+    DECODER: "gives the scores of the next token, and remembers",
     "vision": "turns pixels into embeddings in the language model's space",
     "audio": "turns sounds into embeddings in the language model's space",
     "embed": "turns ids into embeddings, where a decoder takes those",

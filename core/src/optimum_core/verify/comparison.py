@@ -63,15 +63,15 @@ class ReferenceCase:
         varied: the axes whose length differs from the traced one.
         lengths: of the axes that vary, in this case.
         empty: mask of the rows of the batch without any token; their outputs need only be finite.
-        valid: mask of the meaningful positions, for outputs whose leading shape is ("batch", "sequence") and would
-            include fully padded queries; None: all positions are meaningful.
+        valid: by the name of an axis, mask of the meaningful positions, for outputs whose leading shape is ("batch",
+            that axis) and would include fully padded queries; of other axes, all positions are meaningful.
     """
 
     name: str
     inputs: Arrays
     outputs: Arrays
     varied: frozenset[str]
-    valid: np.ndarray[Any, Any] | None = None
+    valid: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     empty: np.ndarray[Any, Any] | None = None
     lengths: Mapping[str, int] = field(default_factory=dict)
 
@@ -123,8 +123,12 @@ def _compare_case(
         if want.shape != have.shape:
             yield failed(case.name, shapes, spec.name, f"shape {have.shape}, eager gives {want.shape}")
             continue
-        if case.valid is not None and spec.shape[:2] == ("batch", "sequence"):
-            want, have = want[case.valid], have[case.valid]
+        if (
+            len(spec.shape) > 1
+            and spec.shape[0] == "batch"
+            and (valid := case.valid.get(str(spec.shape[1]))) is not None
+        ):
+            want, have = want[valid], have[valid]
         result = compare(case.name, shapes, spec.name, want, have, tolerance)
         if case.empty is not None and not result.passed:
             result = _beside_empty_rows(result, case.empty, spec, (want, have), tolerance)

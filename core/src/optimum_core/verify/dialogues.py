@@ -3,28 +3,30 @@
 A dialogue feeds a text piece by piece: in one piece and in several, by one token and by more, padded on the left,
 after rows were exchanged, positions removed and the state copied, beyond a sliding window, and a second text after the
 first. Eager's answer is that to the whole text so far, without a cache. The last dialogue is eager's own greedy text
-with eager's own cache: a candidate whose scores have the same arg-max at every step writes the same text.
+with eager's own cache: a candidate whose scores have the same arg-max at every step writes the same text. Behind an
+encoder, every dialogue has inputs of its own for that, some rows padded, which go with their rows.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from optimum_core.errors import OptimumError, UnavailableError
-from optimum_core.generation.decoder import Decoder, Generation, counted
-from optimum_core.models.eager_calls import ask, fresh
-from optimum_core.models.eager_state import EagerDecoderSession
+from optimum_core.errors import OptimumError, SessionError, UnavailableError
+from optimum_core.generation.decoder import Decoder, Generation
+from optimum_core.generation.encoder_decoder import EncoderDecoder
 from optimum_core.models.signature import ModelSignature
+from optimum_core.models.whole_texts import WholeTexts, drawn_before, eager_decoder, eager_parts, text_tokens
 from optimum_core.types import CaseResult, Fidelity
 from optimum_core.verify.comparison import compare, failed, tolerance_of
 
 Array = np.ndarray[Any, Any]
+Drives = Decoder | EncoderDecoder
 log = logging.getLogger(__name__)
 
 #: Tokens of eager's greedy text, and the seconds after which no more are made.
@@ -59,11 +61,16 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialogue:
-    """Several calls of one state, with eager's answers."""
+    """Several calls of one state, with eager's answers.
+
+    Attributes:
+        before: the inputs of the encoder; None: there is none.
+    """
 
     name: str
     rows: int
     turns: tuple[Turn, ...]
+    before: Mapping[str, Array] | None = None
 
 
 class _Script:
@@ -71,8 +78,8 @@ class _Script:
 
     def __init__(self, module: Any, signature: ModelSignature, rows: int, seed: int) -> None:
         assert signature.decoder is not None
-        self._module, self._greatest = module, signature.decoder.greatest
-        self._has_positions = any(spec.name == "position_ids" for spec in signature.decoder.inputs)
+        self.texts = WholeTexts(module, signature, rows, seed)
+        self._tokens = text_tokens(module, signature)
         self._rng = np.random.default_rng(seed)
         self.ids = np.zeros((rows, 0), np.int64)
         self.mask = np.zeros((rows, 0), np.int64)
@@ -80,15 +87,12 @@ class _Script:
 
     def feed(self, new: int, padding: Sequence[int] = (), *, copy: bool = False) -> _Script:
         rows = len(self.ids)
-        ids = self._rng.integers(0, self._greatest + 1, (rows, new))
+        ids = self._rng.choice(self._tokens, (rows, new))
         mask = np.ones((rows, new), np.int64)
         for row, count in enumerate(padding):
             mask[row, :count] = 0
         whole, seen = np.concatenate([self.ids, ids], 1), np.concatenate([self.mask, mask], 1)
-        inputs = {"input_ids": whole, "attention_mask": seen}
-        if self._has_positions:
-            inputs["position_ids"] = counted(seen, whole.shape[1])
-        want = ask(self._module, inputs).logits.float().numpy()[:, -new:]
+        want = self.texts.logits(whole, seen)[:, -new:]
         self.turns.append(Turn(kind="feed", ids=ids, mask=seen, want=want[mask == 1], valid=mask == 1, copy=copy))
         if not copy:
             self.ids, self.mask = whole, seen
@@ -101,6 +105,7 @@ class _Script:
 
     def reorder(self, *rows: int) -> _Script:
         self.ids, self.mask = self.ids[list(rows)], self.mask[list(rows)]
+        self.texts.select(rows)
         self.turns.append(Turn(kind="reorder", rows=rows))
         return self
 
@@ -137,7 +142,10 @@ def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue, .
     }
     if (beyond := _beyond_the_window(module, signature)) is not None:
         found["beyond the sliding window"] = beyond
-    made = [Dialogue(name=name, rows=_rows(item), turns=tuple(item.turns)) for name, item in found.items()]
+    made = [
+        Dialogue(name=name, rows=_rows(item), turns=tuple(item.turns), before=item.texts.before)
+        for name, item in found.items()
+    ]
     return (*made, _greedy(module, signature))
 
 
@@ -157,7 +165,7 @@ def _beyond_the_window(module: Any, signature: ModelSignature) -> _Script | None
     start = time.perf_counter()
     script = _Script(module, signature, 2, 6).feed(min(window, 32))
     expected = 6 * (time.perf_counter() - start) * window / min(window, 32)
-    longest = signature.ranges["sequence"].greatest if "sequence" in signature.ranges else None
+    longest = signature.longest_text
     if expected > _WINDOW_PATIENCE or (longest is not None and window + 8 > longest):
         log.info("nothing beyond the sliding window of %d is compared", window)
         return None
@@ -172,45 +180,46 @@ _SMALL = 512
 def _greedy(module: Any, signature: ModelSignature) -> Dialogue:
     """Return eager's greedy text of three rows, with its own cache."""
     assert signature.decoder is not None
-    described = signature.decoder
-    session = EagerDecoderSession(
-        inputs=described.inputs, outputs=described.outputs, state=described.state, module=fresh(module)
-    )
-    generation = Decoder(session, lambda state: state.run).begin(3)
-    ids = np.random.default_rng(7).integers(0, described.greatest + 1, (3, 8))
+    described, before = signature.decoder, drawn_before(signature, 3, 7)
+    drives = eager_decoder(module, signature) if before is None else eager_parts(module, signature).after(before)
+    generation = drives.begin(3)
+    ids = np.random.default_rng(7).choice(text_tokens(module, signature), (3, 8))
     mask = np.ones_like(ids)
     mask[1, :3] = mask[2, :6] = 0
     turns, end = list[Turn](), time.perf_counter() + PATIENCE
     given: Array | None = mask
     size = int(described.outputs[0].shape[-1])
-    longest = signature.ranges["sequence"].greatest if "sequence" in signature.ranges else None
-    most = min(GREEDY, _MOST_SCORES // (3 * size), (longest or GREEDY + 8) - 8)
+    most = min(GREEDY, _MOST_SCORES // (3 * size), (signature.longest_text or GREEDY + 8) - 8)
     while len(turns) < most and (len(turns) < 4 or time.perf_counter() < end):
-        logits = generation.feed(ids, given, "counts")
+        try:
+            logits = generation.feed(ids, given, "counts")
+        except SessionError as error:  # no further positions, which a call of the whole text may have
+            log.info("eager's greedy text ends: %s", error.why)
+            break
         valid = np.ones(ids.shape, bool) if given is None else given == 1
         turns.append(Turn(kind="feed", ids=ids, mask=given, want=logits[valid], valid=valid))
         ids, given = logits[:, -1:].argmax(-1), None
     generation.close()
-    return Dialogue(name=f"eager's greedy text, {len(turns)} tokens", rows=3, turns=tuple(turns))
+    return Dialogue(name=f"eager's greedy text, {len(turns)} tokens", rows=3, turns=tuple(turns), before=before)
 
 
-def with_dialogues(fidelity: Fidelity, decoder: Decoder, dialogues: Sequence[Dialogue]) -> Fidelity:
+def with_dialogues(fidelity: Fidelity, drives: Drives, dialogues: Sequence[Dialogue]) -> Fidelity:
     """Return a fidelity with the comparison of dialogues; it ends with the first that fails."""
     results = list(fidelity.results)
     for dialogue in dialogues:
-        results.append(_compared(decoder, dialogue, fidelity.precision))
+        results.append(_compared(drives, dialogue, fidelity.precision))
         if not results[-1].passed:
             break
     return replace(fidelity, results=tuple(results))
 
 
-def _compared(decoder: Decoder, dialogue: Dialogue, precision: str) -> CaseResult:
+def _compared(drives: Drives, dialogue: Dialogue, precision: str) -> CaseResult:
     first = dialogue.turns[0].ids
     assert first is not None
     shapes = {"input_ids": first.shape}
     wanted, given, note = list[Array](), list[Array](), ""
     try:
-        for turn, answer in _played(decoder, dialogue):
+        for turn, answer in _played(drives, dialogue):
             assert turn.want is not None and turn.valid is not None
             wanted.append(turn.want)
             given.append(np.asarray(answer, np.float32)[turn.valid])
@@ -230,8 +239,9 @@ def _compared(decoder: Decoder, dialogue: Dialogue, precision: str) -> CaseResul
     return replace(whole, problem=whole.problem + place)
 
 
-def _played(decoder: Decoder, dialogue: Dialogue) -> Iterator[tuple[Turn, Array]]:
+def _played(drives: Drives, dialogue: Dialogue) -> Iterator[tuple[Turn, Array]]:
     """Yield each turn that feeds, with the candidate's answer."""
+    decoder = drives if isinstance(drives, Decoder) else drives.after(dialogue.before or {})
     generations: list[Generation] = [decoder.begin(dialogue.rows)]
     try:
         for turn in dialogue.turns:

@@ -227,15 +227,14 @@ def _pictures(signature: ModelSignature, seed: int) -> Iterator[Case]:
 
 def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
     inputs = signature.draw(case)
-    mask = inputs.get("attention_mask")
     found = _answered(module, signature, case.name, inputs)
-    if mask is None or mask.ndim != 2:
-        return found
     # In a causal model, a query at left padding attends to nothing but padding: its values mean nothing.
     if case.padding == "left":
-        return replace(found, valid=mask.astype(bool))
-    window = window_of(getattr(module, "config", None)) if signature.task in CAUSAL else None
-    return found if window is None else replace(found, valid=_see_tokens(mask, window))
+        return replace(found, valid=_valid(inputs))
+    mask, window = inputs.get("attention_mask"), window_of(getattr(module, "config", None))
+    if mask is None or mask.ndim != 2 or window is None or signature.task not in CAUSAL:
+        return found
+    return replace(found, valid={"sequence": _see_tokens(mask, window)})
 
 
 def _see_tokens(mask: np.ndarray[Any, Any], window: int) -> np.ndarray[Any, Any]:
@@ -245,12 +244,18 @@ def _see_tokens(mask: np.ndarray[Any, Any], window: int) -> np.ndarray[Any, Any]
     return seen
 
 
+def _valid(inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    """Return by axis which positions are tokens."""
+    masks = {"sequence": inputs.get("attention_mask"), "decoder_sequence": inputs.get("decoder_attention_mask")}
+    return {axis: mask.astype(bool) for axis, mask in masks.items() if mask is not None and mask.ndim == 2}
+
+
 def _without_padded(found: ReferenceCase, signature: ModelSignature) -> ReferenceCase:
     """Return the case without queries at left padding, where the model is causal and the processor pads so."""
     mask = found.inputs.get("attention_mask")
     if signature.task not in CAUSAL or mask is None or mask.ndim != 2 or mask[:, 0].all():
         return found
-    return replace(found, valid=mask.astype(bool))
+    return replace(found, valid=_valid(found.inputs))
 
 
 def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays) -> ReferenceCase:

@@ -125,7 +125,7 @@ class SharedBuffers:
         """Run row by row: the operator takes several new tokens after a past for one row only."""
         answers = []
         for row in range(self._rows):
-            own = {name: array[row : row + 1] if array.ndim == 2 else array for name, array in inputs.items()}
+            own = {name: array[row : row + 1] if array.ndim > 1 else array for name, array in inputs.items()}
             answers.append(self._run(self._bound([buffer[row : row + 1] for buffer in self._buffers]), own))
         return np.concatenate(answers)
 

@@ -1,0 +1,160 @@
+"""Tiny encoder-decoders of many kinds, with weights so large that masks and positions matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from optimum_core.generation.session import EncoderDecoderSession, open_session
+from optimum_core.hardware import detect
+from optimum_core.models.decoder import describe_decoder
+from optimum_core.models.encoder_decoder import as_generating
+from optimum_core.models.parts import Graph, graphs_of
+from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.source import MemorySource
+from optimum_core.plugins import manager
+from optimum_core.types import Artifact, ExportRequest, SessionRequest
+
+VOCABULARY = 99
+_SHARPEN = 4.0
+
+_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+_LAYERS = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.12,
+}  # fmt: skip
+_BART = {"vocab_size": VOCABULARY, **_LAYERS, "max_position_embeddings": 128, **_SPECIAL}
+_T5 = {
+    "vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4,
+    "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
+}  # fmt: skip
+_MOONSHINE = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 128, **_SPECIAL,
+    **{f"{part}_{name}": number for part in ("encoder", "decoder") for name, number in (
+        ("num_hidden_layers", 2), ("num_attention_heads", 4), ("num_key_value_heads", 4),
+    )},
+}  # fmt: skip
+
+#: By name: the model type, and the values of its configuration.
+KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "t5": ("t5", _T5),
+    "t5_gated": ("t5", {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "mt5": ("mt5", _T5),
+    "umt5": ("umt5", _T5),
+    "longt5": ("longt5", {**_T5, "local_radius": 4, "global_block_size": 4}),
+    "bart": ("bart", _BART),
+    "mbart": ("mbart", _BART),
+    "marian": ("marian", {**_BART, "decoder_start_token_id": 0}),
+    "pegasus": ("pegasus", {**_BART, "decoder_start_token_id": 0}),
+    "pegasus_x": ("pegasus_x", {**_BART, "block_size": 4, "num_global_tokens": 2}),
+    "bigbird_pegasus": ("bigbird_pegasus", {**_BART, "attention_type": "original_full"}),
+    "m2m_100": ("m2m_100", _BART),
+    "blenderbot": ("blenderbot", _BART),
+    "blenderbot_small": ("blenderbot-small", _BART),
+    "plbart": ("plbart", _BART),
+    "mvp": ("mvp", _BART),
+    "led": ("led", {
+        **_BART, "max_encoder_position_embeddings": 128, "max_decoder_position_embeddings": 128, "attention_window": 4,
+    }),
+    "whisper": ("whisper", {
+        "vocab_size": VOCABULARY, **_LAYERS, **_SPECIAL, "max_source_positions": 50, "max_target_positions": 64,
+        "num_mel_bins": 8,
+    }),
+    "speech_to_text": ("speech_to_text", {
+        "vocab_size": VOCABULARY, **_LAYERS, **_SPECIAL, "max_source_positions": 200, "max_target_positions": 64,
+        "input_feat_per_channel": 8, "conv_channels": 16, "num_conv_layers": 2,
+    }),
+    "moonshine": ("moonshine", _MOONSHINE),
+    "fsmt": ("fsmt", {
+        "langs": ["en", "de"], "src_vocab_size": VOCABULARY, "tgt_vocab_size": VOCABULARY, **_LAYERS,
+        "max_position_embeddings": 128, **_SPECIAL,
+    }),
+    "prophetnet": ("prophetnet", {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "num_encoder_layers": 2, "num_decoder_layers": 2,
+        "num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64, **_SPECIAL,
+    }),
+}  # fmt: skip
+_SPEECH = ("whisper", "speech_to_text", "moonshine")
+
+
+@cache
+def encoder_decoder(kind: str, *, seed: int = 20) -> Any:
+    """Return the model of one of `KINDS`, in evaluation mode. Created once per process."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
+
+    from optimum_core.models.loading import quiet
+
+    model_type, values = KINDS[kind]
+    maker = AutoModelForSpeechSeq2Seq if kind in _SPEECH else AutoModelForSeq2SeqLM
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = maker.from_config(AutoConfig.for_model(model_type, **values)).eval()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.ndim >= 2:
+                    parameter.mul_(_SHARPEN)
+    return module
+
+
+@cache
+def described(kind: str) -> ModelSignature:
+    """Return the model's signature, with its interface as parts.
+
+    Raises:
+        NotADecoderError: it has none.
+    """
+    module = encoder_decoder(kind)
+    signature = describe(module, name=kind)
+    decoder = describe_decoder(module, signature)
+    return replace(as_generating(module, signature), decoder=decoder)
+
+
+def part_request(
+    kind: str, graph: Graph, backend: str, format: str, output: Path, route: str | None = None
+) -> ExportRequest:
+    """Return the request to export one part of the model."""
+    return ExportRequest(
+        backend=backend,
+        source=MemorySource(encoder_decoder(kind)),
+        task="text2text-generation",
+        format=format,
+        precision="fp32",
+        samples=graph.samples(),
+        inputs=graph.interface.inputs,
+        outputs=graph.interface.outputs,
+        state=graph.state,
+        part=graph.name,
+        output=output,
+        route=route,
+    )
+
+
+def opened_parts(
+    kind: str, backend: str, format: str, folder: Path, *, exporter: str, route: str,
+    change: Callable[[Artifact], Artifact] = lambda artifact: artifact,
+) -> EncoderDecoderSession:  # fmt: skip
+    """Export all parts of a model and open them.
+
+    Args:
+        change: of the exported decoder, such as an optimization.
+    """
+    parts = {}
+    for graph in graphs_of(described(kind)):
+        output = folder / graph.name
+        output.mkdir(parents=True)
+        made = manager().export(part_request(kind, graph, exporter, format, output, route))
+        parts[graph.name] = change(made) if graph.state is not None else made
+    signature = described(kind)
+    whole = Artifact(
+        format=format, path=folder, files=(), inputs=signature.inputs, outputs=signature.outputs, parts=parts
+    )
+    session = open_session(
+        manager(), SessionRequest(backend=backend, artifact=whole, device="cpu", hardware=detect(), threads=1)
+    )
+    assert isinstance(session, EncoderDecoderSession)
+    return session

@@ -1,0 +1,66 @@
+"""Encoder-decoders with their cache in ONNX Runtime: handed from call to call, and in buffers that grow in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core.generation.session import EncoderDecoderSession
+from optimum_core.hardware import detect
+from optimum_core.models.generating_encoder_decoder import host_for
+from optimum_core.plugins import manager
+from optimum_core.testing.encoder_decoders import described, encoder_decoder, opened_parts
+from optimum_core.types import Artifact, Fidelity, OptimizeRequest
+from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
+
+
+def opened(kind: str, level: str | None, folder: Path) -> EncoderDecoderSession:
+    def change(artifact: Artifact) -> Artifact:
+        if level is None:
+            return artifact
+        output = folder / "optimized"
+        output.mkdir()
+        request = OptimizeRequest(
+            backend="ort", artifact=artifact, device="cpu", precision="fp32", level=level, output=output,
+            hardware=detect(),
+        )  # fmt: skip
+        return manager().optimize(request)
+
+    return opened_parts(kind, "ort", "onnx", folder / "parts", exporter="onnx", route="torchscript", change=change)
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"), [("t5_gated", None), ("bart", "shared_cache"), ("m2m_100", None), ("whisper", "shared_cache")]
+)
+def test_families_agree_with_eager(kind: str, level: str | None, tmp_path: Path) -> None:
+    """Over whole dialogues, and in the tokens of greedy decoding and of beams."""
+    session = opened(kind, level, tmp_path)
+    nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
+    module = encoder_decoder(kind)
+    found = with_dialogues(nothing, session.drives, drawn_dialogues(module, described(kind)))
+    assert found.passed, found.worst
+    if kind == "whisper":
+        return
+    host = host_for(
+        type(module).__name__, kind, session.parts, module.config, lambda: module.generation_config,
+        main_input="input_ids",
+    )  # fmt: skip
+    for beams in (1, 4):
+        want, got = (texts(model, beams) for model in (module, host))
+        assert torch.equal(got, want)
+        assert len(want.unique()) > 4
+
+
+def texts(model: Any, beams: int) -> torch.Tensor:
+    ids = torch.tensor(np.random.default_rng(3).integers(3, 99, (3, 9)))
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    made: torch.Tensor = model.generate(
+        ids, attention_mask=mask, num_beams=beams, do_sample=False, max_new_tokens=24, no_repeat_ngram_size=2,
+        eos_token_id=None,
+    )  # fmt: skip
+    return made
