@@ -20,6 +20,7 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig, Trial
 
 LAYERS = tuple(f"layer.{number}" for number in range(20))
+SIGNATURE = SimpleNamespace(decoder=None)
 CONFIG = QuantizeConfig(scheme="dynamic")
 
 
@@ -80,7 +81,7 @@ def _walked(
         goal=SimpleNamespace(config=CONFIG, weights="int8"),
         data=SimpleNamespace(calibration=None),
         promise=SimpleNamespace(baseline=1.0),
-        search=SimpleNamespace(objective="latency", emit=lambda event: None),
+        search=SimpleNamespace(objective="latency", emit=lambda event: None, signature=SIGNATURE),
         ways=(),
     )
     ledger = SearchLog(unquantized=floats)
@@ -176,7 +177,12 @@ def _decided(
         data=SimpleNamespace(unseen=()),
         unquantized=floats,
         search=SimpleNamespace(
-            objective="latency", may_restrict=False, emit=lambda event: None, effort=None, choosable={"quick", "next"}
+            objective="latency",
+            may_restrict=False,
+            emit=lambda event: None,
+            effort=None,
+            choosable={"quick", "next"},
+            signature=SIGNATURE,
         ),
     )
     running = searching._QuantizedSearch

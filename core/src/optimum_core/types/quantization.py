@@ -190,7 +190,7 @@ class QuantizeConfig:
             "accuracy_control": self.scheme != "static",
             "group_size": not four_bits,
             "ratio": not four_bits,
-            "algorithm": not weight_only,
+            "algorithm": self.scheme == "static" or (self.scheme == "dynamic" and not four_bits),
             "reduce_range": weight_only,
             "form": weight_only and self.weights not in ("int4", "uint4"),
         }

@@ -22,6 +22,8 @@ class CaseResult:
         relative_error: max |candidate - eager| over max |eager|.
         cosine: cosine of the two outputs as flat vectors; 1.0 when both are zero.
         agreement: share of positions with the same arg-max, for logits; None elsewhere.
+        divergence: of a text's next tokens, Kullback-Leibler divergence of the candidate's probabilities from eager's,
+            the mean of all tokens in nats; None elsewhere.
         passed: within the tolerance of the precision.
         problem: the reason why it did not pass; empty when passed.
         note: an allowed difference from eager, such as a row without any token.
@@ -36,6 +38,7 @@ class CaseResult:
     passed: bool
     problem: str = ""
     note: str = ""
+    divergence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

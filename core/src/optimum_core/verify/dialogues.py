@@ -23,6 +23,7 @@ from optimum_core.models.eager_state import EagerDecoderSession
 from optimum_core.models.signature import ModelSignature
 from optimum_core.types import CaseResult, Fidelity
 from optimum_core.verify.comparison import compare, failed, tolerance_of
+from optimum_core.verify.divergence import Divergence
 
 Array = np.ndarray[Any, Any]
 log = logging.getLogger(__name__)
@@ -210,7 +211,9 @@ def _compared(decoder: Decoder, dialogue: Dialogue, precision: str) -> CaseResul
     shapes = {"input_ids": first.shape}
     wanted, given, note = list[Array](), list[Array](), ""
     try:
-        for turn, answer in _played(decoder, dialogue):
+        for turn, answer in play(decoder, dialogue):
+            if answer is None:
+                continue
             assert turn.want is not None and turn.valid is not None
             wanted.append(turn.want)
             given.append(np.asarray(answer, np.float32)[turn.valid])
@@ -224,14 +227,16 @@ def _compared(decoder: Decoder, dialogue: Dialogue, precision: str) -> CaseResul
         return failed(dialogue.name, shapes, "logits", f"shape {have.shape}, eager gives {want.shape}")
     whole = compare(dialogue.name, shapes, "logits", want, have, tolerance)
     if whole.passed:
-        return replace(whole, note=note)
+        found = Divergence()
+        found.add(want, have)
+        return replace(whole, note=note, divergence=found.mean)
     parts = [compare("", shapes, "logits", a, b, tolerance).passed for a, b in zip(wanted, given, strict=True)]
     place = f" (from its call {parts.index(False) + 1} on)" if False in parts else ""
     return replace(whole, problem=whole.problem + place)
 
 
-def _played(decoder: Decoder, dialogue: Dialogue) -> Iterator[tuple[Turn, Array]]:
-    """Yield each turn that feeds, with the candidate's answer."""
+def play(decoder: Decoder, dialogue: Dialogue) -> Iterator[tuple[Turn, Array | None]]:
+    """Yield every turn with the candidate's answer; the state has no answer to those that do not feed."""
     generations: list[Generation] = [decoder.begin(dialogue.rows)]
     try:
         for turn in dialogue.turns:
@@ -239,12 +244,14 @@ def _played(decoder: Decoder, dialogue: Dialogue) -> Iterator[tuple[Turn, Array]
             if turn.kind == "feed":
                 assert turn.ids is not None
                 yield turn, generation.feed(turn.ids, turn.mask, "counts")
-            elif turn.kind == "crop":
+                continue
+            if turn.kind == "crop":
                 generation.crop(turn.length)
             elif turn.kind == "reorder":
                 generation.reorder(turn.rows)
             else:
                 generations.append(generation.fork())
+            yield turn, None
     finally:
         for generation in generations:
             generation.close()

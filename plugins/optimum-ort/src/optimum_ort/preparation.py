@@ -48,7 +48,7 @@ def prepare(artifact: Artifact, exclude: tuple[str, ...], scratch: Path, *, exte
     """
     model = _read(artifact.main_file, who)
     name_nodes(model.graph)
-    kept = kept_layers(model.graph, exclude, who)
+    kept = kept_layers(model.graph, exclude, who, is_decoder=artifact.state is not None)
     path = write_model(model, _folder(scratch, "named"), external=external)
     del model
     skipped = {}

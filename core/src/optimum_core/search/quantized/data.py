@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from optimum_core.errors import OptionError
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.models.batches import Batches, Encoder
@@ -250,15 +252,29 @@ class DataPreparer:
     def _reference(self, batches: Batches, who: str) -> Iterator[ReferenceCase]:
         """Yield batches with the eager model's outputs, as many as may be kept."""
         kept = items = 0
-        for number, inputs in enumerate(batches):
+        for number, (inputs, size) in enumerate(self._compared(batches)):
             outputs = self._ask(inputs, who)
             kept += sum(array.nbytes for array in outputs.values())
-            items += batches.sizes[number]
+            items += size
             yield ReferenceCase(
                 name=f"unseen data, batch {number + 1}", inputs=inputs, outputs=outputs, varied=frozenset()
             )
             if kept > _MOST_BYTES or items >= UNSEEN_ROWS:
                 return
+
+    def _compared(self, batches: Batches) -> Iterator[tuple[Mapping[str, Any], int]]:
+        """Yield the batches with their sizes; for a decoder, whose logits are large, every row alone, cut to what is
+        kept at most."""
+        decoder = self.signature.decoder
+        if decoder is None:
+            yield from zip(batches, batches.sizes, strict=True)
+            return
+        longest = max(1, _MOST_BYTES // (4 * int(decoder.outputs[0].shape[-1])))
+        for inputs in batches:
+            mask = inputs.get("attention_mask", np.ones_like(inputs["input_ids"]))
+            for ids, kept in zip(inputs["input_ids"], mask, strict=True):
+                row = ids[kept == 1][None, :longest]
+                yield {"input_ids": row, "attention_mask": np.ones_like(row)}, 1
 
     def _ask(self, inputs: Mapping[str, Any], who: str) -> dict[str, Any]:
         try:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from optimum_core.errors import OptionError
 from optimum_core.measure.stopwatch import watched
+from optimum_core.models.decoder import FirstCalls
 from optimum_core.plan import Way
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.budget import Budget
@@ -69,7 +70,12 @@ class QuantizationSetup:
         ).prepare()
         self._require_calibration(data)
         self._require_ranking(data)
-        context.builder.calibration = data.calibration
+        decoder = context.signature.decoder
+        context.builder.calibration = (
+            data.calibration
+            if decoder is None or data.calibration is None
+            else FirstCalls(decoder=decoder, batches=data.calibration)
+        )
         return data
 
     def prepare(self) -> Callable[[SearchResult], SearchResult]:
