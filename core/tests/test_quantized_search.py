@@ -17,7 +17,7 @@ from optimum_core.search.quantized import search as searching
 from optimum_core.search.quantized.evaluator import Verdict
 from optimum_core.search.quantized.log import SearchLog, Surveyed
 from optimum_core.search.spec import CandidateSpec
-from optimum_core.types import QuantizeConfig, Trial
+from optimum_core.types import Promise, QuantizeConfig, Trial
 
 LAYERS = tuple(f"layer.{number}" for number in range(20))
 SIGNATURE = SimpleNamespace(decoder=None)
@@ -80,7 +80,7 @@ def _walked(
     job: Any = SimpleNamespace(
         goal=SimpleNamespace(config=CONFIG, weights="int8"),
         data=SimpleNamespace(calibration=None),
-        promise=SimpleNamespace(baseline=1.0),
+        promise=Promise(metric="accuracy", baseline=1.0, max_drop="0.01", limit=0.01, data="rows"),
         search=SimpleNamespace(objective="latency", emit=lambda event: None, signature=SIGNATURE),
         ways=(),
     )

@@ -19,6 +19,8 @@ ALGORITHMS = ("rtn", "awq", "gptq", "hqq", "scale-estimation")
 FORMS = ("qdq", "qoperator")
 OBJECTIVES = ("latency", "throughput", "size")
 METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
+#: Metrics on texts without labels, for models that generate.
+TEXT_METRICS = ("perplexity",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ _WORDS = {
     "algorithm": ALGORITHMS,
     "form": FORMS,
     "objective": OBJECTIVES,
-    "metric": METRICS,
+    "metric": (*METRICS, *TEXT_METRICS),
 }
 _NUMBERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "group_size": (lambda value: value == -1 or (isinstance(value, int) and value > 0), "use -1, or 1 or more"),

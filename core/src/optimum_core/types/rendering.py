@@ -121,7 +121,7 @@ def promise_words(report: Report) -> str:
     if promise is None:
         return ""
     end = "kept" if promise.kept else "not kept by any quantized model, so this one is not quantized"
-    allowed = f"{promise.baseline:.4f} eager, may drop by {promise.max_drop}"
+    allowed = f"{promise.baseline:.4f} eager, may {'rise' if promise.rises else 'drop'} by {promise.max_drop}"
     return f"Promise: {promise.metric} on {promise.data}, {allowed}; {end}"
 
 

@@ -147,7 +147,7 @@ class Trial:
         config: the recipe, as `QuantizeConfig.to_dict` returns it.
         outcome: "kept" and "broken" refer to the promise; "slow" was slower than another that keeps it;
             "failed" could not be built or run; "skipped" was not tried.
-        value: the metric; `drop`: the difference by which it is below the eager model's.
+        value: the metric; `drop`: the difference by which it is worse than the eager model's.
         milliseconds: geometric mean of the medians over the workload.
         speedup: the eager model's time over its time, measured side by side.
         size: bytes of its files.
@@ -173,10 +173,11 @@ class Promise:
     Attributes:
         metric: name of the metric.
         baseline: the eager model's value.
-        max_drop: the allowed drop as passed.
-        limit: the largest allowed drop, in the metric's units.
+        max_drop: the allowed loss as passed.
+        limit: the largest allowed loss, in the metric's units.
         data: description of the data on which it is measured.
         kept: whether the chosen model is quantized and keeps the promise.
+        rises: the metric is better when it is less, such as perplexity: a loss is a rise.
     """
 
     metric: str
@@ -185,6 +186,11 @@ class Promise:
     limit: float
     data: str
     kept: bool = False
+    rises: bool = False
+
+    def loss(self, value: float) -> float:
+        """Return by how much a value is worse than the eager model's; below zero: it is better."""
+        return value - self.baseline if self.rises else self.baseline - value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -66,7 +66,9 @@ def quantize(request: QuantizeRequest) -> Artifact:
         scratch = Path(folder)
         remedy = "use another scheme, or exclude the layer that it names"
         with foreign_errors(who, ExportError, remedy, doing=f"{config.name} failed"):
-            prepared = prepare(request.artifact, config.exclude, scratch, external=external, who=who)
+            prepared = prepare(
+                request.artifact, config.exclude, scratch, external=external, who=who, shapes=not _of_weights(config)
+            )
             model, chosen = _quantized(request, prepared, scratch, external=external, who=who)
         write_model(model, request.output, external=external or model.ByteSize() > EXTERNAL_ABOVE)
     build = find_build()
@@ -83,7 +85,7 @@ def _quantized(
 
     config, path, kept = request.config, prepared.path, prepared.kept
     before = onnx.load(path, load_external_data=False)
-    if config.scheme == "weight-only" or config.weights in FOUR_BITS:
+    if _of_weights(config):
         model = quantize_weights(onnx.load(path), config, kept)
         chosen: dict[str, Any] = {"group_size": group_size(config)} if config.weights in FOUR_BITS else {}
     elif config.weights == "fp8":
@@ -113,6 +115,11 @@ def _quantized(
     if request.artifact.state is not None:
         chosen["cache"] = _share_cache(model, request.artifact.state)
     return model, chosen
+
+
+def _of_weights(config: QuantizeConfig) -> bool:
+    """Whether weights alone are rounded in the file, whatever a session does with activations."""
+    return config.scheme == "weight-only" or config.weights in FOUR_BITS
 
 
 def _share_cache(model: Any, state: StateSpec) -> str:

@@ -17,9 +17,18 @@ from optimum_core.models.data_rows import Row, Rows
 from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.signature import ModelSignature
 from optimum_core.types import Event, QuantizeConfig
-from optimum_core.types.quantization import Drop, parse_drop
+from optimum_core.types.quantization import TEXT_METRICS, Drop, parse_drop
 from optimum_core.verify.comparison import ReferenceCase
-from optimum_core.verify.promise import DEFAULT_DROP, UP_TO_ONE, Called, Labelled, Metric, evaluate_words
+from optimum_core.verify.perplexity import Perplexity
+from optimum_core.verify.promise import (
+    DEFAULT_DROP,
+    DEFAULT_RISE,
+    UP_TO_ONE,
+    Called,
+    Labelled,
+    Metric,
+    evaluate_words,
+)
 
 #: Most rows to find ranges on: more hardly change them.
 CALIBRATION_ROWS = 300
@@ -39,7 +48,8 @@ class StatedData:
     """The user's arguments, checked as far as possible without the model.
 
     Attributes:
-        function: `evaluate`, if it is a function; otherwise `metric` is computed on `labelled`, if these were passed.
+        function: `evaluate`, if it is a function; otherwise `metric` is computed on `labelled`, if these were passed:
+            rows with labels, or for perplexity texts without.
         drop: the allowed loss; None: none was stated.
     """
 
@@ -96,11 +106,14 @@ def read_data(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeCo
             why = f"without evaluate it is of the share of equal decisions, 0 to 1, and {drop} allows everything"
             raise OptionError("max_drop", why, "pass evaluate=, a metric or labelled rows; or say 0.01 or '1%'")
         return StatedData(calibration=rows, drop=drop)
-    drop = drop or Drop(amount=DEFAULT_DROP)
     words = evaluate_words(evaluate)
     if words is None:
-        return StatedData(calibration=rows, function=evaluate, drop=drop)
+        return StatedData(calibration=rows, function=evaluate, drop=drop or Drop(amount=DEFAULT_DROP))
     name = words[0] or metric or "accuracy"
+    if name in TEXT_METRICS:
+        texts = Rows(words[1], who="evaluate")
+        return StatedData(calibration=rows, metric=name, labelled=texts, drop=drop or parse_drop(DEFAULT_RISE))
+    drop = drop or Drop(amount=DEFAULT_DROP)
     if name in UP_TO_ONE and drop.relative and drop.limit(1.0) >= 1:
         raise OptionError("max_drop", f"a drop of {drop} allows everything", "say '1%' of what eager has")
     if name in UP_TO_ONE and not drop.relative and drop.amount >= 1:
@@ -174,7 +187,7 @@ class DataPreparer:
             rest = self._pieces(stated.labelled, used, repeated=True)
             labelled = self._spool("evaluate", rest, "evaluate")
             unseen = unseen or labelled
-            metric = self._labelled(labelled)
+            metric = self._measured(labelled)
         elif stated.function is not None:
             metric = Called(function=stated.function)
         who = "evaluate" if stated.labelled is not None and not held else "calibration"
@@ -283,6 +296,15 @@ class DataPreparer:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
             why = f"the model does not run on a batch of it ({shapes}): {type(error).__name__}: {error}"
             raise OptionError(who, why, "pass what the model is called with") from error
+
+    def _measured(self, batches: Batches) -> Metric:
+        if self.stated.metric not in TEXT_METRICS:
+            return self._labelled(batches)
+        if not getattr(self.module, "can_generate", bool)():
+            why = f"{self.stated.metric} is of the next token, and the model does not generate"
+            raise OptionError("evaluate", why, "pass ('accuracy', rows), or a function of the accelerated model")
+        vocabulary = next(spec.shape[-1] for spec in self.signature.outputs if spec.name == "logits")
+        return Perplexity(batches=batches, vocabulary=int(vocabulary))
 
     def _labelled(self, batches: Batches) -> Labelled:
         names = [spec.name for spec in self.signature.outputs]

@@ -225,14 +225,16 @@ class Evaluator:
             return Verdict(outcome="kept", reason=_nearness(candidate.fidelity), value=self._agreement(candidate))
         try:
             with watched(self.context.search.emit, "evaluate", candidate.spec.name):
-                value = min(one.value(self.evaluated(candidate)) for one in _asked(metric, candidate))
+                values = [one.value(self.evaluated(candidate)) for one in _asked(metric, candidate)]
         except OptimumError as error:  # the metric worked on the eager model, so this candidate is to blame
             return Verdict(outcome="failed", reason=first_line(error))
-        drop = promise.baseline - value
-        moved = f"drops by {drop:.4g}" if drop >= 0 else f"rises by {-drop:.4g}"
+        value = max(values, key=promise.loss)
+        drop = promise.loss(value)
+        worse, better = ("rises", "drops") if promise.rises else ("drops", "rises")
+        moved = f"{worse} by {drop:.4g}" if drop >= 0 else f"{better} by {-drop:.4g}"
         return Verdict(
             outcome="kept" if keeps(promise, value) else "broken",
-            reason=f"{promise.metric} {moved}; a drop of {promise.limit:.4g} is allowed",
+            reason=f"{promise.metric} {moved}; a {worse[:-1]} of {promise.limit:.4g} is allowed",
             value=value,
             beyond_rounding=_is_absurd(candidate.fidelity),
         )
@@ -250,7 +252,7 @@ class Evaluator:
         tried.run = search.plugins.binder(session)
         with watched(search.emit, "evaluate", f"{spec.name}, less of it quantized"):
             value = metric.value(self.evaluated(tried))
-        return 0.0 if keeps(promise, value) else promise.baseline - promise.limit - value
+        return 0.0 if keeps(promise, value) else promise.loss(value) - promise.limit
 
     def _problem(self, candidate: Candidate) -> str:
         """Return a problem of its outputs, or an empty string. If a metric decides, only their form is checked."""

@@ -144,7 +144,7 @@ class _QuantizedSearch:
         promise = self.context.promise
         if promise is None or self.evaluator.keeps_unquantized:
             return None
-        wanted = promise.baseline - promise.limit
+        wanted = promise.baseline + (promise.limit if promise.rises else -promise.limit)
         return (
             f"even unquantized it has {promise.metric} {self.evaluator.unquantized_value:.4g}, and {wanted:.4g} was "
             f"promised (eager has {promise.baseline:.4g}): what kept that after rounding would keep it by chance"
@@ -213,7 +213,7 @@ class _QuantizedSearch:
             verdict.reason,
             pace=candidate.pace,
             value=verdict.value,
-            drop=None if verdict.value is None else self._baseline - verdict.value,
+            drop=None if verdict.value is None else self._loss(verdict.value),
             size=candidate.size,
             seconds=time.perf_counter() - start,
         )
@@ -245,9 +245,8 @@ class _QuantizedSearch:
         milliseconds = (min if self._generates else max)(times, default=0.0)
         return len(layers_of(self.context.search.source.module())) * _RANKING_BATCHES * milliseconds / 1e3
 
-    @property
-    def _baseline(self) -> float:
-        return self.context.promise.baseline if self.context.promise else 1.0
+    def _loss(self, value: float) -> float:
+        return self.context.promise.loss(value) if self.context.promise else 1.0 - value
 
     # Decision.
 
