@@ -67,7 +67,7 @@ def quantize(request: QuantizeRequest) -> Artifact:
         remedy = "use another scheme, or exclude the layer that it names"
         with foreign_errors(who, ExportError, remedy, doing=f"{config.name} failed"):
             prepared = prepare(
-                request.artifact, config.exclude, scratch, external=external, who=who, shapes=not _of_weights(config)
+                request.artifact, config.exclude, scratch, external=external, who=who, shapes=not _of_weights(request)
             )
             model, chosen = _quantized(request, prepared, scratch, external=external, who=who)
         write_model(model, request.output, external=external or model.ByteSize() > EXTERNAL_ABOVE)
@@ -85,9 +85,10 @@ def _quantized(
 
     config, path, kept = request.config, prepared.path, prepared.kept
     before = onnx.load(path, load_external_data=False)
-    if _of_weights(config):
+    if _of_weights(request):
         model = quantize_weights(onnx.load(path), config, kept)
         chosen: dict[str, Any] = {"group_size": group_size(config)} if config.weights in FOUR_BITS else {}
+        chosen |= {"activations": "int8"} if config.scheme == "dynamic" else {}
     elif config.weights == "fp8":
         assert request.calibration is not None
         model = quantize_floats(path, config, kept, request.calibration, scratch, external=external, who=who)
@@ -117,9 +118,12 @@ def _quantized(
     return model, chosen
 
 
-def _of_weights(config: QuantizeConfig) -> bool:
-    """Whether weights alone are rounded in the file, whatever a session does with activations."""
-    return config.scheme == "weight-only" or config.weights in FOUR_BITS
+def _of_weights(request: QuantizeRequest) -> bool:
+    """Whether weights alone are rounded in the file, and a session rounds activations by group, if at all. In a
+    decoder they always are: a range over all rows would make a row's tokens depend on the others.
+    """
+    config, is_decoder = request.config, request.artifact.state is not None
+    return config.scheme == "weight-only" or config.weights in FOUR_BITS or (config.scheme == "dynamic" and is_decoder)
 
 
 def _share_cache(model: Any, state: StateSpec) -> str:
