@@ -283,6 +283,7 @@ def test_a_model_is_quantized_with_its_cache_and_saved(tmp_path: Path, monkeypat
     near = next(item for item in fast.manifest.fidelity.results if item.divergence is not None)
     assert "tokens of unseen data" in near.case and 0 < near.divergence < 1
     assert [trial.outcome for trial in fast.report.walk][-1] == "kept"
+    assert "of the likeliest next tokens are eager's" in str(fast.report)
     ids = rows("llama", 2, 9)
     want = fast.generate(ids, max_new_tokens=8, do_sample=False)
     fast.save_pretrained(tmp_path / "out")

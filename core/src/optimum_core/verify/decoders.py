@@ -182,7 +182,7 @@ def _answer(decoder: Decoder, ids: Array, keep: Array) -> Array:
 def _near(decoder: Decoder, reference: DecoderReference, limits: Tolerance) -> CaseResult:
     """Return how far the scores are from eager's over text."""
     found = Divergence()
-    name = "unseen data" if reference.unseen else reference.dialogues[-1].name
+    name = "unseen data" if reference.unseen else "eager's greedy text"
     try:
         if reference.unseen:
             for case in reference.unseen:
