@@ -77,7 +77,8 @@ def accelerate(
             labelled rows; (metric, labelled rows), the metric being "accuracy", "f1", "matthews", "pearson" or
             "spearman"; or ("perplexity", texts). Without it, closeness to eager on rows held out from calibration
             decides.
-        max_drop: the largest loss of it: 0.01 in its own units, or "1%" of the eager model's. 0.01 by default, "1%" of perplexity.
+        max_drop: the largest loss of it: 0.01 in its own units, or "1%" of the eager model's. By
+            default 0.01, and "1%" for perplexity.
         options: options of the backend named by `target`.
         progress: called with an `Event` as each stage begins and ends.
         cache_dir: cache directory, instead of `OPTIMUM_CACHE_DIR`.

@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderReference:
-    """What a quantized decoder is compared with.
+    """The answers that a quantized decoder is compared with.
 
     Attributes:
         drawn: cases of random inputs, compared in form.
@@ -120,7 +120,7 @@ def _remembers(decoder: Decoder, dialogue: Dialogue, tolerance: Tolerance) -> Ca
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Told:
-    """What one state was told, and its answers since they were last compared.
+    """The tokens that one state was told, and its answers since they were last compared.
 
     Attributes:
         ids, mask: [rows, length].
