@@ -7,7 +7,7 @@ import time
 import pytest
 
 from optimum_core.errors import ExportError
-from optimum_core.models.engines.time_limit import time_limit
+from optimum_core.models.time_limit import time_limit
 
 
 def _spin(seconds: float) -> None:

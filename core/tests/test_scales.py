@@ -65,3 +65,10 @@ def test_what_is_evenly_spread_is_measured_as_one() -> None:
     assert scales.cosine(np.zeros(3), np.zeros(3)) == 1.0
     assert scales.cosine(np.zeros(3), np.ones(3)) == 0.0
     assert scales.relative_error(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+
+
+def test_a_single_value_has_no_scale_of_its_own() -> None:
+    """In one row, some value is near zero by chance; each channel has no other value to be measured by."""
+    want = np.linspace(0.01, 1.0, 384)[None]
+    want[0, 0] = 1e-6
+    assert scales.relative_error(want, want + 1e-7) == pytest.approx(1e-7, rel=0.01)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from optimum_core.models.eager_calls import FlatModule
 from optimum_core.models.loading import quiet
+from optimum_core.models.time_limit import export_limit
 from optimum_core.models.tracing import (
     NamedModule,
     dynamic_shapes,
@@ -25,6 +26,7 @@ __all__ = [
     "FlatModule",
     "NamedModule",
     "dynamic_shapes",
+    "export_limit",
     "exported_program",
     "flat_module",
     "graph_inputs",

@@ -16,6 +16,7 @@ from optimum_core.models.decoder_module import DecoderModule
 from optimum_core.models.eager_calls import FlatModule, export_ready, fixed_arguments
 from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
+from optimum_core.models.time_limit import export_limit
 from optimum_core.types import ExportRequest, TensorSpec
 
 
@@ -94,9 +95,12 @@ def exported_program(module: Any, samples: Sequence[torch.Tensor], inputs: Seque
     """Return the `torch.export.ExportedProgram` of a module that takes `samples` by position; named axes vary.
 
     What torch raises on a model that it cannot trace comes as it is: see `foreign_errors`.
+
+    Raises:
+        ExportError: it takes too long.
     """
     shapes = (tuple(dynamic_shapes(inputs).values()),)
-    with torch.no_grad():
+    with torch.no_grad(), export_limit(module, "torch.export", "another route may do it"):
         return torch.export.export(module, tuple(samples), dynamic_shapes=shapes, strict=False)
 
 

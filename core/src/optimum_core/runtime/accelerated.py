@@ -56,6 +56,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         self._plugins = plugins
         self._opening = opening or Opening()
         self._who = f"model {manifest.model.name!r}"
+        self._returns_dict = not manifest.model.returns_tuple
         self._generates = self.can_generate()
         self._checker = InputChecker(
             self._who,
@@ -91,9 +92,12 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         if self._generates:
             return self._call_decoder(kwargs)
         arrays, torch_in = self._checker.bind((), kwargs)
-        wanted = kwargs.get("return_dict")
-        as_tuple = self._wants_tuple() if wanted is None else not wanted
-        return self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_tuple)
+        as_dict = kwargs.get("return_dict")
+        if as_dict is None:
+            as_dict = self._config_values.get("return_dict")
+            if as_dict == self._return_dict_before:  # unless changed since, as the manifest says
+                as_dict = self._returns_dict
+        return self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_dict is False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, as calling it does."""

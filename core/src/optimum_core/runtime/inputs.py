@@ -48,6 +48,9 @@ class _Plan:
     fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
 
 
+_NO_PLAN = _Plan(casts=(), ranges=())
+
+
 class InputChecker:
     """Checker of call arguments against tensor specs.
 
@@ -79,6 +82,7 @@ class InputChecker:
         self._ignored = frozenset(ignored)
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], _Plan] = {}
+        self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
         self._tensor: type | None = None  # torch's class, once one came that a session on the host takes
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arrays, bool]:
@@ -109,8 +113,11 @@ class InputChecker:
                 torch_in = torch_in or is_torch
             arrays[name] = value
             seen += (name, value.shape, value.dtype)
-        key = tuple(seen)
-        plan = self._plans.get(key) or self._remember(key, arrays)
+        last, plan = self._last
+        if seen != last:  # a hash of all would cost more, above all when the processor's caches hold none of it
+            key = tuple(seen)
+            plan = self._plans.get(key) or self._remember(key, arrays)
+            self._last = seen, plan
         self._apply(plan, arrays)
         for spec, filled in plan.fills:
             of = spec.made_of  # a mask derived from the ids differs from call to call

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Self
 
 from optimum_core.artifact import Manifest
@@ -29,20 +30,19 @@ class TransformersFace:
     _who: str
     #: `config.return_dict` as it was when the configuration was read; None: it was not read, or has none.
     _return_dict_before: bool | None = None
+    #: The attributes of `config` since it was read.
+    _config_values: Mapping[str, Any] = MappingProxyType({})
 
     @cached_property
     def config(self) -> Any:
         """The original's configuration; if transformers is not installed, its values as plain attributes."""
         live = getattr(self._source, "config", None)
         found = live if live is not None else _read_config(self.directory)
-        stated = not self.manifest.model.returns_tuple  # a live one may have been changed since
-        self._return_dict_before = stated if live is not None else getattr(found, "return_dict", None)
+        self._config_values = getattr(found, "__dict__", self._config_values)
+        self._return_dict_before = self._config_values.get("return_dict")
+        if live is not None and self._return_dict_before is not None:
+            self._return_dict_before = not self.manifest.model.returns_tuple  # a live one may have been changed since
         return found
-
-    def _wants_tuple(self) -> bool:
-        """Whether calls return a tuple: as the manifest says, or as the configuration has been changed to since."""
-        now = getattr(vars(self).get("config"), "return_dict", None)
-        return self.manifest.model.returns_tuple if now == self._return_dict_before else now is False
 
     @cached_property
     def generation_config(self) -> Any:

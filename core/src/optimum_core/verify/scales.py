@@ -116,9 +116,10 @@ def _edges(size: Floats) -> list[float]:
 
 
 def _apart_axes(want: Floats) -> Iterator[int]:
-    """Yield the axes of rows and channels, if they have several."""
+    """Yield the axes of rows and channels, if they have several, of several values each: one value has no scale, and by
+    chance may be near zero."""
     if want.ndim >= 2:
-        yield from (axis for axis in (0, want.ndim - 1) if want.shape[axis] > 1)
+        yield from (axis for axis in (0, want.ndim - 1) if 1 < want.shape[axis] < want.size)
 
 
 def _error_by(axis: int, size: Floats, error: Floats) -> float:

@@ -6,11 +6,9 @@ from typing import Any
 
 from optimum_core.errors import ExportError, foreign_errors
 from optimum_core.models.engines import EngineRequest
-from optimum_core.models.engines.time_limit import time_limit
 from optimum_core.models.silence import silence
+from optimum_core.models.time_limit import export_limit
 from optimum_core.models.tracing import NamedModule, dynamic_shapes
-
-_SECONDS, _SECONDS_PER_MB = 120.0, 0.5
 
 
 def write(request: EngineRequest) -> tuple[str, ...]:
@@ -25,19 +23,13 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     config = OnnxConfig(dynamic=True, dynamic_shapes=dynamic_shapes(request.inputs), opset_version=request.opset)
     named = NamedModule(request.module, list(request.samples), [spec.name for spec in request.outputs])
     who, remedy = "export to ONNX through torch.export", "the other engine may do it"
-    with time_limit(_seconds(request.module), who, remedy), foreign_errors(who, ExportError, remedy):
+    with export_limit(request.module, who, remedy), foreign_errors(who, ExportError, remedy):
         # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
         with silence():
             program, _ = OnnxExporter().export_program(named, dict(request.samples), config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)
     return ()
-
-
-def _seconds(module: Any) -> float:
-    """Return the most seconds that an export may take: the algebra of symbolic lengths explodes for some models."""
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    return float(_SECONDS + _SECONDS_PER_MB * weights / 2**20)
 
 
 def _restore_names(program: Any, request: EngineRequest) -> None:

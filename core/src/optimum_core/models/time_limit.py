@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from optimum_core.errors import ExportError
+
+_SECONDS, _SECONDS_PER_MB = 120.0, 0.5
 
 
 class _TooLongError(BaseException):
@@ -41,3 +44,14 @@ def time_limit(seconds: float, who: str, remedy: str) -> Iterator[None]:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # one that was set and not raised yet
     except _TooLongError:
         raise ExportError(who, f"it did not end within {seconds:.0f} s", remedy) from None
+
+
+def export_limit(module: Any, who: str, remedy: str) -> AbstractContextManager[None]:
+    """End the block after the time that an export through `torch.export` may take: the algebra of symbolic lengths
+    explodes for some models.
+
+    Raises:
+        ExportError: it took longer.
+    """
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    return time_limit(_SECONDS + _SECONDS_PER_MB * weights / 2**20, who, remedy)
