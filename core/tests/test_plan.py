@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import optimum_core
 from optimum_core.errors import OptionError, UnavailableError
-from optimum_core.plan import Target, Way, parse_target, stateful_ways, ways
+from optimum_core.plan import Quantization, Target, Way, parse_target, stateful_ways, ways
 from optimum_core.types import Limitation, Offer, Support, Transform
 
 LIVE = Support(offers=(Offer(device="cpu", exports=("plain",), loads=("plain",), live=True),))
@@ -261,3 +262,22 @@ def test_a_decoder_has_the_routes_and_levels_of_decoders_unless_a_level_is_named
     assert (way.routes, way.levels) == (("whole",), ("buffers", "all"))
     (way,) = stateful_ways(ways(supports, target, level="basic"), supports)
     assert way.levels == ("basic",)
+
+
+def test_a_decoder_is_quantized_by_schemes_that_quantizer_and_runner_have_for_decoders() -> None:
+    loop = (Transform(takes="graph", gives="graph"),)
+    offer = Offer(
+        device="cpu", exports=("graph",), quantizes=loop, loads=("graph",), stateful=("graph",), levels=("all",),
+        schemes=("static-int8", "weight-only-int8", "weight-only-int4"),
+        runs=("static-int8", "weight-only-int8", "weight-only-int4"),
+        stateful_schemes=("weight-only-int8", "weight-only-int4"), stateful_levels=("buffers",),
+    )  # fmt: skip
+    foreign = replace(offer, loads=(), exports=(), stateful=(), stateful_schemes=("weight-only-int4",))
+    supports = {"own": Support(offers=(offer,)), "foreign": Support(offers=(foreign,))}
+    asked = Quantization(schemes=("static-int8", "weight-only-int8", "weight-only-int4"))
+    found = stateful_ways(ways(supports, Target(backend="own"), quantization=asked), supports)
+    assert {(way.quantizer, way.scheme, way.levels) for way in found if way.is_quantized} == {
+        ("own", "weight-only-int8", (None,)),
+        ("own", "weight-only-int4", (None,)),
+        ("foreign", "weight-only-int4", (None,)),
+    }

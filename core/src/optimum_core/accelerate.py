@@ -68,14 +68,17 @@ def accelerate(
         revision: branch, tag or commit, for a hub id.
         trust_remote_code: run Python code that comes with the model.
         level: one optimization level of the backend named by `target`, instead of those that compete by default.
-        quantize: "int8", "int4", "nf4", "fp8" or "fp16": the machine's best scheme with such weights; or a scheme
-            ("static-int8"), a preset ("avx512_vnni"), a recipe's YAML file, a mapping, or a `QuantizeConfig`.
+        quantize: "int8", "int4", "nf4", "fp8" or "fp16": the machine's best scheme with such weights; "auto": the
+            fastest of int8 and int4; or a scheme ("static-int8"), a preset ("avx512_vnni"), a recipe's YAML file, a
+            mapping, or a `QuantizeConfig`.
         calibration: an iterable of texts, pictures, sounds or inputs by name, a `datasets.Dataset` or a `DataLoader`;
             a few hundred typical rows. One in four is held out for the comparison with eager.
         evaluate: the quality to keep: a function of the accelerated model that returns a number, more being better;
-            labelled rows; or (metric, labelled rows), the metric being "accuracy", "f1", "matthews", "pearson" or
-            "spearman". Without it, closeness to eager on rows held out from calibration decides.
-        max_drop: the largest loss of it: 0.01 in its own units, or "1%" of the eager model's. 0.01 by default.
+            labelled rows; (metric, labelled rows), the metric being "accuracy", "f1", "matthews", "pearson" or
+            "spearman"; or ("perplexity", texts). Without it, closeness to eager on rows held out from calibration
+            decides.
+        max_drop: the largest loss of it: 0.01 in its own units, or "1%" of the eager model's. By
+            default 0.01, and "1%" for perplexity.
         options: options of the backend named by `target`.
         progress: called with an `Event` as each stage begins and ends.
         cache_dir: cache directory, instead of `OPTIMUM_CACHE_DIR`.

@@ -221,17 +221,33 @@ class Pipeline:
         stateful = stateful_ways(self.ways, self.supports)
         backend = self.request.target.backend
         able = [way for way in stateful if (way.backend == backend if backend else not way.is_eager)]
-        if not able or self.request.goal is not None or self._is_elsewhere or self.source.format is not None:
+        if not able or self._is_elsewhere or self.source.format is not None:
             return signature
         try:
             decoder = describe_decoder(self.source.module(), signature)
         except NotADecoderError as error:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
             return signature
+        if decoder.encoder is not None and self.request.goal is not None:
+            log.info("%s is accelerated as one forward pass: its parts cannot be quantized yet", self.source.name)
+            return signature
+        if self.request.goal is not None and not any(way.is_quantized for way in stateful):
+            raise self._no_scheme()
         self.ways, self._generates = stateful, True
         if decoder.encoder is not None:
             signature = as_generating(self.source.module(), signature)
         return replace(signature, decoder=decoder)
+
+    def _no_scheme(self) -> UnavailableError:
+        """Return the error for schemes of models without a cache, asked for one that generates."""
+        asked = ", ".join(self.request.quantization.schemes) if self.request.quantization else ""
+        offers = [offer for support in self.supports.values() for offer in support.offers]
+        known = dict.fromkeys(scheme for offer in offers if offer.stateful for scheme in offer.stateful_schemes)
+        return UnavailableError(
+            f"quantize {asked}",
+            f"{self.source.name} generates, and no backend here has this scheme for a model with its cache",
+            f"use one of: {', '.join(known)}; or 'int8' or 'int4'" if known else "leave it out",
+        )
 
     @property
     def _is_elsewhere(self) -> bool:
@@ -292,6 +308,7 @@ class Pipeline:
     def _context(self, signature: ModelSignature, workshop: Path, history: History) -> SearchContext:
         from optimum_core.search.builder import Builder
         from optimum_core.search.context import SearchContext
+        from optimum_core.search.references import References
 
         stated = self.request.shapes is not None
         auto = self.request.target.backend is None
@@ -321,6 +338,7 @@ class Pipeline:
             budget=self._budget,
             decided=history.decided() if auto else None,
             held_to="int8" if self.source.is_quantized else None,
+            references=References(source=self.source, emit=self.emit),
             usable_cores=self.hardware.cpu.usable_cores,
             emit=self.emit,
         )

@@ -161,7 +161,7 @@ def stateful_ways(found: Sequence[Way], supports: Mapping[str, Support]) -> tupl
 
 def _stateful(way: Way, supports: Mapping[str, Support]) -> Way | None:
     own = _offer_of(way.backend, way.device, supports)
-    if own is None or not own.stateful or way.is_quantized:
+    if own is None or not own.stateful or not _quantizes_state(way, own, supports):
         return None
     if way.is_eager:
         return replace(way, levels=(None,), parallel=False)
@@ -175,8 +175,16 @@ def _stateful(way: Way, supports: Mapping[str, Support]) -> Way | None:
         return None
     routes = makers[0].stateful_routes or way.routes
     compete = way.levels == own.levels  # else: the one that was named
-    levels = own.stateful_levels or way.levels if compete else way.levels
+    levels = own.stateful_levels or way.levels if compete and not way.is_quantized else way.levels
     return replace(way, routes=routes, levels=levels, parallel=False, prepares=False)
+
+
+def _quantizes_state(way: Way, own: Offer, supports: Mapping[str, Support]) -> bool:
+    """Whether the way quantizes nothing, or by a scheme that both its backends have for decoders."""
+    if not way.is_quantized:
+        return True
+    quantizer = supports.get(way.quantizer or "", Support())
+    return way.scheme in own.stateful_schemes and any(way.scheme in o.stateful_schemes for o in quantizer.offers)
 
 
 def _offer_of(backend: str, device: str, supports: Mapping[str, Support]) -> Offer | None:

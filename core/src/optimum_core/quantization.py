@@ -15,6 +15,8 @@ from optimum_core.types.quantization import SCHEMES, Scheme
 
 #: Number formats that can be passed by name alone; the search finds the machine's best scheme with them.
 FAMILIES = ("int8", "int4", "nf4", "fp8", "fp16")
+#: Those that compete under "auto", and the model as it is.
+_AUTO = ("int8", "int4")
 _FILES = (".yaml", ".yml", ".json")
 
 
@@ -47,8 +49,9 @@ def read_goal(value: Any, *, calibrated: bool) -> QuantizationGoal | None:
     """Parse the value passed as `quantize`.
 
     Args:
-        value: a number format ("int8"), a scheme ("static-int8"), a preset ("avx512_vnni"), a recipe's file (local, or
-            "owner/name/file.yaml" in a hub repository), a mapping, or a `QuantizeConfig`; None: no quantization.
+        value: a number format ("int8"), "auto" for the fastest of int8 and int4, a scheme ("static-int8"), a preset
+            ("avx512_vnni"), a recipe's file (local, or "owner/name/file.yaml" in a hub repository), a mapping, or a
+            `QuantizeConfig`; None: no quantization.
         calibrated: there is calibration data, on which the meaning of a preset depends.
 
     Raises:
@@ -63,6 +66,8 @@ def read_goal(value: Any, *, calibrated: bool) -> QuantizationGoal | None:
         return read_goal(QuantizeConfig.from_dict(value), calibrated=calibrated)
     if isinstance(value, Path) or (isinstance(value, str) and value.endswith(_FILES)):
         return read_goal(_read_recipe(value), calibrated=calibrated)
+    if value == "auto":
+        return QuantizationGoal(schemes=tuple(Scheme(method, name) for method in SCHEMES for name in _AUTO))
     if value in FAMILIES:
         return QuantizationGoal(schemes=tuple(Scheme(method, value) for method in SCHEMES))
     if value in PRESETS:
@@ -72,7 +77,7 @@ def read_goal(value: Any, *, calibrated: bool) -> QuantizationGoal | None:
     raise OptionError(
         "quantize",
         f"{value!r} is unknown",
-        f"pass {', '.join(FAMILIES)}; a scheme such as 'static-int8'; a preset ({', '.join(PRESETS)}); "
+        f"pass auto, {', '.join(FAMILIES)}; a scheme such as 'static-int8'; a preset ({', '.join(PRESETS)}); "
         "a recipe's .yaml file; or a QuantizeConfig",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import onnx
 import pytest
 
-from optimum_core.errors import ExportError, InputError, SessionError
+from optimum_core import accelerate, load
+from optimum_core.errors import ExportError, InputError, OptionError, SessionError, UnavailableError
 from optimum_core.generation.decoder import Decoder, Generation
 from optimum_core.hardware import detect
+from optimum_core.measure import Effort, measuring
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, described
 from optimum_core.types import (
@@ -26,6 +29,7 @@ from optimum_core.types import (
     SessionRequest,
     StatefulSession,
 )
+from optimum_core.verify import dialogues
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
 from optimum_ort import memory
 
@@ -59,8 +63,10 @@ def optimization(artifact: Artifact, level: str, output: Path) -> OptimizeReques
     )
 
 
-def started(artifact: Artifact) -> Decoder:
-    request = SessionRequest(backend="ort", artifact=artifact, device="cpu", hardware=detect(), threads=1)
+def started(artifact: Artifact, **options: Any) -> Decoder:
+    request = SessionRequest(
+        backend="ort", artifact=artifact, device="cpu", hardware=detect(), threads=1, options=options
+    )
     session = manager().load_session(request)
     assert isinstance(session, StatefulSession)
     return Decoder(session, manager().binder)
@@ -219,9 +225,9 @@ def test_a_model_without_cache_is_refused(exported: Exported, tmp_path: Path) ->
         manager().optimize(optimization(forgetful, "shared_cache", tmp_path))
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_a_quantized_decoder_shares_its_cache(weights: str, exported: Exported, tmp_path: Path, opened: Open) -> None:
-    config = QuantizeConfig(scheme="weight-only", weights=weights)
+@pytest.mark.parametrize("name", ["weight-only-int8", "weight-only-int4", "dynamic-int8", "dynamic-int4"])
+def test_a_quantized_decoder_shares_its_cache(name: str, exported: Exported, tmp_path: Path, opened: Open) -> None:
+    config = QuantizeConfig.named(name)
     made = manager().quantize(
         QuantizeRequest(
             backend="ort", artifact=exported("llama", "onnx"), config=config, output=tmp_path, hardware=detect()
@@ -230,7 +236,7 @@ def test_a_quantized_decoder_shares_its_cache(weights: str, exported: Exported, 
     assert made.steps[-1].options["cache"] == "shared"
     nodes = onnx.load(made.main_file).graph.node
     levels = {item.i for node in nodes for item in node.attribute if item.name == "accuracy_level"}
-    assert levels == ({4} if weights == "int4" else set())
+    assert levels - {0} == ({4} if name == "dynamic-int4" else set())
     drives, ids = started(made), rows("llama", 2, 12)
     mask = np.ones_like(ids)
     mask[0, :5] = 0
@@ -238,6 +244,52 @@ def test_a_quantized_decoder_shares_its_cache(weights: str, exported: Exported, 
     padded = [generation.feed(ids[:, a:b], mask[:, :b], "counts") for a, b in ((0, 7), (7, 11), (11, 12))]
     alone = drives.begin(1).feed(ids[:1, 5:])
     np.testing.assert_allclose(np.concatenate(padded, axis=1)[:1, 5:], alone, atol=1e-2)
+    plain = started(dataclasses.replace(made, steps=()), graph_optimization_level="basic").begin(1).feed(ids[:1, 5:])
+    moved = np.abs(plain - alone).max()  # what rounding of activations adds to the graph as it is written
+    assert moved < 1e-4 if name.startswith("weight-only") else moved > 1e-2 or name == "dynamic-int4"
     exact = opened().begin(1).feed(ids[:1, 5:])
     correlation = np.corrcoef(alone.ravel(), exact.ravel())[0, 1]
     assert 0.8 < correlation < 1 - 1e-9
+
+
+def test_layers_of_a_decoder_stay_in_float_by_their_names(exported: Callable[[str], Artifact], tmp_path: Path) -> None:
+    config = QuantizeConfig(scheme="weight-only", weights="int4", exclude=("model.layers.0", "lm_head"))
+    request = QuantizeRequest(
+        backend="ort", artifact=exported("llama"), config=config, output=tmp_path, hardware=detect()
+    )
+    made = manager().quantize(request)
+    products = [node for node in onnx.load(made.main_file).graph.node if node.op_type == "MatMulNBits"]
+    assert len(products) == 7
+    with pytest.raises(OptionError, match=r"e.g., (.|\n)*model\.layers"):
+        manager().quantize(dataclasses.replace(request, config=dataclasses.replace(config, exclude=("layers.9",))))
+
+
+def test_a_model_is_quantized_with_its_cache_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialogues, "GREEDY", 16)
+    rows_of = [{"input_ids": rows("llama", 1, 6 + at % 5, seed=at)} for at in range(40)]
+    asked: Any = {
+        "target": "ort", "quantize": "dynamic-int4", "max_drop": 0.6, "calibration": rows_of,
+        "shapes": [(1, 8, 4)], "cache_dir": tmp_path / "cache",
+    }  # fmt: skip
+    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
+        fast = accelerate(decoder("llama"), **asked)
+    assert (fast.manifest.quantized, fast.can_generate()) == ("dynamic-int4", True)
+    near = next(item for item in fast.manifest.fidelity.results if item.divergence is not None)
+    assert "tokens of unseen data" in near.case and 0 < near.divergence < 1
+    assert [trial.outcome for trial in fast.report.walk][-1] == "kept"
+    assert "of the likeliest next tokens are eager's" in str(fast.report)
+    ids = rows("llama", 2, 9)
+    want = fast.generate(ids, max_new_tokens=8, do_sample=False)
+    fast.save_pretrained(tmp_path / "out")
+    assert np.array_equal(load(tmp_path / "out").generate(ids, max_new_tokens=8, do_sample=False), want)
+    again = accelerate(decoder("llama"), **asked)
+    assert again.report.from_cache
+    assert np.array_equal(again.generate(ids, max_new_tokens=8, do_sample=False), want)
+
+
+def test_a_scheme_for_models_without_a_cache_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"static-int8(.|\n)*generates(.|\n)*weight-only-int8"):
+        accelerate(
+            decoder("llama"), target="ort", quantize="static-int8", cache_dir=tmp_path,
+            calibration=[{"input_ids": rows("llama", 1, 6, seed=at)} for at in range(20)],
+        )  # fmt: skip

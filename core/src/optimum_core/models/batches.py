@@ -126,8 +126,9 @@ class Encoder:
                 if self._is_encoded(row.value):
                     yield self._checked(self._named(row), row), row.label
             raw.sort(key=lambda row: len(str(row.value)) if isinstance(row.value, str | Mapping) else 0)
-            for start in range(0, len(raw), self._batch_size):
-                batch = raw[start : start + self._batch_size]
+            size = self._raw_size(raw)
+            for start in range(0, len(raw), size):
+                batch = raw[start : start + size]
                 if len(batch) < self._fixed_batch:
                     continue  # the model does not take fewer
                 yield self._checked(self._processed(batch), batch[0]), [row.label for row in batch]
@@ -141,6 +142,11 @@ class Encoder:
     @property
     def _batch_size(self) -> int:
         return self._fixed_batch or BATCH
+
+    def _raw_size(self, rows: Sequence[Row]) -> int:
+        """Return the number of raw rows in one batch: one where texts cannot be padded to one length."""
+        pads = self._pads or not rows or not isinstance(self._raw(rows[0]), str | tuple)
+        return self._batch_size if pads else self._fixed_batch or 1
 
     @property
     def _names(self) -> list[str]:

@@ -8,13 +8,14 @@ caches that layers share, further required inputs) stays a model of one forward 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from optimum_core.generation.decoder import counted
 from optimum_core.models.decoder_module import DecoderModule
 from optimum_core.models.eager_calls import alike, fresh
 from optimum_core.models.samples import Case
@@ -78,6 +79,33 @@ class DecoderSignature:
         drawn |= {spec.name: _context(spec, lengths, rng) for spec in self.inputs if spec.name not in drawn}
         past = {spec.name: rng.standard_normal(_shape(spec, lengths)).astype(np.float32) for spec in self.state.past}
         return {**{spec.name: np.ascontiguousarray(drawn[spec.name]) for spec in self.inputs}, **past}
+
+    def first_call(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
+        """Return the inputs of a call of an empty state, for the logits of the last position.
+
+        Args:
+            inputs: those of a forward pass; positions are counted as `generate` counts them.
+        """
+        ids = inputs["input_ids"]
+        mask = inputs.get("attention_mask", np.ones_like(ids)).astype(np.int64)
+        found = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": counted(mask, ids.shape[1]),
+            "logits_to_keep": np.array([ids.shape[1] - 1]),
+        }
+        return {spec.name: found[spec.name] for spec in self.inputs}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstCalls:
+    """Batches of a forward pass as first calls of a decoder, to calibrate it on."""
+
+    decoder: DecoderSignature
+    batches: Iterable[Mapping[str, np.ndarray[Any, Any]]]
+
+    def __iter__(self) -> Iterator[Arrays]:
+        return map(self.decoder.first_call, self.batches)
 
 
 def _context(spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Generator) -> np.ndarray[Any, Any]:

@@ -14,6 +14,7 @@ from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate
+from optimum_core.search.references import References
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner
 from optimum_core.types import Report
@@ -34,6 +35,7 @@ class SearchContext:
         decided: the `CandidateSpec.id` that won for a model of the same shape before; if still correct, no other is
             tried.
         held_to: the precision whose tolerance applies, if the model itself is quantized.
+        references: eager's answers, for several searches; None: each search asks anew.
     """
 
     source: Source
@@ -50,6 +52,7 @@ class SearchContext:
     objective: str = "latency"
     decided: str | None = None
     held_to: str | None = None
+    references: References | None = None
     usable_cores: int = 1
     effort: Effort = field(default_factory=Effort)
     emit: Emit = lambda event: None

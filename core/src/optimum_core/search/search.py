@@ -56,7 +56,7 @@ class _Search:
     def __init__(self, context: SearchContext) -> None:
         self.context = context
         self.race = Race(context)
-        self.references = References(source=context.source, emit=context.emit)
+        self.references = context.references or References(source=context.source, emit=context.emit)
         self.tried: list[Candidate] = []
         self._postponed: list[CandidateSpec] = []
         self._start = time.perf_counter()

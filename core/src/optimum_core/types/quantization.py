@@ -19,6 +19,8 @@ ALGORITHMS = ("rtn", "awq", "gptq", "hqq", "scale-estimation")
 FORMS = ("qdq", "qoperator")
 OBJECTIVES = ("latency", "throughput", "size")
 METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
+#: Metrics on texts without labels, for models that generate.
+TEXT_METRICS = ("perplexity",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class QuantizeConfig:
             "accuracy_control": self.scheme != "static",
             "group_size": not four_bits,
             "ratio": not four_bits,
-            "algorithm": not weight_only,
+            "algorithm": self.scheme == "static" or (self.scheme == "dynamic" and not four_bits),
             "reduce_range": weight_only,
             "form": weight_only and self.weights not in ("int4", "uint4"),
         }
@@ -205,7 +207,7 @@ _WORDS = {
     "algorithm": ALGORITHMS,
     "form": FORMS,
     "objective": OBJECTIVES,
-    "metric": METRICS,
+    "metric": (*METRICS, *TEXT_METRICS),
 }
 _NUMBERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "group_size": (lambda value: value == -1 or (isinstance(value, int) and value > 0), "use -1, or 1 or more"),

@@ -121,14 +121,31 @@ def promise_words(report: Report) -> str:
     if promise is None:
         return ""
     end = "kept" if promise.kept else "not kept by any quantized model, so this one is not quantized"
-    allowed = f"{promise.baseline:.4f} eager, may drop by {promise.max_drop}"
+    allowed = f"{promise.baseline:.4f} eager, may {'rise' if promise.rises else 'drop'} by {promise.max_drop}"
     return f"Promise: {promise.metric} on {promise.data}, {allowed}; {end}"
 
 
+def token_words(report: Report) -> str:
+    """Return one line with the nearness of the chosen generator's tokens; empty where it computes as eager does."""
+    chosen = report.chosen
+    if chosen is None or chosen.fidelity is None or chosen.precision == "fp32":
+        return ""
+    compared = [item for item in chosen.fidelity.results if item.divergence is not None and item.agreement is not None]
+    if not compared:
+        return ""
+    text = compared[-1]
+    agreed = f"{text.agreement:.1%} of the likeliest next tokens are eager's"
+    return f"{agreed} ({text.case}), divergence {text.divergence:.2g} nats a token"
+
+
 def remarks(report: Report) -> list[str]:
-    """Return the lines beside the tables: the promise, the notes, and the hint about another precision."""
+    """Return the lines beside the tables: the promise, the tokens, the notes, and the hint about another precision."""
     hint = report.precision_hint
-    return [*filter(None, [promise_words(report)]), *report.notes, *([str(hint)] if hint is not None else [])]
+    return [
+        *filter(None, [promise_words(report), token_words(report)]),
+        *report.notes,
+        *([str(hint)] if hint is not None else []),
+    ]
 
 
 def to_line(report: Report) -> str:

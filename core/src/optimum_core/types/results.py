@@ -22,6 +22,8 @@ class CaseResult:
         relative_error: max |candidate - eager| over max |eager|.
         cosine: cosine of the two outputs as flat vectors; 1.0 when both are zero.
         agreement: share of positions with the same arg-max, for logits; None elsewhere.
+        divergence: of a text's next tokens, Kullback-Leibler divergence of the candidate's probabilities from eager's,
+            the mean of all tokens in nats; None elsewhere.
         passed: within the tolerance of the precision.
         problem: the reason why it did not pass; empty when passed.
         note: an allowed difference from eager, such as a row without any token.
@@ -36,6 +38,7 @@ class CaseResult:
     passed: bool
     problem: str = ""
     note: str = ""
+    divergence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +147,7 @@ class Trial:
         config: the recipe, as `QuantizeConfig.to_dict` returns it.
         outcome: "kept" and "broken" refer to the promise; "slow" was slower than another that keeps it;
             "failed" could not be built or run; "skipped" was not tried.
-        value: the metric; `drop`: the difference by which it is below the eager model's.
+        value: the metric; `drop`: the difference by which it is worse than the eager model's.
         milliseconds: geometric mean of the medians over the workload.
         speedup: the eager model's time over its time, measured side by side.
         size: bytes of its files.
@@ -170,10 +173,11 @@ class Promise:
     Attributes:
         metric: name of the metric.
         baseline: the eager model's value.
-        max_drop: the allowed drop as passed.
-        limit: the largest allowed drop, in the metric's units.
+        max_drop: the allowed loss as passed.
+        limit: the largest allowed loss, in the metric's units.
         data: description of the data on which it is measured.
         kept: whether the chosen model is quantized and keeps the promise.
+        rises: the metric is better when it is less, such as perplexity: a loss is a rise.
     """
 
     metric: str
@@ -182,6 +186,11 @@ class Promise:
     limit: float
     data: str
     kept: bool = False
+    rises: bool = False
+
+    def loss(self, value: float) -> float:
+        """Return by how much a value is worse than the eager model's; below zero: it is better."""
+        return value - self.baseline if self.rises else self.baseline - value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

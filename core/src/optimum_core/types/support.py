@@ -39,6 +39,8 @@ class Offer:
             artifacts for `ExportRequest.state`; where it loads one, its sessions are a `StatefulSession`.
         stateful_routes: the export methods for decoders; empty: `routes`.
         stateful_levels: the optimization levels that compete for decoders; empty: `levels`.
+        stateful_schemes: the quantization schemes for decoders: of `schemes`, those that its `quantize` has for
+            artifacts with state; of `runs`, those that its sessions run with state.
         live: `load_session` also runs the eager model (`SessionRequest.source`), so that no export is needed.
         parallel: concurrent calls (`SessionRequest.streams`) raise its throughput.
         prepares: its sessions are faster when they know the shapes of most calls (`SessionRequest.shapes`).
@@ -62,6 +64,7 @@ class Offer:
     stateful: tuple[str, ...] = ()
     stateful_routes: tuple[str, ...] = ()
     stateful_levels: tuple[str, ...] = ()
+    stateful_schemes: tuple[str, ...] = ()
     live: bool = False
     parallel: bool = False
     prepares: bool = False

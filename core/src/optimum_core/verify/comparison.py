@@ -49,6 +49,9 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "nf4": Tolerance(relative=4e-1, cosine=0.93, agreement=0.85),
 }
 
+#: Tolerance for comparison of form alone.
+ANY = Tolerance(relative=float("inf"), cosine=-1.0, agreement=0.0)
+
 
 def tolerance_of(precision: str) -> Tolerance:
     """Return the tolerance for a precision; the strictest if the precision is not in the table."""

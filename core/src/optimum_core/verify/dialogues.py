@@ -24,6 +24,7 @@ from optimum_core.models.signature import ModelSignature
 from optimum_core.models.whole_texts import WholeTexts, drawn_before, eager_decoder, eager_parts, text_tokens
 from optimum_core.types import CaseResult, Fidelity
 from optimum_core.verify.comparison import compare, failed, tolerance_of
+from optimum_core.verify.divergence import Divergence
 
 Array = np.ndarray[Any, Any]
 Drives = Decoder | EncoderDecoder
@@ -219,7 +220,9 @@ def _compared(drives: Drives, dialogue: Dialogue, precision: str) -> CaseResult:
     shapes = {"input_ids": first.shape}
     wanted, given, note = list[Array](), list[Array](), ""
     try:
-        for turn, answer in _played(drives, dialogue):
+        for turn, answer in play(drives, dialogue):
+            if answer is None:
+                continue
             assert turn.want is not None and turn.valid is not None
             wanted.append(turn.want)
             given.append(np.asarray(answer, np.float32)[turn.valid])
@@ -233,14 +236,16 @@ def _compared(drives: Drives, dialogue: Dialogue, precision: str) -> CaseResult:
         return failed(dialogue.name, shapes, "logits", f"shape {have.shape}, eager gives {want.shape}")
     whole = compare(dialogue.name, shapes, "logits", want, have, tolerance)
     if whole.passed:
-        return replace(whole, note=note)
+        found = Divergence()
+        found.add(want, have)
+        return replace(whole, note=note, divergence=found.mean)
     parts = [compare("", shapes, "logits", a, b, tolerance).passed for a, b in zip(wanted, given, strict=True)]
     place = f" (from its call {parts.index(False) + 1} on)" if False in parts else ""
     return replace(whole, problem=whole.problem + place)
 
 
-def _played(drives: Drives, dialogue: Dialogue) -> Iterator[tuple[Turn, Array]]:
-    """Yield each turn that feeds, with the candidate's answer."""
+def play(drives: Drives, dialogue: Dialogue) -> Iterator[tuple[Turn, Array | None]]:
+    """Yield every turn with the candidate's answer; the state has no answer to those that do not feed."""
     decoder = drives if isinstance(drives, Decoder) else drives.after(dialogue.before or {})
     generations: list[Generation] = [decoder.begin(dialogue.rows)]
     try:
@@ -249,12 +254,14 @@ def _played(drives: Drives, dialogue: Dialogue) -> Iterator[tuple[Turn, Array]]:
             if turn.kind == "feed":
                 assert turn.ids is not None
                 yield turn, generation.feed(turn.ids, turn.mask, "counts")
-            elif turn.kind == "crop":
+                continue
+            if turn.kind == "crop":
                 generation.crop(turn.length)
             elif turn.kind == "reorder":
                 generation.reorder(turn.rows)
             else:
                 generations.append(generation.fork())
+            yield turn, None
     finally:
         for generation in generations:
             generation.close()

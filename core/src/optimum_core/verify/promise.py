@@ -15,10 +15,12 @@ import numpy as np
 from optimum_core.errors import EvaluationError, OptionError, UnavailableError
 from optimum_core.models.batches import Batches
 from optimum_core.types import Promise
-from optimum_core.types.quantization import METRICS, Drop
+from optimum_core.types.quantization import METRICS, TEXT_METRICS, Drop
 
 #: The allowed loss if a metric is given and no drop is stated.
 DEFAULT_DROP = 0.01
+#: The same for a metric that has no end, as a share of eager's value.
+DEFAULT_RISE = "1%"
 #: Metrics that go from 0 to 1.
 UP_TO_ONE = ("accuracy", "f1")
 _IGNORED = -100  # transformers' label of positions that do not count
@@ -38,7 +40,7 @@ class Judged(Protocol):
 
 
 class Metric(Protocol):
-    """A metric of a model; more is better."""
+    """A metric of a model; more is better, unless it `rises` when the model gets worse."""
 
     @property
     def name(self) -> str: ...
@@ -47,6 +49,9 @@ class Metric(Protocol):
     def data(self) -> str:
         """The data that it is measured on, in words."""
         ...
+
+    @property
+    def rises(self) -> bool: ...
 
     def value(self, judged: Judged) -> float:
         """Return the metric's value for a model.
@@ -62,6 +67,7 @@ class Called:
     """A metric computed by a user's function of the accelerated model."""
 
     function: Callable[[Any], Any]
+    rises: bool = False
 
     @property
     def name(self) -> str:
@@ -98,6 +104,7 @@ class Labelled:
     output: str
     label_ids: Mapping[str, int]
     alone: bool = False
+    rises: bool = False
 
     @property
     def name(self) -> str:
@@ -250,24 +257,34 @@ def make_promise(metric: Metric, eager: Judged, drop: Drop) -> Promise:
     """
     baseline = metric.value(eager)
     return Promise(
-        metric=metric.name, baseline=baseline, max_drop=str(drop), limit=drop.limit(baseline), data=metric.data
+        metric=metric.name,
+        baseline=baseline,
+        max_drop=str(drop),
+        limit=drop.limit(baseline),
+        data=metric.data,
+        rises=metric.rises,
     )
 
 
 def keeps(promise: Promise, value: float) -> bool:
     """Whether a value of the metric is within the allowed loss, floating-point error aside."""
-    return promise.baseline - value <= promise.limit + 1e-9 * max(1.0, abs(promise.baseline))
+    return promise.loss(value) <= promise.limit + 1e-9 * max(1.0, abs(promise.baseline))
 
 
 def evaluate_words(evaluate: Any) -> Sequence[Any] | None:
     """Return (metric, rows) from the `evaluate` argument; None if it is a function."""
     if callable(evaluate):
         return None
-    if isinstance(evaluate, tuple | list) and len(evaluate) == 2 and evaluate[0] in METRICS:
+    if isinstance(evaluate, tuple | list) and len(evaluate) == 2 and _is_metric(evaluate[0]):
         return evaluate
     if isinstance(evaluate, str) or (isinstance(evaluate, tuple) and evaluate and isinstance(evaluate[0], str)):
-        remedy = f"pass a function, or (metric, labelled rows) with one of {', '.join(METRICS)}"
+        remedy = f"pass a function, or (metric, rows) with one of {', '.join((*METRICS, *TEXT_METRICS))}"
         name = evaluate if isinstance(evaluate, str) else evaluate[0]
-        why = "has no labelled data beside it" if name in METRICS else "is no metric"
+        lacking = "texts" if name in TEXT_METRICS else "labelled data"
+        why = f"has no {lacking} beside it" if _is_metric(name) else "is no metric"
         raise OptionError("evaluate", f"{name[:60]!r} {why}", remedy)
     return ("", evaluate)
+
+
+def _is_metric(name: Any) -> bool:
+    return isinstance(name, str) and name in (*METRICS, *TEXT_METRICS)

@@ -16,6 +16,7 @@ from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.verify import scales
 from optimum_core.verify.comparison import (
+    ANY,
     Arrays,
     ReferenceCase,
     Tolerance,
@@ -27,8 +28,6 @@ from optimum_core.verify.comparison import (
 )
 
 Run = Callable[[Arrays], Mapping[str, Any]]
-#: Tolerance for comparison of form alone.
-_ANY = Tolerance(relative=float("inf"), cosine=-1.0, agreement=0.0)
 
 
 def verify_quantized(
@@ -58,14 +57,14 @@ def verify_quantized(
     tolerance = tolerance_of(precision)
     if agreement is not None:
         tolerance = Tolerance(relative=tolerance.relative, cosine=tolerance.cosine, agreement=agreement)
-    form = verify(run, drawn, outputs, precision=precision, tolerance=_ANY)
+    form = verify(run, drawn, outputs, precision=precision, tolerance=ANY)
     wrong = tuple(result for result in form.results if not result.passed)
     label = f"{_count(unseen)} of unseen data" if unseen else "all drawn cases together"
     meant = tuple(case for case in drawn if case.empty is None)
     return Fidelity(
         precision=precision,
         tolerance=tolerance.relative,
-        results=wrong or _together(run, unseen or meant, outputs, tolerance if binding else _ANY, label, ties=ties),
+        results=wrong or _together(run, unseen or meant, outputs, tolerance if binding else ANY, label, ties=ties),
         formed=0 if wrong else len(drawn),
     )
 

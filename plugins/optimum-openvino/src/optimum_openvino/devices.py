@@ -187,6 +187,7 @@ def _cpu_offer(cpu: Cpu, *, exports: bool, quantizes: bool) -> Offer:
         quantizes=(Transform(takes=FORMAT, gives=FORMAT),) if quantizes else (),
         schemes=schemes if quantizes else (),
         runs=schemes,
+        stateful_schemes=tuple(scheme for scheme in schemes if not scheme.startswith("static")),
     )
 
 

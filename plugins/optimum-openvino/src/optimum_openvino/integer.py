@@ -33,10 +33,19 @@ class Feed:
     Args:
         inputs: the model's input specs.
         seconds: the time after which iteration raises `PromiseError`; None: never.
+        rows: a further input for the numbers of the rows, where the model keeps a state.
     """
 
-    def __init__(self, batches: Batches, inputs: Sequence[TensorSpec], who: str, seconds: float | None = None) -> None:
-        self._batches, self._inputs, self._who = batches, inputs, who
+    def __init__(
+        self,
+        batches: Batches,
+        inputs: Sequence[TensorSpec],
+        who: str,
+        *,
+        seconds: float | None = None,
+        rows: str | None = None,
+    ) -> None:
+        self._batches, self._inputs, self._who, self._rows = batches, inputs, who, rows
         self._end = None if seconds is None else time.monotonic() + seconds
         self._most: int | None = None
 
@@ -52,6 +61,8 @@ class Feed:
                 raise PromiseError(self._who, "the time for accuracy control is over", "pass a larger budget")
             arrays = {name: _host(value) for name, value in batch.items()}
             self._require_one_length(arrays)
+            if self._rows is not None:
+                arrays[self._rows] = np.arange(len(next(iter(arrays.values()))), dtype=np.int32)
             yield arrays
 
     def _require_one_length(self, arrays: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from optimum_core.backend import matching_layers
 
 _PREFIX = "__module."
-# Exporters hold the model as a child of this name; users do not see it.
+# Exporters hold the model as a child of this name, a decoder as a child of such a child; users do not see it.
 _WRAPPER = "module"
 # A TorchScript value by its number; OpenVINO counts on where another value took the name.
 _VALUE = re.compile(r"(\d+)_\d+")
@@ -105,22 +105,23 @@ def _node_names(operation: Any, name: str) -> Iterator[str]:
                 yield value[1]
 
 
-def kept_operations(model: Any, patterns: Iterable[str], who: str) -> list[str]:
+def kept_operations(model: Any, patterns: Iterable[str], who: str, *, is_decoder: bool = False) -> list[str]:
     """Return the names of the operations of the layers that `patterns` name: dotted names, each with its sublayers; *
     is a wildcard.
 
     Raises:
         OptionError: a pattern matches no layer of the graph.
     """
-    scopes = _scopes(model)
+    scopes = _scopes(model, 2 if is_decoder else 1)
     matching = matching_layers(patterns, scopes.values(), who)
     return sorted(name for name, scope in scopes.items() if scope in matching)
 
 
-def _scopes(model: Any) -> dict[str, str]:
-    """Return the operations with the dotted names of their modules."""
+def _scopes(model: Any, wrappers: int) -> dict[str, str]:
+    """Return the operations with the dotted names of their modules, without those that wrap the model."""
     names = [operation.get_friendly_name() for operation in model.get_ops()]
     scopes = {name: name.removeprefix(_PREFIX).partition("/")[0] for name in names if name.startswith(_PREFIX)}
-    if all(f"{scope}.".startswith(f"{_WRAPPER}.") for scope in scopes.values()):
-        scopes = {name: scope.removeprefix(_WRAPPER).removeprefix(".") for name, scope in scopes.items()}
+    for _ in range(wrappers):
+        if all(f"{scope}.".startswith(f"{_WRAPPER}.") for scope in scopes.values() if scope):
+            scopes = {name: scope.removeprefix(_WRAPPER).removeprefix(".") for name, scope in scopes.items()}
     return scopes

@@ -34,6 +34,7 @@ from optimum_openvino.control import Verdicts, quantize_controlled, taken_back
 from optimum_openvino.devices import BACKEND, DYNAMIC_GROUP, FORMAT, QUANTIZER
 from optimum_openvino.integer import Feed, choose, quantize_static
 from optimum_openvino.layers import kept_operations
+from optimum_openvino.stateful import ROWS
 from optimum_openvino.storage import save, weights_problem
 from optimum_openvino.tools import quiet_nncf
 
@@ -91,8 +92,9 @@ def _quantized(request: QuantizeRequest, model: Any, who: str) -> tuple[Any, dic
     config = request.config
     if config.weights == "fp16":
         return model, {}
-    kept = kept_operations(model, config.exclude, who)
-    feed = Feed(request.calibration or (), request.artifact.inputs, who, request.seconds) if config.calibrates else None
+    decoder = request.artifact.state is not None
+    kept = kept_operations(model, config.exclude, who, is_decoder=decoder)
+    feed = _feed(request, who) if config.calibrates else None
     verdicts = Verdicts(request.shortfall, request.artifact) if request.shortfall else None
     with quiet_nncf() as (nncf, remarks):
         if config.scheme == "static":
@@ -110,6 +112,11 @@ def _quantized(request: QuantizeRequest, model: Any, who: str) -> tuple[Any, dic
             chosen = _chosen(config)
     _require_effect(model, config, who)
     return model, chosen
+
+
+def _feed(request: QuantizeRequest, who: str) -> Feed:
+    rows = ROWS if request.artifact.state is not None else None
+    return Feed(request.calibration or (), request.artifact.inputs, who, seconds=request.seconds, rows=rows)
 
 
 def _chosen(config: QuantizeConfig) -> dict[str, Any]:

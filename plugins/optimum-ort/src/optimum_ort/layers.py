@@ -15,7 +15,7 @@ from typing import Any
 
 from optimum_core.backend import matching_layers
 
-# Core's exporter writes the model as a child of this name; users do not see it.
+# Core's exporter writes the model as a child of this name, a decoder as a child of such a child; users do not see it.
 _WRAPPER = "module"
 _METADATA = "pkg.torch.onnx.name_scopes"
 # Suffixes that graph rewriting adds to the name of the node that it replaces.
@@ -46,7 +46,7 @@ def name_nodes(graph: Any) -> None:
         taken.add(node.name)
 
 
-def kept_layers(graph: Any, patterns: Iterable[str], who: str) -> Kept:
+def kept_layers(graph: Any, patterns: Iterable[str], who: str, *, is_decoder: bool = False) -> Kept:
     """Return the nodes of the layers that `patterns` name: dotted names, each with its sublayers; * is a wildcard.
 
     Raises:
@@ -56,7 +56,9 @@ def kept_layers(graph: Any, patterns: Iterable[str], who: str) -> Kept:
     if not patterns:
         return Kept()
     scopes = [_scopes(node) for node in graph.node]
-    if _is_wrapped(scopes):
+    for _ in range(2 if is_decoder else 1):
+        if not _is_wrapped(scopes):
+            break
         scopes = [[scope.removeprefix(_WRAPPER).removeprefix(".") for scope in found] for found in scopes]
     likeliest = (found[0] for found in scopes if found)
     matching = matching_layers(patterns, itertools.chain.from_iterable(scopes), who, shown=likeliest)

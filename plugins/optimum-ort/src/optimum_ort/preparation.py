@@ -39,8 +39,13 @@ class Prepared:
     skipped: dict[str, str]
 
 
-def prepare(artifact: Artifact, exclude: tuple[str, ...], scratch: Path, *, external: bool, who: str) -> Prepared:
+def prepare(
+    artifact: Artifact, exclude: tuple[str, ...], scratch: Path, *, external: bool, who: str, shapes: bool = True
+) -> Prepared:
     """Write the artifact's graph, ready to be quantized, under `scratch`.
+
+    Args:
+        shapes: infer the shapes of all values, which takes most of the time; weights have theirs without.
 
     Raises:
         SessionError: the file is no ONNX model.
@@ -48,11 +53,11 @@ def prepare(artifact: Artifact, exclude: tuple[str, ...], scratch: Path, *, exte
     """
     model = _read(artifact.main_file, who)
     name_nodes(model.graph)
-    kept = kept_layers(model.graph, exclude, who)
+    kept = kept_layers(model.graph, exclude, who, is_decoder=artifact.state is not None)
     path = write_model(model, _folder(scratch, "named"), external=external)
     del model
     skipped = {}
-    for name, step in _STEPS.items():
+    for name, step in _STEPS.items() if shapes else (_FIRST,):
         try:
             path = step(path, _folder(scratch, name), external)
         except Exception as error:  # each step fails on unsupported graphs with arbitrary exceptions
@@ -118,3 +123,4 @@ _STEPS: dict[str, Callable[[Path, Path, bool], Path]] = {
     "symbolic shape inference": _symbolic_shapes,
     "shape inference": _onnx_shapes,
 }
+_FIRST = next(iter(_STEPS.items()))

@@ -48,9 +48,12 @@ _SCHEMES = (
     "dynamic-int8",
     "weight-only-int8",
     "weight-only-int4",
+    "dynamic-int4",
     "weight-only-nf4",
     "weight-only-fp16",
 )
+# Ranges of activations would have to be found over many calls of one state.
+_STATEFUL_SCHEMES = tuple(scheme for scheme in _SCHEMES if not scheme.startswith("static"))
 # Made here and run elsewhere: no CPU multiplies 8-bit floats.
 _SCHEMES_FOR_OTHERS = ("static-fp8",)
 
@@ -288,6 +291,7 @@ def _offer(provider: Provider, build: Build) -> Offer:
         precisions=("fp32", "fp16") if half else ("fp32",),
         schemes=(*_SCHEMES, *_SCHEMES_FOR_OTHERS) if quantizes else (),
         runs=_SCHEMES if provider is CPU else (),
+        stateful_schemes=_STATEFUL_SCHEMES if provider is CPU else (),
         opset=build.opset,
     )
 

@@ -6,6 +6,7 @@ configuration.
 | `static` | int8, uint8 | integer products with fixed ranges of activations, as QDQ pairs or integer operators |
 | `static` | fp8 | products of 8-bit floats, as QDQ pairs, for other runtimes: no CPU multiplies them |
 | `dynamic` | int8, uint8 | integer matrix products, ranges found in every call |
+| `dynamic` | int4, uint4 | onnxruntime's operators for 4-bit weights, which round activations to 8 bits by group |
 | `weight-only` | int8, uint8 | DequantizeLinear beside each weight |
 | `weight-only` | int4, uint4, nf4 | onnxruntime's operators for 4-bit weights |
 | `weight-only` | fp16 | Cast beside each weight |
@@ -42,7 +43,11 @@ from optimum_ort.storage import EXTERNAL_ABOVE, wants_external_data, write_model
 from optimum_ort.weights import FOUR_BITS, GROUP_SIZES, group_size, quantize_embeddings, quantize_weights
 
 _INTEGERS = ("int8", "uint8")
-_TAKEN = {"static": (*_INTEGERS, "fp8"), "dynamic": _INTEGERS, "weight-only": (*_INTEGERS, *FOUR_BITS, "fp16")}
+_TAKEN = {
+    "static": (*_INTEGERS, "fp8"),
+    "dynamic": (*_INTEGERS, "int4", "uint4"),
+    "weight-only": (*_INTEGERS, *FOUR_BITS, "fp16"),
+}
 
 
 def quantize(request: QuantizeRequest) -> Artifact:
@@ -61,7 +66,9 @@ def quantize(request: QuantizeRequest) -> Artifact:
         scratch = Path(folder)
         remedy = "use another scheme, or exclude the layer that it names"
         with foreign_errors(who, ExportError, remedy, doing=f"{config.name} failed"):
-            prepared = prepare(request.artifact, config.exclude, scratch, external=external, who=who)
+            prepared = prepare(
+                request.artifact, config.exclude, scratch, external=external, who=who, shapes=not _of_weights(request)
+            )
             model, chosen = _quantized(request, prepared, scratch, external=external, who=who)
         write_model(model, request.output, external=external or model.ByteSize() > EXTERNAL_ABOVE)
     build = find_build()
@@ -78,10 +85,10 @@ def _quantized(
 
     config, path, kept = request.config, prepared.path, prepared.kept
     before = onnx.load(path, load_external_data=False)
-    if config.scheme == "weight-only":
-        fast = request.artifact.state is not None
-        model = quantize_weights(onnx.load(path), config, kept, integer_products=fast)
+    if _of_weights(request):
+        model = quantize_weights(onnx.load(path), config, kept)
         chosen: dict[str, Any] = {"group_size": group_size(config)} if config.weights in FOUR_BITS else {}
+        chosen |= {"activations": "int8"} if config.scheme == "dynamic" else {}
     elif config.weights == "fp8":
         assert request.calibration is not None
         model = quantize_floats(path, config, kept, request.calibration, scratch, external=external, who=who)
@@ -109,6 +116,14 @@ def _quantized(
     if request.artifact.state is not None:
         chosen["cache"] = _share_cache(model, request.artifact.state)
     return model, chosen
+
+
+def _of_weights(request: QuantizeRequest) -> bool:
+    """Whether weights alone are rounded in the file, and a session rounds activations by group, if at all. In a
+    decoder they always are: a range over all rows would make a row's tokens depend on the others.
+    """
+    config, is_decoder = request.config, request.artifact.state is not None
+    return config.scheme == "weight-only" or config.weights in FOUR_BITS or (config.scheme == "dynamic" and is_decoder)
 
 
 def _share_cache(model: Any, state: StateSpec) -> str:
@@ -149,13 +164,16 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
     dynamic, four = config.scheme == "dynamic", config.weights in FOUR_BITS
     nf4, hqq, half = config.weights == "nf4", config.algorithm == "hqq", config.weights == "fp16"
     mixed = config.activations == "int8" and config.weights == "uint8"
+    rounded = dynamic and four
     floats = config.weights == "fp8"
     return {
         "activations": (
             config.activations not in (None, "fp8")
             if floats
+            else config.activations not in (None, "int8")
+            if rounded
             else config.activations == "fp8" or mixed or (dynamic and config.activations == "int8"),
-            "use 'fp8'" if floats else "use 'uint8'",
+            "use 'fp8'" if floats else "use 'int8'" if rounded else "use 'uint8'",
         ),
         "algorithm": (
             config.algorithm not in (None, "rtn") and not (hqq and config.weights in ("int4", "uint4")),
@@ -180,7 +198,10 @@ def _refusals(config: QuantizeConfig) -> Mapping[str, tuple[bool, str]]:
             floats and config.calibration == "entropy",
             "use 'minmax', 'moving-average' or 'percentile': entropy counts even steps, which floats do not have",
         ),
-        "reduce_range": (floats and bool(config.reduce_range), "leave it out: floats do not overflow in pairs"),
+        "reduce_range": (
+            (floats or rounded) and bool(config.reduce_range),
+            f"leave it out: {'4 bits' if rounded else 'floats'} do not overflow in pairs",
+        ),
         "form": (
             ((dynamic or hqq) and config.form == "qdq") or (floats and config.form == "qoperator"),
             "use 'qdq'" if floats else "use 'qoperator'",

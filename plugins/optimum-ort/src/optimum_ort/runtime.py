@@ -35,7 +35,11 @@ _LEVELS = {
 _FATAL_ONLY = 4
 
 
-def session_options(options: OrtOptions, provider: Provider, threads: int) -> Any:
+# Of the products that ONNX Runtime makes of DequantizeLinear and MatMul: it rounds activations to 8 bits by default.
+_FLOATS, _INTEGERS = "1", "4"
+
+
+def session_options(options: OrtOptions, provider: Provider, threads: int, *, rounds: bool = False) -> Any:
     """Return `onnxruntime.SessionOptions` for `options`, with `threads` inside one operator where they set none."""
     made = onnxruntime.SessionOptions()
     made.log_severity_level = _FATAL_ONLY
@@ -58,6 +62,7 @@ def session_options(options: OrtOptions, provider: Provider, threads: int) -> An
     }
     for key, flag in entries.items():
         made.add_session_config_entry(key, "1" if flag else "0")
+    made.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", _INTEGERS if rounds else _FLOATS)
     return made
 
 

@@ -189,10 +189,16 @@ def opened(request: SessionRequest) -> Any:
     """
     provider, index = parse_device(request.device)
     options = read_options(BACKEND, OrtOptions, request.options)
-    made = session_options(options, provider, _pool_size(request))
+    made = session_options(options, provider, _pool_size(request), rounds=_rounds_activations(request))
     if request.artifact.precision == "fp8":
         leave_pairs(made)
     return open_session(request.artifact.main_file, made, provider, index, options)
+
+
+def _rounds_activations(request: SessionRequest) -> bool:
+    """Whether products with integer weights round their activations too: under "dynamic" alone."""
+    configs = [step.options.get("config", {}) for step in request.artifact.steps if step.hook == "quantize"]
+    return any(config.get("scheme") == "dynamic" for config in configs)
 
 
 def _pool_size(request: SessionRequest) -> int:

@@ -29,18 +29,16 @@ def group_size(config: QuantizeConfig) -> int:
     return config.group_size or _GROUP_SIZE[config.weights]
 
 
-def quantize_weights(model: Any, config: QuantizeConfig, kept: Kept, *, integer_products: bool = False) -> Any:
-    """Return `model`, an `onnx.ModelProto`, with weights in the format that `config` names.
-
-    Args:
-        integer_products: products with 4-bit weights round their activations to 8 bits in every call.
+def quantize_weights(model: Any, config: QuantizeConfig, kept: Kept) -> Any:
+    """Return `model`, an `onnx.ModelProto`, with weights in the format that `config` names. Under "dynamic", products
+    with 4-bit weights round their activations to 8 bits in every call.
 
     Raises:
         UnavailableError: algorithm "hqq" without torch.
     """
     if config.weights in FOUR_BITS:
         made = _four_bits(model, config, kept)
-        if integer_products:
+        if config.scheme == "dynamic":
             _multiply_integers(made)
         return made
     if config.weights == "fp16":

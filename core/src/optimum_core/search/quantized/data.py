@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from optimum_core.errors import OptionError
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.models.batches import Batches, Encoder
@@ -15,9 +17,18 @@ from optimum_core.models.data_rows import Row, Rows
 from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.signature import ModelSignature
 from optimum_core.types import Event, QuantizeConfig
-from optimum_core.types.quantization import Drop, parse_drop
+from optimum_core.types.quantization import TEXT_METRICS, Drop, parse_drop
 from optimum_core.verify.comparison import ReferenceCase
-from optimum_core.verify.promise import DEFAULT_DROP, UP_TO_ONE, Called, Labelled, Metric, evaluate_words
+from optimum_core.verify.perplexity import Perplexity
+from optimum_core.verify.promise import (
+    DEFAULT_DROP,
+    DEFAULT_RISE,
+    UP_TO_ONE,
+    Called,
+    Labelled,
+    Metric,
+    evaluate_words,
+)
 
 #: Most rows to find ranges on: more hardly change them.
 CALIBRATION_ROWS = 300
@@ -37,7 +48,8 @@ class StatedData:
     """The user's arguments, checked as far as possible without the model.
 
     Attributes:
-        function: `evaluate`, if it is a function; otherwise `metric` is computed on `labelled`, if these were passed.
+        function: `evaluate`, if it is a function; otherwise `metric` is computed on `labelled`, if these were passed:
+            rows with labels, or for perplexity texts without.
         drop: the allowed loss; None: none was stated.
     """
 
@@ -99,11 +111,14 @@ def read_data(calibration: Any, evaluate: Any, max_drop: Any, config: QuantizeCo
             why = f"without evaluate it is of the share of equal decisions, 0 to 1, and {drop} allows everything"
             raise OptionError("max_drop", why, "pass evaluate=, a metric or labelled rows; or say 0.01 or '1%'")
         return StatedData(calibration=rows, drop=drop)
-    drop = drop or Drop(amount=DEFAULT_DROP)
     words = evaluate_words(evaluate)
     if words is None:
-        return StatedData(calibration=rows, function=evaluate, drop=drop)
+        return StatedData(calibration=rows, function=evaluate, drop=drop or Drop(amount=DEFAULT_DROP))
     name = words[0] or metric or "accuracy"
+    if name in TEXT_METRICS:
+        texts = Rows(words[1], who="evaluate")
+        return StatedData(calibration=rows, metric=name, labelled=texts, drop=drop or parse_drop(DEFAULT_RISE))
+    drop = drop or Drop(amount=DEFAULT_DROP)
     if name in UP_TO_ONE and drop.relative and drop.limit(1.0) >= 1:
         raise OptionError("max_drop", f"a drop of {drop} allows everything", "say '1%' of what eager has")
     if name in UP_TO_ONE and not drop.relative and drop.amount >= 1:
@@ -177,7 +192,7 @@ class DataPreparer:
             rest = self._pieces(stated.labelled, used, repeated=True)
             labelled = self._spool("evaluate", rest, "evaluate")
             unseen = unseen or labelled
-            metric = self._labelled(labelled)
+            metric = self._measured(labelled)
         elif stated.function is not None:
             metric = Called(function=stated.function)
         who = "evaluate" if stated.labelled is not None and not held else "calibration"
@@ -255,15 +270,29 @@ class DataPreparer:
     def _reference(self, batches: Batches, who: str) -> Iterator[ReferenceCase]:
         """Yield batches with the eager model's outputs, as many as may be kept."""
         kept = items = 0
-        for number, inputs in enumerate(batches):
+        for number, (inputs, size) in enumerate(self._compared(batches)):
             outputs = self._ask(inputs, who)
             kept += sum(array.nbytes for array in outputs.values())
-            items += batches.sizes[number]
+            items += size
             yield ReferenceCase(
                 name=f"unseen data, batch {number + 1}", inputs=inputs, outputs=outputs, varied=frozenset()
             )
             if kept > _MOST_BYTES or items >= UNSEEN_ROWS:
                 return
+
+    def _compared(self, batches: Batches) -> Iterator[tuple[Mapping[str, Any], int]]:
+        """Yield the batches with their sizes; for a decoder, whose logits are large, every row alone, cut to what is
+        kept at most."""
+        decoder = self.signature.decoder
+        if decoder is None:
+            yield from zip(batches, batches.sizes, strict=True)
+            return
+        longest = max(1, _MOST_BYTES // (4 * int(decoder.outputs[0].shape[-1])))
+        for inputs in batches:
+            mask = inputs.get("attention_mask", np.ones_like(inputs["input_ids"]))
+            for ids, kept in zip(inputs["input_ids"], mask, strict=True):
+                row = ids[kept == 1][None, :longest]
+                yield {"input_ids": row, "attention_mask": np.ones_like(row)}, 1
 
     def _ask(self, inputs: Mapping[str, Any], who: str) -> dict[str, Any]:
         try:
@@ -272,6 +301,15 @@ class DataPreparer:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
             why = f"the model does not run on a batch of it ({shapes}): {type(error).__name__}: {error}"
             raise OptionError(who, why, "pass what the model is called with") from error
+
+    def _measured(self, batches: Batches) -> Metric:
+        if self.stated.metric not in TEXT_METRICS:
+            return self._labelled(batches)
+        if not getattr(self.module, "can_generate", bool)():
+            why = f"{self.stated.metric} is of the next token, and the model does not generate"
+            raise OptionError("evaluate", why, "pass ('accuracy', rows), or a function of the accelerated model")
+        vocabulary = next(spec.shape[-1] for spec in self.signature.outputs if spec.name == "logits")
+        return Perplexity(batches=batches, vocabulary=int(vocabulary))
 
     def _labelled(self, batches: Batches) -> Labelled:
         names = [spec.name for spec in self.signature.outputs]

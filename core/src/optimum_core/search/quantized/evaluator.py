@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import OptimumError
+from optimum_core.generation.session import GenerativeSession
 from optimum_core.measure import Effort
 from optimum_core.measure import pace as least
 from optimum_core.measure.stopwatch import first_line, watched
@@ -24,6 +25,8 @@ from optimum_core.search.trial import TrialRunner, drawn_inputs
 from optimum_core.types import Artifact, Fidelity, Promise, Session
 from optimum_core.types.quantization import Drop
 from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.decoders import DecoderReference, verify_decoder
+from optimum_core.verify.dialogues import Dialogue
 from optimum_core.verify.promise import Labelled, Metric, keeps
 from optimum_core.verify.quantized import verify_quantized
 
@@ -98,6 +101,7 @@ class Evaluator:
     context: QuantizationContext
     unquantized: Candidate
     drawn: tuple[ReferenceCase, ...]
+    dialogues: tuple[Dialogue, ...] = ()
     unquantized_value: float | None = None
     _open: list[Candidate] = field(default_factory=list)
     _right: dict[tuple[str | None, ...], bool] = field(default_factory=dict)
@@ -106,9 +110,15 @@ class Evaluator:
     def of(cls, context: QuantizationContext) -> Evaluator:
         """Return an evaluator with the unquantized winner open, and reference outputs for drawn inputs."""
         search = context.search
-        drawn = References(source=search.source, emit=search.emit).drawn(search.signature)
+        references = search.references or References(source=search.source, emit=search.emit)
+        remembers = search.verify and search.signature.decoder is not None
         winner = replace(context.unquantized.winner, session=None)
-        evaluator = cls(context=context, unquantized=winner, drawn=drawn)
+        evaluator = cls(
+            context=context,
+            unquantized=winner,
+            drawn=references.drawn(search.signature),
+            dialogues=references.dialogues(search.signature) if remembers else (),
+        )
         evaluator.opened(winner)
         return evaluator
 
@@ -163,7 +173,7 @@ class Evaluator:
         try:
             self._trials.build(candidate)
             self._trials.open(candidate)
-            self._trials.compare(candidate, self.drawn)
+            self._trials.compare(candidate, self.drawn, dialogues=self.dialogues)
         except OptimumError:
             return False
         finally:
@@ -212,17 +222,19 @@ class Evaluator:
                 outcome="broken", reason=problem, value=value, beyond_rounding=_is_absurd(candidate.fidelity)
             )
         if promise is None or metric is None:
-            return Verdict(outcome="kept", reason="within the tolerance", value=self._agreement(candidate))
+            return Verdict(outcome="kept", reason=_nearness(candidate.fidelity), value=self._agreement(candidate))
         try:
             with watched(self.context.search.emit, "evaluate", candidate.spec.name):
-                value = min(one.value(self.evaluated(candidate)) for one in _asked(metric, candidate))
+                values = [one.value(self.evaluated(candidate)) for one in _asked(metric, candidate)]
         except OptimumError as error:  # the metric worked on the eager model, so this candidate is to blame
             return Verdict(outcome="failed", reason=first_line(error))
-        drop = promise.baseline - value
-        moved = f"drops by {drop:.4g}" if drop >= 0 else f"rises by {-drop:.4g}"
+        value = max(values, key=promise.loss)
+        drop = promise.loss(value)
+        worse, better = ("rises", "drops") if promise.rises else ("drops", "rises")
+        moved = f"{worse} by {drop:.4g}" if drop >= 0 else f"{better} by {-drop:.4g}"
         return Verdict(
             outcome="kept" if keeps(promise, value) else "broken",
-            reason=f"{promise.metric} {moved}; a drop of {promise.limit:.4g} is allowed",
+            reason=f"{promise.metric} {moved}; a {worse[:-1]} of {promise.limit:.4g} is allowed",
             value=value,
             beyond_rounding=_is_absurd(candidate.fidelity),
         )
@@ -240,26 +252,38 @@ class Evaluator:
         tried.run = search.plugins.binder(session)
         with watched(search.emit, "evaluate", f"{spec.name}, less of it quantized"):
             value = metric.value(self.evaluated(tried))
-        return 0.0 if keeps(promise, value) else promise.baseline - promise.limit - value
+        return 0.0 if keeps(promise, value) else promise.loss(value) - promise.limit
 
     def _problem(self, candidate: Candidate) -> str:
         """Return a problem of its outputs, or an empty string. If a metric decides, only their form is checked."""
-        assert candidate.run is not None
-        promise, drop = self.context.promise, self.context.drop
         with watched(self.context.search.emit, "verify", f"{candidate.spec.name} against eager") as stage:
-            candidate.fidelity = verify_quantized(
-                candidate.run,
-                self.drawn,
-                self.context.data.unseen,
-                candidate.signature.outputs,
-                precision=candidate.spec.precision,
-                agreement=1 - drop.limit(1.0) if drop is not None and promise is None else None,
-                binding=promise is None,
-            )
+            candidate.fidelity = self._compared(candidate)
             worst = candidate.fidelity.worst
             if worst is not None and not worst.passed:
                 stage.problem = f"{worst.case}, {worst.output}: {worst.problem}"
         return stage.problem
+
+    def _compared(self, candidate: Candidate) -> Fidelity:
+        """Return the comparison with the eager model; of a decoder also that with itself."""
+        assert candidate.run is not None
+        promise, drop, unseen = self.context.promise, self.context.drop, self.context.data.unseen
+        agreement = 1 - drop.limit(1.0) if drop is not None and promise is None else None
+        outputs, spec = candidate.signature.outputs, candidate.spec
+        if not isinstance(candidate.session, GenerativeSession):
+            return verify_quantized(
+                candidate.run, self.drawn, unseen, outputs, precision=spec.precision, agreement=agreement,
+                binding=promise is None,
+            )  # fmt: skip
+        rounds = spec.config is not None and spec.config.scheme == "dynamic"
+        return verify_decoder(
+            candidate.session.decoder,
+            candidate.run,
+            DecoderReference(drawn=self.drawn, dialogues=self.dialogues, unseen=unseen, outputs=outputs),
+            precision=spec.precision,
+            arithmetic="int8" if rounds else spec.way.precision,
+            agreement=agreement,
+            binding=promise is None,
+        )
 
     @staticmethod
     def _agreement(candidate: Candidate) -> float | None:
@@ -294,6 +318,14 @@ class Evaluator:
 def _is_absurd(fidelity: Fidelity | None) -> bool:
     """Whether outputs differ from the eager model's by more than rounding explains."""
     return fidelity is not None and any(item.cosine < _BEYOND_ROUNDING for item in fidelity.results)
+
+
+def _nearness(fidelity: Fidelity | None) -> str:
+    """Return how near the tokens are to the eager model's, in words."""
+    found = next((item for item in fidelity.results if item.divergence is not None), None) if fidelity else None
+    if found is None or found.agreement is None:
+        return "within the tolerance"
+    return f"{found.agreement:.1%} of {found.case} as eager, divergence {found.divergence:.2g}"
 
 
 def _asked(metric: Metric, candidate: Candidate) -> list[Metric]:

@@ -103,15 +103,20 @@ def _rounding(config: QuantizeConfig, calibrated: bool) -> Iterator[tuple[str, d
             yield "entropy", {"calibration": "entropy"}
         if config.smooth is None:
             yield "smooth 0.5", {"smooth": 0.5}
-    if config.scheme == "weight-only" and config.weights in ("int4", "uint4", "nf4"):
-        if calibrated and config.algorithm is None:
-            yield "awq", {"algorithm": "awq"}
-            yield "scale-estimation", {"algorithm": "scale-estimation"}
-            yield "gptq", {"algorithm": "gptq"}
-        if config.algorithm is None and config.weights != "nf4":
-            yield "hqq", {"algorithm": "hqq"}
-        if config.group_size is None and config.weights != "nf4":
-            yield "groups of 32", {"group_size": 32}
-        if config.ratio is None:
-            yield "4 bits in 80 % of the layers", {"ratio": 0.8}
-            yield "4 bits in half of the layers", {"ratio": 0.5}
+    if config.scheme != "static" and config.weights in ("int4", "uint4", "nf4"):
+        yield from _four_bits(config, calibrated)
+
+
+def _four_bits(config: QuantizeConfig, calibrated: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield other ways to round to 4 bits, as far as the configuration leaves them open."""
+    if calibrated and config.algorithm is None:
+        yield "awq", {"algorithm": "awq"}
+        yield "scale-estimation", {"algorithm": "scale-estimation"}
+        yield "gptq", {"algorithm": "gptq"}
+    if config.algorithm is None and config.weights != "nf4":
+        yield "hqq", {"algorithm": "hqq"}
+    if config.group_size is None and config.weights != "nf4":
+        yield "groups of 32", {"group_size": 32}
+    if config.ratio is None:
+        yield "4 bits in 80 % of the layers", {"ratio": 0.8}
+        yield "4 bits in half of the layers", {"ratio": 0.5}

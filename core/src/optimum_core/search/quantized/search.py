@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 from optimum_core.errors import OptionError
 from optimum_core.measure import score
@@ -36,8 +37,8 @@ from optimum_core.verify import ReferenceCase
 MOST_TRIALS = 40
 #: Number of recipes wrong beyond rounding after which a way is given up: something computes wrongly there.
 _MOST_ABSURD = 2
-#: Number of batches that layers are ranked on.
-_RANKING_BATCHES = 2
+#: Number of batches that layers are ranked on; of a decoder, one row each and no more tokens than this.
+_RANKING_BATCHES, _RANKING_TOKENS = 2, 128
 
 
 def search_quantized(context: QuantizationContext) -> SearchResult:
@@ -111,17 +112,28 @@ class _QuantizedSearch:
 
     @property
     def _by_size(self) -> bool:
-        """Whether size decides: it is the objective, or weights have fewer than 8 bits, whose purpose it is."""
-        return self.context.search.objective == "size" or self.context.goal.weights.removeprefix("u") != "int8"
+        """Whether size decides: it is the objective, or weights have fewer than 8 bits, whose purpose it is where the
+        model does not generate; a decoder's time is mostly that of reading its weights."""
+        return self.context.search.objective == "size" or (self._has_few_bits and not self._generates)
+
+    @property
+    def _has_few_bits(self) -> bool:
+        return self.context.goal.weights.removeprefix("u") != "int8"
+
+    @property
+    def _generates(self) -> bool:
+        return self.context.search.signature.decoder is not None
 
     @property
     def _is_free(self) -> bool:
         """Whether the unquantized model may win by speed: only if no single scheme was requested."""
-        return self.context.goal.config is None and not self._by_size
+        return self.context.goal.config is None and not self._by_size and not self._has_few_bits
 
     def _stages(self) -> Sequence[tuple[Scheme, ...]]:
         """Return groups of schemes that compete; a later group is tried if no earlier one keeps the promise."""
         schemes = self.context.goal.schemes
+        if self._generates and not self._by_size:
+            return [schemes]
         weights = tuple(scheme for scheme in schemes if scheme.is_weight_only)
         others = tuple(scheme for scheme in schemes if not scheme.is_weight_only)
         stages = (weights, others) if self._by_size else (others, weights)
@@ -132,7 +144,7 @@ class _QuantizedSearch:
         promise = self.context.promise
         if promise is None or self.evaluator.keeps_unquantized:
             return None
-        wanted = promise.baseline - promise.limit
+        wanted = promise.baseline + (promise.limit if promise.rises else -promise.limit)
         return (
             f"even unquantized it has {promise.metric} {self.evaluator.unquantized_value:.4g}, and {wanted:.4g} was "
             f"promised (eager has {promise.baseline:.4g}): what kept that after rounding would keep it by chance"
@@ -174,6 +186,8 @@ class _QuantizedSearch:
             batches = [case.inputs for case in (data.unseen or self.evaluator.drawn)[:_RANKING_BATCHES]]
             if data.calibration is not None:
                 batches = list(islice(data.calibration, _RANKING_BATCHES))
+            if self._generates:
+                batches = [_short_row(item) for item in batches]
             with watched(self.context.search.emit, "quantize", "which layers hurt most"):
                 self._ranked = tuple(rank_layers(self.context.search.source.module(), batches))
         return self._ranked
@@ -199,7 +213,7 @@ class _QuantizedSearch:
             verdict.reason,
             pace=candidate.pace,
             value=verdict.value,
-            drop=None if verdict.value is None else self._baseline - verdict.value,
+            drop=None if verdict.value is None else self._loss(verdict.value),
             size=candidate.size,
             seconds=time.perf_counter() - start,
         )
@@ -227,12 +241,12 @@ class _QuantizedSearch:
         if not recipe.left_out or self._ranked is not None:
             return 0.0
         eager = next((item for item in self.context.unquantized.tried if item.spec.is_baseline), None)
-        milliseconds = max((one.median for one in eager.measurements), default=0.0) if eager is not None else 0.0
+        times = [one.first or one.median for one in eager.measurements] if eager is not None else []
+        milliseconds = (min if self._generates else max)(times, default=0.0)
         return len(layers_of(self.context.search.source.module())) * _RANKING_BATCHES * milliseconds / 1e3
 
-    @property
-    def _baseline(self) -> float:
-        return self.context.promise.baseline if self.context.promise else 1.0
+    def _loss(self, value: float) -> float:
+        return self.context.promise.loss(value) if self.context.promise else 1.0 - value
 
     # Decision.
 
@@ -275,7 +289,8 @@ class _QuantizedSearch:
         measure_against([item for item in result.tried if item is not result.winner], smaller if by_size else ratio)
         others = [loser if item is result.winner else item for item in result.tried]
         unseen = self.context.data.unseen
-        return self._result(best, others, unseen[0] if unseen else result.check, kept=True)
+        check = unseen[0] if unseen and not self._generates else result.check
+        return self._result(best, others, check, kept=True)
 
     def _unquantized(self, why: str) -> SearchResult:
         result = self.context.unquantized
@@ -329,5 +344,14 @@ class _QuantizedSearch:
         if data.metric is None and data.unseen:
             items = sum(next(iter(case.inputs.values())).shape[0] for case in data.unseen)
             yield f"compared with eager on {items} items that calibration did not see"
+        elif data.metric is None and self._generates:
+            yield "compared with eager on eager's own greedy text: pass calibration= or evaluate= for texts of yours"
         elif data.metric is None:
             yield "compared with eager on drawn inputs alone, which say little of a quantized model"
+
+
+def _short_row(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first row of a batch of texts without padding, cut short."""
+    ids = inputs["input_ids"]
+    kept = inputs["attention_mask"][0] == 1 if "attention_mask" in inputs else slice(None)
+    return {name: array[:1, kept][:, :_RANKING_TOKENS] for name, array in inputs.items() if array.shape == ids.shape}

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from optimum_core.errors import OptionError
+from optimum_core.generation.session import bound
 from optimum_core.measure.stopwatch import watched
+from optimum_core.models.decoder import FirstCalls
 from optimum_core.plan import Way
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.budget import Budget
-from optimum_core.search.builder import eager_artifact
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, StatedData
@@ -69,7 +70,12 @@ class QuantizationSetup:
         ).prepare()
         self._require_calibration(data)
         self._require_ranking(data)
-        context.builder.calibration = data.calibration
+        decoder = context.signature.decoder
+        context.builder.calibration = (
+            data.calibration
+            if decoder is None or data.calibration is None
+            else FirstCalls(decoder=decoder, batches=data.calibration)
+        )
         return data
 
     def prepare(self) -> Callable[[SearchResult], SearchResult]:
@@ -143,11 +149,11 @@ class QuantizationSetup:
             return None
         context = self.context
         spec = next(spec for spec in context.specs if spec.is_baseline)
-        eager = Candidate(spec=spec, signature=context.signature, artifact=eager_artifact(context.signature))
-        assert eager.artifact is not None
+        artifact = context.builder.build(spec, context.signature)
+        eager = Candidate(spec=spec, signature=context.signature, artifact=artifact)
         with watched(context.emit, "evaluate", "the eager model"):
-            eager.session = context.builder.open(spec, eager.artifact, ())
-            eager.run = context.plugins.binder(eager.session)
+            eager.session = context.builder.open(spec, artifact, ())
+            eager.run = bound(context.plugins, eager.session)
             try:
                 return make_promise(data.metric, Evaluated(candidate=eager, present=present), self.stated.drop)
             finally:

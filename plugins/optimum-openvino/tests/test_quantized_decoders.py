@@ -1,0 +1,130 @@
+"""Decoders with compressed weights in OpenVINO: with their cache, by every algorithm, and through `accelerate`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+
+from optimum_core import accelerate, load
+from optimum_core.errors import OptionError
+from optimum_core.generation.decoder import Decoder
+from optimum_core.hardware import detect
+from optimum_core.measure import Effort, measuring
+from optimum_core.models.decoder import FirstCalls
+from optimum_core.plugins import manager
+from optimum_core.testing.decoders import decoder, decoder_request, described
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
+from optimum_core.verify import dialogues
+from optimum_openvino.devices import cpu_precisions
+
+Array = np.ndarray[Any, Any]
+Quantize = Callable[..., Artifact]
+
+
+def rows(count: int) -> list[dict[str, Array]]:
+    rng = np.random.default_rng(1)
+    return [{"input_ids": rng.integers(3, 99, (1, int(length)))} for length in rng.integers(8, 20, count)]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("float")
+    return manager().export(decoder_request("llama", "openvino", "openvino-ir", folder, "module"))
+
+
+@pytest.fixture
+def quantize(exported: Artifact, tmp_path: Path) -> Quantize:
+    known = described("llama").decoder
+    assert known is not None
+
+    def run(**fields: Any) -> Artifact:
+        return manager().quantize(
+            QuantizeRequest(
+                backend="openvino",
+                artifact=exported,
+                config=QuantizeConfig(scheme="weight-only", **fields),
+                output=tmp_path,
+                hardware=detect(),
+                calibration=FirstCalls(decoder=known, batches=rows(12)),
+            )
+        )
+
+    return run
+
+
+def started(artifact: Artifact) -> Decoder:
+    request = SessionRequest(backend="openvino", artifact=artifact, device="cpu", hardware=detect(), threads=1)
+    return Decoder(manager().load_session(request), manager().binder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"weights": "int8"},
+        {"weights": "int4", "group_size": 16, "algorithm": "scale-estimation"},
+        {"weights": "int4", "group_size": 16, "algorithm": "gptq"},
+    ],
+)
+def test_a_row_is_answered_as_alone_and_near_the_original(
+    fields: dict[str, Any], quantize: Quantize, exported: Artifact
+) -> None:
+    drives, exact = started(quantize(**fields)), started(exported)
+    ids, mask = np.random.default_rng(2).integers(3, 99, (2, 12)), np.ones((2, 12), np.int64)
+    mask[0, :5] = 0
+    generation = drives.begin(2)
+    pieces = [generation.feed(ids[:, a:b], mask[:, a:b], "counts") for a, b in ((0, 7), (7, 11), (11, 12))]
+    alone = drives.begin(1).feed(ids[:1, 5:])
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1)[:1, 5:], alone, atol=1e-3)
+    want = exact.begin(1).feed(ids[:1, 5:])
+    error = np.linalg.norm(alone - want) / np.linalg.norm(want)
+    assert 1e-4 < error < (0.03 if fields["weights"] == "int8" else 0.3)
+
+
+def test_layers_of_a_decoder_stay_in_float_by_their_names(quantize: Quantize) -> None:
+    made = quantize(weights="int8", exclude=("model.layers.1", "lm_head", "model.embed_tokens"))
+    operations = openvino.Core().read_model(made.main_file).get_ops()
+    rounded = [
+        item
+        for item in operations
+        if item.get_type_name() == "Constant" and item.get_element_type().get_type_name() in ("i8", "u8")
+    ]
+    products = {item.get_friendly_name().partition("/")[0] for item in rounded if len(item.get_output_shape(0)) > 1}
+    assert products and all(".layers.0." in name for name in products)
+    with pytest.raises(OptionError, match=r"'model.layer.0'(.|\n)*model\.layers"):
+        quantize(weights="int8", exclude=("model.layer.0",))
+
+
+def test_a_model_is_quantized_with_its_cache_by_perplexity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialogues, "GREEDY", 16)
+    asked: Any = {
+        "target": "openvino", "quantize": "weight-only-int8", "evaluate": ("perplexity", rows(30)), "max_drop": "2%",
+        "shapes": [(1, 8, 4)], "cache_dir": tmp_path / "cache",
+    }  # fmt: skip
+    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
+        fast = accelerate(decoder("llama"), **asked)
+    promise = fast.report.promise
+    assert promise is not None and promise.kept and promise.metric == "perplexity"
+    assert "may rise by 2 %" in str(fast.report)
+    kept = fast.report.walk[-1]
+    assert kept.value is not None and kept.value <= promise.baseline * 1.02
+    ids = rows(1)[0]["input_ids"]
+    want = fast.generate(ids, max_new_tokens=8, do_sample=False)
+    fast.save_pretrained(tmp_path / "out")
+    assert np.array_equal(load(tmp_path / "out").generate(ids, max_new_tokens=8, do_sample=False), want)
+    assert accelerate(decoder("llama"), **asked).report.from_cache
+
+
+@pytest.mark.skipif("bf16" not in cpu_precisions(detect().cpu), reason="this processor has no bf16")
+def test_bf16_competes_and_is_compared_by_its_tolerance(tmp_path: Path) -> None:
+    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
+        fast = accelerate(decoder("llama"), target="openvino", precision="bf16", shapes=[(1, 8, 4)], cache_dir=tmp_path)
+    fidelity = fast.manifest.fidelity
+    assert fast.manifest.precision == fidelity.precision == "bf16"
+    text = fidelity.results[-1]
+    assert "greedy text" in text.case and 0 < text.divergence < 0.1
