@@ -26,6 +26,7 @@ from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, OptimizeRequest, StateSpec, Step
 from optimum_ort.options import GraphLevel, OrtOptions
 from optimum_ort.providers import BACKEND, Provider, find_build, parse_device
+from optimum_ort.schemes import quantization_of
 from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL, wants_external_data, write_model, written_files
 
 DEFAULT_LEVEL = "all"
@@ -44,6 +45,7 @@ class _Job:
     threads: int
     external: bool
     half: bool
+    weights_only: bool
     state: StateSpec | None
 
 
@@ -75,6 +77,7 @@ def optimize(request: OptimizeRequest) -> Artifact:
             threads=request.hardware.cpu.usable_cores,
             external=wants_external_data(request.artifact),
             half=half,
+            weights_only=quantization_of(request.artifact).get("scheme") == "weight-only",
             state=request.artifact.state,
         )
         remedy = f"use another level: {', '.join(_LEVELS)}"
@@ -163,9 +166,12 @@ _LEVELS: dict[str, Callable[[_Job], None]] = {
 
 
 def _offline(job: _Job, source: Path, folder: Path, level: GraphLevel) -> None:
-    """Let onnxruntime optimize `source` offline and write the graph into `folder`."""
+    """Let onnxruntime optimize `source` offline and write the graph into `folder`; at most at level "basic" where weights
+    alone are rounded: above it, products would round activations too.
+    """
     from optimum_ort.runtime import open_session, session_options
 
+    level = "basic" if job.weights_only else level
     options = dataclasses.replace(job.options, graph_optimization_level=level)
     made = session_options(options, job.provider, job.threads)
     made.optimized_model_filepath = str(folder / MODEL)

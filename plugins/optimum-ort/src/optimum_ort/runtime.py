@@ -35,11 +35,7 @@ _LEVELS = {
 _FATAL_ONLY = 4
 
 
-# Of the products that ONNX Runtime makes of DequantizeLinear and MatMul: it rounds activations to 8 bits by default.
-_FLOATS, _INTEGERS = "1", "4"
-
-
-def session_options(options: OrtOptions, provider: Provider, threads: int, *, rounds: bool = False) -> Any:
+def session_options(options: OrtOptions, provider: Provider, threads: int) -> Any:
     """Return `onnxruntime.SessionOptions` for `options`, with `threads` inside one operator where they set none."""
     made = onnxruntime.SessionOptions()
     made.log_severity_level = _FATAL_ONLY
@@ -62,7 +58,6 @@ def session_options(options: OrtOptions, provider: Provider, threads: int, *, ro
     }
     for key, flag in entries.items():
         made.add_session_config_entry(key, "1" if flag else "0")
-    made.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", _INTEGERS if rounds else _FLOATS)
     return made
 
 

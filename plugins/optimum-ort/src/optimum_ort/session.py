@@ -33,6 +33,7 @@ from optimum_ort.interface import check_interface
 from optimum_ort.options import OrtOptions
 from optimum_ort.providers import BACKEND, Provider, parse_device
 from optimum_ort.runtime import RUNTIME_ERRORS, leave_pairs, open_session, session_options
+from optimum_ort.schemes import float_products
 
 _ARRAY = np.ndarray
 _HOST = 1  # DLPack's number of the CPU
@@ -189,16 +190,12 @@ def opened(request: SessionRequest) -> Any:
     """
     provider, index = parse_device(request.device)
     options = read_options(BACKEND, OrtOptions, request.options)
-    made = session_options(options, provider, _pool_size(request), rounds=_rounds_activations(request))
+    made = session_options(options, provider, _pool_size(request))
+    for name, value in float_products(request.artifact).items():
+        made.add_session_config_entry(name, value)
     if request.artifact.precision == "fp8":
         leave_pairs(made)
     return open_session(request.artifact.main_file, made, provider, index, options)
-
-
-def _rounds_activations(request: SessionRequest) -> bool:
-    """Whether products with integer weights round their activations too: under "dynamic" alone."""
-    configs = [step.options.get("config", {}) for step in request.artifact.steps if step.hook == "quantize"]
-    return any(config.get("scheme") == "dynamic" for config in configs)
 
 
 def _pool_size(request: SessionRequest) -> int:
