@@ -150,7 +150,7 @@ def test_the_loop_writes_what_transformers_writes(kind: str) -> None:
     mask[1, 5:] = 0
     module = encoder_decoder(kind)
     plain = {"attention_mask": torch.tensor(mask), "do_sample": False, "num_beams": 1, "max_new_tokens": 14}
-    forced = {"forced_bos_token_id": 9, "forced_eos_token_id": 11, "begin_suppress_tokens": [4]}
+    forced: dict[str, Any] = {"forced_bos_token_id": 9, "forced_eos_token_id": 11, "begin_suppress_tokens": [4]}
     free = module.generate(torch.tensor(ids), eos_token_id=None, **plain)
     forced["suppress_tokens"] = [int(free[0, 3])]
     want = module.generate(torch.tensor(ids), eos_token_id=98, **plain, **forced)

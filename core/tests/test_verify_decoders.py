@@ -137,8 +137,8 @@ def test_the_divergence_is_torchs() -> None:
     found = Divergence()
     for start in range(0, 50, 20):
         found.add(want[start : start + 20], have[start : start + 20])
-    shares = [torch.log_softmax(torch.as_tensor(item, dtype=torch.float64), -1) for item in (have, want)]
-    expected = torch.nn.functional.kl_div(*shares, log_target=True, reduction="batchmean")
+    near, far = (torch.log_softmax(torch.as_tensor(item, dtype=torch.float64), -1) for item in (have, want))
+    expected = torch.nn.functional.kl_div(near, far, log_target=True, reduction="batchmean")
     assert found.mean == pytest.approx(float(expected))
     assert found.agreement == np.mean(want.argmax(-1) == have.argmax(-1))
     assert found.relative_error == pytest.approx(np.linalg.norm(want - have) / np.linalg.norm(want))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import optimum_core.artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo, PartInfo
+from optimum_core.errors import UnprovedWarning
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.sample_inputs import plain_defaults, positional
 from optimum_core.models.source import Source
@@ -124,3 +126,27 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
         can_generate=signature.decoder is not None,
         dtype="float32",
     )
+
+
+def warn_of_branches(manifest: Manifest) -> None:
+    """Warn where the export traced one side of a data-dependent branch and no other export was available."""
+    places = [place for step in manifest.steps for place in step.branches]
+    if places:
+        warnings.warn(
+            f"{manifest.model.name}: values decide at {', '.join(places[:3])}, and the export took one side for all of "
+            f"them: right for inputs like those it was traced with; accelerate(…, target='torch') is right for all",
+            UnprovedWarning,
+            stacklevel=5,
+        )
+
+
+def warn_of_memory(manifest: Manifest) -> None:
+    """Warn where the eager model answers otherwise after other calls, which no export does."""
+    if manifest.report is not None and manifest.report.remembers:
+        warnings.warn(
+            f"{manifest.model.name}: eager keeps a state between calls (a counter, a buffer, …), and what it answers "
+            f"depends on earlier ones; this model answers every call as eager does its first; accelerate(…, "
+            f"target='torch') keeps the state",
+            UnprovedWarning,
+            stacklevel=5,
+        )

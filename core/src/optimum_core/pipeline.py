@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import optimum_core.artifact as artifacts
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.serialization import to_plain
 from optimum_core.cache import Cache, content_key
-from optimum_core.errors import ArtifactError, OptionError, UnavailableError, UnprovedWarning
+from optimum_core.errors import ArtifactError, OptionError, UnavailableError
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import (
     Limits,
@@ -25,7 +24,7 @@ from optimum_core.measure.workload import (
 )
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
-from optimum_core.packing import Packer
+from optimum_core.packing import Packer, warn_of_branches, warn_of_memory
 from optimum_core.plan import EXACT, FLOATS, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
@@ -174,8 +173,8 @@ class Pipeline:
     def _open(self, manifest: Manifest, directory: Path, *, from_cache: bool = False) -> AcceleratedModel:
         if manifest.report is not None:
             manifest = replace(manifest, report=replace(manifest.report, from_cache=from_cache))
-        _warn_of_branches(manifest)
-        _warn_of_memory(manifest)
+        warn_of_branches(manifest)
+        warn_of_memory(manifest)
         self.cache.hold(directory)
         return open_model(manifest, directory, plugins=self.plugins, source=self.source)
 
@@ -392,30 +391,6 @@ def _generators_workload(shapes: Any, signature: ModelSignature) -> tuple[WorkSh
     limits = Limits.of(signature.ranges, signature.layout.limits)
     inputs = signature.decoder.encoder.encoder.inputs
     return encoder_decoder_workload(shapes, inputs, limits, signature.longest_text)
-
-
-def _warn_of_branches(manifest: Manifest) -> None:
-    """Warn where the export traced one side of a data-dependent branch and no other export was available."""
-    places = [place for step in manifest.steps for place in step.branches]
-    if places:
-        warnings.warn(
-            f"{manifest.model.name}: values decide at {', '.join(places[:3])}, and the export took one side for all of "
-            f"them: right for inputs like those it was traced with; accelerate(…, target='torch') is right for all",
-            UnprovedWarning,
-            stacklevel=5,
-        )
-
-
-def _warn_of_memory(manifest: Manifest) -> None:
-    """Warn where the eager model answers otherwise after other calls, which no export does."""
-    if manifest.report is not None and manifest.report.remembers:
-        warnings.warn(
-            f"{manifest.model.name}: eager keeps a state between calls (a counter, a buffer, …), and what it answers "
-            f"depends on earlier ones; this model answers every call as eager does its first; accelerate(…, "
-            f"target='torch') keeps the state",
-            UnprovedWarning,
-            stacklevel=5,
-        )
 
 
 def _versions(core: str, supports: Mapping[str, Support]) -> Iterator[tuple[str, str]]:

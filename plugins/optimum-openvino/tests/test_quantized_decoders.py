@@ -108,6 +108,7 @@ def test_a_model_is_quantized_with_its_cache_by_perplexity(tmp_path: Path, monke
     }  # fmt: skip
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
         fast = accelerate(decoder("llama"), **asked)
+    assert fast.report is not None
     promise = fast.report.promise
     assert promise is not None and promise.kept and promise.metric == "perplexity"
     assert "may rise by 2 %" in str(fast.report)
@@ -117,7 +118,8 @@ def test_a_model_is_quantized_with_its_cache_by_perplexity(tmp_path: Path, monke
     want = fast.generate(ids, max_new_tokens=8, do_sample=False)
     fast.save_pretrained(tmp_path / "out")
     assert np.array_equal(load(tmp_path / "out").generate(ids, max_new_tokens=8, do_sample=False), want)
-    assert accelerate(decoder("llama"), **asked).report.from_cache
+    again = accelerate(decoder("llama"), **asked).report
+    assert again is not None and again.from_cache
 
 
 @pytest.mark.skipif("bf16" not in cpu_precisions(detect().cpu), reason="this processor has no bf16")
@@ -125,6 +127,7 @@ def test_bf16_competes_and_is_compared_by_its_tolerance(tmp_path: Path) -> None:
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
         fast = accelerate(decoder("llama"), target="openvino", precision="bf16", shapes=[(1, 8, 4)], cache_dir=tmp_path)
     fidelity = fast.manifest.fidelity
+    assert fidelity is not None
     assert fast.manifest.precision == fidelity.precision == "bf16"
     text = fidelity.results[-1]
-    assert "greedy text" in text.case and 0 < text.divergence < 0.1
+    assert "greedy text" in text.case and text.divergence is not None and 0 < text.divergence < 0.1

@@ -274,16 +274,18 @@ def test_a_model_is_quantized_with_its_cache_and_saved(tmp_path: Path, monkeypat
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
         fast = accelerate(decoder("llama"), **asked)
     assert (fast.manifest.quantized, fast.can_generate()) == ("dynamic-int4", True)
-    near = next(item for item in fast.manifest.fidelity.results if item.divergence is not None)
-    assert "tokens of unseen data" in near.case and 0 < near.divergence < 1
-    assert [trial.outcome for trial in fast.report.walk][-1] == "kept"
-    assert "of the likeliest next tokens are eager's" in str(fast.report)
+    fidelity, report = fast.manifest.fidelity, fast.report
+    assert fidelity is not None and report is not None
+    near = next(item for item in fidelity.results if item.divergence is not None)
+    assert "tokens of unseen data" in near.case and near.divergence is not None and 0 < near.divergence < 1
+    assert [trial.outcome for trial in report.walk][-1] == "kept"
+    assert "of the likeliest next tokens are eager's" in str(report)
     ids = rows("llama", 2, 9)
     want = fast.generate(ids, max_new_tokens=8, do_sample=False)
     fast.save_pretrained(tmp_path / "out")
     assert np.array_equal(load(tmp_path / "out").generate(ids, max_new_tokens=8, do_sample=False), want)
     again = accelerate(decoder("llama"), **asked)
-    assert again.report.from_cache
+    assert again.report is not None and again.report.from_cache
     assert np.array_equal(again.generate(ids, max_new_tokens=8, do_sample=False), want)
 
 

@@ -60,7 +60,7 @@ class EncoderDecoderSession(GenerativeSession):
 
     @property
     def drives(self) -> EncoderDecoder:
-        """What gives decoders behind an encoder."""
+        """The parts, which give decoders behind an encoder."""
         return self.parts
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

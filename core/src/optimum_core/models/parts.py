@@ -34,7 +34,7 @@ def parts_of(signature: ModelSignature, *, live: bool = False) -> Mapping[str, P
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """What is exported as one graph: a model, or a part of one.
+    """A model, or a part of one, to export as one graph.
 
     Attributes:
         name: the part's name; "": the model itself.
