@@ -166,8 +166,9 @@ _LEVELS: dict[str, Callable[[_Job], None]] = {
 
 
 def _offline(job: _Job, source: Path, folder: Path, level: GraphLevel) -> None:
-    """Let onnxruntime optimize `source` offline and write the graph into `folder`; at most at level "basic" where weights
-    alone are rounded: above it, products would round activations too.
+    """Let onnxruntime optimize `source` offline and write the graph into `folder`.
+
+    At most at level "basic" where weights alone are rounded: above it, products would round activations too.
     """
     from optimum_ort.runtime import open_session, session_options
 
