@@ -194,9 +194,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the same model with its own session; files and eager weights, which never change, are shared."""
         copied: Self = reopened(self.manifest, self.directory, self._plugins, self._source, self._opening)
-        copied._asked_before = (
-            self._asked_before
-        )  # a configuration in memory is shared
+        copied._asked_before = self._asked_before  # a configuration in memory is shared
         return copied
 
     # Results of the search.
