@@ -45,7 +45,6 @@ EVERYBODY = {"live": LIVE, "exporter": EXPORTER, "runner": RUNNER, "engines": EN
         ("runner:cuda:0", Target(backend="runner", device="cuda:0")),
         ("runner:GPU", Target(backend="runner", device="gpu")),
         (" runner ", Target(backend="runner")),
-        ("runner:", Target(backend="runner")),
         ("builder:sm_89", Target(backend="builder", device="sm_89")),
     ],
 )

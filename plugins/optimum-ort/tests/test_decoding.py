@@ -252,10 +252,10 @@ def test_a_quantized_decoder_shares_its_cache(name: str, exported: Exported, tmp
     assert 0.8 < correlation < 1 - 1e-9
 
 
-def test_layers_of_a_decoder_stay_in_float_by_their_names(exported: Callable[[str], Artifact], tmp_path: Path) -> None:
+def test_layers_of_a_decoder_stay_in_float_by_their_names(exported: Exported, tmp_path: Path) -> None:
     config = QuantizeConfig(scheme="weight-only", weights="int4", exclude=("model.layers.0", "lm_head"))
     request = QuantizeRequest(
-        backend="ort", artifact=exported("llama"), config=config, output=tmp_path, hardware=detect()
+        backend="ort", artifact=exported("llama", "onnx"), config=config, output=tmp_path, hardware=detect()
     )
     made = manager().quantize(request)
     products = [node for node in onnx.load(made.main_file).graph.node if node.op_type == "MatMulNBits"]
