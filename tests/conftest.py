@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.classifier import Classifier
+from tests.classifier import classifier as labelled
 
 # Read by huggingface-hub when it is imported, so set before any test imports it.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -137,6 +139,20 @@ def to_ort() -> Callable[..., Any]:
     from optimum_core import accelerate
 
     return partial(accelerate, target="ort", level="all", shapes=({"batch": 1},), budget=0)
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A classifier of words in a directory, with rows that it labelled itself."""
+    return labelled(tiny("text-classification"), tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="session")
+def quickest(classifier: Classifier) -> Callable[..., Any]:
+    """`accelerate` the classifier, for one shape and in one precision."""
+    from optimum_core import accelerate
+
+    return partial(accelerate, classifier.directory, shapes=({"batch": 1},), precision="fp32")
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from plugin_site import Site
 
 #: With the usual initialization attention is all but uniform, and a wrong mask or position would hardly show.
 SHARPEN = 6.0
@@ -205,3 +208,14 @@ def described(tiny: Callable[[str], Any]) -> Callable[[str], tuple[Any, Any]]:
         return module, describe(module, name=kind)
 
     return make
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A folder that is on the path, with no distribution in it yet."""
+    from optimum_core.plugins import DISABLED_ENV, STRICT_ENV
+
+    monkeypatch.delenv(DISABLED_ENV, raising=False)
+    monkeypatch.delenv(STRICT_ENV, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Site(tmp_path)
