@@ -288,7 +288,7 @@ def test_of_a_walk_one_recipe_is_refused_by_name(
     def taken(*_: Any) -> None:
         raise OptionError("here", "it was taken", "")
 
-    monkeypatch.setattr(quantize, "_quantized", taken)
+    monkeypatch.setattr(quantize, "quantized_graph", taken)
     way = Way(backend="inc", device="cpu", precision="fp32", format="torch-inductor", exporter="inc", exported="x")
     answers = {}
     for recipe in variants(CandidateSpec(way=way, config=weight_only(weights="int4")), calibrated=True, promised=True):
