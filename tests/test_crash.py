@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -16,28 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.accelerating import Child
 
 from optimum_core.cache import Cache
 from optimum_core.types import Event
-
-# Accelerates a directory and writes each event as a line; stops for good after the event that it is told.
-_CHILD = """
-import json, sys, time
-from optimum_core import accelerate
-from optimum_core import measure
-
-shortly = measure.measuring(measure.Effort(rounds=2, seconds=0.02, steady=float("inf")))
-shortly.__enter__()
-model, cache, stop = sys.argv[1:]
-
-def said(event):
-    print(json.dumps([event.stage, event.seconds is not None]), flush=True)
-    if event.stage == stop and event.seconds is None:
-        time.sleep(600)
-
-fast = accelerate(model, target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=cache, progress=said)
-print(json.dumps(["done", fast.report.from_cache]), flush=True)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -45,32 +23,6 @@ def directory(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFacto
     place = tmp_path_factory.mktemp("model")
     tiny("text-classification").save_pretrained(place)
     return place
-
-
-class Child:
-    """A process that accelerates; `events` yields what it says as it says it."""
-
-    def __init__(self, directory: Path, cache: Path, stop: str = "") -> None:
-        command = [sys.executable, "-c", _CHILD, str(directory), str(cache), stop]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-
-    def events(self) -> Iterator[list[Any]]:
-        assert self.process.stdout is not None
-        return (json.loads(line) for line in self.process.stdout)
-
-    def all_events(self) -> list[list[Any]]:
-        out, err = self.process.communicate(timeout=200)
-        assert self.process.returncode == 0, err
-        return [json.loads(line) for line in out.splitlines()]
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def until(self, stage: str) -> None:
-        """Read until a stage begins."""
-        assert any(event == [stage, False] for event in self.events()), f"{stage} never began"
 
 
 @pytest.fixture

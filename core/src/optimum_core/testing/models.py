@@ -62,7 +62,7 @@ def _text() -> tuple[Any, None]:
     config = BertConfig(
         vocab_size=120,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=48,
         max_position_embeddings=64,
@@ -76,7 +76,7 @@ def _vision() -> tuple[Any, None]:
 
     config = ViTConfig(
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=48,
         image_size=32,
