@@ -21,7 +21,7 @@ from optimum_core.types import Event
 @pytest.fixture(scope="module")
 def directory(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
-    tiny("text-classification").save_pretrained(place)
+    tiny("bert").save_pretrained(place)
     return place
 
 
@@ -65,7 +65,7 @@ def test_killed_in_a_stage(
     child.until(stage)
     child.kill()
     assert Cache(tmp_path).list() == () or {entry.kind for entry in Cache(tmp_path).list()} == {"export"}
-    _check_whole(directory, tmp_path, tiny("text-classification"), to_ort)
+    _check_whole(directory, tmp_path, tiny("bert"), to_ort)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -81,7 +81,7 @@ def test_killed_at_any_moment(
     child.until("describe")
     time.sleep(random.Random(seed).uniform(0, 2))
     child.kill()
-    _check_whole(directory, tmp_path, tiny("text-classification"), to_ort)
+    _check_whole(directory, tmp_path, tiny("bert"), to_ort)
 
 
 def test_two_processes_export_once(start: Callable[..., Child], tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_an_altered_entry_is_built_anew(
     assert any(event.stage == "export" for event in events) == ("export" in kinds)
     ids = torch.randint(1, 110, (2, 9), generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        want = tiny("text-classification")(input_ids=ids).logits
+        want = tiny("bert")(input_ids=ids).logits
     torch.testing.assert_close(fast(input_ids=ids).logits, want, rtol=1e-3, atol=1e-3)
     again = to_ort(directory, cache_dir=tmp_path)
     assert again.report is not None and again.report.from_cache
