@@ -22,7 +22,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 format clean
+.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-families format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo "make bench-coreml  what converts to Core ML, and how true (MARKDOWN=docs/backends/coreml.md writes it there)"
 	@echo "make bench-quantization  what int8 and int4 gain and lose (PEERS=1: beside optimum-onnx and optimum-intel)"
 	@echo "make bench-int4    what 4 bits lose, by algorithm (MARKDOWN=docs/backends/inc.md writes the table there)"
+	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -102,6 +103,10 @@ bench-quantization: $(STAMP)
 
 bench-int4: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only int4 $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+# An hour and a half; ARGS='--outcomes FILE' keeps what is done, and a later run goes on from there.
+bench-families: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks.generation_families $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

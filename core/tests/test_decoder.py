@@ -44,6 +44,11 @@ def test_a_recurrent_model_is_no_decoder_and_says_why() -> None:
         described("mamba")
 
 
+def test_a_model_that_raises_on_a_cache_of_keys_and_values_is_no_decoder_and_says_why() -> None:
+    with pytest.raises(NotADecoderError, match="with a cache filled by hand: MiniMax uses cache of its own"):
+        described("minimax")
+
+
 @pytest.mark.parametrize("kind", ["llama", "bloom", "gemma2"])
 def test_the_pure_function_has_the_state_as_tensors(kind: str) -> None:
     request = decoder_request(kind, "any", "any", Path())

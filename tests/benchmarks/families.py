@@ -20,8 +20,8 @@ _SMALL: dict[str, int] = {
                      "max_encoder_position_embeddings", "max_decoder_position_embeddings", "context_length",
                      "model_max_length"), _POSITIONS),
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "word_embed_proj_dim", "embedding_size", "emb_dim",
-                     "embedding_dim", "lru_width", "pronunciation_embed_dim", "shape_embed_dim", "attention_hidden_size",
-                     "input_embedding_size", "output_embedding_size", "linear_head_dim_total"), _WIDTH),
+                     "embedding_dim", "lru_width", "pronunciation_embed_dim", "shape_embed_dim",
+                     "attention_hidden_size", "input_embedding_size", "output_embedding_size"), _WIDTH),
     **dict.fromkeys(("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "dff", "dim_ff",
                      "n_inner", "ffn_hidden_size", "d_inner", "intermediate_size_mlp", "feed_forward_size",
                      "dense_intermediate_size", "prefix_dense_intermediate_size"), _INNER),
@@ -33,8 +33,9 @@ _SMALL: dict[str, int] = {
                      "num_encoder_layers", "num_decoder_layers", "encoder_num_hidden_layers", "max_window_layers",
                      "decoder_num_hidden_layers", "speech_encoder_layers", "moe_num_layers"), _LAYERS),
     "num_hidden_layers": _LAYERS,
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads", "decoder_attention_heads",
-                     "encoder_attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads",
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads",
+                     "decoder_attention_heads", "encoder_attention_heads", "num_encoder_attention_heads",
+                     "num_decoder_attention_heads",
                      "swa_num_attention_heads", "index_n_heads", "encoder_num_attention_heads",
                      "decoder_num_attention_heads", "linear_num_heads", "linear_num_value_heads",
                      "speech_encoder_attention_heads", "cross_num_attention_heads"), _HEADS),
@@ -42,8 +43,9 @@ _SMALL: dict[str, int] = {
                      "num_query_groups", "cross_num_key_value_heads"), _GROUPS),
     **dict.fromkeys(("head_dim", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "d_kv", "d_head", "dim_head",
                      "kv_channels", "index_head_dim", "linear_key_head_dim", "linear_value_head_dim", "linear_head_dim",
-                     "swa_head_dim", "attention_head_size", "cross_head_dim", "query_pre_attn_scalar", "global_head_dim",
-                     "hidden_size_per_layer_input", "mamba_headdim", "mamba_head_dim", "mamba_d_head"), _HEAD),
+                     "swa_head_dim", "attention_head_size", "cross_head_dim", "query_pre_attn_scalar",
+                     "global_head_dim", "hidden_size_per_layer_input", "mamba_headdim", "mamba_head_dim",
+                     "mamba_d_head"), _HEAD),
     **dict.fromkeys(("sliding_window", "window_size", "attention_window", "sliding_window_size", "local_attention",
                      "attention_window_size", "attention_chunk_size", "index_topk", "keep_window_size"), 8),
     **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts", "state_size",
@@ -58,13 +60,14 @@ _TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_sta
 
 #: What the rules do not see.
 _FURTHER: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("axk1", "axk2", "bailing_hybrid", "deepseek_v3", "deepseek_v32", "dots3_note_text", "glm4_moe_lite",
-                     "glm_moe_dsa", "kimi_linear", "longcat_flash", "minicpm3", "youtu"),
-                    {"num_key_value_heads": _HEADS}),
+    **{name: {"num_key_value_heads": _HEADS} for name in (
+        "axk1", "axk2", "bailing_hybrid", "deepseek_v3", "deepseek_v32", "dots3_note_text", "glm4_moe_lite",
+        "glm_moe_dsa", "kimi_linear", "longcat_flash", "minicpm3", "youtu",
+    )},
     "bamba": {"attn_layer_indices": [1]},
     "dots1": {"n_shared_experts": 1},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
-    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe"), {"head_dim": _HEAD}),
+    **{name: {"head_dim": _HEAD} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe")},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},
@@ -122,8 +125,16 @@ def tiny(model_type: str, kind: Kind) -> Any:
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.ndim >= 2 and parameter.is_floating_point():
-                    parameter.mul_(_SHARPEN)
+                    _sharpen(parameter)
     return module
+
+
+def _sharpen(matrix: Any) -> None:
+    """Make a matrix large. One of zeros is drawn: a router of zeros finds all experts equal, and which it takes then
+    is not defined."""
+    if not matrix.any():
+        matrix.normal_(std=0.02)
+    matrix.mul_(_SHARPEN)
 
 
 def small(made_by: Any, further: Mapping[str, Any]) -> Any:

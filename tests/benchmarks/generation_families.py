@@ -116,8 +116,10 @@ def page(outcomes: Sequence[Outcome], targets: Sequence[str]) -> Page:
     ]
     counts = []
     for target in targets:
-        kinds_of = Counter((of.get(target) or of.get("") or Outcome(family="", target="", outcome="not run")).outcome
-                           for of in found.values())
+        kinds_of = Counter(
+            (of.get(target) or of.get("") or Outcome(family="", target="", outcome="not run")).outcome
+            for of in found.values()
+        )
         counts.append(f"{target}: " + ", ".join(f"{number} {kind}" for kind, number in kinds_of.most_common()))
     return Page(
         name="families",
@@ -126,10 +128,11 @@ def page(outcomes: Sequence[Outcome], targets: Sequence[str]) -> Page:
         rows=tuple(rows),
         notes=(
             f"Of {len(found)} families: {'; '.join(counts)}.",
-            "Tiny models with random weights, matrices four times the usual. Equal: 64 tokens of three rows, greedy and "
-            "with 4 beams, are those of eager; decoders' rows are padded on the left, those of encoders on the right. "
-            "Forward only: accelerated as one forward pass, and `generate` refuses. Refused: `accelerate` raises. Eager "
-            "fails: transformers itself does not generate with this tiny model and text.",
+            "Tiny models with random weights, matrices four times the usual. Equal: 64 tokens of three rows, greedy "
+            "and with 4 beams, are those of eager; decoders' rows are padded on the left, those of encoders on the "
+            "right. Forward only: accelerated as one forward pass, and `generate` refuses. Refused: `accelerate` with "
+            "this target raises. Eager fails: transformers itself does not generate with this tiny model, or writes "
+            "one word again and again. No tiny model: the rules that make configurations small do not fit it.",
         ),
     )
 
@@ -148,7 +151,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.generation_families", description=__doc__)
     parser.add_argument("--target", default="openvino,ort", help="backends, with commas between them")
     parser.add_argument("--families", default="", help="names, with commas between them; by default all")
-    parser.add_argument("--outcomes", type=Path, metavar="FILE", help="keep outcomes here; what it has is not run again")
+    parser.add_argument(
+        "--outcomes", type=Path, metavar="FILE", help="keep outcomes here; what it has is not run again"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table into this file")
     asked = parser.parse_args()
     targets = asked.target.split(",")

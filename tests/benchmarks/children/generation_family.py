@@ -6,7 +6,6 @@ In a process of its own, since an exporter or a runtime may crash on a family. E
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import sys
@@ -22,7 +21,10 @@ from tests.benchmarks.families import Kind, families
 from optimum_core import accelerate
 from optimum_core.errors import OptimumError
 from optimum_core.measure import Effort, measuring
+from optimum_core.models.decoder import NotADecoderError, describe_decoder
 from optimum_core.models.loading import quiet
+from optimum_core.models.samples import Case
+from optimum_core.models.signature import describe
 
 _NEW = 64
 _PROMPTS = (6, 15, 1)
@@ -44,19 +46,6 @@ class Subject:
     module: Any
     inputs: Mapping[str, torch.Tensor]
     texts: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
-class _Reasons(logging.Handler):
-    """Keeps why a model is accelerated as one forward pass."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.found = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if "as one forward pass: " in message:
-            self.found = message.partition("as one forward pass: ")[2]
 
 
 def main(targets: list[str]) -> None:
@@ -82,11 +71,14 @@ def _outcomes(name: str, targets: list[str]) -> Iterator[dict[str, str]]:
         subject = _subject(name)
         outcome = "eager fails"
         _generated_by_eager(subject)
+        outcome = "error"
+        why = _why_forward_only(subject)
     except Exception as error:  # noqa: BLE001 - of any class, it is the outcome
         yield {"target": "", "outcome": outcome, "reason": f"{type(error).__name__}: {error}"}
         return
     for target in targets:
-        yield {"target": target, **_outcome(subject, target)}
+        found = {"outcome": "forward only", "reason": why} if why else _outcome(subject, target)
+        yield {"target": target, **found}
 
 
 def _subject(name: str) -> Subject:
@@ -108,9 +100,6 @@ def _prompts(module: Any) -> dict[str, torch.Tensor]:
 
 def _sources(module: Any, name: str) -> dict[str, torch.Tensor]:
     """Return three rows for the encoder, padded on the right where it reads a mask."""
-    from optimum_core.models.samples import Case
-    from optimum_core.models.signature import describe
-
     signature = describe(module, name=name)
     drawn = signature.draw(Case(name="survey", lengths={"batch": 3}, padding="none"))
     inputs = {key: torch.as_tensor(value) for key, value in drawn.items() if not key.startswith("decoder_")}
@@ -137,30 +126,28 @@ def _generated_by_eager(subject: Subject) -> None:
 
 
 def _outcome(subject: Subject, target: str) -> dict[str, str]:
-    reasons, logger = _Reasons(), logging.getLogger("optimum_core.pipeline")
-    logger.addHandler(reasons)
-    logger.setLevel(logging.INFO)
     try:
         with TemporaryDirectory(prefix="optimum-family-") as cache, _hasty():
-            fast = accelerate(subject.module, target=target, budget=_BUDGET, shapes=_shapes(subject), cache_dir=cache)
-            if not fast.can_generate():
-                return {"outcome": "forward only", "reason": reasons.found or "the reason is not told"}
+            fast = accelerate(subject.module, target=target, budget=_BUDGET, cache_dir=cache)
             return _compared(subject, fast)
     except OptimumError as error:
         return {"outcome": "refused", "reason": str(error)}
     except Exception as error:  # noqa: BLE001
         return {"outcome": "error", "reason": f"{type(error).__name__}: {error}"}
-    finally:
-        logger.removeHandler(reasons)
+
+
+def _why_forward_only(subject: Subject) -> str:
+    """Return why `accelerate` makes one forward pass of a model; "": it makes one that generates."""
+    try:
+        describe_decoder(subject.module, describe(subject.module, name=subject.name))
+    except NotADecoderError as error:
+        return str(error)
+    return ""
 
 
 def _hasty() -> Any:
     """Measure no longer than one call: which candidate is the fastest does not matter here."""
     return measuring(Effort(rounds=1, seconds=0.001, steady=math.inf))
-
-
-def _shapes(subject: Subject) -> Any:
-    return [(1, 8, 4)] if subject.kind == "decoder" else None
 
 
 def _compared(subject: Subject, fast: Any) -> dict[str, str]:

@@ -254,13 +254,17 @@ def _check_resumes(module: Any, tokens: torch.Tensor, state: StateSpec, *, with_
     with torch.no_grad():
         for start, end in ((0, half), (half, length)):
             past = empty(state, tokens.shape[0]) if made is None else [made[spec.name] for spec in state.present]
-            made = decoder(
-                input_ids=tokens[:, start:end],
-                attention_mask=mask[:, :end],
-                logits_to_keep=torch.arange(end - start),
+            inputs = {
+                "input_ids": tokens[:, start:end],
+                "attention_mask": mask[:, :end],
+                "logits_to_keep": torch.arange(end - start),
                 **{name: tensor[:, start:end] for name, tensor in stated.items()},
                 **dict(zip((spec.name for spec in state.past), past, strict=True)),
-            )
+            }
+            try:
+                made = decoder(**inputs)
+            except Exception as error:
+                raise NotADecoderError(f"it does not run with a cache filled by hand: {error}") from error
             if not alike(whole[:, start:end], made["logits"]):
                 raise NotADecoderError("with its cache it computes otherwise than on the whole text")
 
