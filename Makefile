@@ -25,7 +25,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation format clean
+.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo "make bench-quantization  what int8 and int4 gain and lose (PEERS=1: beside optimum-onnx and optimum-intel)"
 	@echo "make bench-int4    what 4 bits lose, by algorithm (MARKDOWN=docs/backends/inc.md writes the table there)"
 	@echo "make bench-generation  tokens per second of a small chat model, in every form (MARKDOWN=docs/benchmarks.md)"
+	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -112,6 +113,10 @@ bench-generation: $(STAMP) $(SMOLLM2)/config.json
 
 bench-int4: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only int4 $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+# An hour and a half; ARGS='--outcomes FILE' keeps what is done, and a later run goes on from there.
+bench-families: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks.generation_families $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

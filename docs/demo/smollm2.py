@@ -6,7 +6,6 @@ speed are those of any model of this size; its texts are a little worse than the
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +26,7 @@ def main() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as folder:
         write(_package(), Path(folder))
-        os.replace(folder, target)
+        Path(folder).replace(target)
         Path(folder).mkdir()  # for the context manager to remove
 
 

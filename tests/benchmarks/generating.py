@@ -43,13 +43,13 @@ class _Made:
     """An artifact, or why there is none: `problem`.
 
     Attributes:
-        perplexity: on film reviews that calibration did not see; None: it is the original's.
+        perplexity: on film reviews that calibration did not see, and the original's.
     """
 
     name: str
     size: int = 0
     seconds: float = 0.0
-    perplexity: float | None = None
+    perplexity: str = ""
     problem: str = ""
 
 
@@ -83,10 +83,13 @@ def _size(fast: AcceleratedModel) -> int:
     return sum((fast.directory / name).stat().st_size for name in fast.manifest.files)
 
 
-def _perplexity(fast: AcceleratedModel) -> float | None:
+def _perplexity(fast: AcceleratedModel) -> str:
     report = fast.report
-    promise = report.promise if report is not None else None
-    return promise.quantized if promise is not None else None
+    if report is None or report.promise is None:
+        return ""
+    kept = [item for item in report.walk if item.outcome == "kept" and item.value is not None]
+    best = min(kept, key=lambda item: item.milliseconds or float("inf"), default=None)
+    return f"{best.value:.1f} / {report.promise.baseline:.1f}" if best is not None else ""
 
 
 def _measured(cores: int, rounds: int, cases: Sequence[tuple[int, int, int]], paths: Sequence[str]) -> Any:
@@ -103,9 +106,9 @@ def _page(made: Sequence[_Made], everywhere: Any, alone: Any, cores: int, rounds
         rows=(*rows, *((item.name, item.problem) + ("",) * (len(_HEAD) - 2) for item in made if item.problem)),
         notes=(
             "Case: batch × prompt + new tokens, random ids, greedy. All models in one process on "
-            f"{cores} cores, in turns, medians of {rounds} rounds; “a token” is the median of a round's steps. The last "
-            "column but two: CPU time per token in a process on one core, 64 new tokens. The eager model is driven by a "
-            "bare loop, without the Python of `generate`.",
+            f"{cores} cores, in turns, medians of {rounds} rounds; “a token” is the median of a round's steps. CPU: "
+            "time per token in a process on one core, 64 new tokens. The eager model is driven by a bare loop, without "
+            "the Python of `generate`.",
             f"Memory is read at {everywhere['bandwidth'] / 1e9:.1f} GB/s on {cores} cores, "
             f"{alone['bandwidth'] / 1e9:.1f} GB/s on one: weights in fp32 (538 MB) bound a step to "
             f"{538e6 / everywhere['bandwidth'] * 1e3:.1f} ms, in bf16 to "
@@ -119,7 +122,7 @@ def _page(made: Sequence[_Made], everywhere: Any, alone: Any, cores: int, rounds
 
 def _rows(name: str, everywhere: Any, alone: Any, made: _Made | None) -> Iterator[tuple[str, ...]]:
     for case, (first, step, _, _) in everywhere["times"][name].items():
-        batch, rest = case.split("x")
+        batch, _ = case.split("x")
         on_one = alone["times"][name].get(f"{case.split('+')[0]}+64")
         yield (
             name,
@@ -130,5 +133,5 @@ def _rows(name: str, everywhere: Any, alone: Any, made: _Made | None) -> Iterato
             f"{everywhere['times'][_BASE][case][1] / step:.2f}×",
             f"{on_one[3]:.1f} ms" if on_one else "",
             size_words(made.size) if made else "",
-            f"{made.perplexity:.1f}" if made and made.perplexity is not None else "",
+            made.perplexity if made else "",
         )

@@ -1,8 +1,8 @@
 """Models that generate, timed in turns: `generating EAGER CORES ROUNDS CASES ARTIFACT...`.
 
 EAGER is a directory of transformers; CASES is `batch x prompt x new` in JSON; artifacts are directories. It prints one
-line of JSON: for every model and case the medians of its first token and of each further one, in milliseconds of wall and
-of CPU time, and the memory bandwidth that torch reaches.
+line of JSON: for every model and case the medians of its first token and of each further one, in milliseconds of wall
+and of CPU time, and the memory bandwidth that torch reaches.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,7 +43,7 @@ def main() -> None:
         name: {case: [median(column) for column in zip(*rows, strict=True)] for case, rows in by_case.items()}
         for name, by_case in found.items()
     }
-    print(json.dumps({"bandwidth": _bandwidth(), "times": medians}), flush=True)
+    sys.stdout.write(json.dumps({"bandwidth": _bandwidth(), "times": medians}) + "\n")
 
 
 def _label(case: Case) -> str:
@@ -56,7 +57,7 @@ def _timed(tokens: Iterable[object]) -> tuple[float, float, float, float]:
     for _ in tokens:
         wall.append(time.perf_counter())
         cpu.append(time.process_time())
-    steps = [[(after - before) * 1e3 for before, after in zip(at, at[1:], strict=False)] for at in (wall, cpu)]
+    steps = [[(after - before) * 1e3 for before, after in pairwise(at)] for at in (wall, cpu)]
     return steps[0][0], median(steps[0][1:]), steps[1][0], sum(steps[1][1:]) / len(steps[1][1:])
 
 

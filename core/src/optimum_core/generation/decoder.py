@@ -167,8 +167,10 @@ class Generation:
         if not isinstance(positions, str):
             return np.array(np.broadcast_to(positions, (len(mask), new)), dtype=np.int64)
         assert self._decoder.positions is not None
-        if positions == "counts" or self._decoder.positions.default == "counts":
+        if positions == "counts":
             return counted(mask, new)
+        if self._decoder.positions.default == "counts":
+            return counted(mask, new, self._decoder.positions.least or 0)
         places = np.arange(mask.shape[1] - new, mask.shape[1])
         return np.array(np.broadcast_to(places, (len(mask), new)))
 
@@ -206,8 +208,8 @@ class Generation:
         self._state.close()
 
 
-def counted(mask: Array, new: int) -> Array:
-    """Return the number of tokens before each of the last `new` positions; 0 at padding.
+def counted(mask: Array, new: int, at_padding: int = 0) -> Array:
+    """Return the number of tokens before each of the last `new` positions; `at_padding` where there is padding.
 
     >>> counted(np.array([[0, 1, 1, 1]]), 2)
     array([[1, 2]])
@@ -216,5 +218,5 @@ def counted(mask: Array, new: int) -> Array:
         before = np.arange(mask.shape[1] - new, mask.shape[1])
         return np.array(np.broadcast_to(before, (len(mask), new)))
     counts = mask.cumsum(1) - 1
-    counts[mask == 0] = 0
+    counts[mask == 0] = at_padding
     return np.ascontiguousarray(counts[:, mask.shape[1] - new :])
