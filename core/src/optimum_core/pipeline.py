@@ -20,6 +20,7 @@ from optimum_core.measure.workload import (
     WorkShape,
     encoder_decoder_workload,
     generation_workload,
+    merged_workload,
     workload,
 )
 from optimum_core.models import fingerprint
@@ -227,7 +228,7 @@ class Pipeline:
         except NotADecoderError as error:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
             return signature
-        if decoder.encoder is not None and self.request.goal is not None:
+        if (decoder.encoder or decoder.merge) is not None and self.request.goal is not None:
             log.info("%s is accelerated as one forward pass: its parts cannot be quantized yet", self.source.name)
             return signature
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
@@ -386,6 +387,8 @@ class Pipeline:
 
 def _generators_workload(shapes: Any, signature: ModelSignature) -> tuple[WorkShape, ...]:
     assert signature.decoder is not None
+    if signature.decoder.merge is not None:
+        return merged_workload(shapes, signature.layout.lengths, signature.axes, signature.longest_text)
     if signature.decoder.encoder is None:
         return generation_workload(shapes, signature.longest_text)
     limits = Limits.of(signature.ranges, signature.layout.limits)

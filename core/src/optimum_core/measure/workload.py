@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -98,6 +98,31 @@ def generation_workload(shapes: Sequence[Shape] | None, longest: int | None) -> 
         )
         for found in workload_of(shapes, longest)
     )
+
+
+def merged_workload(
+    shapes: Sequence[Shape] | None, traced: Mapping[str, int], axes: Collection[str], longest: int | None
+) -> tuple[WorkShape, ...]:
+    """Return the shapes to measure a model of pictures or sound with text at: (batch, prompt, new tokens).
+
+    Where the pictures fix the number of rows, there is one shape by default: the prompt that stands with them.
+
+    Args:
+        shapes: as stated; None: the default.
+        traced: the lengths of axes in the sample inputs.
+        axes: those that vary.
+        longest: the greatest number of positions; None: unknown.
+
+    Raises:
+        OptionError: a shape makes no sense, or is beyond the model.
+    """
+    if shapes is None:
+        length = int(traced.get("sequence", 1))
+        prompt = max(128, length) if "sequence" in axes else length
+        room = NEW_TOKENS if longest is None else max(min(NEW_TOKENS, (longest - length) // 2), 1)
+        prompt = prompt if longest is None else min(prompt, longest - room)
+        shapes = [(1, prompt, room)]
+    return generation_workload(shapes, longest)
 
 
 def encoder_decoder_workload(

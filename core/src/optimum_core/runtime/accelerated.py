@@ -96,6 +96,8 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             self._check_asked()
         if args:
             kwargs = self._checker.named(args, kwargs)
+        if self._is_merged:
+            return self._call_merged(kwargs)
         if self._generates:
             return self._call_decoder(kwargs) if self._parts is None else self._call_parts(kwargs)
         arrays, torch_in = self._checker.bind((), kwargs)
