@@ -57,12 +57,15 @@ class MergeSignature:
         inputs, outputs: those of the original's call.
         texts: the inputs of the original as a decoder of texts alone.
         placeholders: ids that stand for something else than text.
+        reads_ahead: attention without a mask sees what comes after it too, so that a text in pieces is read otherwise
+            than in one.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     texts: tuple[TensorSpec, ...]
     placeholders: tuple[int, ...]
+    reads_ahead: bool = False
     state: None = None
 
     def samples(self) -> Arrays:

@@ -67,7 +67,7 @@ def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession | 
     if request.part == MERGE:
         return MergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=stripped(module))
     module = EncoderModule(module).eval() if request.part == ENCODER else module
-    module = language_caller(module) if artifact.inputs[0].name == EMBEDS else module
+    module = language_caller(module, artifact.inputs) if artifact.inputs[0].name == EMBEDS else module
     module = torch.compile(module, dynamic=True) if request.level == COMPILE else module
     if artifact.state is not None:
         return EagerDecoderSession(

@@ -155,6 +155,8 @@ def _main(tensors: Mapping[str, Any]) -> str:
 def _new_cache(module: Any) -> Any:
     from transformers import DynamicCache, EncoderDecoderCache
 
+    if getattr(module, "keeps_all", False):
+        return DynamicCache()
     cache = DynamicCache(config=module.config)
     if any(cache.is_sliding):
         cache.activate_past_recording()  # without it, a window that was overrun cannot be cropped

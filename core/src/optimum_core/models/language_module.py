@@ -37,7 +37,7 @@ class LanguageModule(torch.nn.Module):
     ) -> dict[str, torch.Tensor]:
         answer = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=mask_of(attention_mask, tensors),
+            attention_mask=mask_of(self.language_model, attention_mask, tensors),
             past_key_values=filled_cache([tensors[name] for name in self.past_names]),
             use_cache=True,
             return_dict=True,
@@ -53,12 +53,13 @@ class LanguageCaller(torch.nn.Module):
 
     Args:
         module: the whole model, of transformers.
+        keeps_all: the cache keeps positions beyond a window: masks of pairs are of all positions.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, *, keeps_all: bool) -> None:
         super().__init__()
         self.language_model, self.head = module.get_decoder(), module.get_output_embeddings()
-        self.config = module.config
+        self.config, self.keeps_all = module.config, keeps_all
 
     def forward(
         self,
@@ -73,7 +74,7 @@ class LanguageCaller(torch.nn.Module):
     ) -> Any:
         answer = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=mask_of(attention_mask, visible),
+            attention_mask=mask_of(self.language_model, attention_mask, visible),
             past_key_values=past_key_values,
             use_cache=use_cache,
             return_dict=return_dict,
@@ -83,16 +84,25 @@ class LanguageCaller(torch.nn.Module):
         return answer
 
 
-def mask_of(attention_mask: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> Any:
+def mask_of(language_model: Any, attention_mask: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> Any:
     """Return the mask as the language model takes it: of positions, or of pairs of them, by kind of layer."""
     found = {
-        name.removeprefix(VISIBLE): (tensor * attention_mask[:, None, :])[:, None].bool()
+        name.removeprefix(VISIBLE): _of_pairs(language_model, tensor * attention_mask[:, None, :])
         for name, tensor in tensors.items()
         if name.startswith(VISIBLE)
     }
     if not found:
         return attention_mask
     return found if ONE_KIND not in found else found[ONE_KIND]
+
+
+def _of_pairs(language_model: Any, seen: torch.Tensor) -> torch.Tensor:
+    """Return a mask of booleans; where the model adds it to scores, of numbers."""
+    seen = seen[:, None].bool()
+    if language_model.config._attn_implementation != "eager":
+        return seen
+    hidden = torch.finfo(torch.float32).min
+    return torch.where(seen, 0.0, hidden)
 
 
 #: The kind of all layers, where the language model takes one mask for them.

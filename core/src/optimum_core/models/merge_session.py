@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,9 @@ class MergeSession:
         self.original = None
 
 
-def language_caller(module: Any) -> Any:
-    """Return the eager language model as a decoder of embeddings."""
-    return LanguageCaller(module).eval()
+def language_caller(module: Any, inputs: Sequence[TensorSpec]) -> Any:
+    """Return the eager language model as a decoder of embeddings, with these inputs."""
+    return LanguageCaller(module, keeps_all=any(spec.name.startswith(VISIBLE) for spec in inputs)).eval()
 
 
 def save_merge(module: Any, directory: Path) -> tuple[str, ...]:

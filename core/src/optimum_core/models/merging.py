@@ -68,6 +68,8 @@ class LanguageStub:
     places: torch.Tensor | None = None
     #: Kinds of layers that have masks of pairs.
     visible: tuple[str, ...] = ()
+    #: Whether attention without a mask sees only what is before it.
+    all_see_before: bool
 
     def forward(
         self,
@@ -84,30 +86,35 @@ class LanguageStub:
         logits = generation.step(
             inputs_embeds.detach().numpy(),
             mask.long().numpy() if mask is not None else None,
-            "assumed" if position_ids is None else _positions(position_ids),
+            "assumed" if position_ids is None else _positions(position_ids)[..., -new:],
             self.kept if isinstance(self.kept, np.ndarray) else np.arange(new)[-self.kept :],
-            _pairs_by_kind(attention_mask, generation.length, (rows, new), self.visible),
+            self._pairs(attention_mask, generation.length, (rows, new)),
         )
         return BaseModelOutputWithPast(last_hidden_state=torch.from_numpy(logits), past_key_values=past_key_values)
 
+    def _pairs(self, given: Any, past: int, size: tuple[int, int]) -> dict[str, Array]:
+        """Return the masks of pairs as inputs of the decoder, from a language model's argument."""
+        rows, new = size
+        masks = given if isinstance(given, Mapping) else {ONE_KIND: given}
+        whole = np.ones((rows, new, past + new), np.int64)
+        default = np.tril(whole, past) if self.all_see_before else whole
+        return {
+            VISIBLE + kind: default if masks[kind] is None else _seen(masks[kind], whole.shape) for kind in self.visible
+        }
+
 
 def _positions(positions: torch.Tensor) -> Array:
-    """Return position ids without those of the text that stand before three axes: they tell packed texts apart."""
+    """Return position ids without those of the text that stand before three axes: they tell packed texts apart.
+
+    Some originals count all positions of the mask, those in the cache too; the new ones are the last.
+    """
     return positions[1:].numpy() if positions.ndim == 3 and len(positions) == 4 else positions.numpy()
 
 
-def _pairs_by_kind(given: Any, past: int, size: tuple[int, int], kinds: tuple[str, ...]) -> dict[str, Array]:
-    """Return the masks of pairs as inputs of the decoder, from a language model's argument."""
-    masks = given if isinstance(given, Mapping) else {ONE_KIND: given}
-    return {VISIBLE + kind: _pairs(masks[kind], past, *size) for kind in kinds}
-
-
-def _pairs(mask: torch.Tensor | None, past: int, rows: int, new: int) -> Array:
-    if mask is None:
-        causal = np.tril(np.ones((new, past + new), np.int64), past)
-        return np.array(np.broadcast_to(causal, (rows, new, past + new)))
+def _seen(mask: torch.Tensor, size: tuple[int, int, int]) -> Array:
+    """Return a mask of pairs, of booleans or added to scores, as ones and zeros [rows, new, total]."""
     seen = mask if mask.dtype == torch.bool else mask == 0
-    return np.array(np.broadcast_to(seen[:, 0].numpy(), (rows, new, past + new)), dtype=np.int64)
+    return np.array(np.broadcast_to(seen[:, 0].numpy(), size), dtype=np.int64)
 
 
 class Merged:
@@ -173,10 +180,18 @@ def stripped(original: Any) -> Any:
     """Return a throwaway copy of the original without its language model's layers and output layer."""
     made = fresh(original)
     head = made.get_output_embeddings()
-    made.get_decoder()._modules.pop(LAYERS, None)
+    language = made.get_decoder()
+    layers = language._modules.pop(LAYERS, None)
+    if layers is not None:
+        language.all_see_before = sees_before(layers)
     for parent, name in _holders(made, head):
         parent._modules[name] = torch.nn.Identity()
     return made
+
+
+def sees_before(layers: Any) -> bool:
+    """Whether attention without a mask sees only what is before it, as the layers say; else it sees all."""
+    return all(getattr(module, "is_causal", True) for module in layers.modules())
 
 
 def merged_with(original: Any, decoder: Decoder, who: str, kinds: tuple[str, ...]) -> Any:

@@ -26,7 +26,7 @@ from optimum_core.models.eager_calls import alike, ask, fresh
 from optimum_core.models.eager_state import EagerDecoderSession
 from optimum_core.models.language_module import ONE_KIND
 from optimum_core.models.merge_session import MergeSession, language_caller
-from optimum_core.models.merging import LAYERS, stripped
+from optimum_core.models.merging import LAYERS, sees_before, stripped
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature
 from optimum_core.types import StateSpec, TensorSpec
@@ -70,6 +70,7 @@ def describe_pictures(module: Any, signature: ModelSignature) -> DecoderSignatur
             outputs=signature.outputs,
             texts=tuple(own),
             placeholders=tuple(_placeholders(module)),
+            reads_ahead=not sees_before(module.get_decoder()),
         ),
     )
     _check(module, trial, made)
@@ -154,7 +155,7 @@ def _placeholders(module: Any) -> Iterator[int]:
 
 def merge_of(module: Any, made: DecoderSignature) -> tuple[MergeSession, Decoder]:
     """Return the eager language model as a decoder, and the merge before it."""
-    caller = language_caller(fresh(module))
+    caller = language_caller(fresh(module), made.inputs)
     session = EagerDecoderSession(inputs=made.inputs, outputs=made.outputs, state=made.state, module=caller)
     assert made.merge is not None
     merge = MergeSession(inputs=made.merge.inputs, outputs=made.merge.outputs, original=stripped(module))

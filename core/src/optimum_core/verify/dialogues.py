@@ -80,6 +80,11 @@ class _Script:
     def __init__(self, module: Any, signature: ModelSignature, rows: int, seed: int) -> None:
         assert signature.decoder is not None
         self.texts = WholeTexts(module, signature, rows, seed)
+        # What reads ahead reads a text in pieces otherwise than in one: eager's own cache is the reference then.
+        merge = signature.decoder.merge
+        reads_ahead = merge is not None and merge.reads_ahead
+        self._own = eager_decoder(module, signature).begin(rows) if reads_ahead else None
+        self._other: Generation | None = None
         self._tokens = text_tokens(module, signature)
         self._rng = np.random.default_rng(seed)
         self.ids = np.zeros((rows, 0), np.int64)
@@ -93,13 +98,21 @@ class _Script:
         for row, count in enumerate(padding):
             mask[row, :count] = 0
         whole, seen = np.concatenate([self.ids, ids], 1), np.concatenate([self.mask, mask], 1)
-        want = self.texts.logits(whole, seen)[:, -new:]
+        want = self._answer(whole, seen, new, copy=copy)
         self.turns.append(Turn(kind="feed", ids=ids, mask=seen, want=want[mask == 1], valid=mask == 1, copy=copy))
         if not copy:
             self.ids, self.mask = whole, seen
         return self
 
+    def _answer(self, whole: Array, seen: Array, new: int, *, copy: bool) -> Array:
+        own = self._other if copy else self._own
+        if own is not None:
+            return own.feed(whole[:, -new:], seen, "counts")
+        return self.texts.logits(whole, seen)[:, -new:]
+
     def crop(self, length: int) -> _Script:
+        if self._own is not None:
+            self._own.crop(length)
         self.ids, self.mask = self.ids[:, :length], self.mask[:, :length]
         self.turns.append(Turn(kind="crop", length=length))
         return self
@@ -107,10 +120,13 @@ class _Script:
     def reorder(self, *rows: int) -> _Script:
         self.ids, self.mask = self.ids[list(rows)], self.mask[list(rows)]
         self.texts.select(rows)
+        if self._own is not None:
+            self._own.reorder(rows)
         self.turns.append(Turn(kind="reorder", rows=rows))
         return self
 
     def fork(self) -> _Script:
+        self._other = self._own.fork() if self._own is not None else None
         self.turns.append(Turn(kind="fork"))
         return self
 
