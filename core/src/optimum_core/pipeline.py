@@ -278,8 +278,15 @@ class Pipeline:
         return cross_build(CrossBuild(context=context, supports=self.supports, goal=self.request.goal, data=data))
 
     def _samples(self) -> Any:
-        """Return the inputs of one call as passed, or as the graph of a file describes them."""
-        return self.source.samples() if self.request.samples is None else self.request.samples
+        """Return the inputs of one call as passed, as the graph of a file describes them, or as a processor makes them
+        for a model that no rule makes inputs for: of pictures with text."""
+        if self.request.samples is not None:
+            return self.request.samples
+        if self.source.format is None and _reads_pictures_in_text(self.source.module()):
+            from optimum_core.models.processor_inputs import about_a_picture
+
+            return about_a_picture(self.source.processor)
+        return self.source.samples()
 
     def _packer(self, signature: ModelSignature) -> Packer:
         return Packer(
@@ -383,6 +390,19 @@ class Pipeline:
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if throughput else (1,)
         stated = self.request.shapes is not None
         return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=stated))
+
+
+def _reads_pictures_in_text(module: Any) -> bool:
+    """Whether a model of transformers writes text about pictures that stand between its tokens."""
+    config = getattr(module, "config", None)
+    kinds = getattr(module, "input_modalities", ())
+    return (
+        config is not None
+        and not getattr(config, "is_encoder_decoder", False)
+        and getattr(module, "can_generate", bool)()
+        and "image" in kinds
+        and "text" in kinds
+    )
 
 
 def _generators_workload(shapes: Any, signature: ModelSignature) -> tuple[WorkShape, ...]:

@@ -56,7 +56,8 @@ def check_turn(who: str, inputs: Mapping[str, Any], rows: int, length: int) -> i
     """Return the number of new tokens of a call on a state; reject shapes that a runtime would broadcast.
 
     Args:
-        inputs: with "input_ids" [rows, new] or "inputs_embeds" [rows, new, width], and "attention_mask" [rows, length + new].
+        inputs: with "input_ids" [rows, new] or "inputs_embeds" [rows, new, width], and with "attention_mask"
+            [rows, length + new].
         rows: the rows of the state.
         length: the positions that it holds.
 

@@ -104,7 +104,11 @@ class DecoderSignature:
             "position_ids": counts,
             "logits_to_keep": np.arange(lengths["sequence"])[-lengths["kept"] :],
         }
-        drawn |= {spec.name: np.broadcast_to(counts, _shape(spec, lengths)) for spec in self.inputs if spec.default in _COUNTED}
+        drawn |= {
+            spec.name: np.broadcast_to(counts, _shape(spec, lengths))
+            for spec in self.inputs
+            if spec.default in _COUNTED
+        }
         drawn |= {spec.name: _pairs(mask, lengths["sequence"]) for spec in self.inputs if spec.name.startswith(VISIBLE)}
         drawn |= {spec.name: _context(spec, lengths, rng) for spec in self.inputs if spec.name not in drawn}
         past = {spec.name: rng.standard_normal(_shape(spec, lengths)).astype(np.float32) for spec in self.state.past}
@@ -151,7 +155,7 @@ def _context(spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Genera
 def _pairs(mask: np.ndarray[Any, Any], new: int) -> np.ndarray[Any, Any]:
     """Return a mask of pairs: the first of the new positions sees what comes after it too, as in a picture."""
     rows, total = mask.shape
-    made = np.tril(np.ones((rows, new, total), np.int64), total - new) * mask[:, None, :]
+    made: np.ndarray[Any, Any] = np.tril(np.ones((rows, new, total), np.int64), total - new) * mask[:, None, :]
     made[:, 0, -1] = 1
     return made
 

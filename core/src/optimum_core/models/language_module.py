@@ -93,7 +93,7 @@ def mask_of(language_model: Any, attention_mask: torch.Tensor, tensors: Mapping[
     }
     if not found:
         return attention_mask
-    return found if ONE_KIND not in found else found[ONE_KIND]
+    return found.get(ONE_KIND, found)
 
 
 def _of_pairs(language_model: Any, seen: torch.Tensor) -> torch.Tensor:

@@ -43,10 +43,6 @@ class MergedCache(StateCache):
     def is_initialized(self) -> bool:
         return self.get_seq_length() > 0
 
-    @property
-    def is_sliding(self) -> list[bool]:
-        return [layer.window is not None for layer in self._decoder.session.state.layers]
-
     def get_query_offset(self, layer_idx: int = 0) -> int:
         return self.get_seq_length()
 
@@ -178,7 +174,7 @@ def _kept(wanted: Any) -> Any:
 
 def stripped(original: Any) -> Any:
     """Return a throwaway copy of the original without its language model's layers and output layer."""
-    made = fresh(original)
+    made: Any = fresh(original)
     head = made.get_output_embeddings()
     language = made.get_decoder()
     layers = language._modules.pop(LAYERS, None)
@@ -201,7 +197,7 @@ def merged_with(original: Any, decoder: Decoder, who: str, kinds: tuple[str, ...
         original: as `stripped` returns it.
         kinds: kinds of layers that have masks of pairs.
     """
-    face = fresh(original)
+    face: Any = fresh(original)
     language = face.get_decoder()
     language.__class__ = _class_of(LanguageStub, type(language))
     language.visible = kinds
@@ -213,15 +209,17 @@ def merged_with(original: Any, decoder: Decoder, who: str, kinds: tuple[str, ...
 _CLASSES: dict[tuple[type, type], type] = {}
 
 
-def _class_of(methods: type, original: type) -> type:
+def _class_of(methods: type, original: Any) -> type:
     """Return the subclass of an original's class with these methods; its call has the original's signature."""
     key = (methods, original)
     if key not in _CLASSES:
         import functools
 
-        made = type(original.__name__, key, {"__module__": original.__module__})
+        made: Any = type(original.__name__, key, {"__module__": original.__module__})
         if methods is Merged:
-            wrapped = functools.wraps(original.forward)(lambda self, *args, **kwargs: Merged.forward(self, *args, **kwargs))
+            wrapped = functools.wraps(original.forward)(
+                lambda self, *args, **kwargs: Merged.forward(self, *args, **kwargs)
+            )
             made.forward = wrapped
         _CLASSES[key] = made
     return _CLASSES[key]

@@ -94,7 +94,8 @@ def _require_language_model(module: Any, signature: ModelSignature) -> None:
 
 def _called(module: Any, signature: ModelSignature) -> _Trial:
     inputs = signature.draw(Case(name="merge", padding="none"))
-    copy, handed = fresh(module), dict[str, Any]()
+    handed = dict[str, Any]()
+    copy: Any = fresh(module)
     copy.get_decoder().register_forward_pre_hook(lambda _, args, kwargs: handed.update(kwargs), with_kwargs=True)
     try:
         with torch.no_grad():

@@ -41,6 +41,34 @@ def processed(
     return None
 
 
+def about_a_picture(processor: Any) -> Mapping[str, Any] | None:
+    """Return the inputs of a call that asks about a picture, by the chat template or with the token for pictures; None
+    if the processor makes no such call."""
+    if not all(hasattr(processor, name) for name in ("image_processor", "tokenizer", "apply_chat_template")):
+        return None
+    picture = _picture((320, 240))
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": TEXTS[0]}]
+    chat = [{"role": "user", "content": content}]
+    token = getattr(processor, "image_token", "<image>")
+
+    def by_template() -> Any:
+        arguments = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+        return processor.apply_chat_template(chat, **arguments)
+
+    def by_token() -> Any:
+        return processor(text=[f"{token} {TEXTS[0]}"], images=[picture], return_tensors="pt")
+
+    for make in (by_template, by_token):
+        try:
+            made: Mapping[str, Any] = dict(make())
+        except Exception as error:  # noqa: BLE001 - processors raise errors of any type; others remain
+            logging.getLogger(__name__).info("processor %s asked nothing: %s", type(processor).__name__, error)
+            continue
+        if "input_ids" in made and "pixel_values" in made:
+            return made
+    return None
+
+
 def _arguments(processor: Any, names: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     text: dict[str, Any] = {"text": list(TEXTS), "padding": True, "truncation": True} if "input_ids" in names else {}
     if text and _padless(processor):

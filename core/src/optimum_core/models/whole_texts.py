@@ -67,8 +67,9 @@ class WholeTexts:
 def text_tokens(module: Any, signature: ModelSignature) -> Array:
     """Return the tokens that texts are drawn of.
 
-    None of them stands for a picture or a sound. Behind an encoder, padding is none of them: M2M-100 counts positions by what is no padding, and with a cache only
-    within the new tokens, so that eager itself answers otherwise with a cache than without.
+    None stands for a picture or a sound. Behind an encoder, padding is none of them: M2M-100 counts positions by what
+    is no padding, and with a cache only within the new tokens, so that eager itself answers otherwise with a cache than
+    without.
     """
     assert signature.decoder is not None
     tokens, pad = np.arange(signature.decoder.greatest + 1), getattr(module.config, "pad_token_id", None)
