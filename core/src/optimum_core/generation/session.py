@@ -90,8 +90,10 @@ class MergeSession(Session, Protocol):
         """Return the decoder behind the merge: it takes ids."""
         ...
 
-    def host(self, decoder: Decoder, who: str, config: Any, settings: Callable[[], Any]) -> Any:
-        """Return the original with its decoder, for one call or generation."""
+    def host(
+        self, decoder: Decoder, who: str, config: Any, settings: Callable[[], Any], past: Any = None
+    ) -> Any:
+        """Return the original with its decoder, for one call or generation, from a cache where one is passed."""
         ...
 
     def run(self, decoder: Decoder, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,9 +134,9 @@ class MergedSession(GenerativeSession):
         """The decoder of ids, behind the merge."""
         return self.behind  # type: ignore[no-any-return]
 
-    def host(self, who: str, config: Any, settings: Callable[[], Any]) -> Any:
+    def host(self, who: str, config: Any, settings: Callable[[], Any], past: Any = None) -> Any:
         """Return the original as `GenerationMixin` sees it, for one call or generation."""
-        return self.merge.host(self.behind, who, config, settings)
+        return self.merge.host(self.behind, who, config, settings, past)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs of the original's call."""

@@ -38,9 +38,15 @@ class MergeSession:
             raise SessionError("backend 'torch'", "the session is closed", "load the model again")
         return MergedDecoder(decoder, self.original, kinds)
 
-    def host(self, decoder: MergedDecoder, who: str, config: Any, settings: Callable[[], Any]) -> Any:
-        """Return the original with its decoder, for one call or generation, with the settings in force."""
-        face = decoder.face(who)
+    def host(
+        self, decoder: MergedDecoder, who: str, config: Any, settings: Callable[[], Any], past: Any = None
+    ) -> Any:
+        """Return the original with its decoder, for one call or generation, with the settings in force.
+
+        Args:
+            past: the cache that it goes on from; the original that filled it goes on.
+        """
+        face = getattr(past, "face", None) or decoder.face(who)
         face.config, face.generation_config = config if config is not None else face.config, settings()
         return face
 

@@ -27,17 +27,21 @@ class MergedCalls:
     def _is_merged(self) -> bool:
         return isinstance(self._session, MergedSession)
 
-    def _merged_host(self) -> Any:
-        """Return the original with its language model in the backend, for one call or generation."""
+    def _merged_host(self, past: Any = None) -> Any:
+        """Return the original with its language model in the backend, for one call or generation.
+
+        Args:
+            past: the cache that it goes on from.
+        """
         _ = self._decoder  # tells the session how long a text may be
-        return self._session.host(self._who, self.config, lambda: self.generation_config)
+        return self._session.host(self._who, self.config, lambda: self.generation_config, past)
 
     def _call_merged(self, kwargs: dict[str, Any]) -> Any:
         """Answer as the original's forward does: torch tensors go to its own code, with a cache in and out."""
         if any(hasattr(value, "detach") for value in kwargs.values()):
             returned = kwargs.pop("return_dict", None)
             as_tuple = self.manifest.model.returns_tuple if returned is None else not returned
-            answer = self._merged_host()(**kwargs)
+            answer = self._merged_host(kwargs.get("past_key_values"))(**kwargs)
             return answer.to_tuple() if as_tuple else answer
         arrays, _ = self._checker.bind((), kwargs)
         return self._answerer.answer(self._session.run(arrays), as_torch=False)
@@ -54,4 +58,5 @@ class MergedCalls:
                 "pictures and sound are put into the text by the original's own code, in torch",
                 "pass what the model's processor returns with return_tensors='pt'",
             )
-        return self._merged_host().generate(*([] if inputs is None else [inputs]), **kwargs)
+        host = self._merged_host(kwargs.get("past_key_values"))
+        return host.generate(*([] if inputs is None else [inputs]), **kwargs)
