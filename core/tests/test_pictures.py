@@ -51,7 +51,9 @@ def test_positions_may_have_axes_of_time_height_and_width() -> None:
     assert positions.shape == (3, "batch", "sequence")
 
 
-@pytest.mark.parametrize(("kind", "masks"), [("gemma3", ["full_attention", "sliding_attention"]), ("paligemma", ["all"])])
+@pytest.mark.parametrize(
+    ("kind", "masks"), [("gemma3", ["full_attention", "sliding_attention"]), ("paligemma", ["all"])]
+)
 def test_what_sees_the_whole_picture_has_masks_of_pairs(kind: str, masks: list[str]) -> None:
     names = [spec.name for spec in known_of(kind).inputs if spec.name.startswith("visible.")]
     assert sorted(names) == [f"visible.{mask}" for mask in masks]

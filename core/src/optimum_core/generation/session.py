@@ -90,9 +90,7 @@ class MergeSession(Session, Protocol):
         """Return the decoder behind the merge: it takes ids."""
         ...
 
-    def host(
-        self, decoder: Decoder, who: str, config: Any, settings: Callable[[], Any], past: Any = None
-    ) -> Any:
+    def host(self, decoder: Decoder, who: str, config: Any, settings: Callable[[], Any], past: Any = None) -> Any:
         """Return the original with its decoder, for one call or generation, from a cache where one is passed."""
         ...
 

@@ -51,7 +51,7 @@ class PartSignature:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeSignature:
-    """What stands before a decoder of embeddings: the original's own code, in torch.
+    """The part before a decoder of embeddings: the original's own code, in torch.
 
     Attributes:
         inputs, outputs: those of the original's call.

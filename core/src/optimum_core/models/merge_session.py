@@ -38,9 +38,7 @@ class MergeSession:
             raise SessionError("backend 'torch'", "the session is closed", "load the model again")
         return MergedDecoder(decoder, self.original, kinds)
 
-    def host(
-        self, decoder: MergedDecoder, who: str, config: Any, settings: Callable[[], Any], past: Any = None
-    ) -> Any:
+    def host(self, decoder: MergedDecoder, who: str, config: Any, settings: Callable[[], Any], past: Any = None) -> Any:
         """Return the original with its decoder, for one call or generation, with the settings in force.
 
         Args:

@@ -1,5 +1,5 @@
-"""What a model of pictures or sound with text writes about drawn ones: eager's own greedy text, and a candidate's
-scores of the same text, both through `generate` of transformers."""
+"""Texts of a model of pictures or sound with text about drawn ones: eager's own greedy text, and a candidate's scores
+of the same text, both through `generate` of transformers."""
 
 from __future__ import annotations
 

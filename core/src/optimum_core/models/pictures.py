@@ -114,7 +114,7 @@ def _called(module: Any, signature: ModelSignature) -> _Trial:
 
 
 def _is_content(value: Any) -> bool:
-    return value is not None and not isinstance(value, bool | str)
+    return value is not None and not isinstance(value, bool | str | int | float)
 
 
 def _positions(module: Any, trial: _Trial) -> TensorSpec | None:

@@ -54,9 +54,7 @@ def _smolvlm(t: Any) -> Any:
 
 def _qwen2_vl(t: Any) -> Any:
     ids = {"image_token_id": PICTURE, "video_token_id": 8, "vision_start_token_id": 5, "vision_end_token_id": 6}
-    return t.Qwen2VLForConditionalGeneration(
-        t.Qwen2VLConfig(text_config=_QWEN_TEXT, vision_config=_QWEN_VISION, **ids)
-    )
+    return t.Qwen2VLForConditionalGeneration(t.Qwen2VLConfig(text_config=_QWEN_TEXT, vision_config=_QWEN_VISION, **ids))
 
 
 def _gemma3(t: Any) -> Any:
@@ -116,10 +114,8 @@ def picture_inputs(kind: str, *, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     text = rng.integers(10, VOCABULARY, (1, 5))
     ids = np.concatenate([[[2, 5]], np.full((1, PLACES), PICTURE), [[6]], text], axis=1)
-    if kind == "paligemma":  # a prefix of text, read in both directions
-        types = np.zeros_like(ids)
-    else:
-        types = (ids == PICTURE).astype(np.int64)
+    # Zeros: to PaliGemma, all is a prefix, read in both directions.
+    types = np.zeros_like(ids) if kind == "paligemma" else (ids == PICTURE).astype(np.int64)
     made: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     for name, shape in KINDS[kind][1].items():
         if name.endswith("type_ids"):
