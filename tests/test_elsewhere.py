@@ -38,7 +38,7 @@ def _evaluated(backend: str) -> bool:
 
 @pytest.fixture(scope="module")
 def engine(tiny: Tiny) -> AcceleratedModel:
-    return accelerate(tiny("text-classification"), target="trt:sm_89")
+    return accelerate(tiny("bert"), target="trt:sm_89")
 
 
 @needs_engines
@@ -72,7 +72,7 @@ def test_it_is_saved_and_opened_and_still_does_not_run(engine: AcceleratedModel,
 @needs_engines
 def test_one_of_several_absent_devices_is_to_be_named(tiny: Tiny) -> None:
     with pytest.raises(OptionError, match="builds for several") as caught:
-        accelerate(tiny("text-classification"), target="trt")
+        accelerate(tiny("bert"), target="trt")
     assert "trt:sm_89" in caught.value.remedy
 
 
@@ -105,13 +105,13 @@ def test_a_wrong_graph_is_not_returned(tiny: Tiny, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(type(plugins), "load_session", shifted)
     monkeypatch.setattr(type(plugins), "binder", binder)
     with pytest.raises(VerificationError, match="as far as this machine can tell"):
-        accelerate(tiny("text-classification"), target="trt:sm_89", cache_dir=tmp_path)
+        accelerate(tiny("bert"), target="trt:sm_89", cache_dir=tmp_path)
 
 
 @needs_engines
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_16_bits_are_compared_as_the_compiler_reads_them(tiny: Tiny, precision: str) -> None:
-    fast = accelerate(tiny("text-classification"), target="trt:sm_89", precision=precision)
+    fast = accelerate(tiny("bert"), target="trt:sm_89", precision=precision)
     assert fast.report is not None and fast.report.chosen is not None and fast.manifest.fidelity is not None
     assert "the onnx that it is compiled from, run by onnx" in fast.report.chosen.reason
     least = {"fp16": 1e-4, "bf16": 1e-3}[precision]
@@ -149,7 +149,7 @@ def test_of_a_compiler_that_hides_what_it_read_the_step_before_is_compared(
     monkeypatch.setattr(
         type(manager()), "optimize", lambda self, request: replace(optimize(self, request), compiled_from=None)
     )
-    fast = accelerate(tiny("text-classification"), target="trt:sm_89", precision="fp16", cache_dir=tmp_path)
+    fast = accelerate(tiny("bert"), target="trt:sm_89", precision="fp16", cache_dir=tmp_path)
     assert fast.report is not None and fast.report.chosen is not None
     assert "the onnx that goes into it, in fp32, run by" in fast.report.chosen.reason
 
@@ -161,7 +161,7 @@ def test_what_is_compiled_from_is_not_kept(engine: AcceleratedModel, tmp_path: P
 
 
 def test_onnx_itself_is_written_and_checked_and_not_run(tiny: Tiny, tmp_path: Path) -> None:
-    model = tiny("text-classification")
+    model = tiny("bert")
     fast = accelerate(model, target="onnx")
     assert (fast.manifest.format, fast.manifest.precision) == ("onnx", "fp32")
     assert fast.manifest.fidelity is not None and fast.manifest.fidelity.level == "graph"
@@ -181,12 +181,12 @@ def test_onnx_itself_is_written_and_checked_and_not_run(tiny: Tiny, tmp_path: Pa
 
 def test_onnx_in_16_bits_is_not_to_be_had(tiny: Tiny) -> None:
     with pytest.raises(UnavailableError, match="it computes in fp32, and not in fp16"):
-        accelerate(tiny("text-classification"), target="onnx", precision="fp16")
+        accelerate(tiny("bert"), target="onnx", precision="fp16")
 
 
 @needs_engines
 def test_auto_never_goes_elsewhere(tiny: Tiny) -> None:
-    fast = accelerate(tiny("text-classification"), budget=0)
+    fast = accelerate(tiny("bert"), budget=0)
     assert fast.report is not None
     assert all(item.backend != "trt" for item in fast.report.candidates)
 
@@ -196,7 +196,7 @@ def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny, wit
     rng = np.random.default_rng(0)
     rows = [{"input_ids": rng.integers(5, 119, size=12)} for _ in range(40)]
     with without_inc():
-        fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize="tensorrt", calibration=rows)
+        fast = accelerate(tiny("bert"), target="trt:sm_89", quantize="tensorrt", calibration=rows)
     hooks = [(step.hook, step.backend) for step in fast.manifest.steps]
     assert fast.manifest.quantized == "static-int8"
     assert [hook for hook, _ in hooks] == ["export", "quantize", "optimize"]
@@ -206,7 +206,7 @@ def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny, wit
 
 @needs_engines
 def test_an_engine_of_four_bits_takes_them_in_the_form_that_it_reads(tiny: Tiny) -> None:
-    fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize="int4")
+    fast = accelerate(tiny("bert"), target="trt:sm_89", quantize="int4")
     quantized = next(step for step in fast.manifest.steps if step.hook == "quantize")
     assert fast.manifest.quantized == "weight-only-int4"
     assert (quantized.options["config"]["form"], quantized.options["config"]["symmetric"]) == ("qdq", True)
@@ -228,7 +228,7 @@ def test_an_engine_of_8_bits_has_the_numbers_of_its_gpu(
 ) -> None:
     """8-bit floats, and integers with signed activations, without a word about them; all of them in full range."""
     with nullcontext() if wish == "int8" else without_inc():
-        fast = accelerate(tiny("text-classification"), target="trt:sm_89", quantize=wish, calibration=ROWS)
+        fast = accelerate(tiny("bert"), target="trt:sm_89", quantize=wish, calibration=ROWS)
     manifest = fast.manifest
     quantized = next(step for step in manifest.steps if step.hook == "quantize")
     assert (manifest.quantized, quantized.options["activations"]) == (f"static-{activations}", activations)
@@ -241,14 +241,14 @@ def test_an_engine_of_8_bits_has_the_numbers_of_its_gpu(
 @needs_engines
 def test_ranges_are_not_found_on_nothing(tiny: Tiny) -> None:
     with pytest.raises(OptionError, match="static-fp8 finds ranges on typical inputs"):
-        accelerate(tiny("text-classification"), target="trt:sm_89", quantize="fp8")
+        accelerate(tiny("bert"), target="trt:sm_89", quantize="fp8")
 
 
 @needs_engines
 @pytest.mark.parametrize("target", ["auto", "trt:sm_86"])
 def test_what_has_no_8_bit_floats_says_so(tiny: Tiny, target: str) -> None:
     with pytest.raises(UnavailableError, match="static-fp8"):
-        accelerate(tiny("text-classification"), target=target, quantize="fp8", calibration=ROWS)
+        accelerate(tiny("bert"), target=target, quantize="fp8", calibration=ROWS)
 
 
 @pytest.mark.skipif(
@@ -256,7 +256,7 @@ def test_what_has_no_8_bit_floats_says_so(tiny: Tiny, target: str) -> None:
 )
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_quantized_program_has_the_arithmetic_that_was_asked_for(tiny: Tiny, precision: str, tmp_path: Path) -> None:
-    fast = accelerate(tiny("text-classification"), target="coreml", quantize="int8", precision=precision)
+    fast = accelerate(tiny("bert"), target="coreml", quantize="int8", precision=precision)
     manifest = fast.manifest
     assert (manifest.quantized, manifest.precision) == ("weight-only-int8", precision)
     assert manifest.fidelity is not None and manifest.fidelity.passed and manifest.fidelity.level == "graph"

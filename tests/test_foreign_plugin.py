@@ -80,7 +80,7 @@ def test_it_is_found_and_ready_beside_the_builtin_backends(python: Path, tmp_pat
     assert set(states) == {"acme", "onnx", "torch"}
 
 
-@pytest.mark.skipif(find_spec("optimum_core.accelerate") is None, reason="optimum_core.accelerate is not there yet")
+@pytest.mark.skipif(find_spec("optimum_core.api") is None, reason="optimum_core.accelerate is not there yet")
 def test_auto_measures_it_and_chooses_it(python: Path, tmp_path: Path) -> None:
     result: dict[str, Any] = json.loads(_run(python, FOREIGN / "fast_bert.py", tmp_path / "cache", cwd=tmp_path))
     assert result["tried"] == ["acme", "torch"]

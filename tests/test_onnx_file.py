@@ -36,7 +36,7 @@ def float_file(tiny: Tiny, inputs: dict[str, Any], tmp_path_factory: pytest.Temp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            tiny("text-classification"),
+            tiny("bert"),
             tuple(torch.as_tensor(array) for array in inputs.values()),
             path,
             input_names=list(inputs),
@@ -70,7 +70,7 @@ def test_a_float_file_gives_what_its_model_gave(
     tiny: Tiny, float_file: Path, inputs: dict[str, Any], tmp_path: Path
 ) -> None:
     fast = accelerate(float_file, target="ort", budget=0)
-    want = tiny("text-classification")(**{name: torch.as_tensor(a) for name, a in inputs.items()})
+    want = tiny("bert")(**{name: torch.as_tensor(a) for name, a in inputs.items()})
     logits = want.logits.detach().numpy()
     assert np.allclose(fast(**inputs)["logits"], logits, atol=1e-3 * float(np.abs(logits).max()))
     fast.save_pretrained(tmp_path / "out")

@@ -91,10 +91,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for project in PROJECTS:
         _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder / "dist", project, cwd=folder)
     wheels = sorted((folder / "dist").glob("*.whl"))
-    venv.create(folder / "env", with_pip=True, symlinks=os.name != "nt")
+    venv.create(folder / "env", symlinks=os.name != "nt")
     binaries = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
     found = binaries / ("python.exe" if os.name == "nt" else "python")
-    install = (found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    install = (sys.executable, "-m", "pip", "--python", found, "install", "--quiet", "--disable-pip-version-check")
     constraints = ("-c", ROOT / "constraints.txt")
     if _run(*install, "--retries", "1", "--timeout", "20", *constraints, *wheels, cwd=folder, check=False).returncode:
         site = _run(found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)

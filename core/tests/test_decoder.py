@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from optimum_core.errors import SessionError
+from optimum_core.generation.decoder import Decoder
 from optimum_core.models.decoder import DecoderSignature, NotADecoderError
 from optimum_core.models.tracing import flat_module, graph_inputs, graph_outputs, named_module, sample_tensors
 from optimum_core.plugins import manager
@@ -42,6 +43,22 @@ def test_a_model_without_positions_takes_none() -> None:
 def test_a_recurrent_model_is_no_decoder_and_says_why() -> None:
     with pytest.raises(NotADecoderError, match="no cache of keys and values"):
         described("mamba")
+
+
+def test_padding_on_the_right_has_the_position_that_the_model_counts_there() -> None:
+    """OPT counts -1, which is a row of its table."""
+    module, ids = decoder("opt"), np.full((2, 9), 7)
+    mask = np.ones_like(ids)
+    mask[1, 6:] = 0
+    with torch.no_grad():
+        wanted = module(torch.as_tensor(ids), attention_mask=torch.as_tensor(mask)).logits.numpy()
+    found = Decoder(eager_decoder("opt"), manager().binder).begin(2).feed(ids, mask)
+    assert np.allclose(found, wanted, atol=1e-5)
+
+
+def test_a_model_that_raises_on_a_cache_of_keys_and_values_is_no_decoder_and_says_why() -> None:
+    with pytest.raises(NotADecoderError, match="with a cache filled by hand: MiniMax uses cache of its own"):
+        described("minimax")
 
 
 @pytest.mark.parametrize("kind", ["llama", "bloom", "gemma2"])

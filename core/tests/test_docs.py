@@ -161,7 +161,7 @@ def test_the_ort_page_lists_every_option_with_its_default() -> None:
 def test_every_level_of_ort_is_on_its_page() -> None:
     optimize = pytest.importorskip("optimum_ort.optimize")
     rows = re.findall(r"^\| `(\w+)` \|", section(read("docs", "backends", "ort.md"), "Levels"), re.MULTILINE)
-    assert sorted(rows) == sorted(optimize._LEVELS)
+    assert sorted(rows) == sorted(optimize.LEVELS)
 
 
 def test_every_gap_that_a_page_shows_is_a_test_of_the_kit() -> None:

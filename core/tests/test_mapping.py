@@ -6,6 +6,7 @@ import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import manager
 from optimum_core.runtime import mapping
 from optimum_core.runtime.answers import Answer
@@ -323,13 +325,32 @@ def test_one_item_is_not_many(one: Any, fast: AcceleratedModel) -> None:
 @pytest.mark.parametrize("bad", [[120], np.zeros(0, int), [5] * 65, [-1]])
 def test_every_item_is_checked_before_the_first_is_run(bad: Any, fast: AcceleratedModel) -> None:
     model = dataclasses.replace(fast.manifest, inputs=_bounded(fast), axes={"sequence": AxisRange(greatest=64)})
-    calls: list[Any] = []
     with open_model(model, fast.directory, plugins=manager()) as bounded:
         assert len(bounded.map([{"input_ids": [119] * 64}, {"input_ids": [0]}]).logits) == 2
-        bounded._run = lambda arrays: calls.append(arrays)  # type: ignore[assignment,return-value]
-        with pytest.raises(InputError, match=r"ids from 0 to 119|tokens, the model takes"):
+        with (
+            observed_calls() as calls,
+            pytest.raises(InputError, match=r"ids from 0 to 119|tokens, the model takes"),
+        ):
             bounded.map([{"input_ids": [5, 6]}, {"input_ids": [7] * 9}, {"input_ids": bad}])
     assert calls == []
+
+
+@contextmanager
+def observed_calls() -> Iterator[list[Any]]:
+    """The inputs of every call that reaches a backend in this block."""
+    calls: list[Any] = []
+
+    class Observer:
+        @hookimpl(wrapper=True)
+        def infer(self, session: Any, inputs: Any) -> Any:
+            calls.append(inputs)
+            return (yield)
+
+    manager().register(Observer(), "observer")
+    try:
+        yield calls
+    finally:
+        manager().unregister("observer")
 
 
 def _bounded(model: AcceleratedModel) -> tuple[TensorSpec, ...]:

@@ -69,7 +69,7 @@ OUTPUTS: dict[str, dict[str, tuple[int | str, ...]]] = {
     "resnet": {"logits": ("batch", 5)},
     "t5": {"logits": (*WORDS, 120), "encoder_last_hidden_state": (*TEXT, 32)},
     "bart": {"logits": (*WORDS, 120), "encoder_last_hidden_state": (*TEXT, 32)},
-    "wav2vec2": {"logits": ("batch", "logits.axis1", 32)},
+    "wav2vec2": {"logits": ("batch", "logits.axis1", 12)},
     "whisper": {"logits": (*WORDS, 120), "encoder_last_hidden_state": ("batch", 50, 32)},
 }
 

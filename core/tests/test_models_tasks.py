@@ -44,7 +44,7 @@ def test_a_class_of_no_table_is_custom(class_name: str) -> None:
 def test_the_tables_are_those_of_this_transformers() -> None:
     from transformers.models.auto import modeling_auto
 
-    gone = [table for table, _ in tasks._TABLES if not hasattr(modeling_auto, table)]
+    gone = [table for table, _ in tasks.TABLES if not hasattr(modeling_auto, table)]
     assert not gone
 
 

@@ -17,6 +17,7 @@ from tests.benchmarks import (
     accelerating,
     conversions,
     engines,
+    generating,
     grid,
     importing,
     latency,
@@ -50,8 +51,9 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "coreml": conversions.run,
     "quantization": quantization.run,
     "int4": rounding.run,
+    "generation": generating.run,
 }
-_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt", "coreml", "quantization", "int4"})
+_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt", "coreml", "quantization", "int4", "generation"})
 
 
 def main() -> None:
@@ -74,9 +76,11 @@ def main() -> None:
         metavar="DIR",
         help="of quantization: the trained classifier, instead of training it",
     )
+    parser.add_argument("--ways", nargs="+", default=[], choices=generating.WAYS, help="of generation: these alone")
     asked = parser.parse_args()
     measurements: dict[str, Callable[[Path], Page]] = {
         **_MEASUREMENTS,
+        "generation": partial(generating.run, ways=asked.ways),
         "grid": partial(grid.run, models=asked.models),
         "quantization": partial(quantization.run, with_peers=asked.peers, movie_model=asked.movie_model),
     }

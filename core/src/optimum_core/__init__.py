@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optimum_core.accelerate import accelerate
+    from optimum_core.api import accelerate
     from optimum_core.hookspecs import hookimpl
     from optimum_core.runtime.accelerated import AcceleratedModel
     from optimum_core.runtime.loading import load
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AcceleratedModel": "optimum_core.runtime.accelerated",
-    "accelerate": "optimum_core.accelerate",
+    "accelerate": "optimum_core.api",
     "hookimpl": "optimum_core.hookspecs",
     "load": "optimum_core.runtime.loading",
 }

@@ -70,7 +70,7 @@ def installed(**backends: Any) -> Iterator[None]:
     for name, backend in backends.items():
         plugins.register(backend, name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("optimum_core.accelerate"), "manager", lambda: plugins)
+        patch.setattr(importlib.import_module("optimum_core.api"), "manager", lambda: plugins)
         yield
 
 

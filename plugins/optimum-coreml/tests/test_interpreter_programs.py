@@ -13,8 +13,8 @@ from coremltools.converters.mil.mil import Builder
 
 from optimum_core.errors import SessionError
 from optimum_coreml.storage import read_program, weights_file
-from optimum_coreml_interpreter import Program, compressed
-from optimum_coreml_interpreter.registry import UndefinedError
+from optimum_coreml_interpreter import Program
+from optimum_coreml_interpreter.registry import OPERATORS, UndefinedError
 
 Tensor = torch.Tensor
 mb: Any = Builder
@@ -102,24 +102,24 @@ def test_packed_weights_of_older_targets() -> None:
     """Bit by bit as the specification's examples have it."""
     indices = torch.tensor([0b01101100, 0b11], dtype=torch.uint8)
     lut = torch.tensor([1.0, 5.0, 9.0, 13.0])
-    dense = compressed._from_table(indices, lut, shape=torch.tensor([5]), opset=6)
+    dense = OPERATORS["constexpr_lut_to_dense"](indices, lut, shape=torch.tensor([5]), opset=6)
     assert dense.tolist() == [1.0, 13.0, 9.0, 5.0, 13.0]
     mask = torch.tensor([0b01100], dtype=torch.uint8)
-    sparse = compressed._from_sparse(torch.tensor([2.0, 3.0]), mask, shape=torch.tensor([5]), opset=6)
+    sparse = OPERATORS["constexpr_sparse_to_dense"](torch.tensor([2.0, 3.0]), mask, shape=torch.tensor([5]), opset=6)
     assert sparse.tolist() == [0.0, 0.0, 2.0, 3.0, 0.0]
     with pytest.raises(UndefinedError):
-        compressed._from_sparse(torch.tensor([2.0]), mask, shape=torch.tensor([5]), opset=6)
+        OPERATORS["constexpr_sparse_to_dense"](torch.tensor([2.0]), mask, shape=torch.tensor([5]), opset=6)
 
 
 def test_tables_by_group_and_of_vectors() -> None:
     """The two cases of the specification of iOS18's `constexpr_lut_to_dense`."""
     indices = torch.tensor([[2, 3], [3, 0], [1, 0], [3, 0], [2, 1], [0, 3]], dtype=torch.uint8)
     lut = torch.tensor([1.0, 5, 9, 13, 2, 10, 18, 26]).reshape(2, 1, 4, 1)
-    dense = compressed._from_table(indices, lut, opset=8)
+    dense = OPERATORS["constexpr_lut_to_dense"](indices, lut, opset=8)
     assert dense.tolist() == [[9, 13], [13, 1], [5, 1], [26, 2], [18, 10], [2, 26]]
     bits = torch.tensor([[[0, 0], [1, 0]], [[1, 1], [0, 0]]], dtype=torch.uint8)
     vectors = torch.tensor([[1.0, 2, 3], [4, 5, 6]]).reshape(1, 1, 1, 2, 3)
-    last = compressed._from_table(bits, vectors, vector_axis=torch.tensor(2), opset=8)
+    last = OPERATORS["constexpr_lut_to_dense"](bits, vectors, vector_axis=torch.tensor(2), opset=8)
     assert last[0].tolist() == [[1, 2, 3, 1, 2, 3], [4, 5, 6, 1, 2, 3]]
-    middle = compressed._from_table(bits, vectors, vector_axis=torch.tensor(1), opset=8)
+    middle = OPERATORS["constexpr_lut_to_dense"](bits, vectors, vector_axis=torch.tensor(1), opset=8)
     assert middle[0].tolist() == [[1, 1], [2, 2], [3, 3], [4, 1], [5, 2], [6, 3]]

@@ -80,7 +80,7 @@ def test_weights_have_the_range_that_does_not_overflow(
     layer = model[0].eval()
     given = torch.eye(300).unsqueeze(1) * 255
     layer.input_high.fill_(255)
-    layer._scale_inputs()
+    layer.scale_inputs()
     with torch.no_grad():
         levels = (layer(given) - layer.bias).squeeze(1) / 255 / layer.weight_scale
     assert torch.allclose(levels, levels.round(), atol=1e-3)

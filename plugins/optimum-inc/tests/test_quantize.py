@@ -80,7 +80,7 @@ def graph_of(exported: Artifact, quantize_request: Make) -> Callable[[QuantizeCo
     def make(config: QuantizeConfig) -> Any:
         with quiet():
             program = programs.load(exported.main_file, exported.inputs, exported.outputs, "here")
-            return quantize._quantized(quantize_request(exported, config), program, "here")[0]
+            return quantize.quantized_graph(quantize_request(exported, config), program, "here")[0]
 
     return make
 
@@ -229,7 +229,7 @@ def test_a_package_computes_what_was_rounded(exported: Artifact, bert: Any, quan
     assert (chosen["algorithm"], chosen["config"]["algorithm"]) == ("awq", "awq")
     assert (chosen["layers"], chosen["batches"]) == ({"int8": 1, "int4": 6}, 6)  # five labels stay float
     program = programs.load(exported.main_file, exported.inputs, exported.outputs, "here")
-    graph, facts = quantize._quantized(request, program, "here")
+    graph, facts = quantize.quantized_graph(request, program, "here")
     assert facts.items() <= chosen.items()
     session = load(written)
     assert least_cosine(bert, session.run) >= 0.95
@@ -288,7 +288,7 @@ def test_of_a_walk_one_recipe_is_refused_by_name(
     def taken(*_: Any) -> None:
         raise OptionError("here", "it was taken", "")
 
-    monkeypatch.setattr(quantize, "_quantized", taken)
+    monkeypatch.setattr(quantize, "quantized_graph", taken)
     way = Way(backend="inc", device="cpu", precision="fp32", format="torch-inductor", exporter="inc", exported="x")
     answers = {}
     for recipe in variants(CandidateSpec(way=way, config=weight_only(weights="int4")), calibrated=True, promised=True):

@@ -64,7 +64,7 @@ def test_an_artifact_opens_prepared_as_it_was_tuned(tiny: Callable[[str], Any], 
     manifest = read_manifest(tmp_path / "saved")
     write(tmp_path / "saved", replace(manifest, prepared=({"batch": 2, "sequence": 9},)))
     again: Any = load(tmp_path / "saved")
-    assert list(again._session._prepared) == [((2, 9),) * len(manifest.inputs)]
+    assert list(again._session.prepared) == [((2, 9),) * len(manifest.inputs)]
     for shape in ((2, 9), (3, 4)):
         inputs = {"input_ids": np.arange(shape[0] * shape[1]).reshape(shape) % 90}
         for got, want in zip(again(**inputs).values(), fast(**inputs).values(), strict=True):

@@ -206,7 +206,7 @@ def test_threads_get_equal_results(streams: int | None, linear: Artifact, load: 
 
 def test_a_session_prepared_for_shapes_takes_all_shapes(linear: Artifact, load: Load, weight: Any) -> None:
     session = load(linear, shapes=({"batch": 3}, {"batch": 1}))
-    assert len(session._prepared) == 2
+    assert len(session.prepared) == 2
     rng = np.random.default_rng(3)
     kept = []
     for batch in (3, 1, 2, 3, 5, 1):
@@ -218,7 +218,7 @@ def test_a_session_prepared_for_shapes_takes_all_shapes(linear: Artifact, load: 
 
 
 def test_a_shape_that_leaves_an_axis_open_prepares_nothing(linear: Artifact, load: Load) -> None:
-    assert not load(linear, shapes=({"sequence": 3},))._prepared
+    assert not load(linear, shapes=({"sequence": 3},)).prepared
 
 
 def test_prepared_threads_get_equal_results(linear: Artifact, load: Load, weight: Any) -> None:
@@ -235,10 +235,8 @@ def test_several_streams_work_side_by_side(linear: Artifact, load: Load) -> None
     assert load(linear).streams == 1
     session = load(linear, streams=2)
     assert session.streams == 2
-    assert session._open is not None
-    form, _ = session._open
-    assert form.compiled.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
-    assert form.compiled.get_property("NUM_STREAMS") == 2
+    assert session.compiled.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
+    assert session.compiled.get_property("NUM_STREAMS") == 2
 
 
 def test_options_reach_the_runtime(linear: Artifact, load: Load, tmp_path: Path) -> None:
@@ -323,9 +321,9 @@ def test_an_inference_that_failed_spoils_no_other(
 
 def test_what_was_refused_before_the_inference_compiles_nothing_again(linear: Artifact, load: Load) -> None:
     session = load(linear)
-    assert session._open is not None
-    compiled = session._open[0].compiled
+    compiled = session.compiled
+    assert compiled is not None
     with pytest.raises(SessionError):
         session.run({"x": np.ones((1, 9), np.float32)})
-    assert session._open[0].compiled is compiled
+    assert session.compiled is compiled
     session.run({"x": np.ones((1, 8), np.float32)})

@@ -213,7 +213,7 @@ def one_look(path: Path, method: str, tmp_path: Path) -> Any:
         calibrate_method=methods.get(method, CalibrationMethod.MinMax),
         extra_options=options,
     )
-    calibrator.collect_data(calibration._Reader(BATCHES))
+    calibrator.collect_data(calibration.Reader(BATCHES))
     return calibrator.compute_data()
 
 

@@ -184,13 +184,18 @@ class Generation:
 
     def _positions(self, mask: Array, new: int, positions: Array | Positions) -> Array:
         assert self._decoder.positions is not None
-        axes = self._decoder.positions.shape[:-2]
         if isinstance(positions, str):
-            if positions == "counts" or self._decoder.positions.default == "counts":
-                positions = counted(mask, new)
-            else:
-                positions = np.arange(mask.shape[1] - new, mask.shape[1])
-        return np.array(np.broadcast_to(positions, (*map(int, axes), len(mask), new)), dtype=np.int64)
+            positions = self._own_positions(mask, new, positions)
+        axes = map(int, self._decoder.positions.shape[:-2])
+        return np.array(np.broadcast_to(positions, (*axes, len(mask), new)), dtype=np.int64)
+
+    def _own_positions(self, mask: Array, new: int, positions: Positions) -> Array:
+        assert self._decoder.positions is not None
+        if positions == "counts":
+            return counted(mask, new)
+        if self._decoder.positions.default == "counts":
+            return counted(mask, new, self._decoder.positions.least or 0)
+        return np.arange(mask.shape[1] - new, mask.shape[1])
 
     def crop(self, length: int) -> None:
         """Remove all positions from this one on.
@@ -226,8 +231,8 @@ class Generation:
         self._state.close()
 
 
-def counted(mask: Array, new: int) -> Array:
-    """Return the number of tokens before each of the last `new` positions; 0 at padding.
+def counted(mask: Array, new: int, at_padding: int = 0) -> Array:
+    """Return the number of tokens before each of the last `new` positions; `at_padding` where there is padding.
 
     >>> counted(np.array([[0, 1, 1, 1]]), 2)
     array([[1, 2]])
@@ -236,5 +241,5 @@ def counted(mask: Array, new: int) -> Array:
         before = np.arange(mask.shape[1] - new, mask.shape[1])
         return np.array(np.broadcast_to(before, (len(mask), new)))
     counts = mask.cumsum(1) - 1
-    counts[mask == 0] = 0
+    counts[mask == 0] = at_padding
     return np.ascontiguousarray(counts[:, mask.shape[1] - new :])

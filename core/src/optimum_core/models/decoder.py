@@ -196,7 +196,7 @@ def _describe_causal(module: Any, signature: ModelSignature) -> DecoderSignature
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
     spec = next(spec for spec in signature.inputs if spec.name == "input_ids")
     return DecoderSignature(
-        inputs=tuple(own_inputs(spec, positions)),
+        inputs=tuple(own_inputs(spec, positions, at_padding=_at_padding(module, tokens, positions))),
         outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
         state=state,
         greatest=spec.greatest if spec.greatest is not None else int(logits.shape[-1]) - 1,
@@ -216,8 +216,14 @@ def _require_text(signature: ModelSignature) -> None:
         raise NotADecoderError(f"it takes more than tokens: {', '.join(sorted(names - _TAKEN)) or 'no ids'}")
 
 
-def own_inputs(ids: TensorSpec, positions: Literal["places", "counts"] | None) -> list[TensorSpec]:
-    """Return the inputs of a decoder, `logits_to_keep` last."""
+def own_inputs(
+    ids: TensorSpec, positions: Literal["places", "counts"] | None, at_padding: int | None = None
+) -> list[TensorSpec]:
+    """Return the inputs of a decoder, `logits_to_keep` last.
+
+    Args:
+        at_padding: the position that the model counts at padding; None: 0.
+    """
     found = [
         TensorSpec(
             name="input_ids", dtype="int64", shape=("batch", "sequence"), least=ids.least, greatest=ids.greatest
@@ -225,7 +231,8 @@ def own_inputs(ids: TensorSpec, positions: Literal["places", "counts"] | None) -
         TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "total"), default="ones"),
     ]
     if positions is not None:
-        found.append(TensorSpec(name="position_ids", dtype="int64", shape=("batch", "sequence"), default=positions))
+        shape = ("batch", "sequence")
+        found.append(TensorSpec(name="position_ids", dtype="int64", shape=shape, default=positions, least=at_padding))
     return [*found, TensorSpec(name="logits_to_keep", dtype="int64", shape=("kept",))]
 
 
@@ -293,6 +300,18 @@ def _positions(module: Any, tokens: torch.Tensor) -> Literal["places", "counts"]
     raise NotADecoderError("it counts positions neither by place nor by mask")
 
 
+def _at_padding(module: Any, tokens: torch.Tensor, positions: str | None) -> int | None:
+    """Return the position that a model which counts by the mask assumes at padding on the right: OPT -1; None: 0."""
+    if positions != "counts":
+        return None
+    mask = torch.ones_like(tokens)
+    mask[1, -3:] = 0
+    wanted = _call(module, input_ids=tokens, attention_mask=mask, use_cache=False).logits
+    stated = torch.as_tensor(counted(mask.numpy(), tokens.shape[1], -1))
+    found = _call(module, input_ids=tokens, attention_mask=mask, position_ids=stated, use_cache=False).logits
+    return -1 if alike(wanted, found) else None
+
+
 def _check_resumes(module: Any, tokens: torch.Tensor, state: StateSpec, *, with_positions: bool) -> None:
     """Compare a call that continues from a cache filled by hand with a call on the whole text."""
     half, length = tokens.shape[1] // 2, tokens.shape[1]
@@ -305,13 +324,17 @@ def _check_resumes(module: Any, tokens: torch.Tensor, state: StateSpec, *, with_
     with torch.no_grad():
         for start, end in ((0, half), (half, length)):
             past = empty(state, tokens.shape[0]) if made is None else [made[spec.name] for spec in state.present]
-            made = decoder(
-                input_ids=tokens[:, start:end],
-                attention_mask=mask[:, :end],
-                logits_to_keep=torch.arange(end - start),
+            inputs = {
+                "input_ids": tokens[:, start:end],
+                "attention_mask": mask[:, :end],
+                "logits_to_keep": torch.arange(end - start),
                 **{name: tensor[:, start:end] for name, tensor in stated.items()},
                 **dict(zip((spec.name for spec in state.past), past, strict=True)),
-            )
+            }
+            try:
+                made = decoder(**inputs)
+            except Exception as error:
+                raise NotADecoderError(f"it does not run with a cache filled by hand: {error}") from error
             if not alike(whole[:, start:end], made["logits"]):
                 raise NotADecoderError("with its cache it computes otherwise than on the whole text")
 

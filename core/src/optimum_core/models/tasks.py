@@ -7,8 +7,8 @@ from typing import Any
 
 from optimum_core.errors import OptionError
 
-# transformers' tables in the order in which they decide: a class in several is for the first task.
-_TABLES = (
+#: transformers' tables in the order in which they decide: a class in several is for the first task.
+TABLES = (
     ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES", "text-classification"),
     ("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES", "token-classification"),
     ("MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES", "question-answering"),
@@ -59,7 +59,7 @@ def _tasks_by_class() -> dict[str, list[str]]:
     from transformers.models.auto import modeling_auto
 
     found: dict[str, list[str]] = {}
-    for table, task in _TABLES:
+    for table, task in TABLES:
         for names in getattr(modeling_auto, table, {}).values():
             for name in (names,) if isinstance(names, str) else names:
                 found.setdefault(name, []).append(task)
@@ -89,7 +89,7 @@ def check_fit(task: str | None, class_name: str, who: str) -> None:
 
 def known() -> frozenset[str]:
     """Return every task that can be detected or declared."""
-    return frozenset(task for _, task in _TABLES) | {CUSTOM}
+    return frozenset(task for _, task in TABLES) | {CUSTOM}
 
 
 def resolve_class(config: Any) -> Any:

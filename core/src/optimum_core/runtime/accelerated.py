@@ -25,6 +25,7 @@ from optimum_core.runtime.inputs import InputChecker
 from optimum_core.runtime.mapping import Mapper, as_items, progress_bar
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
+from optimum_core.runtime.repeated import Repeated, never
 from optimum_core.runtime.transformers_face import TransformersFace
 from optimum_core.types import Report, Session
 from optimum_core.types.rendering import model_to_html
@@ -73,6 +74,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
         self._answerer = Answerer(structure, names, live=source is not None)
+        self._again: Repeated = never
         if getattr(source, "in_memory", False):
             _ = self.config  # read now, so that a change of the original's configuration is noticed
 
@@ -100,13 +102,17 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             return self._call_merged(kwargs)
         if self._generates:
             return self._call_decoder(kwargs) if self._parts is None else self._call_parts(kwargs)
+        as_dict = values.get("return_dict")
+        if as_dict == self._return_dict_before:  # unless changed since, as the manifest says
+            as_dict = self._returns_dict
+            if as_dict is not False and (answer := self._again(kwargs)) is not None:
+                return answer
+        if kwargs.get("return_dict") is not None:
+            as_dict = kwargs["return_dict"]
         arrays, torch_in = self._checker.bind((), kwargs)
-        as_dict = kwargs.get("return_dict")
-        if as_dict is None:
-            as_dict = self._config_values.get("return_dict")
-            if as_dict == self._return_dict_before:  # unless changed since, as the manifest says
-                as_dict = self._returns_dict
-        return self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_dict is False)
+        answer = self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_dict is False)
+        self._again = self._checker.repeated(self._run, self._answerer, as_torch=torch_in)
+        return answer
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, as calling it does."""

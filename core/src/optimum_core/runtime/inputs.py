@@ -6,14 +6,16 @@ later calls check values only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from optimum_core.errors import InputError
+from optimum_core.runtime.answers import Answerer
 from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange
+from optimum_core.runtime.repeated import Repeated, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
@@ -130,6 +132,13 @@ class InputChecker:
             of = spec.made_of  # a mask derived from the ids differs from call to call
             arrays[spec.name] = filled.copy() if of is None else spec.left_out(filled, arrays.get(of))
         return arrays, torch_in
+
+    def repeated(self, run: Callable[[Arrays], Mapping[str, Any]], answerer: Answerer, *, as_torch: bool) -> Repeated:
+        """Return a function for further calls like the last one that was bound."""
+        seen, plan = self._last
+        if seen is None or plan.casts or plan.fills or plan.boxes or (as_torch and self._tensor is None):
+            return never
+        return repeated(seen, plan.ranges, self._tensor if as_torch else None, run, answerer)
 
     def check(self, arrays: Arrays) -> None:
         """Check a subset of the inputs as `bind` does; others may be missing.

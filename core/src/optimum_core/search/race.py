@@ -69,8 +69,10 @@ class Race:
         if self.context.objective == "size":
             return
         rivals.sort(key=lambda item: item.pace)
-        # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is.
-        best = next((item for item in rivals if self.may_win(item)), rivals[0])
+        # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is,
+        # and one that is slower than the eager model at some shape does not close another that is never slower.
+        able, slower = self._allowed(rivals, lambda item: item.median)
+        best = next((item for item in able if item.spec.is_baseline or not slower[id(item)]), rivals[0])
         limit = self.context.effort.hopeless * best.pace
         for rank, item in enumerate(item for item in rivals if not item.spec.is_baseline):
             if rank >= FINALISTS or item.pace > limit:

@@ -110,6 +110,9 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         num_experts_per_tok=2, moe_intermediate_size=16, first_k_dense_replace=1, n_group=1, topk_group=1,
         num_key_value_heads=4, head_dim=8,
     )),
+    "minimax": ("minimax", _with(
+        num_local_experts=4, num_experts_per_tok=2, block_size=4, layer_types=["full_attention", "linear_attention"]
+    )),
     "mamba": ("mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
 }  # fmt: skip
 

@@ -78,7 +78,7 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "decoder_ffn_dim": 64, **_SPECIAL,
     }),
 }  # fmt: skip
-_SPEECH = ("whisper", "speech_to_text", "moonshine")
+SPEECH = ("whisper", "speech_to_text", "moonshine")
 
 
 @cache
@@ -90,7 +90,7 @@ def encoder_decoder(kind: str, *, seed: int = 20) -> Any:
     from optimum_core.models.loading import quiet
 
     model_type, values = KINDS[kind]
-    maker = AutoModelForSpeechSeq2Seq if kind in _SPEECH else AutoModelForSeq2SeqLM
+    maker = AutoModelForSpeechSeq2Seq if kind in SPEECH else AutoModelForSeq2SeqLM
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
         module = maker.from_config(AutoConfig.for_model(model_type, **values)).eval()

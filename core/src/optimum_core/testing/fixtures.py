@@ -1,8 +1,8 @@
 """A pytest plugin for the tests of backends: `pytest -p optimum_core.testing.fixtures`.
 
 Each worker of pytest-xdist is pinned to its own processor core, so that the runtimes of two workers do not wait for
-each other's spinning threads, and measurements are short. The fixtures `hardware` and `exported` make what most tests
-of a backend begin with: a machine to probe, and an exported model.
+each other's spinning threads, and measurements are short. The fixtures `hardware`, `tiny` and `exported` make what
+most tests of a backend begin with: a machine to probe, a model, and an exported one.
 """
 
 from __future__ import annotations
@@ -94,6 +94,17 @@ def hardware() -> Callable[..., Hardware]:
     from optimum_core.testing.machine import machine
 
     return machine
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Any]:
+    """A function that returns a new tiny model of a kind of `optimum_core.testing.kinds`; the same weights each time.
+
+    Further arguments are other values of the configuration: `tiny("bert", num_hidden_layers=1)`.
+    """
+    from optimum_core.testing.kinds import tiny_module
+
+    return tiny_module
 
 
 @pytest.fixture(scope="session")

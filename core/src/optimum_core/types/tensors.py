@@ -40,7 +40,8 @@ class TensorSpec:
         default: the value that the eager model assumes when this input is left out, where that was proved; None:
             required. A mask may be derived from the ids: "tokens" is 1 where they are not `pad`, "leading" is 1 at as
             many positions from the start. Position ids may be "places", 0, 1, 2, … from the start of each row, or
-            "counts", the number of tokens before each one by the mask; both are derived by the driver of a decoder.
+            "counts", the number of tokens before each one by the mask, and at padding `least`, or 0; both are derived
+            by the driver of a decoder.
         pad: the padding id, where the default is derived from ids.
         least, greatest: the range of values that the eager model accepts, both included; None: no limit is known.
         sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the

@@ -82,7 +82,7 @@ class RoundedLinear(torch.nn.Linear):
     def _widen(self, x: torch.Tensor) -> None:
         self.input_low.copy_(torch.minimum(self.input_low, x.amin()))
         self.input_high.copy_(torch.maximum(self.input_high, x.amax()))
-        self._scale_inputs()
+        self.scale_inputs()
 
     def _follow(self, x: torch.Tensor) -> None:
         if not bool(self.input_high > self.input_low):
@@ -90,9 +90,9 @@ class RoundedLinear(torch.nn.Linear):
             return
         self.input_low.lerp_(x.amin().clamp(max=0), _MOMENTUM)
         self.input_high.lerp_(x.amax().clamp(min=0), _MOMENTUM)
-        self._scale_inputs()
+        self.scale_inputs()
 
-    def _scale_inputs(self) -> None:
+    def scale_inputs(self) -> None:
         self.input_scale.copy_(((self.input_high - self.input_low) / _LEVELS).clamp(min=_LEAST))
         self.input_zero.copy_((-self.input_low / self.input_scale).round().clamp(0, _LEVELS))
 

@@ -73,7 +73,7 @@ def quantize(request: QuantizeRequest) -> Artifact:
     remedy = "use another scheme, or exclude the layer that it names"
     failing = foreign_errors(who, ExportError, remedy, doing=f"{config.name} failed")
     with failing, quiet(), tempfile.TemporaryDirectory(prefix=".quantize-", dir=request.output) as folder:
-        module, chosen = _quantized(request, program, who)
+        module, chosen = quantized_graph(request, program, who)
         files, facts = _written(request, program, module, wanted, Path(folder), who)
         move_into(Path(folder), request.output, files)
     known = versions((_TOOL, "torch", "torchao"))
@@ -88,7 +88,7 @@ def _format(request: QuantizeRequest, who: str) -> str:
     return request.format or (ONNX if request.config.form == "qdq" else PACKAGE)
 
 
-def _quantized(request: QuantizeRequest, program: Any, who: str) -> tuple[Any, dict[str, Any]]:
+def quantized_graph(request: QuantizeRequest, program: Any, who: str) -> tuple[Any, dict[str, Any]]:
     """Return the quantized `torch.fx.GraphModule`, and the choices that were made."""
     config, inputs = request.config, request.artifact.inputs
     batches: Iterable[Mapping[str, Array]] = (request.calibration or ()) if config.calibrates else ()

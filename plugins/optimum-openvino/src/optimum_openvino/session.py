@@ -122,7 +122,7 @@ class OvSession:
         slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(self.streams):
             slots.put({})
-        self._prepared: Mapping[Shapes, _Form] = {}
+        self.prepared: Mapping[Shapes, _Form] = {}
         self._open: tuple[_Form, queue.SimpleQueue[_Slot]] | None = (_Form(compiled=compiled, compile=compile), slots)
 
     @classmethod
@@ -138,7 +138,7 @@ class OvSession:
         options = read_options(BACKEND, OpenVinoOptions, request.options)
         make = partial(compiled_model, request, options, place)
         session = cls(make(), request.artifact, make)
-        session._prepared = dict(session._prepare(request, options, place))
+        session.prepared = dict(session._prepare(request, options, place))
         return session
 
     def _prepare(
@@ -169,8 +169,8 @@ class OvSession:
         # Kept until the call is over: a request keeps no reference to the memory that it reads.
         arrays = [(index, host_array(self._who, name, inputs[name])) for name, index in self._feeds]
         form, slots = opened
-        if self._prepared:
-            form = self._prepared.get(tuple(array.shape for _, array in arrays), form)
+        if self.prepared:
+            form = self.prepared.get(tuple(array.shape for _, array in arrays), form)
         slot = slots.get()
         try:
             return self._run(form, slot, arrays)
@@ -212,10 +212,15 @@ class OvSession:
         remedy = f"check the inputs' types and shapes ({described(self.inputs)})"
         return SessionError(self._who, f"the run failed: {brief(error)}", remedy)
 
+    @property
+    def compiled(self) -> Any:
+        """The runtime's own model, for inputs of any shape; None once the session is closed."""
+        return self._open[0].compiled if self._open else None
+
     def close(self) -> None:
         """Free the model. A call that is running keeps it alive until it returns."""
         self._open = None
-        self._prepared = {}
+        self.prepared = {}
 
 
 def host_array(who: str, name: str, value: Array) -> np.ndarray[Any, Any]:

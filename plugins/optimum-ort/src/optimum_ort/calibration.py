@@ -28,7 +28,7 @@ _PERCENTILE_BINS = 2048
 Batches = Iterable[Mapping[str, Array]]
 
 
-class _Reader:
+class Reader:
     """Source of calibration data for onnxruntime. A batch is released before the next is read, because the calibrators
     hold on to theirs until then.
     """
@@ -61,7 +61,7 @@ def find_ranges(
     _seed(calibrator, extremes)
     with quiet("onnxruntime"):
         for batch in batches:
-            calibrator.collect_data(_Reader([batch]))
+            calibrator.collect_data(Reader([batch]))
             del batch  # before the next one is read
         return calibrator.compute_data()
 
@@ -74,7 +74,7 @@ def _extremes(
     with quiet("onnxruntime"):
         calibrator = _calibrator(model, methods.MinMax, options, operators, scratch / "extremes.onnx", external)
         # Two numbers for each tensor and batch are kept: batches need no grouping.
-        calibrator.collect_data(_Reader(batches))
+        calibrator.collect_data(Reader(batches))
         return calibrator.compute_data()
 
 

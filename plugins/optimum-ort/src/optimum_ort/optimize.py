@@ -59,8 +59,8 @@ def optimize(request: OptimizeRequest) -> Artifact:
         UnavailableError, SessionError, ExportError: the model cannot be read, or the optimizer failed.
     """
     level = request.level or DEFAULT_LEVEL
-    if level not in _LEVELS:
-        raise OptionError(_who(request), f"unknown level {level!r}", f"use one of: {', '.join(_LEVELS)}")
+    if level not in LEVELS:
+        raise OptionError(_who(request), f"unknown level {level!r}", f"use one of: {', '.join(LEVELS)}")
     if level == "ort_fusions" and _is_quantized(request.artifact):
         why = "level 'ort_fusions' is written for float models, and gets quantized ones wrong"
         raise ExportError(_who(request), why, "use level 'all'")
@@ -80,9 +80,9 @@ def optimize(request: OptimizeRequest) -> Artifact:
             weights_only=quantization_of(request.artifact).get("scheme") == "weight-only",
             state=request.artifact.state,
         )
-        remedy = f"use another level: {', '.join(_LEVELS)}"
+        remedy = f"use another level: {', '.join(LEVELS)}"
         with foreign_errors(_who(request), ExportError, remedy, doing=f"level {level!r} failed"):
-            _LEVELS[level](job)
+            LEVELS[level](job)
     return dataclasses.replace(
         request.artifact,
         path=request.output,
@@ -155,7 +155,7 @@ def _halved(job: _Job) -> Path:
     return job.scratch / MODEL
 
 
-_LEVELS: dict[str, Callable[[_Job], None]] = {
+LEVELS: dict[str, Callable[[_Job], None]] = {
     "all": _native("extended"),
     "basic": _native("basic"),
     "extended": _native("extended"),
