@@ -18,9 +18,7 @@ from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import (
     Limits,
     WorkShape,
-    encoder_decoder_workload,
-    generation_workload,
-    merged_workload,
+    signature_workload,
     workload,
 )
 from optimum_core.models import fingerprint
@@ -278,15 +276,10 @@ class Pipeline:
         return cross_build(CrossBuild(context=context, supports=self.supports, goal=self.request.goal, data=data))
 
     def _samples(self) -> Any:
-        """Return the inputs of one call as passed, as the graph of a file describes them, or as a processor makes them
-        for a model that no rule makes inputs for: of pictures with text."""
-        if self.request.samples is not None:
-            return self.request.samples
-        if self.source.format is None and _reads_pictures_in_text(self.source.module()):
-            from optimum_core.models.processor_inputs import about_a_picture
+        """Return the inputs of one call as passed, or as the source has them."""
+        from optimum_core.models.processor_inputs import own_samples
 
-            return about_a_picture(self.source.processor)
-        return self.source.samples()
+        return own_samples(self.source) if self.request.samples is None else self.request.samples
 
     def _packer(self, signature: ModelSignature) -> Packer:
         return Packer(
@@ -379,7 +372,7 @@ class Pipeline:
 
     def _workload(self, signature: ModelSignature) -> tuple[WorkShape, ...]:
         if signature.decoder is not None:
-            return _generators_workload(self.request.shapes, signature)
+            return signature_workload(self.request.shapes, signature)
         limits = Limits.of(signature.ranges, signature.layout.limits)
         return workload(self.request.shapes, signature.inputs, limits)
 
@@ -390,30 +383,6 @@ class Pipeline:
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if throughput else (1,)
         stated = self.request.shapes is not None
         return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=stated))
-
-
-def _reads_pictures_in_text(module: Any) -> bool:
-    """Whether a model of transformers writes text about pictures that stand between its tokens."""
-    config = getattr(module, "config", None)
-    kinds = getattr(module, "input_modalities", ())
-    return (
-        config is not None
-        and not getattr(config, "is_encoder_decoder", False)
-        and getattr(module, "can_generate", bool)()
-        and "image" in kinds
-        and "text" in kinds
-    )
-
-
-def _generators_workload(shapes: Any, signature: ModelSignature) -> tuple[WorkShape, ...]:
-    assert signature.decoder is not None
-    if signature.decoder.merge is not None:
-        return merged_workload(shapes, signature.layout.lengths, signature.axes, signature.longest_text)
-    if signature.decoder.encoder is None:
-        return generation_workload(shapes, signature.longest_text)
-    limits = Limits.of(signature.ranges, signature.layout.limits)
-    inputs = signature.decoder.encoder.encoder.inputs
-    return encoder_decoder_workload(shapes, inputs, limits, signature.longest_text)
 
 
 def _versions(core: str, supports: Mapping[str, Support]) -> Iterator[tuple[str, str]]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from optimum_core.errors import OptionError
 from optimum_core.generation.workload import DEFAULT as DEFAULT_GENERATION
 from optimum_core.generation.workload import NEW, NEW_TOKENS, workload_of
 from optimum_core.types import AxisRange, TensorSpec
+
+# Modules that import torch are imported where used.
+if TYPE_CHECKING:
+    from optimum_core.models.signature import ModelSignature
 
 Shape = Sequence[int] | Mapping[str, int]
 
@@ -78,6 +82,22 @@ def workload(
     if not shapes:
         raise OptionError("shapes", "there are none", "pass (batch, sequence) pairs, or leave it out")
     return tuple(_stated(shape, axes, limits) for shape in shapes)
+
+
+def signature_workload(shapes: Sequence[Shape] | None, signature: ModelSignature) -> tuple[WorkShape, ...]:
+    """Return the shapes to measure a model that generates at, by its parts.
+
+    Raises:
+        OptionError: a shape makes no sense, or is beyond the model.
+    """
+    assert signature.decoder is not None
+    if signature.decoder.merge is not None:
+        return merged_workload(shapes, signature.layout.lengths, signature.axes, signature.longest_text)
+    if signature.decoder.encoder is None:
+        return generation_workload(shapes, signature.longest_text)
+    limits = Limits.of(signature.ranges, signature.layout.limits)
+    inputs = signature.decoder.encoder.encoder.inputs
+    return encoder_decoder_workload(shapes, inputs, limits, signature.longest_text)
 
 
 def generation_workload(shapes: Sequence[Shape] | None, longest: int | None) -> tuple[WorkShape, ...]:

@@ -41,6 +41,22 @@ def processed(
     return None
 
 
+def own_samples(source: Any) -> Mapping[str, Any] | None:
+    """Return inputs of one call that no rule makes: as the graph of a file describes them, or as a processor makes them
+    for a model of pictures with text; None: there are none."""
+    if source.format is None and _reads_pictures_in_text(source.module()):
+        return about_a_picture(source.processor)
+    found: Mapping[str, Any] | None = source.samples()
+    return found
+
+
+def _reads_pictures_in_text(module: Any) -> bool:
+    """Whether a model of transformers writes text about pictures that stand between its tokens."""
+    config, kinds = getattr(module, "config", None), getattr(module, "input_modalities", ())
+    generates = config is not None and getattr(module, "can_generate", bool)()
+    return generates and not getattr(config, "is_encoder_decoder", False) and {"image", "text"} <= set(kinds)
+
+
 def about_a_picture(processor: Any) -> Mapping[str, Any] | None:
     """Return the inputs of a call that asks about a picture, by the chat template or with the token for pictures; None
     if the processor makes no such call."""
