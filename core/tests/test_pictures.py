@@ -185,6 +185,8 @@ def test_an_eager_one_is_saved_and_loaded(fast: Any, tmp_path: Path) -> None:
     with load(tmp_path / "out") as loaded:
         made = loaded.generate(**inputs, max_new_tokens=6, do_sample=False)
     assert made.tolist() == fast.generate(**inputs, max_new_tokens=6, do_sample=False).tolist()
+    with pytest.raises(UnavailableError, match="cannot be drawn at other lengths"):
+        load(tmp_path / "out", retune=True)
 
 
 def test_a_merge_in_files_needs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
