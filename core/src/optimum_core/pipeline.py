@@ -18,8 +18,7 @@ from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import (
     Limits,
     WorkShape,
-    encoder_decoder_workload,
-    generation_workload,
+    signature_workload,
     workload,
 )
 from optimum_core.models import fingerprint
@@ -227,7 +226,7 @@ class Pipeline:
         except NotADecoderError as error:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
             return signature
-        if decoder.encoder is not None and self.request.goal is not None:
+        if (decoder.encoder or decoder.merge) is not None and self.request.goal is not None:
             log.info("%s is accelerated as one forward pass: its parts cannot be quantized yet", self.source.name)
             return signature
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
@@ -277,8 +276,10 @@ class Pipeline:
         return cross_build(CrossBuild(context=context, supports=self.supports, goal=self.request.goal, data=data))
 
     def _samples(self) -> Any:
-        """Return the inputs of one call as passed, or as the graph of a file describes them."""
-        return self.source.samples() if self.request.samples is None else self.request.samples
+        """Return the inputs of one call as passed, or as the source has them."""
+        from optimum_core.models.processor_inputs import own_samples
+
+        return own_samples(self.source) if self.request.samples is None else self.request.samples
 
     def _packer(self, signature: ModelSignature) -> Packer:
         return Packer(
@@ -371,7 +372,7 @@ class Pipeline:
 
     def _workload(self, signature: ModelSignature) -> tuple[WorkShape, ...]:
         if signature.decoder is not None:
-            return _generators_workload(self.request.shapes, signature)
+            return signature_workload(self.request.shapes, signature)
         limits = Limits.of(signature.ranges, signature.layout.limits)
         return workload(self.request.shapes, signature.inputs, limits)
 
@@ -382,15 +383,6 @@ class Pipeline:
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if throughput else (1,)
         stated = self.request.shapes is not None
         return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=stated))
-
-
-def _generators_workload(shapes: Any, signature: ModelSignature) -> tuple[WorkShape, ...]:
-    assert signature.decoder is not None
-    if signature.decoder.encoder is None:
-        return generation_workload(shapes, signature.longest_text)
-    limits = Limits.of(signature.ranges, signature.layout.limits)
-    inputs = signature.decoder.encoder.encoder.inputs
-    return encoder_decoder_workload(shapes, inputs, limits, signature.longest_text)
 
 
 def _versions(core: str, supports: Mapping[str, Support]) -> Iterator[tuple[str, str]]:

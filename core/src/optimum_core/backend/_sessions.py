@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from optimum_core.errors import InputError, SessionError
 from optimum_core.types import Array, Session, TensorSpec
+from optimum_core.types.state import EMBEDS
 
 Result = TypeVar("Result")
 
@@ -55,14 +56,15 @@ def check_turn(who: str, inputs: Mapping[str, Any], rows: int, length: int) -> i
     """Return the number of new tokens of a call on a state; reject shapes that a runtime would broadcast.
 
     Args:
-        inputs: with "input_ids" [rows, new] and "attention_mask" [rows, length + new].
+        inputs: with "input_ids" [rows, new] or "inputs_embeds" [rows, new, width], and with "attention_mask"
+            [rows, length + new].
         rows: the rows of the state.
         length: the positions that it holds.
 
     Raises:
         InputError: the rows are not those of the state, or the mask is not of all positions.
     """
-    given, new = inputs["input_ids"].shape
+    given, new = inputs[EMBEDS if EMBEDS in inputs else "input_ids"].shape[:2]
     if given != rows:
         raise InputError(who, f"{given} rows came, and the state has {rows}", "begin a state for them")
     mask, needed = tuple(inputs["attention_mask"].shape), (rows, length + new)

@@ -9,6 +9,7 @@ import numpy as np
 
 from optimum_core.errors import InputError
 from optimum_core.types import State, StatefulSession, TensorSpec
+from optimum_core.types.state import EMBEDS
 
 Array = np.ndarray[Any, Any]
 Infer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -49,6 +50,7 @@ class Decoder:
 
     Attributes:
         positions: the input for position ids, where the model takes them.
+        main: the name of the input for what is new: ids or embeddings.
         longest: the greatest number of positions; None: unknown.
     """
 
@@ -58,6 +60,7 @@ class Decoder:
         self._bind = bind
         specs = {spec.name: spec for spec in session.inputs}
         self.positions: TensorSpec | None = specs.get("position_ids")
+        self.main = EMBEDS if EMBEDS in specs else "input_ids"
 
     def after(self, context: Context) -> Decoder:
         """Return the same decoder behind what an encoder gave."""
@@ -121,11 +124,27 @@ class Generation:
         Raises:
             InputError: there is no new token, the mask is not of all positions, or they are too many.
         """
-        new = ids.shape[1]
-        if not ids.size:
-            raise InputError(self._who, f"input_ids is {list(ids.shape)}: there is no token", "pass at least one")
+        return self.step(ids, mask, positions, keep)
+
+    def step(
+        self,
+        new_inputs: Array,
+        mask: Array | None = None,
+        positions: Array | Positions = "assumed",
+        keep: Array | Literal["last", "all"] = "all",
+        further: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """Run the decoder itself, as `feed` does.
+
+        Args:
+            new_inputs: ids [rows, new], or embeddings [rows, new, width], as the decoder takes them.
+            further: inputs of this call alone.
+        """
+        main, new = self._decoder.main, new_inputs.shape[1]
+        if not new_inputs.size:
+            raise InputError(self._who, f"{main} is {list(new_inputs.shape)}: there is no token", "pass at least one")
         whole = self._whole_mask(mask, new)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": whole}
+        inputs: dict[str, Any] = {main: new_inputs, "attention_mask": whole, **(further or {})}
         if self._decoder.positions is not None:
             inputs["position_ids"] = self._positions(whole, new, positions)
         self._check_length(whole, inputs.get("position_ids"))
@@ -164,15 +183,19 @@ class Generation:
             )
 
     def _positions(self, mask: Array, new: int, positions: Array | Positions) -> Array:
-        if not isinstance(positions, str):
-            return np.array(np.broadcast_to(positions, (len(mask), new)), dtype=np.int64)
+        assert self._decoder.positions is not None
+        if isinstance(positions, str):
+            positions = self._own_positions(mask, new, positions)
+        axes = map(int, self._decoder.positions.shape[:-2])
+        return np.array(np.broadcast_to(positions, (*axes, len(mask), new)), dtype=np.int64)
+
+    def _own_positions(self, mask: Array, new: int, positions: Positions) -> Array:
         assert self._decoder.positions is not None
         if positions == "counts":
             return counted(mask, new)
         if self._decoder.positions.default == "counts":
             return counted(mask, new, self._decoder.positions.least or 0)
-        places = np.arange(mask.shape[1] - new, mask.shape[1])
-        return np.array(np.broadcast_to(places, (len(mask), new)))
+        return np.arange(mask.shape[1] - new, mask.shape[1])
 
     def crop(self, length: int) -> None:
         """Remove all positions from this one on.

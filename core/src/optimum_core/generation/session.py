@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from optimum_core.generation.decoder import Decoder, Infer
 from optimum_core.generation.encoder_decoder import EncoderDecoder
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Session, SessionRequest, StatefulSession, TensorSpec
-from optimum_core.types.state import CROSS, DECODER, ENCODER
+from optimum_core.types.state import CROSS, DECODER, ENCODER, MERGE
 
 Array = np.ndarray[Any, Any]
 #: The inputs of the original's call that are the decoder's.
@@ -82,6 +83,75 @@ class EncoderDecoderSession(GenerativeSession):
         self.parts.close()
 
 
+class MergeSession(Session, Protocol):
+    """The session of part "merge": the original's own code, in torch."""
+
+    def before(self, decoder: Decoder) -> Decoder:
+        """Return the decoder behind the merge: it takes ids."""
+        ...
+
+    def host(self, decoder: Decoder, who: str, config: Any, settings: Callable[[], Any], past: Any = None) -> Any:
+        """Return the original with its decoder, for one call or generation, from a cache where one is passed."""
+        ...
+
+    def run(self, decoder: Decoder, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outputs of a call of the whole."""
+        ...
+
+
+class MergedSession(GenerativeSession):
+    """A session with the inputs and outputs of the original's call, on the original's own code and a decoder of
+    embeddings behind it.
+
+    Args:
+        open_merge: opens part "merge"; it needs torch, and is called when it is first needed.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        open_merge: Callable[[], MergeSession],
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+    ) -> None:
+        super().__init__(decoder, inputs, outputs)
+        self._open_merge = open_merge
+
+    @cached_property
+    def merge(self) -> MergeSession:
+        """The session of part "merge"."""
+        return self._open_merge()
+
+    @cached_property
+    def behind(self) -> Any:
+        """The decoder of ids, behind the merge."""
+        return self.merge.before(self.decoder)
+
+    @property
+    def drives(self) -> Decoder:
+        """The decoder of ids, behind the merge."""
+        return self.behind  # type: ignore[no-any-return]
+
+    def host(self, who: str, config: Any, settings: Callable[[], Any], past: Any = None) -> Any:
+        """Return the original as `GenerationMixin` sees it, for one call or generation."""
+        return self.merge.host(self.behind, who, config, settings, past)
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outputs of the original's call."""
+        return self.merge.run(self.behind, inputs)
+
+    def started(self, inputs: Mapping[str, Any]) -> tuple[Decoder, Array, Array | None]:
+        """Return the decoder behind pictures, the tokens of the prompt, and their mask."""
+        further = {name: array for name, array in inputs.items() if name not in ("input_ids", "attention_mask")}
+        return self.behind.behind(further), inputs["input_ids"], inputs.get("attention_mask")
+
+    def close(self) -> None:
+        """Free all parts."""
+        super().close()
+        if "merge" in vars(self):
+            self.merge.close()
+
+
 def open_session(plugins: PluginManager, request: SessionRequest) -> Session:
     """Open an artifact of one graph, or the parts of a generative one.
 
@@ -95,9 +165,15 @@ def open_session(plugins: PluginManager, request: SessionRequest) -> Session:
     if set(parts) not in _DRIVEN:
         unknown = ", ".join(sorted(set(parts))) or "no decoder"
         raise UnavailableError("artifact", f"its parts cannot be driven: {unknown}", "pip install -U optimum-core")
-    opened = {name: plugins.load_session(replace(request, artifact=part, part=name)) for name, part in parts.items()}
+    opened = {
+        name: plugins.load_session(replace(request, artifact=part, part=name))
+        for name, part in parts.items()
+        if name != MERGE
+    }
     decoder = Decoder(_stateful(opened[DECODER], request), plugins.binder)
     inputs, outputs = request.artifact.inputs, request.artifact.outputs
+    if MERGE in parts:
+        return MergedSession(decoder, partial(_merge, plugins, request), inputs, outputs)
     if ENCODER not in opened:
         return GenerativeSession(decoder, inputs, outputs)
     whole = EncoderDecoder(opened[ENCODER], opened.get(CROSS), decoder, plugins.binder)
@@ -105,7 +181,28 @@ def open_session(plugins: PluginManager, request: SessionRequest) -> Session:
 
 
 #: The sets of parts that can be driven; without part "cross", the decoder takes hidden states.
-_DRIVEN = ({DECODER}, {ENCODER, DECODER}, {ENCODER, CROSS, DECODER})
+_DRIVEN = ({DECODER}, {MERGE, DECODER}, {ENCODER, DECODER}, {ENCODER, CROSS, DECODER})
+
+
+def _merge(plugins: PluginManager, request: SessionRequest) -> Any:
+    """Return the session of part "merge", of the backend that wrote it.
+
+    Raises:
+        UnavailableError: torch or transformers are not installed.
+    """
+    part = request.artifact.parts[MERGE]
+    own = replace(request, artifact=part, part=MERGE)
+    if not part.steps:  # of the live model
+        return plugins.load_session(own)
+    backend = part.steps[0].backend
+    if not plugins.support(backend, request.hardware).offers:
+        raise UnavailableError(
+            "a model of pictures or sound with text",
+            "what its towers see is put between its tokens by the original's own code, and torch or transformers is "
+            "not installed",
+            "pip install 'optimum-core[export]'",
+        )
+    return plugins.load_session(replace(own, backend=backend, device="cpu", level=None, precision="fp32", options={}))
 
 
 def _stateful(session: Session, request: SessionRequest) -> StatefulSession:

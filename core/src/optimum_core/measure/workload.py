@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from optimum_core.errors import OptionError
 from optimum_core.generation.workload import DEFAULT as DEFAULT_GENERATION
 from optimum_core.generation.workload import NEW, NEW_TOKENS, workload_of
 from optimum_core.types import AxisRange, TensorSpec
+
+# Modules that import torch are imported where used.
+if TYPE_CHECKING:
+    from optimum_core.models.signature import ModelSignature
 
 Shape = Sequence[int] | Mapping[str, int]
 
@@ -80,6 +84,22 @@ def workload(
     return tuple(_stated(shape, axes, limits) for shape in shapes)
 
 
+def signature_workload(shapes: Sequence[Shape] | None, signature: ModelSignature) -> tuple[WorkShape, ...]:
+    """Return the shapes to measure a model that generates at, by its parts.
+
+    Raises:
+        OptionError: a shape makes no sense, or is beyond the model.
+    """
+    assert signature.decoder is not None
+    if signature.decoder.merge is not None:
+        return merged_workload(shapes, signature.layout.lengths, signature.axes, signature.longest_text)
+    if signature.decoder.encoder is None:
+        return generation_workload(shapes, signature.longest_text)
+    limits = Limits.of(signature.ranges, signature.layout.limits)
+    inputs = signature.decoder.encoder.encoder.inputs
+    return encoder_decoder_workload(shapes, inputs, limits, signature.longest_text)
+
+
 def generation_workload(shapes: Sequence[Shape] | None, longest: int | None) -> tuple[WorkShape, ...]:
     """Return the shapes to measure a generative model at: (batch, prompt, new tokens).
 
@@ -98,6 +118,31 @@ def generation_workload(shapes: Sequence[Shape] | None, longest: int | None) -> 
         )
         for found in workload_of(shapes, longest)
     )
+
+
+def merged_workload(
+    shapes: Sequence[Shape] | None, traced: Mapping[str, int], axes: Collection[str], longest: int | None
+) -> tuple[WorkShape, ...]:
+    """Return the shapes to measure a model of pictures or sound with text at: (batch, prompt, new tokens).
+
+    Where the pictures fix the number of rows, there is one shape by default: the prompt that stands with them.
+
+    Args:
+        shapes: as stated; None: the default.
+        traced: the lengths of axes in the sample inputs.
+        axes: those that vary.
+        longest: the greatest number of positions; None: unknown.
+
+    Raises:
+        OptionError: a shape makes no sense, or is beyond the model.
+    """
+    if shapes is None:
+        length = int(traced.get("sequence", 1))
+        prompt = max(128, length) if "sequence" in axes else length
+        room = NEW_TOKENS if longest is None else max(min(NEW_TOKENS, (longest - length) // 2), 1)
+        prompt = prompt if longest is None else min(prompt, longest - room)
+        shapes = [(1, prompt, room)]
+    return generation_workload(shapes, longest)
 
 
 def encoder_decoder_workload(

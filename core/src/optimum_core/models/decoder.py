@@ -21,6 +21,7 @@ from optimum_core.models.eager_calls import alike, fresh
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature
 from optimum_core.types import LayerState, StateSpec, TensorSpec
+from optimum_core.types.state import VISIBLE
 
 if TYPE_CHECKING:
     from optimum_core.models.encoder_decoder import EncoderSignature
@@ -29,6 +30,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 #: Lengths of the axes in the samples to trace with: all different, and none is 1.
 TRACED = {"batch": 2, "past": 5, "sequence": 4, "kept": 3, "source": 7}
+_COUNTED = ("places", "counts")
 _TAKEN = frozenset({"input_ids", "attention_mask", "position_ids"})
 _ROWS, _LENGTH = 2, 7
 
@@ -48,6 +50,30 @@ class PartSignature:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MergeSignature:
+    """The part before a decoder of embeddings: the original's own code, in torch.
+
+    Attributes:
+        inputs, outputs: those of the original's call.
+        texts: the inputs of the original as a decoder of texts alone.
+        placeholders: ids that stand for something else than text.
+        reads_ahead: attention without a mask sees what comes after it too, so that a text in pieces is read otherwise
+            than in one.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    texts: tuple[TensorSpec, ...]
+    placeholders: tuple[int, ...]
+    reads_ahead: bool = False
+    state: None = None
+
+    def samples(self) -> Arrays:
+        """Return nothing: it is not traced."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderSignature:
     """The interface of a decoder with its cache as state.
 
@@ -55,6 +81,7 @@ class DecoderSignature:
         inputs, outputs, state: as `optimum_core.types.state` describes them.
         greatest: the greatest token id.
         encoder: the parts before the decoder, in an encoder-decoder.
+        merge: what makes the embeddings that the decoder takes, in a model of pictures or sound with text.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -62,6 +89,7 @@ class DecoderSignature:
     state: StateSpec
     greatest: int
     encoder: EncoderSignature | None = None
+    merge: MergeSignature | None = None
 
     def samples(self) -> Arrays:
         """Return inputs and a past to trace with; one row has padding on the left."""
@@ -76,6 +104,12 @@ class DecoderSignature:
             "position_ids": counts,
             "logits_to_keep": np.arange(lengths["sequence"])[-lengths["kept"] :],
         }
+        drawn |= {
+            spec.name: np.broadcast_to(counts, _shape(spec, lengths))
+            for spec in self.inputs
+            if spec.default in _COUNTED
+        }
+        drawn |= {spec.name: _pairs(mask, lengths["sequence"]) for spec in self.inputs if spec.name.startswith(VISIBLE)}
         drawn |= {spec.name: _context(spec, lengths, rng) for spec in self.inputs if spec.name not in drawn}
         past = {spec.name: rng.standard_normal(_shape(spec, lengths)).astype(np.float32) for spec in self.state.past}
         return {**{spec.name: np.ascontiguousarray(drawn[spec.name]) for spec in self.inputs}, **past}
@@ -118,6 +152,14 @@ def _context(spec: TensorSpec, lengths: Mapping[str, int], rng: np.random.Genera
     return mask
 
 
+def _pairs(mask: np.ndarray[Any, Any], new: int) -> np.ndarray[Any, Any]:
+    """Return a mask of pairs: the first of the new positions sees what comes after it too, as in a picture."""
+    rows, total = mask.shape
+    made: np.ndarray[Any, Any] = np.tril(np.ones((rows, new, total), np.int64), total - new) * mask[:, None, :]
+    made[:, 0, -1] = 1
+    return made
+
+
 class NotADecoderError(Exception):
     """The model is no decoder with a cache of keys and values; the message is the reason, a clause."""
 
@@ -139,6 +181,10 @@ def describe_decoder(module: Any, signature: ModelSignature) -> DecoderSignature
 
 
 def _describe_causal(module: Any, signature: ModelSignature) -> DecoderSignature:
+    if _takes_more(signature):
+        from optimum_core.models.pictures import describe_pictures
+
+        return describe_pictures(module, signature)
     _require_text(signature)
     ids = signature.draw(Case(name="decoder", lengths={"batch": _ROWS, "sequence": _LENGTH}, padding="none"))
     tokens = torch.as_tensor(ids["input_ids"])
@@ -155,6 +201,11 @@ def _describe_causal(module: Any, signature: ModelSignature) -> DecoderSignature
         state=state,
         greatest=spec.greatest if spec.greatest is not None else int(logits.shape[-1]) - 1,
     )
+
+
+def _takes_more(signature: ModelSignature) -> bool:
+    """Whether it takes something beside tokens, such as pictures."""
+    return not {spec.name for spec in signature.inputs} <= _TAKEN
 
 
 def _require_text(signature: ModelSignature) -> None:

@@ -14,11 +14,13 @@ from optimum_core.models.eager_calls import call
 from optimum_core.models.eager_state import EagerDecoderSession
 from optimum_core.models.encoder_decoder_module import EncoderModule
 from optimum_core.models.loading import quiet
+from optimum_core.models.merge_session import MergeSession, language_caller, read_merge, save_merge, written_merge
+from optimum_core.models.merging import stripped
 from optimum_core.models.outputs import flatten
 from optimum_core.models.source import DirectorySource
 from optimum_core.options import no_options
 from optimum_core.types import Array, Artifact, ExportRequest, SessionRequest, Step, TensorSpec
-from optimum_core.types.state import ENCODER
+from optimum_core.types.state import EMBEDS, ENCODER, MERGE
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,15 +54,20 @@ class EagerSession:
         self.module = None
 
 
-def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession:
+def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession | MergeSession:
     """Open a session on the live model, or on the checkpoint in the artifact."""
-    source = request.source or DirectorySource(request.artifact.path, name=request.artifact.path.name)
     artifact = request.artifact
+    if (written := written_merge(artifact)) is not None:
+        return MergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=read_merge(written))
+    source = request.source or DirectorySource(artifact.path, name=artifact.path.name)
     if request.level not in (None, COMPILE):
         raise OptionError("backend 'torch'", f"it has no level {request.level!r}", f"pass {COMPILE!r}, or none")
     no_options("backend 'torch'", request.options)
     module = source.module()
+    if request.part == MERGE:
+        return MergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=stripped(module))
     module = EncoderModule(module).eval() if request.part == ENCODER else module
+    module = language_caller(module, artifact.inputs) if artifact.inputs[0].name == EMBEDS else module
     module = torch.compile(module, dynamic=True) if request.level == COMPILE else module
     if artifact.state is not None:
         return EagerDecoderSession(
@@ -83,6 +90,8 @@ def save_eager(request: ExportRequest) -> Artifact:
         ExportError: a plain module has no class that could be found again without running code from a file.
     """
     module = request.source.module()
+    if request.part == MERGE:
+        return _saved(request, save_merge(module, request.output))
     if not hasattr(module, "save_pretrained"):
         raise ExportError(
             f"backend 'torch', model {request.source.name!r}",
@@ -93,11 +102,15 @@ def save_eager(request: ExportRequest) -> Artifact:
         module.save_pretrained(request.output)
     files = sorted(path.name for path in request.output.iterdir())
     weights = [name for name in files if name.endswith(".safetensors")]
+    return _saved(request, (*weights, *(name for name in files if name not in weights)))
+
+
+def _saved(request: ExportRequest, files: tuple[str, ...]) -> Artifact:
     step = Step(hook="export", backend="torch", tool="transformers", version=_version(), options={})
     return Artifact(
         format="torch",
         path=request.output,
-        files=tuple(weights + [name for name in files if name not in weights]),
+        files=files,
         inputs=request.inputs,
         outputs=request.outputs,
         steps=(step,),

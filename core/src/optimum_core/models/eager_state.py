@@ -14,6 +14,7 @@ from optimum_core.generation.encoder_decoder import ENCODER_HIDDEN, ENCODER_MASK
 from optimum_core.models.eager_calls import as_tensor
 from optimum_core.models.encoder_decoder_module import encoded
 from optimum_core.types import Array, StateSpec, TensorSpec
+from optimum_core.types.state import EMBEDS
 
 _BACKEND = "torch"
 
@@ -80,7 +81,7 @@ class EagerState:
         if self.cache is None:
             raise closed()
         tensors = {name: as_tensor(value) for name, value in inputs.items()}
-        kept, new = tensors.pop("logits_to_keep"), tensors["input_ids"].shape[1]
+        kept, new = tensors.pop("logits_to_keep"), tensors[_main(tensors)].shape[1]
         selects = _selects(self.module)
         if self.session.is_behind_encoder:
             tensors = renamed(tensors)
@@ -147,9 +148,15 @@ def renamed(tensors: dict[str, Any]) -> dict[str, Any]:
     return {**{_NAMES[name]: tensor for name, tensor in tensors.items()}, "encoder_outputs": output}
 
 
+def _main(tensors: Mapping[str, Any]) -> str:
+    return EMBEDS if EMBEDS in tensors else "input_ids"
+
+
 def _new_cache(module: Any) -> Any:
     from transformers import DynamicCache, EncoderDecoderCache
 
+    if getattr(module, "keeps_all", False):
+        return DynamicCache()
     cache = DynamicCache(config=module.config)
     if any(cache.is_sliding):
         cache.activate_past_recording()  # without it, a window that was overrun cannot be cropped

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optimum_core.models.decoder import DecoderSignature, PartSignature
+from optimum_core.models.decoder import DecoderSignature, MergeSignature, PartSignature
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature
 from optimum_core.types import StateSpec
-from optimum_core.types.state import CROSS, DECODER, ENCODER
+from optimum_core.types.state import CROSS, DECODER, ENCODER, MERGE
 
-Part = PartSignature | DecoderSignature
+Part = PartSignature | MergeSignature | DecoderSignature
 
 
 def parts_of(signature: ModelSignature, *, live: bool = False) -> Mapping[str, Part]:
@@ -24,6 +24,8 @@ def parts_of(signature: ModelSignature, *, live: bool = False) -> Mapping[str, P
     decoder = signature.decoder
     if decoder is None:
         return {}
+    if decoder.merge is not None:
+        return {MERGE: decoder.merge, DECODER: decoder}
     if decoder.encoder is None:
         return {DECODER: decoder}
     before = decoder.encoder

@@ -41,6 +41,50 @@ def processed(
     return None
 
 
+def own_samples(source: Any) -> Mapping[str, Any] | None:
+    """Return inputs of one call that no rule makes: as the graph of a file describes them, or as a processor makes them
+    for a model of pictures with text; None: there are none."""
+    if source.format is None and _reads_pictures_in_text(source.module()):
+        return about_a_picture(source.processor)
+    found: Mapping[str, Any] | None = source.samples()
+    return found
+
+
+def _reads_pictures_in_text(module: Any) -> bool:
+    """Whether a model of transformers writes text about pictures that stand between its tokens."""
+    config, kinds = getattr(module, "config", None), getattr(module, "input_modalities", ())
+    generates = config is not None and getattr(module, "can_generate", bool)()
+    return generates and not getattr(config, "is_encoder_decoder", False) and {"image", "text"} <= set(kinds)
+
+
+def about_a_picture(processor: Any) -> Mapping[str, Any] | None:
+    """Return the inputs of a call that asks about a picture, by the chat template or with the token for pictures; None
+    if the processor makes no such call."""
+    if not all(hasattr(processor, name) for name in ("image_processor", "tokenizer", "apply_chat_template")):
+        return None
+    picture = _picture((320, 240))
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": TEXTS[0]}]
+    chat = [{"role": "user", "content": content}]
+    token = getattr(processor, "image_token", None)
+
+    def by_template() -> Any:
+        arguments = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+        return processor.apply_chat_template(chat, **arguments)
+
+    def by_token() -> Any:
+        return processor(text=[f"{token} {TEXTS[0]}"], images=[picture], return_tensors="pt")
+
+    for make in (by_template, by_token) if token is not None else (by_template,):
+        try:
+            made: Mapping[str, Any] = dict(make())
+        except Exception as error:  # noqa: BLE001 - processors raise errors of any type; others remain
+            logging.getLogger(__name__).info("processor %s asked nothing: %s", type(processor).__name__, error)
+            continue
+        if "input_ids" in made and "pixel_values" in made:
+            return made
+    return None
+
+
 def _arguments(processor: Any, names: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     text: dict[str, Any] = {"text": list(TEXTS), "padding": True, "truncation": True} if "input_ids" in names else {}
     if text and _padless(processor):

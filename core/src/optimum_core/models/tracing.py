@@ -15,11 +15,12 @@ import torch
 from optimum_core.models.decoder_module import DecoderModule
 from optimum_core.models.eager_calls import FlatModule, export_ready, fixed_arguments
 from optimum_core.models.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
+from optimum_core.models.language_module import LanguageModule
 from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.time_limit import export_limit
 from optimum_core.types import ExportRequest, TensorSpec
-from optimum_core.types.state import CROSS, ENCODER
+from optimum_core.types.state import CROSS, EMBEDS, ENCODER
 
 
 class NamedModule(torch.nn.Module):
@@ -73,6 +74,8 @@ def stateless(module: Any, request: ExportRequest) -> Any:
         return CrossModule(module, [spec.name for spec in request.outputs])
     if request.state is None:
         return module
+    if request.inputs[0].name == EMBEDS:
+        return LanguageModule(module, request.state)
     cross = [spec.name for spec in request.inputs if spec.name.startswith(f"{CROSS}.")]
     return CrossDecoderModule(module, request.state, cross) if cross else DecoderModule(module, request.state)
 

@@ -67,11 +67,14 @@ class WholeTexts:
 def text_tokens(module: Any, signature: ModelSignature) -> Array:
     """Return the tokens that texts are drawn of.
 
-    Behind an encoder, padding is none of them: M2M-100 counts positions by what is no padding, and with a cache only
-    within the new tokens, so that eager itself answers otherwise with a cache than without.
+    None stands for a picture or a sound. Behind an encoder, padding is none of them: M2M-100 counts positions by what
+    is no padding, and with a cache only within the new tokens, so that eager itself answers otherwise with a cache than
+    without.
     """
     assert signature.decoder is not None
     tokens, pad = np.arange(signature.decoder.greatest + 1), getattr(module.config, "pad_token_id", None)
+    if signature.decoder.merge is not None:
+        return np.setdiff1d(tokens, signature.decoder.merge.placeholders)
     return tokens if signature.decoder.encoder is None or pad is None else tokens[tokens != pad]
 
 
@@ -88,7 +91,9 @@ def eager_decoder(module: Any, signature: ModelSignature) -> Decoder:
     """Return the eager decoder with its own cache."""
     part = parts_of(signature, live=True)[DECODER]
     assert part.state is not None
-    session = EagerDecoderSession(inputs=part.inputs, outputs=part.outputs, state=part.state, module=fresh(module))
+    known = signature.decoder
+    inputs = known.merge.texts if known is not None and known.merge is not None else part.inputs
+    session = EagerDecoderSession(inputs=inputs, outputs=part.outputs, state=part.state, module=fresh(module))
     return Decoder(session, lambda state: state.run)
 
 

@@ -98,6 +98,8 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             self._check_asked()
         if args:
             kwargs = self._checker.named(args, kwargs)
+        if self._is_merged:
+            return self._call_merged(kwargs)
         if self._generates:
             return self._call_decoder(kwargs) if self._parts is None else self._call_parts(kwargs)
         as_dict = values.get("return_dict")

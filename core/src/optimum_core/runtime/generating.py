@@ -21,6 +21,7 @@ from optimum_core.generation.text import TextCodec, generate_texts, read_codec, 
 from optimum_core.runtime.answers import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.merged_calls import MergedCalls
 from optimum_core.types import Session
 
 Array = np.ndarray[Any, Any]
@@ -28,7 +29,7 @@ _STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_pos
 _REMEDY = "generate with the eager model; call this one for logits and scores"
 
 
-class GenerativeFace(EncoderDecoderCalls):
+class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     """The members for generation; `AcceleratedModel` sets the attributes."""
 
     manifest: Manifest
@@ -62,6 +63,8 @@ class GenerativeFace(EncoderDecoderCalls):
     @cached_property
     def _host(self) -> Any:
         """The model as transformers' `GenerationMixin` sees it."""
+        if self._is_merged:
+            return self._merged_host()
         from optimum_core.models.generating import Host
 
         decoder, parts = self._decoder, self._parts
@@ -103,6 +106,8 @@ class GenerativeFace(EncoderDecoderCalls):
             OptionError: without torch, an argument is unknown.
         """
         decoder, main = self._decoder, self.manifest.model.main_input
+        if self._is_merged:
+            return self._generate_merged(inputs, kwargs)
         given = inputs if inputs is not None else kwargs.get(main)
         if given is None and "torch" not in sys.modules:
             raise InputError(self._who, "there is no prompt", "pass a text, a chat, or token ids")

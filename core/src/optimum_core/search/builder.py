@@ -43,7 +43,7 @@ from optimum_core.types import (
     Support,
     TensorSpec,
 )
-from optimum_core.types.state import DECODER
+from optimum_core.types.state import DECODER, MERGE
 
 Specs = tuple[TensorSpec, ...]
 _RECORD = "export.json"
@@ -108,12 +108,21 @@ class Builder:
 
     def _built(self, spec: CandidateSpec, graph: Graph) -> Artifact:
         way, level = spec.way, self._level(spec, graph)
+        if graph.name == MERGE:
+            return self._exported(self._live_way(way), None, graph)
         artifact = self._exported(way, spec.route, graph)
         if spec.config is not None:
             artifact = self._quantize(artifact, spec, spec.config)
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
+
+    def _live_way(self, way: Way) -> Way:
+        """Return the way by which the original's own code is kept, in a part beside graphs."""
+        name, offer = next(
+            (name, offer) for name, support in self.supports.items() for offer in support.offers if offer.live
+        )
+        return replace(way, exporter=name, exported=offer.exports[0], opset=None)
 
     def _level(self, spec: CandidateSpec, graph: Graph) -> str | None:
         """Return the level of a spec, or where that is for decoders alone and this is none, the backend's first."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape
+from optimum_core.models.picture_texts import PictureText
 from optimum_core.models.signature import ModelSignature
 from optimum_core.models.source import Source
 from optimum_core.verify import ReferenceCase
@@ -31,7 +32,7 @@ class References:
     notes: tuple[str, ...] = ()
     _drawn: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
-    _dialogues: tuple[Dialogue, ...] | None = None
+    _dialogues: tuple[Dialogue | PictureText, ...] | None = None
 
     @property
     def remembers(self) -> bool:
@@ -65,7 +66,7 @@ class References:
             self._at_work[key] = cases_at(self.source.module(), signature, named)
         return self._at_work[key]
 
-    def dialogues(self, signature: ModelSignature) -> tuple[Dialogue, ...]:
+    def dialogues(self, signature: ModelSignature) -> tuple[Dialogue | PictureText, ...]:
         """Return calls that continue from a cache, for a model that generates."""
         if self._dialogues is None:
             with watched(self.emit, "reference", "the eager model's own text, token by token"):

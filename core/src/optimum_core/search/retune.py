@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from optimum_core.artifact import Manifest
-from optimum_core.errors import VerificationError
+from optimum_core.errors import UnavailableError, VerificationError
 from optimum_core.generation.session import open_session
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, score
@@ -27,6 +27,7 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner, failing
 from optimum_core.types import AxisRange, Fidelity, Report, Session, SessionRequest, TensorSpec
 from optimum_core.types.quantization import Scheme
+from optimum_core.types.state import MERGE
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.carried_call import read_check
 from optimum_core.verify.quantized import verify_quantized
@@ -74,7 +75,14 @@ def retune(
 
     Raises:
         VerificationError: no backend here reproduces the eager model's outputs.
+        UnavailableError: its texts have places for pictures or sound, and none can be drawn at other lengths.
     """
+    if MERGE in manifest.parts:
+        raise UnavailableError(
+            f"retune of model {manifest.model.name!r}",
+            "its texts have as many places as their pictures fill, and cannot be drawn at other lengths",
+            "load it without retune, or accelerate the original on this machine",
+        )
     call = CarriedCall(manifest=manifest, check=read_check(manifest, directory))
     work = workload(shapes, manifest.inputs, Limits.of(manifest.axes))
     trials = TrialRunner(plugins=plugins, workload=lambda _: work, emit=lambda event: None)

@@ -15,6 +15,7 @@ from typing import Any
 from optimum_core.errors import OptionError, ResourceError, VerificationError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
+from optimum_core.models.picture_texts import PictureText
 from optimum_core.models.signature import ModelSignature
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
@@ -197,7 +198,7 @@ class _Search:
         shapes = self.context.workload(signature)
         return (*self.references.drawn(signature), *self.references.at_work(signature, shapes))
 
-    def _dialogues(self, candidate: Candidate) -> tuple[Dialogue, ...]:
+    def _dialogues(self, candidate: Candidate) -> tuple[Dialogue | PictureText, ...]:
         if not self.context.verify or candidate.signature.decoder is None:
             return ()
         found = self.references.dialogues(candidate.signature)

@@ -14,6 +14,7 @@ from optimum_core.generation.workload import timed_call
 from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
 from optimum_core.measure.workload import WorkShape
+from optimum_core.models.picture_texts import PictureText
 from optimum_core.models.samples import Case
 from optimum_core.plugins import PluginManager
 from optimum_core.search.builder import Builder
@@ -84,7 +85,7 @@ class TrialRunner:
         candidate: Candidate,
         cases: tuple[ReferenceCase, ...],
         by: Callable[[Candidate, tuple[ReferenceCase, ...]], Fidelity] | None = None,
-        dialogues: Sequence[Dialogue] = (),
+        dialogues: Sequence[Dialogue | PictureText] = (),
     ) -> None:
         """Compare the candidate with the eager model, and close it if it is wrong.
 

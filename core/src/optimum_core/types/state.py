@@ -17,6 +17,15 @@ The decoder behind an encoder has further inputs before `logits_to_keep`, which 
     cross.<layer>.key       float [batch, heads, source, size] keys of the attention to the encoder, from part "cross"
     cross.<layer>.value     float [batch, heads, source, size]
 
+The decoder of a model that puts pictures or sound between its tokens takes embeddings in place of ids; position ids may
+have several axes, and where some positions see what comes after them, a mask of pairs stands beside the usual one:
+
+    inputs_embeds  float [batch, sequence, width]  in place of input_ids
+    position_ids   int64 [axes, batch, sequence]   where positions have several axes: time, height, width
+    visible.<kind> int64 [batch, sequence, total]  1 where the new position sees the other, for layers of this kind
+
+What makes these of the original's inputs is part "merge": the original's own code, its towers and embedding, in torch.
+
 See docs/decisions/0011-parts-and-state.md.
 """
 
@@ -132,11 +141,14 @@ class State(Protocol):
 
 
 #: Names of parts that drivers know; an exporter may add others together with a driver for them.
-ENCODER, CROSS, DECODER = "encoder", "cross", "decoder"
+ENCODER, CROSS, DECODER, MERGE = "encoder", "cross", "decoder", "merge"
+#: The first input of a decoder that takes embeddings, and the beginning of the names of its masks of pairs.
+EMBEDS, VISIBLE = "inputs_embeds", "visible."
 PARTS: Mapping[str, str] = {
     ENCODER: "reads the whole input once",
     CROSS: "turns the encoder's output into keys and values for the decoder, once",
     DECODER: "gives the scores of the next token, and remembers",
+    MERGE: "puts what the towers see between the embeddings of ids, in torch",
     "vision": "turns pixels into embeddings in the language model's space",
     "audio": "turns sounds into embeddings in the language model's space",
     "embed": "turns ids into embeddings, where a decoder takes those",

@@ -20,6 +20,7 @@ import numpy as np
 from optimum_core.errors import OptimumError, SessionError, UnavailableError
 from optimum_core.generation.decoder import Decoder, Generation
 from optimum_core.generation.encoder_decoder import EncoderDecoder
+from optimum_core.models.picture_texts import PictureText, picture_texts, written
 from optimum_core.models.signature import ModelSignature
 from optimum_core.models.whole_texts import WholeTexts, drawn_before, eager_decoder, eager_parts, text_tokens
 from optimum_core.types import CaseResult, Fidelity
@@ -80,6 +81,11 @@ class _Script:
     def __init__(self, module: Any, signature: ModelSignature, rows: int, seed: int) -> None:
         assert signature.decoder is not None
         self.texts = WholeTexts(module, signature, rows, seed)
+        # What reads ahead reads a text in pieces otherwise than in one: eager's own cache is the reference then.
+        merge = signature.decoder.merge
+        reads_ahead = merge is not None and merge.reads_ahead
+        self._own = eager_decoder(module, signature).begin(rows) if reads_ahead else None
+        self._other: Generation | None = None
         self._tokens = text_tokens(module, signature)
         self._rng = np.random.default_rng(seed)
         self.ids = np.zeros((rows, 0), np.int64)
@@ -93,13 +99,21 @@ class _Script:
         for row, count in enumerate(padding):
             mask[row, :count] = 0
         whole, seen = np.concatenate([self.ids, ids], 1), np.concatenate([self.mask, mask], 1)
-        want = self.texts.logits(whole, seen)[:, -new:]
+        want = self._answer(whole, seen, new, copy=copy)
         self.turns.append(Turn(kind="feed", ids=ids, mask=seen, want=want[mask == 1], valid=mask == 1, copy=copy))
         if not copy:
             self.ids, self.mask = whole, seen
         return self
 
+    def _answer(self, whole: Array, seen: Array, new: int, *, copy: bool) -> Array:
+        own = self._other if copy else self._own
+        if own is not None:
+            return own.feed(whole[:, -new:], seen, "counts")
+        return self.texts.logits(whole, seen)[:, -new:]
+
     def crop(self, length: int) -> _Script:
+        if self._own is not None:
+            self._own.crop(length)
         self.ids, self.mask = self.ids[:, :length], self.mask[:, :length]
         self.turns.append(Turn(kind="crop", length=length))
         return self
@@ -107,15 +121,18 @@ class _Script:
     def reorder(self, *rows: int) -> _Script:
         self.ids, self.mask = self.ids[list(rows)], self.mask[list(rows)]
         self.texts.select(rows)
+        if self._own is not None:
+            self._own.reorder(rows)
         self.turns.append(Turn(kind="reorder", rows=rows))
         return self
 
     def fork(self) -> _Script:
+        self._other = self._own.fork() if self._own is not None else None
         self.turns.append(Turn(kind="fork"))
         return self
 
 
-def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue, ...]:
+def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue | PictureText, ...]:
     """Return dialogues with eager's answers; the shortest first, eager's greedy text last."""
 
     def script(rows: int, seed: int) -> _Script:
@@ -147,7 +164,18 @@ def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue, .
         Dialogue(name=name, rows=_rows(item), turns=tuple(item.turns), before=item.texts.before)
         for name, item in found.items()
     ]
-    return (*made, _greedy(module, signature))
+    return (*made, *_behind_pictures(module, signature), _greedy(module, signature))
+
+
+def _behind_pictures(module: Any, signature: ModelSignature) -> Iterator[PictureText]:
+    """Yield eager's greedy texts behind pictures or sound, where the model takes such."""
+    assert signature.decoder is not None
+    if signature.decoder.merge is None:
+        return
+    size = int(signature.decoder.outputs[0].shape[-1])
+    room = (signature.longest_text or 2 * GREEDY) - signature.layout.lengths.get("sequence", 0) - 8
+    most = max(1, min(GREEDY, _MOST_SCORES // (4 * size), room))
+    yield from picture_texts(module, signature, most, PATIENCE)
 
 
 def _rows(script: _Script) -> int:
@@ -204,14 +232,32 @@ def _greedy(module: Any, signature: ModelSignature) -> Dialogue:
     return Dialogue(name=f"eager's greedy text, {len(turns)} tokens", rows=3, turns=tuple(turns), before=before)
 
 
-def with_dialogues(fidelity: Fidelity, drives: Drives, dialogues: Sequence[Dialogue]) -> Fidelity:
+def with_dialogues(fidelity: Fidelity, drives: Drives, dialogues: Sequence[Dialogue | PictureText]) -> Fidelity:
     """Return a fidelity with the comparison of dialogues; it ends with the first that fails."""
     results = list(fidelity.results)
     for dialogue in dialogues:
-        results.append(_compared(drives, dialogue, fidelity.precision))
+        if isinstance(dialogue, PictureText):
+            results.append(_written_again(drives, dialogue, fidelity.precision))
+        else:
+            results.append(_compared(drives, dialogue, fidelity.precision))
         if not results[-1].passed:
             break
     return replace(fidelity, results=tuple(results))
+
+
+def _written_again(drives: Any, text: PictureText, precision: str) -> CaseResult:
+    """Return the comparison of a candidate's scores with eager's, for eager's own text behind pictures."""
+    shapes = {name: array.shape for name, array in text.inputs.items()}
+    try:
+        _, have = written(drives.face(), text.inputs, text.tokens.shape[1], PATIENCE, text.tokens)
+    except OptimumError as error:
+        return failed(text.name, shapes, "logits", f"it does not run: {error.why}")
+    if have.shape != text.want.shape:
+        return failed(text.name, shapes, "logits", f"shape {have.shape}, eager gives {text.want.shape}")
+    found = Divergence()
+    found.add(text.want.reshape(-1, text.want.shape[-1]), have.reshape(-1, have.shape[-1]))
+    whole = compare(text.name, shapes, "logits", text.want, have, tolerance_of(precision))
+    return replace(whole, divergence=found.mean) if whole.passed else whole
 
 
 def _compared(drives: Drives, dialogue: Dialogue, precision: str) -> CaseResult:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.types import StateSpec, TensorSpec
+from optimum_core.types.state import EMBEDS
 
 #: The input that selects the rows of the cache that a call goes on with; int32 [rows].
 ROWS = "beam_idx"
@@ -53,11 +54,12 @@ def _select_rows(model: Any, state: StateSpec) -> None:
 
 
 def _begin_empty(model: Any) -> None:
-    """Make every variable begin with no positions, and as many rows as the ids have."""
+    """Make every variable begin with no positions, and as many rows as the new tokens have."""
     from openvino import opset13 as ops
 
-    ids = ops.shape_of(model.input("input_ids"), output_type="i64")
-    rows = ops.gather(ids, ops.constant(np.array([0], np.int64)), ops.constant(np.int64(0)))
+    new = next(port for port in model.inputs if port.get_names() & {"input_ids", EMBEDS})
+    shape = ops.shape_of(new, output_type="i64")
+    rows = ops.gather(shape, ops.constant(np.array([0], np.int64)), ops.constant(np.int64(0)))
     for operation in model.get_ops():
         if operation.get_type_name() != "ReadValue":
             continue

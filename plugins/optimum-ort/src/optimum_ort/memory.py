@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 
 from optimum_core.types import StateSpec
+from optimum_core.types.state import EMBEDS
 
 Array = np.ndarray[Any, Any]
 
@@ -113,7 +114,7 @@ class SharedBuffers:
         self._binding: Any = None
 
     def run(self, inputs: Mapping[str, Array], length: int) -> Array:
-        rows, new = inputs["input_ids"].shape
+        rows, new = inputs[EMBEDS if EMBEDS in inputs else "input_ids"].shape[:2]
         self._reserve(length + new, length)
         if rows > 1 and new > 1 and length > 0:
             return self._run_each(inputs)
@@ -125,7 +126,7 @@ class SharedBuffers:
         """Run row by row: the operator takes several new tokens after a past for one row only."""
         answers = []
         for row in range(self._rows):
-            own = {name: array[row : row + 1] if array.ndim > 1 else array for name, array in inputs.items()}
+            own = {name: _of_row(name, array, row) for name, array in inputs.items()}
             answers.append(self._run(self._bound([buffer[row : row + 1] for buffer in self._buffers]), own))
         return np.concatenate(answers)
 
@@ -178,6 +179,14 @@ class SharedBuffers:
         other._buffers = list(self._buffers)
         other._move(range(self._rows), length, self._capacity)
         return other
+
+
+def _of_row(name: str, array: Array, row: int) -> Array:
+    """Return one row of an input; position ids of several axes have those first."""
+    if array.ndim == 1:
+        return array
+    several = name == "position_ids" and array.ndim == 3
+    return np.ascontiguousarray(array[:, row : row + 1]) if several else array[row : row + 1]
 
 
 def _value(array: Array) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from optimum_core.types import StateSpec, TensorSpec
+from optimum_core.types.state import EMBEDS
 from optimum_ort.attention import Attention, NotRecognizedError, find_attention
 from optimum_ort.graphs import GraphIndex, attribute
 from optimum_ort.memory import CAPACITY
@@ -80,13 +81,14 @@ class _Writer:
         return name
 
     def _lengths(self) -> None:
-        """Make the numbers of rows and positions, from the shapes of ids and mask."""
+        """Make the numbers of rows and positions, from the shapes of ids or embeddings, and mask."""
         import numpy as np
 
+        new = next(port.name for port in self._graph.input if port.name in ("input_ids", EMBEDS))
         one = self._constant("cache.one", np.array([1], np.int64))
         self._first += [
-            self._node("Shape", ["input_ids"], "cache.rows", start=0, end=1),
-            self._node("Shape", ["input_ids"], "cache.new", start=1, end=2),
+            self._node("Shape", [new], "cache.rows", start=0, end=1),
+            self._node("Shape", [new], "cache.new", start=1, end=2),
             self._node("Shape", ["attention_mask"], "cache.total", start=1, end=2),
             self._node("Sub", ["cache.total", "cache.new"], "cache.past"),
             self._node("Sub", ["cache.total", one], "cache.last"),

@@ -112,12 +112,13 @@ class Evaluator:
         search = context.search
         references = search.references or References(source=search.source, emit=search.emit)
         remembers = search.verify and search.signature.decoder is not None
+        dialogues = references.dialogues(search.signature) if remembers else ()
         winner = replace(context.unquantized.winner, session=None)
         evaluator = cls(
             context=context,
             unquantized=winner,
             drawn=references.drawn(search.signature),
-            dialogues=references.dialogues(search.signature) if remembers else (),
+            dialogues=tuple(dialogue for dialogue in dialogues if isinstance(dialogue, Dialogue)),
         )
         evaluator.opened(winner)
         return evaluator

@@ -1,0 +1,156 @@
+"""Tiny models of pictures with text, with weights so large that masks, positions and pictures matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.decoder import describe_decoder
+from optimum_core.models.signature import ModelSignature, describe
+
+VOCABULARY, PICTURE, PLACES = 99, 7, 4
+_SHARPEN = 2.0
+
+_TEXT: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 37, "max_position_embeddings": 128, "pad_token_id": 1,
+    "bos_token_id": 2, "eos_token_id": None,
+}  # fmt: skip
+_VISION: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 37, "image_size": 16,
+    "patch_size": 8,
+}  # fmt: skip
+_GEMMA = {**_TEXT, "head_dim": 8, "sliding_window": 16, "query_pre_attn_scalar": 8}
+_QWEN_TEXT = {
+    **_TEXT,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+}
+_QWEN_VISION = {
+    "depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "patch_size": 4, "spatial_merge_size": 2,
+    "temporal_patch_size": 2, "mlp_ratio": 2, "in_channels": 3,
+}  # fmt: skip
+
+
+def _llava(t: Any) -> Any:
+    return t.LlavaForConditionalGeneration(
+        t.LlavaConfig(
+            vision_config=t.CLIPVisionConfig(**_VISION, projection_dim=32),
+            text_config=t.LlamaConfig(**_TEXT),
+            image_token_index=PICTURE,
+        )
+    )
+
+
+def _smolvlm(t: Any) -> Any:
+    vision = t.SmolVLMVisionConfig(**{**_VISION, "image_size": 32}).to_dict()
+    text = t.LlamaConfig(**_TEXT)
+    config = t.SmolVLMConfig(vision_config=vision, text_config=text, image_token_id=PICTURE, scale_factor=2)
+    return t.SmolVLMForConditionalGeneration(config)
+
+
+def _qwen2_vl(t: Any) -> Any:
+    ids = {"image_token_id": PICTURE, "video_token_id": 8, "vision_start_token_id": 5, "vision_end_token_id": 6}
+    return t.Qwen2VLForConditionalGeneration(t.Qwen2VLConfig(text_config=_QWEN_TEXT, vision_config=_QWEN_VISION, **ids))
+
+
+def _gemma3(t: Any) -> Any:
+    layers = ["sliding_attention", "full_attention"]
+    return t.Gemma3ForConditionalGeneration(
+        t.Gemma3Config(
+            vision_config=t.SiglipVisionConfig(**{**_VISION, "image_size": 32}).to_dict(),
+            text_config=t.Gemma3TextConfig(**_GEMMA, layer_types=layers).to_dict(),
+            image_token_index=PICTURE, mm_tokens_per_image=PLACES, boi_token_index=5, eoi_token_index=6,
+        )
+    )  # fmt: skip
+
+
+def _paligemma(t: Any) -> Any:
+    return t.PaliGemmaForConditionalGeneration(
+        t.PaliGemmaConfig(
+            vision_config=t.SiglipVisionConfig(**_VISION).to_dict(),
+            text_config=t.GemmaConfig(**_TEXT, head_dim=8).to_dict(),
+            image_token_index=PICTURE, projection_dim=32,
+        )
+    )  # fmt: skip
+
+
+#: By name: the function that makes the model, and the inputs beside a text with `PLACES` places for one picture.
+KINDS: Mapping[str, tuple[Callable[[Any], Any], Mapping[str, tuple[int, ...]]]] = {
+    "llava": (_llava, {"pixel_values": (1, 3, 16, 16)}),
+    "smolvlm": (_smolvlm, {"pixel_values": (1, 1, 3, 32, 32)}),
+    "qwen2_vl": (_qwen2_vl, {"pixel_values": (16, 96), "image_grid_thw": (1, 3), "mm_token_type_ids": ()}),
+    "gemma3": (_gemma3, {"pixel_values": (1, 3, 32, 32), "token_type_ids": ()}),
+    "paligemma": (_paligemma, {"pixel_values": (1, 3, 16, 16), "token_type_ids": ()}),
+}
+
+
+@cache
+def picture_model(kind: str, *, seed: int = 20) -> Any:
+    """Return the model of one of `KINDS`, in evaluation mode. Created once per process."""
+    import torch
+    import transformers
+
+    from optimum_core.models.loading import quiet
+
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = KINDS[kind][0](transformers).eval()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.ndim >= 2:  # as they are made, some projectors give zeros
+                    parameter.normal_(std=_SHARPEN * (len(parameter) / parameter.numel()) ** 0.5)
+    module.generation_config.pad_token_id, module.generation_config.eos_token_id = 1, None
+    return module
+
+
+def picture_inputs(kind: str, *, seed: int = 0) -> dict[str, Any]:
+    """Return the inputs of one call with a picture in its text, as torch tensors."""
+    import torch
+
+    rng = np.random.default_rng(seed)
+    text = rng.integers(10, VOCABULARY, (1, 5))
+    ids = np.concatenate([[[2, 5]], np.full((1, PLACES), PICTURE), [[6]], text], axis=1)
+    # Zeros: to PaliGemma, all is a prefix, read in both directions.
+    types = np.zeros_like(ids) if kind == "paligemma" else (ids == PICTURE).astype(np.int64)
+    made: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    for name, shape in KINDS[kind][1].items():
+        if name.endswith("type_ids"):
+            made[name] = types
+        elif name == "image_grid_thw":
+            made[name] = np.array([[1, 4, 4]])
+        else:
+            made[name] = rng.standard_normal(shape).astype(np.float32)
+    return {name: torch.as_tensor(array) for name, array in made.items()}
+
+
+def picture_rows(kind: str) -> dict[str, Any]:
+    """Return the inputs of two rows with other pictures; the first is padded on the left."""
+    import torch
+
+    one, other = picture_inputs(kind), picture_inputs(kind, seed=1)
+    text = one["input_ids"].shape
+    made = {}
+    for name, tensor in one.items():
+        if tensor.shape != text:
+            made[name] = torch.cat([tensor, other[name]])
+            continue
+        before = torch.full((1, 3), {"input_ids": 1}.get(name, 0))
+        after = torch.full((1, 3), {"input_ids": 20, "attention_mask": 1}.get(name, 0))
+        made[name] = torch.cat([torch.cat([before, tensor], 1), torch.cat([other[name], after], 1)])
+    return made
+
+
+@cache
+def described(kind: str) -> ModelSignature:
+    """Return the model's signature, with its interface as parts.
+
+    Raises:
+        NotADecoderError: it has none.
+    """
+    module = picture_model(kind)
+    signature = describe(module, name=kind, samples=picture_inputs(kind))
+    return replace(signature, decoder=describe_decoder(module, signature))
