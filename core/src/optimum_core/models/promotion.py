@@ -1,8 +1,8 @@
 """Running sums and products of narrow integers, in 64 bits as torch computes them.
 
 Converters leave out the promotion that torch defines for `cumsum` and `prod`: in OpenVINO (2026.4) a running sum of
-booleans is added up in 8 bits, so that positions counted by a mask are right up to 255 and then begin again at 0; torch's
-tracing exporter to ONNX (2.13) writes a `CumSum` of booleans, which is not valid.
+booleans is added up in 8 bits, so that positions counted by a mask are right up to 255 and then begin again at 0;
+the tracing exporter of torch (2.13) writes a `CumSum` of booleans, which is not valid.
 """
 
 from __future__ import annotations
