@@ -77,14 +77,15 @@ _FURTHER: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def families() -> dict[str, tuple[Kind, Callable[[], Any]]]:
-    """Return the makers of a model by the family's name: the kinds of `optimum_core.testing`, then every other model
-    type that transformers has a causal language model, an encoder-decoder or a model of speech for."""
+def families() -> dict[str, tuple[Kind, Callable[..., Any]]]:
+    """Return the makers of a model, which take a `seed`, by the family's name: the kinds of `optimum_core.testing`, and
+    every other model type that transformers has a causal language model, an encoder-decoder or a model of speech for.
+    """
     from transformers.models.auto import modeling_auto as auto
 
     from optimum_core.testing import decoders, encoder_decoders
 
-    found: dict[str, tuple[Kind, Callable[[], Any]]] = {}
+    found: dict[str, tuple[Kind, Callable[..., Any]]] = {}
     known: dict[Kind, set[str]] = {"decoder": set(), "encoder-decoder": set(), "speech": set()}
     for name, (model_type, _) in decoders.KINDS.items():
         found[name] = ("decoder", partial(decoders.decoder, name))
@@ -106,7 +107,7 @@ def families() -> dict[str, tuple[Kind, Callable[[], Any]]]:
     return found
 
 
-def tiny(model_type: str, kind: Kind) -> Any:
+def tiny(model_type: str, kind: Kind, *, seed: int = 20) -> Any:
     """Return the model, in evaluation mode, with weights so large that masks and positions matter."""
     import torch
     import transformers
@@ -120,7 +121,7 @@ def tiny(model_type: str, kind: Kind) -> Any:
     if kind == "decoder" and hasattr(config, "is_decoder"):
         config.is_decoder, config.is_encoder_decoder = True, False
     with torch.random.fork_rng():
-        torch.manual_seed(20)
+        torch.manual_seed(seed)
         module = makers[kind].from_config(config).eval()
         with torch.no_grad():
             for parameter in module.parameters():

@@ -76,8 +76,21 @@ WAYS: dict[str, Callable[[Any], Any]] = {
             past_key_values=m(input_ids=IDS, attention_mask=MASK, decoder_input_ids=IDS[:, :5]).past_key_values,
         ).logits
     ),
+    "the cache of a text": lambda m: _onward(m),
     "a tuple": lambda m: m(input_ids=IDS, attention_mask=MASK, decoder_input_ids=IDS[:, :5], return_dict=False)[2],
 }
+
+
+def _onward(model: Any) -> torch.Tensor:
+    """Return a text that goes on behind another, with the last tokens of its cache dropped."""
+    plain = {"do_sample": False, "max_new_tokens": 8, "no_repeat_ngram_size": 2, "eos_token_id": None}
+    first = model.generate(IDS[:1], return_dict_in_generate=True, **plain)
+    first.past_key_values.crop(-3)
+    kept = first.sequences[:, : first.past_key_values.get_seq_length()]
+    written: torch.Tensor = model.generate(
+        IDS[:1], decoder_input_ids=torch.cat([kept, START[1:2]], 1), past_key_values=first.past_key_values, **plain
+    )
+    return written
 
 
 @pytest.mark.parametrize("way", WAYS)

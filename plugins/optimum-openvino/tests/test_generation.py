@@ -142,10 +142,41 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "no cache": lambda m: m.generate(IDS, do_sample=False, use_cache=False, **_ROWS),
     "prompt lookup": lambda m: m.generate(IDS[:1], do_sample=False, max_new_tokens=16, prompt_lookup_num_tokens=3),
     "an assistant": lambda m: m.generate(IDS[:1], do_sample=False, max_new_tokens=16, assistant_model=m),
+    "an assistant of other weights": lambda m: m.generate(
+        IDS[:1], do_sample=False, max_new_tokens=16, assistant_model=decoder("llama", seed=21)
+    ),
+    "scores of beams": lambda m: _scores_of_beams(m),
+    "the cache of a text": lambda m: _onward(m, dropped=0),
+    "the cache of a text, cropped": lambda m: _onward(m, dropped=7),
+    "stopping criteria": lambda m: m.generate(IDS, do_sample=False, stopping_criteria=[_at_most_14], **_ROWS),
     "an assistant of eager": lambda m: decoder("llama").generate(
         IDS[:1], do_sample=False, max_new_tokens=16, assistant_model=m
     ),
 }
+
+
+def _scores_of_beams(model: Any) -> torch.Tensor:
+    asked = {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5, "do_sample": False, **_ROWS}
+    found = model.generate(IDS, return_dict_in_generate=True, output_scores=True, **asked)
+    single = model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+    return torch.cat([found.sequences_scores[:, None], single], 1)
+
+
+def _onward(model: Any, *, dropped: int) -> torch.Tensor:
+    """Return a text written behind another, with the other's cache."""
+    plain = {"do_sample": False, "max_new_tokens": 8, "eos_token_id": None}
+    first = model.generate(IDS[:1], return_dict_in_generate=True, **plain)
+    if dropped:
+        first.past_key_values.crop(-dropped)
+    kept = first.sequences[:, : first.past_key_values.get_seq_length()]
+    written: torch.Tensor = model.generate(
+        torch.cat([kept, IDS[1:2, :3]], 1), past_key_values=first.past_key_values, **plain
+    )
+    return written
+
+
+def _at_most_14(ids: torch.Tensor, scores: Any, **rest: Any) -> torch.Tensor:
+    return torch.full((len(ids),), ids.shape[1] >= 14)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -158,6 +189,18 @@ def test_every_way_of_decoding_gives_the_tokens_of_eager(way: str, fast: Any) ->
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     else:
         assert torch.equal(got, want)
+
+
+def test_text_is_streamed_and_ends_at_a_string(fast: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import TextStreamer
+
+    plain = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None}
+    whole = decoder("llama").generate(IDS[:1], **plain)
+    fast.generate(IDS[:1], streamer=TextStreamer(tokenizer, skip_prompt=True), **plain)
+    assert capsys.readouterr().out == tokenizer.decode(whole[0, 9:]) + "\n"
+    plain |= {"stop_strings": [tokenizer.decode(whole[0, 12:14])], "tokenizer": tokenizer}
+    want, got = (model.generate(IDS[:1], **plain) for model in (decoder("llama"), fast))
+    assert torch.equal(got, want) and got.shape[1] < whole.shape[1]
 
 
 def test_forward_goes_on_from_a_cache_as_eager_does(fast: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from optimum_core.models.copies import throwaway
 from optimum_core.models.outputs import flatten
+from optimum_core.models.promotion import ExplicitPromotion
 
 
 @dataclass(slots=True)
@@ -138,7 +139,13 @@ class FlatModule(torch.nn.Module):
 @contextmanager
 def export_ready(module: Any) -> Iterator[None]:
     """Make a model traceable while the block runs: mixtures of experts become matrix products, because the routing of
-    the fast implementation cannot be traced."""
+    the fast implementation cannot be traced, and promotions of integers that converters leave out are written out."""
+    with _traceable_experts(module), ExplicitPromotion():
+        yield
+
+
+@contextmanager
+def _traceable_experts(module: Any) -> Iterator[None]:
     settable = getattr(module, "_can_set_experts_implementation", None)
     if settable is None or not settable():
         yield

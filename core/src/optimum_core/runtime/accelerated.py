@@ -30,6 +30,9 @@ from optimum_core.runtime.transformers_face import TransformersFace
 from optimum_core.types import Report, Session
 from optimum_core.types.rendering import model_to_html
 
+#: Public members of transformers' `GenerationMixin` and its models that a model which generates has beside `generate`.
+_OF_GENERATION = {"get_encoder", "compute_transition_scores", "prepare_inputs_for_generation", "heal_tokens"}
+
 
 class AcceleratedModel(GenerativeFace, TransformersFace):
     """A model in its fastest correct form.
@@ -195,7 +198,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         if name.startswith("__") or "_who" not in vars(self):
             raise AttributeError(name)
         # As the assistant of an eager model, it is asked for private members of `GenerationMixin`.
-        asked = name.startswith("_") or name == "get_encoder"
+        asked = name.startswith("_") or name in _OF_GENERATION
         if asked and vars(self).get("_generates") and hasattr(self._host, name):
             return getattr(self._host, name)
         raise explained(self._who, name, dir(type(self)))

@@ -1,0 +1,50 @@
+"""Sums over booleans and narrow integers, which torch adds up in 64 bits: in ONNX too, by both routes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from optimum_core.models import to_onnx
+from optimum_core.models.engines import ROUTES
+from optimum_core.models.promotion import ExplicitPromotion
+from optimum_core.models.source import MemorySource
+from optimum_core.types import ExportRequest, TensorSpec
+
+_AXES = ("batch", "sequence")
+
+
+class _Positions(torch.nn.Module):
+    def forward(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        mask = input_ids > 0
+        return {"hidden": mask.cumsum(-1) * mask, "blocks": torch.cumsum(mask.to(torch.int8), dim=1) // 100}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_sums_pass_what_8_bits_hold(route: str, tmp_path: Path) -> None:
+    module, ids = _Positions(), torch.randint(0, 9, (2, 900), generator=torch.Generator().manual_seed(0))
+    made = to_onnx.export(
+        ExportRequest(
+            backend=to_onnx.NAME, source=MemorySource(module), task="feature-extraction", format="onnx",
+            precision="fp32", samples={"input_ids": ids[:, :12].numpy()},
+            inputs=(TensorSpec(name="input_ids", dtype="int64", shape=_AXES),),
+            outputs=tuple(TensorSpec(name=name, dtype="int64", shape=_AXES) for name in ("hidden", "blocks")),
+            output=tmp_path, route=route,
+        )
+    )  # fmt: skip
+    assert made is not None
+    session = onnxruntime.InferenceSession(str(made.main_file), providers=["CPUExecutionProvider"])
+    for found, want in zip(session.run(None, {"input_ids": ids.numpy()}), module(ids).values(), strict=True):
+        np.testing.assert_array_equal(found, want.numpy())
+
+
+def test_only_what_torch_promotes_is_converted() -> None:
+    mask = torch.ones(3, dtype=torch.bool)
+    with ExplicitPromotion():
+        assert mask.cumsum(0, dtype=torch.int8).dtype == torch.int8
+        assert torch.prod(mask).dtype == mask.cumsum(0).dtype == torch.int64
+        assert torch.cumsum(mask.half(), 0).dtype == torch.float16
