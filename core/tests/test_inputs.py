@@ -185,8 +185,11 @@ def test_an_empty_batch_has_no_negative_ids() -> None:
 
 
 def test_tensors_of_a_device_pass_where_the_session_is_there() -> None:
+    class OnDevice(torch.Tensor):
+        device = torch.device("cuda:0")
+
     checker = InputChecker("x", PICTURE, on_host=False)
-    tensor = torch.zeros(1, 3, 4, 4, device="meta")
+    tensor = torch.zeros(1, 3, 4, 4).as_subclass(OnDevice)
     arrays, torch_in = checker.bind((), {"pixel_values": tensor})
     assert arrays["pixel_values"] is tensor
     assert torch_in

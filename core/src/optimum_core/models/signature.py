@@ -246,6 +246,7 @@ def _input_spec(
         least=least,
         greatest=greatest,
         sides=sides,
+        nonfinite=not np.isfinite(trials.arrays.get(item.name, 0.0)).all(),
     )
 
 

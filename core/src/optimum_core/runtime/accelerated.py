@@ -70,6 +70,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
             ignored=manifest.ignored_inputs,
             defaults=manifest.model.defaults,
             on_host=session.device.startswith("cpu"),
+            is_eager=manifest.format == artifacts.LIVE,
         )
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)

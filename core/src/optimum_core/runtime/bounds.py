@@ -64,6 +64,20 @@ class ValueRange:
         return least
 
 
+def is_finite(value: Any) -> bool:
+    """Whether no value is NaN or infinity.
+
+    Args:
+        value: an array of floats with at least one value, or a tensor on a device.
+    """
+    if isinstance(value, np.ndarray):
+        finite = np.isfinite(value)  # a sum takes longer, and of float16 it overflows
+        return bool(finite.item(finite.argmin()))
+    if not hasattr(value, "isfinite"):  # device memory that only the runtime can read
+        return True
+    return bool(value.isfinite().all())
+
+
 class BoxSides:
     """The least and the greatest width and height of boxes x0, y0, x1, y1 that the model takes.
 

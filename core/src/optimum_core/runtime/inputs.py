@@ -14,7 +14,7 @@ import numpy as np
 
 from optimum_core.errors import InputError
 from optimum_core.runtime.answers import Answerer
-from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange
+from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, is_finite
 from optimum_core.runtime.repeated import Repeated, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -44,6 +44,7 @@ class _Plan:
         casts: inputs to convert to another type.
         ranges: inputs whose values have bounds: name, least, greatest.
         boxes: inputs that hold boxes whose width and height have bounds.
+        floats: inputs that must hold neither NaN nor infinity.
         fills: inputs that were left out, with the values that eager assumes for them.
     """
 
@@ -51,6 +52,7 @@ class _Plan:
     ranges: tuple[tuple[str, int, int], ...]
     fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
     boxes: tuple[str, ...] = ()
+    floats: tuple[str, ...] = ()
 
 
 _NO_PLAN = _Plan(casts=(), ranges=())
@@ -67,6 +69,7 @@ class InputChecker:
         ignored: names that are accepted and left out.
         defaults: arguments that are no inputs, with the values that the model was exported with.
         on_host: whether the session takes host arrays; otherwise device tensors are passed on unchanged.
+        is_eager: whether the eager model itself runs, so that NaN and infinity mean what they mean to it.
     """
 
     def __init__(
@@ -79,12 +82,15 @@ class InputChecker:
         ignored: Sequence[str] = (),
         defaults: Mapping[str, Any] | None = None,
         on_host: bool = True,
+        is_eager: bool = False,
     ) -> None:
         self._who = who
         self._specs = {spec.name: spec for spec in specs}
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
         self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
         self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
+        floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
+        self._floats = frozenset(() if is_eager else floats)
         self._limits = Limits(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored = frozenset(ignored)
@@ -138,7 +144,7 @@ class InputChecker:
         seen, plan = self._last
         if seen is None or plan.casts or plan.fills or plan.boxes or (as_torch and self._tensor is None):
             return never
-        return repeated(seen, plan.ranges, self._tensor if as_torch else None, run, answerer)
+        return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, run, answerer)
 
     def check(self, arrays: Arrays) -> None:
         """Check a subset of the inputs as `bind` does; others may be missing.
@@ -147,6 +153,17 @@ class InputChecker:
             InputError: a value does not fit.
         """
         self._apply(self._planned(arrays, {}), dict(arrays))
+
+    def check_finite(self, name: str, value: Any) -> None:
+        """Refuse NaN and infinity in an input, where the eager model was not compared with them.
+
+        Raises:
+            InputError: it holds some.
+        """
+        if name in self._floats and not is_finite(value):
+            why = f"input {name!r} holds NaN or infinity, of which runtimes make something else than the eager model"
+            remedy = "replace them, or call the eager model; where they belong there, as -inf in a mask of your own, "
+            raise InputError(self._who, why, f"{remedy}accelerate the model with sample_inputs that hold them")
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return all arguments by name.
@@ -183,6 +200,8 @@ class InputChecker:
             allowed = self._ranges[name]
             if (wrong := allowed.wrong(value)) is not None:
                 raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
+        for name in plan.floats:
+            self.check_finite(name, arrays[name])
         for name in plan.boxes:
             if (wrong := self._sides[name].wrong(arrays[name])) is not None:
                 raise self._mismatch(name, arrays[name], self._sides[name].words, f"{wrong}", _SORT)
@@ -281,7 +300,8 @@ class InputChecker:
         for axis, length in lengths.items():
             self._limits.check(axis, length)
         boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
-        return _Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes)
+        floats = tuple(name for name in arrays if name in self._floats and all(arrays[name].shape))
+        return _Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats)
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int]) -> None:
         axes, shape = spec.shape, value.shape

@@ -46,6 +46,7 @@ class TensorSpec:
         least, greatest: the range of values that the eager model accepts, both included; None: no limit is known.
         sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the
             eager model accepts; None: no limit is known.
+        nonfinite: whether NaN and infinity are accepted: the samples held some, so that they were compared with eager.
 
     >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")).dynamic_axes
     {0: 'batch', 1: 'sequence'}
@@ -59,6 +60,7 @@ class TensorSpec:
     least: int | None = None
     greatest: int | None = None
     sides: tuple[int, int] | None = None
+    nonfinite: bool = False
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
