@@ -115,6 +115,14 @@ def test_arguments_that_change_nothing_are_let_through(settings: dict[str, Any])
     assert set(_bind(input_ids=IDS, **settings)) == {spec.name for spec in SPECS}
 
 
+@pytest.mark.parametrize("name", ["output_attentions", "output_hidden_states"])
+def test_a_setting_that_is_on_by_default_is_not_turned_off(name: str) -> None:
+    checker = InputChecker("x", SPECS, defaults={name: True})
+    checker.bind((), {"input_ids": IDS, name: None})
+    with pytest.raises(InputError, match=f"{name}=False, and it was exported with {name}=True"):
+        checker.bind((), {"input_ids": IDS, name: False})
+
+
 def test_an_unknown_name_with_nothing_in_it_is_let_through() -> None:
     assert set(_bind(input_ids=IDS, labels=None)) == {spec.name for spec in SPECS}
 

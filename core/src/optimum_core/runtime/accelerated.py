@@ -65,6 +65,7 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         self._checker = InputChecker(
             self._who,
             manifest.inputs,
+            outputs=[spec.name for spec in manifest.outputs],
             axes=manifest.axes,
             positional=manifest.model.positional,
             ignored=manifest.ignored_inputs,

@@ -6,6 +6,7 @@ later calls check values only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,9 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "output_attentions": (False, None),
     "output_hidden_states": (False, None),
 }
+
+#: By those that ask for further outputs: the outputs, one of each layer, that eager gives where they are True.
+_FURTHER = {"output_attentions": re.compile(r"attentions\.\d"), "output_hidden_states": re.compile(r"hidden_states\.\d")}
 
 _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
@@ -64,6 +68,7 @@ class InputChecker:
     Args:
         who: the model, for errors.
         specs: its inputs.
+        outputs: names of its outputs.
         axes: the lengths that it accepts, by named axis.
         positional: names of the positional arguments, in order; None: the inputs in their order.
         ignored: names that are accepted and left out.
@@ -77,6 +82,7 @@ class InputChecker:
         who: str,
         specs: Sequence[TensorSpec],
         *,
+        outputs: Sequence[str] = (),
         axes: Mapping[str, AxisRange] | None = None,
         positional: Sequence[str] | None = None,
         ignored: Sequence[str] = (),
@@ -95,6 +101,7 @@ class InputChecker:
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored = frozenset(ignored)
         self._defaults = dict(defaults or {})
+        self._exported = [name for name, made in _FURTHER.items() if any(map(made.search, outputs))]
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], _Plan] = {}
         self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
@@ -210,10 +217,10 @@ class InputChecker:
         """Whether a value is an input; False: it has no effect and is left out."""
         if name in self._specs:
             return True
-        if name in self._ignored or any(value is neutral for neutral in _NEUTRAL.get(name, ())):
+        if name in self._ignored:
             return False
         if name in _NEUTRAL:
-            raise self.not_exported(f"{name}={value!r}")
+            return self._refuse_setting(name, value)
         if self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
         raise self.no_input(name)
@@ -221,6 +228,23 @@ class InputChecker:
     def not_exported(self, setting: str) -> InputError:
         """Return the error for a setting that asks for further outputs."""
         return InputError(self._who, f"{setting} asks for something it was not exported with", "call the eager model")
+
+    def _refuse_setting(self, name: str, value: Any) -> bool:
+        """Return False for a value of a setting of transformers that has no effect.
+
+        Raises:
+            InputError: other outputs are asked for, or some of those exported are declined.
+        """
+        if name in self._exported and value is not None:
+            why = f"{name}={value!r}, and its configuration decided which outputs it was exported with"
+            outputs = name.removeprefix("output_")
+            remedy = f"leave {name} out, for outputs with {outputs}; or accelerate it with config.{name}=False"
+            raise InputError(self._who, why, remedy)
+        if not any(value is neutral for neutral in _NEUTRAL[name]):
+            raise self.not_exported(f"{name}={value!r}")
+        if name in _FURTHER and value is not None and self._defaults.get(name) is not None:
+            return self._refuse_other(name, value)
+        return False
 
     def no_input(self, name: str) -> InputError:
         """Return the error for an argument that is no input."""
