@@ -205,3 +205,23 @@ def test_from_the_model_to_the_artifact_and_back(tmp_path: Path) -> None:
                 copy(x, scale)
             with pytest.raises(InputError, match="2 inputs by position, 3 came"):
                 copy(x, None, scale)
+
+
+class Weighty(torch.nn.Module):
+    """Returns a parameter of its own beside what it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x), self.layer.weight
+
+
+@pytest.mark.parametrize("target", ["ort", "torch"])
+def test_a_parameter_among_the_outputs_comes_back(target: str, tmp_path: Path) -> None:
+    module, x = Weighty(), torch.randn(3, 8)
+    with accelerate(module, sample_inputs=(x[:2],), target=target, budget=0, cache_dir=tmp_path) as fast:
+        made, weight = fast(x)
+        torch.testing.assert_close(made, module(x)[0].detach(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(weight, module.layer.weight.detach())
