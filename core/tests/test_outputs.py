@@ -187,6 +187,7 @@ def test_a_number_that_follows_the_values_is_found_out() -> None:
 def test_an_axis_that_decides_a_number_is_fixed_at_the_samples_length(make: Callable[[Any], Any]) -> None:
     signature = describe(Module(make).eval(), name="m", samples={"x": torch.rand(2, 8)})
     assert signature.inputs[0].shape == (2, 8)
+    assert [str(axis) for axis in signature.fixed] == ["batch is fixed at 2"]
 
 
 def test_from_the_model_to_the_artifact_and_back(tmp_path: Path) -> None:
@@ -205,6 +206,15 @@ def test_from_the_model_to_the_artifact_and_back(tmp_path: Path) -> None:
                 copy(x, scale)
             with pytest.raises(InputError, match="2 inputs by position, 3 came"):
                 copy(x, None, scale)
+
+
+def test_an_axis_that_is_fixed_is_told(tmp_path: Path) -> None:
+    module, x = Module(lambda y: (y, y.shape[1])).eval(), torch.rand(2, 5, 8)
+    with accelerate(module, sample_inputs=(x,), target="ort", budget=0, cache_dir=tmp_path) as fast:
+        assert fast.report is not None
+        assert [note for note in fast.report.notes if note.startswith("axis 1 of input 'x' is fixed at 5: ")]
+        assert "; axis 1 of input 'x' is fixed at 5" in repr(fast)
+        assert fast(torch.rand(3, 5, 8))[1] == 5  # batch is free
 
 
 class Weighty(torch.nn.Module):

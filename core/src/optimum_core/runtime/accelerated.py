@@ -174,8 +174,10 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         return model_to_html(repr(self), self.report)
 
     def _hint(self) -> str:
-        hint = self.report.precision_hint if self.report is not None else None
-        return f"; {hint}" if hint is not None else ""
+        if self.report is None:
+            return ""
+        hints = (*self.report.fixed, self.report.precision_hint)
+        return "".join(f"; {hint}" for hint in hints if hint is not None)
 
     def _proof(self) -> str:
         if not self.manifest.verified:

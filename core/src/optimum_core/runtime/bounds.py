@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -11,11 +10,10 @@ import numpy as np
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
 from optimum_core.types import AxisRange, TensorSpec
+from optimum_core.types.tensors import places_of
 
 _LEAST_OF_64_BITS = -(2**63)
 _MOST_OF_64_BITS = 2**63 - 1
-#: Names of axes that are known by position alone: position and length in the samples.
-_MADE_UP = re.compile(r"(.+_)?axis\d+_\d+")
 
 
 class ValueRange:
@@ -118,7 +116,7 @@ class Limits:
     def __init__(self, who: str, axes: Mapping[str, AxisRange], specs: Sequence[TensorSpec] = ()) -> None:
         self._who = who
         self._axes = axes
-        self._places = _places(specs)
+        self._places = places_of((spec.name, spec.shape) for spec in specs)
         self._told: set[str] = set()
 
     def check(self, axis: str, length: int) -> None:
@@ -168,16 +166,6 @@ class Limits:
             UnprovedLengthWarning,
             stacklevel=7,
         )
-
-
-def _places(specs: Sequence[TensorSpec]) -> dict[str, str]:
-    """Return where the axes are whose names are made up of an input's name, or of position and length."""
-    found: dict[str, str] = {}
-    for spec in specs:
-        for index, axis in spec.dynamic_axes.items():
-            if _MADE_UP.fullmatch(axis) or axis.startswith(f"{spec.name}_"):
-                found.setdefault(axis, f"axis {index} of input {spec.name!r}")
-    return found
 
 
 def _shorten(axis: str, greatest: int) -> str:

@@ -30,7 +30,10 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 #: By those that ask for further outputs: the outputs, one of each layer, that eager gives where they are True.
-_FURTHER = {"output_attentions": re.compile(r"attentions\.\d"), "output_hidden_states": re.compile(r"hidden_states\.\d")}
+_FURTHER = {
+    "output_attentions": re.compile(r"attentions\.\d"),
+    "output_hidden_states": re.compile(r"hidden_states\.\d"),
+}
 
 _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.

@@ -24,7 +24,7 @@ def never(_arguments: dict[str, Any]) -> None:
     """Leave every call to the whole path."""
 
 
-def repeated(
+def repeated(  # noqa: C901 - one function, for its speed: see above
     seen: list[Any],
     ranges: tuple[tuple[str, int, int], ...],
     floats: tuple[str, ...],
