@@ -1,4 +1,4 @@
-"""NaN and infinity in a call: refused where a runtime may make a plausible answer of them, taken where eager was asked."""
+"""NaN and infinity in a call: refused where a runtime may make an answer of them, taken where eager was asked."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_of_any_kind(value: float, kind: Callable[[Any], Any]) -> None:
     for _ in range(2):
         checker.bind((), {"x": kind(x)})
         x[1, 2, 4] = value
-        with pytest.raises(InputError, match="'x' holds NaN or infinity(.|\n)*sample_inputs"):
+        with pytest.raises(InputError, match=r"'x' holds NaN or infinity(.|\n)*sample_inputs"):
             checker.bind((), {"x": kind(x)})
         with pytest.raises(InputError, match="NaN or infinity"):
             checker.check({"x": np.asarray(x)})

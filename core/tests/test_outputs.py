@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from optimum_core import accelerate, load
 from optimum_core.artifact import Structure
 from optimum_core.artifact.serialization import from_plain, to_plain
-from optimum_core.errors import InputError, SourceError
+from optimum_core.errors import InputError, SourceError, VerificationError
 from optimum_core.models.outputs import agreed, flatten, structure_of
 from optimum_core.models.signature import describe
 from optimum_core.runtime.answers import Answer, Answerer
@@ -235,3 +235,9 @@ def test_a_parameter_among_the_outputs_comes_back(target: str, tmp_path: Path) -
         made, weight = fast(x)
         torch.testing.assert_close(made, module(x)[0].detach(), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(weight, module.layer.weight.detach())
+
+
+def test_an_output_with_the_name_of_an_input_is_named_as_the_cause(tmp_path: Path) -> None:
+    module = Module(lambda y: {"x": y}).eval()
+    with pytest.raises(VerificationError, match="its output 'x' is named as an input"):
+        accelerate(module, sample_inputs=(torch.rand(2, 8),), target="ort", budget=0, cache_dir=tmp_path)

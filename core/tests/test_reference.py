@@ -231,5 +231,5 @@ def test_eager_that_refuses_every_call_says_why(described: Callable[[str], Any])
         def forward(self, **inputs: Any) -> Any:
             raise RuntimeError("it is broken since")
 
-    with pytest.raises(VerificationError, match="refuses every call .* the first: RuntimeError: it is broken since"):
+    with pytest.raises(VerificationError, match=r"refuses every call .* the first: RuntimeError: it is broken since"):
         reference_cases(Broken(), described("bert")[1])

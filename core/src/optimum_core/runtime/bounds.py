@@ -117,6 +117,7 @@ class Limits:
         self._who = who
         self._axes = axes
         self._places = places_of((spec.name, spec.shape) for spec in specs)
+        self._masks = {axis: spec.name for spec in specs if spec.name.endswith("mask") for axis in spec.shape}
         self._told: set[str] = set()
 
     def check(self, axis: str, length: int) -> None:
@@ -129,10 +130,9 @@ class Limits:
         if allowed is None:
             return
         if length < allowed.least:
-            remedy = "leave empty inputs out" if length == 0 else "pad to that length, with an attention_mask of zeros"
-            raise InputError(
-                self._who, f"{self._length(axis, length)}, the model takes {allowed.least} or more", remedy
-            )
+            why = f"{self._length(axis, length)}, the model takes {allowed.least} or more"
+            remedy = "leave empty inputs out" if length == 0 else self._lengthen(axis, allowed.least)
+            raise InputError(self._who, why, remedy)
         if allowed.greatest is not None and length > allowed.greatest:
             why = f"{self._length(axis, length)}, the model takes {allowed.greatest}"
             raise InputError(
@@ -140,6 +140,11 @@ class Limits:
             )
         if allowed.proved is not None and not allowed.proved[0] <= length <= allowed.proved[1]:
             self._warn(axis, length, allowed.proved)
+
+    def _lengthen(self, axis: str, least: int) -> str:
+        if axis in self._masks and not axis.endswith("batch"):
+            return f"pad to that length, with zeros in {self._masks[axis]}"
+        return f"pass at least {least}"
 
     def _length(self, axis: str, length: int) -> str:
         if axis in self._places:
