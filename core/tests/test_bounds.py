@@ -149,3 +149,13 @@ def test_an_axis_without_a_name_of_its_own_is_told_by_its_place() -> None:
         checker.bind((), {"x": two, "y": two[:1]})
     with pytest.raises(InputError, match="'y': expected length 3 at axis 1, as at axis 1 of input 'x', got 2"):
         checker.bind((), {"x": two, "y": two[:, :2]})
+
+
+def test_too_short_is_padded_only_where_there_is_a_mask() -> None:
+    ids = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
+    mask = TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"), default="ones")
+    short, axes = np.ones((1, 2), np.int64), {"sequence": AxisRange(least=3)}
+    with pytest.raises(InputError, match=r"2 tokens, the model takes 3 or more(.|\n)*pass at least 3"):
+        InputChecker("m", (ids,), axes=axes).bind((), {"input_ids": short})
+    with pytest.raises(InputError, match="pad to that length, with zeros in attention_mask"):
+        InputChecker("m", (ids, mask), axes=axes).bind((), {"input_ids": short})

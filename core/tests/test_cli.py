@@ -322,3 +322,36 @@ def test_the_command_accelerates_saves_and_reports(home: Home) -> None:
     assert refused.returncode == 1 and "cannot be written" in refused.stderr and "Traceback" not in refused.stderr
     assert told["backend"] == "torch" and told["report"]["workload"] == ["1x4", "2x8"]
     assert [item["outcome"] for item in told["report"]["candidates"]].count("chosen") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("model", ""), 2, "it is empty"),
+        (("", "out"), 2, "it is empty"),
+        (("model", "{home}/sealed/deep/out"), 1, "sealed cannot be written"),
+        (("model", "{home}/sealed"), 1, "sealed cannot be written"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_first(
+    arguments: tuple[str, str], code: int, said: str, home: Home
+) -> None:
+    sealed = home.path / "sealed"
+    sealed.mkdir(mode=0o555)
+    if os.access(sealed, os.W_OK):  # for an administrator every directory is open
+        sealed.rmdir()
+        sealed.symlink_to("/proc", target_is_directory=True)
+        arguments = (arguments[0], arguments[1].replace("{home}/sealed/", "{home}/sealed/self/"))
+        said = said.replace("sealed cannot be written", "cannot be written|not empty")
+    done = home.run("accelerate", *(argument.format(home=home.path) for argument in arguments))
+    assert done.returncode == code
+    assert re.search(said, done.stderr)
+    assert "hub" not in done.stderr  # the model was not looked for
+
+
+@pytest.mark.parametrize("command", ["plugins", "doctor"])
+def test_a_name_that_switches_nothing_off_is_told(command: str, home: Home) -> None:
+    done = home.run(command, "--json", **{DISABLED_ENV: "torhc,onnx"})
+    told = done.stderr.splitlines()
+    assert told == [f"{DISABLED_ENV} names 'torhc', and no backend has this name; did you mean 'torch'?"]
+    assert json.loads(done.stdout)

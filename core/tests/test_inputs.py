@@ -115,6 +115,14 @@ def test_arguments_that_change_nothing_are_let_through(settings: dict[str, Any])
     assert set(_bind(input_ids=IDS, **settings)) == {spec.name for spec in SPECS}
 
 
+@pytest.mark.parametrize("name", ["output_attentions", "output_hidden_states"])
+def test_a_setting_that_is_on_by_default_is_not_turned_off(name: str) -> None:
+    checker = InputChecker("x", SPECS, defaults={name: True})
+    checker.bind((), {"input_ids": IDS, name: None})
+    with pytest.raises(InputError, match=f"{name}=False, and it was exported with {name}=True"):
+        checker.bind((), {"input_ids": IDS, name: False})
+
+
 def test_an_unknown_name_with_nothing_in_it_is_let_through() -> None:
     assert set(_bind(input_ids=IDS, labels=None)) == {spec.name for spec in SPECS}
 
@@ -185,8 +193,11 @@ def test_an_empty_batch_has_no_negative_ids() -> None:
 
 
 def test_tensors_of_a_device_pass_where_the_session_is_there() -> None:
+    class OnDevice(torch.Tensor):
+        device = torch.device("cuda:0")
+
     checker = InputChecker("x", PICTURE, on_host=False)
-    tensor = torch.zeros(1, 3, 4, 4, device="meta")
+    tensor = torch.zeros(1, 3, 4, 4).as_subclass(OnDevice)
     arrays, torch_in = checker.bind((), {"pixel_values": tensor})
     assert arrays["pixel_values"] is tensor
     assert torch_in

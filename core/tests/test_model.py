@@ -219,6 +219,22 @@ def test_a_configuration_that_asks_for_other_outputs_later_is_refused(
         model.close()
 
 
+@pytest.mark.parametrize(("name", "other"), [("hidden_states", "attentions"), ("attentions", "hidden_states")])
+def test_a_call_that_declines_outputs_it_was_exported_with_is_refused(
+    name: str, other: str, tiny: Callable[[str], Any], tmp_path: Path
+) -> None:
+    module = copy.deepcopy(tiny("bert"))
+    module.set_attn_implementation("eager")
+    setattr(module.config, f"output_{name}", True)
+    ids = torch.tensor(CALL["input_ids"])
+    with accelerate(module, target="ort", budget=0, cache_dir=tmp_path) as fast:
+        for asked in (None, False):
+            assert list(fast(ids, **{f"output_{other}": asked, f"output_{name}": None})) == ["logits", name]
+        for asked in (False, True):
+            with pytest.raises(InputError, match=rf"output_{name}={asked}(.|\n)*leave output_{name} out"):
+                fast(ids, **{f"output_{name}": asked})
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_manifest_says_what_the_configuration_asks_for(
     asked: bool, described: Callable[[str], tuple[Any, Any]], tiny: Callable[[str], Any]

@@ -147,7 +147,11 @@ def test_an_axis_that_is_limited_has_no_cases_beyond(described: Callable[[str], 
     assert signature.beside("sequence") == (20, 10)
     assert all(2 <= length <= 20 for length in signature.further["sequence"])
     assert limited(signature, "sequence", 40, "again").ranges["sequence"].greatest == 20
-    assert "sequence" not in signature.pinned("sequence", 8).ranges
+    pinned = signature.pinned("sequence", 8)
+    assert "sequence" not in pinned.ranges
+    assert [axis.note for axis in pinned.fixed if axis not in signature.fixed] == [
+        "sequence is fixed at 8: what was built agrees with the eager model at no other length that was tried"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -237,3 +241,23 @@ def test_swin_that_refuses_smaller_pictures_is_fixed() -> None:
     signature = describe(SwinForImageClassification(config).eval(), name="swin")
     assert signature.inputs[0].shape == ("batch", 3, 224, 224)
     assert lengths_beside(signature.layout, "batch") == (3, 1)
+
+
+def test_an_axis_of_which_eager_takes_some_lengths_alone_is_fixed_and_named() -> None:
+    class Even(torch.nn.Module):
+        """Takes pictures of any height, as long as a grid of eight divides it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.shape[1] > 7 and x.shape[1] % 8:
+                raise ValueError("off the grid")
+            made: torch.Tensor = self.linear(x)
+            return made
+
+    signature = describe(Even(), name="m", samples={"x": torch.randn(2, 8, 4)})
+    assert signature.inputs[0].shape == ("batch", 8, 4)
+    assert [(axis.place, axis.length) for axis in signature.fixed] == [("axis 1 of input 'x'", 8)]
+    assert "some other lengths" in signature.fixed[0].why

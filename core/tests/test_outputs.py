@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from optimum_core import accelerate, load
 from optimum_core.artifact import Structure
 from optimum_core.artifact.serialization import from_plain, to_plain
-from optimum_core.errors import InputError, SourceError
+from optimum_core.errors import InputError, SourceError, VerificationError
 from optimum_core.models.outputs import agreed, flatten, structure_of
 from optimum_core.models.signature import describe
 from optimum_core.runtime.answers import Answer, Answerer
@@ -187,6 +187,7 @@ def test_a_number_that_follows_the_values_is_found_out() -> None:
 def test_an_axis_that_decides_a_number_is_fixed_at_the_samples_length(make: Callable[[Any], Any]) -> None:
     signature = describe(Module(make).eval(), name="m", samples={"x": torch.rand(2, 8)})
     assert signature.inputs[0].shape == (2, 8)
+    assert [str(axis) for axis in signature.fixed] == ["batch is fixed at 2"]
 
 
 def test_from_the_model_to_the_artifact_and_back(tmp_path: Path) -> None:
@@ -205,3 +206,38 @@ def test_from_the_model_to_the_artifact_and_back(tmp_path: Path) -> None:
                 copy(x, scale)
             with pytest.raises(InputError, match="2 inputs by position, 3 came"):
                 copy(x, None, scale)
+
+
+def test_an_axis_that_is_fixed_is_told(tmp_path: Path) -> None:
+    module, x = Module(lambda y: (y, y.shape[1])).eval(), torch.rand(2, 5, 8)
+    with accelerate(module, sample_inputs=(x,), target="ort", budget=0, cache_dir=tmp_path) as fast:
+        assert fast.report is not None
+        assert [note for note in fast.report.notes if note.startswith("axis 1 of input 'x' is fixed at 5: ")]
+        assert "; axis 1 of input 'x' is fixed at 5" in repr(fast)
+        assert fast(torch.rand(3, 5, 8))[1] == 5  # batch is free
+
+
+class Weighty(torch.nn.Module):
+    """Returns a parameter of its own beside what it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x), self.layer.weight
+
+
+@pytest.mark.parametrize("target", ["ort", "torch"])
+def test_a_parameter_among_the_outputs_comes_back(target: str, tmp_path: Path) -> None:
+    module, x = Weighty(), torch.randn(3, 8)
+    with accelerate(module, sample_inputs=(x[:2],), target=target, budget=0, cache_dir=tmp_path) as fast:
+        made, weight = fast(x)
+        torch.testing.assert_close(made, module(x)[0].detach(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(weight, module.layer.weight.detach())
+
+
+def test_an_output_with_the_name_of_an_input_is_named_as_the_cause(tmp_path: Path) -> None:
+    module = Module(lambda y: {"x": y}).eval()
+    with pytest.raises(VerificationError, match="its output 'x' is named as an input"):
+        accelerate(module, sample_inputs=(torch.rand(2, 8),), target="ort", budget=0, cache_dir=tmp_path)

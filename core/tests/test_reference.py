@@ -224,3 +224,12 @@ def test_a_model_that_changes_its_inputs_is_named_so() -> None:
     signature = describe(model, name="increments", samples={"x": torch.randn(2, 5)})
     with pytest.raises(VerificationError, match=r"changes its own inputs in place \('x'\)"):
         reference_cases(model, signature)
+
+
+def test_eager_that_refuses_every_call_says_why(described: Callable[[str], Any]) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, **inputs: Any) -> Any:
+            raise RuntimeError("it is broken since")
+
+    with pytest.raises(VerificationError, match=r"refuses every call .* the first: RuntimeError: it is broken since"):
+        reference_cases(Broken(), described("bert")[1])

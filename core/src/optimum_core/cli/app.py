@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -70,6 +71,7 @@ def list_plugins(as_json: Json = False, verbose: Verbose = False) -> None:
     from optimum_core.cli.backends import plugins_data, survey_plugins
 
     infos, supports = survey_plugins()
+    _tell_of_unknown_names([info.name for info in infos])
     if as_json:
         _write_json(plugins_data(infos, supports))
         return
@@ -84,6 +86,7 @@ def examine(as_json: Json = False, verbose: Verbose = False) -> None:
     from optimum_core.cli.diagnosis import diagnose, diagnosis_data
 
     diagnosis = diagnose()
+    _tell_of_unknown_names([info.name for info in diagnosis.plugins])
     if as_json:
         _write_json(diagnosis_data(diagnosis))
         return
@@ -143,7 +146,7 @@ def _write_picture(manifest: Manifest, svg: Path, directory: Path) -> None:
 @app.command("accelerate", context_settings=_FAST)
 def accelerate_model(
     model: Annotated[str, typer.Argument(help="A directory, or a hub id.")],
-    out: Annotated[Path, typer.Argument(help="Where to save the artifact: a new or empty directory.")],
+    out: Annotated[str, typer.Argument(help="Where to save the artifact: a new or empty directory.")],
     target: Annotated[str, typer.Option(help="auto, a backend, or backend:device.")] = "auto",
     task: Annotated[str | None, typer.Option(help="What the model is for, where its config does not say.")] = None,
     precision: Annotated[
@@ -186,7 +189,9 @@ def accelerate_model(
 
     wanted = None if shapes is None else _typed(parse_shapes, shapes, "--shapes")
     options = _typed(parse_options, option or [], "--option")
-    _check_destination(out, overwrite)
+    place = Path(_typed(_named, out, "OUT"))
+    _typed(_named, model, "MODEL")
+    _check_destination(place, overwrite)
     typical = None if calibration is None else _typed(read_rows, calibration, "--calibration")
     labelled = None if evaluate is None else _typed(read_rows, evaluate, "--evaluate")
     from optimum_core.cli.show import ProgressLine, show_report
@@ -215,7 +220,7 @@ def accelerate_model(
             options=options,
             progress=progress,
         )
-    fast.save_pretrained(out, overwrite=overwrite)
+    fast.save_pretrained(place, overwrite=overwrite)
     console = _stdout()
     if fast.report is not None:
         show_report(console, fast.report)
@@ -328,16 +333,33 @@ def _check_destination(out: Path, overwrite: bool) -> None:
     """Reject a destination that cannot be written, before minutes are spent on the model.
 
     Raises:
-        ArtifactError: it is a file, is under one, or is a directory that is not empty.
+        ArtifactError: it is a file, is under one, is a directory that is not empty, or cannot be written.
     """
     who = f"output {out}"
-    if out.is_dir():
-        if not overwrite and any(out.iterdir()):
-            raise ArtifactError(who, "the directory is not empty", "choose another place, or pass --overwrite")
-        return
-    for place in (out, *out.parents):
-        if place.exists() and not place.is_dir():
-            raise ArtifactError(who, f"{place} is a file", "choose another place")
+    if out.is_dir() and not overwrite and any(out.iterdir()):
+        raise ArtifactError(who, "the directory is not empty", "choose another place, or pass --overwrite")
+    place = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not place.is_dir():
+        raise ArtifactError(who, f"{place} is a file", "choose another place")
+    try:
+        TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise ArtifactError(who, f"{place} cannot be written: {error.strerror}", "choose another place") from error
+
+
+def _named(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text
+
+
+def _tell_of_unknown_names(known: Sequence[str]) -> None:
+    """Tell of names in `OPTIMUM_DISABLED_BACKENDS` that are no backend: nothing is switched off by them."""
+    from optimum_core.plugins import DISABLED_ENV, unknown_disabled
+
+    for name, near in unknown_disabled(known):
+        hint = f"; did you mean {near!r}?" if near else ""
+        _tell(_stderr(), f"{DISABLED_ENV} names {name!r}, and no backend has this name{hint}")
 
 
 def _typed(parse: Callable[[Any], T], value: Any, option: str) -> T:

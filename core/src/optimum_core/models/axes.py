@@ -10,6 +10,7 @@ from optimum_core.models.eager_questions import Shapes, Trials, longest_taken, t
 from optimum_core.models.layouts import Layout
 from optimum_core.models.switches import LONGEST, Numbers, lengths_around, with_rungs
 from optimum_core.types import AxisRange
+from optimum_core.types.tensors import FixedAxis, places_of
 
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 PICTURE = ("height", "width")
@@ -17,6 +18,8 @@ PICTURE = ("height", "width")
 LONG = 200
 #: Rows of a call with more than any other case has, and more than `map` batches by default.
 MANY = 33
+
+_NOT_ALL = "the eager model takes some other lengths, but not all that were tried"
 
 Runs = dict[tuple[str, int], Shapes | None]
 
@@ -30,12 +33,26 @@ class Settled:
         configured: by axis, the length that the configuration and the samples say, before lengths were made to differ.
         runs: the outputs' shapes at other lengths, by axis and length.
         ranges: the lengths that the eager model takes, for axes with a limit.
+        fixed: axes that are fixed though the eager model takes some other lengths.
     """
 
     layout: Layout
     configured: Mapping[str, int]
     runs: Runs
     ranges: Mapping[str, AxisRange]
+    fixed: tuple[FixedAxis, ...] = ()
+
+
+def fixed_axes(before: Layout, after: Layout, why: str) -> tuple[FixedAxis, ...]:
+    """Return the axes that vary in one layout and are fixed in another."""
+    places = places_of((item.name, item.axes) for item in before.inputs)
+    found: dict[str, int] = {}
+    for item in before.inputs:
+        now = next((other.axes for other in after.inputs if other.name == item.name), item.axes)
+        found.update(
+            {axis: n for axis, n in zip(item.axes, now, strict=True) if isinstance(axis, str) and isinstance(n, int)}
+        )
+    return tuple(FixedAxis(place=places.get(axis, axis), length=length, why=why) for axis, length in found.items())
 
 
 def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
@@ -65,11 +82,13 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
     before = layout
     ranges: dict[str, AxisRange] = {}
     runs: Runs = {}
+    refused = layout
     for axis in layout.axes:
         tried = _tried(trials, layout, axis, ranges)
         runs.update(tried)
         if not _varies(trials, layout, axis, tried, ranges.get(axis), patch):
             layout = layout.pinned(axis, configured[axis])
+            refused = refused if any(tried.values()) else refused.pinned(axis, configured[axis])
     if any(configured[axis] != before.lengths[axis] for axis in set(before.axes) - set(layout.axes)):
         runs = {(axis, length): trials.shapes(layout, {axis: length}) for axis, length in runs if axis in layout.axes}
     apart = _apart(layout)
@@ -78,7 +97,8 @@ def settle(trials: Trials, layout: Layout, patch: int = 1) -> Settled:
     if trials.shapes(layout, {}) is None:  # lengths that run each alone do not run together
         layout, runs = _at(layout, configured), {}
     ranges = {axis: found for axis, found in ranges.items() if axis in layout.axes}
-    return Settled(layout=layout, configured=configured, runs=runs, ranges=ranges)
+    fixed = fixed_axes(refused, layout, _NOT_ALL)
+    return Settled(layout=layout, configured=configured, runs=runs, ranges=ranges, fixed=fixed)
 
 
 def _at(layout: Layout, lengths: Mapping[str, int]) -> Layout:

@@ -177,7 +177,7 @@ class Encoder:
     def _processed(self, rows: Sequence[Row]) -> Arrays:
         """Return raw rows as one batch, through the model's processor."""
         if self.processor is None:
-            raise self._misfit(rows[0], "it is raw data, and the model has no processor here", "pass processor=")
+            raise self._unprocessed(rows[0])
         arguments = self._arguments(rows)
         try:
             made = self.processor(**arguments, return_tensors="np")
@@ -266,6 +266,13 @@ class Encoder:
         if not np.can_cast(array.dtype, wanted, casting="same_kind") and array.dtype.kind != "b":
             raise self._misfit(row, f"input {spec.name!r} is {array.dtype}, the model takes {wanted}", "convert it")
         return np.ascontiguousarray(array, dtype=wanted)
+
+    def _unprocessed(self, row: Row) -> OptionError:
+        if not isinstance(row.value, Mapping):
+            return self._misfit(row, "it is raw data, and the model has no processor here", "pass processor=")
+        columns = ", ".join(map(repr, row.value))
+        why = f"none of its columns ({columns}) is an input of the model, which has no processor here for raw data"
+        return self._misfit(row, why, f"name them as its inputs: {', '.join(self._names)}; or pass processor=")
 
     def _misfit(self, row: Row, why: str, remedy: str) -> OptionError:
         return OptionError(f"{self.who}, row {row.number}", why, remedy)

@@ -69,7 +69,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     import torch
 
     if isinstance(value, torch.Tensor):
-        yield path or "output", value
+        yield path or "output", value.detach() if value.requires_grad else value  # a parameter of the model
         return
     for key, item in _children(value):
         yield from _leaves(item, f"{path}.{key}" if path else str(key))

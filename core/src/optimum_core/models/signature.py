@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_core.artifact import Structure
 from optimum_core.models import sample_inputs, tasks
-from optimum_core.models.axes import Runs, further_lengths, lengths_beside, patch_of, reach, settle
+from optimum_core.models.axes import Runs, fixed_axes, further_lengths, lengths_beside, patch_of, reach, settle
 from optimum_core.models.defaults import default_of
 from optimum_core.models.derivation import first_that_runs, of_one_structure, tied
 from optimum_core.models.eager_calls import alike, ask
@@ -23,6 +23,7 @@ from optimum_core.models.samples import Arrays, Case, draw
 from optimum_core.models.size_branches import size_switches
 from optimum_core.models.switches import LONGEST, Numbers, numbers_of
 from optimum_core.types import AxisRange, TensorSpec
+from optimum_core.types.tensors import FixedAxis
 
 if TYPE_CHECKING:
     from optimum_core.models.decoder import DecoderSignature
@@ -31,6 +32,8 @@ __all__ = ["ModelSignature", "describe", "lengths_beside", "limited"]
 
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
+_NO_OTHER = "what was built agrees with the eager model at no other length that was tried"
+_STRUCTURE = "at other lengths the eager model returns other numbers or other items, which one graph cannot"
 _MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
 
 
@@ -48,6 +51,7 @@ class ModelSignature:
         switches: by named axis, lengths beyond which the model may compute otherwise, as the configuration or the
             model's own comparisons of sizes say.
         patch: the edge of the patches that pictures are cut into.
+        fixed: axes with one length, of which the eager model takes others.
         ignored: inputs that its tokenizer may pass and that change no output.
         given: the user's samples.
         real: inputs from the model's processor, if it has one.
@@ -67,6 +71,7 @@ class ModelSignature:
     further: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     switches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     patch: int = 1
+    fixed: tuple[FixedAxis, ...] = ()
     decoder: DecoderSignature | None = None
 
     @property
@@ -112,6 +117,7 @@ class ModelSignature:
             inputs=_fixed(self.inputs, fix),
             outputs=_fixed(self.outputs, fix),
             ranges={name: found for name, found in self.ranges.items() if name != axis},
+            fixed=(*self.fixed, *fixed_axes(self.layout, layout, _NO_OTHER)),
         )
 
     def beside(self, axis: str) -> tuple[int, ...]:
@@ -184,9 +190,11 @@ def describe(
     layout = _without_idle(module, layout, arrays)
     idle = whole - {item.name for item in layout.inputs}
     layout = tied(module, layout, arrays, lengths_beside)
+    free = layout
     if arrays:
         layout = of_one_structure(module, layout, arrays, lengths_beside)
         output = ask(module, draw(layout, Case(name="first"), arrays))
+    structural = fixed_axes(free, layout, _STRUCTURE)
     trials, patch = Trials(module=module, arrays=arrays), patch_of(facts.config)
     numbers = numbers_of(facts.config, processor)
     settled = settle(trials, layout, patch)
@@ -216,6 +224,7 @@ def describe(
         further=further_lengths(settled, ranges, numbers, turns),
         switches={**turns, "sequence": (*turns.get("sequence", ()), *_switches(numbers, ranges))},
         patch=patch,
+        fixed=(*structural, *settled.fixed),
     )
 
 
@@ -246,6 +255,7 @@ def _input_spec(
         least=least,
         greatest=greatest,
         sides=sides,
+        nonfinite=not np.isfinite(trials.arrays.get(item.name, 0.0)).all(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optimum_core.errors import ExportError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.options import no_options
 from optimum_core.packages import missing, versions
@@ -71,6 +72,7 @@ def export(request: ExportRequest) -> Artifact | None:
     opset = min(PREFERRED_OPSET, request.opset or PREFERRED_OPSET)
     module = request.source.module()
     path = request.output / "model.onnx"
+    _require_own_names(request)
     with quiet(), export_ready(module):
         branches = engine(route)(
             EngineRequest(
@@ -133,6 +135,14 @@ def _as_it_is(request: ExportRequest) -> Artifact:
         outputs=request.outputs,
         steps=(step,),
     )
+
+
+def _require_own_names(request: ExportRequest) -> None:
+    """Raise `ExportError` where an output has the name of an input: one graph cannot have both."""
+    twice = sorted({spec.name for spec in request.inputs} & {spec.name for spec in request.outputs})
+    if twice:
+        who, why = f"backend {NAME!r}, model {request.source.name!r}", f"its output {twice[0]!r} is named as an input"
+        raise ExportError(who, why, f"return {twice[0]!r} under another name")
 
 
 def _written(path: Path) -> tuple[str, ...]:

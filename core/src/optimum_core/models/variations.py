@@ -153,9 +153,12 @@ class Around:
         return np.where(stay, array, self.rng.choice(ordinary, size=array.shape)) if len(ordinary) else array
 
     def _jittered(self, array: Numbers) -> Numbers:
-        """Return values with noise of half the given ones' standard deviation, none negative if none was."""
-        moved = array + 0.5 * (float(array.std()) or 1.0) * self.rng.standard_normal(array.shape)
-        return np.asarray(np.abs(moved) if array.min() >= 0 else moved)
+        """Return values with noise of half the given ones' standard deviation, none negative if none was; NaN and
+        infinity stay."""
+        usual = array[np.isfinite(array)]
+        scale = float(usual.std()) if usual.size else 0.0
+        moved = array + 0.5 * (scale or 1.0) * self.rng.standard_normal(array.shape)
+        return np.asarray(np.abs(moved) if usual.min(initial=0) >= 0 and not np.isneginf(array).any() else moved)
 
     def _other_constants(self, item: InputLayout, array: Numbers) -> Numbers:
         """Return other integers for a constant input: none greater; for token types, the second half is one."""

@@ -4,7 +4,18 @@ Discovery reads metadata only; plugins are imported when first needed, each guar
 its error and affects nothing until it is asked for by name.
 """
 
-from optimum_core.plugins.discovery import ANY, DISABLED_ENV, GROUP, STRICT_ENV, PluginInfo, Status
+from optimum_core.plugins.discovery import ANY, DISABLED_ENV, GROUP, STRICT_ENV, PluginInfo, Status, unknown_disabled
 from optimum_core.plugins.dispatch import Infer, PluginManager, manager
 
-__all__ = ["ANY", "DISABLED_ENV", "GROUP", "STRICT_ENV", "Infer", "PluginInfo", "PluginManager", "Status", "manager"]
+__all__ = [
+    "ANY",
+    "DISABLED_ENV",
+    "GROUP",
+    "STRICT_ENV",
+    "Infer",
+    "PluginInfo",
+    "PluginManager",
+    "Status",
+    "manager",
+    "unknown_disabled",
+]

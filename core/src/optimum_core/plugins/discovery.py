@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -107,6 +107,14 @@ def name_problem(name: object) -> str:
 def disabled_names() -> frozenset[str]:
     """Return the names in `OPTIMUM_DISABLED_BACKENDS`."""
     return frozenset(name.strip() for name in os.environ.get(DISABLED_ENV, "").split(",")) - {""}
+
+
+def unknown_disabled(known: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names in `OPTIMUM_DISABLED_BACKENDS` that are none of these, each with one that resembles it, or ""."""
+    from difflib import get_close_matches
+
+    unknown = sorted(disabled_names() - {*known})
+    return [(name, next(iter(get_close_matches(name.lower(), known, n=1)), "")) for name in unknown]
 
 
 def strict() -> bool:

@@ -68,11 +68,13 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         self._checker = InputChecker(
             self._who,
             manifest.inputs,
+            outputs=[spec.name for spec in manifest.outputs],
             axes=manifest.axes,
             positional=manifest.model.positional,
             ignored=manifest.ignored_inputs,
             defaults=manifest.model.defaults,
             on_host=session.device.startswith("cpu"),
+            is_eager=manifest.format == artifacts.LIVE,
         )
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
@@ -177,8 +179,10 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
         return model_to_html(repr(self), self.report)
 
     def _hint(self) -> str:
-        hint = self.report.precision_hint if self.report is not None else None
-        return f"; {hint}" if hint is not None else ""
+        if self.report is None:
+            return ""
+        hints = (*self.report.fixed, self.report.precision_hint)
+        return "".join(f"; {hint}" for hint in hints if hint is not None)
 
     def _proof(self) -> str:
         if not self.manifest.verified:

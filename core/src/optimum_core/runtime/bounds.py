@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -11,11 +10,10 @@ import numpy as np
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
 from optimum_core.types import AxisRange, TensorSpec
+from optimum_core.types.tensors import places_of
 
 _LEAST_OF_64_BITS = -(2**63)
 _MOST_OF_64_BITS = 2**63 - 1
-#: Names of axes that are known by position alone: position and length in the samples.
-_MADE_UP = re.compile(r"(.+_)?axis\d+_\d+")
 
 
 class ValueRange:
@@ -64,6 +62,20 @@ class ValueRange:
         return least
 
 
+def is_finite(value: Any) -> bool:
+    """Whether no value is NaN or infinity.
+
+    Args:
+        value: an array of floats with at least one value, or a tensor on a device.
+    """
+    if isinstance(value, np.ndarray):
+        finite = np.isfinite(value)  # a sum takes longer, and of float16 it overflows
+        return bool(finite.item(finite.argmin()))
+    if not hasattr(value, "isfinite"):  # device memory that only the runtime can read
+        return True
+    return bool(value.isfinite().all())
+
+
 class BoxSides:
     """The least and the greatest width and height of boxes x0, y0, x1, y1 that the model takes.
 
@@ -104,7 +116,8 @@ class Limits:
     def __init__(self, who: str, axes: Mapping[str, AxisRange], specs: Sequence[TensorSpec] = ()) -> None:
         self._who = who
         self._axes = axes
-        self._places = _places(specs)
+        self._places = places_of((spec.name, spec.shape) for spec in specs)
+        self._masks = {axis: spec.name for spec in specs if spec.name.endswith("mask") for axis in spec.shape}
         self._told: set[str] = set()
 
     def check(self, axis: str, length: int) -> None:
@@ -117,10 +130,9 @@ class Limits:
         if allowed is None:
             return
         if length < allowed.least:
-            remedy = "leave empty inputs out" if length == 0 else "pad to that length, with an attention_mask of zeros"
-            raise InputError(
-                self._who, f"{self._length(axis, length)}, the model takes {allowed.least} or more", remedy
-            )
+            why = f"{self._length(axis, length)}, the model takes {allowed.least} or more"
+            remedy = "leave empty inputs out" if length == 0 else self._lengthen(axis, allowed.least)
+            raise InputError(self._who, why, remedy)
         if allowed.greatest is not None and length > allowed.greatest:
             why = f"{self._length(axis, length)}, the model takes {allowed.greatest}"
             raise InputError(
@@ -128,6 +140,11 @@ class Limits:
             )
         if allowed.proved is not None and not allowed.proved[0] <= length <= allowed.proved[1]:
             self._warn(axis, length, allowed.proved)
+
+    def _lengthen(self, axis: str, least: int) -> str:
+        if axis in self._masks and not axis.endswith("batch"):
+            return f"pad to that length, with zeros in {self._masks[axis]}"
+        return f"pass at least {least}"
 
     def _length(self, axis: str, length: int) -> str:
         if axis in self._places:
@@ -154,16 +171,6 @@ class Limits:
             UnprovedLengthWarning,
             stacklevel=7,
         )
-
-
-def _places(specs: Sequence[TensorSpec]) -> dict[str, str]:
-    """Return where the axes are whose names are made up of an input's name, or of position and length."""
-    found: dict[str, str] = {}
-    for spec in specs:
-        for index, axis in spec.dynamic_axes.items():
-            if _MADE_UP.fullmatch(axis) or axis.startswith(f"{spec.name}_"):
-                found.setdefault(axis, f"axis {index} of input {spec.name!r}")
-    return found
 
 
 def _shorten(axis: str, greatest: int) -> str:

@@ -138,6 +138,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         for name, given in ((main, inputs), (main, kwargs.get(main)), (IDS, kwargs.get(IDS))):
             if given is not None and getattr(given, "ndim", 0) == 2 and not given.is_floating_point():
                 self._check_ids(given.numpy(), name)
+            elif _is_torch(given):
+                self._checker.check_finite(name, given)
         assistant = kwargs.get("assistant_model")
         if isinstance(assistant, GenerativeFace):
             kwargs["assistant_model"] = assistant._host

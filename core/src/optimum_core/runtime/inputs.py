@@ -6,6 +6,7 @@ later calls check values only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from optimum_core.errors import InputError
 from optimum_core.runtime.answers import Answerer
-from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange
+from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, is_finite
 from optimum_core.runtime.repeated import Repeated, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -26,6 +27,12 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "use_cache": (False, None),
     "output_attentions": (False, None),
     "output_hidden_states": (False, None),
+}
+
+#: By those that ask for further outputs: the outputs, one of each layer, that eager gives where they are True.
+_FURTHER = {
+    "output_attentions": re.compile(r"attentions\.\d"),
+    "output_hidden_states": re.compile(r"hidden_states\.\d"),
 }
 
 _ARRAY = np.ndarray
@@ -44,6 +51,7 @@ class _Plan:
         casts: inputs to convert to another type.
         ranges: inputs whose values have bounds: name, least, greatest.
         boxes: inputs that hold boxes whose width and height have bounds.
+        floats: inputs that must hold neither NaN nor infinity.
         fills: inputs that were left out, with the values that eager assumes for them.
     """
 
@@ -51,6 +59,7 @@ class _Plan:
     ranges: tuple[tuple[str, int, int], ...]
     fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
     boxes: tuple[str, ...] = ()
+    floats: tuple[str, ...] = ()
 
 
 _NO_PLAN = _Plan(casts=(), ranges=())
@@ -62,11 +71,13 @@ class InputChecker:
     Args:
         who: the model, for errors.
         specs: its inputs.
+        outputs: names of its outputs.
         axes: the lengths that it accepts, by named axis.
         positional: names of the positional arguments, in order; None: the inputs in their order.
         ignored: names that are accepted and left out.
         defaults: arguments that are no inputs, with the values that the model was exported with.
         on_host: whether the session takes host arrays; otherwise device tensors are passed on unchanged.
+        is_eager: whether the eager model itself runs, so that NaN and infinity mean what they mean to it.
     """
 
     def __init__(
@@ -74,21 +85,26 @@ class InputChecker:
         who: str,
         specs: Sequence[TensorSpec],
         *,
+        outputs: Sequence[str] = (),
         axes: Mapping[str, AxisRange] | None = None,
         positional: Sequence[str] | None = None,
         ignored: Sequence[str] = (),
         defaults: Mapping[str, Any] | None = None,
         on_host: bool = True,
+        is_eager: bool = False,
     ) -> None:
         self._who = who
         self._specs = {spec.name: spec for spec in specs}
         self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs if spec.dtype != "bfloat16"}
         self._ranges = {spec.name: found for spec in specs if (found := ValueRange.of(spec)) is not None}
         self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
+        floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
+        self._floats = frozenset(() if is_eager else floats)
         self._limits = Limits(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored = frozenset(ignored)
         self._defaults = dict(defaults or {})
+        self._exported = [name for name, made in _FURTHER.items() if any(map(made.search, outputs))]
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], _Plan] = {}
         self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
@@ -138,7 +154,7 @@ class InputChecker:
         seen, plan = self._last
         if seen is None or plan.casts or plan.fills or plan.boxes or (as_torch and self._tensor is None):
             return never
-        return repeated(seen, plan.ranges, self._tensor if as_torch else None, run, answerer)
+        return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, run, answerer)
 
     def check(self, arrays: Arrays) -> None:
         """Check a subset of the inputs as `bind` does; others may be missing.
@@ -147,6 +163,17 @@ class InputChecker:
             InputError: a value does not fit.
         """
         self._apply(self._planned(arrays, {}), dict(arrays))
+
+    def check_finite(self, name: str, value: Any) -> None:
+        """Refuse NaN and infinity in an input, where the eager model was not compared with them.
+
+        Raises:
+            InputError: it holds some.
+        """
+        if name in self._floats and not is_finite(value):
+            why = f"input {name!r} holds NaN or infinity, of which runtimes make something else than the eager model"
+            remedy = "replace them, or call the eager model; where they belong there, as -inf in a mask of your own, "
+            raise InputError(self._who, why, f"{remedy}accelerate the model with sample_inputs that hold them")
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return all arguments by name.
@@ -183,6 +210,8 @@ class InputChecker:
             allowed = self._ranges[name]
             if (wrong := allowed.wrong(value)) is not None:
                 raise self._mismatch(name, value, allowed.words, f"{wrong}", allowed.remedy)
+        for name in plan.floats:
+            self.check_finite(name, arrays[name])
         for name in plan.boxes:
             if (wrong := self._sides[name].wrong(arrays[name])) is not None:
                 raise self._mismatch(name, arrays[name], self._sides[name].words, f"{wrong}", _SORT)
@@ -191,10 +220,10 @@ class InputChecker:
         """Whether a value is an input; False: it has no effect and is left out."""
         if name in self._specs:
             return True
-        if name in self._ignored or any(value is neutral for neutral in _NEUTRAL.get(name, ())):
+        if name in self._ignored:
             return False
         if name in _NEUTRAL:
-            raise self.not_exported(f"{name}={value!r}")
+            return self._refuse_setting(name, value)
         if self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
         raise self.no_input(name)
@@ -202,6 +231,23 @@ class InputChecker:
     def not_exported(self, setting: str) -> InputError:
         """Return the error for a setting that asks for further outputs."""
         return InputError(self._who, f"{setting} asks for something it was not exported with", "call the eager model")
+
+    def _refuse_setting(self, name: str, value: Any) -> bool:
+        """Return False for a value of a setting of transformers that has no effect.
+
+        Raises:
+            InputError: other outputs are asked for, or some of those exported are declined.
+        """
+        if name in self._exported and value is not None:
+            why = f"{name}={value!r}, and its configuration decided which outputs it was exported with"
+            outputs = name.removeprefix("output_")
+            remedy = f"leave {name} out, for outputs with {outputs}; or accelerate it with config.{name}=False"
+            raise InputError(self._who, why, remedy)
+        if not any(value is neutral for neutral in _NEUTRAL[name]):
+            raise self.not_exported(f"{name}={value!r}")
+        if name in _FURTHER and value is not None and self._defaults.get(name) is not None:
+            return self._refuse_other(name, value)
+        return False
 
     def no_input(self, name: str) -> InputError:
         """Return the error for an argument that is no input."""
@@ -281,7 +327,8 @@ class InputChecker:
         for axis, length in lengths.items():
             self._limits.check(axis, length)
         boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
-        return _Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes)
+        floats = tuple(name for name in arrays if name in self._floats and all(arrays[name].shape))
+        return _Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats)
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int]) -> None:
         axes, shape = spec.shape, value.shape

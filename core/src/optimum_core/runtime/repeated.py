@@ -24,9 +24,10 @@ def never(_arguments: dict[str, Any]) -> None:
     """Leave every call to the whole path."""
 
 
-def repeated(
+def repeated(  # noqa: C901 - one function, for its speed: see above
     seen: list[Any],
     ranges: tuple[tuple[str, int, int], ...],
+    floats: tuple[str, ...],
     tensor: type | None,
     run: Callable[[Arrays], Mapping[str, Any]],
     answerer: Answerer,
@@ -36,12 +37,14 @@ def repeated(
     Args:
         seen: name, shape and numpy type of each argument, in the order of the call.
         ranges: inputs whose values have bounds: name, least, greatest.
+        floats: inputs that must hold neither NaN nor infinity.
         tensor: torch's class where tensors came; None: arrays.
         run: runs the session.
         answerer: makes the answer of the session's arrays.
     """
     as_torch = tensor is not None
     kind: Any = tensor or _ARRAY
+    isfinite = np.isfinite
 
     def call(arguments: dict[str, Any]) -> Any:
         arrays: Arrays = {}
@@ -62,6 +65,10 @@ def repeated(
             value = arrays[name]
             # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.
             if value.item(value.argmin()) < least or value.item(value.argmax()) > greatest:
+                return None
+        for name in floats:
+            finite = isfinite(arrays[name])
+            if not finite.item(finite.argmin()):
                 return None
         return answerer.answer(run(arrays), as_torch=as_torch)
 

@@ -211,7 +211,8 @@ def _result(task: CrossBuild, tried: list[Candidate], check: ReferenceCase, seco
         candidates=(winner.result(brief=False), *(item.result() for item in tried[:-1])),
         objective=context.objective,
         seconds=seconds,
-        notes=(f"built for another machine: {winner.problem}",),
+        notes=(f"built for another machine: {winner.problem}", *(axis.note for axis in winner.signature.fixed)),
+        fixed=winner.signature.fixed,
         settled=not any(item.is_passing for item in tried),
     )
     return SearchResult(winner=winner, report=report, check=check, tried=tuple(tried))

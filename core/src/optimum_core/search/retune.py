@@ -149,6 +149,7 @@ def _decided(
     for item in true:
         item.behind = score(item.measurements) / score(winner.measurements)
     winner.outcome, winner.behind, winner.problem = "chosen", None, "fastest on this machine"
+    fixed = manifest.report.fixed if manifest.report is not None else ()
     disturbed = disturbance(true, load.cores, Effort())
     report = Report(
         model=manifest.model.name,
@@ -157,7 +158,11 @@ def _decided(
         candidates=tuple(
             item.result() for item in sorted(tried, key=lambda item: (item is not winner, score(item.measurements)))
         ),
-        notes=(f"the machine was busy while candidates were timed: {disturbed}",) if disturbed else (),
+        notes=(
+            *(axis.note for axis in fixed),
+            *([f"the machine was busy while candidates were timed: {disturbed}"] if disturbed else []),
+        ),
+        fixed=fixed,
     )
     way = winner.spec.way
     return replace(

@@ -314,6 +314,7 @@ class _Search:
                 *self.references.notes,
                 *_notes(winner, decision.disturbance, passing, settled=decision.settled),
             ),
+            fixed=winner.signature.fixed,
             precision_hint=precision,
             settled=decision.settled and not passing,
             remembers=self.references.remembers and not winner.spec.way.is_eager,
@@ -353,6 +354,7 @@ def _fixed_to_one_side(candidate: Candidate) -> str:
 
 def _notes(winner: Candidate, disturbance: str, passing: Sequence[Candidate], *, settled: bool) -> Iterator[str]:
     yield from winner.fidelity.notes if winner.fidelity is not None else ()
+    yield from (axis.note for axis in winner.signature.fixed)
     if not winner.is_sure:
         yield f"NOT right for all values: {_fixed_to_one_side(winner)}"
     if disturbance:

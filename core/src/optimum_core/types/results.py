@@ -9,6 +9,7 @@ from math import exp, isfinite, log
 from typing import Any, Literal
 
 from optimum_core.types import rendering
+from optimum_core.types.tensors import FixedAxis
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,6 +237,7 @@ class Report:
         promise: the loss allowed to quantization; None: none was asked for.
         walk: every recipe that was tried, in order.
         notes: further remarks for the user.
+        fixed: axes with one length, of which the eager model takes others; `notes` say why.
         precision_hint: speed and error of another precision, if one is offered that was not asked for.
         settled: whether the choice may be remembered: nothing failed for a temporary reason, and the machine was quiet
             enough to decide which candidate is faster.
@@ -252,6 +254,7 @@ class Report:
     promise: Promise | None = None
     walk: tuple[Trial, ...] = ()
     notes: tuple[str, ...] = ()
+    fixed: tuple[FixedAxis, ...] = ()
     precision_hint: PrecisionHint | None = None
     settled: bool = True
     remembers: bool = False

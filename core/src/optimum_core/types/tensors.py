@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+#: Names of axes that are known by position alone: position and length in the samples.
+_MADE_UP = re.compile(r"(.+_)?axis\d+_\d+")
 
 
 class Array(Protocol):
@@ -46,6 +51,7 @@ class TensorSpec:
         least, greatest: the range of values that the eager model accepts, both included; None: no limit is known.
         sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the
             eager model accepts; None: no limit is known.
+        nonfinite: whether NaN and infinity are accepted: the samples held some, so that they were compared with eager.
 
     >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")).dynamic_axes
     {0: 'batch', 1: 'sequence'}
@@ -59,6 +65,7 @@ class TensorSpec:
     least: int | None = None
     greatest: int | None = None
     sides: tuple[int, int] | None = None
+    nonfinite: bool = False
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
@@ -102,3 +109,46 @@ class AxisRange:
     greatest: int | None = None
     proved: tuple[int, int] | None = None
     why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FixedAxis:
+    """An axis with one length, where the eager model takes others too.
+
+    Attributes:
+        place: its name, or "axis 1 of input 'x'" where it has none of its own.
+        length: the one length.
+        why: the reason, as a clause.
+
+    >>> str(FixedAxis(place="batch", length=1, why="it was compared at no other"))
+    'batch is fixed at 1'
+    """
+
+    place: str
+    length: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.place} is fixed at {self.length}"
+
+    @property
+    def note(self) -> str:
+        """The sentence for a report."""
+        return f"{self}: {self.why}"
+
+
+def places_of(inputs: Iterable[tuple[str, tuple[int | str, ...]]]) -> dict[str, str]:
+    """Return where the axes are whose names are made up of an input's name, or of position and length.
+
+    Args:
+        inputs: names and axes.
+
+    >>> places_of([("x", ("batch", "axis1_5"))])
+    {'axis1_5': "axis 1 of input 'x'"}
+    """
+    found: dict[str, str] = {}
+    for name, axes in inputs:
+        for index, axis in enumerate(axes):
+            if isinstance(axis, str) and (_MADE_UP.fullmatch(axis) or axis.startswith(f"{name}_")):
+                found.setdefault(axis, f"axis {index} of input {name!r}")
+    return found

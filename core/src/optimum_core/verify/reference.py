@@ -45,7 +45,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     if not cases:
         raise VerificationError(
             f"model {type(module).__name__}",
-            "eager refuses every call that was drawn for it",
+            f"eager refuses every call that was drawn for it; the first: {clock.problem}",
             "pass sample_inputs={name: tensor, …} as for one ordinary call",
         )
     _check_repeatable(module, cases[0])
@@ -79,9 +79,14 @@ def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
 
 
 class _Clock:
-    """Runner of cases that estimates from shorter ones the time of a longer one."""
+    """Runner of cases that estimates from shorter ones the time of a longer one.
+
+    Attributes:
+        problem: the error of the first case that the eager model refused; "": it took all.
+    """
 
     def __init__(self, signature: ModelSignature) -> None:
+        self.problem = ""
         self._signature = signature
         self._seconds: dict[str, list[tuple[int, float]]] = {}
 
@@ -98,6 +103,7 @@ class _Clock:
             found = _run(module, self._signature, case)
         except Exception as error:  # noqa: BLE001 - the eager model refuses this call, by an error of any type
             log.info("%s is left out: eager refuses it: %r", case.name, error)
+            self.problem = self.problem or f"{type(error).__name__}: {error}"
             return None
         # On a busy machine, wall-clock time says little; with several threads, CPU time says little. So the lesser.
         seconds = min(time.perf_counter() - start, time.process_time() - busy)
