@@ -26,7 +26,7 @@ from optimum_core.models.switches import Numbers, lengths_around, numbers_of, wi
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.ranges import proved, right_up_to
-from optimum_core.verify.reference import EMPTY, cases_at, planned_cases, reference_cases, remembers
+from optimum_core.verify.reference import EMPTY, SILENT, cases_at, planned_cases, reference_cases, remembers
 
 Asked = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
@@ -184,6 +184,39 @@ def test_a_row_without_tokens_must_be_finite_and_harm_no_other(rows: str, switch
 
     fidelity = _spoiled(switches, spoil)
     assert [result.case for result in fidelity.results if not result.passed] == [EMPTY]
+
+
+class Sound(torch.nn.Module):
+    """A mean of the samples that are not masked, by attention."""
+
+    main_input_name = "input_values"
+    config = SimpleNamespace()
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        samples = input_values[:, :, None]
+        seen = None if attention_mask is None else attention_mask.bool()[:, None, :]
+        return self.attend(torch.ones_like(samples[:, :1]), samples, seen)[:, 0]
+
+    def attend(self, query: torch.Tensor, samples: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(query, samples, samples, attn_mask=seen)
+
+
+class TakenApart(Sound):
+    """The same as a graph has it: softmax over nothing but -inf is NaN."""
+
+    def attend(self, query: torch.Tensor, samples: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        scores = query @ samples.transpose(1, 2)
+        scores = scores if seen is None else scores.masked_fill(~seen, -torch.inf)
+        return scores.softmax(-1) @ samples
+
+
+def test_a_sound_without_samples_must_be_finite_too() -> None:
+    module = Sound().eval()
+    signature = describe(module, name="sound")
+    cases = reference_cases(module, signature)
+    fidelity = verify(lambda x: eager_outputs(TakenApart(), x), cases, signature.outputs, precision="fp32")
+    assert [result.case for result in fidelity.results if not result.passed] == [SILENT]
+    assert verify(lambda x: eager_outputs(module, x), cases, signature.outputs, precision="fp32").passed
 
 
 # -- models that remember ---------------------------------------------------------------------------------------------

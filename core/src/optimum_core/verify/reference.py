@@ -13,6 +13,7 @@ import numpy as np
 from optimum_core.errors import VerificationError
 from optimum_core.models.axes import LONG, MANY, PICTURE, off_the_grid
 from optimum_core.models.eager_calls import call, eager_outputs, fresh
+from optimum_core.models.layouts import InputLayout
 from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature, limited
@@ -29,6 +30,7 @@ PATIENCE = 1.0
 #: Exponent of the length in the expected time of a call.
 GROWTH = 1.25
 EMPTY = "a row without any token"
+SILENT = "a row without any sample or pixel"
 
 
 def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
@@ -277,24 +279,34 @@ def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays)
 
 
 def _without_tokens(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
-    """Yield a batch whose last row has no token at all, if the eager model gives finite outputs for it."""
-    layout = signature.layout
-    masks = [item for item in layout.inputs if item.kind == "mask" and "sequence" in str(item.axes[-1])]
-    if not masks or any(item.axes[0] != "batch" for item in masks):
+    """Yield batches whose last row is masked as a whole, if the eager model gives finite outputs for it: texts first,
+    then sounds and pictures, which it may refuse where it takes such texts."""
+    masks = [item for item in signature.layout.inputs if item.kind == "mask"]
+    if any(item.axes[0] != "batch" for item in masks):
         return
-    drawn = signature.draw(Case(name=EMPTY, seed=99))
-    inputs = {name: array.copy() for name, array in drawn.items()}
+    of_texts = [item for item in masks if "sequence" in str(item.axes[-1])]
+    for name, group in ((EMPTY, of_texts), (SILENT, [item for item in masks if item not in of_texts])):
+        if group and (found := _with_empty_row(module, signature, name, group)) is not None:
+            yield found
+
+
+def _with_empty_row(
+    module: Any, signature: ModelSignature, name: str, masks: Sequence[InputLayout]
+) -> ReferenceCase | None:
+    layout = signature.layout
+    inputs = {key: array.copy() for key, array in signature.draw(Case(name=name, seed=99)).items()}
     for item in masks:
         inputs[item.name][-1] = 0
         if (ids := made_of(item.name)) in inputs:
             inputs[ids][-1] = layout.special.get("pad_token_id", 0)
     try:
-        found = _answered(module, signature, EMPTY, inputs)
+        found = _answered(module, signature, name, inputs)
     except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
-        log.info("%s is left out: eager refuses it: %r", EMPTY, error)
-        return
-    if all(np.isfinite(array).all() for array in found.outputs.values() if array.dtype.kind == "f"):
-        yield replace(found, empty=np.arange(layout.lengths["batch"]) == layout.lengths["batch"] - 1)
+        log.info("%s is left out: eager refuses it: %r", name, error)
+        return None
+    if not all(np.isfinite(array).all() for array in found.outputs.values() if array.dtype.kind == "f"):
+        return None
+    return replace(found, empty=np.arange(layout.lengths["batch"]) == layout.lengths["batch"] - 1)
 
 
 def _check_repeatable(module: Any, case: ReferenceCase) -> None:
