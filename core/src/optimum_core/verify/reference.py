@@ -12,6 +12,7 @@ import numpy as np
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.axes import LONG, MANY, PICTURE, off_the_grid
+from optimum_core.models.chance import output_by_chance, watched_draws
 from optimum_core.models.eager_calls import call, eager_outputs, fresh
 from optimum_core.models.layouts import InputLayout
 from optimum_core.models.outputs import flatten
@@ -42,8 +43,13 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
         VerificationError: the eager model refuses every call, or gives different outputs for the same inputs, so that
             nothing can be compared with it.
     """
-    clock = _Clock(signature)
-    cases = [found for case in planned_cases(signature) if (found := clock.run(module, case)) is not None]
+    clock, cases, drawing = _Clock(signature), list[ReferenceCase](), list[ReferenceCase]()
+    for case in planned_cases(signature):
+        with watched_draws() as watched:
+            found = clock.run(module, case)
+        if found is not None:
+            cases.append(found)
+            drawing += [found] if watched.drew else []
     if not cases:
         raise VerificationError(
             f"model {type(module).__name__}",
@@ -51,6 +57,8 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
             "pass sample_inputs={name: tensor, …} as for one ordinary call",
         )
     _check_repeatable(module, cases[0])
+    if drawing:
+        _check_chance(module, drawing[0])
     cases += _without_tokens(module, signature)
     if signature.real is not None:
         cases.append(
@@ -321,12 +329,23 @@ def _check_repeatable(module: Any, case: ReferenceCase) -> None:
         if problem:
             if changed:
                 raise _changes_inputs(module, changed)
-            raise VerificationError(
-                f"model {type(module).__name__}",
-                f"eager itself gives two values for output {name!r} on the same inputs ({problem}); "
-                "nothing can be checked against a model that draws random numbers",
-                "make it deterministic (a fixed seed or noise as an input), or keep it eager",
-            )
+            raise _by_chance(module, name, problem)
+
+
+def _check_chance(module: Any, case: ReferenceCase) -> None:
+    """Refuse a model whose outputs depend on the random numbers that it draws, however seldom that shows."""
+    name = output_by_chance(module, case.inputs, case.outputs)
+    if name is not None:
+        raise _by_chance(module, name, "where the numbers drawn are others")
+
+
+def _by_chance(module: Any, output: str, problem: str) -> VerificationError:
+    return VerificationError(
+        f"model {type(module).__name__}",
+        f"eager itself gives two values for output {output!r} on the same inputs ({problem}); "
+        "nothing can be checked against a model that draws random numbers",
+        "make it deterministic (a fixed seed or noise as an input), or keep it eager",
+    )
 
 
 def _changes_inputs(module: Any, names: Sequence[str]) -> VerificationError:
