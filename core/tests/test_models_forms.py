@@ -106,6 +106,33 @@ def test_a_module_that_does_not_hold_plain_weights_is_refused(form: str, tiny: T
     assert any(part in caught.value.remedy for part in (remedy, remedy.replace("\\", "")))
 
 
+class _Own(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(x, training=self.training)
+
+
+@pytest.mark.parametrize("part", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(2), _Own()])
+def test_a_part_in_training_mode_is_refused(part: torch.nn.Module) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(part)).eval()
+    open_source(model)
+    part.train()
+    with pytest.raises(SourceError, match=rf"its part '1\.0' \({type(part).__name__}\) is in training mode") as caught:
+        open_source(model)
+    assert "model.eval()" in caught.value.remedy
+
+
+def test_a_part_that_is_the_same_in_training_is_taken() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2)).eval()
+    model.append(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.GELU()))
+    assert open_source(model).notes == ()
+
+
+def test_a_model_in_training_mode_is_accelerated_as_in_evaluation_and_that_is_said() -> None:
+    source = open_source(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5)))
+    assert not any(part.training for part in source.module().modules())
+    assert source.notes == ("the model was in training mode; it is accelerated as it answers after model.eval()",)
+
+
 def test_training_with_rounded_weights_is_no_quantized_model(tiny: Tiny) -> None:
     layer = _foreign("torchao.quantization.qat.linear", "FakeQuantizedLinear", torch.nn.Linear)
     linear = layer(2, 2)

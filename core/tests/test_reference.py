@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -20,13 +21,14 @@ from transformers import (
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.axes import MANY, off_the_grid
+from optimum_core.models.chance import watched_draws
 from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.switches import Numbers, lengths_around, numbers_of, with_rungs
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.ranges import proved, right_up_to
-from optimum_core.verify.reference import EMPTY, cases_at, planned_cases, reference_cases, remembers
+from optimum_core.verify.reference import EMPTY, SILENT, cases_at, planned_cases, reference_cases, remembers
 
 Asked = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
@@ -186,6 +188,39 @@ def test_a_row_without_tokens_must_be_finite_and_harm_no_other(rows: str, switch
     assert [result.case for result in fidelity.results if not result.passed] == [EMPTY]
 
 
+class Sound(torch.nn.Module):
+    """A mean of the samples that are not masked, by attention."""
+
+    main_input_name = "input_values"
+    config = SimpleNamespace()
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        samples = input_values[:, :, None]
+        seen = None if attention_mask is None else attention_mask.bool()[:, None, :]
+        return self.attend(torch.ones_like(samples[:, :1]), samples, seen)[:, 0]
+
+    def attend(self, query: torch.Tensor, samples: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(query, samples, samples, attn_mask=seen)
+
+
+class TakenApart(Sound):
+    """The same as a graph has it: softmax over nothing but -inf is NaN."""
+
+    def attend(self, query: torch.Tensor, samples: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        scores = query @ samples.transpose(1, 2)
+        scores = scores if seen is None else scores.masked_fill(~seen, -torch.inf)
+        return scores.softmax(-1) @ samples
+
+
+def test_a_sound_without_samples_must_be_finite_too() -> None:
+    module = Sound().eval()
+    signature = describe(module, name="sound")
+    cases = reference_cases(module, signature)
+    fidelity = verify(lambda x: eager_outputs(TakenApart(), x), cases, signature.outputs, precision="fp32")
+    assert [result.case for result in fidelity.results if not result.passed] == [SILENT]
+    assert verify(lambda x: eager_outputs(module, x), cases, signature.outputs, precision="fp32").passed
+
+
 # -- models that remember ---------------------------------------------------------------------------------------------
 
 
@@ -211,6 +246,47 @@ def test_two_answers_of_unlike_shapes_are_two_answers() -> None:
     module = Noise().eval()
     with pytest.raises(VerificationError, match=r"two values for output 'output'.*shapes"):
         reference_cases(module, signature)
+
+
+class Drawing(torch.nn.Module):
+    """Draws a random number at each call, and gives what is made of it."""
+
+    def __init__(self, made: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.made(x)
+
+
+BY_CHANCE: dict[str, Callable[[torch.Tensor], Any]] = {
+    "seldom": lambda x: torch.rand(1) > 0.999,
+    "little": lambda x: torch.randn(1) * 1e-5,
+    "dropout": lambda x: torch.nn.functional.dropout(x, 0.001),
+    "numpy": lambda x: float(np.random.rand() > 0.999),
+    "python": lambda x: float(random.random() < 0.001),
+}
+
+
+@pytest.mark.parametrize("made", BY_CHANCE.values(), ids=BY_CHANCE)
+def test_a_model_that_depends_on_chance_is_refused_however_seldom_that_shows(made: Callable[..., Any]) -> None:
+    torch.manual_seed(3)
+    module = Drawing(made).eval()
+    signature = describe(module, name="drawing", samples={"x": torch.rand(2, 4)})
+    with pytest.raises(VerificationError, match="draws random numbers"):
+        reference_cases(module, signature)
+
+
+def test_a_draw_without_effect_is_no_chance() -> None:
+    """As wav2vec2's LayerDrop, and a check by rejection, which must end."""
+    module = Drawing(lambda x: 0 * torch.rand(1) + 0 * np.random.randn() + 0 * random.gauss(0, 1)).eval()
+    signature = describe(module, name="drawing", samples={"x": torch.rand(2, 4)})
+    random.seed(5)
+    torch.manual_seed(5)
+    reference_cases(module, signature)
+    with watched_draws() as watched:
+        pass
+    assert not watched.drew
 
 
 class _Increments(torch.nn.Module):

@@ -190,7 +190,7 @@ def check_module(module: Any) -> None:
         SourceError: the module has such a form; the message names it and the remedy.
     """
     who = f"model {type(module).__name__}"
-    for find in (_of_a_kind, _quantized, _with_adapters, _recompiled):
+    for find in (_of_a_kind, _quantized, _with_adapters, _recompiled, _partly_training):
         if (found := find(module)) is not None:
             raise SourceError(who, *found)
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
@@ -199,6 +199,26 @@ def check_module(module: Any) -> None:
 
 
 Problem = tuple[str, str]
+
+
+def _partly_training(module: Any) -> Problem | None:
+    """Find a part that computes as in training in a model that does not: Monte Carlo dropout, a part added later."""
+    if getattr(module, "training", True):
+        return None  # all of it is accelerated as in evaluation mode, and the report says so
+    for name, part in module.named_modules():
+        if getattr(part, "training", False) and _asks_whether_training(type(part)):
+            why = f"its part {name!r} ({type(part).__name__}) is in training mode, while the model itself is not"
+            return why, "call model.eval() for all parts; dropout that is wanted cannot be accelerated"
+    return None
+
+
+def _asks_whether_training(kind: type) -> bool:
+    """Whether a class may compute otherwise in training: one of torch's own says so in its code, others may."""
+    if not kind.__module__.startswith("torch."):
+        return True
+    own = (base for base in kind.__mro__ if base.__module__ != "torch.nn.modules.module")
+    methods = (getattr(method, "__code__", None) for base in own for method in vars(base).values())
+    return any("training" in code.co_names for code in methods if code is not None)
 
 
 def _of_a_kind(module: Any) -> Problem | None:

@@ -119,6 +119,7 @@ class OnnxSource:
     in_memory = False
     held_in = "fp32"
     class_name = ""
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, *, processor: Any = None) -> None:
         self.path = path

@@ -16,6 +16,8 @@ from optimum_core.models.tasks import resolve_class
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
 _NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json")
 
+_WAS_TRAINING = "the model was in training mode; it is accelerated as it answers after model.eval()"
+
 
 def companions(directory: Path) -> dict[str, Path]:
     """Return the files of `directory` to copy into an artifact, by their name in it."""
@@ -32,6 +34,7 @@ class _Eager:
 
     format: str | None = None
     is_quantized = False
+    notes: tuple[str, ...] = ()
 
     def samples(self) -> dict[str, Any] | None:
         """Return one call's inputs if the model itself declares them; a torch model does not."""
@@ -47,6 +50,7 @@ class MemorySource(_Eager):
 
     def __init__(self, module: Any, *, processor: Any = None, trust_remote_code: bool = False) -> None:
         self._given = module
+        self.notes = (_WAS_TRAINING,) if getattr(module, "training", False) else ()
         self._processor = processor
         self._trust = trust_remote_code
 

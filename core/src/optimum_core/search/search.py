@@ -310,6 +310,7 @@ class _Search:
             objective=self.context.objective,
             seconds=time.perf_counter() - self._start,
             notes=(
+                *self.context.source.notes,
                 *self.context.signature.notes,
                 *self.references.notes,
                 *_notes(winner, decision.disturbance, passing, settled=decision.settled),

@@ -12,7 +12,9 @@ import numpy as np
 
 from optimum_core.errors import VerificationError
 from optimum_core.models.axes import LONG, MANY, PICTURE, off_the_grid
+from optimum_core.models.chance import output_by_chance, watched_draws
 from optimum_core.models.eager_calls import call, eager_outputs, fresh
+from optimum_core.models.layouts import InputLayout
 from optimum_core.models.outputs import flatten
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature, limited
@@ -29,6 +31,7 @@ PATIENCE = 1.0
 #: Exponent of the length in the expected time of a call.
 GROWTH = 1.25
 EMPTY = "a row without any token"
+SILENT = "a row without any sample or pixel"
 
 
 def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
@@ -40,8 +43,13 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
         VerificationError: the eager model refuses every call, or gives different outputs for the same inputs, so that
             nothing can be compared with it.
     """
-    clock = _Clock(signature)
-    cases = [found for case in planned_cases(signature) if (found := clock.run(module, case)) is not None]
+    clock, cases, drawing = _Clock(signature), list[ReferenceCase](), list[ReferenceCase]()
+    for case in planned_cases(signature):
+        with watched_draws() as watched:
+            found = clock.run(module, case)
+        if found is not None:
+            cases.append(found)
+            drawing += [found] if watched.drew else []
     if not cases:
         raise VerificationError(
             f"model {type(module).__name__}",
@@ -49,6 +57,8 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
             "pass sample_inputs={name: tensor, …} as for one ordinary call",
         )
     _check_repeatable(module, cases[0])
+    if drawing:
+        _check_chance(module, drawing[0])
     cases += _without_tokens(module, signature)
     if signature.real is not None:
         cases.append(
@@ -283,24 +293,34 @@ def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays)
 
 
 def _without_tokens(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
-    """Yield a batch whose last row has no token at all, if the eager model gives finite outputs for it."""
-    layout = signature.layout
-    masks = [item for item in layout.inputs if item.kind == "mask" and "sequence" in str(item.axes[-1])]
-    if not masks or any(item.axes[0] != "batch" for item in masks):
+    """Yield batches whose last row is masked as a whole, if the eager model gives finite outputs for it: texts first,
+    then sounds and pictures, which it may refuse where it takes such texts."""
+    masks = [item for item in signature.layout.inputs if item.kind == "mask"]
+    if any(item.axes[0] != "batch" for item in masks):
         return
-    drawn = signature.draw(Case(name=EMPTY, seed=99))
-    inputs = {name: array.copy() for name, array in drawn.items()}
+    of_texts = [item for item in masks if "sequence" in str(item.axes[-1])]
+    for name, group in ((EMPTY, of_texts), (SILENT, [item for item in masks if item not in of_texts])):
+        if group and (found := _with_empty_row(module, signature, name, group)) is not None:
+            yield found
+
+
+def _with_empty_row(
+    module: Any, signature: ModelSignature, name: str, masks: Sequence[InputLayout]
+) -> ReferenceCase | None:
+    layout = signature.layout
+    inputs = {key: array.copy() for key, array in signature.draw(Case(name=name, seed=99)).items()}
     for item in masks:
         inputs[item.name][-1] = 0
         if (ids := made_of(item.name)) in inputs:
             inputs[ids][-1] = layout.special.get("pad_token_id", 0)
     try:
-        found = _answered(module, signature, EMPTY, inputs)
+        found = _answered(module, signature, name, inputs)
     except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
-        log.info("%s is left out: eager refuses it: %r", EMPTY, error)
-        return
-    if all(np.isfinite(array).all() for array in found.outputs.values() if array.dtype.kind == "f"):
-        yield replace(found, empty=np.arange(layout.lengths["batch"]) == layout.lengths["batch"] - 1)
+        log.info("%s is left out: eager refuses it: %r", name, error)
+        return None
+    if not all(np.isfinite(array).all() for array in found.outputs.values() if array.dtype.kind == "f"):
+        return None
+    return replace(found, empty=np.arange(layout.lengths["batch"]) == layout.lengths["batch"] - 1)
 
 
 def _check_repeatable(module: Any, case: ReferenceCase) -> None:
@@ -315,12 +335,23 @@ def _check_repeatable(module: Any, case: ReferenceCase) -> None:
         if problem:
             if changed:
                 raise _changes_inputs(module, changed)
-            raise VerificationError(
-                f"model {type(module).__name__}",
-                f"eager itself gives two values for output {name!r} on the same inputs ({problem}); "
-                "nothing can be checked against a model that draws random numbers",
-                "make it deterministic (a fixed seed or noise as an input), or keep it eager",
-            )
+            raise _by_chance(module, name, problem)
+
+
+def _check_chance(module: Any, case: ReferenceCase) -> None:
+    """Refuse a model whose outputs depend on the random numbers that it draws, however seldom that shows."""
+    name = output_by_chance(module, case.inputs, case.outputs)
+    if name is not None:
+        raise _by_chance(module, name, "where the numbers drawn are others")
+
+
+def _by_chance(module: Any, output: str, problem: str) -> VerificationError:
+    return VerificationError(
+        f"model {type(module).__name__}",
+        f"eager itself gives two values for output {output!r} on the same inputs ({problem}); "
+        "nothing can be checked against a model that draws random numbers",
+        "make it deterministic (a fixed seed or noise as an input), or keep it eager",
+    )
 
 
 def _changes_inputs(module: Any, names: Sequence[str]) -> VerificationError:
