@@ -51,6 +51,24 @@ def test_a_handler_of_the_program_decides(tmp_path: Path) -> None:
     assert _run(WORK.format(before=before), tmp_path) == (7, ["works\n", "mine"])
 
 
+def test_a_later_signal_ends_the_process_where_the_first_was_lost(tmp_path: Path) -> None:
+    body = """
+    from optimum_core import termination
+    termination.GRACE = 0.5
+    with termination.unwound_on_sigterm(), tempfile.TemporaryDirectory() as folder:
+        print("works", flush=True)
+        try:
+            time.sleep(60)
+        except BaseException:
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("lost", flush=True)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("never", flush=True)
+    """
+    assert _run(body, tmp_path) == (-signal.SIGTERM, ["works\n", "lost"])
+
+
 def test_a_forked_child_unwinds_nothing_of_its_parent(tmp_path: Path) -> None:
     body = """
     from optimum_core.termination import unwound_on_sigterm

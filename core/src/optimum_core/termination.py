@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+#: Seconds after a SIGTERM from which another one no longer waits for the stack to unwind.
+GRACE = 5.0
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,7 +43,9 @@ def unwound_on_sigterm() -> Iterator[None]:
 
 
 def raise_on_sigterm() -> Callable[[], bool]:
-    """Make SIGTERM raise `Terminated` once; further signals during the unwinding are ignored.
+    """Make SIGTERM raise `Terminated` once; further signals during the unwinding are ignored for `GRACE` seconds.
+
+    A later one ends the process at once: the exception may be lost, as in a finalizer or a library that catches all.
 
     Returns:
         A function that returns whether the signal was received.
@@ -49,7 +55,8 @@ def raise_on_sigterm() -> Callable[[], bool]:
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a forked child, whose stack to unwind belongs to its parent
             _end()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        first = time.monotonic()
+        signal.signal(signal.SIGTERM, lambda *_: _end() if time.monotonic() - first > GRACE else None)
         came.set()
         raise Terminated
 

@@ -23,6 +23,7 @@ from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import Lengths
 from optimum_core.types.tensors import made_of
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
+from optimum_core.verify.large import large_cases
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     if drawing:
         _check_chance(module, drawing[0])
     cases += _without_tokens(module, signature)
+    cases += large_cases(module, signature, lambda *case: _case_of(signature, *case))
     if signature.real is not None:
         cases.append(
             _without_padded(_answered(module, signature, "the processor's own output", signature.real), signature)
@@ -276,6 +278,10 @@ def _without_padded(found: ReferenceCase, signature: ModelSignature) -> Referenc
 
 def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays) -> ReferenceCase:
     """Return a case of these inputs with the eager model's outputs."""
+    return _case_of(signature, name, inputs, eager_outputs(module, inputs))
+
+
+def _case_of(signature: ModelSignature, name: str, inputs: Arrays, outputs: Arrays) -> ReferenceCase:
     layout = signature.layout
     lengths = {
         axis: inputs[item.name].shape[index]
@@ -286,7 +292,7 @@ def _answered(module: Any, signature: ModelSignature, name: str, inputs: Arrays)
     return ReferenceCase(
         name=name,
         inputs=inputs,
-        outputs=eager_outputs(module, inputs),
+        outputs=outputs,
         varied=frozenset(axis for axis, length in lengths.items() if length != layout.lengths[axis]),
         lengths=lengths,
     )

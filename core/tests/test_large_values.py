@@ -1,0 +1,99 @@
+"""Values far larger than the samples': what rounds whole numbers is wrong, what rounding alone changes is noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.signature import describe
+from optimum_core.types import Fidelity
+from optimum_core.verify import ReferenceCase, verify
+from optimum_core.verify.large import LARGE
+from optimum_core.verify.reference import reference_cases
+
+Function = Callable[..., Any]
+
+
+class Formula(torch.nn.Module):
+    """A formula of one input."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(x)
+
+
+def _cases(function: Function, x: torch.Tensor) -> tuple[Any, tuple[ReferenceCase, ...]]:
+    module = Formula(function).eval()
+    signature = describe(module, name="formula", samples={"x": x})
+    return signature, reference_cases(module, signature)
+
+
+def _names(function: Function, x: torch.Tensor) -> list[str]:
+    return [case.name for case in _cases(function, x)[1] if case.large]
+
+
+def _compared(function: Function, export: Function, x: torch.Tensor, precision: str = "fp32") -> Fidelity:
+    signature, cases = _cases(function, x)
+    exported = Formula(export).eval()
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        return eager_outputs(exported, inputs)
+
+    return verify(run, cases, signature.outputs, precision=precision)
+
+
+NUMBERS = torch.arange(-10, 10).reshape(2, 10)
+FLOATS = torch.linspace(-1, 2, 16).reshape(2, 8)
+
+
+def test_whole_numbers_computed_in_floats_are_wrong() -> None:
+    def in_floats(x: torch.Tensor) -> torch.Tensor:
+        return (x.float() / 7).floor().long()
+
+    def exact(x: torch.Tensor) -> torch.Tensor:
+        return torch.div(x, 7, rounding_mode="floor")
+
+    fidelity = _compared(exact, in_floats, NUMBERS)
+    assert [item.case for item in fidelity.results if not item.passed] == [LARGE["i"]]
+    assert _compared(exact, exact, NUMBERS).passed
+
+
+def test_what_rounding_alone_changes_is_noted() -> None:
+    def other(x: torch.Tensor) -> torch.Tensor:
+        return (x.double() * 3.1).sin().float()
+
+    fidelity = _compared(lambda x: (x * 3.1).sin(), other, FLOATS)
+    assert fidelity.passed
+    (note,) = fidelity.notes
+    assert note.startswith(LARGE["f"])
+    assert "rounding alone" in note
+
+
+def test_an_answer_that_overflows_is_wrong() -> None:
+    fidelity = _compared(lambda x: x.abs().sqrt(), lambda x: (x**8).abs() ** 0.0625, FLOATS)
+    assert [item.case for item in fidelity.results if not item.passed] == [LARGE["f"]]
+    assert _compared(lambda x: x.abs().sqrt(), lambda x: (x**8).abs() ** 0.0625, FLOATS, precision="fp16").passed
+
+
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [
+        (lambda x: torch.arange(30.0)[x], torch.arange(8).reshape(2, 4)),  # indices
+        (lambda x: x * 3, torch.tensor([[0, 1, 1], [1, 0, 1]])),  # switches
+        (lambda x: x.exp(), FLOATS),  # infinite in eager
+        (lambda x: sum(range(int(x.abs().max()))) + x * 0, NUMBERS),  # it would count for hours
+    ],
+)
+def test_what_eager_does_not_answer_is_no_case(
+    function: Function, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optimum_core.models.large_values._PATIENCE", 0.3)
+    assert _names(function, x) == []
