@@ -110,7 +110,7 @@ def disabled_names() -> frozenset[str]:
 
 
 def unknown_disabled(known: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the names in `OPTIMUM_DISABLED_BACKENDS` that are none of these, each with one that resembles it, or ""."""
+    """Return the names in `OPTIMUM_DISABLED_BACKENDS` that are none of these, each with one like it, or ""."""
     from difflib import get_close_matches
 
     unknown = sorted(disabled_names() - {*known})
