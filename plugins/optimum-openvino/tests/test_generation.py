@@ -194,7 +194,7 @@ def test_every_way_of_decoding_gives_the_tokens_of_eager(way: str, fast: Any) ->
 def test_text_is_streamed_and_ends_at_a_string(fast: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
     from transformers import TextStreamer
 
-    plain = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None}
+    plain: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None}
     whole = decoder("llama").generate(IDS[:1], **plain)
     fast.generate(IDS[:1], streamer=TextStreamer(tokenizer, skip_prompt=True), **plain)
     assert capsys.readouterr().out == tokenizer.decode(whole[0, 9:]) + "\n"

@@ -51,4 +51,4 @@ def test_sums_pass_what_8_bits_hold(route: str, tmp_path: Path, load: Callable[[
     assert artifact is not None
     found = load(artifact).run({"input_ids": ids.numpy()})
     for name, value in want.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(np.asarray(found[name]), value, rtol=1e-6, err_msg=name)
