@@ -251,7 +251,7 @@ def test_two_answers_of_unlike_shapes_are_two_answers() -> None:
 class Drawing(torch.nn.Module):
     """Draws a random number at each call, and gives what is made of it."""
 
-    def __init__(self, made: Callable[[torch.Tensor], Any]) -> None:
+    def __init__(self, made: Callable[[torch.Tensor], torch.Tensor | float]) -> None:
         super().__init__()
         self.made = made
 
@@ -259,7 +259,7 @@ class Drawing(torch.nn.Module):
         return x + self.made(x)
 
 
-BY_CHANCE: dict[str, Callable[[torch.Tensor], Any]] = {
+BY_CHANCE: dict[str, Callable[[torch.Tensor], torch.Tensor | float]] = {
     "seldom": lambda x: torch.rand(1) > 0.999,
     "little": lambda x: torch.randn(1) * 1e-5,
     "dropout": lambda x: torch.nn.functional.dropout(x, 0.001),
