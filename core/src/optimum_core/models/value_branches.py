@@ -25,11 +25,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from optimum_core.models import promotion
+
 Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
 #: Files whose frames lie between the model's code and this module.
-_BETWEEN = (_TORCH, __file__, warnings.__file__)
+_BETWEEN = (_TORCH, __file__, promotion.__file__, warnings.__file__)
 _READ = torch.ops.aten._local_scalar_dense.default
 #: Functions that read a tensor's memory without an operator.
 _UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
