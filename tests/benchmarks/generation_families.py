@@ -129,10 +129,11 @@ def page(outcomes: Sequence[Outcome], targets: Sequence[str]) -> Page:
         notes=(
             f"Of {len(found)} families: {'; '.join(counts)}.",
             "Tiny models with random weights, matrices four times the usual. Equal: 64 tokens (fewer where the model "
-            "has fewer positions) of three rows, greedy and with 4 beams, are those of eager; decoders' rows "
-            "are padded on the left, those of encoders on the right. Forward only: accelerated as one forward pass, and `generate` refuses. Refused: `accelerate` with "
-            "this target raises. Eager fails: transformers itself does not generate with this tiny model, or writes "
-            "one word again and again. No tiny model: the rules that make configurations small do not fit it.",
+            "has fewer positions) of three rows, greedy and with 4 beams, are those of eager; decoders' rows are "
+            "padded on the left, those of encoders on the right. Forward only: accelerated as one forward pass, and "
+            "`generate` refuses. Refused: `accelerate` with this target raises. Eager fails: transformers itself does "
+            "not generate with this tiny model, or writes one word again and again. No tiny model: the rules that "
+            "make configurations small do not fit it.",
         ),
     )
 

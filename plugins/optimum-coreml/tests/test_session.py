@@ -72,10 +72,6 @@ def test_another_models_program_is_refused(exported: Exported, load: Load) -> No
         load(replace(other, inputs=one.inputs, outputs=one.outputs))
 
 
-class _FakeUnits:
-    ALL = "all of them"
-
-
 class _FakeModels:
     """Stands for coremltools on a Mac, to test what is asked of it; Core ML itself is not here."""
 
@@ -96,7 +92,7 @@ def test_on_a_mac_core_ml_is_asked(exported: Exported, tiny: Make, load: Load, m
 
     from optimum_coreml import tools
 
-    fake = types.SimpleNamespace(models=_FakeModels, ComputeUnit=_FakeUnits)
+    fake = types.SimpleNamespace(models=_FakeModels, ComputeUnit=types.SimpleNamespace(ALL="all of them"))
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(tools, "coremltools", lambda: fake)
     opened = load(exported("bert"))
