@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -126,6 +127,13 @@ def test_without_unseen_data_the_drawn_stand_in_and_the_report_says_so() -> None
     assert found.passed
     assert [result.case for result in found.results] == ["all drawn cases together"]
     assert not _verify(_times(lambda x: x * 2), DRAWN).passed
+
+
+def test_values_far_beyond_the_ranges_are_not_compared() -> None:
+    large = replace(_case([[1e5, 2.0]], name="large"), large=True)
+    found = _verify(_times(lambda x: np.minimum(x, 6.0)), [*DRAWN, large])
+    assert found.passed
+    assert found.formed == len(DRAWN)
 
 
 def test_a_last_axis_that_varies_is_pooled_by_value() -> None:
