@@ -54,15 +54,15 @@ def test_a_handler_of_the_program_decides(tmp_path: Path) -> None:
 def test_a_later_signal_ends_the_process_where_the_first_was_lost(tmp_path: Path) -> None:
     body = """
     from optimum_core import termination
-    termination.GRACE = 0.5
+    termination.GRACE = 1
     with termination.unwound_on_sigterm(), tempfile.TemporaryDirectory() as folder:
-        print("works", flush=True)
         try:
+            print("works", flush=True)
             time.sleep(60)
         except BaseException:
             os.kill(os.getpid(), signal.SIGTERM)
             print("lost", flush=True)
-        time.sleep(1)
+        time.sleep(1.5)
         os.kill(os.getpid(), signal.SIGTERM)
         print("never", flush=True)
     """

@@ -64,13 +64,21 @@ def workload_of(
     """
     if shapes is None:
         return tuple(dict(_within(shape, longest)) for shape in DEFAULT)
-    stated = tuple(map(lengths_of, shapes))
+    stated = tuple(_stated(shape, longest) for shape in shapes)
     for lengths in stated:
         if longest is not None and lengths["sequence"] + lengths[NEW] > longest:
             raise OptionError(
                 "shapes", f"{lengths['sequence']} + {lengths[NEW]} tokens are too many", f"the model takes {longest}"
             )
     return stated
+
+
+def _stated(shape: Sequence[int] | Mapping[str, int], longest: int | None) -> dict[str, int]:
+    """Return a stated shape; the lengths of one that states only the batch are cut to what the model takes."""
+    lengths = lengths_of(shape)
+    if isinstance(shape, Mapping) and not {"sequence", NEW} & set(shape):
+        return _within((lengths["batch"], lengths["sequence"], lengths[NEW]), longest)
+    return lengths
 
 
 def _within(shape: tuple[int, int, int], longest: int | None) -> dict[str, int]:
