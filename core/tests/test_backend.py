@@ -19,17 +19,11 @@ from optimum_core import backend
 from optimum_core.backend import tracing
 from optimum_core.errors import ExportError, InputError, OptionError, SessionError
 from optimum_core.types import TensorSpec
-from optimum_core.types.hardware import Cpu, Hardware
+from optimum_core.types.hardware import Hardware
 
 WHO = "backend 'acme'"
 IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", 8))
 LOGITS = TensorSpec(name="logits", dtype="float32", shape=("batch", 2))
-MACHINE = Hardware(
-    system="linux",
-    system_version="",
-    cpu=Cpu(vendor="", model="", architecture="x86_64", features=frozenset(), physical_cores=1, usable_cores=1),
-    memory=1 << 30,
-)
 
 
 def test_importing_it_imports_nothing_heavy() -> None:

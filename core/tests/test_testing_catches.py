@@ -292,17 +292,6 @@ COMPILER_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         {"test_it_agrees_with_eager_at_unseen_shapes"},
     ),
 }
-#: A process of its own imports the entry module and probes, which only these faults concern.
-_LIGHT = "test_its_entry_module_and_probe_are_light"
-_ENTRY_FAULTS = (
-    "none",
-    "boasts_of_a_gpu",
-    "fickle_probe",
-    "heavy_entry_module",
-    "knows_linux_only",
-    "silent_probe",
-    "unknown_hook",
-)
 _STUB_TESTS = ("test_damaged_files_are_refused", "test_sessions_do_not_leak", "test_another_process_gives_the_same")
 
 
@@ -354,8 +343,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     _write(folder)
     report = folder / "report.xml"
     slow = " or ".join(_STUB_TESTS)
-    unlike = f"({_LIGHT} and not ({' or '.join(map(_class_name, _ENTRY_FAULTS))}))"
-    chosen = f"(Stub and ({slow})) or (not Stub and not vision and not ({slow}) and not {unlike})"
+    chosen = f"(Stub and ({slow})) or (not Stub and not vision and not ({slow}))"
     command = [
         sys.executable,
         "-m",

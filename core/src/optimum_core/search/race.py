@@ -71,8 +71,7 @@ class Race:
         rivals.sort(key=lambda item: item.pace)
         # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is,
         # and one that is slower than the eager model at some shape does not close another that is never slower.
-        able, slower = self._allowed(rivals, lambda item: item.median)
-        best = next((item for item in able if item.spec.is_baseline or not slower[id(item)]), rivals[0])
+        best = next(iter(self._slower_nowhere(rivals, lambda item: item.median)), rivals[0])
         limit = self.context.effort.hopeless * best.pace
         for rank, item in enumerate(item for item in rivals if not item.spec.is_baseline):
             if rank >= FINALISTS or item.pace > limit:
@@ -110,11 +109,15 @@ class Race:
 
     def _by_shortest(self, finalists: Sequence[Candidate]) -> Candidate:
         """Return the winner by the shortest times."""
-        able, slower = self._allowed(finalists, lambda item: item.least)
-        allowed = [item for item in able if item.spec.is_baseline or not slower[id(item)]]
+        allowed = self._slower_nowhere(finalists, lambda item: item.least)
         if self.context.objective == "size":
             return min(allowed, key=self.score)
         return min(allowed, key=lambda item: pace(item.measurements))
+
+    def _slower_nowhere(self, finalists: Sequence[Candidate], time: Callable[[Measurement], float]) -> list[Candidate]:
+        """Return those that may win and, by these times, are not slower than an eager model among them at any shape."""
+        able, slower = self._allowed(finalists, time)
+        return [item for item in able if item.spec.is_baseline or not slower[id(item)]]
 
     def _allowed(
         self, finalists: Sequence[Candidate], time: Callable[[Measurement], float]

@@ -13,10 +13,10 @@ from optimum_core.models.decoder import describe_decoder
 from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.source import MemorySource
 from optimum_core.plugins import manager
+from optimum_core.testing.sharpened import sharpened
 from optimum_core.types import Artifact, ExportRequest, SessionRequest
 
 VOCABULARY = 99
-_SHARPEN = 4.0
 
 _COMMON = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -120,20 +120,10 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 @cache
 def decoder(kind: str, *, seed: int = 20) -> Any:
     """Return the model of one of `KINDS`, in evaluation mode. Created once per process."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from optimum_core.models.loading import quiet
+    from transformers import AutoModelForCausalLM
 
     model_type, values = KINDS[kind]
-    with quiet(), torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **values)).eval()
-        with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.ndim >= 2:
-                    parameter.mul_(_SHARPEN)
-    return module
+    return sharpened(AutoModelForCausalLM, model_type, values, seed=seed)
 
 
 @cache

@@ -16,10 +16,10 @@ from optimum_core.models.parts import Graph, graphs_of
 from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.source import MemorySource
 from optimum_core.plugins import manager
+from optimum_core.testing.sharpened import sharpened
 from optimum_core.types import Artifact, ExportRequest, SessionRequest
 
 VOCABULARY = 99
-_SHARPEN = 4.0
 
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
 _LAYERS = {
@@ -84,21 +84,11 @@ SPEECH = ("whisper", "speech_to_text", "moonshine")
 @cache
 def encoder_decoder(kind: str, *, seed: int = 20) -> Any:
     """Return the model of one of `KINDS`, in evaluation mode. Created once per process."""
-    import torch
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
-
-    from optimum_core.models.loading import quiet
+    from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
 
     model_type, values = KINDS[kind]
     maker = AutoModelForSpeechSeq2Seq if kind in SPEECH else AutoModelForSeq2SeqLM
-    with quiet(), torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = maker.from_config(AutoConfig.for_model(model_type, **values)).eval()
-        with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.ndim >= 2:
-                    parameter.mul_(_SHARPEN)
-    return module
+    return sharpened(maker, model_type, values, seed=seed)
 
 
 @cache
