@@ -158,6 +158,7 @@ REFUSED: list[tuple[str, tuple[TensorSpec, ...], tuple[Any, ...], dict[str, Any]
     ("input 'input_ids' is no tensor", SPECS, (), {"input_ids": [[1, 2], [3]]}),
     ("input 'input_ids' came twice", SPECS, (IDS,), {"input_ids": IDS}),
     ("it takes 3 inputs by position, 4 came", SPECS, (IDS, IDS, IDS, IDS), {}),
+    ("input 'pixel_values' has masked values", PICTURE, (), {"pixel_values": np.ma.masked_less(PIXELS, 1e9)}),
     ("input 'pixel_values' is on meta", PICTURE, (), {"pixel_values": torch.zeros(1, 3, 4, 4, device="meta")}),
 ]
 

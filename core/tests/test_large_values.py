@@ -1,4 +1,4 @@
-"""Values far larger than the samples': what rounds whole numbers is wrong, what rounding alone changes is noted."""
+"""Values far from the samples': what rounds whole numbers is wrong, what rounding alone changes is noted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.signature import describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, verify
-from optimum_core.verify.large import LARGE
+from optimum_core.verify.large import LARGE, NEGATIVE
 from optimum_core.verify.reference import reference_cases
 
 Function = Callable[..., Any]
@@ -66,6 +66,39 @@ def test_whole_numbers_computed_in_floats_are_wrong() -> None:
     assert _compared(exact, exact, NUMBERS).passed
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8])
+def test_division_towards_zero_is_wrong_below_zero(dtype: torch.dtype) -> None:
+    def towards_zero(x: torch.Tensor) -> torch.Tensor:
+        return torch.div(x, 3, rounding_mode="trunc")
+
+    counts = torch.arange(20, dtype=dtype).reshape(2, 10)
+    fidelity = _compared(lambda x: x // 3, towards_zero, counts)
+    assert [item.case for item in fidelity.results if not item.passed] == [NEGATIVE["i"]]
+    assert _compared(lambda x: x // 3, lambda x: x // 3, counts).passed
+
+
+@pytest.mark.parametrize(
+    ("dtype", "least"), [(torch.uint8, 0), (torch.int8, -128), (torch.int16, -(2**15)), (torch.int64, None)]
+)
+def test_narrow_whole_numbers_overflow_as_in_eager(dtype: torch.dtype, least: int | None) -> None:
+    def saturated(x: torch.Tensor) -> torch.Tensor:
+        bounds = torch.iinfo(x.dtype)
+        return (x.double() * 3).clamp(bounds.min, bounds.max).to(x.dtype) if least is not None else x * 3
+
+    def tripled(x: torch.Tensor) -> torch.Tensor:
+        return x * 3
+
+    fidelity = _compared(tripled, saturated, torch.arange(10, dtype=dtype).reshape(2, 5))
+    expected = {None: set(), 0: {LARGE["i"]}}.get(least, {LARGE["i"], NEGATIVE["i"]})
+    assert {item.case for item in fidelity.results if not item.passed} == expected
+
+
+def test_floats_below_zero_are_compared_where_the_samples_have_none() -> None:
+    fidelity = _compared(torch.floor, torch.trunc, FLOATS + 1.5)
+    assert [item.case for item in fidelity.results if not item.passed] == [NEGATIVE["f"]]
+    assert NEGATIVE["f"] not in _names(torch.floor, FLOATS)  # these are of both signs already
+
+
 def test_what_rounding_alone_changes_is_noted() -> None:
     def other(x: torch.Tensor) -> torch.Tensor:
         return (x.double() * 3.1).sin().float()
@@ -86,7 +119,7 @@ def test_an_answer_that_overflows_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("function", "x"),
     [
-        (lambda x: torch.arange(30.0)[x], torch.arange(8).reshape(2, 4)),  # indices
+        (lambda x: torch.arange(30.0).index_select(0, x.flatten()), torch.arange(8).reshape(2, 4)),  # indices
         (lambda x: x * 3, torch.tensor([[0, 1, 1], [1, 0, 1]])),  # switches
         (lambda x: x.exp(), FLOATS),  # infinite in eager
         (lambda x: sum(range(int(x.abs().max()))) + x * 0, NUMBERS),  # it would count for hours

@@ -141,6 +141,19 @@ def test_a_module_of_any_kind_has_bounds_too(length: int) -> None:
     assert all(length <= 24 for length in (*signature.beside(axis), *signature.further.get(axis, ())))
 
 
+def test_unsigned_numbers_are_no_less_than_zero() -> None:
+    class Lookup(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(40, 3)
+
+        def forward(self, places: torch.Tensor) -> Any:
+            return self.table(places.long())
+
+    samples = {"places": torch.randint(0, 40, (2, 6), dtype=torch.uint8)}
+    assert _values(describe(Lookup().eval(), name="lookup", samples=samples)) == {"places": (0, 39)}
+
+
 def test_an_axis_that_is_limited_has_no_cases_beyond(described: Callable[[str], tuple[Any, ModelSignature]]) -> None:
     signature = limited(described("bert")[1], "sequence", 20, "it was not right beyond", least=2)
     assert signature.ranges["sequence"] == AxisRange(least=2, greatest=20, why="it was not right beyond")

@@ -133,6 +133,17 @@ def test_code_of_a_directory_counts_where_it_runs(saved: Path) -> None:
     assert fingerprint.of_directory(saved, with_code=False) == without
 
 
+def test_sparse_buffers_count() -> None:
+    def with_buffer(buffer: torch.Tensor) -> torch.nn.Module:
+        module = torch.nn.Module()
+        module.register_buffer("table", buffer)
+        return module
+
+    dense = torch.eye(3)
+    kinds = [dense, dense.to_sparse(), dense.to_sparse_csr(), (2 * dense).to_sparse()]
+    assert len({fingerprint.of_module(with_buffer(buffer)) for buffer in kinds}) == len(kinds)
+
+
 def test_samples_count_by_name_value_type_and_shape() -> None:
     x = np.arange(6.0, dtype=np.float32)
     kinds = [None, {"x": x}, {"y": x}, {"x": x + 1}, {"x": x.astype(np.float64)}, {"x": x.reshape(2, 3)}]

@@ -241,3 +241,20 @@ def test_an_output_with_the_name_of_an_input_is_named_as_the_cause(tmp_path: Pat
     module = Module(lambda y: {"x": y}).eval()
     with pytest.raises(VerificationError, match="its output 'x' is named as an input"):
         accelerate(module, sample_inputs=(torch.rand(2, 8),), target="ort", budget=0, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("convert", "said"),
+    [
+        (torch.Tensor.to_sparse, "float32, sparse_coo"),
+        (torch.Tensor.bfloat16, "bfloat16, strided"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8), "quint8, strided"),
+    ],
+)
+def test_what_no_array_holds_is_named(convert: Callable[[torch.Tensor], torch.Tensor], said: str) -> None:
+    class Converting(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return {"dense": x, "other": convert(x)}
+
+    with pytest.raises(SourceError, match=f"'other' of its outputs is a tensor that no array can hold .{said}"):
+        describe(Converting().eval(), name="converting", samples={"x": Y})

@@ -11,7 +11,7 @@ from typing import Any
 from optimum_core.errors import SourceError
 from optimum_core.models.eager_calls import ask
 from optimum_core.models.layouts import Layout, facts_of
-from optimum_core.models.outputs import flatten, structure_of
+from optimum_core.models.outputs import check_held, flatten, structure_of
 from optimum_core.models.sample_inputs import as_varied_as_eager_takes
 from optimum_core.models.samples import Case, Padding, draw
 
@@ -41,6 +41,7 @@ def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: M
             log.debug("%s: %s", name, found)
             problem = problem or found
             continue
+        check_held(output, f"model {name!r}")
         if not arrays:
             return layout, output
         return as_varied_as_eager_takes(layout, partial(_takes_fresh, module, arrays, output)), output

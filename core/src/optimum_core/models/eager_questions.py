@@ -124,10 +124,11 @@ def value_ranges(trials: Trials, layout: Layout) -> Iterator[tuple[str, tuple[in
 
 
 def _range(trials: Trials, inputs: Arrays, name: str, tables: Sequence[int]) -> tuple[int | None, int | None]:
+    limits = np.iinfo(inputs[name].dtype)
     for everywhere in (False, True):  # boxes need all corners changed: one alone would pass its opposite
 
         def takes(value: int) -> bool:
-            if value > np.iinfo(inputs[name].dtype).max:
+            if not limits.min <= value <= limits.max:
                 return False
             return trials.takes_inputs({**inputs, name: _holding(inputs[name], value, everywhere)})  # noqa: B023
 

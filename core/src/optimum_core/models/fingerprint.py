@@ -35,12 +35,15 @@ def of_file(path: Path) -> str:
 def of_module(module: Any) -> str:
     """Return the fingerprint of a live module: tensors, plain attributes, configuration, and the code of classes that
     belong to no library."""
+    import torch
+
     digest = hashlib.sha256()
     for part in _described(module):
         digest.update(part.encode())
     for name, tensor in module.state_dict().items():
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(_raw(tensor))
+        layout = "" if tensor.layout is torch.strided else tensor.layout
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}{layout}".encode())
+        digest.update(_raw(tensor if not layout else tensor.to_dense()))
     return digest.hexdigest()
 
 

@@ -1,8 +1,8 @@
-"""Values far larger than those of the user's samples, for inputs whose bounds no table or name tells."""
+"""Values far from those of the user's samples, for inputs whose bounds no table or name tells: larger, or below zero."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ from optimum_core.models.samples import Arrays, Case
 from optimum_core.models.signature import ModelSignature
 from optimum_core.models.time_limit import time_limit
 
-#: Factor of floats, and for whole numbers the greatest binary exponent by their bytes.
+Values = np.ndarray[Any, Any]
+Rng = np.random.Generator
+
+#: Factor of floats, and for wide whole numbers the greatest binary exponent by their bytes.
 TIMES = 1e5
 _EXPONENTS = {8: 40, 4: 28}
 #: Relative change of values by which rounding is imitated: a few units in the last place of 32 bits.
@@ -39,31 +42,67 @@ def large_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) 
     """Return the call of a case with large values; None: no input may have them.
 
     Args:
-        kind: of the numpy element types that become large, "i" or "f".
+        kind: of the numpy element types that become large, "i" for all whole numbers, or "f".
     """
+    return _elsewhere(module, signature, case, kind, _large)
+
+
+def negative_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) -> Arrays | None:
+    """Return the call of a case with values below zero in inputs that have none; None: no input may have them.
+
+    Args:
+        kind: of the numpy element types that change, "i" or "f".
+    """
+    return _elsewhere(module, signature, case, kind, _negative)
+
+
+def _elsewhere(
+    module: Any, signature: ModelSignature, case: Case, kind: str, change: Callable[[Values, Rng], Values | None]
+) -> Arrays | None:
+    """Return the call of a case with changed values in the inputs of a plain module that no table or name bounds."""
     if getattr(module, "config", None) is not None:
         return None
     inputs, rng = signature.draw(case), np.random.default_rng(case.seed)
     bounded = {spec.name for spec in signature.inputs if spec.greatest is not None} | signature.layout.steady
-    large = [item.name for item in signature.layout.inputs if item.kind == "given" and item.name not in bounded]
-    changed = {name: _large(inputs[name], rng) for name in large if _may_grow(inputs[name], kind)}
-    return {**inputs, **changed} if changed else None
+    free = [item.name for item in signature.layout.inputs if item.kind == "given" and item.name not in bounded]
+    changed = {name: change(inputs[name], rng) for name in free if _may_change(inputs[name], kind)}
+    found = {name: array for name, array in changed.items() if array is not None}
+    return {**inputs, **found} if found else None
 
 
-def _may_grow(array: np.ndarray[Any, Any], kind: str) -> bool:
-    """Whether an input may have large values: switches and masks of zeros and ones may not."""
-    if array.dtype.kind != kind or not array.size or np.isin(array, (0, 1)).all():
-        return False
-    return kind == "f" or array.dtype.itemsize in _EXPONENTS
+def _may_change(array: Values, kind: str) -> bool:
+    """Whether an input may have other values than those drawn: switches and masks of zeros and ones may not."""
+    of_kind = array.dtype.kind == "f" if kind == "f" else array.dtype.kind in "iu"
+    return of_kind and bool(array.size) and not np.isin(array, (0, 1)).all()
 
 
-def _large(array: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def _large(array: Values, rng: Rng) -> Values:
+    """Return values far larger; of narrow whole numbers all that the type holds, where overflow shows."""
     if array.dtype.kind == "f":
         return np.asarray(array * TIMES, dtype=array.dtype)
-    most = _EXPONENTS[array.dtype.itemsize]
-    sizes = 2.0 ** rng.uniform(0, most, array.shape)
-    sizes.flat[0] = 2.0**most + 5
+    sizes = _sizes(array, rng)
     return np.asarray(sizes * np.where(array < 0, -1, 1), dtype=array.dtype)
+
+
+def _sizes(array: Values, rng: Rng) -> Values:
+    most = _EXPONENTS.get(array.dtype.itemsize)
+    if most is None:
+        greatest = int(np.iinfo(array.dtype).max)
+        sizes = rng.integers(0, greatest, array.shape, endpoint=True)
+    else:
+        greatest, sizes = 2**most + 5, 2.0 ** rng.uniform(0, most, array.shape)
+    sizes.flat[0] = greatest
+    return np.asarray(sizes)
+
+
+def _negative(array: Values, rng: Rng) -> Values | None:
+    """Return values below zero; None: it has some, or its type holds none."""
+    if array.dtype.kind == "u" or (array < 0).any():
+        return None
+    if array.dtype.kind == "f":
+        return np.asarray(-array)
+    narrow = array.dtype.itemsize not in _EXPONENTS
+    return np.asarray(-1 - (_large(array, rng) if narrow else array), dtype=array.dtype)
 
 
 def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> Arrays:

@@ -81,6 +81,29 @@ def _children(value: Any) -> Iterable[tuple[Any, Any]]:
     return enumerate(value) if isinstance(value, tuple | list) else ()
 
 
+def check_held(value: Any, who: str) -> None:
+    """Refuse tensors in a model's output that no array can hold.
+
+    Raises:
+        SourceError: one is sparse, nested or quantized, or of a type that numpy lacks, such as bfloat16.
+    """
+    for name, tensor in flatten(value).items():
+        if not _is_held(tensor):
+            kind = ", ".join(str(part).removeprefix("torch.") for part in (tensor.dtype, tensor.layout))
+            why = f"{name!r} of its outputs is a tensor that no array can hold ({kind})"
+            raise SourceError(who, why, "return it dense and in a type of numpy: its to_dense(), dequantize(), float()")
+
+
+def _is_held(tensor: Any) -> bool:
+    import torch
+
+    try:
+        torch.empty(0, dtype=tensor.dtype).numpy()
+    except (TypeError, RuntimeError):  # a type that numpy lacks
+        return False
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
 def structure_of(value: Any, who: str) -> Structure:
     """Return the containers and constants around the tensors of a model's output.
 

@@ -40,6 +40,7 @@ _ARRAY = np.ndarray
 _MOST_PLANS = 256
 
 _SORT = "sort the corners of each box, as the eager model refuses these too"
+_UNMASK = "replace them: its filled(value); where the model has an input for a mask, pass that too"
 _TOKENIZE = "encode text first: fast(**tokenizer(texts, return_tensors='np')), or call fast.map(texts)"
 
 
@@ -278,6 +279,8 @@ class InputChecker:
             if self._on_host:
                 self._tensor = type(value)
             return self._from_torch(name, value), True
+        if np.ma.is_masked(value):
+            raise InputError(self._who, f"input {name!r} has masked values, which it would compute with", _UNMASK)
         if hasattr(value, "__dlpack__"):
             return (np.from_dlpack(value), False) if self._on_host else (value, False)
         try:
