@@ -248,7 +248,6 @@ def test_an_output_with_the_name_of_an_input_is_named_as_the_cause(tmp_path: Pat
     [
         (torch.Tensor.to_sparse, "float32, sparse_coo"),
         (torch.Tensor.bfloat16, "bfloat16, strided"),
-        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8), "quint8, strided"),
     ],
 )
 def test_what_no_array_holds_is_named(convert: Callable[[torch.Tensor], torch.Tensor], said: str) -> None:

@@ -1,4 +1,4 @@
-"""Values far from those of the user's samples, for inputs whose bounds no table or name tells: larger, or below zero."""
+"""Values far from those of the user's samples, for inputs that no table or name bounds: larger, or below zero."""
 
 from __future__ import annotations
 

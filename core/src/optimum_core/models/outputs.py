@@ -97,11 +97,13 @@ def check_held(value: Any, who: str) -> None:
 def _is_held(tensor: Any) -> bool:
     import torch
 
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return False
     try:
-        torch.empty(0, dtype=tensor.dtype).numpy()
+        tensor.resolve_conj().resolve_neg().numpy()
     except (TypeError, RuntimeError):  # a type that numpy lacks
         return False
-    return tensor.layout is torch.strided and not tensor.is_nested
+    return True
 
 
 def structure_of(value: Any, who: str) -> Structure:
