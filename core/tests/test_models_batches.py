@@ -162,6 +162,20 @@ def test_columns_that_say_nothing_are_listed(row: Any, described: Described, tmp
         _spool(_encoder(described, processor=Words()), ["3", row], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("3", "4"), "5"], "row 2: it is a str, and other rows are pairs of texts"),
+        (["3 4 5", ("4", "5")], "row 1: it is a str, and other rows are pairs of texts"),
+        ([("3", "4", "5")], "row 1: it is a tuple of 3, and other rows are pairs of texts"),
+        ([("3", None)], "row 1: it is a tuple of 2, and other rows are pairs of texts"),
+    ],
+)
+def test_rows_of_two_forms_are_named(rows: Any, said: str, described: Described, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=said):
+        _spool(_encoder(described, processor=Words()), rows, tmp_path)
+
+
 def test_a_processor_that_refuses_is_quoted(described: Described, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"row 1: the processor Words refuses it: ValueError: invalid literal"):
         _spool(_encoder(described, processor=Words()), ["no numbers"], tmp_path)

@@ -202,11 +202,34 @@ def test_a_metric_without_rows_is_refused(evaluate: Any, said: str) -> None:
         ([101, 100], "label 101 is none that the model can give, which are 0 to 2"),
         ([0, -1], "label -1 is none"),
         ([None, None], "labels are no numbers"),
+        ([0, float("nan")], "label nan is none"),
+        ([0.5, 1], "label 0.5 is none"),
     ],
 )
 def test_labels_that_no_prediction_equals_are_refused(labels: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=said):
         _value(tmp_path, "accuracy", [([[0.0, 1.0, 2.0]] * 2, labels)])
+
+
+#: Of two rows of five tokens, the last of which are padding.
+MASK = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]])
+
+
+def _of_tokens(place: Path, labels: Any) -> float:
+    np.savez(place / "0.npz", x=np.tile(np.eye(2, dtype=np.float32)[1], (2, 5, 1)), attention_mask=MASK)
+    batches = Batches(directory=place, sizes=(2,), labels=(labels,))
+    return Labelled(metric="accuracy", batches=batches, output="logits", label_ids=NAMES).value(Fake())
+
+
+@pytest.mark.parametrize("labels", [[[1, 0, 1], [1, 1, 1]], [[1, 0], [1]], [[1] * 6, [1] * 3]])
+def test_labels_of_words_are_not_compared_with_tokens(labels: Any, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"rows have up to \d labels and up to 4 tokens"):
+        _of_tokens(tmp_path, labels)
+
+
+@pytest.mark.parametrize("labels", [[[1, 0, 1, 1], [1, 1, -100]], [[1, 0, 1, 1, -100, -100], [1, 1]]])
+def test_labels_of_tokens_are_compared_with_theirs(labels: Any, tmp_path: Path) -> None:
+    assert _of_tokens(tmp_path, labels) == pytest.approx(5 / 6)
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])

@@ -192,7 +192,7 @@ class Encoder:
         if isinstance(first, str | tuple):
             fixed = [spec.shape[-1] for spec in self.signature.inputs if spec.name == "input_ids"]
             length = fixed[0] if fixed and isinstance(fixed[0], int) else None
-            texts: dict[str, Any] = {"text": values} if isinstance(first, str) else dict(_pairs(values))
+            texts = self._texts(rows, values)
             padding = {"padding": "max_length" if length else True} if self._pads else {}
             return {**texts, **padding, "truncation": True, "max_length": length or self._longest}
         if "pixel_values" in self._names:
@@ -202,6 +202,19 @@ class Encoder:
             "audio" if hasattr(self.processor, "feature_extractor") else "raw_speech": values,
             "sampling_rate": rate,
         }
+
+    def _texts(self, rows: Sequence[Row], values: Sequence[Any]) -> dict[str, Any]:
+        """Return texts, or both texts of every pair, as arguments of the processor.
+
+        Raises:
+            OptionError: a row is neither as the first one is.
+        """
+        is_text = isinstance(values[0], str)
+        for row, value in zip(rows, values, strict=True):
+            if not (isinstance(value, str) if is_text else _is_pair(value)):
+                why = f"it is {_told(value)}, and other rows are {'texts' if is_text else 'pairs of texts'}"
+                raise self._misfit(row, why, "pass rows of one form")
+        return {"text": list(values)} if is_text else dict(_pairs(values))
 
     @property
     def _pads(self) -> bool:
@@ -279,6 +292,14 @@ class Encoder:
 
 
 _SHAPES = "pass what the model is called with"
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(text, str) for text in value)
+
+
+def _told(value: Any) -> str:
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"
 
 
 def _pairs(values: Sequence[Any]) -> Iterator[tuple[str, list[str]]]:

@@ -121,7 +121,8 @@ class Labelled:
         for inputs, label in self._calls():
             values = np.asarray(judged.run(inputs)[self.output])
             truth = label_array(label, self.label_ids)
-            guessed, true = _paired(values, truth, ranked=self.metric not in ("pearson", "spearman"))
+            ranked = self.metric not in ("pearson", "spearman")
+            guessed, true = _paired(values, truth, inputs.get("attention_mask"), ranked=ranked)
             found.append(guessed)
             labels.append(true)
         return _number(
@@ -170,12 +171,13 @@ def _label(label: Any, label_ids: Mapping[str, int]) -> Any:
 
 
 def _paired(
-    values: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, ranked: bool
+    values: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any] | None, *, ranked: bool
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return predictions and labels, one to one, without ignored positions.
 
     Args:
         values: each row's prediction is its arg-max, or if they are not `ranked`, its only value.
+        mask: of the tokens, where the model has one.
     """
     if not ranked and values.size != len(values):
         why = f"it goes by one number for each row, and the model gives {values.size // max(1, len(values))}"
@@ -184,6 +186,8 @@ def _paired(
     if labels.ndim == guessed.ndim - 1 and len(guessed) == 1:
         labels = np.asarray([labels])  # labels of one row, without a batch axis
     if guessed.ndim == 2 and labels.ndim == 2:
+        if mask is not None and mask.ndim == 2:
+            _require_aligned(labels, mask)
         labels = labels[:, : guessed.shape[1]]
         guessed = guessed[:, : labels.shape[1]]
         counts = labels != _IGNORED
@@ -196,9 +200,18 @@ def _paired(
     return guessed, labels
 
 
+def _require_aligned(labels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> None:
+    """Refuse labels of other pieces than tokens, such as words: they would be compared with other tokens' predictions."""
+    tokens, count = int(mask.sum(axis=1).max()), labels.shape[1]
+    if count < tokens or (labels[:, mask.shape[1] :] != _IGNORED).any():
+        why = f"rows have up to {count} labels and up to {tokens} tokens"
+        remedy = f"pass one label for each token, {_IGNORED} where none counts, as at special tokens"
+        raise OptionError("evaluate", why, remedy)
+
+
 def _require_classes(labels: np.ndarray[Any, Any], classes: int) -> None:
     """Refuse labels that no prediction can equal: an eager model with no correct prediction could not get worse."""
-    wrong = labels[(labels < 0) | (labels >= classes)]
+    wrong = labels[~np.isin(labels, np.arange(classes))]
     if wrong.size:
         why = f"label {wrong.flat[0]} is none that the model can give, which are 0 to {classes - 1}"
         raise OptionError("evaluate", why, "number the labels as the model does, or pass a function as evaluate=")
