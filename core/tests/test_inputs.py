@@ -89,6 +89,14 @@ def test_whole_numbers_are_widened(dtype: str) -> None:
     assert (arrays["attention_mask"].dtype.name, arrays["attention_mask"].min()) == ("int64", 1)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("int64", 2**31), ("int64", -(2**31) - 1), ("uint32", 2**32 - 1)])
+def test_whole_numbers_that_do_not_fit_are_refused(dtype: str, value: int) -> None:
+    specs = (TensorSpec(name="steps", dtype="int32", shape=("batch",)),)
+    assert _bind(specs=specs, steps=np.array([7, 8], dtype))["steps"].tolist() == [7, 8]
+    with pytest.raises(InputError, match="expected values that int32 holds"):
+        _bind(specs=specs, steps=np.array([7, value], dtype))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_masks_of_zero_and_one_may_be_floats(dtype: str) -> None:
     mask = np.array([[1, 1, 0], [1, 0, 0]], dtype=dtype)

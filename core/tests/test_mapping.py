@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
+from optimum_core.artifact.manifest import FileEntry
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import manager
@@ -353,6 +354,9 @@ def observed_calls() -> Iterator[list[Any]]:
         manager().unregister("observer")
 
 
+SENTENCE = "sentence_bert_config.json"
+
+
 def _bounded(model: AcceleratedModel) -> tuple[TensorSpec, ...]:
     return tuple(
         dataclasses.replace(spec, least=0, greatest=119) if spec.name == "input_ids" else spec
@@ -371,10 +375,15 @@ def test_texts_are_cut_at_the_least_limit(
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((fast.directory / name).read_bytes())
     if sentence is not None:
-        (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": sentence}))
+        (tmp_path / SENTENCE).write_text(json.dumps({"max_seq_length": sentence}))
+    (tmp_path / "sentence_other_config.json").write_text(json.dumps({"max_seq_length": 3}))  # put there later
     if not transformers_too:
         _without_transformers(monkeypatch)
-    manifest = dataclasses.replace(fast.manifest, axes={} if axis is None else {"sequence": AxisRange(greatest=axis)})
+    manifest = dataclasses.replace(
+        fast.manifest,
+        axes={} if axis is None else {"sequence": AxisRange(greatest=axis)},
+        files={**fast.manifest.files, **({} if sentence is None else {SENTENCE: FileEntry(sha256="", size=0)})},
+    )
     text = " ".join(["w5"] * 60)
     (item,) = mapping.as_items("m", [text], None, manifest, tmp_path)
     assert len(item["input_ids"]) == longest

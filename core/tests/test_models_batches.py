@@ -137,6 +137,8 @@ def test_a_bare_tensor_is_the_first_input(described: Described, tmp_path: Path) 
     ("kind", "row", "said"),
     [
         ("bert", {"input_ids": [1.5, 2.5]}, "'input_ids' is float64, the model takes int64"),
+        ("bert", {"input_ids": [3, 500]}, "'input_ids' has the value 500, the model takes 0 to 119"),
+        ("bert", {"input_ids": [3, -100]}, "'input_ids' has the value -100, the model takes 0 to 119"),
         ("bert", {"input_ids": 3}, "'input_ids' has 0 axes, the model takes 2"),
         ("bert", {"input_ids": [[[1]]]}, "'input_ids' has 3 axes, the model takes 2"),
         ("bert", {"input_ids": "words"}, "'input_ids' is a str"),

@@ -278,6 +278,9 @@ class Encoder:
                 raise self._misfit(row, why, _SHAPES)
         if not np.can_cast(array.dtype, wanted, casting="same_kind") and array.dtype.kind != "b":
             raise self._misfit(row, f"input {spec.name!r} is {array.dtype}, the model takes {wanted}", "convert it")
+        if (wrong := _out_of_range(array, spec)) is not None:
+            why = f"input {spec.name!r} has the value {wrong}, the model takes {_range(spec)}"
+            raise self._misfit(row, why, "pass what the model is called with")
         return np.ascontiguousarray(array, dtype=wanted)
 
     def _unprocessed(self, row: Row) -> OptionError:
@@ -289,6 +292,20 @@ class Encoder:
 
     def _misfit(self, row: Row, why: str, remedy: str) -> OptionError:
         return OptionError(f"{self.who}, row {row.number}", why, remedy)
+
+
+def _out_of_range(array: np.ndarray[Any, Any], spec: TensorSpec) -> Any:
+    """Return a value that the model refuses; None: it takes all."""
+    least, greatest = spec.least, spec.greatest
+    too_low = array < least if least is not None else np.zeros(array.shape, bool)
+    wrong = array[too_low | (array > greatest)] if greatest is not None else array[too_low]
+    return wrong.flat[0] if wrong.size else None
+
+
+def _range(spec: TensorSpec) -> str:
+    if spec.greatest is None:
+        return f"{spec.least} and above"
+    return f"{spec.greatest} and below" if spec.least is None else f"{spec.least} to {spec.greatest}"
 
 
 _SHAPES = "pass what the model is called with"

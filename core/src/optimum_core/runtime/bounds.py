@@ -62,6 +62,13 @@ class ValueRange:
         return least
 
 
+def converted(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | None:
+    """Return an array in another type; None: as whole numbers there, some would be others."""
+    made = value.astype(dtype)
+    exact = dtype.kind not in "iu" or np.can_cast(value.dtype, dtype) or bool((made == value).all())
+    return made if exact else None
+
+
 def is_finite(value: Any) -> bool:
     """Whether no value is NaN or infinity.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from optimum_core.errors import InputError
 from optimum_core.runtime.answers import Answerer
-from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, is_finite
+from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
 from optimum_core.runtime.repeated import Repeated, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -202,7 +202,9 @@ class InputChecker:
             value = arrays[name]
             if value.dtype.kind == "f" and dtype.kind == "i" and not ((value == 0) | (value == 1)).all():
                 raise self._mismatch(name, value, "a mask of 0 and 1", "other values")
-            arrays[name] = value.astype(dtype)
+            if (made := converted(value, dtype)) is None:
+                raise self._mismatch(name, value, f"values that {dtype} holds", "others")
+            arrays[name] = made
         for name, least, greatest in plan.ranges:
             value = arrays[name]
             # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.

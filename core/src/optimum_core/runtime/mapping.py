@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +227,10 @@ def _stated_length(manifest: Manifest, directory: Path) -> int | None:
     for spec in manifest.inputs:
         if spec.name == "input_ids" and spec.shape and isinstance(spec.shape[-1], int):
             found.append(spec.shape[-1])
-    for file in sorted(directory.glob("sentence_*_config.json")):
-        stated = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length")
+    for name in sorted(manifest.files):  # no file that was put beside them later
+        if not fnmatch(name, "sentence_*_config.json"):
+            continue
+        stated = json.loads((directory / name).read_text(encoding="utf-8")).get("max_seq_length")
         if isinstance(stated, int) and stated > 0:
             found.append(stated)
     return min(found, default=None)

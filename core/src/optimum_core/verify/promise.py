@@ -201,7 +201,7 @@ def _paired(
 
 
 def _require_aligned(labels: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> None:
-    """Refuse labels of other pieces than tokens, such as words: they would be compared with other tokens' predictions."""
+    """Refuse labels of other pieces than tokens, such as words: each would meet another token's prediction."""
     tokens, count = int(mask.sum(axis=1).max()), labels.shape[1]
     if count < tokens or (labels[:, mask.shape[1] :] != _IGNORED).any():
         why = f"rows have up to {count} labels and up to {tokens} tokens"
