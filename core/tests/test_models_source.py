@@ -13,6 +13,7 @@ import torch
 
 from optimum_core.errors import SourceError
 from optimum_core.models import loading
+from optimum_core.models.signature import describe
 from optimum_core.models.source import DirectorySource, MemorySource, open_source
 
 Tiny = Callable[[str], Any]
@@ -269,3 +270,47 @@ def test_nothing_is_asked_on_the_terminal_about_code_of_a_processor(
     assert open_source(saved).processor == "processor"
     assert open_source(saved, trust_remote_code=True).processor == "processor"
     assert asked == [False, True]
+
+
+class Tables(torch.nn.Module):
+    """A layer beside tables of other types: a half that overflows, and a double with more digits than a float."""
+
+    small: torch.Tensor
+    exact: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 4)
+        self.register_buffer("small", torch.full((4,), 300.0, dtype=torch.float16))
+        self.register_buffer("exact", torch.full((4,), 1 + 1e-12, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.layer(x.to(self.layer.weight.dtype))
+        return torch.where((self.small * self.small).isinf(), -found, found), self.exact - 1 + 0 * x
+
+
+def test_tables_keep_their_types_beside_weights_of_32_bits() -> None:
+    model, x = Tables().eval(), torch.ones(2, 4)
+    torch.testing.assert_close(MemorySource(model).module()(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_doubles_are_not_narrowed_beside_weights_of_16_bits(dtype: torch.dtype) -> None:
+    model, x = Tables().eval(), torch.ones(2, 4)
+    model.layer.to(dtype)
+    module = MemorySource(model).module()
+    assert {name: str(tensor.dtype) for name, tensor in module.state_dict().items()} == {
+        "small": "torch.float32", "exact": "torch.float64", "layer.weight": "torch.float32",
+        "layer.bias": "torch.float32",
+    }  # fmt: skip
+    torch.testing.assert_close(module(x)[1], model(x)[1], rtol=0, atol=0)
+
+
+def test_a_forward_that_insists_on_16_bits_is_told_from_one_that_fails() -> None:
+    class Insisting(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.bfloat16())
+
+    model = Insisting(4, 4).bfloat16().eval()
+    with pytest.raises(SourceError, match=r"weights of 16 bits were widened to 32(.|\n)*self\.weight\.dtype"):
+        describe(MemorySource(model).module(), name="insisting", samples={"x": torch.ones(2, 4)})

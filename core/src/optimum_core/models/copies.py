@@ -23,6 +23,9 @@ _ATOMS = frozenset(
 )
 _HEAP_TYPE = 1 << 9  # set for classes written in Python
 _NOT_KNOWN = object()
+_NARROW = (torch.float16, torch.bfloat16)
+#: Attribute of a model whose floats of 16 bits were widened; its copies have it too.
+_WIDENED = "_optimum_core_widened"
 
 Memo = dict[int, Any]
 
@@ -39,6 +42,24 @@ def throwaway(module: Any) -> Any:
         if part._buffers and _of_torch(type(part)):
             memo.update((id(buffer), buffer) for buffer in part._buffers.values() if buffer is not None)
     return _copied(module, memo)
+
+
+def holds_16_bits(module: Any) -> bool:
+    """Whether some parameter is a float of 16 bits. Buffers do not count: what is computed with them is the model's."""
+    return any(parameter.dtype in _NARROW for parameter in module.parameters())
+
+
+def widened(module: Any) -> Any:
+    """Return a copy with floats of 16 bits widened to 32; all others, such as a table of float64, keep their type."""
+    made = copy.deepcopy(module)
+    made._apply(lambda tensor: tensor.float() if tensor.dtype in _NARROW else tensor)
+    vars(made)[_WIDENED] = True
+    return made
+
+
+def is_widened(module: Any) -> bool:
+    """Whether it was made by `widened`, or is a copy of such a model."""
+    return hasattr(module, _WIDENED)
 
 
 def _of_torch(item: Any) -> bool:

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from optimum_core.errors import SourceError
+from optimum_core.models.copies import is_widened
 from optimum_core.models.eager_calls import ask
 from optimum_core.models.layouts import Layout, facts_of
 from optimum_core.models.outputs import check_held, flatten, structure_of
@@ -50,6 +51,9 @@ def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: M
 
 def _underivable(name: str, module: Any, problem: str, given_ones: bool) -> SourceError:
     who = f"model {name!r}"
+    if given_ones and is_widened(module):
+        why = f"its weights of 16 bits were widened to 32, in which all is compared, and there eager fails; {problem}"
+        return SourceError(who, why, "convert to the type of the weights in its forward: x.to(self.weight.dtype)")
     if given_ones:
         return SourceError(who, f"eager does not run on sample_inputs; {problem}", "pass those of a call that it takes")
     required = facts_of(module).required

@@ -282,16 +282,12 @@ def _twin(module: Any) -> Any:
     Raises:
         SourceError: it cannot be copied and is in training mode, or in lower precision than 32 bits.
     """
-    import copy
-
-    import torch
-
-    from optimum_core.models.copies import throwaway
+    from optimum_core.models.copies import holds_16_bits, throwaway, widened
 
     who, remedy = f"model {type(module).__name__}", "call its eval() and float() first"
-    if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in module.state_dict().values()):
+    if holds_16_bits(module):
         try:
-            return copy.deepcopy(module).float().eval()
+            return widened(module).eval()
         except Exception as error:
             raise SourceError(who, f"it is in 16 bits, and cannot be copied: {error}", remedy) from error
     twin = throwaway(module)
