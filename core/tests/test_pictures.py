@@ -201,7 +201,7 @@ def test_a_merge_in_files_needs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PluginManager, "support", lambda self, name, hardware: Support())
     request = SessionRequest(backend="openvino", artifact=whole, device="cpu", hardware=detect())
     with pytest.raises(UnavailableError, match="torch or transformers is not installed"):
-        _merge(manager(), request)
+        _merge(manager(), request, {})
 
 
 # Samples.

@@ -51,6 +51,11 @@ def test_it_writes_what_eager_writes(fast: Any, way: str) -> None:
     assert WAYS[way](fast).tolist() == WAYS[way](picture_model(KIND)).tolist()
 
 
+def test_the_tower_reads_sizes_of_pictures_and_only_what_follows_it_is_in_the_backend(fast: Any) -> None:
+    (note,) = (note for note in fast.report.notes if note.startswith("part vision"))
+    assert "(model.visual.merger)" in note and ("runs as" in note or "stays eager" in note)
+
+
 def test_several_tokens_at_once_go_on_behind_the_picture(fast: Any) -> None:
     made = fast.generate(**picture_rows(KIND), max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
     text = torch.cat([made.sequences, torch.tensor([[30, 31], [32, 33]])], dim=1)

@@ -7,7 +7,9 @@ embeddings to a decoder: `Merged`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from optimum_core.models.eager_calls import as_tensor, fresh
 from optimum_core.models.generating import StateCache, refuse
 from optimum_core.models.language_module import ONE_KIND
 from optimum_core.models.outputs import flatten
+from optimum_core.models.tower_calls import TowerCalls, TowerStub
 from optimum_core.types import State
 from optimum_core.types.state import VISIBLE
 
@@ -190,14 +193,21 @@ def sees_before(layers: Any) -> bool:
     return all(getattr(module, "is_causal", True) for module in layers.modules())
 
 
-def merged_with(original: Any, decoder: Decoder, who: str, kinds: tuple[str, ...]) -> Any:
+def merged_with(
+    original: Any, decoder: Decoder, who: str, kinds: tuple[str, ...], towers: Sequence[TowerCalls] = ()
+) -> Any:
     """Return a throwaway copy of the original whose language model is in a backend.
 
     Args:
         original: as `stripped` returns it.
         kinds: kinds of layers that have masks of pairs.
+        towers: those that are in a backend too.
     """
     face: Any = fresh(original)
+    for calls in towers:
+        tower = face.get_submodule(calls.record.path)
+        tower.__dict__.update(_calls=calls, _arguments=inspect.signature(type(tower).forward.__get__(tower)))
+        tower.__class__ = _class_of(TowerStub, type(tower))
     language = face.get_decoder()
     language.__class__ = _class_of(LanguageStub, type(language))
     language.visible = kinds
@@ -213,14 +223,12 @@ def _class_of(methods: type, original: Any) -> type:
     """Return the subclass of an original's class with these methods; its call has the original's signature."""
     key = (methods, original)
     if key not in _CLASSES:
-        import functools
-
         made: Any = type(original.__name__, key, {"__module__": original.__module__})
-        if methods is Merged:
-            wrapped = functools.wraps(original.forward)(
-                lambda self, *args, **kwargs: Merged.forward(self, *args, **kwargs)
+        if methods is not LanguageStub:
+            own: Any = methods
+            made.forward = functools.wraps(original.forward)(
+                lambda self, *args, **kwargs: own.forward(self, *args, **kwargs)
             )
-            made.forward = wrapped
         _CLASSES[key] = made
     return _CLASSES[key]
 
@@ -242,24 +250,30 @@ class MergedDecoder(Decoder):
     """
 
     def __init__(
-        self, inner: Decoder, original: Any, kinds: tuple[str, ...], before: Mapping[str, Array] | None = None
+        self,
+        inner: Decoder,
+        original: Any,
+        kinds: tuple[str, ...],
+        towers: Sequence[TowerCalls] = (),
+        before: Mapping[str, Array] | None = None,
     ) -> None:
         super().__init__(inner.session, inner._bind)
         self.longest = inner.longest
-        self._original, self._kinds, self._before = original, kinds, dict(before or {})
+        self._original, self._kinds, self._towers, self._before = original, kinds, towers, dict(before or {})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MergedDecoder:
         return self  # copies of the original share it
 
     def behind(self, before: Mapping[str, Array]) -> MergedDecoder:
         """Return the same decoder with what the first call of a generation takes beside ids and mask."""
-        made = MergedDecoder(self, self._original, self._kinds, before)
+        made = MergedDecoder(self, self._original, self._kinds, self._towers, before)
         made.longest = self.longest
         return made
 
     def face(self, who: str = "") -> Any:
         """Return the original with this decoder: one call or generation at a time."""
-        return merged_with(self._original, self, who or f"backend {self.session.backend!r}", self._kinds)
+        who = who or f"backend {self.session.backend!r}"
+        return merged_with(self._original, self, who, self._kinds, self._towers)
 
     def resumed(self, state: State, mask: Array, context: Context | None) -> MergedGeneration:
         return MergedGeneration(self, state, self._bind(state), mask, context)

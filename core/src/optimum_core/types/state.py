@@ -25,6 +25,7 @@ have several axes, and where some positions see what comes after them, a mask of
     visible.<kind> int64 [batch, sequence, total]  1 where the new position sees the other, for layers of this kind
 
 What makes these of the original's inputs is part "merge": the original's own code, its towers and embedding, in torch.
+Parts "vision" and "audio" are modules that it calls in the backend: a function of tensors, without a state.
 
 See docs/decisions/0011-parts-and-state.md.
 """
@@ -142,6 +143,7 @@ class State(Protocol):
 
 #: Names of parts that drivers know; an exporter may add others together with a driver for them.
 ENCODER, CROSS, DECODER, MERGE = "encoder", "cross", "decoder", "merge"
+VISION, AUDIO = "vision", "audio"
 #: The first input of a decoder that takes embeddings, and the beginning of the names of its masks of pairs.
 EMBEDS, VISIBLE = "inputs_embeds", "visible."
 PARTS: Mapping[str, str] = {
@@ -149,7 +151,7 @@ PARTS: Mapping[str, str] = {
     CROSS: "turns the encoder's output into keys and values for the decoder, once",
     DECODER: "gives the scores of the next token, and remembers",
     MERGE: "puts what the towers see between the embeddings of ids, in torch",
-    "vision": "turns pixels into embeddings in the language model's space",
-    "audio": "turns sounds into embeddings in the language model's space",
+    VISION: "turns pixels into features, within the merge",
+    AUDIO: "turns sounds into features, within the merge",
     "embed": "turns ids into embeddings, where a decoder takes those",
 }
