@@ -17,7 +17,7 @@ from optimum_core.generation.decoder import Decoder
 from optimum_core.models.decoder import DecoderSignature, NotADecoderError
 from optimum_core.models.merge_session import WEIGHTS, MergeSession, read_merge, save_merge
 from optimum_core.models.pictures import describe_pictures, merge_of
-from optimum_core.models.processor_inputs import about_a_picture
+from optimum_core.models.processor_inputs import asked_about
 from optimum_core.plugins import PluginManager
 from optimum_core.testing.pictures import described, picture_inputs, picture_model, picture_rows
 from optimum_core.types import Fidelity, Support
@@ -224,7 +224,23 @@ class Processor:
 
 def test_a_processor_without_a_template_asks_with_its_token_for_pictures() -> None:
     processor = Processor()
-    made = about_a_picture(processor)
+    made = asked_about("image", processor)
     assert made is not None and made["pixel_values"].shape == (1, 3, 320, 240)
     assert processor.asked[0].startswith("<picture> ")
-    assert about_a_picture(object()) is None
+    assert asked_about("image", object()) is None
+
+
+def test_a_processor_of_sounds_asks_about_a_sound() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2AudioProcessor, WhisperFeatureExtractor
+
+    words = {word: number for number, word in enumerate(["[UNK]", "<pad>", "<|AUDIO|>", "The", "quick", "dog."])}
+    own = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    own.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=own, unk_token="[UNK]", pad_token="<pad>", additional_special_tokens=["<|AUDIO|>"]
+    )
+    sounds = WhisperFeatureExtractor(feature_size=8, sampling_rate=16000, hop_length=1000, chunk_length=1)
+    made = asked_about("audio", Qwen2AudioProcessor(feature_extractor=sounds, tokenizer=tokenizer))
+    assert made is not None and made["input_features"].shape == (1, 8, 16)
+    assert (made["input_ids"] == 2).sum() == 4  # the places of the sound

@@ -15,12 +15,7 @@ from optimum_core.artifact.serialization import to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptionError, UnavailableError
 from optimum_core.measure.stopwatch import Emit, watched
-from optimum_core.measure.workload import (
-    Limits,
-    WorkShape,
-    signature_workload,
-    workload,
-)
+from optimum_core.measure.workload import Limits, WorkShape, signature_workload, workload
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
 from optimum_core.packing import Packer, warn_of_branches, warn_of_memory
