@@ -59,17 +59,23 @@ def test_what_sees_the_whole_picture_has_masks_of_pairs(kind: str, masks: list[s
     assert sorted(names) == [f"visible.{mask}" for mask in masks]
 
 
+def test_features_that_layers_add_are_inputs_at_all_positions() -> None:
+    added = [spec for spec in known_of("qwen3_vl").inputs if spec.name.startswith("added.")]
+    assert [spec.name for spec in added] == ["added.00", "added.01"]
+    assert all(spec.shape == ("batch", "sequence", 32) for spec in added)
+
+
 def test_a_language_model_that_takes_more_than_embeddings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     module = picture_model("smolvlm")
     body = type(module.model)
     original = body.forward
 
     def with_features(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(self, *args, **kwargs, deepstack_visual_embeds=torch.ones(1))
+        return original(self, *args, **kwargs, another_stream=torch.ones(1))
 
     signature = described("smolvlm")
     monkeypatch.setattr(body, "forward", with_features)
-    with pytest.raises(NotADecoderError, match="takes more than embeddings: deepstack_visual_embeds"):
+    with pytest.raises(NotADecoderError, match="takes more than embeddings: another_stream"):
         describe_pictures(module, signature)
 
 
@@ -102,9 +108,17 @@ def flat_positions(inputs: dict[str, Any]) -> Mapping[str, Any]:
     return inputs
 
 
+def without_features(inputs: dict[str, Any]) -> Mapping[str, Any]:
+    return {name: 0 * value if name.startswith("added.") else value for name, value in inputs.items()}
+
+
 @pytest.mark.parametrize(
-    ("kind", "change"), [("gemma3", without_sight), ("paligemma", without_sight), ("qwen2_vl", flat_positions)]
-)
+    ("kind", "change"),
+    [
+        ("gemma3", without_sight), ("paligemma", without_sight), ("qwen2_vl", flat_positions),
+        ("qwen3_vl", without_features),
+    ],
+)  # fmt: skip
 def test_a_decoder_that_does_not_see_the_picture_as_eager_does_is_caught(kind: str, change: Any) -> None:
     merge, decoder = merge_of(picture_model(kind), known_of(kind))
     worst = compared(kind, merge.before(changed(decoder, change))).worst

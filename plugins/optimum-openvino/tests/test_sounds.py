@@ -1,4 +1,4 @@
-"""Models of sound with text on OpenVINO: equal to eager, tower and decoder in the backend, in memory and from files."""
+"""Models of sound with text on OpenVINO: equal to eager, with their tower, in memory and from files."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from optimum_core.errors import InputError
 from optimum_core.generation.decoder import Context, Decoder, Generation, Infer, counted
 from optimum_core.models.eager_calls import as_tensor, fresh
 from optimum_core.models.generating import StateCache, refuse
-from optimum_core.models.language_module import ONE_KIND
+from optimum_core.models.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.outputs import flatten
 from optimum_core.models.tower_calls import TowerCalls, TowerStub
 from optimum_core.types import State
-from optimum_core.types.state import VISIBLE
+from optimum_core.types.state import ADDED, VISIBLE
 
 Array = np.ndarray[Any, Any]
 #: The layers of a language model, which the merge does without.
@@ -67,6 +67,8 @@ class LanguageStub:
     places: torch.Tensor | None = None
     #: Kinds of layers that have masks of pairs.
     visible: tuple[str, ...] = ()
+    #: Names of inputs for features that layers add.
+    added: tuple[str, ...] = ()
     #: Whether attention without a mask sees only what is before it.
     all_see_before: bool
 
@@ -76,7 +78,7 @@ class LanguageStub:
         attention_mask: Any = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: MergedCache | None = None,
-        **_: Any,
+        **further: Any,
     ) -> BaseModelOutputWithPast:
         assert past_key_values is not None
         rows, new = inputs_embeds.shape[:2]
@@ -87,7 +89,10 @@ class LanguageStub:
             mask.long().numpy() if mask is not None else None,
             "assumed" if position_ids is None else _positions(position_ids)[..., -new:],
             self.kept if isinstance(self.kept, np.ndarray) else np.arange(new)[-self.kept :],
-            self._pairs(attention_mask, generation.length, (rows, new)),
+            {
+                **self._pairs(attention_mask, generation.length, (rows, new)),
+                **dict(self._features(further, inputs_embeds)),
+            },
         )
         return BaseModelOutputWithPast(last_hidden_state=torch.from_numpy(logits), past_key_values=past_key_values)
 
@@ -100,6 +105,15 @@ class LanguageStub:
         return {
             VISIBLE + kind: default if masks[kind] is None else _seen(masks[kind], whole.shape) for kind in self.visible
         }
+
+    def _features(self, given: Mapping[str, Any], embeds: torch.Tensor) -> Iterator[tuple[str, Array]]:
+        """Yield the features that layers add as inputs of the decoder: at all positions, zeros where there are none."""
+        found = given.get(FEATURES)
+        for index, name in enumerate(self.added):
+            made = torch.zeros_like(embeds)
+            if found is not None:
+                made[given[PLACES]] = found[index]
+            yield name, made.detach().numpy()
 
 
 def _positions(positions: torch.Tensor) -> Array:
@@ -211,6 +225,7 @@ def merged_with(
     language = face.get_decoder()
     language.__class__ = _class_of(LanguageStub, type(language))
     language.visible = kinds
+    language.added = tuple(spec.name for spec in decoder.session.inputs if spec.name.startswith(ADDED))
     face.__class__ = _class_of(Merged, type(face))
     face.__dict__.update(_who=who, _decoder=decoder, _language=language)
     return face

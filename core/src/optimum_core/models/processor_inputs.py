@@ -53,7 +53,7 @@ def own_samples(source: Any) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Medium:
-    """What stands between the tokens of a text, and how processors name it.
+    """A medium that stands between the tokens of a text, and the names that processors have for it.
 
     Attributes:
         part: the part of the processor that prepares it.
@@ -84,7 +84,7 @@ def _medium_in_text(module: Any) -> str | None:
 
 
 def asked_about(medium: str, processor: Any) -> Mapping[str, Any] | None:
-    """Return the inputs of a call that asks about a picture or a sound, by the chat template or with the token for them;
+    """Return the inputs of a call that asks about a picture or a sound, by the chat template or with the token for it;
     None if the processor makes no such call.
 
     Args:

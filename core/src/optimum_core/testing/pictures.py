@@ -57,6 +57,18 @@ def _qwen2_vl(t: Any) -> Any:
     return t.Qwen2VLForConditionalGeneration(t.Qwen2VLConfig(text_config=_QWEN_TEXT, vision_config=_QWEN_VISION, **ids))
 
 
+def _qwen3_vl(t: Any) -> Any:
+    vision = {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 37, "num_heads": 4, "in_channels": 3, "patch_size": 4,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0, 1],
+    }  # fmt: skip
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10000.0}
+    text = {**_TEXT, "head_dim": 8, "rope_parameters": rope}
+    ids = {"image_token_id": PICTURE, "video_token_id": 8, "vision_start_token_id": 5, "vision_end_token_id": 6}
+    return t.Qwen3VLForConditionalGeneration(t.Qwen3VLConfig(text_config=text, vision_config=vision, **ids))
+
+
 def _gemma3(t: Any) -> Any:
     layers = ["sliding_attention", "full_attention"]
     return t.Gemma3ForConditionalGeneration(
@@ -102,6 +114,7 @@ KINDS: Mapping[str, tuple[Callable[[Any], Any], Mapping[str, tuple[int, ...]]]] 
     "llava": (_llava, {"pixel_values": (1, 3, 16, 16)}),
     "smolvlm": (_smolvlm, {"pixel_values": (1, 1, 3, 32, 32)}),
     "qwen2_vl": (_qwen2_vl, {"pixel_values": (16, 96), "image_grid_thw": (1, 3), "mm_token_type_ids": ()}),
+    "qwen3_vl": (_qwen3_vl, {"pixel_values": (16, 96), "image_grid_thw": (1, 3), "mm_token_type_ids": ()}),
     "gemma3": (_gemma3, {"pixel_values": (1, 3, 32, 32), "token_type_ids": ()}),
     "paligemma": (_paligemma, {"pixel_values": (1, 3, 16, 16), "token_type_ids": ()}),
     "voxtral": (_voxtral, {"input_features": (1, 8, 16)}),
