@@ -155,7 +155,7 @@ def test_where_the_eager_tower_wins_there_is_no_part_and_the_report_says_why(mon
     searched = TowerSearch(
         builder=builder, signature=described("llava"), ways=(), plugins=none, budget=none, verify=True
     )
-    spec: Any = SimpleNamespace(way="any")
+    spec: Any = SimpleNamespace(way=SimpleNamespace(backend="any", device="cpu", precision="fp32"))
     assert searched(spec) == {}
     assert searched.notes(spec) == (
         "part vision (model.vision_tower) stays eager: onnx → any cpu: batch 3, output: relative error 0.2",

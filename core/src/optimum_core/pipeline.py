@@ -213,6 +213,7 @@ class Pipeline:
         ways that keep a cache compete."""
         from optimum_core.models.decoder import NotADecoderError, describe_decoder
         from optimum_core.models.encoder_decoder import as_generating
+        from optimum_core.search.quantized.setup import why_in_one_pass
 
         stateful = stateful_ways(self.ways, self.supports)
         backend = self.request.target.backend
@@ -224,8 +225,8 @@ class Pipeline:
         except NotADecoderError as error:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
             return signature
-        if (decoder.encoder or decoder.merge) is not None and self.request.goal is not None:
-            log.info("%s is accelerated as one forward pass: its parts cannot be quantized yet", self.source.name)
+        if (why := why_in_one_pass(decoder, self.request.goal, self.request.data)) is not None:
+            log.info("%s is accelerated as one forward pass: %s", self.source.name, why)
             return signature
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
             raise self._no_scheme()

@@ -119,7 +119,7 @@ class Builder:
         if graph.name == MERGE:
             return self._exported(self._live_way(way), None, graph)
         artifact = self._exported(way, spec.route, graph)
-        if spec.config is not None:
+        if spec.config is not None and (graph.part is None or graph.state is not None):
             artifact = self._quantize(artifact, spec, spec.config)
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)

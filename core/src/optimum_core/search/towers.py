@@ -44,7 +44,7 @@ class _Found:
 
 @dataclass(kw_only=True)
 class TowerSearch:
-    """The towers of one model, searched for each way once.
+    """The towers of one model, searched once for each backend, device and precision.
 
     Attributes:
         builder: that of the whole model.
@@ -59,18 +59,18 @@ class TowerSearch:
     plugins: PluginManager
     budget: Budget
     verify: bool
-    _found: dict[Way, _Found] = field(default_factory=dict)
+    _found: dict[tuple[str, ...], _Found] = field(default_factory=dict)
 
     def __call__(self, spec: CandidateSpec) -> Mapping[str, Artifact]:
         """Return the artifacts of towers for a candidate, by the name of the part."""
-        if spec.way not in self._found:
-            self._found[spec.way] = self._search(spec)
-        artifact = self._found[spec.way].artifact
+        if (place := _place(spec.way)) not in self._found:
+            self._found[place] = self._search(spec)
+        artifact = self._found[place].artifact
         return {self._tower.name: artifact} if artifact is not None and isinstance(self._tower, Tower) else {}
 
     def notes(self, spec: CandidateSpec) -> tuple[str, ...]:
         """Return what the report says of the towers of a candidate."""
-        found = self._found.get(spec.way)
+        found = self._found.get(_place(spec.way))
         return (found.note,) if found is not None else ()
 
     @cached_property
@@ -115,8 +115,7 @@ class TowerSearch:
         alike = [
             replace(other, routes=tuple(dict.fromkeys((*way.routes, *other.routes))))  # those of the decoder first
             for other in self.ways
-            if (other.backend, other.device, other.precision) == (way.backend, way.device, way.precision)
-            and not other.is_quantized
+            if _place(other) == _place(way) and not other.is_quantized
         ]
         baseline = next(found for found in specs_of(self.ways) if found.is_baseline)
         return SearchContext(
@@ -133,6 +132,10 @@ class TowerSearch:
             references=self._references,
             emit=builder.emit,
         )
+
+
+def _place(way: Way) -> tuple[str, ...]:
+    return way.backend, way.device, way.precision
 
 
 def noted(result: SearchResult, towers: TowerSearch | None) -> SearchResult:
