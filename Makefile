@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 STAMP := $(VENV)/.installed
+SITE := $(VENV)/site-tools
 
 # A new plugin is one entry here: its directory, with the extras that its tests need. (The root pyproject.toml names its
 # package in `src`, `mypy_path` and the contracts of import-linter.)
@@ -25,13 +26,14 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families format clean
+.PHONY: help demo test check docs bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          accelerate a model and search with it"
 	@echo "make test          every test"
 	@echo "make check         lint, format, types, dead code, layers"
+	@echo "make docs          the site, with its reference; warnings are errors"
 	@echo "make bench         the figures of docs/benchmarks.md (MARKDOWN=docs/benchmarks.md writes them there)"
 	@echo "make bench-grid    models x shapes x ways, beside other ways to run them (ARGS='--models minilm' for one)"
 	@echo "make bench-map     many texts of mixed length, beside transformers' pipeline"
@@ -78,10 +80,20 @@ check: $(STAMP)
 	@echo "ruff check" && $(BIN)/ruff check --quiet .
 	@echo "ruff format --check" && $(BIN)/ruff format --quiet --check .
 	@echo "mypy $(SOURCES)" && $(BIN)/mypy $(SOURCES)
-	@for tests in $(TESTS) docs/demo; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
+	@for tests in $(TESTS) docs/demo docs/site; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
 	@echo "vulture" && $(BIN)/vulture
 	@echo "lint-imports" && $(BIN)/lint-imports
 	@echo "tests.prose" && $(BIN)/python -m tests.prose
+
+# The tools of the site have an environment of their own: nothing else needs them. Every warning is an error.
+docs: $(SITE)/.installed
+	@rm -rf build/site && mkdir -p build/site && $(PYTHON) docs/site/pages.py build/site
+	@cd build/site && PYTHONPATH=../../core/src ../../$(SITE)/bin/zensical build --strict
+	@echo "The site is in build/site/site"
+
+$(SITE)/.installed: docs/site/requirements.txt | $(STAMP)
+	@$(PYTHON) -m venv $(SITE) && $(SITE)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 bench: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)

@@ -82,8 +82,8 @@ class StateSpec:
     def past(self) -> tuple[TensorSpec, ...]:
         """The keys and values before a call, as inputs of a graph that keeps none, in order.
 
-        >>> [spec.name for spec in StateSpec(layers=(LayerState(heads=2, head_size=64),)).past]
-        ['past_key_values.0.key', 'past_key_values.0.value']
+        >>> print(*(spec.name for spec in StateSpec(layers=(LayerState(heads=2, head_size=64),)).past))
+        past_key_values.0.key past_key_values.0.value
         """
         return self._tensors("past_key_values", "past")
 
