@@ -106,9 +106,7 @@ def accelerate(
     check_level(request.level, request.target, supports)
     if request.target.backend is not None:
         plugins.check_options(request.target.backend, request.options, hardware)
-    source = open_source(
-        model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task
-    )
+    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task)
     if task is not None:
         tasks.check_fit(task, source.class_name, f"model {source.name!r}")
     _require_samples(source, sample_inputs)

@@ -72,9 +72,7 @@ class Pooling(Head):
 
     kind = "Pooling"
     path = "sentence_transformers.models.Pooling"
-    known = frozenset(
-        {"pooling_mode", "include_prompt", "embedding_dimension", "word_embedding_dimension", *_SWITCHES}
-    )
+    known = frozenset({"pooling_mode", "include_prompt", "embedding_dimension", "word_embedding_dimension", *_SWITCHES})
 
     def __init__(self, modes: tuple[str, ...], width: int, *, include_prompt: bool = True) -> None:
         super().__init__()

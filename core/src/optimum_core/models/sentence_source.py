@@ -23,9 +23,7 @@ class SentenceSource(DirectorySource):
     def __init__(self, directory: Path, *, name: str, trust_remote_code: bool = False, processor: Any = None) -> None:
         self.root = directory
         self.modules = read_modules(directory, name)
-        super().__init__(
-            self.modules.transformer, name=name, trust_remote_code=trust_remote_code, processor=processor
-        )
+        super().__init__(self.modules.transformer, name=name, trust_remote_code=trust_remote_code, processor=processor)
 
     @property
     def class_name(self) -> str:
@@ -52,9 +50,7 @@ class SentenceSource(DirectorySource):
         from optimum_core.models.sentence_encoder import encoder_of
         from optimum_core.models.sentence_heads import read_head
 
-        transformer = loading.read_transformer(
-            self.directory, self._name, self.config, trust_remote_code=self._trust
-        )
+        transformer = loading.read_transformer(self.directory, self._name, self.config, trust_remote_code=self._trust)
         model_forms.check_module(transformer)
         who = f"model {self._name!r}"
         return encoder_of(transformer, [read_head(kind, place, who) for kind, place in self.modules.heads])
