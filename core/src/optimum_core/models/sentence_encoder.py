@@ -69,11 +69,16 @@ class SentenceEncoder(torch.nn.Module):
     def save_pretrained(self, directory: Path) -> None:
         """Write the directory as sentence-transformers does, without its settings."""
         self.transformer.save_pretrained(directory)
+        self.save_modules(directory)
+
+    def save_modules(self, directory: Path, *, weights: bool = True) -> None:
+        """Write the list of modules, with the settings and, if asked for, the weights of those behind the
+        transformer."""
         modules = [{"idx": 0, "name": "0", "path": "", "type": _TRANSFORMER}]
         for number, head in enumerate(self.heads, 1):
             assert isinstance(head, Head)
             place = f"{number}_{head.kind}"
-            head.save(Path(directory) / place)
+            head.save(Path(directory) / place, weights=weights)
             modules.append({"idx": number, "name": str(number), "path": place, "type": head.path})
         write_object(Path(directory) / MODULES, modules)
 
@@ -94,7 +99,9 @@ class PromptlessEncoder(SentenceEncoder):
 
 
 def encoder_of(transformer: Any, heads: Sequence[Head]) -> SentenceEncoder:
-    """Return the sentence encoder of these modules, in evaluation mode."""
+    """Return the sentence encoder of these modules, in the transformer's own mode of training or evaluation."""
     whole = all(head.include_prompt for head in heads if isinstance(head, Pooling))
     made = (SentenceEncoder if whole else PromptlessEncoder)(transformer, heads)
-    return made.eval()
+    made.heads.train(transformer.training)
+    made.training = transformer.training
+    return made

@@ -52,13 +52,13 @@ class Head(torch.nn.Module):
         """Return the settings as `config.json` holds them."""
         raise NotImplementedError
 
-    def save(self, directory: Path) -> None:
-        """Write the settings and the weights, if there are any."""
+    def save(self, directory: Path, *, weights: bool = True) -> None:
+        """Write the settings and, if asked for, the weights."""
         write_object(directory / "config.json", self.settings())
-        if weights := self.state_dict():
+        if weights and (held := self.state_dict()):
             from safetensors.torch import save_file
 
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / _WEIGHTS[0])
+            save_file({name: tensor.contiguous() for name, tensor in held.items()}, directory / _WEIGHTS[0])
 
 
 class Pooling(Head):
@@ -288,7 +288,7 @@ def head_of(kind: str, stated: Mapping[str, Any], weights: Mapping[str, torch.Te
         made.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError as error:
         raise SourceError(who, f"the weights of its module {kind} do not fit: {error}", "save it again") from error
-    return made.eval()
+    return made
 
 
 def read_head(kind: str, directory: Path, who: str) -> Head:

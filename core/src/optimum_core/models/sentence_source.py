@@ -64,6 +64,21 @@ class SentenceSource(DirectorySource):
             found.model_max_length = self.settings.max_seq_length
         return found
 
+    def compare_with_original(self) -> None:
+        """Compare the embeddings of some texts with sentence-transformers', where it is installed, and note that.
+
+        Raises:
+            VerificationError: they differ.
+        """
+        from optimum_core.models.sentence_check import compared, original_of
+        from optimum_core.models.texts import read_texts
+
+        who = f"model {self._name!r}"
+        reader = read_texts(self.directory, who, greatest_length(self.config))
+        original = original_of(self.root, trust_remote_code=self._trust)
+        note = compared(self._module.eval(), reader, self.settings, original, who)
+        self.notes = (*self.notes, note)
+
     def companions(self) -> dict[str, Path]:
         """Return configuration and tokenizer files as if the transformer's lay at the top, and those of the modules."""
         inside = {} if self.directory == self.root else companions(self.directory)
@@ -71,6 +86,12 @@ class SentenceSource(DirectorySource):
         within = f"{self.directory.relative_to(self.root).as_posix()}/"
         kept = {name: path for name, path in beside.items() if not name.startswith(within)}
         return {**kept, **inside, MODULES: self.root / MODULES}
+
+
+def greatest_length(config: Any) -> int | None:
+    """Return the number of positions in a configuration, at which sentence-transformers cuts where none is stated."""
+    positions = getattr(config, "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def _merged(beside: EmbeddingSettings, inside: EmbeddingSettings) -> EmbeddingSettings:

@@ -37,6 +37,9 @@ class _Eager:
     is_quantized = False
     notes: tuple[str, ...] = ()
 
+    def compare_with_original(self) -> None:
+        """Compare the eager model with another reading of it, where there is one; here, the model is what was given."""
+
     def samples(self) -> dict[str, Any] | None:
         """Return one call's inputs if the model itself declares them; a torch model does not."""
         return None
@@ -236,9 +239,13 @@ def open_source(
     Raises:
         SourceError: the model does not exist, or the object is no model.
     """
+    from optimum_core.models import sentence_object
+
     if isinstance(model, str | os.PathLike) and isinstance(os.fspath(model), str):
         return _from_path(os.fspath(model), revision, trust_remote_code, processor, task)
     model = model_forms.unwrapped(model)
+    if sentence_object.kind_of(model) is not None:
+        return sentence_object.open_object(model, processor)
     if not model_forms.is_module(model):
         raise model_forms.refuse_object(model)
     model_forms.check_module(model)

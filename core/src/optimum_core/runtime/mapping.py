@@ -22,6 +22,9 @@ from optimum_core.types import TensorSpec
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 _PADDED_AXIS = "sequence"
+#: Tokens of a call beyond which more of them make it no more efficient, and the least share of an item in its row: in
+#: 200 sentences of mixed length, 32 in a batch, padding falls from 42 to 12 percent of the tokens.
+_ENOUGH_TOKENS, _LEAST_SHARE = 512, 0.9
 
 
 class Mapper:
@@ -123,12 +126,17 @@ class Mapper:
 
     def _batches(self, arrays: Sequence[Arrays], lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         """Yield batches of indices of items similar in length, the longest first so that buffers need not grow;
-        without an attention mask to hide padding, of items equal in shape."""
+        without an attention mask to hide padding, of items equal in shape. A batch that fills the processor ends before
+        items that would be mostly padding."""
         kinds = [self._kind(item) for item in arrays]
         size = 1 if any(spec.shape and spec.shape[0] == 1 for spec in self._inputs.values()) else batch_size
         batch: list[int] = []
         for index in sorted(range(len(arrays)), key=lambda index: (kinds[index], -lengths[index], index)):
-            if batch and (kinds[index] != kinds[batch[0]] or len(batch) == size):
+            longest = lengths[batch[0]] if batch else 0
+            is_full = len(batch) == size or (
+                longest * len(batch) >= _ENOUGH_TOKENS and lengths[index] < _LEAST_SHARE * longest
+            )
+            if batch and (is_full or kinds[index] != kinds[batch[0]]):
                 yield batch
                 batch = []
             batch.append(index)
