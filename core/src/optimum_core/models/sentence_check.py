@@ -71,7 +71,8 @@ def _different(want: np.ndarray[Any, Any], got: np.ndarray[Any, Any], prompt: st
     else:
         errors = np.abs(got - want).max(axis=1)
         place = int(errors.argmax())
-        why = f"its embedding of {_TEXTS[place][:30]!r}{behind} differs by {errors[place]:.2g} from that of {DISTRIBUTION}"
+        text = _TEXTS[place][:30]
+        why = f"its embedding of {text!r}{behind} differs by {errors[place]:.2g} from that of {DISTRIBUTION}"
     return VerificationError(who, why, "report the model: a setting of it was not understood; or accelerate its parts")
 
 

@@ -52,7 +52,7 @@ class ScoreRequest:
     softmax: bool = False
 
 
-def scores(model: TextModel, given: Any, request: ScoreRequest) -> Array:
+def scores(model: TextModel, given: Any, request: ScoreRequest) -> Any:
     """Return the score of a pair, or the scores of many pairs, in order; a number each where there is one label.
 
     Raises:
@@ -70,7 +70,7 @@ def scores(model: TextModel, given: Any, request: ScoreRequest) -> Array:
     found = found[:, 0] if found.ndim > 1 and found.shape[-1] == 1 else found
     if request.softmax and found.ndim > 1:
         found = _softmax(found)
-    return np.asarray(found[0] if single else found)
+    return found[0] if single else found
 
 
 def _is_pair(given: Any) -> bool:
