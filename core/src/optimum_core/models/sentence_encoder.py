@@ -86,7 +86,7 @@ class SentenceEncoder(torch.nn.Module):
 class PromptlessEncoder(SentenceEncoder):
     """A sentence encoder whose pooling leaves the tokens of the prompt out."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,

@@ -309,7 +309,7 @@ def _read_weights(directory: Path) -> dict[str, torch.Tensor]:
     if (directory / _WEIGHTS[0]).is_file():
         from safetensors.torch import load_file
 
-        return load_file(directory / _WEIGHTS[0])
+        return dict(load_file(directory / _WEIGHTS[0]))
     if (directory / _WEIGHTS[1]).is_file():
         found: dict[str, torch.Tensor] = torch.load(directory / _WEIGHTS[1], map_location="cpu", weights_only=True)
         return found

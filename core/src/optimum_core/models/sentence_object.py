@@ -92,6 +92,8 @@ def open_object(model: Any, processor: Any = None) -> ObjectSource:
     who = f"model {type(model).__name__}"
     if hasattr(model, "accelerated"):
         raise SourceError(who, "it is accelerated already", "use it as it is")
+    if not list(model.children()):
+        raise SourceError(who, "it has no modules", _REMEDY)
     first, *behind = model.children()
     transformer = getattr(first, "auto_model", None)
     if not model_forms.is_module(transformer) or not _gives_hidden_state(first, kind_of(model)):

@@ -18,7 +18,7 @@ _OUTPUTS = {"token_embeddings": "token_embeddings", "sentence_embedding": "sente
 
 
 class _WithoutWeights(torch.nn.Module):
-    """What remains of a transformer whose weights are elsewhere: its configuration."""
+    """A transformer without weights: its configuration alone."""
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def _restored(kinds: tuple[type, type], rest: dict[str, Any], parts: dict[str, A
 
 
 def _empty(own: type, original: type) -> Any:
-    cls = type(f"Accelerated{original.__name__}", (own, original), {"__module__": __name__})
+    cls: Any = type(f"Accelerated{original.__name__}", (own, original), {"__module__": __name__})
     return cls.__new__(cls)
 
 

@@ -78,7 +78,7 @@ class PlainReader:
 def _columns(texts: Sequence[Text]) -> tuple[list[str], ...]:
     if not texts or isinstance(texts[0], str):
         return (list(texts),)  # type: ignore[arg-type]
-    return [first for first, _ in texts], [second for _, second in texts]
+    return [text[0] for text in texts], [text[1] for text in texts]
 
 
 def _without_end(ids: Sequence[int], special: Sequence[int]) -> int:

@@ -34,7 +34,7 @@ def quantized(vectors: Array, precision: str, who: str) -> Array:
     if precision == "float32" or not len(vectors):
         return vectors
     if precision in ("binary", "ubinary"):
-        bits = np.packbits(vectors > 0, axis=-1)
+        bits: Array = np.packbits(vectors > 0, axis=-1)
         return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
     if len(vectors) == 1:
         why = f"precision {precision!r} takes the range of each dimension from the texts of the call, and there is one"
