@@ -42,7 +42,7 @@ def fast(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with accelerate(directory, target="ort", level="all", shapes=((1, 8),), budget=0, cache_dir=cache) as made:
         assert made.task == "sentence-similarity"
         assert [spec.name for spec in made.manifest.outputs] == ["token_embeddings", "sentence_embedding"]
-        assert any("sentence-transformers" in note for note in made.report.notes)
+        assert made.report is not None and any("sentence-transformers" in note for note in made.report.notes)
         made.save_pretrained(place)
     with load(place) as loaded:
         yield loaded
@@ -120,9 +120,8 @@ def test_prompts_by_name_and_by_text(fast: AcceleratedModel) -> None:
 
 def test_the_default_prompt_is_that_of_a_call_without_one() -> None:
     settings = EmbeddingSettings(prompts={"query": "q: ", "none": ""}, default_prompt_name="query")
-    chosen = [
-        chosen_prompt(settings, *given, "m") for given in ((None, None), ("", None), (None, "none"), ("x", "query"))
-    ]
+    given = ((None, None), ("", None), (None, "none"), ("x", "query"))
+    chosen = [chosen_prompt(settings, prompt, name, "m") for prompt, name in given]
     assert chosen == ["q: ", "", "", "x"]
 
 
@@ -244,7 +243,8 @@ assert not any(name in sys.modules for name in gone)
 def test_without_torch_and_transformers(fast: AcceleratedModel, tmp_path: Path) -> None:
     np.savez(tmp_path / "texts.npz", texts=np.array(TEXTS))
     script = WITHOUT_TORCH.replace("import numpy, optimum_core", "import numpy, optimum_core, optimum_core.errors")
-    command = [sys.executable, "-c", script, fast.directory, tmp_path / "texts.npz", tmp_path / "found.npz"]
+    files = (str(fast.directory), str(tmp_path / "texts.npz"), str(tmp_path / "found.npz"))
+    command = [sys.executable, "-c", script, *files]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["refused"]
     with np.load(tmp_path / "found.npz") as found:

@@ -80,7 +80,7 @@ def test_every_mode_is_that_of_the_text_alone_whatever_the_padding(mode: str, tr
 
 def test_modes_lie_side_by_side_in_the_order_of_the_older_switches(transformer: Any, tmp_path: Path) -> None:
     older = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True, "pooling_mode_max_tokens": False}
-    module = ("Pooling", {"word_embedding_dimension": 32, **older}, {})
+    module: Module = ("Pooling", {"word_embedding_dimension": 32, **older}, {})
     found = _eager(
         write_directory(tmp_path / "m", module, transformer=transformer), {"input_ids": torch.tensor(IDS[:1])}
     )

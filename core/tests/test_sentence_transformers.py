@@ -130,7 +130,12 @@ def test_lists_of_tensors(arguments: dict[str, Any], original: Any, fast: Any) -
 def test_it_is_the_accelerated_model_that_runs(fast: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     run = fast.accelerated._run
-    monkeypatch.setattr(fast.accelerated, "_run", lambda inputs: calls.append(1) or run(inputs))
+
+    def counted(inputs: Any) -> Any:
+        calls.append(inputs)
+        return run(inputs)
+
+    monkeypatch.setattr(fast.accelerated, "_run", counted)
     fast.encode(TEXTS, batch_size=32)
     assert len(calls) == 1
     fast.encode(TEXTS, output_value="token_embeddings")

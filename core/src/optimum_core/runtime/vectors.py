@@ -34,8 +34,8 @@ def quantized(vectors: Array, precision: str, who: str) -> Array:
     if precision == "float32" or not len(vectors):
         return vectors
     if precision in ("binary", "ubinary"):
-        bits: Array = np.packbits(vectors > 0, axis=-1)
-        return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+        bits = np.packbits(vectors > 0, axis=-1)
+        return np.asarray(bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8))
     if len(vectors) == 1:
         why = f"precision {precision!r} takes the range of each dimension from the texts of the call, and there is one"
         raise InputError(who, why, "encode many texts in one call, or use precision='binary'")
@@ -43,7 +43,7 @@ def quantized(vectors: Array, precision: str, who: str) -> Array:
     steps = (greatest - least) / 255
     steps = np.where(steps == 0, 1, steps)
     levels = np.clip(np.floor((vectors - least) / steps), 0, 255)
-    return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
+    return np.asarray(levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8))
 
 
 def check_precision(precision: Any, who: str) -> None:
