@@ -179,6 +179,12 @@ class Pipeline:
 
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
+        from optimum_core.models.threads import fitting_threads
+
+        with fitting_threads():
+            self._search_and_write(directory)
+
+    def _search_and_write(self, directory: Path) -> None:
         from optimum_core.models.signature import describe
 
         if self.request.data is not None and self.source.is_quantized:
