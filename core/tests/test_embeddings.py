@@ -19,7 +19,7 @@ from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.runtime import streaming, vectors
 from optimum_core.runtime.embedding import chosen_prompt
-from sentence_directories import NORMALIZE, TEXTS, by_hand, pooling, tiny_transformer, write_directory
+from sentence_directories import NORMALIZE, TEXTS, by_hand, dense, pooling, tiny_transformer, write_directory
 
 LIMIT = 20
 SETTINGS = {
@@ -221,6 +221,17 @@ def test_the_tokens_of_a_prompt_are_not_pooled_where_the_model_says_so(
         _close(fast.encode(texts), np.stack([rows.mean(dim=0).numpy() for rows in by_hand(directory, texts, LIMIT)]))
 
 
+def test_one_that_stays_eager_is_saved_with_all_of_its_modules(tmp_path: Path) -> None:
+    modules = (pooling("cls", "lasttoken"), ("Dense", *dense(64, 8)), NORMALIZE)
+    directory = write_directory(tmp_path / "m", *modules, settings=SETTINGS)
+    with accelerate(directory, target="torch", shapes=((1, 8),), budget=0, cache_dir=tmp_path / "cache") as eager:
+        eager.save_pretrained(tmp_path / "out")
+        with load(tmp_path / "out") as again:
+            found = again.encode(TEXTS, prompt_name="query")
+        assert found.shape == (len(TEXTS), 8)
+        _close(found, eager.encode(TEXTS, prompt_name="query"))
+
+
 WITHOUT_TORCH = """
 import sys
 from importlib.machinery import PathFinder
@@ -325,6 +336,16 @@ def test_pairs_are_scored_and_documents_ranked(fast_bert: AcceleratedModel) -> N
     assert [item["text"] for item in found] == [documents[place] for place in order]
     assert [item["corpus_id"] for item in fast_bert.rank(query, documents, top_k=2)] == order[:2].tolist()
     assert fast_bert.rank(query, []) == []
+
+
+def test_it_works_in_a_pipeline_of_transformers(fast: AcceleratedModel, directory: Path) -> None:
+    from transformers import AutoTokenizer, pipeline
+    from transformers.utils import ModelOutput
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    assert isinstance(fast(**tokenizer(TEXTS[0], return_tensors="pt")), ModelOutput)
+    found = pipeline("feature-extraction", model=fast, tokenizer=tokenizer)(TEXTS[0])
+    _close(found[0], fast.encode(TEXTS[0], output_value="token_embeddings"))
 
 
 def test_what_is_no_pair_is_refused(fast_bert: AcceleratedModel, fast: AcceleratedModel) -> None:

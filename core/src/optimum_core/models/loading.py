@@ -14,7 +14,8 @@ from optimum_core.models.silence import silence
 from optimum_core.models.tasks import resolve_class
 from optimum_core.packages import missing
 
-_PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"]
+#: Weights of modules behind a transformer lie in numbered folders, in the older form too.
+_PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors", "[0-9]_*/*.bin"]
 
 
 def download(repository: str, *, revision: str | None, with_code: bool) -> Path:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import ModelOutput
 
 from optimum_core.artifact.embedding import MODULES, POOLING_MASK, SENTENCE, TOKENS, write_object
-from optimum_core.models.outputs import Answer
 from optimum_core.models.sentence_heads import MASK, Features, Head, Pooling
 
 _TRANSFORMER = "sentence_transformers.models.Transformer"
+
+
+@dataclass
+class SentenceOutput(ModelOutput):
+    """What a sentence encoder returns.
+
+    Attributes:
+        token_embeddings: [batch, sequence, width].
+        sentence_embedding: [batch, dimensions].
+    """
+
+    token_embeddings: torch.Tensor | None = None
+    sentence_embedding: torch.Tensor | None = None
 
 
 class SentenceEncoder(torch.nn.Module):
@@ -43,8 +57,8 @@ class SentenceEncoder(torch.nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
-    ) -> Answer:
-        """Return `token_embeddings` (batch, sequence, width) and `sentence_embedding` (batch, width)."""
+    ) -> SentenceOutput:
+        """Return the vectors of the tokens and of the whole texts."""
         return self._encoded(input_ids, attention_mask, token_type_ids, {})
 
     def _encoded(
@@ -53,7 +67,7 @@ class SentenceEncoder(torch.nn.Module):
         mask: torch.Tensor | None,
         types: torch.Tensor | None,
         features: Features,
-    ) -> Answer:
+    ) -> SentenceOutput:
         mask = torch.ones_like(ids) if mask is None else mask
         further: dict[str, Any] = {"return_dict": True}
         if types is not None and "token_type_ids" in self._taken:
@@ -64,7 +78,7 @@ class SentenceEncoder(torch.nn.Module):
         features = {**features, TOKENS: tokens, MASK: mask}
         for head in self.heads:
             features = head(features)
-        return Answer({TOKENS: features[TOKENS], SENTENCE: features[SENTENCE]})
+        return SentenceOutput(token_embeddings=features[TOKENS], sentence_embedding=features[SENTENCE])
 
     def save_pretrained(self, directory: Path) -> None:
         """Write the directory as sentence-transformers does, without its settings."""
@@ -92,7 +106,7 @@ class PromptlessEncoder(SentenceEncoder):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         pooling_mask: torch.Tensor | None = None,
-    ) -> Answer:
+    ) -> SentenceOutput:
         """Return what a `SentenceEncoder` does; `pooling_mask` is 0 at tokens that are not pooled."""
         features = {} if pooling_mask is None else {POOLING_MASK: pooling_mask}
         return self._encoded(input_ids, attention_mask, token_type_ids, features)
