@@ -172,6 +172,7 @@ def test_it_goes_to_other_processes(original: Any, fast: Any) -> None:
     again = pickle.loads(pickle.dumps(fast))
     assert isinstance(again, sentence_transformers.SentenceTransformer)
     _close(again.encode(TEXTS), original.encode(TEXTS))
+    assert pickle.loads(pickle.dumps(type(fast))) is type(fast), "a pool of processes pickles the class alone"
 
 
 def test_saved_it_is_an_artifact_with_its_settings(original: Any, fast: Any, tmp_path: Path) -> None:

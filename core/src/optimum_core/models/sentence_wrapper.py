@@ -6,13 +6,16 @@ Whatever is not done directly is done by the class itself, whose forward pass is
 from __future__ import annotations
 
 import copy
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from optimum_core.errors import UnavailableError
-from optimum_core.models.sentence_object import CROSS_ENCODER, kind_of_class
+from optimum_core.models.sentence_object import CROSS_ENCODER, PACKAGE, SENTENCE_TRANSFORMER, kind_of_class
 
+_PREFIX = "Accelerated"
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _OUTPUTS = {"token_embeddings": "token_embeddings", "sentence_embedding": "sentence_embedding", "logits": "scores"}
 
@@ -221,8 +224,21 @@ def _restored(kinds: tuple[type, type], rest: dict[str, Any], parts: dict[str, A
 
 
 def _empty(own: type, original: type) -> Any:
-    cls: Any = type(f"Accelerated{original.__name__}", (own, original), {"__module__": __name__})
+    cls: Any = _class_of(own, original)
     return cls.__new__(cls)
+
+
+@cache
+def _class_of(own: type, original: type) -> type:
+    return type(f"{_PREFIX}{original.__name__}", (own, original), {"__module__": __name__})
+
+
+def __getattr__(name: str) -> Any:
+    """Return the class that another process has pickled by its name."""
+    if name in (f"{_PREFIX}{SENTENCE_TRANSFORMER}", f"{_PREFIX}{CROSS_ENCODER}"):
+        original = getattr(import_module(PACKAGE), name.removeprefix(_PREFIX))
+        return _class_of(_Scores if name.endswith(CROSS_ENCODER) else _Encodes, original)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _base(cls: type, own: type) -> type:
