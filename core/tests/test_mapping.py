@@ -18,13 +18,12 @@ from hypothesis import strategies as st
 from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.artifact.manifest import FileEntry
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.hookspecs import hookimpl
+from optimum_core.models.texts import read_texts
 from optimum_core.plugins import manager
-from optimum_core.runtime import mapping
 from optimum_core.runtime.answers import Answer
-from optimum_core.runtime.mapping import Mapper
+from optimum_core.runtime.mapping import ItemEncoder, Mapper
 from optimum_core.runtime.opening import open_model
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -278,9 +277,9 @@ def test_the_tokenizers_library_cuts_and_pads_as_transformers_does(
     if limit is None:
         del stated["model_max_length"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(stated))
-    through_transformers = [list(item["input_ids"]) for item in mapping.read_tokenizer(tmp_path, "m")(TEXTS)]
+    through_transformers = [list(item["input_ids"]) for item in read_texts(tmp_path, "m").encode(TEXTS)]
     _without_transformers(monkeypatch)
-    by_itself = [list(item["input_ids"]) for item in mapping.read_tokenizer(tmp_path, "m")(TEXTS)]
+    by_itself = [list(item["input_ids"]) for item in read_texts(tmp_path, "m").encode(TEXTS)]
     assert by_itself == through_transformers
     assert max(map(len, by_itself)) == min(limit or 99, max(len(text.split()) + 2 for text in TEXTS))
 
@@ -354,9 +353,6 @@ def observed_calls() -> Iterator[list[Any]]:
         manager().unregister("observer")
 
 
-SENTENCE = "sentence_bert_config.json"
-
-
 def _bounded(model: AcceleratedModel) -> tuple[TensorSpec, ...]:
     return tuple(
         dataclasses.replace(spec, least=0, greatest=119) if spec.name == "input_ids" else spec
@@ -366,26 +362,21 @@ def _bounded(model: AcceleratedModel) -> tuple[TensorSpec, ...]:
 
 @pytest.mark.parametrize("transformers_too", [True, False])
 @pytest.mark.parametrize(
-    ("axis", "sentence", "longest"), [(None, None, 16), (9, None, 9), (9, 7, 7), (None, 12, 12), (40, 50, 16)]
+    ("axis", "sentence", "longest"), [(None, None, 16), (9, None, 9), (9, 7, 7), (None, 12, 12), (40, 50, 40)]
 )
-def test_texts_are_cut_at_the_least_limit(
+def test_texts_are_cut_at_the_models_limit_and_the_stated_or_the_tokenizers(
     axis: int | None, sentence: int | None, longest: int, transformers_too: bool, fast: AcceleratedModel,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((fast.directory / name).read_bytes())
     if sentence is not None:
-        (tmp_path / SENTENCE).write_text(json.dumps({"max_seq_length": sentence}))
-    (tmp_path / "sentence_other_config.json").write_text(json.dumps({"max_seq_length": 3}))  # put there later
+        (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": sentence}))
     if not transformers_too:
         _without_transformers(monkeypatch)
-    manifest = dataclasses.replace(
-        fast.manifest,
-        axes={} if axis is None else {"sequence": AxisRange(greatest=axis)},
-        files={**fast.manifest.files, **({} if sentence is None else {SENTENCE: FileEntry(sha256="", size=0)})},
-    )
+    manifest = dataclasses.replace(fast.manifest, axes={} if axis is None else {"sequence": AxisRange(greatest=axis)})
     text = " ".join(["w5"] * 60)
-    (item,) = mapping.as_items("m", [text], None, manifest, tmp_path)
+    (item,) = ItemEncoder("m", None, manifest, tmp_path)([text])
     assert len(item["input_ids"]) == longest
 
 
