@@ -19,6 +19,7 @@ _ELSEWHERE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changes.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "tests/benchmarks/README.md": "measuring.md",
     "core/src/optimum_core/hookspecs.py": "reference/hookspecs.md",
 }

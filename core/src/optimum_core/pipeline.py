@@ -187,6 +187,9 @@ class Pipeline:
 
         if self.request.data is not None and self.source.is_quantized:
             raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
+        if self.request.verify:
+            with watched(self.emit, "describe", f"{self.source.name} beside its original"):
+                self.source.compare_with_original()
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             signature = describe(
                 self.source.module(),
