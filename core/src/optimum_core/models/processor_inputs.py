@@ -96,7 +96,8 @@ def asked_about(medium: str, processor: Any) -> Mapping[str, Any] | None:
     sample = _picture((320, 240)) if medium == "image" else _sound(_rate(processor), 1.0)
     content = [{"type": medium, medium: sample}, {"type": "text", "text": TEXTS[0]}]
     chat = [{"role": "user", "content": content}]
-    token = getattr(processor, f"{medium}_token", None)
+    tokens = {"image": getattr(processor, "image_token", None), "audio": getattr(processor, "audio_token", None)}
+    token = tokens[medium]
 
     def by_template() -> Any:
         arguments = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}

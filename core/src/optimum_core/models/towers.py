@@ -16,11 +16,12 @@ import torch
 
 from optimum_core.artifact.structure import Constant
 from optimum_core.cache import content_key
-from optimum_core.models.eager_calls import as_tensor, fresh
+from optimum_core.models.eager_calls import FlatModule, as_tensor, fresh
+from optimum_core.models.loading import quiet
 from optimum_core.models.outputs import flatten
 from optimum_core.models.signature import ModelSignature, describe
 from optimum_core.models.source import Source
-from optimum_core.models.value_branches import reads_of_values
+from optimum_core.models.value_branches import traced_reads, value_branches
 from optimum_core.types.state import AUDIO, VISION
 
 #: The least share of the weights beside the language model that a tower holds.
@@ -123,17 +124,27 @@ def tower_of(module: Any, inputs: Mapping[str, Any], name: str) -> Tower:
     reasons = list[str]()
     for path, call in _candidates(module, inputs):
         made = TowerModule(fresh(module.get_submodule(path)), call.constants).eval()
-        if reads := reads_of_values(made, call.tensors):
-            reasons.append(f"{path} reads values of its inputs in Python ({', '.join(reads[:2])})")
-            continue
         try:
+            if reads := _traced_branches(made, call.tensors):
+                reasons.append(f"{path} reads values of its inputs in Python ({', '.join(reads[:2])})")
+                continue
             signature = describe(made, name=f"{name}, {path}", samples=call.tensors)
         except Exception as error:  # noqa: BLE001 - of a part of a model any error may come, and another may do
-            reasons.append(f"{path} cannot be described: {str(error).partition(chr(10))[0]}")
+            reasons.append(f"{path} cannot be traced or described: {str(error).partition(chr(10))[0]}")
             continue
         kind = AUDIO if any(word in path.lower() for word in _SOUNDS) else VISION
         return Tower(name=kind, path=path, constants=call.constants, signature=signature)
     raise NoTowerError(reasons[0] if reasons else "no module beside the language model takes and gives tensors alone")
+
+
+def _traced_branches(module: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Return the places where a trace of a call takes one side of a branch on values."""
+    with torch.no_grad(), quiet():
+        outputs = list(flatten(module(**tensors)))
+        flat, samples = FlatModule(module, list(tensors), outputs).eval(), tuple(tensors.values())
+        with traced_reads() as places:
+            torch.jit.trace(flat, samples, check_trace=False)  # type: ignore[no-untyped-call]
+        return value_branches(places, flat, samples)
 
 
 def _candidates(module: Any, inputs: Mapping[str, Any]) -> Iterator[tuple[str, Call]]:

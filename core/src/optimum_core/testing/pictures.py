@@ -96,6 +96,11 @@ _AUDIO: dict[str, Any] = {
 }  # fmt: skip
 
 
+_ENCODER: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4, "num_mel_bins": 8,
+}  # fmt: skip
+
+
 def _voxtral(t: Any) -> Any:
     audio = t.VoxtralEncoderConfig(**_AUDIO)
     config = t.VoxtralConfig(audio_config=audio, text_config=t.LlamaConfig(**_TEXT), audio_token_id=PICTURE)
@@ -108,6 +113,23 @@ def _qwen2_audio(t: Any) -> Any:
     return t.Qwen2AudioForConditionalGeneration(config)
 
 
+def _glmasr(t: Any) -> Any:
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    audio = t.GlmAsrEncoderConfig(**_ENCODER, max_position_embeddings=64, rope_parameters=rope)
+    text = t.LlamaConfig(**_TEXT)
+    return t.GlmAsrForConditionalGeneration(
+        t.GlmAsrConfig(audio_config=audio, text_config=text, audio_token_id=PICTURE)
+    )
+
+
+def _audioflamingo3(t: Any) -> Any:
+    audio = t.AudioFlamingo3EncoderConfig(**_ENCODER, max_source_positions=8)
+    text = t.Qwen2Config(**_TEXT)
+    return t.AudioFlamingo3ForConditionalGeneration(
+        t.AudioFlamingo3Config(audio_config=audio, text_config=text, audio_token_id=PICTURE)
+    )
+
+
 #: By name: the function that makes the model, and the inputs beside a text with `PLACES` places for one picture or
 #: sound.
 KINDS: Mapping[str, tuple[Callable[[Any], Any], Mapping[str, tuple[int, ...]]]] = {
@@ -118,6 +140,8 @@ KINDS: Mapping[str, tuple[Callable[[Any], Any], Mapping[str, tuple[int, ...]]]] 
     "gemma3": (_gemma3, {"pixel_values": (1, 3, 32, 32), "token_type_ids": ()}),
     "paligemma": (_paligemma, {"pixel_values": (1, 3, 16, 16), "token_type_ids": ()}),
     "voxtral": (_voxtral, {"input_features": (1, 8, 16)}),
+    "glmasr": (_glmasr, {"input_features": (1, 8, 32), "input_features_mask": (1, 32)}),
+    "audioflamingo3": (_audioflamingo3, {"input_features": (1, 8, 16), "input_features_mask": (1, 16)}),
     "qwen2_audio": (_qwen2_audio, {"input_features": (1, 8, 16), "feature_attention_mask": (1, 16)}),
 }
 
