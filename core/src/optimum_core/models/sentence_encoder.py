@@ -19,7 +19,7 @@ _TRANSFORMER = "sentence_transformers.models.Transformer"
 
 @dataclass
 class SentenceOutput(ModelOutput):
-    """What a sentence encoder returns.
+    """The output of a sentence encoder.
 
     Attributes:
         token_embeddings: [batch, sequence, width].
