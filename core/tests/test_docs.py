@@ -31,7 +31,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(
     {
         *ROOT.glob("*.md"),
-        *DOCS.rglob("*.md"),
+        *(path for path in DOCS.rglob("*.md") if DOCS / "site" not in path.parents),  # those link as pages of the site
         *(path for package in (ROOT / "core", *ROOT.glob("plugins/*")) for path in package.glob("*.md")),
     }
 )

@@ -18,7 +18,7 @@ _TRANSFORMER = "sentence_transformers.models.Transformer"
 
 
 @dataclass
-class SentenceOutput(ModelOutput):
+class SentenceOutput(ModelOutput):  # type: ignore[misc]
     """The output of a sentence encoder.
 
     Attributes:
