@@ -38,7 +38,7 @@ class Similarities:
     def spearman(self, vectors: np.ndarray[Any, Any]) -> float:
         """The rank correlation of the cosines of the documents' vectors with the ratings."""
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        from scipy.stats import spearmanr
+        from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
         found = [float(unit[a] @ unit[b]) for a, b in self.pairs]
         return float(spearmanr(found, self.ratings).statistic)
@@ -56,7 +56,9 @@ def similarities() -> Similarities:
             "the rated documents", f"{DATA} holds no gensim-*.whl", "make bench-embeddings fetches it"
         )
     with ZipFile(found[-1]) as archive:
-        texts, others, ratings = (archive.read(_FOLDER + name).decode() for name in (_TEXTS, _OTHERS, _RATINGS))
+        texts, others, ratings = (
+            archive.read(_FOLDER + name).decode("latin-1") for name in (_TEXTS, _OTHERS, _RATINGS)
+        )
     matrix = np.array([[float(value) for value in line.split()] for line in ratings.splitlines()])
     documents = tuple(texts.strip().split("\n"))
     rated = tuple(float(matrix[a, b]) for a, b in combinations(range(len(documents)), 2))

@@ -298,6 +298,10 @@ def test_a_model_without_sentence_embeddings_says_so(
     assert fast_bert.get_embedding_dimension() is None
 
 
+def test_it_says_how_many_dimensions_it_gives(fast: AcceleratedModel) -> None:
+    assert fast.get_embedding_dimension() == fast.get_sentence_embedding_dimension() == 32
+
+
 @pytest.fixture(scope="module")
 def fast_bert(
     tmp_path_factory: pytest.TempPathFactory,
