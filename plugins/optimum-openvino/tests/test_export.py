@@ -57,7 +57,7 @@ def problems(fidelity: Fidelity) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("kind", ["bert", "vit", "t5"])
+@pytest.mark.parametrize("kind", ["bert features", "vit", "t5"])
 def test_each_route_agrees_with_eager(kind: str, route: str, tiny: Make, exported_by: Exported, load: Load) -> None:
     made, artifact = tiny(kind), exported_by(kind, route)
     assert artifact.files == ("openvino_model.xml", "openvino_model.bin")
@@ -129,7 +129,7 @@ def test_an_artifact_runs_where_torch_cannot_be_imported(
 ) -> None:
     import pickle
 
-    made, artifact = tiny("bert"), exported_by("bert", ROUTES[0])
+    made, artifact = tiny("bert features"), exported_by("bert features", ROUTES[0])
     given = tmp_path / "request.pickle"
     given.write_bytes(pickle.dumps((session_request(artifact), made.cases[0].inputs)))
     done = subprocess.run([sys.executable, "-c", _NO_TORCH, str(given)], capture_output=True, text=True, check=False)
@@ -138,7 +138,7 @@ def test_an_artifact_runs_where_torch_cannot_be_imported(
 
 
 def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:
-    made = tiny("bert")
+    made = tiny("bert features")
     assert plugin.export(made.request(tmp_path, backend="other")) is None
     for changes, problem in (
         ({"route": "teleport"}, "unknown route 'teleport'"),
