@@ -52,5 +52,5 @@ def test_a_model_is_exported_once_by_whom_writes_the_format(exported: Callable[.
     assert exported("bert features", "torch") is saved
     with pytest.raises(UnavailableError, match="no backend here exports to it"):
         exported("bert features", "stone")
-    with pytest.raises(OptionError, match="name a class of Bert"):
+    with pytest.raises(OptionError, match="use one of: bert"):
         exported("imaginary", "torch")

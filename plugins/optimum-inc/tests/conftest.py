@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from optimum_core.testing.machine import Machine
 from optimum_core.testing.kinds import tiny_module
+from optimum_core.testing.machine import Machine
 from optimum_core.testing.tiny import Tiny
 from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
@@ -17,6 +17,15 @@ from optimum_inc.session import InductorSession
 
 _SIZES = {"hidden_size": 64, "intermediate_size": 128}
 _tiny = partial(tiny_model, backend="inc", format="torch-export")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compiled_quickly() -> Iterator[None]:
+    """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are."""
+    from torch._inductor import config
+
+    with config.patch({"aot_inductor.compile_wrapper_opt_level": "O0"}):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ class Exported:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
     """A tiny model of a kind, by core's own exporter."""
+
     @cache
     def make(kind: str) -> Exported:
         model = tiny_model(kind)

@@ -111,8 +111,8 @@ def tiny() -> Callable[..., Any]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
     """A function that exports a tiny model in a format, once in a session for equal arguments.
 
-    Its arguments are the kind, one of `decoders.KINDS` or else of `kinds.KINDS`, the format, and by name further fields of
-    the `ExportRequest`: `exported("bert", "onnx", route="torchscript")`, `exported("llama", "onnx")`.
+    Its arguments are the kind, one of `decoders.KINDS` or else of `kinds.KINDS`, the format, and by name further fields
+    of the `ExportRequest`: `exported("bert", "onnx", route="torchscript")`, `exported("llama", "onnx")`.
     """
     from optimum_core.testing.tiny import export
 
