@@ -49,12 +49,12 @@ def test_shapes_are_those_that_coremltools_infers(volume: Any, shape: list[Any])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_inconsistent_program_is_not_written() -> None:
     """A variable that two operators name as theirs, as a wrong graph pass would leave it."""
-    from coremltools.converters.mil.mil import Builder as mb
-    from coremltools.converters.mil.mil import Program
+    from coremltools.converters.mil.mil import Builder, Program
 
     ct = coremltools()
+    mb: Any = Builder
 
-    @mb.program(input_specs=[mb.TensorSpec(shape=(2, 3))], opset_version=ct.target.iOS18)  # type: ignore[untyped-decorator]
+    @mb.program(input_specs=[mb.TensorSpec(shape=(2, 3))], opset_version=ct.target.iOS18)
     def program(x: Any) -> Any:
         return mb.relu(x=mb.sin(x=x))
 

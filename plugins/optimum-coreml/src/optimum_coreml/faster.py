@@ -3,8 +3,8 @@
 - For a reshape with variable axes, coremltools solves "the volume of the input is that of the output" with sympy, again
   for every such operator and in every graph pass that rebuilds one. Within a model the same few equations return,
   with other names of the variable axes.
-- After each of a hundred graph passes, it looks through the whole program for inconsistencies. Here it does so after the
-  passes that remove dead code, and before a program is written.
+- After each of a hundred graph passes, it looks through the whole program for inconsistencies. Here it does so after
+  the passes that remove dead code, and before a program is written.
 """
 
 from __future__ import annotations
