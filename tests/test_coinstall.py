@@ -58,3 +58,11 @@ def test_a_plugin_is_a_package_of_its_own_name(project: Path) -> None:
     assert code.is_file(), "a namespace package would be shared with other distributions"
     for plugin in about["entry-points"]["optimum.backends"].values():
         assert plugin.partition(".")[0] == package
+
+
+def test_all_have_one_version() -> None:
+    """A release is one number; the code of core has it too, for reports and manifests."""
+    from optimum_core import __version__
+
+    projects = [ROOT / "core" / "pyproject.toml", *PROJECTS]
+    assert {tomllib.loads(project.read_text("utf-8"))["project"]["version"] for project in projects} == {__version__}

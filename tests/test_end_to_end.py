@@ -40,7 +40,7 @@ class Encoder:
 @pytest.fixture(scope="module")
 def encoder(minilm_directory: Path) -> Encoder:
     events: list[Event] = []
-    fast = accelerate(minilm_directory, shapes=SHAPES, budget=1, progress=events.append)
+    fast = accelerate(minilm_directory, task="feature-extraction", shapes=SHAPES, budget=1, progress=events.append)
     eager = AutoModel.from_pretrained(minilm_directory).eval()
     return Encoder(
         eager=eager, tokenizer=AutoTokenizer.from_pretrained(minilm_directory), fast=fast, events=tuple(events)
@@ -121,7 +121,7 @@ def test_auto_does_not_build_for_other_machines(encoder: Encoder) -> None:
 
 def test_again_it_comes_from_the_cache_and_is_not_exported(encoder: Encoder, minilm_directory: Path) -> None:
     events: list[Event] = []
-    again = accelerate(minilm_directory, shapes=SHAPES, budget=1, progress=events.append)
+    again = accelerate(minilm_directory, task="feature-extraction", shapes=SHAPES, budget=1, progress=events.append)
     assert {event.stage for event in encoder.events} > {"export", "verify", "measure"}
     assert {event.stage for event in events} == {"read", "cache"}
     assert again.report is not None and again.report.from_cache

@@ -108,7 +108,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def result(python: Path, minilm_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the new environment made of an artifact that was saved here."""
     folder = tmp_path_factory.mktemp("artifact")
-    fast = accelerate(minilm_directory, target="ort", level="all", shapes=((1, 16),), budget=0)
+    fast = accelerate(
+        minilm_directory, task="feature-extraction", target="ort", level="all", shapes=((1, 16),), budget=0
+    )
     fast.save_pretrained(folder / "out")
     texts = ["A sentence of some length, to be padded against.", "Short."]
     inputs = AutoTokenizer.from_pretrained(minilm_directory)(texts, padding=True, return_tensors="pt")

@@ -24,13 +24,14 @@ from optimum_core.hookspecs import Hooks
 from optimum_core.plugins import DISABLED_ENV, STRICT_ENV, manager
 from optimum_core.types import Support
 from optimum_core.verify import TOLERANCES
+from sentence_directories import NORMALIZE, pooling, write_directory
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(
     {
         *ROOT.glob("*.md"),
-        *DOCS.rglob("*.md"),
+        *(path for path in DOCS.rglob("*.md") if DOCS / "site" not in path.parents),  # those link as pages of the site
         *(path for package in (ROOT / "core", *ROOT.glob("plugins/*")) for path in package.glob("*.md")),
     }
 )
@@ -241,6 +242,49 @@ def test_the_example_of_a_deployment_runs_without_torch(at_work: Path, saved: Pa
     script = f"{ABSENT}{block_with(text, 'Tokenizer')}\nassert answer.logits.shape == (2, 2), answer\n"
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence encoder with random weights."""
+    pytest.importorskip("optimum_ort")
+    settings = {"prompts": {"query": "w5 "}}
+    return write_directory(tmp_path_factory.mktemp("encoder") / "tiny", pooling("mean"), NORMALIZE, settings=settings)
+
+
+def test_the_examples_of_embeddings_run(at_work: Path, encoder: Path, saved: Path) -> None:
+    import numpy as np
+
+    text = read("docs", "embeddings.md")
+    block = block_with(text, "fast.similarity")
+    (name,) = re.findall(r'^name = (".*")$', block, re.MULTILINE)
+    found = run(block.replace(name, repr(str(encoder))))
+    assert found["vectors"].shape == (3, 32) and found["scores"].shape == (1, 3)
+    assert np.allclose(found["again"].encode(found["documents"]), found["vectors"], atol=1e-4)
+    ranking = block_with(text, "reranker.rank").replace('"cross-encoder/ms-marco-MiniLM-L6-v2"', repr(str(saved)))
+    with pytest.raises(errors.InputError, match="2 scores for each pair"):
+        run(f"documents = {found['documents']!r}\nfrom optimum_core import accelerate\n{ranking}")
+    pairs, people = [("w5 w6", "w5 w6"), ("w5", "w9 w10"), ("w7 w8", "w8 w9")], [1.0, 0.2, 0.4]
+    measure = run(f"pairs, people = {pairs!r}, {people!r}\n{block_with(text, 'def spearman')}")["spearman"]
+    assert -1.0 <= measure(found["fast"]) <= 1.0
+
+
+def test_the_example_with_an_object_of_sentence_transformers_runs(at_work: Path, encoder: Path) -> None:
+    pytest.importorskip("sentence_transformers", reason="pip install sentence-transformers")
+    block = block_with(read("docs", "embeddings.md"), "from sentence_transformers")
+    found = run(block.replace('"sentence-transformers/all-MiniLM-L6-v2"', repr(str(encoder))))
+    assert found["vectors"].shape == (2, 32)
+
+
+def test_the_arguments_of_encode_are_on_their_page() -> None:
+    from optimum_core import AcceleratedModel
+
+    rows = re.findall(r"^\| (`.*?) \|", section(read("docs", "embeddings.md"), "encode"), re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    taken = [
+        name for name in inspect.signature(AcceleratedModel.encode).parameters if name not in ("self", "tokenizer")
+    ]
+    assert sorted(named) == sorted(taken)
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from transformers import BatchEncoding
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.hookspecs import hookimpl
+from optimum_core.models.texts import read_texts
 from optimum_core.plugins import manager
-from optimum_core.runtime import mapping
 from optimum_core.runtime.answers import Answer
-from optimum_core.runtime.mapping import Mapper
+from optimum_core.runtime.mapping import ItemEncoder, Mapper
 from optimum_core.runtime.opening import open_model
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -277,9 +277,9 @@ def test_the_tokenizers_library_cuts_and_pads_as_transformers_does(
     if limit is None:
         del stated["model_max_length"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(stated))
-    through_transformers = [list(item["input_ids"]) for item in mapping.read_tokenizer(tmp_path, "m")(TEXTS)]
+    through_transformers = [list(item["input_ids"]) for item in read_texts(tmp_path, "m").encode(TEXTS)]
     _without_transformers(monkeypatch)
-    by_itself = [list(item["input_ids"]) for item in mapping.read_tokenizer(tmp_path, "m")(TEXTS)]
+    by_itself = [list(item["input_ids"]) for item in read_texts(tmp_path, "m").encode(TEXTS)]
     assert by_itself == through_transformers
     assert max(map(len, by_itself)) == min(limit or 99, max(len(text.split()) + 2 for text in TEXTS))
 
@@ -362,9 +362,9 @@ def _bounded(model: AcceleratedModel) -> tuple[TensorSpec, ...]:
 
 @pytest.mark.parametrize("transformers_too", [True, False])
 @pytest.mark.parametrize(
-    ("axis", "sentence", "longest"), [(None, None, 16), (9, None, 9), (9, 7, 7), (None, 12, 12), (40, 50, 16)]
+    ("axis", "sentence", "longest"), [(None, None, 16), (9, None, 9), (9, 7, 7), (None, 12, 12), (40, 50, 40)]
 )
-def test_texts_are_cut_at_the_least_limit(
+def test_texts_are_cut_at_the_models_limit_and_the_stated_or_the_tokenizers(
     axis: int | None, sentence: int | None, longest: int, transformers_too: bool, fast: AcceleratedModel,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -376,7 +376,7 @@ def test_texts_are_cut_at_the_least_limit(
         _without_transformers(monkeypatch)
     manifest = dataclasses.replace(fast.manifest, axes={} if axis is None else {"sequence": AxisRange(greatest=axis)})
     text = " ".join(["w5"] * 60)
-    (item,) = mapping.as_items("m", [text], None, manifest, tmp_path)
+    (item,) = ItemEncoder("m", None, manifest, tmp_path)([text])
     assert len(item["input_ids"]) == longest
 
 

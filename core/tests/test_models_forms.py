@@ -146,7 +146,17 @@ _OBJECTS = {
     "PeftModel": (_foreign("peft.peft_model", "PeftModel", torch.nn.Module)(), "adapters", "merge_and_unload()"),
     "SentenceTransformer": (
         _foreign("sentence_transformers.SentenceTransformer", "SentenceTransformer", torch.nn.Sequential)(),
-        "pooling",
+        "no modules",
+        "auto_model",
+    ),
+    "bag of words": (
+        _foreign("sentence_transformers.x", "SentenceTransformer", torch.nn.Sequential)(torch.nn.Linear(2, 2)),
+        "first module is a Linear",
+        "auto_model",
+    ),
+    "SparseEncoder": (
+        _foreign("sentence_transformers.x", "SparseEncoder", torch.nn.Sequential)(),
+        "no single vector",
         "auto_model",
     ),
     "FSDP": (

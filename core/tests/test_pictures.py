@@ -17,7 +17,7 @@ from optimum_core.generation.decoder import Decoder
 from optimum_core.models.decoder import DecoderSignature, NotADecoderError
 from optimum_core.models.merge_session import WEIGHTS, MergeSession, read_merge, save_merge
 from optimum_core.models.pictures import describe_pictures, merge_of
-from optimum_core.models.processor_inputs import about_a_picture
+from optimum_core.models.processor_inputs import asked_about
 from optimum_core.plugins import PluginManager
 from optimum_core.testing.pictures import described, picture_inputs, picture_model, picture_rows
 from optimum_core.types import Fidelity, Support
@@ -59,17 +59,23 @@ def test_what_sees_the_whole_picture_has_masks_of_pairs(kind: str, masks: list[s
     assert sorted(names) == [f"visible.{mask}" for mask in masks]
 
 
+def test_features_that_layers_add_are_inputs_at_all_positions() -> None:
+    added = [spec for spec in known_of("qwen3_vl").inputs if spec.name.startswith("added.")]
+    assert [spec.name for spec in added] == ["added.00", "added.01"]
+    assert all(spec.shape == ("batch", "sequence", 32) for spec in added)
+
+
 def test_a_language_model_that_takes_more_than_embeddings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     module = picture_model("smolvlm")
     body = type(module.model)
     original = body.forward
 
     def with_features(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(self, *args, **kwargs, deepstack_visual_embeds=torch.ones(1))
+        return original(self, *args, **kwargs, another_stream=torch.ones(1))
 
     signature = described("smolvlm")
     monkeypatch.setattr(body, "forward", with_features)
-    with pytest.raises(NotADecoderError, match="takes more than embeddings: deepstack_visual_embeds"):
+    with pytest.raises(NotADecoderError, match="takes more than embeddings: another_stream"):
         describe_pictures(module, signature)
 
 
@@ -102,9 +108,17 @@ def flat_positions(inputs: dict[str, Any]) -> Mapping[str, Any]:
     return inputs
 
 
+def without_features(inputs: dict[str, Any]) -> Mapping[str, Any]:
+    return {name: 0 * value if name.startswith("added.") else value for name, value in inputs.items()}
+
+
 @pytest.mark.parametrize(
-    ("kind", "change"), [("gemma3", without_sight), ("paligemma", without_sight), ("qwen2_vl", flat_positions)]
-)
+    ("kind", "change"),
+    [
+        ("gemma3", without_sight), ("paligemma", without_sight), ("qwen2_vl", flat_positions),
+        ("qwen3_vl", without_features),
+    ],
+)  # fmt: skip
 def test_a_decoder_that_does_not_see_the_picture_as_eager_does_is_caught(kind: str, change: Any) -> None:
     merge, decoder = merge_of(picture_model(kind), known_of(kind))
     worst = compared(kind, merge.before(changed(decoder, change))).worst
@@ -201,7 +215,7 @@ def test_a_merge_in_files_needs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PluginManager, "support", lambda self, name, hardware: Support())
     request = SessionRequest(backend="openvino", artifact=whole, device="cpu", hardware=detect())
     with pytest.raises(UnavailableError, match="torch or transformers is not installed"):
-        _merge(manager(), request)
+        _merge(manager(), request, {})
 
 
 # Samples.
@@ -224,7 +238,23 @@ class Processor:
 
 def test_a_processor_without_a_template_asks_with_its_token_for_pictures() -> None:
     processor = Processor()
-    made = about_a_picture(processor)
+    made = asked_about("image", processor)
     assert made is not None and made["pixel_values"].shape == (1, 3, 320, 240)
     assert processor.asked[0].startswith("<picture> ")
-    assert about_a_picture(object()) is None
+    assert asked_about("image", object()) is None
+
+
+def test_a_processor_of_sounds_asks_about_a_sound() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2AudioProcessor, WhisperFeatureExtractor
+
+    words = {word: number for number, word in enumerate(["[UNK]", "<pad>", "<|AUDIO|>", "The", "quick", "dog."])}
+    own = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    own.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=own, unk_token="[UNK]", pad_token="<pad>", additional_special_tokens=["<|AUDIO|>"]
+    )
+    sounds = WhisperFeatureExtractor(feature_size=8, sampling_rate=16000, hop_length=1000, chunk_length=1)
+    made = asked_about("audio", Qwen2AudioProcessor(feature_extractor=sounds, tokenizer=tokenizer))
+    assert made is not None and made["input_features"].shape == (1, 8, 16)
+    assert (made["input_ids"] == 2).sum() == 4  # the places of the sound

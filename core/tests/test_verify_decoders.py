@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.decoder import Decoder, Generation
 from optimum_core.generation.session import GenerativeSession
 from optimum_core.models.eager_calls import eager_outputs
 from optimum_core.models.eager_state import EagerDecoderSession
+from optimum_core.models.whole_texts import eager_parts
+from optimum_core.testing import encoder_decoders
 from optimum_core.testing.decoders import decoder, described
+from optimum_core.testing.encoder_decoders import encoder_decoder
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.decoders import DecoderReference, verify_decoder
@@ -113,6 +116,27 @@ def test_a_fault_of_memory_is_found_however_coarse_the_weights(fault: str, dialo
     assert found.passed is (fault == "none"), found.worst
     if fault != "none":
         assert found.worst is not None and found.worst.case.endswith("as each row alone")
+
+
+@pytest.mark.parametrize("fault", ["none", "contexts stay"])
+def test_behind_an_encoder_each_row_alone_reads_its_own_input(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, signature = encoder_decoder("t5"), encoder_decoders.described("t5")
+    drawn = [item for item in drawn_dialogues(module, signature) if isinstance(item, Dialogue)]
+    exchanged = next(item for item in drawn if "rows exchanged" in item.name)
+    drives = eager_parts(module, signature)
+    if fault != "none":
+        monkeypatch.setattr(Generation, "reorder", _without_context)
+    reference = DecoderReference(drawn=(), dialogues=[exchanged, drawn[-1]], unseen=(), outputs=signature.outputs)
+    found = verify_decoder(drives, lambda _: {}, reference, precision="int8", arithmetic="fp32")
+    assert found.passed is (fault == "none"), found.worst
+    assert found.results[0].case.endswith("as each row alone")
+
+
+def _without_context(generation: Any, rows: Sequence[int]) -> None:
+    """Exchange the rows of a state, and not those of what the encoder gave."""
+    generation._state.reorder(rows)
+    generation._mask = generation._mask[list(rows)]
+    generation._context = generation._context.selected(np.arange(len(rows)))
 
 
 def test_unseen_texts_are_compared_where_there_are_any(dialogues: tuple[Dialogue, ...]) -> None:

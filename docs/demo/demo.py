@@ -111,7 +111,7 @@ def tour(console: Console, directory: Path) -> int:
         show_latency(console, compare_latency(eager, fast, eager.config.vocab_size))
 
         heading(console, f"Is it the same in use? Search among {len(SENTENCES)} sentences by meaning")
-        return show_search(console, encoder(tokenizer, fast), encoder(tokenizer, eager))
+        return show_search(console, fast.encode, encoder(tokenizer, eager))
 
 
 def heading(console: Console, text: str) -> None:

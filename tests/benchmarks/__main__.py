@@ -16,6 +16,7 @@ from rich.text import Text
 from tests.benchmarks import (
     accelerating,
     conversions,
+    embeddings,
     engines,
     generating,
     grid,
@@ -52,8 +53,11 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "quantization": quantization.run,
     "int4": rounding.run,
     "generation": generating.run,
+    "embeddings": embeddings.run,
 }
-_ON_REQUEST = frozenset({"memory", "map", "grid", "qat", "trt", "coreml", "quantization", "int4", "generation"})
+_ON_REQUEST = frozenset(
+    {"memory", "map", "grid", "qat", "trt", "coreml", "quantization", "int4", "generation", "embeddings"}
+)
 
 
 def main() -> None:
@@ -77,9 +81,18 @@ def main() -> None:
         help="of quantization: the trained classifier, instead of training it",
     )
     parser.add_argument("--ways", nargs="+", default=[], choices=generating.WAYS, help="of generation: these alone")
+    parser.add_argument("--sentences", type=int, default=embeddings.SENTENCES, help="of embeddings: their number")
+    parser.add_argument(
+        "--beside",
+        nargs="*",
+        default=list(embeddings.PEERS),
+        choices=embeddings.PEERS,
+        help="of embeddings: these alone",
+    )
     asked = parser.parse_args()
     measurements: dict[str, Callable[[Path], Page]] = {
         **_MEASUREMENTS,
+        "embeddings": partial(embeddings.run, number=asked.sentences, beside=asked.beside),
         "generation": partial(generating.run, ways=asked.ways),
         "grid": partial(grid.run, models=asked.models),
         "quantization": partial(quantization.run, with_peers=asked.peers, movie_model=asked.movie_model),

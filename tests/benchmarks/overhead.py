@@ -49,7 +49,10 @@ class _Excess:
 def run(cache: Path) -> Page:
     """`InferenceSession.run` beside the accelerated model, on one and the same session, call by call."""
     inputs = text_inputs(minilm(), *_SHAPE)
-    with minilm_directory() as directory, accelerate(directory, target="ort", cache_dir=cache) as fast:
+    with (
+        minilm_directory() as directory,
+        accelerate(directory, task="feature-extraction", target="ort", cache_dir=cache) as fast,
+    ):
         return _page(_measured(fast, inputs))
 
 

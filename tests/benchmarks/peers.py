@@ -1,4 +1,4 @@
-"""Other libraries that quantize, each in an environment of its own: none installs beside the transformers used here."""
+"""Other libraries, each in an environment of its own: none installs beside the transformers used here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def running(name: str, model: Path, rows: Path, folder: Path) -> Iterator[Peer]:
         UnavailableError: pip cannot install it.
         SessionError: its process ends.
     """
-    python = _python(name)
+    python = python_of(name, PEERS[name])
     folder.mkdir()
     surroundings = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "datasets")}
     command = [str(python), str(_PROGRAM), name, str(model), str(rows), str(folder)]
@@ -81,7 +81,7 @@ def running(name: str, model: Path, rows: Path, folder: Path) -> Iterator[Peer]:
             except SessionError as error:
                 remarks.seek(0)
                 raise SessionError(error.who, error.why, f"read its output:\n{remarks.read()[-4000:]}") from error
-            yield Peer(name=name, ways=ways, versions=_versions(python), process=process)
+            yield Peer(name=name, ways=ways, versions=versions_of(python), process=process)
 
 
 def _line(process: subprocess.Popen[str], name: str) -> str:
@@ -92,8 +92,12 @@ def _line(process: subprocess.Popen[str], name: str) -> str:
     return line
 
 
-def _python(name: str) -> Path:
-    """The interpreter of the peer's environment, which is made when it is first asked for."""
+def python_of(name: str, packages: Sequence[str]) -> Path:
+    """The interpreter of an environment with these packages, which is made when it is first asked for.
+
+    Raises:
+        UnavailableError: pip cannot install them.
+    """
     home = _HOMES / name
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     done = home / ".installed"
@@ -102,7 +106,7 @@ def _python(name: str) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     commands = (
         [sys.executable, "-m", "venv", str(home)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _TORCH, *PEERS[name]],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _TORCH, *packages],
         # Built for another torch than this machine may have, it would keep transformers from being imported.
         [str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"],
     )
@@ -110,14 +114,16 @@ def _python(name: str) -> Path:
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
             last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise UnavailableError(f"benchmark quantization, {name}", last, "give pip a package index; or leave it out")
+            raise UnavailableError(f"benchmark beside {name}", last, "give pip a package index; or leave it out")
     done.touch()
     return python
 
 
-def _versions(python: Path) -> str:
+def versions_of(python: Path) -> str:
+    """What an environment runs on."""
     listed = subprocess.run([str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    wanted = ("nncf", "onnxruntime", "openvino", "optimum-intel", "optimum-onnx", "torch", "transformers")
+    runtimes = ("nncf", "onnxruntime", "openvino", "torch", "transformers")
+    wanted = (*runtimes, "optimum-intel", "optimum-onnx", "sentence-transformers")
     return ", ".join(
         f"{item['name']} {item['version']}" for item in json.loads(listed.stdout) if item["name"] in wanted
     )

@@ -24,7 +24,7 @@ def run(cache: Path) -> Page:
     """Seconds from the start of the process, and its peak memory, in turns; the first round only warms the disk."""
     with TemporaryDirectory() as folder, minilm_directory() as directory:
         artifact = Path(folder) / "artifact"
-        with accelerate(directory, target="ort", cache_dir=cache) as fast:
+        with accelerate(directory, task="feature-extraction", target="ort", cache_dir=cache) as fast:
             fast.save_pretrained(artifact)
         places = {"optimum-core": str(artifact), "transformers": str(directory)}
         runs: dict[str, list[ChildRun]] = {how: [] for how in places}

@@ -15,6 +15,7 @@ from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.models import loading, tasks
+from optimum_core.models.sentence_object import kind_of
 from optimum_core.models.source import Source, open_source
 from optimum_core.pipeline import Pipeline
 from optimum_core.plan import AUTO, EXACT, Target, Way
@@ -51,7 +52,9 @@ def accelerate(
 
     Args:
         model: a `PreTrainedModel`, a `torch.nn.Module` (with `sample_inputs`), a directory written by
-            `save_pretrained`, a hub id, or an ONNX file, which may be quantized.
+            `save_pretrained` or by sentence-transformers, a hub id, or an ONNX file, which may be quantized. For a
+            `SentenceTransformer` or `CrossEncoder` an object of its class is returned, which runs the accelerated
+            model and has it as `accelerated`.
         target: "auto" measures what every installed backend offers here, the eager model included; or a backend, or
             "backend:device".
         task: the model's task, where `config.architectures` does not name it.
@@ -106,7 +109,7 @@ def accelerate(
     check_level(request.level, request.target, supports)
     if request.target.backend is not None:
         plugins.check_options(request.target.backend, request.options, hardware)
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor)
+    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task)
     if task is not None:
         tasks.check_fit(task, source.class_name, f"model {source.name!r}")
     _require_samples(source, sample_inputs)
@@ -123,7 +126,17 @@ def accelerate(
     )
     with unwound_on_sigterm():
         accelerated = pipeline.run()
-    return _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
+    accelerated = _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
+    return _as_given(model, accelerated)
+
+
+def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:
+    """Return an object of the class that was given, where that has more than a call: those of sentence-transformers."""
+    if kind_of(model) is None:
+        return fast
+    from optimum_core.models.sentence_wrapper import accelerated_object
+
+    return accelerated_object(model, fast)  # type: ignore[no-any-return]
 
 
 def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any) -> None:

@@ -260,7 +260,8 @@ def foreign_errors(
     unchanged, and a temporary fault (no memory, no room on disk) becomes a `ResourceError`.
 
     Args:
-        who, remedy: of the error that is raised.
+        who: whom the error names.
+        remedy: what the error says can be done.
         kind: class of the error that is raised.
         doing: text placed before the message ("static-int8 failed").
         catching: exception classes to convert; all others pass.

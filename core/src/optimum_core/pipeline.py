@@ -15,12 +15,7 @@ from optimum_core.artifact.serialization import to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptionError, UnavailableError
 from optimum_core.measure.stopwatch import Emit, watched
-from optimum_core.measure.workload import (
-    Limits,
-    WorkShape,
-    signature_workload,
-    workload,
-)
+from optimum_core.measure.workload import Limits, WorkShape, signature_workload, workload
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
 from optimum_core.packing import Packer, warn_of_branches, warn_of_memory
@@ -41,6 +36,7 @@ if TYPE_CHECKING:
     from optimum_core.search.context import SearchContext, SearchResult
     from optimum_core.search.quantized.setup import QuantizationSetup
     from optimum_core.search.spec import CandidateSpec
+    from optimum_core.search.towers import TowerSearch
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +66,8 @@ class Pipeline:
     refused: int | None = None
     _budget: Budget = field(init=False)
     _generates: bool = False
+    _plain_ways: tuple[Way, ...] = ()
+    _towers: TowerSearch | None = None
 
     def run(self) -> AcceleratedModel:
         """Return the cached model where it is still valid; else build, cache and open one."""
@@ -179,10 +177,19 @@ class Pipeline:
 
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
+        from optimum_core.models.threads import fitting_threads
+
+        with fitting_threads():
+            self._search_and_write(directory)
+
+    def _search_and_write(self, directory: Path) -> None:
         from optimum_core.models.signature import describe
 
         if self.request.data is not None and self.source.is_quantized:
             raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
+        if self.request.verify:
+            with watched(self.emit, "describe", f"{self.source.name} beside its original"):
+                self.source.compare_with_original()
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             signature = describe(
                 self.source.module(),
@@ -215,6 +222,7 @@ class Pipeline:
         ways that keep a cache compete."""
         from optimum_core.models.decoder import NotADecoderError, describe_decoder
         from optimum_core.models.encoder_decoder import as_generating
+        from optimum_core.search.quantized.setup import why_in_one_pass
 
         stateful = stateful_ways(self.ways, self.supports)
         backend = self.request.target.backend
@@ -226,12 +234,12 @@ class Pipeline:
         except NotADecoderError as error:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
             return signature
-        if (decoder.encoder or decoder.merge) is not None and self.request.goal is not None:
-            log.info("%s is accelerated as one forward pass: its parts cannot be quantized yet", self.source.name)
+        if (why := why_in_one_pass(decoder, self.request.goal, self.request.data)) is not None:
+            log.info("%s is accelerated as one forward pass: %s", self.source.name, why)
             return signature
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
             raise self._no_scheme()
-        self.ways, self._generates = stateful, True
+        self._plain_ways, self.ways, self._generates = self.ways, stateful, True
         if decoder.encoder is not None:
             signature = as_generating(self.source.module(), signature)
         return replace(signature, decoder=decoder)
@@ -255,12 +263,13 @@ class Pipeline:
     def _found(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
         """Search among unquantized models and, if quantization was asked for, continue from the winner to quantized."""
         from optimum_core.search.search import search
+        from optimum_core.search.towers import noted
 
         # Errors in the data, or in the evaluation of the eager model, are raised before hours are spent.
         go_on = self._quantization(context, packer).prepare() if self.request.goal is not None else None
         if go_on is not None and self._budget.stated:
             context = replace(context, budget=self._budget.share(_UNQUANTIZED_SHARE))
-        result = search(context)
+        result = noted(search(context), self._towers)
         if self.request.target.backend is None and result.report.settled:
             history.remember(result.winner.spec, about=self.source.name)
         return go_on(result) if go_on is not None else result
@@ -309,6 +318,7 @@ class Pipeline:
         from optimum_core.search.builder import Builder
         from optimum_core.search.context import SearchContext
         from optimum_core.search.references import References
+        from optimum_core.search.towers import TowerSearch
 
         stated = self.request.shapes is not None
         auto = self.request.target.backend is None
@@ -323,6 +333,11 @@ class Pipeline:
             emit=self.emit,
             shapes=tuple(shape.lengths for shape in self._workload(signature)) if stated else (),
         )
+        if signature.decoder is not None and signature.decoder.merge is not None:
+            builder.towers = self._towers = TowerSearch(
+                builder=builder, signature=signature, ways=self._plain_ways, plugins=self.plugins, budget=self._budget,
+                verify=self.request.verify,
+            )  # fmt: skip
         return SearchContext(
             source=self.source,
             signature=signature,

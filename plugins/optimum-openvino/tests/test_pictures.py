@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,9 +58,29 @@ def test_it_answers_as_eager_does(fast: Any, way: str) -> None:
 
 def test_it_keeps_the_language_model_and_the_report_says_what_was_compared(fast: Any) -> None:
     assert fast.can_generate() and fast.backend == "openvino"
-    assert sorted(fast.manifest.parts) == ["decoder", "merge"]
+    assert sorted(fast.manifest.parts) == ["decoder", "merge", "vision"]
     cases = [result.case for result in fast.manifest.fidelity.results]
     assert {"a text behind pictures", "rows of pictures, padded on the left"} <= set(cases)
+
+
+def three_pictures() -> dict[str, Any]:
+    """Return three rows with other pictures: a number of them that the tower was not traced with."""
+    rows = [picture_inputs(KIND, seed=seed) for seed in range(3)]
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def test_the_tower_runs_in_the_backend(fast: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import SiglipVisionModel
+
+    wanted = picture_model(KIND).generate(**three_pictures(), max_new_tokens=12, do_sample=False)
+
+    @functools.wraps(SiglipVisionModel.forward)
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the eager tower runs")
+
+    monkeypatch.setattr(SiglipVisionModel, "forward", refuse)
+    assert fast.generate(**three_pictures(), max_new_tokens=12, do_sample=False).tolist() == wanted.tolist()
+    assert any(note.startswith("part vision (model.vision_tower) runs as") for note in fast.report.notes)
 
 
 def test_several_threads_write_at_once(fast: Any) -> None:

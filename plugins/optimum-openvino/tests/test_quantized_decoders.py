@@ -19,6 +19,7 @@ from optimum_core.measure import Effort, measuring
 from optimum_core.models.decoder import FirstCalls
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, decoder_request, described
+from optimum_core.testing.pictures import picture_inputs, picture_model, picture_rows
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
 from optimum_core.verify import dialogues
 from optimum_openvino.devices import cpu_precisions
@@ -131,3 +132,27 @@ def test_bf16_competes_and_is_compared_by_its_tolerance(tmp_path: Path) -> None:
     assert fast.manifest.precision == fidelity.precision == "bf16"
     text = fidelity.results[-1]
     assert "greedy text" in text.case and text.divergence is not None and 0 < text.divergence < 0.1
+
+
+def test_a_model_of_pictures_is_quantized_in_its_decoder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialogues, "GREEDY", 8)
+    asked: Any = {**picture_rows("llava"), "max_new_tokens": 6, "do_sample": False}
+    wanted = picture_model("llava").generate(**asked)
+
+    def alike(model: Any) -> float:
+        return float((model.generate(**asked) == wanted).float().mean())
+
+    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
+        fast = accelerate(
+            picture_model("llava"), target="openvino", quantize="weight-only-int8", evaluate=alike, max_drop=0.5,
+            shapes=[(1, 16, 4)], cache_dir=tmp_path / "cache", sample_inputs=picture_inputs("llava"), budget=1,
+        )  # fmt: skip
+    assert fast.report is not None and fast.report.promise is not None and fast.report.promise.kept
+    hooks = {name: [step.hook for step in part.steps] for name, part in fast.manifest.parts.items()}
+    assert hooks.pop("decoder")[:2] == ["export", "quantize"]
+    assert all("quantize" not in others for others in hooks.values())
+    assert fast.manifest.fidelity is not None
+    assert any("a text behind pictures" in result.case for result in fast.manifest.fidelity.results)
+    fast.save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out") as loaded:
+        assert loaded.generate(**asked).tolist() == fast.generate(**asked).tolist()

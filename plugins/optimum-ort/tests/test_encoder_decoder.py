@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from optimum_core import accelerate
 from optimum_core.generation.session import EncoderDecoderSession
 from optimum_core.hardware import detect
+from optimum_core.measure import Effort, measuring
 from optimum_core.models.generating_encoder_decoder import host_for
 from optimum_core.plugins import manager
 from optimum_core.testing.encoder_decoders import described, encoder_decoder, opened_parts
 from optimum_core.types import Artifact, Fidelity, OptimizeRequest
+from optimum_core.verify import dialogues
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
 
 
@@ -64,3 +68,27 @@ def texts(model: Any, beams: int) -> torch.Tensor:
         eos_token_id=None,
     )  # fmt: skip
     return made
+
+
+def test_the_decoder_is_quantized_and_a_function_of_the_whole_decides(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(dialogues, "GREEDY", 8)
+    ids = torch.as_tensor(np.random.default_rng(3).integers(3, 99, (4, 9)))
+    asked: Any = {"max_new_tokens": 8, "do_sample": False}
+    wanted = encoder_decoder("t5").generate(ids, **asked)
+
+    def alike(model: Any) -> float:
+        written = model.generate(ids, **asked)
+        return float((written[:, :4] == wanted[:, :4]).float().mean())
+
+    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
+        fast = accelerate(
+            encoder_decoder("t5"), target="ort", quantize="weight-only-int8", evaluate=alike, max_drop=0.5,
+            shapes=[(1, 8, 4)], cache_dir=tmp_path / "cache", budget=1,
+        )  # fmt: skip
+    assert fast.report is not None
+    (tried,) = fast.report.walk
+    assert tried.value is not None and tried.outcome in ("kept", "slow"), tried
+    hooks = {name: [step.hook for step in part.steps] for name, part in fast.manifest.parts.items()}
+    assert "quantize" not in hooks["encoder"] + hooks["cross"]
+    assert ("quantize" in hooks["decoder"]) == (fast.manifest.quantized is not None)
+    assert alike(fast) >= 0.5

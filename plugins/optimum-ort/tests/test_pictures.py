@@ -15,7 +15,7 @@ from optimum_core import accelerate, load
 from optimum_core.measure import Effort, measuring
 from optimum_core.testing.pictures import picture_inputs, picture_model, picture_rows
 
-KIND = "qwen2_vl"  # its positions have axes of time, height and width
+KIND = "qwen3_vl"  # its positions have axes of time, height and width, and its layers add what the tower sees
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,12 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_it_writes_what_eager_writes(fast: Any, way: str) -> None:
     assert WAYS[way](fast).tolist() == WAYS[way](picture_model(KIND)).tolist()
+
+
+def test_the_report_says_why_the_tower_stays_eager(fast: Any) -> None:
+    assert sorted(fast.manifest.parts) == ["decoder", "merge"]
+    (note,) = (note for note in fast.report.notes if note.startswith("the tower stays eager"))
+    assert "model.visual reads values of its inputs in Python" in note
 
 
 def test_several_tokens_at_once_go_on_behind_the_picture(fast: Any) -> None:

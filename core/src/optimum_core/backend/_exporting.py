@@ -41,7 +41,9 @@ def exported(
 
     Args:
         files: the files written, the one to open first in front.
-        tool, version: the exporter, and `chosen`, the options that it used, for the manifest.
+        tool: the exporter, for the manifest.
+        version: its version.
+        chosen: the options that it used.
         further: fields of `Artifact`, such as `precision`.
     """
     step = Step(hook="export", backend=request.backend, tool=tool, version=version, options=chosen)

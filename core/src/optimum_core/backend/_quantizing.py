@@ -151,7 +151,8 @@ def quantized(
 
     Args:
         files: the files written, the one to open first in front.
-        tool, version: the quantizer, for the manifest.
+        tool: the quantizer, for the manifest.
+        version: its version.
         chosen: options used beyond the configuration, for the manifest.
         further: fields of `Artifact` that changed too, such as `format`.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Protocol
@@ -13,8 +13,8 @@ from optimum_core.errors import PluginError, UnavailableError
 from optimum_core.generation.decoder import Decoder, Infer
 from optimum_core.generation.encoder_decoder import EncoderDecoder
 from optimum_core.plugins import PluginManager
-from optimum_core.types import Session, SessionRequest, StatefulSession, TensorSpec
-from optimum_core.types.state import CROSS, DECODER, ENCODER, MERGE
+from optimum_core.types import Artifact, Session, SessionRequest, StatefulSession, TensorSpec
+from optimum_core.types.state import AUDIO, CROSS, DECODER, ENCODER, MERGE, VISION
 
 Array = np.ndarray[Any, Any]
 #: The inputs of the original's call that are the decoder's.
@@ -86,6 +86,10 @@ class EncoderDecoderSession(GenerativeSession):
 class MergeSession(Session, Protocol):
     """The session of part "merge": the original's own code, in torch."""
 
+    def call_tower(self, part: Artifact, run: Infer) -> None:
+        """Let a session of a backend run a tower of the original."""
+        ...
+
     def before(self, decoder: Decoder) -> Decoder:
         """Return the decoder behind the merge: it takes ids."""
         ...
@@ -105,6 +109,7 @@ class MergedSession(GenerativeSession):
 
     Args:
         open_merge: opens part "merge"; it needs torch, and is called when it is first needed.
+        towers: the sessions of towers.
     """
 
     def __init__(
@@ -113,9 +118,10 @@ class MergedSession(GenerativeSession):
         open_merge: Callable[[], MergeSession],
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
+        towers: Sequence[Session] = (),
     ) -> None:
         super().__init__(decoder, inputs, outputs)
-        self._open_merge = open_merge
+        self._open_merge, self._towers = open_merge, towers
 
     @cached_property
     def merge(self) -> MergeSession:
@@ -148,6 +154,8 @@ class MergedSession(GenerativeSession):
     def close(self) -> None:
         """Free all parts."""
         super().close()
+        for tower in self._towers:
+            tower.close()
         if "merge" in vars(self):
             self.merge.close()
 
@@ -162,7 +170,7 @@ def open_session(plugins: PluginManager, request: SessionRequest) -> Session:
     parts = request.artifact.parts
     if not parts:
         return plugins.load_session(request)
-    if set(parts) not in _DRIVEN:
+    if set(parts) - (TOWERS if MERGE in parts else set()) not in _DRIVEN:
         unknown = ", ".join(sorted(set(parts))) or "no decoder"
         raise UnavailableError("artifact", f"its parts cannot be driven: {unknown}", "pip install -U optimum-core")
     opened = {
@@ -173,19 +181,22 @@ def open_session(plugins: PluginManager, request: SessionRequest) -> Session:
     decoder = Decoder(_stateful(opened[DECODER], request), plugins.binder)
     inputs, outputs = request.artifact.inputs, request.artifact.outputs
     if MERGE in parts:
-        return MergedSession(decoder, partial(_merge, plugins, request), inputs, outputs)
+        towers = {name: opened[name] for name in opened if name in TOWERS}
+        return MergedSession(decoder, partial(_merge, plugins, request, towers), inputs, outputs, [*towers.values()])
     if ENCODER not in opened:
         return GenerativeSession(decoder, inputs, outputs)
     whole = EncoderDecoder(opened[ENCODER], opened.get(CROSS), decoder, plugins.binder)
     return EncoderDecoderSession(whole, inputs, outputs)
 
 
-#: The sets of parts that can be driven; without part "cross", the decoder takes hidden states.
+#: Parts that the merge calls, where it has them.
+TOWERS = frozenset({VISION, AUDIO})
+#: The sets of other parts that can be driven; without part "cross", the decoder takes hidden states.
 _DRIVEN = ({DECODER}, {MERGE, DECODER}, {ENCODER, DECODER}, {ENCODER, CROSS, DECODER})
 
 
-def _merge(plugins: PluginManager, request: SessionRequest) -> Any:
-    """Return the session of part "merge", of the backend that wrote it.
+def _merge(plugins: PluginManager, request: SessionRequest, towers: Mapping[str, Session]) -> Any:
+    """Return the session of part "merge" with its towers, of the backend that wrote it.
 
     Raises:
         UnavailableError: torch or transformers are not installed.
@@ -202,7 +213,11 @@ def _merge(plugins: PluginManager, request: SessionRequest) -> Any:
             "not installed",
             "pip install 'optimum-core[export]'",
         )
-    return plugins.load_session(replace(own, backend=backend, device="cpu", level=None, precision="fp32", options={}))
+    own = replace(own, backend=backend, device="cpu", level=None, precision="fp32", options={})
+    merge: Any = plugins.load_session(own)
+    for name, session in towers.items():
+        merge.call_tower(request.artifact.parts[name], plugins.binder(session))
+    return merge
 
 
 def _stateful(session: Session, request: SessionRequest) -> StatefulSession:

@@ -91,6 +91,11 @@ class DecoderSignature:
     encoder: EncoderSignature | None = None
     merge: MergeSignature | None = None
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether other parts stand before the decoder."""
+        return self.encoder is not None or self.merge is not None
+
     def samples(self) -> Arrays:
         """Return inputs and a past to trace with; one row has padding on the left."""
         rng = np.random.default_rng(20)

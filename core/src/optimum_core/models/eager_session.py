@@ -17,7 +17,7 @@ from optimum_core.models.loading import quiet
 from optimum_core.models.merge_session import MergeSession, language_caller, read_merge, save_merge, written_merge
 from optimum_core.models.merging import stripped
 from optimum_core.models.outputs import flatten
-from optimum_core.models.source import DirectorySource
+from optimum_core.models.source import open_directory
 from optimum_core.options import no_options
 from optimum_core.types import Array, Artifact, ExportRequest, SessionRequest, Step, TensorSpec
 from optimum_core.types.state import EMBEDS, ENCODER, MERGE
@@ -59,7 +59,7 @@ def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession | 
     artifact = request.artifact
     if (written := written_merge(artifact)) is not None:
         return MergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=read_merge(written))
-    source = request.source or DirectorySource(artifact.path, name=artifact.path.name)
+    source = request.source or open_directory(artifact.path, name=artifact.path.name)
     if request.level not in (None, COMPILE):
         raise OptionError("backend 'torch'", f"it has no level {request.level!r}", f"pass {COMPILE!r}, or none")
     no_options("backend 'torch'", request.options)
@@ -100,7 +100,7 @@ def save_eager(request: ExportRequest) -> Artifact:
         )
     with quiet():
         module.save_pretrained(request.output)
-    files = sorted(path.name for path in request.output.iterdir())
+    files = sorted(path.relative_to(request.output).as_posix() for path in request.output.rglob("*") if path.is_file())
     weights = [name for name in files if name.endswith(".safetensors")]
     return _saved(request, (*weights, *(name for name in files if name not in weights)))
 

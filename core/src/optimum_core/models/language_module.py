@@ -9,7 +9,7 @@ import torch
 
 from optimum_core.models.decoder_module import filled_cache
 from optimum_core.types import StateSpec
-from optimum_core.types.state import VISIBLE
+from optimum_core.types.state import ADDED, VISIBLE
 
 
 class LanguageModule(torch.nn.Module):
@@ -42,6 +42,7 @@ class LanguageModule(torch.nn.Module):
             use_cache=True,
             return_dict=True,
             **({} if position_ids is None else {"position_ids": position_ids}),
+            **features_of(tensors),
         )
         logits = self.head(answer.last_hidden_state.index_select(1, logits_to_keep))
         kept = [tensor for layer in answer.past_key_values.layers for tensor in (layer.keys, layer.values)]
@@ -70,15 +71,16 @@ class LanguageCaller(torch.nn.Module):
         position_ids: torch.Tensor | None = None,
         use_cache: bool = True,
         return_dict: bool = True,
-        **visible: torch.Tensor,
+        **tensors: torch.Tensor,
     ) -> Any:
         answer = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=mask_of(self.language_model, attention_mask, visible),
+            attention_mask=mask_of(self.language_model, attention_mask, tensors),
             past_key_values=past_key_values,
             use_cache=use_cache,
             return_dict=return_dict,
             **({} if position_ids is None else {"position_ids": position_ids}),
+            **features_of(tensors),
         )
         answer.logits = self.head(answer.last_hidden_state.index_select(1, logits_to_keep))
         return answer
@@ -105,5 +107,20 @@ def _of_pairs(language_model: Any, seen: torch.Tensor) -> torch.Tensor:
     return torch.where(seen, 0.0, hidden)
 
 
+class _Everywhere:
+    """A mask of places that selects all of them: an index, and no tensor that a trace would search for ones."""
+
+    def to(self, *_: Any) -> Any:
+        return Ellipsis
+
+
+def features_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the arguments of a language model for features that its layers add, from inputs of a decoder."""
+    added = [tensors[name] for name in sorted(tensors) if name.startswith(ADDED)]
+    return {PLACES: _Everywhere(), FEATURES: added} if added else {}
+
+
+#: The arguments of a language model for the places of features, and for the features of its first layers.
+PLACES, FEATURES = "visual_pos_masks", "deepstack_visual_embeds"
 #: The kind of all layers, where the language model takes one mask for them.
 ONE_KIND = "all"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Literal
 
+from optimum_core.artifact.embedding import POOLING_MASK
+
 Kind = Literal["ids", "mask", "types", "boxes", "image", "waveform", "features", "given"]
 
 
@@ -176,7 +178,7 @@ def _names(facts: Facts) -> Iterator[str]:
 
 
 def _wanted(facts: Facts) -> set[str]:
-    wanted = {*_NEEDED, *_EPISODE, "attention_mask", "pixel_mask"}
+    wanted = {*_NEEDED, *_EPISODE, "attention_mask", "pixel_mask", POOLING_MASK}
     if not facts.get("is_encoder_decoder", default=False):
         wanted.discard("decoder_input_ids")
     elif "decoder_input_ids" in facts.parameters:
@@ -192,7 +194,7 @@ def _wanted(facts: Facts) -> set[str]:
         wanted.add("token_type_ids")
     if facts.processed & {"input_ids", "pixel_values", "input_features", "input_values"}:
         wanted |= facts.processed.intersection(facts.parameters).difference(_NEEDED)
-        wanted &= facts.processed | {"decoder_input_ids", "decoder_attention_mask", facts.main_input}
+        wanted &= facts.processed | {"decoder_input_ids", "decoder_attention_mask", POOLING_MASK, facts.main_input}
     return wanted
 
 
@@ -202,7 +204,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
         return _text(name, "ids", facts)
     if name == "token_type_ids":
         return _text(name, "types", facts)
-    if name == "decoder_attention_mask":
+    if name in ("decoder_attention_mask", POOLING_MASK):
         return _text(name, "mask", facts)
     if name == "attention_mask":
         return _mask(facts)

@@ -14,7 +14,8 @@ from optimum_core.models.silence import silence
 from optimum_core.models.tasks import resolve_class
 from optimum_core.packages import missing
 
-_PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors"]
+#: Weights of modules behind a transformer lie in numbered folders, in the older form too.
+_PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors", "[0-9]_*/*.bin"]
 
 
 def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
@@ -86,15 +87,36 @@ def read_config(directory: Path, name: str, *, trust_remote_code: bool) -> Any:
         ) from error
 
 
+def read_transformer(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
+    """Return the model that gives the last hidden state, without a head; of an encoder-decoder, the encoder alone.
+
+    A pooler that the checkpoint lacks is filled with random numbers: it has no part in the last hidden state.
+
+    Raises:
+        SourceError: as `read_model`.
+    """
+    from transformers import AutoModel, AutoModelForTextEncoding
+
+    with_code = trust_remote_code and getattr(config, "auto_map", None)
+    alone = getattr(config, "is_encoder_decoder", False) and not with_code
+    cls = AutoModelForTextEncoding if alone else AutoModel
+    return _read(cls, directory, name, trust_remote_code=trust_remote_code, may_lack="pooler.")
+
+
 def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
     """Return the model that `config.architectures` names, on the CPU in 32-bit floats.
 
     Raises:
         SourceError: weights are missing, truncated, or do not fit the configuration.
     """
+    cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
+    return _read(cls, directory, name, trust_remote_code=trust_remote_code)
+
+
+def _read(cls: Any, directory: Path, name: str, *, trust_remote_code: bool, may_lack: str | None = None) -> Any:
+    """Return the model of a class; weights whose names begin with `may_lack` may be missing."""
     import torch
 
-    cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
     remote = {"trust_remote_code": True} if trust_remote_code else {}
     try:
         with quiet():
@@ -103,7 +125,7 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
         raise SourceError(
             f"model {name!r}", f"its weights cannot be read: {type(error).__name__}: {error}", "fetch or save it again"
         ) from error
-    missing = sorted(found.get("missing_keys", ()))
+    missing = sorted(key for key in found.get("missing_keys", ()) if may_lack is None or not key.startswith(may_lack))
     if missing:
         raise SourceError(
             f"model {name!r}",

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from optimum_core.errors import ArtifactError, SessionError
-from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.decoder import Decoder, Infer
 from optimum_core.models.language_module import LanguageCaller
 from optimum_core.models.loading import quiet
 from optimum_core.models.merging import MergedDecoder, stripped
+from optimum_core.models.tower_calls import TowerCalls, record_of
 from optimum_core.types import Artifact, TensorSpec
 from optimum_core.types.state import VISIBLE
 
@@ -22,13 +23,22 @@ WEIGHTS = "merge.safetensors"
 
 @dataclass(kw_only=True, slots=True)
 class MergeSession:
-    """The original without the layers of its language model."""
+    """The original without the layers of its language model.
+
+    Attributes:
+        towers: its towers that are in a backend.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     original: Any
     device: str = "cpu"
     backend: str = field(default="torch", init=False)
+    towers: list[TowerCalls] = field(default_factory=list)
+
+    def call_tower(self, part: Artifact, run: Infer) -> None:
+        """Let a session of a backend run a tower, for the calls that it was compared for."""
+        self.towers.append(TowerCalls(record=record_of(part.steps), inputs=part.inputs, run=run))
 
     def before(self, decoder: Decoder) -> MergedDecoder:
         """Return the decoder behind the merge."""
@@ -36,7 +46,7 @@ class MergeSession:
         kinds = tuple(name.removeprefix(VISIBLE) for name in names if name.startswith(VISIBLE))
         if self.original is None:
             raise SessionError("backend 'torch'", "the session is closed", "load the model again")
-        return MergedDecoder(decoder, self.original, kinds)
+        return MergedDecoder(decoder, self.original, kinds, self.towers)
 
     def host(self, decoder: MergedDecoder, who: str, config: Any, settings: Callable[[], Any], past: Any = None) -> Any:
         """Return the original with its decoder, for one call or generation, with the settings in force.

@@ -7,7 +7,9 @@ embeddings to a decoder: `Merged`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,11 @@ from optimum_core.errors import InputError
 from optimum_core.generation.decoder import Context, Decoder, Generation, Infer, counted
 from optimum_core.models.eager_calls import as_tensor, fresh
 from optimum_core.models.generating import StateCache, refuse
-from optimum_core.models.language_module import ONE_KIND
+from optimum_core.models.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.outputs import flatten
+from optimum_core.models.tower_calls import TowerCalls, TowerStub
 from optimum_core.types import State
-from optimum_core.types.state import VISIBLE
+from optimum_core.types.state import ADDED, VISIBLE
 
 Array = np.ndarray[Any, Any]
 #: The layers of a language model, which the merge does without.
@@ -64,6 +67,8 @@ class LanguageStub:
     places: torch.Tensor | None = None
     #: Kinds of layers that have masks of pairs.
     visible: tuple[str, ...] = ()
+    #: Names of inputs for features that layers add.
+    added: tuple[str, ...] = ()
     #: Whether attention without a mask sees only what is before it.
     all_see_before: bool
 
@@ -73,7 +78,7 @@ class LanguageStub:
         attention_mask: Any = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: MergedCache | None = None,
-        **_: Any,
+        **further: Any,
     ) -> BaseModelOutputWithPast:
         assert past_key_values is not None
         rows, new = inputs_embeds.shape[:2]
@@ -84,7 +89,10 @@ class LanguageStub:
             mask.long().numpy() if mask is not None else None,
             "assumed" if position_ids is None else _positions(position_ids)[..., -new:],
             self.kept if isinstance(self.kept, np.ndarray) else np.arange(new)[-self.kept :],
-            self._pairs(attention_mask, generation.length, (rows, new)),
+            {
+                **self._pairs(attention_mask, generation.length, (rows, new)),
+                **dict(self._features(further, inputs_embeds)),
+            },
         )
         return BaseModelOutputWithPast(last_hidden_state=torch.from_numpy(logits), past_key_values=past_key_values)
 
@@ -97,6 +105,15 @@ class LanguageStub:
         return {
             VISIBLE + kind: default if masks[kind] is None else _seen(masks[kind], whole.shape) for kind in self.visible
         }
+
+    def _features(self, given: Mapping[str, Any], embeds: torch.Tensor) -> Iterator[tuple[str, Array]]:
+        """Yield the features that layers add as inputs of the decoder: at all positions, zeros where there are none."""
+        found = given.get(FEATURES)
+        for index, name in enumerate(self.added):
+            made = torch.zeros_like(embeds)
+            if found is not None:
+                made[given[PLACES]] = found[index]
+            yield name, made.detach().numpy()
 
 
 def _positions(positions: torch.Tensor) -> Array:
@@ -190,17 +207,25 @@ def sees_before(layers: Any) -> bool:
     return all(getattr(module, "is_causal", True) for module in layers.modules())
 
 
-def merged_with(original: Any, decoder: Decoder, who: str, kinds: tuple[str, ...]) -> Any:
+def merged_with(
+    original: Any, decoder: Decoder, who: str, kinds: tuple[str, ...], towers: Sequence[TowerCalls] = ()
+) -> Any:
     """Return a throwaway copy of the original whose language model is in a backend.
 
     Args:
         original: as `stripped` returns it.
         kinds: kinds of layers that have masks of pairs.
+        towers: those that are in a backend too.
     """
     face: Any = fresh(original)
+    for calls in towers:
+        tower = face.get_submodule(calls.record.path)
+        tower.__dict__.update(_calls=calls, _arguments=inspect.signature(type(tower).forward.__get__(tower)))
+        tower.__class__ = _class_of(TowerStub, type(tower))
     language = face.get_decoder()
     language.__class__ = _class_of(LanguageStub, type(language))
     language.visible = kinds
+    language.added = tuple(spec.name for spec in decoder.session.inputs if spec.name.startswith(ADDED))
     face.__class__ = _class_of(Merged, type(face))
     face.__dict__.update(_who=who, _decoder=decoder, _language=language)
     return face
@@ -213,14 +238,12 @@ def _class_of(methods: type, original: Any) -> type:
     """Return the subclass of an original's class with these methods; its call has the original's signature."""
     key = (methods, original)
     if key not in _CLASSES:
-        import functools
-
         made: Any = type(original.__name__, key, {"__module__": original.__module__})
-        if methods is Merged:
-            wrapped = functools.wraps(original.forward)(
-                lambda self, *args, **kwargs: Merged.forward(self, *args, **kwargs)
+        if methods is not LanguageStub:
+            own: Any = methods
+            made.forward = functools.wraps(original.forward)(
+                lambda self, *args, **kwargs: own.forward(self, *args, **kwargs)
             )
-            made.forward = wrapped
         _CLASSES[key] = made
     return _CLASSES[key]
 
@@ -242,24 +265,30 @@ class MergedDecoder(Decoder):
     """
 
     def __init__(
-        self, inner: Decoder, original: Any, kinds: tuple[str, ...], before: Mapping[str, Array] | None = None
+        self,
+        inner: Decoder,
+        original: Any,
+        kinds: tuple[str, ...],
+        towers: Sequence[TowerCalls] = (),
+        before: Mapping[str, Array] | None = None,
     ) -> None:
         super().__init__(inner.session, inner._bind)
         self.longest = inner.longest
-        self._original, self._kinds, self._before = original, kinds, dict(before or {})
+        self._original, self._kinds, self._towers, self._before = original, kinds, towers, dict(before or {})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MergedDecoder:
         return self  # copies of the original share it
 
     def behind(self, before: Mapping[str, Array]) -> MergedDecoder:
         """Return the same decoder with what the first call of a generation takes beside ids and mask."""
-        made = MergedDecoder(self, self._original, self._kinds, before)
+        made = MergedDecoder(self, self._original, self._kinds, self._towers, before)
         made.longest = self.longest
         return made
 
     def face(self, who: str = "") -> Any:
         """Return the original with this decoder: one call or generation at a time."""
-        return merged_with(self._original, self, who or f"backend {self.session.backend!r}", self._kinds)
+        who = who or f"backend {self.session.backend!r}"
+        return merged_with(self._original, self, who, self._kinds, self._towers)
 
     def resumed(self, state: State, mask: Array, context: Context | None) -> MergedGeneration:
         return MergedGeneration(self, state, self._bind(state), mask, context)

@@ -69,7 +69,6 @@ _OBJECTS = (
         "prepares a model's inputs, and is none",
         "pass the model, and this as processor=",
     ),
-    Kind("sentence_transformers", ("CrossEncoder",), "wraps a transformers model", "pass encoder.model"),
     Kind("torch.export", ("ExportedProgram",), "is an exported program", "give the model that it was exported from"),
     Kind("onnx", ("ModelProto",), "is an ONNX model in memory", "onnx.save(it, 'model.onnx'), and pass that path"),
     Kind("onnxruntime", (), "is a session, open already", _ITS_MODEL),
@@ -97,9 +96,9 @@ _MODULES = (
     ),
     Kind(
         "sentence_transformers",
-        ("SentenceTransformer",),
-        "is a chain of a transformers model, pooling, and more, called with texts' features",
-        "pass model[0].auto_model with processor=model.tokenizer, or its directory, and pool what comes out",
+        ("SparseEncoder", "MultiVectorEncoder"),
+        "gives no single vector of floats for a text",
+        "pass model[0].auto_model with processor=model.tokenizer",
     ),
     Kind(
         "torch.distributed",

@@ -250,14 +250,14 @@ def _output_class(path: str, *, live: bool) -> type | None:
 
 
 def find_class(path: str) -> type | None:
-    """Return the output class recorded as `path` if it is one of transformers; None otherwise.
+    """Return the output class recorded as `path` if it is one of transformers or of this package; None otherwise.
 
     An artifact must not be able to name arbitrary code to run: only `ModelOutput` and its subclasses are accepted.
     """
     from importlib import import_module
 
     module, _, name = path.rpartition(".")
-    if not module.startswith("transformers."):
+    if not module.startswith(("transformers.", "optimum_core.models.")):
         return None
     try:
         found = getattr(import_module(module), name, None)

@@ -24,15 +24,17 @@ from optimum_core.models.decoder import (
 )
 from optimum_core.models.eager_calls import alike, ask, fresh
 from optimum_core.models.eager_state import EagerDecoderSession
-from optimum_core.models.language_module import ONE_KIND
+from optimum_core.models.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.merge_session import MergeSession, language_caller
 from optimum_core.models.merging import LAYERS, sees_before, stripped
 from optimum_core.models.samples import Case
 from optimum_core.models.signature import ModelSignature
 from optimum_core.types import StateSpec, TensorSpec
-from optimum_core.types.state import EMBEDS, VISIBLE
+from optimum_core.types.state import ADDED, EMBEDS, VISIBLE
 
-_TAKEN = frozenset({EMBEDS, "attention_mask", "position_ids", "past_key_values", "use_cache", "input_ids"})
+_TAKEN = frozenset(
+    {EMBEDS, "attention_mask", "position_ids", "past_key_values", "use_cache", "input_ids", PLACES, FEATURES}
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,7 +63,14 @@ def describe_pictures(module: Any, signature: ModelSignature) -> DecoderSignatur
     own = own_inputs(ids, "places" if positions is not None else None)
     embeds = TensorSpec(name=EMBEDS, dtype="float32", shape=("batch", "sequence", int(width)))
     made = DecoderSignature(
-        inputs=(embeds, own[1], *([positions] if positions is not None else []), *_masks(trial), own[-1]),
+        inputs=(
+            embeds,
+            own[1],
+            *([positions] if positions is not None else []),
+            *_masks(trial),
+            *_features(trial),
+            own[-1],
+        ),
         outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
         state=state,
         greatest=ids.greatest if ids.greatest is not None else int(logits.shape[-1]) - 1,
@@ -144,6 +153,13 @@ def _masks(trial: _Trial) -> Iterator[TensorSpec]:
         return
     for kind in kinds:
         yield TensorSpec(name=VISIBLE + kind, dtype="int64", shape=("batch", "sequence", "total"))
+
+
+def _features(trial: _Trial) -> Iterator[TensorSpec]:
+    """Yield the features that the first layers of the language model add."""
+    for index, features in enumerate(trial.handed.get(FEATURES) or ()):
+        shape = ("batch", "sequence", int(features.shape[-1]))
+        yield TensorSpec(name=f"{ADDED}{index:02d}", dtype="float32", shape=shape)
 
 
 def _placeholders(module: Any) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,36 +44,66 @@ def processed(
 
 def own_samples(source: Any) -> Mapping[str, Any] | None:
     """Return inputs of one call that no rule makes: as the graph of a file describes them, or as a processor makes them
-    for a model of pictures with text; None: there are none."""
-    if source.format is None and _reads_pictures_in_text(source.module()):
-        return about_a_picture(source.processor)
+    for a model of pictures or sound with text; None: there are none."""
+    if source.format is None and (medium := _medium_in_text(source.module())) is not None:
+        return asked_about(medium, source.processor)
     found: Mapping[str, Any] | None = source.samples()
     return found
 
 
-def _reads_pictures_in_text(module: Any) -> bool:
-    """Whether a model of transformers writes text about pictures that stand between its tokens."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Medium:
+    """A medium that stands between the tokens of a text, and the names that processors have for it.
+
+    Attributes:
+        part: the part of the processor that prepares it.
+        argument: the argument of the processor.
+        inputs: inputs of the model, of which there is at least one.
+    """
+
+    part: str
+    argument: str
+    inputs: tuple[str, ...]
+
+
+#: By the name in `input_modalities`, in chats and in the name of the token.
+_MEDIA = {
+    "image": _Medium(part="image_processor", argument="images", inputs=("pixel_values",)),
+    "audio": _Medium(part="feature_extractor", argument="audio", inputs=("input_features", "input_values")),
+}
+
+
+def _medium_in_text(module: Any) -> str | None:
+    """Return what stands between the tokens of a model of transformers that writes text: "image" or "audio"; None: it
+    is none that does."""
     config, kinds = getattr(module, "config", None), getattr(module, "input_modalities", ())
     generates = config is not None and getattr(module, "can_generate", bool)()
-    return generates and not getattr(config, "is_encoder_decoder", False) and {"image", "text"} <= set(kinds)
-
-
-def about_a_picture(processor: Any) -> Mapping[str, Any] | None:
-    """Return the inputs of a call that asks about a picture, by the chat template or with the token for pictures; None
-    if the processor makes no such call."""
-    if not all(hasattr(processor, name) for name in ("image_processor", "tokenizer", "apply_chat_template")):
+    if not generates or getattr(config, "is_encoder_decoder", False) or "text" not in kinds:
         return None
-    picture = _picture((320, 240))
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": TEXTS[0]}]
+    return next((name for name in _MEDIA if name in kinds), None)
+
+
+def asked_about(medium: str, processor: Any) -> Mapping[str, Any] | None:
+    """Return the inputs of a call that asks about a picture or a sound, by the chat template or with the token for it;
+    None if the processor makes no such call.
+
+    Args:
+        medium: "image" or "audio".
+    """
+    known = _MEDIA[medium]
+    if not all(hasattr(processor, name) for name in (known.part, "tokenizer", "apply_chat_template")):
+        return None
+    sample = _picture((320, 240)) if medium == "image" else _sound(_rate(processor), 1.0)
+    content = [{"type": medium, medium: sample}, {"type": "text", "text": TEXTS[0]}]
     chat = [{"role": "user", "content": content}]
-    token = getattr(processor, "image_token", None)
+    token = getattr(processor, f"{medium}_token", None)
 
     def by_template() -> Any:
         arguments = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
         return processor.apply_chat_template(chat, **arguments)
 
     def by_token() -> Any:
-        return processor(text=[f"{token} {TEXTS[0]}"], images=[picture], return_tensors="pt")
+        return processor(text=[f"{token} {TEXTS[0]}"], **{known.argument: [sample]}, return_tensors="pt")
 
     for make in (by_template, by_token) if token is not None else (by_template,):
         try:
@@ -80,7 +111,7 @@ def about_a_picture(processor: Any) -> Mapping[str, Any] | None:
         except Exception as error:  # noqa: BLE001 - processors raise errors of any type; others remain
             logging.getLogger(__name__).info("processor %s asked nothing: %s", type(processor).__name__, error)
             continue
-        if "input_ids" in made and "pixel_values" in made:
+        if "input_ids" in made and any(name in made for name in known.inputs):
             return made
     return None
 
@@ -94,7 +125,7 @@ def _arguments(processor: Any, names: tuple[str, ...]) -> Iterable[dict[str, Any
         yield {**text, "images": pictures[: len(text["text"])] if text else pictures}
         return
     if "input_values" in names or "input_features" in names:
-        rate = getattr(getattr(processor, "feature_extractor", processor), "sampling_rate", 16000)
+        rate = _rate(processor)
         sounds = [_sound(rate, seconds) for seconds in (1.0, 0.6)]
         yield {"raw_speech": sounds, "sampling_rate": rate, "padding": True}
         yield {"audio": sounds, "sampling_rate": rate, "padding": True}
@@ -102,6 +133,10 @@ def _arguments(processor: Any, names: tuple[str, ...]) -> Iterable[dict[str, Any
         return
     if text:
         yield text
+
+
+def _rate(processor: Any) -> int:
+    return int(getattr(getattr(processor, "feature_extractor", processor), "sampling_rate", 16000))
 
 
 def _padless(processor: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from optimum_core.artifact.embedding import POOLING_MASK
 from optimum_core.models.layouts import InputLayout, Layout
 from optimum_core.models.variations import Around
 
@@ -76,7 +77,7 @@ def _draw_one(
     if item.kind in ("ids", "types", "mask"):
         valid = _valid(item, shape, case, paddings)
         if item.kind == "mask":
-            return valid.astype(item.dtype)
+            return (_after_prompt(valid) if item.name == POOLING_MASK else valid).astype(item.dtype)
         return _ids(layout, item, shape, valid, rng) if item.kind == "ids" else _types(layout, item, shape, valid)
     if item.kind == "boxes":
         corners = np.sort(rng.integers(0, 1000, size=(*shape[:-1], 2, 2)), axis=-2)
@@ -95,6 +96,12 @@ def _valid(
     kept = paddings[axis]
     rows = positions < kept[:, None] if case.padding != "left" else positions >= shape[-1] - kept[:, None]
     return np.broadcast_to(rows.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1]), shape)
+
+
+def _after_prompt(valid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the places of a text behind a prompt of one token; a text of one or two tokens has no prompt."""
+    count = np.cumsum(valid, axis=-1)
+    return valid & ((count > 1) | (count[..., -1:] < 3))
 
 
 def _ids(

@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optimum_core.artifact.embedding import MODULES
 from optimum_core.errors import SourceError
 from optimum_core.models import checkpoint, fingerprint, loading, model_files, model_forms
-from optimum_core.models.tasks import resolve_class
+from optimum_core.models.tasks import SENTENCES, resolve_class
 
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
-_NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json")
+_NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
 
 _WAS_TRAINING = "the model was in training mode; it is accelerated as it answers after model.eval()"
 
@@ -35,6 +36,9 @@ class _Eager:
     format: str | None = None
     is_quantized = False
     notes: tuple[str, ...] = ()
+
+    def compare_with_original(self) -> None:
+        """Compare the eager model with another reading of it, where there is one; here, the model is what was given."""
 
     def samples(self) -> dict[str, Any] | None:
         """Return one call's inputs if the model itself declares them; a torch model does not."""
@@ -216,29 +220,39 @@ else:
 
 
 def open_source(
-    model: Any, *, revision: str | None = None, trust_remote_code: bool = False, processor: Any = None
+    model: Any,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    processor: Any = None,
+    task: str | None = None,
 ) -> Source:
-    """Open any of the five kinds of model, out of the wrappers of `torch.compile` and `DataParallel`.
+    """Open any of the kinds of model, out of the wrappers of `torch.compile` and `DataParallel`.
 
     Args:
         model: a `PreTrainedModel`, a `torch.nn.Module`, a directory, a hub id ("owner/name"), or an ONNX file.
         revision: branch, tag or commit, for a hub id.
         trust_remote_code: run code that comes with the model.
         processor: tokenizer, image processor, feature extractor or processor, if it does not lie beside the model.
+        task: the task that was asked for; "feature-extraction" gives the transformer of a sentence encoder alone.
 
     Raises:
         SourceError: the model does not exist, or the object is no model.
     """
+    from optimum_core.models import sentence_object
+
     if isinstance(model, str | os.PathLike) and isinstance(os.fspath(model), str):
-        return _from_path(os.fspath(model), revision, trust_remote_code, processor)
+        return _from_path(os.fspath(model), revision, trust_remote_code, processor, task)
     model = model_forms.unwrapped(model)
+    if sentence_object.kind_of(model) is not None:
+        return sentence_object.open_object(model, processor)
     if not model_forms.is_module(model):
         raise model_forms.refuse_object(model)
     model_forms.check_module(model)
     return MemorySource(model, processor=processor, trust_remote_code=trust_remote_code)
 
 
-def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any) -> Source:
+def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any, task: str | None) -> Source:
     path = Path(model).expanduser()
     if path.suffix == ".onnx" and path.is_file() and not model_files.is_pointer(path):
         from optimum_core.models.onnx_file import OnnxSource
@@ -248,13 +262,30 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
         raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
     if path.is_dir():
         name = path.resolve().name
-        return DirectorySource(path, name=name, trust_remote_code=trust_remote_code, processor=processor)
+        return open_directory(path, name=name, trust_remote_code=trust_remote_code, processor=processor, task=task)
     if path.exists():
         raise model_files.refuse_file(path, f"model {model!r}")
     if not model or model.count("/") > 1 or model.startswith((".", "~", "/")):
         raise SourceError(f"model {model!r}", "no such directory", "check the path")
     directory = loading.download(model, revision=revision, with_code=trust_remote_code)
-    return DirectorySource(directory, name=model, trust_remote_code=trust_remote_code, processor=processor)
+    return open_directory(directory, name=model, trust_remote_code=trust_remote_code, processor=processor, task=task)
+
+
+def open_directory(
+    directory: Path,
+    *,
+    name: str,
+    trust_remote_code: bool = False,
+    processor: Any = None,
+    task: str | None = None,
+) -> DirectorySource:
+    """Open a directory: a sentence encoder with its modules, unless another task was asked for, or a plain model."""
+    from optimum_core.models.sentence_directory import is_sentence_directory
+    from optimum_core.models.sentence_source import SentenceSource
+
+    whole = task in (None, SENTENCES) and is_sentence_directory(directory)
+    cls = SentenceSource if whole else DirectorySource
+    return cls(directory, name=name, trust_remote_code=trust_remote_code, processor=processor)
 
 
 def _is_builtin(described: Mapping[str, Any]) -> bool:

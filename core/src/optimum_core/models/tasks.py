@@ -47,7 +47,9 @@ TABLES = (
 
 #: The task of a plain `torch.nn.Module`, and of a class in none of the tables.
 CUSTOM = "custom"
-
+#: The task of a transformer alone, and of one with the modules behind it that make it a sentence encoder.
+FEATURES, SENTENCES = "feature-extraction", "sentence-similarity"
+_SENTENCE_ENCODERS = ("SentenceEncoder", "PromptlessEncoder")
 
 #: Tasks whose model reads from left to right, so that a batch may be padded on the left.
 CAUSAL = frozenset({"text-generation"})
@@ -58,7 +60,7 @@ def _tasks_by_class() -> dict[str, list[str]]:
     """Return the tasks of every class, the one that decides first."""
     from transformers.models.auto import modeling_auto
 
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {name: [SENTENCES] for name in _SENTENCE_ENCODERS}
     for table, task in TABLES:
         for names in getattr(modeling_auto, table, {}).values():
             for name in (names,) if isinstance(names, str) else names:
@@ -89,7 +91,7 @@ def check_fit(task: str | None, class_name: str, who: str) -> None:
 
 def known() -> frozenset[str]:
     """Return every task that can be detected or declared."""
-    return frozenset(task for _, task in TABLES) | {CUSTOM}
+    return frozenset(task for _, task in TABLES) | {CUSTOM, SENTENCES}
 
 
 def resolve_class(config: Any) -> Any:

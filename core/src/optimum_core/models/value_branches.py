@@ -12,7 +12,7 @@ import ast
 import linecache
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -73,6 +73,18 @@ def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequ
         return ()
     found = asked & _value_reads(module, samples)
     return tuple(sorted(f"{Path(file).name}:{line}" for file, line in found))
+
+
+def reads_of_values(module: Callable[..., Any], inputs: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Return the places where Python reads values of a call's inputs: "file.py:line", in order.
+
+    Args:
+        inputs: by name.
+    """
+    names = tuple(inputs)
+    found = _value_reads(lambda *tensors: module(**dict(zip(names, tensors, strict=True))), tuple(inputs.values()))
+    places = sorted(place for place in found if not _only_complains(*place))
+    return tuple(f"{Path(file).name}:{line}" for file, line in places)
 
 
 def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> set[Place]:

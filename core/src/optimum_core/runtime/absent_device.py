@@ -15,7 +15,8 @@ class ForeignSession:
     """A placeholder for the session of a device that this machine lacks; it cannot run.
 
     Attributes:
-        why, remedy: the reason why its backend does not run here, and the remedy.
+        why: the reason why its backend does not run here.
+        remedy: what can be done.
     """
 
     backend: str

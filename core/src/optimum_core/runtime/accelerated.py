@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +19,15 @@ from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.answers import Answer, Answerer
 from optimum_core.runtime.eager_saving import with_weights
+from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generating import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.inputs import InputChecker
-from optimum_core.runtime.mapping import Mapper, as_items, progress_bar
+from optimum_core.runtime.mapping import ItemEncoder, Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
 from optimum_core.runtime.repeated import Repeated, never
+from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.transformers_face import TransformersFace
 from optimum_core.types import Report, Session
 from optimum_core.types.rendering import model_to_html
@@ -34,7 +36,7 @@ from optimum_core.types.rendering import model_to_html
 _OF_GENERATION = {"get_encoder", "compute_transition_scores", "prepare_inputs_for_generation", "heal_tokens"}
 
 
-class AcceleratedModel(GenerativeFace, TransformersFace):
+class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     """A model in its fastest correct form.
 
     Call it like the original: the same names, torch in and torch out, numpy in and numpy out, the original's output
@@ -125,42 +127,56 @@ class AcceleratedModel(GenerativeFace, TransformersFace):
 
     def map(
         self,
-        items: Iterable[str | Mapping[str, Any]],
+        items: Iterable[str | tuple[str, str] | Mapping[str, Any]],
         *,
         batch_size: int = 32,
         tokenizer: Any = None,
         progress: bool = True,
+        outputs: Sequence[str] | None = None,
     ) -> Answer:
         """Run many texts or inputs of mixed length, in batches of similar length, and return results in order.
 
         Args:
-            items: texts, or inputs of one item each by name, without the batch axis.
+            items: texts, pairs of texts, or inputs of one item each by name, without the batch axis. An iterator is
+                read piece by piece, so that memory holds the results alone.
             batch_size: maximum number of items in one call.
             tokenizer: a transformers tokenizer, instead of the one saved beside the model.
             progress: show a bar on stderr where that is a terminal.
+            outputs: names of the outputs to keep; None: all.
 
         Returns:
             Numpy arrays by output name, items along the first axis; where an output has a value for every token, a
             list of arrays, one per item.
 
         Raises:
-            InputError: an item is neither text nor inputs of the model.
+            InputError: an item is neither text nor inputs of the model, or an output has another name.
             UnavailableError: texts were passed, and there is no tokenizer.
         """
         if not hasattr(batch_size, "__index__") or batch_size < 1:
             raise InputError(self._who, f"batch_size is {batch_size!r}", "pass 1 or more")
-        listed = as_items(self._who, items, tokenizer, self.manifest, self.directory)
-        mapper = Mapper(
+        encoder = ItemEncoder(self._who, tokenizer, self.manifest, self.directory)
+        given = encoder.checked(items)
+        with progress_bar(len(given) if isinstance(given, list) else None, shown=progress) as advance:
+            mapper = self._mapper(outputs)
+            if isinstance(given, list) and given and isinstance(given[0], Mapping):
+                return mapper.map(given, batch_size, advance)  # every item is checked before the first is run
+            return streamed(mapper, given, encoder, batch_size, advance)
+
+    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper:
+        """Return a mapper that keeps these outputs; None: all."""
+        known = {spec.name: spec for spec in self.manifest.outputs}
+        for name in outputs or ():
+            if name not in known:
+                raise InputError(self._who, f"it has no output {name!r}", f"its outputs are {', '.join(known)}")
+        return Mapper(
             self._who,
             self._mapped,
             self.manifest.inputs,
-            self.manifest.outputs,
+            self.manifest.outputs if outputs is None else [known[name] for name in outputs],
             check=self._checker.check,
             pad_id=getattr(self.config, "pad_token_id", None) or 0,
             streams=self.manifest.streams,
         )
-        with progress_bar(len(listed), shown=progress) as advance:
-            return mapper.map(listed, batch_size, advance)
 
     def _mapped(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
         self._check_asked()

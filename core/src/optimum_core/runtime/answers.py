@@ -70,6 +70,11 @@ class Answerer:
         return self._from_numpy
 
 
+def tensor_of(array: np.ndarray[Any, Any]) -> Any:
+    """Return a tensor of an array; torch must be installed."""
+    return _tensor(array if array.flags.writeable else array.copy())
+
+
 def _tensor(value: Any) -> Any:
     """Return a tensor of a value that is no plain array: a numpy scalar, or an object that supports DLPack."""
     import torch

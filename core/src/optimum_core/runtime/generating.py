@@ -135,6 +135,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if kwargs.get("inputs_embeds") is not None:
             raise self._checker.no_input("inputs_embeds")
         main = self.manifest.model.main_input
+        if "labels" in self.manifest.model.defaults:
+            kwargs.pop("labels", None)  # some processors make them for every text, and `generate` leaves them out
         for name, given in ((main, inputs), (main, kwargs.get(main)), (IDS, kwargs.get(IDS))):
             if given is not None and getattr(given, "ndim", 0) == 2 and not given.is_floating_point():
                 self._check_ids(given.numpy(), name)

@@ -5,25 +5,26 @@ In an unsorted batch every text is padded to the longest, and computation on pad
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from optimum_core.artifact import Manifest
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError
+from optimum_core.models.texts import Item, Text, TextReader, read_texts, reader_of
 from optimum_core.runtime.answers import Answer
 from optimum_core.types import TensorSpec
 
-Item = Mapping[str, Any]
 Arrays = dict[str, np.ndarray[Any, Any]]
 _PADDED_AXIS = "sequence"
-#: transformers writes a very large number where a tokenizer has no limit.
-_NO_LIMIT = 1e9
+#: Tokens of a call beyond which more of them make it no more efficient, and the least share of an item in its row: in
+#: 200 sentences of mixed length, 32 in a batch, padding falls from 42 to 12 percent of the tokens.
+_ENOUGH_TOKENS, _LEAST_SHARE = 512, 0.9
 
 
 class Mapper:
@@ -125,12 +126,17 @@ class Mapper:
 
     def _batches(self, arrays: Sequence[Arrays], lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         """Yield batches of indices of items similar in length, the longest first so that buffers need not grow;
-        without an attention mask to hide padding, of items equal in shape."""
+        without an attention mask to hide padding, of items equal in shape. A batch that fills the processor ends before
+        items that would be mostly padding."""
         kinds = [self._kind(item) for item in arrays]
         size = 1 if any(spec.shape and spec.shape[0] == 1 for spec in self._inputs.values()) else batch_size
         batch: list[int] = []
         for index in sorted(range(len(arrays)), key=lambda index: (kinds[index], -lengths[index], index)):
-            if batch and (kinds[index] != kinds[batch[0]] or len(batch) == size):
+            longest = lengths[batch[0]] if batch else 0
+            is_full = len(batch) == size or (
+                longest * len(batch) >= _ENOUGH_TOKENS and lengths[index] < _LEAST_SHARE * longest
+            )
+            if batch and (is_full or kinds[index] != kinds[batch[0]]):
                 yield batch
                 batch = []
             batch.append(index)
@@ -196,104 +202,91 @@ def _gathered(spec: TensorSpec, rows: list[Any]) -> Any:
     return np.stack(rows) if rows else np.empty((0, *rest), spec.dtype if spec.dtype != "bfloat16" else np.float32)
 
 
-def as_items(who: str, given: Iterable[str | Item], tokenizer: Any, manifest: Manifest, directory: Path) -> list[Item]:
-    """Return inputs by name of every text or item; texts go through the tokenizer passed or the one beside the model.
+class ItemEncoder:
+    """Encoder of the items of `map`: texts and pairs of texts through a tokenizer; inputs by name as they are."""
 
-    Raises:
-        InputError: a single text or item was passed where many are expected, or texts and items are mixed.
-        UnavailableError: there is no tokenizer, or no installed package that reads it.
-    """
-    if isinstance(given, str | bytes | Mapping):
-        kind = "text" if isinstance(given, str) else type(given).__name__
-        raise InputError(who, f"map takes many items, and one {kind} came", "pass a list: fast.map([…])")
-    listed = list(given)
-    texts = [item for item in listed if isinstance(item, str)]
-    if texts and len(texts) != len(listed):
-        raise InputError(who, "some items are texts and some are not", "pass one kind")
-    if not texts:
-        return listed  # type: ignore[return-value]
-    longest = _stated_length(manifest, directory)
-    encode = from_transformers(tokenizer, longest) if tokenizer else read_tokenizer(directory, who, longest)
+    def __init__(self, who: str, tokenizer: Any, manifest: Manifest, directory: Path) -> None:
+        self._who = who
+        self._tokenizer = tokenizer
+        self._manifest = manifest
+        self._directory = directory
+        self._kind: str | None = None
+
+    def checked(self, given: Iterable[Any]) -> Iterable[Any]:
+        """Return the items, as a list unless they come from an iterator.
+
+        Raises:
+            InputError: a single text or item was passed where many are expected, or texts and items are mixed.
+        """
+        if isinstance(given, str | bytes | Mapping):
+            kind = "text" if isinstance(given, str) else type(given).__name__
+            raise InputError(self._who, f"map takes many items, and one {kind} came", "pass a list: fast.map([…])")
+        if isinstance(given, Iterator):
+            return given
+        listed = list(given)
+        self._check(listed)
+        return listed
+
+    def __call__(self, items: list[Any]) -> list[Item]:
+        """Return the inputs of every item.
+
+        Raises:
+            InputError: texts and items are mixed.
+            UnavailableError: there is no tokenizer, or no installed package that reads it.
+        """
+        self._check(items)
+        return items if self._kind == "item" else tokenized(items, self._reader, self._manifest)
+
+    @cached_property
+    def _reader(self) -> TextReader:
+        return text_reader(self._who, self._tokenizer, self._manifest, self._directory)
+
+    def _check(self, items: list[Any]) -> None:
+        for item in items:
+            kind = "text" if isinstance(item, str) else "pair" if is_pair(item) else "item"
+            self._kind = self._kind or kind
+            if kind != self._kind:
+                which = "pairs of texts" if "pair" in (kind, self._kind) else "texts"
+                raise InputError(self._who, f"some items are {which} and some are not", "pass one kind")
+
+
+def is_pair(item: Any) -> bool:
+    """Whether an item is a pair of texts."""
+    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
+
+
+def tokenized(texts: Sequence[Text], reader: TextReader, manifest: Manifest) -> list[Item]:
+    """Return those inputs of every text that the model takes."""
     taken = {spec.name for spec in manifest.inputs}
-    return [{name: ids for name, ids in item.items() if name in taken} for item in encode(texts)]
+    return [{name: ids for name, ids in item.items() if name in taken} for item in reader.encode(texts)]
 
 
-def _stated_length(manifest: Manifest, directory: Path) -> int | None:
-    """Return the maximum length in tokens by the model or sentence-transformers; the tokenizer's may be lower."""
-    found = []
-    if (allowed := manifest.axes.get(_PADDED_AXIS)) is not None and allowed.greatest is not None:
-        found.append(allowed.greatest)
-    for spec in manifest.inputs:
-        if spec.name == "input_ids" and spec.shape and isinstance(spec.shape[-1], int):
-            found.append(spec.shape[-1])
-    for file in sorted(directory.glob("sentence_*_config.json")):
-        stated = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length")
-        if isinstance(stated, int) and stated > 0:
-            found.append(stated)
-    return min(found, default=None)
-
-
-def read_tokenizer(directory: Path, who: str, longest: int | None = None) -> Callable[[Sequence[str]], Iterable[Item]]:
-    """Return a function from texts to items by the artifact's tokenizer, read by transformers or else by tokenizers.
-
-    Args:
-        longest: tokens to truncate at, where the tokenizer's own limit is not lower.
+def text_reader(who: str, tokenizer: Any, manifest: Manifest, directory: Path) -> TextReader:
+    """Return the encoder of texts by the tokenizer passed or the one beside the model.
 
     Raises:
         UnavailableError: there is no tokenizer, or no installed package that reads it.
     """
-    from importlib.util import find_spec
-
-    if not (directory / "tokenizer.json").is_file():
-        raise UnavailableError(who, "it has no tokenizer.json", "pass tokenizer=, or inputs instead of texts")
-    if find_spec("transformers") is not None:
-        from transformers import AutoTokenizer
-
-        return from_transformers(AutoTokenizer.from_pretrained(directory, trust_remote_code=False), longest)
-    if find_spec("tokenizers") is None:
-        raise UnavailableError(who, "nothing here reads its tokenizer", "pip install tokenizers")
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.no_padding()
-    _truncate_as_transformers(tokenizer, directory / "tokenizer_config.json", longest)
-    return lambda texts: (
-        {"input_ids": encoded.ids, "token_type_ids": encoded.type_ids}
-        for encoded in tokenizer.encode_batch(list(texts))
-    )
+    longest = _greatest_length(manifest)
+    return reader_of(tokenizer, longest) if tokenizer else read_texts(directory, who, longest)
 
 
-def _truncate_as_transformers(tokenizer: Any, config: Path, longest: int | None) -> None:
-    """Truncate at the length in `tokenizer_config.json`, which overrides `tokenizer.json` in transformers."""
-    stated = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    limit = _least_limit(stated.get("model_max_length"), longest)
-    if limit is not None:
-        tokenizer.enable_truncation(limit)
-    else:
-        tokenizer.no_truncation()
-
-
-def _least_limit(stated: Any, longest: int | None) -> int | None:
-    """Return the tokenizer's own limit or the model's, whichever is lower; None where neither has one."""
-    own = int(stated) if isinstance(stated, int | float) and stated < _NO_LIMIT else None
-    return min((limit for limit in (own, longest) if limit is not None), default=None)
-
-
-def from_transformers(tokenizer: Any, longest: int | None = None) -> Callable[[Sequence[str]], Iterable[Item]]:
-    """Return a function from texts to items by a transformers tokenizer, truncated at its limit or `longest`."""
-
-    def encode(texts: Sequence[str]) -> Iterable[Item]:
-        limit = _least_limit(getattr(tokenizer, "model_max_length", None), longest)
-        cut = {"truncation": True, "max_length": limit} if limit is not None else {"truncation": True}
-        encoded = tokenizer(list(texts), padding=False, **cut)
-        return ({name: values[i] for name, values in encoded.items()} for i in range(len(texts)))
-
-    return encode
+def _greatest_length(manifest: Manifest) -> int | None:
+    """Return the greatest length in tokens that the model takes."""
+    found = [spec.shape[-1] for spec in manifest.inputs if spec.name == "input_ids" and spec.shape]
+    fixed = [length for length in found if isinstance(length, int)]
+    if (allowed := manifest.axes.get(_PADDED_AXIS)) is not None and allowed.greatest is not None:
+        fixed.append(allowed.greatest)
+    return min(fixed, default=None)
 
 
 @contextmanager
-def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr, where that is a terminal; yield a function that takes the number of items completed."""
+def progress_bar(total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr, where that is a terminal; yield a function that takes the number of items completed.
+
+    Args:
+        total: the number of items; None: unknown.
+    """
     if not shown or not sys.stderr.isatty():
         yield lambda done: None
         return

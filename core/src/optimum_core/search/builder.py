@@ -82,6 +82,7 @@ class Builder:
         calibration: batches that quantization finds ranges on, if any.
         shapes: the workload's shapes, if the user stated them.
         control: callbacks for backends that control accuracy, if there is a promise.
+        towers: returns the towers that go beside the merge of a candidate, by the name of the part.
     """
 
     source: Source
@@ -95,6 +96,7 @@ class Builder:
     calibration: Iterable[Mapping[str, Any]] | None = None
     shapes: tuple[Mapping[str, int], ...] = ()
     control: Control | None = None
+    towers: Callable[[CandidateSpec], Mapping[str, Artifact]] | None = None
     _quantized: dict[tuple[Any, ...], Artifact | OptimumError] = field(default_factory=dict)
     _failed: dict[str, OptimumError] = field(default_factory=dict)
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
@@ -104,14 +106,20 @@ class Builder:
         if spec.way.is_eager:
             return eager_artifact(signature)
         made = {graph.name: self._built(spec, graph) for graph in graphs_of(signature)}
+        if MERGE in made and self.towers is not None:
+            made |= self.towers(spec)
         return made[""] if "" in made else _whole(made, signature)
+
+    def for_tower(self, source: Any) -> Builder:
+        """Return a builder for a tower of the model, which takes what this one exported before."""
+        return replace(self, source=source, towers=None, shapes=())
 
     def _built(self, spec: CandidateSpec, graph: Graph) -> Artifact:
         way, level = spec.way, self._level(spec, graph)
         if graph.name == MERGE:
             return self._exported(self._live_way(way), None, graph)
         artifact = self._exported(way, spec.route, graph)
-        if spec.config is not None:
+        if spec.config is not None and (graph.part is None or graph.state is not None):
             artifact = self._quantize(artifact, spec, spec.config)
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)

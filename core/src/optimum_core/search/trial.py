@@ -16,6 +16,7 @@ from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_me
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.picture_texts import PictureText
 from optimum_core.models.samples import Case
+from optimum_core.models.threads import usual_threads
 from optimum_core.plugins import PluginManager
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate, Run
@@ -143,7 +144,8 @@ class TrialRunner:
             str(number): Contestant(calls=_calls(item, shapes), streams=item.spec.streams)
             for number, item in enumerate(candidates)
         }
-        timed = measure(contestants, shapes, effort)
+        with usual_threads():
+            timed = measure(contestants, shapes, effort)
         for name, item in zip(contestants, candidates, strict=True):
             item.measurements = timed[name]
 

@@ -77,17 +77,30 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "encoder_ffn_dim": 64,
         "decoder_ffn_dim": 64, **_SPECIAL,
     }),
+    "vit_gpt2": ("vision-encoder-decoder", {
+        "encoder": {
+            "model_type": "vit", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 37, "image_size": 16, "patch_size": 8,
+        },
+        "decoder": {
+            "model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": VOCABULARY, "n_positions": 64,
+            "is_decoder": True, "add_cross_attention": True, **_SPECIAL,
+        },
+        "pad_token_id": 0, "decoder_start_token_id": 2,
+    }),
 }  # fmt: skip
 SPEECH = ("whisper", "speech_to_text", "moonshine")
+CAPTIONS = ("vit_gpt2",)
 
 
 @cache
 def encoder_decoder(kind: str, *, seed: int = 20) -> Any:
     """Return the model of one of `KINDS`, in evaluation mode. Created once per process."""
-    from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
+    from transformers import AutoModelForImageTextToText, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
 
     model_type, values = KINDS[kind]
     maker = AutoModelForSpeechSeq2Seq if kind in SPEECH else AutoModelForSeq2SeqLM
+    maker = AutoModelForImageTextToText if kind in CAPTIONS else maker
     return sharpened(maker, model_type, values, seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""Tiny models of pictures with text, with weights so large that masks, positions and pictures matter."""
+"""Tiny models of pictures or sound with text, with weights so large that masks, positions and pictures matter."""
 
 from __future__ import annotations
 
@@ -57,6 +57,18 @@ def _qwen2_vl(t: Any) -> Any:
     return t.Qwen2VLForConditionalGeneration(t.Qwen2VLConfig(text_config=_QWEN_TEXT, vision_config=_QWEN_VISION, **ids))
 
 
+def _qwen3_vl(t: Any) -> Any:
+    vision = {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 37, "num_heads": 4, "in_channels": 3, "patch_size": 4,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0, 1],
+    }  # fmt: skip
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10000.0}
+    text = {**_TEXT, "head_dim": 8, "rope_parameters": rope}
+    ids = {"image_token_id": PICTURE, "video_token_id": 8, "vision_start_token_id": 5, "vision_end_token_id": 6}
+    return t.Qwen3VLForConditionalGeneration(t.Qwen3VLConfig(text_config=text, vision_config=vision, **ids))
+
+
 def _gemma3(t: Any) -> Any:
     layers = ["sliding_attention", "full_attention"]
     return t.Gemma3ForConditionalGeneration(
@@ -78,13 +90,35 @@ def _paligemma(t: Any) -> Any:
     )  # fmt: skip
 
 
-#: By name: the function that makes the model, and the inputs beside a text with `PLACES` places for one picture.
+_AUDIO: dict[str, Any] = {
+    "d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "num_mel_bins": 8,
+    "max_source_positions": 8,
+}  # fmt: skip
+
+
+def _voxtral(t: Any) -> Any:
+    audio = t.VoxtralEncoderConfig(**_AUDIO)
+    config = t.VoxtralConfig(audio_config=audio, text_config=t.LlamaConfig(**_TEXT), audio_token_id=PICTURE)
+    return t.VoxtralForConditionalGeneration(config)
+
+
+def _qwen2_audio(t: Any) -> Any:
+    audio, text = t.Qwen2AudioEncoderConfig(**_AUDIO), t.Qwen2Config(**_TEXT)
+    config = t.Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=PICTURE)
+    return t.Qwen2AudioForConditionalGeneration(config)
+
+
+#: By name: the function that makes the model, and the inputs beside a text with `PLACES` places for one picture or
+#: sound.
 KINDS: Mapping[str, tuple[Callable[[Any], Any], Mapping[str, tuple[int, ...]]]] = {
     "llava": (_llava, {"pixel_values": (1, 3, 16, 16)}),
     "smolvlm": (_smolvlm, {"pixel_values": (1, 1, 3, 32, 32)}),
     "qwen2_vl": (_qwen2_vl, {"pixel_values": (16, 96), "image_grid_thw": (1, 3), "mm_token_type_ids": ()}),
+    "qwen3_vl": (_qwen3_vl, {"pixel_values": (16, 96), "image_grid_thw": (1, 3), "mm_token_type_ids": ()}),
     "gemma3": (_gemma3, {"pixel_values": (1, 3, 32, 32), "token_type_ids": ()}),
     "paligemma": (_paligemma, {"pixel_values": (1, 3, 16, 16), "token_type_ids": ()}),
+    "voxtral": (_voxtral, {"input_features": (1, 8, 16)}),
+    "qwen2_audio": (_qwen2_audio, {"input_features": (1, 8, 16), "feature_attention_mask": (1, 16)}),
 }
 
 
@@ -120,6 +154,8 @@ def picture_inputs(kind: str, *, seed: int = 0) -> dict[str, Any]:
     for name, shape in KINDS[kind][1].items():
         if name.endswith("type_ids"):
             made[name] = types
+        elif name.endswith("mask"):
+            made[name] = np.ones(shape, np.int64)
         elif name == "image_grid_thw":
             made[name] = np.array([[1, 4, 4]])
         else:

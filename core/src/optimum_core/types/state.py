@@ -23,8 +23,10 @@ have several axes, and where some positions see what comes after them, a mask of
     inputs_embeds  float [batch, sequence, width]  in place of input_ids
     position_ids   int64 [axes, batch, sequence]   where positions have several axes: time, height, width
     visible.<kind> int64 [batch, sequence, total]  1 where the new position sees the other, for layers of this kind
+    added.<layer>  float [batch, sequence, width]  features that are added to what the layer gives; 0 at tokens
 
 What makes these of the original's inputs is part "merge": the original's own code, its towers and embedding, in torch.
+Parts "vision" and "audio" are modules that it calls in the backend: a function of tensors, without a state.
 
 See docs/decisions/0011-parts-and-state.md.
 """
@@ -80,8 +82,8 @@ class StateSpec:
     def past(self) -> tuple[TensorSpec, ...]:
         """The keys and values before a call, as inputs of a graph that keeps none, in order.
 
-        >>> [spec.name for spec in StateSpec(layers=(LayerState(heads=2, head_size=64),)).past]
-        ['past_key_values.0.key', 'past_key_values.0.value']
+        >>> print(*(spec.name for spec in StateSpec(layers=(LayerState(heads=2, head_size=64),)).past))
+        past_key_values.0.key past_key_values.0.value
         """
         return self._tensors("past_key_values", "past")
 
@@ -142,14 +144,16 @@ class State(Protocol):
 
 #: Names of parts that drivers know; an exporter may add others together with a driver for them.
 ENCODER, CROSS, DECODER, MERGE = "encoder", "cross", "decoder", "merge"
-#: The first input of a decoder that takes embeddings, and the beginning of the names of its masks of pairs.
-EMBEDS, VISIBLE = "inputs_embeds", "visible."
+VISION, AUDIO = "vision", "audio"
+#: The first input of a decoder that takes embeddings, and the beginnings of the names of its masks of pairs and of the
+#: features that its layers add.
+EMBEDS, VISIBLE, ADDED = "inputs_embeds", "visible.", "added."
 PARTS: Mapping[str, str] = {
     ENCODER: "reads the whole input once",
     CROSS: "turns the encoder's output into keys and values for the decoder, once",
     DECODER: "gives the scores of the next token, and remembers",
     MERGE: "puts what the towers see between the embeddings of ids, in torch",
-    "vision": "turns pixels into embeddings in the language model's space",
-    "audio": "turns sounds into embeddings in the language model's space",
+    VISION: "turns pixels into features, within the merge",
+    AUDIO: "turns sounds into features, within the merge",
     "embed": "turns ids into embeddings, where a decoder takes those",
 }

@@ -48,7 +48,8 @@ class TensorSpec:
             "counts", the number of tokens before each one by the mask, and at padding `least`, or 0; both are derived
             by the driver of a decoder.
         pad: the padding id, where the default is derived from ids.
-        least, greatest: the range of values that the eager model accepts, both included; None: no limit is known.
+        least: the smallest value that the eager model accepts; None: no limit is known.
+        greatest: the largest one, included; None: no limit is known.
         sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the
             eager model accepts; None: no limit is known.
         nonfinite: whether NaN and infinity are accepted: the samples held some, so that they were compared with eager.

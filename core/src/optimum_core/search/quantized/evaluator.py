@@ -13,6 +13,7 @@ from optimum_core.generation.session import GenerativeSession
 from optimum_core.measure import Effort
 from optimum_core.measure import pace as least
 from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.models.picture_texts import PictureText
 from optimum_core.plan import EXACT, Way
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.candidate import Candidate
@@ -101,7 +102,7 @@ class Evaluator:
     context: QuantizationContext
     unquantized: Candidate
     drawn: tuple[ReferenceCase, ...]
-    dialogues: tuple[Dialogue, ...] = ()
+    dialogues: tuple[Dialogue | PictureText, ...] = ()
     unquantized_value: float | None = None
     _open: list[Candidate] = field(default_factory=list)
     _right: dict[tuple[str | None, ...], bool] = field(default_factory=dict)
@@ -118,7 +119,7 @@ class Evaluator:
             context=context,
             unquantized=winner,
             drawn=references.drawn(search.signature),
-            dialogues=tuple(dialogue for dialogue in dialogues if isinstance(dialogue, Dialogue)),
+            dialogues=dialogues,
         )
         evaluator.opened(winner)
         return evaluator
@@ -277,9 +278,15 @@ class Evaluator:
             )  # fmt: skip
         rounds = spec.config is not None and spec.config.scheme == "dynamic"
         return verify_decoder(
-            candidate.session.decoder,
+            candidate.session.drives,
             candidate.run,
-            DecoderReference(drawn=self.drawn, dialogues=self.dialogues, unseen=unseen, outputs=outputs),
+            DecoderReference(
+                drawn=self.drawn,
+                dialogues=[item for item in self.dialogues if isinstance(item, Dialogue)],
+                unseen=unseen,
+                outputs=outputs,
+                behind=[item for item in self.dialogues if not isinstance(item, Dialogue)],
+            ),
             precision=spec.precision,
             arithmetic="int8" if rounds else spec.way.precision,
             agreement=agreement,

@@ -174,7 +174,10 @@ class _QuantizedSearch:
 
     def _variants(self, spec: CandidateSpec) -> Iterator[Recipe]:
         calibrated, promised = self.context.data.calibration is not None, self.context.promise is not None
-        return variants(spec, calibrated=calibrated, promised=promised)
+        decoder = self.context.search.signature.decoder
+        for recipe in variants(spec, calibrated=calibrated, promised=promised):
+            if not recipe.left_out or decoder is None or not decoder.in_parts:
+                yield recipe  # layers are ranked in a whole model
 
     def _rank_of(self, item: Surveyed) -> tuple[float, ...]:
         return (item.size, item.pace) if self._by_size else (item.pace,)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from optimum_core.errors import OptionError
 from optimum_core.generation.session import bound
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.decoder import FirstCalls
+from optimum_core.models.decoder import DecoderSignature, FirstCalls
 from optimum_core.plan import Way
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.budget import Budget
@@ -23,6 +23,17 @@ from optimum_core.search.quantized.survey import SECONDS
 from optimum_core.types import Promise
 from optimum_core.verify.comparison import ranks
 from optimum_core.verify.promise import make_promise
+
+
+def why_in_one_pass(decoder: DecoderSignature, goal: QuantizationGoal | None, data: StatedData | None) -> str | None:
+    """Return the reason why a model that generates is quantized as one forward pass; None: it is not."""
+    if goal is None or data is None or not decoder.in_parts:
+        return None
+    if data.calibration is not None or data.labelled is not None or (goal.config and goal.config.calibrates):
+        return "behind other parts, a decoder is quantized by schemes without calibration, and no rows are compared"
+    if decoder.merge is not None and decoder.merge.reads_ahead:
+        return "it reads a text in pieces otherwise than in one, so that a rounded cache cannot be checked"
+    return None
 
 
 class Presenter(Protocol):

@@ -1,0 +1,156 @@
+"""Tokens of texts and of pairs of texts, one item each and without padding, by transformers or by tokenizers alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from optimum_core.artifact.embedding import EmbeddingSettings
+from optimum_core.errors import UnavailableError
+
+Item = Mapping[str, Any]
+#: A text, or two texts that are encoded as one sequence.
+Text = str | tuple[str, str] | list[str]
+#: transformers writes a very large number where a tokenizer has no limit.
+_NO_LIMIT = 1e9
+
+
+class TextReader(Protocol):
+    """Encoder of texts as a model's inputs."""
+
+    def encode(self, texts: Sequence[Text]) -> Iterator[Item]:
+        """Return the inputs of every text, or of every pair of texts."""
+        ...
+
+    def prompt_length(self, prompt: str) -> int:
+        """Return the number of tokens of a prompt, without the special token that ends a text."""
+        ...
+
+
+class TransformersReader:
+    """Encoder by a tokenizer of transformers.
+
+    Args:
+        tokenizer: a `PreTrainedTokenizerBase`, which is not changed.
+        limit: tokens to cut at; None: none.
+    """
+
+    def __init__(self, tokenizer: Any, limit: int | None) -> None:
+        self._tokenizer = tokenizer
+        self._cut = {"truncation": True, "max_length": limit} if limit is not None else {"truncation": True}
+
+    def encode(self, texts: Sequence[Text]) -> Iterator[Item]:
+        """Return the inputs of every text, or of every pair of texts."""
+        encoded = self._tokenizer(*_columns(texts), padding=False, **self._cut)
+        return ({name: values[i] for name, values in encoded.items()} for i in range(len(texts)))
+
+    def prompt_length(self, prompt: str) -> int:
+        """Return the number of tokens of a prompt, without the special token that ends a text."""
+        ids = self._tokenizer([prompt], padding=False, **self._cut)["input_ids"][0]
+        return _without_end(ids, self._tokenizer.all_special_ids)
+
+
+class PlainReader:
+    """Encoder by the `tokenizers` package alone.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`, which cuts at the limit, and does not pad.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, texts: Sequence[Text]) -> Iterator[Item]:
+        """Return the inputs of every text, or of every pair of texts."""
+        given = [text if isinstance(text, str) else tuple(text) for text in texts]
+        encoded = self._tokenizer.encode_batch(given)
+        return ({"input_ids": item.ids, "token_type_ids": item.type_ids} for item in encoded)
+
+    def prompt_length(self, prompt: str) -> int:
+        """Return the number of tokens of a prompt, without the special token that ends a text."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        special = [number for number, token in added.items() if token.special]
+        return _without_end(self._tokenizer.encode(prompt).ids, special)
+
+
+def _columns(texts: Sequence[Text]) -> tuple[list[str], ...]:
+    if not texts or isinstance(texts[0], str):
+        return (list(texts),)  # type: ignore[arg-type]
+    return [text[0] for text in texts], [text[1] for text in texts]
+
+
+def _without_end(ids: Sequence[int], special: Sequence[int]) -> int:
+    return len(ids) - 1 if ids and ids[-1] in special else len(ids)
+
+
+def reader_of(tokenizer: Any, longest: int | None = None) -> TextReader:
+    """Return an encoder by a transformers tokenizer, which cuts at its own limit or `longest`, whichever is lower."""
+    return TransformersReader(tokenizer, _least(_limit(getattr(tokenizer, "model_max_length", None)), longest))
+
+
+def read_texts(directory: Path, who: str, longest: int | None = None) -> TextReader:
+    """Return an encoder by the tokenizer of a directory, read by transformers where that is installed.
+
+    A greatest length that sentence-transformers wrote beside it replaces the tokenizer's own, as there.
+
+    Args:
+        who: the model, for errors.
+        longest: tokens that the model takes at most.
+
+    Raises:
+        UnavailableError: there is no tokenizer, or no installed package that reads it.
+    """
+    from importlib.util import find_spec
+
+    if not (directory / "tokenizer.json").is_file():
+        raise UnavailableError(who, "it has no tokenizer.json", "pass tokenizer=, or inputs instead of texts")
+    settings = EmbeddingSettings.read(directory)
+    if find_spec("transformers") is not None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        stated = settings.max_seq_length or _limit(tokenizer.model_max_length)
+        _lower(tokenizer.backend_tokenizer, settings)
+        return TransformersReader(tokenizer, _least(stated, longest))
+    if find_spec("tokenizers") is None:
+        raise UnavailableError(who, "nothing here reads its tokenizer", "pip install tokenizers")
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.no_padding()
+    _lower(tokenizer, settings)
+    _cut(tokenizer, _least(settings.max_seq_length or _stated(directory), longest))
+    return PlainReader(tokenizer)
+
+
+def _lower(tokenizer: Any, settings: EmbeddingSettings) -> None:
+    """Let a `tokenizers.Tokenizer` lower-case texts first, where the settings ask for it."""
+    if settings.do_lower_case:
+        from tokenizers import normalizers
+
+        own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+
+
+def _stated(directory: Path) -> int | None:
+    """Return the limit in `tokenizer_config.json`, which overrides `tokenizer.json` in transformers."""
+    config = directory / "tokenizer_config.json"
+    stated = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return _limit(stated.get("model_max_length"))
+
+
+def _cut(tokenizer: Any, limit: int | None) -> None:
+    if limit is not None:
+        tokenizer.enable_truncation(limit)
+    else:
+        tokenizer.no_truncation()
+
+
+def _limit(stated: Any) -> int | None:
+    return int(stated) if isinstance(stated, int | float) and stated < _NO_LIMIT else None
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,0 +1,112 @@
+"""Scores of pairs of texts by a cross-encoder, and ranking by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import InputError
+from optimum_core.packages import present
+from optimum_core.runtime.answers import tensor_of
+from optimum_core.runtime.embedding import TextModel
+from optimum_core.runtime.mapping import is_pair
+from optimum_core.runtime.vectors import Array
+
+LOGITS = "logits"
+
+
+def _sigmoid(logits: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), dtype=logits.dtype)  # does not overflow
+
+
+def _softmax(logits: Array) -> Array:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+#: Functions that models name, by the last part of their paths.
+_FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
+    "Identity": lambda logits: logits,
+    "Sigmoid": _sigmoid,
+    "Tanh": np.tanh,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreRequest:
+    """The arguments of one `predict`, apart from the pairs.
+
+    Attributes:
+        prompt: the text before the first text of every pair.
+        activation: a function of logits, or the path of one; None: the sigmoid for one label, else none.
+        softmax: whether the scores of several labels are turned into shares.
+    """
+
+    prompt: str | None = None
+    batch_size: int = 32
+    progress: bool = False
+    activation: Callable[[Any], Any] | str | None = None
+    softmax: bool = False
+
+
+def scores(model: TextModel, given: Any, request: ScoreRequest) -> Any:
+    """Return the score of a pair, or the scores of many pairs, in order; a number each where there is one label.
+
+    Raises:
+        InputError: it holds no pairs, or the activation is unknown.
+    """
+    if not hasattr(request.batch_size, "__index__") or request.batch_size < 1:
+        raise InputError(model.who, f"batch_size is {request.batch_size!r}", "pass 1 or more")
+    single = _is_pair(given)
+    pairs = [given] if single else list(given.tolist() if hasattr(given, "tolist") else given)
+    for pair in pairs:
+        if not _is_pair(pair):
+            raise InputError(model.who, f"{pair!r} is no pair of texts", "pass pairs: (query, document)")
+    run = model.run(pairs, (LOGITS,), batch_size=request.batch_size, progress=request.progress, prompt=request.prompt)
+    found = _activated(run[LOGITS], request.activation, model.who)
+    found = found[:, 0] if found.ndim > 1 and found.shape[-1] == 1 else found
+    if request.softmax and found.ndim > 1:
+        found = _softmax(found)
+    return found[0] if single else found
+
+
+def _is_pair(given: Any) -> bool:
+    return is_pair(given.tolist() if hasattr(given, "tolist") else given)
+
+
+def _activated(logits: Array, activation: Any, who: str) -> Array:
+    if activation is None:
+        return _sigmoid(logits) if logits.shape[-1] == 1 else logits
+    if callable(activation):
+        return _called(activation, logits)
+    known = _FUNCTIONS.get(activation.rpartition(".")[2]) if activation.startswith("torch.nn.") else None
+    if known is None:
+        why = f"the model's activation {activation!r} is unknown, and code of a directory is not run"
+        raise InputError(who, why, "pass it: activation_fn=")
+    return known(logits)
+
+
+def _called(function: Callable[[Any], Any], logits: Array) -> Array:
+    """Return what a user's function gives: one of torch takes tensors."""
+    found = function(tensor_of(logits) if present("torch") else logits)
+    return np.asarray(found.detach().cpu().numpy() if hasattr(found, "detach") else found)
+
+
+def ranked(found: Array, documents: Sequence[str] | None, top_k: int | None, who: str) -> list[dict[str, Any]]:
+    """Return places and scores, the highest score first, with the documents where they are given.
+
+    Raises:
+        InputError: there are several scores for each pair.
+    """
+    if found.ndim > 1:
+        why = f"it gives {found.shape[-1]} scores for each pair, by which documents cannot be ranked"
+        raise InputError(who, why, "rank with a model of one label; fast.predict(pairs) gives all scores")
+    order = np.argsort(-found, kind="stable")[:top_k]
+    texts = {} if documents is None else dict(enumerate(documents))
+    return [
+        {"corpus_id": int(index), "score": float(found[index]), **({"text": texts[index]} if texts else {})}
+        for index in order.tolist()
+    ]

@@ -1,0 +1,162 @@
+"""Towers of models of pictures with text: which module becomes one, and which calls a backend answers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.merging import merged_with
+from optimum_core.models.pictures import merge_of
+from optimum_core.models.tower_calls import TowerCalls, record_of, recorded
+from optimum_core.models.towers import NoTowerError, Tower, call_of, tower_of
+from optimum_core.search import towers
+from optimum_core.search.towers import TowerSearch
+from optimum_core.testing.pictures import described, picture_inputs, picture_model
+from optimum_core.types import Artifact, AxisRange, Step
+
+
+def tower(kind: str) -> Tower:
+    return tower_of(picture_model(kind), picture_inputs(kind), kind)
+
+
+def answering(kind: str, change: float = 1.0) -> tuple[Any, list[Any], Any]:
+    """Return the original whose tower is called through arrays, the calls that were, and its record.
+
+    Args:
+        change: factor of what the tower answers.
+    """
+    module, found = picture_model(kind), tower(kind)
+    alone, calls = found.module(module), list[Any]()
+
+    def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        calls.append(inputs)
+        return {name: change * array for name, array in eager_outputs(alone, inputs).items()}
+
+    step = Step(hook="export", backend="any", tool="any", version="1", options={"route": "any"})
+    signature = found.signature
+    made = Artifact(
+        format="any",
+        path=Path(),
+        files=(),
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        steps=(step,),
+    )
+    axes = {axis: AxisRange(proved=(1, 40)) for axis in signature.axes}
+    record = record_of(recorded(made, found, axes).steps)
+    known = described(kind).decoder
+    assert known is not None
+    merge, decoder = merge_of(module, known)
+    behind = merge.before(decoder)
+    tower_calls = TowerCalls(record=record, inputs=signature.inputs, run=run)
+    return merged_with(merge.original, behind, "test", behind._kinds, [tower_calls]), calls, record
+
+
+# Which module it is.
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "inputs"),
+    [
+        ("llava", "model.vision_tower", ["pixel_values"]),
+        ("gemma3", "model.vision_tower", ["pixel_values"]),
+        ("smolvlm", "model.vision_model.encoder", ["inputs_embeds"]),  # the whole reads a mask of its places
+    ],
+)
+def test_the_tower_is_the_largest_module_that_reads_no_values(kind: str, path: str, inputs: list[str]) -> None:
+    found = tower(kind)
+    assert (found.name, found.path) == ("vision", path)
+    assert [spec.name for spec in found.signature.inputs] == inputs
+    assert "batch" in found.signature.axes
+
+
+def test_one_that_reads_sizes_of_pictures_is_none_and_the_place_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimum_core.models.towers._SHARE", 0.9)
+    with pytest.raises(NoTowerError, match=r"model\.visual reads values of its inputs in Python \(modeling_qwen2_vl"):
+        tower("qwen2_vl")
+
+
+def test_tensors_in_a_tuple_are_numbered_and_what_is_no_plain_value_makes_no_tower() -> None:
+    def forward(x: Any, pair: Any = None, flag: bool = False, other: Any = None, **more: Any) -> None: ...
+
+    ones = torch.ones(1)
+    call = call_of(inspect.signature(forward), (ones,), {"pair": (ones, ones), "flag": True, "depth": -2})
+    assert call is not None
+    assert list(call.tensors) == ["x", "pair.0", "pair.1"] and call.constants == {"flag": True, "depth": -2}
+    assert call_of(inspect.signature(forward), (ones,), {"other": object()}) is None
+
+
+# Which calls a backend answers.
+
+
+def test_the_merge_calls_the_tower_in_the_backend() -> None:
+    face, calls, _ = answering("llava")
+    wanted = picture_model("llava")(**picture_inputs("llava")).logits
+    torch.testing.assert_close(face(**picture_inputs("llava")).logits, wanted, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 1
+    otherwise, _, _ = answering("llava", change=1.5)
+    assert not torch.allclose(otherwise(**picture_inputs("llava")).logits, wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_a_call_of_another_form_goes_to_the_eager_tower() -> None:
+    face, calls, _ = answering("llava", change=2.0)
+    inputs = {**picture_inputs("llava"), "vision_feature_layer": -1}
+    torch.testing.assert_close(face(**inputs).logits, picture_model("llava")(**inputs).logits, rtol=1e-4, atol=1e-4)
+    assert not calls
+
+
+def test_a_mask_that_was_not_compared_goes_to_the_eager_tower() -> None:
+    face, calls, _ = answering("smolvlm", change=2.0)
+    inputs = picture_inputs("smolvlm")
+    mask = torch.ones(1, 1, 32, 32, dtype=torch.int64)
+    mask[..., 16:] = 0
+    inputs |= {"pixel_attention_mask": mask}
+    wanted = picture_model("smolvlm")(**inputs).logits
+    torch.testing.assert_close(face(**inputs).logits, wanted, rtol=1e-4, atol=1e-4)
+    assert not calls
+
+
+def test_lengths_beyond_those_compared_go_to_the_eager_tower_and_any_number_of_pictures_does_not() -> None:
+    face, calls, record = answering("smolvlm")
+    module = picture_model("smolvlm").get_submodule(record.path)
+    stub = face.get_submodule(record.path)
+    for rows, length, answered in ((1, 16, True), (50, 16, True), (1, 40, True), (1, 41, False)):
+        calls.clear()
+        given = torch.as_tensor(np.random.default_rng(1).standard_normal((rows, length, 32)).astype(np.float32))
+        with torch.no_grad():
+            made, wanted = stub(inputs_embeds=given), module(inputs_embeds=given)
+        torch.testing.assert_close(made.last_hidden_state, wanted.last_hidden_state, rtol=1e-4, atol=1e-4)
+        assert type(made) is type(wanted) and bool(calls) == answered
+    assert inspect.signature(stub.forward) == inspect.signature(module.forward)
+
+
+# The search.
+
+
+def test_where_the_eager_tower_wins_there_is_no_part_and_the_report_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    eager = SimpleNamespace(spec=SimpleNamespace(way=SimpleNamespace(is_eager=True)))
+    other = SimpleNamespace(
+        spec=SimpleNamespace(way=SimpleNamespace(is_eager=False), name="onnx → any cpu"),
+        is_true=False, outcome="wrong", reason="batch 3, output: relative error 0.2",
+    )  # fmt: skip
+    monkeypatch.setattr(towers, "search", lambda context: SimpleNamespace(winner=eager, tried=(eager, other)))
+    monkeypatch.setattr(TowerSearch, "_context", lambda *_: None)
+    source = SimpleNamespace(module=lambda: picture_model("llava"), name="llava")
+    builder: Any = SimpleNamespace(source=source)
+    none: Any = None
+    searched = TowerSearch(
+        builder=builder, signature=described("llava"), ways=(), plugins=none, budget=none, verify=True
+    )
+    spec: Any = SimpleNamespace(way=SimpleNamespace(backend="any", device="cpu", precision="fp32"))
+    assert searched(spec) == {}
+    assert searched.notes(spec) == (
+        "part vision (model.vision_tower) stays eager: onnx → any cpu: batch 3, output: relative error 0.2",
+    )

@@ -1,0 +1,39 @@
+"""Models of sound with text on ONNX Runtime: equal to eager, with their tower, in memory and from files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimum_core import accelerate, load
+from optimum_core.measure import Effort, measuring
+from optimum_core.testing.pictures import picture_inputs, picture_model, picture_rows
+
+KIND = "voxtral"
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
+        yield accelerate(
+            picture_model(KIND), target="ort", cache_dir=tmp_path_factory.mktemp("cache"), shapes=[(1, 16, 4)],
+            sample_inputs=picture_inputs(KIND), budget=1,
+        )  # fmt: skip
+
+
+def test_it_writes_what_eager_writes_in_memory_and_from_files(fast: Any, tmp_path: Path) -> None:
+    asked = {**picture_rows(KIND), "max_new_tokens": 24, "do_sample": False}
+    wanted = picture_model(KIND).generate(**asked).tolist()
+    assert fast.generate(**asked).tolist() == wanted
+    fast.save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out") as loaded:
+        assert loaded.generate(**asked).tolist() == wanted
+
+
+def test_the_tower_is_a_part_or_the_report_says_why_not(fast: Any) -> None:
+    (note,) = (note for note in fast.report.notes if note.startswith("part audio (model.audio_tower)"))
+    assert ("audio" in fast.manifest.parts) == ("runs as" in note)
