@@ -54,7 +54,7 @@ def test_an_inconsistent_program_is_not_written() -> None:
     ct = coremltools()
     mb: Any = Builder
 
-    @mb.program(input_specs=[mb.TensorSpec(shape=(2, 3))], opset_version=ct.target.iOS18)
+    @mb.program(input_specs=[mb.TensorSpec(shape=(2, 3))], opset_version=ct.target.iOS18)  # type: ignore[untyped-decorator]
     def program(x: Any) -> Any:
         return mb.relu(x=mb.sin(x=x))
 
