@@ -87,8 +87,7 @@ class Pipeline:
             if (model := self._known(key)) is not None:
                 return model
             self.cache.discard("model", key)
-            about = f"{self.source.name} for {self.request.target}"
-            directory = self.cache.build("model", key, self._make, describe=about)
+            directory = self.cache.build("model", key, self._make, describe=f"{self.source.name} for {self.request.target}")
             return self._open(artifacts.load(directory), directory)
 
     def _known(self, key: str) -> AcceleratedModel | None:

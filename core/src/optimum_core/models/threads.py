@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from statistics import median
 
 # torch is imported where used: `accelerate` has to report where it is missing.
+
 #: A product of two such matrices is short, and long enough to be shared among threads.
 _SIDE = 256
 _ROUNDS = 5
