@@ -87,13 +87,13 @@ class Pipeline:
             if (model := self._known(key)) is not None:
                 return model
             self.cache.discard("model", key)
-            directory = self.cache.build("model", key, self._make, describe=f"{self.source.name} for {self.request.target}")
+            about = f"{self.source.name} for {self.request.target}"
+            directory = self.cache.build("model", key, self._make, describe=about)
             return self._open(artifacts.load(directory), directory)
 
     def _known(self, key: str) -> AcceleratedModel | None:
         """Return the cached model where it is still valid; an entry found invalid is not checked twice."""
-        known = self.cache.entry("model", key)
-        if known is None:
+        if (known := self.cache.entry("model", key)) is None:
             return None
         node = known.stat().st_ino if known.is_dir() else 0
         if node == self.refused:
