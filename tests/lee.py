@@ -38,7 +38,7 @@ class Similarities:
     def spearman(self, vectors: np.ndarray[Any, Any]) -> float:
         """The rank correlation of the cosines of the documents' vectors with the ratings."""
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        from scipy.stats import spearmanr  # type: ignore[import-untyped]
+        from scipy.stats import spearmanr
 
         found = [float(unit[a] @ unit[b]) for a, b in self.pairs]
         return float(spearmanr(found, self.ratings).statistic)
