@@ -263,6 +263,13 @@ def test_without_torch_and_transformers(fast: AcceleratedModel, tmp_path: Path) 
         _close(found["similar"], fast.similarity(fast.encode(TEXTS), fast.encode(TEXTS)))
 
 
+def test_a_file_put_into_an_artifact_later_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 4}', encoding="utf-8")
+    assert EmbeddingSettings.read(tmp_path).max_seq_length == 4
+    (tmp_path / "optimum.json").write_text('{"files": {"config.json": {}}}', encoding="utf-8")
+    assert EmbeddingSettings.read(tmp_path).max_seq_length is None
+
+
 def test_tensors_without_torch(fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     from optimum_core.runtime import embedding_face
 
