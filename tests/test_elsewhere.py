@@ -187,7 +187,7 @@ def test_onnx_in_16_bits_is_not_to_be_had(tiny: Tiny) -> None:
 @needs_engines
 def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny, without_inc: Any) -> None:
     rng = np.random.default_rng(0)
-    rows = [{"input_ids": rng.integers(5, 119, size=12)} for _ in range(40)]
+    rows = [{"input_ids": rng.integers(5, 119, size=12)} for _ in range(160)]
     with without_inc():
         fast = accelerate(tiny("bert"), target="trt:sm_89", quantize="tensorrt", calibration=rows)
     hooks = [(step.hook, step.backend) for step in fast.manifest.steps]
