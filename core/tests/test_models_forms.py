@@ -242,7 +242,6 @@ def test_a_pointer_in_place_of_an_onnx_file_is_named(tmp_path: Path) -> None:
     [
         (("config.json", "model.onnx"), "ONNX files, and no weights", "model.onnx'"),
         (("config.json", "openvino_model.xml", "openvino_model.bin"), "OpenVINO IR", "save_pretrained"),
-        (("adapter_config.json", "adapter_model.safetensors"), "adapter of PEFT", "merge_and_unload()"),
         (("config.json", "model.safetensors", "adapter_config.json"), "adapter of PEFT", "merge_and_unload()"),
         (("config.json", "q4.gguf"), "GGUF", "gguf_file="),
         (("q4.gguf",), "GGUF.*no config.json", "gguf_file="),

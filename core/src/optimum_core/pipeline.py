@@ -187,9 +187,6 @@ class Pipeline:
 
         if self.request.data is not None and self.source.is_quantized:
             raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
-        if self.request.verify:
-            with watched(self.emit, "describe", f"{self.source.name} beside its original"):
-                self.source.compare_with_original()
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
             signature = describe(
                 self.source.module(),
@@ -198,6 +195,9 @@ class Pipeline:
                 samples=self._samples(),
                 task=self.request.task,
             )
+        if self.request.verify:
+            with watched(self.emit, "describe", f"{self.source.name} beside its original"):
+                self.source.compare_with_original(signature)
         signature = self._as_decoder(signature)
         self._budget.size = self.source.size()
         self._workload(signature)  # shapes that the model cannot take are refused before anything is built

@@ -100,7 +100,7 @@ def read_transformer(directory: Path, name: str, config: Any, *, trust_remote_co
     with_code = trust_remote_code and getattr(config, "auto_map", None)
     alone = getattr(config, "is_encoder_decoder", False) and not with_code
     cls = AutoModelForTextEncoding if alone else AutoModel
-    return _read(cls, directory, name, trust_remote_code=trust_remote_code, may_lack="pooler.")
+    return read_class(cls, directory, name, trust_remote_code=trust_remote_code, may_lack="pooler.")
 
 
 def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
@@ -110,14 +110,30 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
         SourceError: weights are missing, truncated, or do not fit the configuration.
     """
     cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
-    return _read(cls, directory, name, trust_remote_code=trust_remote_code)
+    return read_class(cls, directory, name, trust_remote_code=trust_remote_code)
 
 
-def _read(cls: Any, directory: Path, name: str, *, trust_remote_code: bool, may_lack: str | None = None) -> Any:
-    """Return the model of a class; weights whose names begin with `may_lack` may be missing."""
+def read_class(
+    cls: Any,
+    directory: Path,
+    name: str,
+    *,
+    trust_remote_code: bool,
+    may_lack: str | tuple[str, ...] | None = None,
+    **others: Any,
+) -> Any:
+    """Return the model of a class.
+
+    Args:
+        may_lack: beginnings of the names of weights that may be missing, or be of another shape.
+        others: arguments of `from_pretrained`.
+
+    Raises:
+        SourceError: as `read_model`.
+    """
     import torch
 
-    remote = {"trust_remote_code": True} if trust_remote_code else {}
+    remote = {"trust_remote_code": True, **others} if trust_remote_code else others
     try:
         with quiet():
             model, found = cls.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **remote)
@@ -125,7 +141,8 @@ def _read(cls: Any, directory: Path, name: str, *, trust_remote_code: bool, may_
         raise SourceError(
             f"model {name!r}", f"its weights cannot be read: {type(error).__name__}: {error}", "fetch or save it again"
         ) from error
-    missing = sorted(key for key in found.get("missing_keys", ()) if may_lack is None or not key.startswith(may_lack))
+    absent = {*found.get("missing_keys", ()), *(key for key, *_ in found.get("mismatched_keys", ()))}
+    missing = sorted(key for key in absent if may_lack is None or not key.startswith(may_lack))
     if missing:
         raise SourceError(
             f"model {name!r}",

@@ -120,6 +120,11 @@ def check_weights(directory: Path, name: str) -> None:
     _require_shards(directory, who)
 
 
+def has_weights(directory: Path) -> bool:
+    """Whether a directory holds weights of a whole model for PyTorch."""
+    return bool(_weights(directory))
+
+
 def is_pointer(path: Path) -> bool:
     """Whether a file is a git-lfs pointer to a file that was not fetched."""
     try:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint
 from optimum_core.models.evaluator import evaluator
 from optimum_core.models.outputs import Answer
+
+if TYPE_CHECKING:
+    from optimum_core.models.signature import ModelSignature
 
 _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
@@ -154,7 +157,7 @@ class OnnxSource:
         """Return the size of its files in bytes."""
         return sum(path.stat().st_size for path in (self.path, *self._external()))
 
-    def compare_with_original(self) -> None:
+    def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare nothing: the file is what was given."""
 
     def companions(self) -> dict[str, Path]:

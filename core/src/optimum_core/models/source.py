@@ -13,6 +13,10 @@ from optimum_core.errors import SourceError
 from optimum_core.models import checkpoint, fingerprint, loading, model_files, model_forms
 from optimum_core.models.tasks import SENTENCES, resolve_class
 
+if TYPE_CHECKING:
+    from optimum_core.models.onnx_file import OnnxSource
+    from optimum_core.models.signature import ModelSignature
+
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
 _NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
@@ -37,7 +41,7 @@ class _Eager:
     is_quantized = False
     notes: tuple[str, ...] = ()
 
-    def compare_with_original(self) -> None:
+    def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare the eager model with another reading of it, where there is one; here, the model is what was given."""
 
     def samples(self) -> dict[str, Any] | None:
@@ -212,8 +216,6 @@ class DirectorySource(_Eager):
 
 
 if TYPE_CHECKING:
-    from optimum_core.models.onnx_file import OnnxSource
-
     Source = MemorySource | DirectorySource | OnnxSource
 else:
     Source = MemorySource | DirectorySource
@@ -239,13 +241,15 @@ def open_source(
     Raises:
         SourceError: the model does not exist, or the object is no model.
     """
-    from optimum_core.models import sentence_object
+    from optimum_core.models import adapters, sentence_object
 
     if isinstance(model, str | os.PathLike) and isinstance(os.fspath(model), str):
         return _from_path(os.fspath(model), revision, trust_remote_code, processor, task)
     model = model_forms.unwrapped(model)
     if sentence_object.kind_of(model) is not None:
         return sentence_object.open_object(model, processor)
+    if adapters.is_adapted(model):
+        return adapters.AdaptedSource(model, processor=processor, trust_remote_code=trust_remote_code)
     if not model_forms.is_module(model):
         raise model_forms.refuse_object(model)
     model_forms.check_module(model)
@@ -279,13 +283,19 @@ def open_directory(
     processor: Any = None,
     task: str | None = None,
 ) -> DirectorySource:
-    """Open a directory: a sentence encoder with its modules, unless another task was asked for, or a plain model."""
-    from optimum_core.models.sentence_directory import is_sentence_directory
-    from optimum_core.models.sentence_source import SentenceSource
-
-    whole = task in (None, SENTENCES) and is_sentence_directory(directory)
-    cls = SentenceSource if whole else DirectorySource
+    """Open a directory: an adapter with its base, a sentence encoder with its modules, unless another task was asked
+    for, or a plain model."""
+    cls = _kind_of_directory(directory, task)
     return cls(directory, name=name, trust_remote_code=trust_remote_code, processor=processor)
+
+
+def _kind_of_directory(directory: Path, task: str | None) -> type[DirectorySource]:
+    from optimum_core.models import adapters, sentence_directory, sentence_source
+
+    if adapters.is_adapter(directory):
+        return adapters.AdapterSource
+    whole = task in (None, SENTENCES) and sentence_directory.is_sentence_directory(directory)
+    return sentence_source.SentenceSource if whole else DirectorySource
 
 
 def _is_builtin(described: Mapping[str, Any]) -> bool:
