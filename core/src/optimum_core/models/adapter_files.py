@@ -1,4 +1,4 @@
-"""Reading of adapters of PEFT and of the models that they are for; every tensor of the adapter's file is accounted for."""
+"""Reading of adapters of PEFT and of the models that they are for; each tensor of the adapter is accounted for."""
 
 from __future__ import annotations
 

@@ -74,16 +74,19 @@ def require_export_packages(who: str) -> None:
         )
 
 
-def read_config(directory: Path, name: str, *, trust_remote_code: bool) -> Any:
-    """Return the model's configuration object."""
+def read_config(directory: Path, name: str, *, trust_remote_code: bool, gguf_file: str | None = None) -> Any:
+    """Return the model's configuration object, from `config.json` or a GGUF file."""
     require_export_packages(f"model {name!r}")
     from transformers import AutoConfig
 
+    place = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code, **place)
     except (ValueError, KeyError, OSError) as error:
         raise SourceError(
-            f"model {name!r}", f"transformers cannot read its configuration: {error}", "check config.json"
+            f"model {name!r}",
+            f"transformers cannot read its configuration: {error}",
+            f"check {gguf_file or 'config.json'}",
         ) from error
 
 
@@ -111,6 +114,18 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
     """
     cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
     return read_class(cls, directory, name, trust_remote_code=trust_remote_code)
+
+
+def read_gguf(path: Path, name: str, config: Any) -> Any:
+    """Return the model in a GGUF file, with its weights in 32-bit floats: one that writes text.
+
+    Raises:
+        SourceError: transformers does not read this kind of model, or weights are missing.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    cls = AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
+    return read_class(cls, path.parent, name, trust_remote_code=False, gguf_file=path.name)
 
 
 def read_class(
@@ -160,20 +175,23 @@ def _remote_class(config: Any) -> Any:
     return getattr(transformers, names[0]) if names else transformers.AutoModel
 
 
-def read_processor(directory: Path, *, trust_remote_code: bool = False) -> Any:
+def read_processor(directory: Path, *, trust_remote_code: bool = False, gguf_file: str | None = None) -> Any:
     """Return the tokenizer or processor that encodes raw data for this model, or None if the directory has none.
 
     Args:
         trust_remote_code: run code that comes with the processor; if False, such a processor is left out. It is always
             passed on, since transformers would ask on the terminal otherwise.
+        gguf_file: the name of the file that holds the tokenizer.
     """
     files = ("tokenizer_config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json")
-    if not any((directory / name).is_file() for name in files):
+    if not gguf_file and not any((directory / name).is_file() for name in files):
         return None
-    from transformers import AutoProcessor
+    from transformers import AutoProcessor, AutoTokenizer
 
     try:
         with quiet():
+            if gguf_file:
+                return AutoTokenizer.from_pretrained(directory, gguf_file=gguf_file)
             return AutoProcessor.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # noqa: BLE001 - a processor is optional: without one, inputs are drawn
         logging.getLogger(__name__).info("no processor read from %s: %s", directory, error)

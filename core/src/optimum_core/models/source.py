@@ -262,6 +262,10 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
         from optimum_core.models.onnx_file import OnnxSource
 
         return OnnxSource(path, processor=processor)
+    if path.suffix == ".gguf" and path.is_file() and not model_files.is_pointer(path):
+        from optimum_core.models.gguf_file import GgufSource
+
+        return GgufSource(path, name=path.name, processor=processor)
     if (path / "optimum.json").is_file():
         raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
     if path.is_dir():
@@ -283,8 +287,12 @@ def open_directory(
     processor: Any = None,
     task: str | None = None,
 ) -> DirectorySource:
-    """Open a directory: an adapter with its base, a sentence encoder with its modules, unless another task was asked
+    """Open a directory: a GGUF file, an adapter with its base, a sentence encoder with its modules, unless another task was asked
     for, or a plain model."""
+    from optimum_core.models import gguf_file
+
+    if (path := gguf_file.the_file(directory, name)) is not None:
+        return gguf_file.GgufSource(path, name=name, processor=processor)
     cls = _kind_of_directory(directory, task)
     return cls(directory, name=name, trust_remote_code=trust_remote_code, processor=processor)
 
