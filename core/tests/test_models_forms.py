@@ -241,7 +241,8 @@ def test_a_pointer_in_place_of_an_onnx_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "why", "remedy"),
     [
-        (("config.json", "model.onnx"), "ONNX files, and no weights", "model.onnx'"),
+        (("config.json", "model_a.onnx", "model_b.onnx"), "2 ONNX files", "model_a.onnx'"),
+        (("config.json", "encoder_model.onnx", "decoder_model.onnx"), "parts of one model", "checkpoint"),
         (("config.json", "openvino_model.xml", "openvino_model.bin"), "OpenVINO IR", "save_pretrained"),
         (("config.json", "model.safetensors", "adapter_config.json"), "adapter of PEFT", "merge_and_unload()"),
         (("config.json", "q4.gguf"), "no readable GGUF", "save_pretrained"),

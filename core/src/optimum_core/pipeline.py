@@ -193,7 +193,7 @@ class Pipeline:
                 name=self.source.name,
                 processor=self.source.processor,
                 samples=self._samples(),
-                task=self.request.task,
+                task=self.request.task or self.source.task,
             )
         if self.request.verify:
             with watched(self.emit, "describe", f"{self.source.name} beside its original"):

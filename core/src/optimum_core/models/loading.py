@@ -16,6 +16,8 @@ from optimum_core.packages import missing
 
 #: Weights of modules behind a transformer lie in numbered folders, in the older form too.
 _PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors", "[0-9]_*/*.bin"]
+#: Exported graphs with their external data, of repositories without weights for PyTorch.
+_CONVERTED = ["*.onnx*", "onnx/model.onnx*"]
 
 
 def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
@@ -32,6 +34,8 @@ def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
         path = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
         if not any(path.glob("*.safetensors")):
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns, "*.bin"]))
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            path = Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns, *_CONVERTED]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SourceError(
             f"model {repository!r}",

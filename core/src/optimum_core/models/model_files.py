@@ -62,7 +62,6 @@ _FILES: Mapping[str, tuple[str, str]] = {
 _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("adapter_config.json",), *_ADAPTER),
     (("model_index.json",), "holds a pipeline of several models", "give one of its parts, such as its text_encoder"),
-    (("*.onnx", "onnx/*.onnx"), "holds ONNX files, and no weights for PyTorch", "pass the file: {!r}"),
     (("openvino*.xml", "*.xml"), "holds OpenVINO IR, converted already, and no weights for PyTorch", _PLAIN),
     (("*.h5",), "holds weights for TensorFlow, and none for PyTorch", _TORCH_FIRST),
     (("*.msgpack",), "holds weights for Flax, and none for PyTorch", _TORCH_FIRST),
@@ -178,6 +177,15 @@ def _weights(directory: Path) -> list[Path]:
 def _is_ir(path: Path) -> bool:
     """Whether a file is the second one of an OpenVINO model."""
     return path.suffix == ".bin" and path.with_suffix(".xml").exists()
+
+
+def read_json(config: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        SourceError: it is none.
+    """
+    return _read(config, f"file {config.name!r}")
 
 
 def _read(config: Path, who: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from optimum_core.errors import SourceError
-from optimum_core.models import fingerprint
+from optimum_core.models import fingerprint, tasks
 from optimum_core.models.evaluator import evaluator
 from optimum_core.models.outputs import Answer
 
@@ -122,7 +122,10 @@ class OnnxSource:
     in_memory = False
     held_in = "fp32"
     class_name = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (
+        "it was given as an ONNX file: it was compared with onnx's reference evaluator of that file, and is unverified "
+        "against an original",
+    )
 
     def __init__(self, path: Path, *, processor: Any = None) -> None:
         self.path = path
@@ -131,6 +134,11 @@ class OnnxSource:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def task(self) -> str | None:
+        """The task of the class that it was exported from."""
+        return tasks.detect(self.class_name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -160,7 +168,7 @@ class OnnxSource:
     def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare nothing: the file is what was given."""
 
-    def companions(self) -> dict[str, Path]:
+    def companions(self) -> Mapping[str, Path]:
         """Return no files: an ONNX file has no companions."""
         return {}
 

@@ -39,6 +39,8 @@ class _Eager:
 
     format: str | None = None
     is_quantized = False
+    #: The task, where the model's own class does not tell it.
+    task: str | None = None
     notes: tuple[str, ...] = ()
 
     def compare_with_original(self, signature: ModelSignature) -> None:
@@ -259,9 +261,7 @@ def open_source(
 def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any, task: str | None) -> Source:
     path = Path(model).expanduser()
     if path.suffix == ".onnx" and path.is_file() and not model_files.is_pointer(path):
-        from optimum_core.models.onnx_file import OnnxSource
-
-        return OnnxSource(path, processor=processor)
+        return _from_onnx(path, processor=processor)
     if path.suffix == ".gguf" and path.is_file() and not model_files.is_pointer(path):
         from optimum_core.models.gguf_file import GgufSource
 
@@ -279,6 +279,15 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
     return open_directory(directory, name=model, trust_remote_code=trust_remote_code, processor=processor, task=task)
 
 
+def _from_onnx(path: Path, *, name: str | None = None, processor: Any) -> OnnxSource:
+    from optimum_core.models.onnx_directory import OnnxDirectorySource, described_beside
+    from optimum_core.models.onnx_file import OnnxSource
+
+    if (directory := described_beside(path)) is None:
+        return OnnxSource(path, processor=processor)
+    return OnnxDirectorySource(path, directory, name=name or path.name, processor=processor)
+
+
 def open_directory(
     directory: Path,
     *,
@@ -286,10 +295,13 @@ def open_directory(
     trust_remote_code: bool = False,
     processor: Any = None,
     task: str | None = None,
-) -> DirectorySource:
-    """Open a directory: a GGUF file, an adapter with its base, a sentence encoder with its modules, unless another task was asked
-    for, or a plain model."""
-    from optimum_core.models import gguf_file
+) -> Source:
+    """Open a directory: an ONNX or GGUF file alone, an adapter with its base, a sentence encoder with its modules,
+    unless another task was asked for, or a plain model."""
+    from optimum_core.models import gguf_file, onnx_directory
+
+    if (path := onnx_directory.the_file(directory, name)) is not None:
+        return _from_onnx(path, name=name, processor=processor)
 
     if (path := gguf_file.the_file(directory, name)) is not None:
         return gguf_file.GgufSource(path, name=name, processor=processor)

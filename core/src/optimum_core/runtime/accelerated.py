@@ -209,6 +209,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             return "NOT as eager after other calls"
         if self.backend != self.manifest.backend:
             return f"verified on {self.manifest.backend} alone"
+        if not self.manifest.model.has_original:
+            return "unverified against an original"
         fidelity = self.manifest.fidelity
         return "verified at graph level" if fidelity is not None and fidelity.level == "graph" else "verified"
 
