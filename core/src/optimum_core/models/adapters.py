@@ -150,7 +150,7 @@ class AdapterSource(DirectorySource):
         if self._file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(self._file)
+            return dict(load_file(self._file))
         import torch
 
         return dict(torch.load(self._file, map_location="cpu", weights_only=True))

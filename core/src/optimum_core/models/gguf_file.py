@@ -96,7 +96,7 @@ class GgufSource(DirectorySource):
     def save_companions(self, directory: Path) -> None:
         """Write configuration, generation settings and tokenizer as they were read."""
         for part in (self._module.config, getattr(self._module, "generation_config", None), self.processor):
-            if hasattr(part, "save_pretrained"):
+            if part is not None and hasattr(part, "save_pretrained"):
                 part.save_pretrained(directory)
 
 

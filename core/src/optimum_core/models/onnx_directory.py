@@ -72,7 +72,7 @@ class OnnxDirectorySource(OnnxSource):
     """
 
     def __init__(self, path: Path, directory: Path, *, name: str, processor: Any = None) -> None:
-        super().__init__(path)
+        super().__init__(path, processor=processor if processor is not None else loading.read_processor(directory))
         self.directory = directory
         self._name = name
         self._processor = processor
@@ -115,11 +115,6 @@ class OnnxDirectorySource(OnnxSource):
     def task(self) -> str | None:
         """The task, by the outputs or by the class that the configuration names."""
         return _FEATURES if _HIDDEN_STATE in self._outputs() else super().task
-
-    @cached_property
-    def processor(self) -> Any:
-        """The processor that was passed, or that beside the configuration."""
-        return self._processor if self._processor is not None else loading.read_processor(self.directory)
 
     @cached_property
     def fingerprint(self) -> str:

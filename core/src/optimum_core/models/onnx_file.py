@@ -121,7 +121,6 @@ class OnnxSource:
     config: Any = None
     in_memory = False
     held_in = "fp32"
-    class_name = ""
     notes: tuple[str, ...] = (
         "it was given as an ONNX file: it was compared with onnx's reference evaluator of that file, and is unverified "
         "against an original",
@@ -134,6 +133,11 @@ class OnnxSource:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def class_name(self) -> str:
+        """The name of the class that it was exported from, if that is known."""
+        return ""
 
     @property
     def task(self) -> str | None:

@@ -39,12 +39,15 @@ class _Eager:
 
     format: str | None = None
     is_quantized = False
-    #: The task, where the model's own class does not tell it.
-    task: str | None = None
     notes: tuple[str, ...] = ()
 
     def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare the eager model with another reading of it, where there is one; here, the model is what was given."""
+
+    @property
+    def task(self) -> str | None:
+        """The task, where the model's own class does not tell it."""
+        return None
 
     def samples(self) -> dict[str, Any] | None:
         """Return one call's inputs if the model itself declares them; a torch model does not."""
