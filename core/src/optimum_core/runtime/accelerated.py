@@ -202,7 +202,9 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
 
     def _proof(self) -> str:
         if not self.manifest.verified:
-            return "NOT verified"
+            return (
+                "NOT verified" if self.manifest.model.has_original else "unverified against an original, NOT compared"
+            )
         if any(step.branches for step in self.manifest.steps):
             return "NOT right for all values"
         if self.report is not None and self.report.remembers:
