@@ -67,7 +67,10 @@ def as_artifact(directory: Path, *, target: str | None = None, cache: Cache | No
     digests = {name: describe(path).sha256 for name, path in files.items()}
     manifest = replace(manifest, model=replace(manifest.model, fingerprint=content_key(digests)))
     key = content_key({"files": digests, "backend": manifest.backend, "device": manifest.device})
-    return (cache or Cache()).build("converted", key, make, describe=f"{directory.name}, converted already")
+    cache = cache or Cache()
+    place = cache.build("converted", key, make, describe=f"{directory.name}, converted already")
+    cache.hold(place)
+    return place
 
 
 def manifest_of(ir: Path, directory: Path, plugins: PluginManager, target: str | None) -> Manifest:

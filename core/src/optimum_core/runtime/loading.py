@@ -52,15 +52,17 @@ def load(
     from dataclasses import replace
 
     from optimum_core import artifact as artifacts
-    from optimum_core.artifact.names import as_text
+    from optimum_core.artifact.names import MANIFEST, as_text
     from optimum_core.hardware import detect
     from optimum_core.plan import EXACT
     from optimum_core.plugins import manager
-    from optimum_core.runtime.converted import as_artifact
     from optimum_core.runtime.opening import open_model
 
     directory, links_under = _locate(as_text(path), revision)
-    directory = as_artifact(directory, target=target) or directory
+    if not (directory / MANIFEST).is_file():
+        from optimum_core.runtime.converted import as_artifact
+
+        directory = as_artifact(directory, target=target) or directory
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
         from optimum_core.search.retune import retune as tuned_here
