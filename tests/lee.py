@@ -56,7 +56,9 @@ def similarities() -> Similarities:
             "the rated documents", f"{DATA} holds no gensim-*.whl", "make bench-embeddings fetches it"
         )
     with ZipFile(found[-1]) as archive:
-        texts, others, ratings = (archive.read(_FOLDER + name).decode() for name in (_TEXTS, _OTHERS, _RATINGS))
+        texts, others, ratings = (
+            archive.read(_FOLDER + name).decode("latin-1") for name in (_TEXTS, _OTHERS, _RATINGS)
+        )
     matrix = np.array([[float(value) for value in line.split()] for line in ratings.splitlines()])
     documents = tuple(texts.strip().split("\n"))
     rated = tuple(float(matrix[a, b]) for a, b in combinations(range(len(documents)), 2))

@@ -185,13 +185,6 @@ def test_onnx_in_16_bits_is_not_to_be_had(tiny: Tiny) -> None:
 
 
 @needs_engines
-def test_auto_never_goes_elsewhere(tiny: Tiny) -> None:
-    fast = accelerate(tiny("bert"), budget=0)
-    assert fast.report is not None
-    assert all(item.backend != "trt" for item in fast.report.candidates)
-
-
-@needs_engines
 def test_a_quantized_engine_takes_what_another_backend_quantized(tiny: Tiny, without_inc: Any) -> None:
     rng = np.random.default_rng(0)
     rows = [{"input_ids": rng.integers(5, 119, size=12)} for _ in range(40)]

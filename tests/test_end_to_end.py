@@ -15,6 +15,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError
+from optimum_core.hardware import detect
+from optimum_core.plugins import manager
 from optimum_core.types import Event
 
 SENTENCES = [
@@ -38,7 +40,7 @@ class Encoder:
 @pytest.fixture(scope="module")
 def encoder(minilm_directory: Path) -> Encoder:
     events: list[Event] = []
-    fast = accelerate(minilm_directory, task="feature-extraction", shapes=SHAPES, budget=5, progress=events.append)
+    fast = accelerate(minilm_directory, task="feature-extraction", shapes=SHAPES, budget=1, progress=events.append)
     eager = AutoModel.from_pretrained(minilm_directory).eval()
     return Encoder(
         eager=eager, tokenizer=AutoTokenizer.from_pretrained(minilm_directory), fast=fast, events=tuple(events)
@@ -107,9 +109,19 @@ def test_fidelity_names_the_cases_that_were_compared(encoder: Encoder) -> None:
     assert {result.output for result in fidelity.results} == {"last_hidden_state", "pooler_output"}
 
 
+def test_auto_does_not_build_for_other_machines(encoder: Encoder) -> None:
+    supports = manager().supports(detect())
+    absent = {
+        (name, offer.device) for name, found in supports.items() for offer in found.offers if offer.proof == "none"
+    }
+    assert encoder.fast.report is not None
+    tried = {(item.backend, item.device) for item in encoder.fast.report.candidates}
+    assert tried and not tried & absent
+
+
 def test_again_it_comes_from_the_cache_and_is_not_exported(encoder: Encoder, minilm_directory: Path) -> None:
     events: list[Event] = []
-    again = accelerate(minilm_directory, task="feature-extraction", shapes=SHAPES, budget=5, progress=events.append)
+    again = accelerate(minilm_directory, task="feature-extraction", shapes=SHAPES, budget=1, progress=events.append)
     assert {event.stage for event in encoder.events} > {"export", "verify", "measure"}
     assert {event.stage for event in events} == {"read", "cache"}
     assert again.report is not None and again.report.from_cache

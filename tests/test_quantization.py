@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ class Kept:
 @pytest.fixture(scope="module", params=["ort", "openvino"])
 def kept(request: pytest.FixtureRequest, classifier: Classifier, quickest: Any, without_inc: Any) -> Kept:
     events: list[Event] = []
-    with nullcontext() if request.param == "ort" else without_inc():
+    with without_inc():
         fast = quickest(
             target=request.param,
             level="all" if request.param == "ort" else None,

@@ -94,7 +94,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder / "env", symlinks=os.name != "nt")
     binaries = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
     found = binaries / ("python.exe" if os.name == "nt" else "python")
-    install = (sys.executable, "-m", "pip", "--python", found, "install", "--quiet", "--disable-pip-version-check")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", found)
+    install = (*pip, "install", "--quiet", "--no-compile")
     constraints = ("-c", ROOT / "constraints.txt")
     if _run(*install, "--retries", "1", "--timeout", "20", *constraints, *wheels, cwd=folder, check=False).returncode:
         site = _run(found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)

@@ -61,7 +61,7 @@ def test_ids_of_any_width(dtype: str) -> None:
     assert "got 120" in _refusal(input_ids=ids)
     if dtype == "uint64":
         ids[0, 0] = 2**64 - 1  # becomes -1 as int64
-        assert "ids from 0 to 99" in _refusal(input_ids=ids)
+        assert "expected values that int64 holds" in _refusal(input_ids=ids)
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,13 @@ def test_without_torch_and_transformers(fast: AcceleratedModel, tmp_path: Path) 
         _close(found["similar"], fast.similarity(fast.encode(TEXTS), fast.encode(TEXTS)))
 
 
+def test_a_file_put_into_an_artifact_later_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 4}', encoding="utf-8")
+    assert EmbeddingSettings.read(tmp_path).max_seq_length == 4
+    (tmp_path / "optimum.json").write_text('{"files": {"config.json": {}}}', encoding="utf-8")
+    assert EmbeddingSettings.read(tmp_path).max_seq_length is None
+
+
 def test_tensors_without_torch(fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     from optimum_core.runtime import embedding_face
 
@@ -296,6 +303,10 @@ def test_a_model_without_sentence_embeddings_says_so(
     with pytest.raises(InputError, match=r"no sentence embedding(.|\n)*modules\.json"):
         fast_bert.encode(TEXTS)
     assert fast_bert.get_embedding_dimension() is None
+
+
+def test_it_says_how_many_dimensions_it_gives(fast: AcceleratedModel) -> None:
+    assert fast.get_embedding_dimension() == fast.get_sentence_embedding_dimension() == 32
 
 
 @pytest.fixture(scope="module")

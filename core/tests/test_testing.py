@@ -47,10 +47,10 @@ def test_a_machine_is_this_one_but_for_what_was_stated(hardware: Machine) -> Non
 
 
 def test_a_model_is_exported_once_by_whom_writes_the_format(exported: Callable[..., Artifact]) -> None:
-    saved = exported("BertModel", "torch")
+    saved = exported("bert features", "torch")
     assert (saved.format, saved.steps[0].backend) == ("torch", "torch") and saved.main_file.is_file()
-    assert exported("BertModel", "torch") is saved
+    assert exported("bert features", "torch") is saved
     with pytest.raises(UnavailableError, match="no backend here exports to it"):
-        exported("BertModel", "stone")
-    with pytest.raises(OptionError, match="name a class of Bert"):
-        exported("Imaginary", "torch")
+        exported("bert features", "stone")
+    with pytest.raises(OptionError, match="use one of: bert"):
+        exported("imaginary", "torch")

@@ -18,6 +18,7 @@ from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import Limits, WorkShape, signature_workload, workload
 from optimum_core.models import fingerprint
 from optimum_core.models.source import Source
+from optimum_core.models.threads import fitting_threads
 from optimum_core.packing import Packer, warn_of_branches, warn_of_memory
 from optimum_core.plan import EXACT, FLOATS, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
@@ -92,8 +93,7 @@ class Pipeline:
 
     def _known(self, key: str) -> AcceleratedModel | None:
         """Return the cached model where it is still valid; an entry found invalid is not checked twice."""
-        known = self.cache.entry("model", key)
-        if known is None:
+        if (known := self.cache.entry("model", key)) is None:
             return None
         node = known.stat().st_ino if known.is_dir() else 0
         if node == self.refused:
@@ -175,19 +175,16 @@ class Pipeline:
         self.cache.hold(directory)
         return open_model(manifest, directory, plugins=self.plugins, source=self.source)
 
+    @fitting_threads()
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
-        from optimum_core.models.threads import fitting_threads
-
-        with fitting_threads():
-            self._search_and_write(directory)
-
-    def _search_and_write(self, directory: Path) -> None:
         from optimum_core.models.signature import describe
 
         if self.request.data is not None and self.source.is_quantized:
             raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
+            if self.request.verify:
+                self.source.compare_with_original()
             signature = describe(
                 self.source.module(),
                 name=self.source.name,

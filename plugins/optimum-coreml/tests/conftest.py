@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import pytest
 
 from optimum_core.plugins import manager
 from optimum_core.testing.machine import Machine
-from optimum_core.testing.tiny import Tiny, zoo
+from optimum_core.testing.tiny import Tiny
+from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import Artifact, SessionRequest
 from optimum_coreml.session import CoreMlSession, open_session
 from optimum_coreml.storage import read_program, save, weights_file
@@ -22,13 +23,7 @@ if TYPE_CHECKING:
 coremltools()  # imported silently, before a test imports a part of it
 
 
-_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("BertForSequenceClassification", {"id2label": {0: "bad", 1: "good", 2: "neither"}}),
-    "distilbert": ("DistilBertModel", {"n_layers": 1}),
-    "gpt2": ("GPT2LMHeadModel", {"n_layer": 1}),
-    "vit": ("ViTForImageClassification", {"num_hidden_layers": 1}),
-}
-_tiny = zoo(_KINDS, backend="coreml", format="coreml")
+_tiny = partial(tiny_model, backend="coreml", format="coreml")
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def test_listed_shapes(tiny: Make, tmp_path: Path) -> None:
     """Each of them is compared with eager, and no other."""
     shapes = [{"batch": 1, "sequence": 16}, {"batch": 4, "sequence": 8}]
     fast = accelerate(
-        tiny("distilbert").source.module(),
+        tiny("distilbert features").source.module(),
         target="coreml",
         options={"enumerated_shapes": shapes},
         cache_dir=tmp_path / "c",
@@ -58,11 +58,11 @@ def test_listed_shapes(tiny: Make, tmp_path: Path) -> None:
     assert _fidelity(fast).passed
     assert _shapes(fast) > {(1, 16), (4, 8)} and len(_shapes(fast)) == 3, "and the traced one"
     with pytest.raises(UnavailableError):
-        fast(input_ids=tiny("distilbert").cases[0].inputs["input_ids"])
+        fast(input_ids=tiny("distilbert features").cases[0].inputs["input_ids"])
 
 
 def test_bounds_are_kept_to(tiny: Make, tmp_path: Path) -> None:
-    made = tiny("distilbert")
+    made = tiny("distilbert features")
     traced = made.signature.layout.lengths
     bounds = {"batch": traced["batch"], "sequence": traced["sequence"] + 1}
     options = {"upper_bounds": bounds}

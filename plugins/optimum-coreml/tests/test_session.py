@@ -57,8 +57,8 @@ def test_wrong_inputs(exported: Exported, tiny: Make, load: Load) -> None:
         opened.run({**inputs, "attention_mask": [1]})  # type: ignore[dict-item]
     with pytest.raises(InputError, match="the program takes"):
         opened.run({**inputs, "attention_mask": inputs["attention_mask"][0]})
-    with pytest.raises(SessionError, match="index 99 into an axis of 99"):
-        opened.run({**inputs, "input_ids": np.full_like(inputs["input_ids"], 99)})
+    with pytest.raises(SessionError, match="index 120 into an axis of 120"):
+        opened.run({**inputs, "input_ids": np.full_like(inputs["input_ids"], 120)})
     with pytest.raises(OptionError, match="unknown device"):
         load(exported("bert"), device="abacus")
     opened.close()

@@ -7,35 +7,41 @@ from typing import Any
 
 import pytest
 
+from optimum_core.testing.kinds import tiny_module
 from optimum_core.testing.machine import Machine
-from optimum_core.testing.tiny import Tiny, module, zoo
+from optimum_core.testing.tiny import Tiny
+from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
 from optimum_inc import plugin
 from optimum_inc.session import InductorSession
 
-_BERT = "BertForSequenceClassification"
-_BERT_SIZES = {"hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 128, "num_labels": 5}
-_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": (_BERT, _BERT_SIZES),
-    "gpt2": ("GPT2LMHeadModel", {"n_embd": 64, "n_layer": 1}),
-}
-tiny_model = zoo(_KINDS, backend="inc", format="torch-export")
+_SIZES = {"hidden_size": 64, "intermediate_size": 128}
+_tiny = partial(tiny_model, backend="inc", format="torch-export")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def compiled_quickly() -> Iterator[None]:
+    """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are."""
+    from torch._inductor import config
+
+    with config.patch({"aot_inductor.compile_wrapper_opt_level": "O0"}):
+        yield
 
 
 @pytest.fixture(scope="session")
 def bert() -> Tiny:
-    return tiny_model("bert")
+    return _tiny("bert", **_SIZES)
 
 
 @pytest.fixture(scope="session")
 def bert_module() -> Callable[[], Any]:
     """A new one of the same weights at each call."""
-    return partial(module, _BERT, **_BERT_SIZES)
+    return partial(tiny_module, "bert", **_SIZES)
 
 
 @pytest.fixture(scope="session")
 def gpt2() -> Tiny:
-    return tiny_model("gpt2")
+    return _tiny("gpt2", n_embd=64)
 
 
 @pytest.fixture(scope="session")

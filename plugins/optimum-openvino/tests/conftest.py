@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from optimum_core.testing.machine import Machine
-from optimum_core.testing.tiny import Tiny, zoo
+from optimum_core.testing.tiny import Tiny
+from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import (
     Artifact,
     QuantizeConfig,
@@ -22,15 +23,7 @@ from optimum_openvino import plugin
 from optimum_openvino.session import OvSession
 from optimum_openvino.storage import save
 
-_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("BertModel", {}),
-    "distilbert": ("DistilBertForSequenceClassification", {"n_layers": 1}),
-    "gpt2": ("GPT2LMHeadModel", {"attn_implementation": "sdpa", "n_layer": 1}),
-    "resnet": ("ResNetForImageClassification", {}),
-    "t5": ("T5ForConditionalGeneration", {"num_layers": 1}),
-    "vit": ("ViTForImageClassification", {"num_hidden_layers": 1}),
-}
-_tiny = zoo(_KINDS, backend="openvino", format="openvino-ir")
+_tiny = partial(tiny_model, backend="openvino", format="openvino-ir")
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +85,7 @@ def linear(tmp_path: Path, weight: np.ndarray[Any, Any]) -> Artifact:
 @pytest.fixture(scope="module")
 def bert(tiny: Callable[[str], Tiny], exported_by: Callable[[str, str], Artifact]) -> tuple[Artifact, list[Any]]:
     """A small BERT as IR, and batches to calibrate with."""
-    return exported_by("bert", "module"), tiny("bert").batches()
+    return exported_by("bert features", "module"), tiny("bert features").batches()
 
 
 @pytest.fixture

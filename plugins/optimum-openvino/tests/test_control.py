@@ -52,7 +52,7 @@ def error(tiny: Callable[[str], Any]) -> Callable[[Session], float]:
     def measured(session: Session) -> float:
         own: Any = session
         differences = []
-        for case in tiny("bert").cases:
+        for case in tiny("bert features").cases:
             apart = np.abs(own.run(case.inputs)["last_hidden_state"] - case.outputs["last_hidden_state"])
             read = case.valid.get("sequence", np.ones(apart.shape[:2], bool))
             differences.append(apart[read & case.inputs["attention_mask"].any(axis=1, keepdims=True)].mean())

@@ -17,7 +17,7 @@ from optimum_openvino.layers import kept_operations
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("kind", ["bert", "vit", "gpt2", "resnet"])
+@pytest.mark.parametrize("kind", ["bert features", "vit", "gpt2", "resnet"])
 def test_every_layer_is_found_by_its_name(
     kind: str, route: str, tiny: Callable[[str], Any], exported_by: Callable[[str, str], Artifact]
 ) -> None:

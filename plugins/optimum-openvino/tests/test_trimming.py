@@ -212,7 +212,7 @@ def test_whatever_is_trimmed_comes_out_the_same(steps: list[str], axis: int, pos
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("kind", ["distilbert", "vit"])
+@pytest.mark.parametrize("kind", ["distilbert classifier", "vit"])
 def test_classifiers_are_trimmed_by_each_route_and_agree_with_eager(
     kind: str,
     route: str,

@@ -18,7 +18,7 @@ from optimum_core.hardware import detect
 from optimum_core.models.signature import ModelSignature
 from optimum_core.plugins import manager
 from optimum_core.testing.machine import machine
-from optimum_core.testing.tiny import zoo
+from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import Artifact, Gpu, Hardware, OptimizeRequest, SessionRequest, TensorSpec
 from optimum_core.verify import ReferenceCase
 
@@ -37,13 +37,6 @@ def with_gpu() -> Callable[..., Hardware]:
     return _with_gpu
 
 
-_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("BertForSequenceClassification", {"num_labels": 5}),
-    "distilbert": ("DistilBertForTokenClassification", {}),
-    "vit": ("ViTForImageClassification", {}),
-}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
     """A tiny model's ONNX, its signature and its eager outputs."""
@@ -56,11 +49,10 @@ class Exported:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
     """A tiny model of a kind, by core's own exporter."""
-    made = zoo(_KINDS)
 
     @cache
     def make(kind: str) -> Exported:
-        model = made(kind)
+        model = tiny_model(kind)
         artifact = manager().export(model.request(tmp_path_factory.mktemp(kind), route="torchscript"))
         return Exported(artifact=artifact, signature=model.signature, cases=model.cases)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from optimum_core.artifact.names import MANIFEST
+
 #: The modules of a sentence encoder, in order, and the file that makes a directory one.
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -87,21 +89,29 @@ def _activation(config: Mapping[str, Any]) -> str | None:
 
 def read_lengths(directory: Path) -> dict[str, Any]:
     """Return the content of the first file of `LENGTHS` that exists; nothing where none does."""
-    return next((read_object(directory / name) for name in LENGTHS if (directory / name).is_file()), {})
+    return next((read_object(directory / name) for name in LENGTHS if _counts(directory / name)), {})
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; nothing where there is no such file.
+    """Return the object in a JSON file; nothing where there is no such file, or it was put into an artifact later.
 
     Raises:
         ValueError: it is no JSON, or holds no object.
     """
-    if not file.is_file():
+    if not _counts(file):
         return {}
     found = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"{file} holds a {type(found).__name__}, and no object")
     return found
+
+
+def _counts(file: Path) -> bool:
+    """Whether a file is there and, in an artifact, one of those that the manifest lists."""
+    if not file.is_file():
+        return False
+    manifest = file.with_name(MANIFEST)
+    return not manifest.is_file() or file.name in json.loads(manifest.read_text(encoding="utf-8"))["files"]
 
 
 def write_object(file: Path, value: Any) -> None:

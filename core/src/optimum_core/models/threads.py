@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from statistics import median
 
-import torch
+# torch is imported where used: `accelerate` has to report where it is missing.
 
 #: A product of two such matrices is short, and long enough to be shared among threads.
 _SIDE = 256
@@ -25,6 +25,8 @@ _USUAL: ContextVar[int | None] = ContextVar("usual_threads", default=None)
 @contextmanager
 def fitting_threads() -> Iterator[None]:
     """Run torch with one thread within the block if its usual number takes longer on this machine at present."""
+    import torch
+
     usual = torch.get_num_threads()
     if usual == 1 or not _hinder_each_other(usual):
         yield
@@ -41,10 +43,13 @@ def fitting_threads() -> Iterator[None]:
 @contextmanager
 def usual_threads() -> Iterator[None]:
     """Run torch with the usual number of threads within the block, as the user's calls do: for what is timed."""
-    usual, now = _USUAL.get(), torch.get_num_threads()
+    usual = _USUAL.get()
     if usual is None:
         yield
         return
+    import torch
+
+    now = torch.get_num_threads()
     torch.set_num_threads(usual)
     try:
         yield
@@ -54,6 +59,8 @@ def usual_threads() -> Iterator[None]:
 
 def _hinder_each_other(number: int) -> bool:
     """Whether a product of matrices takes longer on that number of threads than on one."""
+    import torch
+
     several, one = list[float](), list[float]()
     try:
         for _ in range(_ROUNDS):
@@ -66,6 +73,8 @@ def _hinder_each_other(number: int) -> bool:
 
 
 def _seconds() -> float:
+    import torch
+
     matrix = torch.full((_SIDE, _SIDE), 1 / _SIDE, dtype=torch.float32, device="cpu")
     start = time.perf_counter()
     for _ in range(_PRODUCTS):

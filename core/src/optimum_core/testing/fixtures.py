@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,6 +57,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("all_cores"):
             item.add_marker(pytest.mark.skip(reason="one core: run it without workers, by -m all_cores"))
+
+
+_files: list[Path] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Before each file of tests, look through what earlier ones left for the last time.
+
+    What they imported and cached lives on. coremltools and others collect garbage at each of their calls, which would
+    take up to a second of each test, and more with every file.
+    """
+    if _files[-1:] != [item.path]:
+        _files.append(item.path)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -111,8 +128,8 @@ def tiny() -> Callable[..., Any]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
     """A function that exports a tiny model in a format, once in a session for equal arguments.
 
-    Its arguments are the model, a class of transformers or a kind of decoder, the format, and by name further fields of
-    the `ExportRequest`: `exported("BertModel", "onnx", route="torchscript")`, `exported("llama", "onnx")`.
+    Its arguments are the kind, one of `decoders.KINDS` or else of `kinds.KINDS`, the format, and by name further fields
+    of the `ExportRequest`: `exported("bert", "onnx", route="torchscript")`, `exported("llama", "onnx")`.
     """
     from optimum_core.testing.tiny import export
 

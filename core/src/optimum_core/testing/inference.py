@@ -16,7 +16,7 @@ from optimum_core.testing.subjects import Course, Subject, attempt, numpy_of
 from optimum_core.types import Session
 from optimum_core.verify import relative_error
 
-_THREADS, _CALLS = 8, 25
+_THREADS, _CALLS = 8, 12
 _MANY = 16
 #: A length beyond the positions of the text model.
 _LONG = 100

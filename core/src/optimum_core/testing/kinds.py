@@ -14,12 +14,13 @@ from optimum_core.errors import OptionError
 SHARPEN = 6.0
 _SEED = 20
 
-_LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+# One layer: what a second one adds to an export is time.
+_LAYERS = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
 _BERT = {**_LAYERS, "vocab_size": 120, "max_position_embeddings": 64, "num_labels": 5}
 _DISTILBERT = {
     "vocab_size": 120,
     "dim": 32,
-    "n_layers": 2,
+    "n_layers": 1,
     "n_heads": 4,
     "hidden_dim": 48,
     "max_position_embeddings": 64,
@@ -28,7 +29,7 @@ _DISTILBERT = {
 _GPT2 = {
     "vocab_size": 120,
     "n_embd": 32,
-    "n_layer": 2,
+    "n_layer": 1,
     "n_head": 4,
     "n_positions": 64,
     "bos_token_id": 118,
@@ -65,12 +66,12 @@ _CLIP_TEXT = {
     "pad_token_id": 0,
 }
 _CLIP = {"text_config": _CLIP_TEXT, "vision_config": _VIT, "projection_dim": 16}
-_T5 = {"vocab_size": 120, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+_T5 = {"vocab_size": 120, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}
 _TWO_STACKS = {
     "vocab_size": 120,
     "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
     "encoder_attention_heads": 4,
     "decoder_attention_heads": 4,
     "encoder_ffn_dim": 48,
@@ -92,6 +93,7 @@ _WHISPER = {
 #: By kind: the class of transformers, its configuration's class, and values of the configuration.
 KINDS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "bert": ("BertForSequenceClassification", "BertConfig", _BERT),
+    "bert features": ("BertModel", "BertConfig", _BERT),
     "bert tokens": ("BertForTokenClassification", "BertConfig", _BERT),
     "bert masked": ("BertForMaskedLM", "BertConfig", _BERT),
     "multiple choice": ("BertForMultipleChoice", "BertConfig", _BERT),
@@ -101,6 +103,8 @@ KINDS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
         {**_BERT, "type_vocab_size": 1, "pad_token_id": 1},
     ),
     "distilbert": ("DistilBertForTokenClassification", "DistilBertConfig", _DISTILBERT),
+    "distilbert classifier": ("DistilBertForSequenceClassification", "DistilBertConfig", _DISTILBERT),
+    "distilbert features": ("DistilBertModel", "DistilBertConfig", _DISTILBERT),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", _GPT2),
     "gpt2 classifier": ("GPT2ForSequenceClassification", "GPT2Config", {**_GPT2, "num_labels": 3}),
     "llama": ("LlamaForCausalLM", "LlamaConfig", _LLAMA),

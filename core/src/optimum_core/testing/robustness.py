@@ -21,7 +21,7 @@ from optimum_core.testing.subjects import Subject, disagreements, exported, nump
 from optimum_core.types import Artifact, Offer, QuantizeConfig, QuantizeRequest, Transform
 from optimum_core.verify import relative_error
 
-_FIRST, _LAST = 25, 100
+_FIRST, _LAST = 20, 60
 _MIB = 1 << 20
 _SAME = 1e-5
 
@@ -31,7 +31,7 @@ class RobustnessTests:
 
     backend: str
     option = ""
-    leak_mib = 15
+    leak_mib = 12
 
     @pytest.mark.parametrize("damage", ["missing", "truncated", "random"])
     def test_damaged_files_are_refused(self, subject: Subject, damage: str) -> None:
@@ -74,7 +74,7 @@ class RobustnessTests:
             assert relative_error(array.astype(np.float64), got.astype(np.float64)) <= _SAME, name
 
     def test_sessions_do_not_leak(self, subject: Subject) -> None:
-        """Memory after 100 sessions exceeds that after 25 by at most `leak_mib`."""
+        """Memory after 60 sessions exceeds that after 20 by at most `leak_mib`."""
         _needs_files(subject)
         before, after = in_new_process("leak", subject.request(), subject.model.draw(1), _FIRST, _LAST)
         grown = (after - before) / _MIB

@@ -36,7 +36,7 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
     Attributes:
         backend: the name of the entry point.
         option: a session option that the backend knows; the error for a misspelling of it must suggest it.
-        leak_mib: MiB by which memory may grow from the 25th to the 100th session.
+        leak_mib: MiB by which memory may grow from the 20th to the 60th session.
         gaps: tests known to fail, by name, with the reason. One that passes is an error, so that the list shrinks.
 
     Example::
