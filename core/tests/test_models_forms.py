@@ -214,7 +214,8 @@ def test_a_pointer_of_git_lfs_is_no_file(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "why", "remedy"),
     [
-        ("a.gguf", "GGUF", "gguf_file="),
+        ("a.gguf", "no readable GGUF", "save_pretrained"),
+        ("a.ggml", "GGML", "save_pretrained"),
         ("openvino_model.xml", "OpenVINO IR", "save_pretrained"),
         ("model.safetensors", "weights alone", "config.json"),
         ("pytorch_model.bin", "weights alone", "config.json"),
@@ -240,12 +241,12 @@ def test_a_pointer_in_place_of_an_onnx_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "why", "remedy"),
     [
-        (("config.json", "model.onnx"), "ONNX files, and no weights", "model.onnx'"),
+        (("config.json", "model_a.onnx", "model_b.onnx"), "2 ONNX files", "model_a.onnx'"),
+        (("config.json", "encoder_model.onnx", "decoder_model.onnx"), "parts of one model", "checkpoint"),
         (("config.json", "openvino_model.xml", "openvino_model.bin"), "OpenVINO IR", "save_pretrained"),
-        (("adapter_config.json", "adapter_model.safetensors"), "adapter of PEFT", "merge_and_unload()"),
         (("config.json", "model.safetensors", "adapter_config.json"), "adapter of PEFT", "merge_and_unload()"),
-        (("config.json", "q4.gguf"), "GGUF", "gguf_file="),
-        (("q4.gguf",), "GGUF.*no config.json", "gguf_file="),
+        (("config.json", "q4.gguf"), "no readable GGUF", "save_pretrained"),
+        (("q4.gguf", "q8.gguf"), "2 GGUF files", "q4.gguf"),
         (("model_index.json", "unet/config.json"), "pipeline", "parts"),
         (("config.json", "tf_model.h5"), "TensorFlow", "PyTorch"),
         (("config.json", "training_args.bin"), "no weights", "model.safetensors"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from optimum_core.models.source import Source, open_source
 from optimum_core.pipeline import Pipeline
 from optimum_core.plan import AUTO, EXACT, Target, Way
 from optimum_core.plugins import manager
-from optimum_core.request import asked_ways, check_level, check_precision, read_request
+from optimum_core.request import AccelerateRequest, asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.termination import unwound_on_sigterm
 
@@ -109,6 +110,8 @@ def accelerate(
     check_level(request.level, request.target, supports)
     if request.target.backend is not None:
         plugins.check_options(request.target.backend, request.options, hardware)
+    if (opened := _converted(model, request, cache_dir)) is not None:
+        return opened
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task)
     if task is not None:
         tasks.check_fit(task, source.class_name, f"model {source.name!r}")
@@ -128,6 +131,30 @@ def accelerate(
         accelerated = pipeline.run()
     accelerated = _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
     return _as_given(model, accelerated)
+
+
+def _converted(model: Any, request: AccelerateRequest, cache_dir: Any) -> AcceleratedModel | None:
+    """Return the model of a directory that holds an OpenVINO IR alone, opened and not compared; None: it is none.
+
+    Raises:
+        OptionError: it was to be quantized, or in another precision.
+    """
+    from optimum_core.runtime.converted import as_artifact
+    from optimum_core.runtime.loading import load
+
+    if not isinstance(model, str | os.PathLike) or not (place := Path(os.fspath(model)).expanduser()).is_dir():
+        return None
+    if any(place.glob("*.onnx")) or any(place.glob("onnx/*.onnx")):  # these can be compared with a reference
+        return None
+    target = str(request.target) if request.target.backend is not None else None
+    cache = Cache(Path(cache_dir) if cache_dir is not None else None)
+    directory = as_artifact(place, target=target, cache=cache)
+    if directory is None:
+        return None
+    if request.goal is not None:
+        why = "it was converted to OpenVINO IR already, and there is no original to compare with"
+        raise OptionError("quantize", why, "give the checkpoint that it was made from")
+    return load(directory, target=target, options=request.options or None)
 
 
 def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:

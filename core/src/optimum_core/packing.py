@@ -125,6 +125,7 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
         main_input=getattr(module, "main_input_name", signature.inputs[0].name),
         can_generate=signature.decoder is not None,
         dtype="float32",
+        has_original=source.format is None,
     )
 
 

@@ -183,15 +183,15 @@ class Pipeline:
         if self.request.data is not None and self.source.is_quantized:
             raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
         with watched(self.emit, "describe", f"inputs and outputs of {self.source.name}"):
-            if self.request.verify:
-                self.source.compare_with_original()
             signature = describe(
                 self.source.module(),
                 name=self.source.name,
                 processor=self.source.processor,
                 samples=self._samples(),
-                task=self.request.task,
+                task=self.request.task or self.source.task,
             )
+            if self.request.verify:
+                self.source.compare_with_original(signature)
         signature = self._as_decoder(signature)
         self._budget.size = self.source.size()
         self._workload(signature)  # shapes that the model cannot take are refused before anything is built

@@ -57,6 +57,7 @@ class ModelInfo:
         main_input: the main input for pipelines ("input_ids").
         can_generate: whether `generate` is supported.
         dtype: numpy's name of the eager weights' type.
+        has_original: False: it was given as an exported file, and compared with a reading of that file alone.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ModelInfo:
     main_input: str = ""
     can_generate: bool = False
     dtype: str = "float32"
+    has_original: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

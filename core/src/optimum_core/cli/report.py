@@ -173,6 +173,8 @@ def fidelity_words(fidelity: Fidelity | None) -> str:
 def _verified(manifest: Manifest) -> str:
     if not manifest.verified:
         return "no: these files were not compared with the eager model"
+    if not manifest.model.has_original:
+        return "against the file that was given, by its reference evaluator; unverified against an original"
     return "yes, these very files" if manifest.report is not None else fidelity_words(manifest.fidelity)
 
 

@@ -16,6 +16,8 @@ from optimum_core.packages import missing
 
 #: Weights of modules behind a transformer lie in numbered folders, in the older form too.
 _PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors", "[0-9]_*/*.bin"]
+#: Exported graphs with their external data, of repositories without weights for PyTorch.
+_CONVERTED = ["*.onnx*", "onnx/model.onnx*"]
 
 
 def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
@@ -32,6 +34,8 @@ def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
         path = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
         if not any(path.glob("*.safetensors")):
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns, "*.bin"]))
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            path = Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns, *_CONVERTED]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SourceError(
             f"model {repository!r}",
@@ -74,16 +78,19 @@ def require_export_packages(who: str) -> None:
         )
 
 
-def read_config(directory: Path, name: str, *, trust_remote_code: bool) -> Any:
-    """Return the model's configuration object."""
+def read_config(directory: Path, name: str, *, trust_remote_code: bool, gguf_file: str | None = None) -> Any:
+    """Return the model's configuration object, from `config.json` or a GGUF file."""
     require_export_packages(f"model {name!r}")
     from transformers import AutoConfig
 
+    place = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code, **place)
     except (ValueError, KeyError, OSError) as error:
         raise SourceError(
-            f"model {name!r}", f"transformers cannot read its configuration: {error}", "check config.json"
+            f"model {name!r}",
+            f"transformers cannot read its configuration: {error}",
+            f"check {gguf_file or 'config.json'}",
         ) from error
 
 
@@ -100,7 +107,7 @@ def read_transformer(directory: Path, name: str, config: Any, *, trust_remote_co
     with_code = trust_remote_code and getattr(config, "auto_map", None)
     alone = getattr(config, "is_encoder_decoder", False) and not with_code
     cls = AutoModelForTextEncoding if alone else AutoModel
-    return _read(cls, directory, name, trust_remote_code=trust_remote_code, may_lack="pooler.")
+    return read_class(cls, directory, name, trust_remote_code=trust_remote_code, may_lack="pooler.")
 
 
 def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
@@ -110,14 +117,42 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
         SourceError: weights are missing, truncated, or do not fit the configuration.
     """
     cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
-    return _read(cls, directory, name, trust_remote_code=trust_remote_code)
+    return read_class(cls, directory, name, trust_remote_code=trust_remote_code)
 
 
-def _read(cls: Any, directory: Path, name: str, *, trust_remote_code: bool, may_lack: str | None = None) -> Any:
-    """Return the model of a class; weights whose names begin with `may_lack` may be missing."""
+def read_gguf(path: Path, name: str, config: Any) -> Any:
+    """Return the model in a GGUF file, with its weights in 32-bit floats: one that writes text.
+
+    Raises:
+        SourceError: transformers does not read this kind of model, or weights are missing.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    cls = AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
+    return read_class(cls, path.parent, name, trust_remote_code=False, gguf_file=path.name)
+
+
+def read_class(
+    cls: Any,
+    directory: Path,
+    name: str,
+    *,
+    trust_remote_code: bool,
+    may_lack: str | tuple[str, ...] | None = None,
+    **others: Any,
+) -> Any:
+    """Return the model of a class.
+
+    Args:
+        may_lack: beginnings of the names of weights that may be missing, or be of another shape.
+        others: arguments of `from_pretrained`.
+
+    Raises:
+        SourceError: as `read_model`.
+    """
     import torch
 
-    remote = {"trust_remote_code": True} if trust_remote_code else {}
+    remote = {"trust_remote_code": True, **others} if trust_remote_code else others
     try:
         with quiet():
             model, found = cls.from_pretrained(directory, dtype=torch.float32, output_loading_info=True, **remote)
@@ -125,7 +160,8 @@ def _read(cls: Any, directory: Path, name: str, *, trust_remote_code: bool, may_
         raise SourceError(
             f"model {name!r}", f"its weights cannot be read: {type(error).__name__}: {error}", "fetch or save it again"
         ) from error
-    missing = sorted(key for key in found.get("missing_keys", ()) if may_lack is None or not key.startswith(may_lack))
+    absent = {*found.get("missing_keys", ()), *(key for key, *_ in found.get("mismatched_keys", ()))}
+    missing = sorted(key for key in absent if may_lack is None or not key.startswith(may_lack))
     if missing:
         raise SourceError(
             f"model {name!r}",
@@ -143,20 +179,23 @@ def _remote_class(config: Any) -> Any:
     return getattr(transformers, names[0]) if names else transformers.AutoModel
 
 
-def read_processor(directory: Path, *, trust_remote_code: bool = False) -> Any:
+def read_processor(directory: Path, *, trust_remote_code: bool = False, gguf_file: str | None = None) -> Any:
     """Return the tokenizer or processor that encodes raw data for this model, or None if the directory has none.
 
     Args:
         trust_remote_code: run code that comes with the processor; if False, such a processor is left out. It is always
             passed on, since transformers would ask on the terminal otherwise.
+        gguf_file: the name of the file that holds the tokenizer.
     """
     files = ("tokenizer_config.json", "tokenizer.json", "preprocessor_config.json", "processor_config.json")
-    if not any((directory / name).is_file() for name in files):
+    if not gguf_file and not any((directory / name).is_file() for name in files):
         return None
-    from transformers import AutoProcessor
+    from transformers import AutoProcessor, AutoTokenizer
 
     try:
         with quiet():
+            if gguf_file:
+                return AutoTokenizer.from_pretrained(directory, gguf_file=gguf_file)
             return AutoProcessor.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except Exception as error:  # noqa: BLE001 - a processor is optional: without one, inputs are drawn
         logging.getLogger(__name__).info("no processor read from %s: %s", directory, error)

@@ -25,10 +25,7 @@ _WIDENED = frozenset({"fp8", "mxfp4"})
 
 _WHERE = "give the directory that holds it with its config.json, or the model itself"
 _PLAIN = "give the checkpoint that it was made from: a directory written by save_pretrained, or a hub id"
-_GGUF = (
-    "is a GGUF file: weights for llama.cpp, mostly quantized",
-    "give the checkpoint that it was made from, or AutoModel….from_pretrained(directory, gguf_file=name)",
-)
+_GGML = "is a GGML file: weights for older versions of llama.cpp"
 _ADAPTER = (
     "holds an adapter of PEFT, and not the model that it is for",
     "AutoPeftModel….from_pretrained(directory).merge_and_unload() gives a model: pass that",
@@ -37,8 +34,7 @@ _TORCH_FIRST = "from_pretrained(…), save_pretrained(…) in PyTorch first"
 
 #: By a file's ending: its kind, and the remedy.
 _FILES: Mapping[str, tuple[str, str]] = {
-    ".gguf": _GGUF,
-    ".ggml": _GGUF,
+    ".ggml": (_GGML, _PLAIN),
     ".xml": ("is OpenVINO IR, converted already", f"{_PLAIN}; or an ONNX file of it"),
     ".safetensors": ("is a file of weights alone", _WHERE),
     ".bin": ("is a file of weights alone", _WHERE),
@@ -66,8 +62,6 @@ _FILES: Mapping[str, tuple[str, str]] = {
 _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("adapter_config.json",), *_ADAPTER),
     (("model_index.json",), "holds a pipeline of several models", "give one of its parts, such as its text_encoder"),
-    (("*.gguf",), "holds GGUF files: weights for llama.cpp, mostly quantized", _GGUF[1]),
-    (("*.onnx", "onnx/*.onnx"), "holds ONNX files, and no weights for PyTorch", "pass the file: {!r}"),
     (("openvino*.xml", "*.xml"), "holds OpenVINO IR, converted already, and no weights for PyTorch", _PLAIN),
     (("*.h5",), "holds weights for TensorFlow, and none for PyTorch", _TORCH_FIRST),
     (("*.msgpack",), "holds weights for Flax, and none for PyTorch", _TORCH_FIRST),
@@ -118,6 +112,11 @@ def check_weights(directory: Path, name: str) -> None:
         found = _instead(directory) or ("holds a config.json and no weights", "fetch model.safetensors, too")
         raise SourceError(who, f"{directory} {found[0]}", found[1])
     _require_shards(directory, who)
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether a directory holds weights of a whole model for PyTorch."""
+    return bool(_weights(directory))
 
 
 def is_pointer(path: Path) -> bool:
@@ -178,6 +177,15 @@ def _weights(directory: Path) -> list[Path]:
 def _is_ir(path: Path) -> bool:
     """Whether a file is the second one of an OpenVINO model."""
     return path.suffix == ".bin" and path.with_suffix(".xml").exists()
+
+
+def read_json(config: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        SourceError: it is none.
+    """
+    return _read(config, f"file {config.name!r}")
 
 
 def _read(config: Path, who: str) -> dict[str, Any]:

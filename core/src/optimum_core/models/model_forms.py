@@ -20,7 +20,7 @@ _WRAPPERS = {
     ("torch.nn", "DataParallel"): "module",
     ("torch.nn", "DistributedDataParallel"): "module",
 }
-_GIVE = "pass a PreTrainedModel, a torch.nn.Module, a directory written by save_pretrained, a hub id, or an ONNX file"
+_GIVE = "pass a PreTrainedModel, a torch.nn.Module, a directory of save_pretrained, a hub id, or an ONNX or GGUF file"
 _BEFORE = "give the model as it was before it was quantized; accelerate(..., quantize='int8') quantizes"
 
 

@@ -6,15 +6,18 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from optimum_core.errors import SourceError
-from optimum_core.models import fingerprint
+from optimum_core.models import fingerprint, tasks
 from optimum_core.models.evaluator import evaluator
 from optimum_core.models.outputs import Answer
+
+if TYPE_CHECKING:
+    from optimum_core.models.signature import ModelSignature
 
 _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
@@ -118,8 +121,10 @@ class OnnxSource:
     config: Any = None
     in_memory = False
     held_in = "fp32"
-    class_name = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (
+        "it was given as an ONNX file: it was compared with onnx's reference evaluator of that file, and is unverified "
+        "against an original",
+    )
 
     def __init__(self, path: Path, *, processor: Any = None) -> None:
         self.path = path
@@ -128,6 +133,16 @@ class OnnxSource:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def class_name(self) -> str:
+        """The name of the class that it was exported from, if that is known."""
+        return ""
+
+    @property
+    def task(self) -> str | None:
+        """The task of the class that it was exported from."""
+        return tasks.detect(self.class_name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,10 +169,10 @@ class OnnxSource:
         """Return the size of its files in bytes."""
         return sum(path.stat().st_size for path in (self.path, *self._external()))
 
-    def compare_with_original(self) -> None:
+    def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare nothing: the file is what was given."""
 
-    def companions(self) -> dict[str, Path]:
+    def companions(self) -> Mapping[str, Path]:
         """Return no files: an ONNX file has no companions."""
         return {}
 

@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import SourceError
 from optimum_core.models import model_forms
 from optimum_core.models.source import MemorySource
+
+if TYPE_CHECKING:
+    from optimum_core.models.signature import ModelSignature
 
 PACKAGE = "sentence_transformers"
 SENTENCE_TRANSFORMER, CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"
@@ -71,7 +74,7 @@ class SentenceObjectSource(ObjectSource):
         super().save_companions(directory)
         self._given.save_modules(directory, weights=False)
 
-    def compare_with_original(self) -> None:
+    def compare_with_original(self, signature: ModelSignature | None = None) -> None:
         """Compare the embeddings of some texts with those of the object, and note that it was done."""
         from optimum_core.models.sentence_check import compared, encoder_of_object
         from optimum_core.models.sentence_source import greatest_length

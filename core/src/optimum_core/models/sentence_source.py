@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.artifact.embedding import MODULES, EmbeddingSettings
 from optimum_core.models import fingerprint, loading, model_forms
 from optimum_core.models.sentence_directory import read_modules
 from optimum_core.models.source import DirectorySource, companions
+
+if TYPE_CHECKING:
+    from optimum_core.models.signature import ModelSignature
 
 
 class SentenceSource(DirectorySource):
@@ -64,7 +67,7 @@ class SentenceSource(DirectorySource):
             found.model_max_length = self.settings.max_seq_length
         return found
 
-    def compare_with_original(self) -> None:
+    def compare_with_original(self, signature: ModelSignature | None = None) -> None:
         """Compare the embeddings of some texts with sentence-transformers', where it is installed, and note that.
 
         Raises:

@@ -13,6 +13,10 @@ from optimum_core.errors import SourceError
 from optimum_core.models import checkpoint, fingerprint, loading, model_files, model_forms
 from optimum_core.models.tasks import SENTENCES, resolve_class
 
+if TYPE_CHECKING:
+    from optimum_core.models.onnx_file import OnnxSource
+    from optimum_core.models.signature import ModelSignature
+
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
 _NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
@@ -37,8 +41,13 @@ class _Eager:
     is_quantized = False
     notes: tuple[str, ...] = ()
 
-    def compare_with_original(self) -> None:
+    def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare the eager model with another reading of it, where there is one; here, the model is what was given."""
+
+    @property
+    def task(self) -> str | None:
+        """The task, where the model's own class does not tell it."""
+        return None
 
     def samples(self) -> dict[str, Any] | None:
         """Return one call's inputs if the model itself declares them; a torch model does not."""
@@ -212,8 +221,6 @@ class DirectorySource(_Eager):
 
 
 if TYPE_CHECKING:
-    from optimum_core.models.onnx_file import OnnxSource
-
     Source = MemorySource | DirectorySource | OnnxSource
 else:
     Source = MemorySource | DirectorySource
@@ -239,13 +246,15 @@ def open_source(
     Raises:
         SourceError: the model does not exist, or the object is no model.
     """
-    from optimum_core.models import sentence_object
+    from optimum_core.models import adapters, sentence_object
 
     if isinstance(model, str | os.PathLike) and isinstance(os.fspath(model), str):
         return _from_path(os.fspath(model), revision, trust_remote_code, processor, task)
     model = model_forms.unwrapped(model)
     if sentence_object.kind_of(model) is not None:
         return sentence_object.open_object(model, processor)
+    if adapters.is_adapted(model):
+        return adapters.AdaptedSource(model, processor=processor, trust_remote_code=trust_remote_code)
     if not model_forms.is_module(model):
         raise model_forms.refuse_object(model)
     model_forms.check_module(model)
@@ -255,9 +264,11 @@ def open_source(
 def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any, task: str | None) -> Source:
     path = Path(model).expanduser()
     if path.suffix == ".onnx" and path.is_file() and not model_files.is_pointer(path):
-        from optimum_core.models.onnx_file import OnnxSource
+        return _from_onnx(path, processor=processor)
+    if path.suffix == ".gguf" and path.is_file() and not model_files.is_pointer(path):
+        from optimum_core.models.gguf_file import GgufSource
 
-        return OnnxSource(path, processor=processor)
+        return GgufSource(path, name=path.name, processor=processor)
     if (path / "optimum.json").is_file():
         raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
     if path.is_dir():
@@ -271,6 +282,15 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
     return open_directory(directory, name=model, trust_remote_code=trust_remote_code, processor=processor, task=task)
 
 
+def _from_onnx(path: Path, *, name: str | None = None, processor: Any) -> OnnxSource:
+    from optimum_core.models.onnx_directory import OnnxDirectorySource, described_beside
+    from optimum_core.models.onnx_file import OnnxSource
+
+    if (directory := described_beside(path)) is None:
+        return OnnxSource(path, processor=processor)
+    return OnnxDirectorySource(path, directory, name=name or path.name, processor=processor)
+
+
 def open_directory(
     directory: Path,
     *,
@@ -278,14 +298,27 @@ def open_directory(
     trust_remote_code: bool = False,
     processor: Any = None,
     task: str | None = None,
-) -> DirectorySource:
-    """Open a directory: a sentence encoder with its modules, unless another task was asked for, or a plain model."""
-    from optimum_core.models.sentence_directory import is_sentence_directory
-    from optimum_core.models.sentence_source import SentenceSource
+) -> Source:
+    """Open a directory: an ONNX or GGUF file alone, an adapter with its base, a sentence encoder with its modules,
+    unless another task was asked for, or a plain model."""
+    from optimum_core.models import gguf_file, onnx_directory
 
-    whole = task in (None, SENTENCES) and is_sentence_directory(directory)
-    cls = SentenceSource if whole else DirectorySource
+    if (path := onnx_directory.the_file(directory, name)) is not None:
+        return _from_onnx(path, name=name, processor=processor)
+
+    if (path := gguf_file.the_file(directory, name)) is not None:
+        return gguf_file.GgufSource(path, name=name, processor=processor)
+    cls = _kind_of_directory(directory, task)
     return cls(directory, name=name, trust_remote_code=trust_remote_code, processor=processor)
+
+
+def _kind_of_directory(directory: Path, task: str | None) -> type[DirectorySource]:
+    from optimum_core.models import adapters, sentence_directory, sentence_source
+
+    if adapters.is_adapter(directory):
+        return adapters.AdapterSource
+    whole = task in (None, SENTENCES) and sentence_directory.is_sentence_directory(directory)
+    return sentence_source.SentenceSource if whole else DirectorySource
 
 
 def _is_builtin(described: Mapping[str, Any]) -> bool:

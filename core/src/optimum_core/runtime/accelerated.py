@@ -202,13 +202,17 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
 
     def _proof(self) -> str:
         if not self.manifest.verified:
-            return "NOT verified"
+            return (
+                "NOT verified" if self.manifest.model.has_original else "unverified against an original, NOT compared"
+            )
         if any(step.branches for step in self.manifest.steps):
             return "NOT right for all values"
         if self.report is not None and self.report.remembers:
             return "NOT as eager after other calls"
         if self.backend != self.manifest.backend:
             return f"verified on {self.manifest.backend} alone"
+        if not self.manifest.model.has_original:
+            return "unverified against an original"
         fidelity = self.manifest.fidelity
         return "verified at graph level" if fidelity is not None and fidelity.level == "graph" else "verified"
 

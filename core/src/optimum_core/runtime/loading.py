@@ -31,7 +31,8 @@ def load(
     """Open a saved artifact. Needs its backend, but torch and transformers only if that backend does.
 
     Args:
-        path: a directory written by `save_pretrained`, or a hub id.
+        path: a directory written by `save_pretrained`, a directory of optimum-intel (`openvino_model.xml`), which is
+            opened unverified, or a hub id.
         target: a backend or device other than it was tuned for ("ort:cuda:0").
         revision: branch, tag or commit, for a hub id.
         verify_files: False skips the sha256 check of its files, which reads them entirely.
@@ -51,13 +52,17 @@ def load(
     from dataclasses import replace
 
     from optimum_core import artifact as artifacts
-    from optimum_core.artifact.names import as_text
+    from optimum_core.artifact.names import MANIFEST, as_text
     from optimum_core.hardware import detect
     from optimum_core.plan import EXACT
     from optimum_core.plugins import manager
     from optimum_core.runtime.opening import open_model
 
     directory, links_under = _locate(as_text(path), revision)
+    if not (directory / MANIFEST).is_file():
+        from optimum_core.runtime.converted import as_artifact
+
+        directory = as_artifact(directory, target=target) or directory
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
         from optimum_core.search.retune import retune as tuned_here

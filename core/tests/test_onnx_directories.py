@@ -1,0 +1,91 @@
+"""Directories of ONNX files load as they are: the task, the classes and the tokenizer are those beside the graph."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from optimum_core import accelerate, load
+from optimum_core.models.source import DirectorySource, open_source
+
+_LABELS = {0: "bad", 1: "fair", 2: "good"}
+_IDS = torch.tensor([[5, 9, 11, 2], [7, 8, 3, 1]])
+
+
+class _Logits(torch.nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def _classifier() -> Any:
+    config = transformers.DistilBertConfig(
+        vocab_size=40, dim=16, hidden_dim=24, n_layers=1, n_heads=2, max_position_embeddings=32, id2label=_LABELS,
+        label2id={label: index for index, label in _LABELS.items()},
+        architectures=["DistilBertForSequenceClassification"],
+    )  # fmt: skip
+    return transformers.DistilBertForSequenceClassification(config).eval()
+
+
+def _export(model: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    axes = {0: "batch_size", 1: "sequence_length"}
+    torch.onnx.export(
+        _Logits(model).eval(), (_IDS, torch.ones_like(_IDS)), path, dynamo=False, opset_version=18,
+        input_names=["input_ids", "attention_mask"], output_names=["logits"],
+        dynamic_axes={"input_ids": axes, "attention_mask": axes, "logits": {0: "batch_size"}},
+    )  # fmt: skip
+
+
+def _tokenizer() -> Any:
+    words = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, **{f"w{index}": index for index in range(2, 40)}}, "[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    names = ["input_ids", "attention_mask"]
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", model_input_names=names
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("place", ["model.onnx", "model_quantized.onnx", "onnx/model.onnx"])
+def test_a_directory_is_its_graph(place: str, tmp_path: Path) -> None:
+    model, directory = _classifier(), tmp_path / "theirs"
+    _export(model, directory / place)
+    model.config.save_pretrained(directory)
+    _tokenizer().save_pretrained(directory)
+    source = open_source(directory)
+    assert source.name == "theirs"
+    assert source.task == "text-classification"
+    if place == "model_quantized.onnx":
+        return  # the whole way is the same
+    fast = accelerate(directory, target="ort", cache_dir=tmp_path / "cache")
+    with torch.no_grad():
+        want = model(input_ids=_IDS, attention_mask=torch.ones_like(_IDS)).logits
+    assert np.allclose(fast(input_ids=_IDS, attention_mask=torch.ones_like(_IDS)).logits, want, atol=1e-4)
+    assert fast.config.id2label == _LABELS
+    assert "unverified against an original" in repr(fast)
+    fast.save_pretrained(tmp_path / "out")
+    again = load(tmp_path / "out")
+    assert not again.manifest.model.has_original
+    assert again.manifest.task == "text-classification"
+    classify = transformers.pipeline("text-classification", model=fast, tokenizer=_tokenizer())
+    assert classify("w5 w9 w11")[0]["label"] in _LABELS.values()
+
+
+def test_weights_for_torch_are_the_original(tmp_path: Path) -> None:
+    _classifier().save_pretrained(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    assert isinstance(open_source(tmp_path), DirectorySource)
+    shutil.rmtree(tmp_path)
