@@ -81,6 +81,7 @@ def main() -> None:
         help="of quantization: the trained classifier, instead of training it",
     )
     parser.add_argument("--ways", nargs="+", default=[], choices=generating.WAYS, help="of generation: these alone")
+    parser.add_argument("--single", action="store_true", help="of generation: batch 1, and two rounds, alone")
     parser.add_argument("--sentences", type=int, default=embeddings.SENTENCES, help="of embeddings: their number")
     parser.add_argument(
         "--beside",
@@ -93,7 +94,7 @@ def main() -> None:
     measurements: dict[str, Callable[[Path], Page]] = {
         **_MEASUREMENTS,
         "embeddings": partial(embeddings.run, number=asked.sentences, beside=asked.beside),
-        "generation": partial(generating.run, ways=asked.ways),
+        "generation": partial(generating.run, ways=asked.ways, single=asked.single),
         "grid": partial(grid.run, models=asked.models),
         "quantization": partial(quantization.run, with_peers=asked.peers, movie_model=asked.movie_model),
     }
