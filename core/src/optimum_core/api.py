@@ -137,7 +137,7 @@ def _converted(model: Any, request: AccelerateRequest, cache_dir: Any) -> Accele
     """Return the model of a directory that holds an OpenVINO IR alone, opened and not compared; None: it is none.
 
     Raises:
-        OptionError: it was to be quantized, or in another precision.
+        OptionError: an argument asks for what only the model that it was made from could become.
     """
     from optimum_core.runtime.converted import as_artifact
     from optimum_core.runtime.loading import load
@@ -151,9 +151,13 @@ def _converted(model: Any, request: AccelerateRequest, cache_dir: Any) -> Accele
     directory = as_artifact(place, target=target, cache=cache)
     if directory is None:
         return None
-    if request.goal is not None:
-        why = "it was converted to OpenVINO IR already, and there is no original to compare with"
-        raise OptionError("quantize", why, "give the checkpoint that it was made from")
+    asked = {
+        "quantize": request.goal, "precision": request.precision, "level": request.level, "task": request.task,
+        "shapes": request.shapes, "sample_inputs": request.samples,
+    }  # fmt: skip
+    if (name := next((name for name, value in asked.items() if value is not None), None)) is not None:
+        why = "the directory holds a converted model alone (OpenVINO IR), which is opened as it is"
+        raise OptionError(name, why, f"leave {name} out, or give the checkpoint that it was made from")
     return load(directory, target=target, options=request.options or None)
 
 

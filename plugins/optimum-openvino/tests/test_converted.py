@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -11,7 +12,7 @@ import pytest
 from openvino import opset13 as ops
 
 from optimum_core import accelerate, load
-from optimum_core.errors import ArtifactError
+from optimum_core.errors import ArtifactError, OptionError
 
 _WEIGHTS = np.arange(6, dtype=np.float32).reshape(3, 2)
 
@@ -44,3 +45,11 @@ def test_an_ir_without_its_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "theirs" / "openvino_model.bin").unlink()
     with pytest.raises(ArtifactError, match=r"openvino_model\.bin is not beside"):
         load(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("asked", [{"precision": "fp32"}, {"shapes": [{"batch": 2}]}, {"task": "feature-extraction"}])
+def test_what_only_the_original_could_become_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    _convert(tmp_path / "theirs")
+    (tmp_path / "theirs" / "config.json").write_text('{"model_type": "vit"}', encoding="utf-8")
+    with pytest.raises(OptionError, match=f"{next(iter(asked))}: the directory holds a converted model alone"):
+        accelerate(tmp_path / "theirs", target="openvino", cache_dir=tmp_path / "cache", **asked)

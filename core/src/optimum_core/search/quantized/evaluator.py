@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.errors import OptimumError
+from optimum_core.errors import OptimumError, VerificationError
 from optimum_core.generation.session import GenerativeSession
 from optimum_core.measure import Effort
 from optimum_core.measure import pace as least
@@ -22,7 +22,7 @@ from optimum_core.search.quantized.data import QuantizationData
 from optimum_core.search.race import ROUGH
 from optimum_core.search.references import References
 from optimum_core.search.spec import CandidateSpec
-from optimum_core.search.trial import TrialRunner, drawn_inputs
+from optimum_core.search.trial import TrialRunner, drawn_inputs, failing
 from optimum_core.types import Artifact, Fidelity, Promise, Session
 from optimum_core.types.quantization import Drop
 from optimum_core.verify import ReferenceCase, verify
@@ -30,6 +30,7 @@ from optimum_core.verify.decoders import DecoderReference, verify_decoder
 from optimum_core.verify.dialogues import Dialogue
 from optimum_core.verify.promise import Labelled, Metric, keeps
 from optimum_core.verify.quantized import verify_quantized
+from optimum_core.verify.reference import cases_taken
 
 #: Cosine with the eager model's outputs below which rounding does not explain the difference.
 _BEYOND_ROUNDING = 0.5
@@ -153,14 +154,18 @@ class Evaluator:
     def is_right(self, way: Way, route: str | None) -> bool:
         """Whether the model on this way is correct before quantization, at shapes that it was not traced with.
 
-        True also if the backend cannot run it unquantized, since nothing is known against it then.
+        True also if the backend cannot run it unquantized, or a temporary fault hinders the proof: then nothing is known
+        against it.
         """
         key = way.exporter, way.exported, route
         if key not in self._right:
-            self._right[key] = self._proved(way, route)
+            if (right := self._proved(way, route)) is None:
+                return True
+            self._right[key] = right
         return self._right[key]
 
-    def _proved(self, way: Way, route: str | None) -> bool:
+    def _proved(self, way: Way, route: str | None) -> bool | None:
+        """Return whether the unquantized model is correct; None: a temporary fault, which says nothing of it."""
         search = self.context.search
         start = way.exporter, way.exported, route
         known = [
@@ -172,15 +177,21 @@ class Evaluator:
             return not known or any(item.is_true for item in known)
         spec = CandidateSpec(way=replace(way, quantizer=None, scheme=None, precision=EXACT), route=route)
         candidate = Candidate(spec=spec, signature=search.signature)
-        try:
+        with failing(candidate):
             self._trials.build(candidate)
             self._trials.open(candidate)
-            self._trials.compare(candidate, self.drawn, dialogues=self.dialogues)
-        except OptimumError:
-            return False
-        finally:
-            candidate.close()
-        return candidate.is_true
+            self._trials.compare(candidate, self._taken(candidate), dialogues=self.dialogues)
+        candidate.close()
+        return None if candidate.is_passing else candidate.is_true
+
+    def _taken(self, candidate: Candidate) -> tuple[ReferenceCase, ...]:
+        """Return the drawn cases, or others of the lengths that the candidate's session takes.
+
+        Raises:
+            VerificationError: it takes none that could be drawn.
+        """
+        module = self.context.search.source.module()
+        return cases_taken(candidate.session, module, candidate.signature, self.drawn)
 
     def built(self, spec: CandidateSpec, *, pace: float | None = None) -> Candidate:
         """Return the candidate, open and known to run.
@@ -199,7 +210,7 @@ class Evaluator:
                 self.pace([candidate], ROUGH)
             else:
                 candidate.pace = pace
-        except OptimumError:
+        except BaseException:
             candidate.close()
             raise
         return candidate
@@ -218,7 +229,11 @@ class Evaluator:
         """Return the verdict: by the form of the outputs and their nearness to the eager model's, then by the
         metric."""
         promise, metric = self.context.promise, self.context.data.metric
-        if self.context.search.verify and (problem := self._problem(candidate)):
+        try:
+            problem = self._problem(candidate) if self.context.search.verify else ""
+        except VerificationError as error:  # its session takes no length at which it could be compared
+            return Verdict(outcome="failed", reason=first_line(error))
+        if problem:
             value = None if promise else self._agreement(candidate)
             return Verdict(
                 outcome="broken", reason=problem, value=value, beyond_rounding=_is_absurd(candidate.fidelity)
@@ -273,7 +288,7 @@ class Evaluator:
         outputs, spec = candidate.signature.outputs, candidate.spec
         if not isinstance(candidate.session, GenerativeSession):
             return verify_quantized(
-                candidate.run, self.drawn, unseen, outputs, precision=spec.precision, agreement=agreement,
+                candidate.run, self._taken(candidate), unseen, outputs, precision=spec.precision, agreement=agreement,
                 binding=promise is None,
             )  # fmt: skip
         rounds = spec.config is not None and spec.config.scheme == "dynamic"
