@@ -154,7 +154,7 @@ class Evaluator:
     def is_right(self, way: Way, route: str | None) -> bool:
         """Whether the model on this way is correct before quantization, at shapes that it was not traced with.
 
-        True also if the backend cannot run it unquantized, or a temporary fault hinders the proof: nothing is known then.
+        True also if the backend cannot run it unquantized, or a temporary fault hinders the proof.
         """
         key = way.exporter, way.exported, route
         if key not in self._right:
