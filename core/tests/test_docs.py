@@ -323,3 +323,11 @@ def test_the_watcher_on_the_page_of_hooks_sees_calls(at_work: Path, saved: Path)
     finally:
         manager().unregister("audit")
     assert ("torch", "cpu") in audit.opened
+
+
+@pytest.mark.parametrize("room", ["models", "runtime", "search", "verify"])
+def test_a_room_that_lists_its_modules_lists_all(room: str) -> None:
+    folder = ROOT / "core" / "src" / "optimum_core" / room
+    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""))
+    modules = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert modules - words - {"__init__"} == set()

@@ -1,38 +1,21 @@
 """Models in torch and transformers: the only room that imports either library.
 
-It turns the user's model into arrays, specs and exported files that can be verified and measured:
+It turns the user's model into arrays, specs and exported files that can be verified and measured. The first line of
+each module says what it does; by subject:
 
-    source              the given model: an instance, a module, a directory, a hub id; weights only when needed
-    loading             reading of models, configurations and processors; calls to huggingface-hub and the Auto classes
-    model_forms         other forms of a model: unwrapped where that changes nothing, or refused
-    model_files         files and directories without a readable model, and the alternative to pass
-    onnx_file           an ONNX file as a model
-    checkpoint          the precision in which a checkpoint holds its weights
-    fingerprint         sha256 of everything that decides a model's outputs
-    tasks               the task and the class, from `config.architectures`
-    layouts             the inputs of a forward, and the meaning of each axis
-    derivation          the layout of a given model, tried on the eager model
-    defaults            the meaning of an omitted input
-    axes                the axes that vary, and their limits
-    switches            lengths at which a model may compute differently
-    samples             arrays for a layout, at any lengths, padded as a case asks
-    sample_inputs       samples that the user passed
-    variations          variations of the user's call: other lengths, rows and values
-    processor_inputs    inputs from real data through the model's own processor
-    data_rows, batches  data for calibration and evaluation: rows, and batches of them on disk
-    outputs             conversion of a model's output to named arrays, and back to its class
-    signature           all of that as a `ModelSignature`: specs whose varying axes the eager model accepts
-    copies              copies of a model for trial calls, so that a call never changes the model
-    eager_calls         a model with tensors in and out by position
-    eager_questions     lengths and values that the eager model accepts
-    eager_session       the eager model as a session, and as files
-    evaluator           evaluation of ONNX operator by operator, for graphs that no runtime here runs
-    sensitivity         ranking of layers by the error of rounding them
-    tracing             the inputs of an exporter: module, samples, varying axes
-    value_branches      Python branches on values, which a trace decides
-    silence             suppression of libraries' prints
-    engines             two exporters to ONNX
-    eager, to_onnx      the two built-in backends, registered through the same hooks as plugins
+    what was given      source, loading, model_forms, model_files, checkpoint, fingerprint, tasks, copies
+    other packages'     adapters, adapter_files, gguf_file, onnx_file, onnx_directory
+    sentence encoders   sentence_source, sentence_directory, sentence_encoder, sentence_heads, sentence_object,
+                        sentence_wrapper, sentence_check
+    inputs, by rule     layouts, samples, sample_inputs, variations, processor_inputs, large_values, texts
+    and by trial        signature, derivation, axes, defaults, switches, size_branches, eager_questions, time_limit
+    data                data_rows, batches
+    eager calls         eager_calls, outputs, chance, threads, silence, sensitivity
+    decoders            decoder, decoder_module, encoder_decoder, encoder_decoder_module, eager_state, whole_texts
+    pictures and sound  pictures, picture_texts, language_module, parts, merging, merge_session, towers, tower_calls
+    generate            generating, generating_encoder_decoder
+    exporting           tracing, value_branches, promotion, engines
+    built-in backends   eager, eager_session, to_onnx, evaluator
 """
 
 from __future__ import annotations

@@ -1,18 +1,10 @@
 """The accelerated model: the object that `accelerate` returns and `load` opens.
 
-Calls, saved artifacts and the hub, by module:
+The first line of each module says what it does; by subject:
 
-    accelerated    the model, which behaves like the original
-    transformers_face   the members that transformers expects of a model
-    inputs         checks and conversion of a call's inputs
-    bounds         limits of values and lengths, checked at every call
-    answers        conversion of outputs to the original's class
-    mapping        `map`: many inputs of mixed length at once
-    not_torch      explanations of calls that only a torch module supports
-    pickling       pickling and copying, by reference to the artifact
-    loading        opening of saved artifacts
-    opening        a session for a manifest: backend, device and precision
-    hub            artifacts on a hub
-    eager_saving   saving of a model that stayed eager
-    absent_device  a model built for another machine, which cannot be called here
+    the model          accelerated, transformers_face, not_torch, pickling
+    a call             inputs, bounds, answers, repeated
+    generation         generating, encoder_decoder_calls, merged_calls
+    many texts         mapping, streaming, embedding, embedding_face, vectors, ranking
+    saved artifacts    loading, opening, hub, eager_saving, absent_device, converted
 """
