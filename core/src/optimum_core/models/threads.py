@@ -1,7 +1,7 @@
 """Number of torch's threads for calls of the eager model whose time does not count.
 
 torch's threads wait for each other by spinning. Where other programs use the same cores, one of them is often not
-running, and the others spin until it is: a call takes five to ten times as long as with one thread.
+running, and the others spin until it is: a call then takes longer than with one thread.
 """
 
 from __future__ import annotations

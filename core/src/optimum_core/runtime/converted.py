@@ -29,7 +29,7 @@ from optimum_core.types import TensorSpec
 
 CUSTOM = "custom"
 FORMAT = "openvino-ir"
-_NAME, _FOLDER = "openvino_model.xml", "openvino"
+_NAME = "openvino_model.xml"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _TYPES = {
     "f32": "float32", "f64": "float64", "f16": "float16", "bf16": "bfloat16", "boolean": "bool", "i8": "int8",
@@ -38,12 +38,13 @@ _TYPES = {
 
 
 def find_ir(directory: Path) -> Path | None:
-    """Return the IR of a directory without weights for PyTorch and without a manifest; None: it holds none."""
+    """Return the IR of a directory, or of a folder in it, where there are neither weights for PyTorch nor a manifest;
+    None: it holds none."""
     if not directory.is_dir() or any(
         path for pattern in ("optimum.json", *_WEIGHTS) for path in directory.glob(pattern)
     ):
         return None
-    return next((path for path in (directory / _NAME, directory / _FOLDER / _NAME) if path.is_file()), None)
+    return next((path for path in (directory / _NAME, *sorted(directory.glob(f"*/{_NAME}"))) if path.is_file()), None)
 
 
 def as_artifact(directory: Path, *, target: str | None = None, cache: Cache | None = None) -> Path | None:

@@ -1,4 +1,4 @@
-"""Faster conversions by coremltools, of the same result: a third of their time.
+"""Faster conversions by coremltools, of the same result.
 
 - For a reshape with variable axes, coremltools solves "the volume of the input is that of the output" with sympy, again
   for every such operator and in every graph pass that rebuilds one. Within a model the same few equations return,
