@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_core import accelerate, load
-from optimum_core.measure import Effort, measuring
-from optimum_core.testing.pictures import picture_inputs, picture_model, picture_rows
+from optimum_core import load
+from optimum_core.testing.pictures import accelerated_pictures, picture_inputs, picture_model, picture_rows
 
 KIND = "gemma3"  # its pictures are read in both directions, and half of its layers have a window
 
 
 @pytest.fixture(scope="module")
-def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
-        yield accelerate(
-            picture_model(KIND), target="openvino", cache_dir=tmp_path_factory.mktemp("cache"), shapes=[(1, 16, 4)],
-            sample_inputs=picture_inputs(KIND),
-        )  # fmt: skip
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return accelerated_pictures(KIND, "openvino", tmp_path_factory.mktemp("cache"))
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {

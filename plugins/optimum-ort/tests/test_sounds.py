@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from optimum_core import accelerate, load
-from optimum_core.measure import Effort, measuring
-from optimum_core.testing.pictures import picture_inputs, picture_model, picture_rows
+from optimum_core import load
+from optimum_core.testing.pictures import accelerated_pictures, picture_model, picture_rows
 
 KIND = "voxtral"
 
 
 @pytest.fixture(scope="module")
-def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
-        yield accelerate(
-            picture_model(KIND), target="ort", cache_dir=tmp_path_factory.mktemp("cache"), shapes=[(1, 16, 4)],
-            sample_inputs=picture_inputs(KIND), budget=1,
-        )  # fmt: skip
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return accelerated_pictures(KIND, "ort", tmp_path_factory.mktemp("cache"), budget=1)
 
 
 def test_it_writes_what_eager_writes_in_memory_and_from_files(fast: Any, tmp_path: Path) -> None:
