@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import UnavailableError
-from optimum_core.models.loading import quiet
+from optimum_core.models.pretrained import quiet
 
 #: Text and label: 1 for praise, 0 for the contrary.
 Review = tuple[str, int]

@@ -15,7 +15,7 @@ from plugin_site import Site
 @pytest.fixture(scope="session")
 def described(tiny: Callable[[str], Any]) -> Callable[[str], tuple[Any, Any]]:
     """A model and its signature, made once: not to be changed."""
-    from optimum_core.models.signature import describe
+    from optimum_core.models.signatures.signature import describe
 
     @cache
     def make(kind: str) -> tuple[Any, Any]:

@@ -297,7 +297,7 @@ def test_a_model_in_training_mode_stays_so_and_drops_nothing_out(target: str, ti
 
 
 def test_a_twin_shares_the_weights(tiny: Callable[[str], Any]) -> None:
-    from optimum_core.models.source import MemorySource
+    from optimum_core.models.sources.source import MemorySource
 
     model = tiny("bert").train()
     module = MemorySource(model).module()

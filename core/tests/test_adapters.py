@@ -13,8 +13,8 @@ import transformers
 
 from optimum_core import accelerate
 from optimum_core.errors import SourceError, UnavailableError
-from optimum_core.models import adapters
-from optimum_core.models.source import open_source
+from optimum_core.models.sources import adapters
+from optimum_core.models.sources.source import open_source
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 IDS = torch.tensor([[5, 9, 11, 2], [7, 8, 3, 1]])

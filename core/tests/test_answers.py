@@ -13,8 +13,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 from optimum_core.artifact.structure import from_names
-from optimum_core.models.outputs import builder, find_class, flatten
-from optimum_core.runtime.answers import Answer, Answerer
+from optimum_core.models.eager.outputs import builder, find_class, flatten
+from optimum_core.runtime.call_outputs import Answer, Answerer
 
 ONE, TWO, THREE = (np.full((2, size), float(size), dtype=np.float32) for size in (1, 2, 3))
 LOGITS = "transformers.modeling_outputs.SequenceClassifierOutput"
@@ -42,7 +42,7 @@ def test_transformers_is_not_imported_for_the_sake_of_a_class() -> None:
     code = (
         "import sys, numpy as np\n"
         "from optimum_core.artifact.structure import from_names\n"
-        "from optimum_core.runtime.answers import Answerer\n"
+        "from optimum_core.runtime.call_outputs import Answerer\n"
         f"made = Answerer(from_names({LOGITS!r}, ('logits',)), ('logits',))\n"
         "answer = made.answer({'logits': np.ones(2)}, as_torch=False)\n"
         "assert type(answer).__name__ == 'Answer' and answer.logits is answer[0]\n"

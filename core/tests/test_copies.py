@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import SwinConfig, SwinForImageClassification
 
-from optimum_core.models.copies import throwaway
-from optimum_core.models.eager_calls import ask, call, eager_outputs
-from optimum_core.models.outputs import flatten
-from optimum_core.models.sensitivity import rank_layers
-from optimum_core.models.signature import describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.eager.calls import ask, call, eager_outputs
+from optimum_core.models.eager.copies import throwaway
+from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.sensitivity import rank_layers
+from optimum_core.models.signatures.signature import describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.verify.reference import reference_cases
 
 
@@ -85,7 +85,7 @@ def test_a_copy_computes_the_same_with_the_same_weights(kind: str, tiny: Callabl
     parts = dict(module.named_modules())
     assert not any(part is parts[name] for name, part in throwaway(module).named_modules())
     assert throwaway(module).config is not module.config
-    from optimum_core.models.samples import Case
+    from optimum_core.models.inputs.samples import Case
 
     inputs = described(kind)[1].draw(Case(name="any", seed=7))
     with torch.no_grad():

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from optimum_core.errors import SessionError
-from optimum_core.generation.decoder import Decoder
-from optimum_core.models.decoder import DecoderSignature, NotADecoderError
-from optimum_core.models.tracing import flat_module, graph_inputs, graph_outputs, named_module, sample_tensors
+from optimum_core.generation.decoder_session import Decoder
+from optimum_core.models.decoders.description import NotADecoderError
+from optimum_core.models.exporting.tracing import flat_module, graph_inputs, graph_outputs, named_module, sample_tensors
+from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, decoder_request, described, eager_decoder
 from optimum_core.types import StatefulSession

@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from optimum_core.errors import InputError
-from optimum_core.generation.encoder_decoder import Encoded, EncoderDecoder
+from optimum_core.generation.encoder_decoder_session import Encoded, EncoderDecoder
 from optimum_core.generation.loop import next_tokens
-from optimum_core.generation.session import EncoderDecoderSession, open_session
+from optimum_core.generation.model_session import EncoderDecoderSession, open_session
 from optimum_core.generation.settings import Settings, read_settings, start_ids
 from optimum_core.hardware import detect
 from optimum_core.measure.workload import Limits, encoder_decoder_workload
-from optimum_core.models.decoder import DecoderSignature, NotADecoderError
-from optimum_core.models.parts import graphs_of, parts_of
-from optimum_core.models.source import MemorySource
-from optimum_core.models.tracing import flat_module, graph_inputs, graph_outputs, sample_tensors
+from optimum_core.models.decoders.description import NotADecoderError
+from optimum_core.models.decoders.parts import graphs_of, parts_of
+from optimum_core.models.exporting.tracing import flat_module, graph_inputs, graph_outputs, sample_tensors
+from optimum_core.models.signatures.decoder_signature import DecoderSignature
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.search.builder import eager_artifact
 from optimum_core.testing.encoder_decoders import described, encoder_decoder, part_request

@@ -22,12 +22,12 @@ from transformers import (
 )
 
 from optimum_core.errors import InputError, OptionError, UnavailableError
-from optimum_core.generation.decoder import Decoder, counted
+from optimum_core.generation.decoder_session import Decoder, counted
+from optimum_core.generation.generator_workload import workload_of
 from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.sampling import chooser, drawn, penalized, shaped
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, TextStream, generate_texts, read_codec, stream_texts
-from optimum_core.generation.workload import workload_of
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, described, eager_decoder
 from optimum_core.types import Fidelity

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from optimum_core import accelerate
-from optimum_core.models.source import open_source
+from optimum_core.models.sources.source import open_source
 
 _IDS = torch.tensor([[5, 9, 11, 2, 30, 7]])
 _WORDS = [f"▁w{index}" for index in range(40)]

@@ -11,8 +11,8 @@ import torch
 
 from optimum_core.errors import OptionError, SourceError
 from optimum_core.measure.workload import Limits
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import describe
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import describe
 
 Tensor = torch.Tensor
 

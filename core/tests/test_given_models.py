@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from optimum_core.errors import SourceError
-from optimum_core.models.eager_calls import call
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.eager.calls import call
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import ModelSignature, describe
 
 IMAGE = 120
 TEXT = {

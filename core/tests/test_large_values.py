@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.signature import describe
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.signatures.signature import describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, verify
-from optimum_core.verify.large import LARGE, NEGATIVE
+from optimum_core.verify.large_value_cases import LARGE, NEGATIVE
 from optimum_core.verify.reference import reference_cases
 
 Function = Callable[..., Any]
@@ -128,5 +128,5 @@ def test_an_answer_that_overflows_is_wrong() -> None:
 def test_what_eager_does_not_answer_is_no_case(
     function: Function, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimum_core.models.large_values._PATIENCE", 0.3)
+    monkeypatch.setattr("optimum_core.models.signatures.large_values._PATIENCE", 0.3)
     assert _names(function, x) == []

@@ -20,9 +20,9 @@ from transformers import BatchEncoding
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.hookspecs import hookimpl
-from optimum_core.models.texts import read_texts
+from optimum_core.models.data.texts import read_texts
 from optimum_core.plugins import manager
-from optimum_core.runtime.answers import Answer
+from optimum_core.runtime.call_outputs import Answer
 from optimum_core.runtime.mapping import ItemEncoder, Mapper
 from optimum_core.runtime.opening import open_model
 from optimum_core.types import AxisRange, TensorSpec

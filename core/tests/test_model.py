@@ -20,7 +20,7 @@ from transformers import BatchEncoding
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import ArtifactError, InputError, NotTorchError, SessionError, UnavailableError
-from optimum_core.models.source import MemorySource
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.packing import model_info
 from optimum_core.plugins import manager
 from optimum_core.runtime.opening import open_model

@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import ViTImageProcessor
 
 from optimum_core.errors import OptionError
-from optimum_core.models.batches import BATCH, Batches, Encoder
-from optimum_core.models.data_rows import Row, Rows
+from optimum_core.models.data.batches import BATCH, Batches, Encoder
+from optimum_core.models.data.rows import Row, Rows
 
 Described = Callable[[str], tuple[Any, Any]]
 

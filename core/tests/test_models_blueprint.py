@@ -11,10 +11,10 @@ import torch
 from transformers import CLIPImageProcessor, DebertaV2Config, DebertaV2Model, ResNetConfig, ResNetModel
 
 from optimum_core.errors import OptionError, SourceError
-from optimum_core.models.eager_calls import call
-from optimum_core.models.layouts import alternatives, facts_of
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, describe, lengths_beside
+from optimum_core.models.eager.calls import call
+from optimum_core.models.inputs.layouts import alternatives, facts_of
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import ModelSignature, describe, lengths_beside
 
 Described = Callable[[str], tuple[Any, ModelSignature]]
 TEXT = ("batch", "sequence")
@@ -112,7 +112,7 @@ def test_what_is_described_is_what_eager_gives_at_other_lengths(kind: str, descr
     module, signature = described(kind)
     lengths = {axis: lengths_beside(signature.layout, axis)[0] for axis in signature.axes}
     inputs = signature.draw(Case(name="other", lengths=lengths, seed=3))
-    from optimum_core.models.outputs import flatten
+    from optimum_core.models.eager.outputs import flatten
 
     outputs = flatten(call(module, inputs))
     assert [spec.name for spec in signature.outputs] == list(outputs)

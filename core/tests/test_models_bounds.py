@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from optimum_core.errors import InputError
-from optimum_core.models.axes import lengths_beside
-from optimum_core.models.eager_calls import eager_outputs, fixed_arguments
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, describe, limited
-from optimum_core.models.source import open_source
+from optimum_core.models.eager.calls import eager_outputs, fixed_arguments
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.axes import lengths_beside
+from optimum_core.models.signatures.signature import ModelSignature, describe, limited
+from optimum_core.models.sources.source import open_source
 from optimum_core.runtime.inputs import InputChecker
 from optimum_core.types import AxisRange, TensorSpec
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError
-from optimum_core.models import to_onnx
-from optimum_core.models.eager_calls import FlatModule, call, eager_outputs, export_ready, fixed_arguments
-from optimum_core.models.engines import ROUTES, torchscript
-from optimum_core.models.outputs import flatten
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.backends import onnx_plugin
+from optimum_core.models.eager.calls import FlatModule, call, eager_outputs, export_ready, fixed_arguments
+from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.exporting import ROUTES, torchscript
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import Artifact, ExportRequest
 from optimum_core.verify import compare, tolerance_of
 from optimum_core.verify.reference import reference_cases
@@ -33,7 +33,7 @@ def _request(
     module: Any, signature: ModelSignature, output: Path, route: str, opset: int | None = None
 ) -> ExportRequest:
     return ExportRequest(
-        backend=to_onnx.NAME,
+        backend=onnx_plugin.NAME,
         source=MemorySource(module),
         task=signature.task,
         format="onnx",
@@ -48,7 +48,7 @@ def _request(
 
 
 def _export(module: Any, signature: ModelSignature, output: Path, route: str, opset: int | None = None) -> Artifact:
-    made = to_onnx.export(_request(module, signature, output, route, opset))
+    made = onnx_plugin.export(_request(module, signature, output, route, opset))
     assert isinstance(made, Artifact)
     return made
 
@@ -113,7 +113,7 @@ def test_the_opset_is_what_the_runtime_accepts(described: Described, tmp_path: P
 def test_a_request_to_somebody_else_is_left_alone(described: Described, tmp_path: Path) -> None:
     module, signature = described("vit")
     request = _request(module, signature, tmp_path, "torchscript")
-    assert to_onnx.export(dataclasses.replace(request, backend="another")) is None
+    assert onnx_plugin.export(dataclasses.replace(request, backend="another")) is None
     assert not any(tmp_path.iterdir())
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.models import fingerprint, loading
-from optimum_core.models.source import open_source
+from optimum_core.models import fingerprint, pretrained
+from optimum_core.models.sources.source import open_source
 
 Tiny = Callable[[str], Any]
 
@@ -102,13 +102,13 @@ def test_other_code_shows_where_no_source_is_kept() -> None:
 
 @pytest.fixture
 def saved(tiny: Tiny, tmp_path: Path) -> Path:
-    with loading.quiet():
+    with pretrained.quiet():
         tiny("bert").save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
 def test_a_directory_is_as_equal_as_its_bytes(saved: Path, tiny: Tiny, tmp_path: Path) -> None:
-    with loading.quiet():
+    with pretrained.quiet():
         tiny("bert").save_pretrained(tmp_path / "again")
     before = open_source(saved).fingerprint
     assert open_source(tmp_path / "again").fingerprint == before

@@ -13,7 +13,7 @@ import torch
 
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint
-from optimum_core.models.source import open_source
+from optimum_core.models.sources.source import open_source
 
 Tiny = Callable[[str], Any]
 

@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 import torch
 
-from optimum_core.models import to_onnx
-from optimum_core.models.engines import ROUTES
-from optimum_core.models.promotion import ExplicitPromotion
-from optimum_core.models.source import MemorySource
+from optimum_core.models.backends import onnx_plugin
+from optimum_core.models.eager.promotion import ExplicitPromotion
+from optimum_core.models.exporting import ROUTES
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import ExportRequest, TensorSpec
 
 _AXES = ("batch", "sequence")
@@ -27,9 +27,9 @@ class _Positions(torch.nn.Module):
 @pytest.mark.parametrize("route", ROUTES)
 def test_sums_pass_what_8_bits_hold(route: str, tmp_path: Path) -> None:
     module, ids = _Positions(), torch.randint(0, 9, (2, 900), generator=torch.Generator().manual_seed(0))
-    made = to_onnx.export(
+    made = onnx_plugin.export(
         ExportRequest(
-            backend=to_onnx.NAME, source=MemorySource(module), task="feature-extraction", format="onnx",
+            backend=onnx_plugin.NAME, source=MemorySource(module), task="feature-extraction", format="onnx",
             precision="fp32", samples={"input_ids": ids[:, :12].numpy()},
             inputs=(TensorSpec(name="input_ids", dtype="int64", shape=_AXES),),
             outputs=tuple(TensorSpec(name=name, dtype="int64", shape=_AXES) for name in ("hidden", "blocks")),

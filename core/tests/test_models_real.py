@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from transformers import ViTImageProcessor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-from optimum_core.models.processor_inputs import TEXTS, processed
-from optimum_core.models.signature import describe
+from optimum_core.models.inputs.processor import TEXTS, processed
+from optimum_core.models.signatures.signature import describe
 
 
 class Words:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from optimum_core.errors import OptionError
-from optimum_core.models.data_rows import Row, Rows, as_array
+from optimum_core.models.data.rows import Row, Rows, as_array
 
 
 def _read(data: Any, **settings: Any) -> list[tuple[Any, Any]]:

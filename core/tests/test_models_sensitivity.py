@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_core.models.sensitivity import layers_of, rank_layers
+from optimum_core.models.eager.sensitivity import layers_of, rank_layers
 
 BATCHES = [{"x": torch.randn(8, 16, generator=torch.Generator().manual_seed(seed))} for seed in range(2)]
 
@@ -77,7 +77,7 @@ def test_weights_are_given_back_when_the_model_raises(layered: Layered, monkeypa
 def test_every_kind_of_layer_counts(kind: str, tiny: Callable[[str], Any], described: Any) -> None:
     module = tiny(kind)
     _, signature = described(kind)
-    from optimum_core.models.samples import Case
+    from optimum_core.models.inputs.samples import Case
 
     before = _state(module)
     ranked = rank_layers(module, [signature.draw(Case(name="drawn", lengths={"batch": 2}, seed=1))])

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from optimum_core.models.loading import quiet
+from optimum_core.models.pretrained import quiet
 from optimum_core.models.silence import silence
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.signatures.signature import ModelSignature, describe
 
 
 class Scaled(torch.nn.Module):

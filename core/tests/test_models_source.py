@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from optimum_core.errors import SourceError
-from optimum_core.models import loading
-from optimum_core.models.signature import describe
-from optimum_core.models.source import DirectorySource, MemorySource, open_source
+from optimum_core.models import pretrained
+from optimum_core.models.signatures.signature import describe
+from optimum_core.models.sources.source import DirectorySource, MemorySource, open_source
 
 Tiny = Callable[[str], Any]
 
@@ -22,7 +22,7 @@ Tiny = Callable[[str], Any]
 @pytest.fixture
 def saved(tiny: Tiny, tmp_path: Path) -> Path:
     directory = tmp_path / "little bert"
-    with loading.quiet():
+    with pretrained.quiet():
         tiny("bert").save_pretrained(directory)
     return directory
 
@@ -97,7 +97,7 @@ def test_a_hub_id_is_fetched_and_keeps_its_name(saved: Path, monkeypatch: pytest
         asked.append((repository, revision, with_code))
         return saved
 
-    monkeypatch.setattr(loading, "download", download)
+    monkeypatch.setattr(pretrained, "download", download)
     source = open_source("somebody/little-bert", revision="v2")
     assert (source.name, asked) == ("somebody/little-bert", [("somebody/little-bert", "v2", False)])
     assert type(source.module()).__name__ == "BertForSequenceClassification"
@@ -107,7 +107,7 @@ def test_opening_a_directory_reads_no_weights(saved: Path, monkeypatch: pytest.M
     def read_model(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr(loading, "read_model", read_model)
+    monkeypatch.setattr(pretrained, "read_model", read_model)
     source = open_source(saved)
     assert source.config.num_labels == 5
     assert source.fingerprint
@@ -119,7 +119,7 @@ def test_opening_a_directory_reads_no_weights(saved: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("path", ["./nowhere", "~/nowhere at all", "/nowhere/at/all", "a/b/c"])
 def test_a_path_to_nothing_is_never_asked_of_the_hub(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "download", None)
+    monkeypatch.setattr(pretrained, "download", None)
     with pytest.raises(SourceError, match="no such directory"):
         open_source(path)
 
@@ -206,7 +206,7 @@ def test_a_model_in_half_precision_is_copied(dtype: torch.dtype, tiny: Tiny) -> 
 
 
 def test_a_checkpoint_in_half_precision_is_read_in_full(tiny: Tiny, tmp_path: Path) -> None:
-    with loading.quiet():
+    with pretrained.quiet():
         tiny("bert").half().save_pretrained(tmp_path)
     assert {parameter.dtype for parameter in open_source(tmp_path).module().parameters()} == {torch.float32}
 
@@ -227,7 +227,7 @@ def test_what_lies_beside_the_weights_travels_along(saved: Path) -> None:
 
 def test_a_live_model_brings_its_processor_files_but_its_own_configuration(saved: Path) -> None:
     (saved / "vocab.txt").write_text("a", encoding="utf-8")
-    with loading.quiet():
+    with pretrained.quiet():
         from transformers import AutoModelForSequenceClassification
 
         model = AutoModelForSequenceClassification.from_pretrained(saved)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from optimum_core.models import threads
-from optimum_core.models.threads import fitting_threads, usual_threads
+from optimum_core.models.eager import threads
+from optimum_core.models.eager.threads import fitting_threads, usual_threads
 
 
 @pytest.fixture(autouse=True)

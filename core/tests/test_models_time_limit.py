@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError
-from optimum_core.models.time_limit import export_limit, time_limit
+from optimum_core.models.eager.time_limit import export_limit, time_limit
 
 
 def _spin(seconds: float) -> None:
@@ -39,7 +39,7 @@ def test_time_without_the_cpu_does_not_count() -> None:
 
 def test_a_tiny_model_has_less_time_than_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    monkeypatch.setattr("optimum_core.models.time_limit.time_limit", lambda seconds, *_: asked.append(seconds))
+    monkeypatch.setattr("optimum_core.models.eager.time_limit.time_limit", lambda seconds, *_: asked.append(seconds))
     for width in (1, 2**20):
         export_limit(torch.nn.Linear(width, 8, bias=False, device="meta"), "export", "use another")
     assert asked == pytest.approx([45.0, 61.0], abs=0.01)

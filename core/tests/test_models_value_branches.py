@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError
-from optimum_core.models.eager_calls import FlatModule
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import describe
+from optimum_core.models.backends.onnx_plugin import export
+from optimum_core.models.eager.calls import FlatModule
+from optimum_core.models.exporting.value_branches import traced_reads, value_branches
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import describe
 from optimum_core.models.silence import silence
-from optimum_core.models.source import MemorySource
-from optimum_core.models.to_onnx import export
-from optimum_core.models.value_branches import traced_reads, value_branches
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import ExportRequest
 
 _log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import torch
 from fake_backend import installed
 from optimum_core import AcceleratedModel, accelerate, measure
 from optimum_core.hookspecs import hookimpl
-from optimum_core.models import eager
-from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.backends import torch_plugin
+from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.types import (
     Array,
     Artifact,
@@ -125,7 +125,7 @@ def with_acme(tiny: Callable[[str], Any], tmp_path: Path) -> Iterator[Accelerate
     """`accelerate` of a tiny BERT where nothing but torch and Acme is installed."""
 
     def run(acme: Acme, **settings: Any) -> AcceleratedModel:
-        with installed(torch=eager, acme=acme), measure.measuring(EFFORT):
+        with installed(torch=torch_plugin, acme=acme), measure.measuring(EFFORT):
             return accelerate(tiny("bert"), **{"shapes": [(1, 8)], "cache_dir": tmp_path, "target": "acme", **settings})
 
     threads = torch.get_num_threads()

@@ -15,7 +15,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from optimum_core import accelerate, load
-from optimum_core.models.source import DirectorySource, open_source
+from optimum_core.models.sources.source import DirectorySource, open_source
 
 _LABELS = {0: "bad", 1: "fair", 2: "good"}
 _IDS = torch.tensor([[5, 9, 11, 2], [7, 8, 3, 1]])

@@ -19,9 +19,9 @@ from optimum_core import accelerate, load
 from optimum_core.artifact import Structure
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.errors import InputError, SourceError, VerificationError
-from optimum_core.models.outputs import agreed, flatten, structure_of
-from optimum_core.models.signature import describe
-from optimum_core.runtime.answers import Answer, Answerer
+from optimum_core.models.eager.outputs import agreed, flatten, structure_of
+from optimum_core.models.signatures.signature import describe
+from optimum_core.runtime.call_outputs import Answer, Answerer
 
 Boxes = namedtuple("Boxes", "boxes scores")
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from optimum_core.errors import EvaluationError, OptionError
-from optimum_core.models.batches import Batches
-from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.data.batches import Batches
+from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.search.quantized.data import DataPreparer, read_data
 from optimum_core.testing import decoders
 from optimum_core.testing.decoders import VOCABULARY, decoder

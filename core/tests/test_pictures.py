@@ -13,11 +13,12 @@ import torch
 
 from optimum_core import accelerate, load
 from optimum_core.errors import InputError, UnavailableError
-from optimum_core.generation.decoder import Decoder
-from optimum_core.models.decoder import DecoderSignature, NotADecoderError
-from optimum_core.models.merge_session import WEIGHTS, MergeSession, read_merge, save_merge
-from optimum_core.models.pictures import describe_pictures, merge_of
-from optimum_core.models.processor_inputs import asked_about
+from optimum_core.generation.decoder_session import Decoder
+from optimum_core.models.decoders.description import NotADecoderError
+from optimum_core.models.inputs.processor import asked_about
+from optimum_core.models.multimodal.description import describe_pictures, merge_of
+from optimum_core.models.multimodal.merge_session import WEIGHTS, MergeSession, read_merge, save_merge
+from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.plugins import PluginManager
 from optimum_core.testing.pictures import described, picture_inputs, picture_model, picture_rows
 from optimum_core.types import Fidelity, Support
@@ -204,7 +205,7 @@ def test_an_eager_one_is_saved_and_loaded(fast: Any, tmp_path: Path) -> None:
 
 
 def test_a_merge_in_files_needs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from optimum_core.generation.session import _merge
+    from optimum_core.generation.model_session import _merge
     from optimum_core.hardware import detect
     from optimum_core.plugins import manager
     from optimum_core.types import Artifact, SessionRequest, Step

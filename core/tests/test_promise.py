@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from optimum_core.errors import EvaluationError, OptionError
-from optimum_core.models.batches import Batches
+from optimum_core.models.data.batches import Batches
 from optimum_core.types.quantization import METRICS, parse_drop
 from optimum_core.verify.promise import Called, Labelled, evaluate_words, keeps, label_array, make_promise
 

@@ -9,7 +9,7 @@ import huggingface_hub.constants
 import pytest
 
 from optimum_core.errors import OptionError, SourceError
-from optimum_core.models import loading
+from optimum_core.models import pretrained
 from optimum_core.quantization import FAMILIES, QuantizationGoal, read_goal
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.presets import PRESETS, preset
@@ -124,7 +124,7 @@ def test_a_recipe_in_a_hub_repository(monkeypatch: pytest.MonkeyPatch, tmp_path:
         asked.append((repository, name))
         return tmp_path / name
 
-    monkeypatch.setattr(loading, "download_file", download)
+    monkeypatch.setattr(pretrained, "download_file", download)
     assert _goal("owner/name/recipe.yaml").config == CONFIG
     assert asked == [("owner/name", "recipe.yaml")]
 

@@ -14,8 +14,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from optimum_core.errors import OptionError
-from optimum_core.models.batches import Batches
-from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.data.batches import Batches
+from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.search.quantized import data as evidence
 from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, read_data
 from optimum_core.types import Event, QuantizeConfig

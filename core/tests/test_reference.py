@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from optimum_core.errors import VerificationError
-from optimum_core.models.axes import MANY, off_the_grid
-from optimum_core.models.chance import watched_draws
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.switches import Numbers, lengths_around, numbers_of, with_rungs
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.eager.randomness import watched_draws
+from optimum_core.models.signatures.axes import MANY, off_the_grid
+from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.models.signatures.switches import Numbers, lengths_around, numbers_of, with_rungs
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
 from optimum_core.verify.ranges import proved, right_up_to

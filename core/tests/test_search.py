@@ -11,7 +11,7 @@ import pytest
 
 from fake_backend import Acme, Arrays, Deed, Described, Memory, Search, baked, no_time, refusing, right, slow, wrong
 from optimum_core.errors import ExportError, OptionError, SessionError, VerificationError
-from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.plan import Way
 from optimum_core.plugins import DISABLED_ENV
 from optimum_core.search.context import SearchResult

@@ -14,7 +14,7 @@ import pytest
 from fake_backend import QUICK, Acme, Memory, Search, right, wrong
 from optimum_core.errors import ResourceError, VerificationError
 from optimum_core.hookspecs import hookimpl
-from optimum_core.measure.load import Load, other_load
+from optimum_core.measure.cpu_load import Load, other_load
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate

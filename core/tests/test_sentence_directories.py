@@ -14,10 +14,10 @@ import torch
 
 from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import SourceError
-from optimum_core.models.samples import Case
-from optimum_core.models.sentence_source import SentenceSource
-from optimum_core.models.signature import describe
-from optimum_core.models.source import DirectorySource, open_source
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import describe
+from optimum_core.models.sources.sentences.source import SentenceSource
+from optimum_core.models.sources.source import DirectorySource, open_source
 from sentence_directories import (
     NORMALIZE,
     Module,

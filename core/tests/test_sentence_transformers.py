@@ -14,8 +14,8 @@ import torch
 
 from optimum_core import accelerate, load
 from optimum_core.errors import SourceError, UnavailableError, VerificationError
-from optimum_core.models.sentence_source import SentenceSource
-from optimum_core.models.source import open_source
+from optimum_core.models.sources.sentences.source import SentenceSource
+from optimum_core.models.sources.source import open_source
 from sentence_directories import (
     NORMALIZE,
     TEXTS,

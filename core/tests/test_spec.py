@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimum_core.models.signature import ModelSignature
+from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.plan import EXACT, Way
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.spec import CandidateSpec, specs_of

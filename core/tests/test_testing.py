@@ -9,7 +9,7 @@ import pytest
 
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.hardware import detect
-from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.testing import BackendSuite
 from optimum_core.testing.machine import Machine
 from optimum_core.testing.models import KINDS, model

@@ -34,7 +34,7 @@ class Session:
     backend, device = BACKEND, "cpu"
 
     def __init__(self, request):
-        from optimum_core.models.eager_session import open_eager
+        from optimum_core.models.backends.torch_session import open_eager
 
         for name in request.options:
             raise OptionError(BACKEND, f"unknown option {name!r}", "there are none")
@@ -70,7 +70,7 @@ STUB = GOOD.replace(
     "self.inputs, self.outputs = self.eager.inputs, self.eager.outputs",
     "self.inputs, self.outputs = request.artifact.inputs, request.artifact.outputs",
 )
-STUB = STUB.replace("        from optimum_core.models.eager_session import open_eager\n\n", "")
+STUB = STUB.replace("        from optimum_core.models.backends.torch_session import open_eager\n\n", "")
 STUB = STUB.replace(
     "outputs = self.eager.run(inputs)",
     'import numpy as np\n\n        outputs = {"logits": np.full((len(inputs["input_ids"]), 5), 1.0, np.float32)}',

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.merging import merged_with
-from optimum_core.models.pictures import merge_of
-from optimum_core.models.tower_calls import TowerCalls, record_of, recorded
-from optimum_core.models.towers import NoTowerError, Tower, call_of, tower_of
-from optimum_core.search import towers
-from optimum_core.search.towers import TowerSearch
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.multimodal.description import merge_of
+from optimum_core.models.multimodal.merging import merged_with
+from optimum_core.models.multimodal.tower_calls import TowerCalls, record_of, recorded
+from optimum_core.models.multimodal.towers import NoTowerError, Tower, call_of, tower_of
+from optimum_core.search import tower_search
+from optimum_core.search.tower_search import TowerSearch
 from optimum_core.testing.pictures import described, picture_inputs, picture_model
 from optimum_core.types import Artifact, AxisRange, Step
 
@@ -80,7 +80,7 @@ def test_the_tower_is_the_largest_module_that_reads_no_values(kind: str, path: s
 
 
 def test_one_that_reads_sizes_of_pictures_is_none_and_the_place_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimum_core.models.towers._SHARE", 0.9)
+    monkeypatch.setattr("optimum_core.models.multimodal.towers._SHARE", 0.9)
     with pytest.raises(NoTowerError, match=r"model\.visual reads values of its inputs in Python \(modeling_qwen2_vl"):
         tower("qwen2_vl")
 
@@ -150,7 +150,7 @@ def test_where_the_eager_tower_wins_there_is_no_part_and_the_report_says_why(mon
         spec=SimpleNamespace(way=SimpleNamespace(is_eager=False), name="onnx → any cpu"),
         is_true=False, outcome="wrong", reason="batch 3, output: relative error 0.2",
     )  # fmt: skip
-    monkeypatch.setattr(towers, "search", lambda context: SimpleNamespace(winner=eager, tried=(eager, other)))
+    monkeypatch.setattr(tower_search, "search", lambda context: SimpleNamespace(winner=eager, tried=(eager, other)))
     monkeypatch.setattr(TowerSearch, "_context", lambda *_: None)
     source = SimpleNamespace(module=lambda: picture_model("llava"), name="llava")
     builder: Any = SimpleNamespace(source=source)

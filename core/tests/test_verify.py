@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from optimum_core.errors import SessionError, VerificationError
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.testing.decoders import decoder, described
 from optimum_core.types import CaseResult, Fidelity, Lengths
 from optimum_core.verify import (

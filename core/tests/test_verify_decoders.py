@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.generation.decoder import Decoder, Generation
-from optimum_core.generation.session import GenerativeSession
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.eager_state import EagerDecoderSession
-from optimum_core.models.whole_texts import eager_parts
+from optimum_core.generation.decoder_session import Decoder, Generation
+from optimum_core.generation.model_session import GenerativeSession
+from optimum_core.models.decoders.eager_state import EagerDecoderSession
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.references.whole_texts import eager_parts
 from optimum_core.testing import encoder_decoders
 from optimum_core.testing.decoders import decoder, described
 from optimum_core.testing.encoder_decoders import encoder_decoder
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase
-from optimum_core.verify.decoders import DecoderReference, verify_decoder
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues, with_dialogues
 from optimum_core.verify.divergence import Divergence
+from optimum_core.verify.quantized_decoder import DecoderReference, verify_decoder
 
 Array = np.ndarray[Any, Any]
 IDS = np.random.default_rng(8).integers(3, 99, (1, 40))

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.loading import quiet
-from optimum_core.models.outputs import flatten
+from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.pretrained import quiet
 
 Inputs = Mapping[str, torch.Tensor]
 #: A whole call, to a mapping of outputs by name; or why there is none.

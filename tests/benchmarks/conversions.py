@@ -15,9 +15,9 @@ from tests.benchmarks.subjects import export_request
 
 from optimum_core.errors import OptimumError
 from optimum_core.hardware import detect
-from optimum_core.models.loading import quiet
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.pretrained import quiet
+from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.types import (
     Artifact,

@@ -19,10 +19,10 @@ from tests.benchmarks.subjects import export_request
 from optimum_core.cli.values import size_words
 from optimum_core.errors import ExportError, OptimumError
 from optimum_core.hardware import detect
-from optimum_core.models.loading import quiet
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.pretrained import quiet
+from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.types import (
     Artifact,

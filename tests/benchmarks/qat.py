@@ -17,8 +17,8 @@ from tests.benchmarks.subjects import classifier, export_request, minilm_directo
 from tests.movies import Review, reviews
 
 from optimum_core.hardware import detect
-from optimum_core.models.signature import describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.signatures.signature import describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
 

@@ -13,8 +13,8 @@ from tests.benchmarks.page import Page
 from tests.benchmarks.subjects import export_request, minilm, minilm_directory
 from tests.movies import sentences
 
-from optimum_core.models.signature import describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.signatures.signature import describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import QuantizeConfig, TensorSpec
 
 _NUMBER, _BATCH, _LONGEST = 64, 16, 64
@@ -81,7 +81,7 @@ def _program(model: Any, cache: Path) -> tuple[Any, tuple[TensorSpec, ...]]:
 
 
 def _rounded(program: Any, inputs: tuple[TensorSpec, ...], config: QuantizeConfig, calibration: Sequence[Batch]) -> Any:
-    from optimum_inc.tools import quiet
+    from optimum_inc.silencing import quiet
     from optimum_inc.weights import quantize_linears
 
     graph = program.module(check_guards=False)

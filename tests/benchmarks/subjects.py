@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.loading import quiet
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature
-from optimum_core.models.source import MemorySource
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.pretrained import quiet
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import ExportRequest
 
 #: Batch and sequence.

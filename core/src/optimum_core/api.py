@@ -15,9 +15,9 @@ from optimum_core.errors import NoBackendWarning, OptionError
 from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
-from optimum_core.models import loading, tasks
-from optimum_core.models.sentence_object import kind_of
-from optimum_core.models.source import Source, open_source
+from optimum_core.models import pretrained, tasks
+from optimum_core.models.sources.sentences.in_memory import kind_of
+from optimum_core.models.sources.source import Source, open_source
 from optimum_core.pipeline import Pipeline
 from optimum_core.plan import AUTO, EXACT, Target, Way
 from optimum_core.plugins import manager
@@ -100,7 +100,7 @@ def accelerate(
         samples=sample_inputs, options=options,
     )  # fmt: skip
     _check_arguments(processor=processor, trust_remote_code=trust_remote_code, progress=progress)
-    loading.require_export_packages("accelerate()")
+    pretrained.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
     supports = plugins.supports(hardware)
     if request.target.backend is not None:
@@ -165,7 +165,7 @@ def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:
     """Return an object of the class that was given, where that has more than a call: those of sentence-transformers."""
     if kind_of(model) is None:
         return fast
-    from optimum_core.models.sentence_wrapper import accelerated_object
+    from optimum_core.models.sources.sentences.wrapper import accelerated_object
 
     return accelerated_object(model, fast)  # type: ignore[no-any-return]
 

@@ -13,8 +13,8 @@ import optimum_core.artifact as artifacts
 from optimum_core.artifact import LIVE, Manifest, ModelInfo, PartInfo
 from optimum_core.errors import UnprovedWarning
 from optimum_core.measure.workload import WorkShape
-from optimum_core.models.sample_inputs import plain_defaults, positional
-from optimum_core.models.source import Source
+from optimum_core.models.inputs.user_samples import plain_defaults, positional
+from optimum_core.models.sources.source import Source
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.accelerated import AcceleratedModel, named_after
 from optimum_core.types import Hardware, Report
@@ -22,7 +22,7 @@ from optimum_core.verify.carried_call import write_check
 
 # Modules that import torch are imported where used: without torch, `accelerate` must report it and `load` must work.
 if TYPE_CHECKING:
-    from optimum_core.models.signature import ModelSignature
+    from optimum_core.models.signatures.signature import ModelSignature
     from optimum_core.search.candidate import Candidate
     from optimum_core.search.context import SearchResult
 

@@ -17,8 +17,8 @@ from optimum_core.errors import ArtifactError, OptionError, UnavailableError
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import Limits, WorkShape, signature_workload, workload
 from optimum_core.models import fingerprint
-from optimum_core.models.source import Source
-from optimum_core.models.threads import fitting_threads
+from optimum_core.models.eager.threads import fitting_threads
+from optimum_core.models.sources.source import Source
 from optimum_core.packing import Packer, warn_of_branches, warn_of_memory
 from optimum_core.plan import EXACT, FLOATS, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
@@ -32,12 +32,12 @@ from optimum_core.verify.carried_call import read_check
 
 # Modules that import torch are imported where used: without torch, `accelerate` must report it and `load` must work.
 if TYPE_CHECKING:
-    from optimum_core.models.signature import ModelSignature
+    from optimum_core.models.signatures.signature import ModelSignature
     from optimum_core.search.budget import Budget
     from optimum_core.search.context import SearchContext, SearchResult
     from optimum_core.search.quantized.setup import QuantizationSetup
     from optimum_core.search.spec import CandidateSpec
-    from optimum_core.search.towers import TowerSearch
+    from optimum_core.search.tower_search import TowerSearch
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Pipeline:
 
     def _still_true(self, manifest: Manifest, directory: Path) -> bool:
         """Whether one call gives the recorded outputs: a fingerprint misses hooks and replaced methods of a module."""
-        from optimum_core.models.eager_calls import eager_outputs
+        from optimum_core.models.eager.calls import eager_outputs
 
         module = self.source.module()
         kept = read_check(manifest, directory)
@@ -178,7 +178,7 @@ class Pipeline:
     @fitting_threads()
     def _make(self, directory: Path) -> None:
         """Search, and write the winner's files and manifest."""
-        from optimum_core.models.signature import describe
+        from optimum_core.models.signatures.signature import describe
 
         if self.request.data is not None and self.source.is_quantized:
             raise OptionError("quantize", f"{self.source.name} is quantized already", "leave it out")
@@ -214,8 +214,9 @@ class Pipeline:
     def _as_decoder(self, signature: ModelSignature) -> ModelSignature:
         """Return the signature of a model that generates, where it is one and a backend keeps its cache; with it, only
         ways that keep a cache compete."""
-        from optimum_core.models.decoder import NotADecoderError, describe_decoder
-        from optimum_core.models.encoder_decoder import as_generating
+        from optimum_core.models.decoders.description import NotADecoderError
+        from optimum_core.models.decoders.encoder_decoder_description import as_generating
+        from optimum_core.models.generators import describe_decoder
         from optimum_core.search.quantized.setup import why_in_one_pass
 
         stateful = stateful_ways(self.ways, self.supports)
@@ -257,7 +258,7 @@ class Pipeline:
     def _found(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
         """Search among unquantized models and, if quantization was asked for, continue from the winner to quantized."""
         from optimum_core.search.search import search
-        from optimum_core.search.towers import noted
+        from optimum_core.search.tower_search import noted
 
         # Errors in the data, or in the evaluation of the eager model, are raised before hours are spent.
         go_on = self._quantization(context, packer).prepare() if self.request.goal is not None else None
@@ -280,7 +281,7 @@ class Pipeline:
 
     def _samples(self) -> Any:
         """Return the inputs of one call as passed, or as the source has them."""
-        from optimum_core.models.processor_inputs import own_samples
+        from optimum_core.models.inputs.processor import own_samples
 
         return own_samples(self.source) if self.request.samples is None else self.request.samples
 
@@ -312,7 +313,7 @@ class Pipeline:
         from optimum_core.search.builder import Builder
         from optimum_core.search.context import SearchContext
         from optimum_core.search.references import References
-        from optimum_core.search.towers import TowerSearch
+        from optimum_core.search.tower_search import TowerSearch
 
         stated = self.request.shapes is not None
         auto = self.request.target.backend is None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.errors import OptionError
-from optimum_core.models import loading
+from optimum_core.models import pretrained
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.presets import PRESETS, preset
 from optimum_core.types.quantization import SCHEMES, Scheme
@@ -96,7 +96,7 @@ def _read_recipe(file: str | Path) -> QuantizeConfig:
             raise OptionError(
                 who, "no such file", "check the path, or name one in a hub repository: owner/name/file.yaml"
             )
-        path = loading.download_file(owner, name)
+        path = pretrained.download_file(owner, name)
     import yaml
 
     try:

@@ -19,10 +19,10 @@ from optimum_core.errors import SessionError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort, measuring
 from optimum_core.measure.workload import workload
-from optimum_core.models import eager
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.signature import ModelSignature
-from optimum_core.models.source import MemorySource
+from optimum_core.models.backends import torch_plugin
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.plan import parse_target, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
@@ -194,7 +194,7 @@ class Search:
 
     def run(self, target: str = "auto", **settings: Any) -> SearchResult:
         plugins = PluginManager([])
-        plugins.register(eager, "torch")
+        plugins.register(torch_plugin, "torch")
         plugins.register(self.acme, "acme")
         supports = plugins.supports(HARDWARE)
         chosen = parse_target(target)

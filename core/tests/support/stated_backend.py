@@ -22,7 +22,7 @@ from optimum_core import AcceleratedModel, accelerate
 from optimum_core.errors import PromiseError, SessionError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort, measuring
-from optimum_core.models.eager_calls import eager_outputs
+from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.types import (
     Array,
     Artifact,

@@ -13,9 +13,9 @@ from optimum_core.testing.machine import Machine
 from optimum_core.testing.tiny import Tiny
 from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import Artifact, SessionRequest
+from optimum_coreml.coremltools_adapter import coremltools, quiet
 from optimum_coreml.session import CoreMlSession, open_session
 from optimum_coreml.storage import read_program, save, weights_file
-from optimum_coreml.tools import coremltools, quiet
 
 if TYPE_CHECKING:
     from optimum_coreml_interpreter import Program

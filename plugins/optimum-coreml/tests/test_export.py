@@ -11,8 +11,8 @@ import pytest
 
 from optimum_core.errors import ExportError, InputError, OptionError, SessionError
 from optimum_core.hardware import detect
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.samples import Case
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.inputs.samples import Case
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, Fidelity, OptimizeRequest
 from optimum_core.verify import verify
@@ -171,7 +171,7 @@ def test_wrong_labels(tiny: Make, tmp_path: Path) -> None:
 def test_tracing_goes_into_functions_with_a_derivative_of_their_own(load: Load, tmp_path: Path) -> None:
     import torch
 
-    from optimum_core.models.source import MemorySource
+    from optimum_core.models.sources.source import MemorySource
     from optimum_core.types import ExportRequest, TensorSpec
 
     class Doubled(torch.autograd.Function):
@@ -213,7 +213,7 @@ def test_booleans_and_whole_numbers_at_the_edge(load: Load, tmp_path: Path) -> N
     """Core ML has 32-bit integers only: flags and 64-bit numbers go in and come out as what the model has."""
     import torch
 
-    from optimum_core.models.source import MemorySource
+    from optimum_core.models.sources.source import MemorySource
     from optimum_core.types import ExportRequest, TensorSpec
 
     class Flags(torch.nn.Module):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import sympy
 
-from optimum_coreml.faster import faster_conversion
-from optimum_coreml.tools import CONVERSION, coremltools, quiet
+from optimum_coreml.conversion_speed import faster_conversion
+from optimum_coreml.coremltools_adapter import CONVERSION, coremltools, quiet
 
 B, S, N = (sympy.Symbol(f"is{number}", integer=True) for number in (7, 10, 31))
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from coremltools.converters.mil.mil import Builder
 
-from optimum_coreml.halving import EXACT, halving
+from optimum_coreml.coremltools_adapter import quiet
+from optimum_coreml.fp16 import EXACT, halving
 from optimum_coreml.storage import read_program, save, weights_file
-from optimum_coreml.tools import quiet
 from optimum_coreml_interpreter import Program
 
 mb: Any = Builder

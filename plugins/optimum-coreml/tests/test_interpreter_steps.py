@@ -12,8 +12,8 @@ import torch
 from coremltools.converters.mil.mil import Builder
 
 from optimum_core.errors import SessionError
+from optimum_coreml.coremltools_adapter import quiet
 from optimum_coreml.storage import read_program, save, weights_file
-from optimum_coreml.tools import quiet
 from optimum_coreml_interpreter import Program
 
 Tensor = torch.Tensor

@@ -16,9 +16,9 @@ from optimum_core.plugins import manager
 from optimum_core.testing.machine import Machine
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_coreml import plugin
+from optimum_coreml.coremltools_adapter import open_package, program_of, quiet
 from optimum_coreml.session import CoreMlSession
 from optimum_coreml.storage import package_of, read_program, weights_file
-from optimum_coreml.tools import open_package, program_of, quiet
 from optimum_coreml_interpreter import Program
 
 Make = Callable[..., QuantizeRequest]

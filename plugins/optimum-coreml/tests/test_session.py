@@ -12,6 +12,7 @@ import pytest
 
 from optimum_core.errors import InputError, OptionError, SessionError
 from optimum_core.types import Artifact
+from optimum_coreml import coremltools_adapter
 from optimum_coreml.devices import GRAPH_LEVEL
 from optimum_coreml.session import CoreMlSession
 
@@ -90,11 +91,9 @@ def test_on_a_mac_core_ml_is_asked(exported: Exported, tiny: Make, load: Load, m
     """What would be handed to `MLModel` and `predict`. That Core ML takes it is not proved here."""
     import types
 
-    from optimum_coreml import tools
-
     fake = types.SimpleNamespace(models=_FakeModels, ComputeUnit=types.SimpleNamespace(ALL="all of them"))
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(tools, "coremltools", lambda: fake)
+    monkeypatch.setattr(coremltools_adapter, "coremltools", lambda: fake)
     opened = load(exported("bert"))
     assert opened.device == "all"
     assert _FakeModels.calls[-1][1] == "all of them" and _FakeModels.calls[-1][0].endswith("model.mlpackage")

@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from optimum_coreml import shims as module
+from optimum_coreml.coremltools_adapter import quiet
 from optimum_coreml.shims import SHIMS, registry, shims
 from optimum_coreml.storage import read_program, save, weights_file
-from optimum_coreml.tools import quiet
 from optimum_coreml_interpreter import Program
 
 Tensor = torch.Tensor

@@ -14,7 +14,7 @@ import pytest
 from optimum_core.errors import ExportError, InputError, OptionError, SessionError
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact
-from optimum_coreml import plugin
+from optimum_coreml import coremltools_adapter, plugin
 from optimum_coreml.session import CoreMlSession
 from optimum_coreml.texts import Texts, causal_mask
 
@@ -142,7 +142,6 @@ def test_on_a_mac_it_goes_through_a_state_of_core_ml(
     stateful: Artifact, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would be handed to `predict`. That Core ML takes it is not proved here."""
-    from optimum_coreml import tools
 
     calls: list[tuple[tuple[int, ...], tuple[int, ...], str]] = []
 
@@ -160,7 +159,7 @@ def test_on_a_mac_it_goes_through_a_state_of_core_ml(
 
     fake = types.SimpleNamespace(models=types.SimpleNamespace(MLModel=Model), ComputeUnit=types.SimpleNamespace(ALL=1))
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(tools, "coremltools", lambda: fake)
+    monkeypatch.setattr(coremltools_adapter, "coremltools", lambda: fake)
     opened = load(stateful)
     for length in (6, 7):
         ids = np.arange(length)[None]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from optimum_core.errors import ExportError, OptionError
-from optimum_core.models.signature import describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.signatures.signature import describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import Artifact, ExportRequest, TensorSpec
 from optimum_inc import plugin
 from optimum_inc.programs import axis_limits, load

@@ -12,7 +12,7 @@ import torch
 
 from optimum_core.errors import OptionError
 from optimum_core.hardware import detect
-from optimum_core.models.samples import Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.types import QuantizeConfig
 from optimum_inc import qat
 from optimum_inc.session import InductorSession

@@ -20,7 +20,7 @@ from optimum_core.verify.reference import EMPTY
 from optimum_inc import plugin, programs, quantize
 from optimum_inc.package import integer_calls
 from optimum_inc.session import InductorSession
-from optimum_inc.tools import quiet
+from optimum_inc.silencing import quiet
 
 pytest.importorskip("neural_compressor", reason="the extra `quantize` is not installed")
 

@@ -16,7 +16,7 @@ from optimum_inc.halting import HaltingRun
 from optimum_inc.kernels import Divided, Int4Linear, Int8Linear
 from optimum_inc.products import products_of
 from optimum_inc.rounding import by_awq, by_gptq, by_hqq, channel_factors, statistics_of, to_nearest
-from optimum_inc.tools import quiet
+from optimum_inc.silencing import quiet
 from optimum_inc.weights import quantize_linears
 
 pytest.importorskip("neural_compressor", reason="the extra `quantize` is not installed")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from optimum_core.errors import InputError, OptionError, SessionError
-from optimum_core.models.samples import Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.types import Artifact, Session, SessionRequest
 from optimum_inc import plugin
 from optimum_inc.session import InductorSession

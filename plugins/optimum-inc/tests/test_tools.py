@@ -9,7 +9,7 @@ from pathlib import Path
 _PROGRAM = """
 import tempfile
 from pathlib import Path
-from optimum_inc.tools import quiet
+from optimum_inc.silencing import quiet
 with quiet():
     from neural_compressor.torch.algorithms.weight_only.gptq import GPTQ
 print(*(path.name for path in Path(tempfile.gettempdir()).iterdir()))

@@ -17,7 +17,7 @@ import torch
 
 from optimum_core import accelerate, load
 from optimum_core.errors import InputError, SessionError
-from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.decoder_session import Decoder
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, measuring
 from optimum_core.plugins import manager

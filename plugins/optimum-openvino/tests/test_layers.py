@@ -10,7 +10,7 @@ import openvino
 import pytest
 import torch
 
-from optimum_core.models.sensitivity import layers_of
+from optimum_core.models.eager.sensitivity import layers_of
 from optimum_core.types import Artifact
 from optimum_openvino.devices import ROUTES
 from optimum_openvino.layers import kept_operations

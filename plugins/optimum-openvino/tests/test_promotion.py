@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.models.source import MemorySource
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import Artifact, ExportRequest, TensorSpec
 from optimum_openvino import plugin
 from optimum_openvino.devices import ROUTES

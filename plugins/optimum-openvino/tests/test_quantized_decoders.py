@@ -13,10 +13,10 @@ import pytest
 
 from optimum_core import accelerate, load
 from optimum_core.errors import OptionError
-from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.decoder_session import Decoder
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, measuring
-from optimum_core.models.decoder import FirstCalls
+from optimum_core.models.signatures.decoder_signature import FirstCalls
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, decoder_request, described
 from optimum_core.testing.pictures import picture_inputs, picture_model, picture_rows

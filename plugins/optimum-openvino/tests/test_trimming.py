@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_core.models.loading import quiet
+from optimum_core.models.pretrained import quiet
 from optimum_core.types import Artifact
 from optimum_core.verify import verify
 from optimum_openvino.devices import ROUTES

@@ -15,7 +15,7 @@ import pytest
 
 from optimum_core import accelerate, load
 from optimum_core.errors import ExportError, InputError, OptionError, SessionError, UnavailableError
-from optimum_core.generation.decoder import Decoder, Generation
+from optimum_core.generation.decoder_session import Decoder, Generation
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, measuring
 from optimum_core.plugins import manager

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from optimum_core import accelerate
-from optimum_core.generation.session import EncoderDecoderSession
+from optimum_core.generation.model_session import EncoderDecoderSession
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, measuring
-from optimum_core.models.generating_encoder_decoder import host_for
+from optimum_core.models.decoders.encoder_decoder_generate import host_for
 from optimum_core.plugins import manager
 from optimum_core.testing.encoder_decoders import described, encoder_decoder, opened_parts
 from optimum_core.types import Artifact, Fidelity, OptimizeRequest

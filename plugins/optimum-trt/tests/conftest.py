@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optimum_core.hardware import detect
-from optimum_core.models.signature import ModelSignature
+from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.plugins import manager
 from optimum_core.testing.machine import machine
 from optimum_core.testing.tiny import tiny as tiny_model

@@ -15,7 +15,7 @@ import pytest
 
 from optimum_core.errors import ExportError
 from optimum_core.hardware import detect
-from optimum_core.models.samples import Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, OptimizeRequest, QuantizeConfig, QuantizeRequest, SessionRequest
 from optimum_core.verify import verify

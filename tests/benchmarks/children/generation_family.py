@@ -21,10 +21,11 @@ from tests.benchmarks.families import Kind, families
 from optimum_core import accelerate
 from optimum_core.errors import OptimumError
 from optimum_core.measure import Effort, measuring
-from optimum_core.models.decoder import NotADecoderError, describe_decoder
-from optimum_core.models.loading import quiet
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import describe
+from optimum_core.models.decoders.description import NotADecoderError
+from optimum_core.models.generators import describe_decoder
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.pretrained import quiet
+from optimum_core.models.signatures.signature import describe
 
 _NEW = 64
 _SEEDS = (20, 21, 22, 23)

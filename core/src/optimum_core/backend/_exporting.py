@@ -73,9 +73,9 @@ def export_request(model: Any, backend: str, format: str, output: Path, *, sampl
 
     >>> manager().export(export_request(model, "acme", "acme-ir", folder))  # doctest: +SKIP
     """
-    from optimum_core.models.samples import Case
-    from optimum_core.models.signature import describe
-    from optimum_core.models.source import MemorySource
+    from optimum_core.models.inputs.samples import Case
+    from optimum_core.models.signatures.signature import describe
+    from optimum_core.models.sources.source import MemorySource
 
     source = MemorySource(model)
     signature = describe(source.module(), name=source.name, samples=samples)

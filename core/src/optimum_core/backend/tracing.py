@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-from optimum_core.models.eager_calls import FlatModule
-from optimum_core.models.loading import quiet
-from optimum_core.models.time_limit import export_limit
-from optimum_core.models.tracing import (
+from optimum_core.models.eager.calls import FlatModule
+from optimum_core.models.eager.time_limit import export_limit
+from optimum_core.models.exporting.tracing import (
     NamedModule,
     dynamic_shapes,
     exported_program,
@@ -20,7 +19,8 @@ from optimum_core.models.tracing import (
     ready_to_trace,
     sample_tensors,
 )
-from optimum_core.models.value_branches import traced_reads, value_branches
+from optimum_core.models.exporting.value_branches import traced_reads, value_branches
+from optimum_core.models.pretrained import quiet
 
 __all__ = [
     "FlatModule",

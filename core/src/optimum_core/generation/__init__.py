@@ -1,10 +1,10 @@
 """Driving a model that remembers: what generation needs and torch is not needed for.
 
-decoder    one decoder session, and one generation: what the mask and the positions of a call are
-session    the session of a whole generative model, made of its parts
-settings   the settings of a call of `generate`, from the call and from `generation_config.json`
-sampling   the choice of the next token from its scores
-loop       the loop of greedy decoding and sampling
-text       tokens from texts and chats, and texts from tokens as they come
-workload   the shapes that generators are timed at, and the timed call
+decoder_session    one decoder session, and one generation: what the mask and the positions of a call are
+model_session      the session of a whole generative model, made of its parts
+settings           the settings of a call of `generate`, from the call and from `generation_config.json`
+sampling           the choice of the next token from its scores
+loop               the loop of greedy decoding and sampling
+text               tokens from texts and chats, and texts from tokens as they come
+generator_workload the shapes that generators are timed at, and the timed call
 """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.generation.decoder import Decoder
+from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.sampling import allowed, chooser
 from optimum_core.generation.settings import Settings
 

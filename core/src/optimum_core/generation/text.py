@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError, UnavailableError
-from optimum_core.generation.decoder import Decoder
-from optimum_core.generation.encoder_decoder import EncoderDecoder
+from optimum_core.generation.decoder_session import Decoder
+from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.settings import Settings, start_ids
 from optimum_core.packages import present

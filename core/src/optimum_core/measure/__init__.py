@@ -1,7 +1,7 @@
 """Measurement of candidates' speed.
 
-`workload` defines the shapes, `timing` times candidates side by side, `load` measures other programs' load, `stopwatch`
-times every stage.
+`workload` defines the shapes, `timing` times candidates side by side, `cpu_load` measures the load of other programs,
+and `stopwatch` times every stage.
 """
 
 from optimum_core.measure.timing import Contestant, Effort, measure, measuring, pace, score

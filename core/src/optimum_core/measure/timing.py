@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from optimum_core.generation.workload import Generated
+from optimum_core.generation.generator_workload import Generated
 from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
 

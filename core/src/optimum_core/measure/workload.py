@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from optimum_core.errors import OptionError
-from optimum_core.generation.workload import DEFAULT as DEFAULT_GENERATION
-from optimum_core.generation.workload import NEW, NEW_TOKENS, workload_of
+from optimum_core.generation.generator_workload import DEFAULT as DEFAULT_GENERATION
+from optimum_core.generation.generator_workload import NEW, NEW_TOKENS, workload_of
 from optimum_core.types import AxisRange, TensorSpec
 
 # Modules that import torch are imported where used.
 if TYPE_CHECKING:
-    from optimum_core.models.signature import ModelSignature
+    from optimum_core.models.signatures.signature import ModelSignature
 
 Shape = Sequence[int] | Mapping[str, int]
 

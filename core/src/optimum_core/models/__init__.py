@@ -1,21 +1,20 @@
 """Models in torch and transformers: the only room that imports either library.
 
-It turns the user's model into arrays, specs and exported files that can be verified and measured. The first line of
-each module says what it does; by subject:
+It turns the user's model into arrays, specs and exported files that can be verified and measured. From the ground up:
 
-    what was given      source, loading, model_forms, model_files, checkpoint, fingerprint, tasks, copies
-    other packages'     adapters, adapter_files, gguf_file, onnx_file, onnx_directory
-    sentence encoders   sentence_source, sentence_directory, sentence_encoder, sentence_heads, sentence_object,
-                        sentence_wrapper, sentence_check
-    inputs, by rule     layouts, samples, sample_inputs, variations, processor_inputs, large_values, texts
-    and by trial        signature, derivation, axes, defaults, switches, size_branches, eager_questions, time_limit
-    data                data_rows, batches
-    eager calls         eager_calls, outputs, chance, threads, silence, sensitivity
-    decoders            decoder, decoder_module, encoder_decoder, encoder_decoder_module, eager_state, whole_texts
-    pictures and sound  pictures, picture_texts, language_module, parts, merging, merge_session, towers, tower_calls
-    generate            generating, generating_encoder_decoder
-    exporting           tracing, value_branches, promotion, engines
-    built-in backends   eager, eager_session, to_onnx, evaluator
+    pretrained    the adapter to huggingface-hub and transformers' Auto classes; `silence` quiets libraries
+    tasks         tasks of models; `fingerprint` identifies their weights and configuration
+    eager         calls of the eager model
+    inputs        inputs by rule
+    signatures    inputs, outputs and axes by trial
+    data          users' data, as batches
+    sources       what was passed: checkpoints, modules, sentence encoders, adapters, other packages' files
+    decoders      decoders and encoder-decoders
+    exporting     tracing, and two ways to write ONNX
+    multimodal    pictures and sound with text
+    generators    the description of any model that generates
+    backends      the built-in backends `torch` and `onnx`
+    references    eager's own texts
 """
 
 from __future__ import annotations

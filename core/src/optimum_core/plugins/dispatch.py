@@ -12,7 +12,6 @@ from importlib_metadata import EntryPoint
 
 from optimum_core.errors import OptimumError, PluginError, UnavailableError, momentary, noticing_full_disks
 from optimum_core.hookspecs import PROJECT, Hooks
-from optimum_core.plugins.answers import misfit
 from optimum_core.plugins.blame import blamed, foreign, wrong_result
 from optimum_core.plugins.contract import HOOKS, check_hooks, check_object, implementations, wraps
 from optimum_core.plugins.discovery import (
@@ -30,6 +29,7 @@ from optimum_core.plugins.discovery import (
     tell,
 )
 from optimum_core.plugins.naming import explain, install_words
+from optimum_core.plugins.support_check import misfit
 from optimum_core.types import (
     Array,
     Artifact,

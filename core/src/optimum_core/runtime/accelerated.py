@@ -14,19 +14,19 @@ from optimum_core.artifact import Manifest
 from optimum_core.artifact.names import as_text
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
-from optimum_core.generation.session import bound
+from optimum_core.generation.model_session import bound
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
-from optimum_core.runtime.answers import Answer, Answerer
+from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.eager_saving import with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
-from optimum_core.runtime.generating import GenerativeFace
+from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.inputs import InputChecker
 from optimum_core.runtime.mapping import ItemEncoder, Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
-from optimum_core.runtime.repeated import Repeated, never
+from optimum_core.runtime.repeated_call import Repeated, never
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.transformers_face import TransformersFace
 from optimum_core.types import Report, Session

@@ -166,7 +166,7 @@ def _axes(port: Any, name: str) -> Iterator[int | str]:
 
 def files_of(ir: Path, directory: Path) -> Mapping[str, Path]:
     """Return the files of the artifact, by their name in it."""
-    from optimum_core.models.source import companions
+    from optimum_core.models.sources.source import companions
 
     beside = {name: path for name, path in companions(directory).items() if name != "openvino_config.json"}
     return {**beside, _NAME: ir, Path(_NAME).with_suffix(".bin").name: ir.with_suffix(".bin")}

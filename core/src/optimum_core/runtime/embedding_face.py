@@ -12,7 +12,7 @@ from optimum_core.artifact.embedding import SENTENCE, EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
-from optimum_core.runtime.answers import tensor_of
+from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
 from optimum_core.runtime.mapping import Mapper, text_reader
 from optimum_core.runtime.ranking import LOGITS, ScoreRequest, ranked, scores

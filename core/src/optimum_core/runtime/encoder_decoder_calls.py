@@ -8,11 +8,11 @@ import numpy as np
 
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError
-from optimum_core.generation.decoder import Decoder
-from optimum_core.generation.encoder_decoder import EncoderDecoder
-from optimum_core.generation.session import IDS, IDS_MASK
+from optimum_core.generation.decoder_session import Decoder
+from optimum_core.generation.encoder_decoder_session import EncoderDecoder
+from optimum_core.generation.model_session import IDS, IDS_MASK
 from optimum_core.generation.settings import Settings, start_ids
-from optimum_core.runtime.answers import Answerer
+from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.inputs import InputChecker
 
 Array = np.ndarray[Any, Any]

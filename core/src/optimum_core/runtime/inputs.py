@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.answers import Answerer
 from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
-from optimum_core.runtime.repeated import Repeated, never, repeated
+from optimum_core.runtime.call_outputs import Answerer
+from optimum_core.runtime.repeated_call import Repeated, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]

@@ -16,8 +16,8 @@ import numpy as np
 
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError
-from optimum_core.models.texts import Item, Text, TextReader, read_texts, reader_of
-from optimum_core.runtime.answers import Answer
+from optimum_core.models.data.texts import Item, Text, TextReader, read_texts, reader_of
+from optimum_core.runtime.call_outputs import Answer
 from optimum_core.types import TensorSpec
 
 Arrays = dict[str, np.ndarray[Any, Any]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
 from optimum_core.errors import TunedElsewhereWarning, UnavailableError
-from optimum_core.generation.session import open_session
+from optimum_core.generation.model_session import open_session
 from optimum_core.hardware import detect
 from optimum_core.plan import AUTO, EXACT, parse_target
 from optimum_core.plugins import PluginManager

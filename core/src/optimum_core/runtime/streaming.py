@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.texts import Item
-from optimum_core.runtime.answers import Answer
+from optimum_core.models.data.texts import Item
+from optimum_core.runtime.call_outputs import Answer
 from optimum_core.runtime.mapping import Mapper
 
 #: Items in one window, at least, and batches.

@@ -4,7 +4,7 @@
 (`builder`), opens it, compares it with the eager model (`references`) and times it. `search` tries specs within a
 `budget` and runs the final `race`; it also tries restricted axes (`restrict`) and measures other precisions
 (`precision`). Its arguments are the `context`; a first run of what may crash happens in a child (`rehearsal`), and
-`towers` are searched as models of their own. `history` stores the decisions of earlier searches. `cross_build` builds
-for other machines, and `retune` chooses again for a saved artifact, without torch or the model: therefore this
+`tower_search` searches towers as models of their own. `history` stores the decisions of earlier searches. `cross_build`
+builds for other machines, and `retune` chooses again for a saved artifact, without torch or the model: therefore this
 package imports nothing by itself. `quantized` continues from the winner when the model is to be quantized.
 """

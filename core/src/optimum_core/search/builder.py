@@ -18,13 +18,13 @@ from optimum_core.artifact.manifest import LIVE, FileEntry
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptimumError
-from optimum_core.generation.session import open_session
+from optimum_core.generation.model_session import open_session
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.parts import Graph, graphs_of, parts_of
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature
-from optimum_core.models.source import Source
+from optimum_core.models.decoders.parts import Graph, graphs_of, parts_of
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.models.sources.source import Source
 from optimum_core.plan import EXACT, Way
 from optimum_core.plugins import PluginManager
 from optimum_core.search.spec import CandidateSpec

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from optimum_core.measure import Effort
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import WorkShape
-from optimum_core.models.signature import ModelSignature
-from optimum_core.models.source import Source
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.models.sources.source import Source
 from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Builder

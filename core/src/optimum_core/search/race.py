@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from optimum_core.measure import Effort, pace, score
-from optimum_core.measure.load import other_load
+from optimum_core.measure.cpu_load import other_load
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext
 from optimum_core.types import Measurement

@@ -8,9 +8,9 @@ from typing import Any
 
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape
-from optimum_core.models.picture_texts import PictureText
-from optimum_core.models.signature import ModelSignature
-from optimum_core.models.source import Source
+from optimum_core.models.references.dialogues import PictureText
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.models.sources.source import Source
 from optimum_core.verify import ReferenceCase
 from optimum_core.verify.dialogues import Dialogue, drawn_dialogues
 from optimum_core.verify.reference import cases_at, cases_taken, reference_cases, remembers

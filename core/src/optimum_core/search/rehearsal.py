@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optimum_core.errors import OptimumError, SessionError, ended
-from optimum_core.generation.session import bound, open_session
+from optimum_core.generation.model_session import bound, open_session
 from optimum_core.plugins import manager
 from optimum_core.types import SessionRequest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from optimum_core.models.signature import ModelSignature, limited
+from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.ranges import right_up_to

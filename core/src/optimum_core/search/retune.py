@@ -13,12 +13,12 @@ import numpy as np
 
 from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError, VerificationError
-from optimum_core.generation.session import open_session
+from optimum_core.generation.model_session import open_session
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, score
-from optimum_core.measure.load import other_load
+from optimum_core.measure.cpu_load import other_load
 from optimum_core.measure.workload import Limits, Shape, WorkShape, workload
-from optimum_core.models.samples import Arrays, Case
+from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.plan import AUTO, FLOATS, Way
 from optimum_core.plugins import PluginManager
 from optimum_core.search.candidate import Candidate

@@ -15,8 +15,8 @@ from typing import Any
 from optimum_core.errors import OptionError, ResourceError, VerificationError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.picture_texts import PictureText
-from optimum_core.models.signature import ModelSignature
+from optimum_core.models.references.dialogues import PictureText
+from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.precision import hint

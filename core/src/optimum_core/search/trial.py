@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimum_core.errors import OptimumError, ResourceError, fault_of_the_moment
-from optimum_core.generation.session import GenerativeSession, bound
-from optimum_core.generation.workload import timed_call
+from optimum_core.generation.generator_workload import timed_call
+from optimum_core.generation.model_session import GenerativeSession, bound
 from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
 from optimum_core.measure.workload import WorkShape
-from optimum_core.models.picture_texts import PictureText
-from optimum_core.models.samples import Case
-from optimum_core.models.threads import usual_threads
+from optimum_core.models.eager.threads import usual_threads
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.references.dialogues import PictureText
 from optimum_core.plugins import PluginManager
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate, Run

@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from optimum_core.generation.session import EncoderDecoderSession, open_session
+from optimum_core.generation.model_session import EncoderDecoderSession, open_session
 from optimum_core.hardware import detect
-from optimum_core.models.decoder import describe_decoder
-from optimum_core.models.encoder_decoder import as_generating
-from optimum_core.models.parts import Graph, graphs_of
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.decoders.encoder_decoder_description import as_generating
+from optimum_core.models.decoders.parts import Graph, graphs_of
+from optimum_core.models.generators import describe_decoder
+from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.testing.sharpened import sharpened
 from optimum_core.types import Artifact, ExportRequest, SessionRequest

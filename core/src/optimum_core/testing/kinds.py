@@ -142,7 +142,7 @@ def sharpened(make: Callable[[], Any]) -> Any:
     """Return a model, made with seeded weights, in eval mode, its matrices multiplied by `SHARPEN`."""
     import torch
 
-    from optimum_core.models.loading import quiet
+    from optimum_core.models.pretrained import quiet
 
     with quiet(), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(_SEED)

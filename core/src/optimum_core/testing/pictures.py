@@ -13,8 +13,8 @@ import numpy as np
 
 from optimum_core.api import accelerate
 from optimum_core.measure import Effort, measuring
-from optimum_core.models.decoder import describe_decoder
-from optimum_core.models.signature import ModelSignature, describe
+from optimum_core.models.generators import describe_decoder
+from optimum_core.models.signatures.signature import ModelSignature, describe
 
 VOCABULARY, PICTURE, PLACES = 99, 7, 4
 _SHARPEN = 2.0
@@ -156,7 +156,7 @@ def picture_model(kind: str, *, seed: int = 20) -> Any:
     import torch
     import transformers
 
-    from optimum_core.models.loading import quiet
+    from optimum_core.models.pretrained import quiet
 
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)

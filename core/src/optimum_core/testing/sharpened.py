@@ -19,7 +19,7 @@ def sharpened(maker: Any, model_type: str, values: Mapping[str, Any], *, seed: i
     import torch
     from transformers import AutoConfig
 
-    from optimum_core.models.loading import quiet
+    from optimum_core.models.pretrained import quiet
 
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)

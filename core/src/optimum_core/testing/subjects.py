@@ -16,7 +16,7 @@ import numpy as np
 
 from optimum_core.errors import ExportError, OptimumError, UnavailableError
 from optimum_core.hardware import detect
-from optimum_core.models.samples import Case
+from optimum_core.models.inputs.samples import Case
 from optimum_core.plan import EXACT, FLOATS, Quantization, Target, Way, ways
 from optimum_core.plugins import Infer, PluginManager
 from optimum_core.search.cross_build import runners

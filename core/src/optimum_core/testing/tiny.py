@@ -9,9 +9,9 @@ from typing import Any
 
 from optimum_core.errors import UnavailableError
 from optimum_core.hardware import detect
-from optimum_core.models.samples import Arrays, Case
-from optimum_core.models.signature import ModelSignature, describe
-from optimum_core.models.source import MemorySource
+from optimum_core.models.inputs.samples import Arrays, Case
+from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.testing import decoders
 from optimum_core.testing.kinds import tiny_module

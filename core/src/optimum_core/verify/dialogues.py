@@ -18,11 +18,17 @@ from typing import Any, Literal
 import numpy as np
 
 from optimum_core.errors import OptimumError, SessionError, UnavailableError
-from optimum_core.generation.decoder import Decoder, Generation
-from optimum_core.generation.encoder_decoder import EncoderDecoder
-from optimum_core.models.picture_texts import PictureText, picture_texts, written
-from optimum_core.models.signature import ModelSignature
-from optimum_core.models.whole_texts import WholeTexts, drawn_before, eager_decoder, eager_parts, text_tokens
+from optimum_core.generation.decoder_session import Decoder, Generation
+from optimum_core.generation.encoder_decoder_session import EncoderDecoder
+from optimum_core.models.references.dialogues import PictureText, picture_texts, written
+from optimum_core.models.references.whole_texts import (
+    WholeTexts,
+    drawn_before,
+    eager_decoder,
+    eager_parts,
+    text_tokens,
+)
+from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import CaseResult, Fidelity
 from optimum_core.verify.comparison import compare, failed, tolerance_of
 from optimum_core.verify.divergence import Divergence

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import EvaluationError
-from optimum_core.models.batches import Batches
+from optimum_core.models.data.batches import Batches
 from optimum_core.verify.divergence import log_shares
 from optimum_core.verify.promise import Judged
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from optimum_core.errors import EvaluationError, OptionError, UnavailableError
-from optimum_core.models.batches import Batches
+from optimum_core.models.data.batches import Batches
 from optimum_core.types import Promise
 from optimum_core.types.quantization import METRICS, TEXT_METRICS, Drop
 

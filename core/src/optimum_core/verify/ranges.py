@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from optimum_core.models.signature import ModelSignature
+from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify.comparison import ReferenceCase
 

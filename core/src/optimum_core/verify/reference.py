@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import VerificationError
-from optimum_core.models.axes import LONG, MANY, PICTURE, off_the_grid
-from optimum_core.models.chance import output_by_chance, watched_draws
-from optimum_core.models.eager_calls import call, eager_outputs, fresh
-from optimum_core.models.layouts import InputLayout
-from optimum_core.models.outputs import flatten
-from optimum_core.models.samples import Case
-from optimum_core.models.signature import ModelSignature, limited
-from optimum_core.models.switches import window_of
+from optimum_core.models.eager.calls import call, eager_outputs, fresh
+from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.randomness import output_by_chance, watched_draws
+from optimum_core.models.inputs.layouts import InputLayout
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, off_the_grid
+from optimum_core.models.signatures.signature import ModelSignature, limited
+from optimum_core.models.signatures.switches import window_of
 from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import Lengths
 from optimum_core.types.tensors import made_of
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
-from optimum_core.verify.large import large_cases
+from optimum_core.verify.large_value_cases import large_cases
 
 log = logging.getLogger(__name__)
 

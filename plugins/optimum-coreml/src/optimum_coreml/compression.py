@@ -9,9 +9,9 @@ import numpy as np
 
 from optimum_core.errors import OptionError
 from optimum_core.types import Array, QuantizeConfig
+from optimum_coreml.coremltools_adapter import program_of
 from optimum_coreml.interface import feature_name
 from optimum_coreml.options import CoreMlOptions
-from optimum_coreml.tools import program_of
 
 FOUR_BITS = ("int4", "uint4", "nf4")
 #: Weights of a channel that share a scale in 4 bits by default; a smaller power of two where this does not divide.

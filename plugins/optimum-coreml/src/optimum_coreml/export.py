@@ -30,12 +30,12 @@ from optimum_core.backend.tracing import (
 from optimum_core.errors import ExportError
 from optimum_core.types import Artifact, ExportRequest, TensorSpec
 from optimum_coreml import metadata
+from optimum_coreml.coremltools_adapter import quiet
 from optimum_coreml.devices import BACKEND, FORMAT, PRECISIONS, ROUTES, newest_target
 from optimum_coreml.interface import feature_name, problems
 from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.shapes import bounds_of, core_ml_dtype, tensor_types
 from optimum_coreml.storage import LAYERS, save
-from optimum_coreml.tools import quiet
 
 Tensors = dict[str, torch.Tensor]
 
@@ -133,7 +133,7 @@ def convert(
     ct: Any, program: Any, inputs: list[Any], request: ExportRequest, options: CoreMlOptions, **further: Any
 ) -> Any:
     """Return an `MLModel` that is not loaded into Core ML."""
-    from optimum_coreml.halving import halving
+    from optimum_coreml.fp16 import halving
     from optimum_coreml.shims import shims
 
     outputs = [_output(ct, spec) for spec in request.outputs]

@@ -11,11 +11,11 @@ from typing import Any
 from optimum_core.backend import foreign_errors, read_options, versions
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, OptimizeRequest, Step
+from optimum_coreml.coremltools_adapter import change, open_package, quiet
 from optimum_coreml.devices import BACKEND, FORMAT, LEVELS, PRECISIONS
 from optimum_coreml.interface import compute_precision
 from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.storage import PACKAGE, notes_of, package_of, read_program, save
-from optimum_coreml.tools import change, open_package, quiet
 
 
 def optimize(request: OptimizeRequest) -> Artifact:
@@ -60,7 +60,7 @@ def _check(request: OptimizeRequest, who: str) -> None:
 def _halved(request: OptimizeRequest, spec: Any, who: str) -> tuple[str, ...]:
     failing = foreign_errors(who, ExportError, "export the model in 'fp16'", doing="it cannot be brought to fp16")
     with failing, quiet() as ct:
-        from optimum_coreml.halving import halving, passes
+        from optimum_coreml.fp16 import halving, passes
 
         model = open_package(ct, package_of(request.artifact))
         with halving():

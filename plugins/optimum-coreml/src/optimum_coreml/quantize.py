@@ -30,12 +30,12 @@ from optimum_core.backend import (
 from optimum_core.errors import ExportError, OptionError, UnavailableError
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_coreml.compression import FOUR_BITS, compress, rounded_activations
+from optimum_coreml.coremltools_adapter import open_package, quiet
 from optimum_coreml.devices import BACKEND, FORMAT, PRECISIONS
 from optimum_coreml.interface import minimum_target
 from optimum_coreml.layers import constants_of
 from optimum_coreml.options import CoreMlOptions
 from optimum_coreml.storage import notes_of, package_of, read_program, save
-from optimum_coreml.tools import open_package, quiet
 
 _EIGHT = ("int8", "uint8")
 _TAKEN = {"static": ("int8",), "weight-only": (*_EIGHT, *FOUR_BITS)}

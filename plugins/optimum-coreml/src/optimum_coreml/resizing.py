@@ -13,7 +13,7 @@ import numpy as np
 from coremltools.converters.mil.frontend.torch import ops
 from coremltools.converters.mil.mil import Builder, types
 
-from optimum_coreml.halving import EXACT
+from optimum_coreml.fp16 import EXACT
 
 mb: Any = Builder
 #: torch's coefficient of cubic interpolation.

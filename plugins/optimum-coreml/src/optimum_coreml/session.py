@@ -150,7 +150,7 @@ def _interpreter(request: SessionRequest, spec: Any, who: str) -> _Engine:
 
 def _core_ml(request: SessionRequest, spec: Any, units: str, who: str) -> _Engine:
     """Return an engine that calls `MLModel.predict`: written against coremltools 9.0; not run where it was written."""
-    from optimum_coreml.tools import coremltools
+    from optimum_coreml.coremltools_adapter import coremltools
 
     ct = coremltools()
     try:

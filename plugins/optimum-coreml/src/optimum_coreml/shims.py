@@ -46,7 +46,7 @@ class Shim:
 @contextmanager
 def shims() -> Iterator[None]:
     """Register the shims with coremltools within the block, then restore it. One conversion at a time
-    (`tools.CONVERSION`).
+    (`coremltools_adapter.CONVERSION`).
     """
     known = registry.name_to_func_mapping
     before, own = dict(known), ops._group_norm_impl

@@ -40,7 +40,7 @@ from optimum_inc.integer import choose, quantize_products
 from optimum_inc.layers import kept_nodes
 from optimum_inc.machine import BACKEND, ONNX, PACKAGE, PROGRAM, compiler
 from optimum_inc.package import compile_package, integer_calls, open_package
-from optimum_inc.tools import quiet
+from optimum_inc.silencing import quiet
 from optimum_inc.trained import has_ranges, with_stored_weights
 from optimum_inc.weights import ALGORITHMS, GROUP_SIZES, quantize_embeddings, quantize_linears
 

@@ -16,7 +16,7 @@ from optimum_inc.arrays import tensor_of
 from optimum_inc.machine import BACKEND, PACKAGE
 from optimum_inc.package import facts_of, open_package, place_problem
 from optimum_inc.programs import specs_problem
-from optimum_inc.tools import quiet
+from optimum_inc.silencing import quiet
 
 
 class InductorSession:

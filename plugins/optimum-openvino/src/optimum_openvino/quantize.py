@@ -34,9 +34,9 @@ from optimum_openvino.control import Verdicts, quantize_controlled, taken_back
 from optimum_openvino.devices import BACKEND, DYNAMIC_GROUP, FORMAT, QUANTIZER
 from optimum_openvino.integer import Feed, choose, quantize_static
 from optimum_openvino.layers import kept_operations
+from optimum_openvino.silencing import quiet_nncf
 from optimum_openvino.stateful import ROWS
 from optimum_openvino.storage import save, weights_problem
-from optimum_openvino.tools import quiet_nncf
 
 # Of 32 (OpenVINO's own), 128 and none, the fastest for MiniLM at 1x128: 3.7, 3.3 and 7.3 ms in int8; and no further
 # from eager.

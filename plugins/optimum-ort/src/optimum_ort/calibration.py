@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.types import Array, QuantizeConfig
-from optimum_ort.quiet import quiet
-from optimum_ort.tools import quantization
+from optimum_ort.quantization_tools import quantization
+from optimum_ort.silencing import quiet
 
 #: Percent of the values that "percentile" keeps by default.
 PERCENTILE = 99.999

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optimum_ort.quiet import quiet
+from optimum_ort.silencing import quiet
 from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL
 
 _NOISY = ("transformers", "onnxscript", "onnx_ir", "torch")

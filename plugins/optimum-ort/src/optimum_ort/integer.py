@@ -14,8 +14,8 @@ from optimum_core.backend import overflows
 from optimum_core.types import Hardware, QuantizeConfig
 from optimum_ort.calibration import Batches, find_ranges
 from optimum_ort.layers import Kept
-from optimum_ort.quiet import quiet
-from optimum_ort.tools import quantization
+from optimum_ort.quantization_tools import quantization
+from optimum_ort.silencing import quiet
 
 _PRODUCTS = ["MatMul", "Gemm", "Conv"]
 

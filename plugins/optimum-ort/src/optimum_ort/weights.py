@@ -14,9 +14,9 @@ from optimum_core.errors import UnavailableError
 from optimum_core.types import QuantizeConfig
 from optimum_ort.layers import Kept
 from optimum_ort.providers import BACKEND
-from optimum_ort.quiet import quiet
+from optimum_ort.quantization_tools import quantization
 from optimum_ort.rewriter import PRODUCTS, Rewriter, channel_axis
-from optimum_ort.tools import quantization
+from optimum_ort.silencing import quiet
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
 FOUR_BITS = ("int4", "uint4", "nf4")

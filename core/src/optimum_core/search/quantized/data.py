@@ -12,10 +12,10 @@ import numpy as np
 
 from optimum_core.errors import OptionError
 from optimum_core.measure.stopwatch import Emit, watched
-from optimum_core.models.batches import Batches, Encoder
-from optimum_core.models.data_rows import Row, Rows
-from optimum_core.models.eager_calls import eager_outputs
-from optimum_core.models.signature import ModelSignature
+from optimum_core.models.data.batches import Batches, Encoder
+from optimum_core.models.data.rows import Row, Rows
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.types import Event, QuantizeConfig
 from optimum_core.types.quantization import TEXT_METRICS, Drop, parse_drop
 from optimum_core.verify.comparison import ReferenceCase

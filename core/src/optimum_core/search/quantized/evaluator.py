@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import OptimumError, VerificationError
-from optimum_core.generation.session import GenerativeSession
+from optimum_core.generation.model_session import GenerativeSession
 from optimum_core.measure import Effort
 from optimum_core.measure import pace as least
 from optimum_core.measure.stopwatch import first_line, watched
-from optimum_core.models.picture_texts import PictureText
+from optimum_core.models.references.dialogues import PictureText
 from optimum_core.plan import EXACT, Way
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.candidate import Candidate
@@ -26,10 +26,10 @@ from optimum_core.search.trial import TrialRunner, drawn_inputs, failing
 from optimum_core.types import Artifact, Fidelity, Promise, Session
 from optimum_core.types.quantization import Drop
 from optimum_core.verify import ReferenceCase, verify
-from optimum_core.verify.decoders import DecoderReference, verify_decoder
 from optimum_core.verify.dialogues import Dialogue
 from optimum_core.verify.promise import Labelled, Metric, keeps
 from optimum_core.verify.quantized import verify_quantized
+from optimum_core.verify.quantized_decoder import DecoderReference, verify_decoder
 from optimum_core.verify.reference import cases_taken
 
 #: Cosine with the eager model's outputs below which rounding does not explain the difference.

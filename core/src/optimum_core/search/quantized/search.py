@@ -17,7 +17,7 @@ from typing import Any
 from optimum_core.errors import OptionError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.sensitivity import layers_of, rank_layers
+from optimum_core.models.eager.sensitivity import layers_of, rank_layers
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Control

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from optimum_core.errors import OptionError
-from optimum_core.generation.session import bound
+from optimum_core.generation.model_session import bound
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.decoder import DecoderSignature, FirstCalls
+from optimum_core.models.signatures.decoder_signature import DecoderSignature, FirstCalls
 from optimum_core.plan import Way
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.budget import Budget

@@ -1,0 +1,4 @@
+"""The two built-in backends: `torch`, the eager model, and `onnx`, which exports and evaluates.
+
+`torch_plugin` and `onnx_plugin` hold the hooks, `torch_session` the sessions of the eager model.
+"""

@@ -1,0 +1,7 @@
+"""Decoders, alone and behind an encoder: described by trial, exported as pure functions, driven by transformers.
+
+`description` finds the inputs, cache and positions of a decoder, `encoder_decoder_description` those of both halves;
+`parts` says what is exported: `module`, `encoder_decoder_module` or a `language_module` of embeddings. The reference is
+eager's own cache, `eager_state`. `generate` and `encoder_decoder_generate` let transformers' GenerationMixin drive any
+backend.
+"""

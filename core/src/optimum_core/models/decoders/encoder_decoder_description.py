@@ -1,0 +1,289 @@
+"""The description of an encoder-decoder, found by trial: its encoder, its cross attention, and its decoder's cache.
+
+An encoder-decoder of transformers generates here if its parts, called one by one with a cache filled by hand, compute
+what one call of the whole does, with padding in the encoder's input. Otherwise it stays a model of one forward pass;
+the reason is in the report.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from optimum_core.generation.encoder_decoder_session import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
+from optimum_core.generation.model_session import IDS, IDS_MASK
+from optimum_core.models.decoders.description import NotADecoderError, empty, layer_state, own_inputs
+from optimum_core.models.decoders.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
+from optimum_core.models.eager.calls import alike, ask, call, fresh
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.decoder_signature import Arrays, DecoderSignature, EncoderSignature, PartSignature
+from optimum_core.models.signatures.signature import ModelSignature, limited
+from optimum_core.models.signatures.switches import LONGEST, numbers_of
+from optimum_core.types import AxisRange, StateSpec, TensorSpec
+
+log = logging.getLogger(__name__)
+IDS_PLACES = "decoder_position_ids"
+_TAKEN = frozenset({IDS, IDS_MASK})
+_OUTPUTS = frozenset({"logits", "encoder_last_hidden_state"})
+_ROWS, _LENGTH = 2, 7
+
+
+@dataclass(kw_only=True, slots=True)
+class _Trial:
+    """A call of the whole model, to compare its parts with."""
+
+    module: Any
+    inputs: Arrays
+    ids: torch.Tensor
+    answer: Any
+
+    @property
+    def before(self) -> Arrays:
+        """The inputs of the encoder."""
+        return {name: array for name, array in self.inputs.items() if name not in _TAKEN}
+
+
+def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderSignature:
+    """Return the interface of an encoder-decoder as parts: a decoder, with the parts before it.
+
+    Raises:
+        NotADecoderError: it is none, or its parts do not compute what the whole does.
+    """
+    _require_parts(module, signature)
+    trial = _called(module, signature)
+    layers = [
+        layer_state(layer, (_ROWS, _LENGTH)) for layer in trial.answer.past_key_values.self_attention_cache.layers
+    ]
+    state = StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
+    encoder = _encoder(signature, trial)
+    cross = _cross(trial, encoder)
+    reads_mask = _reads_mask(trial, encoder)
+    ids = next(spec for spec in signature.inputs if spec.name == IDS)
+    logits = next(spec for spec in signature.outputs if spec.name == "logits")
+    first, last = _own_inputs(ids, _positions(trial))
+    mask_spec = TensorSpec(name=ENCODER_MASK, dtype="int64", shape=("batch", cross.outputs[0].shape[2]))
+    mask = (mask_spec,) if reads_mask else ()
+    made = DecoderSignature(
+        inputs=(*first, *mask, *cross.outputs, last),
+        outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
+        state=state,
+        greatest=ids.greatest if ids.greatest is not None else int(logits.shape[-1]) - 1,
+        encoder=EncoderSignature(encoder=encoder, cross=cross, live=(*first, *mask, *cross.inputs, last)),
+    )
+    _check_parts(trial, made)
+    return made
+
+
+def _require_parts(module: Any, signature: ModelSignature) -> None:
+    names = {spec.name for spec in signature.inputs}
+    others = sorted(name for name in names - _TAKEN if name.startswith("decoder_"))
+    if not _generates_as_usual(type(module)):
+        raise NotADecoderError("its class has a way of generating that is its own")
+    if {spec.name for spec in signature.outputs} != _OUTPUTS:
+        raise NotADecoderError("a call returns something other than logits and the encoder's output")
+    if IDS not in names or IDS_MASK not in names or others or names <= _TAKEN:
+        raise NotADecoderError(
+            f"its decoder takes something other than tokens: {', '.join(others) or 'no ids or mask'}"
+        )
+    if any(spec.shape[:1] != ("batch",) for spec in signature.inputs):
+        raise NotADecoderError("its inputs have no common batch axis")
+
+
+def _generates_as_usual(cls: type) -> bool:
+    """Whether `generate` is transformers' own, or that of a mixin, which runs on another object too."""
+    from transformers import GenerationMixin, PreTrainedModel
+
+    owner = next(base for base in cls.__mro__ if "generate" in vars(base))
+    return owner is GenerationMixin or not issubclass(owner, PreTrainedModel)
+
+
+def _called(module: Any, signature: ModelSignature) -> _Trial:
+    """Call the model with a cache, some of the encoder's input padded where it has a mask."""
+    lengths = {"batch": _ROWS, "decoder_sequence": _LENGTH}
+    inputs = signature.draw(Case(name="decoder", lengths=lengths, padding="none"))
+    if inputs[IDS].shape != (_ROWS, _LENGTH):
+        raise NotADecoderError("it takes texts of one length only")
+    if (mask := inputs.get("attention_mask")) is not None:
+        mask = np.ones_like(mask)
+        mask[1, (2 * mask.shape[1]) // 3 :] = 0
+        inputs = {**inputs, "attention_mask": mask}
+    tensors = {name: torch.as_tensor(array) for name, array in inputs.items()}
+    try:
+        with torch.no_grad():
+            answer = fresh(module)(**tensors, use_cache=True, return_dict=True)
+    except Exception as error:
+        raise NotADecoderError(f"it does not run with a cache: {str(error).partition(chr(10))[0]}") from error
+    cache = getattr(answer, "past_key_values", None)
+    if cache is None or not hasattr(cache, "cross_attention_cache") or not cache.self_attention_cache.layers:
+        raise NotADecoderError("a call returns no cache of its own and of cross attention")
+    return _Trial(module=module, inputs=inputs, ids=tensors[IDS], answer=answer)
+
+
+def _encoder(signature: ModelSignature, trial: _Trial) -> PartSignature:
+    made = _run(EncoderModule(fresh(trial.module)), trial.before)
+    known = next(spec for spec in signature.outputs if spec.name == "encoder_last_hidden_state")
+    outputs = [TensorSpec(name=HIDDEN, dtype=known.dtype, shape=known.shape)]
+    if ENCODER_MASK in made:
+        outputs.append(TensorSpec(name=ENCODER_MASK, dtype="int64", shape=known.shape[:2]))
+    inputs = tuple(spec for spec in signature.inputs if spec.name not in _TAKEN)
+    drawn = signature.draw(Case(name="traced"))
+    return PartSignature(inputs=inputs, outputs=tuple(outputs), drawn={spec.name: drawn[spec.name] for spec in inputs})
+
+
+def _cross(trial: _Trial, encoder: PartSignature) -> PartSignature:
+    """Return the interface of the cross attention, from the cache that a call gave."""
+    rows, places, width = trial.answer.encoder_last_hidden_state.shape
+    axis = encoder.outputs[0].shape[1]
+    source = "source" if isinstance(axis, str) else axis
+    outputs = []
+    for index, layer in enumerate(trial.answer.past_key_values.cross_attention_cache.layers):
+        for name, tensor in (("key", layer.keys), ("value", layer.values)):
+            if tensor.ndim != 4 or (tensor.shape[0], tensor.shape[2]) != (rows, places):
+                raise NotADecoderError(f"its cross attention keeps {tuple(tensor.shape)}, no keys or values by head")
+            shape = ("batch", int(tensor.shape[1]), source, int(tensor.shape[3]))
+            outputs.append(TensorSpec(name=f"cross.{index}.{name}", dtype="float32", shape=shape))
+    length = source if isinstance(source, int) else 7
+    hidden = np.random.default_rng(21).standard_normal((_ROWS, length, width)).astype(np.float32)
+    spec = TensorSpec(name=ENCODER_HIDDEN, dtype="float32", shape=("batch", source, int(width)))
+    return PartSignature(inputs=(spec,), outputs=tuple(outputs), drawn={ENCODER_HIDDEN: hidden})
+
+
+def _run(module: torch.nn.Module, inputs: Any) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        try:
+            made = module.eval()(**{name: torch.as_tensor(value) for name, value in inputs.items()})
+        except Exception as error:
+            raise NotADecoderError(f"its parts do not run alone: {error}") from error
+    return dict(made)
+
+
+def encoder_mask(made: Any, inputs: Any) -> Any:
+    """Return the mask of the encoder's places: the one that it made, or that of its input; None: all are read."""
+    return made[ENCODER_MASK] if ENCODER_MASK in made else inputs.get("attention_mask")
+
+
+def _reads_mask(trial: _Trial, encoder: PartSignature) -> bool:
+    """Whether the decoder leaves out places of the encoder by a mask."""
+    made = _run(EncoderModule(fresh(trial.module)), trial.before)
+    mask = encoder_mask(made, trial.before)
+    if mask is None:
+        return False
+    if tuple(mask.shape) != tuple(made[HIDDEN].shape[:2]):
+        raise NotADecoderError(f"its encoder makes {made[HIDDEN].shape[1]} places of {mask.shape[1]} in the mask")
+    return True
+
+
+def _own_inputs(
+    ids: TensorSpec, positions: Literal["places", "counts"] | None
+) -> tuple[tuple[TensorSpec, ...], TensorSpec]:
+    """Return the decoder's inputs before those from the encoder, and the one after."""
+    *first, last = own_inputs(ids, positions)
+    return tuple(first), last
+
+
+def _positions(trial: _Trial) -> Literal["places", "counts"] | None:
+    """Return the positions that the decoder assumes where a call states none; None: it takes none."""
+    if IDS_PLACES not in inspect.signature(trial.module.forward).parameters:
+        return None
+    mask = np.ones(trial.ids.shape, np.int64)
+    mask[1, :3] = 0
+    inputs = {**trial.inputs, IDS_MASK: mask}
+    wanted = ask(trial.module, inputs).logits[mask == 1]
+    known: dict[Literal["places", "counts"], Any] = {
+        "places": np.broadcast_to(np.arange(mask.shape[1]), mask.shape).copy(),
+        "counts": np.clip(mask.cumsum(1) - 1, 0, None),
+    }
+    for name, positions in known.items():
+        if alike(wanted, ask(trial.module, {**inputs, IDS_PLACES: positions}).logits[mask == 1]):
+            return name
+    raise NotADecoderError("its decoder counts positions neither by place nor by mask")
+
+
+def _check_parts(trial: _Trial, known: DecoderSignature) -> None:
+    """Compare the parts, called one by one and the decoder in two pieces, with a call of the whole."""
+    assert known.encoder is not None
+    whole = ask(trial.module, trial.inputs).logits
+    made = _run(EncoderModule(fresh(trial.module)), trial.before)
+    names = [spec.name for spec in known.encoder.cross.outputs]
+    cross = _run(CrossModule(fresh(trial.module), names), {ENCODER_HIDDEN: made[HIDDEN]})
+    context = {**cross, ENCODER_MASK: encoder_mask(made, trial.before)}
+    given = {spec.name: context[spec.name] for spec in known.inputs if spec.name in context}
+    decoder = CrossDecoderModule(fresh(trial.module), known.state, names)
+    past: Sequence[Any] = empty(known.state, _ROWS)
+    with_places = any(spec.name == "position_ids" for spec in known.inputs)
+    for start, end in ((0, _LENGTH // 2), (_LENGTH // 2, _LENGTH)):
+        places = np.broadcast_to(np.arange(start, end), (_ROWS, end - start)).copy()
+        own = {
+            "input_ids": trial.ids[:, start:end],
+            "attention_mask": np.ones((_ROWS, end), np.int64),
+            "logits_to_keep": np.arange(end - start),
+            **({"position_ids": places} if with_places else {}),
+        }
+        kept = dict(zip((spec.name for spec in known.state.past), past, strict=True))
+        step = _run(decoder, {**own, **given, **kept})
+        if not alike(whole[:, start:end], step["logits"]):
+            raise NotADecoderError("its parts, called one by one with a cache, compute something else than the whole")
+        past = [step[spec.name] for spec in known.state.present]
+
+
+def as_generating(module: Any, signature: ModelSignature) -> ModelSignature:
+    """Return the signature of an encoder-decoder as its `generate` needs it: with a mask that `generate` passes and the
+    model ignores, and texts within tables of positions."""
+    if _ignores_mask(module, signature):
+        signature = replace(signature, ignored=tuple(sorted({*signature.ignored, _MASK})))
+    return _limited_to_tables(module, signature)
+
+
+_MASK = "attention_mask"
+
+
+def _ignores_mask(module: Any, signature: ModelSignature) -> bool:
+    """Whether the model takes a mask of its recordings, as Whisper does, and computes the same with and without it."""
+    if any(spec.name == _MASK for spec in signature.inputs):
+        return False
+    inputs = signature.draw(Case(name="without mask"))
+    shape = next(array.shape for name, array in inputs.items() if name not in _TAKEN)
+    wanted, found = ask(module, inputs).logits, list[Any]()
+    for length in {shape[1], shape[-1]}:
+        mask = np.ones((shape[0], length), np.int64)
+        mask[:, length // 2 :] = 0
+        try:
+            found.append(ask(module, {**inputs, _MASK: mask}).logits)
+        except Exception as error:  # noqa: BLE001 - of this shape, it is no input
+            log.debug("no mask of %d places: %r", length, error)
+    return bool(found) and all(alike(wanted, logits) for logits in found)
+
+
+def _limited_to_tables(module: Any, signature: ModelSignature) -> ModelSignature:
+    """Return the signature with texts no longer than the model's table of positions, if the model makes that longer
+    when a text needs it (M2M-100, Speech2Text): a graph has the table that it was exported with."""
+    positions = [number for number in numbers_of(module.config).positions if number <= LONGEST]
+    axes = [axis for axis in (_SEQUENCE, _TEXT) if axis in signature.axes and positions]
+    for axis in axes:
+        is_free = signature.ranges.get(axis, AxisRange()).greatest is None
+        if is_free and _grows(module, signature, axis, positions[-1] + _BEYOND):
+            why = f"the model makes its table of positions longer beyond {positions[0]}, and a graph cannot"
+            signature = limited(signature, axis, positions[0], why)
+    return signature
+
+
+_SEQUENCE, _TEXT = "sequence", "decoder_sequence"
+_BEYOND = 8  # tables have some rows for padding
+
+
+def _grows(module: Any, signature: ModelSignature, axis: str, length: int) -> bool:
+    """Whether a call at this length leaves a table of another size in the model."""
+    trial = fresh(module)
+    sizes = {name: buffer.shape for name, buffer in trial.named_buffers()}
+    inputs = signature.draw(Case(name="beyond the table", lengths={"batch": 1, axis: length}, padding="none"))
+    try:
+        call(trial, inputs)
+    except Exception:  # noqa: BLE001 - no longer texts, so no larger table
+        return False
+    return any(buffer.shape != sizes.get(name) for name, buffer in trial.named_buffers())

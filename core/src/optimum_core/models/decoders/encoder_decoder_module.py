@@ -1,0 +1,138 @@
+"""The parts of an encoder-decoder as pure functions, for exporters: encoder, cross attention's cache, decoder.
+
+The decoder does not see the encoder's output. It takes the keys and values that its cross attention makes of it, which
+are the same in every step: so they are computed once, and a step has no products with them left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from optimum_core.generation.encoder_decoder_session import ENCODER_MASK, HIDDEN
+from optimum_core.models.decoders.module import filled_cache
+from optimum_core.models.eager.calls import fixed_arguments
+from optimum_core.types import StateSpec
+
+
+class EncoderModule(torch.nn.Module):
+    """`forward(**inputs) -> dict` of hidden states, and of a mask of its places where the encoder makes one.
+
+    Args:
+        module: an encoder-decoder of transformers.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.encoder = module.get_encoder()
+        self.arguments = {name: value for name, value in fixed_arguments(self.encoder).items() if name != "use_cache"}
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = self.encoder(**inputs, **self.arguments)
+        mask = getattr(made, "attention_mask", None)
+        return {HIDDEN: made.last_hidden_state} | ({ENCODER_MASK: mask.long()} if mask is not None else {})
+
+
+class CrossModule(torch.nn.Module):
+    """`forward(encoder_hidden_states) -> dict` of keys and values: those that the decoder makes at its first token.
+
+    Args:
+        names: the names of keys and values, layer by layer.
+    """
+
+    def __init__(self, module: Any, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.names = tuple(names)
+
+    def forward(self, encoder_hidden_states: torch.Tensor) -> dict[str, torch.Tensor]:
+        first = torch.zeros((encoder_hidden_states.shape[0], 1), dtype=torch.int64)
+        mask = torch.ones(encoder_hidden_states.shape[:2], dtype=torch.int64)
+        answer = self.module(
+            decoder_input_ids=first,
+            encoder_outputs=encoded(encoder_hidden_states, mask),
+            past_key_values=_new_cache(),
+            use_cache=True,
+            return_dict=True,
+        )
+        layers = answer.past_key_values.cross_attention_cache.layers
+        made = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+        return dict(zip(self.names, made, strict=True))
+
+
+class CrossDecoderModule(torch.nn.Module):
+    """`forward(input_ids, attention_mask, …, logits_to_keep, **cross, **past) -> dict` of logits and present.
+
+    Args:
+        cross: the names of the cross attention's keys and values.
+    """
+
+    def __init__(self, module: Any, state: StateSpec, cross: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.cross_names = tuple(cross)
+        self.past_names = tuple(spec.name for spec in state.past)
+        self.present_names = tuple(spec.name for spec in state.present)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: torch.Tensor,
+        position_ids: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        **tensors: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        cross = [tensors[name] for name in self.cross_names]
+        # Only the length of the encoder's output is read where its keys and values are there.
+        hidden = cross[0].new_zeros((cross[0].shape[0], cross[0].shape[2], 1))
+        answer = self.module(
+            decoder_input_ids=input_ids,
+            decoder_attention_mask=attention_mask,
+            encoder_outputs=encoded(hidden, encoder_attention_mask),
+            past_key_values=_filled([tensors[name] for name in self.past_names], cross),
+            use_cache=True,
+            return_dict=True,
+            **({} if position_ids is None else {"decoder_position_ids": position_ids}),
+            **({} if encoder_attention_mask is None else {"attention_mask": encoder_attention_mask}),
+        )
+        kept = [
+            tensor
+            for layer in answer.past_key_values.self_attention_cache.layers
+            for tensor in (layer.keys, layer.values)
+        ]
+        logits = answer.logits.index_select(1, logits_to_keep)
+        return {"logits": logits, **dict(zip(self.present_names, kept, strict=True))}
+
+
+def encoded(hidden: torch.Tensor, mask: torch.Tensor | None) -> Any:
+    """Return an encoder's output around hidden states; with the mask, where decoders look for it there."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    made = BaseModelOutput(last_hidden_state=hidden)
+    made.attention_mask = mask  # an attribute, and no item: the tuple has none in most models
+    return made
+
+
+def _new_cache() -> Any:
+    """Return an empty cache of layers that take what they are given.
+
+    `DynamicCache` joins it to an empty tensor of one axis, which OpenVINO refuses.
+    """
+    from transformers import EncoderDecoderCache
+    from transformers.cache_utils import Cache, DynamicLayer
+
+    class FirstLayer(DynamicLayer):  # type: ignore[misc] # transformers states no types
+        def update(self, keys: Any, values: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            self.keys, self.values, self.is_initialized = keys, values, True
+            return keys, values
+
+    return EncoderDecoderCache(*(Cache(layer_class_to_replicate=FirstLayer) for _ in range(2)))
+
+
+def _filled(past: Sequence[torch.Tensor], cross: Sequence[torch.Tensor]) -> Any:
+    from transformers import EncoderDecoderCache
+
+    return EncoderDecoderCache(filled_cache(past), filled_cache(cross))

@@ -1,0 +1,7 @@
+"""Calls of the eager model, which is the reference, and what they give.
+
+`calls` calls a model by named tensors, on throwaway `copies` where it must not change, and in its flat form for
+exporters (with sums in 64 bits: `promotion`); `outputs` turns what it returns into named tensors and back. `randomness`
+asks whether it draws random numbers, `sensitivity` which layers suffer from 8 bits. `threads` and `time_limit` bound
+what a call takes.
+"""

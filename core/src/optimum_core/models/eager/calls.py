@@ -1,0 +1,158 @@
+"""Calls of an eager model by named tensors, and its flat form: tensors by position in and out, nothing optional."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from optimum_core.models.eager.copies import throwaway
+from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.promotion import ExplicitPromotion
+
+
+@dataclass(slots=True)
+class _Manner:
+    """The way in which a model is called; one object for a module and its copies: what one learns holds for all.
+
+    Attributes:
+        quiet: whether calls pass `use_cache=False`; None: not known yet.
+    """
+
+    quiet: bool | None = None
+
+
+_MANNERS: WeakKeyDictionary[torch.nn.Module, _Manner] = WeakKeyDictionary()
+
+
+def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
+    """Return the arguments of every call beside tensors: outputs come in their class, and no cache is kept if that
+    changes no output."""
+    if not hasattr(module, "config"):
+        return {}
+    accepted = inspect.signature(module.forward).parameters
+    chosen = {"use_cache": False, "return_dict": True}
+    if _manner(module).quiet is False:
+        del chosen["use_cache"]
+    takes_any = any(item.kind is item.VAR_KEYWORD for item in accepted.values())
+    return {name: value for name, value in chosen.items() if name in accepted or (takes_any and name == "return_dict")}
+
+
+def call(module: torch.nn.Module, inputs: Mapping[str, Any], **others: Any) -> Any:
+    """Run this very module once on arrays or tensors by name, without gradients.
+
+    Args:
+        others: arguments that are no tensors, for a module that was called before.
+    """
+    tensors = {name: as_tensor(value) for name, value in inputs.items()}
+    if not others:
+        _learn_quiet(module, tensors)
+    with torch.no_grad():
+        return module(**tensors, **others, **fixed_arguments(module))
+
+
+def as_tensor(value: Any) -> torch.Tensor:
+    """Return a value as a tensor, which shares its memory where torch can."""
+    read_only = isinstance(value, np.ndarray) and not value.flags.writeable  # torch has no such tensors, and warns
+    return torch.as_tensor(value.copy() if read_only else value)
+
+
+def fresh(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a throwaway copy that is called with the module's fixed arguments: see `copies.throwaway`."""
+    made: torch.nn.Module = throwaway(module)
+    _MANNERS[made] = _manner(module)
+    return made
+
+
+def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """Return the module's output when it has seen no other call, by running a throwaway copy."""
+    tensors = {name: as_tensor(value) for name, value in inputs.items()}
+    _learn_quiet(module, tensors)
+    return call(fresh(module), tensors)
+
+
+def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the outputs by name of a model that has seen no other call, as arrays of their own: the reference of
+    every comparison."""
+    return {name: tensor.numpy().copy() for name, tensor in flatten(ask(module, inputs)).items()}
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two outputs for the same inputs are equal but for rounding."""
+    if a.shape != b.shape or not a.is_floating_point():
+        return a.shape == b.shape and bool((a == b).all())
+    finite = a[a.isfinite()]
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    return bool(a.allclose(b, rtol=0.0, atol=1e-5 * max(scale, 1e-6), equal_nan=True))
+
+
+def _manner(module: torch.nn.Module) -> _Manner:
+    original = getattr(module, "_orig_mod", module)  # out of a wrapper of `torch.compile`
+    return _MANNERS.setdefault(original, _Manner())
+
+
+def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Find out at a module's first call whether `use_cache=False` changes its outputs: in FSMT, the decoder has its
+    causal mask only without a cache. If so, every call is made without that argument, as the user's are."""
+    manner = _manner(module)
+    if manner.quiet is not None:
+        return
+    others = fixed_arguments(module)
+    if others.pop("use_cache", True):
+        manner.quiet = True
+        return
+    with torch.no_grad():
+        quiet = flatten(throwaway(module)(**inputs, **others, use_cache=False))
+        try:
+            usual = flatten(throwaway(module)(**inputs, **others))
+        except Exception:  # noqa: BLE001 - the user's own call would fail so too
+            manner.quiet = True
+            return
+    manner.quiet = all(name in usual and alike(value, usual[name]) for name, value in quiet.items())
+
+
+class FlatModule(torch.nn.Module):
+    """`forward(*tensors) -> tuple of tensors`, in the order of two lists of names.
+
+    Tracing needs it: a model's own forward takes its arguments through decorators that change their positions.
+    """
+
+    def __init__(self, module: torch.nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.input_names = tuple(inputs)
+        self.output_names = tuple(outputs)
+        self.arguments = fixed_arguments(module)
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        named = dict(zip(self.input_names, tensors, strict=True))
+        flat = flatten(self.module(**named, **self.arguments))
+        return tuple(flat[name] for name in self.output_names)
+
+
+@contextmanager
+def export_ready(module: Any) -> Iterator[None]:
+    """Make a model traceable while the block runs: mixtures of experts become matrix products, because the routing of
+    the fast implementation cannot be traced, and promotions of integers that converters leave out are written out."""
+    with _traceable_experts(module), ExplicitPromotion():
+        yield
+
+
+@contextmanager
+def _traceable_experts(module: Any) -> Iterator[None]:
+    settable = getattr(module, "_can_set_experts_implementation", None)
+    if settable is None or not settable():
+        yield
+        return
+    before = module.get_experts_implementation()
+    module.set_experts_implementation("batched_mm")
+    try:
+        yield
+    finally:
+        module.set_experts_implementation(before)

@@ -1,0 +1,82 @@
+"""ONNX export by tracing: `torch.onnx.export(dynamo=False)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+
+from optimum_core.errors import ExportError, ResourceError, foreign_errors
+from optimum_core.models.eager.calls import FlatModule
+from optimum_core.models.exporting import EngineRequest
+from optimum_core.models.exporting.value_branches import traced_reads, value_branches
+
+_PROTOBUF_LIMIT = 2 * 1024**3
+# Tracing holds the weights several times over: 6.2 GB above a model of 2 GB was measured.
+_COPIES = 4
+
+
+def write(request: EngineRequest) -> tuple[str, ...]:
+    """Trace the model on the samples and write it; return the places of branches on values that the trace fixed.
+
+    Raises:
+        ExportError: the model is too big for this route, or it has no ONNX form for an operation.
+    """
+    _check_size(request.module)
+    flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
+    axes = {spec.name: spec.dynamic_axes for spec in (*request.inputs, *request.outputs) if spec.dynamic_axes}
+    failing = foreign_errors("export to ONNX by tracing", ExportError, "the other engine is tried next")
+    with failing, _without_dumps(), torch.no_grad(), traced_reads() as reads:
+        torch.onnx.export(
+            flat,
+            tuple(request.samples.values()),
+            str(request.path),
+            dynamo=False,
+            input_names=[spec.name for spec in request.inputs],
+            output_names=[spec.name for spec in request.outputs],
+            dynamic_axes=axes,
+            opset_version=request.opset,
+        )
+    _check_inputs(request)
+    return value_branches(reads, flat, tuple(request.samples.values()))
+
+
+def _check_inputs(request: EngineRequest) -> None:
+    """Raise `ExportError` where the trace lost an input: the model read its values, and they are constants now."""
+    import onnx
+
+    graph = onnx.load(request.path, load_external_data=False).graph
+    found = {value.name for value in graph.input}
+    lost = [spec.name for spec in request.inputs if spec.name not in found]
+    if lost:
+        why = f"input {lost[0]!r} is not in the graph: the model reads its values in Python, and the trace fixed them"
+        raise ExportError("export to ONNX by tracing", why, "the other engine is tried next")
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Keep the tracer from printing a whole graph when it cannot write a node; the exception says enough."""
+    # The exporter enables this log whatever its setting: only replacing the function silences it.
+    log = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *parts: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
+
+
+def _check_size(module: torch.nn.Module) -> None:
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    memory = psutil.virtual_memory()
+    available = memory.available
+    if weights < _PROTOBUF_LIMIT and weights * _COPIES <= available:
+        return
+    # 2 GB is a fixed limit of the file; a lack of memory may be temporary, if the machine has that much at all.
+    kind = ResourceError if weights < _PROTOBUF_LIMIT and weights * _COPIES <= memory.total else ExportError
+    raise kind(
+        "export to ONNX by tracing",
+        f"{weights / 1e9:.1f} GB of weights are too many for it ({available / 1e9:.1f} GB of memory are free)",
+        "the other engine needs little memory beyond the model",
+    )

@@ -1,0 +1,164 @@
+"""Detection of value-dependent branches: places where a model's Python code reads input values, which a trace fixes.
+
+`if pixels.max() > 2: ...` is traced as the side that the samples took, and `int(lengths.max())` as its value then.
+torch warns of every such read while it traces, and also of those that depend on shapes alone. One eager call tells them
+apart: lengths are Python integers there, so that a read from a tensor is a read of a value. Of those, only reads of
+values that come from the inputs count: a weight's value is the same in every call.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.jit._trace import TracerWarning
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from optimum_core.models.eager import promotion
+
+Place = tuple[str, int]
+
+_TORCH = str(Path(torch.__file__).parent)
+#: Files whose frames lie between the model's code and this module.
+_BETWEEN = (_TORCH, __file__, promotion.__file__, warnings.__file__)
+_READ = torch.ops.aten._local_scalar_dense.default
+#: Functions that read a tensor's memory without an operator.
+_UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
+#: Parts of operator names that take a tensor's shape and type, and no value.
+_LIKE = ("_like", "new_empty", "new_full", "new_ones", "new_zeros", "sym_")
+_REMARKS = frozenset({"debug", "info", "warn", "warning", "warning_once"})
+#: Functions of torch and transformers that raise where a condition is false, and do nothing else.
+_CHECKS = frozenset({"torch_compilable_check", "_check", "_check_value", "_check_with", "_check_tensor_all"})
+
+
+@contextmanager
+def traced_reads() -> Iterator[set[Place]]:
+    """Collect places of Python code that take a number or a list from a traced tensor while the block runs."""
+    places: set[Place] = set()
+    before = warnings.showwarning
+
+    def noted(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, TracerWarning):
+            places.add(_place())
+        else:
+            before(message, category, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", TracerWarning)
+        warnings.showwarning = noted
+        yield places
+
+
+def value_branches(traced: set[Place], module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> tuple[str, ...]:
+    """Return those of the traced places that read an input's value: "file.py:line", in order.
+
+    A branch that only raises or warns does not count: if it is not taken, the rest is the same.
+
+    Args:
+        module: the traced module; it is called once more, as it was traced, if there are places to check.
+    """
+    asked = {place for place in traced if not _only_complains(*place)}
+    if not asked:
+        return ()
+    found = asked & _value_reads(module, samples)
+    return tuple(sorted(f"{Path(file).name}:{line}" for file, line in found))
+
+
+def _value_reads(module: Callable[..., Any], samples: Sequence[torch.Tensor]) -> set[Place]:
+    """Return places that read a value which depends on the samples' values, in one eager call."""
+    reads = _Reads(samples)
+    with torch.no_grad(), _Unseen(reads), reads:
+        module(*samples)
+    return reads.places
+
+
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tracker of values that derive from some tensors in an eager call; it records where Python reads one."""
+
+    def __init__(self, samples: Iterable[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.places: set[Place] = set()
+        self._derived = WeakIdKeyDictionary()
+        for sample in samples:
+            self._derived[sample] = True
+
+    def derives(self, values: Any) -> bool:
+        return any(isinstance(leaf, torch.Tensor) and leaf in self._derived for leaf in tree_leaves(values))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = (args, kwargs or {})
+        made = func(*args, **(kwargs or {}))
+        if func is _READ:
+            if self.derives(given):
+                self.places.add(_place())
+        elif not any(part in func.name() for part in _LIKE) and self.derives(given):
+            for leaf in tree_leaves(made):
+                if isinstance(leaf, torch.Tensor):
+                    self._derived[leaf] = True
+        return made
+
+
+class _Unseen(TorchFunctionMode):
+    """Recorder of places where Python reads a whole tensor, which no operator shows."""
+
+    def __init__(self, reads: _Reads) -> None:
+        super().__init__()
+        self._reads = reads
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _UNSEEN and self._reads.derives(args):
+            self._reads.places.add(_place())
+        return func(*args, **(kwargs or {}))
+
+
+def _place() -> Place:
+    """Return the innermost place in code that is neither torch's nor this module's."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_BETWEEN):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def _only_complains(file: str, line: int) -> bool:
+    """Whether a line is the condition of an assertion or a check, or of a branch that only raises or warns."""
+    return any(first <= line <= last for first, last in _complaints(file))
+
+
+@cache
+def _complaints(file: str) -> tuple[tuple[int, int], ...]:
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):  # no Python source
+        return ()
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and not node.orelse and _complains(node.body)):
+            found.append((node.lineno, node.test.end_lineno or node.lineno))
+        elif isinstance(node, ast.stmt) and _called(node) in _CHECKS:
+            found.append((node.lineno, node.end_lineno or node.lineno))
+    return tuple(found)
+
+
+def _complains(body: list[ast.stmt]) -> bool:
+    return isinstance(body[-1], ast.Raise) or all(_is_remark(statement) for statement in body)
+
+
+def _is_remark(statement: ast.stmt) -> bool:
+    return _called(statement) in _REMARKS
+
+
+def _called(statement: ast.stmt) -> str:
+    """Return the name of the function if a statement is one call and nothing else; "" otherwise."""
+    called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""

@@ -1,0 +1,129 @@
+"""Arrays for a layout: fresh values, any lengths, padded as a case says, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from optimum_core.artifact.embedding import POOLING_MASK
+from optimum_core.models.inputs.layouts import InputLayout, Layout
+from optimum_core.models.inputs.variations import Around
+
+Padding = Literal["none", "right", "left"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One call to draw: a name for reports, lengths of named axes (others as traced), padding, seed."""
+
+    name: str
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    padding: Padding = "right"
+    seed: int = 0
+
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def draw(layout: Layout, case: Case, given: Mapping[str, Any] | None = None) -> Arrays:
+    """Draw one call.
+
+    Args:
+        given: the user's samples. The call is then theirs; a case with a seed varies the values in it.
+    """
+    rng = np.random.default_rng(case.seed)
+    if given:
+        drawn = _around(layout, case, rng, given)
+    else:
+        paddings = {axis: _kept(layout, case, axis, rng) for axis in layout.axes}
+        drawn = {item.name: _draw_one(layout, item, case, paddings, rng) for item in layout.inputs}
+    # numpy gives masks of three axes strides that a model's `view` refuses.
+    return {name: np.asarray(array, order="C") for name, array in drawn.items()}
+
+
+def _around(layout: Layout, case: Case, rng: np.random.Generator, given: Mapping[str, Any]) -> Arrays:
+    masked = [item for item in layout.inputs if item.kind == "mask"]
+    ends = dict.fromkeys(item.axes[-1] for item in masked)
+    paddings = {axis: _kept(layout, case, axis, rng) for axis in ends if isinstance(axis, str)}
+    masks = {item.name: _valid(item, layout.shape(item, case.lengths), case, paddings) for item in masked}
+    return Around(layout=layout, lengths=case.lengths, given=given, fresh=case.seed != 0, rng=rng).arrays(masks)
+
+
+def _kept(layout: Layout, case: Case, axis: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return the number of unpadded positions of each row: at least one, and all of the first row."""
+    batch = "media_batch" if axis in ("samples", "frames") and "media_batch" in layout.axes else "batch"
+    rows = case.lengths.get(batch, layout.lengths.get(batch, 1))
+    length = case.lengths.get(axis, layout.lengths[axis])
+    kept = rng.integers(max(1, length // 2), length, size=rows, endpoint=False) if length > 2 else np.full(rows, length)
+    kept[0] = length
+    if case.padding == "none":
+        kept[:] = length
+    elif rows == 1 and length > 2:
+        kept[0] = length - 1  # a mask of ones alone would let a wrong mask pass
+    return kept
+
+
+def _draw_one(
+    layout: Layout,
+    item: InputLayout,
+    case: Case,
+    paddings: Mapping[str, np.ndarray[Any, Any]],
+    rng: np.random.Generator,
+) -> np.ndarray[Any, Any]:
+    shape = layout.shape(item, case.lengths)
+    if item.kind in ("ids", "types", "mask"):
+        valid = _valid(item, shape, case, paddings)
+        if item.kind == "mask":
+            return (_after_prompt(valid) if item.name == POOLING_MASK else valid).astype(item.dtype)
+        return _ids(layout, item, shape, valid, rng) if item.kind == "ids" else _types(layout, item, shape, valid)
+    if item.kind == "boxes":
+        corners = np.sort(rng.integers(0, 1000, size=(*shape[:-1], 2, 2)), axis=-2)
+        return np.asarray(corners.reshape(shape), dtype=item.dtype)
+    scale = 0.1 if item.kind == "waveform" else 1.0
+    return (scale * rng.standard_normal(shape)).astype(item.dtype)
+
+
+def _valid(
+    item: InputLayout, shape: tuple[int, ...], case: Case, paddings: Mapping[str, np.ndarray[Any, Any]]
+) -> np.ndarray[Any, Any]:
+    axis = item.axes[-1]
+    positions = np.arange(shape[-1])
+    if not isinstance(axis, str) or item.axes[0] != "batch":
+        return np.ones(shape, dtype=bool)
+    kept = paddings[axis]
+    rows = positions < kept[:, None] if case.padding != "left" else positions >= shape[-1] - kept[:, None]
+    return np.broadcast_to(rows.reshape(shape[0], *[1] * (len(shape) - 2), shape[-1]), shape)
+
+
+def _after_prompt(valid: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the places of a text behind a prompt of one token; a text of one or two tokens has no prompt."""
+    count = np.cumsum(valid, axis=-1)
+    return valid & ((count > 1) | (count[..., -1:] < 3))
+
+
+def _ids(
+    layout: Layout, item: InputLayout, shape: tuple[int, ...], valid: np.ndarray[Any, Any], rng: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    """Return ordinary tokens, begun and ended by the model's special ones if it has them, padding where not valid."""
+    vocabulary = layout.vocabulary.get(item.name, 64)
+    ordinary = np.setdiff1d(np.arange(min(vocabulary, 32768)), list(layout.special.values()))
+    ids = rng.choice(ordinary if len(ordinary) else np.arange(vocabulary), size=shape)
+    rows, masks = ids.reshape(-1, shape[-1]), valid.reshape(-1, shape[-1])
+    for row, mask in zip(rows, masks, strict=True):
+        places = np.flatnonzero(mask)
+        if len(places) > 2:
+            row[places[0]] = layout.special.get("bos_token_id", row[places[0]])
+            row[places[-1]] = layout.special.get("eos_token_id", row[places[-1]])
+        row[~mask] = layout.special.get("pad_token_id", 0)
+    return ids.astype(item.dtype)
+
+
+def _types(
+    layout: Layout, item: InputLayout, shape: tuple[int, ...], valid: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Return token types of two segments, as for a pair of sentences."""
+    second = np.broadcast_to(np.arange(shape[-1]) >= shape[-1] // 2, shape) & valid
+    return np.asarray(np.minimum(second, layout.vocabulary.get(item.name, 2) - 1), dtype=item.dtype)

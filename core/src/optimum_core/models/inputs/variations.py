@@ -1,0 +1,199 @@
+"""Variations of the user's sample call: more or fewer rows and positions, and other values of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.inputs.layouts import InputLayout, Layout
+
+Numbers = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """One variation of the user's call.
+
+    Attributes:
+        lengths: those of named axes; others as in the layout.
+        given: the user's arrays by input name.
+        fresh: whether rows change places and values change.
+    """
+
+    layout: Layout
+    lengths: Mapping[str, int]
+    given: Mapping[str, Numbers]
+    fresh: bool
+    rng: np.random.Generator
+    _chosen: dict[tuple[int | str, int, int], Numbers] = field(default_factory=dict)
+
+    def arrays(self, masks: Mapping[str, Numbers]) -> dict[str, Numbers]:
+        """Return the arrays of the call.
+
+        Args:
+            masks: by name of a mask, the positions that may be one: the others are padding in a fresh call.
+        """
+        arrays = {item.name: self._resized(item) for item in self.layout.inputs}
+        if not self.fresh:
+            return arrays
+        changing = [item for item in self.layout.inputs if item.name not in self.layout.steady]
+        padded: dict[tuple[int | str, ...], Numbers] = {}
+        for item in changing:
+            if item.kind == "mask":
+                before = arrays[item.name]
+                keep = self._unpadded(masks[item.name], self._columns(self.layout.placeholders, arrays, before))
+                arrays[item.name] = np.where(keep, before, 0).astype(item.dtype)
+                padded[item.axes] = (before != 0) & ~keep
+        fixed = {
+            item.name: self._columns(self.layout.placeholders, arrays, arrays[item.name])
+            for item in changing
+            if item.kind != "mask"
+        }
+        for item in changing:
+            if item.kind != "mask":
+                array = self._other_values(item, arrays[item.name], fixed[item.name])
+                if item.kind in ("ids", "types") and item.axes in padded:
+                    array = np.where(padded[item.axes], self._padding if item.kind == "ids" else 0, array)
+                arrays[item.name] = array.astype(item.dtype)
+        return arrays
+
+    def _resized(self, item: InputLayout) -> Numbers:
+        """Return the user's values with every axis resized to the case's length."""
+        array = self.given[item.name]
+        for index, length in enumerate(self.layout.shape(item, self.lengths)):
+            places = self._places(item.axes[index], array.shape[index], length)
+            array = np.take(array, places, axis=index)
+        return array.astype(item.dtype)
+
+    def _places(self, axis: int | str, size: int, length: int) -> Numbers:
+        """Return the positions of the given call to use along one axis: the same in every input that has the axis."""
+        key = (axis, size, length)
+        if key not in self._chosen:
+            self._chosen[key] = self._picked(axis, size, length)
+        return self._chosen[key]
+
+    def _picked(self, axis: int | str, size: int, length: int) -> Numbers:
+        if axis in self._rows and size:
+            rows = np.arange(length) % size
+            return self.rng.permutation(rows) if self.fresh and not self.layout.ordered else rows
+        if length == size or not size:
+            return np.arange(size)
+        first, last = self._masked_ends(size)
+        inside = first or last  # positions added after the padding would leave a gap in the mask
+        special = {*self.layout.special.values()} - {self._padding}
+        for ids in ({*self.layout.placeholders, *special}, self.layout.placeholders):
+            kept = self._columns(ids, self.given, np.empty(size))
+            if len(kept) <= length:
+                return stretched(size, length, kept, inside=inside, from_the_front=first)
+        return np.arange(length)
+
+    def _masked_ends(self, size: int) -> tuple[bool, bool]:
+        """Return whether any row of a mask of this length is padded at its start, and whether at its end."""
+        masks = [self.given[item.name] for item in self.layout.inputs if item.kind == "mask"]
+        masks = [mask for mask in masks if mask.shape[-1:] == (size,)]
+        return (any(bool((mask[..., 0] == 0).any()) for mask in masks),
+                any(bool((mask[..., -1] == 0).any()) for mask in masks))  # fmt: skip
+
+    @cached_property
+    def _rows(self) -> frozenset[int | str]:
+        """The named axes that occur only as first axes of inputs."""
+        first = {item.axes[0] for item in self.layout.inputs if item.axes and isinstance(item.axes[0], str)}
+        return frozenset(first - {axis for item in self.layout.inputs for axis in item.axes[1:]})
+
+    @property
+    def _padding(self) -> int:
+        return self.layout.special.get("pad_token_id", 0)
+
+    def _columns(self, ids: Collection[int], arrays: Mapping[str, Numbers], alike: Numbers) -> Numbers:
+        """Return columns in which any row has one of these ids, over id inputs as long as this array's last axis."""
+        size = alike.shape[-1] if alike.ndim else 0
+        found = np.zeros(size, dtype=bool)
+        for item in self.layout.inputs:
+            array = arrays[item.name]
+            if item.kind == "ids" and array.ndim and array.shape[-1] == size:
+                found |= np.isin(array, list(ids)).reshape(-1, size).any(axis=0)
+        return np.flatnonzero(found)
+
+    def _unpadded(self, valid: Numbers, fixed: Numbers) -> Numbers:
+        """Return positions that stay unpadded: right padding begins after the last placeholder, left padding ends
+        before the first."""
+        if not len(fixed):
+            return valid
+        columns = np.arange(valid.shape[-1])
+        return np.asarray(valid | np.where(valid[..., :1], columns <= fixed[-1], columns >= fixed[0]))
+
+    def _other_values(self, item: InputLayout, array: Numbers, fixed: Numbers) -> Numbers:
+        if not array.size:
+            return array
+        if item.kind == "ids":
+            return self._other_ids(item.name, array)
+        if array.dtype.kind == "f":
+            return self._jittered(array)
+        if array.min() == array.max():
+            other = self._other_constants(item, array)
+            free = np.ones(array.shape[-1:], dtype=bool)
+            free[fixed] = False
+            return np.where(free, other, array)
+        last = 2 if item.kind == "boxes" else array.ndim
+        for index in range(max(0, min(1, array.ndim - 1)), last):
+            array = self._shuffled(array, index, fixed)
+        return array
+
+    def _other_ids(self, name: str, array: Numbers) -> Numbers:
+        """Return other ordinary ids; special ones and placeholders stay where they are."""
+        placeholders, special = [*self.layout.placeholders], [*self.layout.special.values()]
+        vocabulary = self.layout.vocabulary.get(name, int(array.max()) + 1)
+        ordinary = np.setdiff1d(np.arange(min(vocabulary, 32768)), placeholders + special)
+        stay = np.isin(array, placeholders + special)
+        stay = np.isin(array, placeholders) if stay.all() else stay
+        return np.where(stay, array, self.rng.choice(ordinary, size=array.shape)) if len(ordinary) else array
+
+    def _jittered(self, array: Numbers) -> Numbers:
+        """Return values with noise of half the given ones' standard deviation, none negative if none was; NaN and
+        infinity stay."""
+        usual = array[np.isfinite(array)]
+        scale = float(usual.std()) if usual.size else 0.0
+        moved = array + 0.5 * (scale or 1.0) * self.rng.standard_normal(array.shape)
+        return np.asarray(np.abs(moved) if usual.min(initial=0) >= 0 and not np.isneginf(array).any() else moved)
+
+    def _other_constants(self, item: InputLayout, array: Numbers) -> Numbers:
+        """Return other integers for a constant input: none greater; for token types, the second half is one."""
+        if item.kind == "types":
+            second = np.arange(array.shape[-1]) >= array.shape[-1] // 2
+            return np.broadcast_to(np.minimum(second, self.layout.vocabulary.get(item.name, 2) - 1), array.shape)
+        greatest = int(array.max())
+        return np.asarray(self.rng.integers(0, greatest + 1, size=array.shape)) if greatest > 0 else array
+
+    def _shuffled(self, array: Numbers, index: int, fixed: Numbers) -> Numbers:
+        """Return integers in another order along one axis; placeholders' positions in the last axis stay."""
+        columns = np.arange(array.shape[index])
+        free = np.setdiff1d(columns, fixed) if index == array.ndim - 1 else columns.copy()
+        columns[free] = self.rng.permutation(free)
+        return np.take(array, columns, axis=index)
+
+
+def stretched(size: int, length: int, kept: Numbers, *, inside: bool = False, from_the_front: bool = False) -> Numbers:
+    """Return `length` of `size` positions: all but the `kept` ones are repeated to lengthen, or cut at the end.
+
+    Args:
+        inside: repeated positions stand beside their originals, not at the end.
+        from_the_front: positions are cut at the start.
+
+    >>> stretched(4, 6, np.array([0])).tolist()
+    [0, 1, 2, 3, 1, 2]
+    >>> stretched(4, 3, np.array([0, 3])).tolist()
+    [0, 1, 3]
+    """
+    columns = np.arange(size)
+    ordinary = np.setdiff1d(columns, kept)
+    if length >= size:
+        again = np.resize(ordinary if len(ordinary) else columns, length - size)
+        longer = np.concatenate([columns, again])
+        return np.sort(longer) if inside else longer
+    room = length - len(kept)
+    left = ordinary[len(ordinary) - room :] if from_the_front else ordinary[:room]
+    return np.sort(np.concatenate([kept, left]))

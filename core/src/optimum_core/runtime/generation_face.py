@@ -1,0 +1,232 @@
+"""The members of an accelerated model that generate, and calls that continue from a cache."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimum_core.artifact import Manifest
+from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.decoder_session import Decoder
+from optimum_core.generation.encoder_decoder_session import EncoderDecoder
+from optimum_core.generation.loop import next_tokens
+from optimum_core.generation.model_session import IDS, EncoderDecoderSession, GenerativeSession
+from optimum_core.generation.settings import Settings, read_settings
+from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_texts
+from optimum_core.runtime.call_outputs import Answerer
+from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
+from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.merged_calls import MergedCalls
+from optimum_core.types import Session
+
+Array = np.ndarray[Any, Any]
+_STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_position")
+_REMEDY = "generate with the eager model; call this one for logits and scores"
+
+
+class GenerativeFace(EncoderDecoderCalls, MergedCalls):
+    """The members for generation; `AcceleratedModel` sets the attributes."""
+
+    manifest: Manifest
+    directory: Path
+    config: Any
+    generation_config: Any
+    _who: str
+    _session: Session
+    _checker: InputChecker
+    _answerer: Answerer
+
+    def can_generate(self) -> bool:
+        """Whether `generate` works: the model is a decoder, and its backend keeps the cache."""
+        return isinstance(self._session, GenerativeSession)
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        if not isinstance(self._session, GenerativeSession):
+            why = "it was accelerated as one forward pass, without the cache that generation needs"
+            raise UnavailableError(self._who, why, _REMEDY)
+        decoder = self._session.decoder
+        allowed = self.manifest.axes.get("sequence" if self._parts is None else "decoder_sequence")
+        decoder.longest = allowed.greatest if allowed is not None else None
+        return decoder
+
+    @property
+    def _parts(self) -> EncoderDecoder | None:
+        """The encoder with the decoder behind it; None: there is no encoder."""
+        return self._session.parts if isinstance(self._session, EncoderDecoderSession) else None
+
+    @cached_property
+    def _host(self) -> Any:
+        """The model as transformers' `GenerationMixin` sees it."""
+        if self._is_merged:
+            return self._merged_host()
+        from optimum_core.models.decoders.generate import Host
+
+        decoder, parts = self._decoder, self._parts
+        if parts is not None:
+            from optimum_core.models.decoders.encoder_decoder_generate import host_for
+
+            return host_for(
+                self.manifest.model.class_name, self._who, parts, self.config, lambda: self.generation_config,
+                main_input=self.manifest.model.main_input, ignored=self.manifest.ignored_inputs,
+            )  # fmt: skip
+        return Host(self._who, decoder, self.config, lambda: self.generation_config)
+
+    @cached_property
+    def _codec(self) -> TextCodec:
+        return read_codec(self.directory, self._who)
+
+    def generate(
+        self, inputs: Any = None, *, stop: str | Sequence[str] = (), stream: bool = False, **kwargs: Any
+    ) -> Any:
+        """Generate new tokens.
+
+        Torch tensors in: `generate` of transformers in full, with all its arguments, and its result. Texts, chats or
+        arrays in: the same without torch, greedily or by draws.
+
+        Args:
+            inputs: token ids, or without torch also a text, a chat (messages with "role" and "content"), or a list of
+                these.
+            stop: without torch, texts that end a row; they are not returned.
+            stream: without torch, return an iterator of the pieces as they come.
+            kwargs: arguments of transformers' `generate`; without torch, those of
+                `optimum_core.generation.settings.Settings`.
+
+        Returns:
+            Ids with the prompt, as transformers returns them; for a text or chat the new text, for a list a list.
+
+        Raises:
+            UnavailableError: the model does not generate, or a package is missing.
+            InputError: the ids, or prompt and new tokens together, are beyond what the model takes.
+            OptionError: without torch, an argument is unknown.
+        """
+        decoder, main = self._decoder, self.manifest.model.main_input
+        if self._is_merged:
+            return self._generate_merged(inputs, kwargs)
+        given = inputs if inputs is not None else kwargs.get(main)
+        if given is None and "torch" not in sys.modules:
+            raise InputError(self._who, "there is no prompt", "pass a text, a chat, or token ids")
+        if _is_torch(given) or given is None:
+            return self._generate_by_transformers(inputs, kwargs)
+        mask, start = kwargs.pop("attention_mask", None), kwargs.pop(IDS, None)
+        kwargs.pop(main, None)
+        settings = read_settings(self.directory, kwargs)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        if _is_text(given):
+            return self._generate_text(given, settings, stops, stream)
+        if self._parts is not None:
+            before = {main: np.asarray(given), **({} if mask is None else {"attention_mask": np.asarray(mask)})}
+            (decoder, ids), mask = self._started(before, settings, start), None
+        else:
+            ids = np.asarray(given, np.int64)
+            ids = ids[None] if ids.ndim == 1 else ids
+            self._check_ids(ids)
+        tokens = next_tokens(decoder, ids, settings, None if mask is None else np.asarray(mask, np.int64))
+        if stream:
+            return tokens
+        return np.concatenate([ids, *(row[:, None] for row in tokens)], axis=1)
+
+    def _generate_by_transformers(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
+        if kwargs.get("inputs_embeds") is not None:
+            raise self._checker.no_input("inputs_embeds")
+        main = self.manifest.model.main_input
+        if "labels" in self.manifest.model.defaults:
+            kwargs.pop("labels", None)  # some processors make them for every text, and `generate` leaves them out
+        for name, given in ((main, inputs), (main, kwargs.get(main)), (IDS, kwargs.get(IDS))):
+            if given is not None and getattr(given, "ndim", 0) == 2 and not given.is_floating_point():
+                self._check_ids(given.numpy(), name)
+            elif _is_torch(given):
+                self._checker.check_finite(name, given)
+        assistant = kwargs.get("assistant_model")
+        if isinstance(assistant, GenerativeFace):
+            kwargs["assistant_model"] = assistant._host
+        # By position only where it came so: Whisper's `generate` has another name for it.
+        return self._host.generate(*([] if inputs is None else [inputs]), **kwargs)
+
+    def _generate_text(
+        self, given: Any, settings: Settings, stops: tuple[str, ...], stream: bool
+    ) -> str | list[str] | Iterator[Any]:
+        drives = self._parts or self._decoder
+        is_one = isinstance(given, str) or isinstance(given[0], Mapping)
+        prompts = [given] if is_one else list(given)
+        if stream:
+            pieces = stream_texts(drives, self._codec, prompts, settings, stops)
+            return (row[0] for row in pieces if row[0]) if is_one else pieces
+        texts = generate_texts(drives, self._codec, prompts, settings, stops)
+        return texts[0] if is_one else texts
+
+    def _check_ids(self, ids: Array, name: str = "input_ids") -> None:
+        """Reject ids that the model does not have.
+
+        Raises:
+            InputError: an id is out of range, or the text is too long.
+        """
+        if ids.size:
+            self._checker.check({name: np.asarray(ids)})
+
+    # A forward call of a decoder.
+
+    def _call_decoder(self, kwargs: dict[str, Any]) -> Any:
+        """Answer as the original's forward does, with a cache handed in or out."""
+        stated = {name: kwargs.pop(name, None) for name in _STATE_ARGUMENTS}
+        past, wanted, keep = stated["past_key_values"], stated["use_cache"], stated["logits_to_keep"]
+        continues = past is not None and past.get_seq_length() > 0
+        mask = kwargs.pop("attention_mask", None) if continues else None
+        arrays, torch_in = self._checker.bind((), kwargs)
+        if mask is not None:
+            arrays["attention_mask"] = np.asarray(mask)
+        elif continues:
+            arrays.pop("attention_mask", None)
+        keeps = torch_in and (getattr(self.config, "use_cache", True) if wanted is None else bool(wanted))
+        returned = kwargs.get("return_dict")
+        as_tuple = self.manifest.model.returns_tuple if returned is None else not returned
+        if past is None and not keeps:
+            generation, cache = self._decoder.begin(len(arrays["input_ids"])), None
+        else:
+            cache = self._host.cache(past)
+            generation = cache.begun(len(arrays["input_ids"]))
+        positions = arrays.get("position_ids", "assumed")
+        logits = generation.feed(
+            arrays["input_ids"], arrays.get("attention_mask"), positions, _kept(keep, arrays["input_ids"].shape[1])
+        )
+        if cache is None:
+            generation.close()
+        answer = self._answerer.answer({"logits": logits}, as_torch=torch_in)
+        if cache is not None:
+            answer["past_key_values"] = cache
+        return tuple(answer.values()) if as_tuple else answer
+
+
+def _kept(wanted: Any, new: int) -> Array:
+    """Return the positions of which logits are wanted: the last ones by number, those stated, or all."""
+    if wanted is None or (np.ndim(wanted) == 0 and int(wanted) == 0):
+        return np.arange(new)
+    return np.arange(max(new - int(wanted), 0), new) if np.ndim(wanted) == 0 else np.asarray(wanted, np.int64)
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_text(given: Any) -> bool:
+    """Whether it is a text, a chat, or a list of these, rather than ids.
+
+    Raises:
+        InputError: it is an empty list.
+    """
+    if isinstance(given, str):
+        return True
+    if not isinstance(given, list | tuple):
+        return False
+    if not given:
+        raise InputError("generate", "the list is empty", "pass at least one text, chat or row of ids")
+    first = given[0]
+    return isinstance(first, str | Mapping) or (
+        isinstance(first, list | tuple) and bool(first) and isinstance(first[0], Mapping)
+    )

@@ -1,0 +1,67 @@
+"""Cases with values far from the user's samples: an export may compute whole numbers in floats, saturate narrow ones,
+or round towards zero where eager rounds down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.large_values import (
+    large_inputs,
+    negative_inputs,
+    outputs_as_rounded,
+    outputs_in_time,
+)
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.verify.comparison import Arrays, ReferenceCase, Tolerance, compare
+
+log = logging.getLogger(__name__)
+
+Answered = Callable[[str, Arrays, Arrays], ReferenceCase]
+
+LARGE = {"i": "whole numbers up to 2**40", "f": "floats 100000 times as large"}
+NEGATIVE = {"i": "whole numbers below zero", "f": "floats below zero"}
+#: Difference by rounding alone from which an output counts as sensitive.
+_STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
+
+
+def large_cases(module: Any, signature: ModelSignature, answered: Answered) -> Iterator[ReferenceCase]:
+    """Yield the cases that the eager model takes, and answers with finite numbers.
+
+    Args:
+        answered: makes the case of a name, inputs and outputs.
+    """
+    for names, change in ((LARGE, large_inputs), (NEGATIVE, negative_inputs)):
+        for kind, name in names.items():
+            inputs = change(module, signature, Case(name=name, padding="none", seed=97), kind)
+            if inputs is not None and (found := _answered(module, name, inputs, answered)) is not None:
+                yield found
+
+
+def _answered(module: Any, name: str, inputs: Arrays, answered: Answered) -> ReferenceCase | None:
+    """Return the case of a call; None: the eager model refuses it, or answers with other than finite numbers."""
+    try:
+        outputs = outputs_in_time(module, inputs)
+        if not all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f"):
+            return None
+        found = answered(name, inputs, outputs)
+        return replace(found, large=True, sensitive=_sensitive(module, found))
+    except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
+        log.info("%s is left out: eager refuses it: %r", name, error)
+        return None
+
+
+def _sensitive(module: Any, case: ReferenceCase) -> frozenset[str]:
+    """Return the outputs that rounding alone changes: of whole numbers that of floats, since theirs is exact."""
+    floats, all_of_them = (outputs_as_rounded(module, case.inputs, integers=integers) for integers in (False, True))
+    rounded = {name: (floats if want.dtype.kind != "f" else all_of_them)[name] for name, want in case.outputs.items()}
+    return frozenset(name for name, want in case.outputs.items() if not _same(name, want, rounded[name]))
+
+
+def _same(name: str, want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+    return want.shape == have.shape and compare("", {}, name, want, have, _STEADY).passed
