@@ -82,6 +82,7 @@ def main() -> None:
     )
     parser.add_argument("--ways", nargs="+", default=[], choices=generating.WAYS, help="of generation: these alone")
     parser.add_argument("--single", action="store_true", help="of generation: batch 1, and two rounds, alone")
+    parser.add_argument("--artifacts", type=Path, metavar="DIR", help="of generation: keep models here, and use them")
     parser.add_argument("--sentences", type=int, default=embeddings.SENTENCES, help="of embeddings: their number")
     parser.add_argument(
         "--beside",
@@ -94,7 +95,7 @@ def main() -> None:
     measurements: dict[str, Callable[[Path], Page]] = {
         **_MEASUREMENTS,
         "embeddings": partial(embeddings.run, number=asked.sentences, beside=asked.beside),
-        "generation": partial(generating.run, ways=asked.ways, single=asked.single),
+        "generation": partial(generating.run, ways=asked.ways, single=asked.single, artifacts=asked.artifacts),
         "grid": partial(grid.run, models=asked.models),
         "quantization": partial(quantization.run, with_peers=asked.peers, movie_model=asked.movie_model),
     }

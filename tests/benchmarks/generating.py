@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -53,17 +53,20 @@ class _Made:
     problem: str = ""
 
 
-def run(cache: Path, *, ways: Sequence[str] = (), single: bool = False) -> Page:
+def run(cache: Path, *, ways: Sequence[str] = (), single: bool = False, artifacts: Path | None = None) -> Page:
     """Accelerate in every way, then time all of them in turns in one process, on all cores and on one.
 
     Args:
         single: batch 1 and two rounds alone, which takes a tenth of the time.
+        artifacts: keep the accelerated models in this directory, and use those that lie there.
     """
     rounds = 2 if single else _ROUNDS
     cases = [case for case in _CASES if case[0] == 1 or not single]
     with TemporaryDirectory(prefix="optimum-generating-") as folder:
-        made = [_made(name, WAYS[name], Path(folder), cache) for name in ways or WAYS]
-        paths = [str(Path(folder) / item.name) for item in made if not item.problem]
+        kept = artifacts or Path(folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        made = [_read(kept, name) or _made(name, WAYS[name], kept, cache) for name in ways or WAYS]
+        paths = [str(kept / item.name) for item in made if not item.problem]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         everywhere = _measured(cores, rounds, cases, paths)
         alone = _measured(1, rounds, _ONE_CORE, paths)
@@ -80,9 +83,17 @@ def _made(name: str, asked: Mapping[str, Any], folder: Path, cache: Path) -> _Ma
         with accelerate(SMOLLM2, cache_dir=cache, **asked, **data) as fast:
             seconds = time.perf_counter() - start
             fast.save_pretrained(folder / name)
-            return _Made(name=name, size=_size(fast), seconds=seconds, perplexity=_perplexity(fast))
+            made = _Made(name=name, size=_size(fast), seconds=seconds, perplexity=_perplexity(fast))
+            (folder / f"{name}.json").write_text(json.dumps(asdict(made)), "utf-8")
+            return made
     except OptimumError as error:
         return _Made(name=name, problem=error.why)
+
+
+def _read(folder: Path, name: str) -> _Made | None:
+    """Return what an earlier run made."""
+    path = folder / f"{name}.json"
+    return _Made(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
 def _size(fast: AcceleratedModel) -> int:
