@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.models import pretrained, tasks
+from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.models.sources.sentences.in_memory import kind_of
 from optimum_core.models.sources.source import Source, open_source
 from optimum_core.pipeline import Pipeline
@@ -110,9 +110,10 @@ def accelerate(
     check_level(request.level, request.target, supports)
     if request.target.backend is not None:
         plugins.check_options(request.target.backend, request.options, hardware)
-    if (opened := _converted(model, request, cache_dir)) is not None:
-        return opened
     source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task)
+    cache = Cache(Path(cache_dir) if cache_dir is not None else None)
+    if isinstance(source, ConvertedSource):
+        return _as_converted(source, request, cache)
     if task is not None:
         tasks.check_fit(task, source.class_name, f"model {source.name!r}")
     _require_samples(source, sample_inputs)
@@ -124,7 +125,7 @@ def accelerate(
         supports=supports,
         hardware=hardware,
         plugins=plugins,
-        cache=Cache(Path(cache_dir) if cache_dir is not None else None),
+        cache=cache,
         emit=progress or (lambda event: None),
     )
     with unwound_on_sigterm():
@@ -133,8 +134,8 @@ def accelerate(
     return _as_given(model, accelerated)
 
 
-def _converted(model: Any, request: AccelerateRequest, cache_dir: Any) -> AcceleratedModel | None:
-    """Return the model of a directory that holds an OpenVINO IR alone, opened and not compared; None: it is none.
+def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Cache) -> AcceleratedModel:
+    """Return a model that another package converted, opened as it is.
 
     Raises:
         OptionError: an argument asks for what only the model that it was made from could become.
@@ -142,23 +143,15 @@ def _converted(model: Any, request: AccelerateRequest, cache_dir: Any) -> Accele
     from optimum_core.runtime.converted import as_artifact
     from optimum_core.runtime.loading import load
 
-    if not isinstance(model, str | os.PathLike) or not (place := Path(os.fspath(model)).expanduser()).is_dir():
-        return None
-    if any(place.glob("*.onnx")) or any(place.glob("onnx/*.onnx")):  # these can be compared with a reference
-        return None
-    target = str(request.target) if request.target.backend is not None else None
-    cache = Cache(Path(cache_dir) if cache_dir is not None else None)
-    directory = as_artifact(place, target=target, cache=cache)
-    if directory is None:
-        return None
     asked = {
         "quantize": request.goal, "precision": request.precision, "level": request.level, "task": request.task,
         "shapes": request.shapes, "sample_inputs": request.samples,
     }  # fmt: skip
     if (name := next((name for name, value in asked.items() if value is not None), None)) is not None:
-        why = "the directory holds a converted model alone (OpenVINO IR), which is opened as it is"
+        why = f"the directory holds a converted model alone ({source.form}), which is opened as it is"
         raise OptionError(name, why, f"leave {name} out, or give the checkpoint that it was made from")
-    return load(directory, target=target, options=request.options or None)
+    target = str(request.target) if request.target.backend is not None else None
+    return load(as_artifact(source, target=target, cache=cache), target=target, options=request.options or None)
 
 
 def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:

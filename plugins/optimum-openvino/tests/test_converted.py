@@ -17,13 +17,76 @@ from optimum_core.errors import ArtifactError, OptionError
 _WEIGHTS = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 
-def _convert(directory: Path) -> None:
-    directory.mkdir(parents=True)
+def _floats(kind: Any = np.float32) -> Any:
+    return ops.constant(_WEIGHTS.astype(kind))
+
+
+def _widened(kind: str) -> Any:
+    """Weights of a narrow type, with the conversion that other packages write behind them."""
+    shape, values = openvino.Shape(_WEIGHTS.shape), _WEIGHTS.ravel().tolist()
+    narrow = openvino.op.Constant(getattr(openvino.Type, kind), shape, values)
+    return ops.multiply(ops.convert(narrow, "f32"), ops.constant(np.ones((1, 2), np.float32)))
+
+
+def _rounded(value: Any, levels: int = 256) -> Any:
+    bounds = [ops.constant(np.float32(bound)) for bound in (-8.0, 7.9375)]
+    return ops.fake_quantize(value, *bounds, *bounds, levels)
+
+
+def _convert(directory: Path, weights: Any = None, *, static: bool = False) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
     pixels = ops.parameter([-1, 3], np.float32, name="pixel_values")
-    product = ops.matmul(pixels, ops.constant(_WEIGHTS), False, False)
+    given = _rounded(pixels) if static else pixels
+    product = ops.matmul(given, _floats() if weights is None else weights, False, False)
     product.output(0).set_names({"logits"})
     pixels.output(0).set_names({"pixel_values"})
     openvino.save_model(openvino.Model([product], [pixels], "net"), directory / "openvino_model.xml", False)
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16", "i8", "u8", "i4", "u4", "nf4", "f8e4m3"])
+def test_the_weights_tell_the_scheme(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    _convert(tmp_path / "theirs", _widened(kind))
+    names = {"f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8", "i4": "int4", "u4": "int4", "nf4": "nf4"}
+    fast = load(tmp_path / "theirs")
+    assert fast.manifest.quantized == f"weight-only-{names.get(kind, 'fp8')}"
+    assert str(fast.manifest.quantized) in repr(fast)
+
+
+def test_rounded_activations_tell_the_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    _convert(tmp_path / "theirs", _rounded(_floats()), static=True)
+    assert load(tmp_path / "theirs").manifest.quantized == "static-int8"
+    _convert(tmp_path / "floats")
+    plain = load(tmp_path / "floats")
+    assert (plain.manifest.quantized, plain.manifest.precision) == (None, "fp32")
+
+
+def test_weights_of_a_type_without_a_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    _convert(tmp_path / "theirs", _widened("f4e2m1"))
+    with pytest.raises(ArtifactError, match="of the type f4e2m1, which has no name here"):
+        load(tmp_path / "theirs")
+
+
+def test_the_graph_alone_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    _convert(tmp_path)
+    for name in ("xml", "bin"):
+        (tmp_path / f"openvino_model.{name}").rename(tmp_path / f"net.{name}")
+    fast = accelerate(tmp_path / "net.xml")
+    assert np.allclose(fast(pixel_values=np.eye(3, dtype=np.float32)).logits, _WEIGHTS)
+
+
+def test_parts_of_one_model_are_named(tmp_path: Path) -> None:
+    _convert(tmp_path)
+    for part in ("encoder", "decoder"):
+        for name in ("xml", "bin"):
+            (tmp_path / f"openvino_{part}_model.{name}").write_bytes((tmp_path / f"openvino_model.{name}").read_bytes())
+    for name in ("xml", "bin"):
+        (tmp_path / f"openvino_model.{name}").unlink()
+    with pytest.raises(ArtifactError, match=r"openvino_decoder_model\.xml, openvino_encoder_model\.xml are parts"):
+        accelerate(tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["", "openvino"])

@@ -31,8 +31,8 @@ def load(
     """Open a saved artifact. Needs its backend, but torch and transformers only if that backend does.
 
     Args:
-        path: a directory written by `save_pretrained`, a directory of optimum-intel (`openvino_model.xml`), which is
-            opened unverified, or a hub id.
+        path: a directory written by `save_pretrained`, or a hub id; also a model that another package converted for the
+            runtime of an installed backend, such as a directory of optimum-intel, which is opened unverified.
         target: a backend or device other than it was tuned for ("ort:cuda:0").
         revision: branch, tag or commit, for a hub id.
         verify_files: False skips the sha256 check of its files, which reads them entirely.
@@ -60,9 +60,11 @@ def load(
 
     directory, links_under = _locate(as_text(path), revision)
     if not (directory / MANIFEST).is_file():
+        from optimum_core.models.sources.converted import find_converted
         from optimum_core.runtime.converted import as_artifact
 
-        directory = as_artifact(directory, target=target) or directory
+        if (converted := find_converted(directory, directory.resolve().name)) is not None:
+            directory = as_artifact(converted, target=target)
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
         from optimum_core.search.retune import retune as tuned_here

@@ -26,7 +26,7 @@ from optimum_core.types.results import (
     Trial,
 )
 from optimum_core.types.state import LayerState, State, StateSpec
-from optimum_core.types.support import Limitation, Offer, Support, Transform
+from optimum_core.types.support import ForeignFormat, Limitation, Offer, Support, Transform
 from optimum_core.types.tensors import Array, AxisRange, TensorSpec
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Event",
     "ExportRequest",
     "Fidelity",
+    "ForeignFormat",
     "Gpu",
     "Hardware",
     "LayerState",

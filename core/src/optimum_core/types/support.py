@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from optimum_core.types.requests import Artifact
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +96,24 @@ class Limitation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ForeignFormat:
+    """A form in which other packages write models for the backend's runtime: such a model is opened as it is.
+
+    Attributes:
+        name: the form in words, for messages ("OpenVINO IR").
+        find: returns the files of such a model at a path, a file or a directory, the one to open first in front;
+            empty: there is none. It looks at names alone, and imports no runtime.
+        adopt: writes the model of these files into an empty directory and returns the artifact. Its `precision` is what
+            the files hold: "fp32", "bf16" or "fp16" of the arithmetic, or a scheme ("weight-only-int8"). It raises
+            `ArtifactError` for files that it cannot read, or of which it cannot tell the precision.
+    """
+
+    name: str
+    find: Callable[[Path], tuple[Path, ...]]
+    adopt: Callable[[tuple[Path, ...], Path], Artifact]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Support:
     """The whole result of a probe.
 
@@ -102,9 +123,11 @@ class Support:
         versions: versions of the distributions on which the backend's results depend ("onnxruntime": "1.31.1").
         check_options: raises `OptionError` for options that its hooks would reject, before any work is done; None: the
             hooks themselves raise it when called.
+        foreign: the forms of other packages' models that it opens as they are.
     """
 
     offers: tuple[Offer, ...] = ()
     limitations: tuple[Limitation, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     check_options: Callable[[Mapping[str, Any]], object] | None = None
+    foreign: tuple[ForeignFormat, ...] = ()

@@ -15,6 +15,7 @@ from typing import Any
 from optimum_core.backend import limits, package_folder, present, read_options, sums_widely, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
+from optimum_openvino.foreign import FOREIGN
 
 BACKEND = "openvino"
 FORMAT = "openvino-ir"
@@ -155,6 +156,7 @@ def support(hardware: Hardware) -> Support:
         limitations=tuple(limitations),
         versions=versions(("openvino", QUANTIZER, *_EXPORTERS)),
         check_options=check_options,
+        foreign=(FOREIGN,),
     )
 
 

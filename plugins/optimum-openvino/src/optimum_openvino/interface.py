@@ -25,6 +25,11 @@ _DTYPES = {
 }
 
 
+def dtype_of(port: Any) -> str | None:
+    """Return numpy's name of a port's element type; None: it has none."""
+    return _DTYPES.get(port.get_element_type().get_type_name())
+
+
 def name_ports(ports: Sequence[Any], specs: Sequence[TensorSpec]) -> None:
     """Give ports the names of `specs`, in order. Two outputs may be one tensor, which then has both names."""
     for port in ports:

@@ -2,5 +2,6 @@
 
 `source` opens all of them. In memory, `forms` unwraps modules or refuses them. On disk there are plain checkpoints (of
 the precision that `checkpoint` tells), `sentences`, `adapters` of PEFT (`adapter_files`), a `gguf_file`, an `onnx_file`
-with the `onnx_evaluator` in the place of eager, and an `onnx_directory`; `files` recognizes what is none of these.
+with the `onnx_evaluator` in the place of eager, and an `onnx_directory`; `converted` is what a backend
+recognizes as its runtime's; `files` recognizes what is none of these.
 """

@@ -16,6 +16,7 @@ from optimum_core.models.tasks import SENTENCES, resolve_class
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
+    from optimum_core.models.sources.converted import ConvertedSource
     from optimum_core.models.sources.onnx_file import OnnxSource
 
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
@@ -234,8 +235,10 @@ def open_source(
     trust_remote_code: bool = False,
     processor: Any = None,
     task: str | None = None,
-) -> Source:
+) -> Source | ConvertedSource:
     """Open any of the kinds of model, out of the wrappers of `torch.compile` and `DataParallel`.
+
+    A model that another package converted for a backend's runtime is found here too; it is opened as it is.
 
     Args:
         model: a `PreTrainedModel`, a `torch.nn.Module`, a directory, a hub id ("owner/name"), or an ONNX file.
@@ -263,7 +266,11 @@ def open_source(
     return MemorySource(model, processor=processor, trust_remote_code=trust_remote_code)
 
 
-def _from_path(model: str, revision: str | None, trust_remote_code: bool, processor: Any, task: str | None) -> Source:
+def _from_path(
+    model: str, revision: str | None, trust_remote_code: bool, processor: Any, task: str | None
+) -> Source | ConvertedSource:
+    from optimum_core.models.sources.converted import find_converted
+
     path = Path(model).expanduser()
     if path.suffix == ".onnx" and path.is_file() and not files.is_pointer(path):
         return _from_onnx(path, processor=processor)
@@ -273,6 +280,8 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
         return GgufSource(path, name=path.name, processor=processor)
     if (path / "optimum.json").is_file():
         raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
+    if path.exists() and (converted := find_converted(path, path.resolve().name)) is not None:
+        return converted
     if path.is_dir():
         name = path.resolve().name
         return open_directory(path, name=name, trust_remote_code=trust_remote_code, processor=processor, task=task)
@@ -281,6 +290,8 @@ def _from_path(model: str, revision: str | None, trust_remote_code: bool, proces
     if not model or model.count("/") > 1 or model.startswith((".", "~", "/")):
         raise SourceError(f"model {model!r}", "no such directory", "check the path")
     directory = pretrained.download(model, revision=revision, with_code=trust_remote_code)
+    if (converted := find_converted(directory, model)) is not None:
+        return converted
     return open_directory(directory, name=model, trust_remote_code=trust_remote_code, processor=processor, task=task)
 
 

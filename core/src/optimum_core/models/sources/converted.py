@@ -1,0 +1,95 @@
+"""Models that another package converted for a backend's runtime, recognized by that backend and opened as they are.
+
+There is no eager model to compare them with, and nothing to export: no search takes place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from optimum_core.artifact.integrity import describe
+from optimum_core.artifact.names import MANIFEST
+from optimum_core.errors import ArtifactError, foreign_errors
+from optimum_core.hardware import detect
+from optimum_core.models.sources import files
+from optimum_core.models.sources.source import companions
+from optimum_core.plugins import manager
+from optimum_core.types import Artifact, ForeignFormat
+
+_AGAIN = "convert the model again, or give the checkpoint that it was made from"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertedSource:
+    """Files of one model in a form that a backend's runtime reads.
+
+    Attributes:
+        name: its name in messages.
+        directory: holds the configuration, if there is one.
+        backend: the backend that recognized it.
+        files: the files of the model, the one to open first in front.
+    """
+
+    name: str
+    directory: Path
+    backend: str
+    foreign: ForeignFormat
+    files: tuple[Path, ...]
+
+    @property
+    def form(self) -> str:
+        """The form of the files in words."""
+        return self.foreign.name
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """The sha256 of each file, by its name."""
+        return {path.name: describe(path).sha256 for path in (*self.files, *self.companions().values())}
+
+    def companions(self) -> dict[str, Path]:
+        """Return configuration, tokenizer and processor files, by their name in an artifact."""
+        return {name: path for name, path in companions(self.directory).items() if path not in self.files}
+
+    def adopt(self, output: Path) -> Artifact:
+        """Write the model into an empty directory, as its backend opens it.
+
+        Raises:
+            ArtifactError: a file is missing or damaged, or the backend cannot take the model.
+        """
+        with foreign_errors(
+            f"model {self.name!r}", ArtifactError, _AGAIN, doing=f"{self.files[0].name} cannot be read"
+        ):
+            return self.foreign.adopt(self.files, output)
+
+
+def find_converted(path: Path, name: str) -> ConvertedSource | None:
+    """Return the model of a file or directory that a backend recognizes; None: there is none, or there is something
+    that it can be compared with (weights for PyTorch, a graph in ONNX), or a manifest.
+
+    Raises:
+        ArtifactError: a file of it is missing.
+    """
+    if path.is_dir() and ((path / MANIFEST).is_file() or files.has_weights(path) or _has_onnx(path)):
+        return None
+    for backend, support in sorted(manager().supports(detect()).items()):
+        for foreign in support.foreign:
+            if found := foreign.find(path):
+                missing = next((part for part in found if not part.is_file()), None)
+                if missing is not None:
+                    why = f"{missing.name} is not beside {found[0].name}"
+                    raise ArtifactError(f"model {name!r}", why, "copy all files of the model")
+                directory = path if path.is_dir() else _described(path)
+                return ConvertedSource(name=name, directory=directory, backend=backend, foreign=foreign, files=found)
+    return None
+
+
+def _has_onnx(directory: Path) -> bool:
+    return any(directory.glob("*.onnx")) or any(directory.glob("onnx/*.onnx"))
+
+
+def _described(file: Path) -> Path:
+    """Return the directory whose `config.json` describes a file: its own, or the one around that."""
+    return next((place for place in file.parents[:2] if (place / "config.json").is_file()), file.parent)

@@ -1,0 +1,47 @@
+"""IRs that another package wrote, such as optimum-intel: found by their names here, read in `adoption`.
+
+Light to import: the probe names this form.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimum_core.types import Artifact, ForeignFormat
+
+_NAME = "openvino_model.xml"
+#: Graphs of the parts of one model, and of its tokenizer.
+_PARTS, _TOKENIZERS = "openvino_*_model.xml", ("openvino_tokenizer.xml", "openvino_detokenizer.xml")
+_BEGINNING = b"<net"
+
+
+def find(path: Path) -> tuple[Path, ...]:
+    """Return the graphs of an IR, each with its weights, at a file or in a directory or a folder of it."""
+    if path.is_file():
+        return _with_weights(path) if path.suffix == ".xml" and _is_graph(path) else ()
+    for place in (path, *sorted(item for item in path.glob("*/") if (item / _NAME).is_file())):
+        if (place / _NAME).is_file():
+            return _with_weights(place / _NAME)
+        if parts := sorted(place.glob(_PARTS)):
+            return tuple(file for part in parts for file in _with_weights(part))
+    others = [file for file in sorted(path.glob("*.xml")) if file.name not in _TOKENIZERS and _is_graph(file)]
+    return _with_weights(others[0]) if len(others) == 1 else ()
+
+
+def _with_weights(graph: Path) -> tuple[Path, ...]:
+    return graph, graph.with_suffix(".bin")
+
+
+def _is_graph(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return _BEGINNING in opened.read(256)
+
+
+def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
+    """Write the IR as an artifact; see `optimum_openvino.adoption`."""
+    from optimum_openvino.adoption import adopt as adopt_graph
+
+    return adopt_graph(files, output)
+
+
+FOREIGN = ForeignFormat(name="OpenVINO IR", find=find, adopt=adopt)
