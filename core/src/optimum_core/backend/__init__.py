@@ -6,6 +6,7 @@
 | options | `read_options`, `no_options`, `whole`, `said`, `allowed` |
 | errors of other libraries | `foreign_errors`, `brief`; for their output, `silence` |
 | exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
+| models of other packages | `generator_of` for a decoder with its cache |
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
 | the processor | `overflows`, `sums_widely` |
 | files | `move_into`, `interface_problems`, `Port` |
@@ -32,6 +33,7 @@ from optimum_core.backend._quantizing import (
 )
 from optimum_core.backend._sessions import check_names, check_turn, closed, described, read_input, run_own
 from optimum_core.errors import brief, foreign_errors
+from optimum_core.generation.generator import generator_of
 from optimum_core.hardware import detect
 from optimum_core.models.silence import silence
 from optimum_core.options import allowed, no_options, read_options, said, whole
@@ -54,6 +56,7 @@ __all__ = [
     "export_request",
     "exported",
     "foreign_errors",
+    "generator_of",
     "interface_problems",
     "limits",
     "manager",

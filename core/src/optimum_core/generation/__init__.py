@@ -6,5 +6,6 @@ settings           the settings of a call of `generate`, from the call and from 
 sampling           the choice of the next token from its scores
 loop               the loop of greedy decoding and sampling
 text               tokens from texts and chats, and texts from tokens as they come
+generator          the artifact of a whole generative model, made of its decoder alone
 generator_workload the shapes that generators are timed at, and the timed call
 """

@@ -23,6 +23,7 @@ from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.layouts import save_as
 from optimum_core.runtime.mapping import ItemEncoder, Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
@@ -258,18 +259,25 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
 
     # Saving and closing.
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *, overwrite: bool = False, **_: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, overwrite: bool = False, layout: str | None = None, **_: Any
+    ) -> None:
         """Write a deployable artifact for `load`, which needs torch and transformers only if its backend does.
 
         Args:
             save_directory: a new or empty directory, or one that holds an older artifact.
             overwrite: allow a directory that holds other files.
+            layout: "optimum" writes what the classes of optimum-onnx and optimum-intel read, without a manifest.
 
         Raises:
             ArtifactError: the directory holds other files, or cannot be written.
             ExportError: the model stayed eager, and its class cannot be imported again.
+            OptionError, UnavailableError: there is no such layout, or it has no form for this model.
         """
         place = Path(as_text(save_directory))
+        if layout is not None:
+            save_as(layout, self.manifest, self.directory, place, self._plugins, overwrite=overwrite)
+            return
         files = {name: self.directory / name for name in self.manifest.files}
         report = replace(self.report, from_cache=False) if self.report else None
         whole = with_weights(replace(self.manifest, report=report), self._source, self._plugins, files)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.packages import present, versions
 from optimum_core.plan import EXACT, FLOATS, parse_target
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.types import Artifact
+from optimum_core.types import Artifact, AxisRange
 from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
+#: Keys of configurations for the number of positions.
+_POSITIONS = ("max_position_embeddings", "n_positions")
 
 
 def as_artifact(source: ConvertedSource, *, target: str | None = None, cache: Cache | None = None) -> Path:
@@ -64,8 +67,8 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
         UnavailableError: the target does not load the format.
     """
     backend, device = _reader(source, artifact, plugins, target)
-    class_name = _class_name(source.directory)
-    precision = artifact.precision
+    config, precision = _config(source.directory), artifact.precision
+    class_name = str((config.get("architectures") or [""])[0])
     return Manifest(
         created_with=_versions(source, plugins),
         task=_task(class_name),
@@ -85,6 +88,7 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
         quantized=None if precision in FLOATS else precision,
         inputs=artifact.inputs,
         outputs=artifact.outputs,
+        axes=_longest(config, artifact),
         steps=artifact.steps,
         verified=False,
         hardware=detect(),
@@ -119,14 +123,23 @@ def _reader(source: ConvertedSource, artifact: Artifact, plugins: PluginManager,
     )
 
 
-def _class_name(directory: Path) -> str:
-    """Return the class that the configuration names; empty: none."""
+def _config(directory: Path) -> Mapping[str, Any]:
+    """Return the configuration beside the files; empty: there is none."""
     try:
         described: Any = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        named = described.get("architectures") or [""]
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return str(named[0])
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def _longest(config: Mapping[str, Any], artifact: Artifact) -> Mapping[str, AxisRange]:
+    """Return the length of texts that the configuration allows: a runtime may read beyond the table of positions."""
+    named = {axis for spec in artifact.inputs for axis in spec.dynamic_axes.values()}
+    stated = ((key, config.get(key)) for key in _POSITIONS)
+    found = next(((key, length) for key, length in stated if isinstance(length, int) and length > 0), None)
+    if found is None or "sequence" not in named:
+        return {}
+    return {"sequence": AxisRange(greatest=found[1], why=f"config.json says {found[0]}={found[1]}")}
 
 
 def _task(class_name: str) -> str:

@@ -101,16 +101,22 @@ class ForeignFormat:
 
     Attributes:
         name: the form in words, for messages ("OpenVINO IR").
+        format: the format of the artifacts that it becomes, and that `release` takes.
         find: returns the files of such a model at a path, a file or a directory, the one to open first in front;
             empty: there is none. It looks at names alone, and imports no runtime.
         adopt: writes the model of these files into an empty directory and returns the artifact. Its `precision` is what
             the files hold: "fp32", "bf16" or "fp16" of the arithmetic, or a scheme ("weight-only-int8"). It raises
             `ArtifactError` for files that it cannot read, or of which it cannot tell the precision.
+        layout: the name of the form for `save_pretrained(layout=…)`; empty: nothing is saved in it.
+        release: writes an artifact into an empty directory as those packages read it; the reverse of `adopt`.
     """
 
     name: str
+    format: str
     find: Callable[[Path], tuple[Path, ...]]
     adopt: Callable[[tuple[Path, ...], Path], Artifact]
+    layout: str = ""
+    release: Callable[[Artifact, Path], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from optimum_core.backend import versions
+import numpy as np
+
+from optimum_core.backend import generator_of, versions
 from optimum_core.errors import ArtifactError
-from optimum_core.types import Artifact, Step, TensorSpec
+from optimum_core.types import Artifact, LayerState, StateSpec, Step, TensorSpec
+from optimum_core.types.state import DECODER
 from optimum_openvino.devices import BACKEND, FORMAT
 from optimum_openvino.held import precision_of
 from optimum_openvino.interface import dtype_of
+from optimum_openvino.release import KEPT
 from optimum_openvino.runtime import core
+from optimum_openvino.stateful import ROWS, bound_masks
 from optimum_openvino.storage import save
 
 #: Tensors of transformers' models whose second axis is the text's.
 _TEXT = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "position_ids", "last_hidden_state", "token_embeddings"}
 )
+#: Inputs of a decoder beside the selection of rows, in their usual order.
+_OWN = ("input_ids", "attention_mask", "position_ids")
+_VARIABLE = re.compile(r"past_key_values\.(\d+)\.(key|value)")
 _ORIGINAL = "accelerate the checkpoint that it was made from"
 
 
@@ -26,25 +36,104 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     """Write the IR into `output` with its weights unchanged, and return it as an artifact.
 
     Raises:
-        ArtifactError: it is one of several parts of a model, keeps a state, or has an interface that is not known here.
+        ArtifactError: it is one of several parts of a model, or has an interface that is not known here.
     """
     who = f"model {str(files[0])!r}"
     if len(graphs := files[::2]) > 1:
         why = f"{', '.join(path.name for path in graphs)} are parts of one model, which are not joined here"
         raise ArtifactError(who, why, _ORIGINAL)
     model = core().read_model(files[0])
-    if any(operation.get_type_name() == "ReadValue" for operation in model.get_ops()):
-        raise ArtifactError(who, "it keeps a cache between calls, as models that generate do", _ORIGINAL)
-    inputs, outputs = interface_of(model, who)
-    precision = precision_of(model, who)
     step = Step(
         hook="load_session", backend=BACKEND, tool="openvino", version=versions(["openvino"])["openvino"],
         options={"given": files[0].name},
     )  # fmt: skip
+    if any(operation.get_type_name() == "ReadValue" for operation in model.get_ops()):
+        return generator_of(_decoder(model, output, step, who), output)
+    inputs, outputs = interface_of(model, who)
     return Artifact(
-        format=FORMAT, path=output, files=save(model, output), inputs=inputs, outputs=outputs, precision=precision,
-        steps=(step,),
+        format=FORMAT, path=output, precision=precision_of(model, who), files=save(model, output), inputs=inputs,
+        outputs=outputs, steps=(step,),
     )  # fmt: skip
+
+
+def _decoder(model: Any, output: Path, step: Step, who: str) -> Artifact:
+    """Write a decoder that keeps keys and values as variables, with an input that selects the positions of its logits.
+
+    Raises:
+        ArtifactError: it is no decoder of ids, or keeps something other than keys and values by head.
+    """
+    inputs, outputs = interface_of(model, who)
+    own = [spec for spec in inputs if spec.name != ROWS]
+    names = [spec.name for spec in own]
+    if len(own) == len(inputs) or not {"input_ids", "attention_mask"} <= set(names) <= set(_OWN):
+        why = f"it takes {', '.join(spec.name for spec in inputs)}, and not ids, mask, positions and {ROWS}"
+        raise ArtifactError(who, why, _ORIGINAL)
+    if [spec.name for spec in outputs] != ["logits"] or len(outputs[0].shape) != 3:
+        raise ArtifactError(who, "it does not give logits by position and token alone", _ORIGINAL)
+    state = _state(model, who)
+    _select_logits(model)
+    bound_masks(model)
+    model.validate_nodes_and_infer_types()
+    (folder := output / DECODER).mkdir()
+    kept = TensorSpec(name=KEPT, dtype="int64", shape=("kept",))
+    return Artifact(
+        format=FORMAT,
+        path=folder,
+        precision=precision_of(model, who),
+        files=save(model, folder),
+        inputs=(*(_own(spec, outputs[0]) for spec in sorted(own, key=lambda spec: _OWN.index(spec.name))), kept),
+        outputs=(replace(outputs[0], shape=("batch", "kept", outputs[0].shape[-1])),),
+        state=state,
+        steps=(step,),
+    )
+
+
+def _own(spec: TensorSpec, logits: TensorSpec) -> TensorSpec:
+    """Return an input of the decoder as the contract has it; ids are those that there are logits of."""
+    if spec.name == "attention_mask":
+        return replace(spec, shape=("batch", "total"), default="ones")
+    if spec.name == "position_ids":
+        return replace(spec, shape=("batch", "sequence"), default="places")
+    size = logits.shape[-1]
+    greatest = spec.greatest if spec.greatest is not None else size - 1 if isinstance(size, int) else None
+    return replace(spec, shape=("batch", "sequence"), least=0, greatest=greatest)
+
+
+def _state(model: Any, who: str) -> StateSpec:
+    """Return the keys and values that a model keeps, in the order of their layers."""
+    found: dict[int, dict[str, tuple[int, int]]] = {}
+    for operation in model.get_ops():
+        if operation.get_type_name() != "ReadValue":
+            continue
+        shape, named = operation.get_output_partial_shape(0), _VARIABLE.search(operation.get_variable_id())
+        heads = shape[1].is_static and shape[3].is_static if shape.rank.is_static and len(shape) == 4 else False
+        if named is None or not heads:
+            why = f"it keeps {operation.get_variable_id()!r} of shape {shape}, and not keys and values by head"
+            raise ArtifactError(who, why, _ORIGINAL)
+        found.setdefault(int(named[1]), {})[named[2]] = shape[1].get_length(), shape[3].get_length()
+    layers = []
+    for _, sizes in sorted(found.items()):
+        if set(sizes) != {"key", "value"}:
+            raise ArtifactError(who, "some of its layers keep keys or values alone", _ORIGINAL)
+        (heads, size), (_, width) = sizes["key"], sizes["value"]
+        layers.append(LayerState(heads=heads, head_size=size, value_size=width if width != size else None))
+    return StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
+
+
+def _select_logits(model: Any) -> None:
+    """Give logits of the positions that a new input names."""
+    from openvino import PartialShape, Type
+    from openvino import opset13 as ops
+
+    kept = ops.parameter(name=KEPT, dtype=Type.i64, shape=PartialShape([-1]))
+    kept.output(0).get_tensor().set_names({KEPT})
+    model.add_parameters([kept])
+    (result,) = (port.get_node() for port in model.outputs)
+    logits = result.input_value(0)
+    logits.get_tensor().set_names(set())
+    chosen = ops.gather(logits, kept, ops.constant(np.int64(1)))
+    chosen.output(0).get_tensor().set_names({"logits"})
+    result.input(0).replace_source_output(chosen.output(0))
 
 
 def interface_of(model: Any, who: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -44,4 +44,13 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     return adopt_graph(files, output)
 
 
-FOREIGN = ForeignFormat(name="OpenVINO IR", find=find, adopt=adopt)
+def release(artifact: Artifact, output: Path) -> None:
+    """Write an artifact of ours as optimum-intel reads it; see `optimum_openvino.release`."""
+    from optimum_openvino.release import release as release_graph
+
+    release_graph(artifact, output)
+
+
+FOREIGN = ForeignFormat(
+    name="OpenVINO IR", format="openvino-ir", layout="optimum", find=find, adopt=adopt, release=release
+)

@@ -32,7 +32,7 @@ def make_stateful(model: Any, state: StateSpec) -> None:
     names = {past.name: present.name for past, present in zip(state.past, state.present, strict=True)}
     apply_make_stateful_transformation(model, names)
     _begin_empty(model)
-    _bound_masks(model)
+    bound_masks(model)
     model.validate_nodes_and_infer_types()
 
 
@@ -70,7 +70,7 @@ def _begin_empty(model: Any) -> None:
         operation.set_arguments([ops.broadcast(nothing, ops.concat([rows, *parts[1:]], axis=0))])
 
 
-def _bound_masks(model: Any) -> None:
+def bound_masks(model: Any) -> None:
     """Give attention a mask of finite numbers for one of booleans: a row that may see nothing (padding on the left)
     else gives NaN, which reaches later layers through its keys and values."""
     from openvino import opset13 as ops

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import ExportError
 from optimum_core.hookspecs import hookimpl
+from optimum_core.models.backends.onnx_forms import FORM
 from optimum_core.options import no_options
 from optimum_core.packages import missing, versions
 from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Session, Step, Support
@@ -48,7 +49,9 @@ def probe(hardware: Hardware) -> Support:
 
     offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), stateful=(NAME,), proof="graph")
     found = versions(_PACKAGES)
-    return Support(offers=(offer,), limitations=(_NO_RUNTIME,), versions=found, check_options=check_options)
+    return Support(
+        offers=(offer,), limitations=(_NO_RUNTIME,), versions=found, check_options=check_options, foreign=(FORM,)
+    )
 
 
 def check_options(options: Mapping[str, Any]) -> None:

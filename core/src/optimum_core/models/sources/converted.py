@@ -19,6 +19,7 @@ from optimum_core.models.sources.source import companions
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, ForeignFormat
 
+_ONNX = "onnx"
 _AGAIN = "convert the model again, or give the checkpoint that it was made from"
 
 
@@ -72,11 +73,12 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
     Raises:
         ArtifactError: a file of it is missing.
     """
-    if path.is_dir() and ((path / MANIFEST).is_file() or files.has_weights(path) or _has_onnx(path)):
+    if path.is_dir() and ((path / MANIFEST).is_file() or files.has_weights(path)):
         return None
     for backend, support in sorted(manager().supports(detect()).items()):
         for foreign in support.foreign:
-            if found := foreign.find(path):
+            comparable = foreign.format != _ONNX and path.is_dir() and _has_onnx(path)
+            if not comparable and (found := foreign.find(path)):
                 missing = next((part for part in found if not part.is_file()), None)
                 if missing is not None:
                     why = f"{missing.name} is not beside {found[0].name}"

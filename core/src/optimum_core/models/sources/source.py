@@ -272,6 +272,8 @@ def _from_path(
     from optimum_core.models.sources.converted import find_converted
 
     path = Path(model).expanduser()
+    if path.exists() and (converted := find_converted(path, path.resolve().name)) is not None:
+        return converted
     if path.suffix == ".onnx" and path.is_file() and not files.is_pointer(path):
         return _from_onnx(path, processor=processor)
     if path.suffix == ".gguf" and path.is_file() and not files.is_pointer(path):
@@ -280,8 +282,6 @@ def _from_path(
         return GgufSource(path, name=path.name, processor=processor)
     if (path / "optimum.json").is_file():
         raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
-    if path.exists() and (converted := find_converted(path, path.resolve().name)) is not None:
-        return converted
     if path.is_dir():
         name = path.resolve().name
         return open_directory(path, name=name, trust_remote_code=trust_remote_code, processor=processor, task=task)

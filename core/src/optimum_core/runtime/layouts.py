@@ -1,0 +1,95 @@
+"""Saving of a model as other packages read it: without a manifest, in the form of a backend's `ForeignFormat`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from optimum_core.artifact import Manifest
+from optimum_core.artifact.durable import aside, move_in, remove, sync_tree
+from optimum_core.artifact.names import MANIFEST
+from optimum_core.errors import ArtifactError, OptionError, UnavailableError
+from optimum_core.hardware import detect
+from optimum_core.plugins import PluginManager
+from optimum_core.types import ForeignFormat
+from optimum_core.types.state import DECODER
+from optimum_core.verify.carried_call import CHECK_FILE
+
+
+def save_as(
+    layout: str, manifest: Manifest, directory: Path, place: Path, plugins: PluginManager, *, overwrite: bool
+) -> None:
+    """Write the model with its configuration, tokenizer and generation settings.
+
+    Args:
+        layout: the name of a form that an installed backend writes.
+        directory: holds the artifact's files.
+        place: a new or empty directory, or with `overwrite` one that holds other files.
+
+    Raises:
+        OptionError: no backend writes such a layout.
+        UnavailableError: it has no form for this model.
+        ArtifactError: the directory holds files, or cannot be written.
+    """
+    form = _form(layout, manifest, plugins)
+    if place.exists() and any(place.iterdir()) and not overwrite:
+        why = "the directory is not empty"
+        raise ArtifactError(f"layout {layout!r}, {place}", why, "choose another place, or pass overwrite=True")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made = aside(place.resolve(), "tmp")
+    try:
+        made.mkdir()
+        assert form.release is not None
+        form.release(manifest.artifact(directory), made)
+        for name in _beside(manifest):
+            if not (made / name).exists():
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(directory / name, made / name)
+        if place.exists():
+            shutil.copytree(
+                place, made, ignore=lambda folder, names: _there(Path(folder), names, place, made), dirs_exist_ok=True
+            )
+        sync_tree(made)
+        move_in(made, place.resolve())
+    except BaseException:
+        remove(made)
+        raise
+
+
+def _there(folder: Path, names: Iterable[str], place: Path, made: Path) -> list[str]:
+    """Return the names of files that were written anew, and of the manifest, which describes other files."""
+    below = made / folder.relative_to(place)
+    return [name for name in names if (below / name).is_file() or (folder == place and name == MANIFEST)]
+
+
+def _beside(manifest: Manifest) -> Iterator[str]:
+    own = {*manifest.part_files, CHECK_FILE}
+    return (name for name in manifest.files if name not in own)
+
+
+def _form(layout: str, manifest: Manifest, plugins: PluginManager) -> ForeignFormat:
+    supports = plugins.supports(detect())
+    forms = [
+        (name, form) for name, support in supports.items() for form in support.foreign if form.layout and form.release
+    ]
+    known = dict.fromkeys(form.layout for _, form in forms)
+    if layout not in known:
+        why = f"{layout!r} is no layout that a backend here writes"
+        raise OptionError("layout", why, f"use one of: {', '.join(known) or 'none'}; or leave it out")
+    who = f"model {manifest.model.name!r}"
+    formats = {form.format: form for _, form in forms if form.layout == layout}
+    if set(manifest.parts) - {DECODER}:
+        parts = ", ".join(manifest.parts)
+        why = f"it consists of the parts {parts}, for which layout {layout!r} has no form"
+        raise UnavailableError(who, why, "save it without layout=, and open it by load()")
+    format = next((part.format for part in manifest.parts.values()), manifest.format)
+    if format not in formats:
+        able = [
+            name for name, support in supports.items()
+            if any(set(offer.loads) & set(formats) and offer.proof == "device" for offer in support.offers)
+        ]  # fmt: skip
+        why = f"it is of the format {format!r}, and layout {layout!r} is of {' or '.join(sorted(formats))}"
+        remedy = f"accelerate it with target={' or target='.join(map(repr, able)) or 'a backend of these formats'}"
+        raise UnavailableError(who, why, remedy)
+    return formats[format]

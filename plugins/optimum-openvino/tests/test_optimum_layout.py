@@ -1,0 +1,79 @@
+"""What other packages read is written, and opens here again: decoders with their cache too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import pytest
+import torch
+
+from optimum_core import accelerate, load
+from optimum_core.errors import ArtifactError, OptionError
+from optimum_core.generation.generator import generator_of
+from optimum_core.testing.decoders import decoder
+from optimum_core.types import Artifact
+from optimum_openvino.foreign import FOREIGN
+
+_IDS = torch.tensor([[5, 6, 7, 8], [0, 0, 9, 10]])
+_MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
+
+
+@pytest.fixture
+def theirs(exported: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A decoder as optimum-intel writes one: stateful, with `beam_idx`, and logits of all positions."""
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    model, directory = decoder("llama"), tmp_path / "theirs"
+    directory.mkdir()
+    assert FOREIGN.release is not None
+    FOREIGN.release(generator_of(exported("llama", "openvino-ir", route="module"), tmp_path), directory)
+    model.config.save_pretrained(directory)
+    model.generation_config.save_pretrained(directory)
+    return directory
+
+
+def test_a_decoder_has_the_inputs_that_they_feed(theirs: Path) -> None:
+    model = openvino.Core().read_model(theirs / "openvino_model.xml")
+    assert {name for port in model.inputs for name in port.get_names()} == {
+        "input_ids", "attention_mask", "position_ids", "beam_idx",
+    }  # fmt: skip
+    request = openvino.Core().compile_model(model, "CPU").create_infer_request()
+    counts = (_MASK.cumsum(-1) - 1).clamp(min=1)
+    fed = {"input_ids": _IDS.numpy(), "attention_mask": _MASK.numpy(), "position_ids": counts.numpy()}
+    logits = request.infer({**fed, "beam_idx": np.arange(2, dtype=np.int32)})["logits"]
+    with torch.no_grad():
+        want = decoder("llama")(_IDS, attention_mask=_MASK, position_ids=counts).logits
+    assert np.allclose(logits[0], want[0], atol=1e-4) and np.allclose(logits[1, 2:], want[1, 2:], atol=1e-4)
+
+
+def test_a_decoder_of_theirs_generates_as_eager(theirs: Path, tmp_path: Path) -> None:
+    fast, model = load(theirs), decoder("llama")
+    assert fast.can_generate() and "unverified against an original" in repr(fast)
+    for beams in (1, 3):
+        asked: Any = {"attention_mask": _MASK, "max_new_tokens": 8, "do_sample": False, "num_beams": beams}
+        assert torch.equal(fast.generate(_IDS, **asked), model.generate(_IDS, **asked))
+    with torch.no_grad():
+        want = model(_IDS, attention_mask=_MASK).logits
+    assert torch.allclose(fast(input_ids=_IDS, attention_mask=_MASK).logits[0], want[0], atol=1e-4)
+    fast.save_pretrained(tmp_path / "out")
+    assert load(tmp_path / "out").can_generate()
+
+
+def test_a_model_is_written_in_their_layout(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    inputs = {"input": torch.randn(2, 4)}
+    fast = accelerate(module, target="openvino", sample_inputs=inputs, budget=0, cache_dir=tmp_path / "cache")
+    fast.save_pretrained(tmp_path / "out", layout="optimum")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
+    found = openvino.Core().compile_model(tmp_path / "out" / "openvino_model.xml", "CPU")(inputs["input"].numpy())
+    assert np.allclose(next(iter(found.values())), module(inputs["input"]).detach(), atol=1e-5)
+    with pytest.raises(ArtifactError, match="not empty"):
+        fast.save_pretrained(tmp_path / "out", layout="optimum")
+    (tmp_path / "out" / "README.md").write_text("kept", encoding="utf-8")
+    fast.save_pretrained(tmp_path / "out", layout="optimum", overwrite=True)
+    assert (tmp_path / "out" / "README.md").is_file()
+    with pytest.raises(OptionError, match=r"'gguf' is no layout.*\n.*optimum"):
+        fast.save_pretrained(tmp_path / "other", layout="gguf")
