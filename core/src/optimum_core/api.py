@@ -196,7 +196,7 @@ def _require_one_device(found: tuple[Way, ...], target: Target) -> None:
 
 
 def _require_samples(source: Source, samples: Any) -> None:
-    if samples is None and source.in_memory and source.config is None:
+    if samples is None and source.in_memory and source.config is None and source.samples() is None:
         raise OptionError(
             f"model {source.name!r}",
             "a torch.nn.Module says nothing of what it takes",

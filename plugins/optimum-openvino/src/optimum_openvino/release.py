@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from optimum_core.types import Artifact
 from optimum_core.types.state import DECODER
 from optimum_openvino.runtime import core
-from optimum_openvino.storage import MODEL, WEIGHTS, save
+from optimum_openvino.storage import GROUP, MODEL
 
 #: The input that selects the positions to give logits of, which other packages do not know.
 KEPT = "logits_to_keep"
@@ -19,14 +18,15 @@ KEPT = "logits_to_keep"
 
 def release(artifact: Artifact, output: Path) -> None:
     """Write `openvino_model.xml` with its weights; a decoder then gives the logits of all new positions."""
+    import openvino
+
     decoder = artifact.parts.get(DECODER)
-    if decoder is None:
-        for name, file in zip((MODEL, WEIGHTS), artifact.files, strict=True):
-            copyfile(artifact.path / file, output / name)
-        return
-    model = core().read_model(decoder.main_file)
-    keep_all_logits(model)
-    save(model, output)
+    model = core().read_model((decoder or artifact).main_file)
+    if decoder is not None:
+        keep_all_logits(model)
+    if GROUP in model.rt_info:  # optimum-intel takes a group of this name for its own, and reads versions in it
+        del model.rt_info[GROUP]
+    openvino.save_model(model, output / MODEL, compress_to_fp16=False)
 
 
 def keep_all_logits(model: Any) -> None:

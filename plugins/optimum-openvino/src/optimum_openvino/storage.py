@@ -12,7 +12,8 @@ from typing import Any
 MODEL = "openvino_model.xml"
 WEIGHTS = "openvino_model.bin"
 
-_KEY = ["optimum", "weights_sha256"]
+GROUP = "optimum"
+_KEY = [GROUP, "weights_sha256"]
 _UNKNOWN = "0" * 64
 
 

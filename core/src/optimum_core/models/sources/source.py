@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimum_core.artifact.embedding import MODULES
+from optimum_core.artifact.embedding import MODULES, write_object
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, pretrained
-from optimum_core.models.sources import checkpoint, files, forms
+from optimum_core.models.sources import checkpoint, files, forms, pretrained_cfg
 from optimum_core.models.tasks import SENTENCES, resolve_class
 
 if TYPE_CHECKING:
@@ -136,6 +136,12 @@ class MemorySource(_Eager):
         for part in (self.config, getattr(self._given, "generation_config", None), self._processor):
             if part is not None and hasattr(part, "save_pretrained"):
                 part.save_pretrained(directory)
+        if self.config is None and (described := pretrained_cfg.configuration(self._given)) is not None:
+            write_object(directory / "config.json", described)
+
+    def samples(self) -> dict[str, Any] | None:
+        """Return one call's inputs where the model declares them, as those of timm do."""
+        return pretrained_cfg.samples(self._given) if self.config is None else None
 
 
 class DirectorySource(_Eager):
