@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLIC = {"backend", "errors", "hookspecs", "testing", "types"}
+PUBLIC = {"backend", "compat", "errors", "hookspecs", "testing", "types"}
 
 
 def test_every_module_of_core_is_public_or_closed_to_plugins() -> None:

@@ -140,11 +140,12 @@ def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Ca
     Raises:
         OptionError: an argument asks for what only the model that it was made from could become.
     """
-    from optimum_core.runtime.converted import as_artifact
+    from optimum_core.runtime.converted import as_artifact, task_of
     from optimum_core.runtime.loading import load
 
     asked = {
-        "quantize": request.goal, "precision": request.precision, "level": request.level, "task": request.task,
+        "quantize": request.goal, "precision": request.precision, "level": request.level,
+        "task": request.task if request.task != task_of(source) else None,
         "shapes": request.shapes, "sample_inputs": request.samples,
     }  # fmt: skip
     if (name := next((name for name, value in asked.items() if value is not None), None)) is not None:

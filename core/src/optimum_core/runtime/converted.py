@@ -68,10 +68,10 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
     """
     backend, device = _reader(source, artifact, plugins, target)
     config, precision = _config(source.directory), artifact.precision
-    class_name = str((config.get("architectures") or [""])[0])
+    class_name = _class_name(config)
     return Manifest(
         created_with=_versions(source, plugins),
-        task=_task(class_name),
+        task=task_of(source),
         model=ModelInfo(
             name=source.name,
             fingerprint=content_key(source.digests),
@@ -142,10 +142,14 @@ def _longest(config: Mapping[str, Any], artifact: Artifact) -> Mapping[str, Axis
     return {"sequence": AxisRange(greatest=found[1], why=f"config.json says {found[0]}={found[1]}")}
 
 
-def _task(class_name: str) -> str:
-    """Return the task of a class, where transformers is installed."""
+def _class_name(config: Mapping[str, Any]) -> str:
+    return str((config.get("architectures") or [""])[0])
+
+
+def task_of(source: ConvertedSource) -> str:
+    """Return the task of the class that the configuration names, where transformers is installed."""
     if not present("transformers"):
         return CUSTOM
-    from optimum_core.models.tasks import detect as task_of
+    from optimum_core.models.tasks import detect as detect_task
 
-    return task_of(class_name)
+    return detect_task(_class_name(_config(source.directory)))

@@ -1,0 +1,130 @@
+"""Arguments of `from_pretrained` as the other packages have them: read, refused, or warned of."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimum_core.errors import OptionError
+
+if TYPE_CHECKING:
+    from optimum_core import AcceleratedModel
+
+_MANIFEST = "optimum.json"
+#: Names of the one graph of a directory that these packages write, which an artifact of ours need not have.
+_USUAL = (None, "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "openvino_model.xml")
+
+#: Arguments whose default changes nothing here, with the values that say what is done anyway.
+_DONE_ANYWAY: Mapping[str, tuple[Any, ...]] = {
+    "dynamic_shapes": (None, True),
+    "use_cache": (None, True),
+    "stateful": (None, True),
+    "compile": (None, True),
+    "compile_only": (None, False),
+    "load_in_8bit": (None, False),
+    "low_cpu_mem_usage": (None, True, False),
+    "force_download": (None, False),
+    "library_name": (None, "transformers"),
+    "attn_implementation": (None,),
+    "config": (None,),
+    "token": (None,),
+    "use_auth_token": (None,),
+    "provider_options": (None,),
+    "session_options": (None,),
+    "quantization_config": (None,),
+    "task": (None,),
+}
+#: Arguments that change no value: the reason why they have no effect.
+_NO_EFFECT: Mapping[str, str] = {
+    "use_io_binding": "buffers are bound where that is faster",
+    "use_merged": "a decoder is one graph in any case",
+    "compile": "the model is compiled when it is opened",
+    "local_files_only": "HF_HUB_OFFLINE=1 keeps every call off the network",
+    "cache_dir": "downloads go to the cache of huggingface_hub (HF_HOME)",
+}
+#: Arguments that would change something: what to write instead.
+_INSTEAD: Mapping[str, str] = {
+    "config": "change config.json beside the model, or pass a model in memory to accelerate",
+    "dynamic_shapes": 'name lengths that calls have: accelerate(…, shapes=[{"batch": 1, "sequence": 128}])',
+    "use_cache": "a decoder keeps its cache; accelerate(model, sample_inputs=…) takes one without",
+    "provider_options": 'options= of the backend: accelerate(…, options={"…": …})',
+    "session_options": 'options= of the backend: accelerate(…, options={"intra_op_threads": 2})',
+    "token": "log in with huggingface_hub, or set HF_TOKEN",
+    "use_auth_token": "log in with huggingface_hub, or set HF_TOKEN",
+}
+
+
+class IgnoredArgumentWarning(UserWarning):
+    """An argument of another package has no effect here, and no value depends on it."""
+
+
+def check(who: str, arguments: Mapping[str, Any]) -> None:
+    """Warn of arguments without an effect.
+
+    Raises:
+        OptionError: an argument has a meaning there that is not kept here.
+    """
+    for name, value in arguments.items():
+        if name in _DONE_ANYWAY and any(value is usual or value == usual for usual in _DONE_ANYWAY[name]):
+            continue
+        if name in _NO_EFFECT:
+            message = f"{who}: {name}={value!r} has no effect: {_NO_EFFECT[name]}"
+            warnings.warn(message, IgnoredArgumentWarning, stacklevel=4)
+            continue
+        raise OptionError(f"{who}, {name}", f"{value!r} is not taken here", _INSTEAD.get(name, "leave it out"))
+
+
+def place_of(who: str, model_id: Any, file_name: str | None, subfolder: str) -> Any:
+    """Return what to open: a directory or a hub's id as it is, or a file of it.
+
+    Raises:
+        OptionError: a file or folder of a hub's repository is asked for, or there is no such file.
+    """
+    if not isinstance(model_id, str | os.PathLike):
+        raise OptionError(f"{who}, model_id", f"it is a {type(model_id).__name__}", "give a directory or a hub id")
+    place = Path(model_id).expanduser() / subfolder
+    if (file_name is None and not subfolder) or (place.is_dir() and is_artifact(place) and file_name in _USUAL):
+        return place if place.is_dir() else model_id
+    found = place / file_name if file_name is not None else place
+    if not found.exists():
+        name = "file_name" if file_name is not None else "subfolder"
+        why = f"{str(found)!r} is no file or directory here"
+        raise OptionError(f"{who}, {name}", why, "download the repository, and give its directory")
+    return found
+
+
+def is_artifact(place: Any) -> bool:
+    """Whether `save_pretrained` of ours wrote the directory."""
+    return Path(place).is_dir() and (Path(place) / _MANIFEST).is_file()
+
+
+def opened(who: str, place: Any, *, export: bool | None, target: str, **arguments: Any) -> AcceleratedModel:
+    """Return `load(place, target=…)` of an artifact of ours, or else `accelerate(place, target=…, …)`.
+
+    Raises:
+        OptionError: `export` contradicts what is there.
+    """
+    from optimum_core import accelerate, load
+
+    given = {name: value for name, value in arguments.items() if value is not None and value is not False}
+    if is_artifact(place):
+        changing = sorted(set(given) - {"task", "revision", "trust_remote_code", "options", "budget"})
+        if export or changing:
+            name = "export" if export else changing[0]
+            why = f"{str(place)!r} holds a model that is accelerated already"
+            raise OptionError(f"{who}, {name}", why, f"leave {name} out, or give the checkpoint that it was made from")
+        return load(place, target=target, options=given.get("options"))
+    if export is False and not _is_exported(place):
+        why = f"False, and {str(place)!r} holds no exported model"
+        raise OptionError(f"{who}, export", why, "leave export out: what is not exported yet is exported")
+    return accelerate(place, target=target, **given)
+
+
+def _is_exported(place: Any) -> bool:
+    path = Path(place)
+    if path.is_file():
+        return path.suffix in (".onnx", ".xml")
+    return any(any(path.glob(pattern)) for pattern in ("*.onnx", "onnx/*.onnx", "*.xml", "*/*.xml"))

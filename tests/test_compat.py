@@ -1,0 +1,175 @@
+"""Programs of optimum-onnx and optimum-intel run with one changed import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from optimum_core import compat
+from optimum_core.compat import (
+    AutoCalibrationConfig,
+    AutoOptimizationConfig,
+    AutoQuantizationConfig,
+    IgnoredArgumentWarning,
+    ORTModelForFeatureExtraction,
+    ORTModelForSequenceClassification,
+    ORTOptimizer,
+    ORTQuantizer,
+    OVModelForSequenceClassification,
+    OVWeightQuantizationConfig,
+)
+from optimum_core.errors import OptionError
+
+_LABELS = {0: "bad", 1: "good"}
+_IDS = torch.tensor([[5, 9, 11, 2], [7, 8, 3, 4]])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        config = transformers.DistilBertConfig(
+            vocab_size=40, dim=32, hidden_dim=64, n_layers=1, n_heads=2, max_position_embeddings=32, id2label=_LABELS
+        )
+        transformers.DistilBertForSequenceClassification(config).save_pretrained(folder)
+    words = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, **{f"w{index}": index for index in range(2, 40)}}, "[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    names = ["input_ids", "attention_mask"]
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", model_input_names=names
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "compat-cache"))
+
+
+def _eager(checkpoint: Path) -> Any:
+    model = transformers.DistilBertForSequenceClassification.from_pretrained(checkpoint).eval()
+    with torch.no_grad():
+        return model(_IDS).logits
+
+
+@pytest.mark.parametrize(
+    ("cls", "more"),
+    [
+        (ORTModelForSequenceClassification, {"provider": "CPUExecutionProvider"}),
+        (OVModelForSequenceClassification, {"device": "CPU"}),
+    ],
+)
+def test_a_checkpoint_is_exported_saved_and_opened(
+    cls: Any, more: dict[str, Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    model = cls.from_pretrained(checkpoint, export=True, budget=0, **more)
+    assert torch.allclose(model(input_ids=_IDS).logits, _eager(checkpoint), atol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    answer = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)("w5 w9")
+    assert answer[0]["label"] in _LABELS.values()
+    model.save_pretrained(tmp_path / "out")
+    assert torch.equal(cls.from_pretrained(tmp_path / "out")(input_ids=_IDS).logits, model(input_ids=_IDS).logits)
+    with pytest.raises(OptionError, match=r"export: .* is accelerated already"):
+        cls.from_pretrained(tmp_path / "out", export=True)
+
+
+def test_a_quantizer_of_theirs_runs(checkpoint: Path, tmp_path: Path) -> None:
+    quantizer = ORTQuantizer.from_pretrained(ORTModelForSequenceClassification.from_pretrained(checkpoint, budget=0))
+    config = AutoQuantizationConfig.avx512_vnni(is_static=True, per_channel=False)
+    rows = [f"w{index % 37 + 2} w{index % 31 + 3}" for index in range(48)]
+    ranges = quantizer.fit(
+        dataset=rows,
+        calibration_config=AutoCalibrationConfig.minmax(rows),
+        operators_to_quantize=config.operators_to_quantize,
+    )
+    with pytest.raises(OptionError, match="static quantization needs it"):
+        quantizer.quantize(save_dir=tmp_path / "out", quantization_config=config)
+    quantizer.quantize(config, save_dir=tmp_path / "out", calibration_tensors_range=ranges, budget=5)
+    model = ORTModelForSequenceClassification.from_pretrained(tmp_path / "out", file_name="model_quantized.onnx")
+    assert model.manifest.quantized == "static-int8"
+    assert torch.allclose(model(input_ids=_IDS).logits, _eager(checkpoint), atol=0.1)
+
+
+def test_an_optimizer_of_theirs_runs(checkpoint: Path, tmp_path: Path) -> None:
+    optimizer = ORTOptimizer.from_pretrained(str(checkpoint))
+    place = optimizer.optimize(save_dir=tmp_path / "out", optimization_config=AutoOptimizationConfig.O1(), budget=0)
+    model = ORTModelForSequenceClassification.from_pretrained(place, file_name="model_optimized.onnx")
+    assert [step.options["level"] for step in model.manifest.steps if "level" in step.options] == ["basic"]
+    assert torch.allclose(model(input_ids=_IDS).logits, _eager(checkpoint), atol=1e-4)
+    with pytest.raises(OptionError, match="accelerated already"):
+        ORTOptimizer.from_pretrained(place)
+
+
+def test_weights_of_4_bits_are_asked_for_as_theirs(checkpoint: Path) -> None:
+    found = OVWeightQuantizationConfig(bits=4, sym=True, group_size=32, ratio=0.8).config()
+    assert (found.name, found.symmetric, found.group_size, found.ratio) == ("weight-only-int4", True, 32, 0.8)
+    with pytest.raises(OptionError, match="int5"):
+        OVWeightQuantizationConfig(bits=5).config()
+    with pytest.raises(OptionError, match="load_in_8bit contradicts it"):
+        OVModelForSequenceClassification.from_pretrained(
+            checkpoint, load_in_8bit=True, quantization_config=OVWeightQuantizationConfig()
+        )
+
+
+def test_a_directory_of_theirs_opens(checkpoint: Path, tmp_path: Path) -> None:
+    model = OVModelForSequenceClassification.from_pretrained(checkpoint, budget=0)
+    model.save_pretrained(tmp_path / "theirs", layout="optimum")
+    again = OVModelForSequenceClassification.from_pretrained(tmp_path / "theirs", export=False)
+    assert not again.manifest.model.has_original
+    found = again(input_ids=_IDS, attention_mask=torch.ones_like(_IDS)).logits
+    assert torch.allclose(found, _eager(checkpoint), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"config": object()}, "config: .* is not taken"),
+        ({"session_options": object()}, r"(?s)session_options: .*options="),
+        ({"provider": "OpenVINOExecutionProvider"}, "provider: .* is unknown"),
+        ({"use_cache": False}, "use_cache: False is not taken"),
+        ({"export": False}, "export: False, and .* holds no exported model"),
+        ({"file_name": "other.onnx"}, "file_name: .* is no file"),
+        ({"speed": 3}, "speed: 3 is not taken"),
+    ],
+)
+def test_what_has_no_meaning_here_is_refused(asked: dict[str, Any], error: str, checkpoint: Path) -> None:
+    with pytest.raises(OptionError, match=error):
+        ORTModelForSequenceClassification.from_pretrained(checkpoint, **asked)
+
+
+def test_another_task_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(OptionError, match="which is for text-classification, not feature-extraction"):
+        ORTModelForFeatureExtraction.from_pretrained(checkpoint)
+
+
+def test_what_changes_no_value_is_said(checkpoint: Path) -> None:
+    with pytest.warns(IgnoredArgumentWarning, match="use_io_binding=False has no effect"):
+        ORTModelForSequenceClassification.from_pretrained(checkpoint, use_io_binding=False, budget=0)
+
+
+def test_every_class_names_the_call_that_it_makes() -> None:
+    for name in compat.__all__:
+        item = getattr(compat, name)
+        if "ModelFor" in name:
+            target = "ort" if name.startswith("ORT") else "openvino"
+            assert f'accelerate(model, target="{target}"' in str(item.__doc__), name
+            assert item.task is None or f'task="{item.task}"' in str(item.__doc__), name
+
+
+def test_importing_it_is_light() -> None:
+    code = (
+        "import sys, optimum_core.compat; "
+        "sys.exit(sorted({'torch', 'transformers', 'onnxruntime', 'openvino'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
