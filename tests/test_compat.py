@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +44,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             vocab_size=40, dim=32, hidden_dim=64, n_layers=1, n_heads=2, max_position_embeddings=32, id2label=_LABELS
         )
         transformers.DistilBertForSequenceClassification(config).save_pretrained(folder)
-    words = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, **{f"w{index}": index for index in range(2, 40)}}, "[UNK]"))
+    known = ["[PAD]", "[UNK]", "It", "is", "fast", "slow", "and", "it", "long", "short", "good", "bad", "old", ".", ","]
+    names = [*known, *(f"w{index}" for index in range(len(known), 40))]
+    words = Tokenizer(WordLevel({name: index for index, name in enumerate(names)}, "[UNK]"))
     words.pre_tokenizer = Whitespace()
     names = ["input_ids", "attention_mask"]
     transformers.PreTrainedTokenizerFast(
@@ -86,7 +90,7 @@ def test_a_checkpoint_is_exported_saved_and_opened(
 def test_a_quantizer_of_theirs_runs(checkpoint: Path, tmp_path: Path) -> None:
     quantizer = ORTQuantizer.from_pretrained(ORTModelForSequenceClassification.from_pretrained(checkpoint, budget=0))
     config = AutoQuantizationConfig.avx512_vnni(is_static=True, per_channel=False)
-    rows = [f"w{index % 37 + 2} w{index % 31 + 3}" for index in range(48)]
+    rows = [f"w{index % 25 + 15} w{index % 24 + 16}" for index in range(48)]
     ranges = quantizer.fit(
         dataset=rows,
         calibration_config=AutoCalibrationConfig.minmax(rows),
@@ -155,6 +159,36 @@ def test_another_task_is_refused(checkpoint: Path) -> None:
 def test_what_changes_no_value_is_said(checkpoint: Path) -> None:
     with pytest.warns(IgnoredArgumentWarning, match="use_io_binding=False has no effect"):
         ORTModelForSequenceClassification.from_pretrained(checkpoint, use_io_binding=False, budget=0)
+
+
+#: What keeps the searches of the page short, by the end of the call.
+_SHORT = {
+    "export=True)": "export=True, budget=0)",
+    'task="text-classification")': 'task="text-classification", budget=0)',
+    "O1())": "O1(), budget=0)",
+    "quantization_config=config)": "quantization_config=config, budget=5)",
+    'target="ort")\nfast.save': 'target="ort", budget=0)\nfast.save',
+}
+
+
+def test_the_page_on_migration_runs(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "migrating.md").read_text(encoding="utf-8")
+    blocks = re.findall(
+        r"<!-- Run by tests/test_compat\.py\. -->\n\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL
+    )
+    assert len(blocks) == 4
+    found: dict[str, Any] = {}
+    logits = []
+    for block in blocks:
+        for end, short in _SHORT.items():
+            block = block.replace(end, short)
+        exec(compile(block.replace('"owner/name"', repr(str(checkpoint))), "<page>", "exec"), found)  # our own page
+        logits += [found["again"](input_ids=_IDS).logits]
+        shutil.rmtree("out", ignore_errors=True)
+    assert torch.equal(logits[0], logits[1]), "side by side, both calls give the same model"
+    assert {path.name for path in tmp_path.iterdir()} == {"optimized", "quantized", "theirs"}
+    assert (tmp_path / "theirs" / "model.onnx").is_file()
 
 
 def test_every_class_names_the_call_that_it_makes() -> None:

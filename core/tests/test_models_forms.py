@@ -221,6 +221,7 @@ def test_a_pointer_of_git_lfs_is_no_file(name: str, tmp_path: Path) -> None:
         ("pytorch_model.bin", "weights alone", "config.json"),
         ("model.pt", r"torch\.save", "pass the model"),
         ("model.plan", "engine of TensorRT", "ONNX file"),
+        ("model.pt2", r"torch\.export", "save_pretrained"),
         ("weights.h5", "Keras", "PyTorch"),
         ("notes.txt", "is a file", "check the path"),
     ],
@@ -243,7 +244,8 @@ def test_a_pointer_in_place_of_an_onnx_file_is_named(tmp_path: Path) -> None:
     [
         (("config.json", "model_a.onnx", "model_b.onnx"), "2 ONNX files", "model_a.onnx'"),
         (("config.json", "encoder_model.onnx", "decoder_model.onnx"), "parts of one model", "checkpoint"),
-        (("config.json", "openvino_model.xml", "openvino_model.bin"), "OpenVINO IR", "save_pretrained"),
+        (("config.json", "model.xml", "model.bin"), "OpenVINO IR", "save_pretrained"),
+        (("config.json", "model.pt2"), "program of torch.export", "save_pretrained"),
         (("config.json", "model.safetensors", "adapter_config.json"), "adapter of PEFT", "merge_and_unload()"),
         (("config.json", "q4.gguf"), "no readable GGUF", "save_pretrained"),
         (("q4.gguf", "q8.gguf"), "2 GGUF files", "q4.gguf"),

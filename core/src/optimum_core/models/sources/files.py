@@ -32,6 +32,9 @@ _ADAPTER = (
 )
 _TORCH_FIRST = "from_pretrained(…), save_pretrained(…) in PyTorch first"
 
+#: What `torch.export.save` and exporters of transformers write: its sizes are those that it was exported with.
+_PROGRAM = ("is a program of torch.export, exported or compiled already", _PLAIN)
+
 #: By a file's ending: its kind, and the remedy.
 _FILES: Mapping[str, tuple[str, str]] = {
     ".ggml": (_GGML, _PLAIN),
@@ -41,7 +44,8 @@ _FILES: Mapping[str, tuple[str, str]] = {
     ".pt": ("is a file of torch.save or torch.jit", "load it in Python, and pass the model"),
     ".pth": ("is a file of torch.save", "load it in Python, and pass the model"),
     ".ckpt": ("is a checkpoint of a training run", "load it in Python, and pass the model"),
-    ".pt2": ("is an exported or compiled program", _PLAIN),
+    ".pt2": _PROGRAM,
+    ".pte": ("is a program of ExecuTorch, exported already", _PLAIN),
     ".h5": ("has weights for Keras, and none for PyTorch", _TORCH_FIRST),
     ".keras": ("has weights for Keras, and none for PyTorch", _PLAIN),
     ".msgpack": ("has weights for Flax, and none for PyTorch", _TORCH_FIRST),
@@ -63,6 +67,7 @@ _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("adapter_config.json",), *_ADAPTER),
     (("model_index.json",), "holds a pipeline of several models", "give one of its parts, such as its text_encoder"),
     (("openvino*.xml", "*.xml"), "holds OpenVINO IR, converted already, and no weights for PyTorch", _PLAIN),
+    (("*.pt2", "*.pte"), "holds a program of torch.export, and no weights for PyTorch", _PLAIN),
     (("*.h5",), "holds weights for TensorFlow, and none for PyTorch", _TORCH_FIRST),
     (("*.msgpack",), "holds weights for Flax, and none for PyTorch", _TORCH_FIRST),
     (("rust_model.ot",), "holds weights for Rust, and none for PyTorch", _TORCH_FIRST),
