@@ -20,7 +20,7 @@ Run = Callable[[list[Any]], Sequence[Any]]
 
 
 class Observer(Protocol):
-    """What is told of each batch."""
+    """Receiver of the figures of each batch."""
 
     def batch(self, size: int, waited: float, took: float, tokens: int, padded: int) -> None:
         """Take note of one batch: its inputs, the longest wait, its time, its tokens without and with padding."""
@@ -180,5 +180,5 @@ class Batcher:
 def _tell(request: _Request, error: BaseException | None) -> None:
     try:
         request.loop.call_soon_threadsafe(request.finish, error)
-    except RuntimeError:  # the loop has ended, and whoever asked with it
+    except RuntimeError:  # the event loop has ended
         return

@@ -166,7 +166,7 @@ async def _within(answer: Awaitable[Response], request: Request, seconds: float)
     """Return an answer, unless it takes too long or the client goes away: then what is asked for is cancelled.
 
     Raises:
-        RequestError: it took too long (504), or nobody waits for it (499).
+        RequestError: it took too long (504), or its client is gone (499).
     """
     task = asyncio.ensure_future(answer)
     gone = asyncio.ensure_future(_until_gone(request))

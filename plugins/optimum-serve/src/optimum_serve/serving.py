@@ -44,7 +44,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """What a text goes on from.
+    """The beginning of a text to write.
 
     Attributes:
         value: a text, a chat or ids.
@@ -140,7 +140,7 @@ class ServedModel:
         """The number of inputs and texts that wait."""
         return sum(worker.depth for worker in (self._batcher, self._writer) if worker is not None)
 
-    # What it can answer.
+    # Its abilities.
 
     @property
     def outputs(self) -> dict[str, tuple[int | str, ...]]:
@@ -174,7 +174,7 @@ class ServedModel:
 
     @property
     def medium(self) -> str:
-        """What its inputs are made of: "text", "picture", "sound", or "tensor"."""
+        """The kind of its inputs: "text", "picture", "sound", or "tensor"."""
         names = {spec.name for spec in self.model.manifest.inputs}
         if self.takes_text:
             return "text"
@@ -182,7 +182,7 @@ class ServedModel:
 
     @property
     def kind(self) -> str:
-        """What it does, in a word."""
+        """Its use in a word, for clients and the page."""
         kinds = {"embedding": self.embeds, "generation": self.writes, "reranker": self.reranks}
         found = next((name for name, holds in kinds.items() if holds), None)
         return found or ("classifier" if self.classifies else "tensors")

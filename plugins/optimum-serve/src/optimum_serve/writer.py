@@ -31,7 +31,7 @@ class _Text:
         """Hand over a piece, an error, or None at the end."""
         try:
             self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
-        except RuntimeError:  # the loop has ended, and whoever asked with it
+        except RuntimeError:  # the event loop has ended
             self.cancelled = True
 
 
@@ -119,7 +119,7 @@ class Writer:
         except StopIteration:
             text.put(None)
             return False
-        except Exception as error:  # noqa: BLE001 - whatever it is goes to whoever asked
+        except Exception as error:  # noqa: BLE001 - any error goes to the client
             text.put(error)
             return False
         self._step(time.perf_counter() - start)
@@ -127,7 +127,7 @@ class Writer:
 
 
 def _end(text: _Text) -> None:
-    """Free the state of a text that nobody waits for."""
+    """Free the state of a cancelled text."""
     close = getattr(text.running, "close", None)
     if close is not None:
         close()

@@ -52,6 +52,7 @@ async def _files(call: Call) -> list[bytes]:
     except MultiPartException as error:
         raise invalid(f"the form cannot be read: {error.message}", status=400) from None
     files = [await item.read() for _, item in form.multi_items() if isinstance(item, UploadFile)]
+    await form.close()
     if not files:
         raise invalid("the form has no file", "empty")
     return files

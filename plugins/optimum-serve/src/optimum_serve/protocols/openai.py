@@ -66,7 +66,7 @@ class StreamOptions(msgspec.Struct, kw_only=True):
 
 
 class _Writing(msgspec.Struct, kw_only=True):
-    """What requests for text have in common. Drawing is off where temperature is 0."""
+    """The common part of requests for text. Temperature 0 takes the likeliest token."""
 
     model: str = ""
     max_tokens: int | None = None
@@ -332,7 +332,7 @@ class _Text:
 
     @property
     def reason(self) -> str:
-        """Why it ended."""
+        """The reason of its end: "length" or "stop"."""
         return "length" if self.tokens >= self._most else "stop"
 
 

@@ -7,7 +7,7 @@ https://huggingface.github.io/text-embeddings-inference.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from optimum_serve.serving import LOGITS, SENTENCE, ServedModel, Text
 
 _NAME = "text-embeddings-inference"
 Array = np.ndarray[Any, Any]
+Body = TypeVar("Body")
 
 
 class EmbedRequest(msgspec.Struct, kw_only=True):
@@ -139,18 +140,26 @@ async def _similarity(call: Call) -> Response:
 async def _predict(call: Call) -> Response:
     if is_form(call.request):
         return await classify_files(call)
-    try:
-        body = msgspec.json.decode(call.body, type=PredictRequest)
-    except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise invalid(f"the body is no JSON: {error}", status=400) from None
+    answers, is_one = await _predicted(call, _decoded(call.body, PredictRequest))
+    return json_response(answers[0] if is_one else answers)
+
+
+async def _predicted(call: Call, body: PredictRequest) -> tuple[list[list[Score]], bool]:
+    """Return the classes of every input, and whether there is one input, outside of a list."""
     _check_side(body.truncation_direction)
     model = call.server.chosen(call, None, lambda model: model.classifies and model.takes_text, "classifies texts")
     texts, is_one = _texts_of(body.inputs)
     rows = await _logits(model, texts, truncate=body.truncate)
-    answers = [_classes(model, row, raw=body.raw_scores) for row in rows]
-    return json_response(answers[0] if is_one else answers)
+    return [_classes(model, row, raw=body.raw_scores) for row in rows], is_one
+
+
+def _decoded(body: bytes, kind: type[Body]) -> Body:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise invalid(str(error)) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid(f"the body is no JSON: {error}", status=400) from None
 
 
 def _texts_of(inputs: str | list[str | list[str]]) -> tuple[list[Text], bool]:
@@ -245,19 +254,15 @@ async def _info(call: Call) -> Response:
 
 
 async def _any(call: Call) -> Response:
-    """Answer a request to the server's address itself, as the model does what it does."""
-    model = call.server.chosen(call, None, lambda model: not model.writes, "takes inputs")
-    kinds = (
-        (model.embeds, EmbedRequest, _embed), (model.classifies, bytes, _predict),
-    )  # fmt: skip
-    for fits, takes, answer in kinds:
-        if fits:
-            try:
-                call.body = call.body if takes is bytes else msgspec.json.decode(call.body, type=takes)
-            except msgspec.DecodeError as error:
-                raise invalid(str(error)) from None
-            return await answer(call)
-    raise RequestError(status=501, kind="not_supported", message=f"model {model.name!r} has no answer at this path")
+    """Answer as the hub's inference API does: what the model does, at its own address."""
+    model = call.server.chosen(call, None, lambda model: model.embeds or model.classifies, "embeds or classifies")
+    if is_form(call.request):
+        return await classify_files(call)
+    if model.embeds:
+        call.body = _decoded(call.body, EmbedRequest)
+        return await _embed(call)
+    answers, _ = await _predicted(call, _decoded(call.body, PredictRequest))
+    return json_response(answers)
 
 
 Answer = Callable[[Call], Awaitable[Response]]
@@ -278,7 +283,11 @@ ENDPOINTS = (
         for prefix in ("", "/models/{model}")
         for method, path, answer, summary, takes, gives in _PATHS
     ),
-    Endpoint(
-        method="POST", path="/", answer=_any, summary="Embed or classify texts", protocol=_NAME, takes=bytes, gives=None
+    *(
+        Endpoint(
+            method="POST", path=path, answer=_any, summary="Embed or classify, as the model does", protocol=_NAME,
+            takes=bytes,
+        )
+        for path in ("/", "/models/{model}")
     ),
 )  # fmt: skip
