@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from optimum_core import accelerate, load
+from optimum_core.errors import SourceError
 from optimum_core.models.sources.source import DirectorySource, open_source
 
 _LABELS = {0: "bad", 1: "fair", 2: "good"}
@@ -82,6 +84,15 @@ def test_a_directory_is_its_graph(place: str, tmp_path: Path) -> None:
     assert again.manifest.task == "text-classification"
     classify = transformers.pipeline("text-classification", model=fast, tokenizer=_tokenizer())
     assert classify("w5 w9 w11")[0]["label"] in _LABELS.values()
+
+
+def test_the_stages_of_an_export_for_generation_are_named(tmp_path: Path) -> None:
+    stages = {name: {"file": f"{name}.onnx"} for name in ("prefill", "decode")}
+    (tmp_path / "export.json").write_text(json.dumps({"export_format": "onnx", "components": stages}), encoding="utf-8")
+    for name in stages:
+        (tmp_path / f"{name}.onnx").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"prefill\.onnx, decode\.onnx are parts of one model"):
+        open_source(tmp_path)
 
 
 def test_weights_for_torch_are_the_original(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _FOLDER = "onnx"
 _FIRST = "model.onnx"
+#: The manifest of transformers' exporters.
+_EXPORT = "export.json"
 #: Names of graphs that are parts of one model.
 _PARTS = ("encoder_model", "decoder_model", "decoder_with_past_model", "text_encoder", "vision_encoder")
 _HIDDEN_STATE, _FEATURES = "last_hidden_state", "feature-extraction"
@@ -37,7 +39,7 @@ def the_file(directory: Path, name: str) -> Path | None:
     who = f"model {name!r}"
     if pointers := [path for path in found if files.is_pointer(path)]:
         raise files.refuse_file(pointers[0], who)
-    if parts := [path.name for path in found if path.stem.startswith(_PARTS)]:
+    if parts := [path.name for path in found if path.stem.startswith(_PARTS)] or _components(directory):
         why = f"its graphs {', '.join(parts)} are parts of one model, which are not joined here"
         raise SourceError(who, why, _original_of(directory))
     first = [path for path in found if path.name == _FIRST] or found
@@ -45,6 +47,16 @@ def the_file(directory: Path, name: str) -> Path | None:
         told = ", ".join(str(path.relative_to(directory)) for path in found[:4])
         raise SourceError(who, f"it holds {len(found)} ONNX files ({told})", f"pass one of them: {str(found[0])!r}")
     return first[0]
+
+
+def _components(directory: Path) -> list[str]:
+    """Return the graphs of a model that transformers' exporters saved in several, by generation stage; else none."""
+    manifest = directory / _EXPORT
+    if not manifest.is_file():
+        return []
+    components = files.read_json(manifest).get("components")
+    named = [str(item.get("file")) for item in components.values()] if isinstance(components, dict) else []
+    return named if len(named) > 1 else []
 
 
 def _original_of(directory: Path) -> str:
