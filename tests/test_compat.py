@@ -22,6 +22,7 @@ from optimum_core.compat import (
     AutoOptimizationConfig,
     AutoQuantizationConfig,
     IgnoredArgumentWarning,
+    OptimizationConfig,
     ORTModelForFeatureExtraction,
     ORTModelForSequenceClassification,
     ORTOptimizer,
@@ -30,6 +31,7 @@ from optimum_core.compat import (
     OVWeightQuantizationConfig,
 )
 from optimum_core.errors import OptionError
+from optimum_core.types.presets import preset
 
 _LABELS = {0: "bad", 1: "good"}
 _IDS = torch.tensor([[5, 9, 11, 2], [7, 8, 3, 4]])
@@ -132,6 +134,39 @@ def test_a_directory_of_theirs_opens(checkpoint: Path, tmp_path: Path) -> None:
     assert not again.manifest.model.has_original
     found = again(input_ids=_IDS, attention_mask=torch.ones_like(_IDS)).logits
     assert torch.allclose(found, _eager(checkpoint), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["arm64", "avx2", "avx512", "avx512_vnni", "ppc64le", "tensorrt"])
+def test_presets_are_ours(name: str) -> None:
+    assert getattr(AutoQuantizationConfig, name)(is_static=True).config == preset(name)
+    found = getattr(AutoQuantizationConfig, name)(is_static=True, per_channel=False, use_symmetric_weights=True).config
+    assert (found.per_channel, found.symmetric) == (False, True)
+    with pytest.raises(OptionError, match="names of nodes are those of one export"):
+        getattr(AutoQuantizationConfig, name)(is_static=True, nodes_to_exclude=["MatMul_3"])
+
+
+def test_methods_of_calibration_are_ours() -> None:
+    assert AutoCalibrationConfig.entropy([]).method == "entropy"
+    assert AutoCalibrationConfig.minmax([], moving_average=True).method == "moving-average"
+    found = AutoCalibrationConfig.percentiles([], percentile=99.9)
+    assert (found.method, found.percentile) == ("percentile", 99.9)
+
+
+def test_levels_of_optimization_are_ours() -> None:
+    assert AutoOptimizationConfig.O2().arguments()["level"] is None
+    assert AutoOptimizationConfig.O3().arguments()["level"] is None
+    assert AutoOptimizationConfig.O4().arguments() == {"target": "ort:cuda", "level": None, "precision": "fp16"}
+    assert OptimizationConfig(optimization_level=99).arguments()["level"] == "all"
+    with pytest.raises(OptionError, match="7 is no level here"):
+        OptimizationConfig(optimization_level=7).arguments()
+
+
+def test_rows_for_calibration_come_from_a_dataset(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="pip install datasets")
+    rows = datasets.Dataset.from_list([{"text": f"w{index}"} for index in range(20)])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: rows)
+    found = ORTQuantizer.from_pretrained(checkpoint).get_calibration_dataset("any", num_samples=5)
+    assert len(found) == 5 and set(found.column_names) == {"text"}
 
 
 @pytest.mark.parametrize(

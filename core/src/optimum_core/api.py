@@ -17,7 +17,7 @@ from optimum_core.measure.workload import Shape
 from optimum_core.models import pretrained, tasks
 from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.models.sources.sentences.in_memory import kind_of
-from optimum_core.models.sources.source import Source, open_source
+from optimum_core.models.sources.source import Source, open_given
 from optimum_core.pipeline import Pipeline
 from optimum_core.plan import AUTO, EXACT, Target, Way
 from optimum_core.plugins import manager
@@ -110,7 +110,7 @@ def accelerate(
     check_level(request.level, request.target, supports)
     if request.target.backend is not None:
         plugins.check_options(request.target.backend, request.options, hardware)
-    source = open_source(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task)
+    source = open_given(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task)
     cache = Cache(Path(cache_dir) if cache_dir is not None else None)
     if isinstance(source, ConvertedSource):
         return _as_converted(source, request, cache)

@@ -112,7 +112,7 @@ class AutoCalibrationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What `fit` returns: the rows and the method, of which `quantize` finds the ranges."""
+    """The result of `fit`: the rows and the method from which `quantize` finds the ranges."""
 
     rows: Iterable[Any]
     config: CalibrationConfig

@@ -1,4 +1,4 @@
-"""What a model of timm says of itself: a picture of the size that it was trained on, mean and deviation, classes.
+"""The description that a model of timm carries: the size of its pictures, their mean and deviation, its classes.
 
 timm itself is not needed: its models carry the description as `pretrained_cfg`, formerly `default_cfg`.
 """
@@ -18,7 +18,7 @@ _BATCH = 2
 def described(module: Any) -> Mapping[str, Any] | None:
     """Return the description that a model carries; None: it carries none with the size of its input."""
     found = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
-    if hasattr(found, "to_dict"):
+    if found is not None and hasattr(found, "to_dict"):
         found = found.to_dict()
     size = found.get("input_size") if isinstance(found, Mapping) else None
     whole = isinstance(size, tuple | list) and len(size) == 3 and all(isinstance(axis, int) for axis in size)

@@ -234,7 +234,7 @@ else:
     Source = MemorySource | DirectorySource
 
 
-def open_source(
+def open_given(
     model: Any,
     *,
     revision: str | None = None,
@@ -270,6 +270,21 @@ def open_source(
         raise forms.refuse_object(model)
     forms.check_module(model)
     return MemorySource(model, processor=processor, trust_remote_code=trust_remote_code)
+
+
+def open_source(model: Any, **how: Any) -> Source:
+    """Open a model that can be compared, by `open_given`.
+
+    Raises:
+        SourceError: as `open_given`; or it is one that another package converted, which is opened as it is.
+    """
+    from optimum_core.models.sources.converted import ConvertedSource
+
+    source = open_given(model, **how)
+    if isinstance(source, ConvertedSource):
+        why = f"it is {source.form}, converted already, and there is nothing to compare it with"
+        raise SourceError(f"model {source.name!r}", why, "optimum_core.load opens it as it is")
+    return source
 
 
 def _from_path(
