@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from optimum_core.compat import (
     ORTQuantizer,
     OVModelForSequenceClassification,
     OVWeightQuantizationConfig,
+    QuantizationConfig,
 )
 from optimum_core.errors import OptionError
 from optimum_core.types.presets import preset
@@ -136,13 +138,18 @@ def test_a_directory_of_theirs_opens(checkpoint: Path, tmp_path: Path) -> None:
     assert torch.allclose(found, _eager(checkpoint), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["arm64", "avx2", "avx512", "avx512_vnni", "ppc64le", "tensorrt"])
-def test_presets_are_ours(name: str) -> None:
-    assert getattr(AutoQuantizationConfig, name)(is_static=True).config == preset(name)
-    found = getattr(AutoQuantizationConfig, name)(is_static=True, per_channel=False, use_symmetric_weights=True).config
+_AUTO = AutoQuantizationConfig
+
+
+@pytest.mark.parametrize(
+    "made", [_AUTO.arm64, _AUTO.avx2, _AUTO.avx512, _AUTO.avx512_vnni, _AUTO.ppc64le, _AUTO.tensorrt]
+)
+def test_presets_are_ours(made: Callable[..., QuantizationConfig]) -> None:
+    assert made(is_static=True).config == preset(made.__name__)
+    found = made(is_static=True, per_channel=False, use_symmetric_weights=True).config
     assert (found.per_channel, found.symmetric) == (False, True)
     with pytest.raises(OptionError, match="names of nodes are those of one export"):
-        getattr(AutoQuantizationConfig, name)(is_static=True, nodes_to_exclude=["MatMul_3"])
+        made(is_static=True, nodes_to_exclude=["MatMul_3"])
 
 
 def test_methods_of_calibration_are_ours() -> None:
