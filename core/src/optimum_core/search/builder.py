@@ -18,7 +18,6 @@ from optimum_core.artifact.manifest import LIVE, FileEntry
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptimumError
-from optimum_core.generation.model_session import open_session
 from optimum_core.measure.stopwatch import watched
 from optimum_core.models.decoders.parts import Graph, graphs_of, parts_of
 from optimum_core.models.eager.calls import eager_outputs
@@ -144,15 +143,10 @@ class Builder:
         """Return the input of the last transform of the spec's way, for machines that cannot run its output."""
         return self.build(replace(spec, way=replace(spec.way, transforms=spec.way.transforms[:-1])), signature)
 
-    def open(self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
-        """Return a session on an artifact; `shapes` are those of the workload."""
-        with watched(self.emit, "load", spec.name):
-            return open_session(self.plugins, self.session_request(spec, artifact, shapes))
-
     def session_request(
         self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]] = ()
     ) -> SessionRequest:
-        """Return the request that opens a session on an artifact; `shapes` are those of the workload."""
+        """Return the request that opens a session on an artifact, prepared for `shapes` if there are any."""
         way = spec.way
         return SessionRequest(
             backend=way.backend,
@@ -162,7 +156,7 @@ class Builder:
             precision=way.precision,
             level=spec.level if way.is_eager else None,
             streams=spec.streams if spec.streams > 1 else None,
-            shapes=tuple(shapes) if spec.prepared else (),
+            shapes=tuple(shapes),
             source=self.source,
             options=self.options.get(way.backend, {}),
         )

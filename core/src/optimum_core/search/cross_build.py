@@ -65,7 +65,7 @@ def cross_build(task: CrossBuild) -> SearchResult:
             return _result(task, tried, check, time.perf_counter() - start)
     rows = "\n".join(f"    {item.spec.name}: {item.problem}" for item in tried)
     who = f"model {context.source.name!r}"
-    if any(item.is_passing for item in tried):
+    if any(item.failed_transiently for item in tried):
         raise ResourceError(
             who, f"nothing could be built for a reason of the moment:\n{rows}", "make room, and try again"
         )
@@ -138,14 +138,14 @@ def _checkable(task: CrossBuild, candidate: Candidate) -> Iterator[tuple[str, st
     context, spec, artifact = task.context, candidate.spec, candidate.artifact
     assert artifact is not None
     if spec.way.proof == "graph":
-        context.trials.open(candidate, lambda: context.builder.open(spec, artifact, ()))
+        context.trials.open(candidate, context.builder.session_request(spec, artifact))
         precision, where = (
             spec.way.precision,
             f"the {artifact.format} evaluated by {spec.way.backend}, not by its runtime",
         )
     else:
         read = artifact.compiled_from or context.builder.before_last(spec, candidate.signature)
-        session = context.trials.open(candidate, lambda: _opened(task, read))
+        session = _open_here(task, candidate, read)
         compiled = artifact.compiled_from is not None
         other = "" if compiled or read.precision == spec.way.precision or spec.config else f", in {read.precision}"
         what = "that it is compiled from" if compiled else f"that goes into it{other}"
@@ -156,8 +156,8 @@ def _checkable(task: CrossBuild, candidate: Candidate) -> Iterator[tuple[str, st
         candidate.close()
 
 
-def _opened(task: CrossBuild, artifact: Artifact) -> Session:
-    """Return a session of the first backend on this machine that opens an artifact.
+def _open_here(task: CrossBuild, candidate: Candidate, artifact: Artifact) -> Session:
+    """Open an artifact in the candidate's place, by the first backend on this machine that can.
 
     Raises:
         UnavailableError: no backend here runs its format.
@@ -170,7 +170,7 @@ def _opened(task: CrossBuild, artifact: Artifact) -> Session:
     )
     for request in runners(artifact, task.supports, task.context.builder.hardware):
         try:
-            return task.context.plugins.load_session(request)
+            return task.context.trials.open(candidate, request)
         except OptimumError as error:
             problem = error
     raise problem
@@ -213,6 +213,6 @@ def _result(task: CrossBuild, tried: list[Candidate], check: ReferenceCase, seco
         seconds=seconds,
         notes=(f"built for another machine: {winner.problem}", *(axis.note for axis in winner.signature.fixed)),
         fixed=winner.signature.fixed,
-        settled=not any(item.is_passing for item in tried),
+        settled=not any(item.failed_transiently for item in tried),
     )
     return SearchResult(winner=winner, report=report, check=check, tried=tuple(tried))

@@ -301,7 +301,7 @@ class _Search:
         precision = hint(self.context, winner, compared)
         order = {"chosen": 0, "slower": 1}
         self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
-        passing = [item for item in self.tried if item.is_passing]
+        passing = [item for item in self.tried if item.failed_transiently]
         report = Report(
             model=self.context.source.name,
             task=self.context.signature.task,
@@ -325,7 +325,7 @@ class _Search:
     def _nothing_true(self) -> VerificationError | ResourceError:
         rows = [f"    {item.spec.name}: {item.reason or 'right, but not asked for'}" for item in self.tried]
         who, able = f"model {self.context.source.name!r}", [item for item in self.tried if self.race.may_win(item)]
-        passing = [item for item in able if item.is_passing]
+        passing = [item for item in able if item.failed_transiently]
         if passing:
             why = f"nothing could be built for a reason of the moment: {passing[0].problem}\n" + "\n".join(rows)
             return ResourceError(

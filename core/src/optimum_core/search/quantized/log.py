@@ -33,12 +33,12 @@ class SearchLog:
 
     Attributes:
         unquantized: the result of the unquantized search; paces are multiples of its winner's time.
-        passing: whether a trial failed for a temporary reason.
+        failed_transiently: whether a trial failed for a temporary reason.
     """
 
     unquantized: SearchResult
     trials: list[Trial] = field(default_factory=list)
-    passing: bool = False
+    failed_transiently: bool = False
     _stage: int = 0
 
     def begin_stage(self) -> None:

@@ -262,7 +262,7 @@ class _QuantizedSearch:
             able.append(twin)
         others = [unquantized, *self._eager_rival(unquantized)]
         with watched(search.emit, "measure", f"{len(able) + len(others)} candidates"):
-            self.evaluator.time([*others, *able], search.effort)
+            search.trials.time([*others, *able], search.effort)
         self.log.mention(surveyed, winner.pace)
         allowed = [item for item in able if not self._is_free or item in race.never_slower([*others, *able])]
         if not allowed:
@@ -329,14 +329,14 @@ class _QuantizedSearch:
             walk=tuple(self.log.trials),
             notes=(*before.notes, *self._notes(winner)),
             seconds=self.budget.spent,
-            settled=before.settled and not self.log.passing,
+            settled=before.settled and not self.log.failed_transiently,
             precision_hint=None if kept else before.precision_hint,
         )
         return replace(self.context.unquantized, winner=winner, report=report, check=check)
 
     def _notes(self, winner: Candidate) -> Iterator[str]:
         data, config = self.context.data, winner.spec.config
-        if self.log.passing:
+        if self.log.failed_transiently:
             yield "some recipes failed for a reason of the moment, and are tried again at the next call"
         if config is not None and config.scheme == "dynamic":
             yield "ranges are found in every call, so that what is called together may move a near decision"

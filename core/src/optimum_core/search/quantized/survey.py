@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from optimum_core.errors import OptimumError, OptionError, PromiseError, ResourceError, fault_of_the_moment
+from optimum_core.errors import OptimumError, OptionError, PromiseError
 from optimum_core.measure import Effort
-from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.measure.stopwatch import watched
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
@@ -16,6 +16,7 @@ from optimum_core.search.quantized.evaluator import Evaluator, QuantizationConte
 from optimum_core.search.quantized.log import SearchLog, Surveyed
 from optimum_core.search.quantized.recipes import LEAN, Recipe, lean
 from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.trial import failing
 from optimum_core.types import QuantizeConfig
 
 #: Seconds after which no further recipe is begun, if no budget is stated.
@@ -45,19 +46,19 @@ def attempt(
         pace: its time as a multiple of the best unquantized model's, if known; else it is measured.
     """
     start = time.perf_counter()
-    try:
-        spec = recipe.without(layers()) if recipe.left_out else recipe.spec
-        with evaluator.context.search.budget.learning(spec):
-            return evaluator.built(spec, pace=pace)
-    except (OptimumError, OSError, MemoryError) as error:
-        fault = fault_of_the_moment(recipe.name, error)
-        if fault is None and not isinstance(error, OptimumError):
-            raise
-        found = fault or error
-        assert isinstance(found, OptimumError)
-        log.record(recipe, _outcome(found, recipe), first_line(found), seconds=time.perf_counter() - start)
-        log.passing |= isinstance(found, ResourceError)
-        return None
+    search = evaluator.context.search
+    candidate = Candidate(spec=recipe.spec, signature=search.signature)
+    with failing(candidate):
+        if recipe.left_out:
+            candidate.spec = recipe.without(layers())
+        with search.budget.learning(candidate.spec):
+            evaluator.build(candidate, pace=pace)
+    if candidate.error is None:
+        return candidate
+    outcome = _outcome(candidate.error, recipe)
+    log.record(recipe, outcome, candidate.problem, seconds=time.perf_counter() - start)
+    log.failed_transiently |= candidate.failed_transiently
+    return None
 
 
 def _outcome(error: OptimumError, recipe: Recipe) -> str:
