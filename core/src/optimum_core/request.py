@@ -180,7 +180,7 @@ def check_level(level: str | None, target: Target, supports: Mapping[str, Suppor
     )
     if offers and level not in known:
         limits = supports[str(target.backend)].limitations
-        found = next((item for item in limits if f"level {level!r}" in item.what), None)
+        found = next((item for item in limits if item.level == level), None)
         who = f"level {level!r} of backend {target.backend!r}"
         if found is not None:
             raise OptionError(who, f"it is not here: {found.reason}", found.remedy)

@@ -17,6 +17,7 @@ from optimum_core.runtime.absent_device import ForeignSession, limits_of
 from optimum_core.runtime.accelerated import AcceleratedModel, named_after
 from optimum_core.runtime.pickling import Opening
 from optimum_core.types import SessionRequest, Support
+from optimum_core.types.support import device_type
 
 
 def open_model(
@@ -75,9 +76,9 @@ def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | No
         for offer in supports[name].offers
         if manifest.format in offer.loads or (manifest.format == LIVE and offer.live)
     ]
-    readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != manifest.device.partition(":")[0]))
+    readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != device_type(manifest.device)))
     for name, offer in readers:
-        same_place = (name, offer.device) == (manifest.backend, manifest.device.partition(":")[0])
+        same_place = (name, offer.device) == (manifest.backend, device_type(manifest.device))
         device = manifest.device if same_place else offer.device
         if name != manifest.backend:
             _say_what_runs_instead(manifest, name, supports.get(manifest.backend), plugins)

@@ -19,6 +19,7 @@ from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.inputs import InputChecker
 from optimum_core.runtime.not_torch import refuse_move
 from optimum_core.types import Session
+from optimum_core.types.support import device_type
 
 #: The names under which a configuration keeps the settings that ask for further outputs.
 _HIDDEN, _ATTENTIONS = "output_hidden_states", "_output_attentions"
@@ -133,7 +134,7 @@ class TransformersFace:
         """
         given = (*args, *kwargs.values())
         for wanted in chain.from_iterable((x.device, x.dtype) if hasattr(x, "detach") else (x,) for x in given):
-            same_device = str(wanted).split(":")[0] == str(self.device).split(":")[0]
+            same_device = device_type(str(wanted)) == device_type(str(self.device))
             if wanted is not None and not same_device and wanted != self.dtype and not isinstance(wanted, bool):
                 place, dtype = self._session.device, self.manifest.model.dtype
                 refuse_move(self._who, wanted, place=place, dtype=dtype, plugins=self._plugins)

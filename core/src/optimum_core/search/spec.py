@@ -70,7 +70,7 @@ class CandidateSpec:
     @property
     def precision(self) -> str:
         """The precision that tolerances go by: that of the weights if they are quantized, else of the arithmetic."""
-        return self.config.weights.removeprefix("u") if self.config else self.way.precision
+        return self.config.precision if self.config else self.way.precision
 
     @property
     def cost(self) -> float:

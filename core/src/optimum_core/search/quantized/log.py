@@ -40,6 +40,7 @@ class SearchLog:
     trials: list[Trial] = field(default_factory=list)
     failed_transiently: bool = False
     _stage: int = 0
+    _recorded: set[CandidateSpec] = field(default_factory=set)
 
     def begin_stage(self) -> None:
         """Begin another stage: later records belong to it."""
@@ -60,6 +61,7 @@ class SearchLog:
         Returns:
             The trial's number, for later changes.
         """
+        self._recorded.add(recipe.spec)
         config = recipe.spec.config
         trial = Trial(
             name=recipe.name,
@@ -82,9 +84,8 @@ class SearchLog:
 
     def mention(self, surveyed: Sequence[Surveyed], pace: float) -> None:
         """Record ways that were timed but not evaluated, since a recipe of that pace keeps the promise."""
-        told = {trial.name for trial in self.trials}
         for item in surveyed:
-            if item.recipe.name not in told:
+            if item.spec not in self._recorded:
                 self.record(item.recipe, "slow", _behind(item.pace / pace), pace=item.pace, size=item.size)
 
     def _times(self, pace: float | None) -> dict[str, Any]:

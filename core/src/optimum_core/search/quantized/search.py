@@ -118,7 +118,7 @@ class _QuantizedSearch:
 
     @property
     def _has_few_bits(self) -> bool:
-        return self.context.goal.weights.removeprefix("u") != "int8"
+        return self.context.goal.weights != "int8"
 
     @property
     def _generates(self) -> bool:
