@@ -16,7 +16,7 @@ from optimum_core.types import Limitation, Offer, Support
 from optimum_core.types.support import device_type
 
 AUTO = ANY
-EXACT = "fp32"
+FULL_PRECISION = "fp32"
 #: Precisions that `precision="auto"` lets compete; quantized ones must be asked for.
 FLOATS = ("fp32", "bf16", "fp16")
 
@@ -117,7 +117,7 @@ def ways(
     supports: Mapping[str, Support],
     target: Target,
     *,
-    precision: str | tuple[str, ...] = EXACT,
+    precision: str | tuple[str, ...] = FULL_PRECISION,
     level: str | None = None,
     quantization: Quantization | None = None,
 ) -> tuple[Way, ...]:
@@ -258,7 +258,7 @@ def _quantized_ways_of(
                 if step.takes not in source.exports or (step.schemes and scheme not in step.schemes):
                     continue
                 for wanted, transforms in _landings(step.gives, offer, supports):
-                    if precision != EXACT and _loops(offer, wanted):  # the file itself states the arithmetic
+                    if precision != FULL_PRECISION and _loops(offer, wanted):  # the file itself states the arithmetic
                         transforms = (*transforms, (name, wanted, wanted))
                     yield Way(
                         backend=name,

@@ -27,8 +27,8 @@ from optimum_core.plan import parse_target, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Builder
+from optimum_core.search.candidate_search import search as run_search
 from optimum_core.search.context import SearchContext, SearchResult
-from optimum_core.search.search import search as run_search
 from optimum_core.search.spec import specs_of
 from optimum_core.types import (
     Array,

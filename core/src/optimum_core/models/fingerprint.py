@@ -33,8 +33,8 @@ def of_file(path: Path) -> str:
 
 
 def of_module(module: Any) -> str:
-    """Return the fingerprint of a live module: tensors, plain attributes, configuration, and the code of classes that
-    belong to no library."""
+    """Return the fingerprint of a module in memory: tensors, plain attributes, configuration, and the code of classes
+    that belong to no library."""
     import torch
 
     digest = hashlib.sha256()

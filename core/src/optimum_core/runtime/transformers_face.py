@@ -16,7 +16,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
-from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.not_torch import refuse_move
 from optimum_core.types import Session
 from optimum_core.types.support import device_type
@@ -45,13 +45,13 @@ class TransformersFace:
     @cached_property
     def config(self) -> Any:
         """The original's configuration; if transformers is not installed, its values as plain attributes."""
-        live = getattr(self._source, "config", None)
-        found = live if live is not None else _read_config(self.directory)
+        own = getattr(self._source, "config", None)
+        found = own if own is not None else _read_config(self.directory)
         self._config_values = getattr(found, "__dict__", self._config_values)
         self._return_dict_before = self._config_values.get("return_dict")
         self._asked_before = self._config_values.get(_HIDDEN), self._config_values.get(_ATTENTIONS)
-        if live is not None and self._return_dict_before is not None:
-            self._return_dict_before = not self.manifest.model.returns_tuple  # a live one may have been changed since
+        if own is not None and self._return_dict_before is not None:
+            self._return_dict_before = not self.manifest.model.returns_tuple  # it may have been changed since
         return found
 
     def _check_asked(self) -> None:
@@ -68,9 +68,9 @@ class TransformersFace:
     @cached_property
     def generation_config(self) -> Any:
         """The original's generation settings, or None. They may be changed, as those of the original."""
-        live = getattr(self._source, "generation_config", None)
-        if live is not None:
-            return copy.deepcopy(live)
+        own = getattr(self._source, "generation_config", None)
+        if own is not None:
+            return copy.deepcopy(own)
         if not (self.directory / "generation_config.json").is_file() and not self.manifest.parts:
             return None
         from transformers import GenerationConfig

@@ -20,7 +20,7 @@ class Candidate:
 
     Attributes:
         signature: a `ModelSignature`, or the call that a saved artifact carries.
-        pace: its time as a multiple of that of the first correct candidate, from short runs side by side.
+        relative_time: its time as a multiple of that of the first correct candidate, from short runs side by side.
         behind: its time, or its size where that decides, as a multiple of the chosen candidate's; `raced` tells whether
             that was measured to the end.
         slower_at: shapes at which it is slower than the eager model that competes with it.
@@ -41,7 +41,7 @@ class Candidate:
     load_seconds: float | None = None
     size: int | None = None
     memory: int | None = None
-    pace: float = 1.0
+    relative_time: float = 1.0
     behind: float | None = None
     by_size: bool = False
     raced: bool = True

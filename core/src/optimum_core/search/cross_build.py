@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from optimum_core.errors import OptimumError, OptionError, ResourceError, UnavailableError, VerificationError
-from optimum_core.plan import EXACT, FLOATS
+from optimum_core.plan import FLOATS, FULL_PRECISION
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
@@ -79,7 +79,7 @@ def cross_build(task: CrossBuild) -> SearchResult:
 def _remedy(precision: str) -> str:
     report = "pass sample_inputs= like your own calls, or report this table"
     narrow = f"not every model stands {precision}: leave out precision={precision!r}, or ask for another; or "
-    return report if precision == EXACT else narrow + report
+    return report if precision == FULL_PRECISION else narrow + report
 
 
 def _buildable(task: CrossBuild) -> tuple[CandidateSpec, ...]:
@@ -183,13 +183,13 @@ def runners(artifact: Artifact, supports: Mapping[str, Support], hardware: Hardw
     of the target do not. So evaluators come first for all but fp32, and they alone are used for 16 bits.
     """
     offers = [(name, offer) for name in sorted(supports) for offer in supports[name].offers]
-    if artifact.precision == EXACT:
+    if artifact.precision == FULL_PRECISION:
         proofs: tuple[str, ...] = ("device", "graph")
     else:
         proofs = ("graph",) if artifact.precision in FLOATS else ("graph", "device")
     for proof in proofs:
         for name, offer in offers:
-            if offer.proof == proof and artifact.format in offer.loads and offer.precisions[0] == EXACT:
+            if offer.proof == proof and artifact.format in offer.loads and offer.precisions[0] == FULL_PRECISION:
                 yield SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
 
 

@@ -16,11 +16,11 @@ from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_me
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.eager.threads import usual_threads
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.references.dialogues import PictureText
+from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.plugins import PluginManager
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate, Run
-from optimum_core.search.rehearsal import rehearse
+from optimum_core.search.child_run import run_in_child
 from optimum_core.types import Fidelity, Session, SessionRequest
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.dialogues import Dialogue, with_dialogues
@@ -105,7 +105,7 @@ class TrialRunner:
             watched(self.emit, "verify", f"{candidate.spec.name}: {number} against eager") as stage,
             watched_memory() as memory,
         ):
-            candidate.fidelity = self._rehearsed(candidate, cases) or (by or self._by_precision)(candidate, cases)
+            candidate.fidelity = self._wrong_in_child(candidate, cases) or (by or self._by_precision)(candidate, cases)
             if candidate.fidelity.passed and isinstance(candidate.session, GenerativeSession):
                 candidate.fidelity = with_dialogues(candidate.fidelity, candidate.session.drives, dialogues)
             worst = candidate.fidelity.worst
@@ -116,13 +116,13 @@ class TrialRunner:
                 stage.problem = candidate.problem
         candidate.memory = max(candidate.memory or 0, memory.growth)
 
-    def _rehearsed(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
+    def _wrong_in_child(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
         """Return the comparison of what a child process got from a risky candidate, if that is wrong already."""
         if candidate.is_sure or not self.plugins.is_installed(candidate.spec.way.backend):
             return None
         if self.builder is None or candidate.request is None:
             return None
-        replay = rehearse(candidate.request, [case.inputs for case in cases])
+        replay = run_in_child(candidate.request, [case.inputs for case in cases])
         fidelity = self._by_precision(candidate, cases, replay)
         return None if fidelity.passed else fidelity
 

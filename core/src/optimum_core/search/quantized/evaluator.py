@@ -10,11 +10,10 @@ import numpy as np
 
 from optimum_core.errors import OptimumError
 from optimum_core.generation.model_session import GenerativeSession
-from optimum_core.measure import Effort
-from optimum_core.measure import pace as least
+from optimum_core.measure import Effort, least_score
 from optimum_core.measure.stopwatch import first_line, watched
-from optimum_core.models.references.dialogues import PictureText
-from optimum_core.plan import EXACT, Way
+from optimum_core.models.references.eager_dialogues import PictureText
+from optimum_core.plan import FULL_PRECISION, Way
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
@@ -174,7 +173,7 @@ class Evaluator:
         ]
         if known or way.exported != way.format or not search.verify:
             return not known or any(item.is_true for item in known)
-        spec = CandidateSpec(way=replace(way, quantizer=None, scheme=None, precision=EXACT), route=route)
+        spec = CandidateSpec(way=replace(way, quantizer=None, scheme=None, precision=FULL_PRECISION), route=route)
         candidate = Candidate(spec=spec, signature=search.signature)
         with failing(candidate):
             self._trials.build(candidate)
@@ -192,27 +191,27 @@ class Evaluator:
         module = self.context.search.source.module()
         return cases_taken(candidate.session, module, candidate.signature, self.drawn)
 
-    def build(self, candidate: Candidate, *, pace: float | None = None) -> None:
+    def build(self, candidate: Candidate, *, relative_time: float | None = None) -> None:
         """Build and open a candidate.
 
         Args:
-            pace: its time as a multiple of the best unquantized model's, if known; else it is measured.
+            relative_time: its time as a multiple of the best unquantized model's, if known; else it is measured.
 
         Raises:
             OptimumError: it cannot be built, opened or run.
         """
         self._trials.build(candidate)
         self.opened(candidate)
-        if pace is None:
-            self.pace([candidate], ROUGH)
+        if relative_time is None:
+            self.time_relatively([candidate], ROUGH)
         else:
-            candidate.pace = pace
+            candidate.relative_time = relative_time
 
-    def pace(self, candidates: Sequence[Candidate], effort: Effort) -> None:
+    def time_relatively(self, candidates: Sequence[Candidate], effort: Effort) -> None:
         """Measure candidates side by side with the best unquantized model, and set their times as multiples of its."""
         self._trials.time([self.unquantized, *candidates], effort)
         for candidate in candidates:
-            candidate.pace = least(candidate.measurements) / least(self.unquantized.measurements)
+            candidate.relative_time = least_score(candidate.measurements) / least_score(self.unquantized.measurements)
 
     def judge(self, candidate: Candidate) -> Verdict:
         """Return the verdict: by the form of the outputs and their nearness to the eager model's, then by the

@@ -17,7 +17,7 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, StatedData
 from optimum_core.search.quantized.evaluator import Evaluated, QuantizationContext
-from optimum_core.search.quantized.search import search_quantized
+from optimum_core.search.quantized.recipe_search import search_quantized
 from optimum_core.search.quantized.survey import SECONDS
 from optimum_core.types import Promise
 from optimum_core.verify.comparison import ranks

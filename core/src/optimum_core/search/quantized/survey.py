@@ -37,13 +37,13 @@ def attempt(
     recipe: Recipe,
     *,
     layers: Callable[[], Sequence[str]] = tuple,
-    pace: float | None = None,
+    relative_time: float | None = None,
 ) -> Candidate | None:
     """Return the candidate, open; None if it cannot be built, which is recorded.
 
     Args:
         layers: returns the model's layers, the most sensitive first; called if the recipe leaves some of them out.
-        pace: its time as a multiple of the best unquantized model's, if known; else it is measured.
+        relative_time: its time as a multiple of the best unquantized model's, if known; else it is measured.
     """
     start = time.perf_counter()
     search = evaluator.context.search
@@ -52,7 +52,7 @@ def attempt(
         if recipe.left_out:
             candidate.spec = recipe.without(layers())
         with search.budget.learning(candidate.spec):
-            evaluator.build(candidate, pace=pace)
+            evaluator.build(candidate, relative_time=relative_time)
     if candidate.error is None:
         return candidate
     outcome = _outcome(candidate.error, recipe)
@@ -90,7 +90,7 @@ class Survey:
                 self.log.record(recipe, "skipped", why)
             elif (candidate := attempt(self.evaluator, self.log, recipe)) is not None:
                 found.append(candidate)
-                found.sort(key=lambda item: item.pace)
+                found.sort(key=lambda item: item.relative_time)
                 for slower in found[_FRONT:]:
                     slower.close()
         front = found[:_FRONT]
@@ -99,11 +99,11 @@ class Survey:
             with watched(
                 self.context.search.emit, "measure", f"{len(front)} quantized candidates, the quickest so far"
             ):
-                self.evaluator.pace(front, SIDE_BY_SIDE)
+                self.evaluator.time_relatively(front, SIDE_BY_SIDE)
         for candidate in front:
             candidate.close()
         found += [item for item in front if item not in found]
-        return [Surveyed(spec=item.spec, pace=item.pace, size=item.size or 0) for item in found]
+        return [Surveyed(spec=item.spec, relative_time=item.relative_time, size=item.size or 0) for item in found]
 
     def _why_not(self, spec: CandidateSpec, *, first: bool) -> str | None:
         """Return the reason to skip a spec, or None to try it."""

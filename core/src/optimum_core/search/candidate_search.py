@@ -15,14 +15,14 @@ from typing import Any
 from optimum_core.errors import OptionError, ResourceError, VerificationError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.references.dialogues import PictureText
+from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.search.axis_restriction import Restriction, restrictions
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
-from optimum_core.search.precision import hint
+from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
 from optimum_core.search.references import References
-from optimum_core.search.restrict import Restriction, restrictions
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
@@ -163,7 +163,7 @@ class _Search:
     def _twin_leads(self, spec: CandidateSpec) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
         open_ones = [item for item in self.tried if item.session is not None and self.race.may_win(item)]
-        leader = min(open_ones, key=lambda item: item.pace, default=None)
+        leader = min(open_ones, key=lambda item: item.relative_time, default=None)
         return leader is not None and leader.spec == replace(spec, prepared=False)
 
     def _worth_preparing(self, spec: CandidateSpec) -> bool:

@@ -3,7 +3,7 @@
 An export that took one side of a branch on values has constants of one call in its graph. At other shapes a runtime may
 read beyond them: OpenVINO was seen to end the process by SIGSEGV, though not every time. So the first comparison is of
 what the child answered, and only a candidate that is right there runs in this process. To start a child takes a second
-or two, so only such candidates are rehearsed; and only on installed backends, since a child process has no others.
+or two, so only such candidates run there first; and only on installed backends, since a child process has no others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from optimum_core.types import SessionRequest
 _SECONDS = 120
 
 
-def rehearse(
+def run_in_child(
     request: SessionRequest, calls: Sequence[Mapping[str, Any]]
 ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """Open a session in a child process and run it on these inputs.
