@@ -32,6 +32,17 @@ def test_nothing_is_printed_within(manager: object, capsys: pytest.CaptureFixtur
     assert capsys.readouterr() == ("after\n", "")
 
 
+def test_loggers_of_a_named_library_are_mute_within_and_as_before_after(caplog: pytest.LogCaptureFixture) -> None:
+    own, other = logging.getLogger("noisy_library.part"), logging.getLogger("noisy_library_too")
+    own.setLevel(logging.INFO)
+    with silence("noisy_library"):
+        own.error("dropped")
+        other.warning("shown")
+    own.info("shown after")
+    assert [record.message for record in caplog.records] == ["shown", "shown after"]
+    assert own.level == logging.INFO
+
+
 def test_an_error_leaves_the_streams_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="no"), silence():
         _noise()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.artifact.integrity import describe
 from optimum_core.errors import OptionError
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json", "config.json")
@@ -28,8 +29,7 @@ def of_directory(directory: Path, *, with_code: bool) -> str:
 
 def of_file(path: Path) -> str:
     """Return the sha256 of one file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return describe(path).sha256
 
 
 def of_module(module: Any) -> str:
