@@ -1,4 +1,4 @@
-"""Which values and lengths a model takes is asked of eager; and what a mask stands for that is left out."""
+"""Bounds of values and lengths are found with eager, and so is the value of a mask that is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libraries print and warn of while they work is held back, for their own thread alone."""
+"""Prints and warnings of libraries are held back while they work, for their own thread alone."""
 
 from __future__ import annotations
 

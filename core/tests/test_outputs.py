@@ -1,4 +1,4 @@
-"""What a model returns comes back as it was: containers, keys, constants; or it is refused before anything is built."""
+"""Returned containers, keys and constants come back as they were, or the model is refused before anything is built."""
 
 from __future__ import annotations
 

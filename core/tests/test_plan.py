@@ -1,4 +1,4 @@
-"""Ways follow from offers alone: formats chain, nothing is promised that nobody offers, no backend is known by name."""
+"""Ways follow from offers alone: formats chain, no ability is assumed, no backend is known by name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENGINES = Support(
     offers=(Offer(device="gpu", optimizes=(Transform(takes="graph", gives="engine"),), loads=("engine",)),)
 )
 ABSENT = Support(limitations=(Limitation(what="run", reason="acme-rt not installed", remedy="pip install acme-rt"),))
-EVERYBODY = {"live": LIVE, "exporter": EXPORTER, "runner": RUNNER, "engines": ENGINES, "absent": ABSENT}
+ALL = {"live": LIVE, "exporter": EXPORTER, "runner": RUNNER, "engines": ENGINES, "absent": ABSENT}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_target_that_names_nothing_is_refused(text: Any) -> None:
 
 
 def _ways(target: str, **settings: Any) -> tuple[Way, ...]:
-    return ways(EVERYBODY, parse_target(target), **settings)
+    return ways(ALL, parse_target(target), **settings)
 
 
 @pytest.mark.parametrize(

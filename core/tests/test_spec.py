@@ -1,4 +1,4 @@
-"""What competes, by which name and in which order, whatever the ways are."""
+"""Candidate specs: which compete, by which name and in which order, whatever the ways are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What optimum-coreml converts: small models of many architectures, by each route, in each precision, and how true."""
+"""Conversions by optimum-coreml: small models of many architectures, by each route, in each precision, and how true."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Subject:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Outcome:
-    """What became of a route in one precision; `error` None: it was not converted."""
+    """The result of a route in one precision; `error` None: it was not converted."""
 
     text: str
     passed: bool

@@ -1,4 +1,4 @@
-"""Which models become TensorRT engines, in which precision, with no GPU: what was built, how long it took, how true
+"""TensorRT engines of many models in every precision, with no GPU: what was built, how long it took, how true
 the graph is that went in. Nothing is run on a GPU."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What training with rounding gains over rounding afterwards: MiniLM as a classifier of film reviews."""
+"""The gain of training with rounding over rounding afterwards: MiniLM as a classifier of film reviews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What 4 bits lose by each way to round: MiniLM on sentences of film reviews, as graphs of optimum-inc."""
+"""The loss of 4 bits by each way to round: MiniLM on sentences of film reviews, as graphs of optimum-inc."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def sound_inputs(batch: int, samples: int) -> dict[str, torch.Tensor]:
 def export_request(
     backend: str, made: str, source: MemorySource, signature: ModelSignature, output: Path, *, route: str | None = None
 ) -> ExportRequest:
-    """What `export` is asked for, in fp32, on the inputs that the search would trace with."""
+    """Return a request for `export`, in fp32, on the inputs that the search would trace with."""
     return ExportRequest(
         backend=backend,
         source=source,
