@@ -29,6 +29,7 @@ from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate_search import search as run_search
 from optimum_core.search.context import SearchContext, SearchResult
+from optimum_core.search.references import References
 from optimum_core.search.spec import specs_of
 from optimum_core.types import (
     Array,
@@ -232,6 +233,7 @@ class Search:
             builder=builder,
             plugins=builder.plugins,
             choosable=frozenset(choosable),
+            references=References(source=source, emit=self.events.append),
             emit=self.events.append,
             **{
                 "may_restrict": chosen.backend is not None,

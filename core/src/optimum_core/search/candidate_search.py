@@ -22,7 +22,6 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
-from optimum_core.search.references import References
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
@@ -57,7 +56,7 @@ class _Search:
     def __init__(self, context: SearchContext) -> None:
         self.context = context
         self.race = Race(context)
-        self.references = context.references or References(source=context.source, emit=context.emit)
+        self.references = context.references
         self.tried: list[Candidate] = []
         self._postponed: list[CandidateSpec] = []
         self._start = time.perf_counter()

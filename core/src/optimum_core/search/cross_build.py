@@ -18,7 +18,6 @@ from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import QuantizationData
-from optimum_core.search.references import References
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Artifact, Fidelity, Hardware, QuantizeConfig, Report, Session, SessionRequest, Support
@@ -52,16 +51,15 @@ def cross_build(task: CrossBuild) -> SearchResult:
     """
     context, start = task.context, time.perf_counter()
     specs = _buildable(task)
-    references = References(source=context.source, emit=context.emit)
     tried: list[Candidate] = []
     for spec in specs:
         candidate = Candidate(spec=spec, signature=context.signature)
         tried.append(candidate)
         # An invalid option fails for every other candidate too.
         with failing(candidate, passed_on=() if task.goal else (OptionError,)):
-            _build_and_check(task, candidate, references)
+            _build_and_check(task, candidate)
         if candidate.outcome == "chosen":
-            check = references.drawn(context.signature)[0]
+            check = context.references.drawn(context.signature)[0]
             return _result(task, tried, check, time.perf_counter() - start)
     rows = "\n".join(f"    {item.spec.name}: {item.problem}" for item in tried)
     who = f"model {context.source.name!r}"
@@ -114,8 +112,8 @@ def _specs(task: CrossBuild) -> Iterator[CandidateSpec]:
                 yield replace(spec, config=replace(config, activations="int8", symmetric=True))
 
 
-def _build_and_check(task: CrossBuild, candidate: Candidate, references: References) -> None:
-    context, trials = task.context, task.context.trials
+def _build_and_check(task: CrossBuild, candidate: Candidate) -> None:
+    context, trials, references = task.context, task.context.trials, task.context.references
     trials.build(candidate)
     if not context.verify:
         candidate.outcome, candidate.problem = "chosen", "built; not compared with eager, as asked"

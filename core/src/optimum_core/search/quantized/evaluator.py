@@ -19,7 +19,6 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import QuantizationData
 from optimum_core.search.race import ROUGH
-from optimum_core.search.references import References
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner, drawn_inputs, failing
 from optimum_core.types import Artifact, Fidelity, Promise, Session
@@ -29,7 +28,6 @@ from optimum_core.verify.dialogues import Dialogue
 from optimum_core.verify.promise import Labelled, Metric, keeps
 from optimum_core.verify.quantized import verify_quantized
 from optimum_core.verify.quantized_decoder import DecoderReference, verify_decoder
-from optimum_core.verify.reference import cases_taken
 
 #: Cosine with the eager model's outputs below which rounding does not explain the difference.
 _BEYOND_ROUNDING = 0.5
@@ -111,14 +109,13 @@ class Evaluator:
     def of(cls, context: QuantizationContext) -> Evaluator:
         """Return an evaluator with the unquantized winner open, and reference outputs for drawn inputs."""
         search = context.search
-        references = search.references or References(source=search.source, emit=search.emit)
         remembers = search.verify and search.signature.decoder is not None
-        dialogues = references.dialogues(search.signature) if remembers else ()
+        dialogues = search.references.dialogues(search.signature) if remembers else ()
         winner = replace(context.unquantized.winner, session=None)
         evaluator = cls(
             context=context,
             unquantized=winner,
-            drawn=references.drawn(search.signature),
+            drawn=search.references.drawn(search.signature),
             dialogues=dialogues,
         )
         evaluator.opened(winner)
@@ -188,8 +185,7 @@ class Evaluator:
         Raises:
             VerificationError: it takes none that could be drawn.
         """
-        module = self.context.search.source.module()
-        return cases_taken(candidate.session, module, candidate.signature, self.drawn)
+        return self.context.search.references.taken(candidate.session, candidate.signature, self.drawn)
 
     def build(self, candidate: Candidate, *, relative_time: float | None = None) -> None:
         """Build and open a candidate.
