@@ -50,7 +50,7 @@ def test_every_name_is_explained(room: ModuleType) -> None:
         "backend._quantizing",
         "backend._sessions",
         "errors",
-        "models.tracing",
+        "models.exporting.tracing",
         "options",
         "packages",
     ],
