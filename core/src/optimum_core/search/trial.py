@@ -118,11 +118,12 @@ class TrialRunner:
 
     def _wrong_in_child(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
         """Return the comparison of what a child process got from a risky candidate, if that is wrong already."""
-        if candidate.is_sure or not self.plugins.is_installed(candidate.spec.way.backend):
+        request = candidate.request
+        if candidate.is_sure or self.builder is None or request is None:
             return None
-        if self.builder is None or candidate.request is None:
+        if not self.plugins.is_installed(request.backend):
             return None
-        replay = run_in_child(candidate.request, [case.inputs for case in cases])
+        replay = run_in_child(request, [case.inputs for case in cases])
         fidelity = self._by_precision(candidate, cases, replay)
         return None if fidelity.passed else fidelity
 
