@@ -16,7 +16,7 @@ import torch
 from tests.classifier import CALIBRATION, DYNAMIC, HELD, Classifier
 
 from optimum_core import AcceleratedModel, load
-from optimum_core.types import Event, Trial
+from optimum_core.types import Event, RecipeResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ def test_an_easy_promise_is_kept_by_a_quantized_model(kept: Kept, classifier: Cl
     assert {"calibrate", "evaluate", "quantize", "verify"} <= {event.stage for event in kept.events}
 
 
-def _agree(walk: Sequence[Trial], chosen: Trial) -> None:
+def _agree(walk: Sequence[RecipeResult], chosen: RecipeResult) -> None:
     """The times and the words of what was slower say the same."""
     assert chosen.milliseconds and chosen.speedup
     for trial in walk:

@@ -1,4 +1,4 @@
-"""Where neither torch, transformers nor onnx is installed: wheels, a new environment, and a saved artifact."""
+"""Without torch, transformers and onnx: wheels, a new environment, and a saved artifact."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(python: Path, minilm_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the new environment made of an artifact that was saved here."""
+    """Return the results of the new environment with an artifact that was saved here."""
     folder = tmp_path_factory.mktemp("artifact")
     fast = accelerate(
         minilm_directory, task="feature-extraction", target="ort", level="all", shapes=((1, 16),), budget=0

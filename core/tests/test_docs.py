@@ -338,7 +338,7 @@ def test_the_watcher_on_the_page_of_hooks_sees_calls(at_work: Path, saved: Path)
         "models/exporting",
         "models/inputs",
         "models/multimodal",
-        "models/sentences",
+        "models/sources/sentences",
         "models/signatures",
         "models/sources",
         "runtime",

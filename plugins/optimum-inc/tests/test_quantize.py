@@ -166,7 +166,7 @@ def _scales(graph: Any) -> list[float]:
 
 
 def _weights(graph: Any, *shapes: tuple[int, int]) -> list[torch.Tensor]:
-    """What the graph reads of these shapes: integers, or what is left of the model's own weights."""
+    """Return the constants of these shapes that the graph reads: integers, or weights of the model."""
     read = (node.target for node in graph.graph.nodes if node.op == "get_attr")
     found = (functools.reduce(getattr, target.split("."), graph) for target in dict.fromkeys(read))
     return [tensor for tensor in found if tuple(tensor.shape) in shapes]

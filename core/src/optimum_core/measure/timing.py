@@ -114,7 +114,7 @@ def score(measurements: Sequence[Measurement]) -> float:
     return float(np.exp(np.mean([np.log(max(item.median, 1e-6)) for item in measurements])))
 
 
-def pace(measurements: Sequence[Measurement]) -> float:
+def least_score(measurements: Sequence[Measurement]) -> float:
     """Return the geometric mean of the shortest times, in milliseconds, for runs too short for medians."""
     return float(np.exp(np.mean([np.log(max(item.least, 1e-6)) for item in measurements])))
 

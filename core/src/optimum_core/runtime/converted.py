@@ -21,7 +21,7 @@ from optimum_core.errors import UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.packages import present, versions
-from optimum_core.plan import EXACT, FLOATS, parse_target
+from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.types import Artifact, AxisRange
 from optimum_core.types.state import DECODER
@@ -84,7 +84,7 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
         backend=backend,
         device=device,
         format=artifact.format,
-        precision=precision if precision in FLOATS else EXACT,
+        precision=precision if precision in FLOATS else FULL_PRECISION,
         quantized=None if precision in FLOATS else precision,
         inputs=artifact.inputs,
         outputs=artifact.outputs,

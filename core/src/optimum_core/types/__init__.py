@@ -22,8 +22,8 @@ from optimum_core.types.results import (
     Measurement,
     PrecisionHint,
     Promise,
+    RecipeResult,
     Report,
-    Trial,
 )
 from optimum_core.types.state import LayerState, State, StateSpec
 from optimum_core.types.support import ForeignFormat, Limitation, Offer, Support, Transform
@@ -54,6 +54,7 @@ __all__ = [
     "Promise",
     "QuantizeConfig",
     "QuantizeRequest",
+    "RecipeResult",
     "Report",
     "Session",
     "SessionRequest",
@@ -66,3 +67,6 @@ __all__ = [
     "Transform",
     "Trial",
 ]
+
+#: The former name of `RecipeResult`.
+Trial = RecipeResult
