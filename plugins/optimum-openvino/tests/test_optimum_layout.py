@@ -1,4 +1,4 @@
-"""What other packages read is written, and opens here again: decoders with their cache too."""
+"""The layout of optimum-intel: written, and opened here again; decoders with their cache too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Optimum reads is written, and opens here again: decoders with their cache too."""
+"""The layout of Optimum: written, and opened here again; decoders with their cache too."""
 
 from __future__ import annotations
 
