@@ -1,4 +1,4 @@
-"""Artifacts that all workers of a run of tests share."""
+"""What all workers of a run of tests share: artifacts, and a folder."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ def shared(factory: pytest.TempPathFactory, name: str, write: Callable[[Path], A
         name: what distinguishes it from every other artifact of the run; a part of a path.
         write: makes it in the folder; what it raises is raised, and the next call tries again.
     """
-    folder = _root(factory) / name
+    folder = shared_folder(factory) / name
     record = folder.with_name(f"{name}.pickle")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{name}.lock")):
         if not record.exists():
             shutil.rmtree(folder, ignore_errors=True)  # what a failed call left
@@ -36,7 +35,9 @@ def shared(factory: pytest.TempPathFactory, name: str, write: Callable[[Path], A
     return found
 
 
-def _root(factory: pytest.TempPathFactory) -> Path:
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
     """Return the folder that the workers of pytest-xdist have in common; without workers, the process's own."""
     own = factory.getbasetemp()
-    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
