@@ -59,8 +59,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="one core: run it without workers, by -m all_cores"))
 
 
-#: Seconds of a search whose caller states no budget: those of one export or two.
-_BUDGET = 4.0
 _files: list[Path] = []
 
 
@@ -97,11 +95,10 @@ def _no_trace() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def measured_shortly() -> Iterator[None]:
-    """Shorten measurements, and searches without a stated budget: tests do not depend on the candidate that wins."""
+    """Shorten measurements: tests do not depend on the candidate that wins."""
     from optimum_core.measure import Effort, measuring
-    from optimum_core.search.budget import searching_for
 
-    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)), searching_for(_BUDGET):
+    with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
         yield
 
 
