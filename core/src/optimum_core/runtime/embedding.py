@@ -13,7 +13,8 @@ from optimum_core.artifact.embedding import POOLING_MASK, SENTENCE, TOKENS, Embe
 from optimum_core.errors import InputError
 from optimum_core.models.data.texts import Item, Text, TextReader
 from optimum_core.runtime.call_outputs import Answer, tensor_of
-from optimum_core.runtime.mapping import Mapper, is_pair, progress_bar, tokenized
+from optimum_core.runtime.items import is_pair, tokenized
+from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.vectors import Array, check_precision, normalized, quantized
 
