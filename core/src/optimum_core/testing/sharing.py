@@ -1,4 +1,4 @@
-"""What all workers of a run of tests share: artifacts, and a folder."""
+"""Artifacts, and a folder, that all workers of a run of tests share."""
 
 from __future__ import annotations
 
