@@ -82,14 +82,16 @@ $(SMOLLM2)/config.json: $(STAMP) docs/demo/smollm2.py
 demo: $(STAMP) $(SMOLLM2)/config.json
 	@$(OFFLINE) $(BIN)/python docs/demo/demo.py $(SMOLLM2)
 
-# Whole files go to one of two processes, so that what a file's tests share is made once.
+# Whole files go to one of two processes, so that what a file's tests share is made once. Each is pinned to one core:
+# what needs several runs afterwards.
 WORKERS ?= 2
+ALL_CORES = $(shell grep -rl mark.all_cores --include='test_*.py' $(TESTS))
 
 test: $(STAMP)
 	@echo "pytest $(TESTS)"
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
 	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS) && \
-	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -m all_cores plugins/optimum-openvino/tests
+	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -m all_cores $(ALL_CORES)
 
 # Packages' tests may have names in common, and mypy takes a name once in a run: hence one run for each of them.
 check: $(STAMP)

@@ -32,7 +32,7 @@ def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     brief = Effort(rounds=2, seconds=0.02, steady=math.inf)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch, measuring(brief), searching_for(4.0):
+    with pytest.MonkeyPatch.context() as patch, measuring(brief), searching_for(6.0):
         patch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("OPTIMUM_DISABLED_BACKENDS", raising=False)
         yield

@@ -76,7 +76,7 @@ def test_one_of_several_absent_devices_is_to_be_named(tiny: Tiny) -> None:
 
 
 @needs_engines
-def test_a_wrong_graph_is_not_returned(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_wrong_graph_is_not_returned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plugins = manager()
     load = type(plugins).load_session
 
@@ -104,7 +104,7 @@ def test_a_wrong_graph_is_not_returned(tiny: Tiny, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(type(plugins), "load_session", shifted)
     monkeypatch.setattr(type(plugins), "binder", binder)
     with pytest.raises(VerificationError, match="as far as this machine can tell"):
-        accelerate(tiny("bert"), target="trt:sm_89", cache_dir=tmp_path)
+        accelerate(Large().eval(), target="trt:sm_89", cache_dir=tmp_path, sample_inputs={"x": torch.randn(3, 8)})
 
 
 @needs_engines
