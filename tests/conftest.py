@@ -21,18 +21,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 @pytest.fixture(scope="session", autouse=True)
 def quickly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of our own, one torch thread, and short searches and measurements: no test here depends on which
-    candidates compete, or which wins.
-    """
+    """A cache of our own, one torch thread, and short measurements: no test here depends on which candidate wins."""
     import torch
 
     from optimum_core.measure import Effort, measuring
-    from optimum_core.search.budget import searching_for
 
-    brief = Effort(rounds=2, seconds=0.02, steady=math.inf)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch, measuring(brief), searching_for(6.0):
+    with pytest.MonkeyPatch.context() as patch, measuring(Effort(rounds=2, seconds=0.02, steady=math.inf)):
         patch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("OPTIMUM_DISABLED_BACKENDS", raising=False)
         yield
