@@ -365,6 +365,19 @@ def test_one_item_is_not_many(one: Any, fast: AcceleratedModel) -> None:
         fast.map(one)
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_tokens_are_inputs_of_map(plain: bool, fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    if plain:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "transformers" else True)
+        fast.__dict__.pop("_own_texts", None)
+    items = fast.tokenize(TEXTS)
+    np.testing.assert_allclose(fast.map(items).logits, fast.map(TEXTS).logits, rtol=1e-3, atol=1e-4)
+    assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80], truncation=False)] == [82]
+    assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80])] == [16]
+    assert list(fast.tokenize(["w5"], prompt="w6 ")[0]["input_ids"]) == list(fast.tokenize(["w6 w5"])[0]["input_ids"])
+    fast.__dict__.pop("_own_texts", None)
+
+
 @pytest.mark.parametrize("bad", [[120], np.zeros(0, int), [5] * 65, [-1]])
 def test_every_item_is_checked_before_the_first_is_run(bad: Any, fast: AcceleratedModel) -> None:
     model = dataclasses.replace(fast.manifest, inputs=_bounded(fast), axes={"sequence": AxisRange(greatest=64)})

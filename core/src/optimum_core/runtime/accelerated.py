@@ -23,7 +23,7 @@ from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.inputs import InputChecker
-from optimum_core.runtime.items import ItemEncoder
+from optimum_core.runtime.items import ItemEncoder, is_chat
 from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
@@ -166,6 +166,26 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             if encoder.takes_as_they_are and isinstance(given, list):
                 return mapper.map(given, batch_size, advance)  # every item is checked before the first is run
             return streamed(mapper, given, encoder, batch_size, advance, encoder.window(batch_size))
+
+    def tokenize(
+        self, texts: Iterable[Any], *, prompt: str = "", truncation: bool = True, tokenizer: Any = None
+    ) -> list[Mapping[str, Any]]:
+        """Return the inputs of every text as `map` makes and takes them: ids by name, without the batch axis.
+
+        Args:
+            texts: texts, pairs of texts, or chats (messages with "role" and "content") of a model that generates.
+            prompt: a text to put before each; `prompts` has those of a sentence encoder.
+            truncation: cut texts at the length that the model takes.
+            tokenizer: a transformers tokenizer, instead of the one saved beside the model.
+
+        Raises:
+            InputError: a text is empty, or is no text.
+            UnavailableError: there is no tokenizer.
+        """
+        given = list(texts)
+        if given and all(is_chat(item) for item in given):
+            return [{"input_ids": self._codec.ids_of(chat)} for chat in given]
+        return self._text_model(tokenizer).prepared(given, prompt, truncate=truncation)
 
     def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper:
         """Return a mapper that keeps these outputs; None: all."""

@@ -101,15 +101,22 @@ def _kind_of(item: Any) -> str:
     return "pair" if is_pair(item) else medium_of(item) or "item"
 
 
+def is_chat(item: Any) -> bool:
+    """Whether an item is a chat: messages, each with a role."""
+    return isinstance(item, list | tuple) and bool(item) and all(isinstance(part, Mapping) for part in item)
+
+
 def is_pair(item: Any) -> bool:
     """Whether an item is a pair of texts."""
     return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
 
 
-def tokenized(texts: Sequence[Text], reader: TextReader, manifest: Manifest) -> list[Item]:
+def tokenized(texts: Sequence[Text], reader: TextReader, manifest: Manifest, *, truncate: bool = True) -> list[Item]:
     """Return those inputs of every text that the model takes."""
     taken = {spec.name for spec in manifest.inputs}
-    return [{name: ids for name, ids in item.items() if name in taken} for item in reader.encode(texts)]
+    return [
+        {name: ids for name, ids in item.items() if name in taken} for item in reader.encode(texts, truncate=truncate)
+    ]
 
 
 def text_reader(who: str, tokenizer: Any, manifest: Manifest, directory: Path) -> TextReader:
