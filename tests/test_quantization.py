@@ -28,7 +28,14 @@ class Kept:
 
 
 @pytest.fixture(scope="module", params=["ort", "openvino"])
-def kept(request: pytest.FixtureRequest, classifier: Classifier, quickest: Any, without_inc: Any) -> Kept:
+def kept(
+    request: pytest.FixtureRequest,
+    classifier: Classifier,
+    quickest: Any,
+    without_inc: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Kept:
+    """With a cache of its own: whatever ran before, everything is built."""
     events: list[Event] = []
     with without_inc():
         fast = quickest(
@@ -39,6 +46,7 @@ def kept(request: pytest.FixtureRequest, classifier: Classifier, quickest: Any, 
             evaluate=classifier.rows,
             max_drop="90%",
             progress=events.append,
+            cache_dir=tmp_path_factory.mktemp("cache"),
         )
     return Kept(fast=fast, events=tuple(events))
 
@@ -180,7 +188,7 @@ def test_the_command(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "labelled.jsonl").write_text("\n".join(rows), encoding="utf-8")
     command = [sys.executable, "-m", "optimum_core.cli", "accelerate", str(classifier.directory), str(tmp_path / "out")]
     command += ["--target", "ort", "--quantize", str(tmp_path / "recipe.yaml"), "--max-drop", "95%", "--shapes", "1x8"]
-    command += ["--precision", "fp32", "--level", "all"]
+    command += ["--precision", "fp32", "--level", "all", "--budget", "1"]
     command += ["--calibration", str(tmp_path / "typical.txt"), "--evaluate", str(tmp_path / "labelled.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,11 +73,11 @@ class Pipeline:
 
     def run(self) -> AcceleratedModel:
         """Return the cached model where it is still valid; else build, cache and open one."""
-        from optimum_core.search.budget import Budget
-        from optimum_core.search.candidate_search import BUDGETS
+        from optimum_core.search.budget import Budget, usual_seconds
 
         stated = self.request.budget
-        self._budget = Budget(seconds=BUDGETS[1] if stated is None else stated, stated=stated is not None)
+        seconds = usual_seconds(math.inf) if stated is None else stated
+        self._budget = Budget(seconds=seconds, stated=stated is not None)
         with watched(self.emit, "read", self.source.name):
             key = self._key()
         if (model := self._known(key)) is not None:

@@ -217,6 +217,7 @@ def one_look(path: Path, method: str, tmp_path: Path) -> Any:
     return calibrator.compute_data()
 
 
+@one_exporter
 @pytest.mark.parametrize("method", ["minmax", "moving-average", "entropy", "percentile"])
 def test_ranges_batch_by_batch_are_those_of_one_look(method: str, mixed: Mixed, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
@@ -367,6 +368,7 @@ def test_a_broken_model_leaves_nothing_behind(linear: Artifact, quantize_request
     assert list(request.output.iterdir()) == []
 
 
+@one_exporter
 def test_nothing_is_printed_and_no_path_is_added(
     mixed: Mixed, quantize_request: Make, capfd: pytest.CaptureFixture[str]
 ) -> None:

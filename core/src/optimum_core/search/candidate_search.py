@@ -18,6 +18,7 @@ from optimum_core.measure.stopwatch import watched
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.search.axis_restriction import Restriction, restrictions
+from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.precision_hint import hint
@@ -29,9 +30,8 @@ from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.dialogues import Dialogue
 from optimum_core.verify.ranges import proved
 
-#: Least and greatest seconds of a search when no budget is stated; between them it gets the time of `WORTH` eager calls
-#: at every shape.
-BUDGETS = (15.0, 60.0)
+#: Number of eager calls at every shape whose time a search may take if no budget is stated: a model whose calls are
+#: quick has little to gain.
 WORTH = 150
 
 
@@ -208,7 +208,7 @@ class _Search:
         rivals = [item for item in self.tried if item.session is not None and item is not candidate]
         self.race.time_roughly(candidate, rivals)
         if candidate.spec.is_baseline and not self.context.budget.stated:
-            self.context.budget.seconds = _worth(candidate.measurements)
+            self.context.budget.seconds = usual_seconds(_worth(candidate.measurements))
         self.race.close_the_rest([*rivals, candidate])
 
     # Restriction of axes at which no candidate is correct.
@@ -365,6 +365,5 @@ def _notes(winner: Candidate, disturbance: str, passing: Sequence[Candidate], *,
 
 
 def _worth(eager: Sequence[Measurement]) -> float:
-    """Return the default budget in seconds: a model whose eager calls are quick has little to gain."""
-    calls = WORTH * sum(item.median for item in eager) / 1e3
-    return min(max(calls, BUDGETS[0]), BUDGETS[1])
+    """Return the seconds that a search is worth."""
+    return WORTH * sum(item.median for item in eager) / 1e3
