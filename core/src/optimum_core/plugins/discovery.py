@@ -42,6 +42,8 @@ class PluginInfo:
         version: of the distribution; empty where it has none.
         error: the reason why it is broken or a duplicate, and the remedy; empty otherwise.
         hooks: the hooks that it implements or wraps.
+        imports: compiled packages that importing its entry module brought into this process: they slow every start,
+            also where the backend is not used. Empty where they had been imported before.
     """
 
     name: str
@@ -50,6 +52,7 @@ class PluginInfo:
     status: Status
     error: str = ""
     hooks: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -64,7 +67,20 @@ class Record:
     status: Status | None = None
     error: PluginError | None = None
     hooks: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
     answers: frozenset[str] = frozenset()
+
+    def info(self) -> PluginInfo:
+        """Return what others may know of it."""
+        return PluginInfo(
+            name=self.name,
+            distribution=self.distribution,
+            version=self.version,
+            status=self.status or Status.READY,
+            error=str(self.error or ""),
+            hooks=self.hooks,
+            imports=self.imports,
+        )
 
     @property
     def origin(self) -> str:

@@ -30,6 +30,7 @@ from optimum_core.plugins.discovery import (
 )
 from optimum_core.plugins.naming import explain, install_words
 from optimum_core.plugins.support_check import misfit
+from optimum_core.plugins.weight import weighed
 from optimum_core.types import (
     Array,
     Artifact,
@@ -110,17 +111,7 @@ class PluginManager:
 
     def infos(self) -> tuple[PluginInfo, ...]:
         """Return all plugins found, ordered by name, then distribution. Loads all plugins."""
-        return tuple(
-            PluginInfo(
-                name=record.name,
-                distribution=record.distribution,
-                version=record.version,
-                status=record.status or Status.READY,
-                error=str(record.error or ""),
-                hooks=record.hooks,
-            )
-            for record in self._all()
-        )
+        return tuple(record.info() for record in self._all())
 
     def names(self) -> tuple[str, ...]:
         """Return the ready backends, ordered by name. A plugin that only wraps hooks is no backend."""
@@ -276,7 +267,8 @@ class PluginManager:
     def _load(self, record: Record) -> None:
         assert record.entry_point is not None
         try:
-            plugin = record.entry_point.load()
+            with weighed(record):
+                plugin = record.entry_point.load()
         except KeyboardInterrupt:
             raise
         except BaseException as cause:  # noqa: BLE001  (recorded and reported; `sys.exit` at import must not end us)
