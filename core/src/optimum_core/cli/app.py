@@ -13,6 +13,7 @@ import typer
 
 from optimum_core import __version__
 from optimum_core.cli.failure import be_verbose, is_verbose
+from optimum_core.cli.new_backend import new_backend
 from optimum_core.errors import ArtifactError, NoBackendWarning, OptionError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ _PLAIN: dict[str, Any] = {
 app = typer.Typer(**_PLAIN, help="Take Hugging Face models to the fastest correct form that this machine runs.")
 cache_app = typer.Typer(**_PLAIN, add_completion=False, help="Show or clear what is kept on disk.")
 app.add_typer(cache_app, name="cache")
+app.command("new-backend", context_settings=_FAST)(new_backend)
 
 
 @app.callback()

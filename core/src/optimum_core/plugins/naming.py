@@ -20,6 +20,11 @@ def _known() -> Mapping[str, Any]:
     return tomllib.loads(files(__package__).joinpath("known.toml").read_text(encoding="utf-8"))
 
 
+def known_backends() -> frozenset[str]:
+    """Return the names of the backends that this project ships, installed or not."""
+    return frozenset(_known()["backends"])
+
+
 def _plain(name: str) -> str:
     """Return a name in lower case without punctuation, so that "ONNX Runtime" and "onnx-runtime" are equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
