@@ -14,6 +14,7 @@ from optimum_core.plugins import manager
 from optimum_core.testing.contract import ContractTests
 from optimum_core.testing.inference import InferenceTests
 from optimum_core.testing.offers import OfferTests, all_running
+from optimum_core.testing.promises import PROMISES
 from optimum_core.testing.robustness import RobustnessTests
 from optimum_core.testing.subjects import (
     Course,
@@ -64,6 +65,13 @@ class BackendSuite(ContractTests, OfferTests, InferenceTests, RobustnessTests):
     def subject(self, way: Way) -> Subject:
         """Return the text model built on one way."""
         return subject_of(manager(), way)
+
+    @pytest.fixture(autouse=True)
+    def _promise(self, request: pytest.FixtureRequest) -> None:
+        """Show the promise beside a failure."""
+        promise = PROMISES.get(getattr(request.node, "originalname", request.node.name))
+        if promise is not None:
+            request.node.add_report_section("call", "promise", f"The contract: {promise}\n")
 
     @pytest.fixture(autouse=True)
     def _known_gap(self, request: pytest.FixtureRequest) -> None:
