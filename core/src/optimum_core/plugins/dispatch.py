@@ -54,8 +54,7 @@ class PluginManager:
     """Manager that finds, loads and calls backends. Thread-safe.
 
     Args:
-        entry_points: entry points to use; None: those of the group `optimum.backends`. Read on first use,
-            as are `OPTIMUM_DISABLED_BACKENDS` and `OPTIMUM_STRICT_PLUGINS`.
+        entry_points: entry points to use; None: the installed ones. Read on first use, as are the variables.
 
     With `OPTIMUM_STRICT_PLUGINS=1` every method that loads plugins raises `PluginError` for the first broken one.
     """

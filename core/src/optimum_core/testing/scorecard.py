@@ -49,6 +49,11 @@ class Scorecard:
         """Whether something was tested, and no promise is broken."""
         return self.counts("passed") > 0 and not self.counts("failed")
 
+    @property
+    def complete(self) -> bool:
+        """Whether every promise was tested, or skipped for a reason."""
+        return {check.test for check in self.checks} >= set(PROMISES)
+
     def counts(self, outcome: Outcome, capability: str | None = None) -> int:
         """Return the number of checks with an outcome, of one capability or of all."""
         return sum(
@@ -57,7 +62,7 @@ class Scorecard:
 
     def to_json(self) -> str:
         """Return everything as JSON, with the promise of each failure."""
-        tree: dict[str, Any] = {**asdict(self), "passed": self.passed}
+        tree: dict[str, Any] = {**asdict(self), "passed": self.passed, "complete": self.complete}
         tree["capabilities"] = {name: self._row(name) for name in CAPABILITIES}
         tree["checks"] = [{**asdict(check), **asdict(PROMISES[check.test])} for check in self.checks]
         return json.dumps(tree, indent=2, default=dict)
@@ -65,7 +70,8 @@ class Scorecard:
     def to_markdown(self) -> str:
         """Return a page: a table of capabilities, then the broken promises, then what was not tested."""
         with_versions = "".join(f", {name} {version}" for name, version in self.versions.items())
-        verdict = "keeps the contract" if self.passed else "does not keep the contract"
+        whole = "the contract" if self.complete else "what was tested of the contract"
+        verdict = f"keeps {whole}" if self.passed else "does not keep the contract"
         return "\n".join(
             [
                 f"# Backend `{self.backend}` {verdict}",
