@@ -7,7 +7,7 @@
 | errors of other libraries | `foreign_errors`, `brief`; for their output, `silence` |
 | exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
-| the processor | `overflows`, `sums_widely` |
+| the processor | `overflows`, `sums_widely`; for compiled code, `processor_stamp`, `processor_problem` |
 | files | `move_into`, `interface_problems`, `Port` |
 | sessions | `run_own`, `check_names`, `check_turn`, `read_input`, `closed`, `described` |
 | calling hooks directly | `detect`, `manager`, `export_request` |
@@ -20,6 +20,7 @@ from __future__ import annotations
 from optimum_core.backend._artifacts import Port, interface_problems, move_into
 from optimum_core.backend._exporting import check_export, export_request, exported
 from optimum_core.backend._probing import limits
+from optimum_core.backend._processors import processor_problem, processor_stamp
 from optimum_core.backend._quantizing import (
     check_calibration,
     check_fields,
@@ -64,6 +65,8 @@ __all__ = [
     "overflows",
     "package_folder",
     "present",
+    "processor_problem",
+    "processor_stamp",
     "quantized",
     "read_input",
     "read_options",

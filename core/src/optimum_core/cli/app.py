@@ -38,7 +38,7 @@ def _on_version(value: bool) -> None:
 
 
 _VERBOSE_HELP = "Show the log of optimum_core, and tracebacks of errors."
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_on_verbose, help=_VERBOSE_HELP)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", "--debug", callback=_on_verbose, help=_VERBOSE_HELP)]
 Version = Annotated[
     bool, typer.Option("--version", callback=_on_version, is_eager=True, help="Show the version and exit.")
 ]

@@ -12,7 +12,7 @@ from optimum_core.errors import OptimumError, VerificationError
 from optimum_core.generation.model_session import GenerativeSession
 from optimum_core.measure import Effort
 from optimum_core.measure import pace as least
-from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.measure.stopwatch import one_line, watched
 from optimum_core.models.references.dialogues import PictureText
 from optimum_core.plan import EXACT, Way
 from optimum_core.quantization import QuantizationGoal
@@ -231,7 +231,7 @@ class Evaluator:
         try:
             problem = self._problem(candidate) if self.context.search.verify else ""
         except VerificationError as error:  # its session takes no length at which it could be compared
-            return Verdict(outcome="failed", reason=first_line(error))
+            return Verdict(outcome="failed", reason=one_line(error))
         if problem:
             value = None if promise else self._agreement(candidate)
             return Verdict(
@@ -243,7 +243,7 @@ class Evaluator:
             with watched(self.context.search.emit, "evaluate", candidate.spec.name):
                 values = [one.value(self.evaluated(candidate)) for one in _asked(metric, candidate)]
         except OptimumError as error:  # the metric worked on the eager model, so this candidate is to blame
-            return Verdict(outcome="failed", reason=first_line(error))
+            return Verdict(outcome="failed", reason=one_line(error))
         value = max(values, key=promise.loss)
         drop = promise.loss(value)
         worse, better = ("rises", "drops") if promise.rises else ("drops", "rises")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from optimum_core.errors import OptimumError, OptionError, PromiseError, ResourceError, fault_of_the_moment
 from optimum_core.measure import Effort
-from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.measure.stopwatch import one_line, watched
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
@@ -55,7 +56,8 @@ def attempt(
             raise
         found = fault or error
         assert isinstance(found, OptimumError)
-        log.record(recipe, _outcome(found, recipe), first_line(found), seconds=time.perf_counter() - start)
+        logging.getLogger(__name__).debug("%s failed", recipe, exc_info=error)
+        log.record(recipe, _outcome(found, recipe), one_line(found), seconds=time.perf_counter() - start)
         log.passing |= isinstance(found, ResourceError)
         return None
 
