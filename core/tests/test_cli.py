@@ -89,7 +89,7 @@ def plugins(home: Home, **environment: str) -> dict[str, dict[str, Any]]:
 def test_plugins_as_json_have_every_field_of_the_schema(home: Home) -> None:
     torch = plugins(home)["torch"]
     assert list(torch) == [
-        *("name", "distribution", "version", "status", "error", "hooks", "offers", "limitations", "versions")
+        *("name", "distribution", "version", "status", "error", "hooks", "imports", "offers", "limitations", "versions")
     ]
     assert torch["status"] == "ready" and torch["distribution"] == "optimum-core"
     assert "probe" in torch["hooks"]
