@@ -1,4 +1,4 @@
-"""Tables of the fields of the contract's dataclasses, made from their docstrings: run it to write docs/fields.md anew."""
+"""Tables of the fields of the contract's dataclasses, from their docstrings: run it to write docs/fields.md anew."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PAGE = Path(__file__).parents[3] / "docs" / "fields.md"
 KINDS = (Hardware, Cpu, Gpu, Npu, Support, Offer, Transform, Limitation, QuantizeConfig)
 _HEAD = """# Fields
 
-The dataclasses that a probe reads and returns, and the configuration of a quantization: every field with its type, its value
-unless stated, and its meaning with its unit. Core checks the types of a probe's whole answer, down to the items of each tuple,
-and sets a plugin aside whose answer has another. A tuple of one needs its comma: `loads=("onnx",)`.
+The dataclasses that a probe reads and returns, and the configuration of a quantization: every field with its type, its
+value unless stated, and its meaning with its unit. Core checks the types of a probe's whole answer, down to the items
+of each tuple, and sets a plugin aside whose answer has another. A tuple of one needs its comma: `loads=("onnx",)`.
 """
 
 
