@@ -332,8 +332,8 @@ def test_the_compiler_that_the_page_writes_refuses_another_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hardware: Machine
 ) -> None:
     """Its compiler is a copy: what is tested is what the page adds, the stamp and its check."""
-    acme: Any = ModuleType("acme")
-    acme.__version__, acme.compile_onnx = "1.0", lambda read, write, target: shutil.copy(read, write)
+    acme = ModuleType("acme")
+    vars(acme).update(__version__="1.0", compile_onnx=lambda read, write, target: shutil.copy(read, write))
     monkeypatch.setitem(sys.modules, "acme", acme)
     plugin = run(block_with(read("docs", "writing-a-backend.md"), "processor_stamp(request.hardware)"))
     (tmp_path / "model.onnx").write_bytes(b"graph")

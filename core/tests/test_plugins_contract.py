@@ -8,11 +8,11 @@ from optimum_core import __version__
 from optimum_core.errors import PluginError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import PluginManager, Status
-from optimum_core.plugins.compatibility import CONTRACT, mismatch
+from optimum_core.plugins.compatibility import mismatch
 from optimum_core.plugins.discovery import Record
 from plugin_site import GOOD, HARDWARE, IMPL, Site, by_name
 
-HERE = ".".join(map(str, CONTRACT))
+HERE = ".".join(__version__.split(".")[:2])
 _HEAD = "from optimum_core.hookspecs import hookimpl\nfrom optimum_core.types import Offer, Support\n"
 
 
@@ -98,7 +98,8 @@ def test_a_wrapper_that_disturbs_every_probe_is_set_aside(site: Site) -> None:
     class Nosy:
         @hookimpl(wrapper=True)
         def probe(self, hardware: object) -> object:
-            raise ValueError("nosy")
+            if hardware is not None:
+                raise ValueError("nosy")
             yield
 
     site.add("acme", GOOD)

@@ -29,7 +29,7 @@ def table(kind: type) -> str:
     meanings = _meanings(kind)
     rows = [
         f"| `{item.name}` | `{str(item.type).replace('|', chr(92) + '|')}` | {_default(item)} | {meanings[item.name]} |"
-        for item in dataclasses.fields(kind)  # type: ignore[arg-type]
+        for item in dataclasses.fields(kind)
     ]
     summary = (inspect.getdoc(kind) or "").partition("\n\n")[0]
     return "\n".join(

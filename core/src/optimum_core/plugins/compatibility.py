@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
-from optimum_core import __version__
+from optimum_core.packages import versions
 from optimum_core.plugins.discovery import Record
 
 CORE = "optimum-core"
-#: Version of the contract: the first two numbers of optimum-core's.
-CONTRACT = tuple(int(part) for part in __version__.split(".")[:2])
 _NEEDS_CORE = re.compile(r"optimum[-_.]core(?![\w.-])", re.IGNORECASE)
 
 
@@ -28,13 +27,22 @@ class Mismatch:
     remedy: str
 
 
-def mismatch(record: Record, version: str = __version__) -> Mismatch | None:
+@cache
+def core_version() -> str:
+    """Return the version of optimum-core, and so of the contract; "" where it has no metadata."""
+    return versions([CORE]).get(CORE, "")
+
+
+def mismatch(record: Record, version: str | None = None) -> Mismatch | None:
     """Return why a plugin's stated range excludes this version of optimum-core, and the remedy; None: it does not.
 
     A plugin without metadata, or without that dependency, is taken as it is.
+
+    Args:
+        version: of optimum-core; None: the one that is installed.
     """
-    stated = _stated_range(record)
-    if not stated or _allows(stated, version):
+    version, stated = version or core_version(), _stated_range(record)
+    if not version or not stated or _allows(stated, version):
         return None
     why = f"it was made for {CORE}{stated}, and this is {version}"
     if _is_newer(stated, version):
@@ -49,14 +57,14 @@ def too_new(cause: BaseException) -> str:
     That is a name that a module of optimum_core does not have, or a field that one of its dataclasses does not have.
     """
     if isinstance(cause, ImportError) and str(cause.name or "").partition(".")[0] == "optimum_core":
-        return f"upgrade {CORE}, if the plugin was made for a newer one than {__version__}"
+        return f"upgrade {CORE}, if the plugin was made for a newer one than {core_version()}"
     if isinstance(cause, TypeError) and (
         found := re.match(r"(\w+)\.__init__\(\) got an unexpected keyword", str(cause))
     ):
         from optimum_core import types
 
         if found[1] in types.__all__:
-            return f"upgrade {CORE}, if the plugin was made for a newer one than {__version__}"
+            return f"upgrade {CORE}, if the plugin was made for a newer one than {core_version()}"
     return ""
 
 

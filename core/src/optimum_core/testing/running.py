@@ -13,7 +13,6 @@ from optimum_core import __version__
 from optimum_core.errors import UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.plugins import Status, manager
-from optimum_core.plugins.compatibility import CONTRACT
 from optimum_core.testing.scorecard import Check, Outcome, Scorecard
 from optimum_core.types import Support
 
@@ -56,7 +55,7 @@ def run_kit(backend: str, *, option: str = "", arguments: Sequence[str] = ()) ->
     return Scorecard(
         backend=backend,
         distribution=f"{info.distribution} {info.version}".strip() or "registered in this process",
-        contract=".".join(map(str, CONTRACT)),
+        contract=".".join(__version__.split(".")[:2]),
         kit=__version__,
         versions=supports.get(backend, Support()).versions if ready else {},
         checks=tuple(collected.checks),

@@ -29,7 +29,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scorecard:
-    """What the kit found about a backend.
+    """The result of the kit on a backend.
 
     Attributes:
         distribution: the distribution that ships it, with its version.
