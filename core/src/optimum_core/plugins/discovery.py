@@ -40,7 +40,7 @@ class PluginInfo:
         name: the backend's name: that of its entry point, or the one it was registered under.
         distribution: the distribution that ships it; empty for one registered in this process.
         version: of the distribution; empty where it has none.
-        error: the reason why it is broken or a duplicate, and the remedy; empty otherwise.
+        error: the whole message where it is broken or a duplicate; empty otherwise. `why` and `remedy` are parts of it.
         hooks: the hooks that it implements or wraps.
         imports: compiled packages that importing its entry module brought into this process: they slow every start,
             also where the backend is not used. Empty where they had been imported before.
@@ -51,6 +51,8 @@ class PluginInfo:
     version: str
     status: Status
     error: str = ""
+    why: str = ""
+    remedy: str = ""
     hooks: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
 
@@ -78,6 +80,8 @@ class Record:
             version=self.version,
             status=self.status or Status.READY,
             error=str(self.error or ""),
+            why=self.error.why if self.error else "",
+            remedy=self.error.remedy if self.error else "",
             hooks=self.hooks,
             imports=self.imports,
         )
