@@ -100,7 +100,7 @@ check: $(STAMP)
 	@echo "ruff check" && $(BIN)/ruff check --quiet .
 	@echo "ruff format --check" && $(BIN)/ruff format --quiet --check .
 	@echo "mypy $(SOURCES)" && $(BIN)/mypy $(SOURCES)
-	@for tests in $(TESTS) docs/demo docs/site; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
+	@for tests in $(TESTS) docs/demo docs/site docs/examples/optimum-tract/src; do echo "mypy $$tests" && $(BIN)/mypy $$tests || exit 1; done
 	@echo "vulture" && $(BIN)/vulture
 	@echo "lint-imports" && $(BIN)/lint-imports
 	@echo "tests.prose" && $(BIN)/python -m tests.prose

@@ -16,11 +16,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = Path(__file__).with_name("foreign")
+EXAMPLE = ROOT / "docs" / "examples" / "optimum-tract"
 
 _INFOS = """
 import dataclasses, json, optimum_core
 from optimum_core.plugins import manager
 print(json.dumps([optimum_core.__file__, [dataclasses.asdict(info) for info in manager().infos()]]))
+"""
+
+_REFUSED = """
+from optimum_core.errors import UnavailableError
+from optimum_core.hardware import detect
+from optimum_core.plan import Target, ways
+from optimum_core.plugins import manager
+try:
+    ways(manager().supports(detect()), Target(backend="tract"))
+except UnavailableError as error:
+    print(error)
 """
 
 
@@ -57,9 +69,9 @@ def _lend_packages(site: Path) -> None:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a new environment that holds the wheels of core and acme, and nothing else of ours."""
+    """The interpreter of a new environment that holds the wheels of core and two plugins, and nothing else of ours."""
     folder = tmp_path_factory.mktemp("foreign")
-    for project in (ROOT / "core", FOREIGN):
+    for project in (ROOT / "core", FOREIGN, EXAMPLE):
         _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder / "dist", project, cwd=folder)
     venv.create(folder / "env", with_pip=False, symlinks=os.name != "nt")
     binaries = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
@@ -67,7 +79,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = _run(found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
     _lend_packages(Path(site.strip()))
     wheels = sorted((folder / "dist").glob("*.whl"))
-    assert len(wheels) == 2
+    assert len(wheels) == 3
     _run(found, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", *wheels, cwd=folder)
     return found
 
@@ -77,7 +89,8 @@ def test_it_is_found_and_ready_beside_the_builtin_backends(python: Path, tmp_pat
     assert Path(origin).is_relative_to(python.parents[1]), "core comes from elsewhere"
     states = {info["name"]: (info["distribution"], info["status"], info["error"]) for info in infos}
     assert states["acme"] == ("acme-backend", "ready", "")
-    assert set(states) == {"acme", "onnx", "torch"}
+    assert states["tract"] == ("optimum-tract", "ready", "")
+    assert set(states) == {"acme", "onnx", "torch", "tract"}
 
 
 @pytest.mark.skipif(find_spec("optimum_core.api") is None, reason="optimum_core.accelerate is not there yet")
@@ -93,3 +106,24 @@ def test_it_passes_the_conformance_kit(python: Path, tmp_path: Path) -> None:
     suite.write_bytes((FOREIGN / "conformance.py").read_bytes())
     said = _run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", suite, cwd=tmp_path)
     assert " passed" in said
+
+
+@pytest.mark.skipif(find_spec("tract") is not None, reason="tract is installed")
+def test_the_example_says_what_it_lacks(python: Path, tmp_path: Path) -> None:
+    """Its engine is not installed for our tests: what is tested is that it is found, light, and says what to do."""
+    (found,) = [
+        item
+        for item in json.loads(_run(python, "-m", "optimum_core", "plugins", "--json", cwd=tmp_path))
+        if item["name"] == "tract"
+    ]
+    assert (found["offers"], found["imports"]) == ([], [])
+    assert found["limitations"] == [
+        {"what": "run tract-onnx", "reason": "tract is not installed", "remedy": "pip install tract", "hook": None}
+    ]
+    failed = _run(python, "-c", _REFUSED, cwd=tmp_path)
+    assert "it cannot run tract-onnx: tract is not installed (pip install tract)" in failed
+
+
+@pytest.mark.skipif(find_spec("tract") is None, reason="pip install tract")
+def test_the_example_passes_the_conformance_kit(python: Path, tmp_path: Path) -> None:
+    assert "keeps the contract" in _run(python, "-m", "optimum_core.testing", "tract", cwd=tmp_path)

@@ -98,6 +98,7 @@ def test_plugins_as_json_have_every_field_of_the_schema(home: Home) -> None:
             "why",
             "remedy",
             "hooks",
+            "imports",
             "offers",
             "limitations",
             "versions",
@@ -273,7 +274,7 @@ def test_a_place_that_is_taken_is_refused_before_the_model_is_looked_at(home: Ho
 
 def test_verbose_shows_the_traceback_before_the_message(home: Home) -> None:
     place = str(home.path / "nowhere")
-    plain, verbose = home.run("report", place), home.run("report", place, "-v")
+    plain, verbose = home.run("report", place), home.run("report", place, "--debug")
     assert plain.returncode == verbose.returncode == 1
     assert plain.stderr.startswith("error: artifact ") and "Traceback" not in plain.stderr
     assert "Traceback" in verbose.stderr and verbose.stderr.endswith(plain.stderr)

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import field_tables
 from optimum_core import errors
 from optimum_core.artifact import Manifest, ModelInfo
 from optimum_core.cache import CACHE_DIR_VARIABLE
@@ -23,7 +25,9 @@ from optimum_core.hardware import detect
 from optimum_core.hookspecs import Hooks
 from optimum_core.plugins import DISABLED_ENV, STRICT_ENV, manager
 from optimum_core.search.budget import searching_for
-from optimum_core.types import Support
+from optimum_core.testing.machine import Machine
+from optimum_core.testing.promises import PROMISES
+from optimum_core.types import Artifact, OptimizeRequest, SessionRequest, Support
 from optimum_core.verify import TOLERANCES
 from sentence_directories import NORMALIZE, pooling, write_directory
 
@@ -140,6 +144,16 @@ def test_every_field_of_the_manifest_is_explained() -> None:
     assert sorted(names) == sorted(["digest", *(item.name for item in dataclasses.fields(Manifest))])
     (model,) = [text for row, text in rows if row == "`model`"]
     assert re.findall(r"`(\w+)`", model) == [item.name for item in dataclasses.fields(ModelInfo)]
+
+
+def test_the_tables_of_fields_are_the_dataclasses() -> None:
+    assert read("docs", "fields.md") == field_tables.page(), "write it anew: python core/tests/support/field_tables.py"
+
+
+def test_every_promise_of_the_kit_is_written_where_it_says() -> None:
+    for promise in PROMISES.values():
+        page, _, anchor = promise.where.partition("#")
+        assert anchor in anchors(read("docs", page)), promise.where
 
 
 def test_every_environment_variable_is_documented() -> None:
@@ -314,6 +328,27 @@ def test_the_backend_that_the_page_writes_works(reference: ModuleType, at_work: 
         fast(input_ids=[[2, 3]])
     with pytest.raises(errors.OptionError, match="speed"):
         accelerate(saved, target="reference", options={"speed": 1})
+
+
+def test_the_compiler_that_the_page_writes_refuses_another_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hardware: Machine
+) -> None:
+    """Its compiler is a copy: what is tested is what the page adds, the stamp and its check."""
+    acme = ModuleType("acme")
+    vars(acme).update(__version__="1.0", compile_onnx=lambda read, write, target: shutil.copy(read, write))
+    monkeypatch.setitem(sys.modules, "acme", acme)
+    plugin = run(block_with(read("docs", "writing-a-backend.md"), "processor_stamp(request.hardware)"))
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    graph = Artifact(format="onnx", path=tmp_path, files=("model.onnx",), inputs=(), outputs=())
+    here, lesser = hardware(features={"avx2", "avx512f"}), hardware(features={"avx2"})
+    code = plugin["optimize"](
+        OptimizeRequest(backend="acme", artifact=graph, device="cpu", precision="fp32", hardware=here, output=tmp_path)
+    )
+    assert code.format == plugin["CODE"] and code.main_file.read_bytes() == b"graph"
+    with pytest.raises(errors.SessionError, match="compiled for a processor with avx512f"):
+        plugin["load_session"](SessionRequest(backend="acme", artifact=code, device="cpu", hardware=lesser))
+    with pytest.raises(ImportError, match=r"acme\.session"):  # it gets as far as opening it
+        plugin["load_session"](SessionRequest(backend="acme", artifact=code, device="cpu", hardware=here))
 
 
 def test_the_watcher_on_the_page_of_hooks_sees_calls(at_work: Path, saved: Path) -> None:

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+import yaml
 
 Files = dict[str, bytes]
 
@@ -113,6 +114,12 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         self._json({"files": files})
 
+    def card(self, body: bytes) -> None:
+        """The check of a card's header, which the hub makes before an upload."""
+        header = yaml.safe_load(json.loads(body)["content"].split("---\n")[1])
+        assert header["library_name"] == "optimum-core"
+        self._json({"errors": [], "warnings": []})
+
     def batch(self, body: bytes, repository: str) -> None:
         objects = [
             {**entry, "actions": {"upload": {"href": f"{self.hub.address}/blobs/{entry['oid']}"}}}
@@ -170,6 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
 _REPOSITORY = r"([\w.-]+/[\w.-]+)"
 _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
     (r"POST /api/repos/create", _Handler.create),
+    (r"POST /api/validate-yaml", _Handler.card),
     (rf"POST /api/models/{_REPOSITORY}/preupload/(\w+)", _Handler.preupload),
     (rf"POST /{_REPOSITORY}\.git/info/lfs/objects/batch", _Handler.batch),
     (r"PUT /blobs/(\w+)", _Handler.blob),
@@ -260,10 +268,13 @@ def saved(tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) 
 
 def test_pushed_and_loaded(saved: tuple[Path, Path, Any], hub: Hub, run: Run) -> None:
     _, artifact, want = saved
-    url = run("result = load(args[0]).push_to_hub('me/fast')", artifact)
+    hub.put("me/kept", {"README.md": b"mine"})
+    push = "fast = load(args[0])\nresult = [fast.push_to_hub(name) for name in ('me/fast', 'me/kept')]"
+    url, _ = run(push, artifact)
     sha, files = hub.commits["me/fast"][-1]
     assert url == f"{hub.address}/me/fast/commit/{sha}"
-    assert files == _files(artifact)
+    assert files == _files(artifact) and b"library_name: optimum-core" in files["README.md"]
+    assert hub.commits["me/kept"][-1][1] == {**files, "README.md": b"mine"}
     load_it = f"fast = load('me/fast')\nresult = [fast.backend, 'torch' in sys.modules, {_ANSWER}]"
     backend, torch_imported, got = run(load_it)
     assert (backend, torch_imported) == ("ort", False)

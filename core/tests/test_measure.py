@@ -10,7 +10,9 @@ from functools import partial
 import pytest
 
 from optimum_core import measure as measuring
+from optimum_core.errors import ExportError
 from optimum_core.measure import Contestant, measure, score
+from optimum_core.measure.stopwatch import one_line
 from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
 
@@ -18,6 +20,13 @@ X = WorkShape(name="x", lengths={"batch": 4})
 SHORT, LONG = WorkShape(name="short", lengths={}), WorkShape(name="long", lengths={})
 Effort = partial(measuring.Effort, settle=0.0)
 QUICK = Effort(rounds=4, seconds=0.015, hopeless=1.6)
+
+
+def test_a_reason_of_ours_is_told_whole_and_that_of_others_by_its_first_line() -> None:
+    why = "the compiler ended with code 1\n\n  model.mlir:3:5: error: operation is illegal\n  see above"
+    told = one_line(ExportError("backend 'acme'", why, "use another route"))
+    assert told == "the compiler ended with code 1; model.mlir:3:5: error: operation is illegal; see above"
+    assert one_line(ValueError("first\nsecond")) == "first" and one_line(KeyError()) == "KeyError"
 
 
 @pytest.fixture(autouse=True)

@@ -115,8 +115,10 @@ def test_a_chain_crosses_backends() -> None:
 
 
 def test_levels_belong_to_those_who_optimize_what_they_load() -> None:
-    (way,) = _ways("runner:cuda", level="all")
-    assert way.levels == (None,)
+    with pytest.raises(
+        UnavailableError, match="level 'all' of target 'runner:cuda': nothing here that fits is optimized"
+    ):
+        _ways("runner:cuda", level="all")
     assert _ways("runner:cpu", level="basic")[0].levels == ("basic",)
 
 
@@ -138,6 +140,16 @@ def test_precision_narrows_the_offers() -> None:
 def test_every_float_precision_competes_where_none_is_named() -> None:
     found = [(way.device, way.precision) for way in _ways("runner", precision="auto")]
     assert found == [("cpu", "fp32"), ("CUDA", "fp32"), ("CUDA", "fp16")]
+
+
+def test_a_named_level_leaves_out_what_it_has_no_effect_on() -> None:
+    """The runner loads engines as well, which it does not optimize: at a level, they would compete without it."""
+    offer = replace(RUNNER.offers[0], loads=("graph", "engine"))
+    supports = {**ALL, "runner": replace(RUNNER, offers=(offer,))}
+    free = ways(supports, Target(backend="runner"))
+    named = ways(supports, Target(backend="runner"), level="basic")
+    assert {(way.format, way.levels) for way in free} == {("graph", ("all", "basic")), ("engine", (None,))}
+    assert {(way.format, way.levels) for way in named} == {("graph", ("basic",))}
 
 
 def test_a_live_model_competes_as_it_is_and_at_its_levels() -> None:

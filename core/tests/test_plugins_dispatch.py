@@ -312,8 +312,28 @@ def test_a_foreign_error_is_wrapped_with_who_and_where(plugins: PluginManager, h
         call(plugins, hook, "bad")
     assert raised.value.__cause__ is cause
     assert raised.value.who == "backend 'bad' (registered in this process)"
-    through = ", called through wrappers of audit" if hook in ("export", "infer") else ""
-    assert raised.value.why == f"its hook '{hook}'{through} raised ZeroDivisionError: by zero"
+    assert raised.value.why == f"its hook '{hook}' raised ZeroDivisionError: by zero"
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("hook", CALLED)
+def test_a_wrapper_that_raises_is_blamed_itself(plugins: PluginManager, hook: str, after: bool) -> None:
+    def wrapper(**arguments: Any) -> Any:
+        if not after:
+            raise KeyError("before")
+        yield
+        raise KeyError("after")
+
+    taken = "session, inputs" if hook == "infer" else "request"
+    function: Any = eval(f"lambda {taken}: (yield from inner())", {"inner": wrapper})
+    plugins.register(Backend("good"), "good")
+    plugins.register(type("Audit", (), {hook: staticmethod(hookimpl(wrapper=True)(function))})(), "audit")
+    with pytest.raises(PluginError) as raised:
+        call(plugins, hook, "good")
+    assert raised.value.who == "backend 'audit' (registered in this process)"
+    when = "after" if after else "before"
+    assert raised.value.why == f"its wrapper of '{hook}', around backend 'good', raised KeyError: '{when}'"
+    assert "OPTIMUM_DISABLED_BACKENDS=audit" in raised.value.remedy
 
 
 @pytest.mark.parametrize("hook", CALLED)

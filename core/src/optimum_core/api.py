@@ -20,7 +20,7 @@ from optimum_core.models.sources.sentences.in_memory import kind_of
 from optimum_core.models.sources.source import Source, open_given
 from optimum_core.pipeline import Pipeline
 from optimum_core.plan import AUTO, FULL_PRECISION, Target, Way
-from optimum_core.plugins import manager
+from optimum_core.plugins import heavy_notes, manager
 from optimum_core.request import AccelerateRequest, asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.termination import unwound_on_sigterm
@@ -131,7 +131,7 @@ def accelerate(
     with unwound_on_sigterm():
         accelerated = pipeline.run()
     accelerated = _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
-    return _as_given(model, accelerated)
+    return _as_given(model, _with_notes(accelerated, heavy_notes(plugins.infos())))
 
 
 def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Cache) -> AcceleratedModel:
@@ -178,10 +178,15 @@ def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any) -
 
 def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:
     """Add a note to the model's report and warn of it; return the model unchanged where the note is empty."""
-    report = model.manifest.report
-    if note and report is not None:
+    if note and model.manifest.report is not None:
         warnings.warn(note, NoBackendWarning, stacklevel=3)
-        model.manifest = replace(model.manifest, report=replace(report, notes=(*report.notes, note)))
+    return _with_notes(model, (note,) if note else ())
+
+
+def _with_notes(model: AcceleratedModel, notes: tuple[str, ...]) -> AcceleratedModel:
+    report = model.manifest.report
+    if notes and report is not None:
+        model.manifest = replace(model.manifest, report=replace(report, notes=(*report.notes, *notes)))
     return model
 
 

@@ -141,6 +141,9 @@ def ways(
     )
     if quantization is None:
         if not found:
+            if level is not None and ways(supports, target, precision=precision):
+                why = "nothing here that fits is optimized at a level: it would have no effect"
+                raise UnavailableError(f"level {level!r} of target {str(target)!r}", why, "leave it out")
             raise _nothing(supports, target, precision if isinstance(precision, str) else " or ".join(precision))
         return _sharing(tuple(found))
     quantized = dict.fromkeys(
@@ -227,6 +230,9 @@ def _ways_of(
         return
     for wanted in offer.loads:
         for exporter, made, routes, transforms in _chains(wanted, supports):
+            loops = _loops(offer, wanted)
+            if level is not None and not loops:  # a level of other formats: it would have no effect here
+                continue
             levels = (level,) if level else offer.levels
             yield Way(
                 backend=name,
@@ -237,7 +243,7 @@ def _ways_of(
                 exported=made,
                 routes=routes or (None,),
                 transforms=transforms,
-                levels=tuple(levels) if levels and _loops(offer, wanted) else (None,),
+                levels=tuple(levels) if levels and loops else (None,),
                 opset=offer.opset,
                 parallel=offer.parallel,
                 prepares=offer.prepares,

@@ -81,6 +81,35 @@ def read(artifact):
     return raw
 '''
 
+# It rounds weights, and runs two schemes.
+QUANTIZER = GOOD.replace(
+    'loads=("torch",)',
+    'loads=("torch",), schemes=SCHEMES, runs=SCHEMES, quantizes=(Transform(takes="torch", gives="torch"),)',
+).replace("self.buffers, self.closed", "self.scheme = request.artifact.precision\n        self.buffers, self.closed")
+QUANTIZER += """
+
+SCHEMES = "weight-only-int8", "weight-only-int4"
+
+
+@hookimpl
+def quantize(request):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    if request.backend != BACKEND:
+        return None
+    read, folder = request.artifact, request.output / "rounded"
+    shutil.copytree(read.path, folder)
+    weights = load_file(read.main_file)
+    for name, tensor in weights.items():
+        if tensor.ndim == 2:
+            step = tensor.abs().max() / 127
+            weights[name] = (tensor / step).round() * step
+    save_file(weights, folder / read.files[0], metadata={"format": "pt"})
+    return replace(read, path=folder, precision=request.config.weights)
+"""
+
 # It compiles for a device that is nowhere; what it read is compared in its place.
 COMPILER = """
 from dataclasses import replace
@@ -137,6 +166,8 @@ _UNFIT = 'raise SessionError(BACKEND, f"{path} is damaged", "export it again")'
 RACES: Mapping[str, set[str]] = {
     "reuses_output_memory": {"test_threads_do_not_disturb_each_other", "test_refused_calls_harm_no_others"},
     "mixes_threads_up": {"test_refused_calls_harm_no_others"},
+    "wrong_once_in_fifty": {"test_refused_calls_harm_no_others"},
+    "gives_views_of_a_pool": {"test_threads_do_not_disturb_each_other", "test_refused_calls_harm_no_others"},
 }
 
 #: Fault: what is replaced in `GOOD`, by what, and the tests that fail for it.
@@ -149,7 +180,56 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         + "            kept = self.buffers.setdefault((key, array.shape), array)\n"
         + "            kept[:] = array\n"
         + "            outputs[key] = kept\n",
-        {"test_outputs_are_fresh"},
+        {"test_outputs_are_fresh", "test_views_outlive_their_outputs"},
+    ),
+    "gives_views_of_a_pool": (
+        _RUN,
+        _RUN
+        + """        import weakref
+
+        import numpy as np
+
+        for key, array in outputs.items():
+            free = self.buffers.setdefault((key, array.shape), [])
+            memory = free.pop() if free else np.empty(array.nbytes, np.uint8)
+            outputs[key] = memory.view(array.dtype).reshape(array.shape)
+            outputs[key][:] = array
+            weakref.finalize(outputs[key], free.append, memory)
+""",
+        {"test_views_outlive_their_outputs"},
+    ),
+    "wrong_once_in_fifty": (
+        _RUN,
+        _RUN
+        + "        self.buffers['calls'] = self.buffers.get('calls', 0) + 1\n"
+        + "        if self.buffers['calls'] % 50 == 0:\n"
+        + "            outputs = {key: array * 2 for key, array in outputs.items()}\n",
+        {"test_every_call_of_many_is_right", "test_threads_do_not_disturb_each_other"},
+    ),
+    "wrong_beyond_64_tokens": (
+        _RUN,
+        _RUN
+        + "        if inputs['input_ids'].shape[1] > 64:\n"
+        + "            outputs = {key: array * 2 for key, array in outputs.items()}\n",
+        {"test_it_agrees_with_eager_at_unseen_shapes"},
+    ),
+    "wrong_beyond_batch_8": (
+        _RUN,
+        _RUN
+        + "        if inputs['input_ids'].shape[0] > 8:\n"
+        + "            outputs = {key: array * 2 for key, array in outputs.items()}\n",
+        {"test_it_agrees_with_eager_at_unseen_shapes"},
+    ),
+    "loads_a_text": ('loads=("torch",)', 'loads="torch"', {"test_offers_are_well_formed", "*"}),
+    "loads_what_nothing_makes": (
+        'loads=("torch",)',
+        'loads=("torch", "stone")',
+        {"test_every_offer_leads_to_a_session"},
+    ),
+    "runs_an_unknown_scheme": (
+        'loads=("torch",)',
+        'loads=("torch",), runs=("int8",)',
+        {"test_offers_are_well_formed", "*"},
     ),
     "ignores_the_mask": (
         _RUN,
@@ -266,6 +346,17 @@ STUB_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         "    kept.append(bytearray(b'x' * 1_000_000))\n    return raw\n\n\nkept = []\n",
         {"test_sessions_do_not_leak"},
     ),
+    "stub_leaks_threads": (
+        "    return raw\n",
+        "    Thread(target=Event().wait, daemon=True).start()\n    return raw\n\n\n"
+        "from threading import Event, Thread\n",
+        {"test_sessions_do_not_leak"},
+    ),
+    "stub_leaks_handles": (
+        "    return raw\n",
+        "    kept.append(open(path, 'rb'))\n    return raw\n\n\nkept = []\n",
+        {"test_sessions_do_not_leak"},
+    ),
     "stub_depends_on_the_process": (
         "1.0, np.float32",
         "__import__('os').getpid(), np.float32",
@@ -282,5 +373,19 @@ COMPILER_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         {"test_it_agrees_with_eager_at_unseen_shapes"},
     ),
 }
+#: The same for `QUANTIZER`.
+QUANTIZER_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
+    "quantizer_none": ("", "", set()),
+    "quantizer_runs_a_scheme_wrongly": (
+        _RUN,
+        _RUN
+        + "        if self.scheme == 'int4':\n"
+        + "            outputs = {key: array * 2 for key, array in outputs.items()}\n",
+        {"test_every_scheme_that_it_runs_is_right"},
+    ),
+}
+#: Every fault with the backend that it is a fault of.
+BASES = ((GOOD, FAULTS), (STUB, STUB_FAULTS), (COMPILER, COMPILER_FAULTS), (QUANTIZER, QUANTIZER_FAULTS))
+ALL = {fault: item for _, faults in BASES for fault, item in faults.items()}
 #: The tests that run on `STUB` and its faults.
 STUB_TESTS = ("test_damaged_files_are_refused", "test_sessions_do_not_leak", "test_another_process_gives_the_same")

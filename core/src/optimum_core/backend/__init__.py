@@ -8,7 +8,7 @@
 | exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
 | models of other packages | `generator_of` for a decoder with its cache |
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
-| the processor | `overflows`, `sums_widely` |
+| the processor | `overflows`, `sums_widely`; for compiled code, `processor_stamp`, `processor_problem` |
 | files | `move_into`, `file_sha256`, `checksum_problem`, `interface_problems`, `Port` |
 | sessions | `run_own`, `check_names`, `check_turn`, `read_input`, `closed`, `described` |
 | calling hooks directly | `detect`, `manager`, `export_request` |
@@ -21,6 +21,7 @@ from __future__ import annotations
 from optimum_core.backend._artifacts import Port, checksum_problem, file_sha256, interface_problems, move_into
 from optimum_core.backend._exporting import check_export, export_request, exported
 from optimum_core.backend._probing import limits
+from optimum_core.backend._processors import processor_problem, processor_stamp
 from optimum_core.backend._quantizing import (
     check_calibration,
     check_fields,
@@ -69,6 +70,8 @@ __all__ = [
     "overflows",
     "package_folder",
     "present",
+    "processor_problem",
+    "processor_stamp",
     "quantized",
     "read_input",
     "read_options",

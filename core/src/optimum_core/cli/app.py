@@ -14,6 +14,7 @@ import typer
 from optimum_core import __version__
 from optimum_core.cli.commands import CommandGroup
 from optimum_core.cli.failure import be_verbose, is_verbose
+from optimum_core.cli.new_backend import new_backend
 from optimum_core.errors import ArtifactError, NoBackendWarning, OptionError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _on_version(value: bool) -> None:
 
 
 _VERBOSE_HELP = "Show the log of optimum_core, and tracebacks of errors."
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_on_verbose, help=_VERBOSE_HELP)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", "--debug", callback=_on_verbose, help=_VERBOSE_HELP)]
 Version = Annotated[
     bool, typer.Option("--version", callback=_on_version, is_eager=True, help="Show the version and exit.")
 ]
@@ -61,6 +62,7 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(**_PLAIN, add_completion=False, help="Show or clear what is kept on disk.")
 app.add_typer(cache_app, name="cache")
+app.command("new-backend", context_settings=_FAST)(new_backend)
 
 
 @app.callback()

@@ -67,6 +67,12 @@ def show_plugins(console: Console, infos: Sequence[PluginInfo], supports: Mappin
         _show_head(console, info, support, widest)
         if info.error:
             _show_error(console, info)
+        if info.imports:
+            put(
+                console,
+                (f"imports {', '.join(info.imports)} when it is loaded, which slows every start", "yellow"),
+                indent=_INDENT,
+            )
         if support is not None:
             _show_support(console, support)
 

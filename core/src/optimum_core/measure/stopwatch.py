@@ -34,17 +34,18 @@ def watched(emit: Emit, stage: str, detail: str) -> Iterator[Stage]:
     try:
         yield running
     except BaseException as error:
-        running.problem = running.problem or first_line(error)
+        running.problem = running.problem or one_line(error)
         raise
     finally:
         running.seconds = time.perf_counter() - start
         emit(Event(stage=stage, detail=detail, seconds=running.seconds, problem=running.problem))
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, for a table."""
-    text = error.why if isinstance(error, OptimumError) else str(error)
-    lines = [line for line in text.splitlines() if line.strip()]
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line, for a table: the whole reason of ours, the first line of any other."""
+    if isinstance(error, OptimumError):
+        return "; ".join(line.strip() for line in error.why.splitlines() if line.strip())
+    lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
 
 

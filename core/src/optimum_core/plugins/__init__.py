@@ -6,6 +6,7 @@ its error and affects nothing until it is asked for by name.
 
 from optimum_core.plugins.discovery import ANY, DISABLED_ENV, GROUP, STRICT_ENV, PluginInfo, Status, unknown_disabled
 from optimum_core.plugins.dispatch import Infer, PluginManager, manager
+from optimum_core.plugins.weight import heavy_notes
 
 __all__ = [
     "ANY",
@@ -16,6 +17,7 @@ __all__ = [
     "PluginInfo",
     "PluginManager",
     "Status",
+    "heavy_notes",
     "manager",
     "unknown_disabled",
 ]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 import pluggy
 
 from optimum_core.errors import OptimumError, PluginError, momentary, translated
+from optimum_core.plugins.compatibility import too_new
 from optimum_core.plugins.contract import implementations, wraps
 from optimum_core.plugins.discovery import Record, show, tell
 
+Find = Callable[[str], Record | None]
+
 
 @contextmanager
-def blamed(pm: pluggy.PluginManager, record: Record, hook: str) -> Iterator[None]:
+def blamed(pm: pluggy.PluginManager, record: Record, hook: str, find: Find) -> Iterator[None]:
     """Pass on errors of ours that a hook raises, and translate all others."""
     try:
         yield
@@ -22,16 +26,30 @@ def blamed(pm: pluggy.PluginManager, record: Record, hook: str) -> Iterator[None
             raise fault from error
         raise
     except (Exception, SystemExit) as cause:
-        raise foreign(pm, record, hook, cause) from cause
+        raise foreign(pm, record, hook, cause, find) from cause
 
 
-def foreign(pm: pluggy.PluginManager, record: Record, hook: str, cause: BaseException) -> OptimumError:
-    """Return the error to raise where a hook raised another library's."""
-    wrappers = {impl.plugin_name for impl in implementations(pm, hook) if wraps(impl)} - {record.name}
-    through = f", called through wrappers of {', '.join(sorted(wrappers))}" if wrappers else ""
-    remedy = f"report it to the authors of {record.distribution or record.name} with the error above"
-    why = f"its hook {hook!r}{through} raised {tell(cause)}"
-    return translated(cause, PluginError, record.label, why, remedy)
+def foreign(pm: pluggy.PluginManager, record: Record, hook: str, cause: BaseException, find: Find) -> OptimumError:
+    """Return the error to raise where a hook, or another plugin's wrapper of it, raised another library's.
+
+    Args:
+        find: returns the record of a plugin by its name.
+    """
+    if (culprit := raising_wrapper(pm, hook, cause, find)) is not None:
+        why = f"its wrapper of {hook!r}, around backend {record.name!r}, raised {tell(cause)}"
+        return translated(cause, PluginError, culprit.label, why, culprit.remedy())
+    remedy = too_new(cause) or f"report it to the authors of {record.distribution or record.name} with the error above"
+    return translated(cause, PluginError, record.label, f"its hook {hook!r} raised {tell(cause)}", remedy)
+
+
+def raising_wrapper(pm: pluggy.PluginManager, hook: str, cause: BaseException, find: Find) -> Record | None:
+    """Return the plugin whose wrapper of `hook` raised an exception; None: the hook itself did.
+
+    An exception that passes through wrappers has their frames too, but before those of the function that raised it.
+    """
+    functions = {getattr(impl.function, "__code__", None): impl for impl in implementations(pm, hook)}
+    known = [impl for frame, _ in walk_tb(cause.__traceback__) if (impl := functions.get(frame.f_code)) is not None]
+    return find(known[-1].plugin_name) if known and wraps(known[-1]) else None
 
 
 def wrong_result(record: Record, hook: str, result: object, expected: type) -> PluginError:

@@ -38,7 +38,8 @@ def check_hooks(record: Record, plugin: object, pm: pluggy.PluginManager) -> Non
         hook = options.get("specname") or attribute
         if hook not in HOOKS and not options.get("optionalhook"):
             near = difflib.get_close_matches(hook, HOOKS, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"the hooks are {', '.join(HOOKS)}"
+            newer = "upgrade optimum-core, if a newer one has it"
+            remedy = f"did you mean {near[0]!r}? Or {newer}" if near else f"{newer}; the hooks are {', '.join(HOOKS)}"
             raise PluginError(record.label, f"implements an unknown hook {hook!r}", remedy)
         for parameter in inspect.signature(getattr(plugin, attribute)).parameters.values():
             if parameter.default is not parameter.empty:

@@ -42,6 +42,8 @@ class PluginInfo:
         version: of the distribution; empty where it has none.
         error: the whole message where it is broken or a duplicate; empty otherwise. `why` and `remedy` are parts of it.
         hooks: the hooks that it implements or wraps.
+        imports: compiled packages that importing its entry module brought into this process: they slow every start,
+            also where the backend is not used. Empty where they had been imported before.
     """
 
     name: str
@@ -52,6 +54,7 @@ class PluginInfo:
     why: str = ""
     remedy: str = ""
     hooks: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -66,7 +69,22 @@ class Record:
     status: Status | None = None
     error: PluginError | None = None
     hooks: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
     answers: frozenset[str] = frozenset()
+
+    def info(self) -> PluginInfo:
+        """Return what others may know of it."""
+        return PluginInfo(
+            name=self.name,
+            distribution=self.distribution,
+            version=self.version,
+            status=self.status or Status.READY,
+            error=str(self.error or ""),
+            why=self.error.why if self.error else "",
+            remedy=self.error.remedy if self.error else "",
+            hooks=self.hooks,
+            imports=self.imports,
+        )
 
     @property
     def origin(self) -> str:

@@ -12,7 +12,8 @@ from importlib_metadata import EntryPoint
 
 from optimum_core.errors import OptimumError, PluginError, UnavailableError, momentary, noticing_full_disks
 from optimum_core.hookspecs import PROJECT, Hooks
-from optimum_core.plugins.blame import blamed, foreign, wrong_result
+from optimum_core.plugins.blame import blamed, foreign, raising_wrapper, wrong_result
+from optimum_core.plugins.compatibility import CORE, mismatch, too_new
 from optimum_core.plugins.contract import HOOKS, check_hooks, check_object, implementations, wraps
 from optimum_core.plugins.discovery import (
     DISABLED_ENV,
@@ -28,8 +29,9 @@ from optimum_core.plugins.discovery import (
     strict,
     tell,
 )
-from optimum_core.plugins.naming import explain, install_words
+from optimum_core.plugins.naming import explain, note_of_missing
 from optimum_core.plugins.support_check import misfit
+from optimum_core.plugins.weight import weighed
 from optimum_core.types import (
     Array,
     Artifact,
@@ -45,8 +47,6 @@ from optimum_core.types import (
 Infer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 Runner = Callable[[Session, Mapping[str, Array]], Mapping[str, Array] | None]
 
-#: The distribution of the built-in backends.
-CORE = "optimum-core"
 _DEEDS = {"probe": "say what it can do here", "load_session": "load sessions", "infer": "run sessions"}
 
 
@@ -54,8 +54,7 @@ class PluginManager:
     """Manager that finds, loads and calls backends. Thread-safe.
 
     Args:
-        entry_points: entry points to use; None: those of the group `optimum.backends` of all distributions. Read on
-            first use, as are `OPTIMUM_DISABLED_BACKENDS` and `OPTIMUM_STRICT_PLUGINS`.
+        entry_points: entry points to use; None: the installed ones. Read on first use, as are the variables.
 
     With `OPTIMUM_STRICT_PLUGINS=1` every method that loads plugins raises `PluginError` for the first broken one.
     """
@@ -110,19 +109,7 @@ class PluginManager:
 
     def infos(self) -> tuple[PluginInfo, ...]:
         """Return all plugins found, ordered by name, then distribution. Loads all plugins."""
-        return tuple(
-            PluginInfo(
-                name=record.name,
-                distribution=record.distribution,
-                version=record.version,
-                status=record.status or Status.READY,
-                error=str(record.error or ""),
-                why=record.error.why if record.error else "",
-                remedy=record.error.remedy if record.error else "",
-                hooks=record.hooks,
-            )
-            for record in self._all()
-        )
+        return tuple(record.info() for record in self._all())
 
     def names(self) -> tuple[str, ...]:
         """Return the ready backends, ordered by name. A plugin that only wraps hooks is no backend."""
@@ -130,13 +117,7 @@ class PluginManager:
 
     def missing_note(self) -> str:
         """Return a note for users where only core's own backends can compete; empty if another is ready or disabled."""
-        others = [record for record in self._all() if record.distribution != CORE]
-        if any(record.status is Status.DISABLED or record.answers for record in others):
-            return ""
-        if not others:
-            return f"no backend is installed, so that only the eager model competes: {install_words()}"
-        names = ", ".join(record.name for record in others)
-        return f"no backend works here ({names}), so that only the eager model competes: see `optimum-core plugins`"
+        return note_of_missing([record for record in self._all() if record.distribution != CORE])
 
     def is_installed(self, name: str) -> bool:
         """Whether a distribution ships this backend, so that other processes of this environment find it too."""
@@ -210,7 +191,7 @@ class PluginManager:
             OptimumError: any error of ours that the backend raises.
         """
         record = self._ready(request.backend)
-        with blamed(self._pm, record, "load_session"):
+        with blamed(self._pm, record, "load_session", self._named):
             session = self._caller(record.name, "load_session")(request=request)
             if not isinstance(session, Session):
                 raise wrong_result(record, "load_session", session, Session)
@@ -235,7 +216,7 @@ class PluginManager:
                     raise fault from error
                 raise
             except (Exception, SystemExit) as cause:
-                raise foreign(self._pm, record, "infer", cause) from cause
+                raise foreign(self._pm, record, "infer", cause, self._named) from cause
             if outputs is None:
                 raise wrong_result(record, "infer", None, Mapping)
             return outputs
@@ -277,12 +258,16 @@ class PluginManager:
 
     def _load(self, record: Record) -> None:
         assert record.entry_point is not None
+        if found := mismatch(record):
+            record.refuse(found.why, found.remedy)
+            return
         try:
-            plugin = record.entry_point.load()
+            with weighed(record):
+                plugin = record.entry_point.load()
         except KeyboardInterrupt:
             raise
         except BaseException as cause:  # noqa: BLE001  (recorded and reported; `sys.exit` at import must not end us)
-            record.refuse(f"cannot be imported: {tell(cause)}", record.remedy(), cause)
+            record.refuse(f"cannot be imported: {tell(cause)}", too_new(cause) or record.remedy(), cause)
             return
         try:
             self._admit(record, plugin)
@@ -332,7 +317,7 @@ class PluginManager:
         if (caller := self._callers.get((name, hook))) is not None:
             return caller
         with self._lock:
-            record = next((record for record in self._found() if record.name == name), None)
+            record = self._named(name)
             if record is None:
                 self._unknown(name)
             if hook not in record.answers:
@@ -372,7 +357,12 @@ class PluginManager:
         except KeyboardInterrupt:
             raise
         except BaseException as cause:
-            raise fresh(record.refuse(f"its probe raised {tell(cause)}", record.remedy(), cause)) from cause
+            wrapper = raising_wrapper(self._pm, "probe", cause, self._named)
+            if wrapper is not None and wrapper is not record and self._pm.has_plugin(wrapper.name):
+                self._set_aside(wrapper, f"its wrapper of 'probe' raised {tell(cause)}", cause)
+                return self._probe(record, hardware)
+            why, remedy = f"its probe raised {tell(cause)}", too_new(cause) or record.remedy()
+            raise fresh(record.refuse(why, remedy, cause)) from cause
         match answers:
             case [Support() as support]:
                 if (found := misfit(support)) is None:
@@ -384,10 +374,20 @@ class PluginManager:
                 error = wrong_result(record, "probe", answers or None, Support)
         raise fresh(record.refuse(error.why, error.remedy))
 
+    def _set_aside(self, record: Record, why: str, cause: BaseException) -> None:
+        """Take a plugin that disturbs other backends out of all calls."""
+        with self._lock:
+            record.refuse(why, record.remedy(), cause)
+            self._pm.unregister(name=record.name)
+            self._forget_callers()
+
+    def _named(self, name: str) -> Record | None:
+        return next((record for record in self._found() if record.name == name), None)
+
     def _built(self, hook: str, request: ExportRequest | OptimizeRequest | QuantizeRequest) -> Artifact:
         record = self._ready(request.backend)
         caller = self._caller(record.name, hook)
-        with blamed(self._pm, record, hook), noticing_full_disks(request.output, record.label):
+        with blamed(self._pm, record, hook, self._named), noticing_full_disks(request.output, record.label):
             artifact = caller(request=request)
         if not isinstance(artifact, Artifact):
             raise wrong_result(record, hook, artifact, Artifact)

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from optimum_core.plugins.discovery import Record, Status
 from optimum_core.types import Support
 
 _SEE = "see `optimum-core plugins` for what is installed, and what each can do here"
@@ -18,6 +19,11 @@ _SEE = "see `optimum-core plugins` for what is installed, and what each can do h
 @cache
 def _known() -> Mapping[str, Any]:
     return tomllib.loads(files(__package__).joinpath("known.toml").read_text(encoding="utf-8"))
+
+
+def known_backends() -> frozenset[str]:
+    """Return the names of the backends that this project ships, installed or not."""
+    return frozenset(_known()["backends"])
 
 
 def _plain(name: str) -> str:
@@ -79,6 +85,16 @@ def _with_device(devices: Sequence[str], supports: Mapping[str, Support]) -> str
         if limit.device in devices
     )
     return f"no backend here runs on it: {'; '.join(reasons)}" if reasons else f"no backend here runs on it; {_SEE}"
+
+
+def note_of_missing(others: Sequence[Record]) -> str:
+    """Return a note for users if none of the plugins besides core's own is a backend, or disabled; else ""."""
+    if any(record.status is Status.DISABLED or record.answers for record in others):
+        return ""
+    if not others:
+        return f"no backend is installed, so that only the eager model competes: {install_words()}"
+    names = ", ".join(record.name for record in others)
+    return f"no backend works here ({names}), so that only the eager model competes: see `optimum-core plugins`"
 
 
 def install_words() -> str:

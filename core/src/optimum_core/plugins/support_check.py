@@ -7,12 +7,16 @@ import dataclasses
 import types
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from itertools import chain
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from optimum_core.errors import OptionError
 from optimum_core.plugins.discovery import show
-from optimum_core.types import Support
+from optimum_core.types import Offer, Support
+from optimum_core.types.quantization import Scheme
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "True or False", type(None): "None"}
+_TEXTS = ("exports", "routes", "levels", "named_levels", "loads", "stateful", "precisions", "build_options")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +51,39 @@ class Misfit:
 
 
 def misfit(support: Support) -> Misfit | None:
-    """Return the first field of a probe's result with a wrong type, or with levels that nothing would use; or None."""
-    return next(_misfits(support, Support, ""), None) or next(_idle_levels(support), None)
+    """Return the first field of a probe's result with a wrong type, an unknown word or levels that nothing would use;
+    or None."""
+    wrong_types, useless = _misfits(support, Support, ""), chain(_unknown_words(support), _idle_levels(support))
+    return next(wrong_types, None) or next(useless, None)
+
+
+def _unknown_words(support: Support) -> Iterator[Misfit]:
+    """Yield schemes of offers that do not exist, and empty texts in their tuples: nothing would ever ask for them."""
+    for index, offer in enumerate(support.offers):
+        where = f"offers[{index}]"
+        for name in _TEXTS:
+            if not all(item.strip() for item in getattr(offer, name)):
+                yield Misfit(field=f"{where}.{name}", value=getattr(offer, name), expected="no empty text")
+        for path, schemes in _schemes_of(offer):
+            for scheme in schemes:
+                if not _is_scheme(scheme):
+                    expected = "the name of a scheme, such as 'static-int8' or 'weight-only-int4',"
+                    yield Misfit(field=f"{where}.{path}", value=scheme, expected=expected)
+
+
+def _schemes_of(offer: Offer) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for name in ("schemes", "runs", "stateful_schemes"):
+        yield name, getattr(offer, name)
+    for index, step in enumerate(offer.quantizes):
+        yield f"quantizes[{index}].schemes", step.schemes
+
+
+def _is_scheme(name: str) -> bool:
+    try:
+        Scheme.parse(name)
+    except OptionError:
+        return False
+    return True
 
 
 def _idle_levels(support: Support) -> Iterator[Misfit]:

@@ -19,6 +19,7 @@ from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
+from optimum_core.runtime.card import save_with_card
 from optimum_core.runtime.eager_saving import with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generation_face import GenerativeFace
@@ -289,6 +290,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     ) -> None:
         """Write a deployable artifact for `load`, which needs torch and transformers only if its backend does.
 
+        Beside it is a README.md for people, with the hub's header; one of another hand is left alone.
+
         Args:
             save_directory: a new or empty directory, or one that holds an older artifact.
             overwrite: allow a directory that holds other files.
@@ -307,7 +310,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         report = replace(self.report, from_cache=False) if self.report else None
         whole = with_weights(replace(self.manifest, report=report), self._source, self._plugins, files)
         with whole as (manifest, sources):
-            artifacts.save(manifest, sources, place, overwrite=overwrite)
+            save_with_card(manifest, sources, place, overwrite=overwrite)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
         """Save the artifact and upload it as a model repository.

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from optimum_core.artifact import MANIFEST
 from optimum_core.errors import ArtifactError, SourceError
+from optimum_core.runtime.card import CARD, is_unedited_card
 
 
 def download_artifact(repository: str, revision: str | None) -> tuple[Path, Path]:
@@ -41,6 +42,8 @@ def upload_artifact(
 ) -> str:
     """Save an artifact to a temporary directory and upload it, to a repository that is created where it is missing.
 
+    A README.md of another hand that the repository has is left alone.
+
     Returns:
         The URL of the commit.
 
@@ -56,8 +59,22 @@ def upload_artifact(
         save(place)
         try:
             api.create_repo(repository, private=private, exist_ok=True)
+            if _has_own_card(repository, revision):
+                (place / CARD).unlink(missing_ok=True)
             done = api.upload_folder(repo_id=repository, folder_path=place, revision=revision, commit_message=message)
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             who, why = f"push_to_hub({repository!r})", f"the hub refuses: {error}"
             raise SourceError(who, why, "check the name and `hf auth login`") from error
     return str(done.commit_url)
+
+
+def _has_own_card(repository: str, revision: str | None) -> bool:
+    """Whether a repository has a README.md that was not written by us, or was edited."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
+
+    try:
+        place = hf_hub_download(repository, CARD, revision=revision)
+    except (EntryNotFoundError, RevisionNotFoundError):
+        return False
+    return not is_unedited_card(Path(place).read_text(encoding="utf-8", errors="replace"))

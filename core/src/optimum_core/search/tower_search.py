@@ -13,7 +13,7 @@ from typing import Any
 
 from optimum_core.errors import OptimumError, fault_of_the_moment
 from optimum_core.measure import score
-from optimum_core.measure.stopwatch import first_line
+from optimum_core.measure.stopwatch import one_line
 from optimum_core.measure.workload import Limits, WorkShape, workload
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.multimodal.tower_calls import recorded
@@ -102,7 +102,7 @@ class TowerSearch:
         except OptimumError as error:
             if fault_of_the_moment(about, error) is not None:
                 raise
-            return _Found(artifact=None, note=f"{about} stays eager: {first_line(error)}")
+            return _Found(artifact=None, note=f"{about} stays eager: {one_line(error)}")
         winner = result.winner
         if winner.spec.way.is_eager:
             return _Found(artifact=None, note=f"{about} stays eager: {_why_not(result)}")

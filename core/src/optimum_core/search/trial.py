@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from optimum_core.errors import OptimumError, fault_of_the_moment
 from optimum_core.generation.generator_workload import timed_call
 from optimum_core.generation.model_session import GenerativeSession, bound, open_session
 from optimum_core.measure import Contestant, Effort, measure
-from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
+from optimum_core.measure.stopwatch import Emit, one_line, watched, watched_memory
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.eager.threads import usual_threads
 from optimum_core.models.inputs.samples import Case
@@ -170,7 +171,8 @@ def failing(candidate: Candidate, passed_on: tuple[type[OptimumError], ...] = ()
         found = fault_of_the_moment(candidate.spec.name, error) or error
         if not isinstance(found, OptimumError):
             raise
-        candidate.outcome, candidate.problem, candidate.error = "failed", first_line(found), found
+        logging.getLogger(__name__).debug("%s failed", candidate.spec.name, exc_info=error)
+        candidate.outcome, candidate.problem, candidate.error = "failed", one_line(found), found
 
 
 def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:

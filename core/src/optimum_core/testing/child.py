@@ -14,15 +14,16 @@ from typing import Any
 
 
 def light(name: str, value: str, group: str) -> list[str]:
-    """Return the names of the top-level modules that a backend's entry module and probe import."""
+    """Return the names of the runtimes and other compiled packages that a backend's entry module and probe import."""
     from importlib_metadata import EntryPoint
 
-    before = set(sys.modules)
     from optimum_core.hardware import detect
     from optimum_core.plugins import PluginManager
+    from optimum_core.plugins.weight import compiled_packages
 
-    PluginManager([EntryPoint(name, value, group)]).support(name, detect())
-    return sorted({module.partition(".")[0] for module in set(sys.modules) - before})
+    hardware, before = detect(), set(sys.modules)
+    PluginManager([EntryPoint(name, value, group)]).support(name, hardware)
+    return sorted(compiled_packages(set(sys.modules) - before))
 
 
 def run(request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -50,15 +51,13 @@ def run_each(requests: dict[str, Any], inputs: dict[str, Any]) -> dict[str, dict
     return answers
 
 
-def leak(request: Any, inputs: dict[str, Any], first: int, last: int) -> tuple[int, int]:
-    """Return the resident bytes after `first` and after `last` sessions were opened, run and closed."""
+def leak(request: Any, inputs: dict[str, Any], first: int, last: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Return what the process holds after `first` and after `last` sessions were opened, run and closed."""
     import gc
-
-    import psutil
 
     from optimum_core.plugins import manager
 
-    sizes = []
+    held = []
     for count in range(1, last + 1):
         session = manager().load_session(request)
         manager().binder(session)(inputs)
@@ -66,8 +65,17 @@ def leak(request: Any, inputs: dict[str, Any], first: int, last: int) -> tuple[i
         del session
         if count in (first, last):
             gc.collect()
-            sizes.append(int(psutil.Process().memory_info().rss))
-    return sizes[0], sizes[-1]
+            held.append(_held())
+    return held[0], held[-1]
+
+
+def _held() -> dict[str, int]:
+    """Return the resident bytes, the threads and the open handles (file descriptors, on Unix) of this process."""
+    import psutil
+
+    process = psutil.Process()
+    handles = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
+    return {"bytes": int(process.memory_info().rss), "threads": process.num_threads(), "handles": handles}
 
 
 def _numpy(array: Any) -> Any:

@@ -12,14 +12,17 @@ import pytest
 
 from optimum_core.errors import OptimumError, PluginError, SessionError
 from optimum_core.plugins import Infer, manager
+from optimum_core.testing.models import POSITIONS
 from optimum_core.testing.subjects import Course, Subject, attempt, numpy_of
 from optimum_core.types import Session
 from optimum_core.verify import relative_error
 
 _THREADS, _CALLS = 8, 12
 _MANY = 16
+#: Calls in a row: a fault of one call in fifty shows.
+_ROW = 60
 #: A length beyond the positions of the text model.
-_LONG = 100
+_LONG = POSITIONS + 80
 #: Relative tolerance between calls of the same session: sums may be taken in another order, but no more.
 _SAME = 1e-5
 
@@ -66,6 +69,31 @@ class InferenceTests:
                 assert not np.shares_memory(array, second[name]), f"two calls share the memory of {name!r}"
         for name, array in first.items():
             assert np.array_equal(array, kept[name]), f"closing the session changed {name!r}"
+
+    def test_views_outlive_their_outputs(self, subject: Subject) -> None:
+        """A row of an output keeps its values when the output is dropped and later calls are made."""
+        with subject.opened() as (_, run):
+            rows = {name: array[0] for name, array in numpy_of(run(subject.model.draw(1))).items()}
+            kept = _copied(rows)
+            for seed in range(2, 6):
+                numpy_of(run(subject.model.draw(seed)))
+                for name, row in rows.items():
+                    same = np.array_equal(row, kept[name])
+                    assert same, f"{name!r}[0] was kept, {name!r} dropped, and a later call wrote over the row"
+        for name, row in rows.items():
+            assert np.array_equal(row, kept[name]), f"closing the session changed a kept row of {name!r}"
+
+    def test_every_call_of_many_is_right(self, subject: Subject) -> None:
+        """Sixty calls in a row, of three shapes in turn, give the same outputs each time."""
+        drawn = [subject.model.draw(30 + index, batch=1 + index) for index in range(3)]
+        with subject.opened() as (_, run):
+            want = [_copied(numpy_of(run(_copied(inputs)))) for inputs in drawn]
+            for call in range(_ROW):
+                shape = call % len(drawn)
+                try:
+                    _assert_same(numpy_of(run(_copied(drawn[shape]))), want[shape])
+                except AssertionError as error:
+                    raise AssertionError(f"call {call + 1 + len(drawn)} of the session: {error}") from error
 
     def test_inputs_are_left_alone(self, subject: Subject) -> None:
         """A call does not write into the arrays that it receives."""

@@ -13,26 +13,8 @@ from importlib_metadata import EntryPoint, entry_points
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import PROJECT, Hooks
 from optimum_core.plugins import GROUP
+from optimum_core.plugins.support_check import misfit
 from optimum_core.types import Cpu, Hardware, Support, TensorSpec
-
-#: Modules that no entry module and no probe may import: they would slow down every listing of the backends.
-HEAVY = frozenset(
-    {
-        "coremltools",
-        "neural_compressor",
-        "nncf",
-        "numpy",
-        "onnx",
-        "onnxruntime",
-        "openvino",
-        "pandas",
-        "scipy",
-        "tensorrt",
-        "tensorrt_rtx",
-        "torch",
-        "transformers",
-    }
-)
 
 #: A machine of which nothing is known.
 BARE = Hardware(
@@ -77,6 +59,8 @@ def probe(backend: str, hardware: Hardware) -> Support:
     answers = own_hooks(backend).probe(hardware=hardware)
     assert len(answers) == 1, f"probe gave {len(answers)} answers, not one"
     assert isinstance(answers[0], Support), f"probe returned {answers[0]!r}, which is no Support"
+    wrong = misfit(answers[0])
+    assert wrong is None, f"{wrong.why}: {wrong.remedy}"
     return answers[0]
 
 

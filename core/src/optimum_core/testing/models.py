@@ -65,8 +65,11 @@ def _plain() -> tuple[Any, dict[str, Any]]:
     return sharpened(Convolutional), {"image": image}
 
 
+#: Positions of the text model: a backend may be right up to 64 tokens only, or to the length of some buffer of its own.
+POSITIONS = 320
+
 _MAKERS: dict[str, Callable[[], tuple[Any, Any]]] = {
-    "text": lambda: (tiny_module("bert", num_hidden_layers=1), None),
+    "text": lambda: (tiny_module("bert", num_hidden_layers=1, max_position_embeddings=POSITIONS), None),
     "vision": lambda: (tiny_module("vit", num_hidden_layers=1), None),
     "plain": _plain,
 }

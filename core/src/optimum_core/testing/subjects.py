@@ -32,6 +32,7 @@ from optimum_core.types import (
     SessionRequest,
     Support,
 )
+from optimum_core.types.quantization import Scheme
 from optimum_core.verify import verify
 from optimum_core.verify.quantized import verify_quantized
 
@@ -133,7 +134,7 @@ def serving_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, ..
         raise UnavailableError(f"backend {backend!r}", *_nothing_offered(own))
     found: dict[tuple[str, str | None, str], Way] = {}
     for offer in offers:
-        for way in _ways_of(backend, offer, supports):
+        for way in ways_of_offer(backend, offer, supports):
             key = way.device, way.format, way.precision
             if key not in found or way.exporter == backend:
                 found[key] = way
@@ -151,12 +152,17 @@ def compiling_ways(backend: str, supports: Mapping[str, Support]) -> tuple[Way, 
         raise UnavailableError(f"backend {backend!r}", "it compiles for no absent device", "nothing is to be done")
     found: dict[tuple[str | None, str], Way] = {}
     for offer in offers:
-        for way in _ways_of(backend, offer, supports):
+        for way in ways_of_offer(backend, offer, supports):
             found.setdefault((way.format, way.precision), way)
     return tuple(found.values())
 
 
-def _ways_of(backend: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[Way]:
+def ways_of_offer(backend: str, offer: Offer, supports: Mapping[str, Support]) -> Iterator[Way]:
+    """Yield the ways of one offer at each of its precisions; of a live one, those by files too.
+
+    Raises:
+        UnavailableError: there is none.
+    """
     variants = [offer] if not offer.live else [offer, replace(offer, live=False)]
     for variant in variants:
         # Offers of other backends are used for their exporters only.
@@ -358,12 +364,20 @@ def disagreements(subject: Subject) -> list[str]:
             # A backend that writes into its inputs must not change the references of the next.
             return numpy_of(run({name: array.copy() for name, array in inputs.items()}))
 
-        if subject.artifact.precision in FLOATS:
+        rounded = _rounded(subject)
+        if rounded is None:
             fidelity = verify(fresh, cases, outputs, precision=subject.way.precision)
         else:
-            fidelity = verify_quantized(fresh, cases, (), outputs, precision=subject.artifact.precision, ties=True)
+            fidelity = verify_quantized(fresh, cases, (), outputs, precision=rounded, ties=True)
     assert fidelity.results, "nothing was compared"
     return [f"{item.case}, {item.output}: {item.problem}" for item in fidelity.results if not item.passed]
+
+
+def _rounded(subject: Subject) -> str | None:
+    """Return the number format of the weights of a quantized model; None: it is not quantized."""
+    if subject.way.scheme is not None:
+        return Scheme.parse(subject.way.scheme).weights
+    return None if subject.artifact.precision in FLOATS else subject.artifact.precision
 
 
 def scratch() -> Path:

@@ -13,6 +13,8 @@ from optimum_core.plan import Way
 from optimum_core.plugins import manager
 from optimum_core.testing.contract import ContractTests
 from optimum_core.testing.inference import InferenceTests
+from optimum_core.testing.offers import OfferTests, all_running
+from optimum_core.testing.promises import PROMISES
 from optimum_core.testing.robustness import RobustnessTests
 from optimum_core.testing.subjects import (
     Course,
@@ -30,7 +32,7 @@ from optimum_core.types import Support
 _BY_FORMAT = frozenset({"test_damaged_files_are_refused", "test_sessions_do_not_leak"})
 
 
-class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
+class BackendSuite(ContractTests, OfferTests, InferenceTests, RobustnessTests):
     """All conformance tests. Derive a class whose name starts with `Test`, and set the backend.
 
     Attributes:
@@ -56,11 +58,20 @@ class BackendSuite(ContractTests, InferenceTests, RobustnessTests):
             _parametrize(metafunc, "way", lambda: _serving(self.backend, supports, alike), way_id)
         if "course" in metafunc.fixturenames:
             _parametrize(metafunc, "course", lambda: _all_courses(self.backend, supports), _course_id)
+        if "running" in metafunc.fixturenames:
+            _parametrize(metafunc, "running", lambda: all_running(self.backend, supports), lambda item: item.id)
 
     @pytest.fixture
     def subject(self, way: Way) -> Subject:
         """Return the text model built on one way."""
         return subject_of(manager(), way)
+
+    @pytest.fixture(autouse=True)
+    def _promise(self, request: pytest.FixtureRequest) -> None:
+        """Show the promise beside a failure."""
+        promise = PROMISES.get(getattr(request.node, "originalname", request.node.name))
+        if promise is not None:
+            request.node.add_report_section("call", "promise", f"The contract: {promise}\n")
 
     @pytest.fixture(autouse=True)
     def _known_gap(self, request: pytest.FixtureRequest) -> None:

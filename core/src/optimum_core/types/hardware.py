@@ -28,7 +28,15 @@ class Cpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """A graphics processor; `compute_capability` is NVIDIA's (8, 9) and None elsewhere."""
+    """A graphics processor.
+
+    Attributes:
+        vendor: "nvidia", "amd", "intel", "apple" or the name that the machine reports.
+        name: the marketing name.
+        memory: bytes of its own memory; None: unknown, or shared with the processor.
+        compute_capability: NVIDIA's, such as (8, 9); None elsewhere.
+        driver: the driver's version.
+    """
 
     vendor: str
     name: str
@@ -39,7 +47,12 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Npu:
-    """A neural processor."""
+    """A neural processor.
+
+    Attributes:
+        vendor: "intel", "amd", "apple" or the name that the machine reports.
+        name: the marketing name.
+    """
 
     vendor: str
     name: str
@@ -52,7 +65,10 @@ class Hardware:
     Attributes:
         system: "linux", "macos", "windows" or the name that the machine reports, in lower case.
         system_version: the kernel's release, or on macOS the product version ("15.1").
+        cpu: the processor.
         memory: bytes that this process may use (a cgroup limit counts).
+        gpus: graphics processors, as the operating system lists them.
+        npus: neural processors.
     """
 
     system: str

@@ -127,7 +127,9 @@ class OptimizeRequest:
     """Request to make `artifact` faster with the same outputs within `precision`; results are written under `output`.
 
     Attributes:
+        level: one of the offer's levels; None: the request is a conversion, or asks for none.
         shapes: lengths of named axes that most calls will have. The result must accept all other shapes as well.
+        options: all options that the user passed for this backend, those for sessions too.
     """
 
     backend: str

@@ -24,6 +24,8 @@ class Transform:
     """A conversion from one format to another, or within a format ("onnx" optimized is still "onnx").
 
     Attributes:
+        takes: the format that it reads.
+        gives: the format that it writes.
         schemes: the quantization schemes that use this conversion; empty: all of the offer's.
         seconds: approximate duration for a model of ordinary size, where it is long: such ways run only if asked for.
     """

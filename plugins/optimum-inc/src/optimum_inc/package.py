@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from optimum_core.backend import foreign_errors
+from optimum_core.backend import foreign_errors, processor_problem, processor_stamp
 from optimum_core.errors import SessionError
 from optimum_core.types import Hardware
 from optimum_inc.programs import require_whole
 
 _INTEGER_CALL = re.compile(r"aoti_torch_cpu_(_?q(?:linear|conv)\w*|_weight_int[48]pack_mm\w*)\(")
 _KEY = "optimum"
-#: Keys of the package metadata: the processor's features and the torch version that the code needs.
-_FEATURES, _TORCH = "features", "torch"
+#: Key of the package metadata: the torch version that the code needs. Beside it is the processor's stamp.
+_TORCH = "torch"
 
 
 def compile_package(program: Any, path: Path, told: dict[str, Any], hardware: Hardware) -> None:
@@ -31,7 +31,7 @@ def compile_package(program: Any, path: Path, told: dict[str, Any], hardware: Ha
     from torch._inductor import aoti_compile_and_package, config
     from torch._inductor.utils import fresh_cache
 
-    told = {**told, _TORCH: torch.__version__, _FEATURES: sorted(hardware.cpu.features)}
+    told = {**told, _TORCH: torch.__version__, **processor_stamp(hardware)}
     settings = {
         "freezing": True,
         "cpp.dynamic_threads": True,
@@ -76,10 +76,7 @@ def place_problem(facts: dict[str, Any], hardware: Hardware) -> str | None:
     made, here = str(facts[_TORCH]).partition("+")[0], torch.__version__.partition("+")[0]
     if made.rsplit(".", 1)[0] != here.rsplit(".", 1)[0]:
         return f"it was compiled with torch {made}, and torch {here} is installed"
-    lacking = sorted(set(facts[_FEATURES]) - hardware.cpu.features)
-    if lacking:
-        return f"it was compiled for a processor with {', '.join(lacking)}, which this one lacks"
-    return None
+    return processor_problem(facts, hardware)
 
 
 def open_package(path: Path, who: str) -> Any:

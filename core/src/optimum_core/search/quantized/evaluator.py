@@ -11,7 +11,7 @@ import numpy as np
 from optimum_core.errors import OptimumError
 from optimum_core.generation.model_session import GenerativeSession
 from optimum_core.measure import Effort, least_score
-from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.measure.stopwatch import one_line, watched
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.plan import FULL_PRECISION, Way
 from optimum_core.quantization import QuantizationGoal
@@ -228,7 +228,7 @@ class Evaluator:
             with watched(self.context.search.emit, "evaluate", candidate.spec.name):
                 values = [one.value(self.evaluated(candidate)) for one in _asked(metric, candidate)]
         except OptimumError as error:  # the metric worked on the eager model, so this candidate is to blame
-            return Verdict(outcome="failed", reason=first_line(error))
+            return Verdict(outcome="failed", reason=one_line(error))
         value = max(values, key=promise.loss)
         drop = promise.loss(value)
         worse, better = ("rises", "drops") if promise.rises else ("drops", "rises")

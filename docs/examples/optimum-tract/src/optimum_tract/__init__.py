@@ -1,0 +1,1 @@
+"""Backend `tract` of Optimum Core; see `optimum_tract.plugin`."""
