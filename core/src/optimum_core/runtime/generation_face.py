@@ -51,7 +51,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             why = "it was accelerated as one forward pass, without the cache that generation needs"
             raise UnavailableError(self._who, why, _REMEDY)
         decoder = self._session.decoder
-        allowed = self.manifest.axes.get("sequence" if self._parts is None else "decoder_sequence")
+        is_own = self._parts is not None and self._text_inputs[0] == IDS
+        allowed = self.manifest.axes.get("decoder_sequence" if is_own else "sequence")
         decoder.longest = allowed.greatest if allowed is not None else None
         return decoder
 
@@ -69,12 +70,13 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
 
         decoder, parts = self._decoder, self._parts
         if parts is not None:
+            from optimum_core.models.decoders.captioner_generate import captioner_host
             from optimum_core.models.decoders.encoder_decoder_generate import host_for
 
-            return host_for(
-                self.manifest.model.class_name, self._who, parts, self.config, lambda: self.generation_config,
-                main_input=self.manifest.model.main_input, ignored=self.manifest.ignored_inputs,
-            )  # fmt: skip
+            known = (self.manifest.model.class_name, self._who, parts, self.config, lambda: self.generation_config)
+            return captioner_host(*known) or host_for(
+                *known, main_input=self.manifest.model.main_input, ignored=self.manifest.ignored_inputs
+            )
         return Host(self._who, decoder, self.config, lambda: self.generation_config)
 
     @cached_property
@@ -113,7 +115,9 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             raise InputError(self._who, "there is no prompt", "pass a text, a chat, or token ids")
         if _is_torch(given) or given is None:
             return self._generate_by_transformers(inputs, kwargs)
-        mask, start = kwargs.pop("attention_mask", None), kwargs.pop(IDS, None)
+        mask, start = kwargs.pop("attention_mask", None), None
+        if self._parts is not None:
+            start = kwargs.pop(self._text_inputs[0], None)
         kwargs.pop(main, None)
         settings = read_settings(self.directory, kwargs)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -137,7 +141,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         main = self.manifest.model.main_input
         if "labels" in self.manifest.model.defaults:
             kwargs.pop("labels", None)  # some processors make them for every text, and `generate` leaves them out
-        for name, given in ((main, inputs), (main, kwargs.get(main)), (IDS, kwargs.get(IDS))):
+        ids = self._text_inputs[0]
+        for name, given in ((main, inputs), (main, kwargs.get(main)), (ids, kwargs.get(ids))):
             if given is not None and getattr(given, "ndim", 0) == 2 and not given.is_floating_point():
                 self._check_ids(given.numpy(), name)
             elif _is_torch(given):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from optimum_core.generation.encoder_decoder_session import ENCODER_MASK, HIDDEN
+from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.module import filled_cache
 from optimum_core.models.eager.calls import fixed_arguments
 from optimum_core.types import StateSpec
@@ -26,7 +27,7 @@ class EncoderModule(torch.nn.Module):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.encoder = module.get_encoder()
+        self.encoder = as_encoder_decoder(module).get_encoder()
         self.arguments = {name: value for name, value in fixed_arguments(self.encoder).items() if name != "use_cache"}
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -44,7 +45,7 @@ class CrossModule(torch.nn.Module):
 
     def __init__(self, module: Any, names: Sequence[str]) -> None:
         super().__init__()
-        self.module = module
+        self.module = as_encoder_decoder(module)
         self.names = tuple(names)
 
     def forward(self, encoder_hidden_states: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -71,7 +72,7 @@ class CrossDecoderModule(torch.nn.Module):
 
     def __init__(self, module: Any, state: StateSpec, cross: Sequence[str]) -> None:
         super().__init__()
-        self.module = module
+        self.module = as_encoder_decoder(module)
         self.cross_names = tuple(cross)
         self.past_names = tuple(spec.name for spec in state.past)
         self.present_names = tuple(spec.name for spec in state.present)
