@@ -114,7 +114,7 @@ def described(kind: str) -> ModelSignature:
     module = encoder_decoder(kind)
     signature = describe(module, name=kind)
     decoder = describe_decoder(module, signature)
-    return replace(as_generating(module, signature), decoder=decoder)
+    return replace(as_generating(module, signature, decoder), decoder=decoder)
 
 
 def part_request(

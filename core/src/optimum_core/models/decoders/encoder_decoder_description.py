@@ -261,10 +261,10 @@ def _check_parts(trial: _Trial, known: DecoderSignature) -> None:
         past = [step[spec.name] for spec in known.state.present]
 
 
-def as_generating(module: Any, signature: ModelSignature) -> ModelSignature:
-    """Return the signature of an encoder-decoder as its `generate` needs it: with a mask that `generate` passes and the
-    model ignores, and texts within tables of positions."""
-    if _ignores_mask(module, signature):
+def as_generating(module: Any, signature: ModelSignature, decoder: DecoderSignature) -> ModelSignature:
+    """Return the signature of a model that generates as its `generate` needs it: texts within tables of positions, and
+    behind an encoder with a mask that `generate` passes and the model ignores."""
+    if decoder.encoder is not None and _ignores_mask(module, signature):
         signature = replace(signature, ignored=tuple(sorted({*signature.ignored, _MASK})))
     return _limited_to_tables(module, signature)
 
@@ -292,8 +292,9 @@ def _ignores_mask(module: Any, signature: ModelSignature) -> bool:
 
 def _limited_to_tables(module: Any, signature: ModelSignature) -> ModelSignature:
     """Return the signature with texts no longer than the model's table of positions, if the model makes that longer
-    when a text needs it (M2M-100, Speech2Text): a graph has the table that it was exported with."""
+    when a text needs it (M2M-100, XGLM): a graph has the table that it was exported with."""
     positions = [number for number in numbers_of(module.config).positions if number <= LONGEST]
+    positions = [number for number in positions if _has_table(module, number)]
     axes = [axis for axis in (_SEQUENCE, _TEXT) if axis in signature.axes and positions]
     for axis in axes:
         is_free = signature.ranges.get(axis, AxisRange()).greatest is None
@@ -305,6 +306,12 @@ def _limited_to_tables(module: Any, signature: ModelSignature) -> ModelSignature
 
 _SEQUENCE, _TEXT = "sequence", "decoder_sequence"
 _BEYOND = 8  # tables have some rows for padding
+
+
+def _has_table(module: Any, positions: int) -> bool:
+    """Whether the model makes itself a table of as many rows, or some more for padding."""
+    tables = (len(buffer) for buffer in module.buffers() if buffer.ndim == 2)
+    return any(positions <= rows <= positions + _BEYOND for rows in tables)
 
 
 def _grows(module: Any, signature: ModelSignature, axis: str, length: int) -> bool:
