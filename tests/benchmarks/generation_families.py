@@ -156,7 +156,9 @@ def main() -> None:
     parser.add_argument(
         "--outcomes", type=Path, metavar="FILE", help="keep outcomes here; what it has is not run again"
     )
-    parser.add_argument("--seconds", type=float, default=240.0, help="the longest that a family may take; by default 240")
+    parser.add_argument(
+        "--seconds", type=float, default=240.0, help="the longest that a family may take; by default 240"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table into this file")
     asked = parser.parse_args()
     targets = asked.target.split(",")

@@ -93,7 +93,9 @@ def test_a_loaded_blip_begins_and_ends_its_texts_as_eager_does_without_torch(
     models["blip"].save_pretrained(tmp_path / "saved")
     pictures = pixels(3)
     wanted = encoder_decoder("blip").generate(pictures, max_new_tokens=40)
-    assert (wanted == encoder_decoder("blip").config.text_config.sep_token_id).any(), "no row ends: it would show nothing"
+    assert (wanted == encoder_decoder("blip").config.text_config.sep_token_id).any(), (
+        "no row ends: it would show nothing"
+    )
     found = load(tmp_path / "saved").generate(pictures.numpy(), max_new_tokens=40)
     assert found.tolist() == wanted.tolist()
 

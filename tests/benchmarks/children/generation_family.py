@@ -141,7 +141,9 @@ def _sources(module: Any, name: str) -> dict[str, torch.Tensor]:
 
 def _generate(model: Any, subject: Subject, way: str, **further: Any) -> Any:
     new = _new_tokens(subject.module.config)
-    settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
+    settings: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
+    if subject.kind == "decoder":
+        settings["pad_token_id"] = 0
     with torch.no_grad():
         return model.generate(**dict(subject.inputs), **settings, **_WAYS[way], **further)
 

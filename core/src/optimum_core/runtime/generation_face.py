@@ -26,7 +26,9 @@ from optimum_core.types import Session
 
 Array = np.ndarray[Any, Any]
 _STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_position")
-_REMEDY = "generate with the eager model, which accelerate(…, target='torch') is too; call this one for logits and scores"
+_REMEDY = (
+    "generate with the eager model, which accelerate(…, target='torch') is too; call this one for logits and scores"
+)
 
 
 class GenerativeFace(EncoderDecoderCalls, MergedCalls):

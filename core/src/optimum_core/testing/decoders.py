@@ -136,8 +136,8 @@ def described(kind: str) -> ModelSignature:
     """
     module = decoder(kind)
     signature = describe(module, name=kind)
-    decoder = describe_decoder(module, signature)
-    return replace(as_generating(module, signature, decoder), decoder=decoder)
+    found = describe_decoder(module, signature)
+    return replace(as_generating(module, signature, found), decoder=found)
 
 
 def decoder_request(kind: str, backend: str, format: str, output: Path, route: str | None = None) -> ExportRequest:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 
 class Captioner(torch.nn.Module):

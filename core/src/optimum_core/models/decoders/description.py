@@ -87,9 +87,7 @@ def _call(module: Any, **inputs: Any) -> Any:
     Raises:
         NotADecoderError: it refuses them.
     """
-    given = {
-        name: value.contiguous() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
-    }
+    given = {name: value.contiguous() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
     try:
         with torch.no_grad():
             return fresh(module)(**given, return_dict=True)

@@ -94,7 +94,9 @@ def eager_decoder(module: Any, signature: ModelSignature) -> Decoder:
     assert part.state is not None
     known = signature.decoder
     inputs = known.merge.texts if known is not None and known.merge is not None else part.inputs
-    session = EagerDecoderSession(inputs=inputs, outputs=part.outputs, state=part.state, module=as_encoder_decoder(fresh(module)))
+    session = EagerDecoderSession(
+        inputs=inputs, outputs=part.outputs, state=part.state, module=as_encoder_decoder(fresh(module))
+    )
     return Decoder(session, lambda state: state.run)
 
 
