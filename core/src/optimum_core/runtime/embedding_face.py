@@ -14,7 +14,8 @@ from optimum_core.packages import present
 from optimum_core.runtime import vectors
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
-from optimum_core.runtime.mapping import Mapper, text_reader
+from optimum_core.runtime.items import text_reader
+from optimum_core.runtime.mapping import Mapper
 from optimum_core.runtime.ranking import LOGITS, ScoreRequest, ranked, scores
 from optimum_core.types import Session
 

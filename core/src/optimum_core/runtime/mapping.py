@@ -6,17 +6,14 @@ In an unsorted batch every text is padded to the longest, and computation on pad
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError
-from optimum_core.models.data.texts import Item, Text, TextReader, read_texts, reader_of
+from optimum_core.models.data.texts import Item
 from optimum_core.runtime.call_outputs import Answer
 from optimum_core.types import TensorSpec
 
@@ -200,84 +197,6 @@ def _gathered(spec: TensorSpec, rows: list[Any]) -> Any:
     if any(isinstance(axis, str) for axis in rest):
         return rows
     return np.stack(rows) if rows else np.empty((0, *rest), spec.dtype if spec.dtype != "bfloat16" else np.float32)
-
-
-class ItemEncoder:
-    """Encoder of the items of `map`: texts and pairs of texts through a tokenizer; inputs by name as they are."""
-
-    def __init__(self, who: str, tokenizer: Any, manifest: Manifest, directory: Path) -> None:
-        self._who = who
-        self._tokenizer = tokenizer
-        self._manifest = manifest
-        self._directory = directory
-        self._kind: str | None = None
-
-    def checked(self, given: Iterable[Any]) -> Iterable[Any]:
-        """Return the items, as a list unless they come from an iterator.
-
-        Raises:
-            InputError: a single text or item was passed where many are expected, or texts and items are mixed.
-        """
-        if isinstance(given, str | bytes | Mapping):
-            kind = "text" if isinstance(given, str) else type(given).__name__
-            raise InputError(self._who, f"map takes many items, and one {kind} came", "pass a list: fast.map([…])")
-        if isinstance(given, Iterator):
-            return given
-        listed = list(given)
-        self._check(listed)
-        return listed
-
-    def __call__(self, items: list[Any]) -> list[Item]:
-        """Return the inputs of every item.
-
-        Raises:
-            InputError: texts and items are mixed.
-            UnavailableError: there is no tokenizer, or no installed package that reads it.
-        """
-        self._check(items)
-        return items if self._kind == "item" else tokenized(items, self._reader, self._manifest)
-
-    @cached_property
-    def _reader(self) -> TextReader:
-        return text_reader(self._who, self._tokenizer, self._manifest, self._directory)
-
-    def _check(self, items: list[Any]) -> None:
-        for item in items:
-            kind = "text" if isinstance(item, str) else "pair" if is_pair(item) else "item"
-            self._kind = self._kind or kind
-            if kind != self._kind:
-                which = "pairs of texts" if "pair" in (kind, self._kind) else "texts"
-                raise InputError(self._who, f"some items are {which} and some are not", "pass one kind")
-
-
-def is_pair(item: Any) -> bool:
-    """Whether an item is a pair of texts."""
-    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
-
-
-def tokenized(texts: Sequence[Text], reader: TextReader, manifest: Manifest) -> list[Item]:
-    """Return those inputs of every text that the model takes."""
-    taken = {spec.name for spec in manifest.inputs}
-    return [{name: ids for name, ids in item.items() if name in taken} for item in reader.encode(texts)]
-
-
-def text_reader(who: str, tokenizer: Any, manifest: Manifest, directory: Path) -> TextReader:
-    """Return the encoder of texts by the tokenizer passed or the one beside the model.
-
-    Raises:
-        UnavailableError: there is no tokenizer, or no installed package that reads it.
-    """
-    longest = _greatest_length(manifest)
-    return reader_of(tokenizer, longest) if tokenizer else read_texts(directory, who, longest)
-
-
-def _greatest_length(manifest: Manifest) -> int | None:
-    """Return the greatest length in tokens that the model takes."""
-    found = [spec.shape[-1] for spec in manifest.inputs if spec.name == "input_ids" and spec.shape]
-    fixed = [length for length in found if isinstance(length, int)]
-    if (allowed := manifest.axes.get(_PADDED_AXIS)) is not None and allowed.greatest is not None:
-        fixed.append(allowed.greatest)
-    return min(fixed, default=None)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from optimum_core.errors import InputError
 from optimum_core.packages import present
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import TextModel
-from optimum_core.runtime.mapping import is_pair
+from optimum_core.runtime.items import is_pair
 from optimum_core.runtime.vectors import Array
 
 LOGITS = "logits"

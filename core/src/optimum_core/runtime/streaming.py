@@ -22,7 +22,12 @@ Prepare = Callable[[list[Any]], Sequence[Item]]
 
 
 def streamed(
-    mapper: Mapper, given: Iterable[Any], prepare: Prepare, batch_size: int, advance: Callable[[int], None]
+    mapper: Mapper,
+    given: Iterable[Any],
+    prepare: Prepare,
+    batch_size: int,
+    advance: Callable[[int], None],
+    window: int | None = None,
 ) -> Answer:
     """Run a model over texts or other items, and return its outputs in the order of the items.
 
@@ -30,13 +35,14 @@ def streamed(
         given: a sequence, or an iterator that is read window by window.
         prepare: makes the inputs of a window's items.
         advance: called with the number of items completed.
+        window: number of items whose inputs are in memory at once; None: as suits texts.
     """
-    size = max(_ITEMS, _BATCHES * batch_size)
+    window = window or max(_ITEMS, _BATCHES * batch_size)
     if not isinstance(given, Sequence):
-        return _joined([mapper.map(prepare(window), batch_size, advance) for window in _windows(given, size)], mapper)
+        return _joined([mapper.map(prepare(window), batch_size, advance) for window in _windows(given, window)], mapper)
     order = sorted(range(len(given)), key=lambda index: -_size(given[index]))
     found: dict[str, Any] = {}
-    for places in _windows(iter(order), size):
+    for places in _windows(iter(order), window):
         answer = mapper.map(prepare([given[index] for index in places]), batch_size, advance)
         for name, values in answer.items():
             _place(found, name, values, places, len(given))

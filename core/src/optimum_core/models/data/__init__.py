@@ -1,1 +1,3 @@
-"""Users' data: an iterable of `rows`, with `texts` as tokens, encoded as `batches` of a model's inputs."""
+"""Users' data: an iterable of `rows`, encoded as `batches` of a model's inputs; `texts` as tokens, and pictures and
+sounds (`media`) through a processor.
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +21,8 @@ _NO_LIMIT = 1e9
 class TextReader(Protocol):
     """Encoder of texts as a model's inputs."""
 
-    def encode(self, texts: Sequence[Text]) -> Iterator[Item]:
-        """Return the inputs of every text, or of every pair of texts."""
+    def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
+        """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
         ...
 
     def prompt_length(self, prompt: str) -> int:
@@ -41,9 +42,10 @@ class TransformersReader:
         self._tokenizer = tokenizer
         self._cut = {"truncation": True, "max_length": limit} if limit is not None else {"truncation": True}
 
-    def encode(self, texts: Sequence[Text]) -> Iterator[Item]:
-        """Return the inputs of every text, or of every pair of texts."""
-        encoded = self._tokenizer(*_columns(texts), padding=False, **self._cut)
+    def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
+        """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
+        cut = self._cut if truncate else {"truncation": False, "verbose": False}
+        encoded = self._tokenizer(*_columns(texts), padding=False, **cut)
         return ({name: values[i] for name, values in encoded.items()} for i in range(len(texts)))
 
     def prompt_length(self, prompt: str) -> int:
@@ -62,10 +64,17 @@ class PlainReader:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
-    def encode(self, texts: Sequence[Text]) -> Iterator[Item]:
-        """Return the inputs of every text, or of every pair of texts."""
+    @cached_property
+    def _whole(self) -> Any:
+        """The tokenizer that cuts nothing."""
+        copied = type(self._tokenizer).from_str(self._tokenizer.to_str())
+        copied.no_truncation()
+        return copied
+
+    def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
+        """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
         given = [text if isinstance(text, str) else tuple(text) for text in texts]
-        encoded = self._tokenizer.encode_batch(given)
+        encoded = (self._tokenizer if truncate else self._whole).encode_batch(given)
         return ({"input_ids": item.ids, "token_type_ids": item.type_ids} for item in encoded)
 
     def prompt_length(self, prompt: str) -> int:

@@ -1,0 +1,138 @@
+"""The items of `map`: texts, pairs of texts, pictures and sounds become inputs of a model, one item each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from optimum_core.artifact import Manifest
+from optimum_core.errors import InputError
+from optimum_core.models.data.media import MEDIA, MediaReader, media_reader, medium_of
+from optimum_core.models.data.texts import Item, Text, TextReader, read_texts, reader_of
+
+#: Batches of pictures or sounds whose inputs are in memory at once.
+_MEDIA_BATCHES = 4
+_PADDED_AXIS = "sequence"
+_KINDS = {
+    "text": "texts", "pair": "pairs of texts", "picture": "pictures", "sound": "sounds", "item": "inputs by name"
+}  # fmt: skip
+
+
+class ItemEncoder:
+    """Encoder of the items of `map`: texts and pairs of texts through a tokenizer, pictures and sounds through a
+    processor; inputs by name as they are.
+
+    Args:
+        who: the model, for errors.
+        tokenizer, processor: of transformers, or None: those that lie beside the model.
+        manifest, directory: of the model.
+    """
+
+    def __init__(self, who: str, tokenizer: Any, processor: Any, manifest: Manifest, directory: Path) -> None:
+        self._who = who
+        self._tokenizer = tokenizer
+        self._processor = processor
+        self._manifest = manifest
+        self._directory = directory
+        self._kind: str | None = None
+
+    def checked(self, given: Iterable[Any]) -> Iterable[Any]:
+        """Return the items, as a list unless they come from an iterator.
+
+        Raises:
+            InputError: a single text or item was passed where many are expected, or texts and items are mixed.
+        """
+        if isinstance(given, str | bytes | Mapping) or medium_of(given):
+            kind = "text" if isinstance(given, str) else medium_of(given) or type(given).__name__
+            raise InputError(self._who, f"map takes many items, and one {kind} came", "pass a list: fast.map([…])")
+        if isinstance(given, Iterator):
+            first = list(islice(given, 1))
+            self._check(first)
+            return chain(first, given)
+        listed = list(given)
+        self._check(listed)
+        return listed
+
+    def __call__(self, items: list[Any]) -> list[Item]:
+        """Return the inputs of every item.
+
+        Raises:
+            InputError: texts and items are mixed.
+            UnavailableError: there is no tokenizer, or no installed package that reads it.
+        """
+        self._check(items)
+        if self._kind in MEDIA:
+            return [self._media.read(item, number) for number, item in enumerate(items, start=1)]
+        return items if self._kind == "item" else tokenized(items, self._reader, self._manifest)
+
+    @property
+    def takes_as_they_are(self) -> bool:
+        """Whether the items are inputs by name already."""
+        return self._kind == "item"
+
+    def window(self, batch_size: int) -> int | None:
+        """Return the number of items whose inputs may be in memory at once; None: as many as suits texts."""
+        return _MEDIA_BATCHES * batch_size if self._kind in MEDIA else None
+
+    @cached_property
+    def _media(self) -> MediaReader:
+        names = [spec.name for spec in self._manifest.inputs]
+        return media_reader(self._who, self._processor, self._directory, names, str(self._kind))
+
+    @cached_property
+    def _reader(self) -> TextReader:
+        return text_reader(self._who, self._tokenizer, self._manifest, self._directory)
+
+    def _check(self, items: list[Any]) -> None:
+        for item in items:
+            kind = _kind_of(item)
+            self._kind = self._kind or kind
+            if kind != self._kind:
+                why = f"some items are {_KINDS[self._kind]} and some are {_KINDS[kind]}"
+                raise InputError(self._who, why, "pass one kind")
+
+
+def _kind_of(item: Any) -> str:
+    if isinstance(item, str):
+        return "text"
+    return "pair" if is_pair(item) else medium_of(item) or "item"
+
+
+def is_chat(item: Any) -> bool:
+    """Whether an item is a chat: messages, each with a role."""
+    return isinstance(item, list | tuple) and bool(item) and all(isinstance(part, Mapping) for part in item)
+
+
+def is_pair(item: Any) -> bool:
+    """Whether an item is a pair of texts."""
+    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(text, str) for text in item)
+
+
+def tokenized(texts: Sequence[Text], reader: TextReader, manifest: Manifest, *, truncate: bool = True) -> list[Item]:
+    """Return those inputs of every text that the model takes."""
+    taken = {spec.name for spec in manifest.inputs}
+    return [
+        {name: ids for name, ids in item.items() if name in taken} for item in reader.encode(texts, truncate=truncate)
+    ]
+
+
+def text_reader(who: str, tokenizer: Any, manifest: Manifest, directory: Path) -> TextReader:
+    """Return the encoder of texts by the tokenizer passed or the one beside the model.
+
+    Raises:
+        UnavailableError: there is no tokenizer, or no installed package that reads it.
+    """
+    longest = _greatest_length(manifest)
+    return reader_of(tokenizer, longest) if tokenizer else read_texts(directory, who, longest)
+
+
+def _greatest_length(manifest: Manifest) -> int | None:
+    """Return the greatest length in tokens that the model takes."""
+    found = [spec.shape[-1] for spec in manifest.inputs if spec.name == "input_ids" and spec.shape]
+    fixed = [length for length in found if isinstance(length, int)]
+    if (allowed := manifest.axes.get(_PADDED_AXIS)) is not None and allowed.greatest is not None:
+        fixed.append(allowed.greatest)
+    return min(fixed, default=None)

@@ -1,0 +1,27 @@
+"""A server of accelerated models, in the protocols that clients speak already: OpenAI, TEI and Open Inference.
+
+A request goes from an endpoint (`protocols`) to a served model (`serving`), which prepares its inputs in a thread. They
+wait in the `batcher`, where all that has come while the model was busy is the next batch; texts to be written wait in
+the `writer`, which takes a token of each in turn. The answer goes back by the endpoint's protocol.
+
+    application    the ASGI application: endpoints, start and end
+    settings       flags, environment and YAML, as one checked structure
+    command        the verb `optimum-core serve`
+    serving        a model by its name: opened or accelerated, and what it can answer
+    batcher        batches of what waits, by length
+    writer         several texts at once, token by token
+    endpoints      the table of paths; reading of requests within limits; errors
+    protocols      the paths, requests and answers of each protocol
+    errors         errors with a status
+    metrics        counters and times for Prometheus
+    logs           one line of JSON for each request
+    openapi        the description of all endpoints
+"""
+
+from __future__ import annotations
+
+from optimum_serve.application import create_app
+from optimum_serve.settings import ModelSettings, Settings
+
+__version__ = "0.1.0"
+__all__ = ["ModelSettings", "Settings", "__version__", "create_app"]

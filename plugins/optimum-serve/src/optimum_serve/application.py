@@ -1,0 +1,61 @@
+"""The ASGI application: all endpoints, and what happens at the start and at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from optimum_serve.endpoints import Endpoint, json_response, route_of
+from optimum_serve.protocols import inference, openai, operations, tei
+from optimum_serve.server import Server
+from optimum_serve.settings import Settings
+
+ENDPOINTS: tuple[Endpoint, ...] = (*openai.ENDPOINTS, *tei.ENDPOINTS, *inference.ENDPOINTS, *operations.ENDPOINTS)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """Return the application, for uvicorn or any server of ASGI. Models are opened once it has started: until then
+    `/ready` answers 503.
+
+    Args:
+        settings: as `read_settings` gives them.
+    """
+    server = Server(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        opening = asyncio.create_task(server.start())
+        yield
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await opening
+        await server.stop()
+
+    middleware = []
+    if settings.cors_origins:
+        allowed: dict[str, Any] = {"allow_origins": settings.cors_origins, "allow_methods": ["GET", "POST"]}
+        middleware.append(Middleware(CORSMiddleware, **allowed, allow_headers=["Authorization", "Content-Type"]))
+    app = Starlette(
+        routes=[route_of(endpoint, server) for endpoint in ENDPOINTS],
+        middleware=middleware,
+        lifespan=lifespan,
+        exception_handlers={404: _missing, 405: _wrong_method},
+    )
+    app.state.server, app.state.endpoints = server, ENDPOINTS
+    return app
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    return json_response({"error": "there is no such path; /openapi.json describes all", "error_type": "no_path"}, 404)
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    return json_response({"error": f"{request.method} is not taken here", "error_type": "wrong_method"}, 405)

@@ -1,0 +1,184 @@
+"""Batches of what waits: all that came while the model was busy is the next batch. There is no timer.
+
+The oldest input is always in the next batch, so that none waits for ever; those nearest to it in length join it, so
+that little is computed on padding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from optimum_serve.errors import busy
+
+#: Runs a batch: inputs in, an answer for each out.
+Run = Callable[[list[Any]], Sequence[Any]]
+
+
+class Observer(Protocol):
+    """Receiver of the figures of each batch."""
+
+    def batch(self, size: int, waited: float, took: float, tokens: int, padded: int) -> None:
+        """Take note of one batch: its inputs, the longest wait, its time, its tokens without and with padding."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The greatest batch, in inputs and in tokens with padding, and the greatest number of inputs that wait."""
+
+    items: int
+    tokens: int
+    queue: int
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Request:
+    """The inputs of one request, of which some may be in one batch and some in another."""
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[list[Any]]
+    answers: list[Any]
+    missing: int
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Hand over the answers, or the error; in the event loop."""
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(self.answers)
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Waiting:
+    request: _Request
+    place: int
+    item: Any
+    length: int
+    since: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Runs inputs of many requests in batches, in threads of its own.
+
+    Args:
+        run: is called in these threads.
+        threads: batches that run side by side.
+        observer: is told of each batch.
+    """
+
+    def __init__(self, name: str, run: Run, limits: Limits, observer: Observer, threads: int = 1) -> None:
+        self._run = run
+        self._limits = limits
+        self._observer = observer
+        self._changed = threading.Condition()
+        self._waiting: list[_Waiting] = []
+        self._closing = False
+        self._pace = 0.0  # seconds an input, smoothed
+        self._threads = [
+            threading.Thread(target=self._work, name=f"batcher-{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def depth(self) -> int:
+        """The number of inputs that wait."""
+        return len(self._waiting)
+
+    async def submit(self, items: Sequence[Any], lengths: Sequence[int]) -> list[Any]:
+        """Return the answers to inputs, in order. When cancelled, inputs that still wait are dropped.
+
+        Args:
+            lengths: of the inputs, in tokens.
+
+        Raises:
+            RequestError: too many wait already (429).
+        """
+        if not items:
+            return []
+        loop = asyncio.get_running_loop()
+        request = _Request(loop=loop, future=loop.create_future(), answers=[None] * len(items), missing=len(items))
+        waiting = [
+            _Waiting(request=request, place=place, item=item, length=length)
+            for place, (item, length) in enumerate(zip(items, lengths, strict=True))
+        ]
+        with self._changed:
+            if len(self._waiting) and len(self._waiting) + len(items) > self._limits.queue:
+                raise busy(f"{len(self._waiting)} inputs wait already", self._pace * len(self._waiting))
+            self._waiting += waiting
+            self._changed.notify()
+        return await request.future
+
+    def close(self) -> None:
+        """Answer what waits, then end the threads."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                batch = self._next()
+            if batch:
+                self._answer(batch)
+
+    def _next(self) -> list[_Waiting]:
+        """Take the next batch from what waits."""
+        self._waiting = [one for one in self._waiting if not one.request.future.cancelled()]
+        if not self._waiting:
+            return []
+        oldest, rest = self._waiting[0], self._waiting[1:]
+        batch, longest = [oldest], oldest.length
+        for one in sorted(rest, key=lambda one: abs(one.length - oldest.length)):
+            grown = max(longest, one.length)
+            if len(batch) == self._limits.items or grown * (len(batch) + 1) > self._limits.tokens:
+                break
+            batch.append(one)
+            longest = grown
+        taken = {id(one) for one in batch}
+        self._waiting = [one for one in rest if id(one) not in taken]
+        return batch
+
+    def _answer(self, batch: list[_Waiting]) -> None:
+        start = time.perf_counter()
+        error: BaseException | None = None
+        answers: Sequence[Any] = ()
+        try:
+            answers = self._run([one.item for one in batch])
+        except Exception as caught:  # noqa: BLE001 - whatever it is goes to those who asked
+            error = caught
+        took = time.perf_counter() - start
+        self._pace = took / len(batch) if not self._pace else 0.9 * self._pace + 0.1 * took / len(batch)
+        tokens = sum(one.length for one in batch)
+        padded = len(batch) * max(one.length for one in batch)
+        self._observer.batch(len(batch), start - batch[0].since, took, tokens, padded)
+        for number, one in enumerate(batch):
+            request = one.request
+            if error is None:
+                request.answers[one.place] = answers[number]
+            with self._changed:
+                request.missing -= 1
+                done = request.missing == 0 or error is not None
+            if done:
+                _tell(request, error)
+
+
+def _tell(request: _Request, error: BaseException | None) -> None:
+    try:
+        request.loop.call_soon_threadsafe(request.finish, error)
+    except RuntimeError:  # the event loop has ended
+        return

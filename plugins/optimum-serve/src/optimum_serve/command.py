@@ -1,0 +1,68 @@
+"""The verb `optimum-core serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optimum_core.errors import UnavailableError
+
+
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Directories of accelerate, or models to accelerate; NAME=… gives one its name."),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Where it listens: 127.0.0.1 unless told, 0.0.0.0 for all.")] = None,
+    port: Annotated[int | None, typer.Option(help="8000 unless told.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file with any of the settings.")] = None,
+    api_key: Annotated[list[str] | None, typer.Option(help="A key that requests must carry.")] = None,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="An origin whose pages may call it.")] = None,
+    max_batch_tokens: Annotated[int | None, typer.Option(help="The greatest batch: rows times the longest.")] = None,
+    max_queue: Annotated[int | None, typer.Option(help="Inputs that may wait; beyond, 429.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="What a request may ask for at most.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds until an answer, or its first token.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Write no line for each request.")] = False,
+) -> None:
+    """Serve models to clients of OpenAI, text-embeddings-inference and the Open Inference Protocol."""
+    import uvicorn
+
+    from optimum_serve.application import create_app
+    from optimum_serve.logs import write_json_lines
+    from optimum_serve.settings import read_settings
+
+    flags = {
+        "models": [_named(model) for model in models] if models else None,
+        "host": host,
+        "port": port,
+        "api_keys": api_key or None,
+        "cors_origins": cors_origin or None,
+        "max_batch_tokens": max_batch_tokens,
+        "max_queue": max_queue,
+        "max_new_tokens": max_new_tokens,
+        "timeout": timeout,
+        "access_log": False if quiet else None,
+    }
+    settings = read_settings(flags, config)
+    write_json_lines()
+    try:
+        uvicorn.run(
+            create_app(settings),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=round(settings.drain),
+        )
+    except OSError as error:
+        raise UnavailableError(
+            "serve", f"{settings.host}:{settings.port} cannot be had: {error}", "choose another port"
+        ) from error
+
+
+def _named(model: str) -> dict[str, str]:
+    name, equals, source = model.partition("=")
+    return {"source": source, "name": name} if equals and "/" not in name else {"source": model}

@@ -1,0 +1,213 @@
+"""The table of paths, and what every request goes through: limits, decoding, a deadline, errors, figures and a log."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from optimum_core.errors import OptimumError
+from optimum_serve.errors import RequestError, invalid, of_error
+
+if TYPE_CHECKING:
+    from optimum_serve.server import Server
+
+log = logging.getLogger("optimum_serve.requests")
+_JSON = "application/json"
+#: Turns a problem into the body of an answer.
+Render = Callable[[RequestError], Any]
+
+
+@dataclass(kw_only=True, slots=True)
+class Call:
+    """One request, read.
+
+    Attributes:
+        body: of the endpoint's type; None where it takes none.
+        model: the name of the model that answers, once it is known; for figures and the log.
+    """
+
+    server: Server
+    request: Request
+    body: Any = None
+    model: str = ""
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """The parts of the path that vary."""
+        return self.request.path_params
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A path, and what answers there.
+
+    Attributes:
+        takes: the structure of the body in JSON; `bytes` for any body, None for none.
+        gives: the structure of the answer, for the description of all endpoints.
+        render: turns a problem into the body of an answer.
+        is_open: whether no key is needed.
+        statuses: the statuses that the protocol has in the place of ours.
+    """
+
+    method: str
+    path: str
+    answer: Callable[[Call], Awaitable[Response]]
+    summary: str
+    protocol: str
+    takes: Any = None
+    gives: Any = None
+    render: Render = field(default=lambda problem: {"error": problem.message, "error_type": problem.kind})
+    is_open: bool = False
+    statuses: Mapping[int, int] = field(default_factory=dict)
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer in JSON."""
+    return Response(msgspec.json.encode(value), status, dict(headers or {}), _JSON)
+
+
+def route_of(endpoint: Endpoint, server: Server) -> Route:
+    """Return the route of an endpoint."""
+    decoder = msgspec.json.Decoder(endpoint.takes) if endpoint.takes not in (None, bytes) else None
+
+    async def handle(request: Request) -> Response:
+        start = time.perf_counter()
+        call = Call(server=server, request=request)
+        try:
+            if not endpoint.is_open:
+                _check_key(request, server.settings.api_keys)
+            if endpoint.takes is not None:
+                body = await _read(request, server.settings.max_body, server.settings.body_timeout)
+                call.body = body if decoder is None else _decoded(decoder, body)
+            response = await _within(endpoint.answer(call), request, server.settings.timeout)
+        except Exception as error:  # noqa: BLE001 - no traceback leaves: it is in the log
+            problem = _problem(error)
+            status = endpoint.statuses.get(problem.status, problem.status)
+            response = json_response(endpoint.render(problem), status, problem.headers)
+        _note(call, endpoint, response.status_code, time.perf_counter() - start)
+        return response
+
+    return Route(endpoint.path, handle, methods=[endpoint.method])
+
+
+def _problem(error: Exception) -> RequestError:
+    """Return what a client is told of an error, and log what the server is to blame for."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, OptimumError):
+        problem = of_error(error)
+        if problem.status == 500:
+            log.error("request failed: %s", error)
+        return problem
+    log.error("request failed", exc_info=error)
+    return RequestError(status=500, kind="failed", message="the request failed; the server's log says why")
+
+
+def _check_key(request: Request, keys: tuple[str, ...]) -> None:
+    if not keys:
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    fits = [hmac.compare_digest(given.strip().encode(), key.encode()) for key in keys]
+    if scheme.lower() != "bearer" or not any(fits):
+        headers = {"WWW-Authenticate": "Bearer"}
+        raise RequestError(
+            status=401, kind="unauthorized", message="pass a valid key: Authorization: Bearer …", headers=headers
+        )
+
+
+async def _read(request: Request, most: int, seconds: float) -> bytes:
+    """Return the body.
+
+    Raises:
+        RequestError: it is too large (413), or did not come whole in time (408).
+    """
+    stated = request.headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > most:
+        raise _too_large(most)
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise _too_large(most)
+                parts.append(part)
+    except TimeoutError:
+        raise RequestError(status=408, kind="slow", message=f"the body did not come within {seconds:g} s") from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(most: int) -> RequestError:
+    return RequestError(
+        status=413, kind="too_large", message=f"the body is larger than {most} bytes", headers={"Connection": "close"}
+    )
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(str(error)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise invalid(f"the body is no JSON: {error}", status=400) from None
+
+
+async def _within(answer: Awaitable[Response], request: Request, seconds: float) -> Response:
+    """Return an answer, unless it takes too long or the client goes away: then what is asked for is cancelled.
+
+    Raises:
+        RequestError: it took too long (504), or its client is gone (499).
+    """
+    task = asyncio.ensure_future(answer)
+    gone = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise RequestError(status=499, kind="gone", message="the client has closed the connection")
+        raise RequestError(status=504, kind="timeout", message=f"there was no answer within {seconds:g} s")
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _note(call: Call, endpoint: Endpoint, status: int, seconds: float) -> None:
+    server = call.server
+    server.metrics.observe(call.model, endpoint.path, status, seconds)
+    if server.settings.access_log:
+        found = {"path": endpoint.path, "status": status, "model": call.model, "ms": round(seconds * 1e3, 2)}
+        log.info("request", extra=found)
+
+
+def event_stream(pieces: AsyncIterator[Any]) -> StreamingResponse:
+    """Return an answer of server-sent events: each piece in JSON, then [DONE]."""
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            async for piece in pieces:
+                yield b"data: " + msgspec.json.encode(piece) + b"\n\n"
+        except (RequestError, OptimumError) as error:
+            problem = error if isinstance(error, RequestError) else of_error(error)
+            yield (
+                b"data: " + msgspec.json.encode({"error": {"message": problem.message, "type": problem.kind}}) + b"\n\n"
+            )
+        yield b"data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})

@@ -1,0 +1,57 @@
+"""The description of all endpoints, in OpenAPI 3.1, from their structures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from optimum_serve.endpoints import Endpoint
+
+_STATED = (None, bytes)
+_PART = re.compile(r"{(\w+)(?::\w+)?}")
+
+
+def description(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+    """Return the description of endpoints."""
+    known = [endpoint for endpoint in endpoints if endpoint.path != "/"]
+    stated = [kind for endpoint in known for kind in (endpoint.takes, endpoint.gives) if kind not in _STATED]
+    schemas, components = msgspec.json.schema_components(stated, ref_template="#/components/schemas/{name}")
+    by_kind = {id(kind): schema for kind, schema in zip(stated, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in known:
+        path = _PART.sub(r"{\1}", endpoint.path)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, by_kind)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "optimum-serve", "version": "0.1.0"},
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _operation(endpoint: Endpoint, schemas: dict[int, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "summary": endpoint.summary,
+        "tags": [endpoint.protocol],
+        "responses": {"200": _answer(endpoint, schemas), "default": {"description": "An error, with its reason"}},
+    }
+    if names := _PART.findall(endpoint.path):
+        found["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]
+    if endpoint.takes is not None:
+        schema = schemas.get(id(endpoint.takes), {"type": "object"})
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if not endpoint.is_open:
+        found["security"] = [{}, {"key": []}]
+    return found
+
+
+def _answer(endpoint: Endpoint, schemas: dict[int, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": "The answer"}
+    if endpoint.gives is not None:
+        found["content"] = {"application/json": {"schema": schemas[id(endpoint.gives)]}}
+    return found

@@ -1,0 +1,208 @@
+"""Open Inference Protocol v2, which KServe, Triton and others speak: tensors in, tensors out.
+
+Tensors may be JSON, or the binary extension: bytes behind the JSON, whose length stands in a header. Source:
+https://github.com/kserve/open-inference-protocol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from starlette.responses import Response
+
+from optimum_core import __version__ as _version
+from optimum_core.types import TensorSpec
+from optimum_serve.endpoints import Call, Endpoint, json_response
+from optimum_serve.errors import RequestError, invalid
+
+_NAME = "Open Inference Protocol"
+_HEADER = "Inference-Header-Content-Length"
+#: Names of types in the protocol.
+_TYPES = {
+    "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64", "uint8": "UINT8",
+    "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "float16": "FP16", "float32": "FP32", "float64": "FP64",
+}  # fmt: skip
+_DTYPES = {name: dtype for dtype, name in _TYPES.items()}
+Array = np.ndarray[Any, Any]
+
+
+class Tensor(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A tensor: its data here, or behind the JSON."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Any = None
+    parameters: dict[str, Any] = {}
+
+
+class WantedOutput(msgspec.Struct, kw_only=True):
+    """An output that is asked for."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(msgspec.Struct, kw_only=True):
+    """The inputs of one call, and the outputs that are asked for; without any, all."""
+
+    inputs: list[Tensor]
+    id: str = ""
+    outputs: list[WantedOutput] = []
+    parameters: dict[str, Any] = {}
+
+
+class InferAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The outputs of one call."""
+
+    model_name: str
+    outputs: list[Tensor]
+    model_version: str = "1"
+    id: str = ""
+
+
+def _render(problem: RequestError) -> dict[str, str]:
+    return {"error": problem.message}
+
+
+async def _server(call: Call) -> Response:
+    return json_response({"name": "optimum-serve", "version": _version, "extensions": ["binary_tensor_data"]})
+
+
+async def _live(call: Call) -> Response:
+    return json_response({"live": True})
+
+
+async def _ready(call: Call) -> Response:
+    return json_response({"ready": call.server.is_ready}, 200 if call.server.is_ready else 503)
+
+
+async def _model_ready(call: Call) -> Response:
+    model = call.server.named(call, call.path["model"])
+    return json_response({"name": model.name, "ready": model.is_ready}, 200 if model.is_ready else 503)
+
+
+async def _metadata(call: Call) -> Response:
+    model = call.server.named(call, call.path["model"])
+    manifest = model.model.manifest
+    found = {
+        "name": model.name,
+        "versions": ["1"],
+        "platform": f"{model.model.backend}_{manifest.format}",
+        "inputs": [_described(spec) for spec in manifest.inputs],
+        "outputs": [_described(spec) for spec in manifest.outputs],
+    }
+    return json_response(found)
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    shape = [length if isinstance(length, int) else -1 for length in spec.shape]
+    return {"name": spec.name, "datatype": _TYPES.get(spec.dtype, spec.dtype.upper()), "shape": shape}
+
+
+async def _infer(call: Call) -> Response:
+    model = call.server.named(call, call.path["model"])
+    asked, rest = _parsed(call.body, call.request.headers.get(_HEADER))
+    arrays = _arrays(asked.inputs, rest)
+    wanted = {output.name: output for output in asked.outputs}
+    known = model.outputs
+    if unknown := next((name for name in wanted if name not in known), None):
+        raise invalid(f"there is no output {unknown!r}; outputs are {', '.join(known)}")
+    found = await model.call(arrays)
+    answer = InferAnswer(model_name=model.name, id=asked.id, outputs=[])
+    behind: list[bytes] = []
+    all_binary = bool(asked.parameters.get("binary_data_output"))
+    for name in wanted or found:
+        parameters = wanted[name].parameters if name in wanted else {}
+        tensor, data = _tensor(name, found[name], binary=bool(parameters.get("binary_data", all_binary)))
+        answer.outputs.append(tensor)
+        behind += [data] if data is not None else []
+    head = msgspec.json.encode(answer)
+    if not behind:
+        return Response(head, media_type="application/json")
+    return Response(head + b"".join(behind), media_type="application/octet-stream", headers={_HEADER: str(len(head))})
+
+
+def _parsed(body: bytes, length: str | None) -> tuple[InferRequest, memoryview]:
+    size = int(length) if length and length.isdigit() else len(body)
+    if size > len(body):
+        raise invalid(f"{_HEADER} is {size}, and the body has {len(body)} bytes")
+    try:
+        return msgspec.json.decode(body[:size], type=InferRequest), memoryview(body)[size:]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid(str(error)) from None
+
+
+def _arrays(tensors: Sequence[Tensor], rest: memoryview) -> dict[str, Array]:
+    """Return the arrays of a request; those without data follow one another behind the JSON.
+
+    Raises:
+        RequestError: a tensor is not what it says it is.
+    """
+    found: dict[str, Array] = {}
+    for tensor in tensors:
+        if tensor.datatype not in _DTYPES:
+            raise invalid(
+                f"input {tensor.name!r} is of type {tensor.datatype!r}: {', '.join(_DTYPES)} are read", status=400
+            )
+        if any(length < 0 for length in tensor.shape):
+            raise invalid(f"input {tensor.name!r} has a length below zero")
+        dtype = np.dtype(_DTYPES[tensor.datatype]).newbyteorder("<")
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            found[tensor.name] = _from_json(tensor, dtype)
+            continue
+        if not isinstance(size, int) or size != math.prod(tensor.shape) * dtype.itemsize or size > len(rest):
+            raise invalid(f"input {tensor.name!r} does not have the bytes of its shape")
+        found[tensor.name] = np.frombuffer(rest[:size], dtype).reshape(tensor.shape)
+        rest = rest[size:]
+    return found
+
+
+def _from_json(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+    try:
+        values = np.asarray(tensor.data)
+        if values.dtype.kind not in "biuf" and values.size:
+            raise ValueError("its data are no numbers")
+        if values.dtype.kind == "f" and dtype.kind in "iub":
+            raise ValueError(f"its data are fractions, and its type is {tensor.datatype}")
+        return values.astype(dtype).reshape(tensor.shape)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise invalid(f"input {tensor.name!r}: {error}") from None
+
+
+def _tensor(name: str, array: Array, *, binary: bool) -> tuple[Tensor, bytes | None]:
+    datatype = _TYPES[array.dtype.name]
+    shape = list(array.shape)
+    if not binary:
+        return Tensor(name=name, shape=shape, datatype=datatype, data=array.ravel().tolist()), None
+    data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return Tensor(name=name, shape=shape, datatype=datatype, parameters={"binary_data_size": len(data)}), data
+
+
+def _endpoint(method: str, path: str, answer: Any, summary: str, takes: Any = None, gives: Any = None) -> Endpoint:
+    return Endpoint(
+        method=method, path=path, answer=answer, summary=summary, protocol=_NAME, takes=takes, gives=gives,
+        render=_render, statuses={413: 400, 422: 400}, is_open="health" in path,
+    )  # fmt: skip
+
+
+_ANY: Any = Mapping[str, Any]
+ENDPOINTS = (
+    _endpoint("GET", "/v2", _server, "Describe the server", gives=dict[str, Any]),
+    _endpoint("GET", "/v2/health/live", _live, "Whether the server runs", gives=dict[str, bool]),
+    _endpoint("GET", "/v2/health/ready", _ready, "Whether all models answer", gives=dict[str, bool]),
+    *(
+        endpoint
+        for version in ("", "/versions/{version}")
+        for endpoint in (
+            _endpoint("GET", f"/v2/models/{{model}}{version}/ready", _model_ready, "Whether a model answers"),
+            _endpoint("POST", f"/v2/models/{{model}}{version}/infer", _infer, "Call a model", bytes, InferAnswer),
+            _endpoint("GET", f"/v2/models/{{model}}{version}", _metadata, "Describe a model's tensors"),
+        )
+    ),
+)

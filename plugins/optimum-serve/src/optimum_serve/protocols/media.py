@@ -1,0 +1,99 @@
+"""Classification of pictures and sounds that come as files of a form: `curl -F file=@cat.png …/predict`."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.responses import Response
+
+from optimum_serve.endpoints import Call, json_response
+from optimum_serve.errors import RequestError, invalid
+from optimum_serve.serving import LOGITS, ServedModel
+
+#: The greatest number of pixels of a picture: more is taken for an attempt to fill the memory.
+_PIXELS = 50_000_000
+
+
+class FileClass(msgspec.Struct, kw_only=True):
+    """A class and its score."""
+
+    label: str
+    score: float
+
+
+def is_form(request: Request) -> bool:
+    """Whether a request carries a form with files."""
+    return request.headers.get("content-type", "").startswith("multipart/form-data")
+
+
+async def classify_files(call: Call) -> Response:
+    """Return the classes of each file, the likeliest first; of several files, a list for each."""
+    model = call.server.chosen(call, None, lambda model: model.classifies and model.medium in _READ, "takes files")
+    items = [_READ[model.medium](content, number) for number, content in enumerate(await _files(call))]
+    found = await model.run(items, LOGITS, [1] * len(items))
+    answers = [_classes(model, row) for row in found.values]
+    return json_response(answers[0] if len(answers) == 1 else answers)
+
+
+async def _files(call: Call) -> list[bytes]:
+    async def body() -> Any:
+        yield call.body
+
+    try:
+        form = await MultiPartParser(call.request.headers, body(), max_files=64, max_part_size=len(call.body)).parse()
+    except MultiPartException as error:
+        raise invalid(f"the form cannot be read: {error.message}", status=400) from None
+    files = [await item.read() for _, item in form.multi_items() if isinstance(item, UploadFile)]
+    await form.close()
+    if not files:
+        raise invalid("the form has no file", "empty")
+    return files
+
+
+def _picture(content: bytes, number: int) -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        message = "pictures need pillow, which is not installed on this server"
+        raise RequestError(status=501, kind="not_supported", message=message) from None
+    try:
+        picture = Image.open(io.BytesIO(content))
+        if picture.width * picture.height > _PIXELS:
+            raise invalid(f"file {number} has {picture.width} x {picture.height} pixels", "too_large", 413)
+        return picture.convert("RGB")
+    except RequestError:
+        raise
+    except Exception:  # noqa: BLE001 - the decoders of formats raise errors of many types
+        raise invalid(f"file {number} is no picture that can be read") from None
+
+
+def _sound(content: bytes, number: int) -> dict[str, Any]:
+    """Return a WAV file of whole numbers as floats, its channels averaged."""
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            frames = file.readframes(file.getnframes())
+    except (wave.Error, EOFError):
+        raise invalid(f"file {number} is no WAV file with whole numbers (PCM)") from None
+    if width not in (2, 4):
+        raise invalid(f"file {number} has {8 * width} bits: 16 or 32 are read")
+    values = np.frombuffer(frames, f"<i{width}").reshape(-1, channels).mean(axis=1) / float(2 ** (8 * width - 1))
+    return {"array": values.astype(np.float32), "sampling_rate": rate}
+
+
+def _classes(model: ServedModel, logits: np.ndarray[Any, Any]) -> list[FileClass]:
+    powers = np.exp(logits - logits.max())
+    scores, labels = powers / powers.sum(), model.labels
+    order = np.argsort(-scores, kind="stable").tolist()
+    return [FileClass(label=labels[place], score=float(scores[place])) for place in order]
+
+
+_READ: Mapping[str, Callable[[bytes, int], Any]] = {"picture": _picture, "sound": _sound}

@@ -1,0 +1,88 @@
+"""The server as its endpoints see it: models by name, settings and figures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from optimum_serve.endpoints import Call
+from optimum_serve.errors import RequestError
+from optimum_serve.metrics import Metrics
+from optimum_serve.serving import ServedModel
+from optimum_serve.settings import Settings
+
+log = logging.getLogger(__name__)
+_TOKENIZING_THREADS = 2
+
+
+class Server:
+    """Models by name, with what they share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.is_stopping = False
+        self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, thread_name_prefix="tokenizing")
+        self.models = {
+            stated.label: ServedModel(stated, settings, self.metrics.of(stated.label), self._tokenizing)
+            for stated in settings.models
+        }
+
+    async def start(self) -> None:
+        """Open all models, one after another, in a thread: each is accelerated alone on the machine."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="opening") as pool:
+            for model in self.models.values():
+                await loop.run_in_executor(pool, model.open)
+                if model.is_ready:
+                    log.info("model is ready", extra={"model": model.name, "runs": repr(model.model)})
+
+    async def stop(self) -> None:
+        """Answer what waits, and free all models."""
+        self.is_stopping = True
+        loop = asyncio.get_running_loop()
+        for model in self.models.values():
+            await loop.run_in_executor(None, model.close)
+        self._tokenizing.shutdown()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all models answer, and the server is not about to stop."""
+        return not self.is_stopping and all(model.is_ready for model in self.models.values())
+
+    def named(self, call: Call, name: str) -> ServedModel:
+        """Return a model by its name.
+
+        Raises:
+            RequestError: there is none (404).
+        """
+        if name not in self.models:
+            known = ", ".join(map(repr, self.models))
+            raise RequestError(
+                status=404, kind="no_model", message=f"there is no model {name!r} here; there is {known}"
+            )
+        call.model = name
+        return self.models[name]
+
+    def chosen(self, call: Call, name: str | None, can: Callable[[ServedModel], bool], what: str) -> ServedModel:
+        """Return the model of a name, or the only one; of several, the first that can do what is asked.
+
+        Args:
+            name: None or empty: whichever can.
+            what: what it is to do, for errors: "embeds texts".
+
+        Raises:
+            RequestError: there is none of this name (404), or none that can (501).
+        """
+        stated = name or call.path.get("model")
+        candidates = [self.named(call, stated)] if stated else list(self.models.values())
+        ready = [model for model in candidates if model.is_ready]
+        found = next((model for model in ready if can(model)), None)
+        if found is not None:
+            call.model = found.name
+            return found
+        for model in candidates:
+            _ = model.model  # one that is being opened might have been meant
+        raise RequestError(status=501, kind="not_supported", message=f"no model here {what}: {', '.join(self.models)}")

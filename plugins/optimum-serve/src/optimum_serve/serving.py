@@ -1,0 +1,321 @@
+"""A model under its name: opened or accelerated, what it can answer, and its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimum_core import AcceleratedModel, accelerate, load
+from optimum_core.errors import OptimumError
+from optimum_serve.batcher import Batcher, Limits
+from optimum_serve.errors import RequestError, invalid
+from optimum_serve.metrics import ModelMetrics
+from optimum_serve.settings import ModelSettings, Settings
+from optimum_serve.writer import Writer
+
+log = logging.getLogger(__name__)
+Array = np.ndarray[Any, Any]
+Text = str | tuple[str, str]
+SENTENCE, LOGITS = "sentence_embedding", "logits"
+_IDS = "input_ids"
+_SOUNDS = frozenset({"input_values", "input_features"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """Answers to many inputs.
+
+    Attributes:
+        values: an array for each.
+        tokens: the tokens of all inputs.
+    """
+
+    values: list[Array]
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """The beginning of a text to write.
+
+    Attributes:
+        value: a text, a chat or ids.
+        tokens: its number of tokens.
+        room: the greatest number of new tokens behind it.
+    """
+
+    value: Any
+    tokens: int
+    room: int
+
+
+class ServedModel:
+    """One model, which answers once it has been opened.
+
+    Args:
+        tokenizing: threads for tokenizers.
+    """
+
+    def __init__(
+        self, stated: ModelSettings, settings: Settings, metrics: ModelMetrics, tokenizing: ThreadPoolExecutor
+    ) -> None:
+        self.name = stated.label
+        self.problem = ""
+        self._stated = stated
+        self._settings = settings
+        self._metrics = metrics
+        self._tokenizing = tokenizing
+        self._model: AcceleratedModel | None = None
+        self._batcher: Batcher | None = None
+        self._writer: Writer | None = None
+
+    # Its life.
+
+    def open(self) -> None:
+        """Open the artifact, or accelerate the model; takes seconds to minutes. A failure is kept as `problem`."""
+        source = Path(self._stated.source).expanduser()
+        try:
+            if (source / "optimum.json").is_file():
+                model = load(source, target=self._stated.target)
+            else:
+                log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
+                model = accelerate(self._stated.source, target=self._stated.target or "auto")
+        except OptimumError as error:
+            self.problem = str(error)
+            log.error("model %s was not opened: %s", self.name, error)
+            return
+        self._start(model)
+
+    def _start(self, model: AcceleratedModel) -> None:
+        settings = self._settings
+        limits = Limits(items=settings.max_batch_items, tokens=settings.max_batch_tokens, queue=settings.max_queue)
+        threads = max(model.manifest.streams, 1)
+        if model.can_generate():
+            self._writer = Writer(
+                self.name, running=settings.max_running, queue=settings.max_queue, step=self._metrics.step
+            )
+        else:
+            self._batcher = Batcher(self.name, self._run, limits, self._metrics, threads)
+        self._model = model
+        self._metrics.waiting.set_function(lambda: self.depth)
+
+    def close(self) -> None:
+        """Answer what waits, and free the model."""
+        for worker in (self._batcher, self._writer):
+            if worker is not None:
+                worker.close()
+        if self._model is not None:
+            self._model.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        return self._model is not None
+
+    @property
+    def model(self) -> AcceleratedModel:
+        """The accelerated model.
+
+        Raises:
+            RequestError: it is being opened (503), or could not be.
+        """
+        if self._model is not None:
+            return self._model
+        if self.problem:
+            raise RequestError(status=503, kind="unavailable", message=f"model {self.name!r} could not be opened")
+        raise RequestError(
+            status=503, kind="loading", message=f"model {self.name!r} is being opened", headers={"Retry-After": "2"}
+        )
+
+    @property
+    def depth(self) -> int:
+        """The number of inputs and texts that wait."""
+        return sum(worker.depth for worker in (self._batcher, self._writer) if worker is not None)
+
+    # Its abilities.
+
+    @property
+    def outputs(self) -> dict[str, tuple[int | str, ...]]:
+        """Shapes of its outputs by name."""
+        return {spec.name: spec.shape for spec in self.model.manifest.outputs}
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether its inputs are tokens."""
+        return any(spec.name == _IDS for spec in self.model.manifest.inputs)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it gives a vector for a text."""
+        return self.takes_text and len(self.outputs.get(SENTENCE, ())) == 2
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it gives scores for a text, a picture or a sound as a whole."""
+        return not self.writes and len(self.outputs.get(LOGITS, ())) == 2
+
+    @property
+    def reranks(self) -> bool:
+        """Whether it gives one score for a pair of texts."""
+        return self.takes_text and self.classifies and self.outputs[LOGITS][-1] == 1
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes text."""
+        return self._writer is not None
+
+    @property
+    def medium(self) -> str:
+        """The kind of its inputs: "text", "picture", "sound", or "tensor"."""
+        names = {spec.name for spec in self.model.manifest.inputs}
+        if self.takes_text:
+            return "text"
+        return "picture" if "pixel_values" in names else "sound" if names & _SOUNDS else "tensor"
+
+    @property
+    def kind(self) -> str:
+        """Its use in a word, for clients and the page."""
+        kinds = {"embedding": self.embeds, "generation": self.writes, "reranker": self.reranks}
+        found = next((name for name, holds in kinds.items() if holds), None)
+        return found or ("classifier" if self.classifies else "tensors")
+
+    @property
+    def longest(self) -> int | None:
+        """The greatest number of tokens of a text; None: unknown."""
+        axis = self.model.manifest.axes.get("sequence")
+        found = [axis.greatest if axis is not None else None]
+        if self.takes_text and not self.writes:
+            found.append(self.model.max_seq_length)
+        return min((number for number in found if number), default=None)
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Names of its classes."""
+        stated = getattr(self.model.config, "id2label", None) or {}
+        count = self.outputs[LOGITS][-1]
+        numbers = range(count if isinstance(count, int) else len(stated))
+        return {number: str(stated.get(number, f"LABEL_{number}")) for number in numbers}
+
+    # Its answers.
+
+    async def rows(self, texts: Sequence[Text], output: str, *, prompt: str = "", truncate: bool = False) -> Rows:
+        """Return an output of the model for every text.
+
+        Args:
+            prompt: put before each.
+            truncate: cut what is too long, instead of refusing it.
+
+        Raises:
+            RequestError: there are too many texts, one is too long, or too many wait.
+        """
+        self._check_number(len(texts))
+        loop = asyncio.get_running_loop()
+        items = await loop.run_in_executor(self._tokenizing, self._tokenized, texts, prompt, truncate)
+        return await self.run(items, output, [len(item[_IDS]) for item in items])
+
+    async def tokens(self, texts: Sequence[Text], prompt: str = "") -> list[list[int]]:
+        """Return the ids of texts, whole."""
+        self._check_number(len(texts))
+        loop = asyncio.get_running_loop()
+        items = await loop.run_in_executor(
+            self._tokenizing, lambda: self.model.tokenize(texts, prompt=prompt, truncation=False)
+        )
+        return [[int(number) for number in item[_IDS]] for item in items]
+
+    async def run(self, items: Sequence[Mapping[str, Any]], output: str, lengths: Sequence[int]) -> Rows:
+        """Return an output of the model for inputs by name, one item each without the batch axis, or for pictures or
+        sounds."""
+        self._check_number(len(items))
+        _ = self.model
+        if self._batcher is None:
+            raise invalid(f"model {self.name!r} writes text, and does nothing else", "not_supported", 501)
+        found = await self._batcher.submit([(output, item) for item in items], lengths)
+        return Rows(values=found, tokens=sum(lengths))
+
+    async def call(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return all outputs of one call with a batch of the client's own."""
+        _ = self.model
+        if self._batcher is None:
+            raise invalid(f"model {self.name!r} writes text, and does nothing else", "not_supported", 501)
+        (found,) = await self._batcher.submit([(None, arrays)], [max(_tokens_of(arrays), 1)])
+        return dict(found)
+
+    def _check_number(self, count: int) -> None:
+        if count > self._settings.max_inputs:
+            raise invalid(
+                f"{count} inputs came in one request, and {self._settings.max_inputs} are allowed", "too_many", 413
+            )
+
+    def _tokenized(self, texts: Sequence[Text], prompt: str, truncate: bool) -> list[Mapping[str, Any]]:
+        items = self.model.tokenize(texts, prompt=prompt, truncation=truncate)
+        longest = self.longest
+        for number, item in enumerate(items):
+            if longest is not None and len(item[_IDS]) > longest:
+                raise invalid(
+                    f"input {number} has {len(item[_IDS])} tokens, and the model takes {longest}: cut it, or pass "
+                    '"truncate": true',
+                    "too_long", 413,
+                )  # fmt: skip
+        return items
+
+    def _run(self, batch: list[tuple[str | None, Any]]) -> Sequence[Any]:
+        """Run a batch; in a thread of the batcher."""
+        model, found = self.model, [None] * len(batch)
+        for output in dict.fromkeys(output for output, _ in batch):
+            places = [number for number, (wanted, _) in enumerate(batch) if wanted == output]
+            for place, answer in zip(places, _answers(model, output, [batch[n][1] for n in places]), strict=True):
+                found[place] = answer
+        return found
+
+    # Text that it writes.
+
+    async def prompt(self, given: Any) -> Prompt:
+        """Return a text, a chat or ids with their number of tokens.
+
+        Raises:
+            RequestError: there is no room for an answer.
+        """
+        if not self.writes:
+            _ = self.model
+            raise invalid(f"model {self.name!r} writes no text", "not_supported", 501)
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(self._tokenizing, self._count, given)
+        longest = self.longest
+        room = self._settings.max_new_tokens if longest is None else longest - tokens
+        if room < 1:
+            raise invalid(f"the prompt has {tokens} tokens, and the model takes {longest}", "too_long")
+        return Prompt(value=given, tokens=tokens, room=min(room, self._settings.max_new_tokens))
+
+    def _count(self, given: Any) -> int:
+        if isinstance(given, str):
+            return len(self.model.tokenize([given], truncation=False)[0][_IDS])
+        return len(self.model.tokenize([given])[0][_IDS])
+
+    def write(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> AsyncIterator[str]:
+        """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest."""
+        assert self._writer is not None  # `prompt` has checked it
+        return self._writer.write(lambda: self._pieces(prompt, stop, settings))
+
+    def _pieces(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
+        pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **settings)
+        return (row[0] for row in pieces)
+
+
+def _answers(model: AcceleratedModel, output: str | None, items: list[Any]) -> Sequence[Any]:
+    if output is None:
+        return [{name: np.asarray(value) for name, value in model(**arrays).items()} for arrays in items]
+    found: Sequence[Any] = model.map(items, batch_size=len(items), progress=False, outputs=[output])[output]
+    return found
+
+
+def _tokens_of(arrays: Mapping[str, Array]) -> int:
+    ids = arrays.get(_IDS)
+    return int(math.prod(ids.shape)) if ids is not None else 1

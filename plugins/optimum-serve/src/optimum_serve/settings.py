@@ -1,0 +1,136 @@
+"""Settings of a server: flags over environment over a YAML file, checked as one structure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from optimum_core.errors import OptionError
+
+PREFIX = "OPTIMUM_SERVE_"
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model to serve.
+
+    Attributes:
+        source: a directory that `accelerate` wrote; or a model's directory or hub id, which is accelerated at the
+            start.
+        name: in requests; by default the last part of the source.
+        target: a backend, where the source is accelerated or opened elsewhere than it was tuned for.
+    """
+
+    source: str
+    name: str = ""
+    target: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name in requests."""
+        return self.name or Path(self.source).expanduser().name or self.source
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of a server.
+
+    Attributes:
+        models: at least one; the first that can answer is meant where a request names none.
+        host, port: where it listens; only on this machine unless told otherwise.
+        api_keys: keys of which a request must carry one, as "Authorization: Bearer …"; none: no key is needed.
+        cors_origins: origins whose pages may call it.
+        max_batch_items, max_batch_tokens: the greatest batch: its rows, and its rows times its longest.
+        max_queue: inputs that may wait for one model; beyond, requests get 429.
+        max_inputs: inputs of one request.
+        max_body: bytes of one request.
+        max_running: texts that are written at once, for each model.
+        max_new_tokens: the greatest number of tokens that a request may ask for.
+        timeout: seconds from a request to its answer, or its first token.
+        body_timeout: seconds until a request has been sent whole.
+        drain: seconds that running requests may take once the server is told to stop.
+        access_log: write a line for each request.
+    """
+
+    models: Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    max_batch_items: Count = 64
+    max_batch_tokens: Count = 8192
+    max_queue: Count = 1024
+    max_inputs: Count = 1024
+    max_body: Count = 16_000_000
+    max_running: Count = 4
+    max_new_tokens: Count = 4096
+    timeout: Seconds = 60.0
+    body_timeout: Seconds = 30.0
+    drain: Seconds = 30.0
+    access_log: bool = True
+
+
+def read_settings(
+    flags: Mapping[str, Any], file: Path | None = None, environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Return the settings of a server.
+
+    Args:
+        flags: by the names of `Settings`; None: not given.
+        file: YAML with the names of `Settings`.
+        environment: `OPTIMUM_SERVE_PORT` and so on; lists with commas.
+
+    Raises:
+        OptionError: a name is unknown, a value makes no sense, or two models have one name.
+    """
+    stated = {
+        **(_read_yaml(file) if file is not None else {}),
+        **_of_environment(environment),
+        **{name: value for name, value in flags.items() if value is not None},
+    }
+    if not stated.get("models"):
+        raise OptionError("serve", "there is no model", "name one: optimum-core serve DIRECTORY")
+    models = [{"source": model} if isinstance(model, str) else model for model in stated["models"]]
+    try:
+        settings = msgspec.convert({**stated, "models": models}, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise OptionError("settings of the server", str(error), "see docs/serving.md for all of them") from error
+    _check_names(settings)
+    return settings
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OptionError(f"settings in {file}", f"the file cannot be read: {error}", "check it") from error
+    if found is not None and not isinstance(found, dict):
+        raise OptionError(f"settings in {file}", f"it holds a {type(found).__name__}", "write names and values")
+    return found or {}
+
+
+def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    found: dict[str, Any] = {}
+    for variable, value in environment.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX):
+            continue
+        if name not in known:
+            raise OptionError(variable, "there is no such setting", f"settings are {', '.join(sorted(known))}")
+        is_list = name in ("models", "api_keys", "cors_origins")
+        found[name] = [item.strip() for item in value.split(",") if item.strip()] if is_list else value
+    return found
+
+
+def _check_names(settings: Settings) -> None:
+    names = [model.label for model in settings.models]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise OptionError("settings of the server", f"two models are named {twice!r}", "give one another name=")

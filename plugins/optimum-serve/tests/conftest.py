@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+
+from optimum_core import accelerate
+from optimum_core.testing.kinds import tiny_module
+from optimum_serve import ModelSettings, Settings, create_app
+from sentence_directories import NORMALIZE, pooling, write_directory, write_tokenizer
+
+TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} {% endfor %}[assistant]"
+Serve = Callable[..., "Live"]
+
+
+class Live:
+    """A server that runs in a thread of this process, at a port of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = create_app(settings)
+        config = uvicorn.Config(self.app, port=0, log_config=None, timeout_graceful_shutdown=5)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        _until(lambda: self._server.started)
+        (port,) = {socket.getsockname()[1] for server in self._server.servers for socket in server.sockets}
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+
+    def wait(self) -> None:
+        """Wait until all models answer."""
+        _until(lambda: self.client.get("/ready").status_code == 200)
+
+    def stop(self) -> None:
+        """Stop as SIGTERM does, and wait for the end."""
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        self.client.close()
+
+
+def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Accelerated tiny models, a directory each: encoder, reranker, classifier, writer, pictures."""
+    made = tmp_path_factory.mktemp("artifacts")
+    sources, cache = made / "sources", made / "cache"
+    settings = {"prompts": {"query": "w5 "}}
+    encoder = write_directory(sources / "encoder", pooling("mean"), NORMALIZE, settings=settings)
+    texts = {"reranker": tiny_module("bert", num_labels=1), "classifier": tiny_module("bert", num_labels=3)}
+    texts["classifier"].config.id2label = {0: "BAD", 1: "GOOD", 2: "SO-SO"}
+    for name, module in texts.items():
+        module.save_pretrained(sources / name)
+        write_tokenizer(sources / name)
+    tiny_module(
+        "llama", vocab_size=258, max_position_embeddings=128, bos_token_id=256, eos_token_id=257
+    ).save_pretrained(sources / "writer")
+    write_letters(sources / "writer")
+    tiny_module("vit").save_pretrained(sources / "pictures")
+    _image_processor().save_pretrained(sources / "pictures")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in ("encoder", "reranker", "classifier", "writer", "pictures"):
+        source = encoder if name == "encoder" else sources / name
+        with accelerate(source, target="ort", budget=0, cache_dir=cache) as fast:
+            fast.save_pretrained(made / name)
+    torch.set_num_threads(threads)
+    return made
+
+
+def _image_processor() -> Any:
+    from transformers import ViTImageProcessor
+
+    return ViTImageProcessor(size={"height": 32, "width": 32})
+
+
+def write_letters(directory: Path) -> None:
+    """A tokenizer of bytes with a template of chats."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": TEMPLATE}))
+
+
+NAMES = ("encoder", "reranker", "classifier", "writer", "pictures")
+
+
+@pytest.fixture(scope="session")
+def serve(artifacts: Path) -> Iterator[Serve]:
+    """Start a server of these models with these settings."""
+    running: list[Live] = []
+
+    def start(*names: str, wait: bool = True, **settings: Any) -> Live:
+        models = tuple(ModelSettings(source=str(artifacts / name), name=name) for name in names or NAMES)
+        live = Live(Settings(models=models, **{"access_log": False, **settings}))
+        running.append(live)
+        if wait:
+            live.wait()
+        return live
+
+    yield start
+    for live in running:
+        if live._thread.is_alive():
+            live.stop()
+
+
+@pytest.fixture(scope="session")
+def live(serve: Serve) -> Live:
+    """A server of all models."""
+    return serve()

@@ -1,0 +1,115 @@
+"""Real clients get from the server what the model itself gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from optimum_core import AcceleratedModel, load
+
+TEXTS = ["w5 w9 w7", "w50", "w10 w11 w12 w13 w14"]
+
+
+@pytest.fixture(scope="module")
+def encoder(artifacts: Path) -> AcceleratedModel:
+    return load(artifacts / "encoder")
+
+
+@pytest.fixture
+def client(live: Any) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+
+
+def test_openai_embeddings(client: openai.OpenAI, encoder: AcceleratedModel) -> None:
+    answer = client.embeddings.create(model="encoder", input=TEXTS)
+    np.testing.assert_allclose([item.embedding for item in answer.data], encoder.encode(TEXTS), atol=1e-5)
+    assert answer.usage.prompt_tokens == sum(len(text.split()) + 2 for text in TEXTS)
+    plain = client.embeddings.create(model="encoder", input=TEXTS[0], encoding_format="float", dimensions=8)
+    cut = encoder.encode(TEXTS[0])[:8]
+    np.testing.assert_allclose(plain.data[0].embedding, cut / np.linalg.norm(cut), atol=1e-5)
+    ids = client.embeddings.create(model="encoder", input=[[2, 5, 9, 7, 3]])
+    np.testing.assert_allclose(ids.data[0].embedding, encoder.encode(TEXTS[0]), atol=1e-5)
+
+
+def test_openai_completions_and_chats(client: openai.OpenAI, artifacts: Path) -> None:
+    model = load(artifacts / "writer")
+    given: dict[str, Any] = {"model": "writer", "temperature": 0, "max_tokens": 12}
+    want = model.generate("ab", max_new_tokens=12, do_sample=False)
+    answer = client.completions.create(prompt="ab", **given)
+    assert answer.choices[0].text == want
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 2 and 0 < answer.usage.completion_tokens <= 12
+    chat: Any = [{"role": "user", "content": "ab"}]
+    whole = client.chat.completions.create(messages=chat, **given)
+    assert whole.choices[0].message.content == model.generate(chat, max_new_tokens=12, do_sample=False)
+    pieces = list(
+        client.chat.completions.create(messages=chat, stream=True, stream_options={"include_usage": True}, **given)
+    )
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices) == (
+        whole.choices[0].message.content
+    )
+    assert pieces[-1].usage == whole.usage
+    assert {piece.choices[0].finish_reason for piece in pieces if piece.choices} == {
+        None,
+        whole.choices[0].finish_reason,
+    }
+
+
+def test_openai_draws_repeat_with_a_seed_and_stop_where_told(client: openai.OpenAI) -> None:
+    given: dict[str, Any] = {"model": "writer", "prompt": "abc", "max_tokens": 24, "temperature": 1.5, "seed": 7}
+    one, two = (client.completions.create(**given).choices[0].text for _ in range(2))
+    assert one == two
+    stopped = client.completions.create(**given, stop=[one[3:5]]).choices[0]
+    assert stopped.text == one.partition(one[3:5])[0] and stopped.finish_reason == "stop"
+
+
+def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
+        client.embeddings.create(model="other", input="w5")
+    with pytest.raises(openai.BadRequestError, match="takes 64"):
+        client.embeddings.create(model="encoder", input="w5 " * 100)
+    with pytest.raises(openai.BadRequestError, match="room for"):
+        client.completions.create(model="writer", prompt="ab", max_tokens=100_000)
+    with pytest.raises(openai.BadRequestError, match="logit_bias is not supported"):
+        client.completions.create(model="writer", prompt="ab", logit_bias={"5": 1})
+    assert [model.id for model in client.models.list()] == ["encoder", "reranker", "classifier", "writer", "pictures"]
+
+
+def test_the_hubs_client(live: Any, encoder: AcceleratedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import InferenceClient, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # nothing but this server is asked
+
+    found = InferenceClient(f"{live.url}/models/encoder").feature_extraction(TEXTS[0])
+    np.testing.assert_allclose(found, encoder.encode(TEXTS[0])[None], atol=1e-5)
+    ranked = InferenceClient(f"{live.url}/models/classifier").text_classification("w5 w9")
+    assert {item.label for item in ranked} == {"BAD", "GOOD", "SO-SO"}
+    assert sum(item.score for item in ranked) == pytest.approx(1)
+    chat = InferenceClient(base_url=f"{live.url}/v1").chat.completions.create(
+        messages=[{"role": "user", "content": "ab"}], model="writer", max_tokens=4, temperature=0
+    )
+    assert chat.choices[0].message.content is not None
+
+
+def test_tritons_client(live: Any, artifacts: Path) -> None:
+    from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+
+    client = InferenceServerClient(live.url.removeprefix("http://"))
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("classifier")
+    described = client.get_model_metadata("classifier")
+    assert {"name": "logits", "datatype": "FP32", "shape": [-1, 3]} in described["outputs"]
+    ids = np.array([[2, 5, 9, 3], [2, 7, 3, 0]])
+    mask = (ids > 0).astype(np.int64)
+    inputs = []
+    for name, values in (("input_ids", ids), ("attention_mask", mask)):
+        inputs.append(InferInput(name, values.shape, "INT64"))
+        inputs[-1].set_data_from_numpy(values, binary_data=name == "input_ids")
+    want = load(artifacts / "classifier")(input_ids=ids, attention_mask=mask).logits
+    for binary in (True, False):
+        wanted = InferRequestedOutput("logits", binary_data=binary)
+        got = client.infer("classifier", inputs, outputs=[wanted]).as_numpy("logits")
+        np.testing.assert_allclose(got, want, atol=1e-5)

@@ -1,0 +1,290 @@
+"""The server under wrong, large, slow and many requests, and at its end: every accepted request is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from optimum_core import load
+
+TEXTS = ["w5 w9 w7", "w50", "w10 w11 w12 w13 w14"]
+
+
+def _post(live: Any, path: str, body: Any, **more: Any) -> httpx.Response:
+    return live.client.post(path, json=body, **more)  # type: ignore[no-any-return]
+
+
+# Answers.
+
+
+def test_embeddings_of_tei(live: Any, artifacts: Path) -> None:
+    model = load(artifacts / "encoder")
+    np.testing.assert_allclose(_post(live, "/embed", {"inputs": TEXTS}).json(), model.encode(TEXTS), atol=1e-5)
+    asked = _post(live, "/models/encoder/embed", {"inputs": "w9", "prompt_name": "query"}).json()
+    np.testing.assert_allclose(asked[0], model.encode("w9", prompt_name="query"), atol=1e-5)
+    long = "w5 " * 100
+    refused = _post(live, "/embed", {"inputs": long})
+    assert refused.status_code == 413 and "takes 64" in refused.json()["error"]
+    cut = _post(live, "/embed", {"inputs": long, "truncate": True}).json()
+    np.testing.assert_allclose(cut[0], model.encode(long), atol=1e-5)
+    pairs = {"inputs": {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}}
+    want = model.similarity(model.encode(TEXTS[:1]), model.encode(TEXTS[1:]))[0]
+    np.testing.assert_allclose(_post(live, "/similarity", pairs).json(), want, atol=1e-5)
+
+
+def test_scores_of_tei(live: Any, artifacts: Path) -> None:
+    reranker, classifier = load(artifacts / "reranker"), load(artifacts / "classifier")
+    ranked = _post(live, "/rerank", {"query": "w5", "texts": TEXTS, "return_text": True}).json()
+    want = reranker.rank("w5", TEXTS)
+    assert [item["index"] for item in ranked] == [item["corpus_id"] for item in want]
+    assert [item["score"] for item in ranked] == pytest.approx([item["score"] for item in want], abs=1e-5)
+    assert [item["text"] for item in ranked] == [TEXTS[item["index"]] for item in ranked]
+    raw = _post(live, "/models/classifier/predict", {"inputs": [["w5", "w9"], ["w7"]], "raw_scores": True}).json()
+    labels = ["BAD", "GOOD", "SO-SO"]
+    pair = dict(zip(labels, classifier.map([("w5", "w9")]).logits[0], strict=True))
+    assert {item["label"]: item["score"] for item in raw[0]} == pytest.approx(pair, abs=1e-5)
+    assert len(raw) == 2
+    ids = _post(live, "/models/classifier/tokenize", {"inputs": "w5 w9"}).json()
+    assert [token["id"] for token in ids[0]] == [2, 5, 9, 3]
+
+
+def test_files_of_pictures(live: Any, artifacts: Path) -> None:
+    picture = Image.fromarray(np.random.default_rng(3).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    files = [("file", ("a.png", file.getvalue(), "image/png"))]
+    found = live.client.post("/models/pictures/predict", files=files).json()
+    logits = load(artifacts / "pictures").map([picture]).logits[0]
+    powers = np.exp(logits - logits.max())
+    assert found[0]["score"] == pytest.approx((powers / powers.sum()).max(), abs=1e-5)
+    assert found[0]["label"] == f"LABEL_{logits.argmax()}"
+    bad = live.client.post("/models/pictures/predict", files=[("file", ("a.png", b"no picture", "image/png"))])
+    assert bad.status_code == 422 and "no picture" in bad.json()["error"]
+
+
+def test_the_description_the_page_and_the_figures(live: Any) -> None:
+    described = live.client.get("/openapi.json").json()
+    assert described["openapi"] == "3.1.0" and "/v1/chat/completions" in described["paths"]
+    page = live.client.get("/")
+    assert page.status_code == 200 and "status.json" in page.text and "http" not in page.text.replace("http-equiv", "")
+    _post(live, "/embed", {"inputs": TEXTS})
+    status = {model["name"]: model for model in live.client.get("/status.json").json()["models"]}
+    assert status["encoder"]["proof"] == "verified" and status["encoder"]["requests_per_second"] > 0
+    assert {name: model["kind"] for name, model in status.items()} == {
+        "encoder": "embedding", "reranker": "reranker", "classifier": "classifier", "writer": "generation",
+        "pictures": "classifier",
+    }  # fmt: skip
+    figures = live.client.get("/metrics").text
+    assert 'optimum_batch_size_count{model="encoder"}' in figures and "optimum_memory_bytes" in figures
+
+
+# Wrong requests.
+
+_TENSOR = b'{"inputs": [{"name": "input_ids", "shape": [1, %s], "datatype": "%s", "data": [%s]}]}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/embed", b"", 400),
+        ("/embed", b"{", 400),
+        ("/embed", b"[" * 100_000, 422),
+        ("/embed", b'{"inputs": 5}', 422),
+        ("/embed", b'{"inputs": []}', 422),
+        ("/embed", b'{"inputs": "\xff"}', 400),
+        ("/embed", b'{"inputs": "w5", "prompt_name": "none"}', 422),
+        ("/embed_sparse", b'{"inputs": "w5"}', 424),
+        ("/models/none/embed", b'{"inputs": "w5"}', 404),
+        ("/models/classifier/embed", b'{"inputs": "w5"}', 501),
+        ("/rerank", b'{"query": "w5", "texts": []}', 422),
+        ("/predict", b'{"inputs": ["w5", "w6", "w7"]}', 422),
+        ("/v1/embeddings", b'{"input": ["w5", [2]]}', 400),
+        ("/v1/embeddings", b'{"input": [[2, 9999, 3]]}', 400),
+        ("/v1/embeddings", b'{"input": [[]]}', 400),
+        ("/v1/chat/completions", b'{"messages": []}', 400),
+        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "tools": [1]}', 400),
+        ("/v1/completions", b'{"prompt": "ab", "temperature": -1}', 400),
+        ("/v2/models/classifier/infer", b'{"inputs": []}', 400),
+        ("/v2/models/classifier/infer", _TENSOR % (b"9", b"INT64", b"2"), 400),
+        ("/v2/models/classifier/infer", _TENSOR % (b"1", b"INT64", b"2.5"), 400),
+        ("/v2/models/classifier/infer", _TENSOR % (b"1", b"BYTES", b'"a"'), 400),
+        ("/nowhere", b"{}", 404),
+    ],
+)  # fmt: skip
+def test_wrong_requests_are_told_why_and_harm_nobody(path: str, body: bytes, status: int, live: Any) -> None:
+    answer = live.client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"] and "Traceback" not in answer.text
+    assert _post(live, "/embed", {"inputs": "w5"}).status_code == 200
+
+
+def test_limits_of_bodies_inputs_and_time(serve: Any) -> None:
+    live = serve("encoder", max_body=5000, max_inputs=4, body_timeout=0.5)
+    assert _post(live, "/embed", {"inputs": "w5 " * 3000}).status_code == 413
+    many = _post(live, "/embed", {"inputs": ["w5"] * 5})
+    assert many.status_code == 413 and "4 are allowed" in many.json()["error"]
+    host, port = live.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall(b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        assert b" 408 " in slow.recv(1000)
+    assert _post(live, "/embed", {"inputs": "w5"}).status_code == 200
+
+
+def test_a_key_is_asked_for_where_there_is_one(serve: Any) -> None:
+    live = serve("encoder", api_keys=("secret",), cors_origins=("https://a.example",))
+    assert _post(live, "/embed", {"inputs": "w5"}).status_code == 401
+    assert _post(live, "/embed", {"inputs": "w5"}, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    right = {"Authorization": "Bearer secret", "Origin": "https://a.example"}
+    answer = _post(live, "/embed", {"inputs": "w5"}, headers=right)
+    assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == "https://a.example"
+    assert live.client.get("/health").status_code == 200 and live.client.get("/metrics").status_code == 401
+
+
+# Many requests, and the end.
+
+
+def _slowed(live: Any, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
+    """Let every batch of the encoder take its time, and note its size."""
+    model, sizes = live.app.state.server.models["encoder"], []
+    batcher = model._batcher
+    run = batcher._run
+
+    def slow(batch: list[Any]) -> Any:
+        sizes.append(len(batch))
+        time.sleep(seconds)
+        return run(batch)
+
+    monkeypatch.setattr(batcher, "_run", slow)
+    return sizes
+
+
+def test_what_waits_is_one_batch_and_all_get_their_own_answers(
+    serve: Any, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = serve("encoder")
+    sizes = _slowed(live, monkeypatch, 0.2)
+    texts = [f"w{4 + n % 90} w{10 + n % 7}" for n in range(24)]
+    with ThreadPoolExecutor(24) as pool:
+        found = list(pool.map(lambda text: _post(live, "/embed", {"inputs": text}).json()[0], texts))
+    np.testing.assert_allclose(found, load(artifacts / "encoder").encode(texts), atol=1e-5)
+    assert sum(sizes) == 24 and len(sizes) < 8
+
+
+def test_beyond_its_queue_requests_are_told_when_to_come_again(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = serve("encoder", max_queue=4, max_batch_items=1)
+    _slowed(live, monkeypatch, 0.1)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: _post(live, "/embed", {"inputs": "w5"}), range(16)))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 429} and statuses.count(200) >= 4
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
+
+
+def test_a_deadline_and_a_client_that_leaves_free_their_places(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = serve("encoder", timeout=0.5, max_batch_items=1)
+    sizes = _slowed(live, monkeypatch, 0.3)
+    with ThreadPoolExecutor(6) as pool:
+        statuses = [one.status_code for one in pool.map(lambda _: _post(live, "/embed", {"inputs": "w5"}), range(6))]
+    assert set(statuses) == {200, 504} and len(sizes) <= 4  # what nobody waits for is not computed
+    with pytest.raises(httpx.ReadTimeout):
+        _post(live, "/embed", {"inputs": "w5"}, timeout=0.05)
+    time.sleep(0.5)
+    assert live.app.state.server.models["encoder"].depth == 0
+
+
+def test_a_text_ends_where_its_client_leaves(serve: Any) -> None:
+    live = serve("writer", max_running=2)
+    writer = live.app.state.server.models["writer"]._writer
+    body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 1.0}
+    with live.client.stream("POST", "/v1/completions", json=body) as answer:
+        for line in answer.iter_lines():
+            assert json.loads(line.removeprefix("data: "))["choices"]
+            break
+    end = time.monotonic() + 10
+    while writer.running or writer.depth:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_several_texts_are_written_in_turns(live: Any, artifacts: Path) -> None:
+    prompts = [f"a{n}" for n in range(9)]
+    body = {"max_tokens": 10, "temperature": 0}
+    with ThreadPoolExecutor(9) as pool:
+        answers = list(pool.map(lambda text: _post(live, "/v1/completions", {"prompt": text, **body}).json(), prompts))
+    model = load(artifacts / "writer")
+    want = [model.generate(text, max_new_tokens=10, do_sample=False) for text in prompts]
+    assert [answer["choices"][0]["text"] for answer in answers] == want
+
+
+def test_told_to_stop_it_answers_what_it_has_taken(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = serve("encoder", max_batch_items=1)
+    _slowed(live, monkeypatch, 0.1)
+    answers: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{live.url}/embed", json={"inputs": "w5"}).status_code)
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    model = live.app.state.server.models["encoder"]
+    while model.depth < 5:
+        time.sleep(0.01)
+    live.stop()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 8
+
+
+def test_a_model_that_cannot_be_opened_leaves_the_others(artifacts: Path, serve: Any, tmp_path: Path) -> None:
+    from optimum_serve import ModelSettings
+
+    (artifacts / "broken").mkdir()
+    (artifacts / "broken" / "optimum.json").write_text("{}")
+    live = serve("encoder", "broken", wait=False)
+    assert ModelSettings(source=str(tmp_path / "a" / "b")).label == "b"
+    end = time.monotonic() + 30
+    while live.client.get("/ready").json()["models"] != {"encoder": "ready", "broken": "failed"}:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert live.client.get("/ready").status_code == 503
+    assert _post(live, "/embed", {"inputs": "w5"}).status_code == 200
+    assert _post(live, "/models/broken/embed", {"inputs": "w5"}).status_code == 503
+
+
+def test_cancelled_inputs_are_not_run() -> None:
+    from optimum_serve.batcher import Batcher, Limits
+    from optimum_serve.metrics import Metrics
+
+    ran: list[int] = []
+    release = threading.Event()
+
+    def run(batch: list[int]) -> list[int]:
+        release.wait(10)
+        ran.extend(batch)
+        return batch
+
+    async def scene() -> None:
+        batcher = Batcher("m", run, Limits(items=1, tokens=100, queue=10), Metrics().of("m"))
+        one, two, three = (asyncio.create_task(batcher.submit([number], [1])) for number in (1, 2, 3))
+        await asyncio.sleep(0.1)
+        two.cancel()
+        release.set()
+        assert await one == [1] and await three == [3]
+        await asyncio.to_thread(batcher.close)
+
+    asyncio.run(scene())
+    assert ran == [1, 3]
