@@ -46,7 +46,7 @@ def _traced_lengths(encoder: Any) -> Iterator[None]:
     Moonshine rounds it by `int`, which a trace of TorchScript makes a constant: that of the sample's length.
     """
     method = getattr(encoder, _LENGTHS, None)
-    if method is None or not torch.jit.is_tracing():
+    if method is None or not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call] # of torch
         yield
         return
     own = method.__func__
