@@ -199,7 +199,7 @@ def test_a_traced_encoder_that_shortens_its_mask_takes_other_lengths(tmp_path: P
     part = flat_module(encoder_decoder("moonshine"), request)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what torch and transformers say of a trace
-        traced = torch.jit.trace(part, tuple(sample_tensors(request).values()), check_trace=False)
+        traced = torch.jit.trace(part, tuple(sample_tensors(request).values()), check_trace=False)  # type: ignore[no-untyped-call]
         drawn = torch.from_numpy(np.random.default_rng(4).standard_normal((2, 9600)).astype(np.float32))
         for length in (1600, 2500, 9600):
             mask = torch.ones((2, length), dtype=torch.int64)

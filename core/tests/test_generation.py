@@ -279,7 +279,12 @@ def test_rows_of_a_batch_end_by_themselves(folder: Path) -> None:
 def test_a_recurrent_model_that_runs_eagerly_generates(tmp_path: Path) -> None:
     module, ids = decoder("mamba"), torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
     fast = accelerate(module, target="torch", cache_dir=tmp_path, budget=1)
-    asked = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 12, "num_beams": 3, "pad_token_id": 0}
+    asked: dict[str, Any] = {
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": 12,
+        "num_beams": 3,
+        "pad_token_id": 0,
+    }
     assert fast.can_generate()
     assert torch.equal(fast.generate(ids, **asked), module.generate(ids, **asked))
     fast.generation_config.max_new_tokens = 2
