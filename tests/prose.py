@@ -1,7 +1,7 @@
-"""Check of the prose in sources and docs: `python -m tests.prose`, part of `make check`.
+"""Check of the prose in sources, tests and docs: `python -m tests.prose`, part of `make check`.
 
 Docstrings say what a thing does or is, so none begins with a question word; and words that name no part of the program
-(nobody, somebody, …) stay out of sources and docs.
+(nobody, somebody, …) stay out of all three.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ALLOWED = ("somebody/",)
 
 def problems() -> Iterator[str]:
     """Yield one line for each docstring or word that is not as it should be."""
-    sources = [*(ROOT / "core" / "src").rglob("*.py"), *(ROOT / "plugins").glob("*/src/**/*.py")]
+    roots = (ROOT / "core", ROOT / "plugins", ROOT / "tests", ROOT / "docs")
+    sources = [path for root in roots for path in root.rglob("*.py") if path != Path(__file__)]
     pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     for path in sorted((*sources, *pages)):
         text = path.read_text(encoding="utf-8")

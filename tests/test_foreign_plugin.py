@@ -25,7 +25,7 @@ print(json.dumps([optimum_core.__file__, [dataclasses.asdict(info) for info in m
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
-    """What a command wrote; it sees no import path and no setting of ours."""
+    """Return the output of a command, which sees no import path and no setting of ours."""
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     env = {key: value for key, value in env.items() if not key.startswith(("OPTIMUM_", "PYTEST_"))}
     done = subprocess.run(
@@ -43,7 +43,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _lend_packages(site: Path) -> None:
-    """Everything that is installed here and not ours, by links: nobody copies torch for a test."""
+    """Everything that is installed here and not ours, by links: torch is too large to be copied for a test."""
     for key in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for item in Path(key).iterdir():
             place = site / item.name

@@ -1,4 +1,4 @@
-"""ONNX files that somebody else made, as models: float and quantized, good and bad."""
+"""ONNX files of other tools, as models: float and quantized, good and bad."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def inputs() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def float_file(tiny: Tiny, inputs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Written by torch alone, with names of axes of its own."""
-    path = tmp_path_factory.mktemp("foreign") / "somebody.onnx"
+    path = tmp_path_factory.mktemp("foreign") / "other.onnx"
     axes = {0: "b", 1: "s"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

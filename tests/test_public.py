@@ -1,4 +1,4 @@
-"""Where core's public modules end: the contract in pyproject.toml names every module that plugins may not import."""
+"""The contract in pyproject.toml names every module that plugins may not import, and no public one."""
 
 from __future__ import annotations
 

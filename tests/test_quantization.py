@@ -16,7 +16,7 @@ import torch
 from tests.classifier import CALIBRATION, DYNAMIC, HELD, Classifier
 
 from optimum_core import AcceleratedModel, load
-from optimum_core.types import Event, Trial
+from optimum_core.types import Event, RecipeResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,14 @@ class Kept:
 
 
 @pytest.fixture(scope="module", params=["ort", "openvino"])
-def kept(request: pytest.FixtureRequest, classifier: Classifier, quickest: Any, without_inc: Any) -> Kept:
+def kept(
+    request: pytest.FixtureRequest,
+    classifier: Classifier,
+    quickest: Any,
+    without_inc: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Kept:
+    """With a cache of its own: whatever ran before, everything is built."""
     events: list[Event] = []
     with without_inc():
         fast = quickest(
@@ -39,6 +46,7 @@ def kept(request: pytest.FixtureRequest, classifier: Classifier, quickest: Any, 
             evaluate=classifier.rows,
             max_drop="90%",
             progress=events.append,
+            cache_dir=tmp_path_factory.mktemp("cache"),
         )
     return Kept(fast=fast, events=tuple(events))
 
@@ -61,7 +69,7 @@ def test_an_easy_promise_is_kept_by_a_quantized_model(kept: Kept, classifier: Cl
     assert {"calibrate", "evaluate", "quantize", "verify"} <= {event.stage for event in kept.events}
 
 
-def _agree(walk: Sequence[Trial], chosen: Trial) -> None:
+def _agree(walk: Sequence[RecipeResult], chosen: RecipeResult) -> None:
     """The times and the words of what was slower say the same."""
     assert chosen.milliseconds and chosen.speedup
     for trial in walk:
@@ -180,7 +188,7 @@ def test_the_command(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "labelled.jsonl").write_text("\n".join(rows), encoding="utf-8")
     command = [sys.executable, "-m", "optimum_core.cli", "accelerate", str(classifier.directory), str(tmp_path / "out")]
     command += ["--target", "ort", "--quantize", str(tmp_path / "recipe.yaml"), "--max-drop", "95%", "--shapes", "1x8"]
-    command += ["--precision", "fp32", "--level", "all"]
+    command += ["--precision", "fp32", "--level", "all", "--budget", "1"]
     command += ["--calibration", str(tmp_path / "typical.txt"), "--evaluate", str(tmp_path / "labelled.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

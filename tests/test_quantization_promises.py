@@ -82,7 +82,13 @@ def test_without_evaluate_nearness_to_eager_decides(quickest: Any) -> None:
 
 def test_a_budget_that_is_over_at_once_still_has_one_recipe_judged(classifier: Classifier, quickest: Any) -> None:
     fast = quickest(
-        quantize="static-int8", calibration=CALIBRATION, evaluate=classifier.rows, max_drop="90%", budget=1e-3
+        target="ort",
+        level="all",
+        quantize="static-int8",
+        calibration=CALIBRATION,
+        evaluate=classifier.rows,
+        max_drop="90%",
+        budget=1e-3,
     )
     judged = [trial for trial in fast.report.walk if trial.value is not None]
     assert [trial.outcome for trial in judged] == ["kept"]

@@ -1,4 +1,4 @@
-"""What quantization cannot do is said before anything is built."""
+"""Refusals of quantization are raised before anything is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several tests of core begin with. Nothing heavy is imported before a test asks for it."""
+"""Fixtures of core's tests. Nothing heavy is imported before a test asks for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `accelerate` refuses, when it gives up, and what it leaves alone."""
+"""`accelerate`: refusals, failures, and things that it leaves alone."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifests import small_manifest
 from optimum_core.artifact import FileEntry, Manifest, ModelInfo, decode, encode
 from optimum_core.errors import ArtifactError, OptionError
 from optimum_core.types import (
@@ -114,24 +114,7 @@ _MANIFEST = st.builds(
 
 
 def small(**changes: Any) -> Manifest:
-    """A manifest with as little in it as may be."""
-    cpu = Cpu(vendor="arm", model="N1", architecture="aarch64", features=frozenset(), physical_cores=1, usable_cores=1)
-    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 4))
-    plain = Manifest(
-        task="classification",
-        model=ModelInfo(name="tiny", fingerprint="f" * 64),
-        backend="acme",
-        device="cpu",
-        format="onnx",
-        precision="fp32",
-        inputs=(spec,),
-        outputs=(spec,),
-        verified=True,
-        hardware=Hardware(system="linux", system_version="6", cpu=cpu, memory=1),
-        model_files=("model.onnx",),
-        files=_FILES,
-    )
-    return dataclasses.replace(plain, **changes)
+    return small_manifest(**{"files": _FILES, **changes})
 
 
 def signed(raw: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 import subprocess
@@ -14,30 +13,15 @@ from typing import Any
 
 import pytest
 
-from optimum_core.artifact import MANIFEST, FileEntry, Manifest, ModelInfo, load, save, write
+from manifests import small_manifest
+from optimum_core.artifact import MANIFEST, FileEntry, Manifest, load, save, write
 from optimum_core.errors import ArtifactError, OptimumError
-from optimum_core.types import Cpu, Hardware, TensorSpec
 
 CONTENT = {"model.onnx": b"graph " * 20, "parts/weights.bin": bytes(range(256)), "empty.txt": b""}
 
 
 def unfilled(**changes: Any) -> Manifest:
-    cpu = Cpu(vendor="arm", model="N1", architecture="aarch64", features=frozenset(), physical_cores=1, usable_cores=1)
-    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 4))
-    plain = Manifest(
-        task="classification",
-        model=ModelInfo(name="tiny", fingerprint="f" * 64),
-        backend="acme",
-        device="cpu",
-        format="onnx",
-        precision="fp32",
-        inputs=(spec,),
-        outputs=(spec,),
-        verified=True,
-        hardware=Hardware(system="linux", system_version="6", cpu=cpu, memory=1),
-        model_files=("model.onnx", "parts/weights.bin"),
-    )
-    return dataclasses.replace(plain, **changes)
+    return small_manifest(**{"model_files": ("model.onnx", "parts/weights.bin"), **changes})
 
 
 def put(directory: Path, content: Mapping[str, bytes]) -> dict[str, Path]:

@@ -50,7 +50,7 @@ def test_every_name_is_explained(room: ModuleType) -> None:
         "backend._quantizing",
         "backend._sessions",
         "errors",
-        "models.tracing",
+        "models.exporting.tracing",
         "options",
         "packages",
     ],
@@ -201,6 +201,16 @@ def test_a_value_that_is_no_array_is_refused() -> None:
     with pytest.raises(InputError, match="input 'x' is a str that cannot be read without a copy") as caught:
         backend.read_input(WHO, "x", "text", np.from_dlpack, "on the GPU")
     assert caught.value.remedy == "pass a numpy array, or a detached tensor on the GPU"
+
+
+def test_a_file_is_told_from_another_of_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "weights.bin"
+    assert backend.checksum_problem(file, "0" * 64) == "weights.bin is missing"
+    file.write_bytes(b"of one model")
+    written = backend.file_sha256(file)
+    assert backend.checksum_problem(file, written) is None
+    file.write_bytes(b"of another")
+    assert "weights.bin is not the file written with it" in str(backend.checksum_problem(file, written))
 
 
 def test_a_closed_session_says_what_to_do() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
-from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.types import AxisRange, TensorSpec
 
 SPECS = (

@@ -1,4 +1,4 @@
-"""The cache: complete entries only, made once, whoever is killed and whenever."""
+"""The cache: complete entries only, made once, whichever process is killed and whenever."""
 
 from __future__ import annotations
 

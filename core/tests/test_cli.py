@@ -89,7 +89,19 @@ def plugins(home: Home, **environment: str) -> dict[str, dict[str, Any]]:
 def test_plugins_as_json_have_every_field_of_the_schema(home: Home) -> None:
     torch = plugins(home)["torch"]
     assert list(torch) == [
-        *("name", "distribution", "version", "status", "error", "hooks", "offers", "limitations", "versions")
+        *(
+            "name",
+            "distribution",
+            "version",
+            "status",
+            "error",
+            "why",
+            "remedy",
+            "hooks",
+            "offers",
+            "limitations",
+            "versions",
+        )
     ]
     assert torch["status"] == "ready" and torch["distribution"] == "optimum-core"
     assert "probe" in torch["hooks"]
@@ -208,8 +220,8 @@ def test_cache_clear_asks_and_removes_only_what_was_meant(home: Home) -> None:
     os.utime(old / "entry.json", (0, 0))
     refused = home.run("cache", "clear", stdin="n\n")
     assert refused.returncode == 0 and "Remove 2 entries (3.0 KiB)" in refused.stderr and old.exists()
-    nobody = home.run("cache", "clear")
-    assert nobody.returncode == 1 and "pass --yes" in nobody.stderr and old.exists()
+    unattended = home.run("cache", "clear")
+    assert unattended.returncode == 1 and "pass --yes" in unattended.stderr and old.exists()
     done = home.run("cache", "clear", "--older-than", "7d", stdin="y\n")
     assert done.returncode == 0 and "Remove 1 entry (2.0 KiB)" in done.stderr and "freed" in done.stdout
     assert (old.exists(), new.exists()) == (False, True)

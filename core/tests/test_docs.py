@@ -22,6 +22,7 @@ from optimum_core.cache import CACHE_DIR_VARIABLE
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import Hooks
 from optimum_core.plugins import DISABLED_ENV, STRICT_ENV, manager
+from optimum_core.search.budget import searching_for
 from optimum_core.types import Support
 from optimum_core.verify import TOLERANCES
 from sentence_directories import NORMALIZE, pooling, write_directory
@@ -208,11 +209,12 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def at_work(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and a cache of the tests' own."""
+def at_work(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory, a cache of the tests' own, and short searches."""
     monkeypatch.setenv(CACHE_DIR_VARIABLE, str(shared_cache))
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with searching_for(4.0):
+        yield tmp_path
 
 
 def run(block: str) -> dict[str, Any]:
@@ -338,7 +340,7 @@ def test_the_watcher_on_the_page_of_hooks_sees_calls(at_work: Path, saved: Path)
         "models/exporting",
         "models/inputs",
         "models/multimodal",
-        "models/sentences",
+        "models/sources/sentences",
         "models/signatures",
         "models/sources",
         "runtime",

@@ -55,8 +55,8 @@ def test_keys_and_values_of_cross_attention_are_inputs_of_the_decoder() -> None:
     assert names == ["input_ids", "attention_mask", "encoder_attention_mask", *cross, "logits_to_keep"]
     assert known.encoder is not None
     assert [spec.name for spec in known.encoder.cross.outputs] == cross
-    live = [spec.name for spec in parts_of(described("t5"), live=True)["decoder"].inputs]
-    assert live == ["input_ids", "attention_mask", "encoder_attention_mask", "encoder_hidden_states", "logits_to_keep"]
+    eager = [spec.name for spec in parts_of(described("t5"), eager=True)["decoder"].inputs]
+    assert eager == ["input_ids", "attention_mask", "encoder_attention_mask", "encoder_hidden_states", "logits_to_keep"]
 
 
 def test_an_encoder_of_recordings_may_have_fixed_places_and_no_mask() -> None:

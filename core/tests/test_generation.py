@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,18 @@ from transformers import (
 
 from optimum_core import accelerate
 from optimum_core.errors import InputError, OptionError, UnavailableError
-from optimum_core.generation.decoder_session import Decoder, counted
-from optimum_core.generation.generator_workload import workload_of
+from optimum_core.generation import generator_workload
+from optimum_core.generation.decoder_session import Decoder, Generation, counted
+from optimum_core.generation.generator_workload import timed_call, workload_of
 from optimum_core.generation.loop import next_tokens
+from optimum_core.generation.model_session import GenerativeSession
 from optimum_core.generation.sampling import chooser, drawn, penalized, shaped
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, TextStream, generate_texts, read_codec, stream_texts
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, described, eager_decoder
 from optimum_core.types import Fidelity
+from optimum_core.verify import dialogues as dialogues_module
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
 
 
@@ -124,6 +128,28 @@ def test_the_loop_writes_what_transformers_writes(kind: str) -> None:
     assert np.array_equal(np.concatenate([ids, np.stack(tokens, 1)], 1), want.numpy())
 
 
+def test_a_timed_generation_ends_when_it_shows_what_all_tokens_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    drives = eager("llama")
+    feed = Generation.feed
+
+    def slow(self: Generation, ids: Any, *rest: Any) -> Any:
+        read.append(ids.shape[1])
+        time.sleep(0.02)
+        return feed(self, ids, *rest)
+
+    monkeypatch.setattr(Generation, "feed", slow)
+    session = GenerativeSession(drives, (), ())
+    inputs = {"input_ids": np.random.default_rng(1).integers(3, 99, (2, 9))}
+    whole = timed_call(session, inputs, 40)()
+    assert len(read) == 40 or whole.scale > 1
+    read.clear()
+    monkeypatch.setattr(generator_workload, "_ENOUGH_SECONDS", 0.05)
+    part = timed_call(session, inputs, 40)()
+    assert read == [9, *[1] * 7]
+    assert 40 / 8 * 0.6 < part.scale < 40 / 8 * 1.4
+
+
 def test_positions_beyond_the_model_are_refused_before_they_are_read() -> None:
     drives = eager("gpt2")
     drives.longest = 256
@@ -169,7 +195,8 @@ def test_a_workload_is_cut_to_the_model_unless_it_was_stated() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mistral", "opt"])
-def test_dialogues_pass_eager_and_find_what_is_wrong(kind: str) -> None:
+def test_dialogues_pass_eager_and_find_what_is_wrong(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialogues_module, "PATIENCE", 300.0)  # however busy the machine is
     module = decoder(kind)
     dialogues = drawn_dialogues(module, described(kind))
     assert dialogues[-1].name == "eager's greedy text, 64 tokens"

@@ -4,42 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 import pytest
 
-from optimum_core.hardware import Machine, describe, detect, survey
+from machines import lay_out, machine
+from optimum_core.hardware import describe, detect, survey
 from optimum_core.hardware.machine import registry_devices, run_command
 from optimum_core.types import Cpu, Gpu, Hardware, Npu
-
-
-def machine(root: Path, **facts: object) -> Machine:
-    """A Linux server of 64 cores and 256 GiB that answers from `root` only."""
-    known: dict[str, object] = {
-        "system": "linux",
-        "system_version": "6.8.0-41-generic",
-        "architecture": "x86_64",
-        "logical_cores": 128,
-        "physical_cores": 64,
-        "allowed_cores": 128,
-        "memory": 256 * 2**30,
-        "root": root,
-        "run": lambda command: None,
-        "cpuinfo": dict,
-        "nvml": lambda: None,
-        "registry": lambda device_class: (),
-    }
-    return Machine(**{**known, **facts})  # type: ignore[arg-type]
-
-
-def lay_out(root: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return root
 
 
 def test_this_machine_is_found_and_found_once() -> None:

@@ -7,45 +7,20 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from machines import lay_out, machine
 from optimum_core.hardware.gpus import find_gpus, parse_registry_gpu, pci_vendor
-from optimum_core.hardware.machine import Machine, import_nvml, run_command
+from optimum_core.hardware.machine import import_nvml, run_command
 from optimum_core.hardware.npus import find_npus
 from optimum_core.hardware.nvidia import parse_smi
 from optimum_core.types import Gpu, Npu
 
 MIB = 2**20
 L4 = Gpu(vendor="nvidia", name="NVIDIA L4", memory=23034 * MIB, compute_capability=(8, 9), driver="550.54.15")
-
-
-def machine(root: Path, **facts: Any) -> Machine:
-    known: dict[str, Any] = {
-        "system": "linux",
-        "system_version": "1",
-        "architecture": "x86_64",
-        "logical_cores": 8,
-        "physical_cores": 8,
-        "allowed_cores": None,
-        "memory": 2**30,
-        "root": root,
-        "run": lambda command: None,
-        "nvml": lambda: None,
-        "registry": lambda device_class: (),
-    }
-    return Machine(**{**known, **facts})
-
-
-def lay_out(root: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return root
 
 
 class Nvml:

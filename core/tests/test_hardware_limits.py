@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from machines import lay_out, machine
 from optimum_core.hardware.cores import usable_cores
 from optimum_core.hardware.limits import cpu_limit, memory_limit
-from optimum_core.hardware.machine import Machine
 
 GIB = 2**30
 V1_NO_LIMIT = "9223372036854771712"
 V2_MOUNT = "30 24 0:26 {top} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 
 
-def lay_out(root: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    return root
-
-
-def machine(root: Path, logical: int = 64, allowed: int | None = None) -> Machine:
-    return Machine(
-        system="linux",
-        system_version="6.8.0",
-        architecture="x86_64",
-        logical_cores=logical,
-        physical_cores=None,
-        allowed_cores=allowed,
-        memory=256 * GIB,
-        root=root,
-    )
+def cores_of(root: Path, logical: int = 64, allowed: int | None = None) -> int:
+    return usable_cores(machine(root, logical_cores=logical, physical_cores=None, allowed_cores=allowed))
 
 
 def test_version_2_takes_the_strictest_on_the_way_up(tmp_path: Path) -> None:
@@ -77,7 +59,7 @@ def test_version_1_container_sees_its_own_group_at_the_mount_point(tmp_path: Pat
     )
     assert cpu_limit(root) == 2.5
     assert memory_limit(root) == 2 * GIB
-    assert usable_cores(machine(root)) == 2
+    assert cores_of(root) == 2
 
 
 def test_a_group_below_a_containers_own_is_found_through_the_mount_table(tmp_path: Path) -> None:
@@ -118,7 +100,7 @@ def test_without_a_mount_table_the_usual_places_are_read(tmp_path: Path) -> None
         },
     )
     assert memory_limit(root) == GIB
-    assert usable_cores(machine(root)) == 1, "half a core is one thread"
+    assert cores_of(root) == 1, "half a core is one thread"
 
 
 def test_a_group_outside_of_the_namespace_does_not_leave_the_mount(tmp_path: Path) -> None:
@@ -140,12 +122,12 @@ def test_a_group_outside_of_the_namespace_does_not_leave_the_mount(tmp_path: Pat
 )
 def test_affinity_and_quota_the_smaller_wins(tmp_path: Path, quota: str, allowed: int | None, expected: int) -> None:
     root = lay_out(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": quota})
-    assert usable_cores(machine(root, allowed=allowed)) == expected
+    assert cores_of(root, allowed=allowed) == expected
 
 
 def test_without_control_groups_affinity_alone_counts(tmp_path: Path) -> None:
-    assert usable_cores(machine(tmp_path, allowed=6)) == 6
-    assert usable_cores(machine(tmp_path, allowed=None)) == 64
+    assert cores_of(tmp_path, allowed=6) == 6
+    assert cores_of(tmp_path, allowed=None) == 64
 
 
 @pytest.mark.parametrize("text", ["", "max", "0 0", "100000 0", "1 2 3", "-5 100000", "9" * 6000 + " 1", "\x00\x01"])
@@ -172,7 +154,7 @@ def test_usable_cores_are_between_one_and_all(logical: int, allowed: int | None,
     with tempfile.TemporaryDirectory() as folder:
         files = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota} {period}"}
         root = lay_out(Path(folder), files)
-        assert 1 <= usable_cores(machine(root, logical=logical, allowed=allowed)) <= logical
+        assert 1 <= cores_of(root, logical=logical, allowed=allowed) <= logical
 
 
 FIELDS = st.sampled_from(

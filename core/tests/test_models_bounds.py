@@ -1,4 +1,4 @@
-"""Which values and lengths a model takes is asked of eager; and what a mask stands for that is left out."""
+"""Bounds of values and lengths are found with eager, and so is the value of a mask that is left out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.axes import lengths_beside
 from optimum_core.models.signatures.signature import ModelSignature, describe, limited
 from optimum_core.models.sources.source import open_source
-from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.types import AxisRange, TensorSpec
 
 TINY = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}

@@ -1,4 +1,4 @@
-"""What is drawn holds to the layout at any lengths: nothing fully masked, nothing out of vocabulary, nothing random."""
+"""Drawn inputs follow the layout at any lengths: nothing fully masked, nothing out of vocabulary, nothing random."""
 
 from __future__ import annotations
 

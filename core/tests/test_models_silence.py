@@ -1,4 +1,4 @@
-"""What libraries print and warn of while they work is held back, for their own thread alone."""
+"""Prints and warnings of libraries are held back while they work, for their own thread alone."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def test_nothing_is_printed_within(manager: object, capsys: pytest.CaptureFixtur
     assert (sys.stdout, sys.stderr) == streams
     sys.stdout.write("after\n")
     assert capsys.readouterr() == ("after\n", "")
+
+
+def test_loggers_of_a_named_library_are_mute_within_and_as_before_after(caplog: pytest.LogCaptureFixture) -> None:
+    own, other = logging.getLogger("noisy_library.part"), logging.getLogger("noisy_library_too")
+    own.setLevel(logging.INFO)
+    with silence("noisy_library"):
+        own.error("dropped")
+        other.warning("shown")
+    own.info("shown after")
+    assert [record.message for record in caplog.records] == ["shown", "shown after"]
+    assert own.level == logging.INFO
 
 
 def test_an_error_leaves_the_streams_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:

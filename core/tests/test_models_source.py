@@ -141,8 +141,8 @@ def test_a_broken_configuration_is_named(saved: Path) -> None:
 
 
 def test_an_unknown_kind_of_model_is_named(saved: Path) -> None:
-    _change(saved / "config.json", model_type="nobody-knows")
-    with pytest.raises(SourceError, match="nobody-knows"):
+    _change(saved / "config.json", model_type="never-heard-of")
+    with pytest.raises(SourceError, match="never-heard-of"):
         open_source(saved).module()
 
 

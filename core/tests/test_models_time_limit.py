@@ -1,4 +1,4 @@
-"""What takes too long is ended, and nothing is raised after what ended in time."""
+"""A block that takes too long is ended, and nothing is raised after one that ended in time."""
 
 from __future__ import annotations
 

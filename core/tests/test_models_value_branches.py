@@ -15,12 +15,12 @@ import torch
 from optimum_core.errors import ExportError
 from optimum_core.models.backends.onnx_plugin import export
 from optimum_core.models.eager.calls import FlatModule
+from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.exporting.value_branches import traced_reads, value_branches
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import describe
 from optimum_core.models.silence import silence
 from optimum_core.models.sources.source import MemorySource
-from optimum_core.types import ExportRequest
 
 _log = logging.getLogger(__name__)
 
@@ -126,18 +126,7 @@ def test_the_step_of_an_export_names_them(tmp_path: Path) -> None:
     for route in ("torchscript", "dynamo"):
         output = tmp_path / route
         output.mkdir()
-        request = ExportRequest(
-            backend="onnx",
-            source=source,
-            task=signature.task,
-            format="onnx",
-            precision="fp32",
-            samples=signature.draw(Case(name="traced")),
-            inputs=signature.inputs,
-            outputs=signature.outputs,
-            output=output,
-            route=route,
-        )
+        request = export_of("onnx", "onnx", source, signature, output, route=route)
         if route == "dynamo":
             with pytest.raises(ExportError, match="data-dependent"):
                 export(request)

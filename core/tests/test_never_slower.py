@@ -1,4 +1,4 @@
-"""Where the eager model competes, nothing wins that is slower than it at some shape of the workload."""
+"""No candidate wins over a competing eager model if it is slower at some shape of the workload."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 
 from optimum_core import accelerate, load
 from optimum_core.errors import InputError
-from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.types import TensorSpec
 
 FLOATS = TensorSpec(name="x", dtype="float32", shape=("batch", 3, 5))

@@ -1,4 +1,4 @@
-"""What `objective` and `budget` change: which of several true candidates is chosen, and how many are tried."""
+"""`objective` and `budget` decide which of several correct candidates is chosen, and how many are tried."""
 
 from __future__ import annotations
 

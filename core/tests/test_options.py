@@ -1,4 +1,4 @@
-"""What every backend checks its options with: no wrong value reaches a runtime, and no right one is refused."""
+"""The check of options that all backends use: no wrong value reaches a runtime, and no right one is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model returns comes back as it was: containers, keys, constants; or it is refused before anything is built."""
+"""Returned containers, keys and constants come back as they were, or the model is refused before anything is built."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def _same(want: Any, got: Any) -> None:
         assert got == want
 
 
-def _answer(value: Any, *, as_torch: bool, live: bool = True) -> Any:
+def _answer(value: Any, *, as_torch: bool, in_memory: bool = True) -> Any:
     flat = flatten(value)
     structure = from_plain(to_plain(structure_of(value, "m"), "m"), Structure)  # as a manifest keeps it
-    answerer = Answerer(structure, tuple(flat), live=live)
+    answerer = Answerer(structure, tuple(flat), in_memory=in_memory)
     return answerer.answer({name: tensor.numpy() for name, tensor in flat.items()}, as_torch=as_torch)
 
 
@@ -114,15 +114,15 @@ def test_a_named_tuple_that_is_not_known_here_is_made_after_it() -> None:
 @pytest.mark.parametrize("path", ["os.stat_result", "subprocess.Popen", "optimum_core.types.Report", "class.1 + 1"])
 def test_a_manifest_cannot_name_a_class_to_call(path: str) -> None:
     named = dataclasses.replace(structure_of(Boxes(Y, Y), "m"), name=path)
-    made = Answerer(named, ("output.0", "output.1"), live=True).answer(flatten((Y, Y)), as_torch=False)
+    made = Answerer(named, ("output.0", "output.1"), in_memory=True).answer(flatten((Y, Y)), as_torch=False)
     assert made._fields == ("boxes", "scores")
     output = dataclasses.replace(structure_of(Own(logits=Y), "m"), name=path)
-    assert type(Answerer(output, ("logits",), live=True).answer({"logits": Y}, as_torch=False)) is Answer
+    assert type(Answerer(output, ("logits",), in_memory=True).answer({"logits": Y}, as_torch=False)) is Answer
 
 
 def test_an_own_class_of_outputs_comes_back_where_the_model_is_here_alone() -> None:
     assert type(_answer(Own(logits=Y), as_torch=True)) is Own
-    assert type(_answer(Own(logits=Y), as_torch=True, live=False)) is Answer
+    assert type(_answer(Own(logits=Y), as_torch=True, in_memory=False)) is Answer
 
 
 def test_caches_are_left_out() -> None:

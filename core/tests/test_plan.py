@@ -1,8 +1,9 @@
-"""Ways follow from offers alone: formats chain, nothing is promised that nobody offers, no backend is known by name."""
+"""Ways follow from offers alone: formats chain, no ability is assumed, no backend is known by name."""
 
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import optimum_core
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.plan import Quantization, Target, Way, parse_target, stateful_ways, ways
+from optimum_core.request import check_level
 from optimum_core.types import Limitation, Offer, Support, Transform
 
 LIVE = Support(offers=(Offer(device="cpu", exports=("plain",), loads=("plain",), live=True),))
@@ -34,7 +36,7 @@ ENGINES = Support(
     offers=(Offer(device="gpu", optimizes=(Transform(takes="graph", gives="engine"),), loads=("engine",)),)
 )
 ABSENT = Support(limitations=(Limitation(what="run", reason="acme-rt not installed", remedy="pip install acme-rt"),))
-EVERYBODY = {"live": LIVE, "exporter": EXPORTER, "runner": RUNNER, "engines": ENGINES, "absent": ABSENT}
+ALL = {"live": LIVE, "exporter": EXPORTER, "runner": RUNNER, "engines": ENGINES, "absent": ABSENT}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,34 @@ def test_a_target_that_names_nothing_is_refused(text: Any) -> None:
 
 
 def _ways(target: str, **settings: Any) -> tuple[Way, ...]:
-    return ways(EVERYBODY, parse_target(target), **settings)
+    return ways(ALL, parse_target(target), **settings)
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [("npu:1", r"cannot use NPUs: no chip \(buy one\)$"), ("gpu", r"cannot open: no driver \(add it\)$")],
+)
+def test_a_device_that_is_not_offered_is_told_by_its_own_limitations_else_by_those_of_sessions(
+    device: str, told: str
+) -> None:
+    limits = (
+        Limitation(what="use NPUs", reason="no chip", remedy="buy one", hook="load_session", device="npu"),
+        Limitation(what="open", reason="no driver", remedy="add it", hook="load_session"),
+        Limitation(what="run on 'npu' at all", reason="no tool", remedy="find it", hook="optimize"),
+    )
+    supports = {"exporter": EXPORTER, "runner": replace(RUNNER, limitations=limits)}
+    with pytest.raises(UnavailableError) as raised:
+        ways(supports, Target(backend="runner", device=device))
+    assert re.search(told, raised.value.why)
+
+
+def test_a_level_that_is_missing_here_is_told_by_its_limitation() -> None:
+    limit = Limitation(what="fuse", reason="no tool", remedy="pip install tool", hook="optimize", level="fused")
+    supports = {"runner": replace(RUNNER, limitations=(limit,))}
+    with pytest.raises(OptionError, match=r"not here: no tool\n.*pip install tool"):
+        check_level("fused", Target(backend="runner"), supports)
+    with pytest.raises(OptionError, match="use all, basic"):
+        check_level("fuse", Target(backend="runner"), supports)
 
 
 def test_auto_finds_every_way() -> None:
@@ -237,7 +266,7 @@ def test_core_names_no_backend() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["plan.py", "search/spec.py", "search/race.py", "search/search.py", "measure/timing.py", "api.py"]
+    "name", ["plan.py", "search/spec.py", "search/race.py", "search/candidate_search.py", "measure/timing.py", "api.py"]
 )
 def test_the_search_knows_not_even_cores_own_backends(name: str) -> None:
     assert not _code_strings(Path(optimum_core.__file__).parent / name) & {*FOREIGN, "torch", "onnx"}

@@ -47,11 +47,11 @@ ENGINES = Support(
         Limitation(what="run what others quantize", reason="no GPU", remedy="add one", hook="load_session"),
     ),
 )
-EVERYBODY = {"engines": ENGINES, "exporter": EXPORTER, "live": LIVE, "rounder": ROUNDER, "runner": RUNNER}
+ALL = {"engines": ENGINES, "exporter": EXPORTER, "live": LIVE, "rounder": ROUNDER, "runner": RUNNER}
 
 
 def _quantized(target: Target, *schemes: str, rest: str = "auto") -> list[Way]:
-    found = ways(EVERYBODY, target, quantization=Quantization(schemes=schemes, rest=rest))
+    found = ways(ALL, target, quantization=Quantization(schemes=schemes, rest=rest))
     return [way for way in found if way.is_quantized]
 
 
@@ -77,8 +77,8 @@ def test_auto_never_chooses_what_cannot_be_checked_here() -> None:
 
 
 def test_unquantized_ways_come_first_and_stay() -> None:
-    plain = ways(EVERYBODY, Target())
-    found = ways(EVERYBODY, Target(), quantization=Quantization(schemes=("static-int8",)))
+    plain = ways(ALL, Target())
+    found = ways(ALL, Target(), quantization=Quantization(schemes=("static-int8",)))
     assert found[: len(plain)] == plain
     assert all(way.is_quantized for way in found[len(plain) :])
 

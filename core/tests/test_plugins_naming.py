@@ -23,7 +23,7 @@ HARDWARE = Hardware(
 SUPPORTS = {
     "ort": Support(
         offers=(Offer(device="cpu", loads=("onnx",)),),
-        limitations=(Limitation(what="run on 'cuda' (CUDA)", reason="no NVIDIA GPU found", remedy="use 'cpu'"),),
+        limitations=(Limitation(what="run there", reason="no NVIDIA GPU found", remedy="use 'cpu'", device="cuda"),),
     ),
     "torch": Support(offers=(Offer(device="cpu", live=True),)),
     "far": Support(offers=(Offer(device="cpu", loads=("far",), proof="none"),)),

@@ -1,4 +1,4 @@
-"""What may be lost: metrics are scikit-learn's, drops are counted from eager, and what gives no number says so."""
+"""The promise: metrics are scikit-learn's, drops are counted from eager, and a metric without a number is an error."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_labels_of_tokens_without_those_that_do_not_count(labels: Any, tmp_path:
     logits = np.zeros((2, 4, 3))
     for row, column, guess in [(0, 0, 0), (0, 1, 1), (0, 2, 1), (0, 3, 2), (1, 0, 2), (1, 1, 1), (1, 2, 2)]:
         logits[row, column, guess] = 1.0
-    # Four labels count: three are right; what stands under -100 and behind a row's end is nobody's business.
+    # Four labels count: three are right; what stands under -100 and behind a row's end does not.
     assert _value(tmp_path, "accuracy", [(logits, labels)]) == 0.75
 
 
@@ -244,7 +244,7 @@ def test_labels_of_one_row_need_no_batch(tmp_path: Path) -> None:
 
 
 class Together(Fake):
-    """What it says of an item depends on what is called with it: only the greatest of a call counts."""
+    """A model whose answer for an item depends on the others of the call: only the greatest of a call counts."""
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         self.seen.append(inputs)

@@ -1,4 +1,4 @@
-"""What may be said with `quantize=`: words, presets, recipes in files and in code all become one goal."""
+"""Values of `quantize=`: words, presets, recipes in files and in code all become one goal."""
 
 from __future__ import annotations
 

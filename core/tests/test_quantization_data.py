@@ -1,4 +1,4 @@
-"""What quantization is fitted to is never what it is judged on, whatever form the data has."""
+"""Data of calibration is never data of evaluation, whatever form it has."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optimum_core.types import QuantizeConfig, Report, Trial
+from optimum_core.types import QuantizeConfig, RecipeResult, Report
 from stated_backend import DYNAMIC, Form, Stated, accelerated, eager, judged, labelled, report_of, rows
 
 #: A static recipe that leaves nothing to vary but the layers and accuracy control.
@@ -55,7 +55,7 @@ def search(tmp_path: Path) -> Search:
     return run
 
 
-def _told(report: Report, outcome: str) -> list[Trial]:
+def _told(report: Report, outcome: str) -> list[RecipeResult]:
     return [trial for trial in report.walk if trial.outcome == outcome]
 
 

@@ -1,4 +1,4 @@
-"""What eager is asked: both sides of each switch, sizes off the grid, a row without tokens; and what that proves."""
+"""Reference cases: both sides of each switch, sizes off the grid, a row without tokens; and the lengths they prove."""
 
 from __future__ import annotations
 

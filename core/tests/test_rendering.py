@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from optimum_core.types import CandidateResult, CaseResult, Fidelity, Measurement, Promise, Report, Trial
+from optimum_core.types import CandidateResult, CaseResult, Fidelity, Measurement, Promise, RecipeResult, Report
 from optimum_core.types.rendering import brief, header, model_to_html, rows, to_html, to_text
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -96,7 +96,7 @@ def test_no_line_of_a_report_is_wider_than_the_terminal(
     times = tuple(Measurement(shape=shape, median=1.5, p95=2.0, runs=3) for shape in many)
     long = "a reason that is told at length, " * 5
     candidates = tuple(replace(item, measurements=times, reason=long) for item in (CHOSEN, SLOWER))
-    trial = Trial(name="static-int8 by ort " * 4, config={}, outcome="broken", reason=long)
+    trial = RecipeResult(name="static-int8 by ort " * 4, config={}, outcome="broken", reason=long)
     report = replace(REPORT, workload=many, candidates=candidates, walk=(trial,), notes=(long,))
     monkeypatch.setenv("COLUMNS", str(width))
     text = str(report)
@@ -128,7 +128,7 @@ def test_a_prompt_shows_a_report_in_one_line() -> None:
 
 
 def test_a_notebook_shows_well_formed_tables() -> None:
-    walked = replace(REPORT, walk=(Trial(name="<b>", config={}, outcome="kept"),), notes=("a < b",))
+    walked = replace(REPORT, walk=(RecipeResult(name="<b>", config={}, outcome="kept"),), notes=("a < b",))
     page = ElementTree.fromstring(f"<div>{walked._repr_html_()}</div>")
     assert len(page.findall("table")) == 2
     assert "onnx → ort <cpu> & more" in [cell.text for cell in page.iter("td")]
@@ -210,9 +210,9 @@ def test_a_promise_is_told_though_nothing_was_tried() -> None:
 
 
 def test_many_recipes_skipped_for_one_reason_are_one_line_to_people_and_all_there_in_the_data() -> None:
-    over = [Trial(name=f"recipe {i}", config={}, outcome="skipped", reason="the time is over") for i in range(5)]
-    other = [Trial(name=name, config={}, outcome="skipped", reason="no data") for name in ("one", "two")]
-    broken = Trial(name="broken", config={}, outcome="broken", reason="off", value=0.5, drop=0.25)
+    over = [RecipeResult(name=f"recipe {i}", config={}, outcome="skipped", reason="the time is over") for i in range(5)]
+    other = [RecipeResult(name=name, config={}, outcome="skipped", reason="no data") for name in ("one", "two")]
+    broken = RecipeResult(name="broken", config={}, outcome="broken", reason="off", value=0.5, drop=0.25)
     report = replace(REPORT, walk=(*other, broken, *over))
     assert [trial.name for trial in brief(report.walk)] == ["one", "two", "broken", "5 more"]
     for text in (to_text(report, 200), report.to_markdown(), to_html(report)):

@@ -1,4 +1,4 @@
-"""What a search notices beside its candidates: a full disk, a busy machine, branches on values, a spent budget."""
+"""Notes of a search: a full disk, a busy machine, branches on values, a spent budget."""
 
 from __future__ import annotations
 

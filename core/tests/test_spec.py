@@ -1,4 +1,4 @@
-"""What competes, by which name and in which order, whatever the ways are."""
+"""Candidate specs: which compete, by which name and in which order, whatever the ways are."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.plan import EXACT, Way
+from optimum_core.plan import FULL_PRECISION, Way
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.spec import CandidateSpec, specs_of
 from optimum_core.types import Artifact, CaseResult, Fidelity
 
-LIVE = Way(backend="torch", device="cpu", precision=EXACT, levels=(None, "compile"))
+LIVE = Way(backend="torch", device="cpu", precision=FULL_PRECISION, levels=(None, "compile"))
 FILES = Way(
     backend="acme",
     device="cpu",
-    precision=EXACT,
+    precision=FULL_PRECISION,
     format="acme",
     exporter="acme",
     exported="acme",
@@ -160,5 +160,5 @@ def test_what_did_not_load_is_not_true(described: object) -> None:
     assert candidate.is_true
     candidate.outcome = "wrong"
     assert not candidate.is_true
-    assert math.isclose(candidate.pace, 1.0)
+    assert math.isclose(candidate.relative_time, 1.0)
     assert candidate.result().fidelity is None

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from fake_backend import Acme, Deed, Memory, builder_with, wrong
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.multimodal.description import merge_of
 from optimum_core.models.multimodal.merging import merged_with
 from optimum_core.models.multimodal.tower_calls import TowerCalls, record_of, recorded
 from optimum_core.models.multimodal.towers import NoTowerError, Tower, call_of, tower_of
-from optimum_core.search import tower_search
+from optimum_core.models.sources.source import MemorySource
+from optimum_core.plan import parse_target, ways
+from optimum_core.search.budget import Budget
+from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.tower_search import TowerSearch
 from optimum_core.testing.pictures import described, picture_inputs, picture_model
 from optimum_core.types import Artifact, AxisRange, Step
@@ -144,22 +148,32 @@ def test_lengths_beyond_those_compared_go_to_the_eager_tower_and_any_number_of_p
 # The search.
 
 
-def test_where_the_eager_tower_wins_there_is_no_part_and_the_report_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    eager = SimpleNamespace(spec=SimpleNamespace(way=SimpleNamespace(is_eager=True)))
-    other = SimpleNamespace(
-        spec=SimpleNamespace(way=SimpleNamespace(is_eager=False), name="onnx → any cpu"),
-        is_true=False, outcome="wrong", reason="batch 3, output: relative error 0.2",
-    )  # fmt: skip
-    monkeypatch.setattr(tower_search, "search", lambda context: SimpleNamespace(winner=eager, tried=(eager, other)))
-    monkeypatch.setattr(TowerSearch, "_context", lambda *_: None)
-    source = SimpleNamespace(module=lambda: picture_model("llava"), name="llava")
-    builder: Any = SimpleNamespace(source=source)
-    none: Any = None
-    searched = TowerSearch(
-        builder=builder, signature=described("llava"), ways=(), plugins=none, budget=none, verify=True
+def searched(deed: Deed, place: Path) -> tuple[Mapping[str, Artifact], str]:
+    """Return the towers that a search finds for llava where a backend computes so, and what the report says."""
+    source = MemorySource(picture_model("llava"))
+    builder = builder_with(Acme({"only": deed}), source, place)
+    every = ways(builder.supports, parse_target("auto"))
+    towers = TowerSearch(
+        builder=builder,
+        signature=described("llava"),
+        ways=every,
+        plugins=builder.plugins,
+        budget=Budget(seconds=60.0),
+        verify=True,
     )
-    spec: Any = SimpleNamespace(way=SimpleNamespace(backend="any", device="cpu", precision="fp32"))
-    assert searched(spec) == {}
-    assert searched.notes(spec) == (
-        "part vision (model.vision_tower) stays eager: onnx → any cpu: batch 3, output: relative error 0.2",
-    )
+    spec = CandidateSpec(way=next(way for way in every if not way.is_eager), route="only")
+    found = towers(spec)
+    (note,) = towers.notes(spec)
+    return found, note
+
+
+def test_where_the_eager_tower_wins_there_is_no_part_and_the_report_says_why(tmp_path: Path) -> None:
+    found, note = searched(wrong, tmp_path)
+    assert found == {}
+    assert re.match(r"part vision \(model\.vision_tower\) stays eager: acme\[only] → acme cpu: .*relative error", note)
+
+
+def test_a_tower_that_is_right_and_faster_becomes_a_part_that_is_told_with_its_time(tmp_path: Path) -> None:
+    found, note = searched(Memory(), tmp_path)
+    assert found["vision"].format == "acme" and record_of(found["vision"].steps).path == "model.vision_tower"
+    assert re.match(r"part vision .* runs as acme\[only] → acme cpu, in 0\.\d\d of the time of the eager one", note)

@@ -1,4 +1,4 @@
-"""What is wrong does not pass, and the axis to blame is named."""
+"""Wrong outputs do not pass, and the axis to blame is named."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What Optimum Core does, shown on two real models: all-MiniLM-L6-v2, a sentence encoder of 22 million parameters, and
-SmolLM2-135M-Instruct, which writes.
+"""A demonstration of Optimum Core on two real models: all-MiniLM-L6-v2, a sentence encoder of 22 million parameters,
+and SmolLM2-135M-Instruct, which writes.
 
 Run it with `make demo`, twice: the second run finds its work done. Nothing is downloaded.
 """

@@ -25,7 +25,7 @@ _BAR = 28
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """What a model wrote, greedily.
+    """A text that a model wrote, greedily.
 
     Attributes:
         tokens: the new ids.

@@ -1,1 +1,1 @@
-"""How fast and how lean: one module per measurement, each a table. Run with `make bench`."""
+"""Benchmarks of time and memory: one module per measurement, each a table. Run with `make bench`."""

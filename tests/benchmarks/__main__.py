@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def _surroundings() -> list[str]:
-    """What the figures depend on: the machine, who else uses it, and the versions."""
+    """Return the conditions of the figures: the machine, its load, and the versions."""
     hardware, plugins = detect(), manager()
     machine = dict(describe(hardware))
     facts = ("System", "CPU", "Memory", "GPUs")

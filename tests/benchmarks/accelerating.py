@@ -1,4 +1,4 @@
-"""What `accelerate` costs the first time, and when nothing has changed since."""
+"""The cost of `accelerate` the first time, and when nothing has changed since."""
 
 from __future__ import annotations
 

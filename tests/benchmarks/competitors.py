@@ -1,4 +1,4 @@
-"""What one would run instead: the eager model in bf16, `torch.compile`, and transformers' own exporters."""
+"""The alternatives: the eager model in bf16, `torch.compile`, and transformers' own exporters."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def compiled(model: Any, inputs: Sequence[Inputs]) -> Calls:
 
 
 def _compile(made: Any, inputs: Inputs) -> str:
-    """Why this shape has no compiled form; empty when it has."""
+    """Return the reason why this shape has no compiled form; empty when it has."""
     start = time.perf_counter()
     try:
         with _silence(), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What optimum-coreml converts: small models of many architectures, by each route, in each precision, and how true."""
+"""Conversions by optimum-coreml: small models of many architectures, by each route, in each precision, and how true."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from tests.benchmarks import convertible
 from tests.benchmarks.page import Page
-from tests.benchmarks.subjects import export_request
 
 from optimum_core.errors import OptimumError
 from optimum_core.hardware import detect
+from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.pretrained import quiet
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
@@ -46,7 +46,7 @@ class _Subject:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Outcome:
-    """What became of a route in one precision; `error` None: it was not converted."""
+    """The result of a route in one precision; `error` None: it was not converted."""
 
     text: str
     passed: bool
@@ -110,7 +110,7 @@ def _subject(name: str) -> _Subject:
 
 def _exported(subject: _Subject, route: str, cache: Path) -> Artifact | OptimumError:
     output = Path(mkdtemp(dir=cache))
-    request = export_request(_BACKEND, _BACKEND, subject.source, subject.signature, output, route=route)
+    request = export_of(_BACKEND, _BACKEND, subject.source, subject.signature, output, route=route)
     try:
         return manager().export(request)
     except OptimumError as error:

@@ -1,4 +1,4 @@
-"""Which models become TensorRT engines, in which precision, with no GPU: what was built, how long it took, how true
+"""TensorRT engines of many models in every precision, with no GPU: what was built, how long it took, how true
 the graph is that went in. Nothing is run on a GPU."""
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from tests.benchmarks.architectures import ARCHITECTURES, tiny
 from tests.benchmarks.page import Page
-from tests.benchmarks.subjects import export_request
 
 from optimum_core.cli.values import size_words
 from optimum_core.errors import ExportError, OptimumError
 from optimum_core.hardware import detect
+from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.pretrained import quiet
 from optimum_core.models.signatures.signature import ModelSignature, describe
@@ -97,7 +97,7 @@ def _exported(
     """The first route that agrees with eager, and how well."""
     problem: OptimumError | None = None
     for route in _ROUTES:
-        request = export_request("onnx", "onnx", source, signature, Path(mkdtemp(dir=cache)), route=route)
+        request = export_of("onnx", "onnx", source, signature, Path(mkdtemp(dir=cache)), route=route)
         try:
             made = manager().export(request)
             fidelity = _compared(made, cases, "fp32")

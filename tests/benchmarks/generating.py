@@ -1,4 +1,4 @@
-"""How fast a decoder writes: SmolLM2-135M in every form that the backends have, beside the eager model."""
+"""The speed of a decoder: SmolLM2-135M in every form that the backends have, beside the eager model."""
 
 from __future__ import annotations
 

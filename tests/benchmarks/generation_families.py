@@ -1,4 +1,4 @@
-"""Which families generate with their cache, and whether their texts equal eager's: `python -m
+"""Families that generate with their cache, and whether their texts equal eager's: `python -m
 tests.benchmarks.generation_families [--target NAMES] [--families NAMES] [--outcomes FILE] [--seconds N]
 [--markdown FILE]`."""
 
@@ -27,7 +27,7 @@ _LONGEST = 110
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of a family on a target; on no target ("") where eager itself does not generate."""
+    """The result of a family on a target; on no target ("") where eager itself does not generate."""
 
     family: str
     target: str

@@ -63,7 +63,7 @@ class _Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Kind:
-    """How a model of the grid is made, and the shapes it is run at."""
+    """The maker of a model of the grid, and the shapes it is run at."""
 
     make: Callable[[], Any]
     cases: Callable[[Any], list[_Case]]

@@ -1,4 +1,4 @@
-"""What `import optimum_core` costs."""
+"""The cost of `import optimum_core`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory accelerating a large model takes, against the size of its weights."""
+"""The memory that accelerating a large model takes, against the size of its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call of the accelerated model costs beyond the runtime's own call."""
+"""The cost of a call of the accelerated model beyond the runtime's own call."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """What one measurement has to say.
+    """The section of one measurement.
 
     Attributes:
         name: as in `--only`.

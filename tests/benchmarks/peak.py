@@ -1,4 +1,4 @@
-"""How many operations a second this machine reaches in one large matrix product: the roof over every model."""
+"""Operations per second of this machine in one large matrix product: the roof over every model."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def running(name: str, model: Path, rows: Path, folder: Path) -> Iterator[Peer]:
     folder.mkdir()
     surroundings = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "datasets")}
     command = [str(python), str(_PROGRAM), name, str(model), str(rows), str(folder)]
-    with TemporaryFile("w+", encoding="utf-8") as remarks:  # a pipe that nobody reads would stop it when full
+    with TemporaryFile("w+", encoding="utf-8") as remarks:  # a pipe that is not read would stop it when full
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -120,7 +120,7 @@ def python_of(name: str, packages: Sequence[str]) -> Path:
 
 
 def versions_of(python: Path) -> str:
-    """What an environment runs on."""
+    """Return the versions that an environment runs on."""
     listed = subprocess.run([str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
     runtimes = ("nncf", "onnxruntime", "openvino", "torch", "transformers")
     wanted = (*runtimes, "optimum-intel", "optimum-onnx", "sentence-transformers")

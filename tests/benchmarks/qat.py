@@ -1,4 +1,4 @@
-"""What training with rounding gains over rounding afterwards: MiniLM as a classifier of film reviews."""
+"""The gain of training with rounding over rounding afterwards: MiniLM as a classifier of film reviews."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from tests.benchmarks.page import Page
-from tests.benchmarks.subjects import classifier, export_request, minilm_directory, text_inputs
+from tests.benchmarks.subjects import classifier, minilm_directory, text_inputs
 from tests.movies import Review, reviews
 
 from optimum_core.hardware import detect
+from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.signatures.signature import describe
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
@@ -138,7 +139,7 @@ def _quantized(module: Any, config: QuantizeConfig, calibration: list[dict[str, 
     signature = describe(source.module(), name="reviews")
     (folder / "float").mkdir()
     (folder / "int8").mkdir()
-    exported = manager().export(export_request("inc", "torch-export", source, signature, folder / "float"))
+    exported = manager().export(export_of("inc", "torch-export", source, signature, folder / "float"))
     request = QuantizeRequest(
         backend="inc",
         artifact=exported,

@@ -1,4 +1,4 @@
-"""What quantization gains and loses: real labels on a trained classifier, and the speed of a DistilBERT."""
+"""Gain and loss by quantization: real labels on a trained classifier, and the speed of a DistilBERT."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class _Result:
 
     @property
     def drop(self) -> float | None:
-        """What of the accuracy is lost, as a share of 1."""
+        """Return the loss of accuracy, as a share of 1."""
         if self.way.accuracy is None or self.eager.accuracy is None:
             return None
         return self.eager.accuracy - self.way.accuracy

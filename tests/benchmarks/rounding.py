@@ -1,4 +1,4 @@
-"""What 4 bits lose by each way to round: MiniLM on sentences of film reviews, as graphs of optimum-inc."""
+"""The loss of 4 bits by each way to round: MiniLM on sentences of film reviews, as graphs of optimum-inc."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from tests.benchmarks.page import Page
-from tests.benchmarks.subjects import export_request, minilm, minilm_directory
+from tests.benchmarks.subjects import minilm, minilm_directory
 from tests.movies import sentences
 
+from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.signatures.signature import describe
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import QuantizeConfig, TensorSpec
@@ -76,7 +77,7 @@ def _program(model: Any, cache: Path) -> tuple[Any, tuple[TensorSpec, ...]]:
     from optimum_inc.export import traced
 
     signature = describe(model, name="minilm")
-    request = export_request("inc", "torch-export", MemorySource(model), signature, cache)
+    request = export_of("inc", "torch-export", MemorySource(model), signature, cache)
     return traced(model, request, "benchmark"), signature.inputs
 
 

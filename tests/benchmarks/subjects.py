@@ -10,11 +10,7 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.inputs.samples import Case
 from optimum_core.models.pretrained import quiet
-from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.models.sources.source import MemorySource
-from optimum_core.types import ExportRequest
 
 #: Batch and sequence.
 SHAPES = ((1, 16), (1, 128), (8, 128))
@@ -96,21 +92,3 @@ def picture_inputs(model: Any, batch: int) -> dict[str, torch.Tensor]:
 def sound_inputs(batch: int, samples: int) -> dict[str, torch.Tensor]:
     """Noise, float32."""
     return {"input_values": torch.randn(batch, samples, generator=torch.Generator().manual_seed(3))}
-
-
-def export_request(
-    backend: str, made: str, source: MemorySource, signature: ModelSignature, output: Path, *, route: str | None = None
-) -> ExportRequest:
-    """What `export` is asked for, in fp32, on the inputs that the search would trace with."""
-    return ExportRequest(
-        backend=backend,
-        source=source,
-        task=signature.task,
-        format=made,
-        precision="fp32",
-        samples=signature.draw(Case(name="traced")),
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        output=output,
-        route=route,
-    )

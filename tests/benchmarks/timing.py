@@ -38,7 +38,7 @@ def median_excess(times: Sequence[float], base: Sequence[float]) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChildRun:
-    """What a child process did: seconds from its start to its first line, and the line."""
+    """The result of a child process: seconds from its start to its first line, and the line."""
 
     seconds: float
     line: str
@@ -52,7 +52,7 @@ def run_child(program: str, *args: str, environment: Mapping[str, str] | None = 
     """
     command = [sys.executable, "-m", f"tests.benchmarks.children.{program}", *args]
     surroundings = {**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {})}
-    with TemporaryFile("w+", encoding="utf-8") as remarks:  # a pipe that nobody reads would stop it when full
+    with TemporaryFile("w+", encoding="utf-8") as remarks:  # a pipe that is not read would stop it when full
         start = time.perf_counter()
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=remarks, text=True, env=surroundings, cwd=_ROOT

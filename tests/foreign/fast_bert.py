@@ -1,4 +1,4 @@
-"""What a user of acme does; prints as JSON what came of it."""
+"""A program of a user of acme; it prints its results as JSON."""
 
 from __future__ import annotations
 

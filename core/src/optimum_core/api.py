@@ -19,7 +19,7 @@ from optimum_core.models import pretrained, tasks
 from optimum_core.models.sources.sentences.in_memory import kind_of
 from optimum_core.models.sources.source import Source, open_source
 from optimum_core.pipeline import Pipeline
-from optimum_core.plan import AUTO, EXACT, Target, Way
+from optimum_core.plan import AUTO, FULL_PRECISION, Target, Way
 from optimum_core.plugins import manager
 from optimum_core.request import AccelerateRequest, asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
@@ -106,7 +106,7 @@ def accelerate(
     if request.target.backend is not None:
         supports[request.target.backend] = plugins.support(request.target.backend, hardware)
     check_precision(request.precision, supports)
-    _require_one_device(asked_ways(supports, request, EXACT), request.target)
+    _require_one_device(asked_ways(supports, request, FULL_PRECISION), request.target)
     check_level(request.level, request.target, supports)
     if request.target.backend is not None:
         plugins.check_options(request.target.backend, request.options, hardware)

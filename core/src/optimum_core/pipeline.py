@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from optimum_core.models import fingerprint
 from optimum_core.models.eager.threads import fitting_threads
 from optimum_core.models.sources.source import Source
 from optimum_core.packing import Packer, warn_of_branches, warn_of_memory
-from optimum_core.plan import EXACT, FLOATS, Way, stateful_ways, ways
+from optimum_core.plan import FLOATS, FULL_PRECISION, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
 from optimum_core.runtime.accelerated import AcceleratedModel
@@ -72,11 +73,11 @@ class Pipeline:
 
     def run(self) -> AcceleratedModel:
         """Return the cached model where it is still valid; else build, cache and open one."""
-        from optimum_core.search.budget import Budget
-        from optimum_core.search.search import BUDGETS
+        from optimum_core.search.budget import Budget, usual_seconds
 
         stated = self.request.budget
-        self._budget = Budget(seconds=BUDGETS[1] if stated is None else stated, stated=stated is not None)
+        seconds = usual_seconds(math.inf) if stated is None else stated
+        self._budget = Budget(seconds=seconds, stated=stated is not None)
         with watched(self.emit, "read", self.source.name):
             key = self._key()
         if (model := self._known(key)) is not None:
@@ -164,8 +165,8 @@ class Pipeline:
 
         module = self.source.module()
         kept = read_check(manifest, directory)
-        now = verify(lambda inputs: eager_outputs(module, dict(inputs)), (kept,), manifest.outputs, precision=EXACT)
-        return now.passed
+        run = lambda inputs: eager_outputs(module, dict(inputs))  # noqa: E731
+        return verify(run, (kept,), manifest.outputs, precision=FULL_PRECISION).passed
 
     def _open(self, manifest: Manifest, directory: Path, *, from_cache: bool = False) -> AcceleratedModel:
         if manifest.report is not None:
@@ -255,7 +256,7 @@ class Pipeline:
 
     def _found(self, context: SearchContext, packer: Packer, history: History) -> SearchResult:
         """Search among unquantized models and, if quantization was asked for, continue from the winner to quantized."""
-        from optimum_core.search.search import search
+        from optimum_core.search.candidate_search import search
         from optimum_core.search.tower_search import noted
 
         # Errors in the data, or in the evaluation of the eager model, are raised before hours are spent.
@@ -376,7 +377,7 @@ class Pipeline:
         except UnavailableError:  # none is offered
             return ()
         found = stateful_ways(found, self.supports) if self._generates else found
-        return tuple(way for way in found if way.precision != EXACT and way.proof == "device")
+        return tuple(way for way in found if way.precision != FULL_PRECISION and way.proof == "device")
 
     def _workload(self, signature: ModelSignature) -> tuple[WorkShape, ...]:
         if signature.decoder is not None:

@@ -13,9 +13,10 @@ from typing import Literal
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.plugins import ANY
 from optimum_core.types import Limitation, Offer, Support
+from optimum_core.types.support import device_type
 
 AUTO = ANY
-EXACT = "fp32"
+FULL_PRECISION = "fp32"
 #: Precisions that `precision="auto"` lets compete; quantized ones must be asked for.
 FLOATS = ("fp32", "bf16", "fp16")
 
@@ -116,7 +117,7 @@ def ways(
     supports: Mapping[str, Support],
     target: Target,
     *,
-    precision: str | tuple[str, ...] = EXACT,
+    precision: str | tuple[str, ...] = FULL_PRECISION,
     level: str | None = None,
     quantization: Quantization | None = None,
 ) -> tuple[Way, ...]:
@@ -189,7 +190,7 @@ def _quantizes_state(way: Way, own: Offer, supports: Mapping[str, Support]) -> b
 
 def _offer_of(backend: str, device: str, supports: Mapping[str, Support]) -> Offer | None:
     offers = supports[backend].offers if backend in supports else ()
-    name = device.partition(":")[0]
+    name = device_type(device)
     return next((offer for offer in offers if offer.device.lower() in (device, name)), None)
 
 
@@ -208,7 +209,7 @@ def _asked_for(name: str, offer: Offer, target: Target) -> bool:
         return False  # an offer that cannot be checked here is used only if the target names its backend
     if target.device is None:
         return True
-    return offer.device.lower() in (target.device, target.device.partition(":")[0])
+    return offer.device.lower() in (target.device, device_type(target.device))
 
 
 def _precisions_of(offer: Offer, precision: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -257,7 +258,7 @@ def _quantized_ways_of(
                 if step.takes not in source.exports or (step.schemes and scheme not in step.schemes):
                     continue
                 for wanted, transforms in _landings(step.gives, offer, supports):
-                    if precision != EXACT and _loops(offer, wanted):  # the file itself states the arithmetic
+                    if precision != FULL_PRECISION and _loops(offer, wanted):  # the file itself states the arithmetic
                         transforms = (*transforms, (name, wanted, wanted))
                     yield Way(
                         backend=name,
@@ -352,10 +353,9 @@ def _nothing(supports: Mapping[str, Support], target: Target, precision: str) ->
 
 
 def _about(limits: list[Limitation], device: str) -> list[Limitation]:
-    """Return the limitations that name a device; where there are none, those about running at all."""
-    base = device.partition(":")[0]
-    named = [item for item in limits if base in item.what.lower().replace("'", " ").replace("(", " ").split()]
-    return named or [item for item in limits if item.what.startswith("run") and "'" not in item.what]
+    """Return the limitations of a device; where there are none, those of sessions on all devices."""
+    named = [item for item in limits if item.device == device_type(device)]
+    return named or [item for item in limits if item.device is None and item.hook == "load_session"]
 
 
 def _reasons(limits: list[Limitation]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.models import fingerprint, tasks
-from optimum_core.plan import AUTO, EXACT, FLOATS, Quantization, Target, Way, parse_target, ways
+from optimum_core.plan import AUTO, FLOATS, FULL_PRECISION, Quantization, Target, Way, parse_target, ways
 from optimum_core.quantization import QuantizationGoal, read_goal
 from optimum_core.types import Support
 from optimum_core.types.quantization import OBJECTIVES
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optimum_core.search.quantized.data import StatedData
 
 #: Default precisions for a checkpoint held in 16 bits, the widest first: none is narrower than its author chose.
-_BY_DEFAULT = {"fp16": (EXACT, "fp16"), "bf16": (EXACT, "fp16", "bf16")}
+_BY_DEFAULT = {"fp16": (FULL_PRECISION, "fp16"), "bf16": (FULL_PRECISION, "fp16", "bf16")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class AccelerateRequest:
             held_in: the precision of the model's weights as passed.
         """
         if self.precision is None:
-            return _BY_DEFAULT.get(held_in, (EXACT,))
+            return _BY_DEFAULT.get(held_in, (FULL_PRECISION,))
         return FLOATS if self.precision == AUTO else (self.precision,)
 
     @property
@@ -180,7 +180,7 @@ def check_level(level: str | None, target: Target, supports: Mapping[str, Suppor
     )
     if offers and level not in known:
         limits = supports[str(target.backend)].limitations
-        found = next((item for item in limits if f"level {level!r}" in item.what), None)
+        found = next((item for item in limits if item.level == level), None)
         who = f"level {level!r} of backend {target.backend!r}"
         if found is not None:
             raise OptionError(who, f"it is not here: {found.reason}", found.remedy)
@@ -256,7 +256,7 @@ def _starting_from(given: str, found: tuple[Way, ...]) -> tuple[Way, ...]:
     kept = tuple(
         replace(way, levels=(None,)) if way.is_eager else replace(way, routes=(None,))
         for way in found
-        if way.exported == given or (way.is_eager and way.precision == EXACT)
+        if way.exported == given or (way.is_eager and way.precision == FULL_PRECISION)
     )
     if all(way.is_eager for way in kept):
         raise UnavailableError(f"a model in {given}", "nothing that was asked for runs it", "ask for target='auto'")

@@ -27,8 +27,9 @@ from optimum_core.plan import parse_target, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Builder
+from optimum_core.search.candidate_search import search as run_search
 from optimum_core.search.context import SearchContext, SearchResult
-from optimum_core.search.search import search as run_search
+from optimum_core.search.references import References
 from optimum_core.search.spec import specs_of
 from optimum_core.types import (
     Array,
@@ -40,6 +41,7 @@ from optimum_core.types import (
     Offer,
     Session,
     SessionRequest,
+    Step,
     Support,
     TensorSpec,
 )
@@ -114,8 +116,14 @@ class Acme:
         if isinstance(deed, Exception):
             raise deed
         (request.output / "model.acme").write_text(request.route, encoding="utf-8")
-        files = ("model.acme",)
-        return Artifact(format="acme", path=request.output, files=files, inputs=request.inputs, outputs=request.outputs)
+        return Artifact(
+            format="acme",
+            path=request.output,
+            files=("model.acme",),
+            inputs=request.inputs,
+            outputs=request.outputs,
+            steps=(Step(hook="export", backend="acme", tool="acme", version="1", options={"route": request.route}),),
+        )
 
     @hookimpl
     def load_session(self, request: SessionRequest) -> Session | None:
@@ -179,6 +187,22 @@ def refusing(module: Any, artifact: Artifact, inputs: Arrays) -> Arrays:
     raise SessionError("backend 'acme'", "it runs nothing today", "come back tomorrow")
 
 
+def builder_with(acme: Acme, source: Any, place: Path, emit: Callable[[Event], None] = lambda event: None) -> Builder:
+    """Return a builder over the eager backend and Acme, with its files in `place`."""
+    plugins = PluginManager([])
+    plugins.register(torch_plugin, "torch")
+    plugins.register(acme, "acme")
+    return Builder(
+        source=source,
+        plugins=plugins,
+        supports=plugins.supports(HARDWARE),
+        hardware=HARDWARE,
+        cache=Cache(place / "cache"),
+        workshop=place,
+        emit=emit,
+    )
+
+
 Described = Callable[[str], tuple[Any, ModelSignature]]
 
 
@@ -193,22 +217,9 @@ class Search:
     events: list[Event] = field(default_factory=list)
 
     def run(self, target: str = "auto", **settings: Any) -> SearchResult:
-        plugins = PluginManager([])
-        plugins.register(torch_plugin, "torch")
-        plugins.register(self.acme, "acme")
-        supports = plugins.supports(HARDWARE)
-        chosen = parse_target(target)
-        source = MemorySource(self.module)
-        builder = Builder(
-            source=source,
-            plugins=plugins,
-            supports=supports,
-            hardware=HARDWARE,
-            cache=Cache(self.place / "cache"),
-            workshop=self.place,
-            emit=self.events.append,
-        )
-        every = ways(supports, parse_target("auto"))
+        chosen, source = parse_target(target), MemorySource(self.module)
+        builder = builder_with(self.acme, source, self.place, self.events.append)
+        every = ways(builder.supports, parse_target("auto"))
         choosable = {way.backend for way in every} if chosen.backend is None else {chosen.backend}
         context = SearchContext(
             source=source,
@@ -220,8 +231,9 @@ class Search:
             ),
             workload=lambda seen: workload([{"batch": 1}], seen.inputs),
             builder=builder,
-            plugins=plugins,
+            plugins=builder.plugins,
             choosable=frozenset(choosable),
+            references=References(source=source, emit=self.events.append),
             emit=self.events.append,
             **{
                 "may_restrict": chosen.backend is not None,

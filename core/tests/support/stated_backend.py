@@ -78,7 +78,7 @@ def labelled(batch: int = BATCH) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What a session runs, and the number of rows of a call.
+    """The artifact that a session runs, and the number of rows of a call.
 
     Attributes:
         left: layers left in float, by the configuration or by the backend's own control.

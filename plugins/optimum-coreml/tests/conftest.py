@@ -10,6 +10,7 @@ import pytest
 
 from optimum_core.plugins import manager
 from optimum_core.testing.machine import Machine
+from optimum_core.testing.sharing import shared
 from optimum_core.testing.tiny import Tiny
 from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import Artifact, SessionRequest
@@ -37,8 +38,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact
 
     @cache
     def make(kind: str, route: str = "trace", precision: str = "fp32") -> Artifact:
-        output = tmp_path_factory.mktemp(f"{kind}-{route}-{precision}")
-        return manager().export(_tiny(kind).request(output, route=route, precision=precision))
+        def write(folder: Path) -> Artifact:
+            return manager().export(_tiny(kind).request(folder, route=route, precision=precision))
+
+        return shared(tmp_path_factory, f"coreml-{kind}-{route}-{precision}", write)
 
     return make
 

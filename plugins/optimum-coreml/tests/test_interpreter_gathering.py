@@ -9,23 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coremltools.converters.mil.mil import Builder
 
-from optimum_coreml_interpreter.registry import OPERATORS
+from operators import ROWS, Case, check, drawn, mb, untested
 
-Tensor = torch.Tensor
-mb: Any = Builder
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-ROWS = drawn(3, 5, 4, seed=11)
-
-
-#: name: (what is built, what torch computes, inputs); the operator is the name up to the first comma.
-CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]] = {
+CASES: dict[str, Case] = {
     "gather": (
         lambda x: mb.gather(x=x, indices=np.array([[3, 0], [1, 1]], np.int32), axis=-1),
         lambda x: x[..., torch.tensor([[3, 0], [1, 1]])],
@@ -102,12 +89,8 @@ CASES["non_zero"] = (
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_computes_what_torch_does(name: str, built: Callable[..., Any], tmp_path: Path) -> None:
-    build, reference, inputs = CASES[name]
-    made = built(build, [tuple(item.shape) for item in inputs], tmp_path)
-    (found,) = made.run({f"x{index}": item for index, item in enumerate(inputs)}).values()
-    torch.testing.assert_close(found, reference(*inputs), rtol=1e-4, atol=1e-5)
+    check(CASES[name], built, tmp_path)
 
 
 def test_every_operator_of_its_module_has_a_test() -> None:
-    here = {name for name, function in OPERATORS.items() if function.__module__.endswith(".gathering")}
-    assert sorted(here - {name.partition(",")[0] for name in CASES}) == []
+    assert untested("gathering", CASES) == set()

@@ -7,37 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from coremltools.converters.mil.mil import Builder
 from torch.nn import functional as F
 
-from optimum_coreml_interpreter.registry import OPERATORS
-
-Tensor = torch.Tensor
-mb: Any = Builder
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-PICTURE = drawn(2, 4, 7, 6, seed=10)
-
-
-def _same(x: Tensor, kernel: int, step: int) -> tuple[int, int]:
-    total = max(0, (-(-x.shape[-1] // step) - 1) * step + kernel - x.shape[-1])
-    return total // 2, total - total // 2
+from operators import PICTURE, Case, Tensor, check, drawn, mb, same_padding, untested
 
 
 def _ceil(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, (3, 2), (2, 2), (1, 1), ceil_mode=True, count_include_pad=False)
 
 
-#: name: (what is built, what torch computes, inputs); the operator is the name up to the first comma.
-CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]] = {
+CASES: dict[str, Case] = {
     "max_pool, same": (
         lambda x: mb.max_pool(x=x, kernel_sizes=[4], strides=[2], pad_type="same"),
-        lambda x: F.max_pool1d(F.pad(x, _same(x, 4, 2), value=-9e9), 4, 2),
+        lambda x: F.max_pool1d(F.pad(x, same_padding(x, 4, 2), value=-9e9), 4, 2),
         [drawn(2, 4, 9) - 5],
     ),
     "max_pool, rounded up": (
@@ -107,12 +89,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]] = 
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_computes_what_torch_does(name: str, built: Callable[..., Any], tmp_path: Path) -> None:
-    build, reference, inputs = CASES[name]
-    made = built(build, [tuple(item.shape) for item in inputs], tmp_path)
-    (found,) = made.run({f"x{index}": item for index, item in enumerate(inputs)}).values()
-    torch.testing.assert_close(found, reference(*inputs), rtol=1e-4, atol=1e-5)
+    check(CASES[name], built, tmp_path)
 
 
 def test_every_operator_of_its_module_has_a_test() -> None:
-    here = {name for name, function in OPERATORS.items() if function.__module__.endswith(".pictures")}
-    assert sorted(here - {name.partition(",")[0] for name in CASES}) == []
+    assert untested("pictures", CASES) == set()

@@ -8,34 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from coremltools.converters.mil.mil import Builder
 from torch.nn import functional as F
 
-from optimum_coreml_interpreter.registry import OPERATORS
-
-Tensor = torch.Tensor
-mb: Any = Builder
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
+from operators import PICTURE, ROWS, Case, check, drawn, mb, same_padding, untested
 
 W = drawn(6, 4, seed=1)
 K2, K1 = drawn(6, 2, 3, 2, seed=2), drawn(4, 4, 3, seed=3)
 T2 = drawn(4, 3, 3, 2, seed=4)
 B6 = drawn(6, seed=5)
-PICTURE = drawn(2, 4, 7, 6, seed=10)
-ROWS = drawn(3, 5, 4, seed=11)
 
 
-def _same(x: Tensor, kernel: int, step: int) -> tuple[int, int]:
-    total = max(0, (-(-x.shape[-1] // step) - 1) * step + kernel - x.shape[-1])
-    return total // 2, total - total // 2
-
-
-#: name: (what is built, what torch computes, inputs); the operator is the name up to the first comma.
-CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]] = {
+CASES: dict[str, Case] = {
     "linear": (
         lambda x: mb.linear(x=x, weight=W.numpy(), bias=B6.numpy()),
         lambda x: F.linear(x, W, B6),
@@ -83,12 +66,12 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]] = 
     ),
     "conv, same": (
         lambda x: mb.conv(x=x, weight=drawn(4, 4, 4, seed=3).numpy(), pad_type="same", strides=[2]),
-        lambda x: F.conv1d(F.pad(x, _same(x, 4, 2)), drawn(4, 4, 4, seed=3), None, 2),
+        lambda x: F.conv1d(F.pad(x, same_padding(x, 4, 2)), drawn(4, 4, 4, seed=3), None, 2),
         [drawn(2, 4, 9)],
     ),
     "conv, same_lower": (
         lambda x: mb.conv(x=x, weight=drawn(4, 4, 4, seed=3).numpy(), pad_type="same_lower", strides=[2]),
-        lambda x: F.conv1d(F.pad(x, _same(x, 4, 2)[::-1]), drawn(4, 4, 4, seed=3), None, 2),
+        lambda x: F.conv1d(F.pad(x, same_padding(x, 4, 2)[::-1]), drawn(4, 4, 4, seed=3), None, 2),
         [drawn(2, 4, 9)],
     ),
     "conv_transpose": (
@@ -117,12 +100,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]] = 
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_computes_what_torch_does(name: str, built: Callable[..., Any], tmp_path: Path) -> None:
-    build, reference, inputs = CASES[name]
-    made = built(build, [tuple(item.shape) for item in inputs], tmp_path)
-    (found,) = made.run({f"x{index}": item for index, item in enumerate(inputs)}).values()
-    torch.testing.assert_close(found, reference(*inputs), rtol=1e-4, atol=1e-5)
+    check(CASES[name], built, tmp_path)
 
 
 def test_every_operator_of_its_module_has_a_test() -> None:
-    here = {name for name, function in OPERATORS.items() if function.__module__.endswith(".products")}
-    assert sorted(here - {name.partition(",")[0] for name in CASES}) == []
+    assert untested("products", CASES) == set()

@@ -8,25 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from coremltools.converters.mil.mil import Builder
 from torch.nn import functional as F
 
-from optimum_coreml_interpreter.registry import OPERATORS
+from operators import PICTURE, ROWS, Case, check, drawn, mb, untested
 
-Tensor = torch.Tensor
-mb: Any = Builder
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-PICTURE = drawn(2, 4, 7, 6, seed=10)
-ROWS = drawn(3, 5, 4, seed=11)
-
-
-#: name: (what is built, what torch computes, inputs); the operator is the name up to the first comma.
-CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]] = {
+CASES: dict[str, Case] = {
     "pixel_shuffle": (
         lambda x: mb.pixel_shuffle(x=x, upscale_factor=2),
         lambda x: F.pixel_shuffle(x, 2),
@@ -128,12 +114,8 @@ CASES["shape"] = (
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_computes_what_torch_does(name: str, built: Callable[..., Any], tmp_path: Path) -> None:
-    build, reference, inputs = CASES[name]
-    made = built(build, [tuple(item.shape) for item in inputs], tmp_path)
-    (found,) = made.run({f"x{index}": item for index, item in enumerate(inputs)}).values()
-    torch.testing.assert_close(found, reference(*inputs), rtol=1e-4, atol=1e-5)
+    check(CASES[name], built, tmp_path)
 
 
 def test_every_operator_of_its_module_has_a_test() -> None:
-    here = {name for name, function in OPERATORS.items() if function.__module__.endswith(".shaping")}
-    assert sorted(here - {name.partition(",")[0] for name in CASES}) == []
+    assert untested("shaping", CASES) == set()

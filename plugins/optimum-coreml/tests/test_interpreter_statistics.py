@@ -8,27 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from coremltools.converters.mil.mil import Builder
 from torch.nn import functional as F
 
-from optimum_coreml_interpreter.registry import OPERATORS
+from operators import PICTURE, ROWS, Case, G, N, Tensor, check, mb, untested
 
-Tensor = torch.Tensor
-mb: Any = Builder
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-G = (drawn(4, seed=6), drawn(4, seed=7), drawn(4, seed=8), drawn(4, seed=9).abs() + 0.1)
-PICTURE = drawn(2, 4, 7, 6, seed=10)
-ROWS = drawn(3, 5, 4, seed=11)
-N = [item.numpy() for item in G]
-
-
-#: name: (what is built, what torch computes, inputs); the operator is the name up to the first comma.
-CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]] = {
+CASES: dict[str, Case] = {
     "layer_norm": (
         lambda x: mb.layer_norm(x=x, axes=[-1], gamma=N[0], beta=N[1], epsilon=1e-3),
         lambda x: F.layer_norm(x, (4,), G[0], G[1], 1e-3),
@@ -90,12 +74,8 @@ for _name, _found in _PLACES.items():
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_computes_what_torch_does(name: str, built: Callable[..., Any], tmp_path: Path) -> None:
-    build, reference, inputs = CASES[name]
-    made = built(build, [tuple(item.shape) for item in inputs], tmp_path)
-    (found,) = made.run({f"x{index}": item for index, item in enumerate(inputs)}).values()
-    torch.testing.assert_close(found, reference(*inputs), rtol=1e-4, atol=1e-5)
+    check(CASES[name], built, tmp_path)
 
 
 def test_every_operator_of_its_module_has_a_test() -> None:
-    here = {name for name, function in OPERATORS.items() if function.__module__.endswith(".statistics")}
-    assert sorted(here - {name.partition(",")[0] for name in CASES}) == []
+    assert untested("statistics", CASES) == set()

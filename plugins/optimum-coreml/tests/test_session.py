@@ -88,7 +88,7 @@ class _FakeModels:
 
 
 def test_on_a_mac_core_ml_is_asked(exported: Exported, tiny: Make, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would be handed to `MLModel` and `predict`. That Core ML takes it is not proved here."""
+    """A stand-in that records what is handed to `MLModel` and `predict`. That Core ML takes it is not proved here."""
     import types
 
     fake = types.SimpleNamespace(models=_FakeModels, ComputeUnit=types.SimpleNamespace(ALL="all of them"))

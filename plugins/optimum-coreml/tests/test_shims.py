@@ -146,7 +146,7 @@ Outputs = dict[int, dict[str, Tensor]]
 
 @pytest.fixture(scope="module", params=["trace", "export"])
 def computed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
-    """What one program of all cases gives, by the number of rows: a conversion takes a second, however small it is."""
+    """Outputs of one program of all cases, by the number of rows: a conversion takes a second, however small it is."""
     samples = [floats(*shape) for _, shape in CASES.values()]
     names = tuple(f"y{index}" for index in range(len(CASES)))
     with shims():

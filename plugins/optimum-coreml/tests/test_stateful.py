@@ -141,7 +141,7 @@ def test_a_model_of_more_than_texts_has_no_state(tiny: Make, tmp_path: Path) -> 
 def test_on_a_mac_it_goes_through_a_state_of_core_ml(
     stateful: Artifact, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would be handed to `predict`. That Core ML takes it is not proved here."""
+    """A stand-in that records what is handed to `predict`. That Core ML takes it is not proved here."""
 
     calls: list[tuple[tuple[int, ...], tuple[int, ...], str]] = []
 

@@ -3,12 +3,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optimum_core.testing.kinds import tiny_module
 from optimum_core.testing.machine import Machine
+from optimum_core.testing.sharing import shared
 from optimum_core.testing.tiny import Tiny
 from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, SessionRequest
@@ -19,7 +21,8 @@ _SIZES = {"hidden_size": 64, "intermediate_size": 128}
 _tiny = partial(tiny_model, backend="inc", format="torch-export")
 
 
-@pytest.fixture(scope="package", autouse=True)
+# Before every other fixture of a session, since these compile.
+@pytest.fixture(scope="session", autouse=True)
 def compiled_quickly() -> Iterator[None]:
     """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are."""
     from torch._inductor import config
@@ -47,9 +50,13 @@ def gpt2() -> Tiny:
 @pytest.fixture(scope="session")
 def exported(bert: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The small BERT as an exported program."""
-    artifact = plugin.export(bert.request(tmp_path_factory.mktemp("bert")))
-    assert artifact is not None
-    return artifact
+
+    def write(folder: Path) -> Artifact:
+        artifact = plugin.export(bert.request(folder))
+        assert artifact is not None
+        return artifact
+
+    return shared(tmp_path_factory, "inc-bert", write)
 
 
 Make = Callable[..., QuantizeRequest]
@@ -72,11 +79,15 @@ def quantize_request(tmp_path_factory: pytest.TempPathFactory, hardware: Machine
 
 
 @pytest.fixture(scope="session")
-def package(exported: Artifact, quantize_request: Make) -> Artifact:
+def package(exported: Artifact, quantize_request: Make, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The small BERT, static int8, compiled."""
-    artifact = plugin.quantize(quantize_request(exported, QuantizeConfig()))
-    assert artifact is not None
-    return artifact
+
+    def write(folder: Path) -> Artifact:
+        artifact = plugin.quantize(quantize_request(exported, QuantizeConfig(), output=folder))
+        assert artifact is not None
+        return artifact
+
+    return shared(tmp_path_factory, "inc-package", write)
 
 
 @pytest.fixture(scope="session")

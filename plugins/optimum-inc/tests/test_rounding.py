@@ -1,4 +1,4 @@
-"""Weights in 4 bits, on graphs that nobody compiles."""
+"""Weights in 4 bits, on graphs that are not compiled."""
 
 from __future__ import annotations
 

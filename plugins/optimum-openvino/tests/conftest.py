@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from optimum_core.testing.machine import Machine
+from optimum_core.testing.sharing import shared
 from optimum_core.testing.tiny import Tiny
 from optimum_core.testing.tiny import tiny as tiny_model
 from optimum_core.types import (
@@ -35,11 +36,14 @@ def tiny() -> Callable[[str], Tiny]:
 def exported_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Artifact]:
     """A tiny model as IR, exported once for each kind and route."""
 
-    @cache
-    def make(kind: str, route: str) -> Artifact:
-        artifact = plugin.export(_tiny(kind).request(tmp_path_factory.mktemp(f"{kind}-{route}"), route=route))
+    def write(kind: str, route: str, folder: Path) -> Artifact:
+        artifact = plugin.export(_tiny(kind).request(folder, route=route))
         assert artifact is not None
         return artifact
+
+    @cache
+    def make(kind: str, route: str) -> Artifact:
+        return shared(tmp_path_factory, f"openvino-{kind}-{route}", partial(write, kind, route))
 
     return make
 

@@ -47,7 +47,7 @@ def control(
 
 @pytest.fixture
 def error(tiny: Callable[[str], Any]) -> Callable[[Session], float]:
-    """How far a session is from eager, over all cases and every row that has tokens."""
+    """Return the distance of a session from eager, over all cases and every row that has tokens."""
 
     def measured(session: Session) -> float:
         own: Any = session
@@ -62,7 +62,7 @@ def error(tiny: Callable[[str], Any]) -> Callable[[Session], float]:
 
 
 def integers(artifact: Artifact) -> int:
-    """How many matrices are of 8 bits."""
+    """Return the number of matrices in 8 bits."""
     operations = openvino.Core().read_model(artifact.main_file).get_ops()
     return sum(
         operation.get_type_name() == "Constant" and operation.get_element_type().get_type_name() == "i8"

@@ -40,6 +40,7 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             target="openvino",
             cache_dir=tmp_path_factory.mktemp("cache"),
             shapes=[(1, 8, 4)],
+            budget=0,
         )
 
 

@@ -19,7 +19,7 @@ KIND = "gemma3"  # its pictures are read in both directions, and half of its lay
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return accelerated_pictures(KIND, "openvino", tmp_path_factory.mktemp("cache"))
+    return accelerated_pictures(KIND, "openvino", tmp_path_factory.mktemp("cache"), budget=1)
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {

@@ -20,7 +20,7 @@ _IDS = TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"))
 
 
 class _Counting(torch.nn.Module):
-    """What models make of a mask: positions, counts, blocks."""
+    """Positions, counts and blocks, as models make them of a mask."""
 
     def forward(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         mask = input_ids > 0

@@ -199,7 +199,7 @@ def test_a_name_that_matches_nothing(mixed: Mixed, quantize_request: Make) -> No
 
 
 def one_look(path: Path, method: str, tmp_path: Path) -> Any:
-    """What onnxruntime finds when it holds all activations at once."""
+    """Return the ranges that onnxruntime finds when it holds all activations at once."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
     methods = {"entropy": CalibrationMethod.Entropy, "percentile": CalibrationMethod.Percentile}
@@ -217,6 +217,7 @@ def one_look(path: Path, method: str, tmp_path: Path) -> Any:
     return calibrator.compute_data()
 
 
+@one_exporter
 @pytest.mark.parametrize("method", ["minmax", "moving-average", "entropy", "percentile"])
 def test_ranges_batch_by_batch_are_those_of_one_look(method: str, mixed: Mixed, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
@@ -288,7 +289,7 @@ def test_a_step_that_refuses_the_graph_is_recorded(linear: Artifact, quantize_re
     graph = model.graph
     graph.initializer.append(numpy_helper.from_array(np.array([-1, 8, 8]), "shape"))
     square = onnx.helper.make_node("Reshape", ["z", "shape"], ["square"])
-    # Nobody infers the shape of this operator of onnxruntime's own.
+    # No tool infers the shape of this operator of onnxruntime's own.
     inverse = onnx.helper.make_node("Inverse", ["square"], ["inverse"], domain="com.microsoft")
     flat = onnx.helper.make_node("Flatten", ["inverse"], ["y"])
     del graph.node[1]
@@ -367,6 +368,7 @@ def test_a_broken_model_leaves_nothing_behind(linear: Artifact, quantize_request
     assert list(request.output.iterdir()) == []
 
 
+@one_exporter
 def test_nothing_is_printed_and_no_path_is_added(
     mixed: Mixed, quantize_request: Make, capfd: pytest.CaptureFixture[str]
 ) -> None:

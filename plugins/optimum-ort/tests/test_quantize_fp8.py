@@ -49,7 +49,7 @@ def _constants(graph: Any) -> dict[str, Any]:
 def test_values_are_those_of_the_format(
     per_channel: bool | None, linear: Artifact, weight: np.ndarray[Any, Any], quantize_request: Make, load: Load
 ) -> None:
-    """What onnxruntime computes is, rounding for rounding, what the format says."""
+    """The results of onnxruntime are, rounding for rounding, those of the format."""
     config = QuantizeConfig(weights="fp8", per_channel=per_channel)
     made = _quantized(quantize_request(linear, config, calibration=[_x()]))
     assert (made.precision, made.steps[-1].options["activations"]) == ("fp8", "fp8")

@@ -43,7 +43,7 @@ class Runtime:
 
 @pytest.fixture
 def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
-    """What is opened in this test."""
+    """The sessions that are opened in this test."""
     made: list[Runtime] = []
     opened = session_module.opened
 

@@ -197,7 +197,7 @@ def test_a_deadline_and_a_client_that_leaves_free_their_places(serve: Any, monke
     sizes = _slowed(live, monkeypatch, 0.3)
     with ThreadPoolExecutor(6) as pool:
         statuses = [one.status_code for one in pool.map(lambda _: _post(live, "/embed", {"inputs": "w5"}), range(6))]
-    assert set(statuses) == {200, 504} and len(sizes) <= 4  # what nobody waits for is not computed
+    assert set(statuses) == {200, 504} and len(sizes) <= 4  # an answer that no client waits for is not computed
     with pytest.raises(httpx.ReadTimeout):
         _post(live, "/embed", {"inputs": "w5"}, timeout=0.05)
     time.sleep(0.5)

@@ -152,7 +152,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
 
 
 def run_onnx(model: Path | bytes, inputs: Arrays) -> Arrays:
-    """What ONNX Runtime makes of a model."""
+    """Return the outputs of ONNX Runtime for a model."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

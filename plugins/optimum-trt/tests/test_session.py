@@ -1,4 +1,4 @@
-"""What is refused before anything is deserialized, and the errors of the runtime and of CUDA."""
+"""Refusals before anything is deserialized, and the errors of the runtime and of CUDA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is parsed in fp16 and bf16: the same function up to rounding, with what must be exact left exact."""
+"""Networks in fp16 and bf16: the same function up to rounding, and exact where they have to be."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ _WAYS: Mapping[str, Mapping[str, _Way]] = {
 
 
 def _made(make: _Way, model: Path, rows: _Rows, folder: Path) -> tuple[dict[str, Any], list[Callable[[], object]]]:
-    """What is known of one way, and its calls by shape; none where it fails, and why."""
+    """Return the facts of one way, and its calls by shape; none where it fails, and the reason."""
     folder.mkdir(parents=True)
     start = time.perf_counter()
     try:

@@ -8,7 +8,7 @@
 | exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
 | the processor | `overflows`, `sums_widely` |
-| files | `move_into`, `interface_problems`, `Port` |
+| files | `move_into`, `file_sha256`, `checksum_problem`, `interface_problems`, `Port` |
 | sessions | `run_own`, `check_names`, `check_turn`, `read_input`, `closed`, `described` |
 | calling hooks directly | `detect`, `manager`, `export_request` |
 
@@ -17,7 +17,7 @@ Fast to import: the standard library, and modules that core has loaded before it
 
 from __future__ import annotations
 
-from optimum_core.backend._artifacts import Port, interface_problems, move_into
+from optimum_core.backend._artifacts import Port, checksum_problem, file_sha256, interface_problems, move_into
 from optimum_core.backend._exporting import check_export, export_request, exported
 from optimum_core.backend._probing import limits
 from optimum_core.backend._quantizing import (
@@ -48,11 +48,13 @@ __all__ = [
     "check_names",
     "check_quantization",
     "check_turn",
+    "checksum_problem",
     "closed",
     "described",
     "detect",
     "export_request",
     "exported",
+    "file_sha256",
     "foreign_errors",
     "interface_problems",
     "limits",

@@ -68,3 +68,20 @@ def _fits(said: tuple[int | str, ...], declared: tuple[int | str | None, ...], *
     return all(
         not isinstance(there, int) or here == there or (isinstance(here, str) and not varies) for here, there in pairs
     )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal, to be kept in another file that goes with it."""
+    from optimum_core.artifact.integrity import describe
+
+    return describe(path).sha256
+
+
+def checksum_problem(path: Path, expected: str) -> str | None:
+    """Return why a file is not the one with this sha256, for an error; None: it is."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    found = file_sha256(path)
+    if found == expected:
+        return None
+    return f"{path.name} is not the file written with it: sha256 {found[:12]}…, expected {expected[:12]}…"

@@ -73,20 +73,10 @@ def export_request(model: Any, backend: str, format: str, output: Path, *, sampl
 
     >>> manager().export(export_request(model, "acme", "acme-ir", folder))  # doctest: +SKIP
     """
-    from optimum_core.models.inputs.samples import Case
+    from optimum_core.models.exporting.requests import export_of
     from optimum_core.models.signatures.signature import describe
     from optimum_core.models.sources.source import MemorySource
 
     source = MemorySource(model)
     signature = describe(source.module(), name=source.name, samples=samples)
-    return ExportRequest(
-        backend=backend,
-        source=source,
-        task=signature.task,
-        format=format,
-        precision="fp32",
-        samples=signature.draw(Case(name="traced")),
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        output=output,
-    )
+    return export_of(backend, format, source, signature, output)

@@ -162,7 +162,7 @@ def quantized(
         request.artifact,
         path=request.output,
         files=tuple(files),
-        precision=request.config.weights.removeprefix("u"),
+        precision=request.config.precision,
         steps=(*request.artifact.steps, step),
         **further,
     )

@@ -86,12 +86,8 @@ def _show_head(console: Console, info: PluginInfo, support: Support | None, wide
 
 
 def _show_error(console: Console, info: PluginInfo) -> None:
-    text, _, remedy = info.error.partition("\n  What to do: ")
-    for known in (f"backend {info.name!r} ({info.distribution} {info.version}): ", f"backend {info.name!r}: "):
-        text = text.removeprefix(known)
-    put(console, text, indent=_INDENT)
-    if remedy:
-        put(console, "→ ", (remedy, "bold"), indent=_INDENT)
+    put(console, info.why, indent=_INDENT)
+    put(console, "→ ", (info.remedy, "bold"), indent=_INDENT)
 
 
 def _show_support(console: Console, support: Support) -> None:

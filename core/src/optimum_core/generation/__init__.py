@@ -1,6 +1,7 @@
 """Driving a model that remembers: what generation needs and torch is not needed for.
 
 decoder_session    one decoder session, and one generation: what the mask and the positions of a call are
+encoder_decoder_session  the parts of an encoder-decoder, and decoders behind its encoder
 model_session      the session of a whole generative model, made of its parts
 settings           the settings of a call of `generate`, from the call and from `generation_config.json`
 sampling           the choice of the next token from its scores

@@ -20,11 +20,21 @@ _AXES = ("batch", "sequence", NEW)
 _LAST = 2  # positions kept free below the model's limit: some models count from the padding
 
 
+#: A timed call ends after these seconds and these steps: tokens take equal times, so that the rest of them is known.
+_ENOUGH_SECONDS, _ENOUGH_STEPS = 0.5, 7
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generated:
-    """The result of one timed call: the seconds until its first token."""
+    """The result of one timed call.
+
+    Attributes:
+        first_seconds: until its first token.
+        scale: the time of all tokens over that of those which came: over 1 where the call ended before them.
+    """
 
     first_seconds: float
+    scale: float = 1.0
 
 
 def lengths_of(shape: Sequence[int] | Mapping[str, int]) -> dict[str, int]:
@@ -90,7 +100,7 @@ def _within(shape: tuple[int, int, int], longest: int | None) -> dict[str, int]:
 
 
 def timed_call(session: GenerativeSession, inputs: Mapping[str, Any], new: int) -> Callable[[], Generated]:
-    """Return a call that generates `new` tokens greedily from inputs, and returns the time of the first."""
+    """Return a call that generates `new` tokens greedily from inputs, or as many as show what all of them take."""
     settings = Settings(max_new_tokens=new)
 
     def call() -> Generated:
@@ -98,9 +108,16 @@ def timed_call(session: GenerativeSession, inputs: Mapping[str, Any], new: int) 
         decoder, ids, mask = session.started(inputs)
         tokens = next_tokens(decoder, ids, settings, mask)
         next(tokens)
-        first = time.perf_counter() - start
+        first = spent = time.perf_counter() - start
+        steps = 0
         for _ in tokens:
-            pass
-        return Generated(first_seconds=first)
+            steps, spent = steps + 1, time.perf_counter() - start
+            if steps >= _ENOUGH_STEPS and spent > _ENOUGH_SECONDS:
+                tokens.close()
+                break
+        else:
+            return Generated(first_seconds=first)
+        whole = first + (spent - first) / steps * (new - 1)
+        return Generated(first_seconds=first, scale=max(whole / spent, 1.0))
 
     return call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 def next_tokens(
     decoder: Decoder, ids: Array, settings: Settings, mask: Array | None = None, ended: Array | None = None
-) -> Iterator[Array]:
+) -> Generator[Array, None, None]:
     """Yield the next token of every row [rows], until all rows have ended or `max_new_tokens` have come.
 
     An ended row goes on with the padding id, as in transformers. The state is freed when the iterator ends or is

@@ -219,7 +219,7 @@ def _merge(plugins: PluginManager, request: SessionRequest, towers: Mapping[str,
     """
     part = request.artifact.parts[MERGE]
     own = replace(request, artifact=part, part=MERGE)
-    if not part.steps:  # of the live model
+    if not part.steps:  # of the eager model
         return plugins.load_session(own)
     backend = part.steps[0].backend
     if not plugins.support(backend, request.hardware).offers:

@@ -4,6 +4,6 @@
 and `stopwatch` times every stage.
 """
 
-from optimum_core.measure.timing import Contestant, Effort, measure, measuring, pace, score
+from optimum_core.measure.timing import Contestant, Effort, least_score, measure, measuring, score
 
-__all__ = ["Contestant", "Effort", "measure", "measuring", "pace", "score"]
+__all__ = ["Contestant", "Effort", "least_score", "measure", "measuring", "score"]

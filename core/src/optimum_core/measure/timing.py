@@ -114,7 +114,7 @@ def score(measurements: Sequence[Measurement]) -> float:
     return float(np.exp(np.mean([np.log(max(item.median, 1e-6)) for item in measurements])))
 
 
-def pace(measurements: Sequence[Measurement]) -> float:
+def least_score(measurements: Sequence[Measurement]) -> float:
     """Return the geometric mean of the shortest times, in milliseconds, for runs too short for medians."""
     return float(np.exp(np.mean([np.log(max(item.least, 1e-6)) for item in measurements])))
 
@@ -135,7 +135,9 @@ def _round(track: _Track, effort: Effort) -> None:
                 taken = _clock() - start
                 if isinstance(made, Generated):
                     firsts.append(made.first_seconds)
-                times.append(taken / _calls_at_once(streams))
+                    times.append(taken * made.scale / _calls_at_once(streams))
+                else:
+                    times.append(taken / _calls_at_once(streams))
                 spent += taken
 
 
@@ -144,9 +146,14 @@ def _calls_at_once(streams: int) -> int:
     return 1 if streams == 1 else 4 * streams
 
 
-def _together(pool: ThreadPoolExecutor, call: Callable[[], object], streams: int) -> None:
-    for done in [pool.submit(call) for _ in range(_calls_at_once(streams))]:
-        done.result()
+def _together(pool: ThreadPoolExecutor, call: Callable[[], object], streams: int) -> object:
+    """Run calls side by side; return the mean of their results where these are times of generations."""
+    made = [done.result() for done in [pool.submit(call) for _ in range(_calls_at_once(streams))]]
+    found = [item for item in made if isinstance(item, Generated)]
+    if not found:
+        return None
+    first, scale = (float(np.mean([getattr(item, name) for item in found])) for name in ("first_seconds", "scale"))
+    return Generated(first_seconds=first, scale=scale)
 
 
 def _worth_going_on(tracks: Mapping[str, _Track], running: Sequence[str], hopeless: float) -> list[str]:

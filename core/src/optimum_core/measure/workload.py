@@ -10,6 +10,7 @@ from optimum_core.errors import OptionError
 from optimum_core.generation.generator_workload import DEFAULT as DEFAULT_GENERATION
 from optimum_core.generation.generator_workload import NEW, NEW_TOKENS, workload_of
 from optimum_core.types import AxisRange, TensorSpec
+from optimum_core.types.tensors import is_batch
 
 # Modules that import torch are imported where used.
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class WorkShape:
     @property
     def items(self) -> int:
         """The number of sequences, pictures or sounds in one call, as far as the shape tells."""
-        return max((length for axis, length in self.lengths.items() if axis.endswith("batch")), default=1)
+        return max((length for axis, length in self.lengths.items() if is_batch(axis)), default=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,7 +195,7 @@ def _apart(shape: Shape, *, has_text: bool) -> tuple[Shape, int]:
 
 
 def _default(axes: tuple[str, ...], limits: Limits) -> tuple[WorkShape, ...]:
-    batches = [axis for axis in axes if axis.endswith("batch")]
+    batches = [axis for axis in axes if is_batch(axis)]
     if "sequence" in axes:
         limits = _with_room(limits)
         pairs = dict.fromkeys((batch, limits.clipped("sequence", length)) for batch, length in DEFAULT_TEXT)
@@ -213,7 +214,7 @@ def _with_room(limits: Limits) -> Limits:
 
 
 def _text_shape(batch: int, length: int, axes: tuple[str, ...], limits: Limits) -> WorkShape:
-    lengths = {axis: batch for axis in axes if axis.endswith("batch")}
+    lengths = {axis: batch for axis in axes if is_batch(axis)}
     lengths.update({axis: limits.clipped(axis, length) for axis in axes if axis in _SEQUENCES})
     return WorkShape(name=f"{batch}x{length}", lengths=lengths)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.artifact.integrity import describe
 from optimum_core.errors import OptionError
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json", "config.json")
@@ -28,13 +29,12 @@ def of_directory(directory: Path, *, with_code: bool) -> str:
 
 def of_file(path: Path) -> str:
     """Return the sha256 of one file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return describe(path).sha256
 
 
 def of_module(module: Any) -> str:
-    """Return the fingerprint of a live module: tensors, plain attributes, configuration, and the code of classes that
-    belong to no library."""
+    """Return the fingerprint of a module in memory: tensors, plain attributes, configuration, and the code of classes
+    that belong to no library."""
     import torch
 
     digest = hashlib.sha256()

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,16 +41,20 @@ class _Gate:
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def silence(*libraries: str) -> Iterator[None]:
     """Drop this thread's prints and warnings while the block runs; with the logger "optimum_core" at DEBUG, show them.
 
     Errors are still raised, with all relevant details.
+
+    Args:
+        libraries: top-level packages whose loggers are mute meanwhile, in all threads. Loggers of their modules that
+            are created within the block are not.
     """
     if logging.getLogger("optimum_core").isEnabledFor(logging.DEBUG):
         yield
         return
     me = threading.get_ident()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _mute(libraries):
         warnings.simplefilter("ignore")
         with _lock:
             _silent[me] += 1
@@ -70,3 +74,17 @@ def silence() -> Iterator[None]:
                         stream = getattr(sys, name)
                         if isinstance(stream, _Gate):
                             setattr(sys, name, stream.stream)
+
+
+@contextmanager
+def _mute(libraries: Collection[str]) -> Iterator[None]:
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in libraries]
+    loggers = [logging.getLogger(name) for name in {*known, *libraries}]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -40,7 +40,7 @@ class PluginInfo:
         name: the backend's name: that of its entry point, or the one it was registered under.
         distribution: the distribution that ships it; empty for one registered in this process.
         version: of the distribution; empty where it has none.
-        error: the reason why it is broken or a duplicate, and the remedy; empty otherwise.
+        error: the whole message where it is broken or a duplicate; empty otherwise. `why` and `remedy` are parts of it.
         hooks: the hooks that it implements or wraps.
     """
 
@@ -49,6 +49,8 @@ class PluginInfo:
     version: str
     status: Status
     error: str = ""
+    why: str = ""
+    remedy: str = ""
     hooks: tuple[str, ...] = ()
 
 

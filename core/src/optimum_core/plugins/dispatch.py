@@ -117,6 +117,8 @@ class PluginManager:
                 version=record.version,
                 status=record.status or Status.READY,
                 error=str(record.error or ""),
+                why=record.error.why if record.error else "",
+                remedy=record.error.remedy if record.error else "",
                 hooks=record.hooks,
             )
             for record in self._all()

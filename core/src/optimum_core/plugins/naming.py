@@ -76,7 +76,7 @@ def _with_device(devices: Sequence[str], supports: Mapping[str, Support]) -> str
         f"{name}: {limit.reason} ({limit.remedy})"
         for name, support in supports.items()
         for limit in support.limitations
-        if any(f"'{device}'" in limit.what for device in devices)
+        if limit.device in devices
     )
     return f"no backend here runs on it: {'; '.join(reasons)}" if reasons else f"no backend here runs on it; {_SEE}"
 

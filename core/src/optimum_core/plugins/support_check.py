@@ -22,11 +22,13 @@ class Misfit:
     Attributes:
         field: its path, such as "offers[0].loads".
         expected: description of the expected type.
+        is_tuple: whether that is a tuple.
     """
 
     field: str
     value: object
     expected: str
+    is_tuple: bool = False
 
     @property
     def why(self) -> str:
@@ -36,7 +38,7 @@ class Misfit:
     @property
     def remedy(self) -> str:
         """The correction that its author has to make."""
-        if self.expected.startswith("a tuple of"):
+        if self.is_tuple:
             if isinstance(self.value, list | set | frozenset):
                 return f"write {tuple(self.value)!r}" if len(self.value) < 5 else "make a tuple of it"
             if isinstance(self.value, str) or dataclasses.is_dataclass(self.value):
@@ -65,7 +67,7 @@ def _hints(kind: type) -> Mapping[str, Any]:
 
 def _misfits(value: Any, hint: Any, where: str) -> Iterator[Misfit]:
     if not _fits(value, hint):
-        yield Misfit(field=where, value=value, expected=_words(hint))
+        yield Misfit(field=where, value=value, expected=_words(hint), is_tuple=get_origin(hint) is tuple)
     elif dataclasses.is_dataclass(hint):
         for name, inner in _hints(hint).items():  # type: ignore[arg-type]
             yield from _misfits(getattr(value, name), inner, f"{where}.{name}" if where else name)

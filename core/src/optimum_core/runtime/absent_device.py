@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from optimum_core.errors import UnavailableError
 from optimum_core.types import Support, TensorSpec
+from optimum_core.types.support import device_type
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +41,11 @@ class ForeignSession:
 
 def limits_of(support: Support | None, device: str) -> tuple[str, str] | None:
     """Return why a backend does not run on a device here, and the remedy; None where it does, or may."""
-    name = device.lower().partition(":")[0]
+    name = device_type(device)
     offers = [offer for offer in (support.offers if support else ()) if offer.device.lower() in (device.lower(), name)]
     if support is None or not offers or any(offer.proof == "device" for offer in offers):
         return None
     for item in support.limitations:
-        if item.hook in (None, "load_session"):
+        if item.hook in (None, "load_session") and item.device in (None, name):
             return item.reason, item.remedy
     return "it was built for another machine", "save it, and load it there"

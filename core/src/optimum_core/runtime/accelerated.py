@@ -17,12 +17,12 @@ from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, bound
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.eager_saving import with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
-from optimum_core.runtime.inputs import InputChecker
 from optimum_core.runtime.items import ItemEncoder, is_chat
 from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
@@ -81,7 +81,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         )
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
-        self._answerer = Answerer(structure, names, live=source is not None)
+        self._answerer = Answerer(structure, names, in_memory=source is not None)
         self._again: Repeated = never
         if getattr(source, "in_memory", False):
             _ = self.config  # read now, so that a change of the original's configuration is noticed

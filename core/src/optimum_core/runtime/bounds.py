@@ -10,7 +10,7 @@ import numpy as np
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
 from optimum_core.types import AxisRange, TensorSpec
-from optimum_core.types.tensors import places_of
+from optimum_core.types.tensors import is_batch, places_of
 
 _LEAST_OF_64_BITS = -(2**63)
 _MOST_OF_64_BITS = 2**63 - 1
@@ -149,7 +149,7 @@ class Limits:
             self._warn(axis, length, allowed.proved)
 
     def _lengthen(self, axis: str, least: int) -> str:
-        if axis in self._masks and not axis.endswith("batch"):
+        if axis in self._masks and not is_batch(axis):
             return f"pad to that length, with zeros in {self._masks[axis]}"
         return f"pass at least {least}"
 

@@ -22,16 +22,16 @@ class Answerer:
     Args:
         structure: structure of the original's outputs.
         names: the outputs in the session's order.
-        live: whether the original is in this process, so that its own output classes are used.
+        in_memory: whether the original is in this process, so that its own output classes are used.
 
     For numpy inputs transformers is not imported only for its output class: that would cost seconds in a process that
     does not use it. Where it is imported already, or the inputs are torch tensors, its class is returned.
     """
 
-    def __init__(self, structure: Structure, names: tuple[str, ...], *, live: bool = False) -> None:
+    def __init__(self, structure: Structure, names: tuple[str, ...], *, in_memory: bool = False) -> None:
         self._structure = structure
         self._names = names
-        self._live = live
+        self._in_memory = in_memory
         self._has_class = structure.kind == "output"
         self._own: Build | None = None
         self._plain: Build | None = None
@@ -56,11 +56,11 @@ class Answerer:
         return _as_tuple(answer) if as_tuple and self._has_class else answer
 
     def _find_own(self) -> Build:
-        self._own = build_from(self._structure, own_classes=True, live=self._live)
+        self._own = build_from(self._structure, own_classes=True, in_memory=self._in_memory)
         return self._own
 
     def _find_plain(self) -> Build:
-        self._plain = build_from(self._structure, own_classes=False, live=self._live)
+        self._plain = build_from(self._structure, own_classes=False, in_memory=self._in_memory)
         return self._plain
 
     def _find_torch(self) -> Callable[[Any], Any]:

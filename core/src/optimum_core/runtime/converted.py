@@ -23,7 +23,7 @@ from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.packages import present
-from optimum_core.plan import EXACT, parse_target
+from optimum_core.plan import FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager, manager
 from optimum_core.types import TensorSpec
 
@@ -100,7 +100,7 @@ def manifest_of(ir: Path, directory: Path, plugins: PluginManager, target: str |
         backend=backend,
         device=device,
         format=FORMAT,
-        precision=EXACT,
+        precision=FULL_PRECISION,
         inputs=inputs,
         outputs=outputs,
         verified=False,

@@ -18,6 +18,7 @@ from optimum_core.runtime.items import text_reader
 from optimum_core.runtime.mapping import Mapper
 from optimum_core.runtime.ranking import LOGITS, ScoreRequest, ranked, scores
 from optimum_core.types import Session
+from optimum_core.types.support import device_type
 
 #: Names of the prompt for documents, the first that a model has counts.
 _DOCUMENT = ("document", "passage", "corpus")
@@ -236,9 +237,9 @@ class EmbeddingFace:
         if pool is not None:
             why = "a pool of processes came, and it runs in this one, on all of its cores"
             raise InputError(self._who, why, "leave pool out")
-        here = self._session.device.partition(":")[0]
+        here = device_type(self._session.device)
         for place in device if isinstance(device, list | tuple) else (device,):
-            if place is not None and str(place).partition(":")[0] != here:
+            if place is not None and device_type(str(place)) != here:
                 raise InputError(self._who, f"device is {place!r}, and it runs on {here}", "leave device out")
 
 

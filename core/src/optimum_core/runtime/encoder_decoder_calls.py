@@ -12,8 +12,8 @@ from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.model_session import text_inputs
 from optimum_core.generation.settings import Settings, start_ids
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
-from optimum_core.runtime.inputs import InputChecker
 
 Array = np.ndarray[Any, Any]
 _CONTINUES = ("past_key_values", "encoder_outputs", "decoder_position_ids")

@@ -54,7 +54,7 @@ def load(
     from optimum_core import artifact as artifacts
     from optimum_core.artifact.names import MANIFEST, as_text
     from optimum_core.hardware import detect
-    from optimum_core.plan import EXACT
+    from optimum_core.plan import FULL_PRECISION
     from optimum_core.plugins import manager
     from optimum_core.runtime.opening import open_model
 
@@ -67,7 +67,7 @@ def load(
     if retune:
         from optimum_core.search.retune import retune as tuned_here
 
-        manifest = tuned_here(manifest, directory, manager(), precision=precision or EXACT, shapes=shapes)
+        manifest = tuned_here(manifest, directory, manager(), precision=precision or FULL_PRECISION, shapes=shapes)
     else:
         manifest = replace(manifest, precision=precision) if precision else manifest
         _say_where_tuned(manifest.hardware, detect())

@@ -16,6 +16,7 @@ from optimum_core.errors import InputError
 from optimum_core.models.data.texts import Item
 from optimum_core.runtime.call_outputs import Answer
 from optimum_core.types import TensorSpec
+from optimum_core.types.tensors import is_batch
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 _PADDED_AXIS = "sequence"
@@ -90,7 +91,7 @@ class Mapper:
     def _check_outputs(self) -> None:
         for spec in self._outputs:
             first, *rest = spec.shape or ("",)
-            if any(_is_batch(axis) for axis in rest) or (isinstance(first, str) and not _is_batch(first)):
+            if any(is_batch(axis) for axis in rest) or (isinstance(first, str) and not is_batch(first)):
                 raise InputError(
                     self._who, f"output {spec.name!r} is not made item by item", "call the model with one whole batch"
                 )
@@ -181,10 +182,6 @@ class Mapper:
         for row, index in zip(values, batch, strict=True):
             cut = tuple(slice(0, lengths[index]) if axis in axes else slice(None) for axis in range(row.ndim))
             rows[index] = row[cut] if axes else row
-
-
-def _is_batch(axis: int | str) -> bool:
-    return isinstance(axis, str) and axis.endswith("batch")
 
 
 def _padded_axes(spec: TensorSpec) -> frozenset[int]:

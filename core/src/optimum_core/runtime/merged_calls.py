@@ -7,8 +7,8 @@ from typing import Any
 from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 from optimum_core.generation.model_session import MergedSession
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
-from optimum_core.runtime.inputs import InputChecker
 
 
 class MergedCalls:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from optimum_core.errors import NotTorchError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.plugins import PluginManager
+from optimum_core.types.support import device_type
 
 _PRECISIONS = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
@@ -39,11 +40,11 @@ def refuse_move(who: str, wanted: Any, *, place: str, dtype: str, plugins: Plugi
 
 
 def _targets(device: str, plugins: PluginManager) -> str:
-    kind = device.lower().partition(":")[0]
+    kind = device_type(device)
     found = [
         f"accelerate(model, target='{name}:{device.lower()}')"
         for name, support in sorted(plugins.supports(detect()).items())
-        if any(offer.device.lower().partition(":")[0] == kind and offer.proof == "device" for offer in support.offers)
+        if any(device_type(offer.device) == kind and offer.proof == "device" for offer in support.offers)
     ]
     if found:
         return " or ".join(found)

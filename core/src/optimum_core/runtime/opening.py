@@ -11,12 +11,13 @@ from optimum_core.artifact import LIVE, Manifest
 from optimum_core.errors import TunedElsewhereWarning, UnavailableError
 from optimum_core.generation.model_session import open_session
 from optimum_core.hardware import detect
-from optimum_core.plan import AUTO, EXACT, parse_target
+from optimum_core.plan import AUTO, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession, limits_of
 from optimum_core.runtime.accelerated import AcceleratedModel, named_after
 from optimum_core.runtime.pickling import Opening
 from optimum_core.types import SessionRequest, Support
+from optimum_core.types.support import device_type
 
 
 def open_model(
@@ -75,13 +76,13 @@ def _choose_backend(manifest: Manifest, plugins: PluginManager, target: str | No
         for offer in supports[name].offers
         if manifest.format in offer.loads or (manifest.format == LIVE and offer.live)
     ]
-    readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != manifest.device.partition(":")[0]))
+    readers.sort(key=lambda pair: (pair[0] != manifest.backend, pair[1].device != device_type(manifest.device)))
     for name, offer in readers:
-        same_place = (name, offer.device) == (manifest.backend, manifest.device.partition(":")[0])
+        same_place = (name, offer.device) == (manifest.backend, device_type(manifest.device))
         device = manifest.device if same_place else offer.device
         if name != manifest.backend:
             _say_what_runs_instead(manifest, name, supports.get(manifest.backend), plugins)
-        return name, device, manifest.precision if manifest.precision in offer.precisions else EXACT
+        return name, device, manifest.precision if manifest.precision in offer.precisions else FULL_PRECISION
     tuned = supports.get(manifest.backend)
     limits = [f"{item.reason} ({item.remedy})" for item in (tuned.limitations if tuned else ())]
     raise UnavailableError(

@@ -16,9 +16,10 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
-from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.not_torch import refuse_move
 from optimum_core.types import Session
+from optimum_core.types.support import device_type
 
 #: The names under which a configuration keeps the settings that ask for further outputs.
 _HIDDEN, _ATTENTIONS = "output_hidden_states", "_output_attentions"
@@ -44,13 +45,13 @@ class TransformersFace:
     @cached_property
     def config(self) -> Any:
         """The original's configuration; if transformers is not installed, its values as plain attributes."""
-        live = getattr(self._source, "config", None)
-        found = live if live is not None else _read_config(self.directory)
+        own = getattr(self._source, "config", None)
+        found = own if own is not None else _read_config(self.directory)
         self._config_values = getattr(found, "__dict__", self._config_values)
         self._return_dict_before = self._config_values.get("return_dict")
         self._asked_before = self._config_values.get(_HIDDEN), self._config_values.get(_ATTENTIONS)
-        if live is not None and self._return_dict_before is not None:
-            self._return_dict_before = not self.manifest.model.returns_tuple  # a live one may have been changed since
+        if own is not None and self._return_dict_before is not None:
+            self._return_dict_before = not self.manifest.model.returns_tuple  # it may have been changed since
         return found
 
     def _check_asked(self) -> None:
@@ -67,9 +68,9 @@ class TransformersFace:
     @cached_property
     def generation_config(self) -> Any:
         """The original's generation settings, or None. They may be changed, as those of the original."""
-        live = getattr(self._source, "generation_config", None)
-        if live is not None:
-            return copy.deepcopy(live)
+        own = getattr(self._source, "generation_config", None)
+        if own is not None:
+            return copy.deepcopy(own)
         if not (self.directory / "generation_config.json").is_file() and not self.manifest.parts:
             return None
         from transformers import GenerationConfig
@@ -133,7 +134,7 @@ class TransformersFace:
         """
         given = (*args, *kwargs.values())
         for wanted in chain.from_iterable((x.device, x.dtype) if hasattr(x, "detach") else (x,) for x in given):
-            same_device = str(wanted).split(":")[0] == str(self.device).split(":")[0]
+            same_device = device_type(str(wanted)) == device_type(str(self.device))
             if wanted is not None and not same_device and wanted != self.dtype and not isinstance(wanted, bool):
                 place, dtype = self._session.device, self.manifest.model.dtype
                 refuse_move(self._who, wanted, place=place, dtype=dtype, plugins=self._plugins)

@@ -9,8 +9,33 @@ from dataclasses import dataclass, field, replace
 
 from optimum_core.search.spec import CandidateSpec
 
+#: Least and greatest seconds of a search whose caller states none; between them it gets what it seems worth.
+_LEAST, _GREATEST = 15.0, 60.0
 #: Expected seconds for a first candidate: a constant, and an amount for each MB of weights.
 _BASE, _PER_MB = 1.5, 0.03
+#: Seconds that `searching_for` sets in place of both.
+_override: float | None = None
+
+
+def usual_seconds(worth: float) -> float:
+    """Return the budget of a search whose caller states none, from the seconds that the search seems worth."""
+    return min(max(worth, _LEAST), _GREATEST) if _override is None else _override
+
+
+@contextmanager
+def searching_for(seconds: float | None) -> Iterator[None]:
+    """Override the budget of searches whose callers state none while the block runs: for tests that do not depend on
+    the candidates that compete.
+
+    Args:
+        seconds: None: the usual budget, as without this block.
+    """
+    global _override
+    before, _override = _override, seconds
+    try:
+        yield
+    finally:
+        _override = before
 
 
 @dataclass(kw_only=True, slots=True)

@@ -18,14 +18,13 @@ from optimum_core.artifact.manifest import LIVE, FileEntry
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import ArtifactError, OptimumError
-from optimum_core.generation.model_session import open_session
 from optimum_core.measure.stopwatch import watched
 from optimum_core.models.decoders.parts import Graph, graphs_of, parts_of
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.sources.source import Source
-from optimum_core.plan import EXACT, Way
+from optimum_core.plan import FULL_PRECISION, Way
 from optimum_core.plugins import PluginManager
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import (
@@ -102,7 +101,7 @@ class Builder:
     _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
 
     def build(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
-        """Return the artifact that the spec's backend loads; for the live model, one without files."""
+        """Return the artifact that the spec's backend loads; for the eager model, one without files."""
         if spec.way.is_eager:
             return eager_artifact(signature)
         made = {graph.name: self._built(spec, graph) for graph in graphs_of(signature)}
@@ -117,7 +116,7 @@ class Builder:
     def _built(self, spec: CandidateSpec, graph: Graph) -> Artifact:
         way, level = spec.way, self._level(spec, graph)
         if graph.name == MERGE:
-            return self._exported(self._live_way(way), None, graph)
+            return self._exported(self._merge_way(way), None, graph)
         artifact = self._exported(way, spec.route, graph)
         if spec.config is not None and (graph.part is None or graph.state is not None):
             artifact = self._quantize(artifact, spec, spec.config)
@@ -125,7 +124,7 @@ class Builder:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
 
-    def _live_way(self, way: Way) -> Way:
+    def _merge_way(self, way: Way) -> Way:
         """Return the way by which the original's own code is kept, in a part beside graphs."""
         name, offer = next(
             (name, offer) for name, support in self.supports.items() for offer in support.offers if offer.live
@@ -144,15 +143,10 @@ class Builder:
         """Return the input of the last transform of the spec's way, for machines that cannot run its output."""
         return self.build(replace(spec, way=replace(spec.way, transforms=spec.way.transforms[:-1])), signature)
 
-    def open(self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]]) -> Session:
-        """Return a session on an artifact; `shapes` are those of the workload."""
-        with watched(self.emit, "load", spec.name):
-            return open_session(self.plugins, self.session_request(spec, artifact, shapes))
-
     def session_request(
         self, spec: CandidateSpec, artifact: Artifact, shapes: Sequence[Mapping[str, int]] = ()
     ) -> SessionRequest:
-        """Return the request that opens a session on an artifact; `shapes` are those of the workload."""
+        """Return the request that opens a session on an artifact, prepared for `shapes` if there are any."""
         way = spec.way
         return SessionRequest(
             backend=way.backend,
@@ -162,13 +156,13 @@ class Builder:
             precision=way.precision,
             level=spec.level if way.is_eager else None,
             streams=spec.streams if spec.streams > 1 else None,
-            shapes=tuple(shapes) if spec.prepared else (),
+            shapes=tuple(shapes),
             source=self.source,
             options=self.options.get(way.backend, {}),
         )
 
     def size(self, artifact: Artifact) -> int:
-        """Return the size of the artifact's files in bytes; for the live model, of its weights."""
+        """Return the size of the artifact's files in bytes; for the eager model, of its weights."""
         if artifact.parts:
             return sum(map(self.size, artifact.parts.values()))
         if not artifact.files:
@@ -253,7 +247,8 @@ class Builder:
         )
 
     def _behaviour(self, signature: ModelSignature) -> str:
-        """Return a hash of what a live model computes now: its fingerprint does not see hooks and replaced methods."""
+        """Return a hash of what a model in memory computes now, since its fingerprint sees neither hooks nor replaced
+        methods."""
         if not self.source.in_memory:
             return ""
         outputs = eager_outputs(self.source.module(), signature.draw(Case(name="traced")))
@@ -266,7 +261,7 @@ class Builder:
             source=self.source,
             task=graph.signature.task,
             format=way.exported,
-            precision=EXACT,
+            precision=FULL_PRECISION,
             samples=graph.samples(),
             inputs=graph.interface.inputs,
             outputs=graph.interface.outputs,
@@ -364,13 +359,13 @@ def _read(path: Path) -> _Exported:
 
 
 def eager_artifact(signature: ModelSignature) -> Artifact:
-    """Return the artifact of the live model, with parts if it generates: specs of inputs and outputs, and no files."""
-    parts = parts_of(signature, live=True)
-    made = {name: _live(part.inputs, part.outputs, part.state) for name, part in parts.items()}
-    return _whole(made, signature) if made else _live(signature.inputs, signature.outputs, None)
+    """Return the artifact of the eager model, with parts if it generates: specs of inputs and outputs, and no files."""
+    parts = parts_of(signature, eager=True)
+    made = {name: _eager_part(part.inputs, part.outputs, part.state) for name, part in parts.items()}
+    return _whole(made, signature) if made else _eager_part(signature.inputs, signature.outputs, None)
 
 
-def _live(inputs: Specs, outputs: Specs, state: StateSpec | None) -> Artifact:
+def _eager_part(inputs: Specs, outputs: Specs, state: StateSpec | None) -> Artifact:
     return Artifact(format=LIVE, path=Path(), files=(), inputs=inputs, outputs=outputs, state=state)
 
 

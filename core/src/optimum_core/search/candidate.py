@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from optimum_core.errors import OptimumError, ResourceError
 from optimum_core.search.spec import CandidateSpec
-from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session
+from optimum_core.types import Artifact, CandidateResult, Fidelity, Measurement, Session, SessionRequest
 
 Outcome = Literal["chosen", "slower", "wrong", "failed", "skipped"]
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -19,18 +20,20 @@ class Candidate:
 
     Attributes:
         signature: a `ModelSignature`, or the call that a saved artifact carries.
-        pace: its time as a multiple of that of the first correct candidate, from short runs side by side.
+        relative_time: its time as a multiple of that of the first correct candidate, from short runs side by side.
         behind: its time, or its size where that decides, as a multiple of the chosen candidate's; `raced` tells whether
             that was measured to the end.
         slower_at: shapes at which it is slower than the eager model that competes with it.
         for_comparison: it may not win, whatever its time.
         problem: the reason why it is wrong, failed or was skipped; for the chosen candidate, why it was chosen.
-        is_passing: it failed for a temporary reason, such as a full disk.
+        request: the request that its session was opened by.
+        error: the error that ended its trial.
     """
 
     spec: CandidateSpec
     signature: Any
     artifact: Artifact | None = None
+    request: SessionRequest | None = None
     session: Session | None = None
     run: Run | None = None
     fidelity: Fidelity | None = None
@@ -38,16 +41,21 @@ class Candidate:
     load_seconds: float | None = None
     size: int | None = None
     memory: int | None = None
-    pace: float = 1.0
+    relative_time: float = 1.0
     behind: float | None = None
     by_size: bool = False
     raced: bool = True
     slower_at: tuple[str, ...] = ()
     for_comparison: bool = False
     problem: str = ""
-    is_passing: bool = False
+    error: OptimumError | None = None
     outcome: Outcome = "failed"
     measurements: tuple[Measurement, ...] = field(default=())
+
+    @property
+    def failed_transiently(self) -> bool:
+        """Whether it failed for a temporary reason, such as a full disk."""
+        return isinstance(self.error, ResourceError)
 
     @property
     def is_true(self) -> bool:

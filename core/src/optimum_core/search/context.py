@@ -35,7 +35,7 @@ class SearchContext:
         decided: the `CandidateSpec.id` that won for a model of the same shape before; if still correct, no other is
             tried.
         held_to: the precision whose tolerance applies, if the model itself is quantized.
-        references: eager's answers, for several searches; None: each search asks anew.
+        references: eager's answers, which several searches share.
     """
 
     source: Source
@@ -47,12 +47,12 @@ class SearchContext:
     choosable: frozenset[str]
     may_restrict: bool
     budget: Budget
+    references: References
     other_precisions: tuple[CandidateSpec, ...] = ()
     verify: bool = True
     objective: str = "latency"
     decided: str | None = None
     held_to: str | None = None
-    references: References | None = None
     usable_cores: int = 1
     effort: Effort = field(default_factory=Effort)
     emit: Emit = lambda event: None

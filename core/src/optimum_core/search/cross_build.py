@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from optimum_core.errors import OptimumError, OptionError, ResourceError, UnavailableError, VerificationError
-from optimum_core.plan import EXACT, FLOATS
+from optimum_core.plan import FLOATS, FULL_PRECISION
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import QuantizationData
-from optimum_core.search.references import References
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Artifact, Fidelity, Hardware, QuantizeConfig, Report, Session, SessionRequest, Support
@@ -52,20 +51,19 @@ def cross_build(task: CrossBuild) -> SearchResult:
     """
     context, start = task.context, time.perf_counter()
     specs = _buildable(task)
-    references = References(source=context.source, emit=context.emit)
     tried: list[Candidate] = []
     for spec in specs:
         candidate = Candidate(spec=spec, signature=context.signature)
         tried.append(candidate)
         # An invalid option fails for every other candidate too.
         with failing(candidate, passed_on=() if task.goal else (OptionError,)):
-            _build_and_check(task, candidate, references)
+            _build_and_check(task, candidate)
         if candidate.outcome == "chosen":
-            check = references.drawn(context.signature)[0]
+            check = context.references.drawn(context.signature)[0]
             return _result(task, tried, check, time.perf_counter() - start)
     rows = "\n".join(f"    {item.spec.name}: {item.problem}" for item in tried)
     who = f"model {context.source.name!r}"
-    if any(item.is_passing for item in tried):
+    if any(item.failed_transiently for item in tried):
         raise ResourceError(
             who, f"nothing could be built for a reason of the moment:\n{rows}", "make room, and try again"
         )
@@ -79,7 +77,7 @@ def cross_build(task: CrossBuild) -> SearchResult:
 def _remedy(precision: str) -> str:
     report = "pass sample_inputs= like your own calls, or report this table"
     narrow = f"not every model stands {precision}: leave out precision={precision!r}, or ask for another; or "
-    return report if precision == EXACT else narrow + report
+    return report if precision == FULL_PRECISION else narrow + report
 
 
 def _buildable(task: CrossBuild) -> tuple[CandidateSpec, ...]:
@@ -114,8 +112,8 @@ def _specs(task: CrossBuild) -> Iterator[CandidateSpec]:
                 yield replace(spec, config=replace(config, activations="int8", symmetric=True))
 
 
-def _build_and_check(task: CrossBuild, candidate: Candidate, references: References) -> None:
-    context, trials = task.context, task.context.trials
+def _build_and_check(task: CrossBuild, candidate: Candidate) -> None:
+    context, trials, references = task.context, task.context.trials, task.context.references
     trials.build(candidate)
     if not context.verify:
         candidate.outcome, candidate.problem = "chosen", "built; not compared with eager, as asked"
@@ -138,14 +136,14 @@ def _checkable(task: CrossBuild, candidate: Candidate) -> Iterator[tuple[str, st
     context, spec, artifact = task.context, candidate.spec, candidate.artifact
     assert artifact is not None
     if spec.way.proof == "graph":
-        context.trials.open(candidate, lambda: context.builder.open(spec, artifact, ()))
+        context.trials.open(candidate, context.builder.session_request(spec, artifact))
         precision, where = (
             spec.way.precision,
             f"the {artifact.format} evaluated by {spec.way.backend}, not by its runtime",
         )
     else:
         read = artifact.compiled_from or context.builder.before_last(spec, candidate.signature)
-        session = context.trials.open(candidate, lambda: _opened(task, read))
+        session = _open_here(task, candidate, read)
         compiled = artifact.compiled_from is not None
         other = "" if compiled or read.precision == spec.way.precision or spec.config else f", in {read.precision}"
         what = "that it is compiled from" if compiled else f"that goes into it{other}"
@@ -156,8 +154,8 @@ def _checkable(task: CrossBuild, candidate: Candidate) -> Iterator[tuple[str, st
         candidate.close()
 
 
-def _opened(task: CrossBuild, artifact: Artifact) -> Session:
-    """Return a session of the first backend on this machine that opens an artifact.
+def _open_here(task: CrossBuild, candidate: Candidate, artifact: Artifact) -> Session:
+    """Open an artifact in the candidate's place, by the first backend on this machine that can.
 
     Raises:
         UnavailableError: no backend here runs its format.
@@ -170,7 +168,7 @@ def _opened(task: CrossBuild, artifact: Artifact) -> Session:
     )
     for request in runners(artifact, task.supports, task.context.builder.hardware):
         try:
-            return task.context.plugins.load_session(request)
+            return task.context.trials.open(candidate, request)
         except OptimumError as error:
             problem = error
     raise problem
@@ -183,13 +181,13 @@ def runners(artifact: Artifact, supports: Mapping[str, Support], hardware: Hardw
     of the target do not. So evaluators come first for all but fp32, and they alone are used for 16 bits.
     """
     offers = [(name, offer) for name in sorted(supports) for offer in supports[name].offers]
-    if artifact.precision == EXACT:
+    if artifact.precision == FULL_PRECISION:
         proofs: tuple[str, ...] = ("device", "graph")
     else:
         proofs = ("graph",) if artifact.precision in FLOATS else ("graph", "device")
     for proof in proofs:
         for name, offer in offers:
-            if offer.proof == proof and artifact.format in offer.loads and offer.precisions[0] == EXACT:
+            if offer.proof == proof and artifact.format in offer.loads and offer.precisions[0] == FULL_PRECISION:
                 yield SessionRequest(backend=name, artifact=artifact, device=offer.device, hardware=hardware)
 
 
@@ -213,6 +211,6 @@ def _result(task: CrossBuild, tried: list[Candidate], check: ReferenceCase, seco
         seconds=seconds,
         notes=(f"built for another machine: {winner.problem}", *(axis.note for axis in winner.signature.fixed)),
         fixed=winner.signature.fixed,
-        settled=not any(item.is_passing for item in tried),
+        settled=not any(item.failed_transiently for item in tried),
     )
     return SearchResult(winner=winner, report=report, check=check, tried=tuple(tried))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from optimum_core.measure import Effort, pace, score
+from optimum_core.measure import Effort, least_score, score
 from optimum_core.measure.cpu_load import other_load
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext
@@ -52,29 +52,30 @@ class Race:
         return candidate.spec.way.backend in self.context.choosable
 
     def time_roughly(self, candidate: Candidate, rivals: Sequence[Candidate]) -> None:
-        """Time a candidate beside the best so far, and set its pace.
+        """Time a candidate beside the best so far, and set its relative time.
 
         Raises:
             OptimumError: it does not run at some shape of the workload.
         """
-        best = min(rivals, key=lambda item: item.pace, default=None)
+        best = min(rivals, key=lambda item: item.relative_time, default=None)
         known = best.measurements if best is not None else ()
         self.context.trials.time([*([best] if best else []), candidate], ROUGH)
         if best is not None:
-            candidate.pace = best.pace * pace(candidate.measurements) / pace(best.measurements)
+            ratio = least_score(candidate.measurements) / least_score(best.measurements)
+            candidate.relative_time = best.relative_time * ratio
             best.measurements = known
 
     def close_the_rest(self, rivals: list[Candidate]) -> None:
         """Close all candidates but the fastest few; none if size decides, since speed then says nothing."""
         if self.context.objective == "size":
             return
-        rivals.sort(key=lambda item: item.pace)
+        rivals.sort(key=lambda item: item.relative_time)
         # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is,
         # and one that is slower than the eager model at some shape does not close another that is never slower.
         best = next(iter(self._slower_nowhere(rivals, lambda item: item.median)), rivals[0])
-        limit = self.context.effort.hopeless * best.pace
+        limit = self.context.effort.hopeless * best.relative_time
         for rank, item in enumerate(item for item in rivals if not item.spec.is_baseline):
-            if rank >= FINALISTS or item.pace > limit:
+            if rank >= FINALISTS or item.relative_time > limit:
                 item.close()
 
     def decide(self, finalists: Sequence[Candidate]) -> Decision:
@@ -112,7 +113,7 @@ class Race:
         allowed = self._slower_nowhere(finalists, lambda item: item.least)
         if self.context.objective == "size":
             return min(allowed, key=self.score)
-        return min(allowed, key=lambda item: pace(item.measurements))
+        return min(allowed, key=lambda item: least_score(item.measurements))
 
     def _slower_nowhere(self, finalists: Sequence[Candidate], time: Callable[[Measurement], float]) -> list[Candidate]:
         """Return those that may win and, by these times, are not slower than an eager model among them at any shape."""
@@ -150,7 +151,8 @@ class Race:
         for item in tried:
             if item.outcome == "slower":
                 item.raced, item.by_size = any(item is one for one in finalists), by_size
-                item.behind = self.score(item) / self.score(winner) if item.raced else item.pace / winner.pace
+                roughly = item.relative_time / winner.relative_time
+                item.behind = self.score(item) / self.score(winner) if item.raced else roughly
                 item.for_comparison = not self.may_win(item)
 
 

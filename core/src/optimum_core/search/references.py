@@ -8,7 +8,7 @@ from typing import Any
 
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape
-from optimum_core.models.references.dialogues import PictureText
+from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.sources.source import Source
 from optimum_core.verify import ReferenceCase

@@ -13,7 +13,6 @@ import numpy as np
 
 from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError, VerificationError
-from optimum_core.generation.model_session import open_session
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, score
 from optimum_core.measure.cpu_load import other_load
@@ -25,7 +24,7 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.race import disturbance
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner, failing
-from optimum_core.types import AxisRange, Fidelity, Report, Session, SessionRequest, TensorSpec
+from optimum_core.types import AxisRange, Fidelity, Report, SessionRequest, TensorSpec
 from optimum_core.types.quantization import Scheme
 from optimum_core.types.state import MERGE
 from optimum_core.verify import ReferenceCase, verify
@@ -109,18 +108,17 @@ def _ways(manifest: Manifest, plugins: PluginManager, precision: str) -> Iterato
 def _tried(trials: TrialRunner, call: CarriedCall, directory: Path, way: Way) -> Candidate:
     candidate = Candidate(spec=CandidateSpec(way=way), signature=call, artifact=call.manifest.artifact(directory))
     with failing(candidate):
-        trials.open(candidate, lambda: _opened(trials.plugins, candidate))
+        trials.open(candidate, _request(candidate))
         trials.compare(candidate, (call.check,), _by_manifest)
     return candidate
 
 
-def _opened(plugins: PluginManager, candidate: Candidate) -> Session:
+def _request(candidate: Candidate) -> SessionRequest:
     way = candidate.spec.way
     assert candidate.artifact is not None
-    request = SessionRequest(
+    return SessionRequest(
         backend=way.backend, artifact=candidate.artifact, device=way.device, hardware=detect(), precision=way.precision
     )
-    return open_session(plugins, request)
 
 
 def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optimum_core.plan import EXACT, Way
+from optimum_core.plan import FULL_PRECISION, Way
 from optimum_core.types import QuantizeConfig
 
 
@@ -53,7 +53,7 @@ class CandidateSpec:
         tail = "".join(
             f", {part}"
             for part in (
-                way.precision if way.precision != EXACT else "",
+                way.precision if way.precision != FULL_PRECISION else "",
                 f"level {self.level}" if self.level else "",
                 f"{self.streams} streams" if self.streams > 1 else "",
                 "prepared for the shapes" if self.prepared else "",
@@ -70,7 +70,7 @@ class CandidateSpec:
     @property
     def precision(self) -> str:
         """The precision that tolerances go by: that of the weights if they are quantized, else of the arithmetic."""
-        return self.config.weights.removeprefix("u") if self.config else self.way.precision
+        return self.config.precision if self.config else self.way.precision
 
     @property
     def cost(self) -> float:
@@ -80,7 +80,7 @@ class CandidateSpec:
     @property
     def is_baseline(self) -> bool:
         """Whether this is the eager model as it was given."""
-        return self.way.is_eager and self.level is None and self.way.precision == EXACT and self.streams == 1
+        return self.way.is_eager and self.level is None and self.way.precision == FULL_PRECISION and self.streams == 1
 
     @property
     def export_key(self) -> tuple[str | None, ...]:
@@ -122,7 +122,7 @@ def specs_of(
             way.is_eager and spec.level is not None,
             spec.prepared,
             way.routes.index(spec.route),
-            way.precision == EXACT,
+            way.precision == FULL_PRECISION,
             way.levels.index(spec.level),
             -spec.streams,
             way.backend,

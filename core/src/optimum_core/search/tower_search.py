@@ -24,9 +24,9 @@ from optimum_core.plugins import PluginManager
 from optimum_core.search.budget import Budget
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate
+from optimum_core.search.candidate_search import search
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.references import References
-from optimum_core.search.search import search
 from optimum_core.search.spec import CandidateSpec, specs_of
 from optimum_core.types import Artifact
 

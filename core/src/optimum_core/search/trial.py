@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from optimum_core.errors import OptimumError, ResourceError, fault_of_the_moment
+from optimum_core.errors import OptimumError, fault_of_the_moment
 from optimum_core.generation.generator_workload import timed_call
-from optimum_core.generation.model_session import GenerativeSession, bound
+from optimum_core.generation.model_session import GenerativeSession, bound, open_session
 from optimum_core.measure import Contestant, Effort, measure
 from optimum_core.measure.stopwatch import Emit, first_line, watched, watched_memory
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.eager.threads import usual_threads
 from optimum_core.models.inputs.samples import Case
-from optimum_core.models.references.dialogues import PictureText
+from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.plugins import PluginManager
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate, Run
-from optimum_core.search.rehearsal import rehearse
-from optimum_core.types import Fidelity, Session
+from optimum_core.search.child_run import run_in_child
+from optimum_core.types import Fidelity, Session, SessionRequest
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.dialogues import Dialogue, with_dialogues
 from optimum_core.verify.quantized import verify_quantized
@@ -57,18 +57,19 @@ class TrialRunner:
         candidate.build_seconds = time.perf_counter() - start
         candidate.size = self.builder.size(candidate.artifact)
 
-    def open(self, candidate: Candidate, opener: Callable[[], Session] | None = None) -> Session:
-        """Open a session on the candidate's artifact, and record time and memory.
+    def open(self, candidate: Candidate, request: SessionRequest | None = None) -> Session:
+        """Open a session for the candidate, and record time and memory.
 
         Args:
-            opener: opens the session in place of the builder.
+            request: opens a saved artifact, or another one in place of the candidate's, which cannot run here.
 
         Raises:
             OptimumError: the backend cannot open it.
         """
-        with watched_memory() as memory:
+        candidate.request = request or self._request(candidate)
+        with watched(self.emit, "load", candidate.spec.name), watched_memory() as memory:
             start = time.perf_counter()
-            candidate.session = opener() if opener else self._opened(candidate)
+            candidate.session = open_session(self.plugins, candidate.request)
             candidate.load_seconds = time.perf_counter() - start
             candidate.run = bound(self.plugins, candidate.session)
         own = candidate.size or 0 if candidate.spec.way.is_eager else 0  # its weights lay in memory before
@@ -76,10 +77,10 @@ class TrialRunner:
         candidate.outcome = "slower"
         return candidate.session
 
-    def _opened(self, candidate: Candidate) -> Session:
+    def _request(self, candidate: Candidate) -> SessionRequest:
         assert self.builder is not None and candidate.artifact is not None
-        shapes = [shape.lengths for shape in self.workload(candidate.signature)]
-        return self.builder.open(candidate.spec, candidate.artifact, shapes)
+        shapes = [shape.lengths for shape in self.workload(candidate.signature)] if candidate.spec.prepared else []
+        return self.builder.session_request(candidate.spec, candidate.artifact, shapes)
 
     def compare(
         self,
@@ -104,7 +105,7 @@ class TrialRunner:
             watched(self.emit, "verify", f"{candidate.spec.name}: {number} against eager") as stage,
             watched_memory() as memory,
         ):
-            candidate.fidelity = self._rehearsed(candidate, cases) or (by or self._by_precision)(candidate, cases)
+            candidate.fidelity = self._wrong_in_child(candidate, cases) or (by or self._by_precision)(candidate, cases)
             if candidate.fidelity.passed and isinstance(candidate.session, GenerativeSession):
                 candidate.fidelity = with_dialogues(candidate.fidelity, candidate.session.drives, dialogues)
             worst = candidate.fidelity.worst
@@ -115,23 +116,25 @@ class TrialRunner:
                 stage.problem = candidate.problem
         candidate.memory = max(candidate.memory or 0, memory.growth)
 
-    def _rehearsed(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
+    def _wrong_in_child(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
         """Return the comparison of what a child process got from a risky candidate, if that is wrong already."""
-        if candidate.is_sure or not self.plugins.is_installed(candidate.spec.way.backend):
+        request = candidate.request
+        if candidate.is_sure or self.builder is None or request is None:
             return None
-        if self.builder is None or candidate.artifact is None:
+        if not self.plugins.is_installed(request.backend):
             return None
-        request = self.builder.session_request(candidate.spec, candidate.artifact)
-        replay = rehearse(request, [case.inputs for case in cases])
+        replay = run_in_child(request, [case.inputs for case in cases])
         fidelity = self._by_precision(candidate, cases, replay)
         return None if fidelity.passed else fidelity
 
     def _by_precision(self, candidate: Candidate, cases: tuple[ReferenceCase, ...], run: Run | None = None) -> Fidelity:
-        run, outputs = run or candidate.run, candidate.signature.outputs
+        run, outputs, spec = run or candidate.run, candidate.signature.outputs, candidate.spec
         assert run is not None
         if self.held_to is not None:
             return verify_quantized(run, cases, (), outputs, precision=self.held_to, ties=True)
-        return verify(run, cases, outputs, precision=candidate.spec.way.precision)
+        if spec.config is not None:  # the quantized search compares values, on data of the model's
+            return verify_quantized(run, cases, (), outputs, precision=spec.precision, binding=False)
+        return verify(run, cases, outputs, precision=spec.way.precision)
 
     def time(self, candidates: Sequence[Candidate], effort: Effort) -> None:
         """Measure candidates side by side at every shape of the workload.
@@ -152,7 +155,7 @@ class TrialRunner:
 
 @contextmanager
 def failing(candidate: Candidate, passed_on: tuple[type[OptimumError], ...] = ()) -> Iterator[None]:
-    """Record an error of the block as the candidate's problem, and close the candidate.
+    """Record an error of the block in the candidate, and close the candidate.
 
     Args:
         passed_on: errors that are raised, since they fail for every other candidate too.
@@ -163,13 +166,11 @@ def failing(candidate: Candidate, passed_on: tuple[type[OptimumError], ...] = ()
         candidate.close()
         raise
     except (OptimumError, OSError, MemoryError) as error:
-        fault = fault_of_the_moment(candidate.spec.name, error)
-        if fault is None and not isinstance(error, OptimumError):
-            candidate.close()
-            raise
-        candidate.outcome, candidate.problem = "failed", first_line(fault or error)
-        candidate.is_passing = isinstance(fault or error, ResourceError)
         candidate.close()
+        found = fault_of_the_moment(candidate.spec.name, error) or error
+        if not isinstance(found, OptimumError):
+            raise
+        candidate.outcome, candidate.problem, candidate.error = "failed", first_line(found), found
 
 
 def _calls(candidate: Candidate, shapes: Sequence[WorkShape]) -> list[Callable[[], object]]:

@@ -14,7 +14,7 @@ from optimum_core.models.generators import describe_decoder
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
-from optimum_core.testing.sharpened import sharpened
+from optimum_core.testing.kinds import sharpened_generator
 from optimum_core.types import Artifact, ExportRequest, SessionRequest
 
 VOCABULARY = 99
@@ -124,7 +124,7 @@ def decoder(kind: str, *, seed: int = 20) -> Any:
     from transformers import AutoModelForCausalLM
 
     model_type, values = KINDS[kind]
-    return sharpened(AutoModelForCausalLM, model_type, values, seed=seed)
+    return sharpened_generator(AutoModelForCausalLM, model_type, values, seed=seed)
 
 
 @cache

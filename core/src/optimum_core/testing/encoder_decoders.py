@@ -16,7 +16,7 @@ from optimum_core.models.generators import describe_decoder
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
-from optimum_core.testing.sharpened import sharpened
+from optimum_core.testing.kinds import sharpened_generator
 from optimum_core.types import Artifact, ExportRequest, SessionRequest
 
 VOCABULARY = 99
@@ -113,7 +113,7 @@ def encoder_decoder(kind: str, *, seed: int = 20) -> Any:
     model_type, values = KINDS[kind]
     maker = AutoModelForSpeechSeq2Seq if kind in SPEECH else AutoModelForSeq2SeqLM
     maker = AutoModelForImageTextToText if kind in CAPTIONS else maker
-    return sharpened(maker, model_type, values, seed=seed)
+    return sharpened_generator(maker, model_type, values, seed=seed)
 
 
 @cache

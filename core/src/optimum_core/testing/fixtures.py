@@ -126,15 +126,17 @@ def tiny() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
-    """A function that exports a tiny model in a format, once in a session for equal arguments.
+    """A function that exports a tiny model in a format, once for equal arguments, whichever worker asks first.
 
     Its arguments are the kind, one of `decoders.KINDS` or else of `kinds.KINDS`, the format, and by name further fields
     of the `ExportRequest`: `exported("bert", "onnx", route="torchscript")`, `exported("llama", "onnx")`.
     """
+    from optimum_core.testing.sharing import shared
     from optimum_core.testing.tiny import export
 
     @cache
     def make(kind: str, format: str, **fields: Any) -> Artifact:
-        return export(kind, format, tmp_path_factory.mktemp(kind), **fields)
+        name = "-".join(["exported", kind, format, *(f"{key}={value}" for key, value in sorted(fields.items()))])
+        return shared(tmp_path_factory, name, lambda folder: export(kind, format, folder, **fields))
 
     return make

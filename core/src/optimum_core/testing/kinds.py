@@ -138,16 +138,35 @@ def tiny_module(kind: str, **changes: Any) -> Any:
     return sharpened(lambda: getattr(transformers, model_class)(config))
 
 
-def sharpened(make: Callable[[], Any]) -> Any:
-    """Return a model, made with seeded weights, in eval mode, its matrices multiplied by `SHARPEN`."""
+def sharpened(make: Callable[[], Any], *, seed: int = _SEED, factor: float = SHARPEN, kernels: bool = False) -> Any:
+    """Return a model, made with seeded weights, in eval mode, its matrices multiplied by a factor, so that masks and
+    positions matter to its outputs.
+
+    Args:
+        kernels: whether kernels of convolutions are multiplied too.
+    """
     import torch
 
     from optimum_core.models.pretrained import quiet
 
     with quiet(), torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(_SEED)
+        torch.manual_seed(seed)
         module = make().eval()
         for parameter in module.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(SHARPEN)
+            if parameter.ndim == 2 or (kernels and parameter.ndim > 2):
+                parameter.mul_(factor)
     return module
+
+
+def sharpened_generator(maker: Any, model_type: str, values: Mapping[str, Any], *, seed: int) -> Any:
+    """Return a model that generates.
+
+    Args:
+        maker: an auto class of transformers.
+        model_type: as in transformers' configurations; `values`: fields of that configuration.
+    """
+    from transformers import AutoConfig
+
+    return sharpened(
+        lambda: maker.from_config(AutoConfig.for_model(model_type, **values)), seed=seed, factor=4.0, kernels=True
+    )

@@ -17,7 +17,7 @@ import numpy as np
 from optimum_core.errors import ExportError, OptimumError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.models.inputs.samples import Case
-from optimum_core.plan import EXACT, FLOATS, Quantization, Target, Way, ways
+from optimum_core.plan import FLOATS, FULL_PRECISION, Quantization, Target, Way, ways
 from optimum_core.plugins import Infer, PluginManager
 from optimum_core.search.cross_build import runners
 from optimum_core.testing.models import KINDS, Model, model
@@ -257,7 +257,7 @@ def _exported(
             source=made.source,
             task=made.signature.task,
             format=format,
-            precision=EXACT,
+            precision=FULL_PRECISION,
             samples=made.signature.draw(Case(name="traced")),
             inputs=made.signature.inputs,
             outputs=made.signature.outputs,

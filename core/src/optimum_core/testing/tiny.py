@@ -9,6 +9,7 @@ from typing import Any
 
 from optimum_core.errors import UnavailableError
 from optimum_core.hardware import detect
+from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
@@ -36,17 +37,7 @@ class Tiny:
 
     def request(self, output: Path, **changes: Any) -> ExportRequest:
         """Return a request to export it in fp32, with changes."""
-        request = ExportRequest(
-            backend=self.backend,
-            source=self.source,
-            task=self.signature.task,
-            format=self.format,
-            precision="fp32",
-            samples=self.signature.draw(Case(name="traced")),
-            inputs=self.signature.inputs,
-            outputs=self.signature.outputs,
-            output=output,
-        )
+        request = export_of(self.backend, self.format, self.source, self.signature, output)
         return dataclasses.replace(request, **changes)
 
     def batches(self, count: int = 6) -> list[Arrays]:

@@ -22,8 +22,8 @@ from optimum_core.types.results import (
     Measurement,
     PrecisionHint,
     Promise,
+    RecipeResult,
     Report,
-    Trial,
 )
 from optimum_core.types.state import LayerState, State, StateSpec
 from optimum_core.types.support import Limitation, Offer, Support, Transform
@@ -53,6 +53,7 @@ __all__ = [
     "Promise",
     "QuantizeConfig",
     "QuantizeRequest",
+    "RecipeResult",
     "Report",
     "Session",
     "SessionRequest",
@@ -65,3 +66,6 @@ __all__ = [
     "Transform",
     "Trial",
 ]
+
+#: The former name of `RecipeResult`.
+Trial = RecipeResult

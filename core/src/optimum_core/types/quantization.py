@@ -135,7 +135,12 @@ class QuantizeConfig:
     @property
     def name(self) -> str:
         """Scheme and number format, as offers name it: "static-int8", "weight-only-int4"."""
-        return str(Scheme(self.scheme, self.weights.removeprefix("u")))
+        return str(Scheme(self.scheme, self.precision))
+
+    @property
+    def precision(self) -> str:
+        """The precision of the weights, whether they have a sign or not: "int8" for "uint8"."""
+        return self.weights.removeprefix("u")
 
     @property
     def recipe(self) -> QuantizeConfig:

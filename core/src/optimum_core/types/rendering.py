@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from optimum_core.types.results import CandidateResult, Measurement, Report, Trial
+    from optimum_core.types.results import CandidateResult, Measurement, RecipeResult, Report
 
 _BAR, _ROW, _LABELS, _MARGIN = 380, 26, 330, 16
 _COLOURS = {"chosen": "#1a7f5a", "slower": "#8aa0b5"}
@@ -86,9 +86,9 @@ _WALK_MARKS = {"kept": "►", "broken": "✗", "failed": "✗"}
 _TOLD = 3
 
 
-def brief(walk: Sequence[Trial]) -> list[Trial]:
+def brief(walk: Sequence[RecipeResult]) -> list[RecipeResult]:
     """Return the walk with long runs of recipes skipped for the same reason merged into one line."""
-    told: list[Trial] = []
+    told: list[RecipeResult] = []
     for (outcome, _reason), group in groupby(walk, key=lambda trial: (trial.outcome, trial.reason)):
         trials = list(group)
         if outcome == "skipped" and len(trials) > _TOLD:

@@ -140,8 +140,8 @@ class CandidateResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
-    """One recipe of a walk from the fastest quantization to the safest.
+class RecipeResult:
+    """The result of one recipe of a quantized search.
 
     Attributes:
         name: scheme, the backends that quantize and run it, and the fields that differ from their defaults.
@@ -252,7 +252,7 @@ class Report:
     seconds: float = 0.0
     from_cache: bool = False
     promise: Promise | None = None
-    walk: tuple[Trial, ...] = ()
+    walk: tuple[RecipeResult, ...] = ()
     notes: tuple[str, ...] = ()
     fixed: tuple[FixedAxis, ...] = ()
     precision_hint: PrecisionHint | None = None

@@ -7,6 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
+def device_type(device: str) -> str:
+    """Return a device without its index, as an `Offer` names it.
+
+    >>> device_type("cuda:1")
+    'cuda'
+    """
+    return device.lower().partition(":")[0]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transform:
     """A conversion from one format to another, or within a format ("onnx" optimized is still "onnx").
@@ -81,15 +90,19 @@ class Limitation:
     """Something that the backend cannot do here, with the reason and the remedy.
 
     Attributes:
-        what: a verb and its object ("quantize openvino-ir").
+        what: a verb and its object, for people ("quantize openvino-ir"); code reads the other fields.
         reason: the reason, and `remedy`, what the user can do about it.
         hook: the hook that it limits: "export", "optimize", "quantize" or "load_session"; None: all of them.
+        device: the device that it concerns, as an `Offer` of it would be named; None: all of them.
+        level: the optimization level that it concerns; None: all of them, or none.
     """
 
     what: str
     reason: str
     remedy: str
     hook: Literal["export", "optimize", "quantize", "load_session"] | None = None
+    device: str | None = None
+    level: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

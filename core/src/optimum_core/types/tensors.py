@@ -34,6 +34,11 @@ def made_of(mask: str) -> str:
     return mask.removesuffix("attention_mask") + "input_ids"
 
 
+def is_batch(axis: object) -> bool:
+    """Whether an axis counts the rows of a call: "batch", "decoder_batch", "media_batch"."""
+    return isinstance(axis, str) and axis.endswith("batch")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
     """The specification of one input or output of a model.

@@ -1,9 +1,10 @@
 """Verification of candidates: `reference` computes the eager model's outputs, `comparison` compares with them.
 
-Errors are measured by the usual magnitude of an output (`scales`); `large_value_cases` has the cases of values far from
-the samples, `carried_call` the one call that an artifact carries. For decoders, `quantized_decoder` goes through
-`dialogues`, and `divergence` and `perplexity` are measured. `ranges` are the lengths at which a candidate was correct.
-For quantized models, `quantized` compares, and `promise` decides whether the loss of a metric is within the limit.
+Errors are measured by the usual magnitude of an output (`error_scales`); `large_value_cases` has the cases of values
+far from the samples, `carried_call` the one call that an artifact carries. For decoders, `quantized_decoder` goes
+through `dialogues`, and `divergence` and `perplexity` are measured. `ranges` are the lengths at which a candidate was
+correct. For quantized models, `quantized` compares, and `promise` decides whether the loss of a metric is within the
+limit.
 """
 
 from optimum_core.verify.comparison import (
@@ -16,7 +17,7 @@ from optimum_core.verify.comparison import (
     tolerance_of,
     verify,
 )
-from optimum_core.verify.scales import relative_error
+from optimum_core.verify.error_scales import relative_error
 
 __all__ = [
     "TOLERANCES",

@@ -14,7 +14,7 @@ import numpy as np
 
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
-from optimum_core.verify import scales
+from optimum_core.verify import error_scales
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -28,7 +28,7 @@ class Tolerance:
         cosine: the smallest cosine between the two outputs.
         agreement: the smallest share of positions with the same arg-max, ties within `relative` counting as same.
 
-    `optimum_core.verify.scales` defines that scale.
+    `optimum_core.verify.error_scales` defines that scale.
     """
 
     relative: float
@@ -199,8 +199,8 @@ def compare(
     if not np.array_equal(want64[~finite], have64[~finite], equal_nan=True) or not np.isfinite(have64[finite]).all():
         return failed(case, shapes, output, "NaN or infinity where eager has none, or the other way round")
     want64, have64 = np.where(finite, want64, 0.0), np.where(finite, have64, 0.0)
-    error, angle = scales.relative_error(want64, have64), scales.cosine(want64, have64)
-    agreement = scales.agreement(want64, have64, tolerance.relative) if ranks(output, want64) else None
+    error, angle = error_scales.relative_error(want64, have64), error_scales.cosine(want64, have64)
+    agreement = error_scales.agreement(want64, have64, tolerance.relative) if ranks(output, want64) else None
     problems = [
         f"relative error {error:.2g} > {tolerance.relative:g}" if error > tolerance.relative else "",
         f"cosine {angle:.6f} < {tolerance.cosine}" if angle < tolerance.cosine else "",

@@ -20,7 +20,7 @@ import numpy as np
 from optimum_core.errors import OptimumError, SessionError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder, Generation
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
-from optimum_core.models.references.dialogues import PictureText, picture_texts, written
+from optimum_core.models.references.eager_dialogues import PictureText, picture_texts, written
 from optimum_core.models.references.whole_texts import (
     WholeTexts,
     drawn_before,

@@ -14,7 +14,7 @@ import numpy as np
 
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
-from optimum_core.verify import scales
+from optimum_core.verify import error_scales
 from optimum_core.verify.comparison import (
     ANY,
     Arrays,
@@ -126,8 +126,8 @@ def _pooled(
     if not np.isfinite(found[finite]).all():
         return failed(label, {}, output, "NaN or infinity where eager has none")
     a, b = np.where(finite, wanted, 0).astype(np.float64), np.where(finite, found, 0).astype(np.float64)
-    error, angle = scales.norm_error(a, b), scales.cosine(a, b)
-    same = scales.agreement(a, b, slack) if ranks(output, a) else None
+    error, angle = error_scales.norm_error(a, b), error_scales.cosine(a, b)
+    same = error_scales.agreement(a, b, slack) if ranks(output, a) else None
     problems = [
         f"relative error {error:.2g} > {tolerance.relative:g}" if error > tolerance.relative else "",
         f"cosine {angle:.4f} < {tolerance.cosine}" if angle < tolerance.cosine else "",

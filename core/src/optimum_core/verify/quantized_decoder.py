@@ -16,7 +16,7 @@ import numpy as np
 
 from optimum_core.errors import OptimumError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
-from optimum_core.models.references.dialogues import PictureText, written
+from optimum_core.models.references.eager_dialogues import PictureText, written
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
 from optimum_core.verify.comparison import (
     ANY,

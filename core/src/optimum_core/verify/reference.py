@@ -21,7 +21,7 @@ from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import window_of
 from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import Lengths
-from optimum_core.types.tensors import made_of
+from optimum_core.types.tensors import is_batch, made_of
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
 from optimum_core.verify.large_value_cases import large_cases
 
@@ -125,7 +125,7 @@ class _Clock:
 
     def _foreseen(self, axis: str, lengths: Mapping[str, int]) -> float:
         """Return the expected seconds of a call: because of attention, more than in proportion to its length."""
-        growth = 1.0 if axis.endswith("batch") else GROWTH
+        growth = 1.0 if is_batch(axis) else GROWTH
         known = self._seconds.get(axis, ())
         return min((seconds * (lengths[axis] / length) ** growth for length, seconds in known), default=0.0)
 

@@ -6,12 +6,12 @@ offsets as weights; so the program's own metadata holds the sha256 of that file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optimum_core.backend import checksum_problem, file_sha256
 from optimum_core.errors import SessionError
 from optimum_core.types import Artifact
 
@@ -39,7 +39,7 @@ def save(model: Any, folder: Path, notes: Mapping[str, str]) -> tuple[str, ...]:
     for name, text in notes.items():
         written[name] = text
     if (package / _WEIGHTS).is_file():
-        written[_DIGEST] = _sha256(package / _WEIGHTS)
+        written[_DIGEST] = file_sha256(package / _WEIGHTS)
     (package / _PROGRAM).write_bytes(spec.SerializeToString(deterministic=True))
     found = sorted(path.relative_to(folder).as_posix() for path in package.rglob("*") if path.is_file())
     first = f"{PACKAGE}/{_LIST}"
@@ -104,16 +104,4 @@ def _check_list(package: Path) -> None:
 
 def _weights_problem(spec: Any, weights: Path) -> str | None:
     expected = spec.description.metadata.userDefined.get(_DIGEST)
-    if not expected:
-        return None
-    if not weights.is_file():
-        return f"{weights.name} is missing"
-    found = _sha256(weights)
-    if found != expected:
-        return f"{weights.name} is not the file written with it: sha256 {found[:12]}…, expected {expected[:12]}…"
-    return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum_problem(weights, expected) if expected else None

@@ -22,22 +22,9 @@ def quiet() -> Iterator[None]:
     """Make these libraries log errors only and drop their prints within the block, then restore everything. Neural
     Compressor takes the process's standard error when it is first imported: that is restored too.
     """
-    loggers = [logging.getLogger(name) for name in _names()]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with silence():
-            _import_compressor()
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _names() -> list[str]:
-    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _NOISY]
-    return sorted({*known, *_NOISY})
+    with silence(*_NOISY):
+        _import_compressor()
+        yield
 
 
 def _import_compressor() -> None:

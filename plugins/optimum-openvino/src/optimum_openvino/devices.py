@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from optimum_core.backend import limits, package_folder, present, read_options, sums_widely, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Cpu, Hardware, Limitation, Offer, Support, Transform
+from optimum_core.types.quantization import Scheme
 
 BACKEND = "openvino"
 FORMAT = "openvino-ir"
@@ -187,21 +189,21 @@ def _cpu_offer(cpu: Cpu, *, exports: bool, quantizes: bool) -> Offer:
         quantizes=(Transform(takes=FORMAT, gives=FORMAT),) if quantizes else (),
         schemes=schemes if quantizes else (),
         runs=schemes,
-        stateful_schemes=tuple(scheme for scheme in schemes if not scheme.startswith("static")),
+        stateful_schemes=tuple(scheme for scheme in schemes if Scheme.parse(scheme).method != "static"),
     )
 
 
 def _problem(device: Device, folder: Path, hardware: Hardware) -> Limitation | None:
     kind = device.runtime_name
-    what = f"run on '{device.name}'"
+    limitation = partial(Limitation, what=f"run on {device.name!r}", hook="load_session", device=device.name)
     found = hardware.gpus if device.name == "gpu" else hardware.npus
     if not any(item.vendor.lower() == "intel" for item in found):
         remedy = f"use device 'cpu', or a machine with an Intel {kind} and its driver"
-        return Limitation(what=what, reason=f"no Intel {kind} found", remedy=remedy, hook="load_session")
+        return limitation(reason=f"no Intel {kind} found", remedy=remedy)
     if not any(device.plugin in entry.name for entry in _libraries(folder)):
         remedy = "pip install openvino on Linux or Windows on x86-64, or use device 'cpu'"
         reason = f"the installed openvino has no {kind} plugin"
-        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
+        return limitation(reason=reason, remedy=remedy)
     return None
 
 

@@ -5,9 +5,10 @@ OpenVINO reads any bytes of the right number as weights. So the graph's file hol
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
+
+from optimum_core.backend import checksum_problem, file_sha256
 
 MODEL = "openvino_model.xml"
 WEIGHTS = "openvino_model.bin"
@@ -24,7 +25,7 @@ def save(model: Any, folder: Path, *, half: bool = False) -> tuple[str, ...]:
     model.set_rt_info(_UNKNOWN, _KEY)
     openvino.save_model(model, path, compress_to_fp16=half)
     graph = path.read_bytes()
-    path.write_bytes(graph.replace(_UNKNOWN.encode(), _digest(folder / WEIGHTS).encode()))
+    path.write_bytes(graph.replace(_UNKNOWN.encode(), file_sha256(folder / WEIGHTS).encode()))
     return (MODEL, WEIGHTS)
 
 
@@ -32,15 +33,4 @@ def weights_problem(model: Any, path: Path) -> str | None:
     """Return the problem of the weights beside the IR at `path`, read as `model`; None also without a checksum."""
     if not model.has_rt_info(_KEY):
         return None
-    weights = path.with_suffix(".bin")
-    if not weights.is_file():
-        return f"{weights.name} is missing"
-    found, expected = _digest(weights), model.get_rt_info(_KEY).astype(str)
-    if found != expected:
-        return f"{weights.name} is not the file written with it: sha256 {found[:12]}…, expected {expected[:12]}…"
-    return None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum_problem(path.with_suffix(".bin"), model.get_rt_info(_KEY).astype(str))

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from optimum_core.backend import silence
 from optimum_core.types import Array, QuantizeConfig
 from optimum_ort.quantization_tools import quantization
-from optimum_ort.silencing import quiet
 
 #: Percent of the values that "percentile" keeps by default.
 PERCENTILE = 99.999
@@ -59,7 +59,7 @@ def find_ranges(
         return extremes
     calibrator = _histograms(model, config, operators, scratch, external)
     _seed(calibrator, extremes)
-    with quiet("onnxruntime"):
+    with silence("onnxruntime"):
         for batch in batches:
             calibrator.collect_data(Reader([batch]))
             del batch  # before the next one is read
@@ -71,7 +71,7 @@ def _extremes(
 ) -> Any:
     methods = quantization().CalibrationMethod
     options = {"moving_average": average}
-    with quiet("onnxruntime"):
+    with silence("onnxruntime"):
         calibrator = _calibrator(model, methods.MinMax, options, operators, scratch / "extremes.onnx", external)
         # Two numbers for each tensor and batch are kept: batches need no grouping.
         calibrator.collect_data(Reader(batches))
@@ -88,7 +88,7 @@ def _histograms(model: Path, config: QuantizeConfig, operators: list[str], scrat
         method = methods.Percentile
         percentile = PERCENTILE if config.percentile is None else config.percentile
         options = {"num_bins": _PERCENTILE_BINS, "percentile": percentile, "symmetric": False}
-    with quiet("onnxruntime"):
+    with silence("onnxruntime"):
         return _calibrator(model, method, options, operators, scratch / "histograms.onnx", external)
 
 

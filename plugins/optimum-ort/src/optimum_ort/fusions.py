@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optimum_ort.silencing import quiet
+from optimum_core.backend import silence
 from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL
 
 _NOISY = ("transformers", "onnxscript", "onnx_ir", "torch")
@@ -21,7 +21,7 @@ def fuse(model: Path, folder: Path, target: str, external: bool) -> None:
     import onnx_ir
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
-    with quiet(*_NOISY), _refusing_at_the_first_node():
+    with silence(*_NOISY), _refusing_at_the_first_node():
         graph = onnx_ir.load(model)
         ir_version = graph.ir_version
         fuse_for_onnxruntime(graph, target)

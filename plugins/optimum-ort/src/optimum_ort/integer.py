@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimum_core.backend import overflows
+from optimum_core.backend import overflows, silence
 from optimum_core.types import Hardware, QuantizeConfig
 from optimum_ort.calibration import Batches, find_ranges
 from optimum_ort.layers import Kept
 from optimum_ort.quantization_tools import quantization
-from optimum_ort.silencing import quiet
 
 _PRODUCTS = ["MatMul", "Gemm", "Conv"]
 
@@ -67,7 +66,7 @@ def quantize_static(
         _PRODUCTS,
     )
     if choices.form == "qdq":
-        with quiet("onnxruntime"):
+        with silence("onnxruntime"):
             quantizer = tools.QDQQuantizer(model, choices.per_channel, choices.reduce_range, *arguments, options)
             quantizer.quantize_model()
         return quantizer.model.model
@@ -92,7 +91,7 @@ def _integer_operators(
     from onnxruntime.quantization.quant_utils import QuantizationMode
 
     mode = QuantizationMode.QLinearOps if static else QuantizationMode.IntegerOps
-    with quiet("onnxruntime"):
+    with silence("onnxruntime"):
         quantizer = ONNXQuantizer(model, choices.per_channel, choices.reduce_range, mode, static, *arguments, options)
         quantizer.quantize_model()
     return quantizer.model.model

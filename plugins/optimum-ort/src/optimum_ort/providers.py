@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from optimum_core.backend import limits, missing, package_folder, present, read_options, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
+from optimum_core.types.quantization import Scheme
 
 BACKEND = "ort"
 
@@ -53,7 +55,7 @@ _SCHEMES = (
     "weight-only-fp16",
 )
 # Ranges of activations would have to be found over many calls of one state.
-_STATEFUL_SCHEMES = tuple(scheme for scheme in _SCHEMES if not scheme.startswith("static"))
+_STATEFUL_SCHEMES = tuple(scheme for scheme in _SCHEMES if Scheme.parse(scheme).method != "static")
 # Made here and run elsewhere: no CPU multiplies 8-bit floats.
 _SCHEMES_FOR_OTHERS = ("static-fp8",)
 
@@ -247,21 +249,22 @@ def _clash(build: Build) -> tuple[Limitation, ...]:
 
 
 def _problem(provider: Provider, build: Build, hardware: Hardware) -> Limitation | None:
-    what = f"run on '{provider.device}' ({provider.name})"
+    what = f"run on {provider.device!r} ({provider.name})"
+    limitation = partial(Limitation, what=what, hook="load_session", device=provider.device)
     if provider.system is not None and hardware.system != provider.system:
         reason, remedy = f"it exists on {_SYSTEMS[provider.system]} only", "use another device, such as 'cpu'"
-        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
+        return limitation(reason=reason, remedy=remedy)
     if provider.needs_gpu and not _has_gpu(provider, hardware):
         kind = f"{_VENDORS[provider.vendor]} GPU" if provider.vendor else "GPU"
         remedy = f"use another device, or a machine with a {kind} and its driver"
-        return Limitation(what=what, reason=f"no {kind} found", remedy=remedy, hook="load_session")
+        return limitation(reason=f"no {kind} found", remedy=remedy)
     if not build.has(provider):
         reason = f"the installed build ({build.label}) does not contain it"
         remedy = f"pip uninstall {' '.join(build.distributions)}; pip install {provider.distribution}"
-        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
+        return limitation(reason=reason, remedy=remedy)
     if provider.device == "tensorrt" and not _tensorrt_present():
         reason, remedy = "TensorRT's libraries were not found", "pip install tensorrt"
-        return Limitation(what=what, reason=reason, remedy=remedy, hook="load_session")
+        return limitation(reason=reason, remedy=remedy)
     return None
 
 
@@ -308,12 +311,12 @@ def _decoder_levels(provider: Provider) -> tuple[str, ...]:
 
 
 def _missing_levels(provider: Provider) -> list[Limitation]:
-    found = limits("optimize at level 'fusions'", ["onnx"], "pip install 'optimum-ort[optimize]'", hook="optimize")
+    remedy = "pip install 'optimum-ort[optimize]'"
+    found = limits("optimize at level 'fusions'", ["onnx"], remedy, hook="optimize", level="fusions")
     if not _has_ort_fusions():
         reason = "it needs onnx-ir, onnxscript, and a transformers that ships ONNX Runtime fusions"
-        remedy = "pip install 'optimum-core[export]'"
-        what = "optimize at level 'ort_fusions'"
-        found.append(Limitation(what=what, reason=reason, remedy=remedy, hook="optimize"))
+        remedy, what = "pip install 'optimum-core[export]'", "optimize at level 'ort_fusions'"
+        found.append(Limitation(what=what, reason=reason, remedy=remedy, hook="optimize", level="ort_fusions"))
     return found
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from optimum_core.backend import silence
 from optimum_core.errors import UnavailableError
 from optimum_core.types import QuantizeConfig
 from optimum_ort.layers import Kept
 from optimum_ort.providers import BACKEND
 from optimum_ort.quantization_tools import quantization
 from optimum_ort.rewriter import PRODUCTS, Rewriter, channel_axis
-from optimum_ort.silencing import quiet
 
 GROUP_SIZES = (16, 32, 64, 128, 256)
 FOUR_BITS = ("int4", "uint4", "nf4")
@@ -140,7 +140,7 @@ def _four_bits(model: Any, config: QuantizeConfig, kept: Kept) -> Any:
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     make = _nf4 if config.weights == "nf4" else _int4
-    with quiet("onnxruntime"):
+    with silence("onnxruntime"):
         edited = ONNXModel(model)
         edited.replace_gemm_with_matmul()
         float_nodes = [node.name for node in edited.model.graph.node if kept.holds(node)]

@@ -50,8 +50,8 @@ def support(hardware: Hardware) -> Support:
         offers = (_offer(CUDA, _best(found, hardware)[1], "device"), *offers)
     if any(item.module is RTX for item in found):
         reason = f"{RTX.package} does not build for sm_90 ahead of time, nor for other GPUs of data centres after it"
-        what, remedy = "build for sm_90", elsewhere((9, 0))
-        limitations.append(Limitation(what=what, reason=reason, remedy=remedy, hook="optimize"))
+        what, remedy = f"build for {sm((9, 0))}", elsewhere((9, 0))
+        limitations.append(Limitation(what=what, reason=reason, remedy=remedy, hook="optimize", device=sm((9, 0))))
     return Support(
         offers=offers, limitations=tuple(limitations), versions=_versions(found), check_options=check_options
     )

@@ -83,7 +83,7 @@ def export(request: ExportRequest) -> Artifact | None:
 
 @hookimpl
 def load_session(request: SessionRequest) -> Session | None:
-    """Open a session on the live model if there is one, otherwise on the artifact."""
+    """Open a session on the eager model if there is one, otherwise on the artifact."""
     if request.backend != NAME:
         return None
     from optimum_core.models.backends.torch_session import open_eager

@@ -62,7 +62,7 @@ class EagerSession:
 
 
 def open_eager(request: SessionRequest) -> EagerSession | EagerDecoderSession | MergeSession:
-    """Open a session on the live model, or on the checkpoint in the artifact."""
+    """Open a session on the eager model, or on the checkpoint in the artifact."""
     artifact = request.artifact
     if (written := written_merge(artifact)) is not None:
         return MergeSession(inputs=artifact.inputs, outputs=artifact.outputs, original=read_merge(written))

@@ -83,7 +83,7 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
         outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
         state=state,
         greatest=ids.greatest if ids.greatest is not None else int(logits.shape[-1]) - 1,
-        encoder=EncoderSignature(encoder=encoder, cross=cross, live=(*first, *mask, *cross.inputs, last)),
+        encoder=EncoderSignature(encoder=encoder, cross=cross, eager_inputs=(*first, *mask, *cross.inputs, last)),
     )
     _check_parts(trial, made)
     return made

@@ -15,11 +15,11 @@ from optimum_core.types.state import CROSS, DECODER, ENCODER, MERGE
 Part = PartSignature | MergeSignature | DecoderSignature
 
 
-def parts_of(signature: ModelSignature, *, live: bool = False) -> Mapping[str, Part]:
+def parts_of(signature: ModelSignature, *, eager: bool = False) -> Mapping[str, Part]:
     """Return the parts of a generative model by name; nothing for a model of one graph.
 
     Args:
-        live: of the eager model, whose decoder computes cross attention itself.
+        eager: of the eager model, whose decoder computes cross attention itself.
     """
     decoder = signature.decoder
     if decoder is None:
@@ -29,8 +29,8 @@ def parts_of(signature: ModelSignature, *, live: bool = False) -> Mapping[str, P
     if decoder.encoder is None:
         return {DECODER: decoder}
     before = decoder.encoder
-    if live:
-        return {ENCODER: before.encoder, DECODER: replace(decoder, inputs=before.live)}
+    if eager:
+        return {ENCODER: before.encoder, DECODER: replace(decoder, inputs=before.eager_inputs)}
     return {ENCODER: before.encoder, CROSS: before.cross, DECODER: decoder}
 
 

@@ -208,38 +208,38 @@ def _told(structure: Structure) -> str:
     return f"a {structure.kind}" + (f" of {len(structure.items)}" if structure.items else "")
 
 
-def build_from(structure: Structure, *, own_classes: bool, live: bool) -> Build:
+def build_from(structure: Structure, *, own_classes: bool, in_memory: bool) -> Build:
     """Return a function that builds a model's output from tensors by name.
 
     Args:
         own_classes: whether output classes of transformers are restored; else `Answer` replaces them.
-        live: whether the model itself is in this process, so that its own output classes are trusted.
+        in_memory: whether the model itself is in this process, so that its own output classes are trusted.
     """
     names = tuple(item.name for item in structure.items if item.kind == "tensor")
     if structure.kind in ("dict", "output") and structure.keys == names:  # a flat structure
-        return _assembler(structure, own_classes=own_classes, live=live)
-    return _build(structure, own_classes, live)
+        return _assembler(structure, own_classes=own_classes, in_memory=in_memory)
+    return _build(structure, own_classes, in_memory)
 
 
-def _build(structure: Structure, own_classes: bool, live: bool) -> Build:
+def _build(structure: Structure, own_classes: bool, in_memory: bool) -> Build:
     if structure.kind == "tensor":
         name = structure.name
         return lambda values: values[name]
     if structure.kind == "constant":
         constant = structure.value
         return lambda values: constant
-    assemble = _assembler(structure, own_classes=own_classes, live=live)
-    builds = [_build(item, own_classes, live) for item in structure.items]
+    assemble = _assembler(structure, own_classes=own_classes, in_memory=in_memory)
+    builds = [_build(item, own_classes, in_memory) for item in structure.items]
     if structure.kind not in ("dict", "output"):
         return lambda values: assemble([build(values) for build in builds])
     pairs = list(zip(structure.keys, builds, strict=True))
     return lambda values: assemble({key: build(values) for key, build in pairs})
 
 
-def _assembler(structure: Structure, *, own_classes: bool, live: bool) -> Callable[[Any], Any]:
+def _assembler(structure: Structure, *, own_classes: bool, in_memory: bool) -> Callable[[Any], Any]:
     """Return a function that builds the container from a list or a dict of finished items."""
     if structure.kind == "output":
-        cls = _output_class(structure.name, live=live) if own_classes else None
+        cls = _output_class(structure.name, in_memory=in_memory) if own_classes else None
         return builder(cls) if cls else Answer
     if structure.kind == "namedtuple":
         return _tuple_builder(structure)
@@ -265,12 +265,12 @@ def _tuple_builder(structure: Structure) -> Callable[[list[Any]], Any]:
     return made._make
 
 
-def _output_class(path: str, *, live: bool) -> type | None:
+def _output_class(path: str, *, in_memory: bool) -> type | None:
     """Return the class of an output: one of transformers, or if the model is in this process, the model's own."""
     if found := find_class(path):
         return found
     module, _, name = path.rpartition(".")
-    own = (_SEEN.get(path) or getattr(sys.modules.get(module), name, None)) if live else None
+    own = (_SEEN.get(path) or getattr(sys.modules.get(module), name, None)) if in_memory else None
     return own if isinstance(own, type) and issubclass(own, OrderedDict) and is_dataclass(own) else None
 
 

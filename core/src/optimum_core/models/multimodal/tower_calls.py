@@ -74,7 +74,7 @@ class TowerCalls:
     _build: Build = field(init=False)
 
     def __post_init__(self) -> None:
-        self._build = build_from(self.record.structure, own_classes=True, live=True)
+        self._build = build_from(self.record.structure, own_classes=True, in_memory=True)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TowerCalls:
         return self  # copies of the original share it

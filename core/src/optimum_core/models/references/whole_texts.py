@@ -90,7 +90,7 @@ def drawn_before(signature: ModelSignature, rows: int, seed: int) -> Arrays | No
 
 def eager_decoder(module: Any, signature: ModelSignature) -> Decoder:
     """Return the eager decoder with its own cache."""
-    part = parts_of(signature, live=True)[DECODER]
+    part = parts_of(signature, eager=True)[DECODER]
     assert part.state is not None
     known = signature.decoder
     inputs = known.merge.texts if known is not None and known.merge is not None else part.inputs
@@ -102,6 +102,6 @@ def eager_decoder(module: Any, signature: ModelSignature) -> Decoder:
 
 def eager_parts(module: Any, signature: ModelSignature) -> EncoderDecoder:
     """Return the eager encoder and decoder."""
-    part = parts_of(signature, live=True)[ENCODER]
+    part = parts_of(signature, eager=True)[ENCODER]
     encoder = EagerSession(inputs=part.inputs, outputs=part.outputs, module=EncoderModule(fresh(module)).eval())
     return EncoderDecoder(encoder, None, eager_decoder(module, signature), lambda session: session.run)

@@ -10,7 +10,7 @@ from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.signatures.questions import Shapes, Trials, longest_taken, tables_of
 from optimum_core.models.signatures.switches import LONGEST, Numbers, lengths_around, with_rungs
 from optimum_core.types import AxisRange
-from optimum_core.types.tensors import FixedAxis, places_of
+from optimum_core.types.tensors import FixedAxis, is_batch, places_of
 
 _STEPS = {"samples": 1600, "frames": 32, "height": 32, "width": 32}
 PICTURE = ("height", "width")
@@ -58,7 +58,7 @@ def fixed_axes(before: Layout, after: Layout, why: str) -> tuple[FixedAxis, ...]
 def lengths_beside(layout: Layout, axis: str) -> tuple[int, ...]:
     """Return two lengths to try an axis at, other than the traced one: longer and shorter."""
     length = layout.lengths[axis]
-    if axis.endswith("batch"):
+    if is_batch(axis):
         return (3 if length != 3 else 2, 1)
     if axis in _STEPS:
         return (length + _STEPS[axis], max(1, length - _STEPS[axis] if length > 2 * _STEPS[axis] else length // 2))
@@ -113,7 +113,7 @@ def _tried(trials: Trials, layout: Layout, axis: str, ranges: dict[str, AxisRang
     here = layout.lengths[axis]
     longer, shorter = lengths_beside(layout, axis)
     runs: Runs = {(axis, length): trials.shapes(layout, {axis: length}) for length in (longer, shorter)}
-    if axis in PICTURE or axis.endswith("batch") or None not in runs.values() or longer <= here:
+    if axis in PICTURE or is_batch(axis) or None not in runs.values() or longer <= here:
         return runs
     if runs[axis, longer] is None:
         greatest = trials.longest(layout, axis, here, longer)
@@ -151,7 +151,7 @@ def _again(trials: Trials, before: Layout, apart: Layout, runs: Runs) -> tuple[L
     moved = [axis for axis in before.axes if apart.lengths[axis] != before.lengths[axis]]
     if trials.shapes(apart, {}) is None:
         same = {before.lengths[axis] for axis in moved}
-        for axis in [axis for axis in before.axes if before.lengths[axis] in same and not axis.endswith("batch")]:
+        for axis in [axis for axis in before.axes if before.lengths[axis] in same and not is_batch(axis)]:
             before = before.pinned(axis, before.lengths[axis])
         return before, runs
     again: Runs = {}
@@ -168,7 +168,7 @@ def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisR
     """Return the range of each axis that stands for a text, or that comes from the user's samples."""
     ranges = dict(settled.ranges)
     for axis in settled.layout.axes:
-        if axis in _STEPS or axis.endswith("batch") or axis == "choices":
+        if axis in _STEPS or is_batch(axis) or axis == "choices":
             continue
         ran = [length for (name, length), shapes in settled.runs.items() if name == axis and shapes is not None]
         ran.append(settled.layout.lengths[axis])
@@ -222,7 +222,7 @@ def _further(
             yield axis, (MANY,)
         elif axis in ("samples", "frames"):
             yield axis, (4 * here,)
-        elif axis not in PICTURE and not axis.endswith("batch") and axis != "choices":
+        elif axis not in PICTURE and not is_batch(axis) and axis != "choices":
             known = ranges.get(axis, AxisRange())
             limit = known.greatest
             beside = max(lengths_beside(layout, axis)[0], here)

@@ -41,12 +41,12 @@ class EncoderSignature:
     Attributes:
         encoder: from the inputs of the original's call to the hidden states, and to a mask if it makes another one.
         cross: from the hidden states to the cross attention's keys and values.
-        live: the inputs of the eager decoder, which takes hidden states and keeps the keys and values of both kinds.
+        eager_inputs: those of the eager decoder, which takes hidden states and keeps the keys and values of both kinds.
     """
 
     encoder: PartSignature
     cross: PartSignature
-    live: tuple[TensorSpec, ...]
+    eager_inputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

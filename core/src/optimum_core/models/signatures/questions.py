@@ -16,6 +16,7 @@ from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.signatures.switches import LONGEST
+from optimum_core.types.tensors import is_batch
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Trials:
 
     def takes(self, layout: Layout, lengths: Mapping[str, int]) -> bool:
         """Whether the eager model begins to compute at these lengths; the call is not run to its end."""
-        batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
+        batch = {axis: 1 for axis in layout.axes if is_batch(axis)}
         case = Case(name="probe", lengths={**batch, **lengths}, padding="none")  # padding would not use up positions
         return self.takes_inputs(draw(layout, case, self.arrays))
 
@@ -116,7 +117,7 @@ def value_ranges(trials: Trials, layout: Layout) -> Iterator[tuple[str, tuple[in
     """Yield for every integer input that is looked up in a table the least and greatest value that the eager model
     takes."""
     tables = tables_of(trials.module)
-    batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
+    batch = {axis: 1 for axis in layout.axes if is_batch(axis)}
     inputs = draw(layout, Case(name="values", lengths=batch, padding="none"), trials.arrays)
     for item in layout.inputs:
         if item.kind != "mask" and np.issubdtype(inputs[item.name].dtype, np.integer) and inputs[item.name].size:
@@ -156,7 +157,7 @@ def box_sides(
     """
     if least is None or greatest is None:
         return None
-    batch = {axis: 1 for axis in layout.axes if axis.endswith("batch")}
+    batch = {axis: 1 for axis in layout.axes if is_batch(axis)}
     inputs = draw(layout, Case(name="boxes", lengths=batch, padding="none"), trials.arrays)
 
     def takes(side: int) -> bool:

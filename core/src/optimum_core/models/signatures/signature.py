@@ -32,7 +32,7 @@ from optimum_core.models.signatures.questions import Trials, box_sides, value_ra
 from optimum_core.models.signatures.size_branches import size_switches
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.types import AxisRange, TensorSpec
-from optimum_core.types.tensors import FixedAxis
+from optimum_core.types.tensors import FixedAxis, is_batch
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.decoder_signature import DecoderSignature
@@ -135,7 +135,7 @@ class ModelSignature:
         here, found = self.layout.lengths[axis], self.ranges.get(axis, AxisRange())
         longer, shorter = lengths_beside(self.layout, axis)
         if found.greatest is not None:
-            longer = min(longer if axis.endswith("batch") else 2 * here + 3, found.greatest)
+            longer = min(longer if is_batch(axis) else 2 * here + 3, found.greatest)
         shorter = max(shorter, found.least)
         kept = [length for length in (longer, shorter) if length != here]
         return tuple(kept) or (here,)

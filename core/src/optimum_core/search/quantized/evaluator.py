@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from optimum_core.errors import OptimumError, VerificationError
+from optimum_core.errors import OptimumError
 from optimum_core.generation.model_session import GenerativeSession
-from optimum_core.measure import Effort
-from optimum_core.measure import pace as least
+from optimum_core.measure import Effort, least_score
 from optimum_core.measure.stopwatch import first_line, watched
-from optimum_core.models.references.dialogues import PictureText
-from optimum_core.plan import EXACT, Way
+from optimum_core.models.references.eager_dialogues import PictureText
+from optimum_core.plan import FULL_PRECISION, Way
 from optimum_core.quantization import QuantizationGoal
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import QuantizationData
 from optimum_core.search.race import ROUGH
-from optimum_core.search.references import References
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner, drawn_inputs, failing
 from optimum_core.types import Artifact, Fidelity, Promise, Session
@@ -30,7 +28,6 @@ from optimum_core.verify.dialogues import Dialogue
 from optimum_core.verify.promise import Labelled, Metric, keeps
 from optimum_core.verify.quantized import verify_quantized
 from optimum_core.verify.quantized_decoder import DecoderReference, verify_decoder
-from optimum_core.verify.reference import cases_taken
 
 #: Cosine with the eager model's outputs below which rounding does not explain the difference.
 _BEYOND_ROUNDING = 0.5
@@ -112,14 +109,13 @@ class Evaluator:
     def of(cls, context: QuantizationContext) -> Evaluator:
         """Return an evaluator with the unquantized winner open, and reference outputs for drawn inputs."""
         search = context.search
-        references = search.references or References(source=search.source, emit=search.emit)
         remembers = search.verify and search.signature.decoder is not None
-        dialogues = references.dialogues(search.signature) if remembers else ()
+        dialogues = search.references.dialogues(search.signature) if remembers else ()
         winner = replace(context.unquantized.winner, session=None)
         evaluator = cls(
             context=context,
             unquantized=winner,
-            drawn=references.drawn(search.signature),
+            drawn=search.references.drawn(search.signature),
             dialogues=dialogues,
         )
         evaluator.opened(winner)
@@ -174,14 +170,14 @@ class Evaluator:
         ]
         if known or way.exported != way.format or not search.verify:
             return not known or any(item.is_true for item in known)
-        spec = CandidateSpec(way=replace(way, quantizer=None, scheme=None, precision=EXACT), route=route)
+        spec = CandidateSpec(way=replace(way, quantizer=None, scheme=None, precision=FULL_PRECISION), route=route)
         candidate = Candidate(spec=spec, signature=search.signature)
         with failing(candidate):
             self._trials.build(candidate)
             self._trials.open(candidate)
             self._trials.compare(candidate, self._taken(candidate), dialogues=self.dialogues)
         candidate.close()
-        return None if candidate.is_passing else candidate.is_true
+        return None if candidate.failed_transiently else candidate.is_true
 
     def _taken(self, candidate: Candidate) -> tuple[ReferenceCase, ...]:
         """Return the drawn cases, or others of the lengths that the candidate's session takes.
@@ -189,54 +185,43 @@ class Evaluator:
         Raises:
             VerificationError: it takes none that could be drawn.
         """
-        module = self.context.search.source.module()
-        return cases_taken(candidate.session, module, candidate.signature, self.drawn)
+        return self.context.search.references.taken(candidate.session, candidate.signature, self.drawn)
 
-    def built(self, spec: CandidateSpec, *, pace: float | None = None) -> Candidate:
-        """Return the candidate, open and known to run.
+    def build(self, candidate: Candidate, *, relative_time: float | None = None) -> None:
+        """Build and open a candidate.
 
         Args:
-            pace: its time as a multiple of the best unquantized model's, if known; else it is measured.
+            relative_time: its time as a multiple of the best unquantized model's, if known; else it is measured.
 
         Raises:
-            OptimumError: it cannot be built, opened or run; nothing of it stays open.
+            OptimumError: it cannot be built, opened or run.
         """
-        candidate = Candidate(spec=spec, signature=self.context.search.signature)
-        try:
-            self._trials.build(candidate)
-            self.opened(candidate)
-            if pace is None:
-                self.pace([candidate], ROUGH)
-            else:
-                candidate.pace = pace
-        except BaseException:
-            candidate.close()
-            raise
-        return candidate
+        self._trials.build(candidate)
+        self.opened(candidate)
+        if relative_time is None:
+            self.time_relatively([candidate], ROUGH)
+        else:
+            candidate.relative_time = relative_time
 
-    def pace(self, candidates: Sequence[Candidate], effort: Effort) -> None:
+    def time_relatively(self, candidates: Sequence[Candidate], effort: Effort) -> None:
         """Measure candidates side by side with the best unquantized model, and set their times as multiples of its."""
-        self.time([self.unquantized, *candidates], effort)
+        self._trials.time([self.unquantized, *candidates], effort)
         for candidate in candidates:
-            candidate.pace = least(candidate.measurements) / least(self.unquantized.measurements)
-
-    def time(self, candidates: Sequence[Candidate], effort: Effort) -> None:
-        """Measure candidates side by side at the workload's shapes."""
-        self._trials.time(candidates, effort)
+            candidate.relative_time = least_score(candidate.measurements) / least_score(self.unquantized.measurements)
 
     def judge(self, candidate: Candidate) -> Verdict:
         """Return the verdict: by the form of the outputs and their nearness to the eager model's, then by the
         metric."""
         promise, metric = self.context.promise, self.context.data.metric
-        try:
-            problem = self._problem(candidate) if self.context.search.verify else ""
-        except VerificationError as error:  # its session takes no length at which it could be compared
-            return Verdict(outcome="failed", reason=first_line(error))
-        if problem:
+        if self.context.search.verify:
+            with failing(candidate):  # its session may take no length at which it could be compared
+                self._trials.compare(candidate, self._taken(candidate), self._compared)
+        if candidate.outcome == "failed":
+            return Verdict(outcome="failed", reason=candidate.problem)
+        if candidate.outcome == "wrong":
             value = None if promise else self._agreement(candidate)
-            return Verdict(
-                outcome="broken", reason=problem, value=value, beyond_rounding=_is_absurd(candidate.fidelity)
-            )
+            absurd = _is_absurd(candidate.fidelity)
+            return Verdict(outcome="broken", reason=candidate.problem, value=value, beyond_rounding=absurd)
         if promise is None or metric is None:
             return Verdict(outcome="kept", reason=_nearness(candidate.fidelity), value=self._agreement(candidate))
         try:
@@ -264,30 +249,22 @@ class Evaluator:
         promise, metric = self.context.promise, self.context.data.metric
         assert promise is not None and metric is not None
         search = self.context.search
-        tried = Candidate(spec=spec, signature=search.signature, artifact=artifact, session=session)
-        tried.run = search.plugins.binder(session)
+        run = search.plugins.binder(session)
+        tried = Candidate(spec=spec, signature=search.signature, artifact=artifact, session=session, run=run)
         with watched(search.emit, "evaluate", f"{spec.name}, less of it quantized"):
             value = metric.value(self.evaluated(tried))
         return 0.0 if keeps(promise, value) else promise.loss(value) - promise.limit
 
-    def _problem(self, candidate: Candidate) -> str:
-        """Return a problem of its outputs, or an empty string. If a metric decides, only their form is checked."""
-        with watched(self.context.search.emit, "verify", f"{candidate.spec.name} against eager") as stage:
-            candidate.fidelity = self._compared(candidate)
-            worst = candidate.fidelity.worst
-            if worst is not None and not worst.passed:
-                stage.problem = f"{worst.case}, {worst.output}: {worst.problem}"
-        return stage.problem
-
-    def _compared(self, candidate: Candidate) -> Fidelity:
-        """Return the comparison with the eager model; of a decoder also that with itself."""
+    def _compared(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:
+        """Return the comparison with the eager model, of form alone if a metric decides; of a decoder also that with
+        itself."""
         assert candidate.run is not None
         promise, drop, unseen = self.context.promise, self.context.drop, self.context.data.unseen
         agreement = 1 - drop.limit(1.0) if drop is not None and promise is None else None
         outputs, spec = candidate.signature.outputs, candidate.spec
         if not isinstance(candidate.session, GenerativeSession):
             return verify_quantized(
-                candidate.run, self._taken(candidate), unseen, outputs, precision=spec.precision, agreement=agreement,
+                candidate.run, cases, unseen, outputs, precision=spec.precision, agreement=agreement,
                 binding=promise is None,
             )  # fmt: skip
         rounds = spec.config is not None and spec.config.scheme == "dynamic"
@@ -295,7 +272,7 @@ class Evaluator:
             candidate.session.drives,
             candidate.run,
             DecoderReference(
-                drawn=self.drawn,
+                drawn=cases,
                 dialogues=[item for item in self.dialogues if isinstance(item, Dialogue)],
                 unseen=unseen,
                 outputs=outputs,
@@ -319,22 +296,24 @@ class Evaluator:
 
     def prepared(self, winner: Candidate) -> Candidate | None:
         """Return the winner with a session prepared for the workload's shapes; None if it computes otherwise there."""
-        assert winner.run is not None
         twin = replace(winner, spec=replace(winner.spec, prepared=True), session=None)
-        drawn = [drawn_inputs(winner.signature, shape) for shape in self.context.search.workload(winner.signature)]
-        try:
+        with failing(twin):  # the backend may be unable to prepare it for these shapes
             self.opened(twin)
-            assert twin.run is not None
-            cases = tuple(
-                ReferenceCase(
-                    name="as unprepared", inputs=inputs, outputs=_arrays(winner.run(inputs)), varied=frozenset()
-                )
-                for inputs in drawn
-            )
-            same = verify(twin.run, cases, winner.signature.outputs, precision=winner.spec.precision)
-        except OptimumError:
-            return None  # the backend cannot prepare it for these shapes; the unprepared winner stays
-        return twin if same.passed else None
+            self._trials.compare(twin, tuple(self._as_unprepared(winner)), _values_alike)
+        twin.fidelity = winner.fidelity
+        return twin if twin.session is not None else None
+
+    def _as_unprepared(self, winner: Candidate) -> Iterator[ReferenceCase]:
+        assert winner.run is not None
+        for shape in self.context.search.workload(winner.signature):
+            inputs = drawn_inputs(winner.signature, shape)
+            outputs = {name: np.asarray(value) for name, value in winner.run(inputs).items()}
+            yield ReferenceCase(name="as unprepared", inputs=inputs, outputs=outputs, varied=frozenset())
+
+
+def _values_alike(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:
+    assert candidate.run is not None
+    return verify(candidate.run, cases, candidate.signature.outputs, precision=candidate.spec.precision)
 
 
 def _is_absurd(fidelity: Fidelity | None) -> bool:
@@ -358,7 +337,3 @@ def _asked(metric: Metric, candidate: Candidate) -> list[Metric]:
         return [metric]
     batched = all(spec.shape and isinstance(spec.shape[0], str) for spec in candidate.signature.inputs)
     return [metric, replace(metric, alone=True)] if batched else [metric]
-
-
-def _arrays(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: np.asarray(value) for name, value in outputs.items()}

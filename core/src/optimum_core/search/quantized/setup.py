@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from optimum_core.errors import OptionError
-from optimum_core.generation.model_session import bound
 from optimum_core.measure.stopwatch import watched
 from optimum_core.models.signatures.decoder_signature import DecoderSignature, FirstCalls
 from optimum_core.plan import Way
@@ -18,7 +17,7 @@ from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.quantized.data import LEAST_ROWS, SHARE, DataPreparer, QuantizationData, StatedData
 from optimum_core.search.quantized.evaluator import Evaluated, QuantizationContext
-from optimum_core.search.quantized.search import search_quantized
+from optimum_core.search.quantized.recipe_search import search_quantized
 from optimum_core.search.quantized.survey import SECONDS
 from optimum_core.types import Promise
 from optimum_core.verify.comparison import ranks
@@ -160,11 +159,10 @@ class QuantizationSetup:
             return None
         context = self.context
         spec = next(spec for spec in context.specs if spec.is_baseline)
-        artifact = context.builder.build(spec, context.signature)
-        eager = Candidate(spec=spec, signature=context.signature, artifact=artifact)
+        eager = Candidate(spec=spec, signature=context.signature)
+        context.trials.build(eager)
+        context.trials.open(eager)
         with watched(context.emit, "evaluate", "the eager model"):
-            eager.session = context.builder.open(spec, artifact, ())
-            eager.run = bound(context.plugins, eager.session)
             try:
                 return make_promise(data.metric, Evaluated(candidate=eager, present=present), self.stated.drop)
             finally:

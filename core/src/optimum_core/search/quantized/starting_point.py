@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from optimum_core.measure import score
-from optimum_core.plan import EXACT
+from optimum_core.plan import FULL_PRECISION
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.quantized.evaluator import Evaluator, QuantizationContext
 
@@ -14,7 +14,7 @@ from optimum_core.search.quantized.evaluator import Evaluator, QuantizationConte
 def open_evaluator(context: QuantizationContext) -> Evaluator:
     """Return the evaluator of a context; if the unquantized winner computes in fewer bits and breaks the promise by
     that alone, the fastest candidate in full precision takes its place."""
-    evaluator, best = Evaluator.of(context), _fastest_exact(context)
+    evaluator, best = Evaluator.of(context), _fastest_in_full_precision(context)
     if best is None:
         return evaluator
     try:
@@ -28,16 +28,16 @@ def open_evaluator(context: QuantizationContext) -> Evaluator:
     return Evaluator.of(_starting_from(context, best))
 
 
-def _fastest_exact(context: QuantizationContext) -> Candidate | None:
+def _fastest_in_full_precision(context: QuantizationContext) -> Candidate | None:
     """Return the fastest correct candidate in full precision that may win; None: the winner is in full precision, or
     there is no promise."""
     result = context.unquantized
-    if context.promise is None or result.winner.spec.way.precision == EXACT:
+    if context.promise is None or result.winner.spec.way.precision == FULL_PRECISION:
         return None
     able = [
         item
         for item in result.tried
-        if item.spec.way.precision == EXACT
+        if item.spec.way.precision == FULL_PRECISION
         and item.spec.way.backend in context.search.choosable
         and item.is_true
         and item.measurements
@@ -53,7 +53,7 @@ def _starting_from(context: QuantizationContext, best: Candidate) -> Quantizatio
     measure_against(others, score(winner.measurements) / score(best.measurements))
     narrow = winner.spec.way.precision
     loser = replace(winner, outcome="wrong", problem=f"it breaks the promise, by {narrow} alone")
-    why = f"fastest in {EXACT}; in {narrow} the promise is broken, unquantized as it is"
+    why = f"fastest in {FULL_PRECISION}; in {narrow} the promise is broken, unquantized as it is"
     chosen = replace(best, outcome="chosen", problem=why, behind=None)
     return replace(context, unquantized=replace(result, winner=chosen, tried=(chosen, loser, *others)))
 

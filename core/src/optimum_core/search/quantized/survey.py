@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from optimum_core.errors import OptimumError, OptionError, PromiseError, ResourceError, fault_of_the_moment
+from optimum_core.errors import OptimumError, OptionError, PromiseError
 from optimum_core.measure import Effort
-from optimum_core.measure.stopwatch import first_line, watched
+from optimum_core.measure.stopwatch import watched
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
@@ -16,6 +16,7 @@ from optimum_core.search.quantized.evaluator import Evaluator, QuantizationConte
 from optimum_core.search.quantized.log import SearchLog, Surveyed
 from optimum_core.search.quantized.recipes import LEAN, Recipe, lean
 from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.trial import failing
 from optimum_core.types import QuantizeConfig
 
 #: Seconds after which no further recipe is begun, if no budget is stated.
@@ -36,28 +37,28 @@ def attempt(
     recipe: Recipe,
     *,
     layers: Callable[[], Sequence[str]] = tuple,
-    pace: float | None = None,
+    relative_time: float | None = None,
 ) -> Candidate | None:
     """Return the candidate, open; None if it cannot be built, which is recorded.
 
     Args:
         layers: returns the model's layers, the most sensitive first; called if the recipe leaves some of them out.
-        pace: its time as a multiple of the best unquantized model's, if known; else it is measured.
+        relative_time: its time as a multiple of the best unquantized model's, if known; else it is measured.
     """
     start = time.perf_counter()
-    try:
-        spec = recipe.without(layers()) if recipe.left_out else recipe.spec
-        with evaluator.context.search.budget.learning(spec):
-            return evaluator.built(spec, pace=pace)
-    except (OptimumError, OSError, MemoryError) as error:
-        fault = fault_of_the_moment(recipe.name, error)
-        if fault is None and not isinstance(error, OptimumError):
-            raise
-        found = fault or error
-        assert isinstance(found, OptimumError)
-        log.record(recipe, _outcome(found, recipe), first_line(found), seconds=time.perf_counter() - start)
-        log.passing |= isinstance(found, ResourceError)
-        return None
+    search = evaluator.context.search
+    candidate = Candidate(spec=recipe.spec, signature=search.signature)
+    with failing(candidate):
+        if recipe.left_out:
+            candidate.spec = recipe.without(layers())
+        with search.budget.learning(candidate.spec):
+            evaluator.build(candidate, relative_time=relative_time)
+    if candidate.error is None:
+        return candidate
+    outcome = _outcome(candidate.error, recipe)
+    log.record(recipe, outcome, candidate.problem, seconds=time.perf_counter() - start)
+    log.failed_transiently |= candidate.failed_transiently
+    return None
 
 
 def _outcome(error: OptimumError, recipe: Recipe) -> str:
@@ -89,7 +90,7 @@ class Survey:
                 self.log.record(recipe, "skipped", why)
             elif (candidate := attempt(self.evaluator, self.log, recipe)) is not None:
                 found.append(candidate)
-                found.sort(key=lambda item: item.pace)
+                found.sort(key=lambda item: item.relative_time)
                 for slower in found[_FRONT:]:
                     slower.close()
         front = found[:_FRONT]
@@ -98,11 +99,11 @@ class Survey:
             with watched(
                 self.context.search.emit, "measure", f"{len(front)} quantized candidates, the quickest so far"
             ):
-                self.evaluator.pace(front, SIDE_BY_SIDE)
+                self.evaluator.time_relatively(front, SIDE_BY_SIDE)
         for candidate in front:
             candidate.close()
         found += [item for item in front if item not in found]
-        return [Surveyed(spec=item.spec, pace=item.pace, size=item.size or 0) for item in found]
+        return [Surveyed(spec=item.spec, relative_time=item.relative_time, size=item.size or 0) for item in found]
 
     def _why_not(self, spec: CandidateSpec, *, first: bool) -> str | None:
         """Return the reason to skip a spec, or None to try it."""

@@ -1,4 +1,4 @@
-"""What comes out is what the original gives: class, nesting, order, and kind of array."""
+"""Outputs of a call are those of the original: class, nesting, order, and kind of array."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_mapping_reads_like_one() -> None:
 
 
 def test_results_keep_their_order_and_extra_ones_stay_out() -> None:
-    made = _named("nobody.Knows", "b", "a").answer({"a": ONE, "b": TWO, "c": THREE}, as_torch=False)
+    made = _named("unknown.Class", "b", "a").answer({"a": ONE, "b": TWO, "c": THREE}, as_torch=False)
     assert list(made) == ["b", "a"]
     assert isinstance(made, Answer)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.inputs import InputChecker
+from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.types import TensorSpec
 
 SPECS = (

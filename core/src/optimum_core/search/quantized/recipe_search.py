@@ -88,7 +88,7 @@ class _QuantizedSearch:
         may turn out faster are evaluated as well."""
         best: tuple[Candidate, int] | None = None
         for recipe, expected in self._in_order(surveyed):
-            if best is not None and (self._by_size or expected >= best[0].pace):
+            if best is not None and (self._by_size or expected >= best[0].relative_time):
                 break
             kept = self._try(recipe, expected)
             if kept is None:
@@ -98,15 +98,15 @@ class _QuantizedSearch:
             if best is None:
                 best = kept
                 continue
-            best, (slower, number) = sorted((best, kept), key=lambda item: item[0].pace)
+            best, (slower, number) = sorted((best, kept), key=lambda item: item[0].relative_time)
             slower.close()
-            self.log.outrun(number, slower.pace / best[0].pace)
+            self.log.outrun(number, slower.relative_time / best[0].relative_time)
         return best[0] if best is not None else None
 
     def _time(self, candidate: Candidate, number: int) -> None:
         with watched(self.context.search.emit, "measure", candidate.spec.name):
-            self.evaluator.pace([candidate], SIDE_BY_SIDE)
-        self.log.time(number, candidate.pace)
+            self.evaluator.time_relatively([candidate], SIDE_BY_SIDE)
+        self.log.time(number, candidate.relative_time)
 
     # Selection and order of recipes.
 
@@ -118,7 +118,7 @@ class _QuantizedSearch:
 
     @property
     def _has_few_bits(self) -> bool:
-        return self.context.goal.weights.removeprefix("u") != "int8"
+        return self.context.goal.weights != "int8"
 
     @property
     def _generates(self) -> bool:
@@ -151,7 +151,7 @@ class _QuantizedSearch:
         )
 
     def _in_order(self, surveyed: Sequence[Surveyed]) -> list[tuple[Recipe, float]]:
-        """Return the recipes worth trying with their expected pace, the fastest (or smallest) first."""
+        """Return the recipes worth trying with their expected relative_time, the fastest (or smallest) first."""
         ranked: list[tuple[tuple[float, ...], Recipe, float]] = []
         best: set[tuple[str | None, str | None]] = set()
         for item in sorted(surveyed, key=self._rank_of):
@@ -161,11 +161,11 @@ class _QuantizedSearch:
                 best.add((way.quantizer, way.scheme))
                 recipes = list(self._variants(item.spec))
             for number, recipe in enumerate(recipes):
-                expected = recipe.expected(item.pace, 1.0)
+                expected = recipe.expected(item.relative_time, 1.0)
                 if self._is_free and expected > NOISE:
                     if number == 0:  # its safer variants are slower still, and not worth a line each
                         why = f"{expected:.2f} times the time of the best unquantized model"
-                        self.log.record(recipe, "slow", why, pace=item.pace, size=item.size)
+                        self.log.record(recipe, "slow", why, relative_time=item.relative_time, size=item.size)
                     continue
                 like = round(expected, 3)  # equal expectations must not differ by floating-point error
                 key = (item.size, number, like) if self._by_size else (like, number)
@@ -180,7 +180,7 @@ class _QuantizedSearch:
                 yield recipe  # layers are ranked in a whole model
 
     def _rank_of(self, item: Surveyed) -> tuple[float, ...]:
-        return (item.size, item.pace) if self._by_size else (item.pace,)
+        return (item.size, item.relative_time) if self._by_size else (item.relative_time,)
 
     def _layers(self) -> Sequence[str]:
         """Return the names of the model's layers, the most sensitive first."""
@@ -198,14 +198,14 @@ class _QuantizedSearch:
     # Trial of one recipe.
 
     def _try(self, recipe: Recipe, expected: float) -> tuple[Candidate, int] | None:
-        """Build and evaluate a recipe; return its open candidate and trial number if it keeps the promise, else
-        None."""
+        """Build and evaluate a recipe; if it keeps the promise, return its open candidate and the number of its
+        result."""
         if (why := self._why_not(recipe)) is not None:
             self.log.record(recipe, "skipped", why)
             return None
         self._tried += 1
         start = time.perf_counter()
-        candidate = attempt(self.evaluator, self.log, recipe, layers=self._layers, pace=expected)
+        candidate = attempt(self.evaluator, self.log, recipe, layers=self._layers, relative_time=expected)
         if candidate is None:
             return None
         verdict = self.evaluator.judge(candidate)
@@ -214,7 +214,7 @@ class _QuantizedSearch:
             replace(recipe, spec=candidate.spec),  # its configuration names the layers that were left out
             verdict.outcome,
             verdict.reason,
-            pace=candidate.pace,
+            relative_time=candidate.relative_time,
             value=verdict.value,
             drop=None if verdict.value is None else self._loss(verdict.value),
             size=candidate.size,
@@ -262,8 +262,8 @@ class _QuantizedSearch:
             able.append(twin)
         others = [unquantized, *self._eager_rival(unquantized)]
         with watched(search.emit, "measure", f"{len(able) + len(others)} candidates"):
-            self.evaluator.time([*others, *able], search.effort)
-        self.log.mention(surveyed, winner.pace)
+            search.trials.time([*others, *able], search.effort)
+        self.log.mention(surveyed, winner.relative_time)
         allowed = [item for item in able if not self._is_free or item in race.never_slower([*others, *able])]
         if not allowed:
             return self._unquantized(f"it is slower than eager at {', '.join(winner.slower_at)}")
@@ -302,20 +302,20 @@ class _QuantizedSearch:
         return self._result(winner, [item for item in result.tried if item is not winner], result.check)
 
     def _why_none(self) -> str:
-        broken = [trial for trial in self.log.trials if trial.outcome == "broken"]
+        broken = [result for result in self.log.results if result.outcome == "broken"]
         if broken:
-            nearest = min((trial.drop for trial in broken if trial.drop is not None), default=None)
+            nearest = min((result.drop for result in broken if result.drop is not None), default=None)
             return f"none of {len(broken)} recipes keeps the promise" + (
                 f"; the nearest drops by {nearest:.4g}" if nearest is not None else ""
             )
-        slow = [trial for trial in self.log.trials if trial.outcome == "slow"]
+        slow = [result for result in self.log.results if result.outcome == "slow"]
         return "every quantized model is slower" if slow else "no quantized model could be built"
 
     def _require_buildable(self) -> None:
         """Raise an error if one configuration was requested and no backend could build it."""
-        if self.context.goal.config is None or any(trial.outcome != "failed" for trial in self.log.trials):
+        if self.context.goal.config is None or any(result.outcome != "failed" for result in self.log.results):
             return
-        rows = "\n".join(f"    {trial.name}: {trial.reason}" for trial in self.log.trials)
+        rows = "\n".join(f"    {result.name}: {result.reason}" for result in self.log.results)
         raise OptionError("quantize", f"no backend here can do that:\n{rows}", "change what the reasons name")
 
     def _result(
@@ -326,17 +326,17 @@ class _QuantizedSearch:
             before,
             candidates=(winner.result(brief=False), *(item.result() for item in others if item is not winner)),
             promise=replace(promise, kept=kept) if promise else None,
-            walk=tuple(self.log.trials),
+            walk=tuple(self.log.results),
             notes=(*before.notes, *self._notes(winner)),
             seconds=self.budget.spent,
-            settled=before.settled and not self.log.passing,
+            settled=before.settled and not self.log.failed_transiently,
             precision_hint=None if kept else before.precision_hint,
         )
         return replace(self.context.unquantized, winner=winner, report=report, check=check)
 
     def _notes(self, winner: Candidate) -> Iterator[str]:
         data, config = self.context.data, winner.spec.config
-        if self.log.passing:
+        if self.log.failed_transiently:
             yield "some recipes failed for a reason of the moment, and are tried again at the next call"
         if config is not None and config.scheme == "dynamic":
             yield "ranges are found in every call, so that what is called together may move a near decision"

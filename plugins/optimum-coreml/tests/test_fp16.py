@@ -1,4 +1,4 @@
-"""What becomes of numbers beyond 16 bits when a program is brought there."""
+"""Numbers beyond 16 bits in a program that is converted to 16 bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libraries remark on import is held back in the models room."""
+"""Messages that libraries log when they are imported are held back in the models room."""
 
 from __future__ import annotations
 

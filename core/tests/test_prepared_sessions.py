@@ -1,4 +1,4 @@
-"""When a session prepared for the shapes is worth its load, though the budget is spent."""
+"""Sessions prepared for the shapes are opened, though the budget is spent, where they are worth their load."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ from typing import Any
 from optimum_core.errors import OptionError, ResourceError, VerificationError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
-from optimum_core.models.references.dialogues import PictureText
+from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.search.axis_restriction import Restriction, restrictions
+from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
-from optimum_core.search.precision import hint
+from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Race
-from optimum_core.search.references import References
-from optimum_core.search.restrict import Restriction, restrictions
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
@@ -30,9 +30,8 @@ from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.dialogues import Dialogue
 from optimum_core.verify.ranges import proved
 
-#: Least and greatest seconds of a search when no budget is stated; between them it gets the time of `WORTH` eager calls
-#: at every shape.
-BUDGETS = (15.0, 60.0)
+#: Number of eager calls at every shape whose time a search may take if no budget is stated: a model whose calls are
+#: quick has little to gain.
 WORTH = 150
 
 
@@ -57,7 +56,7 @@ class _Search:
     def __init__(self, context: SearchContext) -> None:
         self.context = context
         self.race = Race(context)
-        self.references = context.references or References(source=context.source, emit=context.emit)
+        self.references = context.references
         self.tried: list[Candidate] = []
         self._postponed: list[CandidateSpec] = []
         self._start = time.perf_counter()
@@ -163,7 +162,7 @@ class _Search:
     def _twin_leads(self, spec: CandidateSpec) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
         open_ones = [item for item in self.tried if item.session is not None and self.race.may_win(item)]
-        leader = min(open_ones, key=lambda item: item.pace, default=None)
+        leader = min(open_ones, key=lambda item: item.relative_time, default=None)
         return leader is not None and leader.spec == replace(spec, prepared=False)
 
     def _worth_preparing(self, spec: CandidateSpec) -> bool:
@@ -209,7 +208,7 @@ class _Search:
         rivals = [item for item in self.tried if item.session is not None and item is not candidate]
         self.race.time_roughly(candidate, rivals)
         if candidate.spec.is_baseline and not self.context.budget.stated:
-            self.context.budget.seconds = _worth(candidate.measurements)
+            self.context.budget.seconds = usual_seconds(_worth(candidate.measurements))
         self.race.close_the_rest([*rivals, candidate])
 
     # Restriction of axes at which no candidate is correct.
@@ -301,7 +300,7 @@ class _Search:
         precision = hint(self.context, winner, compared)
         order = {"chosen": 0, "slower": 1}
         self.tried.sort(key=lambda item: (order.get(item.outcome, 2), score(item.measurements)))
-        passing = [item for item in self.tried if item.is_passing]
+        passing = [item for item in self.tried if item.failed_transiently]
         report = Report(
             model=self.context.source.name,
             task=self.context.signature.task,
@@ -325,7 +324,7 @@ class _Search:
     def _nothing_true(self) -> VerificationError | ResourceError:
         rows = [f"    {item.spec.name}: {item.reason or 'right, but not asked for'}" for item in self.tried]
         who, able = f"model {self.context.source.name!r}", [item for item in self.tried if self.race.may_win(item)]
-        passing = [item for item in able if item.is_passing]
+        passing = [item for item in able if item.failed_transiently]
         if passing:
             why = f"nothing could be built for a reason of the moment: {passing[0].problem}\n" + "\n".join(rows)
             return ResourceError(
@@ -366,6 +365,5 @@ def _notes(winner: Candidate, disturbance: str, passing: Sequence[Candidate], *,
 
 
 def _worth(eager: Sequence[Measurement]) -> float:
-    """Return the default budget in seconds: a model whose eager calls are quick has little to gain."""
-    calls = WORTH * sum(item.median for item in eager) / 1e3
-    return min(max(calls, BUDGETS[0]), BUDGETS[1])
+    """Return the seconds that a search is worth."""
+    return WORTH * sum(item.median for item in eager) / 1e3

@@ -3,7 +3,7 @@
 An export that took one side of a branch on values has constants of one call in its graph. At other shapes a runtime may
 read beyond them: OpenVINO was seen to end the process by SIGSEGV, though not every time. So the first comparison is of
 what the child answered, and only a candidate that is right there runs in this process. To start a child takes a second
-or two, so only such candidates are rehearsed; and only on installed backends, since a child process has no others.
+or two, so only such candidates run there first; and only on installed backends, since a child process has no others.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from optimum_core.types import SessionRequest
 _SECONDS = 120
 
 
-def rehearse(
+def run_in_child(
     request: SessionRequest, calls: Sequence[Mapping[str, Any]]
 ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """Open a session in a child process and run it on these inputs.
 
     Returns:
-        A function that answers as the child did, in the order of `calls`, whatever it is given: with the outputs by
-        name, or by raising the error.
+        A function that answers these inputs as the child did: with the outputs by name, or by raising the error.
 
     Raises:
         SessionError: a signal ended the child, or it did not end in time.
@@ -57,16 +56,20 @@ def rehearse(
         found = pickle.loads(answered.read_bytes())
     if isinstance(found, OptimumError):
         raise found
-    answers = iter(found)
+    answers = dict(zip(map(_content, calls), found, strict=True))
 
-    def replay(_: Mapping[str, Any]) -> Mapping[str, Any]:
-        answer = next(answers)
+    def replay(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = answers[_content(inputs)]
         if isinstance(answer, OptimumError):
             raise answer
         outputs: Mapping[str, Any] = answer
         return outputs
 
     return replay
+
+
+def _content(inputs: Mapping[str, Any]) -> bytes:
+    return pickle.dumps([(name, inputs[name].shape, inputs[name].tobytes()) for name in sorted(inputs)])
 
 
 def _main(asked: str, answered: str) -> None:

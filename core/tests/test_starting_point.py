@@ -1,4 +1,4 @@
-"""What a quantized search starts from: the fastest unquantized model that keeps the promise as it is."""
+"""A quantized search starts from the fastest unquantized model that keeps the promise as it is."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-any-return"
-"""What the user passes as samples is the call: kept, varied where eager takes that, refused where it is none."""
+"""Samples of the user are the call: kept, varied where eager takes that, refused where they are no call."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from optimum_core.models.backends import onnx_plugin
 from optimum_core.models.eager.calls import FlatModule, call, eager_outputs, export_ready, fixed_arguments
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.exporting import ROUTES, torchscript
+from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
@@ -32,19 +33,7 @@ Described = Callable[[str], tuple[Any, ModelSignature]]
 def _request(
     module: Any, signature: ModelSignature, output: Path, route: str, opset: int | None = None
 ) -> ExportRequest:
-    return ExportRequest(
-        backend=onnx_plugin.NAME,
-        source=MemorySource(module),
-        task=signature.task,
-        format="onnx",
-        precision="fp32",
-        samples=signature.draw(Case(name="traced")),
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        output=output,
-        route=route,
-        opset=opset,
-    )
+    return export_of(onnx_plugin.NAME, "onnx", MemorySource(module), signature, output, route=route, opset=opset)
 
 
 def _export(module: Any, signature: ModelSignature, output: Path, route: str, opset: int | None = None) -> Artifact:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from optimum_core.errors import EvaluationError, OptimumError, SessionError
-from optimum_core.types import Trial
+from optimum_core.types import RecipeResult
 from stated_backend import DYNAMIC, STATIC, Deep, Form, Stated, accelerated, eager, labelled, made, report_of, rows
 
-Judge = Callable[..., list[Trial]]
+Judge = Callable[..., list[RecipeResult]]
 
 
 def _says(number: float | OptimumError) -> Callable[[Any], float]:
@@ -37,7 +37,7 @@ def _says(number: float | OptimumError) -> Callable[[Any], float]:
 def judge(tmp_path: Path) -> Judge:
     """The trials of a backend whose quantized models are twice as fast as the eager one."""
 
-    def run(**settings: Any) -> list[Trial]:
+    def run(**settings: Any) -> list[RecipeResult]:
         stated = {name: settings.pop(name) for name in ("loses", "breaks") if name in settings}
         quick = Stated(name="quick", takes=lambda form: 5.0 if form.is_quantized else 20.0, **stated)
         with accelerated(tmp_path, [quick, eager()], **{"quantize": DYNAMIC, **settings}) as fast:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optimum_core.verify import compare, scales, tolerance_of
+from optimum_core.verify import compare, error_scales, tolerance_of
 
 RNG = np.random.default_rng(3)
 SCORES = RNG.standard_normal((6, 50))
@@ -22,9 +22,9 @@ def _masked(values: np.ndarray, low: float, share: float) -> np.ndarray:
 @pytest.mark.parametrize("low", [-1e3, -1e4, -1e9, 1e6, LOWEST])
 def test_a_fill_value_hides_no_error(low: float, share: float) -> None:
     want, have = _masked(SCORES, low, share), _masked(SCORES + 0.2, low, share)
-    plain = scales.relative_error(_masked(SCORES, 0.0, share), _masked(SCORES + 0.2, 0.0, share))
-    assert plain <= scales.relative_error(want, have) < 3 * plain
-    assert scales.norm_error(want, have) > 0.1
+    plain = error_scales.relative_error(_masked(SCORES, 0.0, share), _masked(SCORES + 0.2, 0.0, share))
+    assert plain <= error_scales.relative_error(want, have) < 3 * plain
+    assert error_scales.norm_error(want, have) > 0.1
     assert not compare("case", {}, "logits", want, have, tolerance_of("fp32")).passed
     assert compare("case", {}, "logits", want, want * (1 + 1e-6), tolerance_of("fp32")).passed
 
@@ -32,15 +32,15 @@ def test_a_fill_value_hides_no_error(low: float, share: float) -> None:
 def test_a_fill_value_makes_no_ties() -> None:
     want = np.array([[0.5, 0.1, -1e9], [0.2, 0.4, -1e9]])
     have = np.array([[0.1, 0.5, -1e9], [0.2, 0.4, -1e9]])
-    assert scales.agreement(want, have, 1e-3) == 0.5
-    assert scales.agreement(want, want[:, [0, 1, 2]] + np.array([0.0, 0.0, 1.0]), 1e-3) == 1.0
+    assert error_scales.agreement(want, have, 1e-3) == 0.5
+    assert error_scales.agreement(want, want[:, [0, 1, 2]] + np.array([0.0, 0.0, 1.0]), 1e-3) == 1.0
 
 
 def test_near_ties_count_as_the_same_by_the_row() -> None:
     want = np.array([[5.0, 4.999, 0.0], [0.010, 0.0095, 0.0]])
     have = np.array([[4.999, 5.0, 0.0], [0.0095, 0.010, 0.0]])
-    assert scales.agreement(want, have, 1e-3) == 0.5
-    assert scales.agreement(want, have, 0.0) == 0.0
+    assert error_scales.agreement(want, have, 1e-3) == 0.5
+    assert error_scales.agreement(want, have, 0.0) == 0.0
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -51,24 +51,24 @@ def test_a_channel_or_row_of_another_scale_is_measured_by_its_own(axis: int) -> 
     have[:, 4] += 0.3
     if axis == 0:
         want, have = want.T, have.T
-    assert scales.relative_error(want, have) > 0.25
-    assert scales.relative_error(want, want * (1 + 1e-6)) < 1e-5
+    assert error_scales.relative_error(want, have) > 0.25
+    assert error_scales.relative_error(want, want * (1 + 1e-6)) < 1e-5
 
 
 def test_what_is_evenly_spread_is_measured_as_one() -> None:
     """Small values of a softmax, and a channel that all but cancels, are not held to a scale of their own."""
     soft = np.exp(8 * SCORES) / np.exp(8 * SCORES).sum(axis=-1, keepdims=True)
-    assert scales.relative_error(soft, soft + 1e-5) < 1e-4
+    assert error_scales.relative_error(soft, soft + 1e-5) < 1e-4
     dead = SCORES.copy()
     dead[:, 3] = 1e-7
-    assert scales.relative_error(dead, dead + 1e-6) < 1e-3
-    assert scales.cosine(np.zeros(3), np.zeros(3)) == 1.0
-    assert scales.cosine(np.zeros(3), np.ones(3)) == 0.0
-    assert scales.relative_error(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+    assert error_scales.relative_error(dead, dead + 1e-6) < 1e-3
+    assert error_scales.cosine(np.zeros(3), np.zeros(3)) == 1.0
+    assert error_scales.cosine(np.zeros(3), np.ones(3)) == 0.0
+    assert error_scales.relative_error(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
 
 
 def test_a_single_value_has_no_scale_of_its_own() -> None:
     """In one row, some value is near zero by chance; each channel has no other value to be measured by."""
     want = np.linspace(0.01, 1.0, 384)[None]
     want[0, 0] = 1e-6
-    assert scales.relative_error(want, want + 1e-7) == pytest.approx(1e-7, rel=0.01)
+    assert error_scales.relative_error(want, want + 1e-7) == pytest.approx(1e-7, rel=0.01)

@@ -39,7 +39,7 @@ def hint(context: SearchContext, winner: Candidate, cases: tuple[ReferenceCase, 
     return PrecisionHint(
         precision=spec.way.precision,
         backend=spec.way.backend,
-        time_ratio=candidate.pace if timed else None,
+        time_ratio=candidate.relative_time if timed else None,
         error=worst.relative_error if worst is not None and math.isfinite(worst.relative_error) else None,
         verified=candidate.is_true,
     )
@@ -70,7 +70,7 @@ def _try(trials: TrialRunner, candidate: Candidate, winner: Candidate, cases: tu
             trials.compare(candidate, cases)
             if candidate.is_true:
                 trials.time([winner, candidate], _EFFORT)
-                candidate.pace = _ratio(candidate, winner)
+                candidate.relative_time = _ratio(candidate, winner)
     except OptimumError:
         return  # the candidate was not requested, so its failure is not reported
     finally:

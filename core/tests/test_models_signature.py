@@ -1,4 +1,4 @@
-"""What a model takes and gives is found by trying it; nothing is known of architectures."""
+"""Inputs and outputs of a model are found by trying it; nothing is known of architectures."""
 
 from __future__ import annotations
 

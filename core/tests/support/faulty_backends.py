@@ -1,0 +1,286 @@
+"""Sources of backends with one fault each, and the tests of the conformance kit that fail for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# What a backend of the eager model looks like when nothing is wrong; every fault is a small change of this text.
+GOOD = """
+from dataclasses import replace
+
+from optimum_core.errors import OptionError, SessionError
+from optimum_core.hookspecs import hookimpl
+from optimum_core.types import Limitation, Offer, Support, Transform
+
+BACKEND = "good"
+
+
+@hookimpl
+def probe(hardware):
+    return Support(offers=(Offer(device="cpu", loads=("torch",)),), limitations=())
+
+
+class Session:
+    backend, device = BACKEND, "cpu"
+
+    def __init__(self, request):
+        from optimum_core.models.backends.torch_session import open_eager
+
+        for name in request.options:
+            raise OptionError(BACKEND, f"unknown option {name!r}", "there are none")
+        self.eager = open_eager(replace(request, options={}))
+        self.inputs, self.outputs = self.eager.inputs, self.eager.outputs
+        self.buffers, self.closed = {}, False
+
+    def close(self):
+        self.closed = True
+
+    def run(self, inputs):
+        if self.closed:
+            raise SessionError(BACKEND, "the session is closed", "load it again")
+        inputs = dict(inputs)
+        outputs = self.eager.run(inputs)
+        return outputs
+
+
+@hookimpl
+def load_session(request):
+    return Session(request) if request.backend == BACKEND else None
+
+
+@hookimpl
+def infer(session, inputs):
+    return session.run(inputs) if session.backend == BACKEND else None
+"""
+
+# Without torch and with a model of one constant: quick to open many times in another process.
+STUB = GOOD.replace(
+    "self.eager = open_eager(replace(request, options={}))", "self.raw = read(request.artifact)"
+).replace(
+    "self.inputs, self.outputs = self.eager.inputs, self.eager.outputs",
+    "self.inputs, self.outputs = request.artifact.inputs, request.artifact.outputs",
+)
+STUB = STUB.replace("        from optimum_core.models.backends.torch_session import open_eager\n\n", "")
+STUB = STUB.replace(
+    "outputs = self.eager.run(inputs)",
+    'import numpy as np\n\n        outputs = {"logits": np.full((len(inputs["input_ids"]), 5), 1.0, np.float32)}',
+)
+STUB += '''
+
+def read(artifact):
+    """The file's bytes, if it is whole: safetensors begin with the length of their header, which tells all others."""
+    import json
+
+    path = artifact.main_file
+    raw = path.read_bytes() if path.is_file() else b""
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:start]) if 8 < start < len(raw) else {}
+    ends = [item["data_offsets"][1] for item in header.values() if "data_offsets" in item]
+    if start + max(ends, default=1) != len(raw):
+        raise SessionError(BACKEND, f"{path} is damaged", "export it again")
+    return raw
+'''
+
+# It compiles for a device that is nowhere; what it read is compared in its place.
+COMPILER = """
+from dataclasses import replace
+
+from optimum_core.errors import UnavailableError
+from optimum_core.hookspecs import hookimpl
+from optimum_core.types import Offer, Support, Transform
+
+BACKEND = "good"
+CODE = f"{BACKEND}-code"
+
+
+@hookimpl
+def probe(hardware):
+    step = Transform(takes="torch", gives=CODE)
+    return Support(offers=(Offer(device="far", optimizes=(step,), loads=(CODE,), proof="none"),))
+
+
+@hookimpl
+def optimize(request):
+    if request.backend != BACKEND:
+        return None
+    read = request.artifact
+    (request.output / "code").write_bytes(b"compiled")
+    return replace(read, format=CODE, path=request.output, files=("code",), compiled_from=read)
+
+
+@hookimpl
+def load_session(request):
+    if request.backend == BACKEND:
+        raise UnavailableError(BACKEND, "there is no such device here", "take it there")
+
+
+@hookimpl
+def infer(session, inputs):
+    return None
+"""
+_HALVED = """
+def halved(read, folder):
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir()
+    for name in read.files[1:]:
+        (folder / name).write_bytes((read.path / name).read_bytes())
+    weights = {name: tensor / 2 for name, tensor in load_file(read.main_file).items()}
+    save_file(weights, folder / read.files[0], metadata={"format": "pt"})
+    return replace(read, path=folder)
+"""
+
+_RUN = "outputs = self.eager.run(inputs)\n"
+_UNFIT = 'raise SessionError(BACKEND, f"{path} is damaged", "export it again")'
+
+#: What another test may see of a fault too, when threads meet at the wrong moment.
+RACES: Mapping[str, set[str]] = {
+    "reuses_output_memory": {"test_threads_do_not_disturb_each_other", "test_refused_calls_harm_no_others"},
+    "mixes_threads_up": {"test_refused_calls_harm_no_others"},
+}
+
+#: Fault: what is replaced in `GOOD`, by what, and the tests that fail for it.
+FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
+    "none": ("", "", set()),
+    "reuses_output_memory": (
+        _RUN,
+        _RUN
+        + "        for key, array in outputs.items():\n"
+        + "            kept = self.buffers.setdefault((key, array.shape), array)\n"
+        + "            kept[:] = array\n"
+        + "            outputs[key] = kept\n",
+        {"test_outputs_are_fresh"},
+    ),
+    "ignores_the_mask": (
+        _RUN,
+        'import torch\n\n        mask = torch.as_tensor(inputs["attention_mask"])\n'
+        + '        inputs["attention_mask"] = torch.ones_like(mask)\n        '
+        + _RUN,
+        {"test_it_agrees_with_eager_at_unseen_shapes"},
+    ),
+    "writes_into_inputs": (
+        _RUN,
+        _RUN + '        if hasattr(inputs["input_ids"], "fill"):\n            inputs["input_ids"][:] = 1\n',
+        {"test_inputs_are_left_alone"},
+    ),
+    "ignores_strides": (
+        _RUN,
+        "import numpy as np\n\n"
+        + "        for key, array in inputs.items():\n"
+        + "            if isinstance(array, np.ndarray) and not array.flags.c_contiguous:\n"
+        + "                memory = array if array.base is None else array.base\n"
+        + '                inputs[key] = memory.ravel("K")[: array.size].reshape(array.shape)\n        '
+        + _RUN,
+        {"test_memory_layout_does_not_matter"},
+    ),
+    "mixes_threads_up": (
+        _RUN,
+        "import time\n\n        self.now = inputs\n        time.sleep(0.001)\n        inputs = self.now\n        "
+        + _RUN,
+        {"test_threads_do_not_disturb_each_other"},
+    ),
+    "reads_numpy_only": (
+        _RUN,
+        "import numpy as np\n\n"
+        + "        if not all(isinstance(array, np.ndarray) for array in inputs.values()):\n"
+        + '            raise TypeError("numpy arrays only")\n        '
+        + _RUN,
+        {"test_torch_tensors_are_inputs", "test_whatever_speaks_dlpack_is_an_input"},
+    ),
+    "remembers_refused_calls": (
+        _RUN,
+        "shape = tuple(next(iter(inputs.values())).shape)\n"
+        + '        if shape == self.buffers.get("poisoned"):\n'
+        + '            raise SessionError(BACKEND, "the run failed", "give another shape")\n'
+        + "        try:\n            outputs = self.eager.run(inputs)\n"
+        + '        except Exception:\n            self.buffers["poisoned"] = self.buffers["last"]\n            raise\n'
+        + '        self.buffers["last"] = shape\n',
+        {"test_refused_calls_harm_no_others"},
+    ),
+    "lets_foreign_errors_out": (
+        _RUN,
+        "try:\n            outputs = self.eager.run(inputs)\n"
+        + "        except SessionError as error:\n            raise error.__cause__\n",
+        {"test_refused_calls_harm_no_others"},
+    ),
+    "runs_when_closed": ("if self.closed:", "if False:", {"test_a_closed_session_refuses_to_run"}),
+    "takes_any_option": ("for name in request.options:", "for name in ():", {"test_an_unknown_option_is_refused"}),
+    "answers_for_others": (
+        "return session.run(inputs) if session.backend == BACKEND else None",
+        "return session.run(inputs) if session.backend == BACKEND else {}",
+        {"test_requests_for_others_get_no_answer"},
+    ),
+    "other_specs": (
+        "self.eager.inputs, self.eager",
+        "self.eager.inputs[::-1], self.eager",
+        {"test_its_specs_are_the_artifacts"},
+    ),
+    "other_device": (
+        'backend, device = BACKEND, "cpu"',
+        'backend, device = BACKEND, "gpu:0"',
+        {"test_a_session_says_what_it_is"},
+    ),
+    "limitation_without_remedy": (
+        "limitations=()",
+        'limitations=(Limitation(what="more", reason="it is missing", remedy=" "),)',
+        {"test_every_limitation_says_what_why_and_what_to_do"},
+    ),
+    "silent_probe": ('offers=(Offer(device="cpu", loads=("torch",)),), ', "", {"test_no_offers_means_a_limitation"}),
+    "fickle_probe": (
+        "limitations=()",
+        "limitations=(), versions={'now': str(__import__('time').perf_counter_ns())}",
+        {"test_probing_twice_gives_the_same"},
+    ),
+    "boasts_of_a_gpu": (
+        'loads=("torch",)),',
+        'loads=("torch",)), Offer(device="cuda", exports=("x",)),',
+        {"test_every_offer_has_its_hook", "test_an_unknown_machine_has_no_gpu"},
+    ),
+    "knows_linux_only": (
+        "    return Support",
+        '    if hardware.system != "linux":\n        raise KeyError(hardware.system)\n    return Support',
+        {
+            "test_every_limitation_says_what_why_and_what_to_do",
+            "test_no_offers_means_a_limitation",
+            "test_probing_for_other_systems_does_not_fail",
+        },
+    ),
+    "promises_a_hook": (
+        'loads=("torch",)',
+        'loads=("torch",), quantizes=(Transform(takes="torch", gives="torch"),)',
+        {"test_every_offer_has_its_hook"},
+    ),
+    "heavy_entry_module": ('BACKEND = "', 'import numpy\n\nBACKEND = "', {"test_its_entry_module_and_probe_are_light"}),
+    "unknown_hook": ("def infer(", "def inferr(", {"test_it_is_found_once_and_ready", "*"}),
+}
+
+#: The same for `STUB`, on which only the tests named here are run.
+STUB_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
+    "stub_none": ("", "", set()),
+    "stub_crashes": (_UNFIT, "__import__('os').abort()", {"test_damaged_files_are_refused"}),
+    "stub_foreign_error": (_UNFIT, "raise ValueError(path)", {"test_damaged_files_are_refused"}),
+    "stub_no_remedy": (_UNFIT, "raise SessionError(BACKEND, 'damaged', '')", {"test_damaged_files_are_refused"}),
+    "stub_takes_damaged_files": (_UNFIT, "return b''", {"test_damaged_files_are_refused"}),
+    "stub_leaks": (
+        "    return raw\n",
+        "    kept.append(bytearray(b'x' * 1_000_000))\n    return raw\n\n\nkept = []\n",
+        {"test_sessions_do_not_leak"},
+    ),
+    "stub_depends_on_the_process": (
+        "1.0, np.float32",
+        "__import__('os').getpid(), np.float32",
+        {"test_another_process_gives_the_same"},
+    ),
+}
+#: The same for `COMPILER`.
+COMPILER_FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
+    "compiler_none": ("", "", set()),
+    "compiler_hides_what_it_read": (", compiled_from=read", "", {"test_it_agrees_with_eager_at_unseen_shapes"}),
+    "compiler_reads_something_else": (
+        "compiled_from=read)\n",
+        f"compiled_from=halved(read, request.output / 'read'))\n\n{_HALVED}",
+        {"test_it_agrees_with_eager_at_unseen_shapes"},
+    ),
+}
+#: The tests that run on `STUB` and its faults.
+STUB_TESTS = ("test_damaged_files_are_refused", "test_sessions_do_not_leak", "test_another_process_gives_the_same")
