@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,3 +190,19 @@ def test_the_workload_is_a_text_for_the_encoder_and_new_tokens() -> None:
         encoder_decoder_workload([(1, 9, 128)], inputs, limits, 128)
     sounds = encoder_decoder_workload([(2, 6)], described("whisper").inputs[:1], limits, 64)
     assert sounds[0].lengths == {"batch": 2}
+
+
+def test_a_traced_encoder_that_shortens_its_mask_takes_other_lengths(tmp_path: Path) -> None:
+    """Moonshine counts what its convolutions leave in Python, which a trace would make a constant."""
+    graph = next(graph for graph in graphs_of(described("moonshine")) if graph.name == "encoder")
+    request = part_request("moonshine", graph, "onnx", "onnx", tmp_path)
+    part = flat_module(encoder_decoder("moonshine"), request)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # what torch and transformers say of a trace
+        traced = torch.jit.trace(part, tuple(sample_tensors(request).values()), check_trace=False)  # type: ignore[no-untyped-call]
+        drawn = torch.from_numpy(np.random.default_rng(4).standard_normal((2, 9600)).astype(np.float32))
+        for length in (1600, 2500, 9600):
+            mask = torch.ones((2, length), dtype=torch.int64)
+            mask[1, length // 2 :] = 0
+            for wanted, found in zip(part(drawn[:, :length], mask), traced(drawn[:, :length], mask), strict=True):
+                torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)

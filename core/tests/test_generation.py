@@ -22,6 +22,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from optimum_core import accelerate
 from optimum_core.errors import InputError, OptionError, UnavailableError
 from optimum_core.generation import generator_workload
 from optimum_core.generation.decoder_session import Decoder, Generation, counted
@@ -297,3 +298,31 @@ def test_rows_of_a_batch_end_by_themselves(folder: Path) -> None:
     assert stopped[0] == whole[0][: whole[0].find(stop)]
     pieces = list(stream_texts(drives, codec, prompts, chosen, [stop]))
     assert ["".join(row) for row in zip(*pieces, strict=True)] == stopped
+
+
+# What no backend keeps.
+
+
+def test_a_recurrent_model_that_runs_eagerly_generates(tmp_path: Path) -> None:
+    module, ids = decoder("mamba"), torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    fast = accelerate(module, target="torch", cache_dir=tmp_path, budget=1)
+    asked: dict[str, Any] = {
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": 12,
+        "num_beams": 3,
+        "pad_token_id": 0,
+    }
+    assert fast.can_generate()
+    assert torch.equal(fast.generate(ids, **asked), module.generate(ids, **asked))
+    fast.generation_config.max_new_tokens = 2
+    assert fast.generate(ids).shape[1] == ids.shape[1] + 2
+    with pytest.raises(UnavailableError, match="pass torch tensors"):
+        fast.generate("a text")
+
+
+def test_blip_goes_by_the_ids_of_its_text_model(tmp_path: Path) -> None:
+    config = {"model_type": "blip", "text_config": {"sep_token_id": 7}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
+    found = read_settings(tmp_path, {})
+    assert (found.start, found.eos, found.pad) == (30522, (7,), 0)

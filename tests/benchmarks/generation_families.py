@@ -1,5 +1,6 @@
 """Families that generate with their cache, and whether their texts equal eager's: `python -m
-tests.benchmarks.generation_families [--target NAMES] [--families NAMES] [--outcomes FILE] [--markdown FILE]`."""
+tests.benchmarks.generation_families [--target NAMES] [--families NAMES] [--outcomes FILE] [--seconds N]
+[--markdown FILE]`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,6 @@ from tests.benchmarks.families import families
 from tests.benchmarks.page import Page, markdown, show, write_region
 
 _CHILD = "tests.benchmarks.children.generation_family"
-_SECONDS = 240.0
 _LONGEST = 110
 
 
@@ -38,7 +38,8 @@ class Outcome:
 class _Child:
     """A process that answers for one family after another."""
 
-    def __init__(self, targets: Sequence[str]) -> None:
+    def __init__(self, targets: Sequence[str], seconds: float) -> None:
+        self._seconds = seconds
         self.process = subprocess.Popen(
             [sys.executable, "-m", _CHILD, *targets],
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -64,7 +65,7 @@ class _Child:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{family}\n".encode())
         self.process.stdin.flush()
-        until = time.monotonic() + _SECONDS
+        until = time.monotonic() + self._seconds
         while (facts := json.loads(self._line(until)))["outcome"] != "done":
             yield Outcome(**facts)
 
@@ -84,11 +85,11 @@ class _Child:
         self.process.wait()
 
 
-def survey(names: Sequence[str], targets: Sequence[str]) -> Iterator[Outcome]:
+def survey(names: Sequence[str], targets: Sequence[str], seconds: float) -> Iterator[Outcome]:
     """Yield the outcomes of families; one that crashes or takes too long costs no other."""
     child = None
     for name in names:
-        child = child or _Child(targets)
+        child = child or _Child(targets, seconds)
         missing = list(targets)
         try:
             for found in child.answers(name):
@@ -96,7 +97,7 @@ def survey(names: Sequence[str], targets: Sequence[str]) -> Iterator[Outcome]:
                 yield found
         except (TimeoutError, EOFError, BrokenPipeError) as error:
             child.stop()
-            why = f"not done in {_SECONDS:.0f} s" if isinstance(error, TimeoutError) else "the process crashed"
+            why = f"not done in {seconds:.0f} s" if isinstance(error, TimeoutError) else "the process crashed"
             child = None
             for target in missing:
                 yield Outcome(family=name, target=target, outcome="error", reason=why)
@@ -155,13 +156,16 @@ def main() -> None:
     parser.add_argument(
         "--outcomes", type=Path, metavar="FILE", help="keep outcomes here; what it has is not run again"
     )
+    parser.add_argument(
+        "--seconds", type=float, default=240.0, help="the longest that a family may take; by default 240"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table into this file")
     asked = parser.parse_args()
     targets = asked.target.split(",")
     kept = list(_read(asked.outcomes))
     done = {item.family for item in kept}
     wanted = [name for name in asked.families.split(",") if name] or list(families())
-    for found in survey([name for name in wanted if name not in done], targets):
+    for found in survey([name for name in wanted if name not in done], targets, asked.seconds):
         print(found.family, found.target, found.outcome, found.reason[:200].replace("\n", " "), file=sys.stderr)  # noqa: T201
         kept.append(found)
         _keep(asked.outcomes, found)

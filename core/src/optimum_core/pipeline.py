@@ -236,9 +236,7 @@ class Pipeline:
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
             raise self._no_scheme()
         self._plain_ways, self.ways, self._generates = self.ways, stateful, True
-        if decoder.encoder is not None:
-            signature = as_generating(self.source.module(), signature)
-        return replace(signature, decoder=decoder)
+        return replace(as_generating(self.source.module(), signature, decoder), decoder=decoder)
 
     def _no_scheme(self) -> UnavailableError:
         """Return the error for schemes of models without a cache, asked for one that generates."""

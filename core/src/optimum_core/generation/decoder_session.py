@@ -187,7 +187,7 @@ class Generation:
         if isinstance(positions, str):
             positions = self._own_positions(mask, new, positions)
         axes = map(int, self._decoder.positions.shape[:-2])
-        return np.array(np.broadcast_to(positions, (*axes, len(mask), new)), dtype=np.int64)
+        return np.array(np.broadcast_to(positions, (*axes, len(mask), new)), dtype=np.int64, order="C")
 
     def _own_positions(self, mask: Array, new: int, positions: Positions) -> Array:
         assert self._decoder.positions is not None
@@ -239,7 +239,7 @@ def counted(mask: Array, new: int, at_padding: int = 0) -> Array:
     """
     if mask.all():
         before = np.arange(mask.shape[1] - new, mask.shape[1])
-        return np.array(np.broadcast_to(before, (len(mask), new)))
+        return np.array(np.broadcast_to(before, (len(mask), new)), order="C")  # some originals take no other order
     counts = mask.cumsum(1) - 1
     counts[mask == 0] = at_padding
     return np.ascontiguousarray(counts[:, mask.shape[1] - new :])

@@ -46,8 +46,9 @@ class EncoderDecoder:
 
     def encode(self, inputs: Mapping[str, Any]) -> Encoded:
         """Run the encoder on its inputs, which may stand among others."""
-        made = self._run_encoder({spec.name: inputs[spec.name] for spec in self.encoder.inputs})
-        mask = made[ENCODER_MASK] if ENCODER_MASK in made else inputs.get("attention_mask")
+        own = {spec.name: inputs[spec.name] for spec in self.encoder.inputs}
+        made = self._run_encoder(own)
+        mask = made[ENCODER_MASK] if ENCODER_MASK in made else own.get("attention_mask")
         return Encoded(hidden=made[HIDDEN], mask=mask)
 
     def read(self, encoded: Encoded) -> Decoder:

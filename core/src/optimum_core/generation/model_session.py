@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Protocol
@@ -19,6 +19,17 @@ from optimum_core.types.state import AUDIO, CROSS, DECODER, ENCODER, MERGE, VISI
 Array = np.ndarray[Any, Any]
 #: The inputs of the original's call that are the decoder's.
 IDS, IDS_MASK = "decoder_input_ids", "decoder_attention_mask"
+
+
+def text_inputs(names: Collection[str]) -> tuple[str, str]:
+    """Return which inputs of the original's call are its decoder's ids and their mask, behind an encoder.
+
+    Models that write about a picture have the names of a lone decoder.
+
+    >>> text_inputs(["pixel_values", "input_ids"])
+    ('input_ids', 'attention_mask')
+    """
+    return (IDS, IDS_MASK) if IDS in names else ("input_ids", "attention_mask")
 
 
 class GenerativeSession:
@@ -58,6 +69,7 @@ class EncoderDecoderSession(GenerativeSession):
     def __init__(self, parts: EncoderDecoder, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
         super().__init__(parts.decoder, inputs, outputs)
         self.parts = parts
+        self.ids, self.ids_mask = text_inputs([spec.name for spec in inputs])
 
     @property
     def drives(self) -> EncoderDecoder:
@@ -67,16 +79,20 @@ class EncoderDecoderSession(GenerativeSession):
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the logits of all positions of the decoder's text, and the encoder's output."""
         encoded = self.parts.encode(inputs)
-        generation = self.parts.read(encoded).begin(len(inputs[IDS]))
+        generation = self.parts.read(encoded).begin(len(inputs[self.ids]))
         try:
-            logits = generation.feed(inputs[IDS], inputs.get(IDS_MASK))
+            logits = generation.feed(inputs[self.ids], inputs.get(self.ids_mask))
         finally:
             generation.close()
-        return {"logits": logits, "encoder_last_hidden_state": encoded.hidden}
+        return self.outputs_of(logits, encoded.hidden)
+
+    def outputs_of(self, logits: Array, hidden: Array) -> dict[str, Array]:
+        """Return the outputs of the original's call: beside logits, each is the encoder's output."""
+        return {spec.name: logits if spec.name == "logits" else hidden for spec in self.outputs}
 
     def started(self, inputs: Mapping[str, Any]) -> tuple[Decoder, Array, Array | None]:
         """Return the decoder behind the encoder's output, and the first of the decoder's tokens."""
-        return self.parts.after(inputs), inputs[IDS][:, :1], None
+        return self.parts.after(inputs), inputs[self.ids][:, :1], None
 
     def close(self) -> None:
         """Free all parts."""

@@ -116,10 +116,20 @@ def _of_model(directory: Path) -> dict[str, Any]:
         file = directory / name
         if file.is_file():
             tree = json.loads(file.read_text(encoding="utf-8"))
+            if tree.get("model_type") == "blip":
+                return _of_blip(tree.get("text_config") or {})
             wanted = {"bos_token_id", *(_NAMES - {"seed"} if name.startswith("generation") else _IDS)}
             found.update({key: tree[key] for key in wanted if tree.get(key) is not None})
             found |= {"begins_with_task": True} if "no_timestamps_token_id" in tree else {}
     return found
+
+
+def _of_blip(text: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ids by which BLIP's own `generate` goes: those of its text model, whatever `generation_config.json`
+    says; a configuration leaves out those that are usual."""
+    usual = {"bos_token_id": 30522, "sep_token_id": 102, "pad_token_id": 0}
+    first, last, pad = (text.get(name, number) for name, number in usual.items())
+    return {"decoder_start_token_id": first, "eos_token_id": last, "pad_token_id": pad}
 
 
 def _as_ids(value: Any) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from optimum_core.models.decoders.captioner import is_captioner
 from optimum_core.models.decoders.description import TEXT_INPUTS, NotADecoderError, describe_causal
 from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.models.signatures.signature import ModelSignature
@@ -18,7 +19,7 @@ def describe_decoder(module: Any, signature: ModelSignature) -> DecoderSignature
     config = getattr(module, "config", None)
     if config is None or not getattr(module, "can_generate", bool)():
         raise NotADecoderError("it is no model of transformers that generates")
-    if config.is_encoder_decoder:
+    if config.is_encoder_decoder or is_captioner(module):
         from optimum_core.models.decoders.encoder_decoder_description import describe_encoder_decoder
 
         return describe_encoder_decoder(module, signature)

@@ -14,7 +14,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.artifact.names import as_text
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
-from optimum_core.generation.model_session import bound
+from optimum_core.generation.model_session import GenerativeSession, bound
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.call_inputs import InputChecker
@@ -69,7 +69,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         self._opening = opening or Opening()
         self._who = f"model {manifest.model.name!r}"
         self._returns_dict = not manifest.model.returns_tuple
-        self._generates = self.can_generate()
+        self._generates = isinstance(session, GenerativeSession)
         self._checker = InputChecker(
             self._who,
             manifest.inputs,

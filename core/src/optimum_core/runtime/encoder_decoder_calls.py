@@ -10,7 +10,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
-from optimum_core.generation.model_session import IDS, IDS_MASK
+from optimum_core.generation.model_session import text_inputs
 from optimum_core.generation.settings import Settings, start_ids
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
@@ -28,6 +28,12 @@ class EncoderDecoderCalls:
     _checker: InputChecker
     _answerer: Answerer
     _host: Any
+    _session: Any
+
+    @property
+    def _text_inputs(self) -> tuple[str, str]:
+        """The inputs of the original's call that are its decoder's ids and their mask."""
+        return text_inputs([spec.name for spec in self.manifest.inputs])
 
     @property
     def _parts(self) -> EncoderDecoder | None:
@@ -44,39 +50,36 @@ class EncoderDecoderCalls:
         return tuple(answer.values()) if as_tuple else answer
 
     def _continued(self, kwargs: dict[str, Any]) -> Any:
-        ids = kwargs.get(IDS)
+        ids = kwargs.get(self._text_inputs[0])
         if ids is not None and not hasattr(ids, "detach"):
             raise InputError(self._who, "a cache or an encoder's output goes with torch tensors", "pass torch tensors")
         if ids is not None:
-            self._checker.check({IDS: ids.numpy()})
+            self._checker.check({self._text_inputs[0]: ids.numpy()})
         return self._host.forward(**kwargs)
 
     def _whole_call(self, kwargs: dict[str, Any]) -> Any:
         wanted = kwargs.pop("use_cache", None)
         arrays, torch_in = self._checker.bind((), kwargs)
-        parts = self._parts
+        parts, (ids, ids_mask) = self._parts, self._text_inputs
         assert parts is not None
         keeps = torch_in and (getattr(self.config, "use_cache", True) if wanted is None else bool(wanted))
+        keeps = keeps and self._host.calls_return_cache
         encoded = parts.encode(arrays)
         decoder = parts.read(encoded)
         if keeps:
             cache = self._host.cache()
             cache.go_after(decoder)
-            generation = cache.begun(len(arrays[IDS]))
+            generation = cache.begun(len(arrays[ids]))
         else:
-            generation = decoder.begin(len(arrays[IDS]))
-        logits = generation.feed(arrays[IDS], arrays.get(IDS_MASK))
-        outputs = {"logits": logits, "encoder_last_hidden_state": encoded.hidden}
-        answer = self._answerer.answer(outputs, as_torch=torch_in)
+            generation = decoder.begin(len(arrays[ids]))
+        logits = generation.feed(arrays[ids], arrays.get(ids_mask))
+        answer = self._answerer.answer(self._session.outputs_of(logits, encoded.hidden), as_torch=torch_in)
         if not keeps:
             generation.close()
             return answer
         # In the order of the output class, which is that of the tuple.
-        return type(answer)(
-            logits=answer["logits"],
-            past_key_values=cache,
-            encoder_last_hidden_state=answer["encoder_last_hidden_state"],
-        )
+        first, *others = answer.items()
+        return type(answer)(**dict([first, ("past_key_values", cache), *others]))
 
     def _started(self, arrays: dict[str, Any], settings: Settings, start: Any) -> tuple[Decoder, Array]:
         """Return the decoder behind inputs of the encoder, and its first tokens.
@@ -92,9 +95,9 @@ class EncoderDecoderCalls:
             raise InputError(
                 self._who,
                 "without torch, its first tokens (language, task, timestamps) are not made",
-                f"pass {IDS}=, or torch tensors",
+                f"pass {self._text_inputs[0]}=, or torch tensors",
             )
         ids = start_ids(settings, rows, self._who) if start is None else np.asarray(start, np.int64)
         ids = np.broadcast_to(ids[None], (rows, len(ids))).copy() if ids.ndim == 1 else ids
-        bound, _ = self._checker.bind((), {**arrays, IDS: ids})
+        bound, _ = self._checker.bind((), {**arrays, self._text_inputs[0]: ids})
         return parts.after(bound), ids

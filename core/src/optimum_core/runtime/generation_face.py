@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.artifact import Manifest
+from optimum_core.artifact import LIVE, Manifest
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
@@ -26,7 +26,9 @@ from optimum_core.types import Session
 
 Array = np.ndarray[Any, Any]
 _STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_position")
-_REMEDY = "generate with the eager model; call this one for logits and scores"
+_REMEDY = (
+    "generate with the eager model, which accelerate(…, target='torch') is too; call this one for logits and scores"
+)
 
 
 class GenerativeFace(EncoderDecoderCalls, MergedCalls):
@@ -38,12 +40,21 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     generation_config: Any
     _who: str
     _session: Session
+    _source: Any
     _checker: InputChecker
     _answerer: Answerer
 
     def can_generate(self) -> bool:
-        """Whether `generate` works: the model is a decoder, and its backend keeps the cache."""
-        return isinstance(self._session, GenerativeSession)
+        """Whether `generate` works: the model is a decoder, and its backend keeps the cache; or it runs eagerly."""
+        return isinstance(self._session, GenerativeSession) or self._eager_generator is not None
+
+    @cached_property
+    def _eager_generator(self) -> Any:
+        """The eager model, where it runs as it is and keeps a cache of a kind that no backend does; else None."""
+        if isinstance(self._session, GenerativeSession) or self.manifest.format != LIVE or self._source is None:
+            return None
+        module = self._source.module()
+        return module if getattr(module, "can_generate", bool)() else None
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -51,7 +62,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             why = "it was accelerated as one forward pass, without the cache that generation needs"
             raise UnavailableError(self._who, why, _REMEDY)
         decoder = self._session.decoder
-        allowed = self.manifest.axes.get("sequence" if self._parts is None else "decoder_sequence")
+        is_own = self._parts is not None and self._text_inputs[0] == IDS
+        allowed = self.manifest.axes.get("decoder_sequence" if is_own else "sequence")
         decoder.longest = allowed.greatest if allowed is not None else None
         return decoder
 
@@ -69,12 +81,13 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
 
         decoder, parts = self._decoder, self._parts
         if parts is not None:
+            from optimum_core.models.decoders.captioner_generate import captioner_host
             from optimum_core.models.decoders.encoder_decoder_generate import host_for
 
-            return host_for(
-                self.manifest.model.class_name, self._who, parts, self.config, lambda: self.generation_config,
-                main_input=self.manifest.model.main_input, ignored=self.manifest.ignored_inputs,
-            )  # fmt: skip
+            known = (self.manifest.model.class_name, self._who, parts, self.config, lambda: self.generation_config)
+            return captioner_host(*known) or host_for(
+                *known, main_input=self.manifest.model.main_input, ignored=self.manifest.ignored_inputs
+            )
         return Host(self._who, decoder, self.config, lambda: self.generation_config)
 
     @cached_property
@@ -105,6 +118,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             InputError: the ids, or prompt and new tokens together, are beyond what the model takes.
             OptionError: without torch, an argument is unknown.
         """
+        if self._eager_generator is not None:
+            return self._generate_eagerly(inputs, kwargs)
         decoder, main = self._decoder, self.manifest.model.main_input
         if self._is_merged:
             return self._generate_merged(inputs, kwargs)
@@ -113,7 +128,9 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             raise InputError(self._who, "there is no prompt", "pass a text, a chat, or token ids")
         if _is_torch(given) or given is None:
             return self._generate_by_transformers(inputs, kwargs)
-        mask, start = kwargs.pop("attention_mask", None), kwargs.pop(IDS, None)
+        mask, start = kwargs.pop("attention_mask", None), None
+        if self._parts is not None:
+            start = kwargs.pop(self._text_inputs[0], None)
         kwargs.pop(main, None)
         settings = read_settings(self.directory, kwargs)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -137,7 +154,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         main = self.manifest.model.main_input
         if "labels" in self.manifest.model.defaults:
             kwargs.pop("labels", None)  # some processors make them for every text, and `generate` leaves them out
-        for name, given in ((main, inputs), (main, kwargs.get(main)), (IDS, kwargs.get(IDS))):
+        ids = self._text_inputs[0]
+        for name, given in ((main, inputs), (main, kwargs.get(main)), (ids, kwargs.get(ids))):
             if given is not None and getattr(given, "ndim", 0) == 2 and not given.is_floating_point():
                 self._check_ids(given.numpy(), name)
             elif _is_torch(given):
@@ -147,6 +165,21 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             kwargs["assistant_model"] = assistant._host
         # By position only where it came so: Whisper's `generate` has another name for it.
         return self._host.generate(*([] if inputs is None else [inputs]), **kwargs)
+
+    def _generate_eagerly(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
+        """Generate with the eager model, on a copy that shares its weights.
+
+        Raises:
+            UnavailableError: what was passed is no torch tensor.
+        """
+        from optimum_core.models.eager.calls import fresh
+
+        if not any(map(_is_torch, (inputs, *kwargs.values()))):
+            why = "it runs eagerly, with a cache that no backend keeps"
+            raise UnavailableError(self._who, why, "pass torch tensors, as to the eager model")
+        model: Any = fresh(self._eager_generator)
+        model.generation_config = self.generation_config
+        return model.generate(*([] if inputs is None else [inputs]), **kwargs)
 
     def _generate_text(
         self, given: Any, settings: Settings, stops: tuple[str, ...], stream: bool

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.hardware import detect
+from optimum_core.models.decoders.encoder_decoder_description import as_generating
 from optimum_core.models.generators import describe_decoder
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
@@ -135,7 +136,8 @@ def described(kind: str) -> ModelSignature:
     """
     module = decoder(kind)
     signature = describe(module, name=kind)
-    return replace(signature, decoder=describe_decoder(module, signature))
+    found = describe_decoder(module, signature)
+    return replace(as_generating(module, signature, found), decoder=found)
 
 
 def decoder_request(kind: str, backend: str, format: str, output: Path, route: str | None = None) -> ExportRequest:

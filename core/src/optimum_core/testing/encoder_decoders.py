@@ -88,9 +88,21 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         },
         "pad_token_id": 0, "decoder_start_token_id": 2,
     }),
+    "blip": ("blip", {
+        "text_config": {
+            "hidden_size": 32, "encoder_hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "vocab_size": VOCABULARY, "max_position_embeddings": 64, "projection_dim": 32,
+            "sep_token_id": 51, **{name: _SPECIAL[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")},
+        },
+        "vision_config": {
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37,
+            "image_size": 16, "patch_size": 8, "projection_dim": 32, "initializer_range": 0.02,
+        },
+        "projection_dim": 32,
+    }),
 }  # fmt: skip
 SPEECH = ("whisper", "speech_to_text", "moonshine")
-CAPTIONS = ("vit_gpt2",)
+CAPTIONS = ("vit_gpt2", "blip")
 
 
 @cache
@@ -114,7 +126,7 @@ def described(kind: str) -> ModelSignature:
     module = encoder_decoder(kind)
     signature = describe(module, name=kind)
     decoder = describe_decoder(module, signature)
-    return replace(as_generating(module, signature), decoder=decoder)
+    return replace(as_generating(module, signature, decoder), decoder=decoder)
 
 
 def part_request(

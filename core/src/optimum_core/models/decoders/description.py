@@ -82,16 +82,23 @@ def own_inputs(
 
 
 def _call(module: Any, **inputs: Any) -> Any:
-    with torch.no_grad():
-        return fresh(module)(**inputs, return_dict=True)
+    """Return the answer to inputs; tensors come contiguous, as some originals take no others.
+
+    Raises:
+        NotADecoderError: it refuses them.
+    """
+    given = {name: value.contiguous() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+    try:
+        with torch.no_grad():
+            return fresh(module)(**given, return_dict=True)
+    except Exception as error:
+        held = " with a cache" if inputs.get("use_cache") else ""
+        raise NotADecoderError(f"it does not run{held}: {error}") from error
 
 
 def _layers(module: Any, tokens: torch.Tensor) -> list[LayerState]:
     """Return the layers of the cache that one call gives back."""
-    try:
-        answer = _call(module, input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=True)
-    except Exception as error:
-        raise NotADecoderError(f"it does not run with a cache: {error}") from error
+    answer = _call(module, input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=True)
     cache = getattr(answer, "past_key_values", None)
     layers = getattr(cache, "layers", None)
     if not layers:
@@ -170,10 +177,10 @@ def _check_resumes(module: Any, tokens: torch.Tensor, state: StateSpec, *, with_
         for start, end in ((0, half), (half, length)):
             past = empty(state, tokens.shape[0]) if made is None else [made[spec.name] for spec in state.present]
             inputs = {
-                "input_ids": tokens[:, start:end],
-                "attention_mask": mask[:, :end],
+                "input_ids": tokens[:, start:end].contiguous(),
+                "attention_mask": mask[:, :end].contiguous(),
                 "logits_to_keep": torch.arange(end - start),
-                **{name: tensor[:, start:end] for name, tensor in stated.items()},
+                **{name: tensor[:, start:end].contiguous() for name, tensor in stated.items()},
                 **dict(zip((spec.name for spec in state.past), past, strict=True)),
             }
             try:

@@ -35,12 +35,16 @@ class EagerDecoderSession:
         """Return an empty state."""
         if self.module is None:
             raise closed()
-        return EagerState(session=self, cache=_new_cache(self.module), rows=rows)
+        return EagerState(session=self, cache=self.new_cache(), rows=rows)
 
     @property
     def is_behind_encoder(self) -> bool:
         """Whether it takes the output of an encoder."""
         return any(spec.name == ENCODER_HIDDEN for spec in self.inputs)
+
+    def new_cache(self, module: Any = None) -> Any:
+        """Return an empty cache of the model, or of the one that a state goes on with after it was released."""
+        return _new_cache(module or self.module, behind_encoder=self.is_behind_encoder)
 
     def close(self) -> None:
         """Release the model; states that were begun go on."""
@@ -104,7 +108,7 @@ class EagerState:
     def crop(self, length: int) -> None:
         """Remove all positions from this one on."""
         if length == 0:
-            self.cache = _new_cache(self.module)
+            self.cache = self.session.new_cache(self.module)
         elif length < self.length:
             self.cache.crop(length - self.length)
         self.length = min(length, self.length)
@@ -152,7 +156,7 @@ def _main(tensors: Mapping[str, Any]) -> str:
     return EMBEDS if EMBEDS in tensors else "input_ids"
 
 
-def _new_cache(module: Any) -> Any:
+def _new_cache(module: Any, *, behind_encoder: bool) -> Any:
     from transformers import DynamicCache, EncoderDecoderCache
 
     if getattr(module, "keeps_all", False):
@@ -160,7 +164,7 @@ def _new_cache(module: Any) -> Any:
     cache = DynamicCache(config=module.config)
     if any(cache.is_sliding):
         cache.activate_past_recording()  # without it, a window that was overrun cannot be cropped
-    if module.config.is_encoder_decoder:
+    if behind_encoder:
         return EncoderDecoderCache(cache, DynamicCache())
     return cache
 

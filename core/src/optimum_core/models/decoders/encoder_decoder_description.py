@@ -17,10 +17,12 @@ import numpy as np
 import torch
 
 from optimum_core.generation.encoder_decoder_session import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
-from optimum_core.generation.model_session import IDS, IDS_MASK
+from optimum_core.generation.model_session import IDS, text_inputs
+from optimum_core.models.decoders.captioner import as_encoder_decoder, is_captioner
 from optimum_core.models.decoders.description import NotADecoderError, empty, layer_state, own_inputs
 from optimum_core.models.decoders.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
 from optimum_core.models.eager.calls import alike, ask, call, fresh
+from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.decoder_signature import Arrays, DecoderSignature, EncoderSignature, PartSignature
 from optimum_core.models.signatures.signature import ModelSignature, limited
@@ -29,24 +31,31 @@ from optimum_core.types import AxisRange, StateSpec, TensorSpec
 
 log = logging.getLogger(__name__)
 IDS_PLACES = "decoder_position_ids"
-_TAKEN = frozenset({IDS, IDS_MASK})
-_OUTPUTS = frozenset({"logits", "encoder_last_hidden_state"})
 _ROWS, _LENGTH = 2, 7
 
 
 @dataclass(kw_only=True, slots=True)
 class _Trial:
-    """A call of the whole model, to compare its parts with."""
+    """A call of the whole model, to compare its parts with.
+
+    Attributes:
+        text: the names of the decoder's ids and their mask.
+    """
 
     module: Any
     inputs: Arrays
-    ids: torch.Tensor
+    text: tuple[str, str]
     answer: Any
 
     @property
     def before(self) -> Arrays:
         """The inputs of the encoder."""
-        return {name: array for name, array in self.inputs.items() if name not in _TAKEN}
+        return {name: array for name, array in self.inputs.items() if name not in self.text}
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """The decoder's ids."""
+        return torch.as_tensor(self.inputs[self.text[0]])
 
 
 def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderSignature:
@@ -64,7 +73,7 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
     encoder = _encoder(signature, trial)
     cross = _cross(trial, encoder)
     reads_mask = _reads_mask(trial, encoder)
-    ids = next(spec for spec in signature.inputs if spec.name == IDS)
+    ids = next(spec for spec in signature.inputs if spec.name == trial.text[0])
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
     first, last = _own_inputs(ids, _positions(trial))
     mask_spec = TensorSpec(name=ENCODER_MASK, dtype="int64", shape=("batch", cross.outputs[0].shape[2]))
@@ -82,12 +91,11 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
 
 def _require_parts(module: Any, signature: ModelSignature) -> None:
     names = {spec.name for spec in signature.inputs}
-    others = sorted(name for name in names - _TAKEN if name.startswith("decoder_"))
-    if not _generates_as_usual(type(module)):
+    text = set(text_inputs(names))
+    others = sorted(name for name in names - text if name.startswith("decoder_"))
+    if not _generates_as_usual(type(module)) and not is_captioner(module):
         raise NotADecoderError("its class has a way of generating that is its own")
-    if {spec.name for spec in signature.outputs} != _OUTPUTS:
-        raise NotADecoderError("a call returns something other than logits and the encoder's output")
-    if IDS not in names or IDS_MASK not in names or others or names <= _TAKEN:
+    if not text <= names or others or names <= text:
         raise NotADecoderError(
             f"its decoder takes something other than tokens: {', '.join(others) or 'no ids or mask'}"
         )
@@ -105,35 +113,55 @@ def _generates_as_usual(cls: type) -> bool:
 
 def _called(module: Any, signature: ModelSignature) -> _Trial:
     """Call the model with a cache, some of the encoder's input padded where it has a mask."""
-    lengths = {"batch": _ROWS, "decoder_sequence": _LENGTH}
+    ids, ids_mask = text = text_inputs([spec.name for spec in signature.inputs])
+    lengths = {"batch": _ROWS, axis_of(signature, ids): _LENGTH}
     inputs = signature.draw(Case(name="decoder", lengths=lengths, padding="none"))
-    if inputs[IDS].shape != (_ROWS, _LENGTH):
+    if inputs[ids].shape != (_ROWS, _LENGTH):
         raise NotADecoderError("it takes texts of one length only")
-    if (mask := inputs.get("attention_mask")) is not None:
+    if _MASK not in text and (mask := inputs.get(_MASK)) is not None:
         mask = np.ones_like(mask)
         mask[1, (2 * mask.shape[1]) // 3 :] = 0
-        inputs = {**inputs, "attention_mask": mask}
-    tensors = {name: torch.as_tensor(array) for name, array in inputs.items()}
+        inputs = {**inputs, _MASK: mask}
+    names = {ids: "decoder_input_ids", ids_mask: "decoder_attention_mask"}
+    tensors = {names.get(name, name): torch.as_tensor(array) for name, array in inputs.items()}
     try:
         with torch.no_grad():
-            answer = fresh(module)(**tensors, use_cache=True, return_dict=True)
+            answer = as_encoder_decoder(fresh(module))(**tensors, use_cache=True, return_dict=True)
     except Exception as error:
         raise NotADecoderError(f"it does not run with a cache: {str(error).partition(chr(10))[0]}") from error
     cache = getattr(answer, "past_key_values", None)
     if cache is None or not hasattr(cache, "cross_attention_cache") or not cache.self_attention_cache.layers:
         raise NotADecoderError("a call returns no cache of its own and of cross attention")
-    return _Trial(module=module, inputs=inputs, ids=tensors[IDS], answer=answer)
+    return _Trial(module=module, inputs=inputs, text=text, answer=answer)
+
+
+def axis_of(signature: ModelSignature, ids: str) -> str:
+    """Return the axis of a text's tokens."""
+    return str(next(spec.shape[1] for spec in signature.inputs if spec.name == ids))
 
 
 def _encoder(signature: ModelSignature, trial: _Trial) -> PartSignature:
     made = _run(EncoderModule(fresh(trial.module)), trial.before)
-    known = next(spec for spec in signature.outputs if spec.name == "encoder_last_hidden_state")
+    known = _hidden(signature, trial, made[HIDDEN])
     outputs = [TensorSpec(name=HIDDEN, dtype=known.dtype, shape=known.shape)]
     if ENCODER_MASK in made:
         outputs.append(TensorSpec(name=ENCODER_MASK, dtype="int64", shape=known.shape[:2]))
-    inputs = tuple(spec for spec in signature.inputs if spec.name not in _TAKEN)
+    inputs = tuple(spec for spec in signature.inputs if spec.name not in trial.text)
     drawn = signature.draw(Case(name="traced"))
     return PartSignature(inputs=inputs, outputs=tuple(outputs), drawn={spec.name: drawn[spec.name] for spec in inputs})
+
+
+def _hidden(signature: ModelSignature, trial: _Trial, hidden: torch.Tensor) -> TensorSpec:
+    """Return the output of the whole model that is the encoder's.
+
+    Raises:
+        NotADecoderError: it has others beside the logits, or none.
+    """
+    answer = flatten(ask(trial.module, trial.inputs))
+    others = [spec for spec in signature.outputs if spec.name != "logits"]
+    if not others or not all(alike(hidden, answer[spec.name]) for spec in others):
+        raise NotADecoderError("a call returns something other than logits and the encoder's output")
+    return others[0]
 
 
 def _cross(trial: _Trial, encoder: PartSignature) -> PartSignature:
@@ -189,18 +217,19 @@ def _own_inputs(
 
 def _positions(trial: _Trial) -> Literal["places", "counts"] | None:
     """Return the positions that the decoder assumes where a call states none; None: it takes none."""
-    if IDS_PLACES not in inspect.signature(trial.module.forward).parameters:
+    if IDS_PLACES not in inspect.signature(as_encoder_decoder(trial.module).forward).parameters:
         return None
     mask = np.ones(trial.ids.shape, np.int64)
     mask[1, :3] = 0
-    inputs = {**trial.inputs, IDS_MASK: mask}
+    inputs = {**trial.inputs, trial.text[1]: mask}
     wanted = ask(trial.module, inputs).logits[mask == 1]
+    own = IDS_PLACES if trial.text[0] == IDS else "position_ids"
     known: dict[Literal["places", "counts"], Any] = {
         "places": np.broadcast_to(np.arange(mask.shape[1]), mask.shape).copy(),
         "counts": np.clip(mask.cumsum(1) - 1, 0, None),
     }
     for name, positions in known.items():
-        if alike(wanted, ask(trial.module, {**inputs, IDS_PLACES: positions}).logits[mask == 1]):
+        if alike(wanted, ask(trial.module, {**inputs, own: positions}).logits[mask == 1]):
             return name
     raise NotADecoderError("its decoder counts positions neither by place nor by mask")
 
@@ -232,10 +261,10 @@ def _check_parts(trial: _Trial, known: DecoderSignature) -> None:
         past = [step[spec.name] for spec in known.state.present]
 
 
-def as_generating(module: Any, signature: ModelSignature) -> ModelSignature:
-    """Return the signature of an encoder-decoder as its `generate` needs it: with a mask that `generate` passes and the
-    model ignores, and texts within tables of positions."""
-    if _ignores_mask(module, signature):
+def as_generating(module: Any, signature: ModelSignature, decoder: DecoderSignature) -> ModelSignature:
+    """Return the signature of a model that generates as its `generate` needs it: texts within tables of positions, and
+    behind an encoder with a mask that `generate` passes and the model ignores."""
+    if decoder.encoder is not None and _ignores_mask(module, signature):
         signature = replace(signature, ignored=tuple(sorted({*signature.ignored, _MASK})))
     return _limited_to_tables(module, signature)
 
@@ -248,7 +277,8 @@ def _ignores_mask(module: Any, signature: ModelSignature) -> bool:
     if any(spec.name == _MASK for spec in signature.inputs):
         return False
     inputs = signature.draw(Case(name="without mask"))
-    shape = next(array.shape for name, array in inputs.items() if name not in _TAKEN)
+    text = text_inputs(inputs)
+    shape = next(array.shape for name, array in inputs.items() if name not in text)
     wanted, found = ask(module, inputs).logits, list[Any]()
     for length in {shape[1], shape[-1]}:
         mask = np.ones((shape[0], length), np.int64)
@@ -262,8 +292,9 @@ def _ignores_mask(module: Any, signature: ModelSignature) -> bool:
 
 def _limited_to_tables(module: Any, signature: ModelSignature) -> ModelSignature:
     """Return the signature with texts no longer than the model's table of positions, if the model makes that longer
-    when a text needs it (M2M-100, Speech2Text): a graph has the table that it was exported with."""
+    when a text needs it (M2M-100, XGLM): a graph has the table that it was exported with."""
     positions = [number for number in numbers_of(module.config).positions if number <= LONGEST]
+    positions = [number for number in positions if _has_table(module, number)]
     axes = [axis for axis in (_SEQUENCE, _TEXT) if axis in signature.axes and positions]
     for axis in axes:
         is_free = signature.ranges.get(axis, AxisRange()).greatest is None
@@ -275,6 +306,12 @@ def _limited_to_tables(module: Any, signature: ModelSignature) -> ModelSignature
 
 _SEQUENCE, _TEXT = "sequence", "decoder_sequence"
 _BEYOND = 8  # tables have some rows for padding
+
+
+def _has_table(module: Any, positions: int) -> bool:
+    """Whether the model makes itself a table of as many rows, or some more for padding."""
+    tables = (len(buffer) for buffer in module.buffers() if buffer.ndim == 2)
+    return any(positions <= rows <= positions + _BEYOND for rows in tables)
 
 
 def _grows(module: Any, signature: ModelSignature, axis: str, length: int) -> bool:

@@ -6,12 +6,15 @@ are the same in every step: so they are computed once, and a step has no product
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 
 from optimum_core.generation.encoder_decoder_session import ENCODER_MASK, HIDDEN
+from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.module import filled_cache
 from optimum_core.models.eager.calls import fixed_arguments
 from optimum_core.types import StateSpec
@@ -26,13 +29,40 @@ class EncoderModule(torch.nn.Module):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.encoder = module.get_encoder()
+        self.encoder = as_encoder_decoder(module).get_encoder()
         self.arguments = {name: value for name, value in fixed_arguments(self.encoder).items() if name != "use_cache"}
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        made = self.encoder(**inputs, **self.arguments)
+        with _traced_lengths(self.encoder):
+            made = self.encoder(**inputs, **self.arguments)
         mask = getattr(made, "attention_mask", None)
         return {HIDDEN: made.last_hidden_state} | ({ENCODER_MASK: mask.long()} if mask is not None else {})
+
+
+@contextmanager
+def _traced_lengths(encoder: Any) -> Iterator[None]:
+    """Keep what an encoder's convolutions leave of a length in a trace while the block runs.
+
+    Moonshine rounds it by `int`, which a trace of TorchScript makes a constant: that of the sample's length.
+    """
+    method = getattr(encoder, _LENGTHS, None)
+    if method is None or not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call] # of torch
+        yield
+        return
+    own = method.__func__
+    traced = FunctionType(own.__code__, {**own.__globals__, "int": _truncated}, own.__name__, own.__defaults__)
+    vars(encoder)[_LENGTHS] = MethodType(traced, encoder)
+    try:
+        yield
+    finally:
+        del vars(encoder)[_LENGTHS]
+
+
+_LENGTHS = "_get_feat_extract_output_lengths"
+
+
+def _truncated(number: Any) -> Any:
+    return number.long() if isinstance(number, torch.Tensor) else int(number)
 
 
 class CrossModule(torch.nn.Module):
@@ -44,7 +74,7 @@ class CrossModule(torch.nn.Module):
 
     def __init__(self, module: Any, names: Sequence[str]) -> None:
         super().__init__()
-        self.module = module
+        self.module = as_encoder_decoder(module)
         self.names = tuple(names)
 
     def forward(self, encoder_hidden_states: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -71,7 +101,7 @@ class CrossDecoderModule(torch.nn.Module):
 
     def __init__(self, module: Any, state: StateSpec, cross: Sequence[str]) -> None:
         super().__init__()
-        self.module = module
+        self.module = as_encoder_decoder(module)
         self.cross_names = tuple(cross)
         self.past_names = tuple(spec.name for spec in state.past)
         self.present_names = tuple(spec.name for spec in state.present)

@@ -99,6 +99,8 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
     main_input_name = "input_ids"
     input_modalities = ("text",)
     base_model_prefix = "model"
+    #: Whether a call of the original returns its cache.
+    calls_return_cache = True
     _is_stateful = False
     _supports_cache_class = True
 

@@ -127,7 +127,7 @@ def _positions(positions: torch.Tensor) -> Array:
 def _seen(mask: torch.Tensor, size: tuple[int, int, int]) -> Array:
     """Return a mask of pairs, of booleans or added to scores, as ones and zeros [rows, new, total]."""
     seen = mask if mask.dtype == torch.bool else mask == 0
-    return np.array(np.broadcast_to(seen[:, 0].numpy(), size), dtype=np.int64)
+    return np.array(np.broadcast_to(seen[:, 0].numpy(), size), dtype=np.int64, order="C")
 
 
 class Merged:

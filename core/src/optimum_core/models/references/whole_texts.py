@@ -11,6 +11,7 @@ import torch
 from optimum_core.generation.decoder_session import Decoder, counted
 from optimum_core.generation.encoder_decoder_session import ENCODER_HIDDEN, ENCODER_MASK, Encoded, EncoderDecoder
 from optimum_core.models.backends.torch_session import EagerSession
+from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.eager_state import EagerDecoderSession, renamed
 from optimum_core.models.decoders.encoder_decoder_module import EncoderModule
 from optimum_core.models.decoders.parts import parts_of
@@ -51,7 +52,7 @@ class WholeTexts:
                 inputs[ENCODER_MASK] = self._encoded.mask
             tensors = renamed({name: torch.as_tensor(array) for name, array in inputs.items()})
             output = tensors.pop("encoder_outputs")
-            made = call(fresh(self._module), tensors, encoder_outputs=output)
+            made = call(as_encoder_decoder(fresh(self._module)), tensors, encoder_outputs=output)
         logits: Array = made.logits.float().numpy()
         return logits
 
@@ -93,7 +94,9 @@ def eager_decoder(module: Any, signature: ModelSignature) -> Decoder:
     assert part.state is not None
     known = signature.decoder
     inputs = known.merge.texts if known is not None and known.merge is not None else part.inputs
-    session = EagerDecoderSession(inputs=inputs, outputs=part.outputs, state=part.state, module=fresh(module))
+    session = EagerDecoderSession(
+        inputs=inputs, outputs=part.outputs, state=part.state, module=as_encoder_decoder(fresh(module))
+    )
     return Decoder(session, lambda state: state.run)
 
 

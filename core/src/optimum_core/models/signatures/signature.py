@@ -92,7 +92,8 @@ class ModelSignature:
     def longest_text(self) -> int | None:
         """The greatest number of positions of the text that a model generates; None: unknown."""
         behind = self.decoder is not None and self.decoder.encoder is not None
-        found = self.ranges.get("decoder_sequence" if behind else "sequence")
+        own = behind and "decoder_sequence" in self.axes
+        found = self.ranges.get("decoder_sequence" if own else "sequence")
         return found.greatest if found is not None else None
 
     @property
