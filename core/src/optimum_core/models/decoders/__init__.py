@@ -2,6 +2,6 @@
 
 `description` finds the inputs, cache and positions of a decoder, `encoder_decoder_description` those of both halves;
 `parts` says what is exported: `module`, `encoder_decoder_module` or a `language_module` of embeddings. The reference is
-eager's own cache, `eager_state`. `generate` and `encoder_decoder_generate` let transformers' GenerationMixin drive any
-backend.
+eager's own cache, `eager_state`. A `captioner` (BLIP, GIT) is called as an encoder-decoder. `generate`,
+`encoder_decoder_generate` and `captioner_generate` let transformers' GenerationMixin drive any backend.
 """

@@ -1,7 +1,7 @@
 """The signature of a model: its inputs, outputs and varying axes, found by trial on the eager model.
 
 `signature` describes a model (`decoder_signature` one that generates), by these steps: `derivation` of a layout,
-`defaults` of what may be left out, and the `axes` with their ranges. Lengths to try come from the configuration
-(`switches`) and from the model's code (`size_branches`), values from `large_values`; `questions` are the trials
-themselves.
+`defaults` of what may be left out, `ignored_inputs`, and the `axes` with their ranges. Lengths to try come from the
+configuration (`switches`) and from the model's code (`size_branches`), values from `large_values`; `questions` are the
+trials themselves.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_core.artifact import Structure
 from optimum_core.models import tasks
-from optimum_core.models.eager.calls import alike, ask
+from optimum_core.models.eager.calls import ask
 from optimum_core.models.eager.outputs import agreed, flatten
 from optimum_core.models.inputs import user_samples
 from optimum_core.models.inputs.layouts import InputLayout, Layout, alternatives, facts_of
@@ -28,6 +28,7 @@ from optimum_core.models.signatures.axes import (
 )
 from optimum_core.models.signatures.defaults import default_of
 from optimum_core.models.signatures.derivation import first_that_runs, of_one_structure, tied
+from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes_beside, without_idle
 from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
 _NO_OTHER = "what was built agrees with the eager model at no other length that was tried"
 _STRUCTURE = "at other lengths the eager model returns other numbers or other items, which one graph cannot"
-_MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,7 +197,7 @@ def describe(
     layouts = user_samples.layouts_that_may_fit(arrays, facts) if arrays else alternatives(facts)
     layout, output = first_that_runs(module, name, layouts, arrays)
     whole = {item.name for item in layout.inputs}
-    layout = _without_idle(module, layout, arrays)
+    layout = without_idle(module, layout, arrays)
     idle = whole - {item.name for item in layout.inputs}
     layout = tied(module, layout, arrays, lengths_beside)
     free = layout
@@ -219,7 +219,7 @@ def describe(
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
     inputs = draw(layout, Case(name="ignored"), arrays)
-    shapes = _shapes_beside(inputs, (facts.processed | _SENT_ALONG) - idle, sent or {})
+    shapes = shapes_beside(inputs, (facts.processed | _SENT_ALONG) - idle, sent or {})
     return ModelSignature(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs),
@@ -227,7 +227,7 @@ def describe(
         structure=structure,
         layout=layout,
         given=arrays,
-        ignored=tuple(sorted({*idle, *_ignored(module, inputs, shapes)})),
+        ignored=tuple(sorted({*idle, *ignored_inputs(module, inputs, shapes)})),
         real=real if real is not None and _fits(real, layout) and _runs(module, real) else None,
         ranges=ranges,
         configured=settled.configured,
@@ -269,49 +269,6 @@ def _input_spec(
     )
 
 
-def _without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Layout:
-    """Return the layout without inputs that the eager model ignores (token types of some models, rewards of others): a
-    tracer drops them too."""
-    for item in layout.inputs:
-        maybe = item.kind in ("types", "given") or item.name in _MAYBE_IDLE
-        if maybe and item.name not in layout.steady and _is_idle(module, layout, arrays, item):
-            layout = layout.without(item.name)
-    return layout
-
-
-def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: InputLayout) -> bool:
-    """Whether the eager model computes the same without this input as with it, at the user's values and at others."""
-    if len(layout.inputs) == 1:
-        return False
-    drawn = [draw(layout, Case(name="idle", seed=seed), arrays) for seed in (0, 21, 22)]
-    if item.kind == "given":
-        if any(np.array_equal(inputs[item.name], drawn[0][item.name]) for inputs in drawn[1:]):
-            return False  # values that cannot be changed prove nothing
-    else:
-        usual = drawn[0][item.name]
-        drawn += [{**drawn[0], item.name: pattern.astype(usual.dtype)} for pattern in _patterns(usual.shape)]
-    for inputs in drawn:
-        rest = {name: array for name, array in inputs.items() if name != item.name}
-        try:
-            with_it, without = flatten(ask(module, inputs)), flatten(ask(module, rest))
-        except Exception as error:  # noqa: BLE001 - the input is required, or these values are refused
-            log.debug("input %s is not idle: %r", item.name, error)
-            return False
-        if with_it.keys() != without.keys() or not all(alike(without[key], with_it[key]) for key in without):
-            return False
-    return True
-
-
-def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield zeros and ones, alternating and in blocks: some models compare neighbours, others look at each alone."""
-    by_turns = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2
-    yield by_turns
-    if shape:
-        columns = np.arange(shape[-1])
-        yield np.broadcast_to((columns >= shape[-1] // 2).astype(np.int64), shape)
-        yield np.broadcast_to((columns < (shape[-1] + 1) // 2).astype(np.int64), shape)
-
-
 def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Any]:
     """Yield the model's outputs for other values, and at other lengths of all axes at once, if it takes them.
 
@@ -350,44 +307,6 @@ def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int],
         return followed[0]
     changes = any(len({result for _, result in pairs} | {here}) > 1 for pairs in moved.values())
     return f"{name}.axis{index}" if changes else here
-
-
-def _ignored(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
-    """Yield those of these further inputs that the eager model takes without a change in its outputs, at several
-    values."""
-    try:
-        without = flatten(ask(module, inputs))
-    except Exception as error:  # noqa: BLE001 - the model needs one of them
-        log.debug("without %s it does not run: %r", ", ".join(shapes), error)
-        return
-    for name, shape in sorted(shapes.items()):
-        if name in inputs:
-            continue
-        try:
-            answers = [flatten(ask(module, {**inputs, name: extra})) for extra in _patterns(shape)]
-        except Exception as error:  # noqa: BLE001 - the eager model refuses the input, so it is not ignored
-            log.debug("input %s is refused: %r", name, error)
-            continue
-        if all(alike(without[key], given_too[key]) for given_too in answers for key in without):
-            yield name
-
-
-def _shapes_beside(inputs: Arrays, names: Iterable[str], made: Arrays) -> dict[str, tuple[int, ...]]:
-    """Return shapes of inputs that the processor may add: as it made them, or as those of the inputs they belong to."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name in names:
-        text = inputs.get("decoder_input_ids" if name.startswith("decoder_") else "input_ids")
-        pixels = inputs.get("pixel_values")
-        if name.startswith("pixel_") and pixels is not None and pixels.ndim > 2:
-            found[name] = (pixels.shape[0], *pixels.shape[-2:])
-        elif text is not None and not name.startswith("pixel_"):
-            found[name] = text.shape
-        elif name in made and made[name].dtype.kind in "iub":
-            first = next(iter(inputs.values()))
-            found[name] = (first.shape[0], *made[name].shape[1:]) if first.ndim else made[name].shape
-        elif name == "attention_mask" and "input_values" in inputs:
-            found[name] = inputs["input_values"].shape
-    return found
 
 
 def _fits(real: Arrays, layout: Layout) -> bool:

@@ -6,22 +6,19 @@ Source: https://platform.openai.com/docs/api-reference.
 from __future__ import annotations
 
 import base64
-import time
-import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from starlette.responses import Response
 
-from optimum_serve.endpoints import Call, Endpoint, event_stream, json_response
+from optimum_serve.endpoints import Call, Endpoint, json_response
 from optimum_serve.errors import RequestError, invalid
-from optimum_serve.serving import SENTENCE, Prompt, ServedModel
+from optimum_serve.protocols.openai_forms import Usage, several
+from optimum_serve.protocols.openai_writing import ChatRequest, CompletionRequest, WritingAnswer, chat, completions
+from optimum_serve.serving import SENTENCE
 
 _NAME = "OpenAI"
-#: Parameters of a draw, by our names.
-_DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True):
@@ -42,14 +39,6 @@ class Embedding(msgspec.Struct, kw_only=True):
     object: str = "embedding"
 
 
-class Usage(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Numbers of tokens."""
-
-    prompt_tokens: int
-    total_tokens: int
-    completion_tokens: int = 0
-
-
 class EmbeddingsAnswer(msgspec.Struct, kw_only=True):
     """The embeddings of all inputs."""
 
@@ -57,80 +46,6 @@ class EmbeddingsAnswer(msgspec.Struct, kw_only=True):
     model: str
     usage: Usage
     object: str = "list"
-
-
-class StreamOptions(msgspec.Struct, kw_only=True):
-    """Options of a stream."""
-
-    include_usage: bool = False
-
-
-class _Writing(msgspec.Struct, kw_only=True):
-    """The common part of requests for text. Temperature 0 takes the likeliest token."""
-
-    model: str = ""
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
-    n: int = 1
-    stop: str | list[str] | None = None
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    user: str | None = None
-
-
-class CompletionRequest(_Writing, kw_only=True):
-    """A request to go on from a text, from several, or from ids."""
-
-    prompt: str | list[str | int | list[int]]
-    best_of: int | None = None
-    echo: bool = False
-    logprobs: int | None = None
-    suffix: str | None = None
-
-
-class ContentPart(msgspec.Struct, kw_only=True):
-    """A part of a message; only text is read."""
-
-    type: str
-    text: str = ""
-
-
-class Message(msgspec.Struct, kw_only=True):
-    """A message of a chat."""
-
-    role: str
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-
-
-class ChatRequest(_Writing, kw_only=True):
-    """A request for the next message of a chat."""
-
-    messages: list[Message]
-    max_completion_tokens: int | None = None
-    logprobs: bool | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    response_format: dict[str, Any] | None = None
-
-
-class WritingAnswer(msgspec.Struct, kw_only=True):
-    """Texts that were written."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: list[dict[str, Any]]
-    usage: Usage | None = None
 
 
 class ModelCard(msgspec.Struct, kw_only=True):
@@ -158,7 +73,7 @@ def _render(problem: RequestError) -> dict[str, Any]:
 async def _embeddings(call: Call) -> Response:
     body: EmbeddingsRequest = call.body
     model = call.server.chosen(call, body.model, lambda model: model.embeds, "embeds texts")
-    given = _several(body.input, "input")
+    given = several(body.input, "input")
     if isinstance(given[0], str):
         found = await model.rows(given, SENTENCE)
     else:
@@ -168,23 +83,6 @@ async def _embeddings(call: Call) -> Response:
     data = [Embedding(embedding=form(row), index=index) for index, row in enumerate(rows)]
     usage = Usage(prompt_tokens=found.tokens, total_tokens=found.tokens)
     return json_response(EmbeddingsAnswer(data=data, model=model.name, usage=usage))
-
-
-def _several(given: str | list[Any], name: str) -> list[Any]:
-    """Return texts, or ids of texts, where one or several came.
-
-    Raises:
-        RequestError: there is none, or they are mixed.
-    """
-    if isinstance(given, str):
-        return [given]
-    kinds = {type(item) for item in given}
-    if len(kinds) != 1:
-        raise invalid(f"{name} is empty" if not given else f"{name} mixes texts and ids")
-    found = [given] if kinds == {int} else given
-    if not all(found):
-        raise invalid(f"{name} has an empty item")
-    return found
 
 
 def _cut(row: Any, dimensions: int | None) -> Any:
@@ -203,181 +101,6 @@ def _in_floats(row: Any) -> Any:
 
 def _in_base64(row: Any) -> str:
     return base64.b64encode(np.ascontiguousarray(row, "<f4").tobytes()).decode()
-
-
-# Text.
-
-
-def _settings(body: _Writing, prompt: Prompt, most: int | None) -> dict[str, Any]:
-    """Return the arguments of `generate`."""
-    if most is not None and not 1 <= most <= prompt.room:
-        why = f"max_tokens is {most}, and behind {prompt.tokens} tokens of prompt there is room for {prompt.room}"
-        raise invalid(why, "too_long")
-    found = {name: getattr(body, name) for name in _DRAW if getattr(body, name) is not None}
-    if found.get("temperature") == 0:
-        found = {"do_sample": False, **{name: found[name] for name in ("repetition_penalty",) if name in found}}
-    return {**found, "max_new_tokens": most or prompt.room}
-
-
-def _check(body: _Writing, others: Mapping[str, Any]) -> None:
-    """Refuse what is not done, rather than ignore it."""
-    asked = {
-        "frequency_penalty": body.frequency_penalty, "presence_penalty": body.presence_penalty,
-        "logit_bias": body.logit_bias, **others,
-    }  # fmt: skip
-    for name, value in asked.items():
-        if value:
-            raise invalid(f"{name} is not supported here: leave it out", "not_supported")
-    if not 1 <= body.n <= 16:
-        raise invalid(f"n is {body.n}: 1 to 16 are allowed")
-
-
-def _stops(body: _Writing) -> list[str]:
-    stop = body.stop or []
-    return [stop] if isinstance(stop, str) else stop
-
-
-async def _completions(call: Call) -> Response:
-    body: CompletionRequest = call.body
-    others = {"echo": body.echo, "logprobs": body.logprobs, "suffix": body.suffix, "best_of": (body.best_of or 1) > 1}
-    _check(body, others)
-    model = call.server.chosen(call, body.model, lambda model: model.writes, "writes text")
-    given = _several(body.prompt, "prompt")
-    if not isinstance(given[0], str):
-        raise invalid("prompt is ids, and texts are taken here", "not_supported")
-    prompts = [await model.prompt(text) for text in given for _ in range(body.n)]
-    return await _written(model, body, prompts, body.max_tokens, chat=False)
-
-
-async def _chat(call: Call) -> Response:
-    body: ChatRequest = call.body
-    kind = (body.response_format or {}).get("type", "text")
-    others = {"logprobs": body.logprobs, "tools": body.tools, "response_format": kind != "text"}
-    _check(body, others)
-    model = call.server.chosen(call, body.model, lambda model: model.writes, "writes text")
-    if not body.messages:
-        raise invalid("messages is empty")
-    chat = [{"role": message.role, "content": _content(message)} for message in body.messages]
-    prompt = await model.prompt(chat)
-    most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    return await _written(model, body, [prompt] * body.n, most, chat=True)
-
-
-def _content(message: Message) -> str:
-    if isinstance(message.content, list):
-        if other := next((part.type for part in message.content if part.type != "text"), None):
-            raise invalid(f"a message has a part of type {other!r}, and only text is read", "not_supported")
-        return "".join(part.text for part in message.content)
-    return message.content or ""
-
-
-async def _written(
-    model: ServedModel, body: _Writing, prompts: Sequence[Prompt], most: int | None, *, chat: bool
-) -> Response:
-    form = _Form(model=model.name, chat=chat)
-    settings = [_settings(body, prompt, most) for prompt in prompts]
-    texts = [
-        _Text(model.write(prompt, _stops(body), given), given["max_new_tokens"])
-        for prompt, given in zip(prompts, settings, strict=True)
-    ]
-    if body.stream:
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
-        first = [await text.start() for text in texts]
-        return event_stream(_streamed(form, texts, first, sum(prompt.tokens for prompt in prompts), with_usage))
-    wholes = [await text.whole() for text in texts]
-    choices = [
-        form.whole(index, whole, text.reason) for index, (whole, text) in enumerate(zip(wholes, texts, strict=True))
-    ]
-    return json_response(form.answer(choices, _usage(prompts_tokens=sum(p.tokens for p in prompts), texts=texts)))
-
-
-def _usage(*, prompts_tokens: int, texts: Sequence[_Text]) -> Usage:
-    written = sum(text.tokens for text in texts)
-    return Usage(prompt_tokens=prompts_tokens, completion_tokens=written, total_tokens=prompts_tokens + written)
-
-
-class _Text:
-    """One text as it comes, with its number of tokens."""
-
-    def __init__(self, pieces: AsyncIterator[str], most: int) -> None:
-        self._pieces = pieces
-        self._most = most
-        self._count = 0
-
-    async def start(self) -> str:
-        """Return the first piece: errors come before the answer has begun."""
-        async for piece in self._counted():
-            return piece
-        return ""
-
-    async def rest(self) -> AsyncIterator[str]:
-        """Yield the further pieces that are not empty."""
-        async for piece in self._counted():
-            if piece:
-                yield piece
-
-    async def whole(self) -> str:
-        """Return the text."""
-        return "".join([piece async for piece in self._counted()])
-
-    async def _counted(self) -> AsyncIterator[str]:
-        async for piece in self._pieces:
-            self._count += 1
-            yield piece
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens: of the pieces, the last one is what was held back."""
-        return max(self._count - 1, 0)
-
-    @property
-    def reason(self) -> str:
-        """The reason of its end: "length" or "stop"."""
-        return "length" if self.tokens >= self._most else "stop"
-
-
-class _Form:
-    """The structure of answers, whole and in pieces."""
-
-    def __init__(self, *, model: str, chat: bool) -> None:
-        self._model, self._chat = model, chat
-        self._id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
-        self._created = int(time.time())
-
-    def whole(self, index: int, text: str, reason: str) -> dict[str, Any]:
-        """Return a whole text as a choice."""
-        body = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-        return {"index": index, **body, "finish_reason": reason, "logprobs": None}
-
-    def piece(self, index: int, text: str | None, reason: str | None = None, *, first: bool = False) -> dict[str, Any]:
-        """Return a piece of a text as a choice."""
-        if not self._chat:
-            return {"index": index, "text": text or "", "finish_reason": reason, "logprobs": None}
-        delta: dict[str, Any] = {"role": "assistant"} if first else {}
-        if text is not None:
-            delta["content"] = text
-        return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
-
-    def answer(
-        self, choices: list[dict[str, Any]], usage: Usage | None = None, *, piece: bool = False
-    ) -> WritingAnswer:
-        """Return an answer, or a piece of one."""
-        kind = ("chat.completion.chunk" if piece else "chat.completion") if self._chat else "text_completion"
-        return WritingAnswer(
-            id=self._id, object=kind, created=self._created, model=self._model, choices=choices, usage=usage
-        )
-
-
-async def _streamed(
-    form: _Form, texts: Sequence[_Text], first: Sequence[str], prompt_tokens: int, with_usage: bool
-) -> AsyncIterator[WritingAnswer]:
-    for index, (text, start) in enumerate(zip(texts, first, strict=True)):
-        yield form.answer([form.piece(index, start, first=True)], piece=True)
-        async for piece in text.rest():
-            yield form.answer([form.piece(index, piece)], piece=True)
-        yield form.answer([form.piece(index, None, text.reason)], piece=True)
-    if with_usage:
-        yield form.answer([], _usage(prompts_tokens=prompt_tokens, texts=texts), piece=True)
 
 
 async def _models(call: Call) -> Response:
@@ -401,8 +124,8 @@ def _endpoint(method: str, path: str, answer: Any, summary: str, takes: Any, giv
 
 ENDPOINTS = (
     _endpoint("POST", "/v1/embeddings", _embeddings, "Embed texts", EmbeddingsRequest, EmbeddingsAnswer),
-    _endpoint("POST", "/v1/completions", _completions, "Go on from a text", CompletionRequest, WritingAnswer),
-    _endpoint("POST", "/v1/chat/completions", _chat, "Answer a chat", ChatRequest, WritingAnswer),
+    _endpoint("POST", "/v1/completions", completions, "Go on from a text", CompletionRequest, WritingAnswer),
+    _endpoint("POST", "/v1/chat/completions", chat, "Answer a chat", ChatRequest, WritingAnswer),
     _endpoint("GET", "/v1/models", _models, "List the models", None, ModelList),
     _endpoint("GET", "/v1/models/{model:path}", _model, "Describe a model", None, ModelCard),
 )
