@@ -7,10 +7,10 @@ import inspect
 import re
 from pathlib import Path
 
-from optimum_core.types import Cpu, Gpu, Hardware, Limitation, Npu, Offer, QuantizeConfig, Support, Transform
+from optimum_core.types import Cpu, ForeignFormat, Gpu, Hardware, Limitation, Npu, Offer, QuantizeConfig, Support, Transform
 
 PAGE = Path(__file__).parents[3] / "docs" / "fields.md"
-KINDS = (Hardware, Cpu, Gpu, Npu, Support, Offer, Transform, Limitation, QuantizeConfig)
+KINDS = (Hardware, Cpu, Gpu, Npu, Support, Offer, Transform, ForeignFormat, Limitation, QuantizeConfig)
 _HEAD = """# Fields
 
 The dataclasses that a probe reads and returns, and the configuration of a quantization: every field with its type, its
