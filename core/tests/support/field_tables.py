@@ -7,7 +7,18 @@ import inspect
 import re
 from pathlib import Path
 
-from optimum_core.types import Cpu, ForeignFormat, Gpu, Hardware, Limitation, Npu, Offer, QuantizeConfig, Support, Transform
+from optimum_core.types import (
+    Cpu,
+    ForeignFormat,
+    Gpu,
+    Hardware,
+    Limitation,
+    Npu,
+    Offer,
+    QuantizeConfig,
+    Support,
+    Transform,
+)
 
 PAGE = Path(__file__).parents[3] / "docs" / "fields.md"
 KINDS = (Hardware, Cpu, Gpu, Npu, Support, Offer, Transform, ForeignFormat, Limitation, QuantizeConfig)
