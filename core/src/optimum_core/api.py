@@ -106,8 +106,8 @@ def accelerate(
     if request.target.backend is not None:
         supports[request.target.backend] = plugins.support(request.target.backend, hardware)
     check_precision(request.precision, supports)
-    _require_one_device(asked_ways(supports, request, FULL_PRECISION), request.target)
     check_level(request.level, request.target, supports)
+    _require_one_device(asked_ways(supports, request, FULL_PRECISION), request.target)
     if request.target.backend is not None:
         plugins.check_options(request.target.backend, request.options, hardware)
     source = open_given(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task)

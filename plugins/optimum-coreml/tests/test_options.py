@@ -7,6 +7,7 @@ import pytest
 
 from optimum_core.backend import read_options
 from optimum_core.errors import OptionError
+from optimum_coreml.devices import OPTIONS
 from optimum_coreml.options import CoreMlOptions
 
 
@@ -47,3 +48,7 @@ def test_wrong_values_name_the_allowed(name: str, value: object, allowed: str) -
 def test_every_option_is_in_the_readme() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert [item.name for item in fields(CoreMlOptions) if f"`{item.name}`" not in readme] == []
+
+
+def test_the_probe_knows_every_option() -> None:
+    assert tuple(item.name for item in fields(CoreMlOptions)) == OPTIONS

@@ -6,14 +6,12 @@ program (`optimum_coreml_interpreter`) checks these: `proof` is then "graph", ne
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from optimum_core.backend import limits, missing, present, read_options, versions
 from optimum_core.errors import OptionError
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
-from optimum_coreml.options import CoreMlOptions
 
 BACKEND = "coreml"
 FORMAT = "coreml"
@@ -24,7 +22,12 @@ ROUTES = ("trace", "export")
 PRECISIONS = ("fp32", "fp16")
 #: Rewrites the program in the requested precision: a Core ML program stores the precision of its arithmetic.
 LEVELS = ("program",)
-OPTIONS = tuple(item.name for item in dataclasses.fields(CoreMlOptions))
+#: The names of the options, stated here since their checks import more than a probe may.
+OPTIONS = (
+    "minimum_deployment_target", "upper_bounds", "enumerated_shapes", "stateful", "context_length", "author",
+    "license", "short_description", "version", "input_descriptions", "output_descriptions", "class_labels",
+    "palettize", "quantize_tables", "prune", "weight_threshold",
+)  # fmt: skip
 
 #: Compute units by device name, in Core ML's own spelling.
 DEVICES = {"all": "ALL", "cpu_only": "CPU_ONLY", "cpu_and_gpu": "CPU_AND_GPU", "cpu_and_ne": "CPU_AND_NE"}
