@@ -31,8 +31,10 @@ def plugins_data(infos: Sequence[PluginInfo], supports: Mapping[str, Support]) -
 
 
 def _data(support: Support) -> dict[str, Any]:
-    """Return a probe's result without its function `check_options`, which is no data."""
-    return {name: value for name, value in fields_of(support).items() if name != "check_options"}
+    """Return a probe's result without its functions, which are no data."""
+    found = {name: value for name, value in fields_of(support).items() if name != "check_options"}
+    stated = ("name", "format", "layout")
+    return {**found, "foreign": [{name: getattr(item, name) for name in stated} for item in support.foreign]}
 
 
 def fields_of(value: Any) -> dict[str, Any]:
