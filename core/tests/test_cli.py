@@ -89,8 +89,8 @@ def plugins(home: Home, **environment: str) -> dict[str, dict[str, Any]]:
 def test_plugins_as_json_have_every_field_of_the_schema(home: Home) -> None:
     torch = plugins(home)["torch"]
     assert list(torch) == [
-        "name", "distribution", "version", "status", "error", "why", "remedy", "hooks", "imports", "offers", "limitations",
-        "versions", "foreign",
+        "name", "distribution", "version", "status", "error", "why", "remedy", "hooks", "imports", "offers",
+        "limitations", "versions", "foreign",
     ]  # fmt: skip
     assert torch["status"] == "ready" and torch["distribution"] == "optimum-core"
     assert "probe" in torch["hooks"]
