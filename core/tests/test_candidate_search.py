@@ -88,7 +88,7 @@ def test_the_next_route_is_tried(search: Make) -> None:
 def test_a_route_that_fails_says_why_and_the_next_is_tried(search: Make) -> None:
     made = search(first=ExportError("acme", "no such operation\nat line 3", "none"), second=Memory())
     tuned = made.run("acme")
-    assert (_of(tuned, "first").outcome, _of(tuned, "first").reason) == ("failed", "no such operation")
+    assert (_of(tuned, "first").outcome, _of(tuned, "first").reason) == ("failed", "no such operation; at line 3")
     assert tuned.winner.spec.route == "second"
 
 
