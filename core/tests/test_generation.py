@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
+    GenerationConfig,
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -30,8 +32,9 @@ from optimum_core.generation.generator_workload import timed_call, workload_of
 from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.model_session import GenerativeSession
 from optimum_core.generation.sampling import chooser, drawn, penalized, shaped
-from optimum_core.generation.settings import Settings, read_settings
+from optimum_core.generation.settings import HONOURED, Settings, read_settings
 from optimum_core.generation.text import TextCodec, TextStream, generate_texts, read_codec, stream_texts
+from optimum_core.generation.unsupported import INERT, NEUTRAL, RESULT
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, described, eager_decoder
 from optimum_core.types import Fidelity
@@ -67,6 +70,60 @@ def test_the_call_goes_before_the_models_own_settings(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=message):
         read_settings(tmp_path, given)
+
+
+def test_every_setting_of_transformers_is_honoured_refused_or_without_effect() -> None:
+    """A name that a later transformers brings fails here until its effect is known."""
+    stock = GenerationConfig()
+    names = set(vars(stock)) - {"transformers_version", "_from_model_config"}
+    kinds = (HONOURED - {"begins_with_task"}, set(NEUTRAL), INERT, RESULT)
+    assert names - set().union(*kinds) == set()
+    assert sum(map(len, kinds)) == len(set().union(*kinds))
+    for name, value in stock._get_default_generation_params().items():
+        assert name not in NEUTRAL or value is None or value in NEUTRAL[name], name
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"num_beams": 3, "length_penalty": 2.0},
+        {"encoder_repetition_penalty": 1.5},
+        {"guidance_scale": 2.0},
+        {"exponential_decay_length_penalty": [2, 1.5]},
+        {"sequence_bias": [[[5], 10.0]]},
+        {"stop_strings": ["good"]},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"typical_p": 0.5, "do_sample": True},
+        {"watermarking_config": {"bias": 2.5}},
+    ],
+    ids=str,
+)
+def test_what_the_model_states_and_the_loop_lacks_is_refused(stated: dict[str, Any], tmp_path: Path) -> None:
+    file, name = tmp_path / "generation_config.json", next(iter(stated))
+    file.write_text(json.dumps(stated))
+    with pytest.raises(OptionError, match=rf"{name}=.*generation_config\.json[\s\S]* pass {name}="):
+        read_settings(tmp_path, {})
+    for off in (None, *NEUTRAL[name]):
+        read_settings(tmp_path, {name: off})
+    file.write_text(json.dumps({**stated, "use_cache": True, name: (*NEUTRAL[name], None)[0]}))
+    read_settings(tmp_path, {})
+
+
+def test_draws_alone_are_shaped_by_some_settings(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"typical_p": 0.5}')
+    assert read_settings(tmp_path, {}).top_k == 50  # as in transformers, and without effect until tokens are drawn
+    with pytest.raises(OptionError, match="typical_p"):
+        read_settings(tmp_path, {"temperature": 0.7})
+
+
+def test_a_greatest_length_counts_the_prompt(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"max_length": 12, "min_length": 8, "min_new_tokens": 2}')
+    found = read_settings(tmp_path, {})
+    assert [found.for_prompt(length).max_new_tokens for length in (1, 11)] == [11, 1]
+    assert [found.for_prompt(length).min_new_tokens for length in (1, 11)] == [7, 2]
+    with pytest.raises(InputError, match="prompt has 12 tokens, and max_length is 12"):
+        found.for_prompt(12)
+    assert read_settings(tmp_path, {"max_new_tokens": 5}).for_prompt(40).max_new_tokens == 5
 
 
 # Choice of tokens.
@@ -110,6 +167,40 @@ def test_positions_are_counted_by_the_mask() -> None:
 
 
 # The loop.
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 3, "repetition_penalty": 0.8},
+        {"bad_words_ids": "seen"}, {"max_length": 15}, {"max_length": 30, "max_new_tokens": 4}, {},
+        {"min_length": 15, "eos_token_id": "seen"}, {"min_new_tokens": 6, "eos_token_id": "seen"},
+        {"max_length": 18, "min_length": 18, "eos_token_id": "seen", "forced_eos_token_id": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_loop_goes_by_the_settings_of_the_model(stated: dict[str, Any], tmp_path: Path) -> None:
+    module, ids = decoder("llama"), np.random.default_rng(1).integers(3, 99, (2, 9))
+    ids[0] = np.tile(ids[0, :3], 3)
+    mask = np.ones_like(ids)
+    mask[1, :4] = ids[1, :4] = 0
+    given = {"inputs": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    free = module.generate(**given, max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=None)[:, 9:]
+    seen = {"bad_words_ids": [free[0, :2].tolist(), [int(free[1, 2])], free[1, 5:8].tolist()],
+            "eos_token_id": [int(free[0, 1]), int(free[1, 2])]}  # fmt: skip
+    chosen = {name: seen[name] if value == "seen" else value for name, value in stated.items()}
+    config = {"pad_token_id": 0, "eos_token_id": 98, **chosen}
+    (tmp_path / "generation_config.json").write_text(json.dumps(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the default length
+        want = module.generate(**given, generation_config=GenerationConfig(**config)).numpy()
+    tokens = list(next_tokens(eager("llama"), ids, read_settings(tmp_path, {}), mask))
+    assert np.array_equal(np.concatenate([ids, np.stack(tokens, 1)], 1), want)
+    assert (
+        stated.keys() & {"max_length", "max_new_tokens"}
+        or want[0, 9:].tolist() != free[0, : want.shape[1] - 9].tolist()
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "bloom", "gemma2"])

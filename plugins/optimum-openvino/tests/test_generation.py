@@ -244,6 +244,11 @@ def test_ids_that_the_model_does_not_have_are_refused(fast: Any) -> None:
     for ids in (torch.zeros(1, 0, dtype=torch.long), np.zeros((1, 0), np.int64)):
         with pytest.raises(InputError, match="there is no token"):
             fast.generate(ids, max_new_tokens=2)
+    for wrong in (np.full((1, 3), 5.7), [[5.7, 6.0]]):
+        with pytest.raises(InputError, match="'input_ids': expected dtype int64, got dtype float64"):
+            fast.generate(wrong, max_new_tokens=2)
+    with pytest.raises(InputError, match="a mask of 0 and 1"):
+        fast.generate(np.full((1, 3), 5), attention_mask=np.full((1, 3), 0.5), max_new_tokens=2)
     with pytest.raises(InputError, match=r"'inputs_embeds', argument \d of its forward, was not exported"):
         fast.generate(inputs_embeds=torch.randn(1, 5, 32), max_new_tokens=2)
 

@@ -4,6 +4,7 @@ decoder_session    one decoder session, and one generation: what the mask and th
 encoder_decoder_session  the parts of an encoder-decoder, and decoders behind its encoder
 model_session      the session of a whole generative model, made of its parts
 settings           the settings of a call of `generate`, from the call and from `generation_config.json`
+unsupported        the settings of transformers that need torch, and the values that leave them off
 sampling           the choice of the next token from its scores
 loop               the loop of greedy decoding and sampling
 text               tokens from texts and chats, and texts from tokens as they come

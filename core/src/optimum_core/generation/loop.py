@@ -9,7 +9,7 @@ import numpy as np
 
 from optimum_core.errors import InputError
 from optimum_core.generation.decoder_session import Decoder
-from optimum_core.generation.sampling import allowed, chooser
+from optimum_core.generation.sampling import allowed, chooser, needs_history
 from optimum_core.generation.settings import Settings
 
 Array = np.ndarray[Any, Any]
@@ -29,27 +29,29 @@ def next_tokens(
         ended: bool [rows]; set here as rows end, and by the caller for rows that are to end.
 
     Raises:
-        InputError: there is no token, or a row ends with padding.
+        InputError: there is no token, a row ends with padding, or the prompt leaves no room below `max_length`.
     """
     if mask is not None and not mask[:, -1:].all():
         raise InputError("generate", "attention_mask has padding at the end of a row", "pad on the left")
+    length = ids.shape[1]
+    settings = settings.for_prompt(length)
     generation = decoder.begin(len(ids))
-    choose, ends, length = chooser(settings), np.asarray(settings.eos, np.int64), ids.shape[1]
-    needs_history = settings.repetition_penalty not in (None, 1.0)
+    choose, ends = chooser(settings), np.asarray(settings.eos, np.int64)
+    grows = needs_history(settings)
     if ended is None:
         ended = np.zeros(len(ids), bool)
     try:
         scores = generation.feed(ids, mask, "counts", "last")[:, -1]
-        if mask is not None:  # padding is no token that has occurred
-            ids = np.where(mask == 1, ids, ids[:, -1:])
+        # To the repetition penalty, padding is no token that has occurred.
+        occurred = ids if mask is None else np.where(mask == 1, ids, ids[:, -1:])
         for number in range(1, settings.max_new_tokens + 1):
-            chosen = np.where(ended, settings.pad, choose(ids, allowed(scores, settings, number, length)))
+            chosen = np.where(ended, settings.pad, choose(occurred, allowed(scores, settings, number, length, ids)))
             yield chosen
             ended |= np.isin(chosen, ends)
             if number == settings.max_new_tokens or ended.all():
                 return
-            if needs_history:
-                ids = np.concatenate([ids, chosen[:, None]], axis=1)
+            if grows:
+                ids, occurred = (np.concatenate([found, chosen[:, None]], axis=1) for found in (ids, occurred))
             scores = generation.feed(chosen[:, None], None, "counts", "last")[:, -1]
     finally:
         generation.close()

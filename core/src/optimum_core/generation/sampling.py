@@ -6,10 +6,11 @@ transformers'; a draw uses numpy's generator, so that a seed gives other tokens 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from optimum_core.generation.settings import Settings
 
@@ -34,12 +35,15 @@ def chooser(settings: Settings) -> Choose:
     return choose
 
 
-def allowed(scores: Array, settings: Settings, number: int, length: int) -> Array:
+def allowed(scores: Array, settings: Settings, number: int, length: int, ids: Array) -> Array:
     """Return scores in which tokens that may not come now are minus infinity.
 
     Args:
+        settings: for a prompt of this length.
         number: of the new token, from 1.
         length: the tokens before the new ones.
+        ids: the tokens so far [rows, length so far], padding included; those of the prompt suffice where
+            `needs_history` says so.
     """
     is_last = number == settings.max_new_tokens
     forced = (settings.forced_bos,) if number == length == 1 and settings.forced_bos is not None else ()
@@ -47,11 +51,40 @@ def allowed(scores: Array, settings: Settings, number: int, length: int) -> Arra
         only = np.full_like(scores, -np.inf)
         only[:, list(forced or settings.forced_eos)] = 0
         return only
-    never = [*settings.suppress_tokens, *(settings.begin_suppress_tokens if number == 1 else ())]
-    if never:
+    first = 2 if length == 1 and settings.forced_bos is not None else 1
+    never = [*settings.suppress_tokens, *(settings.begin_suppress_tokens if number == first else ())]
+    if number <= (settings.min_new_tokens or 0):
+        never += settings.eos
+    barred = list(_barred(ids, settings))
+    if never or barred:
         scores = scores.copy()
         scores[:, never] = -np.inf
+    for rows, token in barred:
+        scores[rows, token] = -np.inf
     return scores
+
+
+def needs_history(settings: Settings) -> bool:
+    """Whether the choice of a token depends on those that came before."""
+    repeats = settings.repetition_penalty not in (None, 1.0) or bool(settings.no_repeat_ngram_size)
+    return repeats or bool(settings.bad_words_ids)
+
+
+def _barred(ids: Array, settings: Settings) -> Iterator[tuple[Array, Any]]:
+    """Yield rows, and the tokens that may not come in them after these ids.
+
+    Padding counts as a token, as it does in transformers.
+    """
+    size = settings.no_repeat_ngram_size
+    if size and ids.shape[1] >= size:
+        windows = sliding_window_view(ids, size, axis=1)
+        ending = ids[:, ids.shape[1] + 1 - size :][:, None]
+        rows, places = (windows[..., :-1] == ending).all(-1).nonzero()
+        yield rows, windows[rows, places, -1]
+    for *before, token in settings.bad_words_ids:
+        if (not before and token in settings.eos) or len(before) > ids.shape[1]:
+            continue
+        yield (ids[:, ids.shape[1] - len(before) :] == np.array(before, ids.dtype)).all(-1).nonzero()[0], token
 
 
 def penalized(ids: Array, scores: Array, penalty: float) -> Array:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError, OptionError
+from optimum_core.generation.unsupported import INERT, NEUTRAL, check_unsupported
 
 Array = np.ndarray[Any, Any]
 
 #: New tokens where neither the call nor the model states a number; transformers has 20.
 DEFAULT_NEW = 20
+#: Tokens among which is drawn where neither the call nor the model states a number, as in transformers.
+DEFAULT_TOP_K = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +27,14 @@ class Settings:
 
     Attributes:
         max_new_tokens: the greatest number of tokens to add.
+        max_length: the greatest number of tokens, the prompt's included, where `read_settings` found no
+            `max_new_tokens`; `for_prompt` makes that of it.
+        min_length, min_new_tokens: the least number of tokens, with those of the prompt and without.
         do_sample: draw each token by its probability; False: take the likeliest.
         temperature, top_k, top_p, min_p: shape the probabilities before a draw; None, or 0 for top_k: not at all.
         repetition_penalty: over 1, tokens that have occurred become less likely, with and without a draw.
+        no_repeat_ngram_size: no sequence of so many tokens comes twice; 0 or None: any may.
+        bad_words_ids: sequences of tokens that never come.
         eos: ids that end a row.
         pad: the id that fills ended rows.
         start: the first token of a decoder behind an encoder; None: the model has none.
@@ -37,12 +45,17 @@ class Settings:
     """
 
     max_new_tokens: int = DEFAULT_NEW
+    max_length: int | None = None
+    min_length: int = 0
+    min_new_tokens: int | None = None
     do_sample: bool = False
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
     eos: tuple[int, ...] = ()
     pad: int = 0
     start: int | None = None
@@ -53,6 +66,20 @@ class Settings:
     begins_with_task: bool = False
     seed: int | None = None
 
+    def for_prompt(self, length: int) -> Settings:
+        """Return the settings with the numbers of new tokens that they mean behind a prompt of this length.
+
+        Raises:
+            InputError: the prompt leaves no room for a token.
+        """
+        least = max(self.min_new_tokens or 0, self.min_length - length)
+        if self.max_length is None:
+            return replace(self, min_new_tokens=least)
+        if length >= self.max_length:
+            why = f"the prompt has {length} tokens, and max_length is {self.max_length}"
+            raise InputError("generate", why, "pass max_new_tokens=, or a greater max_length")
+        return replace(self, max_new_tokens=self.max_length - length, max_length=None, min_new_tokens=least)
+
 
 _IDS = frozenset(
     {"eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"}
@@ -60,6 +87,9 @@ _IDS = frozenset(
 _OWN = frozenset({"eos", "pad", "start", "forced_bos", "forced_eos", "begins_with_task"})
 _NAMES = frozenset(field.name for field in fields(Settings)) - _OWN | _IDS
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
+#: The names in `generation_config.json` that the loop goes by.
+HONOURED = _NAMES - {"seed"} | {"bos_token_id"}
+_KEPT = HONOURED | _OWN | {"seed"}
 
 
 def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
@@ -67,24 +97,31 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
 
     Args:
         directory: that of the model; its `generation_config.json` gives defaults, as in transformers.
-        given: the arguments of the call by name; None stands for the default.
+        given: the arguments of the call by name; None stands for the default, or turns off what the loop does not have.
 
     Raises:
-        OptionError: a name is unknown, or a value makes no sense.
+        OptionError: a name is unknown, a value makes no sense, or a setting of the model or the call would change the
+            tokens and is not available without torch.
     """
     stated = {name: value for name, value in given.items() if value is not None}
-    if unknown := sorted(set(stated) - _NAMES):
+    if unknown := sorted(set(stated) - _NAMES - set(NEUTRAL) - INERT):
         known = ", ".join(sorted(_NAMES))
         raise OptionError(
             "generate", f"{unknown[0]!r} is unknown here", f"use {known}; with torch, all of transformers'"
         )
-    values = {**_of_model(directory), **stated}
+    of_model = _of_model(directory)
+    values = {**of_model, **stated}
     if "do_sample" not in stated and any(name in stated for name in _DRAWING):
         values["do_sample"] = True
+    check_unsupported(of_model, given, draws=bool(values.get("do_sample")))
+    values = {"top_k": DEFAULT_TOP_K, **{name: value for name, value in values.items() if name in _KEPT}}
+    if "max_new_tokens" in values:  # it goes before, wherever both are stated
+        values.pop("max_length", None)
     names = ("eos", "pad", "decoder_start", "forced_bos", "forced_eos", "bos")
     ends, pads, starts, first, last, begins = (_as_ids(values.pop(f"{name}_token_id", None)) for name in names)
     for name in ("suppress_tokens", "begin_suppress_tokens"):
         values[name] = _as_ids(values.get(name))
+    values["bad_words_ids"] = tuple(map(_as_ids, values.get("bad_words_ids") or ()))
     settings = replace(
         Settings(
             eos=ends,
@@ -118,7 +155,7 @@ def _of_model(directory: Path) -> dict[str, Any]:
             tree = json.loads(file.read_text(encoding="utf-8"))
             if tree.get("model_type") == "blip":
                 return _of_blip(tree.get("text_config") or {})
-            wanted = {"bos_token_id", *(_NAMES - {"seed"} if name.startswith("generation") else _IDS)}
+            wanted = {*HONOURED, *NEUTRAL} if name.startswith("generation") else {"bos_token_id", *_IDS}
             found.update({key: tree[key] for key in wanted if tree.get(key) is not None})
             found |= {"begins_with_task": True} if "no_timestamps_token_id" in tree else {}
     return found
@@ -141,6 +178,11 @@ def _as_ids(value: Any) -> tuple[int, ...]:
 def _check(settings: Settings) -> None:
     rules = (
         ("max_new_tokens", settings.max_new_tokens >= 1, "1 or more"),
+        ("max_length", settings.max_length is None or settings.max_length >= 1, "1 or more"),
+        ("min_length", settings.min_length >= 0, "0 or more"),
+        ("min_new_tokens", (settings.min_new_tokens or 0) >= 0, "0 or more"),
+        ("no_repeat_ngram_size", (settings.no_repeat_ngram_size or 0) >= 0, "0 or more"),
+        ("bad_words_ids", all(settings.bad_words_ids), "sequences of one or more ids"),
         ("temperature", settings.temperature is None or settings.temperature > 0, "more than 0"),
         ("top_k", settings.top_k is None or settings.top_k >= 0, "0 or more"),
         ("top_p", settings.top_p is None or 0 < settings.top_p <= 1, "more than 0 and at most 1"),

@@ -97,7 +97,7 @@ class EncoderDecoderCalls:
                 "without torch, its first tokens (language, task, timestamps) are not made",
                 f"pass {self._text_inputs[0]}=, or torch tensors",
             )
-        ids = start_ids(settings, rows, self._who) if start is None else np.asarray(start, np.int64)
+        ids = start_ids(settings, rows, self._who) if start is None else np.asarray(start)
         ids = np.broadcast_to(ids[None], (rows, len(ids))).copy() if ids.ndim == 1 else ids
         bound, _ = self._checker.bind((), {**arrays, self._text_inputs[0]: ids})
-        return parts.after(bound), ids
+        return parts.after(bound), ids.astype(np.int64)

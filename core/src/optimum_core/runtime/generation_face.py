@@ -140,10 +140,11 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             before = {main: np.asarray(given), **({} if mask is None else {"attention_mask": np.asarray(mask)})}
             (decoder, ids), mask = self._started(before, settings, start), None
         else:
-            ids = np.asarray(given, np.int64)
+            ids = np.asarray(given)
             ids = ids[None] if ids.ndim == 1 else ids
             self._check_ids(ids)
-        tokens = next_tokens(decoder, ids, settings, None if mask is None else np.asarray(mask, np.int64))
+            ids, mask = ids.astype(np.int64), self._checked_mask(mask)
+        tokens = next_tokens(decoder, ids, settings, mask)
         if stream:
             return tokens
         return np.concatenate([ids, *(row[:, None] for row in tokens)], axis=1)
@@ -201,6 +202,17 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         """
         if ids.size:
             self._checker.check({name: np.asarray(ids)})
+
+    def _checked_mask(self, mask: Any) -> Array | None:
+        """Return a mask as int64.
+
+        Raises:
+            InputError: it is no mask of 0 and 1.
+        """
+        if mask is None:
+            return None
+        self._checker.check({"attention_mask": np.asarray(mask)})
+        return np.asarray(mask, np.int64)
 
     # A forward call of a decoder.
 
