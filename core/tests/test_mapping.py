@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import BatchEncoding, ViTImageProcessor, Wav2Vec2FeatureExtractor
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError, UnavailableError, UnprovedLengthWarning
 from optimum_core.hookspecs import hookimpl
 from optimum_core.models.data.texts import read_texts
 from optimum_core.plugins import manager
@@ -274,10 +274,66 @@ def test_sounds_through_the_processor_beside_the_model(fast_of: Make) -> None:
     for mine, sound in zip(got, sounds, strict=True):
         want = model(**processor(sound, sampling_rate=16000, return_tensors="np")).logits[0]
         np.testing.assert_allclose(mine, want, rtol=1e-3, atol=1e-4)
-    with pytest.raises(InputError, match=r"item 1 is refused by its processor(.|\n)*8000"):
-        model.map([{"array": sounds[0], "sampling_rate": 8000}])
+    with pytest.raises(InputError, match=r"item 2 has 8000 samples a second, and the model takes 16000(.|\n)*resample"):
+        model.map([sounds[0], {"array": sounds[0], "sampling_rate": 8000}])
     with pytest.raises(UnavailableError, match=r"no processor of pictures lies beside it(.|\n)*processor="):
         model.map(_drawn(1))
+
+
+def test_pictures_of_any_form_are_the_same_colours(fast_of: Make) -> None:
+    """As transformers' pipelines convert them; at sizes whose sides could be taken for channels too."""
+    model, processor = fast_of("vit"), ViTImageProcessor(size={"height": 32, "width": 32})
+    whole = _drawn(1)[0]
+    pictures = [whole.convert(mode) for mode in ("L", "RGBA", "P", "CMYK", "1", "LA")]
+    pictures += [whole.crop((0, 0, width, height)) for width, height in ((1, 1), (3, 9), (9, 3), (3, 3), (9, 4))]
+    colours = [np.asarray(picture.convert("RGB")) for picture in pictures]
+    want = model(**processor(colours, input_data_format="channels_last", return_tensors="np")).logits
+    arrays = [np.asarray(picture) for picture in (*pictures[:2], *pictures[6:])]
+    of_arrays = [*want[:2], *want[6:]]
+    rows = [{"image": picture, "label": 1} for picture in pictures]
+    one_channel = [arrays[0][..., None], torch.tensor(arrays[1]), *arrays[2:]]
+    for given_, expected in ((pictures, want), (rows, want), (arrays, of_arrays), (one_channel, of_arrays)):
+        got = model.map(given_, processor=processor).logits
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (np.zeros((3, 40, 50), np.uint8), r"item 2 is \[3, 40, 50\](.|\n)*transpose\(1, 2, 0\)"),
+        (np.zeros((40, 50, 2), np.uint8), r"item 2 is \[40, 50, 2\](.|\n)*pass 1, 3 or 4"),
+        (Image.fromarray(np.zeros((40, 50), np.uint16)), "item 2 has mode 'I;16', of more than 8 bits"),
+    ],
+)
+def test_pictures_that_would_be_misread_are_refused_before_the_first_is_run(bad: Any, said: str, fast_of: Make) -> None:
+    model, processor = fast_of("vit"), ViTImageProcessor(size={"height": 32, "width": 32})
+    with observed_calls() as calls, pytest.raises(InputError, match=said):
+        model.map([*_drawn(1), bad], processor=processor)
+    assert not calls
+
+
+def test_sounds_of_any_form(fast_of: Make) -> None:
+    model, processor = fast_of("wav2vec2"), Wav2Vec2FeatureExtractor(sampling_rate=16000, do_normalize=False)
+    whole = (np.sin(np.arange(900) / 9) * 30000).astype(np.int16)
+    sound = whole.astype(np.float32) / 32768
+    want = model(**processor(sound, sampling_rate=16000, return_tensors="np")).logits[0]
+    row = {"audio": {"array": sound, "sampling_rate": 16000}, "label": 1}
+    forms = [whole, torch.tensor(whole), sound.astype(np.float64), torch.tensor(sound), sound.tolist(), row]
+    for got in model.map(forms, processor=processor).logits:
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match="map takes many items, and one sound came"):
+        model.map(sound.tolist(), processor=processor)
+    kernels, strides = model.config.conv_kernel, model.config.conv_stride
+    least = 1
+    for kernel, stride in zip(kernels[::-1], strides[::-1], strict=True):
+        least = (least - 1) * stride + kernel
+    with pytest.warns(UnprovedLengthWarning):
+        model.map([np.ones(least, np.float32)], processor=processor)
+    stereo = {"array": np.ones((2, 900)), "sampling_rate": 16000}
+    for bad, said in ((np.ones(least - 1, np.float32), f"needs {least}"), (stereo, r"is \[2, 900\]")):
+        with observed_calls() as calls, pytest.raises(InputError, match=f"item 2 .*{said}"):
+            model.map([sound, bad], processor=processor)
+        assert not calls
 
 
 def test_media_of_other_kinds_are_refused(fast_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +432,16 @@ def test_tokens_are_inputs_of_map(plain: bool, fast: AcceleratedModel, monkeypat
     assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80])] == [16]
     assert list(fast.tokenize(["w5"], prompt="w6 ")[0]["input_ids"]) == list(fast.tokenize(["w6 w5"])[0]["input_ids"])
     fast.__dict__.pop("_own_texts", None)
+
+
+@pytest.mark.parametrize(
+    ("one", "kind"),
+    [("one text", "text"), ({"text": "it is"}, "dict"), ([{"role": "user", "content": "hi"}], "chat")],
+)
+def test_tokenize_takes_many_texts(one: Any, kind: str, fast: AcceleratedModel) -> None:
+    with pytest.raises(InputError, match=rf"tokenize takes many items, and one {kind} came(.|\n)*fast.tokenize\(\["):
+        fast.tokenize(one)
+    assert fast.tokenize([]) == []
 
 
 @pytest.mark.parametrize("bad", [[120], np.zeros(0, int), [5] * 65, [-1]])

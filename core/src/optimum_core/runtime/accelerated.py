@@ -24,7 +24,7 @@ from optimum_core.runtime.eager_saving import with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
-from optimum_core.runtime.items import ItemEncoder, is_chat
+from optimum_core.runtime.items import ItemEncoder, check_many, is_chat
 from optimum_core.runtime.layouts import save_as
 from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
@@ -141,9 +141,10 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         """Run many texts or inputs of mixed length, in batches of similar length, and return results in order.
 
         Args:
-            items: texts; pairs of texts; pictures (of PIL, or 8-bit values [height, width, channels]); sounds (floats
-                [samples] at the model's rate, or mappings with `array` and `sampling_rate`); or inputs of one item each
-                by name, without the batch axis. An iterator is read piece by piece, so that memory holds the results
+            items: texts; pairs of texts; pictures (of PIL, or 8-bit values [height, width] or [height, width,
+                channels]); sounds (floats or 16-bit integers [samples] at the model's rate, or mappings with `array`
+                and `sampling_rate`); rows of data sets with one of these as "image" or "audio"; or inputs of one item
+                each by name, without the batch axis. An iterator is read piece by piece, so that memory holds the results
                 alone.
             batch_size: maximum number of items in one call.
             tokenizer: a transformers tokenizer, instead of the one saved beside the model.
@@ -181,11 +182,18 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             tokenizer: a transformers tokenizer, instead of the one saved beside the model.
 
         Raises:
-            InputError: a text is empty, or is no text.
+            InputError: a text is empty, or is no text; or one text came, and not many.
             UnavailableError: there is no tokenizer.
         """
+        check_many(self._who, "tokenize", texts)
         given = list(texts)
-        if given and all(is_chat(item) for item in given):
+        if is_chat(given):
+            raise InputError(
+                self._who, "tokenize takes many items, and one chat came", "pass a list: fast.tokenize([…])"
+            )
+        if not given:
+            return []
+        if all(is_chat(item) for item in given):
             return [{"input_ids": self._codec.ids_of(chat)} for chat in given]
         return self._text_model(tokenizer).prepared(given, prompt, truncate=truncation)
 

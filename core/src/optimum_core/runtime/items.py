@@ -43,17 +43,20 @@ class ItemEncoder:
         """Return the items, as a list unless they come from an iterator.
 
         Raises:
-            InputError: a single text or item was passed where many are expected, or texts and items are mixed.
+            InputError: a single text or item was passed where many are expected, texts and items are mixed, or the
+                model does not take a picture or sound.
+            UnavailableError: pictures or sounds came, and there is no processor.
         """
-        if isinstance(given, str | bytes | Mapping) or medium_of(given):
-            kind = "text" if isinstance(given, str) else medium_of(given) or type(given).__name__
-            raise InputError(self._who, f"map takes many items, and one {kind} came", "pass a list: fast.map([…])")
+        check_many(self._who, "map", given)
         if isinstance(given, Iterator):
             first = list(islice(given, 1))
             self._check(first)
             return chain(first, given)
         listed = list(given)
         self._check(listed)
+        if self._kind in MEDIA:  # every item is checked before the first is run
+            for number, item in enumerate(listed, start=1):
+                self._media.check(item, number)
         return listed
 
     def __call__(self, items: list[Any]) -> list[Item]:
@@ -79,8 +82,7 @@ class ItemEncoder:
 
     @cached_property
     def _media(self) -> MediaReader:
-        names = [spec.name for spec in self._manifest.inputs]
-        return media_reader(self._who, self._processor, self._directory, names, str(self._kind))
+        return media_reader(self._who, self._processor, self._directory, self._manifest.inputs, str(self._kind))
 
     @cached_property
     def _reader(self) -> TextReader:
@@ -93,6 +95,17 @@ class ItemEncoder:
             if kind != self._kind:
                 why = f"some items are {_KINDS[self._kind]} and some are {_KINDS[kind]}"
                 raise InputError(self._who, why, "pass one kind")
+
+
+def check_many(who: str, member: str, given: Any) -> None:
+    """Refuse a single item where many are expected.
+
+    Raises:
+        InputError: a text, a mapping, a picture or a sound came by itself.
+    """
+    if isinstance(given, str | bytes | Mapping) or medium_of(given):
+        kind = "text" if isinstance(given, str) else medium_of(given) or type(given).__name__
+        raise InputError(who, f"{member} takes many items, and one {kind} came", f"pass a list: fast.{member}([…])")
 
 
 def _kind_of(item: Any) -> str:

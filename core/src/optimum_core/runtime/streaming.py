@@ -14,6 +14,7 @@ import numpy as np
 
 from optimum_core.models.data.texts import Item
 from optimum_core.runtime.call_outputs import Answer
+from optimum_core.runtime.items import is_pair
 from optimum_core.runtime.mapping import Mapper
 
 #: Items in one window, at least, and batches.
@@ -59,7 +60,7 @@ def _size(item: Any) -> int:
     """Return the number of characters of a text or a pair of texts; 0 for any other item."""
     if isinstance(item, str):
         return len(item)
-    return sum(map(_size, item)) if isinstance(item, tuple | list) else 0
+    return sum(map(len, item)) if is_pair(item) else 0
 
 
 def _place(found: dict[str, Any], name: str, values: Any, places: list[int], total: int) -> None:
