@@ -330,7 +330,8 @@ def test_sounds_of_any_form(fast_of: Make) -> None:
     with pytest.warns(UnprovedLengthWarning):
         model.map([np.ones(least, np.float32)], processor=processor)
     stereo = {"array": np.ones((2, 900)), "sampling_rate": 16000}
-    for bad, said in ((np.ones(least - 1, np.float32), f"needs {least}"), (stereo, r"is \[2, 900\]")):
+    wrong = ((np.ones(least - 1, np.float32), f"needs {least}"), (stereo, r"is \[2, 900\]"))
+    for bad, said in (*wrong, (torch.ones(900, requires_grad=True), "is no array")):
         with observed_calls() as calls, pytest.raises(InputError, match=f"item 2 .*{said}"):
             model.map([sound, bad], processor=processor)
         assert not calls

@@ -144,8 +144,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             items: texts; pairs of texts; pictures (of PIL, or 8-bit values [height, width] or [height, width,
                 channels]); sounds (floats or 16-bit integers [samples] at the model's rate, or mappings with `array`
                 and `sampling_rate`); rows of data sets with one of these as "image" or "audio"; or inputs of one item
-                each by name, without the batch axis. An iterator is read piece by piece, so that memory holds the results
-                alone.
+                each by name, without the batch axis. An iterator is read piece by piece, so that memory holds the
+                results alone.
             batch_size: maximum number of items in one call.
             tokenizer: a transformers tokenizer, instead of the one saved beside the model.
             processor: a transformers image processor or feature extractor, instead of the one saved beside the model.

@@ -19,7 +19,7 @@ MEDIA = frozenset({"picture", "sound"})
 _ARRAY, _RATE = "array", "sampling_rate"
 #: Numbers of channels of a picture: grey, colours, colours with alpha; and PIL's modes of as many.
 _CHANNELS = (1, 3, 4)
-_MODES = {1: "L", 4: "RGBA"}
+_MODES: Mapping[int | str, str] = {1: "L", 4: "RGBA"}
 
 
 def medium_of(item: Any) -> str | None:
@@ -108,7 +108,10 @@ class MediaReader:
         return found
 
     def _wrong_sound(self, item: Any) -> tuple[str, str] | None:
-        values, rate = _samples(item)
+        try:
+            values, rate = _samples(item)
+        except Exception as error:  # noqa: BLE001 - arrays of other packages raise errors of any type
+            return f"is no array: {error}", "pass a numpy array [samples]"
         if rate is not None and rate != self._sounds.sampling_rate:
             return f"has {rate} samples a second, and the model takes {self._sounds.sampling_rate}", "resample it"
         if values.ndim != 1:
