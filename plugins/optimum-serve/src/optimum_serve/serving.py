@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import OptimumError
+from optimum_core.errors import OptimumError, OptionError
 from optimum_serve.batcher import Batcher, Limits
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.metrics import ModelMetrics
@@ -90,11 +90,11 @@ class ServedModel:
             else:
                 log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
                 model = accelerate(self._stated.source, target=self._stated.target or "auto")
+            _warm(model)
         except OptimumError as error:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
             return
-        _warm(model)
         self._start(model)
 
     def _start(self, model: AcceleratedModel) -> None:
@@ -317,7 +317,11 @@ class ServedModel:
 
 
 def _warm(model: AcceleratedModel) -> None:
-    """Read and answer one text, so that the first request does not wait for what is loaded at the first text."""
+    """Read and answer one text, so that the first request does not wait for what is loaded at the first text.
+
+    Raises:
+        OptionError: the model's own settings of generation cannot be honoured, so that no request could be answered.
+    """
     if all(spec.name != _IDS for spec in model.manifest.inputs):
         return
     try:
@@ -326,6 +330,8 @@ def _warm(model: AcceleratedModel) -> None:
             next(iter(model.generate(["a"], stream=True, max_new_tokens=1)))
         else:
             model.map(items, progress=False)
+    except OptionError:
+        raise
     except OptimumError as error:
         log.info("no text was tried: %s", error)
 
