@@ -191,6 +191,7 @@ class Pipeline:
                 samples=self._samples(),
                 task=self.request.task or self.source.task,
             )
+            self.source.check_outputs(signature)
             if self.request.verify:
                 self.source.compare_with_original(signature)
         signature = self._as_decoder(signature)

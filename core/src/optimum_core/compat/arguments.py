@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optimum_core.compat.artifacts import check_artifact
 from optimum_core.errors import OptionError
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def opened(who: str, place: Any, *, export: bool | None, target: str, **argument
     """Return `load(place, target=…)` of an artifact of ours, or else `accelerate(place, target=…, …)`.
 
     Raises:
-        OptionError: `export` contradicts what is there.
+        OptionError: `export` or the task of the class contradicts what is there.
+        UnavailableError: the class's backend does not load the files of the artifact.
     """
     from optimum_core import accelerate, load
 
@@ -116,6 +118,7 @@ def opened(who: str, place: Any, *, export: bool | None, target: str, **argument
             name = "export" if export else changing[0]
             why = f"{str(place)!r} holds a model that is accelerated already"
             raise OptionError(f"{who}, {name}", why, f"leave {name} out, or give the checkpoint that it was made from")
+        check_artifact(who, Path(place), given.get("task"), target.partition(":")[0])
         return load(place, target=target, options=given.get("options"))
     if export is False and not _is_exported(place):
         why = f"False, and {str(place)!r} holds no exported model"

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, tasks
 from optimum_core.models.eager.outputs import Answer
+from optimum_core.models.sources.agreement import check_outputs
 from optimum_core.models.sources.onnx_evaluator import evaluator
 
 if TYPE_CHECKING:
@@ -119,6 +121,8 @@ class OnnxSource:
 
     format: str | None = "onnx"
     config: Any = None
+    #: The content of `config.json` beside it.
+    described: Mapping[str, Any] = MappingProxyType({})
     in_memory = False
     held_in = "fp32"
     notes: tuple[str, ...] = (
@@ -171,6 +175,14 @@ class OnnxSource:
 
     def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare nothing: the file is what was given."""
+
+    def check_outputs(self, signature: ModelSignature) -> None:
+        """Compare the graph's outputs with the configuration and the task.
+
+        Raises:
+            SourceError: they contradict each other.
+        """
+        check_outputs(self.described, signature.task, signature.outputs, f"model {self.name!r}")
 
     def companions(self) -> Mapping[str, Path]:
         """Return no files: an ONNX file has no companions."""

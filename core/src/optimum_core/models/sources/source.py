@@ -46,6 +46,9 @@ class _Eager:
     def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare the eager model with another reading of it, where there is one; here, the model is what was given."""
 
+    def check_outputs(self, signature: ModelSignature) -> None:
+        """Compare the outputs with the configuration; here, both are of one model."""
+
     @property
     def task(self) -> str | None:
         """The task, where the model's own class does not tell it."""
