@@ -14,6 +14,7 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
+from optimum_core.models.sources.onnx_precision import precision_of
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
 from optimum_core.types.state import DECODER
@@ -82,7 +83,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
         files=(_NAME, *(path.name for path in files[1:])),
         inputs=(*ids, TensorSpec(name=_KEPT, dtype="int64", shape=("kept",))),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "kept", vocabulary)),),
-        precision=_precision(proto),
+        precision=precision_of(proto),
         steps=(step,),
         state=state,
     )
@@ -158,18 +159,6 @@ def _specs(given: Mapping[str, Any], vocabulary: int) -> tuple[TensorSpec, ...]:
         ),
     }  # fmt: skip
     return tuple(known[name] for name in _OWN if name in given)
-
-
-def _precision(proto: Any) -> str:
-    """Return "fp32", or the scheme by which its matrix products were quantized."""
-    kinds = {node.op_type for node in proto.graph.node}
-    if "MatMulNBits" in kinds:
-        return "weight-only-int4"
-    if kinds & {"MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLinear"}:
-        return "dynamic-int8"
-    if "QuantizeLinear" in kinds:
-        return "static-int8"
-    return "weight-only-int8" if "DequantizeLinear" in kinds else "fp32"
 
 
 def release(artifact: Artifact, output: Path) -> None:

@@ -1,4 +1,4 @@
-"""Comparison of a `config.json` with the outputs of the graph beside it: the names of classes, and the axes of logits."""
+"""Comparison of a `config.json` with the outputs of the graph beside it: names of classes, and axes of logits."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def contradiction(task: str | None, outputs: Sequence[TensorSpec]) -> str:
     return f"its logits are {_told(logits.shape)}, and those of {task} {_told(axes)}"
 
 
-def check_outputs(
-    described: Mapping[str, Any], task: str | None, outputs: Sequence[TensorSpec], who: str
-) -> None:
+def check_outputs(described: Mapping[str, Any], task: str | None, outputs: Sequence[TensorSpec], who: str) -> None:
     """Refuse a graph that contradicts its configuration, which names of classes would be read from.
 
     Args:

@@ -17,13 +17,12 @@ from optimum_core.models import fingerprint, tasks
 from optimum_core.models.eager.outputs import Answer
 from optimum_core.models.sources.agreement import check_outputs
 from optimum_core.models.sources.onnx_evaluator import evaluator
+from optimum_core.models.sources.onnx_precision import FLOATS, FULL, precision_of
+from optimum_core.types.quantization import Scheme
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
 
-_QUANTIZED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
-)
 #: Bound of drawn ids if the graph does not tell it; lengths for axes that vary.
 _IDS = 2
 _LENGTHS = (2, 8)
@@ -39,6 +38,9 @@ class OnnxModule(torch.nn.Module):
     Raises:
         SourceError: it cannot be read, or has operators that the evaluator does not know.
     """
+
+    #: Its inputs are of the types that the graph states.
+    takes_16_bits = True
 
     def __init__(self, path: Path, who: str) -> None:
         super().__init__()
@@ -57,11 +59,6 @@ class OnnxModule(torch.nn.Module):
     def __deepcopy__(self, memo: Any) -> OnnxModule:
         """Return the module itself: the evaluator has no state between calls, and holds all weights."""
         return self
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether some of its matrix products are of quantized values."""
-        return any(node.op_type in _QUANTIZED for node in self.proto.graph.node)
 
     def forward(self, **inputs: torch.Tensor) -> Answer:
         names = [output.name for output in self.proto.graph.output]
@@ -160,10 +157,22 @@ class OnnxSource:
         """Return the graph in the reference evaluator."""
         return self._module
 
+    @cached_property
+    def precision(self) -> str:
+        """The precision that it holds: of its arithmetic, or the scheme by which it was quantized."""
+        return precision_of(self._module.proto)
+
     @property
     def is_quantized(self) -> bool:
-        """Whether some of its matrix products are of quantized values."""
-        return self._module.is_quantized
+        """Whether its weights or some of its matrix products are of quantized values."""
+        return self.precision not in FLOATS
+
+    @property
+    def held_to(self) -> str | None:
+        """The precision whose tolerance applies to every candidate; None: that of each one applies."""
+        if self.is_quantized:
+            return Scheme.parse(self.precision).weights
+        return None if self.precision == FULL else self.precision
 
     def samples(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return one call's inputs, as the graph itself declares them."""
