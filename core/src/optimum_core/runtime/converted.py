@@ -23,7 +23,7 @@ from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.packages import present, versions
 from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.types import Artifact, AxisRange
+from optimum_core.types import Artifact, AxisRange, Support
 from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
@@ -114,7 +114,9 @@ def _reader(source: ConvertedSource, artifact: Artifact, plugins: PluginManager,
     """Return the backend and the device that load the format: those of the target, or of the backend that knows it."""
     wanted = parse_target(target or "auto")
     supports = plugins.supports(detect())
-    for name in sorted(supports, key=lambda name: (name != source.backend, name)):
+    for name in sorted(
+        supports, key=lambda name: (name != source.backend, not _writes(supports[name], artifact), name)
+    ):
         for offer in supports[name].offers:
             loads = offer.stateful if artifact.parts else offer.loads
             if artifact.format in loads and offer.proof == "device" and wanted.backend in (None, name):
@@ -124,6 +126,12 @@ def _reader(source: ConvertedSource, artifact: Artifact, plugins: PluginManager,
         f"it is of the format {artifact.format!r}, which backend {wanted.backend or source.backend!r} does not load",
         f"name target={source.backend!r}, or give the checkpoint that it was made from",
     )
+
+
+def _writes(support: Support, artifact: Artifact) -> bool:
+    """Whether a backend optimizes within the format, so that it knows the operators of graphs that were optimized."""
+    transforms = (item for offer in support.offers for item in offer.optimizes)
+    return any(item.takes == item.gives == artifact.format for item in transforms)
 
 
 def _longest(config: Mapping[str, Any], artifact: Artifact) -> Mapping[str, AxisRange]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
-from optimum_core.models.sources.onnx_precision import precision_of
+from optimum_core.models.sources.onnx_graph import external_files, precision_of
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
 from optimum_core.types.state import DECODER
@@ -38,20 +38,13 @@ def find(path: Path) -> tuple[Path, ...]:
         return ()
     proto = _read(graph)
     names = {value.name for value in proto.graph.input}
-    return (graph, *_external(proto, graph)) if any(map(_PAST.fullmatch, names)) else ()
+    return (graph, *external_files(proto, graph)) if any(map(_PAST.fullmatch, names)) else ()
 
 
 def _read(graph: Path) -> Any:
     import onnx
 
     return onnx.load(graph, load_external_data=False)
-
-
-def _external(proto: Any, graph: Path) -> list[Path]:
-    names = {
-        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    return [graph.parent / name for name in sorted(names)]
 
 
 def adopt(files: tuple[Path, ...], output: Path) -> Artifact:

@@ -17,7 +17,7 @@ from optimum_core.models import fingerprint, tasks
 from optimum_core.models.eager.outputs import Answer
 from optimum_core.models.sources.agreement import check_outputs
 from optimum_core.models.sources.onnx_evaluator import evaluator
-from optimum_core.models.sources.onnx_precision import FLOATS, FULL, precision_of
+from optimum_core.models.sources.onnx_graph import FLOATS, FULL, precision_of, rows_looked_up
 from optimum_core.types.quantization import Scheme
 
 if TYPE_CHECKING:
@@ -97,20 +97,7 @@ class OnnxModule(torch.nn.Module):
             return rng.standard_normal(shape).astype(dtype)
         if "mask" in name:
             return np.ones(shape, dtype=dtype)
-        return rng.integers(0, self._looked_up(name), size=shape).astype(dtype)
-
-    def _looked_up(self, name: str) -> int:
-        """Return the number of rows of the smallest table that an input indexes."""
-        tables = {tensor.name: tensor.dims[0] for tensor in self.proto.graph.initializer if tensor.dims}
-        made = {output: node for node in self.proto.graph.node for output in node.output}
-        found = []
-        for node in self.proto.graph.node:
-            if node.op_type == "Gather" and node.input[1] == name:
-                table = node.input[0]
-                while table not in tables and table in made and made[table].op_type in ("DequantizeLinear", "Cast"):
-                    table = made[table].input[0]
-                found.append(tables.get(table, _IDS))
-        return max(1, min(found, default=_IDS))
+        return rng.integers(0, rows_looked_up(self.proto, name) or _IDS, size=shape).astype(dtype)
 
 
 class OnnxSource:

@@ -1,10 +1,14 @@
-"""The precision that an ONNX graph holds: that of its arithmetic, or the scheme by which it was quantized."""
+"""Facts of an ONNX graph: its precision, the tables that it looks up, and the files of its weights.
+
+Imports neither numpy nor torch: a graph is recognized before anything is opened.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from math import prod
+from pathlib import Path
 from typing import Any
 
 #: Names of element types of floats, the narrowest first.
@@ -42,6 +46,28 @@ def precision_of(proto: Any) -> str:
     found = next((name for name in FLOATS if held[name] > held.total() * _SHARE), None) or _of_inputs(proto)
     narrow = {name for name, (kind, _) in weights.items() if kind == found}
     return f"weight-only-{found}" if found != "fp32" and narrow and _are_widened(proto, narrow) else found
+
+
+def rows_looked_up(proto: Any, name: str) -> int | None:
+    """Return the number of rows of the smallest table that an input indexes; None: it indexes none."""
+    tables = {tensor.name: tensor.dims[0] for tensor in proto.graph.initializer if tensor.dims}
+    made = {output: node for node in proto.graph.node for output in node.output}
+    found = []
+    for node in proto.graph.node:
+        if node.op_type == "Gather" and node.input[1] == name:
+            table = node.input[0]
+            while table not in tables and table in made and made[table].op_type in ("DequantizeLinear", "Cast"):
+                table = made[table].input[0]
+            found += [tables[table]] if table in tables else []
+    return min(found, default=None)
+
+
+def external_files(proto: Any, graph: Path) -> list[Path]:
+    """Return the files of a graph's weights that it names, whether they are beside it or not."""
+    names = {
+        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    return [graph.parent / name for name in sorted(names)]
 
 
 def _weights(proto: Any) -> dict[str, tuple[str, int]]:
