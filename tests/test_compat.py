@@ -182,6 +182,8 @@ def test_levels_of_optimization_are_ours() -> None:
     assert AutoOptimizationConfig.O3().arguments()["level"] is None
     assert AutoOptimizationConfig.O4().arguments() == {"target": "ort:cuda", "level": None, "precision": "fp16"}
     assert OptimizationConfig(optimization_level=99).arguments()["level"] == "all"
+    with pytest.raises(OptionError, match="OptimizationConfig, disable_gelu_fusion: True is not taken here"):
+        OptimizationConfig(disable_gelu_fusion=True)  # type: ignore[call-arg]
     with pytest.raises(OptionError, match="7 is no level here"):
         OptimizationConfig(optimization_level=7).arguments()
 

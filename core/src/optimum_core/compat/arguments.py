@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from optimum_core.compat.artifacts import check_artifact
 from optimum_core.errors import OptionError
 
 if TYPE_CHECKING:
     from optimum_core import AcceleratedModel
+
+_T = TypeVar("_T")
 
 _MANIFEST = "optimum.json"
 #: Names of the one graph of a directory that these packages write, which an artifact of ours need not have.
@@ -76,6 +80,22 @@ def check(who: str, arguments: Mapping[str, Any]) -> None:
             warnings.warn(message, IgnoredArgumentWarning, stacklevel=4)
             continue
         raise OptionError(f"{who}, {name}", f"{value!r} is not taken here", _INSTEAD.get(name, "leave it out"))
+
+
+def named(cls: type[_T]) -> type[_T]:
+    """Make a configuration of another package refuse a field that it does not have here, by its name."""
+    known, made = [field.name for field in fields(cls)], cls.__init__  # type: ignore[arg-type]
+
+    @wraps(made)
+    def init(self: Any, *args: Any, **given: Any) -> None:
+        for name in given:
+            if name not in known:
+                remedy = f"leave it out; the fields are: {', '.join(known)}"
+                raise OptionError(f"{cls.__name__}, {name}", f"{given[name]!r} is not taken here", remedy)
+        made(self, *args, **given)
+
+    cls.__init__ = init  # type: ignore[method-assign]
+    return cls
 
 
 def place_of(who: str, model_id: Any, file_name: str | None, subfolder: str) -> Any:
