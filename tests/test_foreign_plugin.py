@@ -118,7 +118,14 @@ def test_the_example_says_what_it_lacks(python: Path, tmp_path: Path) -> None:
     ]
     assert (found["offers"], found["imports"]) == ([], [])
     assert found["limitations"] == [
-        {"what": "run tract-onnx", "reason": "tract is not installed", "remedy": "pip install tract", "hook": None}
+        {
+            "what": "run tract-onnx",
+            "reason": "tract is not installed",
+            "remedy": "pip install tract",
+            "hook": None,
+            "device": None,
+            "level": None,
+        }
     ]
     failed = _run(python, "-c", _REFUSED, cwd=tmp_path)
     assert "it cannot run tract-onnx: tract is not installed (pip install tract)" in failed

@@ -35,6 +35,7 @@ def test_nothing_is_printed_within(manager: object, capsys: pytest.CaptureFixtur
 def test_loggers_of_a_named_library_are_mute_within_and_as_before_after(caplog: pytest.LogCaptureFixture) -> None:
     own, other = logging.getLogger("noisy_library.part"), logging.getLogger("noisy_library_too")
     own.setLevel(logging.INFO)
+    other.setLevel(logging.INFO)
     with silence("noisy_library"):
         own.error("dropped")
         other.warning("shown")

@@ -38,7 +38,15 @@ def test_a_name_that_no_target_can_have_is_refused(tmp_path: Path, name: str) ->
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "owner"), [("torch", "optimum-core"), ("trt", "optimum-trt|Optimum Core")])
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("torch", "optimum-core"),
+        ("trt", "optimum-trt|Optimum Core"),
+        ("core", "the installed package optimum_core"),
+        ("serve", "the installed package optimum_serve"),
+    ],
+)
 def test_a_name_that_is_taken_is_refused(tmp_path: Path, name: str, owner: str) -> None:
     with pytest.raises(OptionError, match=f"taken by ({owner})"):
         write_distribution(name, tmp_path)

@@ -19,7 +19,7 @@ from optimum_core.errors import SessionError, VerificationError
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.testing.decoders import decoder, described
-from optimum_core.types import CaseResult, Fidelity, Lengths
+from optimum_core.types import CaseResult, Fidelity, Lengths, TensorSpec
 from optimum_core.verify import (
     TOLERANCES,
     ReferenceCase,
@@ -41,6 +41,26 @@ LOGITS = np.array([[0.0, 2.0, 1.0], [3.0, 0.5, 0.25]], dtype=np.float32)
 
 def _compare(want: Any, have: Any, tolerance: Tolerance = FP32, output: str = "logits") -> CaseResult:
     return compare("case", {}, output, np.asarray(want), np.asarray(have), tolerance)
+
+
+def test_an_output_that_a_later_call_writes_into_fails() -> None:
+    specs = (TensorSpec(name="y", dtype="float32", shape=("batch", 2)),)
+    cases = tuple(
+        ReferenceCase(
+            name=f"case {number}", inputs={"x": np.full((2, 2), number, np.float32)},
+            outputs={"y": np.full((2, 2), number, np.float32)}, varied=frozenset(),
+        )
+        for number in range(3)
+    )  # fmt: skip
+    memory = np.zeros((2, 2), np.float32)
+
+    def reusing(inputs: Arrays) -> Arrays:
+        memory[:] = inputs["x"]
+        return {"y": memory}
+
+    assert verify(lambda inputs: {"y": inputs["x"].copy()}, cases, specs, precision="fp32").passed
+    found = verify(reusing, cases, specs, precision="fp32")
+    assert not found.passed and "a later call wrote into" in found.results[-1].problem
 
 
 # -- compare ----------------------------------------------------------------------------------------------------------

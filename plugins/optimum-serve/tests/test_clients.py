@@ -63,6 +63,8 @@ def test_openai_draws_repeat_with_a_seed_and_stop_where_told(client: openai.Open
     given: dict[str, Any] = {"model": "writer", "prompt": "abc", "max_tokens": 24, "temperature": 1.5, "seed": 7}
     one, two = (client.completions.create(**given).choices[0].text for _ in range(2))
     assert one == two
+    several = client.completions.create(**given, n=3).choices
+    assert several[0].text == one and len({choice.text for choice in several}) == 3
     stopped = client.completions.create(**given, stop=[one[3:5]]).choices[0]
     assert stopped.text == one.partition(one[3:5])[0] and stopped.finish_reason == "stop"
 
@@ -79,7 +81,9 @@ def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["encoder", "reranker", "classifier", "writer", "pictures"]
 
 
-def test_the_hubs_client(live: Any, encoder: AcceleratedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hubs_client(
+    live: Any, encoder: AcceleratedModel, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import InferenceClient, constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # nothing but this server is asked
@@ -89,6 +93,13 @@ def test_the_hubs_client(live: Any, encoder: AcceleratedModel, monkeypatch: pyte
     ranked = InferenceClient(f"{live.url}/models/classifier").text_classification("w5 w9")
     assert {item.label for item in ranked} == {"BAD", "GOOD", "SO-SO"}
     assert sum(item.score for item in ranked) == pytest.approx(1)
+    client = InferenceClient(f"{live.url}/models/classifier")
+    raw = client.text_classification("w5 w9", function_to_apply="none", top_k=2)
+    assert [item.label for item in raw] == [item.label for item in ranked[:2]]
+    logits = load(artifacts / "classifier").map(["w5 w9"]).logits[0]
+    assert raw[0].score == pytest.approx(logits.max(), abs=1e-5)
+    similar = InferenceClient(f"{live.url}/models/encoder").sentence_similarity("w5", other_sentences=["w5", "w9"])
+    assert similar[0] == pytest.approx(1, abs=1e-5) and similar[1] < 0.999
     chat = InferenceClient(base_url=f"{live.url}/v1").chat.completions.create(
         messages=[{"role": "user", "content": "ab"}], model="writer", max_tokens=4, temperature=0
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import socket
@@ -70,6 +71,8 @@ def test_files_of_pictures(live: Any, artifacts: Path) -> None:
     powers = np.exp(logits - logits.max())
     assert found[0]["score"] == pytest.approx((powers / powers.sum()).max(), abs=1e-5)
     assert found[0]["label"] == f"LABEL_{logits.argmax()}"
+    raw = live.client.post("/models/pictures", content=file.getvalue(), headers={"Content-Type": "image/png"})
+    assert raw.json() == found
     bad = live.client.post("/models/pictures/predict", files=[("file", ("a.png", b"no picture", "image/png"))])
     assert bad.status_code == 422 and "no picture" in bad.json()["error"]
 
@@ -92,6 +95,8 @@ def test_the_description_the_page_and_the_figures(live: Any) -> None:
 
 # Wrong requests.
 
+_LONG = json.dumps({"prompt": "a" * 200}).encode()
+_TWICE = b'{"inputs": [%s, %s]}' % ((b'{"name": "input_ids", "shape": [1, 1], "datatype": "INT64", "data": [2]}',) * 2)
 _TENSOR = b'{"inputs": [{"name": "input_ids", "shape": [1, %s], "datatype": "%s", "data": [%s]}]}'
 
 
@@ -120,6 +125,15 @@ _TENSOR = b'{"inputs": [{"name": "input_ids", "shape": [1, %s], "datatype": "%s"
         ("/v2/models/classifier/infer", _TENSOR % (b"9", b"INT64", b"2"), 400),
         ("/v2/models/classifier/infer", _TENSOR % (b"1", b"INT64", b"2.5"), 400),
         ("/v2/models/classifier/infer", _TENSOR % (b"1", b"BYTES", b'"a"'), 400),
+        ("/tokenize", b'{"inputs": []}', 422),
+        ("/tokenize", b'{"inputs": "w5", "add_special_tokens": false}', 422),
+        ("/models/classifier", b'{"inputs": "w5", "parameters": {"candidate_labels": ["a"]}}', 422),
+        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "functions": [1]}', 400),
+        ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "min_tokens": 5}', 400),
+        ("/v1/completions", _LONG, 400),
+        ("/v2/models/classifier/versions/9/infer", _TENSOR % (b"1", b"INT64", b"2"), 404),
+        ("/v2/models/classifier/infer", _TENSOR % (b"1", b"BOOL", b"true"), 400),
+        ("/v2/models/classifier/infer", _TWICE, 400),
         ("/nowhere", b"{}", 404),
     ],
 )  # fmt: skip
@@ -140,6 +154,16 @@ def test_limits_of_bodies_inputs_and_time(serve: Any) -> None:
         slow.sendall(b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
         assert b" 408 " in slow.recv(1000)
     assert _post(live, "/embed", {"inputs": "w5"}).status_code == 200
+
+
+def test_compressed_bodies_and_named_models_that_cannot_are_told_what_can(live: Any) -> None:
+    packed = live.client.post(
+        "/embed", content=gzip.compress(b'{"inputs": "w5"}'), headers={"Content-Encoding": "gzip"}
+    )
+    assert packed.status_code == 415 and "gzip" in packed.json()["error"]
+    other = _post(live, "/models/classifier/embed", {"inputs": "w5"})
+    assert "of kind 'classifier'" in other.json()["error"] and "'encoder'" in other.json()["error"]
+    assert live.client.post("/health").headers["allow"] == "GET, HEAD"
 
 
 def test_a_key_is_asked_for_where_there_is_one(serve: Any) -> None:

@@ -36,6 +36,10 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
         ({"models": ["a"], "timeout": 0}, "", {}, r"> 0(.|\n)*timeout"),
         ({"models": ["a"]}, "", {"OPTIMUM_SERVE_PROT": "5"}, "OPTIMUM_SERVE_PROT(.|\n)*there is no such setting"),
         ({"models": ["a"]}, "", {"OPTIMUM_SERVE_PORT": "many"}, "port"),
+        ({"models": ["a"]}, "", {"OPTIMUM_SERVE_API_KEYS": ""}, "OPTIMUM_SERVE_API_KEYS(.|\n)*set, and empty"),
+        ({"models": ["a"], "api_keys": [""]}, "", {}, "a key is empty"),
+        ({"models": ["a"], "api_keys": ["s\u00e9cret"]}, "", {}, "other characters than ASCII"),
+        ({"models": [{"source": "a", "name": "b/c"}]}, "", {}, "cannot be named 'b/c'"),
     ],
 )
 def test_wrong_settings(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from tempfile import mkdtemp
@@ -68,6 +69,9 @@ def _check_name(name: str) -> None:
     if taken is not None or name in known_backends():
         owner = taken.distribution if taken is not None and taken.distribution else "Optimum Core's own packages"
         raise OptionError(who, f"the name is taken by {owner}", "choose another")
+    package = _values(name)["package"]
+    if find_spec(package) is not None:
+        raise OptionError(who, f"the name is taken by the installed package {package}", "choose another")
 
 
 def _values(name: str) -> dict[str, str]:

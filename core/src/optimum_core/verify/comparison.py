@@ -47,6 +47,9 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "nf4": Tolerance(relative=4e-1, cosine=0.93, agreement=0.85),
 }
 
+#: Bytes of outputs that are kept until all cases have run.
+_KEPT_BYTES = 2**24
+
 #: Tolerance for comparison of form alone.
 ANY = Tolerance(relative=float("inf"), cosine=-1.0, agreement=0.0)
 
@@ -99,14 +102,47 @@ def verify(
     """
     tolerance = tolerance or tolerance_of(precision)
     results: list[CaseResult] = []
+    lifetimes = _Lifetimes()
     for case in cases:
         if case.large and precision != "fp32":
             continue
-        found = list(_compare_case(run, case, outputs, tolerance))
+        found = list(_compare_case(lifetimes.noting(run, case), case, outputs, tolerance))
         results.extend(found)
         if stop_early and not all(result.passed for result in found):
             break
+    results.extend(lifetimes.broken())
     return Fidelity(precision=precision, tolerance=tolerance.relative, results=tuple(results))
+
+
+class _Lifetimes:
+    """Outputs of all calls, up to some bytes, with copies of them: later calls must not write into earlier outputs."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[ReferenceCase, str, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self._room = _KEPT_BYTES
+
+    def noting(
+        self, run: Callable[[Arrays], Mapping[str, Any]], case: ReferenceCase
+    ) -> Callable[[Arrays], Mapping[str, Any]]:
+        """Return the candidate, whose outputs are kept."""
+
+        def noted(inputs: Arrays) -> Mapping[str, Any]:
+            answer = run(inputs)
+            for name, value in answer.items():
+                if isinstance(value, np.ndarray) and value.nbytes <= self._room:
+                    self._room -= value.nbytes
+                    self._kept.append((case, name, value, value.copy()))
+            return answer
+
+        return noted
+
+    def broken(self) -> Iterator[CaseResult]:
+        """Yield a failed result for the first output that a later call has changed."""
+        for case, name, value, copy in self._kept:
+            if value.tobytes() != copy.tobytes():
+                shapes = {key: tuple(array.shape) for key, array in case.inputs.items()}
+                yield failed(case.name, shapes, name, "a later call wrote into this output's memory")
+                return
 
 
 def _compare_case(

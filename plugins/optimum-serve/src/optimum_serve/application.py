@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> Starlette:
     middleware = []
     if settings.cors_origins:
         allowed: dict[str, Any] = {"allow_origins": settings.cors_origins, "allow_methods": ["GET", "POST"]}
-        middleware.append(Middleware(CORSMiddleware, **allowed, allow_headers=["Authorization", "Content-Type"]))
+        middleware.append(Middleware(CORSMiddleware, **allowed, allow_headers=["*"]))
     app = Starlette(
         routes=[route_of(endpoint, server) for endpoint in ENDPOINTS],
         middleware=middleware,
@@ -57,5 +57,7 @@ async def _missing(request: Request, error: Exception) -> Response:
     return json_response({"error": "there is no such path; /openapi.json describes all", "error_type": "no_path"}, 404)
 
 
-async def _wrong_method(request: Request, error: Exception) -> Response:
-    return json_response({"error": f"{request.method} is not taken here", "error_type": "wrong_method"}, 405)
+async def _wrong_method(request: Request, error: Any) -> Response:
+    return json_response(
+        {"error": f"{request.method} is not taken here", "error_type": "wrong_method"}, 405, error.headers
+    )

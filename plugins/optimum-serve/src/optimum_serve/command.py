@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from optimum_core.errors import UnavailableError
+from optimum_core.errors import OptionError, UnavailableError
 
 
 def serve(
@@ -65,4 +65,6 @@ def serve(
 
 def _named(model: str) -> dict[str, str]:
     name, equals, source = model.partition("=")
+    if equals and not name:
+        raise OptionError(f"model {model!r}", "its name is empty", "write NAME=SOURCE, or the source alone")
     return {"source": source, "name": name} if equals and "/" not in name else {"source": model}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -53,6 +53,8 @@ class Endpoint:
 
     Attributes:
         takes: the structure of the body in JSON; `bytes` for any body, None for none.
+        json: the structure of the body where it is JSON, and `takes` is `bytes`; for the description.
+        files: whether the body may be a file, or a form with files; for the description.
         gives: the structure of the answer, for the description of all endpoints.
         render: turns a problem into the body of an answer.
         is_open: whether no key is needed.
@@ -65,6 +67,8 @@ class Endpoint:
     summary: str
     protocol: str
     takes: Any = None
+    json: Any = None
+    files: bool = False
     gives: Any = None
     render: Render = field(default=lambda problem: {"error": problem.message, "error_type": problem.kind})
     is_open: bool = False
@@ -90,7 +94,7 @@ def route_of(endpoint: Endpoint, server: Server) -> Route:
                 body = await _read(request, server.settings.max_body, server.settings.body_timeout)
                 call.body = body if decoder is None else _decoded(decoder, body)
             response = await _within(endpoint.answer(call), request, server.settings.timeout)
-        except Exception as error:  # noqa: BLE001 - no traceback leaves: it is in the log
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - no traceback leaves: it is in the log
             problem = _problem(error)
             status = endpoint.statuses.get(problem.status, problem.status)
             response = json_response(endpoint.render(problem), status, problem.headers)
@@ -100,7 +104,7 @@ def route_of(endpoint: Endpoint, server: Server) -> Route:
     return Route(endpoint.path, handle, methods=[endpoint.method])
 
 
-def _problem(error: Exception) -> RequestError:
+def _problem(error: BaseException) -> RequestError:
     """Return what a client is told of an error, and log what the server is to blame for."""
     if isinstance(error, RequestError):
         return error
@@ -109,6 +113,10 @@ def _problem(error: Exception) -> RequestError:
         if problem.status == 500:
             log.error("request failed: %s", error)
         return problem
+    if isinstance(error, ClientDisconnect):
+        return RequestError(status=499, kind="gone", message="the client has closed the connection")
+    if isinstance(error, asyncio.CancelledError):
+        return RequestError(status=503, kind="stopping", message="the server has been told to stop")
     log.error("request failed", exc_info=error)
     return RequestError(status=500, kind="failed", message="the request failed; the server's log says why")
 
@@ -131,6 +139,10 @@ async def _read(request: Request, most: int, seconds: float) -> bytes:
     Raises:
         RequestError: it is too large (413), or did not come whole in time (408).
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        message = f"Content-Encoding {encoding} is not read: send the body as it is"
+        raise RequestError(status=415, kind="not_supported", message=message)
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > most:
         raise _too_large(most)

@@ -11,13 +11,21 @@ import msgspec
 from optimum_serve.endpoints import Endpoint
 
 _STATED = (None, bytes)
+_FILE = {"type": "string", "format": "binary"}
+_FILES: dict[str, Any] = {
+    "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _FILE}}},
+    "image/*": {"schema": _FILE},
+    "audio/wav": {"schema": _FILE},
+}
 _PART = re.compile(r"{(\w+)(?::\w+)?}")
 
 
 def description(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     """Return the description of endpoints."""
     known = [endpoint for endpoint in endpoints if endpoint.path != "/"]
-    stated = [kind for endpoint in known for kind in (endpoint.takes, endpoint.gives) if kind not in _STATED]
+    stated = [
+        kind for endpoint in known for kind in (endpoint.takes, endpoint.json, endpoint.gives) if kind not in _STATED
+    ]
     schemas, components = msgspec.json.schema_components(stated, ref_template="#/components/schemas/{name}")
     by_kind = {id(kind): schema for kind, schema in zip(stated, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
@@ -43,8 +51,9 @@ def _operation(endpoint: Endpoint, schemas: dict[int, Any]) -> dict[str, Any]:
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
         ]
     if endpoint.takes is not None:
-        schema = schemas.get(id(endpoint.takes), {"type": "object"})
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        stated = endpoint.json if endpoint.takes is bytes else endpoint.takes
+        content = {"application/json": {"schema": schemas.get(id(stated), {"type": "object"})}}
+        found["requestBody"] = {"required": True, "content": content | (_FILES if endpoint.files else {})}
     if not endpoint.is_open:
         found["security"] = [{}, {"key": []}]
     return found

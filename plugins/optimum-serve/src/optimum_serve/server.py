@@ -85,4 +85,10 @@ class Server:
             return found
         for model in candidates:
             _ = model.model  # one that is being opened might have been meant
-        raise RequestError(status=501, kind="not_supported", message=f"no model here {what}: {', '.join(self.models)}")
+        others = ", ".join(repr(model.name) for model in self.models.values() if model.is_ready and can(model))
+        if stated and others:
+            message = f"model {stated!r} is of kind {candidates[0].kind!r}; a model here that {what}: {others}"
+        else:
+            kinds = ", ".join(f"{model.name!r} ({model.kind})" for model in ready)
+            message = f"no model here {what}; there is {kinds}"
+        raise RequestError(status=501, kind="not_supported", message=message)

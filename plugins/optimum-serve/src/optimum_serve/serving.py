@@ -26,6 +26,8 @@ Array = np.ndarray[Any, Any]
 Text = str | tuple[str, str]
 SENTENCE, LOGITS = "sentence_embedding", "logits"
 _IDS = "input_ids"
+#: Names of the trained length in configurations.
+_CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _SOUNDS = frozenset({"input_values", "input_features"})
 
 
@@ -92,6 +94,7 @@ class ServedModel:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
             return
+        _warm(model)
         self._start(model)
 
     def _start(self, model: AcceleratedModel) -> None:
@@ -192,6 +195,8 @@ class ServedModel:
         """The greatest number of tokens of a text; None: unknown."""
         axis = self.model.manifest.axes.get("sequence")
         found = [axis.greatest if axis is not None else None]
+        if self.writes:  # one with rotary positions goes on beyond what it was trained for
+            found += [getattr(self.model.config, name, None) for name in _CONTEXTS]
         if self.takes_text and not self.writes:
             found.append(self.model.max_seq_length)
         return min((number for number in found if number), default=None)
@@ -224,6 +229,8 @@ class ServedModel:
     async def tokens(self, texts: Sequence[Text], prompt: str = "") -> list[list[int]]:
         """Return the ids of texts, whole."""
         self._check_number(len(texts))
+        if not texts:
+            raise invalid("inputs is empty", "empty")
         loop = asyncio.get_running_loop()
         items = await loop.run_in_executor(
             self._tokenizing, lambda: self.model.tokenize(texts, prompt=prompt, truncation=False)
@@ -260,8 +267,8 @@ class ServedModel:
         for number, item in enumerate(items):
             if longest is not None and len(item[_IDS]) > longest:
                 raise invalid(
-                    f"input {number} has {len(item[_IDS])} tokens, and the model takes {longest}: cut it, or pass "
-                    '"truncate": true',
+                    f"input {number} has {len(item[_IDS])} tokens, and the model takes {longest}: cut it, or let "
+                    '/embed, /rerank or /predict do it ("truncate": true)',
                     "too_long", 413,
                 )  # fmt: skip
         return items
@@ -307,6 +314,20 @@ class ServedModel:
     def _pieces(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
         pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **settings)
         return (row[0] for row in pieces)
+
+
+def _warm(model: AcceleratedModel) -> None:
+    """Read and answer one text, so that the first request does not wait for what is loaded at the first text."""
+    if all(spec.name != _IDS for spec in model.manifest.inputs):
+        return
+    try:
+        items = model.tokenize(["a"])
+        if model.can_generate():
+            next(iter(model.generate(["a"], stream=True, max_new_tokens=1)))
+        else:
+            model.map(items, progress=False)
+    except OptimumError as error:
+        log.info("no text was tried: %s", error)
 
 
 def _answers(model: AcceleratedModel, output: str | None, items: list[Any]) -> Sequence[Any]:

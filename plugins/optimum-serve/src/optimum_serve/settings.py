@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,8 @@ from msgspec import Meta
 from optimum_core.errors import OptionError
 
 PREFIX = "OPTIMUM_SERVE_"
+#: Names stand in paths.
+_NAME = re.compile(r"[^/\s]+")
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -125,12 +128,20 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if name not in known:
             raise OptionError(variable, "there is no such setting", f"settings are {', '.join(sorted(known))}")
         is_list = name in ("models", "api_keys", "cors_origins")
-        found[name] = [item.strip() for item in value.split(",") if item.strip()] if is_list else value
+        if is_list and not value.strip():
+            raise OptionError(variable, "it is set, and empty", "give it a value, or unset it")
+        found[name] = [item.strip() for item in value.split(",")] if is_list else value
     return found
 
 
 def _check_names(settings: Settings) -> None:
     names = [model.label for model in settings.models]
+    if wrong := next((name for name in names if not name or not _NAME.fullmatch(name)), None):
+        raise OptionError("settings of the server", f"a model cannot be named {wrong!r}", "no slash and no blank")
+    for key in settings.api_keys:
+        if not key or not key.isascii() or key != key.strip():
+            why = "a key is empty, or has blanks around it or other characters than ASCII"
+            raise OptionError("settings of the server, api_keys", why, "choose another")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise OptionError("settings of the server", f"two models are named {twice!r}", "give one another name=")

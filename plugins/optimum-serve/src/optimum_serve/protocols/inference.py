@@ -18,9 +18,13 @@ from optimum_core import __version__ as _version
 from optimum_core.types import TensorSpec
 from optimum_serve.endpoints import Call, Endpoint, json_response
 from optimum_serve.errors import RequestError, invalid
+from optimum_serve.serving import ServedModel
 
 _NAME = "Open Inference Protocol"
 _HEADER = "Inference-Header-Content-Length"
+_VERSION = "1"
+#: Parameters that have an effect here; others are refused.
+_KNOWN = frozenset({"binary_data_size", "binary_data", "binary_data_output"})
 #: Names of types in the protocol.
 _TYPES = {
     "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64", "uint8": "UINT8",
@@ -81,17 +85,30 @@ async def _ready(call: Call) -> Response:
     return json_response({"ready": call.server.is_ready}, 200 if call.server.is_ready else 503)
 
 
-async def _model_ready(call: Call) -> Response:
+def _named(call: Call) -> ServedModel:
+    """Return the model of the path.
+
+    Raises:
+        RequestError: there is none of this name, or of this version.
+    """
     model = call.server.named(call, call.path["model"])
+    if call.path.get("version", _VERSION) != _VERSION:
+        message = f"model {model.name!r} has version {_VERSION} only"
+        raise RequestError(status=404, kind="no_model", message=message)
+    return model
+
+
+async def _model_ready(call: Call) -> Response:
+    model = _named(call)
     return json_response({"name": model.name, "ready": model.is_ready}, 200 if model.is_ready else 503)
 
 
 async def _metadata(call: Call) -> Response:
-    model = call.server.named(call, call.path["model"])
+    model = _named(call)
     manifest = model.model.manifest
     found = {
         "name": model.name,
-        "versions": ["1"],
+        "versions": [_VERSION],
         "platform": f"{model.model.backend}_{manifest.format}",
         "inputs": [_described(spec) for spec in manifest.inputs],
         "outputs": [_described(spec) for spec in manifest.outputs],
@@ -105,9 +122,11 @@ def _described(spec: TensorSpec) -> dict[str, Any]:
 
 
 async def _infer(call: Call) -> Response:
-    model = call.server.named(call, call.path["model"])
+    model = _named(call)
     asked, rest = _parsed(call.body, call.request.headers.get(_HEADER))
+    _check_parameters(asked)
     arrays = _arrays(asked.inputs, rest)
+    _check_types(arrays, model)
     wanted = {output.name: output for output in asked.outputs}
     known = model.outputs
     if unknown := next((name for name in wanted if name not in known), None):
@@ -125,6 +144,30 @@ async def _infer(call: Call) -> Response:
     if not behind:
         return Response(head, media_type="application/json")
     return Response(head + b"".join(behind), media_type="application/octet-stream", headers={_HEADER: str(len(head))})
+
+
+def _check_parameters(asked: InferRequest) -> None:
+    """Refuse parameters that would have no effect, and inputs that come twice."""
+    outputs = [output.parameters for output in asked.outputs]
+    stated = [asked.parameters, *(tensor.parameters for tensor in asked.inputs), *outputs]
+    if unknown := sorted({name for parameters in stated for name in parameters} - _KNOWN):
+        raise invalid(f"parameter {unknown[0]!r} is not supported here: leave it out", "not_supported")
+    names = [tensor.name for tensor in asked.inputs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise invalid(f"input {twice!r} came twice")
+
+
+def _check_types(arrays: Mapping[str, Array], model: ServedModel) -> None:
+    """Refuse a type of another kind than the model's: whole numbers, fractions, or booleans."""
+    kinds = {spec.name: spec.dtype for spec in model.model.manifest.inputs}
+    for name, array in arrays.items():
+        own = kinds.get(name)
+        if own in _TYPES and _kind(np.dtype(own)) != _kind(array.dtype):
+            raise invalid(f"input {name!r} is {_TYPES[array.dtype.name]}, and the model takes {_TYPES[own]}")
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    return "i" if dtype.kind == "u" else dtype.kind
 
 
 def _parsed(body: bytes, length: str | None) -> tuple[InferRequest, memoryview]:
@@ -166,8 +209,10 @@ def _arrays(tensors: Sequence[Tensor], rest: memoryview) -> dict[str, Array]:
 def _from_json(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
     try:
         values = np.asarray(tensor.data)
+        if tensor.data is not None and not values.size:
+            return np.zeros(tensor.shape, dtype) if not math.prod(tensor.shape) else np.empty(0).reshape(tensor.shape)
         if values.dtype.kind not in "biuf" and values.size:
-            raise ValueError("its data are no numbers")
+            raise ValueError(f"its data are missing, or no numbers of type {tensor.datatype}")
         if values.dtype.kind == "f" and dtype.kind in "iub":
             raise ValueError(f"its data are fractions, and its type is {tensor.datatype}")
         return values.astype(dtype).reshape(tensor.shape)

@@ -20,6 +20,7 @@ from optimum_serve.serving import LOGITS, ServedModel
 
 #: The greatest number of pixels of a picture: more is taken for an attempt to fill the memory.
 _PIXELS = 50_000_000
+_FORM = "multipart/form-data"
 
 
 class FileClass(msgspec.Struct, kw_only=True):
@@ -29,9 +30,10 @@ class FileClass(msgspec.Struct, kw_only=True):
     score: float
 
 
-def is_form(request: Request) -> bool:
-    """Whether a request carries a form with files."""
-    return request.headers.get("content-type", "").startswith("multipart/form-data")
+def is_file(request: Request) -> bool:
+    """Whether a request carries a file, or a form with files, rather than JSON."""
+    kind = request.headers.get("content-type", "")
+    return kind.startswith(("image/", "audio/", "application/octet-stream", _FORM))
 
 
 async def classify_files(call: Call) -> Response:
@@ -44,6 +46,9 @@ async def classify_files(call: Call) -> Response:
 
 
 async def _files(call: Call) -> list[bytes]:
+    if not call.request.headers["content-type"].startswith(_FORM):
+        return [call.body]
+
     async def body() -> Any:
         yield call.body
 

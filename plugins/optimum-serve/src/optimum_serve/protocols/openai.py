@@ -21,7 +21,7 @@ from optimum_serve.serving import SENTENCE
 _NAME = "OpenAI"
 
 
-class EmbeddingsRequest(msgspec.Struct, kw_only=True):
+class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A request for embeddings: of a text or several, or of their ids."""
 
     input: str | list[str | int | list[int]]

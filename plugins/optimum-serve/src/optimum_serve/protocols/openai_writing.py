@@ -19,7 +19,7 @@ from optimum_serve.serving import Prompt, ServedModel
 _DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
 
-class StreamOptions(msgspec.Struct, kw_only=True):
+class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Options of a stream."""
 
     include_usage: bool = False
@@ -44,9 +44,14 @@ class _Writing(msgspec.Struct, kw_only=True):
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
 
-class CompletionRequest(_Writing, kw_only=True):
+class CompletionRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
     """A request to go on from a text, from several, or from ids."""
 
     prompt: str | list[str | int | list[int]]
@@ -56,7 +61,7 @@ class CompletionRequest(_Writing, kw_only=True):
     suffix: str | None = None
 
 
-class ContentPart(msgspec.Struct, kw_only=True):
+class ContentPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A part of a message; only text is read."""
 
     type: str
@@ -71,7 +76,7 @@ class Message(msgspec.Struct, kw_only=True):
     name: str | None = None
 
 
-class ChatRequest(_Writing, kw_only=True):
+class ChatRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
     """A request for the next message of a chat."""
 
     messages: list[Message]
@@ -93,14 +98,20 @@ class WritingAnswer(msgspec.Struct, kw_only=True):
     usage: Usage | None = None
 
 
-def _settings(body: _Writing, prompt: Prompt, most: int | None) -> dict[str, Any]:
-    """Return the arguments of `generate`."""
+def _settings(body: _Writing, prompt: Prompt, most: int | None, choice: int) -> dict[str, Any]:
+    """Return the arguments of `generate`.
+
+    Args:
+        choice: of several for one prompt, which draw with seeds of their own.
+    """
     if most is not None and not 1 <= most <= prompt.room:
         why = f"max_tokens is {most}, and behind {prompt.tokens} tokens of prompt there is room for {prompt.room}"
         raise invalid(why, "too_long")
     found = {name: getattr(body, name) for name in _DRAW if getattr(body, name) is not None}
     if found.get("temperature") == 0:
         found = {"do_sample": False, **{name: found[name] for name in ("repetition_penalty",) if name in found}}
+    if "seed" in found:
+        found["seed"] += choice
     return {**found, "max_new_tokens": most or prompt.room}
 
 
@@ -139,7 +150,10 @@ async def chat(call: Call) -> Response:
     """Answer a request for the next message of a chat."""
     body: ChatRequest = call.body
     kind = (body.response_format or {}).get("type", "text")
-    others = {"logprobs": body.logprobs, "tools": body.tools, "response_format": kind != "text"}
+    others = {
+        "logprobs": body.logprobs, "tools": body.tools, "response_format": kind != "text",
+        "tool_choice": body.tool_choice not in (None, "none", "auto"),
+    }  # fmt: skip
     _check(body, others)
     model = call.server.chosen(call, body.model, lambda model: model.writes, "writes text")
     if not body.messages:
@@ -162,7 +176,7 @@ async def _written(
     model: ServedModel, body: _Writing, prompts: Sequence[Prompt], most: int | None, *, chat: bool
 ) -> Response:
     form = _Form(model=model.name, chat=chat)
-    settings = [_settings(body, prompt, most) for prompt in prompts]
+    settings = [_settings(body, prompt, most, number % body.n) for number, prompt in enumerate(prompts)]
     texts = [
         _Text(model.write(prompt, _stops(body), given), given["max_new_tokens"])
         for prompt, given in zip(prompts, settings, strict=True)

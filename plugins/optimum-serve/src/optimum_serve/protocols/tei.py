@@ -7,15 +7,16 @@ https://huggingface.github.io/text-embeddings-inference.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from starlette.responses import Response
 
 from optimum_serve.endpoints import Call, Endpoint, json_response
 from optimum_serve.errors import RequestError, invalid
-from optimum_serve.protocols.media import classify_files, is_form
+from optimum_serve.protocols.media import classify_files, is_file
 from optimum_serve.serving import LOGITS, SENTENCE, ServedModel, Text
 
 _NAME = "text-embeddings-inference"
@@ -23,7 +24,7 @@ Array = np.ndarray[Any, Any]
 Body = TypeVar("Body")
 
 
-class EmbedRequest(msgspec.Struct, kw_only=True):
+class EmbedRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A request for embeddings."""
 
     inputs: str | list[str]
@@ -34,16 +35,23 @@ class EmbedRequest(msgspec.Struct, kw_only=True):
     dimensions: int | None = None
 
 
-class PredictRequest(msgspec.Struct, kw_only=True):
-    """A request for the classes of a text, of a pair of texts, or of several (each in a list of its own)."""
+class PredictRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A request for the classes of a text, of a pair of texts, or of several (each in a list of its own).
+
+    Attributes:
+        function_to_apply: the function on the logits; by default as the model states.
+        top_k: the number of classes to return; None: all.
+    """
 
     inputs: str | list[str | list[str]]
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
+    top_k: Annotated[int, Meta(ge=1)] | None = None
     raw_scores: bool = False
     truncate: bool = False
     truncation_direction: str = "right"
 
 
-class RerankRequest(msgspec.Struct, kw_only=True):
+class RerankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A request to order texts by what they say to a question."""
 
     query: str
@@ -54,24 +62,25 @@ class RerankRequest(msgspec.Struct, kw_only=True):
     truncation_direction: str = "right"
 
 
-class SimilarityInputs(msgspec.Struct, kw_only=True):
+class SimilarityInputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A sentence, and those that it is compared with."""
 
     source_sentence: str
     sentences: list[str]
 
 
-class SimilarityRequest(msgspec.Struct, kw_only=True):
+class SimilarityRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A request for the similarity of sentences."""
 
     inputs: SimilarityInputs
 
 
-class TokenizeRequest(msgspec.Struct, kw_only=True):
+class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A request for the tokens of texts."""
 
     inputs: str | list[str]
     prompt_name: str | None = None
+    add_special_tokens: bool = True
 
 
 class Score(msgspec.Struct, kw_only=True):
@@ -138,7 +147,7 @@ async def _similarity(call: Call) -> Response:
 
 
 async def _predict(call: Call) -> Response:
-    if is_form(call.request):
+    if is_file(call.request):
         return await classify_files(call)
     answers, is_one = await _predicted(call, _decoded(call.body, PredictRequest))
     return json_response(answers[0] if is_one else answers)
@@ -150,7 +159,8 @@ async def _predicted(call: Call, body: PredictRequest) -> tuple[list[list[Score]
     model = call.server.chosen(call, None, lambda model: model.classifies and model.takes_text, "classifies texts")
     texts, is_one = _texts_of(body.inputs)
     rows = await _logits(model, texts, truncate=body.truncate)
-    return [_classes(model, row, raw=body.raw_scores) for row in rows], is_one
+    function = "none" if body.raw_scores else body.function_to_apply
+    return [_classes(model, row, function)[: body.top_k] for row in rows], is_one
 
 
 def _decoded(body: bytes, kind: type[Body]) -> Body:
@@ -193,17 +203,19 @@ async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool) 
     return rows
 
 
-def _classes(model: ServedModel, logits: Array, *, raw: bool) -> list[Score]:
+def _classes(model: ServedModel, logits: Array, function: str | None) -> list[Score]:
     """Return all classes, the likeliest first."""
-    scores = logits if raw else _probabilities(model, logits)
+    scores = _probabilities(model, logits, function)
     labels = model.labels
     order = np.argsort(-scores, kind="stable").tolist()
     return [Score(label=labels[place], score=float(scores[place])) for place in order]
 
 
-def _probabilities(model: ServedModel, logits: Array) -> Array:
+def _probabilities(model: ServedModel, logits: Array, function: str | None) -> Array:
+    if function == "none":
+        return logits
     several = getattr(model.model.config, "problem_type", None) == "multi_label_classification"
-    if len(logits) == 1 or several:
+    if function == "sigmoid" or (function is None and (len(logits) == 1 or several)):
         return np.asarray(1 / (1 + np.exp(-logits)))
     powers = np.exp(logits - logits.max())
     return np.asarray(powers / powers.sum())
@@ -230,6 +242,8 @@ async def _sparse(call: Call) -> Response:
 async def _tokenize(call: Call) -> Response:
     body: TokenizeRequest = call.body
     model = call.server.chosen(call, None, lambda model: model.takes_text, "takes texts")
+    if not body.add_special_tokens:
+        raise invalid("add_special_tokens is false, and texts are tokenized as the model takes them", "not_supported")
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     found = await model.tokens(texts, _prompt(model, body.prompt_name))
     return json_response([[Token(id=number) for number in ids] for ids in found])
@@ -255,14 +269,33 @@ async def _info(call: Call) -> Response:
 
 async def _any(call: Call) -> Response:
     """Answer as the hub's inference API does: what the model does, at its own address."""
-    model = call.server.chosen(call, None, lambda model: model.embeds or model.classifies, "embeds or classifies")
-    if is_form(call.request):
+    if is_file(call.request):
         return await classify_files(call)
+    model = call.server.chosen(call, None, lambda model: model.embeds or model.classifies, "embeds or classifies")
+    body = _flat(_decoded(call.body, dict[str, Any]))
+    if model.embeds and isinstance(body.get("inputs"), dict):
+        call.body = _converted(body, SimilarityRequest)
+        return await _similarity(call)
     if model.embeds:
-        call.body = _decoded(call.body, EmbedRequest)
+        call.body = _converted(body, EmbedRequest)
         return await _embed(call)
-    answers, _ = await _predicted(call, _decoded(call.body, PredictRequest))
+    answers, _ = await _predicted(call, _converted(body, PredictRequest))
     return json_response(answers)
+
+
+def _flat(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body with its parameters beside its inputs, where the hub's client puts them below."""
+    parameters = body.pop("parameters", None) or {}
+    if not isinstance(parameters, dict):
+        raise invalid("parameters is no object")
+    return {**{name: value for name, value in parameters.items() if value is not None}, **body}
+
+
+def _converted(body: dict[str, Any], kind: type[Body]) -> Body:
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise invalid(str(error)) from None
 
 
 Answer = Callable[[Call], Awaitable[Response]]
@@ -278,7 +311,8 @@ _PATHS: tuple[tuple[str, str, Answer, str, Any, Any], ...] = (
 ENDPOINTS = (
     *(
         Endpoint(
-            method=method, path=prefix + path, answer=answer, summary=summary, protocol=_NAME, takes=takes, gives=gives
+            method=method, path=prefix + path, answer=answer, summary=summary, protocol=_NAME, takes=takes, gives=gives,
+            json=PredictRequest if takes is bytes else None, files=takes is bytes,
         )
         for prefix in ("", "/models/{model}")
         for method, path, answer, summary, takes, gives in _PATHS
@@ -287,6 +321,8 @@ ENDPOINTS = (
         Endpoint(
             method="POST", path=path, answer=_any, summary="Embed or classify, as the model does", protocol=_NAME,
             takes=bytes,
+            json=PredictRequest,
+            files=True,
         )
         for path in ("/", "/models/{model}")
     ),
