@@ -107,8 +107,8 @@ def _spec(value: Any, proto: Any, who: str) -> TensorSpec:
         axis.dim_value or _axis(value.name, index, axis.dim_param) for index, axis in enumerate(tensor.shape.dim)
     )
     rows = rows_looked_up(proto, value.name) if dtype.startswith("int") else None
-    bounds = {} if rows is None else {"least": 0, "greatest": rows - 1}
-    return TensorSpec(name=value.name, dtype=dtype, shape=axes, **bounds)
+    least, greatest = (None, None) if rows is None else (0, rows - 1)
+    return TensorSpec(name=value.name, dtype=dtype, shape=axes, least=least, greatest=greatest)
 
 
 def _axis(name: str, index: int, stated: str) -> str:
