@@ -52,7 +52,7 @@ _HALF = _graph([_PRODUCT], TensorProto.FLOAT16, w=_W.astype(np.float16))
         (
             _graph(
                 [helper.make_node("DequantizeLinear", ["q", "s"], ["w"]), _PRODUCT], TensorProto.FLOAT,
-                q=np.ones((16, 16), np.int8), s=np.float32(0.1).reshape(()),
+                q=np.ones((16, 16), np.int8), s=np.array(0.1, np.float32),
             ),
             "weight-only-int8",
         ),
