@@ -28,11 +28,12 @@ from optimum_core.compat import (
     ORTModelForSequenceClassification,
     ORTOptimizer,
     ORTQuantizer,
+    OVModelForCustomTasks,
     OVModelForSequenceClassification,
     OVWeightQuantizationConfig,
     QuantizationConfig,
 )
-from optimum_core.errors import OptionError
+from optimum_core.errors import OptionError, SourceError, UnavailableError
 from optimum_core.types.presets import preset
 
 _LABELS = {0: "bad", 1: "good"}
@@ -89,6 +90,12 @@ def test_a_checkpoint_is_exported_saved_and_opened(
     assert torch.equal(cls.from_pretrained(tmp_path / "out")(input_ids=_IDS).logits, model(input_ids=_IDS).logits)
     with pytest.raises(OptionError, match=r"export: .* is accelerated already"):
         cls.from_pretrained(tmp_path / "out", export=True)
+    other = getattr(compat, cls.__name__.replace("Sequence", "Token"))
+    with pytest.raises(OptionError, match="which is for text-classification, not token-classification"):
+        other.from_pretrained(tmp_path / "out")
+    if cls is OVModelForSequenceClassification:
+        with pytest.raises(UnavailableError, match=r"(?s)format 'openvino-ir', .* use the class of backend 'openvino'"):
+            ORTModelForSequenceClassification.from_pretrained(tmp_path / "out")
 
 
 def test_a_quantizer_of_theirs_runs(checkpoint: Path, tmp_path: Path) -> None:
@@ -132,6 +139,17 @@ def test_weights_of_4_bits_are_asked_for_as_theirs(checkpoint: Path) -> None:
 def test_a_directory_of_theirs_opens(checkpoint: Path, tmp_path: Path) -> None:
     model = OVModelForSequenceClassification.from_pretrained(checkpoint, budget=0)
     model.save_pretrained(tmp_path / "theirs", layout="optimum")
+    config = tmp_path / "theirs" / "config.json"
+    stated = config.read_text(encoding="utf-8")
+    for wrong, error in (
+        (stated.replace("ForSequence", "ForToken"), r"logits are \[batch, 2\], and those of token-classification"),
+        (stated.replace('"1": "good"', '"1": "good", "2": "best"'), "names 3 classes .* logits of 2"),
+        ("{", "is no JSON"),
+    ):
+        config.write_text(wrong, encoding="utf-8")
+        with pytest.raises(SourceError, match=error):
+            OVModelForCustomTasks.from_pretrained(tmp_path / "theirs")
+    config.write_text(stated, encoding="utf-8")
     again = OVModelForSequenceClassification.from_pretrained(tmp_path / "theirs", export=False)
     assert not again.manifest.model.has_original
     found = again(input_ids=_IDS, attention_mask=torch.ones_like(_IDS)).logits
@@ -164,6 +182,8 @@ def test_levels_of_optimization_are_ours() -> None:
     assert AutoOptimizationConfig.O3().arguments()["level"] is None
     assert AutoOptimizationConfig.O4().arguments() == {"target": "ort:cuda", "level": None, "precision": "fp16"}
     assert OptimizationConfig(optimization_level=99).arguments()["level"] == "all"
+    with pytest.raises(OptionError, match="OptimizationConfig, disable_gelu_fusion: True is not taken here"):
+        OptimizationConfig(disable_gelu_fusion=True)  # type: ignore[call-arg]
     with pytest.raises(OptionError, match="7 is no level here"):
         OptimizationConfig(optimization_level=7).arguments()
 

@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from optimum_core import accelerate, load
-from optimum_core.errors import SourceError
+from optimum_core.errors import ArtifactError, SourceError
 from optimum_core.models.sources.source import DirectorySource, open_source
 
 _LABELS = {0: "bad", 1: "fair", 2: "good"}
@@ -84,6 +84,25 @@ def test_a_directory_is_its_graph(place: str, tmp_path: Path) -> None:
     assert again.manifest.task == "text-classification"
     classify = transformers.pipeline("text-classification", model=fast, tokenizer=_tokenizer())
     assert classify("w5 w9 w11")[0]["label"] in _LABELS.values()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
+def test_a_configuration_has_to_agree_with_the_graph(tmp_path: Path) -> None:
+    model = _classifier()
+    _export(model, tmp_path / "model.onnx")
+    _tokenizer().save_pretrained(tmp_path)
+    model.config.save_pretrained(tmp_path)
+    stated = (tmp_path / "config.json").read_text(encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"(?s)holds model\.onnx and no optimum\.json.*accelerate\("):
+        load(tmp_path)
+    for wrong, error in (
+        (stated.replace("ForSequence", "ForToken"), r"logits are \[batch, 3\], and those of token-classification"),
+        (stated.replace('"2": "good"', '"2": "good", "3": "best"'), "names 4 classes .* logits of 3"),
+        ("{", "is no JSON"),
+    ):
+        (tmp_path / "config.json").write_text(wrong, encoding="utf-8")
+        with pytest.raises(SourceError, match=error):
+            accelerate(tmp_path, target="ort", budget=0, cache_dir=tmp_path / "cache")
 
 
 def test_the_stages_of_an_export_for_generation_are_named(tmp_path: Path) -> None:

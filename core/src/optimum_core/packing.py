@@ -15,6 +15,7 @@ from optimum_core.errors import UnprovedWarning
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.inputs.user_samples import plain_defaults, positional
 from optimum_core.models.sources.source import Source
+from optimum_core.plan import FLOATS, FULL_PRECISION
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.accelerated import AcceleratedModel, named_after
 from optimum_core.types import Hardware, Report
@@ -64,6 +65,15 @@ class Packer:
                 _copy(path, directory / name)
         self.source.save_companions(directory)
 
+    def _precision(self, asked: str) -> str:
+        """Return the precision of the arithmetic: that of a graph which was given, unless another was asked for."""
+        held = self.source.precision
+        return held if held in FLOATS and asked == FULL_PRECISION else asked
+
+    def _quantized(self) -> str | None:
+        """Return the scheme by which a graph that was given is quantized; None: it is not."""
+        return self.source.precision if self.source.is_quantized else None
+
     def present(self, candidate: Candidate, directory: Path) -> AcceleratedModel:
         """Return an open candidate as `accelerate` would, with its companion files in `directory`."""
         assert candidate.session is not None
@@ -82,8 +92,8 @@ class Packer:
             backend=spec.way.backend,
             device=spec.way.device,
             format=LIVE if spec.way.is_eager else artifact.format,
-            precision=spec.way.precision,
-            quantized=spec.config.name if spec.config else None,
+            precision=self._precision(spec.way.precision),
+            quantized=spec.config.name if spec.config else self._quantized(),
             level=spec.level if spec.way.is_eager else None,
             streams=spec.streams,
             prepared=tuple(shape.lengths for shape in self.workload) if spec.prepared else (),

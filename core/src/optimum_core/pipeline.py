@@ -191,6 +191,7 @@ class Pipeline:
                 samples=self._samples(),
                 task=self.request.task or self.source.task,
             )
+            self.source.check_outputs(signature)
             if self.request.verify:
                 self.source.compare_with_original(signature)
         signature = self._as_decoder(signature)
@@ -346,7 +347,7 @@ class Pipeline:
             objective=self.request.objective,
             budget=self._budget,
             decided=history.decided() if auto else None,
-            held_to="int8" if self.source.is_quantized else None,
+            held_to=self.source.held_to,
             references=References(source=self.source, emit=self.emit),
             usable_cores=self.hardware.cpu.usable_cores,
             emit=self.emit,
@@ -390,8 +391,7 @@ class Pipeline:
 
         throughput = self.request.objective == "throughput"
         streams = (1, max(2, self.hardware.cpu.usable_cores)) if throughput else (1,)
-        stated = self.request.shapes is not None
-        return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=stated))
+        return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=self.request.shapes is not None))
 
 
 def _versions(core: str, supports: Mapping[str, Support]) -> Iterator[tuple[str, str]]:

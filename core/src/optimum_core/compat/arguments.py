@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from optimum_core.compat.artifacts import check_artifact
 from optimum_core.errors import OptionError
 
 if TYPE_CHECKING:
     from optimum_core import AcceleratedModel
+
+_T = TypeVar("_T")
 
 _MANIFEST = "optimum.json"
 #: Names of the one graph of a directory that these packages write, which an artifact of ours need not have.
@@ -77,6 +82,22 @@ def check(who: str, arguments: Mapping[str, Any]) -> None:
         raise OptionError(f"{who}, {name}", f"{value!r} is not taken here", _INSTEAD.get(name, "leave it out"))
 
 
+def named(cls: type[_T]) -> type[_T]:
+    """Make a configuration of another package refuse a field that it does not have here, by its name."""
+    known, made = [field.name for field in fields(cls)], cls.__init__  # type: ignore[arg-type]
+
+    @wraps(made)
+    def init(self: Any, *args: Any, **given: Any) -> None:
+        for name in given:
+            if name not in known:
+                remedy = f"leave it out; the fields are: {', '.join(known)}"
+                raise OptionError(f"{cls.__name__}, {name}", f"{given[name]!r} is not taken here", remedy)
+        made(self, *args, **given)
+
+    cls.__init__ = init  # type: ignore[method-assign]
+    return cls
+
+
 def place_of(who: str, model_id: Any, file_name: str | None, subfolder: str) -> Any:
     """Return what to open: a directory or a hub's id as it is, or a file of it.
 
@@ -105,7 +126,8 @@ def opened(who: str, place: Any, *, export: bool | None, target: str, **argument
     """Return `load(place, target=…)` of an artifact of ours, or else `accelerate(place, target=…, …)`.
 
     Raises:
-        OptionError: `export` contradicts what is there.
+        OptionError: `export` or the task of the class contradicts what is there.
+        UnavailableError: the class's backend does not load the files of the artifact.
     """
     from optimum_core import accelerate, load
 
@@ -116,6 +138,7 @@ def opened(who: str, place: Any, *, export: bool | None, target: str, **argument
             name = "export" if export else changing[0]
             why = f"{str(place)!r} holds a model that is accelerated already"
             raise OptionError(f"{who}, {name}", why, f"leave {name} out, or give the checkpoint that it was made from")
+        check_artifact(who, Path(place), given.get("task"), target.partition(":")[0])
         return load(place, target=target, options=given.get("options"))
     if export is False and not _is_exported(place):
         why = f"False, and {str(place)!r} holds no exported model"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from optimum_core.compat.arguments import check, opened, place_of
+from optimum_core.compat.arguments import check, named, opened, place_of
 from optimum_core.errors import OptionError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from optimum_core.types import QuantizeConfig
 
 
+@named
 @dataclass(frozen=True)
 class OVWeightQuantizationConfig:
     """`QuantizeConfig(scheme="weight-only", weights="int4", …)`, for `quantization_config=`.

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from optimum_core.compat.arguments import named
 from optimum_core.compat.originals import original_of
 
 _LEVELS = {0: None, 1: "basic", 2: "extended", 99: "all"}
 
 
+@named
 @dataclass(frozen=True, kw_only=True)
 class OptimizationConfig:
     """`level=` and `precision=` of `accelerate`.

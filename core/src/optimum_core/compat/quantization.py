@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from optimum_core.compat.arguments import named
 from optimum_core.compat.originals import original_of
 from optimum_core.errors import OptionError
 from optimum_core.types import QuantizeConfig
@@ -16,6 +17,7 @@ from optimum_core.types.presets import preset
 _TARGET = "ort"
 
 
+@named
 @dataclass(frozen=True, kw_only=True)
 class QuantizationConfig:
     """`QuantizeConfig`, as `quantize=` takes it.
@@ -83,6 +85,7 @@ def _config(name: str, is_static: bool, further: dict[str, Any]) -> Quantization
     return QuantizationConfig(config=config, is_static=is_static)
 
 
+@named
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
     """The fields `calibration` and `percentile` of `QuantizeConfig`."""

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from optimum_core.errors import OptionError
+from optimum_core.packages import present
 
 #: transformers' tables in the order in which they decide: a class in several is for the first task.
 TABLES = (
@@ -87,6 +88,16 @@ def check_fit(task: str | None, class_name: str, who: str) -> None:
     if task is not None and fitting and task not in (*fitting, CUSTOM):
         why = f"{who} is a {class_name}, which is for {', '.join(fitting)}, not {task}"
         raise OptionError("task", why, "leave task out, or give a model of another class")
+
+
+def fits(task: str, stated: str, class_name: str) -> bool:
+    """Whether a model that was made for one task is for another one too: its class is in the tables of both.
+
+    >>> fits("fill-mask", "fill-mask", ""), fits("fill-mask", "text-classification", "")
+    (True, False)
+    """
+    both = _tasks_by_class().get(class_name, ()) if class_name and present("transformers") else ()
+    return task == stated or task in both
 
 
 def known() -> frozenset[str]:

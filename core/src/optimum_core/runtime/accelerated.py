@@ -220,7 +220,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
 
     def __repr__(self) -> str:
         manifest = self.manifest
-        precision = manifest.quantized or self._opening.precision or manifest.precision
+        asked = self._opening.precision if manifest.model.has_original else None  # a given file states its own
+        precision = manifest.quantized or asked or manifest.precision
         return (
             f"<accelerated {manifest.model.class_name or manifest.model.name}: {self.backend} on "
             f"{self._session.device}, {precision}, {self._proof()}{self._hint()}>"

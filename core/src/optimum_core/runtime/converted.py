@@ -6,7 +6,6 @@ apart from that backend's own, so the model says that it is unverified.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +18,12 @@ from optimum_core.artifact.structure import from_names
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import UnavailableError
 from optimum_core.hardware import detect
+from optimum_core.models.sources.agreement import check_outputs, read_description
 from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.packages import present, versions
 from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.types import Artifact, AxisRange
+from optimum_core.types import Artifact, AxisRange, Support
 from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
@@ -36,6 +36,7 @@ def as_artifact(source: ConvertedSource, *, target: str | None = None, cache: Ca
 
     Raises:
         ArtifactError: it is damaged, or of a kind that its backend does not take.
+        SourceError: `config.json` beside it is no JSON, or contradicts its outputs.
         UnavailableError: the target does not load the format.
     """
     plugins, cache = manager(), cache or Cache()
@@ -64,14 +65,16 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
     """Return the manifest of a converted model.
 
     Raises:
+        SourceError: `config.json` is no JSON, or contradicts the outputs.
         UnavailableError: the target does not load the format.
     """
     backend, device = _reader(source, artifact, plugins, target)
-    config, precision = _config(source.directory), artifact.precision
-    class_name = _class_name(config)
+    config, precision = read_description(source.directory), artifact.precision
+    class_name, task = _class_name(config), task_of(source)
+    check_outputs(config, task, artifact.outputs, f"model {source.name!r}")
     return Manifest(
         created_with=_versions(source, plugins),
-        task=task_of(source),
+        task=task,
         model=ModelInfo(
             name=source.name,
             fingerprint=content_key(source.digests),
@@ -111,7 +114,9 @@ def _reader(source: ConvertedSource, artifact: Artifact, plugins: PluginManager,
     """Return the backend and the device that load the format: those of the target, or of the backend that knows it."""
     wanted = parse_target(target or "auto")
     supports = plugins.supports(detect())
-    for name in sorted(supports, key=lambda name: (name != source.backend, name)):
+    for name in sorted(
+        supports, key=lambda name: (name != source.backend, not _writes(supports[name], artifact), name)
+    ):
         for offer in supports[name].offers:
             loads = offer.stateful if artifact.parts else offer.loads
             if artifact.format in loads and offer.proof == "device" and wanted.backend in (None, name):
@@ -123,13 +128,10 @@ def _reader(source: ConvertedSource, artifact: Artifact, plugins: PluginManager,
     )
 
 
-def _config(directory: Path) -> Mapping[str, Any]:
-    """Return the configuration beside the files; empty: there is none."""
-    try:
-        described: Any = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return described if isinstance(described, dict) else {}
+def _writes(support: Support, artifact: Artifact) -> bool:
+    """Whether a backend optimizes within the format, so that it knows the operators of graphs that were optimized."""
+    transforms = (item for offer in support.offers for item in offer.optimizes)
+    return any(item.takes == item.gives == artifact.format for item in transforms)
 
 
 def _longest(config: Mapping[str, Any], artifact: Artifact) -> Mapping[str, AxisRange]:
@@ -152,4 +154,4 @@ def task_of(source: ConvertedSource) -> str:
         return CUSTOM
     from optimum_core.models.tasks import detect as detect_task
 
-    return detect_task(_class_name(_config(source.directory)))
+    return detect_task(_class_name(read_description(source.directory)))

@@ -150,6 +150,9 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         return np.concatenate([ids, *(row[:, None] for row in tokens)], axis=1)
 
     def _generate_by_transformers(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
+        if self.config is None:
+            why = "transformers' generate reads config.json, and there was none beside the model"
+            raise UnavailableError(self._who, why, "put it there and open the model again, or pass ids as numpy arrays")
         if kwargs.get("inputs_embeds") is not None:
             raise self._checker.no_input("inputs_embeds")
         main = self.manifest.model.main_input

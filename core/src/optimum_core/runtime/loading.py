@@ -53,6 +53,7 @@ def load(
 
     from optimum_core import artifact as artifacts
     from optimum_core.artifact.names import MANIFEST, as_text
+    from optimum_core.errors import ArtifactError
     from optimum_core.hardware import detect
     from optimum_core.plan import FULL_PRECISION
     from optimum_core.plugins import manager
@@ -65,6 +66,9 @@ def load(
 
         if (converted := find_converted(directory, directory.resolve().name)) is not None:
             directory = as_artifact(converted, target=target)
+        elif (graph := _graph_in(directory)) is not None:
+            why = f"it is no artifact of optimum-core: it holds {graph.name} and no {MANIFEST}"
+            raise ArtifactError(f"model {path!r}", why, f"optimum_core.accelerate({as_text(path)!r}) takes it")
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
         from optimum_core.search.retune import retune as tuned_here
@@ -94,6 +98,12 @@ def _say_where_tuned(there: Hardware, here: Hardware) -> None:
 def _machine(hardware: Hardware) -> str:
     gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
     return f"{hardware.cpu.model} with {hardware.cpu.usable_cores} cores{gpus}"
+
+
+def _graph_in(place: Path) -> Path | None:
+    """Return a graph in ONNX that `accelerate` takes: a file, or one of a directory; None: there is none."""
+    found = [place] if place.is_file() else sorted((*place.glob("*.onnx"), *place.glob("onnx/*.onnx")))
+    return next((path for path in found if path.suffix == ".onnx"), None)
 
 
 def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:

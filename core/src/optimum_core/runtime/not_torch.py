@@ -21,6 +21,11 @@ _WEIGHTS = (
     "resize_token_embeddings base_model gradient_checkpointing_enable"
 )
 _TORCH_NAMES = frozenset(_WEIGHTS.split())
+#: Methods of models of other packages, with what takes their place.
+_ELSEWHERE = {
+    "compile": "it is compiled already; load(directory) opens it compiled",
+    "reshape": 'state the lengths before: accelerate(model, shapes=[{"batch": 1, "sequence": 128}])',
+}
 
 
 def refuse_move(who: str, wanted: Any, *, place: str, dtype: str, plugins: PluginManager) -> NoReturn:
@@ -55,11 +60,12 @@ def _targets(device: str, plugins: PluginManager) -> str:
 
 def explained(who: str, name: str, known: Iterable[str]) -> AttributeError:
     """Return the error for a missing attribute: one of `torch.nn.Module`, or perhaps a misspelt one of `known`."""
-    if name in _TORCH_NAMES:
+    if name in _TORCH_NAMES or name in _ELSEWHERE:
         return NotTorchError(
             who,
             f"it has no {name!r}: it is no torch.nn.Module, its weights lie in the runtime",
-            "ask fast.device, fast.dtype or fast.config; for weights and submodules, the eager model",
+            _ELSEWHERE.get(name)
+            or "ask fast.device, fast.dtype or fast.config; for weights and submodules, the eager model",
         )
     import difflib
 

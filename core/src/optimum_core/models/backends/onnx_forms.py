@@ -14,6 +14,7 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
+from optimum_core.models.sources.onnx_graph import external_files, precision_of
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
 from optimum_core.types.state import DECODER
@@ -37,20 +38,13 @@ def find(path: Path) -> tuple[Path, ...]:
         return ()
     proto = _read(graph)
     names = {value.name for value in proto.graph.input}
-    return (graph, *_external(proto, graph)) if any(map(_PAST.fullmatch, names)) else ()
+    return (graph, *external_files(proto, graph)) if any(map(_PAST.fullmatch, names)) else ()
 
 
 def _read(graph: Path) -> Any:
     import onnx
 
     return onnx.load(graph, load_external_data=False)
-
-
-def _external(proto: Any, graph: Path) -> list[Path]:
-    names = {
-        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    return [graph.parent / name for name in sorted(names)]
 
 
 def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
@@ -82,7 +76,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
         files=(_NAME, *(path.name for path in files[1:])),
         inputs=(*ids, TensorSpec(name=_KEPT, dtype="int64", shape=("kept",))),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "kept", vocabulary)),),
-        precision=_precision(proto),
+        precision=precision_of(proto),
         steps=(step,),
         state=state,
     )
@@ -158,18 +152,6 @@ def _specs(given: Mapping[str, Any], vocabulary: int) -> tuple[TensorSpec, ...]:
         ),
     }  # fmt: skip
     return tuple(known[name] for name in _OWN if name in given)
-
-
-def _precision(proto: Any) -> str:
-    """Return "fp32", or the scheme by which its matrix products were quantized."""
-    kinds = {node.op_type for node in proto.graph.node}
-    if "MatMulNBits" in kinds:
-        return "weight-only-int4"
-    if kinds & {"MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLinear"}:
-        return "dynamic-int8"
-    if "QuantizeLinear" in kinds:
-        return "static-int8"
-    return "weight-only-int8" if "DequantizeLinear" in kinds else "fp32"
 
 
 def release(artifact: Artifact, output: Path) -> None:

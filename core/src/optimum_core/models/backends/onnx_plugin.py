@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import ExportError
 from optimum_core.hookspecs import hookimpl
+from optimum_core.models.backends.onnx_extended import EXTENDED
 from optimum_core.models.backends.onnx_forms import FORM
 from optimum_core.options import no_options
 from optimum_core.packages import missing, versions
@@ -50,7 +51,11 @@ def probe(hardware: Hardware) -> Support:
     offer = Offer(device="any", exports=(NAME,), routes=ROUTES, loads=(NAME,), stateful=(NAME,), proof="graph")
     found = versions(_PACKAGES)
     return Support(
-        offers=(offer,), limitations=(_NO_RUNTIME,), versions=found, check_options=check_options, foreign=(FORM,)
+        offers=(offer,),
+        limitations=(_NO_RUNTIME,),
+        versions=found,
+        check_options=check_options,
+        foreign=(FORM, EXTENDED),
     )
 
 

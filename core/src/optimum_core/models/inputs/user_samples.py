@@ -17,7 +17,7 @@ _TEXT_KINDS = ("ids", "mask", "types", "boxes")
 
 
 def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """Return samples by input name, as numpy arrays; 16-bit floats as 32-bit ones, as the model runs.
+    """Return samples by input name, as numpy arrays; 16-bit floats as 32-bit ones, unless the module takes these.
 
     Args:
         module: its forward names the inputs if samples are one tensor or a sequence of them.
@@ -47,6 +47,10 @@ def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
         raise OptionError(who, "there are none", usage)
     order = [*(name for name in named if name in samples), *(name for name in samples if name not in named)]
     arrays = {name: _array(name, samples[name]) for name in order}
+    if not getattr(module, "takes_16_bits", False):
+        arrays = {
+            name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()
+        }
     missing = [name for name in named if parameters[name].default is inspect.Parameter.empty and name not in samples]
     if missing:
         raise OptionError(who, f"its forward requires {', '.join(map(repr, missing))} too", usage)
@@ -101,14 +105,13 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
         raise OptionError(
             f"sample input {name!r}", f"it is {what}, no tensor of {', '.join(_KNOWN_DTYPES)}", "pass a tensor or array"
         )
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return array
 
 
 def _on_host(tensor: Any) -> Any:
     import torch
 
-    narrow = tensor.dtype in (torch.bfloat16, torch.float16)
-    return (tensor.detach().float() if narrow else tensor.detach()).cpu().numpy()
+    return (tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()).cpu().numpy()
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -193,6 +193,8 @@ class TowerSource:
 
     format: str | None = None
     is_quantized = False
+    precision: str | None = None
+    held_to: str | None = None
     notes: tuple[str, ...] = ()
     config: Any = None
     generation_config: Any = None

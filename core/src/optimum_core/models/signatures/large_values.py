@@ -79,7 +79,8 @@ def _may_change(array: Values, kind: str) -> bool:
 def _large(array: Values, rng: Rng) -> Values:
     """Return values far larger; of narrow whole numbers all that the type holds, where overflow shows."""
     if array.dtype.kind == "f":
-        return np.asarray(array * TIMES, dtype=array.dtype)
+        bound = np.finfo(array.dtype).max
+        return np.asarray(np.clip(array.astype(np.float64) * TIMES, -bound, bound), dtype=array.dtype)
     sizes = _sizes(array, rng)
     return np.asarray(sizes * np.where(array < 0, -1, 1), dtype=array.dtype)
 

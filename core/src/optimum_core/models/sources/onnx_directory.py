@@ -10,6 +10,7 @@ from optimum_core.artifact.embedding import MODULES, SENTENCE
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import files
+from optimum_core.models.sources.agreement import read_description
 from optimum_core.models.sources.onnx_file import OnnxSource
 from optimum_core.models.sources.source import companions
 
@@ -82,9 +83,13 @@ class OnnxDirectorySource(OnnxSource):
         path: the graph.
         directory: holds the configuration.
         name: its name in messages.
+
+    Raises:
+        SourceError: the configuration is no JSON.
     """
 
     def __init__(self, path: Path, directory: Path, *, name: str, processor: Any = None) -> None:
+        self.described = read_description(directory)
         super().__init__(path, processor=processor if processor is not None else pretrained.read_processor(directory))
         self.directory = directory
         self._name = name

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,14 @@ import torch
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, tasks
 from optimum_core.models.eager.outputs import Answer
+from optimum_core.models.sources.agreement import check_outputs
 from optimum_core.models.sources.onnx_evaluator import evaluator
+from optimum_core.models.sources.onnx_graph import FLOATS, FULL, precision_of, rows_looked_up
+from optimum_core.types.quantization import Scheme
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
 
-_QUANTIZED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
-)
 #: Bound of drawn ids if the graph does not tell it; lengths for axes that vary.
 _IDS = 2
 _LENGTHS = (2, 8)
@@ -37,6 +38,9 @@ class OnnxModule(torch.nn.Module):
     Raises:
         SourceError: it cannot be read, or has operators that the evaluator does not know.
     """
+
+    #: Its inputs are of the types that the graph states.
+    takes_16_bits = True
 
     def __init__(self, path: Path, who: str) -> None:
         super().__init__()
@@ -55,11 +59,6 @@ class OnnxModule(torch.nn.Module):
     def __deepcopy__(self, memo: Any) -> OnnxModule:
         """Return the module itself: the evaluator has no state between calls, and holds all weights."""
         return self
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether some of its matrix products are of quantized values."""
-        return any(node.op_type in _QUANTIZED for node in self.proto.graph.node)
 
     def forward(self, **inputs: torch.Tensor) -> Answer:
         names = [output.name for output in self.proto.graph.output]
@@ -98,20 +97,7 @@ class OnnxModule(torch.nn.Module):
             return rng.standard_normal(shape).astype(dtype)
         if "mask" in name:
             return np.ones(shape, dtype=dtype)
-        return rng.integers(0, self._looked_up(name), size=shape).astype(dtype)
-
-    def _looked_up(self, name: str) -> int:
-        """Return the number of rows of the smallest table that an input indexes."""
-        tables = {tensor.name: tensor.dims[0] for tensor in self.proto.graph.initializer if tensor.dims}
-        made = {output: node for node in self.proto.graph.node for output in node.output}
-        found = []
-        for node in self.proto.graph.node:
-            if node.op_type == "Gather" and node.input[1] == name:
-                table = node.input[0]
-                while table not in tables and table in made and made[table].op_type in ("DequantizeLinear", "Cast"):
-                    table = made[table].input[0]
-                found.append(tables.get(table, _IDS))
-        return max(1, min(found, default=_IDS))
+        return rng.integers(0, rows_looked_up(self.proto, name) or _IDS, size=shape).astype(dtype)
 
 
 class OnnxSource:
@@ -119,6 +105,8 @@ class OnnxSource:
 
     format: str | None = "onnx"
     config: Any = None
+    #: The content of `config.json` beside it.
+    described: Mapping[str, Any] = MappingProxyType({})
     in_memory = False
     held_in = "fp32"
     notes: tuple[str, ...] = (
@@ -156,10 +144,22 @@ class OnnxSource:
         """Return the graph in the reference evaluator."""
         return self._module
 
+    @cached_property
+    def precision(self) -> str:
+        """The precision that it holds: of its arithmetic, or the scheme by which it was quantized."""
+        return precision_of(self._module.proto)
+
     @property
     def is_quantized(self) -> bool:
-        """Whether some of its matrix products are of quantized values."""
-        return self._module.is_quantized
+        """Whether its weights or some of its matrix products are of quantized values."""
+        return self.precision not in FLOATS
+
+    @property
+    def held_to(self) -> str | None:
+        """The precision whose tolerance applies to every candidate; None: that of each one applies."""
+        if self.is_quantized:
+            return Scheme.parse(self.precision).weights
+        return None if self.precision == FULL else self.precision
 
     def samples(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return one call's inputs, as the graph itself declares them."""
@@ -171,6 +171,14 @@ class OnnxSource:
 
     def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare nothing: the file is what was given."""
+
+    def check_outputs(self, signature: ModelSignature) -> None:
+        """Compare the graph's outputs with the configuration and the task.
+
+        Raises:
+            SourceError: they contradict each other.
+        """
+        check_outputs(self.described, signature.task, signature.outputs, f"model {self.name!r}")
 
     def companions(self) -> Mapping[str, Path]:
         """Return no files: an ONNX file has no companions."""

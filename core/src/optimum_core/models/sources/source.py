@@ -41,10 +41,15 @@ class _Eager:
 
     format: str | None = None
     is_quantized = False
+    precision: str | None = None  # no graph yet
+    held_to: str | None = None
     notes: tuple[str, ...] = ()
 
     def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare the eager model with another reading of it, where there is one; here, the model is what was given."""
+
+    def check_outputs(self, signature: ModelSignature) -> None:
+        """Compare nothing: the configuration and the outputs are of one model."""
 
     @property
     def task(self) -> str | None:
@@ -339,7 +344,6 @@ def open_directory(
 
     if (path := onnx_directory.the_file(directory, name)) is not None:
         return _from_onnx(path, name=name, processor=processor)
-
     if (path := gguf_file.the_file(directory, name)) is not None:
         return gguf_file.GgufSource(path, name=name, processor=processor)
     cls = _kind_of_directory(directory, task)

@@ -1,0 +1,86 @@
+"""Comparison of a `config.json` with the outputs of the graph beside it: names of classes, and axes of logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimum_core.errors import SourceError
+from optimum_core.models.sources import files
+
+if TYPE_CHECKING:
+    from optimum_core.types import TensorSpec
+
+_CONFIG, _LOGITS = "config.json", "logits"
+#: The axes of "logits", by task, where all of transformers' classes for that task agree.
+_AXES: Mapping[str, tuple[str, ...]] = {
+    "text-classification": ("batch", "classes"),
+    "image-classification": ("batch", "classes"),
+    "audio-classification": ("batch", "classes"),
+    "token-classification": ("batch", "sequence", "classes"),
+    "audio-frame-classification": ("batch", "frames", "classes"),
+    "fill-mask": ("batch", "sequence", "tokens"),
+    "text-generation": ("batch", "sequence", "tokens"),
+    "text2text-generation": ("batch", "sequence", "tokens"),
+}
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """Return the content of `config.json`; empty: there is none.
+
+    Raises:
+        SourceError: it is no JSON object.
+    """
+    path = directory / _CONFIG
+    return files.read_json(path) if path.is_file() else {}
+
+
+def contradiction(task: str | None, outputs: Sequence[TensorSpec]) -> str:
+    """Return how the outputs of a graph differ from those of a task; empty: they do not.
+
+    >>> from optimum_core.types import TensorSpec
+    >>> contradiction("token-classification", [TensorSpec(name="logits", dtype="float32", shape=("batch", 3))])
+    'its logits are [batch, 3], and those of token-classification [batch, sequence, classes]'
+    """
+    axes, logits = _AXES.get(task or ""), _logits(outputs)
+    if axes is None or logits is None or len(logits.shape) == len(axes):
+        return ""
+    return f"its logits are {_told(logits.shape)}, and those of {task} {_told(axes)}"
+
+
+def check_outputs(described: Mapping[str, Any], task: str | None, outputs: Sequence[TensorSpec], who: str) -> None:
+    """Refuse a graph that contradicts its configuration, which names of classes would be read from.
+
+    Args:
+        described: the content of `config.json`.
+        who: the model, for errors.
+
+    Raises:
+        SourceError: its logits have other axes than those of the task, or another number of classes is named.
+    """
+    named = (described.get("architectures") or [task])[0]
+    if why := contradiction(task, outputs):
+        remedy = f"put the config.json of that graph beside it: this one is of {named}"
+        raise SourceError(who, why, remedy if described else "leave task out, or name that of the graph")
+    logits = _logits(outputs)
+    size, stated = (logits.shape[-1] if logits is not None else None), _classes(described)
+    if "classes" in _AXES.get(task or "", ()) and isinstance(size, int) and stated not in (None, size):
+        why = f"config.json names {stated} classes (id2label), and the graph gives logits of {size}"
+        raise SourceError(who, why, "put the config.json of that graph beside it, or correct id2label in it")
+
+
+def _classes(described: Mapping[str, Any]) -> int | None:
+    """Return the number of classes that a configuration states; None: it states none."""
+    labels, number = described.get("id2label"), described.get("num_labels")
+    if isinstance(labels, Mapping):
+        return len(labels)
+    return number if isinstance(number, int) else None
+
+
+def _logits(outputs: Sequence[TensorSpec]) -> TensorSpec | None:
+    return next((spec for spec in outputs if spec.name == _LOGITS and spec.shape), None)
+
+
+def _told(axes: Sequence[str | int]) -> str:
+    return f"[{', '.join(map(str, axes))}]"

@@ -1,0 +1,107 @@
+"""Facts of an ONNX graph: its precision, the tables that it looks up, and the files of its weights.
+
+Imports neither numpy nor torch: a graph is recognized before anything is opened.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+#: Names of element types of floats, the narrowest first.
+FULL = "fp32"
+FLOATS = ("fp16", "bf16", FULL)
+#: Operators of quantized values, with the scheme that they show; the first that a graph has decides.
+_SCHEMES: Mapping[str, str] = {
+    "MatMulNBits": "weight-only-int4",
+    "MatMulInteger": "dynamic-int8",
+    "ConvInteger": "dynamic-int8",
+    "DynamicQuantizeMatMul": "dynamic-int8",
+    "DynamicQuantizeLinear": "dynamic-int8",
+    "QLinearMatMul": "static-int8",
+    "QLinearConv": "static-int8",
+    "QuantizeLinear": "static-int8",
+    "DequantizeLinear": "weight-only-int8",
+}
+#: The least share of the weights in a type that names the whole: norms and scales have less.
+_SHARE = 0.1
+
+
+def precision_of(proto: Any) -> str:
+    """Return "fp32", "bf16" or "fp16" where the weights are of the arithmetic's type, else a quantization scheme.
+
+    Weights of several types are named after the narrowest one that holds a tenth of them; a graph without weights is
+    named after its inputs.
+    """
+    kinds = {node.op_type for node in proto.graph.node}
+    if (scheme := next((name for kind, name in _SCHEMES.items() if kind in kinds), None)) is not None:
+        return scheme
+    weights = _weights(proto)
+    held = Counter[str]()
+    for name, elements in weights.values():
+        held[name] += elements
+    found = next((name for name in FLOATS if held[name] > held.total() * _SHARE), None) or _of_inputs(proto)
+    narrow = {name for name, (kind, _) in weights.items() if kind == found}
+    return f"weight-only-{found}" if found != "fp32" and narrow and _are_widened(proto, narrow) else found
+
+
+def rows_looked_up(proto: Any, name: str) -> int | None:
+    """Return the number of rows of the smallest table that an input indexes; None: it indexes none."""
+    tables = {tensor.name: tensor.dims[0] for tensor in proto.graph.initializer if tensor.dims}
+    made = {output: node for node in proto.graph.node for output in node.output}
+    found = []
+    for node in proto.graph.node:
+        if node.op_type == "Gather" and node.input[1] == name:
+            table = node.input[0]
+            while table not in tables and table in made and made[table].op_type in ("DequantizeLinear", "Cast"):
+                table = made[table].input[0]
+            found += [tables[table]] if table in tables else []
+    return min(found, default=None)
+
+
+def external_files(proto: Any, graph: Path) -> list[Path]:
+    """Return the files of a graph's weights that it names, whether they are beside it or not."""
+    names = {
+        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    return [graph.parent / name for name in sorted(names)]
+
+
+def _weights(proto: Any) -> dict[str, tuple[str, int]]:
+    """Return the type and the number of elements of each constant of floats with two axes or more, by its name."""
+    named = {
+        tensor.name: (_float_name(tensor.data_type), prod(tensor.dims))
+        for tensor in proto.graph.initializer
+        if len(tensor.dims) > 1
+    }
+    return {name: (kind, elements) for name, (kind, elements) in named.items() if kind is not None}
+
+
+def _of_inputs(proto: Any) -> str:
+    """Return the narrowest type of floats among the inputs; "fp32" where none is of floats."""
+    found = {_float_name(value.type.tensor_type.elem_type) for value in proto.graph.input}
+    return next((name for name in FLOATS if name in found), "fp32")
+
+
+def _float_name(kind: int) -> str | None:
+    from onnx import TensorProto
+
+    names = {
+        TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT: "fp32",
+        TensorProto.DOUBLE: "fp32",
+    }  # fmt: skip
+    return names.get(kind)
+
+
+def _are_widened(proto: Any, names: set[str]) -> bool:
+    """Whether constants are converted to 32 bits wherever they are used, so that the arithmetic is of 32 bits."""
+    from onnx import TensorProto
+
+    readers = [node for node in proto.graph.node if names & set(node.input)]
+    return bool(readers) and all(
+        node.op_type == "Cast" and any(item.name == "to" and item.i == TensorProto.FLOAT for item in node.attribute)
+        for node in readers
+    )
