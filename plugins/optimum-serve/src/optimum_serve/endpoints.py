@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optimum_serve.server import Server
 
 log = logging.getLogger("optimum_serve.requests")
+T = TypeVar("T")
 _JSON = "application/json"
 #: Turns a problem into the body of an answer.
 Render = Callable[[RequestError], Any]
@@ -92,7 +93,7 @@ def route_of(endpoint: Endpoint, server: Server) -> Route:
                 _check_key(request, server.settings.api_keys)
             if endpoint.takes is not None:
                 body = await _read(request, server.settings.max_body, server.settings.body_timeout)
-                call.body = body if decoder is None else _decoded(decoder, body)
+                call.body = body if decoder is None else decoded(decoder, body)
             response = await _within(endpoint.answer(call), request, server.settings.timeout)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - no traceback leaves: it is in the log
             problem = _problem(error)
@@ -165,7 +166,12 @@ def _too_large(most: int) -> RequestError:
     )
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Return a body, decoded.
+
+    Raises:
+        RequestError: it is no JSON (400), or does not fit (422).
+    """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -7,7 +7,6 @@ import wave
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -16,18 +15,12 @@ from starlette.responses import Response
 
 from optimum_serve.endpoints import Call, json_response
 from optimum_serve.errors import RequestError, invalid
-from optimum_serve.serving import LOGITS, ServedModel
+from optimum_serve.protocols.classes import classes
+from optimum_serve.serving import LOGITS
 
 #: The greatest number of pixels of a picture: more is taken for an attempt to fill the memory.
 _PIXELS = 50_000_000
 _FORM = "multipart/form-data"
-
-
-class FileClass(msgspec.Struct, kw_only=True):
-    """A class and its score."""
-
-    label: str
-    score: float
 
 
 def is_file(request: Request) -> bool:
@@ -41,7 +34,7 @@ async def classify_files(call: Call) -> Response:
     model = call.server.chosen(call, None, lambda model: model.classifies and model.medium in _READ, "takes files")
     items = [_READ[model.medium](content, number) for number, content in enumerate(await _files(call))]
     found = await model.run(items, LOGITS, [1] * len(items))
-    answers = [_classes(model, row) for row in found.values]
+    answers = [classes(model, row) for row in found.values]
     return json_response(answers[0] if len(answers) == 1 else answers)
 
 
@@ -92,13 +85,6 @@ def _sound(content: bytes, number: int) -> dict[str, Any]:
         raise invalid(f"file {number} has {8 * width} bits: 16 or 32 are read")
     values = np.frombuffer(frames, f"<i{width}").reshape(-1, channels).mean(axis=1) / float(2 ** (8 * width - 1))
     return {"array": values.astype(np.float32), "sampling_rate": rate}
-
-
-def _classes(model: ServedModel, logits: np.ndarray[Any, Any]) -> list[FileClass]:
-    powers = np.exp(logits - logits.max())
-    scores, labels = powers / powers.sum(), model.labels
-    order = np.argsort(-scores, kind="stable").tolist()
-    return [FileClass(label=labels[place], score=float(scores[place])) for place in order]
 
 
 _READ: Mapping[str, Callable[[bytes, int], Any]] = {"picture": _picture, "sound": _sound}

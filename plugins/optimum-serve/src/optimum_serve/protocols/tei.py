@@ -14,8 +14,9 @@ import numpy as np
 from msgspec import Meta
 from starlette.responses import Response
 
-from optimum_serve.endpoints import Call, Endpoint, json_response
+from optimum_serve.endpoints import Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, invalid
+from optimum_serve.protocols.classes import Score, classes
 from optimum_serve.protocols.media import classify_files, is_file
 from optimum_serve.serving import LOGITS, SENTENCE, ServedModel, Text
 
@@ -83,13 +84,6 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     add_special_tokens: bool = True
 
 
-class Score(msgspec.Struct, kw_only=True):
-    """A class and its score."""
-
-    label: str
-    score: float
-
-
 class Rank(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The place of a text in the request, and its score."""
 
@@ -102,6 +96,9 @@ class Token(msgspec.Struct, kw_only=True):
     """A token by its number."""
 
     id: int
+
+
+_PREDICT, _ANY = msgspec.json.Decoder(PredictRequest), msgspec.json.Decoder(dict[str, Any])
 
 
 def _check_side(direction: str) -> None:
@@ -149,7 +146,7 @@ async def _similarity(call: Call) -> Response:
 async def _predict(call: Call) -> Response:
     if is_file(call.request):
         return await classify_files(call)
-    answers, is_one = await _predicted(call, _decoded(call.body, PredictRequest))
+    answers, is_one = await _predicted(call, decoded(_PREDICT, call.body))
     return json_response(answers[0] if is_one else answers)
 
 
@@ -160,16 +157,7 @@ async def _predicted(call: Call, body: PredictRequest) -> tuple[list[list[Score]
     texts, is_one = _texts_of(body.inputs)
     rows = await _logits(model, texts, truncate=body.truncate)
     function = "none" if body.raw_scores else body.function_to_apply
-    return [_classes(model, row, function)[: body.top_k] for row in rows], is_one
-
-
-def _decoded(body: bytes, kind: type[Body]) -> Body:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise invalid(f"the body is no JSON: {error}", status=400) from None
+    return [classes(model, row, function)[: body.top_k] for row in rows], is_one
 
 
 def _texts_of(inputs: str | list[str | list[str]]) -> tuple[list[Text], bool]:
@@ -201,24 +189,6 @@ async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool) 
             for place, row in zip(places, found.values, strict=True):
                 rows[place] = row
     return rows
-
-
-def _classes(model: ServedModel, logits: Array, function: str | None) -> list[Score]:
-    """Return all classes, the likeliest first."""
-    scores = _probabilities(model, logits, function)
-    labels = model.labels
-    order = np.argsort(-scores, kind="stable").tolist()
-    return [Score(label=labels[place], score=float(scores[place])) for place in order]
-
-
-def _probabilities(model: ServedModel, logits: Array, function: str | None) -> Array:
-    if function == "none":
-        return logits
-    several = getattr(model.model.config, "problem_type", None) == "multi_label_classification"
-    if function == "sigmoid" or (function is None and (len(logits) == 1 or several)):
-        return np.asarray(1 / (1 + np.exp(-logits)))
-    powers = np.exp(logits - logits.max())
-    return np.asarray(powers / powers.sum())
 
 
 async def _rerank(call: Call) -> Response:
@@ -272,7 +242,7 @@ async def _any(call: Call) -> Response:
     if is_file(call.request):
         return await classify_files(call)
     model = call.server.chosen(call, None, lambda model: model.embeds or model.classifies, "embeds or classifies")
-    body = _flat(_decoded(call.body, dict[str, Any]))
+    body = _flat(decoded(_ANY, call.body))
     if model.embeds and isinstance(body.get("inputs"), dict):
         call.body = _converted(body, SimilarityRequest)
         return await _similarity(call)

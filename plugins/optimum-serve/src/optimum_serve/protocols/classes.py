@@ -1,0 +1,41 @@
+"""Classes and their scores, from the logits of one input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from optimum_serve.serving import ServedModel
+
+Array = np.ndarray[Any, Any]
+
+
+class Score(msgspec.Struct, kw_only=True):
+    """A class and its score."""
+
+    label: str
+    score: float
+
+
+def classes(model: ServedModel, logits: Array, function: str | None = None) -> list[Score]:
+    """Return all classes of one input, the likeliest first.
+
+    Args:
+        function: on the logits: "sigmoid", "softmax" or "none"; None: as the model states.
+    """
+    scores = _probabilities(model, logits, function)
+    labels = model.labels
+    order = np.argsort(-scores, kind="stable").tolist()
+    return [Score(label=labels[place], score=float(scores[place])) for place in order]
+
+
+def _probabilities(model: ServedModel, logits: Array, function: str | None) -> Array:
+    if function == "none":
+        return logits
+    several = getattr(model.model.config, "problem_type", None) == "multi_label_classification"
+    if function == "sigmoid" or (function is None and (len(logits) == 1 or several)):
+        return np.asarray(1 / (1 + np.exp(-logits)))
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())
