@@ -140,7 +140,7 @@ def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Ca
     Raises:
         OptionError: an argument asks for what only the model that it was made from could become.
     """
-    from optimum_core.runtime.converted import as_artifact, task_of
+    from optimum_core.runtime.converted import as_artifact, refusals_name_the_source, task_of
     from optimum_core.runtime.loading import load
 
     asked = {
@@ -152,7 +152,8 @@ def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Ca
         why = f"the directory holds a converted model alone ({source.form}), which is opened as it is"
         raise OptionError(name, why, f"leave {name} out, or give the checkpoint that it was made from")
     target = str(request.target) if request.target.backend is not None else None
-    return load(as_artifact(source, target=target, cache=cache), target=target, options=request.options or None)
+    with refusals_name_the_source(source.name):
+        return load(as_artifact(source, target=target, cache=cache), target=target, options=request.options or None)
 
 
 def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:

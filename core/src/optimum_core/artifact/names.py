@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from optimum_core.errors import ArtifactError
 
 MANIFEST = "optimum.json"
+#: The carried call, with arrays "in.<name>" and "out.<name>".
+CHECK_FILE = "check.npz"
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)

@@ -7,7 +7,8 @@ apart from that backend's own, so the model says that it is unverified.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from optimum_core.artifact.manifest import ModelInfo
 from optimum_core.artifact.store import write
 from optimum_core.artifact.structure import from_names
 from optimum_core.cache import Cache, content_key
-from optimum_core.errors import UnavailableError
+from optimum_core.errors import SessionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.models.sources.agreement import check_outputs, read_description
 from optimum_core.models.sources.converted import ConvertedSource
@@ -59,6 +60,16 @@ def as_artifact(source: ConvertedSource, *, target: str | None = None, cache: Ca
     place = cache.build("converted", key, make, describe=f"{source.name}, converted already")
     cache.hold(place)
     return place
+
+
+@contextmanager
+def refusals_name_the_source(name: str) -> Iterator[None]:
+    """Raise `SourceError` for a model that its runtime refuses: the file in the cache says nothing to a user."""
+    try:
+        yield
+    except SessionError as error:
+        remedy = "give a file of standard ONNX or of an installed backend, or the model that it was made from"
+        raise SourceError(f"model {name!r}", f"no installed backend opens it: {error.why}", remedy) from error
 
 
 def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginManager, target: str | None) -> Manifest:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.durable import aside, move_in, remove, sync_tree
-from optimum_core.artifact.names import MANIFEST
+from optimum_core.artifact.names import CHECK_FILE, MANIFEST
 from optimum_core.errors import ArtifactError, OptionError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.plugins import PluginManager
 from optimum_core.types import ForeignFormat
 from optimum_core.types.state import DECODER
-from optimum_core.verify.carried_call import CHECK_FILE
 
 
 def save_as(

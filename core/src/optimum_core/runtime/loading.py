@@ -62,11 +62,13 @@ def load(
     directory, links_under = _locate(as_text(path), revision)
     if not (directory / MANIFEST).is_file():
         from optimum_core.models.sources.converted import find_converted
-        from optimum_core.runtime.converted import as_artifact
+        from optimum_core.runtime.converted import as_artifact, refusals_name_the_source
 
         if (converted := find_converted(directory, directory.resolve().name)) is not None:
-            directory = as_artifact(converted, target=target)
-        elif (graph := _graph_in(directory)) is not None:
+            with refusals_name_the_source(converted.name):
+                return load(as_artifact(converted, target=target), target=target, verify_files=verify_files, retune=retune,
+                            precision=precision, shapes=shapes, options=options)  # fmt: skip
+        if (graph := _graph_in(directory)) is not None:
             why = f"it is no artifact of optimum-core: it holds {graph.name} and no {MANIFEST}"
             raise ArtifactError(f"model {path!r}", why, f"optimum_core.accelerate({as_text(path)!r}) takes it")
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)

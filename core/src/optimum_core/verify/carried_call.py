@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from optimum_core.artifact import Manifest
+from optimum_core.artifact.names import CHECK_FILE
 from optimum_core.errors import ArtifactError
 from optimum_core.verify import ReferenceCase
-
-#: File with arrays "in.<name>" and "out.<name>".
-CHECK_FILE = "check.npz"
 
 
 def write_check(directory: Path, case: ReferenceCase) -> None:

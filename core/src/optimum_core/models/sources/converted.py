@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from optimum_core.artifact.integrity import describe
-from optimum_core.artifact.names import MANIFEST
+from optimum_core.artifact.names import CHECK_FILE, MANIFEST
 from optimum_core.errors import ArtifactError, foreign_errors
 from optimum_core.hardware import detect
 from optimum_core.models.sources import files
@@ -71,8 +71,9 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
     that it can be compared with (weights for PyTorch, a graph in ONNX), or a manifest.
 
     Raises:
-        ArtifactError: a file of it is missing.
+        ArtifactError: a file of it is missing, or it is an artifact of optimum-core without its manifest.
     """
+    _refuse_remains(path, name)
     if path.is_dir() and ((path / MANIFEST).is_file() or files.has_weights(path)):
         return None
     for backend, support in sorted(manager().supports(detect()).items()):
@@ -86,6 +87,13 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
                 directory = path if path.is_dir() else _described(path)
                 return ConvertedSource(name=name, directory=directory, backend=backend, foreign=foreign, files=found)
     return None
+
+
+def _refuse_remains(path: Path, name: str) -> None:
+    """Raise `ArtifactError` for an artifact of optimum-core whose manifest is gone: nothing tells what it holds."""
+    if (path / CHECK_FILE).is_file() and not (path / MANIFEST).is_file():
+        why = f"it is an artifact of optimum-core ({CHECK_FILE} is there) whose manifest {MANIFEST} is missing"
+        raise ArtifactError(f"model {name!r}", why, "copy the whole directory again, or save the artifact anew")
 
 
 def _has_onnx(directory: Path) -> bool:
