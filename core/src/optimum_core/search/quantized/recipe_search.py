@@ -32,6 +32,7 @@ from optimum_core.search.race import NOISE, Race
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types.quantization import Scheme
 from optimum_core.verify import ReferenceCase
+from optimum_core.verify.promise import Called, promise_notes
 
 #: Most recipes that are evaluated in one stage.
 MOST_TRIALS = 40
@@ -336,6 +337,7 @@ class _QuantizedSearch:
 
     def _notes(self, winner: Candidate) -> Iterator[str]:
         data, config = self.context.data, winner.spec.config
+        yield from promise_notes(self.context.promise, by_function=isinstance(data.metric, Called))
         if self.log.failed_transiently:
             yield "some recipes failed for a reason of the moment, and are tried again at the next call"
         if config is not None and config.scheme == "dynamic":
