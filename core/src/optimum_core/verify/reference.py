@@ -300,12 +300,16 @@ def _case_of(signature: ModelSignature, name: str, inputs: Arrays, outputs: Arra
 
 def _without_tokens(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
     """Yield batches whose last row is masked as a whole, if the eager model gives finite outputs for it: texts first,
-    then sounds and pictures, which it may refuse where it takes such texts."""
+    those of encoder and decoder together and alone, then sounds and pictures, which it may refuse where it takes such
+    texts."""
     masks = [item for item in signature.layout.inputs if item.kind == "mask"]
     if any(item.axes[0] != "batch" for item in masks):
         return
     of_texts = [item for item in masks if "sequence" in str(item.axes[-1])]
-    for name, group in ((EMPTY, of_texts), (SILENT, [item for item in masks if item not in of_texts])):
+    groups = {EMPTY: of_texts, SILENT: [item for item in masks if item not in of_texts]}
+    if len(of_texts) > 1:
+        groups |= {f"{EMPTY} in {item.name}": [item] for item in of_texts}
+    for name, group in groups.items():
         if group and (found := _with_empty_row(module, signature, name, group)) is not None:
             yield found
 
