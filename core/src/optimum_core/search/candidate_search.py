@@ -151,11 +151,15 @@ class _Search:
         known = self._known()
         return any(self._restricted_anew(item, known) is not None for item in self.tried)
 
-    def _needed(self, spec: CandidateSpec) -> bool:
-        """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best."""
+    def _needed(self, spec: CandidateSpec, running: Candidate | None = None) -> bool:
+        """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best.
+
+        Args:
+            running: its own trial, if that has begun.
+        """
         if spec.is_baseline:
             return True
-        able = [item for item in self.tried if item.is_true and self.race.may_win(item)]
+        able = [item for item in self.tried if item is not running and item.is_true and self.race.may_win(item)]
         built = [item for item in able if item.is_sure and not item.spec.way.is_eager]
         wanting = not able if spec.way.is_eager else not built
         return wanting or (spec.prepared and self._twin_leads(spec))
@@ -198,7 +202,7 @@ class _Search:
 
     def _is_late(self, candidate: Candidate) -> bool:
         """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
-        if not self.context.budget.is_spent or self._needed(candidate.spec):
+        if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
             return False
         candidate.close()
         candidate.run = None
