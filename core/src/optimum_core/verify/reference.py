@@ -32,6 +32,8 @@ PATIENCE = 1.0
 #: Exponent of the length in the expected time of a call.
 GROWTH = 1.25
 EMPTY = "a row without any token"
+ALL_VALUES = "whole numbers within their bounds"
+_MOST_VALUES = 2**20
 SILENT = "a row without any sample or pixel"
 
 
@@ -61,6 +63,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     if drawing:
         _check_chance(module, drawing[0])
     cases += _without_tokens(module, signature)
+    cases += _over_bounds(module, signature)
     cases += large_cases(module, signature, lambda *case: _case_of(signature, *case))
     if signature.real is not None:
         cases.append(
@@ -331,6 +334,22 @@ def _with_empty_row(
     if not all(np.isfinite(array).all() for array in found.outputs.values() if array.dtype.kind == "f"):
         return None
     return replace(found, empty=np.arange(layout.lengths["batch"]) == layout.lengths["batch"] - 1)
+
+
+def _over_bounds(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
+    """Yield whole numbers over all that an input of a plain module takes: its samples may hold few of them."""
+    wide = [spec for spec in signature.inputs if spec.least is not None and spec.greatest is not None]
+    if not wide or hasattr(module, "config"):
+        return
+    inputs, rng = dict(signature.draw(Case(name=ALL_VALUES, padding="none", seed=95))), np.random.default_rng(95)
+    for spec in wide:
+        like = inputs[spec.name]
+        drawn = rng.permutation(np.arange(spec.least, min(spec.greatest, spec.least + _MOST_VALUES) + 1))
+        inputs[spec.name] = np.resize(drawn, like.shape).astype(like.dtype)
+    try:
+        yield _answered(module, signature, ALL_VALUES, inputs)
+    except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
+        log.info("%s is left out: eager refuses it: %r", ALL_VALUES, error)
 
 
 def _check_repeatable(module: Any, case: ReferenceCase) -> None:
