@@ -340,14 +340,15 @@ def _with_empty_row(
 
 def _over_bounds(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
     """Yield whole numbers over all that an input of a plain module takes: its samples may hold few of them."""
-    wide = [spec for spec in signature.inputs if spec.least is not None and spec.greatest is not None]
+    bounds = {spec.name: (spec.least, spec.greatest) for spec in signature.inputs}
+    wide = {name: (low, high) for name, (low, high) in bounds.items() if low is not None and high is not None}
     if not wide or hasattr(module, "config"):
         return
     inputs, rng = dict(signature.draw(Case(name=ALL_VALUES, padding="none", seed=95))), np.random.default_rng(95)
-    for spec in wide:
-        like = inputs[spec.name]
-        drawn = rng.permutation(np.arange(spec.least, min(spec.greatest, spec.least + _MOST_VALUES) + 1))
-        inputs[spec.name] = np.resize(drawn, like.shape).astype(like.dtype)
+    for name, (low, high) in wide.items():
+        like = inputs[name]
+        drawn = rng.permutation(np.arange(low, min(high, low + _MOST_VALUES) + 1))
+        inputs[name] = np.resize(drawn, like.shape).astype(like.dtype)
     try:
         yield _answered(module, signature, ALL_VALUES, inputs)
     except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare

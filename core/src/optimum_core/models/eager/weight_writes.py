@@ -22,11 +22,11 @@ class _WritesWeightsError(Exception):
     """A call was about to write into a weight."""
 
 
-class _WriteWatch(TorchDispatchMode):
+class _WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # of torch
     """A mode in which an operator that writes into one of some tensors raises an error in place of writing."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # of torch
         self._places = {place for tensor in tensors if (place := _place(tensor))}
 
     def __torch_dispatch__(
