@@ -162,11 +162,12 @@ class _Search:
         able = [item for item in self.tried if item is not running and item.is_true and self.race.may_win(item)]
         built = [item for item in able if item.is_sure and not item.spec.way.is_eager]
         wanting = not able if spec.way.is_eager else not built
-        return wanting or (spec.prepared and self._twin_leads(spec))
+        return wanting or (spec.prepared and self._twin_leads(spec, running))
 
-    def _twin_leads(self, spec: CandidateSpec) -> bool:
+    def _twin_leads(self, spec: CandidateSpec, running: Candidate | None) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
-        open_ones = [item for item in self.tried if item.session is not None and self.race.may_win(item)]
+        others = [item for item in self.tried if item.session is not None and item is not running]
+        open_ones = [item for item in others if self.race.may_win(item)]
         leader = min(open_ones, key=lambda item: item.relative_time, default=None)
         return leader is not None and leader.spec == replace(spec, prepared=False)
 
