@@ -1,4 +1,4 @@
-"""What goes wrong in a call of a hook names the plugin that did it, and what to do."""
+"""Errors in a call of a hook name the plugin that did it, and what to do."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ class TwoTexts(torch.nn.Module):
 
 
 def test_texts_are_without_tokens_together_and_alone() -> None:
-    """What a runtime makes of a decoder's row without tokens may be hidden where the encoder's has none either."""
+    """A decoder's row without tokens may come out right where the encoder's has none either, and wrong alone."""
     torch.manual_seed(0)
     module, ids = TwoTexts().eval(), torch.randint(2, 20, (2, 9))
     masks = {name: torch.ones_like(ids) for name in ("attention_mask", "decoder_attention_mask")}

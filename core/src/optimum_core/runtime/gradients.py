@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -14,7 +15,8 @@ def detached(who: str, name: str, value: Any) -> Any:
     Warns:
         NoGradientsWarning: gradients were asked for, and none will come back through the model.
     """
-    if value.requires_grad and _are_asked_for():
+    torch = sys.modules["torch"]  # its tensor came
+    if value.requires_grad and torch.is_grad_enabled():
         warnings.warn(
             f"{who}: input {name!r} requires gradients, and an accelerated model passes none back: call it under "
             f"torch.no_grad(), or call the original to compute gradients",
@@ -22,9 +24,3 @@ def detached(who: str, name: str, value: Any) -> Any:
             stacklevel=6,
         )
     return value.detach()
-
-
-def _are_asked_for() -> bool:
-    import torch
-
-    return torch.is_grad_enabled()

@@ -83,7 +83,7 @@ class Budget:
 
     @property
     def slowdown(self) -> float:
-        """How many times as long as alone this process has taken so far: its time over its CPU time, 1.0 at least."""
+        """Ratio of the time so far to the CPU time of this process, at least 1.0: how busy the machine is."""
         computed = time.process_time() - self._computed
         if self.spent < _TELLING:
             return 1.0
