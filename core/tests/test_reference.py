@@ -241,7 +241,8 @@ class TwoTexts(torch.nn.Module):
 
     def mean(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         counts = mask[..., None].float()
-        return (self.embeddings(ids) * counts).sum(1) / counts.sum(1).clamp_min(1)
+        found: torch.Tensor = (self.embeddings(ids) * counts).sum(1) / counts.sum(1).clamp_min(1)
+        return found
 
 
 def test_texts_are_without_tokens_together_and_alone() -> None:

@@ -32,7 +32,8 @@ class Halving(torch.nn.Module):
             with torch.no_grad():
                 self.layer.weight.div_(2)
             self.halved = True
-        return self.layer(x) @ self.tied
+        found: torch.Tensor = self.layer(x) @ self.tied
+        return found
 
 
 class Shortening(torch.nn.Module):
@@ -43,7 +44,8 @@ class Shortening(torch.nn.Module):
         self.table = torch.nn.Embedding(10, 4, max_norm=0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.table(x)
+        found: torch.Tensor = self.table(x)
+        return found
 
 
 class Counting(torch.nn.Module):
