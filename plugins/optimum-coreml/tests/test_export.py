@@ -13,6 +13,7 @@ from optimum_core.errors import ExportError, InputError, OptionError, SessionErr
 from optimum_core.hardware import detect
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.plugins import manager
+from optimum_core.testing.tiny import Tiny
 from optimum_core.types import Artifact, Fidelity, OptimizeRequest
 from optimum_coreml import plugin
 from optimum_coreml.devices import ROUTES
@@ -30,7 +31,7 @@ def export(made: Any, output: Path, **changes: Any) -> Artifact:
     return manager().export(made.request(output, **changes))
 
 
-def checked(made: Any, session: CoreMlSession, precision: str = "fp32") -> Fidelity:
+def checked(made: Tiny, session: CoreMlSession, precision: str = "fp32") -> Fidelity:
     return made.compare(session.run, precision)
 
 

@@ -14,6 +14,7 @@ import openvino
 import pytest
 
 from optimum_core.errors import ExportError, OptionError
+from optimum_core.testing.tiny import Tiny
 from optimum_core.types import Artifact, Fidelity
 from optimum_core.verify.reference import EMPTY
 from optimum_openvino import plugin
@@ -49,7 +50,7 @@ def export(made: Any, output: Path, **changes: Any) -> Artifact:
     return artifact
 
 
-def checked(made: Any, session: OvSession, precision: str = "fp32") -> Fidelity:
+def checked(made: Tiny, session: OvSession, precision: str = "fp32") -> Fidelity:
     return made.compare(session.run, precision)
 
 
