@@ -23,6 +23,7 @@ from optimum_core.plan import AUTO, FULL_PRECISION, Target, Way
 from optimum_core.plugins import heavy_notes, manager
 from optimum_core.request import AccelerateRequest, asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
+from optimum_core.runtime.converted import overflow_notes
 from optimum_core.termination import unwound_on_sigterm
 
 
@@ -131,7 +132,8 @@ def accelerate(
     with unwound_on_sigterm():
         accelerated = pipeline.run()
     accelerated = _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
-    return _as_given(model, _with_notes(accelerated, heavy_notes(plugins.infos())))
+    notes = () if accelerated.manifest.model.has_original else overflow_notes(accelerated.manifest.quantized)
+    return _as_given(model, _with_notes(accelerated, (*notes, *heavy_notes(plugins.infos()))))
 
 
 def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Cache) -> AcceleratedModel:

@@ -12,6 +12,7 @@ import pytest
 from openvino import opset13 as ops
 
 from optimum_core import accelerate, load
+from optimum_core.backend import detect, overflows
 from optimum_core.errors import ArtifactError, OptionError
 
 _WEIGHTS = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -62,6 +63,27 @@ def test_rounded_activations_tell_the_scheme(tmp_path: Path, monkeypatch: pytest
     assert (plain.manifest.quantized, plain.manifest.precision) == (None, "fp32")
 
 
+def test_weights_of_all_bits_do_not_overflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On x86 without VNNI, sums of their products with rounded activations would come out at half of their value."""
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    weights = np.full((64, 8), 127, np.int8)
+    weights[:, 1::2] = -127
+    (tmp_path / "theirs").mkdir()
+    pixels = ops.parameter([-1, 64], np.float32, name="pixel_values")
+    pixels.output(0).set_names({"pixel_values"})
+    bounds = [ops.constant(np.float32(bound)) for bound in (0, 1)]
+    rounded = ops.fake_quantize(pixels, *bounds, *bounds, 256)
+    scaled = ops.multiply(ops.convert(ops.constant(weights), "f32"), ops.constant(np.float32(0.01)))
+    product = ops.matmul(rounded, scaled, False, False)
+    product.output(0).set_names({"logits"})
+    openvino.save_model(openvino.Model([product], [pixels], "net"), tmp_path / "theirs" / "openvino_model.xml", False)
+    fast, inputs = load(tmp_path / "theirs"), np.random.default_rng(3).uniform(0.9, 1, (3, 64)).astype(np.float32)
+    assert fast.manifest.quantized == "static-int8"
+    np.testing.assert_allclose(fast(pixel_values=inputs).logits, inputs @ (weights * np.float32(0.01)), rtol=0.01)
+    notes = fast.report.notes if fast.report is not None else ()
+    assert any("adds 8-bit products in 16 bits" in note for note in notes) == overflows(detect().cpu)
+
+
 def test_weights_of_a_type_without_a_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
     _convert(tmp_path / "theirs", _widened("f4e2m1"))
@@ -99,6 +121,7 @@ def test_an_ir_opens_beside_its_configuration(folder: str, tmp_path: Path, monke
     for fast in (load(tmp_path / "theirs"), accelerate(tmp_path / "theirs", target="openvino")):
         assert np.allclose(fast(pixel_values=inputs)["logits"], inputs @ _WEIGHTS)
         assert "unverified against an original" in repr(fast)
+        assert fast.report is not None and "unverified against an original, NOT compared" in str(fast.report)
         assert fast.manifest.task == "image-classification"
         assert fast.config.id2label
 

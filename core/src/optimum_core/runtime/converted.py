@@ -16,6 +16,7 @@ from optimum_core.artifact import Manifest, PartInfo
 from optimum_core.artifact.manifest import ModelInfo
 from optimum_core.artifact.store import write
 from optimum_core.artifact.structure import from_names
+from optimum_core.backend import overflows
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import SessionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
@@ -24,7 +25,7 @@ from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.packages import present, versions
 from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.types import Artifact, AxisRange, Support
+from optimum_core.types import Artifact, AxisRange, CandidateResult, Report, Support
 from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
@@ -83,6 +84,7 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
     config, precision = read_description(source.directory), artifact.precision
     class_name, task = _class_name(config), task_of(source)
     check_outputs(config, task, artifact.outputs, f"model {source.name!r}")
+    quantized = None if precision in FLOATS else precision
     return Manifest(
         created_with=_versions(source, plugins),
         task=task,
@@ -99,15 +101,40 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
         device=device,
         format=artifact.format,
         precision=precision if precision in FLOATS else FULL_PRECISION,
-        quantized=None if precision in FLOATS else precision,
+        quantized=quantized,
         inputs=artifact.inputs,
         outputs=artifact.outputs,
         axes=_longest(config, artifact),
         steps=artifact.steps,
         verified=False,
         hardware=detect(),
+        report=_report(source, artifact, backend, device, task, overflow_notes(quantized)),
         model_files=artifact.files,
         parts={name: PartInfo.of(part, _folder(part, artifact)) for name, part in artifact.parts.items()},
+    )
+
+
+def _report(
+    source: ConvertedSource, artifact: Artifact, backend: str, device: str, task: str, notes: tuple[str, ...]
+) -> Report:
+    """Return the report on a model of which there was one form to choose from."""
+    chosen = CandidateResult(
+        name=f"{artifact.format} → {backend} {device}", backend=backend, device=device, precision=artifact.precision,
+        outcome="chosen", reason="opened as it is; nothing was compared or measured",
+    )  # fmt: skip
+    given = f"it was given converted already ({source.form}): it is unverified against an original, NOT compared"
+    return Report(model=source.name, task=task, workload=(), candidates=(chosen,), notes=(given, *notes))
+
+
+def overflow_notes(quantized: str | None) -> tuple[str, ...]:
+    """Return the remark on a file of 8-bit products, quantized by another package, that this processor adds in 16."""
+    scheme, _, numbers = (quantized or "").partition("-")
+    if scheme not in ("static", "dynamic") or numbers not in ("int8", "uint8") or not overflows(detect().cpu):
+        return ()
+    return (
+        f"it is {quantized}, and this processor, without VNNI or AMX, adds 8-bit products in 16 bits, which overflow "
+        "where weights use more than 7: such products are computed in more bits here, which takes longer; give the "
+        "original with quantize='int8' for weights that suit this processor",
     )
 
 

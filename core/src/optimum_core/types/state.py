@@ -145,6 +145,10 @@ class State(Protocol):
 #: Names of parts that drivers know; an exporter may add others together with a driver for them.
 ENCODER, CROSS, DECODER, MERGE = "encoder", "cross", "decoder", "merge"
 VISION, AUDIO = "vision", "audio"
+#: Behind an encoder: the names of the decoder's ids and their mask in the original's call, of the encoder's output, and
+#: of that and its mask where they are inputs of other parts.
+IDS, IDS_MASK = "decoder_input_ids", "decoder_attention_mask"
+HIDDEN, ENCODER_HIDDEN, ENCODER_MASK = "last_hidden_state", "encoder_hidden_states", "encoder_attention_mask"
 #: The first input of a decoder that takes embeddings, and the beginnings of the names of its masks of pairs and of the
 #: features that its layers add.
 EMBEDS, VISIBLE, ADDED = "inputs_embeds", "visible.", "added."
