@@ -142,20 +142,22 @@ def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Ca
     Raises:
         OptionError: an argument asks for what only the model that it was made from could become.
     """
-    from optimum_core.runtime.converted import as_artifact, refusals_name_the_source, task_of
+    from optimum_core.runtime.converted import as_artifact, refusals_name_the_source, require_task
     from optimum_core.runtime.loading import load
 
     asked = {
         "quantize": request.goal, "precision": request.precision, "level": request.level,
-        "task": request.task if request.task != task_of(source) else None,
         "shapes": request.shapes, "sample_inputs": request.samples,
     }  # fmt: skip
     if (name := next((name for name, value in asked.items() if value is not None), None)) is not None:
         why = f"the directory holds a converted model alone ({source.form}), which is opened as it is"
         raise OptionError(name, why, f"leave {name} out, or give the checkpoint that it was made from")
     target = str(request.target) if request.target.backend is not None else None
+    place = as_artifact(source, target=target, cache=cache)
+    if request.task is not None:
+        require_task(place, request.task, source)
     with refusals_name_the_source(source.name):
-        return load(as_artifact(source, target=target, cache=cache), target=target, options=request.options or None)
+        return load(place, target=target, options=request.options or None)
 
 
 def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:

@@ -133,9 +133,23 @@ def test_an_ir_without_its_weights_is_named(tmp_path: Path) -> None:
         load(tmp_path / "theirs")
 
 
-@pytest.mark.parametrize("asked", [{"precision": "fp32"}, {"shapes": [{"batch": 2}]}, {"task": "feature-extraction"}])
+@pytest.mark.parametrize("asked", [{"precision": "fp32"}, {"shapes": [{"batch": 2}]}])
 def test_what_only_the_original_could_become_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
     _convert(tmp_path / "theirs")
     (tmp_path / "theirs" / "config.json").write_text('{"model_type": "vit"}', encoding="utf-8")
     with pytest.raises(OptionError, match=f"{next(iter(asked))}: the directory holds a converted model alone"):
         accelerate(tmp_path / "theirs", target="openvino", cache_dir=tmp_path / "cache", **asked)
+
+
+def test_a_task_that_it_is_not_for_is_refused(tmp_path: Path) -> None:
+    _convert(tmp_path / "theirs")
+    config = tmp_path / "theirs" / "config.json"
+    config.write_text('{"model_type": "vit"}', encoding="utf-8")
+    with pytest.raises(OptionError, match=r"nothing tells that 'theirs' .OpenVINO IR. is for it"):
+        accelerate(tmp_path / "theirs", task="image-classification", cache_dir=tmp_path / "cache")
+    described = {"model_type": "vit", "architectures": ["ViTForImageClassification"], "id2label": {"0": "a", "1": "b"}}
+    config.write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(OptionError, match="is a ViTForImageClassification, for image-classification"):
+        accelerate(tmp_path / "theirs", task="text-classification", cache_dir=tmp_path / "cache")
+    fast = accelerate(tmp_path / "theirs", task="image-classification", cache_dir=tmp_path / "cache")
+    assert fast.task == "image-classification"

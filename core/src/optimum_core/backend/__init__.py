@@ -8,7 +8,8 @@
 | exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
 | models of other packages | `generator_of` for a decoder with its cache, `generator_behind` behind an encoder |
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
-| the processor | `overflows`, `sums_widely`, `needs_wide_sums`; of compiled code, `processor_stamp`, `processor_problem` |
+| the processor | `overflows`, `sums_widely`, `needs_wide_sums` |
+| compiled code | `processor_stamp`, `processor_problem` |
 | files | `move_into`, `file_sha256`, `checksum_problem`, `interface_problems`, `Port` |
 | sessions | `run_own`, `check_names`, `check_turn`, `read_input`, `closed`, `described` |
 | calling hooks directly | `detect`, `manager`, `export_request` |

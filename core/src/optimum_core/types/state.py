@@ -7,7 +7,9 @@ A decoder's interface is the same on every backend. Its inputs, in this order:
     position_ids    int64 [batch, sequence]   where the model takes positions
     logits_to_keep  int64 [kept]              the new positions to compute logits for, from 0
 
-and its output `logits`, float [batch, kept, vocabulary]. Keys and values are no inputs: they are in the `State`. A
+and its output `logits`, float [batch, kept, vocabulary]. A decoder that another package exported may read less: where
+the new tokens of a call are one, `input_ids` is [batch, 1], and where it reads no mask, the least value of
+`attention_mask` is 1; drivers go by that. Keys and values are no inputs: they are in the `State`. A
 graph in a format without state has them as further inputs and outputs, `StateSpec.past` and `StateSpec.present`; the
 backend that runs it hides them.
 

@@ -245,8 +245,10 @@ def _spec(value: Any, proto: Any) -> TensorSpec:
     axes = tuple(axis.dim_value or _axis(value.name, index) for index, axis in enumerate(tensor.shape.dim))
     rows = rows_looked_up(proto, value.name) if dtype.startswith("int") else None
     least, greatest = (None, None) if rows is None else (0, rows - 1)
-    default = "ones" if value.name == _MASK else None
-    return TensorSpec(name=value.name, dtype=dtype, shape=axes, default=default, least=least, greatest=greatest)
+    return TensorSpec(
+        name=value.name, dtype=dtype, shape=axes, default="ones" if value.name == _MASK else None, least=least,
+        greatest=greatest,
+    )  # fmt: skip
 
 
 def _axis(name: str, index: int) -> str:
