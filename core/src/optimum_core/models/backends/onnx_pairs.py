@@ -30,9 +30,8 @@ from optimum_core.types.state import CROSS, DECODER, ENCODER, ENCODER_HIDDEN, EN
 
 FORMAT = "onnx"
 _NAME, _DATA = "model.onnx", "model.onnx_data"
-_ENCODER, _MERGED, _FIRST, _LATER = (
-    f"{name}_model" for name in ("encoder", "decoder_merged", "decoder", "decoder_with_past")
-)
+_ENCODER, _MERGED = "encoder_model", "decoder_model_merged"
+_FIRST, _LATER = "decoder_model", "decoder_with_past_model"
 _KINDS = ("", "_quantized")
 #: The input of a merged decoder that chooses between its first call and later ones.
 _LATER_CALL = "use_cache_branch"
