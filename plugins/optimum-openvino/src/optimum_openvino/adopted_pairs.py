@@ -72,12 +72,28 @@ def _cross(model: Any) -> Any:
     import openvino
     from openvino import opset13 as ops
 
+    kept = _kept_of_encoder(model)
+    for read in kept:  # one may be made of another, such as the encoder's output itself
+        for reader in read.output(0).get_target_inputs():
+            reader.replace_source_output(read.input_value(0))
     results = []
-    for index, read in enumerate(_kept_of_encoder(model)):
-        made = ops.result(read.input_value(0))
-        made.output(0).set_names({_name(index)})
-        results.append(made)
+    for index, read in enumerate(kept):
+        source = read.input_value(0)
+        if source.get_node().get_type_name() == "Parameter":
+            source = _copied(source).output(0)
+        source.get_tensor().set_names({_name(index)})
+        results.append(ops.result(source))
     return openvino.Model(results, [model.input(ENCODER_HIDDEN).get_node()], CROSS)
+
+
+def _copied(source: Any) -> Any:
+    """Return an operation that copies an input: OpenVINO returns an input that is an output too in the memory of the
+    caller's array, into which a later call then writes."""
+    from openvino import opset13 as ops
+
+    zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))
+    rows = ops.gather(ops.shape_of(source, output_type="i64"), zero, zero)
+    return ops.gather(source, ops.range(zero, rows, one, "i64"), zero)
 
 
 def _decoder(model: Any, graph: Path, folder: Path, who: str) -> Artifact:
