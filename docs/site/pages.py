@@ -33,11 +33,13 @@ class BrokenLinkError(Exception):
 
 
 def pages() -> dict[str, str]:
-    """Return the page of each file, and the place of each figure, both relative: the file to the repository, the page to the site."""
+    """Return the page or place of each file and figure, both relative: the file to the repository, the page to the
+    site."""
     found = {str(_relative(file)): str(PurePosixPath(*_relative(file).parts[1:])) for file in sorted(_documents())}
     packages = {str(_relative(file)): f"packages/{file.parent.name}.md" for file in ROOT.glob("plugins/*/README.md")}
     figures = {str(_relative(file)): f"figures/{file.name}" for file in (ROOT / "docs" / "figures").glob("*.svg")}
-    return {**found, **packages, **figures, **{file: page for file, page in _ELSEWHERE.items() if (ROOT / file).exists()}}
+    elsewhere = {file: page for file, page in _ELSEWHERE.items() if (ROOT / file).exists()}
+    return {**found, **packages, **figures, **elsewhere}
 
 
 def lay_out(directory: Path) -> None:

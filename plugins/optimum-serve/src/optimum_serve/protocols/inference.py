@@ -74,7 +74,7 @@ def _render(problem: RequestError) -> dict[str, str]:
 
 
 class IndexRequest(msgspec.Struct, kw_only=True):
-    """Which models to list: those that answer, or all."""
+    """The choice of models to list: those that answer, or all."""
 
     ready: bool = False
 
