@@ -155,3 +155,26 @@ def test_a_task_that_it_is_not_for_is_refused(tmp_path: Path) -> None:
         accelerate(tmp_path / "theirs", task="text-classification", cache_dir=tmp_path / "cache")
     fast = accelerate(tmp_path / "theirs", task="image-classification", cache_dir=tmp_path / "cache")
     assert fast.task == "image-classification"
+
+
+@pytest.mark.parametrize("view", ["input", "reshaped"])
+def test_an_output_that_is_an_input_leaves_the_callers_array_alone(
+    view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "theirs").mkdir()
+    pixels = ops.parameter([-1, -1, 4], np.float32, name="pixels")
+    pixels.output(0).set_names({"pixels"})
+    same = ops.convert(pixels, "f32") if view == "input" else ops.reshape(pixels, np.array([0, -1], np.int64), True)
+    same.output(0).set_names({"same"})
+    more = ops.matmul(pixels, np.ones((4, 4), np.float32), False, False)
+    more.output(0).set_names({"more"})
+    openvino.save_model(
+        openvino.Model([same, more], [pixels], "net"), tmp_path / "theirs" / "openvino_model.xml", False
+    )
+    fast, before = load(tmp_path / "theirs"), None
+    for number in range(12):
+        array = np.full((3 + number % 2 * 6, 9, 4), float(number), np.float32)
+        assert (fast(pixels=array).same == number).all()
+        assert before is None or (before == number - 1).all()
+        before = array

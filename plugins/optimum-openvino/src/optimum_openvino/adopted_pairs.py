@@ -87,8 +87,7 @@ def _cross(model: Any) -> Any:
 
 
 def _copied(source: Any) -> Any:
-    """Return an operation that copies an input: OpenVINO returns an input that is an output too in the memory of the
-    caller's array, into which a later call then writes."""
+    """Return an operation that copies an input, so that it and its copy have names of their own."""
     from openvino import opset13 as ops
 
     zero, one = ops.constant(np.int64(0)), ops.constant(np.int64(1))

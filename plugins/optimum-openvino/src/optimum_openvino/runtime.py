@@ -123,6 +123,21 @@ def compiled_model(
     return compiled
 
 
+#: Operations of a compiled graph that may give a view of what they take.
+_VIEWS = frozenset({"Reshape", "Split", "Concatenation"})
+
+
+def returns_inputs(compiled: Any) -> bool:
+    """Whether an output of a compiled model is an input, or a view of one."""
+    nodes = list(compiled.get_runtime_model().get_results())
+    while nodes:
+        found = [value.get_node() for value in nodes.pop().input_values()]
+        if any(node.get_type_name() == "Parameter" for node in found):
+            return True
+        nodes += [node for node in found if node.get_rt_info()["layerType"].astype(str) in _VIEWS]
+    return False
+
+
 def _require(place: Place, precision: str, who: str) -> None:
     runtime = core()
     here, wanted = list(runtime.available_devices), place.runtime_name
