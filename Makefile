@@ -35,10 +35,11 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings format clean
+.PHONY: help install demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings format clean
 .DEFAULT_GOAL := help
 
 help:
+	@echo "make install       .venv with everything; all others make it too"
 	@echo "make demo          accelerate a model and search with it"
 	@echo "make test          every test"
 	@echo "make check         lint, format, types, dead code, layers"
@@ -77,6 +78,8 @@ $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	    --dest $(VENV)/data $(REVIEWS)
 	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' "$(COMPILED)" || true  # some hold files of Python 2
 	@touch $@
+
+install: $(STAMP)
 
 $(SMOLLM2)/config.json: $(STAMP) docs/demo/smollm2.py
 	@rm -rf $(SMOLLM2) && $(OFFLINE) $(BIN)/python docs/demo/smollm2.py $(SMOLLM2)
