@@ -24,6 +24,8 @@ FORMAT = "openvino-ir"
 QUANTIZER = "nncf"
 #: Manifest key: the number of activations that share a scale where a session rounds them in every call.
 DYNAMIC_GROUP = "dynamic_group_size"
+#: OpenVINO's names of the number formats of `StateSpec.cache`.
+CACHES = {"int8": "u8"}
 
 #: Export routes. Their graphs run equally fast; the second keeps one side of a branch on values, the others refuse it.
 ROUTES = ("transformers", "module", "exported")
@@ -192,6 +194,7 @@ def _cpu_offer(cpu: Cpu, *, exports: bool, quantizes: bool) -> Offer:
         schemes=schemes if quantizes else (),
         runs=schemes,
         stateful_schemes=tuple(scheme for scheme in schemes if Scheme.parse(scheme).method != "static"),
+        stateful_caches=tuple(CACHES),
     )
 
 
