@@ -1,5 +1,5 @@
-"""Arithmetic in types that converters leave out: sums over booleans and narrow integers, which torch adds up in 64 bits,
-and bfloat16 within float32; in ONNX too, by both routes."""
+"""Arithmetic in types that converters leave out: sums over booleans and narrow integers, which torch adds up in 64
+bits, and bfloat16 within float32; in ONNX too, by both routes."""
 
 from __future__ import annotations
 

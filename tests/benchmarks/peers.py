@@ -92,14 +92,11 @@ def _line(process: subprocess.Popen[str], name: str) -> str:
     return line
 
 
-def python_of(
-    name: str, packages: Sequence[str], *, torch: bool = True, environment: Mapping[str, str] | None = None
-) -> Path:
+def python_of(name: str, packages: Sequence[str], *, torch: bool = True) -> Path:
     """The interpreter of an environment with these packages, which is made when it is first asked for.
 
     Args:
         torch: install the torch that is used here, too.
-        environment: added for pip, which may have to compile.
 
     Raises:
         UnavailableError: pip cannot install them.
@@ -118,8 +115,7 @@ def python_of(
         [str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"],
     )
     for command in commands:
-        surroundings = {**os.environ, **(environment or {})}
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
             last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise UnavailableError(f"benchmark beside {name}", last, "give pip a package index; or leave it out")
@@ -130,7 +126,7 @@ def python_of(
 def versions_of(python: Path) -> str:
     """Return the versions that an environment runs on."""
     listed = subprocess.run([str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    runtimes = ("llama_cpp_python", "nncf", "onnxruntime", "openvino", "torch", "transformers")
+    runtimes = ("llama-cpp-py-sync", "nncf", "onnxruntime", "openvino", "torch", "transformers")
     wanted = (*runtimes, "optimum-intel", "optimum-onnx", "sentence-transformers")
     return ", ".join(
         f"{item['name']} {item['version']}" for item in json.loads(listed.stdout) if item["name"] in wanted

@@ -44,30 +44,33 @@ def _llama_cpp(cores: int, model: Path, gguf: Path, folder: Path) -> Makers:
 
 
 def _as_q4_0(gguf: Path, folder: Path) -> Path:
-    import ctypes
-
-    import llama_cpp
-
+    ffi, api = _interface()
     made = folder / "Q4_0.gguf"
     if not made.is_file():
-        options = llama_cpp.llama_model_quantize_default_params()
-        options.ftype, options.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0, True
-        if llama_cpp.llama_model_quantize(str(gguf).encode(), str(made).encode(), ctypes.byref(options)):
+        options = ffi.new("llama_model_quantize_params *", api.llama_model_quantize_default_params())
+        options.ftype, options.allow_requantize = api.LLAMA_FTYPE_MOSTLY_Q4_0, True
+        if api.llama_model_quantize(str(gguf).encode(), str(made).encode(), options):
             raise RuntimeError("llama.cpp cannot quantize the file")
     return made
+
+
+def _interface() -> tuple[Any, Any]:
+    from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+
+    ffi, api = get_ffi(), get_lib()
+    api.llama_backend_init()
+    return ffi, api
 
 
 class _LlamaCpp:
     """A model in llama.cpp, by its C interface: the class of its Python package holds one text alone."""
 
     def __init__(self, file: Path, cores: int) -> None:
-        import llama_cpp
-
-        self._api, self._cores = llama_cpp, cores
-        llama_cpp.llama_backend_init()
-        options = llama_cpp.llama_model_default_params()
-        self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), options)
-        self._words = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
+        self._ffi, self._api = _interface()
+        self._cores = cores
+        options = self._api.llama_model_default_params()
+        self._model = self._api.llama_model_load_from_file(str(file).encode(), options)
+        self._words = self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._model))
         self._contexts: dict[int, Any] = {}
 
     def opened(self) -> Opened:
@@ -76,12 +79,10 @@ class _LlamaCpp:
 
     def steps(self, case: Case) -> Iterator[object]:
         """Yield as each token comes, one for every row."""
-        rows, tokens, new = case
-        context = self._context(rows)
-        ids = prompt_of(case)
-        for place in range(tokens, tokens + new):
-            start = place - 1 if place > tokens else 0
+        context, ids, start = self._context(case[0]), prompt_of(case), 0
+        for _ in range(case[2]):
             scores = self._decode(context, ids, start)
+            start += ids.shape[1]
             ids = scores.argmax(-1)[:, None]
             yield ids
 
@@ -93,15 +94,15 @@ class _LlamaCpp:
         return np.concatenate([self._decode(context, np.array([[one]]), place) for place, one in enumerate(ids)])
 
     def _context(self, rows: int) -> Any:
+        """Return an empty context for so many rows."""
         api = self._api
         if rows not in self._contexts:
             options = api.llama_context_default_params()
             options.n_ctx, options.n_batch, options.n_seq_max = rows * _CONTEXT, rows * _BATCH, rows
             options.n_threads = options.n_threads_batch = self._cores
             self._contexts[rows] = api.llama_init_from_model(self._model, options)
-        context = self._contexts[rows]
-        api.llama_memory_clear(api.llama_get_memory(context), True)
-        return context
+        api.llama_memory_clear(api.llama_get_memory(self._contexts[rows]), True)
+        return self._contexts[rows]
 
     def _decode(self, context: Any, ids: Any, start: int) -> Any:
         """Return the scores of the last position of every row: [rows, vocabulary]."""
@@ -119,10 +120,13 @@ class _LlamaCpp:
         if problem:
             raise RuntimeError(f"llama.cpp cannot decode: {problem}")
         last = range(length - 1, rows * length, length)
-        return np.stack([np.ctypeslib.as_array(self._scores_at(context, index), (self._words,)) for index in last])
+        return np.stack([self._scores_at(context, index) for index in last])
 
     def _scores_at(self, context: Any, index: int) -> Any:
-        return self._api.llama_get_logits_ith(context, index)
+        import numpy as np
+
+        scores = self._api.llama_get_logits_ith(context, index)
+        return np.frombuffer(self._ffi.buffer(scores, 4 * self._words), np.float32)
 
 
 # optimum-intel
