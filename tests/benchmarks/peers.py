@@ -126,7 +126,7 @@ def python_of(name: str, packages: Sequence[str], *, torch: bool = True) -> Path
 def versions_of(python: Path) -> str:
     """Return the versions that an environment runs on."""
     listed = subprocess.run([str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    runtimes = ("llama-cpp-py-sync", "nncf", "onnxruntime", "openvino", "torch", "transformers")
+    runtimes = ("cyllama", "nncf", "onnxruntime", "openvino", "torch", "transformers")
     wanted = (*runtimes, "optimum-intel", "optimum-onnx", "sentence-transformers")
     return ", ".join(
         f"{item['name']} {item['version']}" for item in json.loads(listed.stdout) if item["name"] in wanted

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.benchmarks.children.steps import Case, Opened, keep_to, prompt_of, se
 #: Tokens that llama.cpp may hold for a row: the longest case.
 _CONTEXT = 2304
 _BATCH = 2048
+#: llama.cpp's number of the format.
+_Q4_0 = 2
 
 
 def main() -> None:
@@ -38,95 +41,55 @@ Makers = Mapping[str, Callable[[], Opened]]
 def _llama_cpp(cores: int, model: Path, gguf: Path, folder: Path) -> Makers:
     """The weights as the file has them, and rounded again to the format whose products llama.cpp has fastest."""
     return {
-        "llama.cpp Q4_1": lambda: _LlamaCpp(gguf, cores).opened(),
-        "llama.cpp Q4_0": lambda: _LlamaCpp(_as_q4_0(gguf, folder), cores).opened(),
+        "llama.cpp Q4_1": lambda: Opened(steps=_LlamaCpp(gguf, cores).steps),
+        "llama.cpp Q4_0": lambda: Opened(steps=_LlamaCpp(_as_q4_0(gguf, folder), cores).steps),
     }
 
 
 def _as_q4_0(gguf: Path, folder: Path) -> Path:
-    ffi, api = _interface()
+    import cyllama.llama.llama_cpp as api
+
     made = folder / "Q4_0.gguf"
     if not made.is_file():
-        options = ffi.new("llama_model_quantize_params *", api.llama_model_quantize_default_params())
-        options.ftype, options.allow_requantize = api.LLAMA_FTYPE_MOSTLY_Q4_0, True
-        if api.llama_model_quantize(str(gguf).encode(), str(made).encode(), options):
-            raise RuntimeError("llama.cpp cannot quantize the file")
+        options = api.LlamaModelQuantizeParams()
+        options.ftype, options.allow_requantize = _Q4_0, True
+        api.model_quantize(str(gguf), str(made), options)
     return made
 
 
-def _interface() -> tuple[Any, Any]:
-    from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
-
-    ffi, api = get_ffi(), get_lib()
-    api.llama_backend_init()
-    return ffi, api
-
-
 class _LlamaCpp:
-    """A model in llama.cpp, by its C interface: the class of its Python package holds one text alone."""
+    """A model in llama.cpp. Tokens are stated: the scores of a step are computed, and not read."""
 
     def __init__(self, file: Path, cores: int) -> None:
-        self._ffi, self._api = _interface()
-        self._cores = cores
-        options = self._api.llama_model_default_params()
-        self._model = self._api.llama_model_load_from_file(str(file).encode(), options)
-        self._words = self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._model))
-        self._contexts: dict[int, Any] = {}
+        import cyllama.llama.llama_cpp as api
 
-    def opened(self) -> Opened:
-        """Return its loop and scores."""
-        return Opened(steps=self.steps, scores=self.scores)
+        self._api, self._cores = api, cores
+        self._model = api.LlamaModel(str(file), api.LlamaModelParams())
+        self._contexts: dict[int, Any] = {}
 
     def steps(self, case: Case) -> Iterator[object]:
         """Yield as each token comes, one for every row."""
-        context, ids, start = self._context(case[0]), prompt_of(case), 0
-        for _ in range(case[2]):
-            scores = self._decode(context, ids, start)
-            start += ids.shape[1]
-            ids = scores.argmax(-1)[:, None]
-            yield ids
-
-    def scores(self, ids: list[int]) -> Any:
-        """Return the scores of every position of a text."""
-        import numpy as np
-
-        context = self._context(1)
-        return np.concatenate([self._decode(context, np.array([[one]]), place) for place, one in enumerate(ids)])
+        rows, length, new = case
+        context, ids = self._context(rows), prompt_of(case)
+        batch = self._api.LlamaBatch(n_tokens=rows * length, embd=0, n_seq_max=1)
+        for row, place in product(range(rows), range(length)):
+            batch.add(int(ids[row, place]), place, [row], place == length - 1)
+        for place in range(length, length + new):
+            context.decode(batch)
+            yield place
+            batch.reset()
+            for row in range(rows):
+                batch.add(int(ids[row, place % length]), place, [row], True)
 
     def _context(self, rows: int) -> Any:
         """Return an empty context for so many rows."""
-        api = self._api
         if rows not in self._contexts:
-            options = api.llama_context_default_params()
+            options = self._api.LlamaContextParams()
             options.n_ctx, options.n_batch, options.n_seq_max = rows * _CONTEXT, rows * _BATCH, rows
             options.n_threads = options.n_threads_batch = self._cores
-            self._contexts[rows] = api.llama_init_from_model(self._model, options)
-        api.llama_memory_clear(api.llama_get_memory(self._contexts[rows]), True)
+            self._contexts[rows] = self._api.LlamaContext(self._model, options)
+        self._contexts[rows].kv_cache_clear()
         return self._contexts[rows]
-
-    def _decode(self, context: Any, ids: Any, start: int) -> Any:
-        """Return the scores of the last position of every row: [rows, vocabulary]."""
-        import numpy as np
-
-        rows, length = ids.shape
-        batch = self._api.llama_batch_init(rows * length, 0, 1)
-        batch.n_tokens = rows * length
-        for index, (row, place) in enumerate(np.ndindex(rows, length)):
-            batch.token[index], batch.pos[index] = int(ids[row, place]), start + place
-            batch.n_seq_id[index], batch.seq_id[index][0] = 1, row
-            batch.logits[index] = place == length - 1
-        problem = self._api.llama_decode(context, batch)
-        self._api.llama_batch_free(batch)
-        if problem:
-            raise RuntimeError(f"llama.cpp cannot decode: {problem}")
-        last = range(length - 1, rows * length, length)
-        return np.stack([self._scores_at(context, index) for index in last])
-
-    def _scores_at(self, context: Any, index: int) -> Any:
-        import numpy as np
-
-        scores = self._api.llama_get_logits_ith(context, index)
-        return np.frombuffer(self._ffi.buffer(scores, 4 * self._words), np.float32)
 
 
 # optimum-intel

@@ -32,15 +32,24 @@ class WideNarrowFloats(TorchFunctionMode):
         given = dict(kwargs or {})
         if func is torch.Tensor.bfloat16 or _asks_for(_NARROW, func, args, given):
             return self._rounded(args[0])
-        if not any(self._holds(value) for value in args):
+        if not any(self._holds(value) for value in args) or any(self._is_wide(value) for value in args):
             return func(*args, **given)
-        answer = func(*(map(self._promoted, args) if func.__name__ in _ARITHMETIC else args), **given)
-        if func in _LEAVING or not isinstance(answer, torch.Tensor) or answer.dtype != torch.float32:
-            return answer
-        return self._rounded(answer)
+        if func.__name__ in _ARITHMETIC:
+            return self._rounded(func(*map(self._promoted, args), **given))
+        answer = func(*args, **given)
+        if func in _LEAVING:
+            return answer.clone()  # it may be the very tensor that was passed
+        if isinstance(answer, torch.Tensor) and answer.dtype == torch.float32:
+            self._narrow[id(answer)] = answer
+        return answer
 
     def _holds(self, value: Any) -> bool:
         return isinstance(value, torch.Tensor) and self._narrow.get(id(value)) is value
+
+    def _is_wide(self, value: Any) -> bool:
+        """Whether an operand makes the result wide, as every tensor of another float type with an axis does."""
+        is_float = isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 0
+        return is_float and not self._holds(value)
 
     def _promoted(self, value: Any) -> Any:
         """Return the operand of an operation with a narrow tensor, integers as that type holds them."""
