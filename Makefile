@@ -54,7 +54,7 @@ help:
 	@echo "make bench-coreml  what converts to Core ML, and how true (MARKDOWN=docs/backends/coreml.md writes it there)"
 	@echo "make bench-quantization  what int8 and int4 gain and lose (PEERS=1: beside optimum-onnx and optimum-intel)"
 	@echo "make bench-int4    what 4 bits lose, by algorithm (MARKDOWN=docs/backends/inc.md writes the table there)"
-	@echo "make bench-generation  tokens per second of a small chat model, in every form (MARKDOWN=docs/benchmarks.md)"
+	@echo "make bench-generation  tokens per second of a small chat model, in every form (PEERS=1: beside llama.cpp and optimum-intel)"
 	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
 	@echo "make bench-embeddings  encode of 5,000 sentences beside sentence-transformers' own backends (MARKDOWN=docs/benchmarks.md)"
 	@echo "make format        let ruff rewrite what it can"
@@ -156,7 +156,8 @@ bench-quantization: $(STAMP)
 	    $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 bench-generation: $(STAMP) $(SMOLLM2)/config.json
-	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only generation $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only generation $(if $(PEERS),--peers) \
+	    $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 bench-int4: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only int4 $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
