@@ -32,11 +32,12 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        opening = asyncio.create_task(server.start())
+        tasks = [asyncio.create_task(server.start()), asyncio.create_task(server.watch_energy())]
         yield
-        opening.cancel()
-        with suppress(asyncio.CancelledError):
-            await opening
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await server.stop()
 
     middleware = []

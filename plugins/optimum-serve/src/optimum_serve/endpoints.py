@@ -88,6 +88,8 @@ def route_of(endpoint: Endpoint, server: Server) -> Route:
     async def handle(request: Request) -> Response:
         start = time.perf_counter()
         call = Call(server=server, request=request)
+        tracing = server.tracing
+        trace = tracing.begin(endpoint.method, endpoint.path, request.headers) if tracing is not None else None
         try:
             if not endpoint.is_open:
                 _check_key(request, server.settings.api_keys)
@@ -100,6 +102,8 @@ def route_of(endpoint: Endpoint, server: Server) -> Route:
             status = endpoint.statuses.get(problem.status, problem.status)
             response = json_response(endpoint.render(problem), status, problem.headers)
         _note(call, endpoint, response.status_code, time.perf_counter() - start)
+        if trace is not None:
+            trace.end(response.status_code, call.model)
         return response
 
     return Route(endpoint.path, handle, methods=[endpoint.method])

@@ -73,6 +73,7 @@ class ServedModel:
         self.problem = ""
         self._stated = stated
         self._settings = settings
+        self._generation = {**settings.generation, **stated.generation}
         self._metrics = metrics
         self._tokenizing = tokenizing
         self._model: AcceleratedModel | None = None
@@ -90,7 +91,7 @@ class ServedModel:
             else:
                 log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
                 model = accelerate(self._stated.source, target=self._stated.target or "auto")
-            _warm(model)
+            _warm(model, self._generation)
         except OptimumError as error:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
@@ -312,22 +313,24 @@ class ServedModel:
         return self._writer.write(lambda: self._pieces(prompt, stop, settings))
 
     def _pieces(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
-        pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **settings)
+        given = {**self._generation, **settings}
+        pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **given)
         return (row[0] for row in pieces)
 
 
-def _warm(model: AcceleratedModel) -> None:
+def _warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
     """Read and answer one text, so that the first request does not wait for what is loaded at the first text.
 
     Raises:
-        OptionError: the model's own settings of generation cannot be honoured, so that no request could be answered.
+        OptionError: settings of generation, the model's own or the server's, cannot be honoured, so that no request
+            could be answered.
     """
     if all(spec.name != _IDS for spec in model.manifest.inputs):
         return
     try:
         items = model.tokenize(["a"])
         if model.can_generate():
-            next(iter(model.generate(["a"], stream=True, max_new_tokens=1)))
+            next(iter(model.generate(["a"], stream=True, **generation, max_new_tokens=1)))
         else:
             model.map(items, progress=False)
     except OptionError:
