@@ -8,6 +8,7 @@ the `writer`, which takes a token of each in turn. The answer goes back by the e
     settings       flags, environment and YAML, as one checked structure
     command        the verb `optimum-core serve`
     serving        a model by its name: opened or accelerated, and what it can answer
+    tokenizing     texts of many requests in one call of a tokenizer
     batcher        batches of what waits, by length
     writer         several texts at once, token by token
     connections    deadlines of connections

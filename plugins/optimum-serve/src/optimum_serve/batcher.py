@@ -177,20 +177,26 @@ class Batcher:
         tokens = sum(one.length for one in batch)
         padded = len(batch) * max(one.length for one in batch)
         self._observer.batch(len(batch), start - batch[0].request.since, took, tokens, padded)
-        for number, one in enumerate(batch):
-            request = one.request
-            request.began, request.ended = request.began or start, start + took
-            if error is None:
-                request.answers[one.place] = answers[number]
-            with self._changed:
+        done: list[_Request] = []
+        with self._changed:
+            for number, one in enumerate(batch):
+                request = one.request
+                request.began, request.ended = request.began or start, start + took
                 request.missing -= 1
-                done = request.missing == 0 or error is not None
-            if done:
-                _tell(request, error)
+                if error is None:
+                    request.answers[one.place] = answers[number]
+                if request.missing == 0 or error is not None:
+                    done.append(request)
+        if done:
+            _tell(done, error)
 
 
-def _tell(request: _Request, error: BaseException | None) -> None:
+def _tell(requests: Sequence[_Request], error: BaseException | None) -> None:
+    def finish() -> None:
+        for request in requests:
+            request.finish(error)
+
     try:
-        request.loop.call_soon_threadsafe(request.finish, error)
+        requests[0].loop.call_soon_threadsafe(finish)
     except RuntimeError:  # the event loop has ended
         return

@@ -19,9 +19,13 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """All figures of one server."""
+    """All figures of one server.
 
-    def __init__(self) -> None:
+    Args:
+        energy: of this machine.
+    """
+
+    def __init__(self, energy: EnergyMeter | None = None) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "optimum_requests", "Answered requests", ["model", "path", "status"], registry=self.registry
@@ -41,9 +45,10 @@ class Metrics:
         memory = Gauge("optimum_memory_bytes", "Memory of this process", registry=self.registry)
         memory.set_function(lambda: psutil.Process().memory_info().rss)
         self._answered = 0
-        self.energy = EnergyMeter()
+        self.energy = energy if energy is not None else EnergyMeter()
         if self.energy.is_there:
             self._export_energy()
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.recent: dict[str, Recent] = {}
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -60,10 +65,19 @@ class Metrics:
     def observe(self, model: str, path: str, status: int, seconds: float) -> None:
         """Take note of an answered request."""
         self._answered += bool(model)
-        self._requests.labels(model, path, str(status)).inc()
-        self._seconds.labels(model, path).observe(seconds)
+        counter, histogram = self._figures(model, path, status)
+        counter.inc()
+        histogram.observe(seconds)
         if model:
             self.recent.setdefault(model, Recent()).add(seconds)
+
+    def _figures(self, model: str, path: str, status: int) -> tuple[Counter, Histogram]:
+        """Return the counter and the times of requests of a kind; to find them by their labels takes a lock each."""
+        found = self._known.get((model, path, status))
+        if found is None:
+            found = self._requests.labels(model, path, str(status)), self._seconds.labels(model, path)
+            self._known[model, path, status] = found
+        return found
 
     def of(self, model: str) -> ModelMetrics:
         """Return the figures of one model."""

@@ -12,6 +12,7 @@ from optimum_serve.errors import RequestError
 from optimum_serve.metrics import Metrics
 from optimum_serve.serving import ServedModel
 from optimum_serve.settings import Settings
+from optimum_serve.tokenizing import Tokenizing
 from optimum_serve.tracing import tracing_of
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Server:
         self.metrics = Metrics()
         self.tracing = tracing_of(settings.traces)
         self.is_stopping = False
-        self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, thread_name_prefix="tokenizing")
+        self._tokenizing = Tokenizing(_TOKENIZING_THREADS)
         self.models = {
             stated.label: ServedModel(stated, settings, self.metrics.of(stated.label), self._tokenizing)
             for stated in settings.models
@@ -54,7 +55,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for model in self.models.values():
             await loop.run_in_executor(None, model.close)
-        self._tokenizing.shutdown()
+        await loop.run_in_executor(None, self._tokenizing.close)
         if self.tracing is not None:
             await loop.run_in_executor(None, self.tracing.close)
 
