@@ -34,8 +34,7 @@ def test_packages_and_memory_are_added_and_cores_are_in_them_already(tmp_path: P
     assert meter.joules() == pytest.approx(0.13)
 
 
-def test_without_counters_that_can_be_read_there_is_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimum_serve.energy.POWERCAP", tmp_path)
+def test_without_counters_that_can_be_read_there_is_no_figure(tmp_path: Path) -> None:
     (_domain(tmp_path, "intel-rapl:0", "package-0", 5)).unlink()
     assert not EnergyMeter(tmp_path).is_there and not EnergyMeter(tmp_path / "missing").is_there
     assert b"joules" not in Metrics(EnergyMeter(tmp_path)).text()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("optimum_serve.requests")
 T = TypeVar("T")
+#: The only version of every model, where a path has one.
+VERSION = "1"
 _JSON = "application/json"
 #: Seconds until a client is expected to go away.
 _PATIENCE = 0.25
