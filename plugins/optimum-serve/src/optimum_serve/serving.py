@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,7 +101,11 @@ class ServedModel:
 
     def _start(self, model: AcceleratedModel) -> None:
         settings = self._settings
-        limits = Limits(items=settings.max_batch_items, tokens=settings.max_batch_tokens, queue=settings.max_queue)
+        limits = Limits(
+            items=min(settings.max_batch_items, _proved_batch(model)),
+            tokens=settings.max_batch_tokens,
+            queue=settings.max_queue,
+        )
         threads = max(model.manifest.streams, 1)
         if model.can_generate():
             self._writer = Writer(
@@ -333,6 +338,12 @@ def _warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
         raise
     except OptimumError as error:
         log.info("no text was tried: %s", error)
+
+
+def _proved_batch(model: AcceleratedModel) -> int:
+    """Return the greatest batch with which the model was compared with the original."""
+    axis = model.manifest.axes.get("batch")
+    return axis.proved[1] if axis is not None and axis.proved is not None else sys.maxsize
 
 
 def _answers(model: AcceleratedModel, output: str | None, items: list[Any]) -> Sequence[Any]:
