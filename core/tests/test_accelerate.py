@@ -22,6 +22,7 @@ from optimum_core.errors import (
     UnprovedWarning,
     VerificationError,
 )
+from optimum_core.models.backends.torch_plugin import has_compiler
 from optimum_core.plugins import manager
 from optimum_core.types import Event
 
@@ -176,6 +177,16 @@ def test_target_torch_saved_and_loaded(tiny: Callable[[str], Any], tmp_path: Pat
     with torch.no_grad():  # what was saved is the model as it was, not a view of the user's
         model.classifier.bias.add_(5.0)
     _assert_close(loaded(input_ids=ids).logits, want)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # at its first import
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
+def test_a_level_that_is_named_is_tried_whatever_the_budget() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3)).eval()
+    sample = {"input": torch.randn(2, 4)}
+    fast = accelerate(module, target="torch", level="compile", budget=0.001, sample_inputs=sample, shapes=ONCE)
+    chosen = fast.report and fast.report.chosen
+    assert chosen and chosen.options == {"level": "compile"}
 
 
 def test_a_plain_module_that_stayed_eager_cannot_be_saved_and_says_so(tmp_path: Path) -> None:

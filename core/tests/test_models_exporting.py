@@ -196,6 +196,22 @@ def test_only_arguments_that_a_forward_takes_are_fixed(tiny: Callable[[str], Any
     assert list(eager_outputs(tiny("gpt2"), {"input_ids": np.ones((1, 3), dtype=np.int64)})) == ["logits"]
 
 
+class _Narrow(torch.nn.Module):
+    """Has a configuration, and a `forward` that takes tensors alone."""
+
+    config = object()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # at its first import
+def test_a_compiled_module_is_called_as_its_original_is(tiny: Callable[[str], Any]) -> None:
+    for module in (_Narrow(), tiny("gpt2")):
+        compiled: Any = torch.compile(module)
+        assert fixed_arguments(compiled) == fixed_arguments(module)
+
+
 def test_the_references_are_arrays_of_their_own() -> None:
     module = torch.nn.Identity()
     x = np.ones((2, 2), dtype=np.float32)

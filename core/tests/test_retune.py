@@ -16,6 +16,7 @@ import torch
 
 from optimum_core import accelerate, artifact, load, measure
 from optimum_core.artifact import Manifest
+from optimum_core.artifact.names import CHECK_FILE
 from optimum_core.errors import SessionError, VerificationError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
@@ -23,7 +24,7 @@ from optimum_core.measure import Effort
 from optimum_core.plugins import PluginManager
 from optimum_core.search.retune import retune
 from optimum_core.types import Array, CandidateResult, Hardware, Offer, Report, Session, SessionRequest, Support
-from optimum_core.verify.carried_call import CHECK_FILE, read_check
+from optimum_core.verify.carried_call import read_check
 
 Arrays = Mapping[str, Any]
 QUICK = Effort(rounds=2, seconds=0.005, hopeless=math.inf, steady=math.inf)

@@ -66,8 +66,15 @@ def load(
 
         if (converted := find_converted(directory, directory.resolve().name)) is not None:
             with refusals_name_the_source(converted.name):
-                return load(as_artifact(converted, target=target), target=target, verify_files=verify_files, retune=retune,
-                            precision=precision, shapes=shapes, options=options)  # fmt: skip
+                return load(
+                    as_artifact(converted, target=target),
+                    target=target,
+                    verify_files=verify_files,
+                    retune=retune,
+                    precision=precision,
+                    shapes=shapes,
+                    options=options,
+                )
         if (graph := _graph_in(directory)) is not None:
             why = f"it is no artifact of optimum-core: it holds {graph.name} and no {MANIFEST}"
             raise ArtifactError(f"model {path!r}", why, f"optimum_core.accelerate({as_text(path)!r}) takes it")

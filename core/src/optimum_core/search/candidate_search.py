@@ -155,9 +155,10 @@ class _Search:
         """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best."""
         if spec.is_baseline:
             return True
-        able = [item for item in self.tried if item.is_true and not item.spec.way.is_eager and self.race.may_win(item)]
-        true = [item for item in able if item.is_sure]
-        return (not true and not spec.way.is_eager) or (spec.prepared and self._twin_leads(spec))
+        able = [item for item in self.tried if item.is_true and self.race.may_win(item)]
+        built = [item for item in able if item.is_sure and not item.spec.way.is_eager]
+        wanting = not able if spec.way.is_eager else not built
+        return wanting or (spec.prepared and self._twin_leads(spec))
 
     def _twin_leads(self, spec: CandidateSpec) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""

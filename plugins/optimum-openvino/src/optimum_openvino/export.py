@@ -2,11 +2,11 @@
 
 | route | how | observed (openvino 2026.4, torch 2.13, transformers 5.23) |
 |---|---|---|
+| `module` | `openvino.convert_model` of the module, by TorchScript tracing | cheapest, converts most models |
 | `transformers` | transformers' own exporter, through `torch.export` | corrects causal masks by itself |
-| `module` | `openvino.convert_model` of the module, by TorchScript tracing | fastest, converts most models |
 | `exported` | `openvino.convert_model` of the exported program | |
 
-The first and the last refuse a branch on a value; `module` keeps the branch that the samples took, and names the place.
+The last two refuse a branch on a value; `module` keeps the branch that the samples took, and names the place.
 None is right for every model; verification decides which result is used. Weights stay as they are; the precision of
 arithmetic is chosen when a session opens. Boolean masks become finite numbers, and the result is trimmed to the
 positions that its outputs read.

@@ -36,7 +36,7 @@ def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
     changes no output."""
     if not hasattr(module, "config"):
         return {}
-    accepted = inspect.signature(module.forward).parameters
+    accepted = inspect.signature(_original(module).forward).parameters
     chosen = {"use_cache": False, "return_dict": True}
     if _manner(module).quiet is False:
         del chosen["use_cache"]
@@ -93,8 +93,13 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _manner(module: torch.nn.Module) -> _Manner:
-    original = getattr(module, "_orig_mod", module)  # out of a wrapper of `torch.compile`
-    return _MANNERS.setdefault(original, _Manner())
+    return _MANNERS.setdefault(_original(module), _Manner())
+
+
+def _original(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the module that was compiled; itself if it is none of `torch.compile`'s."""
+    original: torch.nn.Module = getattr(module, "_orig_mod", module)
+    return original
 
 
 def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
