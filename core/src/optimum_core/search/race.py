@@ -68,9 +68,15 @@ class Race:
             best.measurements = known
 
     def close_the_rest(self, rivals: list[Candidate]) -> None:
-        """Close all candidates but the fastest few; none if size decides, since speed then says nothing."""
+        """Close all candidates but the fastest few; none if size decides, since speed then says nothing. Those that are
+        not sure close no others, since they are rejected where a sure one may win."""
         if self.context.objective == "size":
             return
+        if any(item.is_sure and self.may_win(item) for item in rivals):
+            for item in rivals:
+                if not item.is_sure:
+                    item.close()
+            rivals = [item for item in rivals if item.is_sure]
         rivals.sort(key=lambda item: item.relative_time)
         # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is,
         # and one that is slower than the eager model at some shape does not close another that is never slower.
