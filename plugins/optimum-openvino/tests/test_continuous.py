@@ -136,9 +136,10 @@ def test_draws_have_the_shares_of_the_session(model: Any, texts: Any) -> None:
 
 @needs_genai
 def test_settings_without_an_equal_are_told_ahead(texts: Any) -> None:
-    assert texts.takes(temperature=0.7, top_p=0.9) and texts.takes(repetition_penalty=1.1)
+    assert texts.takes(9, temperature=0.7, top_p=0.9) and texts.takes(9, repetition_penalty=1.1)
     for other in ({"temperature": 0.7, "seed": 3}, {"min_p": 0.1}, {"min_new_tokens": 3}, {"no_repeat_ngram_size": 2}):
-        assert not texts.takes(**other)
+        assert not texts.takes(9, **other)
+    assert not texts.takes(10**6, max_new_tokens=1)
     with pytest.raises(InputError, match="positions"):
         texts.begin("a", max_new_tokens=10**6)
 

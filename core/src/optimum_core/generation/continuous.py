@@ -59,16 +59,21 @@ class ContinuousTexts:
 
     def __init__(self, batch: ContinuousBatch, codec: TextCodec, directory: Path, longest: int | None) -> None:
         self.tool = batch.tool
-        self._batch, self._codec, self._directory, self._longest = batch, codec, directory, longest
+        self._batch, self._codec, self._directory = batch, codec, directory
+        self._most = batch.positions if longest is None else min(longest, batch.positions)
         self._running: dict[int, BatchedText] = {}
 
-    def takes(self, **settings: Any) -> bool:
+    def takes(self, length: int, **settings: Any) -> bool:
         """Whether texts of these settings, those of `generate`, are written as `generate` would. Draws have no seed.
+
+        Args:
+            length: of the prompt, in tokens.
 
         Raises:
             OptionError: as `generate`.
         """
-        return sampling_of(read_settings(self._directory, settings), 0) is not None
+        sampling = sampling_of(read_settings(self._directory, settings), length)
+        return sampling is not None and length + sampling.max_new_tokens <= self._most
 
     def begin(self, prompt: str | Chat, stop: Sequence[str] = (), **settings: Any) -> BatchedText:
         """Begin a text.
@@ -84,8 +89,8 @@ class ContinuousTexts:
         if sampling is None:
             raise UnavailableError("continuous batching", "these settings have no equal in it", "use generate")
         needed = len(ids) + sampling.max_new_tokens
-        if self._longest is not None and needed > self._longest:
-            why = f"prompt and new tokens come to {needed} positions, and the model has {self._longest}"
+        if needed > self._most:
+            why = f"prompt and new tokens come to {needed} positions, and there are {self._most}"
             raise InputError("continuous batching", why, "shorten the prompt, or ask for fewer new tokens")
         number = self._batch.add(ids.tolist(), sampling)
         stream = TextStream(codec=self._codec, stops=tuple(stop))

@@ -64,11 +64,16 @@ class ContinuousBatch(Protocol):
         """The distribution that does it, with its version ("openvino-genai 2026.4.1.0")."""
         ...
 
+    @property
+    def positions(self) -> int:
+        """The number of positions for which it has memory."""
+        ...
+
     def add(self, ids: Sequence[int], sampling: Sampling) -> int:
-        """Begin a generation, and return its number.
+        """Begin a generation of at most `positions` tokens, prompt included, and return its number.
 
         Raises:
-            InputError: prompt and new tokens together are beyond the cache.
+            InputError: it is longer, or the runtime refuses it.
         """
         ...
 

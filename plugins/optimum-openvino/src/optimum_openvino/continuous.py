@@ -43,7 +43,7 @@ class OvContinuousBatch:
     def __init__(self, pipeline: Any, positions: int, who: str) -> None:
         self.tool = f"{_DISTRIBUTION} {versions([_DISTRIBUTION]).get(_DISTRIBUTION, '')}"
         self._who = f"{who}, {_DISTRIBUTION}"
-        self._pipeline, self._positions = pipeline, positions
+        self._pipeline, self.positions = pipeline, positions
         self._handles: dict[int, Any] = {}
         self._next = 0
 
@@ -73,11 +73,11 @@ class OvContinuousBatch:
         """Begin a generation.
 
         Raises:
-            InputError: prompt and new tokens together are beyond the cache.
+            InputError: prompt and new tokens are beyond the cache, or the pipeline refuses them.
         """
         needed = len(ids) + sampling.max_new_tokens
-        if needed > self._positions:
-            why = f"prompt and new tokens come to {needed} positions, and the cache holds {self._positions}"
+        if needed > self.positions:
+            why = f"prompt and new tokens come to {needed} positions, and the cache holds {self.positions}"
             raise InputError(self._who, why, "ask for fewer new tokens, or give the cache more memory")
         number, self._next = self._next, self._next + 1
         prompt = openvino.Tensor(np.array([ids], np.int64))

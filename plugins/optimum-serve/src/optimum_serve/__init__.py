@@ -10,6 +10,7 @@ the `writer`, which takes a token of each in turn. The answer goes back by the e
     serving        a model by its name: opened or accelerated, and what it can answer
     batcher        batches of what waits, by length
     writer         several texts at once, token by token
+    group          those of them that the backend batches
     endpoints      the table of paths; reading of requests within limits; errors
     protocols      the paths, requests and answers of each protocol
     errors         errors with a status

@@ -53,7 +53,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_queue: inputs that may wait for one model; beyond, requests get 429.
         max_inputs: inputs of one request.
         max_body: bytes of one request.
-        max_running: texts that are written at once, for each model.
+        max_running: texts that are written in turns at once, for each model.
+        continuous_batching: write texts together where the backend can; it holds the weights once more.
+        max_cache: bytes of keys and values for that, for each model.
         max_new_tokens: the greatest number of tokens that a request may ask for.
         timeout: seconds from a request to its answer, or its first token.
         body_timeout: seconds until a request has been sent whole.
@@ -72,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_inputs: Count = 1024
     max_body: Count = 16_000_000
     max_running: Count = 4
+    continuous_batching: bool = True
+    max_cache: Count = 1_000_000_000
     max_new_tokens: Count = 4096
     timeout: Seconds = 60.0
     body_timeout: Seconds = 30.0

@@ -1,0 +1,116 @@
+"""Texts that are written together, by the continuous batching of a backend: they take one turn of the writer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from optimum_core.errors import OptimumError
+
+log = logging.getLogger(__name__)
+
+
+class Written(Protocol):
+    """A text of `AcceleratedModel.continuous_batching`."""
+
+    pieces: list[str]
+    ended: bool
+
+
+class Together(Protocol):
+    """What `AcceleratedModel.continuous_batching` returns."""
+
+    def step(self) -> Sequence[Any]:
+        """Return the texts that have new pieces."""
+        ...
+
+    def cancel(self, text: Any) -> None:
+        """End a text."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory."""
+        ...
+
+
+class Member(Protocol):
+    """A text of the writer, as the group sees it."""
+
+    cancelled: bool
+    join: Callable[[], Written] | None
+
+    def put(self, piece: str | BaseException | None) -> None:
+        """Hand over a piece, an error, or None at the end."""
+        ...
+
+
+class Group:
+    """The texts of one model that are written together.
+
+    Args:
+        rows: texts at once.
+        step: is told the seconds of a step, once for each token.
+    """
+
+    def __init__(self, together: Together, rows: int, step: Callable[[float], None]) -> None:
+        self._together, self._rows, self._step = together, rows, step
+        self._members: dict[Any, Member] = {}
+        self.is_broken = False
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def places(self) -> int:
+        """The number of texts that may join."""
+        return self._rows - len(self._members)
+
+    def join(self, member: Member) -> None:
+        """Begin a text; an error goes to its client."""
+        assert member.join is not None
+        if member.cancelled:
+            return
+        try:
+            self._members[member.join()] = member
+        except Exception as error:  # noqa: BLE001 - any error goes to the client
+            member.put(error)
+
+    def advance(self) -> bool:
+        """Write one token of every text; return whether any goes on."""
+        for text in [text for text, member in self._members.items() if member.cancelled]:
+            self._together.cancel(text)
+            del self._members[text]
+        start = time.perf_counter()
+        try:
+            stepped = self._together.step()
+        except OptimumError as error:
+            self._break(error)
+            return False
+        seconds = time.perf_counter() - start
+        for text in stepped:
+            self._hand_over(text, seconds)
+        return bool(self._members)
+
+    def _hand_over(self, text: Any, seconds: float) -> None:
+        member = self._members[text]
+        for piece in text.pieces:
+            member.put(piece)
+        for _ in range(len(text.pieces) - text.ended):
+            self._step(seconds)
+        if text.ended:
+            member.put(None)
+            del self._members[text]
+
+    def _break(self, error: OptimumError) -> None:
+        """Tell all texts that they are lost; later ones take turns."""
+        log.error("continuous batching ended, and texts take turns from now on: %s", error)
+        self.is_broken = True
+        for member in self._members.values():
+            member.put(error)
+        self._members.clear()
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._together.close()
