@@ -39,9 +39,9 @@ def _write_letters(directory: Path) -> None:
 
 
 def _accelerated(folder: Path, kind: str) -> Path:
-    tiny_module(
-        kind, vocab_size=258, max_position_embeddings=256, bos_token_id=256, eos_token_id=257
-    ).save_pretrained(folder / "source")
+    tiny_module(kind, vocab_size=258, max_position_embeddings=256, bos_token_id=256, eos_token_id=257).save_pretrained(
+        folder / "source"
+    )
     _write_letters(folder / "source")
     asked: dict[str, Any] = {"target": "openvino", "budget": 0, "shapes": [(1, 8, 4)]}
     quick = measuring(Effort(rounds=1, seconds=0.005, steady=math.inf))

@@ -8,7 +8,6 @@ file.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def write_paged(file: Path, directory: Path) -> None:
                 _make_zero(layer, _offset_of_zero(layers, weights, file))
     tree.write(directory / _XML, encoding="utf-8", xml_declaration=True)
     try:
-        os.symlink(weights, directory / _BIN)
+        (directory / _BIN).symlink_to(weights)
     except OSError:  # on Windows, links are a privilege
         shutil.copyfile(weights, directory / _BIN)
 

@@ -11,7 +11,7 @@ from optimum_serve.endpoints import Call
 from optimum_serve.errors import RequestError
 from optimum_serve.metrics import Metrics
 from optimum_serve.serving import ServedModel
-from optimum_serve.settings import Settings
+from optimum_serve.settings import ModelSettings, Settings
 
 log = logging.getLogger(__name__)
 _TOKENIZING_THREADS = 2
@@ -25,10 +25,16 @@ class Server:
         self.metrics = Metrics()
         self.is_stopping = False
         self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, thread_name_prefix="tokenizing")
-        self.models = {
-            stated.label: ServedModel(stated, settings, self.metrics.of(stated.label), self._tokenizing)
-            for stated in settings.models
-        }
+        self.models = {stated.label: self._unopened(stated) for stated in settings.models}
+
+    def _unopened(self, stated: ModelSettings) -> ServedModel:
+        return ServedModel(stated, self.settings, self.metrics.of(stated.label), self._tokenizing)
+
+    def renew(self, name: str) -> None:
+        """Close a model, so that it can be opened again."""
+        stated = next(stated for stated in self.settings.models if stated.label == name)
+        closed, self.models[name] = self.models[name], self._unopened(stated)
+        closed.close()
 
     async def start(self) -> None:
         """Open all models, one after another, in a thread: each is accelerated alone on the machine."""

@@ -96,7 +96,8 @@ class ServedModel:
                 model = load(source, target=self._stated.target)
             else:
                 log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
-                model = accelerate(self._stated.source, target=self._stated.target or "auto")
+                stated = self._stated
+                model = accelerate(stated.source, target=stated.target or "auto", objective=stated.objective)
             _warm(model)
         except OptimumError as error:
             self.problem = str(error)

@@ -29,11 +29,13 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             start.
         name: in requests; by default the last part of the source.
         target: a backend, where the source is accelerated or opened elsewhere than it was tuned for.
+        objective: what a source is accelerated for: "latency", "throughput" or "size"; None: as `accelerate` chooses.
     """
 
     source: str
     name: str = ""
     target: str | None = None
+    objective: str | None = None
 
     @property
     def label(self) -> str:

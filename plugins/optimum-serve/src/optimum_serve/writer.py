@@ -1,7 +1,7 @@
 """Several texts at once, each with a state of its own in the backend: one thread takes a token of each in turn.
 
-So each step has all cores, none waits for another's end, and memory is bounded by the number that run at once. Where the
-backend batches continuously, the texts that it takes are a group, which has a turn like any other text.
+So each step has all cores, none waits for another's end, and memory is bounded by the number that run at once. Where
+the backend batches continuously, the texts that it takes are a group, which has a turn like any other text.
 """
 
 from __future__ import annotations
