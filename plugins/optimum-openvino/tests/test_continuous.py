@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from optimum_core import accelerate, load
-from optimum_core.errors import InputError, UnavailableError, VerificationError
+from optimum_core.errors import InputError, SessionError, UnavailableError, VerificationError
 from optimum_core.generation import continuous
 from optimum_core.measure import Effort, measuring
 from optimum_core.testing.kinds import tiny_module
@@ -142,6 +144,18 @@ def test_settings_without_an_equal_are_told_ahead(texts: Any) -> None:
     assert not texts.takes(10**6, max_new_tokens=1)
     with pytest.raises(InputError, match="positions"):
         texts.begin("a", max_new_tokens=10**6)
+
+
+@needs_genai
+def test_a_worker_that_is_killed_is_told(model: Any) -> None:
+    texts = model.continuous_batching()
+    texts.begin("ab", max_new_tokens=50)
+    texts.step()
+    os.kill(texts._batch._process._process.pid, signal.SIGKILL)
+    with pytest.raises(SessionError, match="status -9"):
+        texts.step()
+    with pytest.raises(SessionError, match="closed"):
+        texts.begin("ab", max_new_tokens=5)
 
 
 @needs_genai

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,6 @@ from typing import Any
 import pytest
 
 from optimum_core import accelerate, load
-from optimum_core.errors import SessionError
 from optimum_core.measure import Effort, measuring
 from optimum_serve import ModelSettings
 
@@ -82,21 +83,20 @@ def test_a_client_that_leaves_frees_its_place(together: Any) -> None:
         time.sleep(0.02)
 
 
-def test_a_batch_that_fails_is_told_and_later_texts_take_turns(
-    together: Any, made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from optimum_openvino.continuous import OvContinuousBatch
-
-    def fail(self: Any) -> Any:
-        raise SessionError("openvino", "the step failed", "begin again")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(OvContinuousBatch, "step", fail)
-        failed = together.client.post("/v1/completions", json={"prompt": "ab", "max_tokens": 5, "temperature": 0})
-    assert failed.status_code == 500 and "Traceback" not in failed.text
+def test_a_killed_worker_loses_only_what_it_has_begun(together: Any, made: Path) -> None:
+    batch = together.app.state.server.models["writer"]._together._batch
     with load(made) as model:
         want = model.generate("ab", max_new_tokens=10, do_sample=False)
-    assert _ask(together, "ab", temperature=0)["choices"][0]["text"] == want
+    body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 0}
+    with together.client.stream("POST", "/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        os.kill(batch._process._process.pid, signal.SIGKILL)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: _ask(together, "ab", temperature=0), range(4)))
+        rest = list(lines)
+    assert [answer["choices"][0]["text"] for answer in answers] == [want] * 4
+    assert any('"error"' in line for line in rest)
 
 
 def test_it_can_be_turned_off(made: Path, serve: Any) -> None:

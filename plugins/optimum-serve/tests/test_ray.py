@@ -54,8 +54,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def served(cluster: Any, artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    from optimum_serve.ray import deployment
     from ray import serve
+
+    from optimum_serve.ray import deployment
 
     app = deployment(
         f"classifier={artifacts / 'sources' / 'classifier'}",

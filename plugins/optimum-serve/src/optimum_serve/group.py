@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from optimum_core.errors import OptimumError
+from optimum_core.errors import OptimumError, SessionError
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Member(Protocol):
     """A text of the writer, as the group sees it."""
 
     cancelled: bool
+    begun: bool
     join: Callable[[], Written] | None
 
     def put(self, piece: str | BaseException | None) -> None:
@@ -52,12 +53,17 @@ class Group:
     Args:
         rows: texts at once.
         step: is told the seconds of a step, once for each token.
+
+    Attributes:
+        is_broken: the backend's batch has failed; no text joins any more.
+        released: texts that were to be written when it failed, and of which no piece has come: they may take turns.
     """
 
     def __init__(self, together: Together, rows: int, step: Callable[[float], None]) -> None:
         self._together, self._rows, self._step = together, rows, step
         self._members: dict[Any, Member] = {}
         self.is_broken = False
+        self.released: list[Member] = []
 
     def __len__(self) -> int:
         return len(self._members)
@@ -65,7 +71,7 @@ class Group:
     @property
     def places(self) -> int:
         """The number of texts that may join."""
-        return self._rows - len(self._members)
+        return 0 if self.is_broken else self._rows - len(self._members)
 
     def join(self, member: Member) -> None:
         """Begin a text; an error goes to its client."""
@@ -74,7 +80,10 @@ class Group:
             return
         try:
             self._members[member.join()] = member
-        except Exception as error:  # noqa: BLE001 - any error goes to the client
+        except SessionError as error:
+            self.released.append(member)
+            self._break(error)
+        except Exception as error:  # noqa: BLE001 - any other error goes to the client
             member.put(error)
 
     def advance(self) -> bool:
@@ -104,11 +113,14 @@ class Group:
             del self._members[text]
 
     def _break(self, error: OptimumError) -> None:
-        """Tell all texts that they are lost; later ones take turns."""
+        """Tell the texts that have begun that they are lost, and release the others."""
         log.error("continuous batching ended, and texts take turns from now on: %s", error)
         self.is_broken = True
         for member in self._members.values():
-            member.put(error)
+            if member.begun:
+                member.put(error)
+            else:
+                self.released.append(member)
         self._members.clear()
 
     def close(self) -> None:

@@ -29,11 +29,13 @@ class _Text:
     loop: asyncio.AbstractEventLoop
     pieces: asyncio.Queue[str | BaseException | None]
     cancelled: bool = False
+    begun: bool = False
     running: Iterator[str] | None = None
     since: float = field(default_factory=time.perf_counter)
 
     def put(self, piece: str | BaseException | None) -> None:
         """Hand over a piece, an error, or None at the end."""
+        self.begun = True
         try:
             self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
         except RuntimeError:  # the event loop has ended
@@ -123,7 +125,7 @@ class Writer:
         """Let those that wait begin, in order, each where there is room for it; return those that join the group."""
         joining: list[_Text] = []
         kept: deque[_Text] = deque()
-        places = 0 if self._group is None or self._group.is_broken else self._group.places
+        places = self._group.places if self._group is not None else 0
         for text in self._waiting:
             joins = text.join is not None and self._group is not None and not self._group.is_broken
             if joins and len(joining) < places:
@@ -142,11 +144,20 @@ class Writer:
             self._group.join(text)
             if len(self._group) and self._group not in self._running:
                 self._running.append(self._group)
+        self._take_back()
 
     def _take_turn(self) -> None:
         turn = self._running.popleft()
         if turn.advance() if isinstance(turn, Group) else self._advance(turn):
             self._running.append(turn)
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """Let those that the group has released wait again: they take turns."""
+        if self._group is not None and self._group.released:
+            with self._changed:
+                self._waiting.extendleft(self._group.released)
+            self._group.released = []
 
     def _advance(self, text: _Text) -> bool:
         """Write one token of a text; return whether it goes on."""
