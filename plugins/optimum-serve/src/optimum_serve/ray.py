@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 _LOST = (RayActorError, RaySystemError, ReplicaUnavailableError, DeploymentUnavailableError)
 #: Seconds between two tries of one request.
 _PAUSE = 0.5
-#: The header of an answer that tells what computed it, and where.
-RUNS = "optimum-runs"
+#: Headers of an answer: what computed it, and where; and how many replicas were asked.
+RUNS, TRIES = "optimum-runs", "optimum-tries"
 Headers = Sequence[tuple[bytes, bytes]]
 Message = Mapping[str, Any]
 
@@ -145,7 +145,10 @@ class Replica:
         model.open()
         if model.problem:
             raise UnavailableError(f"model {name!r} on node {self._node}", model.problem, "see the replica's log")
-        log.warning("node %s runs %s: %r, after %.1f s", self._node, name, model.model, time.monotonic() - start)
+        report = model.model.report
+        whose = "decided before" if report is not None and report.from_cache else "decided here"
+        took = time.monotonic() - start
+        log.warning("node %s runs %s: %r, %s, after %.1f s", self._node, name, model.model, whose, took)
 
     async def _multiplexed(self, name: str) -> _Opened:
         if name not in self._server.models:
@@ -246,9 +249,12 @@ class Front:
         replica = self._replica.options(method_name="exchange", stream=True, multiplexed_model_id=model)
         asked = (request.method, request.url.path, request.scope["query_string"], request.scope["headers"], body)
         end = time.monotonic() + self._patience
+        tries = 1
         while True:
             try:
-                return await _answer(replica.remote(*asked))
+                answer = await _answer(replica.remote(*asked))
+                answer.headers[TRIES] = str(tries)
+                return answer
             except BackPressureError:
                 return _problem(429, "overloaded", "all replicas are full", {"Retry-After": "1"})
             except _LOST as error:
@@ -256,6 +262,7 @@ class Front:
                     return _problem(503, "lost", "no replica answers", {"Retry-After": "5"})
                 log.warning("a replica was lost, and its request is asked again: %s", type(error).__name__)
                 await asyncio.sleep(_PAUSE)
+                tries += 1
 
 
 async def _answer(messages: Any) -> Response:
