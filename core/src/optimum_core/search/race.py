@@ -18,7 +18,7 @@ from optimum_core.types import Measurement
 #: Number of candidates that stay open for the last race, beside the baseline: each holds the model's weights.
 FINALISTS = 4
 #: Effort of the rough timing right after the check, which decides which candidates stay open.
-ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"))
+ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"), slow=0.25)
 #: Ratio up to which a candidate does not count as slower than the eager model at a shape: that much is noise.
 NOISE = 1.1
 #: Cores that other programs may keep busy, on average, before figures are doubted.

@@ -87,6 +87,8 @@ def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
 
 
 def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    if np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):  # as a rule; a comparison of large outputs takes long
+        return True
     return a.shape == b.shape and compare("", {}, "", a, b, tolerance_of("fp32")).passed
 
 
