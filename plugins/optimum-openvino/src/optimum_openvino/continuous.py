@@ -123,11 +123,11 @@ class OvContinuousBatch:
 
 
 class _WorkerError(Exception):
-    """What the worker answered in place of a result."""
+    """An error that the worker answered in place of a result."""
 
 
 class _EndedError(_WorkerError):
-    """The worker is there no more."""
+    """The worker has ended."""
 
 
 class _Process:

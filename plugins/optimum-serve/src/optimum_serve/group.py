@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from optimum_core.errors import OptimumError, SessionError
 
@@ -20,7 +20,7 @@ class Written(Protocol):
 
 
 class Together(Protocol):
-    """What `AcceleratedModel.continuous_batching` returns."""
+    """The writer that `AcceleratedModel.continuous_batching` returns."""
 
     def step(self) -> Sequence[Any]:
         """Return the texts that have new pieces."""
@@ -47,7 +47,10 @@ class Member(Protocol):
         ...
 
 
-class Group:
+M = TypeVar("M", bound=Member)
+
+
+class Group(Generic[M]):
     """The texts of one model that are written together.
 
     Args:
@@ -61,9 +64,9 @@ class Group:
 
     def __init__(self, together: Together, rows: int, step: Callable[[float], None]) -> None:
         self._together, self._rows, self._step = together, rows, step
-        self._members: dict[Any, Member] = {}
+        self._members: dict[Any, M] = {}
         self.is_broken = False
-        self.released: list[Member] = []
+        self.released: list[M] = []
 
     def __len__(self) -> int:
         return len(self._members)
@@ -73,7 +76,7 @@ class Group:
         """The number of texts that may join."""
         return 0 if self.is_broken else self._rows - len(self._members)
 
-    def join(self, member: Member) -> None:
+    def join(self, member: M) -> None:
         """Begin a text; an error goes to its client."""
         assert member.join is not None
         if member.cancelled:

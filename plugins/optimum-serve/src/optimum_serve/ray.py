@@ -126,7 +126,7 @@ class Replica:
     def __init__(self, settings: Settings, kept: int | None) -> None:
         self._app = create_app(settings)
         self._server: Server = self._app.state.server
-        self._node = ray.get_runtime_context().get_node_id()[:8]
+        self._node = str(ray.get_runtime_context().get_node_id())[:8]
         if kept is None:
             for name in self._server.models:
                 self._open(name)

@@ -120,7 +120,7 @@ class ServedModel:
         self._model = model
         self._metrics.waiting.set_function(lambda: self.depth)
 
-    def _group(self, model: AcceleratedModel, step: Callable[[float], None]) -> Group | None:
+    def _group(self, model: AcceleratedModel, step: Callable[[float], None]) -> Group[Any] | None:
         """Return the group of texts that the backend batches, compared with the model; None: texts take turns."""
         settings = self._settings
         self.writing = "in turns"

@@ -53,12 +53,12 @@ class Writer:
     """
 
     def __init__(
-        self, name: str, *, running: int, queue: int, step: Callable[[float], None], group: Group | None = None
+        self, name: str, *, running: int, queue: int, step: Callable[[float], None], group: Group[_Text] | None = None
     ) -> None:
         self._most, self._queue, self._step, self._group = running, queue, step, group
         self._changed = threading.Condition()
         self._waiting: deque[_Text] = deque()
-        self._running: deque[_Text | Group] = deque()
+        self._running: deque[_Text | Group[_Text]] = deque()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name=f"writer-{name}", daemon=True)
         self._thread.start()
