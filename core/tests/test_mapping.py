@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import BatchEncoding, ViTImageProcessor, Wav2Vec2FeatureExtractor
+from transformers.image_utils import load_image
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import InputError, UnavailableError, UnprovedLengthWarning
@@ -295,6 +296,20 @@ def test_pictures_of_any_form_are_the_same_colours(fast_of: Make) -> None:
     for given_, expected in ((pictures, want), (rows, want), (arrays, of_arrays), (one_channel, of_arrays)):
         got = model.map(given_, processor=processor).logits
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_pictures_of_a_turned_camera_are_upright(fast_of: Make, tmp_path: Path) -> None:
+    """As `load_image` of transformers' pipelines makes them, of a file that says by EXIF how it was held."""
+    model, processor = fast_of("vit"), ViTImageProcessor(size={"height": 32, "width": 32})
+    turned = []
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        _drawn(1)[0].save(tmp_path / f"{orientation}.png", exif=exif)
+        turned.append(Image.open(tmp_path / f"{orientation}.png"))
+    want = model(**processor([load_image(picture) for picture in turned], return_tensors="np")).logits
+    assert np.abs(want[0] - want[5]).max() > 0.01
+    np.testing.assert_allclose(model.map(turned, processor=processor).logits, want, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from optimum_core.plan import AUTO, FULL_PRECISION, Target, Way
 from optimum_core.plugins import heavy_notes, manager
 from optimum_core.request import AccelerateRequest, asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
+from optimum_core.runtime.converted import overflow_notes
 from optimum_core.termination import unwound_on_sigterm
 
 
@@ -131,7 +132,8 @@ def accelerate(
     with unwound_on_sigterm():
         accelerated = pipeline.run()
     accelerated = _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
-    return _as_given(model, _with_notes(accelerated, heavy_notes(plugins.infos())))
+    notes = () if accelerated.manifest.model.has_original else overflow_notes(accelerated.manifest.quantized)
+    return _as_given(model, _with_notes(accelerated, (*notes, *heavy_notes(plugins.infos()))))
 
 
 def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Cache) -> AcceleratedModel:
@@ -140,20 +142,22 @@ def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Ca
     Raises:
         OptionError: an argument asks for what only the model that it was made from could become.
     """
-    from optimum_core.runtime.converted import as_artifact, refusals_name_the_source, task_of
+    from optimum_core.runtime.converted import as_artifact, refusals_name_the_source, require_task
     from optimum_core.runtime.loading import load
 
     asked = {
         "quantize": request.goal, "precision": request.precision, "level": request.level,
-        "task": request.task if request.task != task_of(source) else None,
         "shapes": request.shapes, "sample_inputs": request.samples,
     }  # fmt: skip
     if (name := next((name for name, value in asked.items() if value is not None), None)) is not None:
         why = f"the directory holds a converted model alone ({source.form}), which is opened as it is"
         raise OptionError(name, why, f"leave {name} out, or give the checkpoint that it was made from")
     target = str(request.target) if request.target.backend is not None else None
+    place = as_artifact(source, target=target, cache=cache)
+    if request.task is not None:
+        require_task(place, request.task, source)
     with refusals_name_the_source(source.name):
-        return load(as_artifact(source, target=target, cache=cache), target=target, options=request.options or None)
+        return load(place, target=target, options=request.options or None)
 
 
 def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:

@@ -9,6 +9,7 @@ from optimum_core.errors import ExportError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.models.backends.onnx_extended import EXTENDED
 from optimum_core.models.backends.onnx_forms import FORM
+from optimum_core.models.backends.onnx_pairs import PAIR
 from optimum_core.options import no_options
 from optimum_core.packages import missing, versions
 from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Session, Step, Support
@@ -55,7 +56,7 @@ def probe(hardware: Hardware) -> Support:
         limitations=(_NO_RUNTIME,),
         versions=found,
         check_options=check_options,
-        foreign=(FORM, EXTENDED),
+        foreign=(FORM, PAIR, EXTENDED),
     )
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from optimum_core.generation.encoder_decoder_session import ENCODER_MASK, HIDDEN
 from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.module import filled_cache
 from optimum_core.models.eager.calls import fixed_arguments
 from optimum_core.types import StateSpec
+from optimum_core.types.state import ENCODER_MASK, HIDDEN
 
 
 class EncoderModule(torch.nn.Module):
