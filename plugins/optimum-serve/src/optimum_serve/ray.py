@@ -187,9 +187,10 @@ class Replica:
             if model.problem:
                 raise RuntimeError(model.problem)
 
-    async def __del__(self) -> None:
-        """Answer what waits, when the replica is told to stop."""
-        await self._server.stop()
+    def __del__(self) -> None:
+        """Free the models, when the replica is told to stop."""
+        for model in self._server.models.values():
+            model.close()
 
 
 class _Opened:
