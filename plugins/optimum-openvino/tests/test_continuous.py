@@ -16,7 +16,8 @@ import pytest
 
 from optimum_core import accelerate, load
 from optimum_core.errors import InputError, SessionError, UnavailableError, VerificationError
-from optimum_core.generation import continuous
+from optimum_core.generation.continuous import sampling_of
+from optimum_core.generation.settings import read_settings
 from optimum_core.measure import Effort, measuring
 from optimum_core.testing.kinds import tiny_module
 from optimum_core.types import ContinuousLimits, Progress
@@ -81,7 +82,7 @@ def _written(texts: Any, *begun: Any) -> list[str]:
 @needs_genai
 def test_many_texts_at_once_are_those_of_the_session_alone(model: Any, texts: Any) -> None:
     prompts = ["a", "the quick brown fox", "b" * 100, "the quick brown fox jumps", "c", "dd" * 40]  # more than rows
-    settings = [
+    settings: list[dict[str, Any]] = [
         {"max_new_tokens": 20},
         {"max_new_tokens": 9},
         {"max_new_tokens": 12, "repetition_penalty": 1.4},
@@ -123,7 +124,7 @@ def test_draws_have_the_shares_of_the_session(model: Any, texts: Any) -> None:
     shares /= shares.sum()
     kept = int((shares.cumsum() - shares < 0.8).sum())
     want = shares[:kept] / shares[:kept].sum()
-    batch, sampling = texts._batch, continuous.sampling_of(continuous.read_settings(model.directory, settings), 4)
+    batch, sampling = texts._batch, sampling_of(read_settings(model.directory, settings), 4)
     numbers = {batch.add(ids[0].tolist(), sampling) for _ in range(400)}
     found: list[int] = []
     while numbers:

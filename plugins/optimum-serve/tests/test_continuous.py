@@ -47,7 +47,7 @@ def _ask(live: Any, prompt: str, **more: Any) -> Any:
 
 
 def test_texts_written_together_are_those_of_the_model(together: Any, made: Path) -> None:
-    settings = [
+    settings: list[dict[str, Any]] = [
         {"temperature": 0},
         {"temperature": 0, "max_tokens": 30},
         {"temperature": 0.8, "seed": 5},  # takes turns beside the group

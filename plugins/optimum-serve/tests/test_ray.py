@@ -82,7 +82,7 @@ def _replicas() -> list[psutil.Process]:
 
 def _line(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:
         return []
 
