@@ -25,6 +25,8 @@ from optimum_openvino.session import sentence
 _DISTRIBUTION, _PACKAGE, _WORKER = "openvino-genai", "openvino_genai", "optimum_openvino.continuous_worker"
 #: Positions in one block of the cache, on a CPU.
 _BLOCK = 32
+#: Bytes of one number in the cache, where they are not 2.
+_SIZES = {"f32": 4, "u8": 1, "i8": 1}
 _INPUTS = {"input_ids", "attention_mask", "position_ids", "logits_to_keep"}
 _WITHOUT = "generate without continuous batching"
 
@@ -191,9 +193,9 @@ def _properties(request: SessionRequest) -> dict[str, Any]:
 
 
 def _bytes(request: SessionRequest) -> int:
-    """Return the bytes of keys and values of one position."""
+    """Return the bytes of keys and values of one position, without those of scales."""
     assert request.artifact.state is not None
-    size = 4 if request.precision == "fp32" else 2
+    size = _SIZES.get(str(_properties(request).get("KV_CACHE_PRECISION")), 2)
     return sum(_numbers(layer) for layer in request.artifact.state.layers) * size
 
 

@@ -23,6 +23,9 @@ from optimum_core.types import Promise
 from optimum_core.verify.comparison import ranks
 from optimum_core.verify.promise import make_promise
 
+#: Share of the budget that one evaluation of the eager model may take for a second, which shows whether it varies.
+_SHARE_OF_EVALUATION = 0.1
+
 
 def why_in_one_pass(decoder: DecoderSignature, goal: QuantizationGoal | None, data: StatedData | None) -> str | None:
     """Return the reason why a model that generates is quantized as one forward pass; None: it is not."""
@@ -66,8 +69,9 @@ class QuantizationSetup:
         """Read the data, and pass the calibration batches to the builder.
 
         Raises:
-            OptionError: the data does not fit the model, or is too little.
+            OptionError: the data does not fit the model, or is too little, or no way keeps a cache as stated.
         """
+        self._require_cache()
         context = self.context
         data = DataPreparer(
             stated=self.stated,
@@ -114,7 +118,7 @@ class QuantizationSetup:
                     drop=self.stated.drop,
                     unquantized=unquantized,
                     search=replace(context, budget=self._budget()),
-                    ways=self.ways,
+                    ways=tuple(way for way in self.ways if self._cache in (None, *way.caches)),
                     present=present,
                 )
             )
@@ -131,6 +135,17 @@ class QuantizationSetup:
         if self.goal.config is not None:
             return self.goal.config.calibrates
         return any(scheme.method != "dynamic" for scheme in self.goal.schemes)
+
+    @property
+    def _cache(self) -> str | None:
+        """The number format of a decoder's cache, if one is stated."""
+        return self.goal.config.cache if self.goal.config is not None else None
+
+    def _require_cache(self) -> None:
+        if self._cache is not None and not any(self._cache in way.caches for way in self.ways):
+            backends = ", ".join(sorted({way.backend for way in self.ways}))
+            why = f"it cannot be {self._cache!r}: {self.context.source.name} keeps no cache in it on {backends}"
+            raise OptionError("quantize, cache", why, "leave it out: models that generate have one, on some backends")
 
     def _require_calibration(self, data: QuantizationData) -> None:
         config = self.goal.config
@@ -164,6 +179,8 @@ class QuantizationSetup:
         context.trials.open(eager)
         with watched(context.emit, "evaluate", "the eager model"):
             try:
-                return make_promise(data.metric, Evaluated(candidate=eager, present=present), self.stated.drop)
+                evaluated = Evaluated(candidate=eager, present=present)
+                patience = _SHARE_OF_EVALUATION * self._budget().seconds
+                return make_promise(data.metric, evaluated, self.stated.drop, patience=patience)
             finally:
                 eager.close()
