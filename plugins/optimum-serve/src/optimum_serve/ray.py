@@ -132,7 +132,7 @@ class Replica:
                 self._open(name)
             self._opened = None
         else:
-            self._opened = serve.multiplexed(max_num_models_per_replica=kept)(self._multiplexed)
+            self._opened = serve.multiplexed(max_num_models_per_replica=kept)(self._opener())
 
     def _open(self, name: str) -> None:
         """Open a model.
@@ -150,11 +150,16 @@ class Replica:
         took = time.monotonic() - start
         log.warning("node %s runs %s: %r, %s, after %.1f s", self._node, name, model.model, whose, took)
 
-    async def _multiplexed(self, name: str) -> _Opened:
-        if name not in self._server.models:
-            return _Opened(self._server, "")  # the server says so itself
-        await asyncio.to_thread(self._open, name)
-        return _Opened(self._server, name)
+    def _opener(self) -> Any:
+        """Return the function that opens a model; Ray takes functions, and no bound methods."""
+
+        async def opened(name: str) -> _Opened:
+            if name not in self._server.models:
+                return _Opened(self._server, "")  # the server says so itself
+            await asyncio.to_thread(self._open, name)
+            return _Opened(self._server, name)
+
+        return opened
 
     async def exchange(
         self, method: str, path: str, query: bytes, headers: Headers, body: bytes
