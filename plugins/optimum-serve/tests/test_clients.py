@@ -63,6 +63,7 @@ def test_openai_draws_repeat_with_a_seed_and_stop_where_told(client: openai.Open
     given: dict[str, Any] = {"model": "writer", "prompt": "abc", "max_tokens": 24, "temperature": 1.5, "seed": 7}
     one, two = (client.completions.create(**given).choices[0].text for _ in range(2))
     assert one == two
+    assert client.completions.create(**{**given, "seed": -7}).choices[0].text
     several = client.completions.create(**given, n=3).choices
     assert several[0].text == one and len({choice.text for choice in several}) == 3
     stopped = client.completions.create(**given, stop=[one[3:5]]).choices[0]
@@ -104,6 +105,14 @@ def test_the_hubs_client(
         messages=[{"role": "user", "content": "ab"}], model="writer", max_tokens=4, temperature=0
     )
     assert chat.choices[0].message.content is not None
+
+
+def test_langchains_client(live: Any, encoder: AcceleratedModel) -> None:
+    embeddings = pytest.importorskip("langchain_openai").OpenAIEmbeddings(
+        model="encoder", base_url=f"{live.url}/v1", api_key="none", check_embedding_ctx_length=False, max_retries=0
+    )
+    np.testing.assert_allclose(embeddings.embed_documents(TEXTS), encoder.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(embeddings.embed_query(TEXTS[0]), encoder.encode(TEXTS[0]), atol=1e-5)
 
 
 def test_tritons_client(live: Any, artifacts: Path) -> None:

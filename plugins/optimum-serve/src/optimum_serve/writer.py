@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from optimum_serve.errors import busy
 from optimum_serve.group import Group, Written
+from optimum_serve.tracing import current_trace
 
 #: Begins a text: yields its new piece for each token, which may be empty, and a last one.
 Begin = Callable[[], Iterator[str]]
@@ -32,10 +33,12 @@ class _Text:
     begun: bool = False
     running: Iterator[str] | None = None
     since: float = field(default_factory=time.perf_counter)
+    count: int = 0
 
     def put(self, piece: str | BaseException | None) -> None:
         """Hand over a piece, an error, or None at the end."""
         self.begun = True
+        self.count += isinstance(piece, str)
         try:
             self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
         except RuntimeError:  # the event loop has ended
@@ -99,6 +102,8 @@ class Writer:
                 yield piece
         finally:
             text.cancelled = True
+            if (trace := current_trace.get()) is not None:
+                trace.add("write", text.since, time.perf_counter(), pieces=text.count)
 
     def close(self) -> None:
         """Write what has begun or waits, then end the thread."""

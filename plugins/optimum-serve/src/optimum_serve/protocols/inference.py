@@ -16,13 +16,12 @@ from starlette.responses import Response
 
 from optimum_core import __version__ as _version
 from optimum_core.types import TensorSpec
-from optimum_serve.endpoints import Call, Endpoint, decoded, json_response
+from optimum_serve.endpoints import VERSION, Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.serving import ServedModel
 
 _NAME = "Open Inference Protocol"
 _HEADER = "Inference-Header-Content-Length"
-_VERSION = "1"
 #: Parameters that have an effect here; others are refused.
 _KNOWN = frozenset({"binary_data_size", "binary_data", "binary_data_output"})
 #: Names of types in the protocol.
@@ -99,7 +98,7 @@ async def _server(call: Call) -> Response:
 async def _index(call: Call) -> Response:
     asked = decoded(_INDEX, call.body) if call.body else IndexRequest()
     models = (model for model in call.server.models.values() if model.is_ready or not asked.ready)
-    return json_response([IndexEntry(name=model.name, version=_VERSION, **_state(model)) for model in models])
+    return json_response([IndexEntry(name=model.name, version=VERSION, **_state(model)) for model in models])
 
 
 def _state(model: ServedModel) -> dict[str, str]:
@@ -123,8 +122,8 @@ def _named(call: Call) -> ServedModel:
         RequestError: there is none of this name, or of this version.
     """
     model = call.server.named(call, call.path["model"])
-    if call.path.get("version", _VERSION) != _VERSION:
-        message = f"model {model.name!r} has version {_VERSION} only"
+    if call.path.get("version", VERSION) != VERSION:
+        message = f"model {model.name!r} has version {VERSION} only"
         raise RequestError(status=404, kind="no_model", message=message)
     return model
 
@@ -139,7 +138,7 @@ async def _metadata(call: Call) -> Response:
     manifest = model.model.manifest
     found = {
         "name": model.name,
-        "versions": [_VERSION],
+        "versions": [VERSION],
         "platform": f"{model.model.backend}_{manifest.format}",
         "inputs": [_described(spec) for spec in manifest.inputs],
         "outputs": [_described(spec) for spec in manifest.outputs],

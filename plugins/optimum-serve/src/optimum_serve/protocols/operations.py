@@ -34,7 +34,7 @@ async def _metrics(call: Call) -> Response:
 
 
 async def _openapi(call: Call) -> Response:
-    return json_response(description(call.request.app.state.endpoints))
+    return json_response(description(call.request.app.state.endpoints, list(call.server.models)))
 
 
 async def _status(call: Call) -> Response:
@@ -66,7 +66,8 @@ def _about(model: ServedModel) -> dict[str, Any]:
 
 
 async def _page(call: Call) -> Response:
-    return HTMLResponse(_html(), headers={"Content-Security-Policy": "default-src 'self' 'unsafe-inline'"})
+    policy = "default-src 'self' 'unsafe-inline'; img-src data:"
+    return HTMLResponse(_html(), headers={"Content-Security-Policy": policy})
 
 
 @cache
