@@ -1,5 +1,12 @@
 """The types passed between core and backends: small frozen dataclasses, independent of any runtime."""
 
+from optimum_core.types.continuous import (
+    ContinuousBatch,
+    ContinuousLimits,
+    ContinuousSession,
+    Progress,
+    Sampling,
+)
 from optimum_core.types.hardware import Cpu, Gpu, Hardware, Npu
 from optimum_core.types.quantization import QuantizeConfig
 from optimum_core.types.requests import (
@@ -35,6 +42,9 @@ __all__ = [
     "AxisRange",
     "CandidateResult",
     "CaseResult",
+    "ContinuousBatch",
+    "ContinuousLimits",
+    "ContinuousSession",
     "Cpu",
     "Event",
     "ExportRequest",
@@ -51,11 +61,13 @@ __all__ = [
     "Offer",
     "OptimizeRequest",
     "PrecisionHint",
+    "Progress",
     "Promise",
     "QuantizeConfig",
     "QuantizeRequest",
     "RecipeResult",
     "Report",
+    "Sampling",
     "Session",
     "SessionRequest",
     "State",

@@ -11,7 +11,7 @@ from optimum_serve.endpoints import Call
 from optimum_serve.errors import RequestError
 from optimum_serve.metrics import Metrics
 from optimum_serve.serving import ServedModel
-from optimum_serve.settings import Settings
+from optimum_serve.settings import ModelSettings, Settings
 from optimum_serve.tokenizing import Tokenizing
 from optimum_serve.tracing import tracing_of
 
@@ -29,10 +29,16 @@ class Server:
         self.tracing = tracing_of(settings.traces)
         self.is_stopping = False
         self._tokenizing = Tokenizing(_TOKENIZING_THREADS)
-        self.models = {
-            stated.label: ServedModel(stated, settings, self.metrics.of(stated.label), self._tokenizing)
-            for stated in settings.models
-        }
+        self.models = {stated.label: self._unopened(stated) for stated in settings.models}
+
+    def _unopened(self, stated: ModelSettings) -> ServedModel:
+        return ServedModel(stated, self.settings, self.metrics.of(stated.label), self._tokenizing)
+
+    def renew(self, name: str) -> None:
+        """Close a model, so that it can be opened again."""
+        stated = next(stated for stated in self.settings.models if stated.label == name)
+        closed, self.models[name] = self.models[name], self._unopened(stated)
+        closed.close()
 
     async def start(self) -> None:
         """Open all models, one after another, in a thread: each is accelerated alone on the machine."""

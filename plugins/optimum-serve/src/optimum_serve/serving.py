@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import OptimumError, OptionError
+from optimum_core.errors import OptimumError, OptionError, UnavailableError, VerificationError
+from optimum_core.types import ContinuousLimits
 from optimum_serve.batcher import Batcher, Limits
 from optimum_serve.errors import RequestError, invalid
+from optimum_serve.group import Group
 from optimum_serve.metrics import ModelMetrics
 from optimum_serve.settings import ModelSettings, Settings
 from optimum_serve.tokenizing import Manner, Tokenizing
@@ -30,6 +32,8 @@ _IDS = "input_ids"
 #: Names of the trained length in configurations.
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _SOUNDS = frozenset({"input_values", "input_features"})
+#: Tokens of prompts that are read in one step, so that those who wait for their next token do not wait long.
+_READ_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +84,8 @@ class ServedModel:
         self._model: AcceleratedModel | None = None
         self._batcher: Batcher | None = None
         self._writer: Writer | None = None
+        self._together: Any = None
+        self.writing = ""
 
     # Its life.
 
@@ -91,7 +97,8 @@ class ServedModel:
                 model = load(source, target=self._stated.target)
             else:
                 log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
-                model = accelerate(self._stated.source, target=self._stated.target or "auto")
+                stated = self._stated
+                model = accelerate(stated.source, target=stated.target or "auto", objective=stated.objective)
             _warm(model, self._generation)
         except OptimumError as error:
             self.problem = str(error)
@@ -108,13 +115,34 @@ class ServedModel:
         )
         threads = max(model.manifest.streams, 1)
         if model.can_generate():
+            step = self._metrics.step
+            group = self._group(model, step)
             self._writer = Writer(
-                self.name, running=settings.max_running, queue=settings.max_queue, step=self._metrics.step
+                self.name, running=settings.max_running, queue=settings.max_queue, step=step, group=group
             )
         else:
             self._batcher = Batcher(self.name, self._run, limits, self._metrics, threads)
         self._model = model
         self._metrics.waiting.set_function(lambda: self.depth)
+
+    def _group(self, model: AcceleratedModel, step: Callable[[float], None]) -> Group[Any] | None:
+        """Return the group of texts that the backend batches, compared with the model; None: texts take turns."""
+        settings = self._settings
+        self.writing = "in turns"
+        if not settings.continuous_batching:
+            return None
+        tokens = min(settings.max_batch_tokens, _READ_AT_ONCE)
+        limits = ContinuousLimits(rows=settings.max_batch_items, tokens=tokens, cache=settings.max_cache)
+        try:
+            self._together = model.continuous_batching(limits)
+        except UnavailableError as error:
+            log.info("texts of %s take turns: %s", self.name, error.why)
+            return None
+        except VerificationError as error:
+            log.warning("texts of %s take turns, as continuous batching gives others: %s", self.name, error)
+            return None
+        self.writing = f"together, by {self._together.tool}"
+        return Group(self._together, settings.max_batch_items, step)
 
     def close(self) -> None:
         """Answer what waits, and free the model."""
@@ -311,7 +339,10 @@ class ServedModel:
     def write(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> AsyncIterator[str]:
         """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest."""
         assert self._writer is not None  # `prompt` has checked it
-        return self._writer.write(lambda: self._pieces(prompt, stop, settings))
+        join, given = None, {**self._generation, **settings}
+        if self._together is not None and self._together.takes(prompt.tokens, **given):
+            join = partial(self._together.begin, prompt.value, tuple(stop), **given)
+        return self._writer.write(lambda: self._pieces(prompt, stop, settings), join)
 
     def _pieces(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
         given = {**self._generation, **settings}

@@ -31,6 +31,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             start.
         name: in requests; by default the last part of the source.
         target: a backend, where the source is accelerated or opened elsewhere than it was tuned for.
+        objective: what a source is accelerated for: "latency", "throughput" or "size"; None: as `accelerate` chooses.
         generation: arguments of `generate` that go before the server's and before the model's own
             `generation_config.json`, as {"num_beams": 1}; those of a request go before them.
     """
@@ -38,6 +39,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     source: str
     name: str = ""
     target: str | None = None
+    objective: str | None = None
     generation: dict[str, Any] = {}  # msgspec copies it
 
     @property
@@ -58,7 +60,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_queue: inputs that may wait for one model; beyond, requests get 429.
         max_inputs: inputs of one request.
         max_body: bytes of one request.
-        max_running: texts that are written at once, for each model.
+        max_running: texts that are written in turns at once, for each model.
+        continuous_batching: write texts together where the backend can; it holds the weights once more.
+        max_cache: bytes of keys and values for that, for each model.
         max_new_tokens: the greatest number of tokens that a request may ask for.
         generation: arguments of `generate` for all models, as above.
         timeout: seconds from a request to its answer, or its first token.
@@ -81,6 +85,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_inputs: Count = 1024
     max_body: Count = 16_000_000
     max_running: Count = 4
+    continuous_batching: bool = True
+    max_cache: Count = 1_000_000_000
     max_new_tokens: Count = 4096
     generation: dict[str, Any] = {}
     timeout: Seconds = 60.0
