@@ -35,7 +35,7 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings format clean
+.PHONY: help demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings bench-serve format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -56,6 +56,7 @@ help:
 	@echo "make bench-generation  tokens per second of a small chat model, in every form (MARKDOWN=docs/benchmarks.md)"
 	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
 	@echo "make bench-embeddings  encode of 5,000 sentences beside sentence-transformers' own backends (MARKDOWN=docs/benchmarks.md)"
+	@echo "make bench-serve   the server beside others under 1 to 256 clients (MARKDOWN=docs/benchmarks.md)"
 	@echo "make format        let ruff rewrite what it can"
 	@echo "make clean         remove .venv and what the tools left"
 
@@ -166,6 +167,10 @@ bench-embeddings: $(STAMP)
 	@ls $(VENV)/data/gensim-*.whl >/dev/null 2>&1 || $(BIN)/python -m pip download --quiet --disable-pip-version-check \
 	    --no-deps --only-binary :all: --dest $(VENV)/data $(SIMILARITIES)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only embeddings $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+
+# Eight minutes, and some more to install the other servers the first time; ARGS='--overload 600' is the long trial.
+bench-serve: $(STAMP)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only serve $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -29,6 +29,7 @@ from tests.benchmarks import (
     qat,
     quantization,
     rounding,
+    serving,
     startup,
 )
 from tests.benchmarks.page import Page, markdown, show, write_region
@@ -54,9 +55,10 @@ _MEASUREMENTS: dict[str, Callable[[Path], Page]] = {
     "int4": rounding.run,
     "generation": generating.run,
     "embeddings": embeddings.run,
+    "serve": serving.run,
 }
 _ON_REQUEST = frozenset(
-    {"memory", "map", "grid", "qat", "trt", "coreml", "quantization", "int4", "generation", "embeddings"}
+    {"memory", "map", "grid", "qat", "trt", "coreml", "quantization", "int4", "generation", "embeddings", "serve"}
 )
 
 
@@ -91,12 +93,24 @@ def main() -> None:
         choices=embeddings.PEERS,
         help="of embeddings: these alone",
     )
+    parser.add_argument(
+        "--servers", nargs="*", default=list(serving.PEERS), choices=serving.PEERS, help="of serve: beside these alone"
+    )
+    parser.add_argument("--seconds", type=int, default=serving.SECONDS, help="of serve: of each load")
+    parser.add_argument(
+        "--overload",
+        type=int,
+        default=serving.OVERLOAD_SECONDS,
+        metavar="SECONDS",
+        help="of serve: under more clients than it can bear",
+    )
     asked = parser.parse_args()
     measurements: dict[str, Callable[[Path], Page]] = {
         **_MEASUREMENTS,
         "embeddings": partial(embeddings.run, number=asked.sentences, beside=asked.beside),
         "generation": partial(generating.run, ways=asked.ways, single=asked.single, artifacts=asked.artifacts),
         "grid": partial(grid.run, models=asked.models),
+        "serve": partial(serving.run, seconds=asked.seconds, overload=asked.overload, beside=asked.servers),
         "quantization": partial(quantization.run, with_peers=asked.peers, movie_model=asked.movie_model),
     }
     chosen = asked.only or [name for name in _MEASUREMENTS if name not in _ON_REQUEST]

@@ -123,7 +123,8 @@ def versions_of(python: Path) -> str:
     """Return the versions that an environment runs on."""
     listed = subprocess.run([str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
     runtimes = ("nncf", "onnxruntime", "openvino", "torch", "transformers")
-    wanted = (*runtimes, "optimum-intel", "optimum-onnx", "sentence-transformers")
+    servers = ("fastapi", "infinity-emb", "litserve")
+    wanted = (*runtimes, *servers, "optimum-intel", "optimum-onnx", "sentence-transformers")
     return ", ".join(
         f"{item['name']} {item['version']}" for item in json.loads(listed.stdout) if item["name"] in wanted
     )

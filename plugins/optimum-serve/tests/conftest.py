@@ -15,6 +15,7 @@ import uvicorn
 from optimum_core import accelerate
 from optimum_core.testing.kinds import tiny_module
 from optimum_serve import ModelSettings, Settings, create_app
+from optimum_serve.connections import uvicorn_options
 from sentence_directories import NORMALIZE, pooling, write_directory, write_tokenizer
 
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} {% endfor %}[assistant]"
@@ -26,7 +27,7 @@ class Live:
 
     def __init__(self, settings: Settings) -> None:
         self.app = create_app(settings)
-        config = uvicorn.Config(self.app, port=0, log_config=None, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(self.app, **{**uvicorn_options(settings), "port": 0, "timeout_graceful_shutdown": 5})
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

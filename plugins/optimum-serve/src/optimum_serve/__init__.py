@@ -8,12 +8,16 @@ the `writer`, which takes a token of each in turn. The answer goes back by the e
     settings       flags, environment and YAML, as one checked structure
     command        the verb `optimum-core serve`
     serving        a model by its name: opened or accelerated, and what it can answer
+    tokenizing     texts of many requests in one call of a tokenizer
     batcher        batches of what waits, by length
     writer         several texts at once, token by token
+    connections    deadlines of connections
     endpoints      the table of paths; reading of requests within limits; errors
     protocols      the paths, requests and answers of each protocol
     errors         errors with a status
     metrics        counters and times for Prometheus
+    energy         joules, where the system counts them
+    tracing        traces of OpenTelemetry
     logs           one line of JSON for each request
     openapi        the description of all endpoints
 """

@@ -12,8 +12,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from optimum_serve.endpoints import Endpoint, json_response, route_of
+from optimum_serve.endpoints import Endpoint, FixedPaths, handler_of, json_response
 from optimum_serve.protocols import inference, openai, operations, tei
 from optimum_serve.server import Server
 from optimum_serve.settings import Settings
@@ -32,20 +33,22 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        opening = asyncio.create_task(server.start())
+        tasks = [asyncio.create_task(server.start()), asyncio.create_task(server.watch_energy())]
         yield
-        opening.cancel()
-        with suppress(asyncio.CancelledError):
-            await opening
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await server.stop()
 
+    handlers = {(endpoint.method, endpoint.path): handler_of(endpoint, server) for endpoint in ENDPOINTS}
     middleware = []
     if settings.cors_origins:
         allowed: dict[str, Any] = {"allow_origins": settings.cors_origins, "allow_methods": ["GET", "POST"]}
         middleware.append(Middleware(CORSMiddleware, **allowed, allow_headers=["*"]))
     app = Starlette(
-        routes=[route_of(endpoint, server) for endpoint in ENDPOINTS],
-        middleware=middleware,
+        routes=[Route(path, handle, methods=[method]) for (method, path), handle in handlers.items()],
+        middleware=[*middleware, Middleware(FixedPaths, handlers=handlers)],
         lifespan=lifespan,
         exception_handlers={404: _missing, 405: _wrong_method},
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from optimum_serve.errors import busy
+from optimum_serve.tracing import current_trace
 
 #: Runs a batch: inputs in, an answer for each out.
 Run = Callable[[list[Any]], Sequence[Any]]
@@ -38,12 +39,19 @@ class Limits:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Request:
-    """The inputs of one request, of which some may be in one batch and some in another."""
+    """The inputs of one request, of which some may be in one batch and some in another.
+
+    Attributes:
+        began, ended: times of its first and its last batch.
+    """
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[list[Any]]
     answers: list[Any]
     missing: int
+    since: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
+    ended: float = 0.0
 
     def finish(self, error: BaseException | None = None) -> None:
         """Hand over the answers, or the error; in the event loop."""
@@ -61,7 +69,6 @@ class _Waiting:
     place: int
     item: Any
     length: int
-    since: float = field(default_factory=time.perf_counter)
 
 
 class Batcher:
@@ -115,7 +122,11 @@ class Batcher:
                 raise busy(f"{len(self._waiting)} inputs wait already", self._pace * len(self._waiting))
             self._waiting += waiting
             self._changed.notify()
-        return await request.future
+        answers = await request.future
+        if (trace := current_trace.get()) is not None:
+            trace.add("queue", request.since, request.began)
+            trace.add("model", request.began, request.ended, inputs=len(items), tokens=sum(lengths))
+        return answers
 
     def close(self) -> None:
         """Answer what waits, then end the threads."""
@@ -165,20 +176,27 @@ class Batcher:
         self._pace = took / len(batch) if not self._pace else 0.9 * self._pace + 0.1 * took / len(batch)
         tokens = sum(one.length for one in batch)
         padded = len(batch) * max(one.length for one in batch)
-        self._observer.batch(len(batch), start - batch[0].since, took, tokens, padded)
-        for number, one in enumerate(batch):
-            request = one.request
-            if error is None:
-                request.answers[one.place] = answers[number]
-            with self._changed:
+        self._observer.batch(len(batch), start - batch[0].request.since, took, tokens, padded)
+        done: list[_Request] = []
+        with self._changed:
+            for number, one in enumerate(batch):
+                request = one.request
+                request.began, request.ended = request.began or start, start + took
                 request.missing -= 1
-                done = request.missing == 0 or error is not None
-            if done:
-                _tell(request, error)
+                if error is None:
+                    request.answers[one.place] = answers[number]
+                if request.missing == 0 or error is not None:
+                    done.append(request)
+        if done:
+            _tell(done, error)
 
 
-def _tell(request: _Request, error: BaseException | None) -> None:
+def _tell(requests: Sequence[_Request], error: BaseException | None) -> None:
+    def finish() -> None:
+        for request in requests:
+            request.finish(error)
+
     try:
-        request.loop.call_soon_threadsafe(request.finish, error)
+        requests[0].loop.call_soon_threadsafe(finish)
     except RuntimeError:  # the event loop has ended
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,13 +24,19 @@ def serve(
     max_batch_tokens: Annotated[int | None, typer.Option(help="The greatest batch: rows times the longest.")] = None,
     max_queue: Annotated[int | None, typer.Option(help="Inputs that may wait; beyond, 429.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="What a request may ask for at most.")] = None,
+    generation: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of generate, before the model's own generation_config.json: num_beams=1."),
+    ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds until an answer, or its first token.")] = None,
+    traces: Annotated[str | None, typer.Option(help="An OpenTelemetry collector: http://collector:4318.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Write no line for each request.")] = False,
 ) -> None:
     """Serve models to clients of OpenAI, text-embeddings-inference and the Open Inference Protocol."""
     import uvicorn
 
     from optimum_serve.application import create_app
+    from optimum_serve.connections import uvicorn_options
     from optimum_serve.logs import write_json_lines
     from optimum_serve.settings import read_settings
 
@@ -42,25 +49,41 @@ def serve(
         "max_batch_tokens": max_batch_tokens,
         "max_queue": max_queue,
         "max_new_tokens": max_new_tokens,
+        "generation": dict(map(_argument, generation)) if generation else None,
         "timeout": timeout,
+        "traces": traces,
         "access_log": False if quiet else None,
     }
     settings = read_settings(flags, config)
     write_json_lines()
+    _allow_connections()
     try:
-        uvicorn.run(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=round(settings.drain),
-        )
+        uvicorn.run(create_app(settings), **uvicorn_options(settings))
     except OSError as error:
         raise UnavailableError(
             "serve", f"{settings.host}:{settings.port} cannot be had: {error}", "choose another port"
         ) from error
+
+
+def _allow_connections() -> None:
+    """Let the process hold as many connections as the system allows: many are started with 1,024 files at most."""
+    try:
+        import resource
+    except ImportError:  # on Windows, which has no such limit
+        return
+    _, greatest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (greatest, greatest))
+
+
+def _argument(stated: str) -> tuple[str, Any]:
+    """Return an argument of `generate`, by its name."""
+    from optimum_serve.settings import parsed
+
+    name, equals, value = stated.partition("=")
+    if not name or not equals:
+        raise OptionError(f"--generation {stated}", "it is no NAME=VALUE", "write it as num_beams=1")
+    return name, parsed(value, f"--generation {stated}")
 
 
 def _named(model: str) -> dict[str, str]:

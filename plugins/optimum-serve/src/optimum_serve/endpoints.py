@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from optimum_core.errors import OptimumError
 from optimum_serve.errors import RequestError, invalid, of_error
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("optimum_serve.requests")
 T = TypeVar("T")
+#: The only version of every model, where a path has one.
+VERSION = "1"
 _JSON = "application/json"
+#: Seconds until a client is expected to go away.
+_PATIENCE = 0.25
+Handler = Callable[[Request], Awaitable[Response]]
 #: Turns a problem into the body of an answer.
 Render = Callable[[RequestError], Any]
 
@@ -81,13 +86,15 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return Response(msgspec.json.encode(value), status, dict(headers or {}), _JSON)
 
 
-def route_of(endpoint: Endpoint, server: Server) -> Route:
-    """Return the route of an endpoint."""
+def handler_of(endpoint: Endpoint, server: Server) -> Handler:
+    """Return the function that answers requests to an endpoint."""
     decoder = msgspec.json.Decoder(endpoint.takes) if endpoint.takes not in (None, bytes) else None
 
     async def handle(request: Request) -> Response:
         start = time.perf_counter()
         call = Call(server=server, request=request)
+        tracing = server.tracing
+        trace = tracing.begin(endpoint.method, endpoint.path, request.headers) if tracing is not None else None
         try:
             if not endpoint.is_open:
                 _check_key(request, server.settings.api_keys)
@@ -100,9 +107,28 @@ def route_of(endpoint: Endpoint, server: Server) -> Route:
             status = endpoint.statuses.get(problem.status, problem.status)
             response = json_response(endpoint.render(problem), status, problem.headers)
         _note(call, endpoint, response.status_code, time.perf_counter() - start)
+        if trace is not None:
+            trace.end(response.status_code, call.model)
         return response
 
-    return Route(endpoint.path, handle, methods=[endpoint.method])
+    return handle
+
+
+class FixedPaths:
+    """Middleware of ASGI that answers at paths without parts that vary, before Starlette's router tries one by one."""
+
+    def __init__(self, app: ASGIApp, handlers: Mapping[tuple[str, str], Handler]) -> None:
+        self._app = app
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        handle = self._handlers.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if handle is None:
+            await self._app(scope, receive, send)
+            return
+        response = await handle(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 def _problem(error: BaseException) -> RequestError:
@@ -186,24 +212,52 @@ async def _within(answer: Awaitable[Response], request: Request, seconds: float)
     Raises:
         RequestError: it took too long (504), or its client is gone (499).
     """
-    task = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_until_gone(request))
+    absence = _Absence(request)
     try:
-        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if gone.done():
-            raise RequestError(status=499, kind="gone", message="the client has closed the connection")
-        raise RequestError(status=504, kind="timeout", message=f"there was no answer within {seconds:g} s")
+        async with asyncio.timeout(seconds) as deadline:
+            absence.watch(deadline)
+            return await answer
+    except TimeoutError:
+        if not deadline.expired():
+            raise
     finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
+        absence.close()
+    if absence.is_sure:
+        raise RequestError(status=499, kind="gone", message="the client has closed the connection")
+    raise RequestError(status=504, kind="timeout", message=f"there was no answer within {seconds:g} s")
 
 
-async def _until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Absence:
+    """Lets a deadline pass at once when the client has gone. It begins to look after a moment, since most answers come
+    sooner and to look costs a task.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.is_sure = False
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._look: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, deadline: asyncio.Timeout) -> None:
+        """Begin, in a moment."""
+        self._timer = self._loop.call_later(_PATIENCE, self._begin, deadline)
+
+    def _begin(self, deadline: asyncio.Timeout) -> None:
+        self._look = self._loop.create_task(self._until_gone(deadline))
+
+    async def _until_gone(self, deadline: asyncio.Timeout) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.is_sure = True
+        deadline.reschedule(self._loop.time())
+
+    def close(self) -> None:
+        """Look no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._look is not None:
+            self._look.cancel()
 
 
 def _note(call: Call, endpoint: Endpoint, status: int, seconds: float) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from optimum_serve.energy import EnergyMeter
+
 #: Seconds of the latest requests that the status page sums up.
 _RECENT = 60.0
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -17,9 +19,13 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """All figures of one server."""
+    """All figures of one server.
 
-    def __init__(self) -> None:
+    Args:
+        energy: of this machine.
+    """
+
+    def __init__(self, energy: EnergyMeter | None = None) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "optimum_requests", "Answered requests", ["model", "path", "status"], registry=self.registry
@@ -38,17 +44,40 @@ class Metrics:
         self._waiting = Gauge("optimum_waiting", "Inputs and texts that wait", ["model"], registry=self.registry)
         memory = Gauge("optimum_memory_bytes", "Memory of this process", registry=self.registry)
         memory.set_function(lambda: psutil.Process().memory_info().rss)
+        self._answered = 0
+        self.energy = energy if energy is not None else EnergyMeter()
+        if self.energy.is_there:
+            self._export_energy()
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.recent: dict[str, Recent] = {}
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, ["model"], buckets=buckets, registry=self.registry)
 
+    def _export_energy(self) -> None:
+        joules = "Energy of this machine's processors and memory since the start, whatever ran on them"
+        Gauge("optimum_energy_joules", joules, registry=self.registry).set_function(self.energy.joules)
+        each = Gauge(
+            "optimum_joules_per_thousand_requests", f"{joules}, for 1,000 requests to models", registry=self.registry
+        )
+        each.set_function(lambda: self.energy.joules() / max(self._answered, 1) * 1e3)
+
     def observe(self, model: str, path: str, status: int, seconds: float) -> None:
         """Take note of an answered request."""
-        self._requests.labels(model, path, str(status)).inc()
-        self._seconds.labels(model, path).observe(seconds)
+        self._answered += bool(model)
+        counter, histogram = self._figures(model, path, status)
+        counter.inc()
+        histogram.observe(seconds)
         if model:
             self.recent.setdefault(model, Recent()).add(seconds)
+
+    def _figures(self, model: str, path: str, status: int) -> tuple[Counter, Histogram]:
+        """Return the counter and the times of requests of a kind; to find them by their labels takes a lock each."""
+        found = self._known.get((model, path, status))
+        if found is None:
+            found = self._requests.labels(model, path, str(status)), self._seconds.labels(model, path)
+            self._known[model, path, status] = found
+        return found
 
     def of(self, model: str) -> ModelMetrics:
         """Return the figures of one model."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from optimum_serve.endpoints import Endpoint
+from optimum_serve.endpoints import VERSION, Endpoint
 
 _STATED = (None, bytes)
 _FILE = {"type": "string", "format": "binary"}
@@ -20,8 +20,8 @@ _FILES: dict[str, Any] = {
 _PART = re.compile(r"{(\w+)(?::\w+)?}")
 
 
-def description(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """Return the description of endpoints."""
+def description(endpoints: Iterable[Endpoint], models: Sequence[str]) -> dict[str, Any]:
+    """Return the description of endpoints, for a server of models of these names."""
     known = [endpoint for endpoint in endpoints if endpoint.path != "/"]
     stated = [
         kind for endpoint in known for kind in (endpoint.takes, endpoint.json, endpoint.gives) if kind not in _STATED
@@ -31,7 +31,7 @@ def description(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in known:
         path = _PART.sub(r"{\1}", endpoint.path)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, by_kind)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, by_kind, models)
     return {
         "openapi": "3.1.0",
         "info": {"title": "optimum-serve", "version": "0.1.0"},
@@ -40,15 +40,17 @@ def description(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     }
 
 
-def _operation(endpoint: Endpoint, schemas: dict[int, Any]) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, schemas: dict[int, Any], models: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "summary": endpoint.summary,
         "tags": [endpoint.protocol],
         "responses": {"200": _answer(endpoint, schemas), "default": {"description": "An error, with its reason"}},
     }
+    allowed = {"model": list(models), "version": [VERSION]}
     if names := _PART.findall(endpoint.path):
         found["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": allowed[name]}}
+            for name in names
         ]
     if endpoint.takes is not None:
         stated = endpoint.json if endpoint.takes is bytes else endpoint.takes

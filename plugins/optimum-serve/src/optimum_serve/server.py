@@ -12,9 +12,12 @@ from optimum_serve.errors import RequestError
 from optimum_serve.metrics import Metrics
 from optimum_serve.serving import ServedModel
 from optimum_serve.settings import Settings
+from optimum_serve.tokenizing import Tokenizing
+from optimum_serve.tracing import tracing_of
 
 log = logging.getLogger(__name__)
 _TOKENIZING_THREADS = 2
+_ENERGY_SECONDS = 300
 
 
 class Server:
@@ -23,8 +26,9 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.tracing = tracing_of(settings.traces)
         self.is_stopping = False
-        self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, thread_name_prefix="tokenizing")
+        self._tokenizing = Tokenizing(_TOKENIZING_THREADS)
         self.models = {
             stated.label: ServedModel(stated, settings, self.metrics.of(stated.label), self._tokenizing)
             for stated in settings.models
@@ -39,13 +43,21 @@ class Server:
                 if model.is_ready:
                     log.info("model is ready", extra={"model": model.name, "runs": repr(model.model)})
 
+    async def watch_energy(self) -> None:
+        """Read the counters of energy, where there are any, before they begin anew."""
+        while self.metrics.energy.is_there:
+            await asyncio.sleep(_ENERGY_SECONDS)
+            self.metrics.energy.joules()
+
     async def stop(self) -> None:
         """Answer what waits, and free all models."""
         self.is_stopping = True
         loop = asyncio.get_running_loop()
         for model in self.models.values():
             await loop.run_in_executor(None, model.close)
-        self._tokenizing.shutdown()
+        await loop.run_in_executor(None, self._tokenizing.close)
+        if self.tracing is not None:
+            await loop.run_in_executor(None, self.tracing.close)
 
     @property
     def is_ready(self) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from optimum_serve.batcher import Batcher, Limits
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.metrics import ModelMetrics
 from optimum_serve.settings import ModelSettings, Settings
+from optimum_serve.tokenizing import Manner, Tokenizing
 from optimum_serve.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -63,16 +63,17 @@ class ServedModel:
     """One model, which answers once it has been opened.
 
     Args:
-        tokenizing: threads for tokenizers.
+        tokenizing: threads for tokenizers, which models share.
     """
 
     def __init__(
-        self, stated: ModelSettings, settings: Settings, metrics: ModelMetrics, tokenizing: ThreadPoolExecutor
+        self, stated: ModelSettings, settings: Settings, metrics: ModelMetrics, tokenizing: Tokenizing
     ) -> None:
         self.name = stated.label
         self.problem = ""
         self._stated = stated
         self._settings = settings
+        self._generation = {**settings.generation, **stated.generation}
         self._metrics = metrics
         self._tokenizing = tokenizing
         self._model: AcceleratedModel | None = None
@@ -90,7 +91,7 @@ class ServedModel:
             else:
                 log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
                 model = accelerate(self._stated.source, target=self._stated.target or "auto")
-            _warm(model)
+            _warm(model, self._generation)
         except OptimumError as error:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
@@ -143,29 +144,29 @@ class ServedModel:
         """The number of inputs and texts that wait."""
         return sum(worker.depth for worker in (self._batcher, self._writer) if worker is not None)
 
-    # Its abilities.
+    # Its abilities: of the opened model, which does not change; asked at every request.
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, tuple[int | str, ...]]:
         """Shapes of its outputs by name."""
         return {spec.name: spec.shape for spec in self.model.manifest.outputs}
 
-    @property
+    @cached_property
     def takes_text(self) -> bool:
         """Whether its inputs are tokens."""
         return any(spec.name == _IDS for spec in self.model.manifest.inputs)
 
-    @property
+    @cached_property
     def embeds(self) -> bool:
         """Whether it gives a vector for a text."""
         return self.takes_text and len(self.outputs.get(SENTENCE, ())) == 2
 
-    @property
+    @cached_property
     def classifies(self) -> bool:
         """Whether it gives scores for a text, a picture or a sound as a whole."""
         return not self.writes and len(self.outputs.get(LOGITS, ())) == 2
 
-    @property
+    @cached_property
     def reranks(self) -> bool:
         """Whether it gives one score for a pair of texts."""
         return self.takes_text and self.classifies and self.outputs[LOGITS][-1] == 1
@@ -175,7 +176,7 @@ class ServedModel:
         """Whether it writes text."""
         return self._writer is not None
 
-    @property
+    @cached_property
     def medium(self) -> str:
         """The kind of its inputs: "text", "picture", "sound", or "tensor"."""
         names = {spec.name for spec in self.model.manifest.inputs}
@@ -190,7 +191,7 @@ class ServedModel:
         found = next((name for name, holds in kinds.items() if holds), None)
         return found or ("classifier" if self.classifies else "tensors")
 
-    @property
+    @cached_property
     def longest(self) -> int | None:
         """The greatest number of tokens of a text; None: unknown."""
         axis = self.model.manifest.axes.get("sequence")
@@ -201,7 +202,7 @@ class ServedModel:
             found.append(self.model.max_seq_length)
         return min((number for number in found if number), default=None)
 
-    @property
+    @cached_property
     def labels(self) -> dict[int, str]:
         """Names of its classes."""
         stated = getattr(self.model.config, "id2label", None) or {}
@@ -222,8 +223,9 @@ class ServedModel:
             RequestError: there are too many texts, one is too long, or too many wait.
         """
         self._check_number(len(texts))
-        loop = asyncio.get_running_loop()
-        items = await loop.run_in_executor(self._tokenizing, self._tokenized, texts, prompt, truncate)
+        manner = Manner(tokenize=self._tokenize, prompt=prompt, truncate=truncate)
+        items = await self._tokenizing.inputs(texts, manner)
+        self._check_lengths(items)
         return await self.run(items, output, [len(item[_IDS]) for item in items])
 
     async def tokens(self, texts: Sequence[Text], prompt: str = "") -> list[list[int]]:
@@ -231,10 +233,7 @@ class ServedModel:
         self._check_number(len(texts))
         if not texts:
             raise invalid("inputs is empty", "empty")
-        loop = asyncio.get_running_loop()
-        items = await loop.run_in_executor(
-            self._tokenizing, lambda: self.model.tokenize(texts, prompt=prompt, truncation=False)
-        )
+        items = await self._tokenizing.inputs(texts, Manner(tokenize=self._tokenize, prompt=prompt, truncate=False))
         return [[int(number) for number in item[_IDS]] for item in items]
 
     async def run(self, items: Sequence[Mapping[str, Any]], output: str, lengths: Sequence[int]) -> Rows:
@@ -261,8 +260,10 @@ class ServedModel:
                 f"{count} inputs came in one request, and {self._settings.max_inputs} are allowed", "too_many", 413
             )
 
-    def _tokenized(self, texts: Sequence[Text], prompt: str, truncate: bool) -> list[Mapping[str, Any]]:
-        items = self.model.tokenize(texts, prompt=prompt, truncation=truncate)
+    def _tokenize(self, texts: Sequence[Any], prompt: str, truncate: bool) -> list[Mapping[str, Any]]:
+        return self.model.tokenize(texts, prompt=prompt, truncation=truncate)
+
+    def _check_lengths(self, items: Sequence[Mapping[str, Any]]) -> None:
         longest = self.longest
         for number, item in enumerate(items):
             if longest is not None and len(item[_IDS]) > longest:
@@ -271,7 +272,6 @@ class ServedModel:
                     '/embed, /rerank or /predict do it ("truncate": true)',
                     "too_long", 413,
                 )  # fmt: skip
-        return items
 
     def _run(self, batch: list[tuple[str | None, Any]]) -> Sequence[Any]:
         """Run a batch; in a thread of the batcher."""
@@ -293,18 +293,15 @@ class ServedModel:
         if not self.writes:
             _ = self.model
             raise invalid(f"model {self.name!r} writes no text", "not_supported", 501)
-        loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(self._tokenizing, self._count, given)
+        is_text = isinstance(given, str)
+        manner = Manner(tokenize=self._tokenize, prompt="", truncate=not is_text)
+        (item,) = await self._tokenizing.inputs([given], manner)
+        tokens = len(item[_IDS])
         longest = self.longest
         room = self._settings.max_new_tokens if longest is None else longest - tokens
         if room < 1:
             raise invalid(f"the prompt has {tokens} tokens, and the model takes {longest}", "too_long")
         return Prompt(value=given, tokens=tokens, room=min(room, self._settings.max_new_tokens))
-
-    def _count(self, given: Any) -> int:
-        if isinstance(given, str):
-            return len(self.model.tokenize([given], truncation=False)[0][_IDS])
-        return len(self.model.tokenize([given])[0][_IDS])
 
     def write(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> AsyncIterator[str]:
         """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest."""
@@ -312,22 +309,24 @@ class ServedModel:
         return self._writer.write(lambda: self._pieces(prompt, stop, settings))
 
     def _pieces(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
-        pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **settings)
+        given = {**self._generation, **settings}
+        pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **given)
         return (row[0] for row in pieces)
 
 
-def _warm(model: AcceleratedModel) -> None:
+def _warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
     """Read and answer one text, so that the first request does not wait for what is loaded at the first text.
 
     Raises:
-        OptionError: the model's own settings of generation cannot be honoured, so that no request could be answered.
+        OptionError: settings of generation, the model's own or the server's, cannot be honoured, so that no request
+            could be answered.
     """
     if all(spec.name != _IDS for spec in model.manifest.inputs):
         return
     try:
         items = model.tokenize(["a"])
         if model.can_generate():
-            next(iter(model.generate(["a"], stream=True, max_new_tokens=1)))
+            next(iter(model.generate(["a"], stream=True, **generation, max_new_tokens=1)))
         else:
             model.map(items, progress=False)
     except OptionError:

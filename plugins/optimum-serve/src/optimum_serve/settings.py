@@ -15,6 +15,8 @@ from msgspec import Meta
 from optimum_core.errors import OptionError
 
 PREFIX = "OPTIMUM_SERVE_"
+#: Arguments of `generate` that every request has already.
+_OF_REQUESTS = ("max_new_tokens", "max_length", "stream", "stop")
 #: Names stand in paths.
 _NAME = re.compile(r"[^/\s]+")
 Count = Annotated[int, Meta(ge=1)]
@@ -29,11 +31,14 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             start.
         name: in requests; by default the last part of the source.
         target: a backend, where the source is accelerated or opened elsewhere than it was tuned for.
+        generation: arguments of `generate` that go before the server's and before the model's own
+            `generation_config.json`, as {"num_beams": 1}; those of a request go before them.
     """
 
     source: str
     name: str = ""
     target: str | None = None
+    generation: dict[str, Any] = {}  # msgspec copies it
 
     @property
     def label(self) -> str:
@@ -55,10 +60,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_body: bytes of one request.
         max_running: texts that are written at once, for each model.
         max_new_tokens: the greatest number of tokens that a request may ask for.
+        generation: arguments of `generate` for all models, as above.
         timeout: seconds from a request to its answer, or its first token.
-        body_timeout: seconds until a request has been sent whole.
+        body_timeout: seconds until headers, and then the body, have been sent whole; and between parts of an answer
+            that the client takes.
         drain: seconds that running requests may take once the server is told to stop.
         access_log: write a line for each request.
+        traces: the address of an OpenTelemetry collector (OTLP over HTTP); none: no traces, unless OpenTelemetry's own
+            variables name one.
     """
 
     models: Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
@@ -73,10 +82,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_body: Count = 16_000_000
     max_running: Count = 4
     max_new_tokens: Count = 4096
+    generation: dict[str, Any] = {}
     timeout: Seconds = 60.0
     body_timeout: Seconds = 30.0
     drain: Seconds = 30.0
     access_log: bool = True
+    traces: str = ""
 
 
 def read_settings(
@@ -87,7 +98,7 @@ def read_settings(
     Args:
         flags: by the names of `Settings`; None: not given.
         file: YAML with the names of `Settings`.
-        environment: `OPTIMUM_SERVE_PORT` and so on; lists with commas.
+        environment: `OPTIMUM_SERVE_PORT` and so on; lists with commas, `OPTIMUM_SERVE_GENERATION` in YAML.
 
     Raises:
         OptionError: a name is unknown, a value makes no sense, or two models have one name.
@@ -105,6 +116,8 @@ def read_settings(
     except msgspec.ValidationError as error:
         raise OptionError("settings of the server", str(error), "see docs/serving.md for all of them") from error
     _check_names(settings)
+    for stated_for_all in (settings, *settings.models):
+        _check_generation(stated_for_all.generation)
     return settings
 
 
@@ -131,7 +144,27 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if is_list and not value.strip():
             raise OptionError(variable, "it is set, and empty", "give it a value, or unset it")
         found[name] = [item.strip() for item in value.split(",")] if is_list else value
+    if "generation" in found:
+        found["generation"] = parsed(found["generation"], f"{PREFIX}GENERATION")
     return found
+
+
+def parsed(text: str, who: str) -> Any:
+    """Return a value in YAML.
+
+    Raises:
+        OptionError: it is none.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise OptionError(who, f"{text!r} is no YAML: {error}", "write values as {num_beams: 1}") from error
+
+
+def _check_generation(generation: Mapping[str, Any]) -> None:
+    if name := next((name for name in _OF_REQUESTS if name in generation), None):
+        why = f"{name} would have no effect: each request has its own, up to the setting max_new_tokens"
+        raise OptionError("settings of the server, generation", why, "leave it out")
 
 
 def _check_names(settings: Settings) -> None:

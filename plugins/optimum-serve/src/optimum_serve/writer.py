@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from optimum_serve.errors import busy
+from optimum_serve.tracing import current_trace
 
 #: Begins a text: yields its new piece for each token, which may be empty, and a last one.
 Begin = Callable[[], Iterator[str]]
@@ -26,6 +27,7 @@ class _Text:
     cancelled: bool = False
     running: Iterator[str] | None = None
     since: float = field(default_factory=time.perf_counter)
+    count: int = 0
 
     def put(self, piece: str | BaseException | None) -> None:
         """Hand over a piece, an error, or None at the end."""
@@ -85,6 +87,8 @@ class Writer:
                 yield piece
         finally:
             text.cancelled = True
+            if (trace := current_trace.get()) is not None:
+                trace.add("write", text.since, time.perf_counter(), pieces=text.count)
 
     def close(self) -> None:
         """Write what has begun or waits, then end the thread."""
@@ -116,6 +120,7 @@ class Writer:
             if text.running is None:
                 text.running = text.begin()
             text.put(next(text.running))
+            text.count += 1
         except StopIteration:
             text.put(None)
             return False

@@ -16,13 +16,12 @@ from starlette.responses import Response
 
 from optimum_core import __version__ as _version
 from optimum_core.types import TensorSpec
-from optimum_serve.endpoints import Call, Endpoint, json_response
+from optimum_serve.endpoints import VERSION, Call, Endpoint, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.serving import ServedModel
 
 _NAME = "Open Inference Protocol"
 _HEADER = "Inference-Header-Content-Length"
-_VERSION = "1"
 #: Parameters that have an effect here; others are refused.
 _KNOWN = frozenset({"binary_data_size", "binary_data", "binary_data_output"})
 #: Names of types in the protocol.
@@ -92,8 +91,8 @@ def _named(call: Call) -> ServedModel:
         RequestError: there is none of this name, or of this version.
     """
     model = call.server.named(call, call.path["model"])
-    if call.path.get("version", _VERSION) != _VERSION:
-        message = f"model {model.name!r} has version {_VERSION} only"
+    if call.path.get("version", VERSION) != VERSION:
+        message = f"model {model.name!r} has version {VERSION} only"
         raise RequestError(status=404, kind="no_model", message=message)
     return model
 
@@ -108,7 +107,7 @@ async def _metadata(call: Call) -> Response:
     manifest = model.model.manifest
     found = {
         "name": model.name,
-        "versions": [_VERSION],
+        "versions": [VERSION],
         "platform": f"{model.model.backend}_{manifest.format}",
         "inputs": [_described(spec) for spec in manifest.inputs],
         "outputs": [_described(spec) for spec in manifest.outputs],

@@ -46,7 +46,9 @@ async def _files(call: Call) -> list[bytes]:
         yield call.body
 
     try:
-        form = await MultiPartParser(call.request.headers, body(), max_files=64, max_part_size=len(call.body)).parse()
+        parser = MultiPartParser(call.request.headers, body(), max_files=64, max_part_size=len(call.body))
+        parser.spool_max_size = len(call.body) + 1  # the body is in memory already: nothing is written to a disk
+        form = await parser.parse()
     except MultiPartException as error:
         raise invalid(f"the form cannot be read: {error.message}", status=400) from None
     files = [await item.read() for _, item in form.multi_items() if isinstance(item, UploadFile)]

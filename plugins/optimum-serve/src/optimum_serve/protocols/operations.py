@@ -34,7 +34,7 @@ async def _metrics(call: Call) -> Response:
 
 
 async def _openapi(call: Call) -> Response:
-    return json_response(description(call.request.app.state.endpoints))
+    return json_response(description(call.request.app.state.endpoints, list(call.server.models)))
 
 
 async def _status(call: Call) -> Response:
