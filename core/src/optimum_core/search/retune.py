@@ -16,7 +16,15 @@ from optimum_core.errors import UnavailableError, VerificationError
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, score
 from optimum_core.measure.cpu_load import other_load
-from optimum_core.measure.workload import Limits, Shape, WorkShape, workload
+from optimum_core.measure.workload import (
+    Limits,
+    Shape,
+    WorkShape,
+    encoder_decoder_workload,
+    generation_workload,
+    tuned_for,
+    workload,
+)
 from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.plan import AUTO, FLOATS, Way
 from optimum_core.plugins import PluginManager
@@ -26,7 +34,7 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner, failing
 from optimum_core.types import AxisRange, Fidelity, Report, SessionRequest, TensorSpec
 from optimum_core.types.quantization import Scheme
-from optimum_core.types.state import MERGE
+from optimum_core.types.state import ENCODER, MERGE
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.carried_call import read_check
 from optimum_core.verify.quantized import verify_quantized
@@ -70,7 +78,7 @@ def retune(
 
     Args:
         precision: "auto" lets every float precision compete.
-        shapes: the workload; None: the default.
+        shapes: the workload, perhaps with the number of calls of each; None: the default.
 
     Raises:
         VerificationError: no backend here reproduces the eager model's outputs.
@@ -83,7 +91,7 @@ def retune(
             "load it without retune, or accelerate the original on this machine",
         )
     call = CarriedCall(manifest=manifest, check=read_check(manifest, directory))
-    work = workload(shapes, manifest.inputs, Limits.of(manifest.axes))
+    work = _workload(manifest, shapes)
     trials = TrialRunner(plugins=plugins, workload=lambda _: work, emit=lambda event: None)
     tried = [_tried(trials, call, directory, way) for way in _ways(manifest, plugins, precision)]
     try:
@@ -91,6 +99,18 @@ def retune(
     finally:
         for candidate in tried:
             candidate.close()
+
+
+def _workload(manifest: Manifest, shapes: Sequence[Shape] | None) -> tuple[WorkShape, ...]:
+    """Return the shapes to measure at: texts to write, for a model that generates."""
+    limits, parts = Limits.of(manifest.axes), manifest.parts
+    if not parts:
+        return workload(shapes, manifest.inputs, limits)
+    axis = "decoder_sequence" if ENCODER in parts and "decoder_sequence" in manifest.axes else "sequence"
+    longest = limits.greatest.get(axis)
+    if ENCODER in parts:
+        return encoder_decoder_workload(shapes, parts[ENCODER].inputs, limits, longest)
+    return generation_workload(shapes, longest)
 
 
 def _ways(manifest: Manifest, plugins: PluginManager, precision: str) -> Iterator[Way]:
@@ -158,6 +178,7 @@ def _decided(
         ),
         notes=(
             *(axis.note for axis in fixed),
+            *filter(None, [tuned_for(work)]),
             *([f"the machine was busy while candidates were timed: {disturbed}"] if disturbed else []),
         ),
         fixed=fixed,

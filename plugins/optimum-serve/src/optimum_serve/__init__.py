@@ -16,7 +16,6 @@ the `writer`, which takes a token of each in turn. The answer goes back by the e
     protocols      the paths, requests and answers of each protocol
     errors         errors with a status
     metrics        counters and times for Prometheus
-    energy         joules, where the system counts them
     tracing        traces of OpenTelemetry
     logs           one line of JSON for each request
     openapi        the description of all endpoints

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from optimum_serve.energy import EnergyMeter
+from optimum_core.backend import EnergyMeter
 
 #: Seconds of the latest requests that the status page sums up.
 _RECENT = 60.0
