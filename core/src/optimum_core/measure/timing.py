@@ -137,9 +137,9 @@ def least_score(measurements: Sequence[Measurement]) -> float:
 def _mean(measurements: Sequence[Measurement], values: Sequence[float]) -> float:
     if not measurements:
         return float("inf")
-    counts = [item.calls for item in measurements]
-    if all(counts):
-        return float(np.average(values, weights=counts))
+    counts = [item.calls for item in measurements if item.calls]
+    if len(counts) == len(measurements):
+        return sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts)
     return float(np.exp(np.mean(np.log(np.maximum(values, 1e-6)))))
 
 

@@ -39,6 +39,9 @@ from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.carried_call import read_check
 from optimum_core.verify.quantized import verify_quantized
 
+#: The level of a candidate with the artifact's own session options.
+_TUNED = "as it was tuned"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CarriedCall:
@@ -93,7 +96,9 @@ def retune(
     call = CarriedCall(manifest=manifest, check=read_check(manifest, directory))
     work = _workload(manifest, shapes)
     trials = TrialRunner(plugins=plugins, workload=lambda _: work, emit=lambda event: None)
-    tried = [_tried(trials, call, directory, way) for way in _ways(manifest, plugins, precision)]
+    ways = list(_ways(manifest, plugins, precision))
+    tried = [_tried(trials, call, directory, CandidateSpec(way=way)) for way in ways]
+    tried += [_tried(trials, call, directory, spec) for spec in _as_tuned(manifest, ways)]
     try:
         return _decided(trials, call, tried, work)
     finally:
@@ -125,8 +130,17 @@ def _ways(manifest: Manifest, plugins: PluginManager, precision: str) -> Iterato
                     )  # fmt: skip
 
 
-def _tried(trials: TrialRunner, call: CarriedCall, directory: Path, way: Way) -> Candidate:
-    candidate = Candidate(spec=CandidateSpec(way=way), signature=call, artifact=call.manifest.artifact(directory))
+def _as_tuned(manifest: Manifest, ways: Sequence[Way]) -> Iterator[CandidateSpec]:
+    """Yield the artifact's own settings, where these are more than a backend's defaults: the choice is never slower."""
+    if not (manifest.session_options or manifest.prepared or manifest.streams > 1):
+        return
+    for way in ways:
+        if (way.backend, way.device, way.precision) == (manifest.backend, manifest.device, manifest.precision):
+            yield CandidateSpec(way=way, streams=manifest.streams, prepared=bool(manifest.prepared), level=_TUNED)
+
+
+def _tried(trials: TrialRunner, call: CarriedCall, directory: Path, spec: CandidateSpec) -> Candidate:
+    candidate = Candidate(spec=spec, signature=call, artifact=call.manifest.artifact(directory))
     with failing(candidate):
         trials.open(candidate, _request(candidate))
         trials.compare(candidate, (call.check,), _by_manifest)
@@ -134,11 +148,15 @@ def _tried(trials: TrialRunner, call: CarriedCall, directory: Path, way: Way) ->
 
 
 def _request(candidate: Candidate) -> SessionRequest:
-    way = candidate.spec.way
+    way, manifest = candidate.spec.way, candidate.signature.manifest
     assert candidate.artifact is not None
-    return SessionRequest(
+    request = SessionRequest(
         backend=way.backend, artifact=candidate.artifact, device=way.device, hardware=detect(), precision=way.precision
     )
+    if candidate.spec.level != _TUNED:
+        return request
+    streams = manifest.streams if manifest.streams > 1 else None
+    return replace(request, streams=streams, shapes=manifest.prepared, options=manifest.session_options)
 
 
 def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:
@@ -183,14 +201,15 @@ def _decided(
         ),
         fixed=fixed,
     )
-    way = winner.spec.way
+    way, kept = winner.spec.way, winner.spec.level == _TUNED
     return replace(
         manifest,
         backend=way.backend,
         device=way.device,
         precision=way.precision,
-        session_options={},
-        prepared=(),
+        session_options=manifest.session_options if kept else {},
+        prepared=manifest.prepared if kept else (),
+        streams=manifest.streams if kept else 1,
         hardware=detect(),
         report=report,
     )
