@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from optimum_core.errors import OptimumError, OptionError
 from optimum_serve.batcher import Batcher, Limits
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.metrics import ModelMetrics
+from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.settings import ModelSettings, Settings
 from optimum_serve.tokenizing import Manner, Tokenizing
 from optimum_serve.writer import Writer
@@ -79,6 +82,8 @@ class ServedModel:
         self._model: AcceleratedModel | None = None
         self._batcher: Batcher | None = None
         self._writer: Writer | None = None
+        self._watch: ModelWatch | None = None
+        self.baseline: Mapping[str, Sequence[int]] = {}
 
     # Its life.
 
@@ -96,7 +101,15 @@ class ServedModel:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
             return
+        self._watch = ModelWatch(self._stated, self._settings, model, self._metrics.monitoring, self.baseline)
         self._start(model)
+
+    async def replace(self, model: AcceleratedModel) -> None:
+        """Let another form of the model answer from now on; what waits for the former is answered, then it is freed."""
+        await asyncio.to_thread(_warm, model, self._generation)
+        former, workers = self._model, (self._batcher, self._writer)
+        self._start(model)  # in the event loop, as requests are: none finds half of it
+        await asyncio.to_thread(_freed, former, workers)
 
     def _start(self, model: AcceleratedModel) -> None:
         settings = self._settings
@@ -107,22 +120,26 @@ class ServedModel:
                 self.name, running=settings.max_running, queue=settings.max_queue, step=self._metrics.step
             )
         else:
-            self._batcher = Batcher(self.name, self._run, limits, self._metrics, threads)
+            self._batcher = Batcher(self.name, partial(self._run, model), limits, self._metrics, threads)
         self._model = model
         self._metrics.waiting.set_function(lambda: self.depth)
 
     def close(self) -> None:
         """Answer what waits, and free the model."""
-        for worker in (self._batcher, self._writer):
-            if worker is not None:
-                worker.close()
-        if self._model is not None:
-            self._model.close()
+        _freed(self._model, (self._batcher, self._writer))
+        if self._watch is not None:
+            self._watch.close()
 
     @property
     def is_ready(self) -> bool:
         """Whether it answers."""
         return self._model is not None
+
+    @property
+    def watch(self) -> ModelWatch:
+        """The watch over it, once it answers."""
+        assert self._watch is not None
+        return self._watch
 
     @property
     def model(self) -> AcceleratedModel:
@@ -244,6 +261,7 @@ class ServedModel:
         if self._batcher is None:
             raise invalid(f"model {self.name!r} writes text, and does nothing else", "not_supported", 501)
         found = await self._batcher.submit([(output, item) for item in items], lengths)
+        self.watch.answered(items, output, found)
         return Rows(values=found, tokens=sum(lengths))
 
     async def call(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -252,6 +270,7 @@ class ServedModel:
         if self._batcher is None:
             raise invalid(f"model {self.name!r} writes text, and does nothing else", "not_supported", 501)
         (found,) = await self._batcher.submit([(None, arrays)], [max(_tokens_of(arrays), 1)])
+        self.watch.called(arrays, found)
         return dict(found)
 
     def _check_number(self, count: int) -> None:
@@ -273,14 +292,24 @@ class ServedModel:
                     "too_long", 413,
                 )  # fmt: skip
 
-    def _run(self, batch: list[tuple[str | None, Any]]) -> Sequence[Any]:
+    def _run(self, model: AcceleratedModel, batch: list[tuple[str | None, Any]]) -> Sequence[Any]:
         """Run a batch; in a thread of the batcher."""
-        model, found = self.model, [None] * len(batch)
+        found = [None] * len(batch)
         for output in dict.fromkeys(output for output, _ in batch):
             places = [number for number, (wanted, _) in enumerate(batch) if wanted == output]
-            for place, answer in zip(places, _answers(model, output, [batch[n][1] for n in places]), strict=True):
+            for place, answer in zip(places, self._answers(model, output, [batch[n][1] for n in places]), strict=True):
                 found[place] = answer
         return found
+
+    def _answers(self, model: AcceleratedModel, output: str | None, items: list[Any]) -> Sequence[Any]:
+        if output is not None:
+            found: Sequence[Any] = model.map(items, batch_size=len(items), progress=False, outputs=[output])[output]
+            self.watch.batch(items)
+            return found
+        answers = [{name: np.asarray(value) for name, value in model(**arrays).items()} for arrays in items]
+        for arrays in items:
+            self.watch.arrays(arrays)
+        return answers
 
     # Text that it writes.
 
@@ -306,7 +335,18 @@ class ServedModel:
     def write(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> AsyncIterator[str]:
         """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest."""
         assert self._writer is not None  # `prompt` has checked it
-        return self._writer.write(lambda: self._pieces(prompt, stop, settings))
+        return self._noted(prompt, self._writer.write(lambda: self._pieces(prompt, stop, settings)))
+
+    async def _noted(self, prompt: Prompt, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Yield the pieces, and take note of the text at its end."""
+        number = 0
+        async with aclosing(cast("AsyncGenerator[str, None]", pieces)) as each:
+            try:
+                async for piece in each:
+                    number += 1
+                    yield piece
+            finally:
+                self.watch.wrote(prompt.tokens, number)
 
     def _pieces(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
         given = {**self._generation, **settings}
@@ -335,11 +375,13 @@ def _warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
         log.info("no text was tried: %s", error)
 
 
-def _answers(model: AcceleratedModel, output: str | None, items: list[Any]) -> Sequence[Any]:
-    if output is None:
-        return [{name: np.asarray(value) for name, value in model(**arrays).items()} for arrays in items]
-    found: Sequence[Any] = model.map(items, batch_size=len(items), progress=False, outputs=[output])[output]
-    return found
+def _freed(model: AcceleratedModel | None, workers: Sequence[Batcher | Writer | None]) -> None:
+    """Answer what waits, and free a model."""
+    for worker in workers:
+        if worker is not None:
+            worker.close()
+    if model is not None:
+        model.close()
 
 
 def _tokens_of(arrays: Mapping[str, Array]) -> int:
