@@ -340,7 +340,7 @@ class ServedModel:
     async def _noted(self, prompt: Prompt, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
         """Yield the pieces, and take note of the text at its end."""
         number = 0
-        async with aclosing(cast("AsyncGenerator[str, None]", pieces)) as each:
+        async with aclosing(cast(AsyncGenerator[str, None], pieces)) as each:
             try:
                 async for piece in each:
                     number += 1

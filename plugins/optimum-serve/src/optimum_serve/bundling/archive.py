@@ -107,6 +107,4 @@ def _write(path: Path, text: str) -> None:
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     """Return an entry without owner and time, so that equal contents give equal archives."""
-    entry.uid = entry.gid = entry.mtime = 0
-    entry.uname = entry.gname = ""
-    return entry
+    return entry.replace(mtime=0, uid=0, gid=0, uname="", gname="")
