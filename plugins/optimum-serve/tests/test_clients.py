@@ -63,6 +63,7 @@ def test_openai_draws_repeat_with_a_seed_and_stop_where_told(client: openai.Open
     given: dict[str, Any] = {"model": "writer", "prompt": "abc", "max_tokens": 24, "temperature": 1.5, "seed": 7}
     one, two = (client.completions.create(**given).choices[0].text for _ in range(2))
     assert one == two
+    assert client.completions.create(**{**given, "seed": -7}).choices[0].text
     several = client.completions.create(**given, n=3).choices
     assert several[0].text == one and len({choice.text for choice in several}) == 3
     stopped = client.completions.create(**given, stop=[one[3:5]]).choices[0]

@@ -49,7 +49,6 @@ def send(live: Any) -> Send:
         ("/embed", b'{"inputs": "w5", "dimensions": %s}' % (b"9" * 5000)),
         ("/embed", b'{"inputs": "\\ud800 w5"}'),
         ("/embed", b'{"inputs": "\\udfff"}'),
-        ("/embed", b'{"inputs": ["w5", ""]}'),
         ("/embed", b'\xef\xbb\xbf{"inputs": "w5"}'),
         ("/embed", b'{"inputs": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
         ("/embed", b'{"a": ' * 5000 + b"1" + b"}" * 5000),
@@ -62,7 +61,7 @@ def send(live: Any) -> Send:
         ("/v1/embeddings", b'{"input": "w5", "dimensions": %s}' % (b"9" * 400)),
         ("/v1/completions", _TEXT % b'"temperature": NaN'),
         ("/v1/completions", _TEXT % b'"temperature": 1e999'),
-        ("/v1/completions", _TEXT % b'"seed": -1'),
+        ("/v1/completions", _TEXT % b'"seed": %s' % (b"9" * 400)),
         ("/v1/completions", _TEXT % b'"temperature": 1, "top_k": -3'),
         ("/v1/completions", _TEXT % b'"top_p": 7'),
         ("/v1/completions", _TEXT % b'"n": 99999999999999999999'),
@@ -105,6 +104,7 @@ def test_a_text_of_a_million_tokens_holds_up_none_of_the_others(live: Any, send:
     while long.is_alive():
         assert send("/embed", b'{"inputs": "w5"}').status_code == 200
         others += 1
+        time.sleep(0.02)
     assert statuses == [413] and others > 1
 
 

@@ -31,10 +31,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def write_json_lines(level: int = logging.INFO) -> None:
-    """Let the loggers of the server, and uvicorn's errors, write lines of JSON to stderr."""
+    """Let the loggers of the server, uvicorn's errors and all warnings write lines of JSON to stderr."""
+    logging.captureWarnings(capture=True)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name in ("optimum_serve", "uvicorn"):
+    for name in ("optimum_serve", "uvicorn", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -107,22 +108,30 @@ class ServedModel:
     async def replace(self, model: AcceleratedModel) -> None:
         """Let another form of the model answer from now on; what waits for the former is answered, then it is freed."""
         await asyncio.to_thread(_warm, model, self._generation)
-        former, workers = self._model, (self._batcher, self._writer)
-        self._start(model)  # in the event loop, as requests are: none finds half of it
-        await asyncio.to_thread(_freed, former, workers)
+        workers = await asyncio.to_thread(self._workers, model)
+        former = self._model, (self._batcher, self._writer)
+        self._model, (self._batcher, self._writer) = model, workers  # in the event loop: no request finds half of it
+        await asyncio.to_thread(_freed, *former)
 
     def _start(self, model: AcceleratedModel) -> None:
-        settings = self._settings
-        limits = Limits(items=settings.max_batch_items, tokens=settings.max_batch_tokens, queue=settings.max_queue)
-        threads = max(model.manifest.streams, 1)
-        if model.can_generate():
-            self._writer = Writer(
-                self.name, running=settings.max_running, queue=settings.max_queue, step=self._metrics.step
-            )
-        else:
-            self._batcher = Batcher(self.name, partial(self._run, model), limits, self._metrics, threads)
+        self._batcher, self._writer = self._workers(model)
         self._model = model
         self._metrics.waiting.set_function(lambda: self.depth)
+
+    def _workers(self, model: AcceleratedModel) -> tuple[Batcher | None, Writer | None]:
+        """Return new threads that run a model: a batcher, or a writer for one that generates."""
+        settings = self._settings
+        limits = Limits(
+            items=min(settings.max_batch_items, _proved_batch(model)),
+            tokens=settings.max_batch_tokens,
+            queue=settings.max_queue,
+        )
+        threads = max(model.manifest.streams, 1)
+        if model.can_generate():
+            return None, Writer(
+                self.name, running=settings.max_running, queue=settings.max_queue, step=self._metrics.step
+            )
+        return Batcher(self.name, partial(self._run, model), limits, self._metrics, threads), None
 
     def close(self) -> None:
         """Answer what waits, and free the model."""
@@ -382,6 +391,12 @@ def _freed(model: AcceleratedModel | None, workers: Sequence[Batcher | Writer | 
             worker.close()
     if model is not None:
         model.close()
+
+
+def _proved_batch(model: AcceleratedModel) -> int:
+    """Return the greatest batch with which the model was compared with the original."""
+    axis = model.manifest.axes.get("batch")
+    return axis.proved[1] if axis is not None and axis.proved is not None else sys.maxsize
 
 
 def _tokens_of(arrays: Mapping[str, Array]) -> int:

@@ -15,6 +15,8 @@ from optimum_serve.errors import invalid
 from optimum_serve.protocols.openai_forms import Usage, several
 from optimum_serve.serving import Prompt, ServedModel
 
+#: Number of seeds: OpenAI's may be negative, ours are not.
+_SEEDS = 2**64
 #: Parameters of a draw, by our names.
 _DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
@@ -111,7 +113,7 @@ def _settings(body: _Writing, prompt: Prompt, most: int | None, choice: int) -> 
     if found.get("temperature") == 0:
         found = {"do_sample": False, **{name: found[name] for name in ("repetition_penalty",) if name in found}}
     if "seed" in found:
-        found["seed"] += choice
+        found["seed"] = (found["seed"] + choice) % _SEEDS
     return {**found, "max_new_tokens": most or prompt.room}
 
 

@@ -33,7 +33,7 @@ class EmbedRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     truncation_direction: str = "right"
     normalize: bool = True
     prompt_name: str | None = None
-    dimensions: int | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
 
 
 class PredictRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +123,9 @@ async def _embed(call: Call) -> Response:
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     if not texts:
         raise invalid("inputs is empty", "empty")
+    width = model.outputs[SENTENCE][-1]
+    if body.dimensions is not None and isinstance(width, int) and body.dimensions > width:
+        raise invalid(f"dimensions is {body.dimensions}, and the model has {width}")
     found = await model.rows(texts, SENTENCE, prompt=_prompt(model, body.prompt_name), truncate=body.truncate)
     rows = np.stack(found.values)[:, : body.dimensions]
     return json_response((_unit(rows) if body.normalize else rows).tolist())
