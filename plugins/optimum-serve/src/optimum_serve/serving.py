@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from typing import Any, cast
 import numpy as np
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import OptimumError, OptionError
+from optimum_core.errors import OptimumError
 from optimum_serve.batcher import Batcher, Limits
 from optimum_serve.errors import RequestError, invalid
+from optimum_serve.lifetime import freed, proved_batch, warm
 from optimum_serve.metrics import ModelMetrics
 from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.settings import ModelSettings, Settings
@@ -97,7 +97,7 @@ class ServedModel:
             else:
                 log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
                 model = accelerate(self._stated.source, target=self._stated.target or "auto")
-            _warm(model, self._generation)
+            warm(model, self._generation)
         except OptimumError as error:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
@@ -107,11 +107,11 @@ class ServedModel:
 
     async def replace(self, model: AcceleratedModel) -> None:
         """Let another form of the model answer from now on; what waits for the former is answered, then it is freed."""
-        await asyncio.to_thread(_warm, model, self._generation)
+        await asyncio.to_thread(warm, model, self._generation)
         workers = await asyncio.to_thread(self._workers, model)
         former = self._model, (self._batcher, self._writer)
         self._model, (self._batcher, self._writer) = model, workers  # in the event loop: no request finds half of it
-        await asyncio.to_thread(_freed, *former)
+        await asyncio.to_thread(freed, *former)
 
     def _start(self, model: AcceleratedModel) -> None:
         self._batcher, self._writer = self._workers(model)
@@ -122,7 +122,7 @@ class ServedModel:
         """Return new threads that run a model: a batcher, or a writer for one that generates."""
         settings = self._settings
         limits = Limits(
-            items=min(settings.max_batch_items, _proved_batch(model)),
+            items=min(settings.max_batch_items, proved_batch(model)),
             tokens=settings.max_batch_tokens,
             queue=settings.max_queue,
         )
@@ -135,7 +135,7 @@ class ServedModel:
 
     def close(self) -> None:
         """Answer what waits, and free the model."""
-        _freed(self._model, (self._batcher, self._writer))
+        freed(self._model, (self._batcher, self._writer))
         if self._watch is not None:
             self._watch.close()
 
@@ -361,42 +361,6 @@ class ServedModel:
         given = {**self._generation, **settings}
         pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **given)
         return (row[0] for row in pieces)
-
-
-def _warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
-    """Read and answer one text, so that the first request does not wait for what is loaded at the first text.
-
-    Raises:
-        OptionError: settings of generation, the model's own or the server's, cannot be honoured, so that no request
-            could be answered.
-    """
-    if all(spec.name != _IDS for spec in model.manifest.inputs):
-        return
-    try:
-        items = model.tokenize(["a"])
-        if model.can_generate():
-            next(iter(model.generate(["a"], stream=True, **generation, max_new_tokens=1)))
-        else:
-            model.map(items, progress=False)
-    except OptionError:
-        raise
-    except OptimumError as error:
-        log.info("no text was tried: %s", error)
-
-
-def _freed(model: AcceleratedModel | None, workers: Sequence[Batcher | Writer | None]) -> None:
-    """Answer what waits, and free a model."""
-    for worker in workers:
-        if worker is not None:
-            worker.close()
-    if model is not None:
-        model.close()
-
-
-def _proved_batch(model: AcceleratedModel) -> int:
-    """Return the greatest batch with which the model was compared with the original."""
-    axis = model.manifest.axes.get("batch")
-    return axis.proved[1] if axis is not None and axis.proved is not None else sys.maxsize
 
 
 def _tokens_of(arrays: Mapping[str, Array]) -> int:
