@@ -25,9 +25,9 @@ def _traffic(*calls: ShapeCount, name: str = "a", fingerprint: str = "f") -> Mod
     return ModelTraffic(name=name, fingerprint=fingerprint, calls=calls, requests=(_count(1, 16, 3),))
 
 
-def test_lengths_are_rounded_up_by_an_eighth_at_most() -> None:
+def test_lengths_are_rounded_down_by_an_eighth_at_most() -> None:
     for length in range(1, 5000):
-        assert length <= rounded(length) <= max(length, length * 9 / 8 + 1)
+        assert rounded(length) <= length <= rounded(length) * 9 / 8
     assert len({rounded(length) for length in range(1, 5000)}) < 100
 
 

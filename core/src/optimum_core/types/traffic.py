@@ -1,7 +1,7 @@
 """Traffic: how often calls and requests of each shape came to a model, without their contents, and its file.
 
 The file is JSON: {"schema_version": 1, "models": [{"name": …, "fingerprint": …, "calls": […], "requests": […]}]}, where
-an entry is {"lengths": {"batch": 1, "sequence": 16}, "count": 12}. Lengths are rounded up by `rounded`: so the file
+an entry is {"lengths": {"batch": 1, "sequence": 16}, "count": 12}. Lengths are rounded down by `rounded`: so the file
 stays small and tells of no single request.
 """
 
@@ -19,20 +19,20 @@ from optimum_core.errors import OptionError
 SCHEMA_VERSION = 1
 #: Name under which a shape of a workload states how often it comes, beside the lengths of its axes.
 CALLS = "calls"
-_STEPS = 8  # lengths in an octave: rounding adds an eighth at most
+_STEPS = 8  # lengths in an octave: rounding takes an eighth at most
 _SHAPES = 6  # each costs the same time to measure
 _AGAIN = "write it anew: a server of optimum-serve does, with traffic_file"
 Lengths = tuple[tuple[str, int], ...]
 
 
 def rounded(length: int) -> int:
-    """Return a length, rounded up to one of eight in an octave; up to 16, all are kept.
+    """Return a length, rounded down to one of eight in an octave, so that the model takes it; up to 16, all are kept.
 
     >>> [rounded(length) for length in (1, 15, 17, 100, 512)]
-    [1, 15, 18, 104, 512]
+    [1, 15, 16, 96, 512]
     """
     step = max(1 << length.bit_length() - 1, _STEPS) // _STEPS
-    return -(-length // step) * step
+    return length // step * step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,6 +46,7 @@ class Retuner:
         self._tuned_for: dict[str, ModelTraffic] = {}
         self._copies: dict[str, TemporaryDirectory[str]] = {}
         self._child: subprocess.Popen[str] | None = None
+        self._is_closing = False
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, model: ServedModel) -> None:
@@ -75,6 +76,7 @@ class Retuner:
 
     async def close(self) -> None:
         """End what runs, and remove tuned copies."""
+        self._is_closing = True
         if self._child is not None:
             self._child.kill()
         if self._task is not None:
@@ -120,6 +122,8 @@ class Retuner:
         self._child = subprocess.Popen(
             [*command, "--precision", precision], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
+        if self._is_closing:
+            self._child.kill()
         lowered(self._child)
         _, said = self._child.communicate()
         if self._child.returncode:

@@ -23,12 +23,10 @@ class TrafficRecorder:
 
     Args:
         fingerprint: of the model.
-        greatest: lengths of axes that the model takes: none is rounded up beyond.
     """
 
-    def __init__(self, name: str, fingerprint: str, greatest: Mapping[str, int]) -> None:
+    def __init__(self, name: str, fingerprint: str) -> None:
         self._name, self._fingerprint = name, fingerprint
-        self._greatest = greatest
         self._lock = threading.Lock()
         self._calls: Counter[Lengths] = Counter()
         self._requests: Counter[Lengths] = Counter()
@@ -42,10 +40,7 @@ class TrafficRecorder:
         self._count(self._requests, lengths)
 
     def _count(self, counts: Counter[Lengths], lengths: Mapping[str, int]) -> None:
-        shape = tuple(
-            (axis, max(min(rounded(length), self._greatest.get(axis, length << 1)), length))
-            for axis, length in sorted(lengths.items())
-        )
+        shape = tuple((axis, rounded(length)) for axis, length in sorted(lengths.items()))
         with self._lock:
             counts[shape] += 1
 

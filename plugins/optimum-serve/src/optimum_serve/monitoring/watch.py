@@ -44,7 +44,7 @@ class ModelWatch:
     ) -> None:
         self.name, manifest = stated.label, model.manifest
         self._figures = figures
-        self.traffic = TrafficRecorder(self.name, manifest.model.fingerprint, _greatest(model))
+        self.traffic = TrafficRecorder(self.name, manifest.model.fingerprint)
         self.inputs = manifest.inputs
         self.axes = tuple(dict.fromkeys(axis for spec in manifest.inputs for axis in spec.dynamic_axes.values()))
         self._for_each_token = {spec.name for spec in manifest.outputs if len(spec.dynamic_axes) > 1}
@@ -139,15 +139,6 @@ class ModelWatch:
                 histogram.labels(self.name).observe(value)
             else:
                 self._figures.classes.labels(self.name, str(value)).inc()
-
-
-def _greatest(model: AcceleratedModel) -> dict[str, int]:
-    """Return the greatest lengths that a model takes, by axis."""
-    found = {axis: one.greatest for axis, one in model.manifest.axes.items() if one.greatest is not None}
-    is_text = any(spec.name == _IDS for spec in model.manifest.inputs) and not model.can_generate()
-    if is_text and (longest := model.max_seq_length) is not None:
-        found["sequence"] = min(longest, found.get("sequence", longest))
-    return found
 
 
 def _length(value: Any, place: int) -> int:
