@@ -19,7 +19,7 @@ from optimum_core.errors import OptionError
 from optimum_core.types import Traffic
 from optimum_serve.monitoring import drift, retuning, truth
 from optimum_serve.monitoring.drift import Drift, stability_index
-from optimum_serve.monitoring.eager import Begin
+from optimum_serve.monitoring.eager import Begin, opened
 from optimum_serve.monitoring.figures import MonitoringFigures
 from optimum_serve.monitoring.truth import TruthSampler
 
@@ -172,12 +172,10 @@ def test_answers_are_compared_with_the_eager_model_aside(artifacts: Path, serve:
 
 
 def test_another_original_is_noticed(artifacts: Path) -> None:
-    registry = CollectorRegistry()
-    begin = Begin(str(artifacts / "sources" / "classifier"), "0" * 64, "fp32")
-    sampler = TruthSampler("m", begin, 1, MonitoringFigures(registry))
-    _until(lambda: bool(sampler.problem))
-    assert "is not the model that the served one was made from" in sampler.problem
-    sampler.close()
+    model, verdict = opened(Begin(str(artifacts / "sources" / "classifier"), "0" * 64, "fp32"))
+    assert model is None and "is not the model that the served one was made from" in verdict.problem
+    model, verdict = opened(Begin(str(artifacts / "nowhere"), "0" * 64, "fp32"))
+    assert model is None and "nowhere" in verdict.problem
 
 
 # Drift.

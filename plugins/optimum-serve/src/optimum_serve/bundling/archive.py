@@ -107,4 +107,4 @@ def _write(path: Path, text: str) -> None:
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     """Return an entry without owner and time, so that equal contents give equal archives."""
-    return entry.replace(mtime=0, uid=0, gid=0, uname="", gname="")
+    return entry.replace(mtime=0, uid=0, gid=0, uname="", gname="", deep=False)
