@@ -6,8 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
+from optimum_core.testing.imports import PUBLIC
+
 ROOT = Path(__file__).resolve().parents[1]
-PUBLIC = {"backend", "compat", "errors", "hookspecs", "testing", "types"}
 
 
 def test_every_module_of_core_is_public_or_closed_to_plugins() -> None:

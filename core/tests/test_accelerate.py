@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -279,6 +281,21 @@ class Random(torch.nn.Module):
 def test_a_model_that_draws_random_numbers_cannot_be_checked() -> None:
     with pytest.raises(VerificationError, match="random numbers"):
         accelerate(Random(), sample_inputs={"x": torch.rand(2, 3)})
+
+
+@pytest.mark.parametrize("mode", [partial(torch.autocast, "cpu", torch.bfloat16), torch.inference_mode])
+def test_modes_around_the_call_change_nothing(mode: Callable[[], Any]) -> None:
+    """Under autocast, eager would be compared and exported in 16 bits."""
+    x = torch.rand(2, 64)
+    with mode():
+        model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 4)).eval()
+        fast = accelerate(model, target="ort", level="all", sample_inputs={"input": x}, shapes=ONCE, budget=0)
+    assert fast.report is not None and fast.report.chosen is not None and fast.report.chosen.fidelity is not None
+    worst = fast.report.chosen.fidelity.worst
+    assert worst is not None and worst.relative_error < 1e-5
+    with torch.no_grad():
+        want = model(x)
+    np.testing.assert_allclose(fast(input=x), want, rtol=1e-4, atol=1e-5)
 
 
 # The user's model is left alone.

@@ -86,6 +86,17 @@ def test_a_processor_overflows_where_it_has_no_wide_sums() -> None:
     assert backend.sums_widely(wide) and not backend.overflows(wide)
 
 
+def test_sums_are_wide_where_no_step_says_that_the_weights_are_small(tmp_path: Path) -> None:
+    def made(scheme: str, **chosen: Any) -> Artifact:
+        asked = quantize(QuantizeConfig(scheme=scheme), output=tmp_path)
+        return backend.quantized(asked, ["a"], tool="acme", version="1", chosen=chosen)
+
+    given, cpu = replace(made("dynamic"), steps=()), MACHINE.cpu
+    found = [made("dynamic", reduce_range=True), made("dynamic", reduce_range=False), made("weight-only"), given]
+    assert [backend.needs_wide_sums(artifact, cpu) for artifact in found] == [False, True, False, True]
+    assert not backend.needs_wide_sums(given, replace(cpu, features=frozenset({"avx_vnni"})))
+
+
 def test_layers_are_found_by_dotted_names() -> None:
     layers = ["encoder.0.query", "encoder.0.key", "encoder.10.query", "head", ""]
     found = backend.matching_layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from optimum_core.errors import InputError, UnprovedLengthWarning
 from optimum_core.runtime.call_inputs import InputChecker
+from optimum_core.runtime.repeated_call import repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 SPECS = (
@@ -87,6 +89,22 @@ def test_values_are_looked_at_in_every_call() -> None:
         checker.bind((), {"input_ids": IDS})
         with pytest.raises(InputError, match="got 100"):
             checker.bind((), {"input_ids": np.full((2, 4), 100)})
+
+
+@pytest.mark.parametrize(("least", "greatest"), [(0, 99), (0, 127), (0, 2**40), (-5, 5), (1, 99)])
+@pytest.mark.parametrize("dtype", ["int8", "int64"])
+def test_values_are_looked_at_in_a_call_like_the_one_before(dtype: str, least: int, greatest: int) -> None:
+    seen: list[Any] = ["x", (2,), np.dtype(dtype)]
+    answerer: Any = SimpleNamespace(answer=lambda outputs, **_: outputs)
+    call = repeated(seen, (("x", least, greatest),), (), None, dict, answerer)
+
+    def taken(value: int) -> bool:
+        return call({"x": np.array([value, 2], dtype)}) is not None
+
+    last = int(np.iinfo(dtype).max)
+    assert taken(max(least, 1)) and taken(min(greatest, last))
+    assert not taken(least - 1)
+    assert greatest >= last or not taken(greatest + 1)
 
 
 def test_a_length_beyond_the_limit_says_which_and_what_to_do() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.errors import InputError
+from optimum_core.errors import InputError, NoGradientsWarning
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.types import TensorSpec
 
@@ -56,9 +56,13 @@ def test_what_speaks_dlpack_will_do() -> None:
     assert not torch_in
 
 
-def test_gradients_stay_behind() -> None:
+def test_gradients_stay_behind_and_that_is_said_where_they_were_asked_for() -> None:
     tensor = torch.from_numpy(PIXELS.copy()).requires_grad_()
-    assert np.array_equal(_bind(specs=PICTURE, pixel_values=tensor)["pixel_values"], PIXELS)
+    with pytest.warns(NoGradientsWarning, match=r"'pixel_values' requires gradients(.|\n)*torch.no_grad\(\)"):
+        arrays = _bind(specs=PICTURE, pixel_values=tensor)
+    assert np.array_equal(arrays["pixel_values"], PIXELS)
+    with torch.no_grad():
+        assert np.array_equal(_bind(specs=PICTURE, pixel_values=tensor)["pixel_values"], PIXELS)
 
 
 def test_slices_and_permutations_keep_their_values() -> None:

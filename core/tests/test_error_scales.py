@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from optimum_core.verify import compare, error_scales, tolerance_of
 
 RNG = np.random.default_rng(3)
 SCORES = RNG.standard_normal((6, 50))
 LOWEST = float(np.finfo(np.float32).min)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False), max_size=30))
+def test_exponents_are_those_of_numpy_each_once(values: list[float]) -> None:
+    size = np.abs(np.array(values, dtype=np.float64))
+    _, exponents = np.frexp(size[size > 0])
+    assert error_scales._exponents(size).tolist() == np.unique(exponents).tolist()
+
+
+def test_parts_are_found_over_more_values_than_are_counted_at_once() -> None:
+    want = np.full(2**20 + 3, 0.5)
+    want[-1] = 1e9
+    have = want + 1e-2
+    assert error_scales.relative_error(want, have) == pytest.approx(2e-2, rel=1e-3)
 
 
 def _masked(values: np.ndarray, low: float, share: float) -> np.ndarray:

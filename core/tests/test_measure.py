@@ -75,6 +75,13 @@ def test_none_is_hopeless_where_patience_is_endless_and_slow_calls_are_warmed_on
     assert log.count("slow") == 3 + 1
 
 
+def test_a_slow_first_call_counts_where_that_is_wanted() -> None:
+    log: list[str] = []
+    effort = Effort(rounds=2, seconds=0.005, slow=0.01)
+    (item,) = measure({"slow": _one([_sleeps(0.02, log, "slow")])}, [X], effort)["slow"]
+    assert (item.runs, len(log)) == (2, 2), "a call for each round, and none to warm up"
+
+
 def test_rounds_alternate_against_drift() -> None:
     log: list[str] = []
     calls = {name: _one([_sleeps(0.004, log, name)]) for name in "ab"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
@@ -17,7 +19,15 @@ from sklearn import metrics
 from optimum_core.errors import EvaluationError, OptionError
 from optimum_core.models.data.batches import Batches
 from optimum_core.types.quantization import METRICS, parse_drop
-from optimum_core.verify.promise import Called, Labelled, evaluate_words, keeps, label_array, make_promise
+from optimum_core.verify.promise import (
+    Called,
+    Labelled,
+    evaluate_words,
+    keeps,
+    label_array,
+    make_promise,
+    promise_notes,
+)
 
 NAMES = {"negative": 0, "neutral": 1, "positive": 2}
 
@@ -109,15 +119,68 @@ def test_a_constant_has_no_correlation(metric: str, tmp_path: Path) -> None:
 # Functions.
 
 
-def test_a_function_gets_the_model_and_may_return_any_number() -> None:
+@pytest.mark.parametrize(
+    "half",
+    [0.5, np.float32(0.5), np.array(0.5), np.array([0.5]), torch.tensor(0.5, requires_grad=True), Fraction(1, 2)],
+)
+def test_a_function_gets_the_model_and_may_return_any_number(half: Any) -> None:
     fake = Fake()
 
     def metric(model: Any) -> Any:
-        assert model is fake
-        return np.float32(0.5)
+        assert model is fake and not model.seen
+        return half
 
     called = Called(function=metric)
     assert (called.value(fake), called.name) == (0.5, "metric")
+    assert type(fake) is Fake
+
+
+def _giving(*values: float) -> Called:
+    """Return a metric of these values, in turn."""
+    answers = iter(values)
+
+    def metric(model: Fake) -> float:
+        assert not model.seen
+        return next(answers)
+
+    return Called(function=metric)
+
+
+def test_a_metric_that_varies_by_more_than_the_drop_is_refused() -> None:
+    with pytest.raises(EvaluationError, match=r"it gave 0\.91 and then 0\.87 for the same model(.|\n)*a drop of 0\.01"):
+        make_promise(_giving(0.91, 0.87), Fake(), parse_drop(0.01))
+    with pytest.raises(EvaluationError, match="a drop of 0 may be chance"):
+        make_promise(_giving(0.91, 0.9101), Fake(), parse_drop(0))
+
+
+@pytest.mark.parametrize("values", [(0.91, 0.905), (0.905, 0.91)])
+def test_a_metric_that_varies_by_less_counts_from_the_better_value_and_that_is_said(values: tuple[float, ...]) -> None:
+    promise = make_promise(_giving(*values), Fake(), parse_drop(0.01))
+    assert promise.baseline == 0.91
+    assert promise.noise == pytest.approx(0.005)
+    assert [*promise_notes(promise, by_function=True)] == [
+        "metric of one and the same model differed by 0.005: a loss up to that is chance"
+    ]
+
+
+def test_a_function_that_takes_long_is_called_once_and_that_is_said(tmp_path: Path) -> None:
+    promise = make_promise(_giving(0.91), Fake(), parse_drop(0.01), patience=0.0)
+    assert ["computed once" in note for note in promise_notes(promise, by_function=True)] == [True]
+    rows = make_promise(_labelled(tmp_path, "accuracy", [(np.eye(3), [0, 1, 2])]), Fake(), parse_drop(0.01))
+    assert not [*promise_notes(rows, by_function=False)]
+
+
+@pytest.mark.parametrize(("baseline", "drop"), [(0.9, 5), (0.9, 1), (91.2, 95), (0.9, "100%")])
+def test_a_drop_down_to_zero_is_refused(baseline: float, drop: Any) -> None:
+    with pytest.raises(OptionError, match=r"allows everything: eager has metric(.|\n)*'1%'"):
+        make_promise(_giving(baseline, baseline), Fake(), parse_drop(drop))
+
+
+def test_eager_that_has_nothing_to_lose_is_noted(tmp_path: Path) -> None:
+    promise = make_promise(_labelled(tmp_path, "accuracy", [(np.eye(3), [1, 2, 0])]), Fake(), parse_drop(0.01))
+    assert [*promise_notes(promise, by_function=False)] == [
+        "eager has accuracy 0, so that a drop of 0.01 allows everything: do the rows fit the model?"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -126,10 +189,16 @@ def test_a_function_gets_the_model_and_may_return_any_number() -> None:
         (lambda model: 1 / 0, "it raised ZeroDivisionError"),
         (lambda model: float("nan"), "it gave nan"),
         (lambda model: float("-inf"), "it gave -inf"),
+        (lambda model: torch.tensor(torch.nan), "it gave nan"),
         (lambda model: None, "it gave a NoneType, no number"),
         (lambda model: "good", "it gave a str"),
-        (lambda model: {"accuracy": 1.0}, "it gave a dict"),
+        (lambda model: "0.9", "it gave a str"),
+        (lambda model: {"accuracy": 1.0}, r"it gave a dict, no number(.|\n)*one number, such as its 'accuracy'"),
+        (lambda model: np.zeros(2), r"it gave a ndarray of shape \(2,\), no number"),
+        (lambda model: torch.zeros(2), r"it gave a Tensor of shape \(2,\), no number"),
+        (lambda model: 1j, "it gave a complex"),
         (lambda: 1.0, "it raised TypeError"),
+        (lambda model: 1.0, "it did not use the model that it was given"),
     ],
 )
 def test_a_function_that_gives_no_number(function: Callable[..., Any], said: str) -> None:
@@ -145,7 +214,7 @@ def test_a_function_that_gives_no_number(function: Callable[..., Any], said: str
     [(0.9, 0.01, 0.89), (0.9, "1%", 0.891), (-4.0, "10%", -4.4), (0.9, 0, 0.9), (0.9, -0.05, 0.95), (0.8, "-5%", 0.84)],
 )
 def test_what_is_left_decides(baseline: float, drop: Any, least: float) -> None:
-    promise = make_promise(Called(function=lambda model: baseline), Fake(), parse_drop(drop))
+    promise = make_promise(_giving(baseline, baseline), Fake(), parse_drop(drop))
     assert promise.baseline == baseline
     assert baseline - promise.limit == pytest.approx(least)
     assert keeps(promise, least)
@@ -156,10 +225,10 @@ def test_what_is_left_decides(baseline: float, drop: Any, least: float) -> None:
 finite = st.floats(-1e3, 1e3)
 
 
-@given(finite, st.floats(0, 100), st.booleans(), finite, finite)
+@given(finite, st.floats(0, 0.99), st.booleans(), finite, finite)
 def test_more_is_never_worse(baseline: float, amount: float, relative: bool, one: float, other: float) -> None:
     drop = parse_drop(f"{amount}%" if relative else amount)
-    promise = make_promise(Called(function=lambda model: baseline), Fake(), drop)
+    promise = make_promise(_giving(baseline, baseline), Fake(), drop)
     assert keeps(promise, baseline)
     low, high = sorted((one, other))
     assert keeps(promise, high) or not keeps(promise, low)

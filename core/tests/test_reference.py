@@ -221,6 +221,50 @@ def test_a_sound_without_samples_must_be_finite_too() -> None:
     assert verify(lambda x: eager_outputs(module, x), cases, signature.outputs, precision="fp32").passed
 
 
+class TwoTexts(torch.nn.Module):
+    """A mean of the tokens of either text."""
+
+    config = SimpleNamespace(vocab_size=20)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = torch.nn.Embedding(20, 4)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        decoder_input_ids: torch.Tensor,
+        decoder_attention_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        return self.mean(input_ids, attention_mask) + self.mean(decoder_input_ids, decoder_attention_mask)
+
+    def mean(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        counts = mask[..., None].float()
+        found: torch.Tensor = (self.embeddings(ids) * counts).sum(1) / counts.sum(1).clamp_min(1)
+        return found
+
+
+def test_texts_are_without_tokens_together_and_alone() -> None:
+    """A decoder's row without tokens may come out right where the encoder's has none either, and wrong alone."""
+    torch.manual_seed(0)
+    module, ids = TwoTexts().eval(), torch.randint(2, 20, (2, 9))
+    masks = {name: torch.ones_like(ids) for name in ("attention_mask", "decoder_attention_mask")}
+    signature = describe(module, name="texts", samples={"input_ids": ids, "decoder_input_ids": ids, **masks})
+    cases = reference_cases(module, signature)
+    empty = {case.name: case for case in cases if case.empty is not None}
+    assert [*empty] == [EMPTY, f"{EMPTY} in attention_mask", f"{EMPTY} in decoder_attention_mask"]
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = eager_outputs(module, inputs)
+        alone = ~inputs["decoder_attention_mask"].any(1) & inputs["attention_mask"].any(1)
+        return {name: np.where(alone[:, None], 7, values) for name, values in outputs.items()}
+
+    fidelity = verify(run, cases, signature.outputs, precision="fp32")
+    assert fidelity.passed
+    assert fidelity.notes == (f"{EMPTY} in decoder_attention_mask gives other values than eager's",)
+
+
 # -- models that remember ---------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from fake_backend import QUICK, Acme, Memory, Search, right, wrong
 from optimum_core.errors import ResourceError, VerificationError
 from optimum_core.hookspecs import hookimpl
+from optimum_core.measure import Effort, measure
 from optimum_core.measure.cpu_load import Load, other_load
 from optimum_core.plan import Way
 from optimum_core.search.budget import Budget
@@ -162,6 +164,57 @@ def test_what_a_spec_costs_is_learnt_from_its_like() -> None:
     assert budget.expected(other) == pytest.approx(4.5)
     assert budget.allows(spec) and not Budget(seconds=3.0, size=100 * 2**20).allows(spec)
     assert budget.share(0.4).seconds == pytest.approx(40.0)
+
+
+def test_a_first_step_is_expected_to_take_longer_on_a_busy_machine() -> None:
+    spec = CandidateSpec(way=Way(backend="acme", device="cpu", precision="fp32", exporter="x", exported="x"))
+    start, computed = time.perf_counter() - 10, time.process_time()
+    busy = Budget(seconds=100.0, _start=start, _computed=computed - 4)
+    assert busy.expected(spec) == pytest.approx(2.5 * 1.5, rel=0.1)
+    assert Budget(seconds=100.0, _start=start, _computed=computed - 20).expected(spec) == pytest.approx(1.5)
+    with busy.learning(spec):
+        pass
+    assert busy.expected(spec) < 0.1, "what was measured was measured on the busy machine"
+
+
+def test_measurements_end_with_a_stated_budget() -> None:
+    assert Budget(seconds=1.0, stated=True).limited(Effort()).budget <= 1.0
+    assert Budget(seconds=1.0).limited(Effort()) == Effort()
+
+
+@dataclasses.dataclass(eq=False)
+class Overrunning(Acme):
+    """A backend with two routes; while the second is exported, the budget ends."""
+
+    budget: Budget = dataclasses.field(default_factory=lambda: Budget(seconds=1e4, stated=True))
+
+    @hookimpl
+    def export(self, request: Any) -> Artifact | None:
+        if request.route == "second":
+            self.budget.seconds = 0.0
+        return Acme.export(self, request)
+
+
+def test_a_trial_ends_with_the_budget_where_something_is_right_already(
+    search: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = Overrunning(routes={"first": Memory(), "second": right})
+    timed: list[int] = []
+
+    def counted(contestants: Any, *args: Any) -> Any:
+        timed.append(len(contestants))
+        return measure(contestants, *args)
+
+    monkeypatch.setattr("optimum_core.search.trial.measure", counted)
+    found = _over(search, acme).run("acme", budget=acme.budget)
+    skipped = next(item for item in found.report.candidates if item.options.get("route") == "second")
+    assert (skipped.outcome, skipped.reason) == ("skipped", "the budget ended while it was tried")
+    assert len(acme.sessions) == 1, "nothing is opened any more"
+    assert timed == [1, 2], "nor is anything timed again: the short runs decide"
+    assert found.winner.spec.route == "first"
+    assert any("short runs decided" in note for note in found.report.notes)
+    loser = next(item for item in found.report.candidates if item.backend == "torch")
+    assert "in a short run" in loser.reason
 
 
 @pytest.mark.parametrize(

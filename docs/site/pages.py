@@ -1,4 +1,5 @@
 """Lay out the pages of the site: which file becomes which page, and links between files as links between pages.
+Figures (docs/figures) are copied.
 
 Run as `python docs/site/pages.py DIRECTORY`; `make docs` builds the site from that directory.
 """
@@ -32,10 +33,13 @@ class BrokenLinkError(Exception):
 
 
 def pages() -> dict[str, str]:
-    """Return the page of each file, both relative: the file to the repository, the page to the site."""
+    """Return the page or place of each file and figure, both relative: the file to the repository, the page to the
+    site."""
     found = {str(_relative(file)): str(PurePosixPath(*_relative(file).parts[1:])) for file in sorted(_documents())}
     packages = {str(_relative(file)): f"packages/{file.parent.name}.md" for file in ROOT.glob("plugins/*/README.md")}
-    return {**found, **packages, **{file: page for file, page in _ELSEWHERE.items() if (ROOT / file).exists()}}
+    figures = {str(_relative(file)): f"figures/{file.name}" for file in (ROOT / "docs" / "figures").glob("*.svg")}
+    elsewhere = {file: page for file, page in _ELSEWHERE.items() if (ROOT / file).exists()}
+    return {**found, **packages, **figures, **elsewhere}
 
 
 def lay_out(directory: Path) -> None:
@@ -48,10 +52,12 @@ def lay_out(directory: Path) -> None:
     shutil.copytree(HERE / "pages", directory / "pages", dirs_exist_ok=True)
     shutil.copy(HERE / "zensical.toml", directory)
     for file, page in known.items():
-        if not file.endswith(".md"):
-            continue
         place = directory / "pages" / page
         place.parent.mkdir(parents=True, exist_ok=True)
+        if file.endswith(".svg"):
+            shutil.copy(ROOT / file, place)
+        if not file.endswith(".md"):
+            continue
         place.write_text(relinked((ROOT / file).read_text(encoding="utf-8"), file, known), encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from optimum_core.hardware import detect
 from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.models import pretrained, tasks
+from optimum_core.models.eager.torch_modes import ordinary_modes
 from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.models.sources.sentences.in_memory import kind_of
 from optimum_core.models.sources.source import Source, open_given
@@ -23,6 +25,7 @@ from optimum_core.plan import AUTO, FULL_PRECISION, Target, Way
 from optimum_core.plugins import heavy_notes, manager
 from optimum_core.request import AccelerateRequest, asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
+from optimum_core.runtime.converted import overflow_notes
 from optimum_core.termination import unwound_on_sigterm
 
 
@@ -101,7 +104,7 @@ def accelerate(
         verify=verify, level=level, quantize=quantize, calibration=calibration, evaluate=evaluate, max_drop=max_drop,
         samples=sample_inputs, options=options,
     )  # fmt: skip
-    _check_arguments(processor=processor, trust_remote_code=trust_remote_code, progress=progress)
+    _check_arguments(processor=processor, trust_remote_code=trust_remote_code, progress=progress, cache_dir=cache_dir)
     pretrained.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
     supports = plugins.supports(hardware)
@@ -112,7 +115,10 @@ def accelerate(
     _require_one_device(asked_ways(supports, request, FULL_PRECISION), request.target)
     if request.target.backend is not None:
         plugins.check_options(request.target.backend, request.options, hardware)
-    source = open_given(model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task)
+    with ordinary_modes():
+        source = open_given(
+            model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task
+        )
     cache = Cache(Path(cache_dir) if cache_dir is not None else None)
     if isinstance(source, ConvertedSource):
         return _as_converted(source, request, cache)
@@ -130,10 +136,11 @@ def accelerate(
         cache=cache,
         emit=progress or (lambda event: None),
     )
-    with unwound_on_sigterm():
+    with ordinary_modes(), unwound_on_sigterm():
         accelerated = pipeline.run()
     accelerated = _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
-    return _as_given(model, _with_notes(accelerated, heavy_notes(plugins.infos())))
+    notes = () if accelerated.manifest.model.has_original else overflow_notes(accelerated.manifest.quantized)
+    return _as_given(model, _with_notes(accelerated, (*notes, *heavy_notes(plugins.infos()))))
 
 
 def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Cache) -> AcceleratedModel:
@@ -142,20 +149,22 @@ def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Ca
     Raises:
         OptionError: an argument asks for what only the model that it was made from could become.
     """
-    from optimum_core.runtime.converted import as_artifact, refusals_name_the_source, task_of
+    from optimum_core.runtime.converted import as_artifact, refusals_name_the_source, require_task
     from optimum_core.runtime.loading import load
 
     asked = {
         "quantize": request.goal, "precision": request.precision, "level": request.level,
-        "task": request.task if request.task != task_of(source) else None,
         "shapes": request.shapes, "sample_inputs": request.samples,
     }  # fmt: skip
     if (name := next((name for name, value in asked.items() if value is not None), None)) is not None:
         why = f"the directory holds a converted model alone ({source.form}), which is opened as it is"
         raise OptionError(name, why, f"leave {name} out, or give the checkpoint that it was made from")
     target = str(request.target) if request.target.backend is not None else None
+    place = as_artifact(source, target=target, cache=cache)
+    if request.task is not None:
+        require_task(place, request.task, source)
     with refusals_name_the_source(source.name):
-        return load(as_artifact(source, target=target, cache=cache), target=target, options=request.options or None)
+        return load(place, target=target, options=request.options or None)
 
 
 def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:
@@ -167,7 +176,7 @@ def _as_given(model: Any, fast: AcceleratedModel) -> AcceleratedModel:
     return accelerated_object(model, fast)  # type: ignore[no-any-return]
 
 
-def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any) -> None:
+def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any, cache_dir: Any) -> None:
     """Raise `OptionError` for an argument that can be of no use for any model."""
     if not isinstance(trust_remote_code, bool):
         why = f"{trust_remote_code!r} is neither True nor False"
@@ -177,6 +186,8 @@ def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any) -
         raise OptionError("processor", why, "pass a tokenizer or processor, as from_pretrained returns it")
     if progress is not None and not callable(progress):
         raise OptionError("progress", f"{progress!r} cannot be called", "pass a function of one Event")
+    if not isinstance(cache_dir, str | os.PathLike | None):
+        raise OptionError("cache_dir", f"{cache_dir!r} is no path", "pass a directory, or leave it out")
 
 
 def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:

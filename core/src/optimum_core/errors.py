@@ -90,6 +90,10 @@ class UnprovedWarning(UserWarning):
     """A model is returned that was not proved correct for all inputs that it accepts."""
 
 
+class NoGradientsWarning(UserWarning):
+    """An input of an accelerated model requires gradients, and none come back through it."""
+
+
 class NoBackendWarning(UserWarning):
     """No backend is installed, or none works, so the model stays eager for lack of an alternative."""
 

@@ -341,6 +341,9 @@ def _nothing(supports: Mapping[str, Support], target: Target, precision: str) ->
             f"on this machine {asked} runs on {', '.join(devices)}; {reasons}",
             f"pass target={f'{asked}:{devices[0]}'!r}, or {_SEE}",
         )
+    if target.backend in [name for name in mine if supports[name].is_silent]:
+        why = "its probe offers nothing here, and gives no reason"
+        return UnavailableError(f"target {wanted!r}", why, "report it to its authors, or name another target")
     if not devices:
         why = _reasons(limits) or "no backend here loads what any backend here exports"
         return UnavailableError(f"target {wanted!r}", why, _SEE)

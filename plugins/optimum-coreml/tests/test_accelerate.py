@@ -31,7 +31,7 @@ def _shapes(fast: AcceleratedModel) -> set[tuple[int, ...]]:
 def test_a_decoder_with_state(precision: str, tiny: Make, tmp_path: Path) -> None:
     options = {"stateful": True, "context_length": 24}
     fast = accelerate(
-        tiny("gpt2").source.module(), target="coreml", precision=precision, options=options, cache_dir=tmp_path / "c"
+        tiny("gpt2").module, target="coreml", precision=precision, options=options, cache_dir=tmp_path / "c"
     )
     fidelity = _fidelity(fast)
     assert (fidelity.passed, fidelity.level) == (True, "graph")
@@ -50,7 +50,7 @@ def test_listed_shapes(tiny: Make, tmp_path: Path) -> None:
     """Each of them is compared with eager, and no other."""
     shapes = [{"batch": 1, "sequence": 16}, {"batch": 4, "sequence": 8}]
     fast = accelerate(
-        tiny("distilbert features").source.module(),
+        tiny("distilbert features").module,
         target="coreml",
         options={"enumerated_shapes": shapes},
         cache_dir=tmp_path / "c",
@@ -66,11 +66,11 @@ def test_bounds_are_kept_to(tiny: Make, tmp_path: Path) -> None:
     traced = made.signature.layout.lengths
     bounds = {"batch": traced["batch"], "sequence": traced["sequence"] + 1}
     options = {"upper_bounds": bounds}
-    fast = accelerate(made.source.module(), target="coreml", options=options, cache_dir=tmp_path / "c")
+    fast = accelerate(made.module, target="coreml", options=options, cache_dir=tmp_path / "c")
     assert max(_shapes(fast)) == (traced["batch"], traced["sequence"] + 1)
     with pytest.raises(OptionError, match="leaves axis 'batch' open"):
         accelerate(
-            made.source.module(),
+            made.module,
             target="coreml",
             options={"enumerated_shapes": [{"sequence": 5}]},
             cache_dir=tmp_path / "c",

@@ -12,10 +12,9 @@ import pytest
 from optimum_core.errors import ExportError, InputError, OptionError, SessionError
 from optimum_core.hardware import detect
 from optimum_core.models.eager.calls import eager_outputs
-from optimum_core.models.inputs.samples import Case
 from optimum_core.plugins import manager
+from optimum_core.testing.tiny import Tiny
 from optimum_core.types import Artifact, Fidelity, OptimizeRequest
-from optimum_core.verify import verify
 from optimum_coreml import plugin
 from optimum_coreml.devices import ROUTES
 from optimum_coreml.interface import compute_precision, minimum_target
@@ -32,8 +31,8 @@ def export(made: Any, output: Path, **changes: Any) -> Artifact:
     return manager().export(made.request(output, **changes))
 
 
-def checked(made: Any, session: CoreMlSession, precision: str = "fp32") -> Fidelity:
-    return verify(session.run, made.cases, made.signature.outputs, precision=precision)
+def checked(made: Tiny, session: CoreMlSession, precision: str = "fp32") -> Fidelity:
+    return made.compare(session.run, precision)
 
 
 def problems(fidelity: Fidelity) -> dict[str, str]:
@@ -53,8 +52,8 @@ def test_each_route_agrees_with_eager_at_unseen_shapes(
     made, artifact = tiny(kind), exported(kind, route)
     assert problems(checked(made, load(artifact))) == {}
     spec = program(artifact)
-    assert [item.name for item in spec.description.input] == [item.name for item in made.signature.inputs]
-    assert [item.name for item in spec.description.output] == [item.name for item in made.signature.outputs]
+    assert [item.name for item in spec.description.input] == [item.name for item in made.inputs]
+    assert [item.name for item in spec.description.output] == [item.name for item in made.outputs]
     assert (compute_precision(spec), minimum_target(spec)) == ("fp32", "iOS18")
     (step,) = artifact.steps
     assert (step.hook, step.backend, step.options["route"]) == ("export", "coreml", route)
@@ -116,7 +115,7 @@ def test_lengths_are_bounded_and_checked(tiny: Make, exported: Exported, load: L
         (bounded, 4, True),
         (exported("distilbert features"), 5, True),
     ):
-        inputs = made.signature.draw(Case(name="more", lengths={"batch": batches}))
+        inputs = made.draw(batch=batches)
         session = load(artifact)
         if taken:
             session.run(inputs)
@@ -131,15 +130,15 @@ def test_enumerated_shapes(tiny: Make, load: Load, tmp_path: Path) -> None:
     made = tiny("bert")
     shapes = [{"batch": 1, "sequence": 16}, {"batch": 4, "sequence": 8}]
     session = load(export(made, tmp_path, options={"enumerated_shapes": shapes}))
-    module = made.source.module()
+    module = made.module
     for lengths in shapes:
-        inputs = made.signature.draw(Case(name="stated", lengths=lengths))
+        inputs = made.draw(**lengths)
 
         np.testing.assert_allclose(
             np.asarray(session.run(inputs)["logits"]), eager_outputs(module, inputs)["logits"], atol=1e-4
         )
     with pytest.raises(InputError, match="the program takes"):
-        session.run(made.signature.draw(Case(name="other", lengths={"batch": 1, "sequence": 9})))
+        session.run(made.draw(batch=1, sequence=9))
     with pytest.raises(OptionError, match="leaves axis 'batch' open"):
         export(made, tmp_path / "no", options={"enumerated_shapes": [{"sequence": 5}]})
 
@@ -261,7 +260,7 @@ def test_exporting_a_causal_model_is_silent_and_leaves_all_as_it_was(
     from optimum_coreml.shims import registry
 
     made = tiny("gpt2")
-    weights = {name: value.clone() for name, value in made.source.module().state_dict().items()}
+    weights = {name: value.clone() for name, value in made.module.state_dict().items()}
     before = dict(registry.name_to_func_mapping)
     capfd.readouterr()
     with warnings.catch_warnings(record=True) as seen:
@@ -271,7 +270,7 @@ def test_exporting_a_causal_model_is_silent_and_leaves_all_as_it_was(
     assert capfd.readouterr() == ("", "")
     assert [item for item in caplog.records if item.levelno > logging.DEBUG] == []
     assert registry.name_to_func_mapping == before
-    assert all(bool((value == weights[name]).all()) for name, value in made.source.module().state_dict().items())
+    assert all(bool((value == weights[name]).all()) for name, value in made.module.state_dict().items())
     assert problems(checked(made, load(artifact))) == {}
 
 
@@ -287,6 +286,4 @@ def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match=problem):
             plugin.export(made.request(tmp_path, **changes))
     with pytest.raises(ExportError, match="route 'trace'"):
-        plugin.export(
-            made.request(tmp_path, route="trace", samples={s.name: np.ones((1, 1)) for s in made.signature.inputs})
-        )
+        plugin.export(made.request(tmp_path, route="trace", samples={s.name: np.ones((1, 1)) for s in made.inputs}))

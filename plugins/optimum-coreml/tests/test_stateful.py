@@ -34,7 +34,7 @@ def eager(made: Any, ids: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> n
 
     given = {"input_ids": torch.as_tensor(ids), "attention_mask": torch.as_tensor(mask)}
     with torch.no_grad():
-        logits: np.ndarray[Any, Any] = made.source.module()(**given, use_cache=False).logits.numpy()
+        logits: np.ndarray[Any, Any] = made.module(**given, use_cache=False).logits.numpy()
     return logits
 
 

@@ -12,7 +12,6 @@ import torch
 
 from optimum_core.errors import OptionError
 from optimum_core.hardware import detect
-from optimum_core.models.inputs.samples import Case
 from optimum_core.types import QuantizeConfig
 from optimum_inc import qat
 from optimum_inc.session import InductorSession
@@ -21,7 +20,7 @@ pytest.importorskip("neural_compressor", reason="the extra `quantize` is not ins
 
 
 def tensors(bert: Any, seed: int) -> dict[str, torch.Tensor]:
-    drawn = bert.signature.draw(Case(name="drawn", lengths={"batch": 6}, seed=seed))
+    drawn = bert.draw(seed=seed, batch=6)
     return {name: torch.as_tensor(value) for name, value in drawn.items()}
 
 

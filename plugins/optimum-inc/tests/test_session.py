@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from optimum_core.errors import InputError, OptionError, SessionError
-from optimum_core.models.inputs.samples import Case
 from optimum_core.types import Artifact, Session, SessionRequest
 from optimum_inc import plugin
 from optimum_inc.session import InductorSession
@@ -21,9 +20,7 @@ Load = Callable[..., InductorSession]
 
 
 def drawn(bert: Any, seed: int, batch: int = 3, length: int = 9) -> dict[str, Any]:
-    made: dict[str, Any] = bert.signature.draw(
-        Case(name="drawn", lengths={"batch": batch, "sequence": length}, seed=seed)
-    )
+    made: dict[str, Any] = bert.draw(seed=seed, batch=batch, sequence=length)
     return made
 
 

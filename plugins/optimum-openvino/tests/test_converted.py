@@ -12,6 +12,7 @@ import pytest
 from openvino import opset13 as ops
 
 from optimum_core import accelerate, load
+from optimum_core.backend import detect, overflows
 from optimum_core.errors import ArtifactError, OptionError
 
 _WEIGHTS = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -62,6 +63,27 @@ def test_rounded_activations_tell_the_scheme(tmp_path: Path, monkeypatch: pytest
     assert (plain.manifest.quantized, plain.manifest.precision) == (None, "fp32")
 
 
+def test_weights_of_all_bits_do_not_overflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On x86 without VNNI, sums of their products with rounded activations would come out at half of their value."""
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    weights = np.full((64, 8), 127, np.int8)
+    weights[:, 1::2] = -127
+    (tmp_path / "theirs").mkdir()
+    pixels = ops.parameter([-1, 64], np.float32, name="pixel_values")
+    pixels.output(0).set_names({"pixel_values"})
+    bounds = [ops.constant(np.float32(bound)) for bound in (0, 1)]
+    rounded = ops.fake_quantize(pixels, *bounds, *bounds, 256)
+    scaled = ops.multiply(ops.convert(ops.constant(weights), "f32"), ops.constant(np.float32(0.01)))
+    product = ops.matmul(rounded, scaled, False, False)
+    product.output(0).set_names({"logits"})
+    openvino.save_model(openvino.Model([product], [pixels], "net"), tmp_path / "theirs" / "openvino_model.xml", False)
+    fast, inputs = load(tmp_path / "theirs"), np.random.default_rng(3).uniform(0.9, 1, (3, 64)).astype(np.float32)
+    assert fast.manifest.quantized == "static-int8"
+    np.testing.assert_allclose(fast(pixel_values=inputs).logits, inputs @ (weights * np.float32(0.01)), rtol=0.01)
+    notes = fast.report.notes if fast.report is not None else ()
+    assert any("adds 8-bit products in 16 bits" in note for note in notes) == overflows(detect().cpu)
+
+
 def test_weights_of_a_type_without_a_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
     _convert(tmp_path / "theirs", _widened("f4e2m1"))
@@ -80,12 +102,14 @@ def test_the_graph_alone_is_a_model_too(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_parts_of_one_model_are_named(tmp_path: Path) -> None:
     _convert(tmp_path)
-    for part in ("encoder", "decoder"):
+    for part in ("language", "vision_embeddings"):
         for name in ("xml", "bin"):
             (tmp_path / f"openvino_{part}_model.{name}").write_bytes((tmp_path / f"openvino_model.{name}").read_bytes())
     for name in ("xml", "bin"):
         (tmp_path / f"openvino_model.{name}").unlink()
-    with pytest.raises(ArtifactError, match=r"openvino_decoder_model\.xml, openvino_encoder_model\.xml are parts"):
+    with pytest.raises(
+        ArtifactError, match=r"openvino_language_model\.xml, openvino_vision_embeddings_model\.xml are parts"
+    ):
         accelerate(tmp_path)
 
 
@@ -99,6 +123,7 @@ def test_an_ir_opens_beside_its_configuration(folder: str, tmp_path: Path, monke
     for fast in (load(tmp_path / "theirs"), accelerate(tmp_path / "theirs", target="openvino")):
         assert np.allclose(fast(pixel_values=inputs)["logits"], inputs @ _WEIGHTS)
         assert "unverified against an original" in repr(fast)
+        assert fast.report is not None and "NOT compared" in fast.report.notes[0]
         assert fast.manifest.task == "image-classification"
         assert fast.config.id2label
 
@@ -110,9 +135,46 @@ def test_an_ir_without_its_weights_is_named(tmp_path: Path) -> None:
         load(tmp_path / "theirs")
 
 
-@pytest.mark.parametrize("asked", [{"precision": "fp32"}, {"shapes": [{"batch": 2}]}, {"task": "feature-extraction"}])
+@pytest.mark.parametrize("asked", [{"precision": "fp32"}, {"shapes": [{"batch": 2}]}])
 def test_what_only_the_original_could_become_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
     _convert(tmp_path / "theirs")
     (tmp_path / "theirs" / "config.json").write_text('{"model_type": "vit"}', encoding="utf-8")
     with pytest.raises(OptionError, match=f"{next(iter(asked))}: the directory holds a converted model alone"):
         accelerate(tmp_path / "theirs", target="openvino", cache_dir=tmp_path / "cache", **asked)
+
+
+def test_a_task_that_it_is_not_for_is_refused(tmp_path: Path) -> None:
+    _convert(tmp_path / "theirs")
+    config = tmp_path / "theirs" / "config.json"
+    config.write_text('{"model_type": "vit"}', encoding="utf-8")
+    with pytest.raises(OptionError, match=r"nothing tells that 'theirs' .OpenVINO IR. is for it"):
+        accelerate(tmp_path / "theirs", task="image-classification", cache_dir=tmp_path / "cache")
+    described = {"model_type": "vit", "architectures": ["ViTForImageClassification"], "id2label": {"0": "a", "1": "b"}}
+    config.write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(OptionError, match="is a ViTForImageClassification, for image-classification"):
+        accelerate(tmp_path / "theirs", task="text-classification", cache_dir=tmp_path / "cache")
+    fast = accelerate(tmp_path / "theirs", task="image-classification", cache_dir=tmp_path / "cache")
+    assert fast.task == "image-classification"
+
+
+@pytest.mark.parametrize("view", ["input", "reshaped"])
+def test_an_output_that_is_an_input_leaves_the_callers_array_alone(
+    view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "theirs").mkdir()
+    pixels = ops.parameter([-1, -1, 4], np.float32, name="pixels")
+    pixels.output(0).set_names({"pixels"})
+    same = ops.convert(pixels, "f32") if view == "input" else ops.reshape(pixels, np.array([0, -1], np.int64), True)
+    same.output(0).set_names({"same"})
+    more = ops.matmul(pixels, np.ones((4, 4), np.float32), False, False)
+    more.output(0).set_names({"more"})
+    openvino.save_model(
+        openvino.Model([same, more], [pixels], "net"), tmp_path / "theirs" / "openvino_model.xml", False
+    )
+    fast, before = load(tmp_path / "theirs"), None
+    for number in range(12):
+        array = np.full((3 + number % 2 * 6, 9, 4), float(number), np.float32)
+        assert (fast(pixels=array).same == number).all()
+        assert before is None or (before == number - 1).all()
+        before = array

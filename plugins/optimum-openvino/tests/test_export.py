@@ -14,8 +14,8 @@ import openvino
 import pytest
 
 from optimum_core.errors import ExportError, OptionError
+from optimum_core.testing.tiny import Tiny
 from optimum_core.types import Artifact, Fidelity
-from optimum_core.verify import verify
 from optimum_core.verify.reference import EMPTY
 from optimum_openvino import plugin
 from optimum_openvino.devices import ROUTES, cpu_precisions
@@ -50,8 +50,8 @@ def export(made: Any, output: Path, **changes: Any) -> Artifact:
     return artifact
 
 
-def checked(made: Any, session: OvSession, precision: str = "fp32") -> Fidelity:
-    return verify(session.run, made.cases, made.signature.outputs, precision=precision)
+def checked(made: Tiny, session: OvSession, precision: str = "fp32") -> Fidelity:
+    return made.compare(session.run, precision)
 
 
 def problems(fidelity: Fidelity) -> dict[str, str]:
@@ -65,8 +65,8 @@ def test_each_route_agrees_with_eager(kind: str, route: str, tiny: Make, exporte
     assert {item.name for item in artifact.path.iterdir()} == set(artifact.files)
     assert problems(checked(made, load(artifact))) == {}
     model = openvino.Core().read_model(artifact.main_file)
-    assert [port.get_any_name() for port in model.inputs] == [spec.name for spec in made.signature.inputs]
-    for port, spec in zip(model.inputs, made.signature.inputs, strict=True):
+    assert [port.get_any_name() for port in model.inputs] == [spec.name for spec in made.inputs]
+    for port, spec in zip(model.inputs, made.inputs, strict=True):
         assert [axis.is_dynamic for axis in port.get_partial_shape()] == [isinstance(axis, str) for axis in spec.shape]
     (step,) = artifact.steps
     assert (step.hook, step.backend, step.options["route"]) == ("export", "openvino", route)
@@ -99,7 +99,7 @@ def test_exporting_a_causal_model_is_silent_and_leaves_it_as_it_was(
 ) -> None:
     """Queries at padding on the left, and a row without any token, see nothing: NaN in them would reach valid rows."""
     made = tiny("gpt2")
-    module = made.source.module()
+    module = made.module
 
     def look() -> dict[str, set[str]]:
         return {name: set(vars(part)) for name, part in module.named_modules()}
@@ -130,7 +130,7 @@ def test_an_artifact_runs_where_torch_cannot_be_imported(
     given.write_bytes(pickle.dumps((session_request(artifact), made.cases[0].inputs)))
     done = subprocess.run([sys.executable, "-c", _NO_TORCH, str(given)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(sorted(spec.name for spec in made.signature.outputs))
+    assert done.stdout.strip() == str(sorted(spec.name for spec in made.outputs))
 
 
 def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_every_layer_is_found_by_its_name(
 ) -> None:
     subject = tiny(kind)
     model = openvino.Core().read_model(exported_by(kind, route).main_file)
-    names = list(layers_of(subject.source.module()))
+    names = list(layers_of(subject.module))
     assert names
     for name in names:
         found = kept_operations(model, [name], "the test")
@@ -41,7 +41,7 @@ def test_a_convolution_is_itself_though_a_batch_norm_is_part_of_it(
     subject = tiny("resnet")
     model = openvino.Core().read_model(exported_by("resnet", route).main_file)
     left = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Convolution"}
-    for name, layer in layers_of(subject.source.module()).items():
+    for name, layer in layers_of(subject.module).items():
         if not isinstance(layer, torch.nn.Conv2d):
             continue
         (found,) = [operation for operation in kept_operations(model, [name], "the test") if operation in left]

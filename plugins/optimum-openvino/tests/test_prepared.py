@@ -22,7 +22,7 @@ from optimum_openvino.session import OvSession
 def searched(tiny: Callable[[str], Any], tmp_path: Path) -> Callable[..., Any]:
     """Search by OpenVINO, with short timing, and return the results of the candidates prepared for these shapes."""
     effort = measure.Effort(rounds=2, seconds=0.02, steady=math.inf)
-    module = tiny("bert features").source.module()
+    module = tiny("bert features").module
 
     def search(*shapes: tuple[int, int]) -> list[CandidateResult]:
         with (
@@ -58,7 +58,7 @@ def test_prepared_sessions_compete_and_are_checked_at_the_stated_shapes(
 
 
 def test_an_artifact_opens_prepared_as_it_was_tuned(tiny: Callable[[str], Any], tmp_path: Path) -> None:
-    module = tiny("bert features").source.module()
+    module = tiny("bert features").module
     fast = accelerate(module, target="openvino", shapes=[(2, 9)], budget=0, cache_dir=tmp_path / "cache")
     fast.save_pretrained(tmp_path / "saved")
     manifest = read_manifest(tmp_path / "saved")

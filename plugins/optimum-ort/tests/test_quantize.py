@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from optimum_core import accelerate
+from optimum_core.backend import detect, overflows
 from optimum_core.errors import ExportError, OptionError, SessionError
 from optimum_core.testing.machine import Machine
 from optimum_core.types import Artifact, OptimizeRequest, QuantizeConfig, QuantizeRequest
@@ -269,6 +271,36 @@ def test_without_wide_sums_weights_get_seven_bits(mixed: Mixed, hardware: Machin
     config = QuantizeConfig(exclude=("table",))
     assert largest({"avx2"}) <= 64
     assert largest({"avx2", "avx512_vnni"}) == 127
+
+
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+def test_a_given_file_of_all_bits_does_not_overflow(domain: str, tmp_path: Path) -> None:
+    """On x86 without VNNI, ONNX Runtime would return half of these sums, compared with onnx's evaluator or not."""
+    weights = np.full((64, 8), 127, np.int8)
+    weights[:, 1::2] = -127
+    constants = {"w": weights, "scale": np.array(0.01, np.float32), "zero": np.array(0, np.int8)}
+    node = helper.make_node
+    if domain:
+        nodes = [node("DynamicQuantizeMatMul", ["x", "w", "scale", "zero"], ["y"], domain=domain)]
+    else:
+        nodes = [
+            node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+            node("MatMulInteger", ["q", "w", "z", "zero"], ["i"]),
+            node("Cast", ["i"], ["f"], to=TensorProto.FLOAT), node("Mul", ["s", "scale"], ["both"]),
+            node("Mul", ["f", "both"], ["y"]),
+        ]  # fmt: skip
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size]) for name, size in (("x", 64), ("y", 8))
+    )
+    held = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    opsets = [helper.make_opsetid("", 17), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    graph = helper.make_graph(nodes, "given", [x], [y], held)
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "model.onnx")
+    fast = accelerate(tmp_path / "model.onnx", target="ort", cache_dir=tmp_path / "cache")
+    inputs = np.random.default_rng(3).uniform(0.9, 1, (3, 64)).astype(np.float32)
+    np.testing.assert_allclose(fast(x=inputs).y, inputs @ (weights * np.float32(0.01)), rtol=0.01)
+    assert fast.report is not None
+    assert any("adds 8-bit products in 16 bits" in note for note in fast.report.notes) == overflows(detect().cpu)
 
 
 def test_the_artifact_tells_what_was_done(bert: Bert, quantize_request: Make) -> None:

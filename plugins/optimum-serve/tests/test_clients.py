@@ -112,6 +112,8 @@ def test_tritons_client(live: Any, artifacts: Path) -> None:
 
     client = InferenceServerClient(live.url.removeprefix("http://"))
     assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("classifier")
+    listed = {entry["name"]: entry["state"] for entry in client.get_model_repository_index()}
+    assert set(listed.values()) == {"READY"} and {"classifier", "encoder", "writer"} <= set(listed)
     described = client.get_model_metadata("classifier")
     assert {"name": "logits", "datatype": "FP32", "shape": [-1, 3]} in described["outputs"]
     ids = np.array([[2, 5, 9, 3], [2, 7, 3, 0]])

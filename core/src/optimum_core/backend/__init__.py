@@ -6,9 +6,11 @@
 | options | `read_options`, `no_options`, `whole`, `said`, `allowed` |
 | errors of other libraries | `foreign_errors`, `brief`; for their output, `silence` |
 | exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
-| models of other packages | `generator_of` for a decoder with its cache |
+| models of other packages | `generator_of` for a decoder with its cache, `generator_behind` behind an encoder |
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
-| the processor | `overflows`, `sums_widely`; for compiled code, `processor_stamp`, `processor_problem`; `EnergyMeter` |
+| the processor | `overflows`, `sums_widely`, `needs_wide_sums` |
+| compiled code | `processor_stamp`, `processor_problem` |
+| energy | `EnergyMeter` |
 | files | `move_into`, `file_sha256`, `checksum_problem`, `interface_problems`, `Port` |
 | sessions | `run_own`, `check_names`, `check_turn`, `read_input`, `closed`, `described` |
 | calling hooks directly | `detect`, `manager`, `export_request` |
@@ -27,6 +29,7 @@ from optimum_core.backend._quantizing import (
     check_fields,
     check_quantization,
     matching_layers,
+    needs_wide_sums,
     overflows,
     quantized,
     refused,
@@ -34,7 +37,7 @@ from optimum_core.backend._quantizing import (
 )
 from optimum_core.backend._sessions import check_names, check_turn, closed, described, read_input, run_own
 from optimum_core.errors import brief, foreign_errors
-from optimum_core.generation.generator import generator_of
+from optimum_core.generation.generator import generator_behind, generator_of
 from optimum_core.hardware import detect
 from optimum_core.hardware.energy import EnergyMeter
 from optimum_core.models.silence import silence
@@ -61,6 +64,7 @@ __all__ = [
     "exported",
     "file_sha256",
     "foreign_errors",
+    "generator_behind",
     "generator_of",
     "interface_problems",
     "limits",
@@ -68,6 +72,7 @@ __all__ = [
     "matching_layers",
     "missing",
     "move_into",
+    "needs_wide_sums",
     "no_options",
     "overflows",
     "package_folder",

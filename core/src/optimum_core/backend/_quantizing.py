@@ -104,6 +104,20 @@ def overflows(cpu: Cpu) -> bool:
     return cpu.architecture.lower() in ("x86_64", "amd64") and not sums_widely(cpu)
 
 
+def needs_wide_sums(artifact: Artifact, cpu: Cpu) -> bool:
+    """Whether 8-bit products of an artifact may overflow on a processor: it adds pairs of them in 16 bits, and no step
+    says that the weights keep to 7. The results of such products are off by up to half.
+
+    Of a file that another package quantized, no step tells anything.
+    """
+    if not overflows(cpu):
+        return False
+    step = next((step for step in reversed(artifact.steps) if step.hook == "quantize"), None)
+    if step is None:
+        return True
+    return step.options["config"].get("scheme") != "weight-only" and not step.options.get("reduce_range")
+
+
 def matching_layers(
     patterns: Iterable[str], layers: Iterable[str], who: str, shown: Iterable[str] | None = None
 ) -> frozenset[str]:

@@ -108,6 +108,9 @@ def _show_support(console: Console, support: Support) -> None:
         else:
             put(console, f"cannot {what}: {reason}", indent=_INDENT)
             put(console, "→ ", (remedy, "bold"), indent=_INDENT)
+    if support.is_silent:
+        put(console, "its probe offers nothing here, and gives no reason", indent=_INDENT)
+        put(console, "→ ", ("report it to its authors", "bold"), indent=_INDENT)
 
 
 def _alike(limitations: Iterable[Limitation]) -> dict[tuple[str, str], list[Limitation]]:

@@ -6,7 +6,8 @@ import.
 
 Each maps to one call of ours, which its docstring names, and returns an `AcceleratedModel`. An argument of theirs that
 has no meaning here is refused (`OptionError`), or warned of (`IgnoredArgumentWarning`) where leaving it out changes no
-value. Importing this package imports neither torch nor transformers.
+value. These classes are bound to one runtime there, and so to one target here: this is the one place in core that names
+backends, and no other module of core imports it. Importing this package imports neither torch nor transformers.
 """
 
 from __future__ import annotations

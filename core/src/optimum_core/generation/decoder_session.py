@@ -52,6 +52,8 @@ class Decoder:
         positions: the input for position ids, where the model takes them.
         main: the name of the input for what is new: ids or embeddings.
         longest: the greatest number of positions; None: unknown.
+        one_by_one: a call takes one new token.
+        reads_no_mask: everything it is given is a token.
     """
 
     def __init__(self, session: StatefulSession, bind: Bind, context: Context | None = None) -> None:
@@ -61,6 +63,8 @@ class Decoder:
         specs = {spec.name: spec for spec in session.inputs}
         self.positions: TensorSpec | None = specs.get("position_ids")
         self.main = EMBEDS if EMBEDS in specs else "input_ids"
+        self.one_by_one = specs[self.main].shape[1] == 1
+        self.reads_no_mask = specs["attention_mask"].least == 1
 
     def after(self, context: Context) -> Decoder:
         """Return the same decoder behind what an encoder gave."""
@@ -144,6 +148,8 @@ class Generation:
         if not new_inputs.size:
             raise InputError(self._who, f"{main} is {list(new_inputs.shape)}: there is no token", "pass at least one")
         whole = self._whole_mask(mask, new)
+        if new > 1 and self._decoder.one_by_one:
+            return self._stepped(new_inputs, whole, positions, keep)
         inputs: dict[str, Any] = {main: new_inputs, "attention_mask": whole, **(further or {})}
         if self._decoder.positions is not None:
             inputs["position_ids"] = self._positions(whole, new, positions)
@@ -157,6 +163,20 @@ class Generation:
         self._mask = whole
         return logits
 
+    def _stepped(
+        self, new_inputs: Array, mask: Array, positions: Array | Positions, keep: Array | Literal["last", "all"]
+    ) -> Array:
+        """Run a decoder that takes one new token in a call on several."""
+        made, past, new = [], self.length, new_inputs.shape[1]
+        for index in range(new):
+            own = positions if isinstance(positions, str) else positions[..., index : index + 1]
+            one = slice(index, index + 1)
+            made.append(self.step(new_inputs[:, one], mask[:, : past + index + 1], own))
+        logits = np.concatenate(made, axis=1)
+        if isinstance(keep, str):
+            return logits if keep == "all" else logits[:, -1:]
+        return logits[:, keep]
+
     def _whole_mask(self, mask: Array | None, new: int) -> Array:
         if mask is None:
             return np.concatenate([self._mask, np.ones((self.rows, new), np.int64)], axis=1)
@@ -167,6 +187,9 @@ class Generation:
                 f"attention_mask is {list(mask.shape)}, and the state needs {list(needed)}",
                 "state the mask of all positions, those before included; or leave it out",
             )
+        if self._decoder.reads_no_mask and not mask.all():
+            why = "attention_mask leaves positions out, and this decoder was exported without a mask"
+            raise InputError(self._who, why, "pass texts of one length, without padding")
         return np.ascontiguousarray(mask, dtype=np.int64)
 
     def _check_length(self, mask: Array, positions: Array | None) -> None:

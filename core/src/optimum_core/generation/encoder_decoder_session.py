@@ -10,10 +10,9 @@ import numpy as np
 
 from optimum_core.generation.decoder_session import Context, Decoder, Infer
 from optimum_core.types import Session
+from optimum_core.types.state import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
 
 Array = np.ndarray[Any, Any]
-
-HIDDEN, ENCODER_HIDDEN, ENCODER_MASK = "last_hidden_state", "encoder_hidden_states", "encoder_attention_mask"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,11 +14,9 @@ from optimum_core.generation.decoder_session import Decoder, Infer
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.plugins import PluginManager
 from optimum_core.types import Artifact, Session, SessionRequest, StatefulSession, TensorSpec
-from optimum_core.types.state import AUDIO, CROSS, DECODER, ENCODER, MERGE, VISION
+from optimum_core.types.state import AUDIO, CROSS, DECODER, ENCODER, IDS, IDS_MASK, MERGE, VISION
 
 Array = np.ndarray[Any, Any]
-#: The inputs of the original's call that are the decoder's.
-IDS, IDS_MASK = "decoder_input_ids", "decoder_attention_mask"
 
 
 def text_inputs(names: Collection[str]) -> tuple[str, str]:

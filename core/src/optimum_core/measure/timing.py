@@ -30,6 +30,8 @@ class Effort:
             margin narrows with every round.
         budget: seconds after which no further round begins; every candidate gets at least one.
         steady: medians of one candidate's rounds that differ by a greater factor show that something disturbed them.
+        slow: the first call at a shape counts, instead of warming up, if it takes more seconds than this: then warming
+            up hardly matters, to the shortest time of several rounds.
         settle: seconds of pause before each candidate: runtimes let their threads spin for a while after a call, which
             disturbs the next.
     """
@@ -40,6 +42,7 @@ class Effort:
     hopeless: float = 1.6
     budget: float = 60.0
     steady: float = 1.5
+    slow: float = float("inf")
     settle: float = 0.02
 
 
@@ -147,24 +150,48 @@ def _round(track: _Track, effort: Effort) -> None:
     time.sleep(effort.settle)
     streams = track.contestant.streams
     with ThreadPoolExecutor(streams) as pool:
-        timed = zip(track.contestant.calls, track.times, track.firsts, track.energies, strict=True)
-        for call, rounds, firsts, energy in timed:
+        shapes = zip(track.contestant.calls, track.times, track.firsts, track.energies, strict=True)
+        for call, rounds, firsts, energy in shapes:
             once = call if streams == 1 else partial(_together, pool, call, streams)
-            if not rounds or rounds[-1][-1] < effort.seconds:
-                once()  # warms up caches and buffers at this shape; for slow calls, that hardly matters
-            spent, times = 0.0, list[float]()
-            rounds.append(times)
             with energy.measured():
-                while spent < effort.seconds and len(times) < effort.calls:
-                    start = _clock()
-                    made = once()
-                    taken = _clock() - start
-                    if isinstance(made, Generated):
-                        firsts.append(made.first_seconds)
-                        times.append(taken * made.scale / _calls_at_once(streams))
-                    else:
-                        times.append(taken / _calls_at_once(streams))
-                    spent += taken
+                made = _at_one_shape(partial(_timed, once, streams), rounds, effort)
+            rounds.append([item.seconds for item in made])
+            firsts += [item.first for item in made if item.first is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """One timed call, or several side by side.
+
+    Attributes:
+        spent: seconds that it took.
+        seconds: those of one call; of all its tokens, where it ended before them.
+        first: seconds until its first token.
+    """
+
+    spent: float
+    seconds: float
+    first: float | None
+
+
+def _at_one_shape(timed: Callable[[], _Timed], before: Sequence[Sequence[float]], effort: Effort) -> list[_Timed]:
+    """Return the calls of one round; `before` are the seconds of the earlier rounds at this shape."""
+    made: list[_Timed] = []
+    if not before or before[-1][-1] < effort.seconds:
+        first = timed()  # warms up caches and buffers at this shape; for slow calls, that hardly matters
+        if not before and first.spent > effort.slow:
+            made.append(first)
+    while sum(item.spent for item in made) < effort.seconds and len(made) < effort.calls:
+        made.append(timed())
+    return made
+
+
+def _timed(once: Callable[[], object], streams: int) -> _Timed:
+    start = _clock()
+    made = once()
+    spent = _clock() - start
+    scale, first = (made.scale, made.first_seconds) if isinstance(made, Generated) else (1.0, None)
+    return _Timed(spent, spent * scale / _calls_at_once(streams), first)
 
 
 def _calls_at_once(streams: int) -> int:

@@ -16,7 +16,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.artifact.names import as_text
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
-from optimum_core.generation.model_session import GenerativeSession, bound
+from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.call_inputs import InputChecker
@@ -66,6 +66,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         self.manifest = manifest
         self.directory = directory
         self._session = session
+        self._is_merged = isinstance(session, MergedSession)
         self._source = source
         self._run = session.run if isinstance(session, ForeignSession) else bound(plugins, session)
         self._plugins = plugins

@@ -16,6 +16,7 @@ import numpy as np
 from optimum_core.errors import InputError
 from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
 from optimum_core.runtime.call_outputs import Answerer
+from optimum_core.runtime.gradients import detached
 from optimum_core.runtime.repeated_call import Repeated, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
@@ -38,7 +39,6 @@ _FURTHER = {
 _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
 _MOST_PLANS = 256
-
 _SORT = "sort the corners of each box, as the eager model refuses these too"
 _UNMASK = "replace them: its filled(value); where the model has an input for a mask, pass that too"
 _TOKENIZE = "encode text first: fast(**tokenizer(texts, return_tensors='np')), or call fast.map(texts)"
@@ -296,7 +296,7 @@ class InputChecker:
                 why = f"input {name!r} is on {value.device}, the model runs on cpu"
                 raise InputError(self._who, why, f"pass {name}.cpu()")
             return value
-        value = value.detach()
+        value = detached(self._who, name, value)
         if str(value.dtype) == "torch.bfloat16":  # numpy has no such type; widening is lossless
             value = value.float()
         try:

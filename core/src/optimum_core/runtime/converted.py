@@ -13,21 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact import Manifest, PartInfo
+from optimum_core.artifact import load as load_manifest
 from optimum_core.artifact.manifest import ModelInfo
 from optimum_core.artifact.store import write
 from optimum_core.artifact.structure import from_names
+from optimum_core.backend import overflows
 from optimum_core.cache import Cache, content_key
-from optimum_core.errors import SessionError, SourceError, UnavailableError
+from optimum_core.errors import OptionError, SessionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.models.sources.agreement import check_outputs, read_description
 from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.packages import present, versions
 from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.types import Artifact, AxisRange, Support
+from optimum_core.types import Artifact, AxisRange, CandidateResult, Report, Support
 from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
+#: Raised when the same files become another artifact.
+_MADE = 2
+_HIDDEN_STATE, _LOGITS, _FEATURES = "last_hidden_state", "logits", "feature-extraction"
 #: Keys of configurations for the number of positions.
 _POSITIONS = ("max_position_embeddings", "n_positions")
 
@@ -51,6 +56,7 @@ def as_artifact(source: ConvertedSource, *, target: str | None = None, cache: Ca
 
     key = content_key(
         {
+            "made": _MADE,
             "files": source.digests,
             "name": source.name,
             "target": target or "",
@@ -81,8 +87,9 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
     """
     backend, device = _reader(source, artifact, plugins, target)
     config, precision = read_description(source.directory), artifact.precision
-    class_name, task = _class_name(config), task_of(source)
+    class_name, task = _what_it_is(config, artifact)
     check_outputs(config, task, artifact.outputs, f"model {source.name!r}")
+    quantized = None if precision in FLOATS else precision
     return Manifest(
         created_with=_versions(source, plugins),
         task=task,
@@ -99,15 +106,40 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
         device=device,
         format=artifact.format,
         precision=precision if precision in FLOATS else FULL_PRECISION,
-        quantized=None if precision in FLOATS else precision,
+        quantized=quantized,
         inputs=artifact.inputs,
         outputs=artifact.outputs,
         axes=_longest(config, artifact),
         steps=artifact.steps,
         verified=False,
         hardware=detect(),
+        report=_report(source, artifact, backend, device, task, overflow_notes(quantized)),
         model_files=artifact.files,
         parts={name: PartInfo.of(part, _folder(part, artifact)) for name, part in artifact.parts.items()},
+    )
+
+
+def _report(
+    source: ConvertedSource, artifact: Artifact, backend: str, device: str, task: str, notes: tuple[str, ...]
+) -> Report:
+    """Return the report on a model of which there was one form to choose from."""
+    chosen = CandidateResult(
+        name=f"{artifact.format} → {backend} {device}", backend=backend, device=device, precision=artifact.precision,
+        outcome="chosen", reason="opened as it is; nothing was compared or measured",
+    )  # fmt: skip
+    given = f"it was given converted already ({source.form}): it is unverified against an original, NOT compared"
+    return Report(model=source.name, task=task, workload=(), candidates=(chosen,), notes=(given, *notes))
+
+
+def overflow_notes(quantized: str | None) -> tuple[str, ...]:
+    """Return the remark on a file of 8-bit products, quantized by another package, that this processor adds in 16."""
+    scheme, _, numbers = (quantized or "").partition("-")
+    if scheme not in ("static", "dynamic") or numbers not in ("int8", "uint8") or not overflows(detect().cpu):
+        return ()
+    return (
+        f"it is {quantized}, and this processor, without VNNI or AMX, adds 8-bit products in 16 bits, which overflow "
+        "where weights use more than 7: such products are computed in more bits here, which takes longer; give the "
+        "original with quantize='int8' for weights that suit this processor",
     )
 
 
@@ -155,14 +187,36 @@ def _longest(config: Mapping[str, Any], artifact: Artifact) -> Mapping[str, Axis
     return {"sequence": AxisRange(greatest=found[1], why=f"config.json says {found[0]}={found[1]}")}
 
 
-def _class_name(config: Mapping[str, Any]) -> str:
-    return str((config.get("architectures") or [""])[0])
+def _what_it_is(config: Mapping[str, Any], artifact: Artifact) -> tuple[str, str]:
+    """Return the class that the configuration names, and its task, where transformers is installed.
 
-
-def task_of(source: ConvertedSource) -> str:
-    """Return the task of the class that the configuration names, where transformers is installed."""
+    A graph that gives hidden states is of no class with a head, whatever the checkpoint was that it was made from.
+    """
+    names = {spec.name for spec in artifact.outputs}
+    if _HIDDEN_STATE in names and _LOGITS not in names:
+        return "", _FEATURES
+    class_name = str((config.get("architectures") or [""])[0])
     if not present("transformers"):
-        return CUSTOM
+        return class_name, CUSTOM
     from optimum_core.models.tasks import detect as detect_task
 
-    return detect_task(_class_name(read_description(source.directory)))
+    return class_name, detect_task(class_name)
+
+
+def require_task(place: Path, task: str, source: ConvertedSource) -> None:
+    """Refuse a task that a converted model, as an artifact at `place`, is not for.
+
+    Raises:
+        OptionError: it is for another, or nothing tells for which.
+    """
+    from optimum_core.models.tasks import fits
+
+    manifest = load_manifest(place, verify_files=False)
+    if fits(task, manifest.task, manifest.model.class_name):
+        return
+    if manifest.task == CUSTOM:
+        why = f"nothing tells that {source.name!r} ({source.form}) is for it: its config.json names no class"
+        raise OptionError(f"task {task!r}", why, "leave task out, or put the config.json of its checkpoint beside it")
+    kind = f"a {manifest.model.class_name}, " if manifest.model.class_name else ""
+    why = f"{source.name!r} ({source.form}) is {kind}for {manifest.task}"
+    raise OptionError(f"task {task!r}", why, "leave task out, use the class for its task, or give another model")

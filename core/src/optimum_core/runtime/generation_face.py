@@ -15,7 +15,7 @@ from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
-from optimum_core.generation.model_session import IDS, EncoderDecoderSession, GenerativeSession
+from optimum_core.generation.model_session import EncoderDecoderSession, GenerativeSession
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_texts
 from optimum_core.runtime.call_inputs import InputChecker
@@ -23,6 +23,7 @@ from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.merged_calls import MergedCalls
 from optimum_core.types import Session
+from optimum_core.types.state import IDS
 
 Array = np.ndarray[Any, Any]
 _STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_position")

@@ -6,7 +6,6 @@ from typing import Any
 
 from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
-from optimum_core.generation.model_session import MergedSession
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 
@@ -22,10 +21,7 @@ class MergedCalls:
     _checker: InputChecker
     _answerer: Answerer
     _decoder: Any
-
-    @property
-    def _is_merged(self) -> bool:
-        return isinstance(self._session, MergedSession)
+    _is_merged: bool
 
     def _merged_host(self, past: Any = None) -> Any:
         """Return the original with its language model in the backend, for one call or generation.

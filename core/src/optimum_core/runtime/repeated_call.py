@@ -45,8 +45,10 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
     as_torch = tensor is not None
     kind: Any = tensor or _ARRAY
     isfinite = np.isfinite
+    types = dict(zip(seen[::3], seen[2::3], strict=True))
+    bounded = [(name, least, greatest, _unsigned(types[name], least, greatest)) for name, least, greatest in ranges]
 
-    def call(arguments: dict[str, Any]) -> Any:
+    def call(arguments: dict[str, Any]) -> Any:  # noqa: C901
         arrays: Arrays = {}
         now: list[Any] = []
         for name, value in arguments.items():
@@ -61,10 +63,14 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
             now += (name, value.shape, value.dtype)
         if now != seen:
             return None
-        for name, least, greatest in ranges:
+        for name, least, greatest, unsigned in bounded:
             value = arrays[name]
             # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.
-            if value.item(value.argmin()) < least or value.item(value.argmax()) > greatest:
+            if unsigned is not None:
+                value = value.view(unsigned)
+            elif value.item(value.argmin()) < least:
+                return None
+            if value.item(value.argmax()) > greatest:
                 return None
         for name in floats:
             finite = isfinite(arrays[name])
@@ -73,3 +79,11 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
         return answerer.answer(run(arrays), as_torch=as_torch)
 
     return call
+
+
+def _unsigned(dtype: np.dtype[Any], least: int, greatest: int) -> np.dtype[Any] | None:
+    """Return the type in which a value below zero is beyond the greatest, so that one search finds both; None: the
+    least value has to be searched for."""
+    if dtype.kind != "i" or not dtype.isnative or least != 0 or greatest > np.iinfo(dtype).max:
+        return None
+    return np.dtype(f"u{dtype.itemsize}")

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from optimum_core.measure import Effort
 from optimum_core.search.spec import CandidateSpec
 
 #: Least and greatest seconds of a search whose caller states none; between them it gets what it seems worth.
 _LEAST, _GREATEST = 15.0, 60.0
 #: Expected seconds for a first candidate: a constant, and an amount for each MB of weights.
 _BASE, _PER_MB = 1.5, 0.03
+#: Seconds after which the time taken so far shows how busy the machine is, and the most by which that counts.
+_TELLING, _MOST_BUSY = 1.0, 4.0
 #: Seconds that `searching_for` sets in place of both.
 _override: float | None = None
 
@@ -52,6 +55,7 @@ class Budget:
     stated: bool = False
     size: int = 0
     _start: float = field(default_factory=time.perf_counter)
+    _computed: float = field(default_factory=time.process_time)
     _known: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     @property
@@ -72,16 +76,34 @@ class Budget:
         """Whether that share of the time has passed."""
         return self.spent > share * self.seconds
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether the user's time is over, so that nothing more than a result is owed."""
+        return self.stated and self.is_over()
+
+    @property
+    def slowdown(self) -> float:
+        """Ratio of the time so far to the CPU time of this process, at least 1.0: how busy the machine is."""
+        computed = time.process_time() - self._computed
+        if self.spent < _TELLING:
+            return 1.0
+        return min(max(1.0, self.spent / max(computed, 1e-3)), _MOST_BUSY)
+
+    def limited(self, effort: Effort) -> Effort:
+        """Return an effort of which no round begins after the end of a stated budget."""
+        return replace(effort, budget=min(effort.budget, self.left)) if self.stated else effort
+
     def allows(self, spec: CandidateSpec) -> bool:
         """Whether the time left covers the expected cost of a spec."""
         return self.left > max(self.expected(spec), spec.cost)
 
     def expected(self, spec: CandidateSpec) -> float:
-        """Return the expected seconds for a spec, from the time that similar specs took before."""
+        """Return the expected seconds for a spec, from the time that similar specs took before; for a first one, longer
+        on a busy machine."""
         for key in _likes(spec):
             if key in self._known:
                 return self._known[key]
-        return max([_BASE + _PER_MB * self.size / 2**20, *self._known.values()])
+        return max([self.slowdown * (_BASE + _PER_MB * self.size / 2**20), *self._known.values()])
 
     @contextmanager
     def learning(self, spec: CandidateSpec) -> Iterator[None]:

@@ -23,7 +23,7 @@ from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.precision_hint import hint
-from optimum_core.search.race import Race
+from optimum_core.search.race import Decision, Race
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
@@ -152,18 +152,23 @@ class _Search:
         known = self._known()
         return any(self._restricted_anew(item, known) is not None for item in self.tried)
 
-    def _needed(self, spec: CandidateSpec) -> bool:
-        """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best."""
+    def _needed(self, spec: CandidateSpec, running: Candidate | None = None) -> bool:
+        """Whether a spec is tried even without budget: nothing built is correct yet, or it improves on the best.
+
+        Args:
+            running: its own trial, if that has begun.
+        """
         if spec.is_baseline:
             return True
-        able = [item for item in self.tried if item.is_true and self.race.may_win(item)]
+        able = [item for item in self.tried if item is not running and item.is_true and self.race.may_win(item)]
         built = [item for item in able if item.is_sure and not item.spec.way.is_eager]
         wanting = not able if spec.way.is_eager else not built
-        return wanting or (spec.prepared and self._twin_leads(spec))
+        return wanting or (spec.prepared and self._twin_leads(spec, running))
 
-    def _twin_leads(self, spec: CandidateSpec) -> bool:
+    def _twin_leads(self, spec: CandidateSpec, running: Candidate | None) -> bool:
         """Whether the unprepared twin is the best so far: preparing it costs one load, and often wins."""
-        open_ones = [item for item in self.tried if item.session is not None and self.race.may_win(item)]
+        others = [item for item in self.tried if item.session is not None and item is not running]
+        open_ones = [item for item in others if self.race.may_win(item)]
         leader = min(open_ones, key=lambda item: item.relative_time, default=None)
         return leader is not None and leader.spec == replace(spec, prepared=False)
 
@@ -188,12 +193,23 @@ class _Search:
         trials, cases = self.context.trials, self._cases(signature)
         with failing(candidate, passed_on=(OptionError,)), self.context.budget.learning(spec):
             trials.build(candidate)
+            if self._is_late(candidate):
+                return
             session = trials.open(candidate)
             # The baseline is the reference itself: one case shows that it runs.
             asked = cases[:1] if spec.is_baseline else self.references.taken(session, signature, cases)
             trials.compare(candidate, asked, dialogues=self._dialogues(candidate))
-            if candidate.is_true:
+            if candidate.is_true and not self._is_late(candidate):
                 self._time_roughly(candidate)
+
+    def _is_late(self, candidate: Candidate) -> bool:
+        """Skip the rest of a trial, and return True, if the budget ended during it and the candidate is not needed."""
+        if not self.context.budget.is_spent or self._needed(candidate.spec, candidate):
+            return False
+        candidate.close()
+        candidate.run = None
+        candidate.outcome, candidate.problem = "skipped", "the budget ended while it was tried"
+        return True
 
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
@@ -295,7 +311,8 @@ class _Search:
         with watched(self.context.emit, "measure", f"{number} at {', '.join(shape.name for shape in shapes)}"):
             decision = self.race.decide(finalists)
         winner = decision.winner
-        self.race.explain(winner, self.tried, finalists)
+        by_short_runs = not decision.in_full and self.context.objective != "size"
+        self.race.explain(winner, self.tried, [] if by_short_runs else finalists)
         compared = self.references.taken(winner.session, winner.signature, self._cases(winner.signature))
         if self.context.verify and not winner.spec.is_baseline:
             winner.signature = replace(winner.signature, ranges=proved(winner.signature, compared))
@@ -315,7 +332,7 @@ class _Search:
                 *self.context.signature.notes,
                 *self.references.notes,
                 *filter(None, [tuned_for(shapes)]),
-                *_notes(winner, decision.disturbance, passing, settled=decision.settled),
+                *_notes(decision, passing),
             ),
             fixed=winner.signature.fixed,
             precision_hint=precision,
@@ -355,14 +372,18 @@ def _fixed_to_one_side(candidate: Candidate) -> str:
     return f"values decide at {places}, and its export took one side for all of them"
 
 
-def _notes(winner: Candidate, disturbance: str, passing: Sequence[Candidate], *, settled: bool) -> Iterator[str]:
+def _notes(decision: Decision, passing: Sequence[Candidate]) -> Iterator[str]:
+    winner = decision.winner
     yield from winner.fidelity.notes if winner.fidelity is not None else ()
     yield from (axis.note for axis in winner.signature.fixed)
     if not winner.is_sure:
         yield f"NOT right for all values: {_fixed_to_one_side(winner)}"
-    if disturbance:
-        kept = "figures are rough" if settled else "the choice is not sure, and will be made anew at the next call"
-        yield f"the machine was busy while candidates were timed: {disturbance}; {kept}"
+    if not decision.in_full:
+        yield "the budget was spent before the last measurement: short runs decided, and figures are rough"
+    if decision.disturbance:
+        rough = "figures are rough"
+        kept = rough if decision.settled else "the choice is not sure, and will be made anew at the next call"
+        yield f"the machine was busy while candidates were timed: {decision.disturbance}; {kept}"
     for item in passing:
         yield f"{item.spec.name} failed for a reason of the moment, and is tried again at the next call: {item.problem}"
 

@@ -6,7 +6,7 @@ They are timed side by side because the machine's speed drifts: times taken at d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 
 from optimum_core.measure import Effort, energy_score, least_score, score
@@ -18,7 +18,7 @@ from optimum_core.types import Measurement
 #: Number of candidates that stay open for the last race, beside the baseline: each holds the model's weights.
 FINALISTS = 4
 #: Effort of the rough timing right after the check, which decides which candidates stay open.
-ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"))
+ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"), slow=0.25)
 #: Ratio up to which a candidate does not count as slower than the eager model at a shape: that much is noise.
 NOISE = 1.1
 #: Cores that other programs may keep busy, on average, before figures are doubted.
@@ -35,12 +35,14 @@ class Decision:
 
     Attributes:
         disturbance: description of other load during the race; empty for a quiet machine.
+        in_full: False: the budget was spent before, and the short runs of each candidate's trial decided.
         settled: whether the same candidate would win by the shortest times, which a busy machine disturbs least.
     """
 
     winner: Candidate
     disturbance: str = ""
     settled: bool = True
+    in_full: bool = True
 
 
 class Race:
@@ -61,7 +63,7 @@ class Race:
         """
         best = min(rivals, key=lambda item: item.relative_time, default=None)
         known = best.measurements if best is not None else ()
-        self.context.trials.time([*([best] if best else []), candidate], ROUGH)
+        self.context.trials.time([*([best] if best else []), candidate], self.context.budget.limited(ROUGH))
         if best is not None:
             candidate.relative_time = best.relative_time * self._ratio(candidate, best)
             best.measurements = known
@@ -90,23 +92,28 @@ class Race:
                 item.close()
 
     def decide(self, finalists: Sequence[Candidate]) -> Decision:
-        """Measure all finalists in full, again if disturbed while the budget lasts, and return the winner."""
+        """Measure all finalists in full, again if disturbed while the budget lasts, and return the winner; without time
+        for that, the winner by their short runs."""
+        in_full = not self.context.budget.is_spent or not all(item.measurements for item in finalists)
+        disturbed = self._measured_in_full(finalists) if in_full else disturbance(finalists, None, self.context.effort)
+        winner = min(self.never_slower(finalists), key=self.score if in_full else self._rough_score)
+        winner.outcome = "chosen"
+        settled = not disturbed or self._by_shortest(finalists) is winner
+        return Decision(winner=winner, disturbance=disturbed, settled=settled, in_full=in_full)
+
+    def _measured_in_full(self, finalists: Sequence[Candidate]) -> str:
+        """Time the finalists, again if disturbed; return a description of the last disturbance, empty if there was
+        none."""
         for number in range(1 + _REPEATS):
             if number and not self.context.budget.left:
                 break
-            if not (disturbance := self._measured(finalists)):
+            if not (disturbed := self._measured(finalists)):
                 break
-        winner = min(self.never_slower(finalists), key=self.score)
-        winner.outcome = "chosen"
-        return Decision(
-            winner=winner, disturbance=disturbance, settled=not disturbance or self._by_shortest(finalists) is winner
-        )
+        return disturbed
 
     def _measured(self, finalists: Sequence[Candidate]) -> str:
         """Time the finalists; return a description of the disturbance, empty if there was none."""
-        budget, effort = self.context.budget, self.context.effort
-        if budget.stated:
-            effort = replace(effort, budget=min(effort.budget, budget.left))
+        effort = self.context.budget.limited(self.context.effort)
         with other_load(self.context.usable_cores) as load:
             self.context.trials.time(finalists, effort)
         return disturbance(finalists, load.cores, effort)
@@ -151,6 +158,10 @@ class Race:
         if self.context.objective == "energy":
             return energy_score(candidate.measurements)
         return score(candidate.measurements)
+
+    def _rough_score(self, candidate: Candidate) -> float:
+        """Return the figure to minimize where short runs decide, each beside the best so far."""
+        return self.score(candidate) if self.context.objective == "size" else candidate.relative_time
 
     def explain(self, winner: Candidate, tried: Sequence[Candidate], finalists: Sequence[Candidate]) -> None:
         """Record why the winner won, and how far behind it the other correct candidates are."""

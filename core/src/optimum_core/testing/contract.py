@@ -11,6 +11,7 @@ from importlib_metadata import entry_points
 from optimum_core.hardware import detect
 from optimum_core.plugins import GROUP, Status, manager
 from optimum_core.testing import installed
+from optimum_core.testing.imports import private_imports
 from optimum_core.testing.processes import in_new_process
 from optimum_core.types import (
     Artifact,
@@ -46,6 +47,13 @@ class ContractTests:
         assert found is not None, f"no entry point {self.backend!r}"
         heavy = in_new_process("light", found.name, found.value, found.group)
         assert not heavy, f"{found.value} imports {', '.join(heavy)}: import them inside the hook functions"
+
+    def test_it_imports_public_modules_only(self) -> None:
+        """Its package imports the public modules of optimum-core alone: others may change in any release."""
+        found = installed.entry(self.backend)
+        assert found is not None, f"no entry point {self.backend!r}"
+        private = private_imports(found.module)
+        assert not private, f"private modules of optimum-core are imported: {', '.join(private)}"
 
     def test_every_offer_has_its_hook(self) -> None:
         """For everything that the probe offers, there is a hook."""

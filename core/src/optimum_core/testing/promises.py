@@ -42,6 +42,12 @@ _WRITTEN: tuple[tuple[str, str, str, str], ...] = (
         "one entry point has the name, and its module keeps the hooks",
     ),
     ("its_entry_module_and_probe_are_light", "discovery", _MODULE, "the module and its probe import nothing compiled"),
+    (
+        "it_imports_public_modules_only",
+        "discovery",
+        "writing-a-backend.md#public-modules",
+        "of optimum-core, only public modules are imported",
+    ),
     ("requests_for_others_get_no_answer", "discovery", "hooks.md#hooks", "requests for other backends get None"),
     ("every_offer_has_its_hook", "probe", _PROBE, "what the probe offers has its hook"),
     ("every_limitation_says_what_why_and_what_to_do", "probe", _PROBE, "a limitation says what, why and what to do"),

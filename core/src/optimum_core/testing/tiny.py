@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
 from optimum_core.testing import decoders
 from optimum_core.testing.kinds import tiny_module
-from optimum_core.types import Artifact, ExportRequest
-from optimum_core.verify import ReferenceCase
+from optimum_core.types import Artifact, ExportRequest, Fidelity, TensorSpec
+from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.reference import reference_cases
+
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -40,14 +43,32 @@ class Tiny:
         request = export_of(self.backend, self.format, self.source, self.signature, output)
         return dataclasses.replace(request, **changes)
 
+    @property
+    def module(self) -> Any:
+        """The eager model, which is not to be changed."""
+        return self.source.module()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Its inputs, as every export has them."""
+        return self.signature.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Its outputs, as every export has them."""
+        return self.signature.outputs
+
+    def draw(self, *, seed: int = 0, **lengths: int) -> Arrays:
+        """Return inputs of stated lengths by axis, the others as traced; texts padded on the right."""
+        return self.signature.draw(Case(name="drawn", lengths=lengths, seed=seed))
+
+    def compare(self, run: Run, precision: str = "fp32") -> Fidelity:
+        """Return the comparison of what a session gives for `cases` with the eager outputs."""
+        return verify(run, self.cases, self.outputs, precision=precision)
+
     def batches(self, count: int = 6) -> list[Arrays]:
         """Return texts of several lengths to calibrate with, four rows in each."""
-        return [
-            self.signature.draw(
-                Case(name="calibration", lengths={"batch": 4, "sequence": 8 + 4 * number}, seed=100 + number)
-            )
-            for number in range(count)
-        ]
+        return [self.draw(batch=4, sequence=8 + 4 * number, seed=100 + number) for number in range(count)]
 
 
 @cache

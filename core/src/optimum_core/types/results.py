@@ -183,6 +183,7 @@ class Promise:
         data: description of the data on which it is measured.
         kept: whether the chosen model is quantized and keeps the promise.
         rises: the metric is better when it is less, such as perplexity: a loss is a rise.
+        noise: how far apart two values of the metric for the eager model were; None: it was computed once.
     """
 
     metric: str
@@ -192,6 +193,7 @@ class Promise:
     data: str
     kept: bool = False
     rises: bool = False
+    noise: float | None = None
 
     def loss(self, value: float) -> float:
         """Return by how much a value is worse than the eager model's; below zero: it is better."""

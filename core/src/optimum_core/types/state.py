@@ -7,7 +7,9 @@ A decoder's interface is the same on every backend. Its inputs, in this order:
     position_ids    int64 [batch, sequence]   where the model takes positions
     logits_to_keep  int64 [kept]              the new positions to compute logits for, from 0
 
-and its output `logits`, float [batch, kept, vocabulary]. Keys and values are no inputs: they are in the `State`. A
+and its output `logits`, float [batch, kept, vocabulary]. A decoder that another package exported may read less: where
+the new tokens of a call are one, `input_ids` is [batch, 1], and where it reads no mask, the least value of
+`attention_mask` is 1; drivers go by that. Keys and values are no inputs: they are in the `State`. A
 graph in a format without state has them as further inputs and outputs, `StateSpec.past` and `StateSpec.present`; the
 backend that runs it hides them.
 
@@ -145,6 +147,10 @@ class State(Protocol):
 #: Names of parts that drivers know; an exporter may add others together with a driver for them.
 ENCODER, CROSS, DECODER, MERGE = "encoder", "cross", "decoder", "merge"
 VISION, AUDIO = "vision", "audio"
+#: Behind an encoder: the names of the decoder's ids and their mask in the original's call, of the encoder's output, and
+#: of that and its mask where they are inputs of other parts.
+IDS, IDS_MASK = "decoder_input_ids", "decoder_attention_mask"
+HIDDEN, ENCODER_HIDDEN, ENCODER_MASK = "last_hidden_state", "encoder_hidden_states", "encoder_attention_mask"
 #: The first input of a decoder that takes embeddings, and the beginnings of the names of its masks of pairs and of the
 #: features that its layers add.
 EMBEDS, VISIBLE, ADDED = "inputs_embeds", "visible.", "added."

@@ -152,3 +152,8 @@ class Support:
     versions: Mapping[str, str] = field(default_factory=dict)
     check_options: Callable[[Mapping[str, Any]], object] | None = None
     foreign: tuple[ForeignFormat, ...] = ()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is offered and no reason given, which breaks the contract."""
+        return not (self.offers or self.limitations)

@@ -4,7 +4,7 @@ Errors are measured by the usual magnitude of an output (`error_scales`); `large
 far from the samples, `carried_call` the one call that an artifact carries. For decoders, `quantized_decoder` goes
 through `dialogues`, and `divergence` and `perplexity` are measured. `ranges` are the lengths at which a candidate was
 correct. For quantized models, `quantized` compares, and `promise` decides whether the loss of a metric is within the
-limit.
+limit; `use` finds metrics that ignore the model.
 """
 
 from optimum_core.verify.comparison import (

@@ -20,6 +20,10 @@ LEAST = 1e-6
 #: Binary exponent (values of 8 and above) from which values may be split off as huge, and the number of empty exponents
 #: that must lie below them.
 _HUGE, _GAP = 4, 5
+#: Of numbers in 64 bits: the bits below the exponent, the number of exponents, and what is added to one of `frexp`.
+_MANTISSA, _BIASED, _BIAS = 52, 2048, 1022
+#: Values whose exponents are counted at once.
+_BLOCK = 2**20
 #: Least scale of the other values beside huge ones.
 _LEAST_BESIDE = 1e-3
 #: Ratio of the greatest magnitudes of a row or channel and the next, above which they are split.
@@ -109,10 +113,23 @@ def _parts(size: Floats) -> Iterator[tuple[Any, float]]:
 
 def _edges(size: Floats) -> list[float]:
     """Return the lower edges of huge values: magnitudes below which nothing lies for a factor of 32 or more."""
-    _, exponents = np.frexp(size[size > 0])
-    used = np.unique(exponents)
+    used = _exponents(size)
     jumps = np.flatnonzero(np.diff(used) > _GAP)
     return [float(np.ldexp(0.5, int(used[index + 1]))) for index in jumps if used[index + 1] >= _HUGE]
+
+
+def _exponents(size: Floats) -> Floats:
+    """Return the binary exponents of the values above zero, as `frexp` gives them, each once and in order.
+
+    They are counted from the bits of the numbers, a block at a time: an output may have a hundred million values.
+    """
+    flat, counts = size.reshape(-1), np.zeros(_BIASED, dtype=np.int64)
+    for start in range(0, flat.size, _BLOCK):
+        block = np.ascontiguousarray(flat[start : start + _BLOCK], dtype=np.float64)
+        counts += np.bincount((block.view(np.int64) >> _MANTISSA) & (_BIASED - 1), minlength=_BIASED)
+    if counts[0]:  # zeros, and numbers too small for an exponent of their own
+        counts[0] = np.count_nonzero((flat > 0) & (flat < np.finfo(np.float64).tiny))
+    return np.flatnonzero(counts) - _BIAS
 
 
 def _apart_axes(want: Floats) -> Iterator[int]:

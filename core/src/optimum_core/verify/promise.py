@@ -6,6 +6,7 @@ Without a metric, the arg-max of outputs that rank decides, compared with the ea
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from optimum_core.errors import EvaluationError, OptionError, UnavailableError
 from optimum_core.models.data.batches import Batches
 from optimum_core.types import Promise
 from optimum_core.types.quantization import METRICS, TEXT_METRICS, Drop
+from optimum_core.verify.use import noting_use
 
 #: The allowed loss if a metric is given and no drop is stated.
 DEFAULT_DROP = 0.01
@@ -24,6 +26,7 @@ DEFAULT_RISE = "1%"
 #: Metrics that go from 0 to 1.
 UP_TO_ONE = ("accuracy", "f1")
 _IGNORED = -100  # transformers' label of positions that do not count
+_ROUNDING = 1e-9  # error of a value in floating point
 
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -79,14 +82,23 @@ class Called:
         return "data of its own"
 
     def value(self, judged: Judged) -> float:
-        """Return the function's number."""
-        who = f"evaluate ({self.name})"
-        try:
-            found = self.function(judged.model())
-        except Exception as error:  # anything may go wrong in a user's own code
-            remedy = "make it take the accelerated model and return a number, more of which is better"
-            raise EvaluationError(who, f"it raised {type(error).__name__}: {error}", remedy) from error
-        return _number(found, who)
+        """Return the function's number.
+
+        Raises:
+            EvaluationError: it raises, gives no number, or did not use the model.
+        """
+        who, model = f"evaluate ({self.name})", judged.model()
+        with noting_use(model) as was_used:
+            try:
+                found = self.function(model)
+            except Exception as error:  # anything may go wrong in a user's own code
+                remedy = "make it take the accelerated model and return a number, more of which is better"
+                raise EvaluationError(who, f"it raised {type(error).__name__}: {error}", remedy) from error
+            number = _number(found, who)
+            if not was_used():
+                why = "it did not use the model that it was given, so that its number says nothing of it"
+                raise EvaluationError(who, why, "evaluate its argument: each candidate is passed to it in turn")
+        return number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -253,22 +265,39 @@ assert tuple(_METRICS) == METRICS
 
 def _number(value: Any, who: str) -> float:
     try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        why = f"it gave a {type(value).__name__}, no number"
-        raise EvaluationError(who, why, "return one number, more of which is better") from error
+        if isinstance(value, str):
+            raise TypeError("a text is not read as a number")
+        number = float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # torch raises the third, for several numbers
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        one = f", such as its {next(iter(value))!r}" if isinstance(value, Mapping) and value else ""
+        why = f"it gave a {type(value).__name__}{shape}, no number"
+        raise EvaluationError(who, why, f"return one number{one}, more of which is better") from error
     if not math.isfinite(number):
         raise EvaluationError(who, f"it gave {number}", "return a finite number, more of which is better")
     return number + 0.0  # no -0.0, which reads oddly
 
 
-def make_promise(metric: Metric, eager: Judged, drop: Drop) -> Promise:
+def make_promise(metric: Metric, eager: Judged, drop: Drop, *, patience: float = math.inf) -> Promise:
     """Evaluate the metric on the eager model, and return the promise with that baseline and the allowed loss.
 
+    A function is called twice: if its values for one model differ, the better one is the baseline.
+
+    Args:
+        patience: most seconds that the first call may take for a second one to follow.
+
     Raises:
-        EvaluationError: the metric gives no number for the eager model.
+        EvaluationError: the metric gives no number for the eager model, or two that differ by more than the drop.
+        OptionError: the drop allows everything.
     """
-    baseline = metric.value(eager)
+    start = time.perf_counter()
+    baseline, noise = metric.value(eager), None
+    if isinstance(metric, Called) and time.perf_counter() - start <= patience:
+        again = metric.value(eager)
+        _require_steady(metric, (baseline, again), drop)
+        worse, baseline = sorted((baseline, again), reverse=metric.rises)
+        noise = abs(baseline - worse)
+    _require_bound(metric, baseline, drop)
     return Promise(
         metric=metric.name,
         baseline=baseline,
@@ -276,12 +305,47 @@ def make_promise(metric: Metric, eager: Judged, drop: Drop) -> Promise:
         limit=drop.limit(baseline),
         data=metric.data,
         rises=metric.rises,
+        noise=noise,
     )
+
+
+def _require_steady(metric: Metric, values: tuple[float, float], drop: Drop) -> None:
+    """Refuse a metric by which a loss of the allowed size cannot be told from chance."""
+    one, other = values
+    if abs(one - other) > abs(drop.limit(max(values))) + _ROUNDING * max(1.0, abs(one)):
+        why = f"it gave {one:.6g} and then {other:.6g} for the same model, so that a drop of {drop} may be chance"
+        remedy = "make it give the same number each time (fixed rows, a fixed seed), or allow more by max_drop="
+        raise EvaluationError(f"evaluate ({metric.name})", why, remedy)
+
+
+def _require_bound(metric: Metric, baseline: float, drop: Drop) -> None:
+    """Refuse a drop that allows all values from the eager model's down to zero, such as 5 where 5 % is meant."""
+    if metric.rises or not 0 < baseline <= drop.limit(baseline) or not (drop.relative or drop.amount >= 1):
+        return
+    why = f"a drop of {drop} allows everything: eager has {metric.name} {baseline:.4g}"
+    raise OptionError("max_drop", why, "say '1%' of what eager has, or less in the metric's own units")
+
+
+def promise_notes(promise: Promise | None, *, by_function: bool) -> Iterator[str]:
+    """Yield what a report says of a promise that means less than it seems.
+
+    Args:
+        by_function: the metric is a user's function, which may vary.
+    """
+    if promise is None:
+        return
+    if promise.noise:
+        yield f"{promise.metric} of one and the same model differed by {promise.noise:.3g}: a loss up to that is chance"
+    elif promise.noise is None and by_function:
+        yield f"{promise.metric} was computed once for eager, since it takes long: how much it varies is not known"
+    if not promise.rises and 0 <= promise.baseline <= promise.limit:
+        has = f"eager has {promise.metric} {promise.baseline:.4g}"
+        yield f"{has}, so that a drop of {promise.max_drop} allows everything: do the rows fit the model?"
 
 
 def keeps(promise: Promise, value: float) -> bool:
     """Whether a value of the metric is within the allowed loss, floating-point error aside."""
-    return promise.loss(value) <= promise.limit + 1e-9 * max(1.0, abs(promise.baseline))
+    return promise.loss(value) <= promise.limit + _ROUNDING * max(1.0, abs(promise.baseline))
 
 
 def evaluate_words(evaluate: Any) -> Sequence[Any] | None:

@@ -28,8 +28,10 @@ _TEXT = frozenset(
 )
 #: Inputs of a decoder beside the selection of rows, in their usual order.
 _OWN = ("input_ids", "attention_mask", "position_ids")
-_VARIABLE = re.compile(r"past_key_values\.(\d+)\.(key|value)")
-_ORIGINAL = "accelerate the checkpoint that it was made from"
+VARIABLE = re.compile(r"past_key_values\.(\d+)\.(?:decoder\.)?(key|value)")
+#: Of a model in two: the part with the cache, and the one before it.
+DECODER_NAME, ENCODER_NAME = "openvino_decoder_model.xml", "openvino_encoder_model.xml"
+ORIGINAL = "accelerate the checkpoint that it was made from"
 
 
 def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
@@ -39,20 +41,29 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
         ArtifactError: it is one of several parts of a model, or has an interface that is not known here.
     """
     who = f"model {str(files[0])!r}"
+    if [path.name for path in files[::2]] == [DECODER_NAME, ENCODER_NAME]:
+        from optimum_openvino.adopted_pairs import join
+
+        return join(files[0], files[2], output, who)
     if len(graphs := files[::2]) > 1:
         why = f"{', '.join(path.name for path in graphs)} are parts of one model, which are not joined here"
-        raise ArtifactError(who, why, _ORIGINAL)
+        raise ArtifactError(who, why, ORIGINAL)
     model = core().read_model(files[0])
-    step = Step(
-        hook="load_session", backend=BACKEND, tool="openvino", version=versions(["openvino"])["openvino"],
-        options={"given": files[0].name},
-    )  # fmt: skip
+    step = step_of(files[0])
     if any(operation.get_type_name() == "ReadValue" for operation in model.get_ops()):
         return generator_of(_decoder(model, output, step, who), output)
     inputs, outputs = interface_of(model, who)
     return Artifact(
         format=FORMAT, path=output, precision=precision_of(model, who), files=save(model, output), inputs=inputs,
         outputs=outputs, steps=(step,),
+    )  # fmt: skip
+
+
+def step_of(graph: Path) -> Step:
+    """Return the record of a graph that was given."""
+    return Step(
+        hook="load_session", backend=BACKEND, tool="openvino", version=versions(["openvino"])["openvino"],
+        options={"given": graph.name},
     )  # fmt: skip
 
 
@@ -67,11 +78,11 @@ def _decoder(model: Any, output: Path, step: Step, who: str) -> Artifact:
     names = [spec.name for spec in own]
     if len(own) == len(inputs) or not {"input_ids", "attention_mask"} <= set(names) <= set(_OWN):
         why = f"it takes {', '.join(spec.name for spec in inputs)}, and not ids, mask, positions and {ROWS}"
-        raise ArtifactError(who, why, _ORIGINAL)
+        raise ArtifactError(who, why, ORIGINAL)
     if [spec.name for spec in outputs] != ["logits"] or len(outputs[0].shape) != 3:
-        raise ArtifactError(who, "it does not give logits by position and token alone", _ORIGINAL)
-    state = _state(model, who)
-    _select_logits(model)
+        raise ArtifactError(who, "it does not give logits by position and token alone", ORIGINAL)
+    state = state_of(model, who)
+    select_logits(model)
     bound_masks(model)
     model.validate_nodes_and_infer_types()
     (folder := output / DECODER).mkdir()
@@ -99,28 +110,28 @@ def _own(spec: TensorSpec, logits: TensorSpec) -> TensorSpec:
     return replace(spec, shape=("batch", "sequence"), least=0, greatest=greatest)
 
 
-def _state(model: Any, who: str) -> StateSpec:
+def state_of(model: Any, who: str) -> StateSpec:
     """Return the keys and values that a model keeps, in the order of their layers."""
     found: dict[int, dict[str, tuple[int, int]]] = {}
     for operation in model.get_ops():
         if operation.get_type_name() != "ReadValue":
             continue
-        shape, named = operation.get_output_partial_shape(0), _VARIABLE.search(operation.get_variable_id())
+        shape, named = operation.get_output_partial_shape(0), VARIABLE.search(operation.get_variable_id())
         heads = shape[1].is_static and shape[3].is_static if shape.rank.is_static and len(shape) == 4 else False
         if named is None or not heads:
             why = f"it keeps {operation.get_variable_id()!r} of shape {shape}, and not keys and values by head"
-            raise ArtifactError(who, why, _ORIGINAL)
+            raise ArtifactError(who, why, ORIGINAL)
         found.setdefault(int(named[1]), {})[named[2]] = shape[1].get_length(), shape[3].get_length()
     layers = []
     for _, sizes in sorted(found.items()):
         if set(sizes) != {"key", "value"}:
-            raise ArtifactError(who, "some of its layers keep keys or values alone", _ORIGINAL)
+            raise ArtifactError(who, "some of its layers keep keys or values alone", ORIGINAL)
         (heads, size), (_, width) = sizes["key"], sizes["value"]
         layers.append(LayerState(heads=heads, head_size=size, value_size=width if width != size else None))
     return StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
 
 
-def _select_logits(model: Any) -> None:
+def select_logits(model: Any) -> None:
     """Give logits of the positions that a new input names."""
     from openvino import PartialShape, Type
     from openvino import opset13 as ops

@@ -20,6 +20,8 @@ _NO_WEIGHTS = frozenset({"boolean", "string", "i16", "i32", "i64", "u1", "u16", 
 #: Operations that round activations, with the number format that they round to where it is stated by their kind.
 _FAKE, _FAKE_FLOAT = "FakeQuantize", "FakeConvert"
 _LEVELS_OF_4_BITS = 16
+#: The greatest weight whose products with 8-bit activations do not overflow 16 bits in pairs, and the middle of types.
+_SEVEN_BITS, _MIDDLES = 64, {"i8": 0, "u8": 128}
 #: The least share of the weights in a type that names the whole: scales and zero points have less.
 _SHARE = 0.1
 
@@ -45,6 +47,22 @@ def precision_of(model: Any, who: str) -> str:
     if found in _FLOATS and not _is_widened(operations, found):
         return _FLOATS[found]
     return f"weight-only-{_WEIGHTS[found]}"
+
+
+def multiplies_all_bits(model: Any) -> bool:
+    """Whether activations are rounded, and weights of 8 bits may be greater than 7 bits hold."""
+    operations = model.get_ops()
+    return _activations(operations) is not None and any(map(_exceeds, operations))
+
+
+def _exceeds(operation: Any) -> bool:
+    if operation.get_type_name() == _FAKE:  # weights that are rounded when the model is compiled
+        return _is_constant(operation.input_value(0).get_node())
+    middle = _MIDDLES.get(_constant_type(operation))
+    if middle is None or len(operation.get_output_shape(0)) < 2 or not operation.data.size:
+        return False
+    least, greatest = int(operation.data.min()), int(operation.data.max())
+    return max(middle - least, greatest - middle) > _SEVEN_BITS
 
 
 def _weights(operations: Iterable[Any]) -> Counter[str]:

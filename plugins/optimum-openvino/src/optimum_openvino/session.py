@@ -14,6 +14,9 @@ seven rounds on a busy machine; one MatMul and Relu, and a MiniLM classifier):
 | `infer(inputs)`, both copied | 39.5 | 631 | 49,600 | 5,440 |
 | a new request per call | 38.1 | 607 | 56,600 | 5,260 |
 
+A model of which an output is an input, or a view of one, gets a new request for each call: through the same one, a
+later call writes into the memory of the earlier one's input (openvino 2026.4).
+
 Inputs are shared with the runtime. Outputs are copied where their shape is not known ahead: allocating them first saves
 3 % for large ones, and costs as much for small ones as all the rest of the call. A model that is compiled for the one
 shape of the call writes straight into the arrays that the caller gets.
@@ -43,7 +46,7 @@ from optimum_core.types import Array, Artifact, SessionRequest, TensorSpec
 from optimum_openvino.devices import BACKEND, Place, parse_device, spoken
 from optimum_openvino.interface import fixed, positions
 from optimum_openvino.options import OpenVinoOptions
-from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model
+from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model, returns_inputs
 
 #: The largest number of shapes that a session is compiled for separately: each holds the weights once more.
 MOST_PREPARED = 8
@@ -118,6 +121,7 @@ class OvSession:
         self._names = [name for name, _ in self._feeds]
         self._fetches = places(compiled.outputs, self.outputs)
         self._infer = inference(compiled, self.device)
+        self._keeps_requests = not returns_inputs(compiled)
         self.streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(self.streams):
@@ -192,7 +196,8 @@ class OvSession:
             if not form.give_up(compiled) and form.compile is not None:
                 return self._run(form, slot, arrays)  # another stream's call failed: this one may be valid
             raise self._refused(error) from error
-        slot[form] = compiled, request
+        if self._keeps_requests:
+            slot[form] = compiled, request
         return made
 
     def _copied(self, request: Any) -> dict[str, np.ndarray[Any, Any]]:

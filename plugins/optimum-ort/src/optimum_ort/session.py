@@ -33,7 +33,7 @@ from optimum_ort.interface import check_interface
 from optimum_ort.options import OrtOptions
 from optimum_ort.providers import BACKEND, Provider, parse_device
 from optimum_ort.runtime import RUNTIME_ERRORS, leave_pairs, open_session, session_options
-from optimum_ort.schemes import float_products
+from optimum_ort.schemes import exact_sums, float_products
 
 _ARRAY = np.ndarray
 _HOST = 1  # DLPack's number of the CPU
@@ -191,11 +191,12 @@ def opened(request: SessionRequest) -> Any:
     provider, index = parse_device(request.device)
     options = read_options(BACKEND, OrtOptions, request.options)
     made = session_options(options, provider, _pool_size(request))
-    for name, value in float_products(request.artifact).items():
+    artifact = request.artifact
+    for name, value in (float_products(artifact) | exact_sums(artifact, request.hardware.cpu)).items():
         made.add_session_config_entry(name, value)
-    if request.artifact.precision == "fp8":
+    if artifact.precision == "fp8":
         leave_pairs(made)
-    return open_session(request.artifact.main_file, made, provider, index, options)
+    return open_session(artifact.main_file, made, provider, index, options)
 
 
 def _pool_size(request: SessionRequest) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
+from optimum_core.models.backends.onnx_surgery import drop_input, rename_within
 from optimum_core.models.sources.onnx_graph import external_files, precision_of
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
@@ -59,7 +60,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     proto = _read(files[0])
     given = {value.name: value.type.tensor_type for value in proto.graph.input}
     state = _state(given, {value.name for value in proto.graph.output}, who)
-    vocabulary = _select_logits(proto, who)
+    vocabulary = select_logits(proto, who)
     folder = output / DECODER
     folder.mkdir()
     onnx.save(proto, folder / _NAME)
@@ -89,12 +90,24 @@ def _state(given: Mapping[str, Any], returned: set[str], who: str) -> StateSpec:
     Raises:
         ArtifactError: it takes something else too, or its keys and values are not by head and position in 32 bits.
     """
-    import onnx
-
     if unknown := sorted(name for name in given if name not in _OWN and not _PAST.fullmatch(name)):
         why = f"it takes {', '.join(unknown)} beside ids, mask, positions, keys and values"
         raise ArtifactError(who, why, _ORIGINAL)
-    count = sum(name.endswith(".key") for name in given)
+    state = StateSpec(layers=layers_of(given, who), crop=True, reorder=True, fork=True)
+    if lacking := {"logits", *(spec.name for spec in state.present)} - returned:
+        raise ArtifactError(who, f"it does not give {', '.join(sorted(lacking))}", _ORIGINAL)
+    return state
+
+
+def layers_of(given: Mapping[str, Any], who: str) -> tuple[LayerState, ...]:
+    """Return the keys and values that a graph takes, `past_key_values.<layer>.key` among its inputs.
+
+    Raises:
+        ArtifactError: they are not by head and position in 32 bits.
+    """
+    import onnx
+
+    count = sum(bool(_PAST.fullmatch(name)) and name.endswith(".key") for name in given)
     layers = []
     for index in range(count):
         sizes = []
@@ -108,13 +121,10 @@ def _state(given: Mapping[str, Any], returned: set[str], who: str) -> StateSpec:
             sizes.append((axes[1], axes[3]))
         (heads, size), (_, value_size) = sizes
         layers.append(LayerState(heads=heads, head_size=size, value_size=value_size if value_size != size else None))
-    state = StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
-    if lacking := {"logits", *(spec.name for spec in state.present)} - returned:
-        raise ArtifactError(who, f"it does not give {', '.join(sorted(lacking))}", _ORIGINAL)
-    return state
+    return tuple(layers)
 
 
-def _select_logits(proto: Any, who: str) -> int:
+def select_logits(proto: Any, who: str) -> int:
     """Give logits of the positions that a new input names; return the number of tokens."""
     from onnx import TensorProto, helper
 
@@ -122,22 +132,12 @@ def _select_logits(proto: Any, who: str) -> int:
     axes = logits.type.tensor_type.shape.dim
     if logits.type.tensor_type.elem_type != TensorProto.FLOAT or len(axes) != 3 or not axes[2].dim_value:
         raise ArtifactError(who, "its logits are not of 32 bits by position and token", _ORIGINAL)
-    _rename(proto.graph, "logits", "logits.all")
+    rename_within(proto.graph, {"logits": "logits.all"})
     proto.graph.node.append(helper.make_node("Gather", ["logits.all", _KEPT], ["logits"], axis=1))
     proto.graph.input.append(helper.make_tensor_value_info(_KEPT, TensorProto.INT64, ["kept"]))
     axes[1].Clear()
     axes[1].dim_param = "kept"
     return int(axes[2].dim_value)
-
-
-def _rename(graph: Any, old: str, new: str) -> None:
-    """Give a value within a graph and the graphs of its branches another name."""
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [new if name == old else name for name in names]
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _rename(attribute.g, old, new)
 
 
 def _specs(given: Mapping[str, Any], vocabulary: int) -> tuple[TensorSpec, ...]:
@@ -204,13 +204,11 @@ def _keep_all_logits(proto: Any) -> None:
         helper.make_node("Gather", [f"{_KEPT}.shape", f"{_KEPT}.one"], [f"{_KEPT}.length"], axis=0),
         helper.make_node("Range", [f"{_KEPT}.zero", f"{_KEPT}.length", f"{_KEPT}.one"], [f"{_KEPT}.all"]),
     ]
-    _rename(proto.graph, _KEPT, f"{_KEPT}.all")
+    rename_within(proto.graph, {_KEPT: f"{_KEPT}.all"})
     others = [*proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend([*nodes, *others])
-    kept = [value for value in proto.graph.input if value.name != _KEPT]
-    del proto.graph.input[:]
-    proto.graph.input.extend(kept)
+    drop_input(proto.graph, _KEPT)
     logits = next(value for value in proto.graph.output if value.name == "logits")
     logits.type.tensor_type.shape.dim[1].dim_param = "sequence"
 

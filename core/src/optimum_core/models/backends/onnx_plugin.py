@@ -9,6 +9,7 @@ from optimum_core.errors import ExportError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.models.backends.onnx_extended import EXTENDED
 from optimum_core.models.backends.onnx_forms import FORM
+from optimum_core.models.backends.onnx_pairs import PAIR
 from optimum_core.options import no_options
 from optimum_core.packages import missing, versions
 from optimum_core.types import Artifact, ExportRequest, Hardware, Limitation, Offer, Session, Step, Support
@@ -24,6 +25,8 @@ NAME = "onnx"
 # Opset 18 has everything that transformers' models need; the runtimes' fusions support its forms best.
 PREFERRED_OPSET = 18
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
+#: The exporter and its package, by whether it is torch's TorchScript-based one.
+_TOOLS = {True: ("torch.onnx", "torch"), False: ("transformers.exporters", "transformers")}
 _NO_RUNTIME = Limitation(
     what="run onnx",
     reason="optimum-core writes and checks ONNX, and has no runtime for it",
@@ -55,7 +58,7 @@ def probe(hardware: Hardware) -> Support:
         limitations=(_NO_RUNTIME,),
         versions=found,
         check_options=check_options,
-        foreign=(FORM, EXTENDED),
+        foreign=(FORM, PAIR, EXTENDED),
     )
 
 
@@ -92,22 +95,9 @@ def export(request: ExportRequest) -> Artifact | None:
                 path=path,
             )
         )
-    step = Step(
-        hook="export",
-        backend=NAME,
-        tool="torch.onnx" if route == "torchscript" else "transformers.exporters",
-        version=versions(_PACKAGES)["torch" if route == "torchscript" else "transformers"],
-        options={"route": route, "opset": opset, **({"branches": list(branches)} if branches else {})},
-    )
-    return Artifact(
-        format="onnx",
-        path=request.output,
-        files=_written(path),
-        inputs=request.inputs,
-        outputs=request.outputs,
-        state=request.state,
-        steps=(step,),
-    )
+    tool, package = _TOOLS[route == "torchscript"]
+    options = {"route": route, "opset": opset, **({"branches": list(branches)} if branches else {})}
+    return _artifact(request, _written(path), tool, package, options)
 
 
 @hookimpl
@@ -132,15 +122,21 @@ def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] 
 def _as_it_is(request: ExportRequest) -> Artifact:
     """Return an artifact of a model that was given as an ONNX file."""
     source: OnnxSource = request.source  # type: ignore[assignment]
-    step = Step(
-        hook="export", backend=NAME, tool="onnx", version=versions(_PACKAGES)["onnx"], options={"given": source.name}
-    )
+    return _artifact(request, source.copy_to(request.output), "onnx", "onnx", {"given": source.name})
+
+
+def _artifact(
+    request: ExportRequest, files: tuple[str, ...], tool: str, package: str, options: Mapping[str, Any]
+) -> Artifact:
+    """Return the artifact of files in the folder of the request, written by a tool of a package."""
+    step = Step(hook="export", backend=NAME, tool=tool, version=versions(_PACKAGES)[package], options=options)
     return Artifact(
         format=NAME,
         path=request.output,
-        files=source.copy_to(request.output),
+        files=files,
         inputs=request.inputs,
         outputs=request.outputs,
+        state=request.state,
         steps=(step,),
     )
 

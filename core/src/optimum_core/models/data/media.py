@@ -144,11 +144,18 @@ class MediaReader:
     def _picture(self, item: Any) -> Mapping[str, Any]:
         picture, form = _picture_in(item), {}
         if _is_pil(picture):
-            picture = picture.convert(_MODES.get(self._channels, "RGB"))
+            picture = _upright(picture).convert(_MODES.get(self._channels, "RGB"))
         if self._channels not in (1, 4) and (not _is_pil(picture) or min(picture.size) in _CHANNELS):
             picture, form = _colours(np.asarray(picture)), {"input_data_format": "channels_last"}
         made: Mapping[str, Any] = self._pictures(images=picture, return_tensors="np", **form)
         return made
+
+
+def _upright(picture: Any) -> Any:
+    """Return a picture as a viewer shows it: cameras store how they were held, and transformers' pipelines turn it."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(picture)
 
 
 def _picture_in(item: Any) -> Any:

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from optimum_core.errors import SessionError
-from optimum_core.generation.encoder_decoder_session import ENCODER_HIDDEN, ENCODER_MASK
 from optimum_core.models.decoders.encoder_decoder_module import encoded
 from optimum_core.models.eager.calls import as_tensor
 from optimum_core.types import Array, StateSpec, TensorSpec
-from optimum_core.types.state import EMBEDS
+from optimum_core.types.state import EMBEDS, ENCODER_HIDDEN, ENCODER_MASK
 
 _BACKEND = "torch"
 

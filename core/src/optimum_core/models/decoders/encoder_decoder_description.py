@@ -16,8 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from optimum_core.generation.encoder_decoder_session import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
-from optimum_core.generation.model_session import IDS, text_inputs
+from optimum_core.generation.model_session import text_inputs
 from optimum_core.models.decoders.captioner import as_encoder_decoder, is_captioner
 from optimum_core.models.decoders.description import NotADecoderError, empty, layer_state, own_inputs
 from optimum_core.models.decoders.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
@@ -28,6 +27,7 @@ from optimum_core.models.signatures.decoder_signature import Arrays, DecoderSign
 from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import LONGEST, numbers_of
 from optimum_core.types import AxisRange, StateSpec, TensorSpec
+from optimum_core.types.state import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN, IDS
 
 log = logging.getLogger(__name__)
 IDS_PLACES = "decoder_position_ids"

@@ -19,8 +19,9 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
 from optimum_core.errors import InputError
-from optimum_core.generation.encoder_decoder_session import ENCODER_MASK, Encoded, EncoderDecoder
+from optimum_core.generation.encoder_decoder_session import Encoded, EncoderDecoder
 from optimum_core.models.decoders.generate import Host, StateCache, refuse
+from optimum_core.types.state import ENCODER_MASK
 
 _MASK = "attention_mask"
 _OFF = ("output_attentions", "output_hidden_states")  # False here: see `refuse`
@@ -217,9 +218,15 @@ def host_for(
     return host
 
 
+_WHISPER_STRIDE = 2
+
+
 def _whisper_body(config: Any, parts: EncoderDecoder) -> Any:
-    """Return what Whisper's `generate` reads of the model: how many frames its convolutions make one place of."""
+    """Return what Whisper's `generate` reads of the model: how many frames its convolutions make one place of.
+
+    Where the graph does not state the frames, that is what every Whisper has.
+    """
     frames = next(spec.shape[-1] for spec in parts.encoder.inputs if spec.name == "input_features")
-    stride = int(frames) // config.max_source_positions
+    stride = frames // config.max_source_positions if isinstance(frames, int) else _WHISPER_STRIDE
     first, second = SimpleNamespace(stride=(1,)), SimpleNamespace(stride=(stride,))
     return SimpleNamespace(encoder=SimpleNamespace(conv1=first, conv2=second), config=SimpleNamespace())

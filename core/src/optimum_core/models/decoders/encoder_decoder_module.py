@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from optimum_core.generation.encoder_decoder_session import ENCODER_MASK, HIDDEN
 from optimum_core.models.decoders.captioner import as_encoder_decoder
-from optimum_core.models.decoders.module import filled_cache
+from optimum_core.models.decoders.module import StatefulModule, filled_cache
 from optimum_core.models.eager.calls import fixed_arguments
 from optimum_core.types import StateSpec
+from optimum_core.types.state import ENCODER_MASK, HIDDEN
 
 
 class EncoderModule(torch.nn.Module):
@@ -92,7 +92,7 @@ class CrossModule(torch.nn.Module):
         return dict(zip(self.names, made, strict=True))
 
 
-class CrossDecoderModule(torch.nn.Module):
+class CrossDecoderModule(StatefulModule):
     """`forward(input_ids, attention_mask, …, logits_to_keep, **cross, **past) -> dict` of logits and present.
 
     Args:
@@ -100,11 +100,9 @@ class CrossDecoderModule(torch.nn.Module):
     """
 
     def __init__(self, module: Any, state: StateSpec, cross: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__(state)
         self.module = as_encoder_decoder(module)
         self.cross_names = tuple(cross)
-        self.past_names = tuple(spec.name for spec in state.past)
-        self.present_names = tuple(spec.name for spec in state.present)
 
     def forward(
         self,
@@ -122,19 +120,14 @@ class CrossDecoderModule(torch.nn.Module):
             decoder_input_ids=input_ids,
             decoder_attention_mask=attention_mask,
             encoder_outputs=encoded(hidden, encoder_attention_mask),
-            past_key_values=_filled([tensors[name] for name in self.past_names], cross),
+            past_key_values=_filled(self.past(tensors), cross),
             use_cache=True,
             return_dict=True,
             **({} if position_ids is None else {"decoder_position_ids": position_ids}),
             **({} if encoder_attention_mask is None else {"attention_mask": encoder_attention_mask}),
         )
-        kept = [
-            tensor
-            for layer in answer.past_key_values.self_attention_cache.layers
-            for tensor in (layer.keys, layer.values)
-        ]
         logits = answer.logits.index_select(1, logits_to_keep)
-        return {"logits": logits, **dict(zip(self.present_names, kept, strict=True))}
+        return self.outputs(logits, answer.past_key_values.self_attention_cache)
 
 
 def encoded(hidden: torch.Tensor, mask: torch.Tensor | None) -> Any:

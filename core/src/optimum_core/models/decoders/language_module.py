@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.decoders.module import filled_cache
+from optimum_core.models.decoders.module import StatefulModule, filled_cache
 from optimum_core.types import StateSpec
 from optimum_core.types.state import ADDED, VISIBLE
 
 
-class LanguageModule(torch.nn.Module):
+class LanguageModule(StatefulModule):
     """`forward(inputs_embeds, attention_mask, …, logits_to_keep, **visible, **past) -> dict` of logits and present.
 
     The logits are those of the output layer. What the original does with them then (soft capping), it does itself.
@@ -22,10 +22,8 @@ class LanguageModule(torch.nn.Module):
     """
 
     def __init__(self, module: Any, state: StateSpec) -> None:
-        super().__init__()
+        super().__init__(state)
         self.language_model, self.head = module.get_decoder(), module.get_output_embeddings()
-        self.past_names = tuple(spec.name for spec in state.past)
-        self.present_names = tuple(spec.name for spec in state.present)
 
     def forward(
         self,
@@ -38,15 +36,14 @@ class LanguageModule(torch.nn.Module):
         answer = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=mask_of(self.language_model, attention_mask, tensors),
-            past_key_values=filled_cache([tensors[name] for name in self.past_names]),
+            past_key_values=filled_cache(self.past(tensors)),
             use_cache=True,
             return_dict=True,
             **({} if position_ids is None else {"position_ids": position_ids}),
             **features_of(tensors),
         )
         logits = self.head(answer.last_hidden_state.index_select(1, logits_to_keep))
-        kept = [tensor for layer in answer.past_key_values.layers for tensor in (layer.keys, layer.values)]
-        return {"logits": logits, **dict(zip(self.present_names, kept, strict=True))}
+        return self.outputs(logits, answer.past_key_values)
 
 
 class LanguageCaller(torch.nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,29 @@ import torch
 from optimum_core.types import StateSpec
 
 
-class DecoderModule(torch.nn.Module):
+class StatefulModule(torch.nn.Module):
+    """The names of past and present of a decoder that is exported with its cache as tensors."""
+
+    def __init__(self, state: StateSpec) -> None:
+        super().__init__()
+        self.past_names = tuple(spec.name for spec in state.past)
+        self.present_names = tuple(spec.name for spec in state.present)
+
+    def past(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Return the past among a decoder's inputs, keys and values in turn."""
+        return [tensors[name] for name in self.past_names]
+
+    def outputs(self, logits: torch.Tensor, cache: Any) -> dict[str, torch.Tensor]:
+        """Return logits and present by name.
+
+        Args:
+            cache: transformers' own, after the call.
+        """
+        kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+        return {"logits": logits, **dict(zip(self.present_names, kept, strict=True))}
+
+
+class DecoderModule(StatefulModule):
     """`forward(input_ids, attention_mask, [position_ids,] logits_to_keep, **past) -> dict` of logits and present.
 
     The names are those of `optimum_core.types.state`. Every layer keeps all positions, whatever its window: the mask
@@ -22,10 +44,8 @@ class DecoderModule(torch.nn.Module):
     """
 
     def __init__(self, module: Any, state: StateSpec) -> None:
-        super().__init__()
+        super().__init__(state)
         self.module = module
-        self.past_names = tuple(spec.name for spec in state.past)
-        self.present_names = tuple(spec.name for spec in state.present)
         self.selects = "logits_to_keep" in inspect.signature(module.forward).parameters
 
     def forward(
@@ -36,7 +56,7 @@ class DecoderModule(torch.nn.Module):
         position_ids: torch.Tensor | None = None,
         **past: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        cache = filled_cache([past[name] for name in self.past_names])
+        cache = filled_cache(self.past(past))
         further: dict[str, Any] = {} if position_ids is None else {"position_ids": position_ids}
         if self.selects:
             further["logits_to_keep"] = logits_to_keep
@@ -49,8 +69,7 @@ class DecoderModule(torch.nn.Module):
             **further,
         )
         logits = answer.logits if self.selects else answer.logits.index_select(1, logits_to_keep)
-        kept = [tensor for layer in answer.past_key_values.layers for tensor in (layer.keys, layer.values)]
-        return {"logits": logits, **dict(zip(self.present_names, kept, strict=True))}
+        return self.outputs(logits, answer.past_key_values)
 
 
 def filled_cache(tensors: Sequence[torch.Tensor]) -> Any:

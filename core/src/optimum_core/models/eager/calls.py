@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 from optimum_core.models.eager.copies import throwaway
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.promotion import ExplicitPromotion
+from optimum_core.models.eager.weight_writes import unshare, writes_weights
 
 
 @dataclass(slots=True)
@@ -23,9 +25,11 @@ class _Manner:
 
     Attributes:
         quiet: whether calls pass `use_cache=False`; None: not known yet.
+        writes: whether a call writes into the weights, so that no two copies may share them; None: not known yet.
     """
 
     quiet: bool | None = None
+    writes: bool | None = None
 
 
 _MANNERS: WeakKeyDictionary[torch.nn.Module, _Manner] = WeakKeyDictionary()
@@ -52,7 +56,7 @@ def call(module: torch.nn.Module, inputs: Mapping[str, Any], **others: Any) -> A
     """
     tensors = {name: as_tensor(value) for name, value in inputs.items()}
     if not others:
-        _learn_quiet(module, tensors)
+        _learn(module, tensors)
     with torch.no_grad():
         return module(**tensors, **others, **fixed_arguments(module))
 
@@ -65,7 +69,7 @@ def as_tensor(value: Any) -> torch.Tensor:
 
 def fresh(module: torch.nn.Module) -> torch.nn.Module:
     """Return a throwaway copy that is called with the module's fixed arguments: see `copies.throwaway`."""
-    made: torch.nn.Module = throwaway(module)
+    made: torch.nn.Module = copy.deepcopy(module) if _manner(module).writes else throwaway(module)
     _MANNERS[made] = _manner(module)
     return made
 
@@ -73,7 +77,7 @@ def fresh(module: torch.nn.Module) -> torch.nn.Module:
 def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Return the module's output when it has seen no other call, by running a throwaway copy."""
     tensors = {name: as_tensor(value) for name, value in inputs.items()}
-    _learn_quiet(module, tensors)
+    _learn(module, tensors)
     return call(fresh(module), tensors)
 
 
@@ -102,6 +106,16 @@ def _original(module: torch.nn.Module) -> torch.nn.Module:
     return original
 
 
+def _learn(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Find out at a module's first call what the others go by."""
+    manner, original = _manner(module), _original(module)
+    if manner.writes is None:
+        manner.writes = writes_weights(original, lambda made: made(**inputs, **fixed_arguments(original)))
+        if manner.writes:
+            unshare(original)
+    _learn_quiet(module, inputs)
+
+
 def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
     """Find out at a module's first call whether `use_cache=False` changes its outputs: in FSMT, the decoder has its
     causal mask only without a cache. If so, every call is made without that argument, as the user's are."""
@@ -113,9 +127,9 @@ def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) ->
         manner.quiet = True
         return
     with torch.no_grad():
-        quiet = flatten(throwaway(module)(**inputs, **others, use_cache=False))
+        quiet = flatten(fresh(module)(**inputs, **others, use_cache=False))
         try:
-            usual = flatten(throwaway(module)(**inputs, **others))
+            usual = flatten(fresh(module)(**inputs, **others))
         except Exception:  # noqa: BLE001 - the user's own call would fail so too
             manner.quiet = True
             return

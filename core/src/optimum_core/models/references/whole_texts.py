@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from optimum_core.generation.decoder_session import Decoder, counted
-from optimum_core.generation.encoder_decoder_session import ENCODER_HIDDEN, ENCODER_MASK, Encoded, EncoderDecoder
+from optimum_core.generation.encoder_decoder_session import Encoded, EncoderDecoder
 from optimum_core.models.backends.torch_session import EagerSession
 from optimum_core.models.decoders.captioner import as_encoder_decoder
 from optimum_core.models.decoders.eager_state import EagerDecoderSession, renamed
@@ -19,7 +19,7 @@ from optimum_core.models.eager.calls import ask, call, fresh
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.decoder_signature import Arrays
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.types.state import DECODER, ENCODER
+from optimum_core.types.state import DECODER, ENCODER, ENCODER_HIDDEN, ENCODER_MASK
 
 Array = np.ndarray[Any, Any]
 

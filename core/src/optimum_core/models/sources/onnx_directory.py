@@ -22,7 +22,9 @@ _FIRST = "model.onnx"
 #: The manifest of transformers' exporters.
 _EXPORT = "export.json"
 #: Names of graphs that are parts of one model.
-_PARTS = ("encoder_model", "decoder_model", "decoder_with_past_model", "text_encoder", "vision_encoder")
+_ENCODER, _DECODER = "encoder_model", "decoder_model"
+_CACHED, _MERGED = "decoder_with_past_model.onnx", "decoder_model_merged.onnx"
+_PARTS = (_ENCODER, _DECODER, "decoder_with_past_model", "text_encoder", "vision_encoder")
 _HIDDEN_STATE, _FEATURES = "last_hidden_state", "feature-extraction"
 
 
@@ -41,13 +43,20 @@ def the_file(directory: Path, name: str) -> Path | None:
     if pointers := [path for path in found if files.is_pointer(path)]:
         raise files.refuse_file(pointers[0], who)
     if parts := [path.name for path in found if path.stem.startswith(_PARTS)] or _components(directory):
-        why = f"its graphs {', '.join(parts)} are parts of one model, which are not joined here"
-        raise SourceError(who, why, _original_of(directory))
+        raise SourceError(who, _apart(parts), _original_of(directory))
     first = [path for path in found if path.name == _FIRST] or found
     if len(first) > 1 and first is found:
         told = ", ".join(str(path.relative_to(directory)) for path in found[:4])
         raise SourceError(who, f"it holds {len(found)} ONNX files ({told})", f"pass one of them: {str(found[0])!r}")
     return first[0]
+
+
+def _apart(parts: list[str]) -> str:
+    """Return why the graphs of one model are not joined."""
+    if {f"{_ENCODER}.onnx", f"{_DECODER}.onnx"} <= set(parts):
+        why = f"it holds {_DECODER}.onnx, which keeps no cache, and neither {_CACHED} nor {_MERGED}, which do"
+        return f"{why} (Optimum exports them for a task that ends in -with-past)"
+    return f"its graphs {', '.join(parts)} are parts of one model, which are not joined here"
 
 
 def _components(directory: Path) -> list[str]:

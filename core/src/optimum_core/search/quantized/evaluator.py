@@ -95,6 +95,7 @@ class Evaluator:
     Attributes:
         unquantized: the best unquantized model, opened anew: times are multiples of its time.
         unquantized_value: its value of the metric, once computed.
+        seconds: the longest that the evaluation of one model took.
     """
 
     context: QuantizationContext
@@ -102,6 +103,7 @@ class Evaluator:
     drawn: tuple[ReferenceCase, ...]
     dialogues: tuple[Dialogue | PictureText, ...] = ()
     unquantized_value: float | None = None
+    seconds: float = 0.0
     _open: list[Candidate] = field(default_factory=list)
     _right: dict[tuple[str | None, ...], bool] = field(default_factory=dict)
 
@@ -143,8 +145,9 @@ class Evaluator:
         if promise is None or metric is None:
             return True
         if self.unquantized_value is None:
-            with watched(self.context.search.emit, "evaluate", "the best unquantized model"):
+            with watched(self.context.search.emit, "evaluate", "the best unquantized model") as stage:
                 self.unquantized_value = metric.value(self.evaluated(self.unquantized))
+            self.seconds = stage.seconds
         return keeps(promise, self.unquantized_value)
 
     def is_right(self, way: Way, route: str | None) -> bool:
@@ -205,7 +208,7 @@ class Evaluator:
 
     def time_relatively(self, candidates: Sequence[Candidate], effort: Effort) -> None:
         """Measure candidates side by side with the best unquantized model, and set their times as multiples of its."""
-        self._trials.time([self.unquantized, *candidates], effort)
+        self._trials.time([self.unquantized, *candidates], self.context.search.budget.limited(effort))
         for candidate in candidates:
             candidate.relative_time = least_score(candidate.measurements) / least_score(self.unquantized.measurements)
 

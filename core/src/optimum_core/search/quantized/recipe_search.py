@@ -32,6 +32,7 @@ from optimum_core.search.race import NOISE, Race
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types.quantization import Scheme
 from optimum_core.verify import ReferenceCase
+from optimum_core.verify.promise import Called, promise_notes
 
 #: Most recipes that are evaluated in one stage.
 MOST_TRIALS = 40
@@ -208,7 +209,9 @@ class _QuantizedSearch:
         candidate = attempt(self.evaluator, self.log, recipe, layers=self._layers, relative_time=expected)
         if candidate is None:
             return None
+        evaluated = time.perf_counter()
         verdict = self.evaluator.judge(candidate)
+        self.evaluator.seconds = max(self.evaluator.seconds, time.perf_counter() - evaluated)
         self._absurd[recipe.spec.way] += verdict.beyond_rounding
         number = self.log.record(
             replace(recipe, spec=candidate.spec),  # its configuration names the layers that were left out
@@ -235,7 +238,8 @@ class _QuantizedSearch:
             return None
         if self.budget.is_over():
             return "the time for the search is over"
-        if self.budget.left < self.budget.expected(recipe.spec) + self._ranking_seconds(recipe):
+        rest = self._ranking_seconds(recipe) + self.evaluator.seconds
+        if self.budget.left < self.budget.expected(recipe.spec) + rest:
             return "what it is expected to take is not left of the budget"
         return None
 
@@ -262,7 +266,7 @@ class _QuantizedSearch:
             able.append(twin)
         others = [unquantized, *self._eager_rival(unquantized)]
         with watched(search.emit, "measure", f"{len(able) + len(others)} candidates"):
-            search.trials.time([*others, *able], search.effort)
+            search.trials.time([*others, *able], search.budget.limited(search.effort))
         self.log.mention(surveyed, winner.relative_time)
         allowed = [item for item in able if not self._is_free or item in race.never_slower([*others, *able])]
         if not allowed:
@@ -336,6 +340,7 @@ class _QuantizedSearch:
 
     def _notes(self, winner: Candidate) -> Iterator[str]:
         data, config = self.context.data, winner.spec.config
+        yield from promise_notes(self.context.promise, by_function=isinstance(data.metric, Called))
         if self.log.failed_transiently:
             yield "some recipes failed for a reason of the moment, and are tried again at the next call"
         if config is not None and config.scheme == "dynamic":

@@ -23,6 +23,9 @@ from optimum_core.types import Promise
 from optimum_core.verify.comparison import ranks
 from optimum_core.verify.promise import make_promise
 
+#: Share of the budget that one evaluation of the eager model may take for a second, which shows whether it varies.
+_SHARE_OF_EVALUATION = 0.1
+
 
 def why_in_one_pass(decoder: DecoderSignature, goal: QuantizationGoal | None, data: StatedData | None) -> str | None:
     """Return the reason why a model that generates is quantized as one forward pass; None: it is not."""
@@ -164,6 +167,8 @@ class QuantizationSetup:
         context.trials.open(eager)
         with watched(context.emit, "evaluate", "the eager model"):
             try:
-                return make_promise(data.metric, Evaluated(candidate=eager, present=present), self.stated.drop)
+                evaluated = Evaluated(candidate=eager, present=present)
+                patience = _SHARE_OF_EVALUATION * self._budget().seconds
+                return make_promise(data.metric, evaluated, self.stated.drop, patience=patience)
             finally:
                 eager.close()

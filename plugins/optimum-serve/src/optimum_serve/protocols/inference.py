@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from optimum_core import __version__ as _version
 from optimum_core.types import TensorSpec
-from optimum_serve.endpoints import VERSION, Call, Endpoint, json_response
+from optimum_serve.endpoints import VERSION, Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.serving import ServedModel
 
@@ -72,8 +72,39 @@ def _render(problem: RequestError) -> dict[str, str]:
     return {"error": problem.message}
 
 
+class IndexRequest(msgspec.Struct, kw_only=True):
+    """The choice of models to list: those that answer, or all."""
+
+    ready: bool = False
+
+
+class IndexEntry(msgspec.Struct, kw_only=True):
+    """A model and its state: "READY", "LOADING" or "UNAVAILABLE"."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+_INDEX = msgspec.json.Decoder(IndexRequest)
+
+
 async def _server(call: Call) -> Response:
-    return json_response({"name": "optimum-serve", "version": _version, "extensions": ["binary_tensor_data"]})
+    extensions = ["binary_tensor_data", "model_repository"]
+    return json_response({"name": "optimum-serve", "version": _version, "extensions": extensions})
+
+
+async def _index(call: Call) -> Response:
+    asked = decoded(_INDEX, call.body) if call.body else IndexRequest()
+    models = (model for model in call.server.models.values() if model.is_ready or not asked.ready)
+    return json_response([IndexEntry(name=model.name, version=_VERSION, **_state(model)) for model in models])
+
+
+def _state(model: ServedModel) -> dict[str, str]:
+    if model.is_ready:
+        return {"state": "READY"}
+    return {"state": "UNAVAILABLE", "reason": "it could not be opened"} if model.problem else {"state": "LOADING"}
 
 
 async def _live(call: Call) -> Response:
@@ -240,6 +271,7 @@ ENDPOINTS = (
     _endpoint("GET", "/v2", _server, "Describe the server", gives=dict[str, Any]),
     _endpoint("GET", "/v2/health/live", _live, "Whether the server runs", gives=dict[str, bool]),
     _endpoint("GET", "/v2/health/ready", _ready, "Whether all models answer", gives=dict[str, bool]),
+    _endpoint("POST", "/v2/repository/index", _index, "List the models", bytes, list[IndexEntry]),
     *(
         endpoint
         for version in ("", "/versions/{version}")

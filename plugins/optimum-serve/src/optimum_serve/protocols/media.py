@@ -60,7 +60,7 @@ async def _files(call: Call) -> list[bytes]:
 
 def _picture(content: bytes, number: int) -> Any:
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError:
         message = "pictures need pillow, which is not installed on this server"
         raise RequestError(status=501, kind="not_supported", message=message) from None
@@ -68,7 +68,7 @@ def _picture(content: bytes, number: int) -> Any:
         picture = Image.open(io.BytesIO(content))
         if picture.width * picture.height > _PIXELS:
             raise invalid(f"file {number} has {picture.width} x {picture.height} pixels", "too_large", 413)
-        return picture.convert("RGB")
+        return ImageOps.exif_transpose(picture).convert("RGB")
     except RequestError:
         raise
     except Exception:  # noqa: BLE001 - the decoders of formats raise errors of many types

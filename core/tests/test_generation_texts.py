@@ -1,0 +1,96 @@
+"""Text as it comes from a generator: whole characters, stop strings, chats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.decoder_session import Decoder
+from optimum_core.generation.settings import Settings
+from optimum_core.generation.text import TextCodec, TextStream, generate_texts, read_codec, stream_texts
+from optimum_core.plugins import manager
+from optimum_core.testing.decoders import eager_decoder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level tokenizer of 256 tokens and two special ones, with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    made = tmp_path_factory.mktemp("tokenizer")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.save(str(made / "tokenizer.json"))
+    template = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] | trim }}{% endfor %}[you]"
+    config = {"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>"}, "chat_template": template}
+    (made / "tokenizer_config.json").write_text(json.dumps(config))
+    return made
+
+
+def streamed(codec: TextCodec, text: str, *stops: str) -> tuple[list[str], TextStream]:
+    stream = TextStream(codec=codec, stops=stops)
+    pieces = []
+    for token in codec.tokenizer.encode(text).ids:
+        pieces.append(stream.put(token))
+        if stream.ended:
+            break
+    return [*pieces, stream.finish()], stream
+
+
+def test_text_comes_in_whole_characters(folder: Path) -> None:
+    codec = read_codec(folder, "model")
+    pieces, _ = streamed(codec, "naïve 猫!")
+    assert "".join(pieces) == "naïve 猫!"
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert "" in pieces  # the first byte of two or three
+
+
+def test_stop_strings_are_not_shown_even_in_part(folder: Path) -> None:
+    codec = read_codec(folder, "model")
+    pieces, stream = streamed(codec, "one END two", "END", "never")
+    assert ("".join(pieces), stream.ended) == ("one ", True)
+    pieces, stream = streamed(codec, "one EN", "END")
+    assert ("".join(pieces), stream.ended) == ("one EN", False)  # held back, then shown at the end
+
+
+def test_a_chat_goes_through_the_template(folder: Path) -> None:
+    codec = read_codec(folder, "model")
+    chat = [{"role": "user", "content": " hi "}]
+    assert codec.render(chat) == "<s>[user]hi[you]"
+    ids, mask = codec.encode([chat, "abc"], pad=0)
+    assert ids.shape == mask.shape and mask.sum(1).tolist() == [len(ids[0]), 3]
+    assert codec.decode(ids[0]) == "[user]hi[you]"
+    with pytest.raises(UnavailableError, match="no chat template"):
+        TextCodec(who="model", tokenizer=codec.tokenizer).encode([chat], 0)
+    with pytest.raises(InputError, match="empty"):
+        codec.encode([""], 0)
+
+
+def test_the_template_is_rendered_as_transformers_does(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+    want = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert read_codec(folder, "model").render(chat) == want
+
+
+def test_rows_of_a_batch_end_by_themselves(folder: Path) -> None:
+    """At a stop string, and the others go on; together, as one by one."""
+    codec, drives = read_codec(folder, "model"), Decoder(eager_decoder("llama"), manager().binder)
+    vocabulary = {token: index for token, index in codec.tokenizer.get_vocab().items() if index < 99}
+    prompts = ["".join(sorted(vocabulary)[10:16]), "".join(sorted(vocabulary)[20:23])]
+    chosen = Settings(max_new_tokens=12)
+    whole = generate_texts(drives, codec, prompts, chosen)
+    assert whole == [generate_texts(drives, codec, [prompt], chosen)[0] for prompt in prompts]
+    stop = whole[0][4:6]
+    stopped = generate_texts(drives, codec, prompts, chosen, [stop])
+    assert stopped[0] == whole[0][: whole[0].find(stop)]
+    pieces = list(stream_texts(drives, codec, prompts, chosen, [stop]))
+    assert ["".join(row) for row in zip(*pieces, strict=True)] == stopped
