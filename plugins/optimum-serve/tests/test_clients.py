@@ -107,6 +107,14 @@ def test_the_hubs_client(
     assert chat.choices[0].message.content is not None
 
 
+def test_langchains_client(live: Any, encoder: AcceleratedModel) -> None:
+    embeddings = pytest.importorskip("langchain_openai").OpenAIEmbeddings(
+        model="encoder", base_url=f"{live.url}/v1", api_key="none", check_embedding_ctx_length=False, max_retries=0
+    )
+    np.testing.assert_allclose(embeddings.embed_documents(TEXTS), encoder.encode(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(embeddings.embed_query(TEXTS[0]), encoder.encode(TEXTS[0]), atol=1e-5)
+
+
 def test_tritons_client(live: Any, artifacts: Path) -> None:
     from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 

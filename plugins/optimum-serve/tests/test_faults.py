@@ -215,7 +215,7 @@ class _Process:
         command = [sys.executable, "-m", "optimum_core", "serve", str(self._directory), "--port", str(self._port)]
         with self._log.open("ab") as log:
             self.running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not self._is_ready():
             assert time.monotonic() < end and self.running.poll() is None
             time.sleep(0.05)

@@ -39,7 +39,7 @@ def litserve(model: str, port: int) -> None:
     """LitServe's batches, of 32 at most, for which it waits 2 ms."""
     import litserve as ls
 
-    class Encoder(ls.LitAPI):  # type: ignore[misc, name-defined]  # litserve is in that environment alone
+    class Encoder(ls.LitAPI):  # type: ignore[misc]  # litserve is in that environment alone
         def setup(self, device: str) -> None:
             from sentence_transformers import SentenceTransformer
 

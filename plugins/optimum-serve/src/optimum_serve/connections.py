@@ -106,6 +106,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "http": type("Protocol", (Deadlines,), {"seconds": settings.body_timeout}),
+        "ws": "none",
         "log_config": None,
         "access_log": False,
         "server_header": False,

@@ -133,8 +133,8 @@ def read_settings(
     except msgspec.ValidationError as error:
         raise OptionError("settings of the server", str(error), "see docs/serving.md for all of them") from error
     _check_names(settings)
-    for stated_for_all in (settings, *settings.models):
-        _check_generation(stated_for_all.generation)
+    for generation in (settings.generation, *(model.generation for model in settings.models)):
+        _check_generation(generation)
     return settings
 
 

@@ -98,7 +98,7 @@ async def _server(call: Call) -> Response:
 async def _index(call: Call) -> Response:
     asked = decoded(_INDEX, call.body) if call.body else IndexRequest()
     models = (model for model in call.server.models.values() if model.is_ready or not asked.ready)
-    return json_response([IndexEntry(name=model.name, version=_VERSION, **_state(model)) for model in models])
+    return json_response([IndexEntry(name=model.name, version=VERSION, **_state(model)) for model in models])
 
 
 def _state(model: ServedModel) -> dict[str, str]:

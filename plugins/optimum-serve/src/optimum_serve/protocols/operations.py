@@ -65,7 +65,8 @@ def _about(model: ServedModel) -> dict[str, Any]:
 
 
 async def _page(call: Call) -> Response:
-    return HTMLResponse(_html(), headers={"Content-Security-Policy": "default-src 'self' 'unsafe-inline'"})
+    policy = "default-src 'self' 'unsafe-inline'; img-src data:"
+    return HTMLResponse(_html(), headers={"Content-Security-Policy": policy})
 
 
 @cache
