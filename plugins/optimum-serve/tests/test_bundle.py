@@ -34,7 +34,7 @@ _ASK = """
 import subprocess, sys, time, urllib.request, json
 server = subprocess.Popen(["./start.sh", "--port", "8765", "--quiet"])
 request = urllib.request.Request("http://127.0.0.1:8765/embed", b'{"inputs": "w5 w9"}')
-for _ in range(600):
+for _ in range(3000):
     try:
         print(len(json.load(urllib.request.urlopen(request))[0]))
         break
