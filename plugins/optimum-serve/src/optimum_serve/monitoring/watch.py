@@ -54,7 +54,9 @@ class ModelWatch:
         )
         self.drift = Drift(settings.drift_window, baseline) if settings.drift_window else None
         self._unknown = _unknown_id(model.directory) if self.drift is not None else None
+        self._histograms = {}
         if self.drift is not None:
+            self._histograms = {name: one.labels(self.name) for name, one in figures.observed.items()}
             for name in BINS:
                 figures.drift.labels(self.name, name).set_function(partial(self.drift.index, name))
         self.truth: TruthSampler | None = None
@@ -133,10 +135,10 @@ class ModelWatch:
     def _observe(self, name: str, values: Sequence[float]) -> None:
         assert self.drift is not None
         self.drift.add(name, values)
-        histogram = self._figures.observed.get(name)
+        histogram = self._histograms.get(name)
         for value in values:
             if histogram is not None:
-                histogram.labels(self.name).observe(value)
+                histogram.observe(value)
             else:
                 self._figures.classes.labels(self.name, str(value)).inc()
 
