@@ -36,10 +36,11 @@ TESTS := $(addsuffix /tests,$(PROJECTS)) tests
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings bench-serve format clean
+.PHONY: help install demo test check docs dist bench bench-grid bench-map bench-memory bench-qat bench-trt bench-coreml bench-quantization bench-int4 bench-generation bench-families bench-embeddings bench-serve format clean
 .DEFAULT_GOAL := help
 
 help:
+	@echo "make install       .venv with everything; all others make it too"
 	@echo "make demo          accelerate a model and search with it"
 	@echo "make test          every test"
 	@echo "make check         lint, format, types, dead code, layers"
@@ -54,7 +55,7 @@ help:
 	@echo "make bench-coreml  what converts to Core ML, and how true (MARKDOWN=docs/backends/coreml.md writes it there)"
 	@echo "make bench-quantization  what int8 and int4 gain and lose (PEERS=1: beside optimum-onnx and optimum-intel)"
 	@echo "make bench-int4    what 4 bits lose, by algorithm (MARKDOWN=docs/backends/inc.md writes the table there)"
-	@echo "make bench-generation  tokens per second of a small chat model, in every form (MARKDOWN=docs/benchmarks.md)"
+	@echo "make bench-generation  tokens per second of a small chat model, in every form (PEERS=1: beside llama.cpp and optimum-intel)"
 	@echo "make bench-families  which families generate, equal to eager (MARKDOWN=docs/generation-families.md writes it there)"
 	@echo "make bench-embeddings  encode of 5,000 sentences beside sentence-transformers' own backends (MARKDOWN=docs/benchmarks.md)"
 	@echo "make bench-serve   the server beside others under 1 to 256 clients (MARKDOWN=docs/benchmarks.md)"
@@ -79,6 +80,8 @@ $(STAMP): Makefile constraints.txt $(addsuffix /pyproject.toml,$(PROJECTS))
 	    --dest $(VENV)/data $(REVIEWS)
 	@$(BIN)/python -W ignore -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' "$(COMPILED)" || true  # some hold files of Python 2
 	@touch $@
+
+install: $(STAMP)
 
 $(SMOLLM2)/config.json: $(STAMP) docs/demo/smollm2.py
 	@rm -rf $(SMOLLM2) && $(OFFLINE) $(BIN)/python docs/demo/smollm2.py $(SMOLLM2)
@@ -155,7 +158,8 @@ bench-quantization: $(STAMP)
 	    $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 bench-generation: $(STAMP) $(SMOLLM2)/config.json
-	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only generation $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
+	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only generation $(if $(PEERS),--peers) \
+	    $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)
 
 bench-int4: $(STAMP)
 	@$(OFFLINE) $(BIN)/python -m tests.benchmarks --only int4 $(if $(MARKDOWN),--markdown $(MARKDOWN)) $(ARGS)

@@ -64,6 +64,7 @@ BAD_ROW: list[Any] = [*({"input_ids": [2, 3]} for _ in range(5)), {"input_ids": 
         ({"quantize": "int8", "evaluate": [("w1", "sour")]}, OptionError, "label 'sour' is unknown"),
         ({"quantize": "fp8", "target": "ort"}, UnavailableError, r"nothing on target 'ort' runs it; what runs there"),
         ({"quantize": "int9"}, OptionError, "'int9' is unknown"),
+        ({"quantize": {"scheme": "dynamic", "cache": "int8"}}, OptionError, "cache: (.|\n)*keeps no cache in it"),
         ({"calibration": CALIBRATION}, OptionError, "it is for quantization, and none was asked for"),
         ({"evaluate": _nan}, OptionError, "it is for quantization"),
         ({"max_drop": 0.1}, OptionError, "it is for quantization"),

@@ -37,8 +37,9 @@ def test_positions_are_those_that_eager_assumes(kind: str, default: str) -> None
     assert {spec.name: spec.default for spec in known_of(kind).inputs}["position_ids"] == default
 
 
-def test_a_model_without_positions_takes_none() -> None:
-    assert [spec.name for spec in known_of("bloom").inputs] == ["input_ids", "attention_mask", "logits_to_keep"]
+@pytest.mark.parametrize("kind", ["bloom", "falcon_alibi"])
+def test_a_model_that_reads_no_positions_takes_none(kind: str) -> None:
+    assert [spec.name for spec in known_of(kind).inputs] == ["input_ids", "attention_mask", "logits_to_keep"]
 
 
 def test_a_recurrent_model_is_no_decoder_and_says_why() -> None:

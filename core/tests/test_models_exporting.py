@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from optimum_core.models.backends import onnx_plugin
 from optimum_core.models.eager.calls import FlatModule, call, eager_outputs, export_ready, fixed_arguments
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.exporting import ROUTES, torchscript
+from optimum_core.models.exporting.export_speed import remembered_translations
 from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
@@ -59,6 +61,10 @@ def _state(model: Any) -> dict[str, Any]:
     }
 
 
+def _models_imported() -> set[str]:
+    return {name for name in sys.modules if name.startswith("transformers.models.") and ".modeling_" in name}
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_names_axes_and_numbers_at_unseen_shapes(
     route: str, described: Described, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -66,7 +72,9 @@ def test_names_axes_and_numbers_at_unseen_shapes(
     module, signature = described("bert")
     case = Case(name="before", lengths={"batch": 3, "sequence": 17}, seed=9)
     before, outputs = _state(module), eager_outputs(module, signature.draw(case))
+    imported = _models_imported()
     artifact = _export(module, signature, tmp_path, route)
+    assert _models_imported() == imported, "transformers has patches for 40 models"
     assert tuple(capfd.readouterr()) == ("", "")
 
     assert artifact.main_file == tmp_path / "model.onnx"
@@ -89,6 +97,22 @@ def test_names_axes_and_numbers_at_unseen_shapes(
     del after["weights"]
     assert after == before
     assert np.array_equal(eager_outputs(module, signature.draw(case))["logits"], outputs["logits"])
+
+
+def test_the_table_of_translations_is_made_once_and_never_shared() -> None:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    registry: Any = ONNXRegistry
+    before = registry.__dict__["from_torchlib"]
+    with remembered_translations():
+        one = registry.from_torchlib(opset_version=18)
+        kept = {target: list(found) for target, found in one.functions.items()}
+        one.functions["aten::relu"].clear()  # as an export does with translations of its own
+        del one.functions["aten::add.Tensor"]
+        other = registry.from_torchlib(opset_version=18)
+    assert other.functions == kept and other.opset_version == 18
+    assert other.functions["aten::relu"][0] is kept["aten::relu"][0], "it was made anew"
+    assert registry.__dict__["from_torchlib"] is before
 
 
 def test_the_opset_is_what_the_runtime_accepts(described: Described, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Sums over booleans and narrow integers, which torch adds up in 64 bits: in ONNX too, by both routes."""
+"""Arithmetic in types that converters leave out: sums over booleans and narrow integers, which torch adds up in 64
+bits, and bfloat16 within float32; in ONNX too, by both routes."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ _AXES = ("batch", "sequence")
 class _Positions(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         mask = input_ids > 0
-        return {"hidden": mask.cumsum(-1) * mask, "blocks": torch.cumsum(mask.to(torch.int8), dim=1) // 100}
+        counts = mask.cumsum(-1)
+        biases = (self.slopes[:, None, None].bfloat16() * counts).sum(0).to(torch.float32)
+        return {"hidden": counts * mask, "blocks": torch.cumsum(mask.to(torch.int8), dim=1) // 100, "biases": biases}
+
+    slopes = torch.tensor([0.3, 0.25])
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -32,7 +37,10 @@ def test_sums_pass_what_8_bits_hold(route: str, tmp_path: Path) -> None:
             backend=onnx_plugin.NAME, source=MemorySource(module), task="feature-extraction", format="onnx",
             precision="fp32", samples={"input_ids": ids[:, :12].numpy()},
             inputs=(TensorSpec(name="input_ids", dtype="int64", shape=_AXES),),
-            outputs=tuple(TensorSpec(name=name, dtype="int64", shape=_AXES) for name in ("hidden", "blocks")),
+            outputs=tuple(
+                TensorSpec(name=name, dtype="float32" if name == "biases" else "int64", shape=_AXES)
+                for name in ("hidden", "blocks", "biases")
+            ),
             output=tmp_path, route=route,
         )
     )  # fmt: skip

@@ -312,6 +312,7 @@ def test_a_decoder_is_quantized_by_schemes_that_quantizer_and_runner_have_for_de
         schemes=("static-int8", "weight-only-int8", "weight-only-int4"),
         runs=("static-int8", "weight-only-int8", "weight-only-int4"),
         stateful_schemes=("weight-only-int8", "weight-only-int4"), stateful_levels=("buffers",),
+        stateful_caches=("int8",),
     )  # fmt: skip
     foreign = replace(offer, loads=(), exports=(), stateful=(), stateful_schemes=("weight-only-int4",))
     supports = {"own": Support(offers=(offer,)), "foreign": Support(offers=(foreign,))}
@@ -322,3 +323,5 @@ def test_a_decoder_is_quantized_by_schemes_that_quantizer_and_runner_have_for_de
         ("own", "weight-only-int4", (None,)),
         ("foreign", "weight-only-int4", (None,)),
     }
+    assert {way.caches for way in found} == {(), ("int8",)}
+    assert all(bool(way.caches) == way.is_quantized for way in found)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from optimum_core.errors import OptionError
 from optimum_core.plan import Way
-from optimum_core.search.quantized.recipes import SHARES, Recipe, is_lean, lean, variants
+from optimum_core.search.quantized.recipes import SHARES, Recipe, lean, variants, with_small_cache
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.quantization import ALGORITHMS, CALIBRATIONS, SCHEMES
@@ -117,7 +117,7 @@ def test_expectations_are_of_the_share_that_is_left() -> None:
 
 def test_the_lean_recipe_is_static_and_varies_nothing_that_was_stated() -> None:
     found = lean(QuantizeConfig(scheme="static", per_channel=True))
-    assert found is not None and is_lean(found)
+    assert found is not None
     assert (found.activations, found.smooth, found.per_channel) == ("int8", 0.0, True)
     for stated in (
         QuantizeConfig(scheme="dynamic"),
@@ -126,4 +126,11 @@ def test_the_lean_recipe_is_static_and_varies_nothing_that_was_stated() -> None:
         QuantizeConfig(accuracy_control=True),
     ):
         assert lean(stated) is None
-        assert not is_lean(stated)
+
+
+def test_a_cache_in_fewer_bits_is_tried_where_a_backend_has_one_and_none_is_stated() -> None:
+    config = QuantizeConfig(scheme="weight-only", weights="int4", group_size=32)
+    found = with_small_cache(config, ("int8",))
+    assert found is not None and found == QuantizeConfig(**{**config.to_dict(), "cache": "int8"})
+    assert with_small_cache(config, ()) is None
+    assert with_small_cache(found, ("int8",)) is None

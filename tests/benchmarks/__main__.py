@@ -32,6 +32,7 @@ from tests.benchmarks import (
     serving,
     startup,
 )
+from tests.benchmarks.generators import PEERS
 from tests.benchmarks.page import Page, markdown, show, write_region
 from transformers.utils import logging
 
@@ -75,7 +76,7 @@ def main() -> None:
         metavar="NAME",
         help=f"of grid: {', '.join(grid.MODELS)}",
     )
-    parser.add_argument("--peers", action="store_true", help="of quantization: beside optimum-onnx and optimum-intel")
+    parser.add_argument("--peers", action="store_true", help="of quantization and generation: beside other libraries")
     parser.add_argument(
         "--movie-model",
         type=Path,
@@ -83,7 +84,7 @@ def main() -> None:
         help="of quantization: the trained classifier, instead of training it",
     )
     parser.add_argument("--ways", nargs="+", default=[], choices=generating.WAYS, help="of generation: these alone")
-    parser.add_argument("--single", action="store_true", help="of generation: batch 1, and two rounds, alone")
+    parser.add_argument("--brief", action="store_true", help="of generation: four tokens in one case, to try it")
     parser.add_argument("--artifacts", type=Path, metavar="DIR", help="of generation: keep models here, and use them")
     parser.add_argument("--sentences", type=int, default=embeddings.SENTENCES, help="of embeddings: their number")
     parser.add_argument(
@@ -108,7 +109,13 @@ def main() -> None:
     measurements: dict[str, Callable[[Path], Page]] = {
         **_MEASUREMENTS,
         "embeddings": partial(embeddings.run, number=asked.sentences, beside=asked.beside),
-        "generation": partial(generating.run, ways=asked.ways, single=asked.single, artifacts=asked.artifacts),
+        "generation": partial(
+            generating.run,
+            ways=asked.ways,
+            brief=asked.brief,
+            artifacts=asked.artifacts,
+            beside=tuple(PEERS) if asked.peers else (),
+        ),
         "grid": partial(grid.run, models=asked.models),
         "serve": partial(serving.run, seconds=asked.seconds, overload=asked.overload, beside=asked.servers),
         "quantization": partial(quantization.run, with_peers=asked.peers, movie_model=asked.movie_model),

@@ -92,8 +92,11 @@ def _line(process: subprocess.Popen[str], name: str) -> str:
     return line
 
 
-def python_of(name: str, packages: Sequence[str]) -> Path:
+def python_of(name: str, packages: Sequence[str], *, torch: bool = True) -> Path:
     """The interpreter of an environment with these packages, which is made when it is first asked for.
+
+    Args:
+        torch: install the torch that is used here, too.
 
     Raises:
         UnavailableError: pip cannot install them.
@@ -104,9 +107,10 @@ def python_of(name: str, packages: Sequence[str]) -> Path:
     if done.is_file():
         return python
     shutil.rmtree(home, ignore_errors=True)
+    wanted = (_TORCH, *packages) if torch else packages
     commands = (
         [sys.executable, "-m", "venv", str(home)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _TORCH, *packages],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted],
         # Built for another torch than this machine may have, it would keep transformers from being imported.
         [str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"],
     )
@@ -122,7 +126,7 @@ def python_of(name: str, packages: Sequence[str]) -> Path:
 def versions_of(python: Path) -> str:
     """Return the versions that an environment runs on."""
     listed = subprocess.run([str(python), "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    runtimes = ("nncf", "onnxruntime", "openvino", "torch", "transformers")
+    runtimes = ("cyllama", "nncf", "onnxruntime", "openvino", "torch", "transformers")
     servers = ("fastapi", "infinity-emb", "litserve")
     wanted = (*runtimes, *servers, "optimum-intel", "optimum-onnx", "sentence-transformers")
     return ", ".join(

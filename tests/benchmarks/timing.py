@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
+from typing import IO, Any
 
 from optimum_core.errors import SessionError
 
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 50) -> dict[str, list[float]]:
@@ -55,7 +58,7 @@ def run_child(program: str, *args: str, environment: Mapping[str, str] | None = 
     with TemporaryFile("w+", encoding="utf-8") as remarks:  # a pipe that is not read would stop it when full
         start = time.perf_counter()
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=remarks, text=True, env=surroundings, cwd=_ROOT
+            command, stdout=subprocess.PIPE, stderr=remarks, text=True, env=surroundings, cwd=ROOT
         ) as process:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -66,3 +69,59 @@ def run_child(program: str, *args: str, environment: Mapping[str, str] | None = 
                 f"benchmark {program}", f"it ended with {process.returncode}", f"read its output:\n{remarks.read()}"
             )
     return ChildRun(seconds=seconds, line=line.strip())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """A process that first prints a line of JSON, and then one for each line of JSON that it reads."""
+
+    who: str
+    process: subprocess.Popen[str]
+    remarks: IO[str]
+
+    def ask(self, question: Any) -> Any:
+        """Return the answer.
+
+        Raises:
+            SessionError: the process ended.
+        """
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def read(self) -> Any:
+        """Return the next line.
+
+        Raises:
+            SessionError: the process ended.
+        """
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            ended = self.process.wait()
+            self.remarks.seek(0)
+            raise SessionError(
+                self.who, f"its process ended with {ended}", f"read its output:\n{self.remarks.read()[-4000:]}"
+            )
+        return json.loads(line)
+
+
+@contextmanager
+def conversation(who: str, command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Conversation]:
+    """Start the process, and end it after the block.
+
+    Args:
+        environment: added to that of this process.
+    """
+    surroundings = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+    with (
+        TemporaryFile("w+", encoding="utf-8") as remarks,  # a pipe that is not read would stop it when full
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=remarks, text=True, env=surroundings,
+            cwd=ROOT,
+        ) as process,
+    ):  # fmt: skip
+        yield Conversation(who=who, process=process, remarks=remarks)
+        assert process.stdin is not None
+        process.stdin.close()

@@ -81,6 +81,7 @@ class Way:
         opset: the newest ONNX opset that every backend on the way accepts.
         parallel: concurrent calls may raise the throughput.
         prepares: sessions may be faster when they know the workload's shapes.
+        caches: number formats of a decoder's cache that compete with that of the arithmetic.
         proof: how far it can be checked on this machine, as in its offer.
         cost: seconds that building it takes, where that is long.
     """
@@ -99,6 +100,7 @@ class Way:
     opset: int | None = None
     parallel: bool = False
     prepares: bool = False
+    caches: tuple[str, ...] = ()
     proof: Literal["device", "graph", "none"] = "device"
     cost: float = 0.0
 
@@ -180,7 +182,8 @@ def _stateful(way: Way, supports: Mapping[str, Support]) -> Way | None:
     routes = makers[0].stateful_routes or way.routes
     compete = way.levels == own.levels  # else: the one that was named
     levels = own.stateful_levels or way.levels if compete and not way.is_quantized else way.levels
-    return replace(way, routes=routes, levels=levels, parallel=False, prepares=False)
+    caches = own.stateful_caches if way.is_quantized else ()
+    return replace(way, routes=routes, levels=levels, caches=caches, parallel=False, prepares=False)
 
 
 def _quantizes_state(way: Way, own: Offer, supports: Mapping[str, Support]) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from collections.abc import Callable
@@ -44,8 +45,9 @@ def program(artifact: Artifact) -> Any:
     return read_program(package_of(artifact), "the test")
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("kind", ["bert", "distilbert features", "vit"])
+@pytest.mark.parametrize(
+    ("kind", "route"), [*itertools.product(["bert", "vit"], ROUTES), ("distilbert features", "trace")]
+)
 def test_each_route_agrees_with_eager_at_unseen_shapes(
     kind: str, route: str, tiny: Make, exported: Exported, load: Load
 ) -> None:

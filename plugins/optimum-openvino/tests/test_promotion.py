@@ -31,6 +31,7 @@ class _Counting(torch.nn.Module):
             "blocks": torch.cumsum(mask.to(torch.int8), dim=1) // 100,
             "seen": mask.sum(-1, keepdim=True) + input_ids,
             "shares": counts / mask.cumsum(-1, dtype=torch.float32)[:, -1:],
+            "biases": (torch.tensor(0.3).bfloat16() * counts).to(torch.float32),
             "product": mask[:, :9].to(torch.uint8).mul(2).prod(-1, keepdim=True) * input_ids,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,21 @@ def test_a_row_is_answered_as_alone_and_near_the_original(
     assert 1e-4 < error < (0.03 if fields["weights"] == "int8" else 0.3)
 
 
+def test_a_cache_in_8_bits_is_near_the_one_in_floats_and_no_copy_of_it(exported: Artifact) -> None:
+    assert exported.state is not None
+    small, exact = started(replace(exported, state=replace(exported.state, cache="int8"))), started(exported)
+    ids = np.random.default_rng(3).integers(3, 99, (2, 24))
+    answers = []
+    for drives in (small, exact):
+        generation = drives.begin(2)
+        generation.feed(ids[:, :12])
+        generation.reorder([1, 0])
+        generation.crop(11)
+        answers.append(np.concatenate([generation.feed(ids[::-1, at : at + 1]) for at in range(11, 24)], axis=1))
+    error = np.linalg.norm(answers[0] - answers[1]) / np.linalg.norm(answers[1])
+    assert 1e-4 < error < 0.05
+
+
 def test_layers_of_a_decoder_stay_in_float_by_their_names(quantize: Quantize) -> None:
     made = quantize(weights="int8", exclude=("model.layers.1", "lm_head", "model.embed_tokens"))
     operations = openvino.Core().read_model(made.main_file).get_ops()
@@ -101,11 +117,13 @@ def test_layers_of_a_decoder_stay_in_float_by_their_names(quantize: Quantize) ->
         quantize(weights="int8", exclude=("model.layer.0",))
 
 
-def test_a_model_is_quantized_with_its_cache_by_perplexity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_quantized_with_its_cache_in_8_bits_by_perplexity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dialogues, "GREEDY", 16)
     asked: Any = {
-        "target": "openvino", "quantize": "weight-only-int8", "evaluate": ("perplexity", rows(30)), "max_drop": "2%",
-        "shapes": [(1, 8, 4)], "cache_dir": tmp_path / "cache",
+        "target": "openvino", "quantize": QuantizeConfig(scheme="weight-only", cache="int8"),
+        "evaluate": ("perplexity", rows(30)), "max_drop": "2%", "shapes": [(1, 8, 4)], "cache_dir": tmp_path / "cache",
     }  # fmt: skip
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
         fast = accelerate(decoder("llama"), **asked)
@@ -114,7 +132,9 @@ def test_a_model_is_quantized_with_its_cache_by_perplexity(tmp_path: Path, monke
     assert promise is not None and promise.kept and promise.metric == "perplexity"
     assert "may rise by 2 %" in str(fast.report)
     kept = fast.report.walk[-1]
-    assert kept.value is not None and kept.value <= promise.baseline * 1.02
+    assert kept.value is not None and kept.value <= promise.baseline * 1.02 and kept.config["cache"] == "int8"
+    state = fast.manifest.parts["decoder"].state
+    assert state is not None and state.cache == "int8"
     ids = rows(1)[0]["input_ids"]
     want = fast.generate(ids, max_new_tokens=8, do_sample=False)
     fast.save_pretrained(tmp_path / "out")

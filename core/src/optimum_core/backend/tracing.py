@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from optimum_core.models.eager.calls import FlatModule
 from optimum_core.models.eager.time_limit import export_limit
+from optimum_core.models.exporting.export_speed import patches_of_imported_models
 from optimum_core.models.exporting.tracing import (
     NamedModule,
     dynamic_shapes,
@@ -32,6 +33,7 @@ __all__ = [
     "graph_inputs",
     "graph_outputs",
     "named_module",
+    "patches_of_imported_models",
     "quiet",
     "ready_to_trace",
     "sample_tensors",

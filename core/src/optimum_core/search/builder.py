@@ -119,7 +119,7 @@ class Builder:
             return self._exported(self._merge_way(way), None, graph)
         artifact = self._exported(way, spec.route, graph)
         if spec.config is not None and (graph.part is None or graph.state is not None):
-            artifact = self._quantize(artifact, spec, spec.config)
+            artifact = _with_cache(self._quantize(artifact, spec, spec.config), spec.config.cache)
         for backend, _, _ in way.transforms:
             artifact = self._optimized(backend, artifact, way, None)
         return self._optimized(way.backend, artifact, way, level) if level else artifact
@@ -282,7 +282,8 @@ class Builder:
         """Quantize once for all specs that run the same result; a failure is remembered for all of them too."""
         way, config = spec.way, _for_device(config, spec.way.device)
         assert way.quantizer is not None
-        key = (way.exporter, way.exported, spec.route, way.opset, way.quantizer, _lands(way), config.recipe)
+        config = replace(config.recipe, cache=None)  # the same files
+        key = (way.exporter, way.exported, spec.route, way.opset, way.quantizer, _lands(way), config)
         found = self._quantized.get(key)
         if found is None:
             try:
@@ -303,7 +304,7 @@ class Builder:
                 QuantizeRequest(
                     backend=way.quantizer,
                     artifact=artifact,
-                    config=config.recipe,
+                    config=config,
                     hardware=self.hardware,
                     output=output,
                     calibration=self.calibration,
@@ -331,6 +332,14 @@ class Builder:
                     options=self.options.get(backend, {}),
                 )
             )
+
+
+def _with_cache(artifact: Artifact, cache: str | None) -> Artifact:
+    """Return the artifact with this number format of its cache, if one is stated."""
+    if cache is None:
+        return artifact
+    assert artifact.state is not None
+    return replace(artifact, state=replace(artifact.state, cache=cache))
 
 
 def _for_device(config: QuantizeConfig, device: str) -> QuantizeConfig:

@@ -73,13 +73,18 @@ class Tiny:
 
 @cache
 def tiny(kind: str, *, backend: str = "onnx", format: str = "onnx", **changes: Any) -> Tiny:
-    """Return the tiny model of a kind; the same object for equal arguments.
+    """Return the tiny model of a kind; the same object for equal arguments, and the same model for every backend.
 
     Args:
         kind, changes: as in `kinds.tiny_module`.
         backend, format: of the requests to export it.
     """
-    return described(tiny_module(kind, **changes), kind, backend=backend, format=format)
+    return dataclasses.replace(_described_once(kind, **changes), backend=backend, format=format)
+
+
+@cache
+def _described_once(kind: str, **changes: Any) -> Tiny:
+    return described(tiny_module(kind, **changes), kind)
 
 
 def described(module: Any, name: str, *, backend: str = "onnx", format: str = "onnx") -> Tiny:

@@ -17,6 +17,8 @@ ACTIVATIONS = ("int8", "uint8", "fp8")
 CALIBRATIONS = ("minmax", "moving-average", "entropy", "percentile")
 ALGORITHMS = ("rtn", "awq", "gptq", "hqq", "scale-estimation")
 FORMS = ("qdq", "qoperator")
+#: Number formats of a decoder's cache of keys and values.
+CACHES = ("int8",)
 OBJECTIVES = ("latency", "throughput", "size")
 METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
 #: Metrics on texts without labels, for models that generate.
@@ -79,6 +81,8 @@ class QuantizeConfig:
         form: in ONNX, pairs of QuantizeLinear and DequantizeLinear ("qdq") or integer operators ("qoperator"); of
             4-bit weights, DequantizeLinear over blocks ("qdq") or operators of a runtime's own ("qoperator").
         reduce_range: 7-bit weights, for processors whose 8-bit products overflow in pairs.
+        cache: number format of the keys and values that a model that generates remembers; None: that of the arithmetic,
+            or "int8" where that is faster. Backends find it in `StateSpec.cache`.
         exclude: layers that are not quantized: dotted names in the module ("classifier", "bert.encoder.layer.0"), each
             with all layers under it; * matches any characters.
         accuracy_control: the backend itself selects further layers to keep in float, by the metric, until its loss is
@@ -105,6 +109,7 @@ class QuantizeConfig:
     smooth: float | None = None
     form: str | None = None
     reduce_range: bool | None = None
+    cache: str | None = None
     exclude: tuple[str, ...] = ()
     accuracy_control: bool | None = None
     objective: str | None = None
@@ -211,6 +216,7 @@ _WORDS = {
     "calibration": CALIBRATIONS,
     "algorithm": ALGORITHMS,
     "form": FORMS,
+    "cache": CACHES,
     "objective": OBJECTIVES,
     "metric": (*METRICS, *TEXT_METRICS),
 }

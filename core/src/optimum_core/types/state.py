@@ -70,6 +70,8 @@ class StateSpec:
         crop: `State.crop` works: the last positions can be removed.
         reorder: `State.reorder` works: rows can be exchanged, dropped and repeated, as beam search does.
         fork: `State.fork` works: a generation can continue in two ways from one point.
+        cache: number format in which a session keeps keys and values, one of its offer's `stateful_caches`; None: that
+            of the arithmetic.
 
     >>> StateSpec(layers=(LayerState(heads=2, head_size=64),) * 12, crop=True).layers[0].window is None
     True
@@ -79,6 +81,7 @@ class StateSpec:
     crop: bool = False
     reorder: bool = False
     fork: bool = False
+    cache: str | None = None
 
     @property
     def past(self) -> tuple[TensorSpec, ...]:

@@ -55,6 +55,8 @@ class Offer:
         stateful_levels: the optimization levels that compete for decoders; empty: `levels`.
         stateful_schemes: the quantization schemes for decoders: of `schemes`, those that its `quantize` has for
             artifacts with state; of `runs`, those that its sessions run with state.
+        stateful_caches: number formats in which its sessions keep the cache of a decoder, besides that of the
+            arithmetic, where `StateSpec.cache` asks for one ("int8").
         live: `load_session` also runs the eager model (`SessionRequest.source`), so that no export is needed.
         parallel: concurrent calls (`SessionRequest.streams`) raise its throughput.
         prepares: its sessions are faster when they know the shapes of most calls (`SessionRequest.shapes`).
@@ -79,6 +81,7 @@ class Offer:
     stateful_routes: tuple[str, ...] = ()
     stateful_levels: tuple[str, ...] = ()
     stateful_schemes: tuple[str, ...] = ()
+    stateful_caches: tuple[str, ...] = ()
     live: bool = False
     parallel: bool = False
     prepares: bool = False

@@ -73,6 +73,7 @@ def export(request: ExportRequest) -> Artifact:
     check_types(request, who)
     bounds = bounds_of(request, options, config)
     labels = metadata.class_labels(options, config, request.outputs)
+    metadata.check_descriptions(options, request.inputs, request.outputs)
     flat = CoreMlModule(module, request).eval()
     samples = _samples(request)
     with converting(who) as ct:

@@ -40,25 +40,30 @@ def describe(
     name: str,
     task: str,
 ) -> None:
-    """Write the author, the description and the descriptions of inputs and outputs into an `MLModel`.
-
-    Raises:
-        OptionError: a description is for an unknown input or output.
-    """
+    """Write the author, the description and the descriptions of inputs and outputs into an `MLModel`."""
     model.short_description = options.short_description or f"{name}, for {task}, written by optimum-coreml"
     for field in ("author", "license", "version"):
         if getattr(options, field) is not None:
             setattr(model, field, getattr(options, field))
-    _describe(model.input_description, inputs, options.input_descriptions, "input_descriptions")
-    _describe(model.output_description, outputs, options.output_descriptions, "output_descriptions")
+    _describe(model.input_description, inputs, options.input_descriptions)
+    _describe(model.output_description, outputs, options.output_descriptions)
 
 
-def _describe(written: Any, specs: Sequence[TensorSpec], given: Mapping[str, str], option: str) -> None:
-    names = [spec.name for spec in specs]
-    for name in given:
-        if name not in names:
-            why = f"option '{option}' describes {name!r}, which there is not"
-            raise OptionError(f"backend '{BACKEND}'", why, f"there are: {', '.join(names)}")
+def check_descriptions(options: CoreMlOptions, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Check that only inputs and outputs of the program are described, which needs no conversion.
+
+    Raises:
+        OptionError: a description is for an unknown input or output.
+    """
+    for kind, specs in (("input", inputs), ("output", outputs)):
+        option, names = f"{kind}_descriptions", [spec.name for spec in specs]
+        for name in getattr(options, option):
+            if name not in names:
+                why = f"option '{option}' describes {name!r}, which there is not"
+                raise OptionError(f"backend '{BACKEND}'", why, f"there are: {', '.join(names)}")
+
+
+def _describe(written: Any, specs: Sequence[TensorSpec], given: Mapping[str, str]) -> None:
     for spec in specs:
         text = given.get(spec.name) or _KNOWN.get(spec.name, spec.name)
         written[feature_name(spec.name)] = f"{text}; {_shape(spec)}"

@@ -97,6 +97,7 @@ def export_stateful(request: ExportRequest, options: CoreMlOptions) -> Artifact:
     shape = _cache_shape(module, options, who)
     _check_room(request, shape[3], who)
     inputs, outputs = program_specs(request.outputs)
+    metadata.check_descriptions(options, inputs, outputs)
     with converting(who) as ct:
         flat = StatefulDecoder(module, shape).eval()
         samples = {

@@ -24,6 +24,8 @@ FORMAT = "openvino-ir"
 QUANTIZER = "nncf"
 #: Manifest key: the number of activations that share a scale where a session rounds them in every call.
 DYNAMIC_GROUP = "dynamic_group_size"
+#: OpenVINO's names of the number formats of `StateSpec.cache`.
+CACHES = {"int8": "u8"}
 
 #: Export routes, the cheapest first; their graphs run equally fast. The first keeps one side of a branch on values and
 #: names the place, so that another is tried; the others refuse it.
@@ -193,6 +195,7 @@ def _cpu_offer(cpu: Cpu, *, exports: bool, quantizes: bool) -> Offer:
         schemes=schemes if quantizes else (),
         runs=schemes,
         stateful_schemes=tuple(scheme for scheme in schemes if Scheme.parse(scheme).method != "static"),
+        stateful_caches=tuple(CACHES),
     )
 
 

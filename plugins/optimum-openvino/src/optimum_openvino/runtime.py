@@ -13,7 +13,7 @@ import openvino
 from optimum_core.backend import needs_wide_sums
 from optimum_core.errors import SessionError
 from optimum_core.types import SessionRequest
-from optimum_openvino.devices import BACKEND, DYNAMIC_GROUP, FORMAT, Place, spoken
+from optimum_openvino.devices import BACKEND, CACHES, DYNAMIC_GROUP, FORMAT, Place, spoken
 from optimum_openvino.held import multiplies_all_bits
 from optimum_openvino.interface import fixed, problems
 from optimum_openvino.options import OpenVinoOptions
@@ -70,9 +70,17 @@ def properties(request: SessionRequest, options: OpenVinoOptions, place: Place) 
             "ENABLE_CPU_PINNING": options.enable_cpu_pinning,
             "ENABLE_HYPER_THREADING": options.enable_hyper_threading,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": _dynamic_group(request),
-            "KV_CACHE_PRECISION": _HINTS[request.precision] if request.artifact.state is not None else None,
+            "KV_CACHE_PRECISION": _cache_precision(request),
         }
     return {name: value for name, value in chosen.items() if value is not None} | dict(options.properties)
+
+
+def _cache_precision(request: SessionRequest) -> str | None:
+    """Return the number format of a decoder's cache: the one that its artifact states, or that of the arithmetic."""
+    state = request.artifact.state
+    if state is None:
+        return None
+    return _HINTS[request.precision] if state.cache is None else CACHES[state.cache]
 
 
 def _dynamic_group(request: SessionRequest) -> int:

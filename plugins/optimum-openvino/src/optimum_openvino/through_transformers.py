@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from optimum_core.backend.tracing import dynamic_shapes, export_limit, named_module
+from optimum_core.backend.tracing import dynamic_shapes, export_limit, named_module, patches_of_imported_models
 from optimum_core.types import ExportRequest
 
 
@@ -19,6 +19,6 @@ def convert(module: Any, samples: dict[str, torch.Tensor], request: ExportReques
     from transformers.exporters.exporter_openvino import OpenVINOConfig, OpenVINOExporter
 
     config = OpenVINOConfig(dynamic=True, dynamic_shapes=dynamic_shapes(request.inputs), stateful=False)
-    with export_limit(module, "transformers.exporters", "another route may do it"):
+    with export_limit(module, "transformers.exporters", "another route may do it"), patches_of_imported_models():
         model, _ = OpenVINOExporter().export_program(named_module(module, request), dict(samples), config)
     return model

@@ -134,7 +134,7 @@ def layer_state(layer: Any, shape: tuple[int, ...]) -> LayerState:
 
 
 def _positions(module: Any, tokens: torch.Tensor) -> Literal["places", "counts"] | None:
-    """Return the positions that the model assumes where a call states none; None: it takes none."""
+    """Return the positions that the model assumes where a call states none; None: it takes none, or reads none."""
     if "position_ids" not in inspect.signature(module.forward).parameters:
         return None
     mask = torch.ones_like(tokens)
@@ -144,9 +144,9 @@ def _positions(module: Any, tokens: torch.Tensor) -> Literal["places", "counts"]
     stated = _call(module, input_ids=tokens, attention_mask=mask, position_ids=counts, use_cache=False)
     places = torch.arange(tokens.shape[1])[None].expand_as(tokens)
     plain = _call(module, input_ids=tokens, attention_mask=mask, position_ids=places, use_cache=False)
-    # Relative positions make no difference: both agree then.
-    if alike(wanted, plain.logits[mask == 1]):
-        return "places"
+    if alike(wanted, plain.logits[mask == 1]):  # relative positions make no difference: `counts` agree too then
+        turned = _call(module, input_ids=tokens, attention_mask=mask, position_ids=places.flip(1), use_cache=False)
+        return None if alike(wanted, turned.logits[mask == 1]) else "places"
     if alike(wanted, stated.logits[mask == 1]):
         return "counts"
     raise NotADecoderError("it counts positions neither by place nor by mask")

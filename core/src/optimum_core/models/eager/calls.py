@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from optimum_core.models.eager.copies import throwaway
+from optimum_core.models.eager.narrow_floats import WideNarrowFloats
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.promotion import ExplicitPromotion
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
@@ -158,8 +159,10 @@ class FlatModule(torch.nn.Module):
 @contextmanager
 def export_ready(module: Any) -> Iterator[None]:
     """Make a model traceable while the block runs: mixtures of experts become matrix products, because the routing of
-    the fast implementation cannot be traced, and promotions of integers that converters leave out are written out."""
-    with _traceable_experts(module), ExplicitPromotion():
+    the fast implementation cannot be traced, and promotions of integers and roundings to bfloat16 that converters leave
+    out are written out."""
+    narrow = any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values())
+    with _traceable_experts(module), ExplicitPromotion(), nullcontext() if narrow else WideNarrowFloats():
         yield
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from optimum_core.errors import ExportError, foreign_errors
 from optimum_core.models.eager.time_limit import export_limit
 from optimum_core.models.exporting import EngineRequest
+from optimum_core.models.exporting.export_speed import patches_of_imported_models, remembered_translations
 from optimum_core.models.exporting.tracing import NamedModule, dynamic_shapes, identifier
 from optimum_core.models.silence import silence
 
@@ -27,7 +28,7 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     who, remedy = "export to ONNX through torch.export", "the other engine may do it"
     with export_limit(request.module, who, remedy), foreign_errors(who, ExportError, remedy):
         # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
-        with silence():
+        with silence(), patches_of_imported_models(), remembered_translations():
             program, _ = OnnxExporter().export_program(named, samples, config)
         _restore_names(program, request)
         OnnxExporter.save_program(program, request.path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import torch
+from torch.overrides import TorchFunctionMode
 
 from optimum_core.errors import ExportError, ResourceError, foreign_errors
 from optimum_core.models.eager.calls import FlatModule
@@ -28,7 +30,7 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
     axes = {spec.name: spec.dynamic_axes for spec in (*request.inputs, *request.outputs) if spec.dynamic_axes}
     failing = foreign_errors("export to ONNX by tracing", ExportError, "the other engine is tried next")
-    with failing, _without_dumps(), torch.no_grad(), traced_reads() as reads:
+    with failing, _without_dumps(), torch.no_grad(), _FlattenAsReshape(), traced_reads() as reads:
         torch.onnx.export(
             flat,
             tuple(request.samples.values()),
@@ -41,6 +43,30 @@ def write(request: EngineRequest) -> tuple[str, ...]:
         )
     _check_inputs(request)
     return value_branches(reads, flat, tuple(request.samples.values()))
+
+
+class _FlattenAsReshape(TorchFunctionMode):
+    """While it is active, `flatten` of axes in the middle or at the end is a reshape to stated sizes.
+
+    Of `flatten` with sizes that vary, torch 2.13 infers a wrong number of axes, as in the rotary positions of Helium
+    and Moonshine: what joins the result to others is then refused.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in (torch.flatten, torch.Tensor.flatten):
+            return _flattened(*args, **given)
+        return func(*args, **given)
+
+
+def _flattened(tensor: torch.Tensor, start_dim: int = 0, end_dim: int = -1) -> torch.Tensor:
+    axes = tensor.ndim
+    first, last = start_dim % max(axes, 1), end_dim % max(axes, 1)
+    if first == 0 or (first, last) == (1, axes - 1):  # ONNX has an operator for these
+        return torch.flatten(tensor, start_dim, end_dim)
+    return tensor.reshape(*tensor.shape[:first], -1, *tensor.shape[last + 1 :])
 
 
 def _check_inputs(request: EngineRequest) -> None:

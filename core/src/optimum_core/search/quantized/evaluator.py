@@ -270,7 +270,7 @@ class Evaluator:
                 candidate.run, cases, unseen, outputs, precision=spec.precision, agreement=agreement,
                 binding=promise is None,
             )  # fmt: skip
-        rounds = spec.config is not None and spec.config.scheme == "dynamic"
+        rounds = spec.config is not None and (spec.config.scheme == "dynamic" or spec.config.cache is not None)
         return verify_decoder(
             candidate.session.drives,
             candidate.run,

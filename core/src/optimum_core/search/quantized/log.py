@@ -8,23 +8,23 @@ from typing import Any
 
 from optimum_core.measure import score
 from optimum_core.search.context import SearchResult
-from optimum_core.search.quantized.recipes import LEAN, Recipe, is_lean
+from optimum_core.search.quantized.recipes import Recipe
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import RecipeResult
 
 
 @dataclass(kw_only=True, slots=True)
 class Surveyed:
-    """A way tried with its default recipe, and its time as a multiple of the best unquantized model's."""
+    """A way tried with its default recipe or a near one, and its time as a multiple of the best unquantized model's."""
 
-    spec: CandidateSpec
+    recipe: Recipe
     relative_time: float
     size: int
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe that was tried; its words tell how it differs from the default one."""
-        return Recipe(spec=self.spec, words=LEAN if is_lean(self.spec.config) else "")
+    def spec(self) -> CandidateSpec:
+        """The way, with its configuration."""
+        return self.recipe.spec
 
 
 @dataclass(kw_only=True, slots=True)

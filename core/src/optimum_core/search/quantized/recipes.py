@@ -67,9 +67,14 @@ def lean(config: QuantizeConfig) -> QuantizeConfig | None:
     return replace(config, **_LEAN)
 
 
-def is_lean(config: QuantizeConfig | None) -> bool:
-    """Whether a configuration is that of the static recipe with the least to compute."""
-    return config is not None and all(getattr(config, name) == value for name, value in _LEAN.items())
+#: Keys and values in fewer bits are less to read at every token.
+SMALL_CACHE = "cache in 8 bits"
+
+
+def with_small_cache(config: QuantizeConfig, caches: Sequence[str]) -> QuantizeConfig | None:
+    """Return the recipe with a decoder's cache in the first of these number formats; None if there is none, or the
+    configuration does not leave it open."""
+    return replace(config, cache=caches[0]) if caches and config.cache is None else None
 
 
 def variants(spec: CandidateSpec, *, calibrated: bool, promised: bool) -> Iterator[Recipe]:

@@ -69,8 +69,9 @@ class QuantizationSetup:
         """Read the data, and pass the calibration batches to the builder.
 
         Raises:
-            OptionError: the data does not fit the model, or is too little.
+            OptionError: the data does not fit the model, or is too little, or no way keeps a cache as stated.
         """
+        self._require_cache()
         context = self.context
         data = DataPreparer(
             stated=self.stated,
@@ -117,7 +118,7 @@ class QuantizationSetup:
                     drop=self.stated.drop,
                     unquantized=unquantized,
                     search=replace(context, budget=self._budget()),
-                    ways=self.ways,
+                    ways=tuple(way for way in self.ways if self._cache in (None, *way.caches)),
                     present=present,
                 )
             )
@@ -134,6 +135,17 @@ class QuantizationSetup:
         if self.goal.config is not None:
             return self.goal.config.calibrates
         return any(scheme.method != "dynamic" for scheme in self.goal.schemes)
+
+    @property
+    def _cache(self) -> str | None:
+        """The number format of a decoder's cache, if one is stated."""
+        return self.goal.config.cache if self.goal.config is not None else None
+
+    def _require_cache(self) -> None:
+        if self._cache is not None and not any(self._cache in way.caches for way in self.ways):
+            backends = ", ".join(sorted({way.backend for way in self.ways}))
+            why = f"it cannot be {self._cache!r}: {self.context.source.name} keeps no cache in it on {backends}"
+            raise OptionError("quantize, cache", why, "leave it out: models that generate have one, on some backends")
 
     def _require_calibration(self, data: QuantizationData) -> None:
         config = self.goal.config

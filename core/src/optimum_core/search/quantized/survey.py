@@ -14,7 +14,7 @@ from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.quantized.evaluator import Evaluator, QuantizationContext
 from optimum_core.search.quantized.log import SearchLog, Surveyed
-from optimum_core.search.quantized.recipes import LEAN, Recipe, lean
+from optimum_core.search.quantized.recipes import LEAN, SMALL_CACHE, Recipe, lean, with_small_cache
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import QuantizeConfig
@@ -29,6 +29,8 @@ _SHARE = 0.5
 #: Number of ways, the quickest of those tried one by one, that are timed side by side: that order counts.
 _FRONT = 4
 _NO_ROUTE = "none"
+#: Least speedup for which a decoder's cache is kept in fewer bits: it is then further from the original.
+_GAIN = 1.05
 
 
 def attempt(
@@ -94,7 +96,8 @@ class Survey:
                 for slower in found[_FRONT:]:
                     slower.close()
         front = found[:_FRONT]
-        front += self._lean_twins(front)
+        twin = self._twin(front)
+        front += [twin[0]] if twin is not None else []
         if len(front) > 1:
             with watched(
                 self.context.search.emit, "measure", f"{len(front)} quantized candidates, the quickest so far"
@@ -102,8 +105,8 @@ class Survey:
                 self.evaluator.time_relatively(front, SIDE_BY_SIDE)
         for candidate in front:
             candidate.close()
-        found += [item for item in front if item not in found]
-        return [Surveyed(spec=item.spec, relative_time=item.relative_time, size=item.size or 0) for item in found]
+        surveyed = [_surveyed(item) for item in found]
+        return surveyed if twin is None else [*surveyed, *self._worth_it(*twin, found)]
 
     def _why_not(self, spec: CandidateSpec, *, first: bool) -> str | None:
         """Return the reason to skip a spec, or None to try it."""
@@ -124,15 +127,24 @@ class Survey:
             return self.budget.left
         return float("inf") if len({way.backend for way in self.context.ways}) == 1 else _UNASKED
 
-    def _lean_twins(self, front: Sequence[Candidate]) -> list[Candidate]:
-        """Return the quickest static candidate again, with a recipe with less to compute, if that was left open."""
+    def _twin(self, front: Sequence[Candidate]) -> tuple[Candidate, str] | None:
+        """Return the quickest candidate that there is a recipe with less to compute for, built by that, and the words
+        for it; None if none is left open."""
         for item in front:
-            config = lean(item.spec.config) if item.spec.config is not None else None
+            config, words = _quicker(item.spec)
             if config is not None and self.budget.allows(item.spec):
-                recipe = Recipe(spec=replace(item.spec, config=config), words=LEAN)
-                twin = attempt(self.evaluator, self.log, recipe)
-                return [twin] if twin is not None else []
-        return []
+                twin = attempt(self.evaluator, self.log, Recipe(spec=replace(item.spec, config=config), words=words))
+                return None if twin is None else (twin, words)
+        return None
+
+    def _worth_it(self, twin: Candidate, words: str, others: Sequence[Candidate]) -> list[Surveyed]:
+        """Return the twin; nothing, on the record, if its cache has fewer bits and gains nothing by it."""
+        found, best = _surveyed(twin, words), min(item.relative_time for item in others)
+        if words == SMALL_CACHE and twin.relative_time * _GAIN > best:
+            why = f"{twin.relative_time / best:.2f} times the time with the cache in floats"
+            self.log.record(found.recipe, "slow", why, relative_time=found.relative_time, size=found.size)
+            return []
+        return [found]
 
     def _plain_spec(self, way: Way) -> CandidateSpec | None:
         """Return the way by its first route that is correct without quantization; None: all routes are wrong."""
@@ -141,3 +153,16 @@ class Survey:
             return None
         config = self.context.goal.config or QuantizeConfig.named(str(way.scheme))
         return CandidateSpec(way=way, route=route, config=config.recipe)
+
+
+def _surveyed(candidate: Candidate, words: str = "") -> Surveyed:
+    recipe = Recipe(spec=candidate.spec, words=words)
+    return Surveyed(recipe=recipe, relative_time=candidate.relative_time, size=candidate.size or 0)
+
+
+def _quicker(spec: CandidateSpec) -> tuple[QuantizeConfig | None, str]:
+    """Return the configuration with less to compute, and the words for it; None if the stated one leaves none open."""
+    assert spec.config is not None
+    if (config := lean(spec.config)) is not None:
+        return config, LEAN
+    return with_small_cache(spec.config, spec.way.caches), SMALL_CACHE
