@@ -71,7 +71,7 @@ def test_texts_written_together_are_those_of_the_model(together: Any, made: Path
 
 
 def test_a_client_that_leaves_frees_its_place(together: Any) -> None:
-    writer = together.app.state.server.models["writer"]._writer
+    writer = together.app.state.server.models["writer"]._workers.writer
     body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 0}
     with together.client.stream("POST", "/v1/completions", json=body) as answer:
         for line in answer.iter_lines():
@@ -84,7 +84,7 @@ def test_a_client_that_leaves_frees_its_place(together: Any) -> None:
 
 
 def test_a_killed_worker_loses_only_what_it_has_begun(together: Any, made: Path) -> None:
-    batch = together.app.state.server.models["writer"]._together._batch
+    batch = together.app.state.server.models["writer"]._workers.together._batch
     with load(made) as model:
         want = model.generate("ab", max_new_tokens=10, do_sample=False)
     body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 0}

@@ -35,6 +35,7 @@ from optimum_core.types.results import (
 from optimum_core.types.state import LayerState, State, StateSpec
 from optimum_core.types.support import ForeignFormat, Limitation, Offer, Support, Transform
 from optimum_core.types.tensors import Array, AxisRange, TensorSpec
+from optimum_core.types.traffic import ModelTraffic, ShapeCount, Traffic
 
 __all__ = [
     "Array",
@@ -57,6 +58,7 @@ __all__ = [
     "Limitation",
     "Measurement",
     "ModelSource",
+    "ModelTraffic",
     "Npu",
     "Offer",
     "OptimizeRequest",
@@ -70,12 +72,14 @@ __all__ = [
     "Sampling",
     "Session",
     "SessionRequest",
+    "ShapeCount",
     "State",
     "StateSpec",
     "StatefulSession",
     "Step",
     "Support",
     "TensorSpec",
+    "Traffic",
     "Transform",
     "Trial",
 ]

@@ -9,6 +9,7 @@ the `writer`, which takes a token of each in turn. The answer goes back by the e
     settings       flags, environment and YAML, as one checked structure
     command        the verb `optimum-core serve`
     serving        a model by its name: opened or accelerated, and what it can answer
+    lifetime       the first text of a model, and what waits at its end
     tokenizing     texts of many requests in one call of a tokenizer
     batcher        batches of what waits, by length
     writer         several texts at once, token by token
@@ -18,7 +19,8 @@ the `writer`, which takes a token of each in turn. The answer goes back by the e
     protocols      the paths, requests and answers of each protocol
     errors         errors with a status
     metrics        counters and times for Prometheus
-    energy         joules, where the system counts them
+    monitoring     shapes of calls, truth and drift; models tuned for their traffic
+    bundling       one archive for places without a package index
     tracing        traces of OpenTelemetry
     logs           one line of JSON for each request
     openapi        the description of all endpoints

@@ -34,6 +34,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         objective: what a source is accelerated for: "latency", "throughput" or "size"; None: as `accelerate` chooses.
         generation: arguments of `generate` that go before the server's and before the model's own
             `generation_config.json`, as {"num_beams": 1}; those of a request go before them.
+        original: the directory or hub id of the model that an artifact was made from, for `truth_sample`.
     """
 
     source: str
@@ -41,6 +42,12 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     target: str | None = None
     objective: str | None = None
     generation: dict[str, Any] = {}  # msgspec copies it
+    original: str = ""
+
+    @property
+    def original_source(self) -> str:
+        """The original, for comparisons."""
+        return self.original or self.source
 
     @property
     def label(self) -> str:
@@ -72,6 +79,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         access_log: write a line for each request.
         traces: the address of an OpenTelemetry collector (OTLP over HTTP); none: no traces, unless OpenTelemetry's own
             variables name one.
+        traffic_file: shapes of calls and requests are added to this file every minute, and at the end.
+        retune_after: calls of a model after which it is tuned for its traffic; 0: only when asked, by POST /retune.
+        truth_sample: one input in so many is computed again by the eager model; 0: none.
+        drift_window: seconds of the window whose inputs and scores are compared with those of the first; 0: none.
+        drift_file: the first window is kept there, and taken from there at the next start.
     """
 
     models: Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
@@ -94,6 +106,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain: Seconds = 30.0
     access_log: bool = True
     traces: str = ""
+    traffic_file: str = ""
+    retune_after: Annotated[int, Meta(ge=0)] = 0
+    truth_sample: Annotated[int, Meta(ge=0)] = 0
+    drift_window: Annotated[float, Meta(ge=0)] = 0
+    drift_file: str = ""
 
 
 def read_settings(
