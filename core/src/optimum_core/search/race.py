@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from optimum_core.measure import Effort, least_score, score
+from optimum_core.measure import Effort, energy_score, least_score, score
 from optimum_core.measure.cpu_load import other_load
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext
@@ -23,6 +23,8 @@ ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"), slow=0.25)
 NOISE = 1.1
 #: Cores that other programs may keep busy, on average, before figures are doubted.
 _BUSY_CORES = 0.4
+#: By objective, the word for the best, and the quantity that decides; time for all others.
+_WORDS = {"size": ("smallest", "size"), "energy": ("most sparing", "energy")}
 #: Further races where the first was disturbed.
 _REPEATS = 2
 
@@ -63,9 +65,18 @@ class Race:
         known = best.measurements if best is not None else ()
         self.context.trials.time([*([best] if best else []), candidate], self.context.budget.limited(ROUGH))
         if best is not None:
-            ratio = least_score(candidate.measurements) / least_score(best.measurements)
-            candidate.relative_time = best.relative_time * ratio
+            candidate.relative_time = best.relative_time * self._ratio(candidate, best)
             best.measurements = known
+
+    def _ratio(self, candidate: Candidate, best: Candidate) -> float:
+        """Return the ratio of their shortest times, or of their joules where these decide and both were counted."""
+        pair = candidate.measurements, best.measurements
+        if self.context.objective == "energy":
+            one, other = map(energy_score, pair)
+            if isfinite(one) and isfinite(other):
+                return one / other
+        one, other = map(least_score, pair)
+        return one / other
 
     def close_the_rest(self, rivals: list[Candidate]) -> None:
         """Close all candidates but the fastest few; none if size decides, since speed then says nothing. Those that are
@@ -124,7 +135,7 @@ class Race:
     def _by_shortest(self, finalists: Sequence[Candidate]) -> Candidate:
         """Return the winner by the shortest times."""
         allowed = self._slower_nowhere(finalists, lambda item: item.least)
-        if self.context.objective == "size":
+        if self.context.objective in ("size", "energy"):
             return min(allowed, key=self.score)
         return min(allowed, key=lambda item: least_score(item.measurements))
 
@@ -147,9 +158,11 @@ class Race:
         }
 
     def score(self, candidate: Candidate) -> float:
-        """Return the figure to minimize: milliseconds, or with objective "size" bytes."""
+        """Return the figure to minimize: milliseconds, or with objective "size" bytes, with "energy" joules."""
         if self.context.objective == "size":
             return float(candidate.size or 0) + 1e-6 * score(candidate.measurements)
+        if self.context.objective == "energy":
+            return energy_score(candidate.measurements)
         return score(candidate.measurements)
 
     def _rough_score(self, candidate: Candidate) -> float:
@@ -159,15 +172,14 @@ class Race:
     def explain(self, winner: Candidate, tried: Sequence[Candidate], finalists: Sequence[Candidate]) -> None:
         """Record why the winner won, and how far behind it the other correct candidates are."""
         rivals = [item for item in tried if item.is_true and self.may_win(item)]
-        by_size = self.context.objective == "size"
+        best, unit = _WORDS.get(self.context.objective, ("fastest", "time"))
         if winner.spec.id == self.context.decided:
             winner.problem = "it won for a model of the same shape on this machine before"
         else:
-            best = "smallest" if by_size else "fastest"
             winner.problem = f"{best} of {len(rivals)} that agree with eager" if len(rivals) > 1 else "the only one"
         for item in tried:
             if item.outcome == "slower":
-                item.raced, item.by_size = any(item is one for one in finalists), by_size
+                item.raced, item.unit = any(item is one for one in finalists), unit
                 roughly = item.relative_time / winner.relative_time
                 item.behind = self.score(item) / self.score(winner) if item.raced else roughly
                 item.for_comparison = not self.may_win(item)
