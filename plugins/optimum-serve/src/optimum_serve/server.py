@@ -51,11 +51,18 @@ class Server:
     async def start(self) -> None:
         """Open all models, one after another, in a thread: each is accelerated alone on the machine."""
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, thread_name_prefix="opening") as pool:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="opening")
+        try:
             for model in self.models.values():
                 await loop.run_in_executor(pool, model.open)
                 if model.is_ready:
                     log.info("model is ready", extra={"model": model.name, "runs": repr(model.model)})
+        except asyncio.CancelledError:
+            for model in self.models.values():
+                model.give_up()
+            raise
+        finally:
+            await asyncio.to_thread(pool.shutdown)
 
     async def watch(self) -> None:
         """Write what was learned, and tune what is due, again and again."""

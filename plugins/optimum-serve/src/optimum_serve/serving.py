@@ -16,6 +16,7 @@ import numpy as np
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import OptimumError
+from optimum_core.types import Event
 from optimum_serve.batcher import Batcher
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.lifetime import Workers, begun, freed, warm
@@ -62,6 +63,10 @@ class Prompt:
     room: int
 
 
+class _GivenUp(BaseException):
+    """The end of an opening that nobody waits for any more; no error, so that no search takes it for a failed trial."""
+
+
 class ServedModel:
     """One model, which answers once it has been opened.
 
@@ -83,26 +88,41 @@ class ServedModel:
         self._workers = Workers()
         self._watch: ModelWatch | None = None
         self.baseline: Mapping[str, Sequence[int]] = {}
+        self._is_given_up = False
 
     # Its life.
 
     def open(self) -> None:
         """Open the artifact, or accelerate the model; takes seconds to minutes. A failure is kept as `problem`."""
-        source = Path(self._stated.source).expanduser()
         try:
-            if (source / "optimum.json").is_file():
-                model = load(source, target=self._stated.target)
-            else:
-                log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
-                stated = self._stated
-                model = accelerate(stated.source, target=stated.target or "auto", objective=stated.objective)
+            model = self._opened()
             warm(model, self._generation)
+            self._watch = ModelWatch(self._stated, self._settings, model, self._metrics.monitoring, self.baseline)
+            self._start(model)
         except OptimumError as error:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
-            return
-        self._watch = ModelWatch(self._stated, self._settings, model, self._metrics.monitoring, self.baseline)
-        self._start(model)
+        except _GivenUp:
+            log.info("model %s was not opened: the server stops", self.name)
+        except Exception as error:  # a fault of a backend or of ours: the other models are opened
+            self.problem = f"{type(error).__name__}: {error}"
+            log.exception("model %s was not opened", self.name)
+
+    def give_up(self) -> None:
+        """End the opening that runs in another thread, at the next stage of its search."""
+        self._is_given_up = True
+
+    def _opened(self) -> AcceleratedModel:
+        stated, source = self._stated, Path(self._stated.source).expanduser()
+        if (source / "optimum.json").is_file():
+            return load(source, target=stated.target)
+        log.info("accelerating %s; the next start finds it in the cache", stated.source)
+        target = stated.target or "auto"
+        return accelerate(stated.source, target=target, objective=stated.objective, progress=self._go_on)
+
+    def _go_on(self, event: Event) -> None:
+        if self._is_given_up:
+            raise _GivenUp
 
     async def replace(self, model: AcceleratedModel) -> None:
         """Let another form of the model answer from now on; what waits for the former is answered, then it is freed."""
