@@ -33,6 +33,48 @@ def test_openai_embeddings(client: openai.OpenAI, encoder: AcceleratedModel) -> 
     np.testing.assert_allclose(plain.data[0].embedding, cut / np.linalg.norm(cut), atol=1e-5)
     ids = client.embeddings.create(model="encoder", input=[[2, 5, 9, 7, 3]])
     np.testing.assert_allclose(ids.data[0].embedding, encoder.encode(TEXTS[0]), atol=1e-5)
+    for others in (
+        [5, 9, 7],
+        [2, 5, 9, 7],
+        [5, 9, 7, 3],
+    ):  # those of another tokenizer, or without what is around a text
+        with pytest.raises(openai.BadRequestError, match=r"begin with \[2\] and end with \[3\]"):
+            client.embeddings.create(model="encoder", input=[others])
+
+
+def test_a_model_is_also_named_by_its_source(serve: Any, artifacts: Path) -> None:
+    live = serve("encoder")
+    client = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+    answer = client.embeddings.create(model=str(artifacts / "encoder"), input="w5")
+    assert answer.model == "encoder"
+    live.stop()
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "user", "content": None}, "has no content"),
+        ({"role": "wizard", "content": "ab"}, "role"),
+        ({"role": "assistant", "content": "ab", "tool_calls": [{"id": "1"}]}, "tool_calls"),
+        ({"role": "user", "content": "ab", "mood": "good"}, "mood"),
+    ],
+)
+def test_messages_that_would_be_read_in_part_are_refused(
+    client: openai.OpenAI, message: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=said):
+        client.chat.completions.create(model="writer", messages=[message], max_tokens=2)  # type: ignore[list-item]
+
+
+def test_an_answer_goes_back_as_a_message(client: openai.OpenAI) -> None:
+    messages: list[Any] = [{"role": "user", "content": "ab"}]
+    messages.append(client.chat.completions.create(model="writer", messages=messages, max_tokens=2).choices[0].message)
+    assert client.chat.completions.create(model="writer", messages=messages, max_tokens=2).choices[0].message.content
+
+
+def test_an_empty_stop_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="stop has an empty text"):
+        client.completions.create(model="writer", prompt="ab", stop=[""], max_tokens=2)
 
 
 def test_openai_completions_and_chats(client: openai.OpenAI, artifacts: Path) -> None:

@@ -30,6 +30,8 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
         ({}, "", {}, "there is no model"),
         ({"models": ["a", "b/a"]}, "", {}, "two models are named 'a'"),
         ({"models": ["a"]}, "prot: 5", {}, "prot"),
+        ({}, "modles: [a]", {}, "there is no setting 'modles'"),
+        ({}, "models: a", {}, "models is no list"),
         ({"models": ["a"]}, "- 5", {}, "it holds a list"),
         ({"models": ["a"]}, "port: [", {}, "the file cannot be read"),
         ({"models": ["a"], "port": 70000}, "", {}, r"<= 65535(.|\n)*port"),

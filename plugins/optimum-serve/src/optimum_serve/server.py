@@ -36,6 +36,7 @@ class Server:
         self.is_stopping = False
         self._tokenizing = Tokenizing(_TOKENIZING_THREADS)
         self.models = {stated.label: self._unopened(stated) for stated in settings.models}
+        self._by_source = {stated.source: stated.label for stated in reversed(settings.models)}
 
     def _unopened(self, stated: ModelSettings) -> ServedModel:
         model = ServedModel(stated, self.settings, self.metrics.of(stated.label), self._tokenizing)
@@ -100,11 +101,12 @@ class Server:
         return not self.is_stopping and all(model.is_ready for model in self.models.values())
 
     def named(self, call: Call, name: str) -> ServedModel:
-        """Return a model by its name.
+        """Return a model by its name, or by its source as it was stated: "owner/name".
 
         Raises:
             RequestError: there is none (404).
         """
+        name = self._by_source.get(name, name)
         if name not in self.models:
             known = ", ".join(map(repr, self.models))
             raise RequestError(

@@ -23,7 +23,7 @@ from optimum_serve.lifetime import Workers, begun, freed, warm
 from optimum_serve.metrics import ModelMetrics
 from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.settings import ModelSettings, Settings
-from optimum_serve.tokenizing import Manner, Tokenizing
+from optimum_serve.tokenizing import Manner, Tokenizing, frame_of
 
 log = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
@@ -213,6 +213,11 @@ class ServedModel:
     def writes(self) -> bool:
         """Whether it writes text."""
         return self._workers.writer is not None
+
+    @cached_property
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids before and behind every text, as its tokenizer puts them."""
+        return frame_of(self.model)
 
     @cached_property
     def medium(self) -> str:

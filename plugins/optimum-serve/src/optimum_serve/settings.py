@@ -131,8 +131,13 @@ def read_settings(
         **_of_environment(environment),
         **{name: value for name, value in flags.items() if value is not None},
     }
+    if unknown := next((name for name in stated if name not in _names()), None):
+        known = ", ".join(sorted(_names()))
+        raise OptionError("settings of the server", f"there is no setting {unknown!r}", f"settings are {known}")
     if not stated.get("models"):
         raise OptionError("serve", "there is no model", "name one: optimum-core serve DIRECTORY")
+    if not isinstance(stated["models"], (list, tuple)):
+        raise OptionError("settings of the server", "models is no list", "write models: [DIRECTORY, …]")
     models = [{"source": model} if isinstance(model, str) else model for model in stated["models"]]
     try:
         settings = msgspec.convert({**stated, "models": models}, Settings, strict=False)
@@ -154,9 +159,12 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return found or {}
 
 
+def _names() -> frozenset[str]:
+    return frozenset(field.name for field in msgspec.structs.fields(Settings))
+
+
 def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    known = {field.name: field.type for field in msgspec.structs.fields(Settings)}
-    found: dict[str, Any] = {}
+    known, found = _names(), dict[str, Any]()
     for variable, value in environment.items():
         name = variable.removeprefix(PREFIX).lower()
         if not variable.startswith(PREFIX):

@@ -12,9 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optimum_core import AcceleratedModel
+from optimum_core.errors import OptimumError
+
 Item = Mapping[str, Any]
 #: Characters beyond which a call takes no further request, so that a long text holds up few others.
 _CHARACTERS = 50_000
+
+
+def frame_of(model: AcceleratedModel) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids that a model's tokenizer puts before and behind every text; none where there is no tokenizer."""
+    try:
+        bare, one = ([int(number) for number in item["input_ids"]] for item in model.tokenize(["", "a"]))
+    except OptimumError:
+        return (), ()
+    begin = next((n for n, pair in enumerate(zip(bare, one, strict=False)) if len(set(pair)) > 1), len(bare))
+    return tuple(bare[:begin]), tuple(bare[begin:])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ Source: https://platform.openai.com/docs/api-reference.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ from optimum_serve.endpoints import Call, Endpoint, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.protocols.openai_forms import Usage, several
 from optimum_serve.protocols.openai_writing import ChatRequest, CompletionRequest, WritingAnswer, chat, completions
-from optimum_serve.serving import SENTENCE
+from optimum_serve.serving import SENTENCE, ServedModel
 
 _NAME = "OpenAI"
 
@@ -77,12 +78,25 @@ async def _embeddings(call: Call) -> Response:
     if isinstance(given[0], str):
         found = await model.rows(given, SENTENCE)
     else:
+        _check_frame(model, given)
         found = await model.run([{"input_ids": ids} for ids in given], SENTENCE, [len(ids) for ids in given])
     rows = [_cut(row, body.dimensions) for row in found.values]
     form = _in_base64 if body.encoding_format == "base64" else _in_floats
     data = [Embedding(embedding=form(row), index=index) for index, row in enumerate(rows)]
     usage = Usage(prompt_tokens=found.tokens, total_tokens=found.tokens)
     return json_response(EmbeddingsAnswer(data=data, model=model.name, usage=usage))
+
+
+def _check_frame(model: ServedModel, given: Sequence[Sequence[int]]) -> None:
+    """Refuse ids that another tokenizer made, or this one without the ids that the model was trained with."""
+    before, behind = model.frame
+    for ids in given:
+        if tuple(ids[: len(before)]) != before or tuple(ids[len(ids) - len(behind) :]) != behind:
+            raise invalid(
+                f"ids of a text do not begin with {list(before)} and end with {list(behind)}, as the tokenizer of "
+                f"model {model.name!r} makes them: send texts, or such ids "
+                "(LangChain: check_embedding_ctx_length=False)"
+            )
 
 
 def _cut(row: Any, dimensions: int | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.responses import Response
@@ -70,12 +70,18 @@ class ContentPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     text: str = ""
 
 
-class Message(msgspec.Struct, kw_only=True):
-    """A message of a chat."""
+class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A message of a chat; the fields behind its content come back from clients as null, with answers."""
 
-    role: str
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: Any = None
+    function_call: Any = None
+    tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
 
 
 class ChatRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
@@ -131,8 +137,10 @@ def _check(body: _Writing, others: Mapping[str, Any]) -> None:
 
 
 def _stops(body: _Writing) -> list[str]:
-    stop = body.stop or []
-    return [stop] if isinstance(stop, str) else stop
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    if not all(stops):
+        raise invalid("stop has an empty text, at which every answer would end at once")
+    return stops
 
 
 async def completions(call: Call) -> Response:
@@ -160,18 +168,33 @@ async def chat(call: Call) -> Response:
     model = call.server.chosen(call, body.model, lambda model: model.writes, "writes text")
     if not body.messages:
         raise invalid("messages is empty")
-    chat = [{"role": message.role, "content": _content(message)} for message in body.messages]
+    chat = [_for_template(message) for message in body.messages]
     prompt = await model.prompt(chat)
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return await _written(model, body, [prompt] * body.n, most, chat=True)
 
 
+def _for_template(message: Message) -> dict[str, str]:
+    named = {"name": message.name} if message.name else {}
+    return {"role": message.role, "content": _content(message), **named}
+
+
 def _content(message: Message) -> str:
+    """Return the text of a message.
+
+    Raises:
+        RequestError: there is none, or there is more than text.
+    """
+    for name in ("refusal", "annotations", "audio", "function_call", "tool_calls", "tool_call_id"):
+        if getattr(message, name):
+            raise invalid(f"a message has {name}, which is not supported here", "not_supported")
+    if message.content is None:
+        raise invalid(f"a message of role {message.role!r} has no content")
     if isinstance(message.content, list):
         if other := next((part.type for part in message.content if part.type != "text"), None):
             raise invalid(f"a message has a part of type {other!r}, and only text is read", "not_supported")
         return "".join(part.text for part in message.content)
-    return message.content or ""
+    return message.content
 
 
 async def _written(
