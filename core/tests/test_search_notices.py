@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fake_backend import QUICK, Acme, Memory, Search, right, wrong
+from fake_backend import QUICK, Acme, Memory, Search, right, slow, wrong
 from optimum_core.errors import ResourceError, VerificationError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort, measure
@@ -134,6 +134,13 @@ def test_an_export_that_took_one_side_of_a_branch_gives_way(search: Make) -> Non
     assert found.winner.spec.route == "second"
     loser = next(item for item in found.report.candidates if item.options.get("route") == "first")
     assert loser.outcome == "wrong" and "model.py:3" in loser.reason
+
+
+def test_one_that_took_one_side_of_a_branch_closes_none_that_is_preferred_to_it(search: Make) -> None:
+    acme = _baking("first")
+    acme.routes["second"] = slow
+    found = _over(search, acme).run("acme", effort=dataclasses.replace(QUICK, hopeless=1.5))
+    assert found.winner.spec.route == "second"
 
 
 def test_eager_wins_over_an_export_that_took_one_side(search: Make) -> None:
