@@ -79,22 +79,26 @@ class Race:
         return one / other
 
     def close_the_rest(self, rivals: list[Candidate]) -> None:
-        """Close all candidates but the fastest few; none if size decides, since speed then says nothing. Those that are
-        not sure close no others, since they are rejected where a sure one may win."""
+        """Close all candidates but the fastest few; none if size decides, since speed then says nothing.
+
+        One whose export took one side of a branch on values closes none without that, which is preferred to it.
+        """
         if self.context.objective == "size":
             return
-        if any(item.is_sure and self.may_win(item) for item in rivals):
-            for item in rivals:
-                if not item.is_sure:
-                    item.close()
-            rivals = [item for item in rivals if item.is_sure]
+        sure = [item for item in rivals if item.is_sure]
+        self._close_behind(sure)
+        if len(sure) < len(rivals):
+            self._close_behind(rivals, spared=sure)
+
+    def _close_behind(self, rivals: list[Candidate], spared: Sequence[Candidate] = ()) -> None:
         rivals.sort(key=lambda item: item.relative_time)
+        kept = {id(item) for item in spared}
         # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is,
         # and one that is slower than the eager model at some shape does not close another that is never slower.
         best = next(iter(self._slower_nowhere(rivals, lambda item: item.median)), rivals[0])
         limit = self.context.effort.hopeless * best.relative_time
         for rank, item in enumerate(item for item in rivals if not item.spec.is_baseline):
-            if rank >= FINALISTS or item.relative_time > limit:
+            if (rank >= FINALISTS or item.relative_time > limit) and id(item) not in kept:
                 item.close()
 
     def decide(self, finalists: Sequence[Candidate]) -> Decision:

@@ -43,7 +43,7 @@ class Workers:
 
     @property
     def writing(self) -> str:
-        """How texts are written at once; empty: none are."""
+        """The way in which texts are written at once: in turns, or together; empty: none are."""
         if self.writer is None:
             return ""
         return "in turns" if self.together is None else f"together, by {self.together.tool}"

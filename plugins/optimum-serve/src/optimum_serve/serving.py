@@ -179,7 +179,7 @@ class ServedModel:
 
     @property
     def writing(self) -> str:
-        """How texts are written at once: "in turns", or together; empty: it writes none."""
+        """The way in which texts are written at once: in turns, or together; empty: it writes none."""
         return self._workers.writing
 
     # Its abilities: of the opened model, which does not change; asked at every request.
