@@ -136,6 +136,13 @@ def test_an_export_that_took_one_side_of_a_branch_gives_way(search: Make) -> Non
     assert loser.outcome == "wrong" and "model.py:3" in loser.reason
 
 
+def test_one_that_took_one_side_of_a_branch_is_tried_first_where_it_won_before(search: Make) -> None:
+    acme = _baking("first")
+    acme.routes.pop("second")
+    before = _over(search, acme).run("acme").winner.spec.id
+    assert _over(search, acme).run("acme", decided=before).winner.spec.id == before
+
+
 def test_one_that_took_one_side_of_a_branch_closes_none_that_is_preferred_to_it(search: Make) -> None:
     acme = _baking("first")
     acme.routes["second"] = slow

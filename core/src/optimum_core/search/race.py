@@ -91,6 +91,8 @@ class Race:
             self._close_behind(rivals, spared=sure)
 
     def _close_behind(self, rivals: list[Candidate], spared: Sequence[Candidate] = ()) -> None:
+        if not rivals:
+            return
         rivals.sort(key=lambda item: item.relative_time)
         kept = {id(item) for item in spared}
         # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is,
