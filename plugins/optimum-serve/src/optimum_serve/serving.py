@@ -64,7 +64,7 @@ class Prompt:
 
 
 class _GivenUp(BaseException):
-    """The end of an opening that nobody waits for any more; no error, so that no search takes it for a failed trial."""
+    """The server stops while a model is opened; a BaseException, so that no trial of a search records it."""
 
 
 class ServedModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from starlette.responses import Response
@@ -15,7 +15,8 @@ from optimum_serve.errors import invalid
 from optimum_serve.protocols.openai_forms import Usage, several
 from optimum_serve.serving import Prompt, ServedModel
 
-#: Number of seeds: OpenAI's may be negative, ours are not.
+#: OpenAI's seeds have 64 bits and may be negative; ours are not.
+Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _SEEDS = 2**64
 #: Parameters of a draw, by our names.
 _DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
@@ -37,7 +38,7 @@ class _Writing(msgspec.Struct, kw_only=True):
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     n: int = 1
     stop: str | list[str] | None = None
     stream: bool = False
@@ -185,9 +186,12 @@ def _content(message: Message) -> str:
     Raises:
         RequestError: there is none, or there is more than text.
     """
-    for name in ("refusal", "annotations", "audio", "function_call", "tool_calls", "tool_call_id"):
-        if getattr(message, name):
-            raise invalid(f"a message has {name}, which is not supported here", "not_supported")
+    unread = {
+        "refusal": message.refusal, "annotations": message.annotations, "audio": message.audio,
+        "function_call": message.function_call, "tool_calls": message.tool_calls, "tool_call_id": message.tool_call_id,
+    }  # fmt: skip
+    if name := next((name for name, value in unread.items() if value), None):
+        raise invalid(f"a message has {name}, which is not supported here", "not_supported")
     if message.content is None:
         raise invalid(f"a message of role {message.role!r} has no content")
     if isinstance(message.content, list):
