@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import base64
 import io
 import json
 import shutil
@@ -78,6 +79,10 @@ def test_files_of_pictures(live: Any, artifacts: Path) -> None:
     assert raw.json() == found
     bad = live.client.post("/models/pictures/predict", files=[("file", ("a.png", b"no picture", "image/png"))])
     assert bad.status_code == 422 and "no picture" in bad.json()["error"]
+    encoded = {"inputs": base64.b64encode(file.getvalue()).decode(), "parameters": {"top_k": 2}}
+    assert _post(live, "/models/pictures", encoded).json() == found[:2]
+    no_base64 = live.client.post("/models/pictures", json={"inputs": "a cat"})
+    assert no_base64.status_code == 422 and "base64" in no_base64.json()["error"]
 
 
 def test_the_description_the_page_and_the_figures(live: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import wave
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -15,12 +17,20 @@ from starlette.responses import Response
 
 from optimum_serve.endpoints import Call, json_response
 from optimum_serve.errors import RequestError, invalid
-from optimum_serve.protocols.classes import classes
-from optimum_serve.serving import LOGITS
+from optimum_serve.protocols.classes import Score, classes
+from optimum_serve.serving import LOGITS, ServedModel
 
 #: The greatest number of pixels of a picture: more is taken for an attempt to fill the memory.
 _PIXELS = 50_000_000
 _FORM = "multipart/form-data"
+
+
+class EncodedFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A request for the classes of a picture or a sound in base64, as the hub's client sends one with parameters."""
+
+    inputs: str
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 def is_file(request: Request) -> bool:
@@ -29,13 +39,32 @@ def is_file(request: Request) -> bool:
     return kind.startswith(("image/", "audio/", "application/octet-stream", _FORM))
 
 
+def takes_files(model: ServedModel) -> bool:
+    """Whether a model classifies pictures or sounds."""
+    return model.classifies and model.medium in _READ
+
+
 async def classify_files(call: Call) -> Response:
     """Return the classes of each file, the likeliest first; of several files, a list for each."""
-    model = call.server.chosen(call, None, lambda model: model.classifies and model.medium in _READ, "takes files")
-    items = [_READ[model.medium](content, number) for number, content in enumerate(await _files(call))]
-    found = await model.run(items, LOGITS, [1] * len(items))
-    answers = [classes(model, row) for row in found.values]
+    answers = await _classified(call, await _files(call))
     return json_response(answers[0] if len(answers) == 1 else answers)
+
+
+async def classify_encoded(call: Call, body: EncodedFile) -> Response:
+    """Return the classes of a file in base64, the likeliest first."""
+    try:
+        content = base64.b64decode(body.inputs, validate=True)
+    except ValueError:
+        raise invalid("inputs is no file in base64", "invalid_request") from None
+    (answer,) = await _classified(call, [content], body.function_to_apply)
+    return json_response(answer[: body.top_k])
+
+
+async def _classified(call: Call, files: Sequence[bytes], function: str | None = None) -> list[list[Score]]:
+    model = call.server.chosen(call, None, takes_files, "takes files")
+    items = [_READ[model.medium](content, number) for number, content in enumerate(files)]
+    found = await model.run(items, LOGITS, [1] * len(items))
+    return [classes(model, row, function) for row in found.values]
 
 
 async def _files(call: Call) -> list[bytes]:

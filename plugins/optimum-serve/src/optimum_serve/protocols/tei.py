@@ -17,7 +17,7 @@ from starlette.responses import Response
 from optimum_serve.endpoints import Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.protocols.classes import Score, classes
-from optimum_serve.protocols.media import classify_files, is_file
+from optimum_serve.protocols.media import EncodedFile, classify_encoded, classify_files, is_file, takes_files
 from optimum_serve.serving import LOGITS, SENTENCE, ServedModel, Text
 
 _NAME = "text-embeddings-inference"
@@ -246,6 +246,8 @@ async def _any(call: Call) -> Response:
         return await classify_files(call)
     model = call.server.chosen(call, None, lambda model: model.embeds or model.classifies, "embeds or classifies")
     body = _flat(decoded(_ANY, call.body))
+    if takes_files(model):
+        return await classify_encoded(call, _converted(body, EncodedFile))
     if model.embeds and isinstance(body.get("inputs"), dict):
         call.body = _converted(body, SimilarityRequest)
         return await _similarity(call)
