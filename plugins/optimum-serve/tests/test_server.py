@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import base64
+import gzip
 import io
 import json
 import shutil
