@@ -14,7 +14,7 @@ import torch
 
 from optimum_core.errors import ExportError
 from optimum_core.models.backends.onnx_plugin import export
-from optimum_core.models.eager.calls import FlatModule
+from optimum_core.models.eager.calls import FlatModule, export_ready
 from optimum_core.models.exporting.requests import export_of
 from optimum_core.models.exporting.value_branches import traced_reads, value_branches
 from optimum_core.models.inputs.samples import Case
@@ -96,9 +96,10 @@ def _lines(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def _named(module: torch.nn.Module, samples: tuple[torch.Tensor, ...]) -> tuple[str, ...]:
-    with silence(), traced_reads() as reads, torch.no_grad():
-        torch.jit.trace(module, samples, strict=False, check_trace=False)
-    return value_branches(reads, module, samples)
+    with export_ready(module):  # as every export is made: its modes lie between the model's lines and torch
+        with silence(), traced_reads() as reads, torch.no_grad():
+            torch.jit.trace(module, samples, strict=False, check_trace=False)
+        return value_branches(reads, module, samples)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -25,13 +26,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from optimum_core.models.eager import promotion
+from optimum_core.models.eager import narrow_floats, promotion
 
 Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
 #: Files whose frames lie between the model's code and this module.
-_BETWEEN = (_TORCH, __file__, promotion.__file__, warnings.__file__)
+_BETWEEN = (_TORCH, __file__, narrow_floats.__file__, promotion.__file__, warnings.__file__)
+#: Functions by which modes and types of tensors are called between the model's code and torch's.
+_PASSING_ON = frozenset({"__torch_function__", "__torch_dispatch__"})
 _READ = torch.ops.aten._local_scalar_dense.default
 #: Functions that read a tensor's memory without an operator.
 _UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
@@ -123,11 +126,15 @@ class _Unseen(TorchFunctionMode):
 
 
 def _place() -> Place:
-    """Return the innermost place in code that is neither torch's nor this module's."""
+    """Return the innermost place in code that is neither torch's nor this module's nor a mode's."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_BETWEEN):
+    while frame.f_back is not None and _is_between(frame.f_code):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
+
+
+def _is_between(code: CodeType) -> bool:
+    return code.co_filename.startswith(_BETWEEN) or code.co_name in _PASSING_ON
 
 
 def _only_complains(file: str, line: int) -> bool:
