@@ -76,8 +76,11 @@ class Race:
         # and one that is slower than the eager model at some shape does not close another that is never slower.
         best = next(iter(self._slower_nowhere(rivals, lambda item: item.median)), rivals[0])
         limit = self.context.effort.hopeless * best.relative_time
-        for rank, item in enumerate(item for item in rivals if not item.spec.is_baseline):
-            if rank >= FINALISTS or item.relative_time > limit:
+        # A sure one, however slow, is preferred to those whose export took one side of a branch on values.
+        built = [item for item in rivals if not item.spec.is_baseline]
+        sure = next((item for item in built if item.is_sure and self.may_win(item)), None)
+        for rank, item in enumerate(built):
+            if item is not sure and (rank >= FINALISTS or item.relative_time > limit):
                 item.close()
 
     def decide(self, finalists: Sequence[Candidate]) -> Decision:

@@ -49,7 +49,8 @@ def read_graph(path: Path, *, weights: bool = False) -> Any:
             raise ValueError("it is empty")
         return proto
     except Exception as error:  # a damaged file raises errors of many types
-        why = f"{path.name} does not open as ONNX ({error}): it is cut short, lacks the files of its weights, or is another's"
+        causes = "it is cut short, lacks the files of its weights, or is another's"
+        why = f"{path.name} does not open as ONNX ({error}): {causes}"
         raise ArtifactError(f"model {str(path.parent)!r}", why, "copy or download its files again") from error
 
 
