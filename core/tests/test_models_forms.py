@@ -243,7 +243,7 @@ def test_a_pointer_in_place_of_an_onnx_file_is_named(tmp_path: Path) -> None:
     ("files", "why", "remedy"),
     [
         (("config.json", "model_a.onnx", "model_b.onnx"), "2 ONNX files", "model_a.onnx'"),
-        (("config.json", "encoder_model.onnx", "decoder_model.onnx"), "parts of one model", "checkpoint"),
+        (("config.json", "encoder_model.onnx", "decoder_model.onnx"), "keeps no cache", "checkpoint"),
         (("config.json", "model.xml", "model.bin"), "OpenVINO IR", "save_pretrained"),
         (("config.json", "model.pt2"), "program of torch.export", "save_pretrained"),
         (("config.json", "model.safetensors", "adapter_config.json"), "adapter of PEFT", "merge_and_unload()"),

@@ -15,6 +15,8 @@ import torch
 
 from fake_backend import installed
 from optimum_core import AcceleratedModel, accelerate, measure
+from optimum_core.errors import UnavailableError
+from optimum_core.hardware.energy import POWERCAP_ENV
 from optimum_core.hookspecs import hookimpl
 from optimum_core.models.backends import torch_plugin
 from optimum_core.models.eager.calls import eager_outputs
@@ -37,7 +39,9 @@ EFFORT = measure.Effort(rounds=2, seconds=0.05, hopeless=math.inf, steady=math.i
 #: Seconds of a call by device; the slower device takes several calls side by side, and is the faster one then.
 SECONDS = {"one": 0.04, "many": 0.056}
 #: Bytes of the files by level, and seconds of a call.
-SIZES = {"large": (4096, 0.0), "small": (64, 0.03)}
+SIZES = {"large": (4096, 0.0), "small": (64, 0.03), "sparing": (64, 0.005), "hungry": (64, 0.005)}
+#: Microjoules of a call by level.
+MICROJOULES = {"sparing": 1_000, "hungry": 9_000}
 
 
 class Acme:
@@ -57,6 +61,7 @@ class Acme:
             for device in devices
         )
         self.known: dict[bytes, Mapping[str, Any]] = {}
+        self.counter: Path | None = None
 
     @hookimpl
     def probe(self, hardware: Hardware) -> Support:
@@ -99,6 +104,8 @@ class Acme:
         if key not in self.known:
             self.known[key] = eager_outputs(session.module, inputs)
         time.sleep(session.seconds)
+        if self.counter is not None:
+            self.counter.write_text(str(int(self.counter.read_text()) + MICROJOULES[session.word]))
         return self.known[key]
 
 
@@ -111,6 +118,7 @@ class Opened:
         self.module = request.source.module()
         self.inputs, self.outputs = request.artifact.inputs, request.artifact.outputs
         word = request.artifact.main_file.read_text(encoding="utf-8").strip()
+        self.word = word
         self.seconds = SIZES[word][1] if word in SIZES else SECONDS[self.device]
 
     def close(self) -> None:
@@ -158,6 +166,28 @@ def test_size_counts_bytes_however_slow(with_acme: Accelerate) -> None:
     quick = with_acme(acme, objective="latency")
     assert quick.report is not None and quick.report.chosen is not None
     assert (quick.report.chosen.options["level"], quick.report.chosen.size) == ("large", 4096)
+
+
+def test_energy_counts_joules_where_the_machine_does(
+    with_acme: Accelerate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = Acme("one", levels=("hungry", "sparing"))
+    monkeypatch.setenv(POWERCAP_ENV, str(tmp_path / "powercap"))
+    with pytest.raises(UnavailableError, match=r"energy is not measured(.|\n)*no counter"):
+        with_acme(acme, objective="energy")
+    domain = tmp_path / "powercap" / "intel-rapl:0"
+    domain.mkdir(parents=True)
+    for name, content in {"name": "package-0", "energy_uj": "5", "max_energy_range_uj": str(2**40)}.items():
+        (domain / name).write_text(content)
+    acme.counter = domain / "energy_uj"
+    fast = with_acme(acme, objective="energy")
+    assert fast.report is not None and fast.report.chosen is not None
+    assert fast.report.chosen.options["level"] == "sparing" and "most sparing" in fast.report.chosen.reason
+    (measured,) = fast.report.chosen.measurements
+    assert measured.joules == pytest.approx(1e-3, rel=0.5)
+    assert "mJ a call" in fast.report.to_markdown()
+    hungry = next(item for item in fast.report.candidates if item.options.get("level") == "hungry")
+    assert "times the energy of the chosen" in hungry.reason
 
 
 def test_without_budget_there_is_still_something_true(with_acme: Accelerate) -> None:

@@ -149,7 +149,7 @@ def test_json_holds_everything_and_no_infinity() -> None:
     assert [item["outcome"] for item in tree["candidates"]] == ["chosen", "slower", "wrong"]
     assert tree["candidates"][0]["measurements"][1] == {
         "shape": "8x128", "median": 40.0, "p95": 80.0, "runs": 3, "least": 0.0, "items": 8, "spread": 1.0,
-        "tokens": None, "first": None,
+        "tokens": None, "first": None, "calls": None, "joules": None,
     }  # fmt: skip
     assert tree["candidates"][2]["fidelity"]["results"][0]["relative_error"] is None
     assert tree["candidates"][0]["fidelity"]["results"][0]["shapes"] == {"x": [1, 2]}

@@ -13,17 +13,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from optimum_core import accelerate, artifact, load, measure
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.names import CHECK_FILE
-from optimum_core.errors import SessionError, VerificationError
+from optimum_core.cli.app import app
+from optimum_core.errors import OptionError, SessionError, VerificationError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort
 from optimum_core.plugins import PluginManager
 from optimum_core.search.retune import retune
-from optimum_core.types import Array, CandidateResult, Hardware, Offer, Report, Session, SessionRequest, Support
+from optimum_core.types import (
+    Array,
+    CandidateResult,
+    Hardware,
+    ModelTraffic,
+    Offer,
+    Report,
+    Session,
+    SessionRequest,
+    ShapeCount,
+    Support,
+    Traffic,
+)
 from optimum_core.verify.carried_call import read_check
 
 Arrays = Mapping[str, Any]
@@ -219,3 +233,24 @@ def test_the_carried_call_is_part_of_what_is_checked(saved: Path, tmp_path: Path
     check = read_check(artifact.load(place), place)
     assert set(check.inputs) == {spec.name for spec in artifact.load(place).inputs}
     assert CHECK_FILE in artifact.load(place).files
+
+
+def test_retune_measures_what_came_and_says_so(saved: Path, tmp_path: Path) -> None:
+    fingerprint = artifact.load(saved).model.fingerprint
+    lengths = [({"batch": 1, "sequence": 6}, 30), ({"batch": 2, "sequence": 9}, 10)]
+    calls = tuple(ShapeCount(lengths=found, count=count) for found, count in lengths)
+    traffic = ModelTraffic(name="a", fingerprint=fingerprint, calls=calls)
+    file = tmp_path / "traffic.json"
+    file.write_text(Traffic(models=(traffic,)).to_json())
+    arguments = ["retune", str(saved), "--traffic", str(file), "--out", str(tmp_path / "tuned")]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0 and "Saved to" in done.output
+    with load(tmp_path / "tuned") as model:
+        assert model.report is not None and model.report.chosen is not None
+        assert {one.shape: one.calls for one in model.report.chosen.measurements} == {
+            "batch=1 sequence=6": 30, "batch=2 sequence=9": 10,
+        }  # fmt: skip
+        assert any("75% at batch=1 sequence=6" in note for note in model.report.notes)
+    file.write_text(Traffic(models=(dataclasses.replace(traffic, fingerprint="f"),)).to_json())
+    with pytest.raises(OptionError, match="of other models"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)

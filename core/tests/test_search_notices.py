@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fake_backend import QUICK, Acme, Memory, Search, right, wrong
+from fake_backend import QUICK, Acme, Memory, Search, right, slow, wrong
 from optimum_core.errors import ResourceError, VerificationError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.measure import Effort, measure
@@ -22,7 +22,6 @@ from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.race import disturbance
 from optimum_core.search.spec import CandidateSpec
-from optimum_core.search.trial import TrialRunner
 from optimum_core.types import Artifact, Measurement, PrecisionHint, Step
 
 Make = Callable[..., Search]
@@ -137,16 +136,10 @@ def test_an_export_that_took_one_side_of_a_branch_gives_way(search: Make) -> Non
     assert loser.outcome == "wrong" and "model.py:3" in loser.reason
 
 
-def test_a_sure_export_wins_over_a_much_faster_one_that_took_one_side(
-    search: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def timed(_: TrialRunner, candidates: Any, effort: Any) -> None:
-        for item in candidates:
-            time = {"first": 1.0, "second": 5.0}.get(item.spec.route or "", 9.0)
-            item.measurements = (Measurement(shape="batch=1", median=time, least=time, p95=time, runs=5, spread=1.0),)
-
-    monkeypatch.setattr(TrialRunner, "time", timed)
-    found = _over(search, _baking("first")).run("acme", effort=dataclasses.replace(QUICK, hopeless=1.6))
+def test_one_that_took_one_side_of_a_branch_closes_none_that_is_preferred_to_it(search: Make) -> None:
+    acme = _baking("first")
+    acme.routes["second"] = slow
+    found = _over(search, acme).run("acme", effort=dataclasses.replace(QUICK, hopeless=1.5))
     assert found.winner.spec.route == "second"
 
 

@@ -115,7 +115,7 @@ class Server:
                 return
 
     def _cpu(self) -> float:
-        return sum(self._each(lambda process: sum(process.cpu_times()[:2])))
+        return float(sum(self._each(lambda process: sum(process.cpu_times()[:2]))))
 
     def _each(self, act: Callable[[psutil.Process], Any]) -> list[Any]:
         found = []

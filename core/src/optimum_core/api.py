@@ -66,8 +66,10 @@ def accelerate(
             each within its stated tolerance. By default the model's own: fp32, and for weights held in 16 bits that
             type as well. With `quantize`, of the parts left in floats: by default, every one that is offered competes.
         sample_inputs: tensors of one ordinary call, by name; needed for plain modules, derived otherwise.
-        shapes: the workload to optimize for: (batch, sequence) pairs or mappings of axis names to lengths.
-        objective: "latency" of one call, "throughput" of calls side by side, or "size" of the files.
+        shapes: the workload to optimize for: (batch, sequence) pairs or mappings of axis names to lengths, which may
+            also say how often each comes: {"batch": 1, "sequence": 16, "calls": 120}.
+        objective: "latency" of one call, "throughput" of calls side by side, "size" of the files, or "energy" of a
+            call, where the machine counts it.
         budget: seconds for the whole call, exceeded by one step at most; the most promising candidates go first, and a
             correct one is always found where one exists. None: up to a minute, less for a model that is already fast.
         verify: False skips the comparison with eager; the artifact records this.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import OptionError, UnavailableError
+from optimum_core.hardware.energy import POWERCAP_ENV, EnergyMeter
 from optimum_core.models import fingerprint, tasks
 from optimum_core.plan import AUTO, FLOATS, FULL_PRECISION, Quantization, Target, Way, parse_target, ways
 from optimum_core.quantization import QuantizationGoal, read_goal
@@ -17,6 +18,8 @@ from optimum_core.types.quantization import OBJECTIVES
 if TYPE_CHECKING:
     from optimum_core.search.quantized.data import StatedData
 
+#: An objective beside those of `OBJECTIVES`, where the machine counts its energy.
+ENERGY = "energy"
 #: Default precisions for a checkpoint held in 16 bits, the widest first: none is narrower than its author chose.
 _BY_DEFAULT = {"fp16": (FULL_PRECISION, "fp16"), "bf16": (FULL_PRECISION, "fp16", "bf16")}
 
@@ -127,13 +130,29 @@ def _check(request: AccelerateRequest) -> None:
         raise OptionError(
             "task", f"{request.task!r} is unknown", f"it may be one of {', '.join(sorted(tasks.known()))}"
         )
-    if request.objective not in OBJECTIVES:
-        raise OptionError("objective", f"{request.objective!r} is unknown", f"use {', '.join(OBJECTIVES)}")
+    if request.objective == ENERGY:
+        _check_energy(request)
+    elif request.objective not in OBJECTIVES:
+        raise OptionError("objective", f"{request.objective!r} is unknown", f"use {', '.join((*OBJECTIVES, ENERGY))}")
     if not isinstance(request.verify, bool):
         raise OptionError("verify", f"{request.verify!r} is neither True nor False", "pass one of these")
     budget = request.budget
     if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 0):
         raise OptionError("budget", f"{budget!r} is no number of seconds", "pass 0 or more")
+
+
+def _check_energy(request: AccelerateRequest) -> None:
+    """Refuse to choose by energy where nothing measures it.
+
+    Raises:
+        OptionError, UnavailableError: a quantized search does not go by it; this machine does not count it.
+    """
+    who = f"objective {ENERGY!r}"
+    if request.goal is not None:
+        raise OptionError(who, "a quantized search goes by time or size", f"use {', '.join(OBJECTIVES)}")
+    if problem := EnergyMeter().problem:
+        remedy = f"let it be read (chmod a+r, or {POWERCAP_ENV} for another place), or use {', '.join(OBJECTIVES)}"
+        raise UnavailableError(who, f"this machine's energy is not measured: {problem}", remedy)
 
 
 def _stated_options(options: Any) -> dict[str, Any]:

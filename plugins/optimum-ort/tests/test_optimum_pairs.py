@@ -79,11 +79,11 @@ def _axes(name: str, places: int | str) -> tuple[int | str, ...]:
 
 def _write(module: torch.nn.Module, path: Path, inputs: list[str], outputs: list[str], places: int | str) -> None:
     tokens = 7 if path.stem == "encoder_model" else 1 if "past" in path.stem else 3
-    lengths = {"batch": 2, "tokens": tokens, "past": 4, "places": 7}
+    lengths: dict[Any, Any] = {"batch": 2, "tokens": tokens, "past": 4, "places": 7}
     rng = np.random.default_rng(3)
     samples: dict[str, Any] = {}
     for name in inputs:
-        shape = [lengths.get(axis, axis) for axis in _axes(name, places)]  # type: ignore[call-overload]
+        shape = [lengths.get(axis, axis) for axis in _axes(name, places)]
         drawn = np.ones(shape, np.int64) if "mask" in name else rng.standard_normal(shape).astype(np.float32)
         samples[name] = torch.tensor(rng.integers(3, 99, shape) if name == "input_ids" else drawn)
 

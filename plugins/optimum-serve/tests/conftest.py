@@ -111,8 +111,11 @@ def serve(artifacts: Path) -> Iterator[Serve]:
     """Start a server of these models with these settings."""
     running: list[Live] = []
 
-    def start(*names: str, wait: bool = True, **settings: Any) -> Live:
-        models = tuple(ModelSettings(source=str(artifacts / name), name=name) for name in names or NAMES)
+    def start(*names: str | ModelSettings, wait: bool = True, **settings: Any) -> Live:
+        models = tuple(
+            name if isinstance(name, ModelSettings) else ModelSettings(source=str(artifacts / name), name=name)
+            for name in names or NAMES
+        )
         live = Live(Settings(models=models, **{"access_log": False, **settings}))
         running.append(live)
         if wait:

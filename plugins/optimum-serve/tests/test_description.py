@@ -32,6 +32,6 @@ def test_requests_drawn_from_the_description_are_answered_or_refused(live: Any) 
         case.validate_response(answer, checks=[content_type_conformance, response_schema_conformance])
 
     for operation in _operations(live):
-        draw = given(operation.as_strategy())
+        draw: Any = given(operation.as_strategy())
         LIMITS(draw(ask))()
     assert {200, 422} <= answered

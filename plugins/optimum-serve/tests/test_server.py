@@ -185,7 +185,7 @@ def test_a_key_is_asked_for_where_there_is_one(serve: Any) -> None:
 def _slowed(live: Any, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
     """Let every batch of the encoder take its time, and note its size."""
     model, sizes = live.app.state.server.models["encoder"], []
-    batcher = model._batcher
+    batcher = model._workers.batcher
     run = batcher._run
 
     def slow(batch: list[Any]) -> Any:
@@ -233,7 +233,7 @@ def test_a_deadline_and_a_client_that_leaves_free_their_places(serve: Any, monke
 
 def test_a_text_ends_where_its_client_leaves(serve: Any) -> None:
     live = serve("writer", max_running=2)
-    writer = live.app.state.server.models["writer"]._writer
+    writer = live.app.state.server.models["writer"]._workers.writer
     body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 1.0}
     with live.client.stream("POST", "/v1/completions", json=body) as answer:
         for line in answer.iter_lines():

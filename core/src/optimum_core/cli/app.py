@@ -15,6 +15,7 @@ from optimum_core import __version__
 from optimum_core.cli.commands import CommandGroup
 from optimum_core.cli.failure import be_verbose, is_verbose
 from optimum_core.cli.new_backend import new_backend
+from optimum_core.cli.retune import retune
 from optimum_core.errors import ArtifactError, NoBackendWarning, OptionError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ app = typer.Typer(
 cache_app = typer.Typer(**_PLAIN, add_completion=False, help="Show or clear what is kept on disk.")
 app.add_typer(cache_app, name="cache")
 app.command("new-backend", context_settings=_FAST)(new_backend)
+app.command("retune", context_settings=_FAST)(retune)
 
 
 @app.callback()
@@ -157,7 +159,7 @@ def accelerate_model(
     precision: Annotated[
         str | None, typer.Option(help="The arithmetic: fp32 unless said; auto lets what is fast and true compete.")
     ] = None,
-    objective: Annotated[str | None, typer.Option(help="latency (unless said), throughput or size.")] = None,
+    objective: Annotated[str | None, typer.Option(help="latency (unless said), throughput, size or energy.")] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds for building and checking what competes.")] = None,
     level: Annotated[str | None, typer.Option(help="One optimization level of the backend of --target.")] = None,
     quantize: Annotated[
@@ -190,12 +192,12 @@ def accelerate_model(
 ) -> None:
     """Make a model fast on this machine, and save it."""
     from optimum_core.cli.data_files import read_rows
-    from optimum_core.cli.values import parse_options, parse_shapes
+    from optimum_core.cli.values import not_empty, parse_options, parse_shapes
 
     wanted = None if shapes is None else _typed(parse_shapes, shapes, "--shapes")
     options = _typed(parse_options, option or [], "--option")
-    place = Path(_typed(_named, out, "OUT"))
-    _typed(_named, model, "MODEL")
+    place = Path(_typed(not_empty, out, "OUT"))
+    _typed(not_empty, model, "MODEL")
     _check_destination(place, overwrite)
     typical = None if calibration is None else _typed(read_rows, calibration, "--calibration")
     labelled = None if evaluate is None else _typed(read_rows, evaluate, "--evaluate")
@@ -350,12 +352,6 @@ def _check_destination(out: Path, overwrite: bool) -> None:
         TemporaryFile(dir=place).close()
     except OSError as error:
         raise ArtifactError(who, f"{place} cannot be written: {error.strerror}", "choose another place") from error
-
-
-def _named(text: str) -> str:
-    if not text.strip():
-        raise ValueError("it is empty")
-    return text
 
 
 def _tell_of_unknown_names(known: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from optimum_core.cli.console import BAD, GOOD, NONE, Part, put, put_rows, put_t
 from optimum_core.cli.values import count, latency_words, seconds_words, size_words
 from optimum_core.hardware import describe
 from optimum_core.types import CandidateResult, Fidelity, Report, Step
-from optimum_core.types.rendering import brief, remarks, times_words
+from optimum_core.types.rendering import brief, joule_words, remarks, times_words
 
 Column = tuple[str, list[str]]
 
@@ -71,7 +71,9 @@ def _tables(console: Console, report: Report, measured: Sequence[CandidateResult
     """Yield the columns of as many tables as the terminal's width requires; the first also has the common columns."""
     shapes = dict.fromkeys((*report.workload, *(entry.shape for item in measured for entry in item.measurements)))
     columns: list[Column] = [(shape, [_latency(item, shape) for item in measured]) for shape in shapes]
+    has_energy = any(entry.joules is not None for item in measured for entry in item.measurements)
     extras: list[Column] = [
+        *([("mJ a call", [joule_words(item) for item in measured])] if has_energy else []),
         ("× eager", [times_words(report.times_eager(item)) for item in measured]),
         ("error", [_worst_error(item.fidelity) for item in measured]),
         ("size", [size_words(item.size) if item.size else _MISSING for item in measured]),

@@ -15,6 +15,17 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _MINUTE = 60.0
 
 
+def not_empty(text: str) -> str:
+    """Return a text as it is.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text
+
+
 def parse_shapes(text: str) -> list[tuple[int, int] | dict[str, int]]:
     """Parse comma-separated shapes: batch x sequence, or named axes separated by blanks.
 

@@ -8,6 +8,7 @@ unsupported        the settings of transformers that need torch, and the values 
 sampling           the choice of the next token from its scores
 loop               the loop of greedy decoding and sampling
 text               tokens from texts and chats, and texts from tokens as they come
+continuous         texts written together by a backend's continuous batching
 generator          the artifact of a whole generative model, made of its decoder alone
 generator_workload the shapes that generators are timed at, and the timed call
 """

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from optimum_core.generation.generator_workload import Generated
+from optimum_core.measure.energy import Energy, energy_meter
 from optimum_core.measure.workload import WorkShape
 from optimum_core.types import Measurement
 
@@ -75,11 +76,12 @@ class Contestant:
 
 @dataclass(kw_only=True, slots=True)
 class _Track:
-    """The seconds of every call, by shape, then by round; and by shape the seconds until a first token."""
+    """The seconds of every call, by shape, then by round; and by shape the seconds until a first token, and energy."""
 
     contestant: Contestant
     times: list[list[list[float]]] = field(default_factory=list)
     firsts: list[list[float]] = field(default_factory=list)
+    energies: list[Energy] = field(default_factory=list)
 
 
 def measure(
@@ -94,9 +96,14 @@ def measure(
     Returns:
         For each candidate one measurement per shape, in milliseconds; with fewer runs if it was dropped early.
     """
-    effort = _override or effort or Effort()
+    effort, meter = _override or effort or Effort(), energy_meter()
     tracks = {
-        name: _Track(contestant=item, times=[[] for _ in shapes], firsts=[[] for _ in shapes])
+        name: _Track(
+            contestant=item,
+            times=[[] for _ in shapes],
+            firsts=[[] for _ in shapes],
+            energies=[Energy(meter=meter) for _ in shapes],
+        )
         for name, item in candidates.items()
     }
     running = list(tracks)
@@ -104,33 +111,52 @@ def measure(
     for turn in range(effort.rounds):
         for name in running if turn % 2 == 0 else reversed(running):
             _round(tracks[name], effort)
-        running = _worth_going_on(tracks, running, 1 + (effort.hopeless - 1) / (turn + 1))
+        running = _worth_going_on(tracks, running, shapes, 1 + (effort.hopeless - 1) / (turn + 1))
         if time.perf_counter() > end:
             break
-    return {name: tuple(map(_summary, shapes, track.times, track.firsts)) for name, track in tracks.items()}
+    return {name: _summaries(track, shapes) for name, track in tracks.items()}
 
 
 def score(measurements: Sequence[Measurement]) -> float:
-    """Return one figure for a workload: the geometric mean of the medians in milliseconds; infinite if not measured."""
-    if not measurements:
-        return float("inf")
-    return float(np.exp(np.mean([np.log(max(item.median, 1e-6)) for item in measurements])))
+    """Return one figure for a workload, in milliseconds; infinite if not measured.
+
+    It is the geometric mean of the medians, so that long calls do not hide short ones; where the calls were counted, it
+    is the mean time of a call.
+    """
+    return _mean(measurements, [item.median for item in measurements])
+
+
+def energy_score(measurements: Sequence[Measurement]) -> float:
+    """Return one figure for a workload as `score` does, in joules; infinite if energy was not measured."""
+    joules = [item.joules for item in measurements if item.joules is not None]
+    return _mean(measurements, joules) if len(joules) == len(measurements) else float("inf")
 
 
 def least_score(measurements: Sequence[Measurement]) -> float:
-    """Return the geometric mean of the shortest times, in milliseconds, for runs too short for medians."""
-    return float(np.exp(np.mean([np.log(max(item.least, 1e-6)) for item in measurements])))
+    """Return the figure of `score` by the shortest times, for runs too short for medians."""
+    return _mean(measurements, [item.least for item in measurements])
+
+
+def _mean(measurements: Sequence[Measurement], values: Sequence[float]) -> float:
+    if not measurements:
+        return float("inf")
+    counts = [item.calls for item in measurements if item.calls]
+    if len(counts) == len(measurements):
+        return sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts)
+    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-6)))))
 
 
 def _round(track: _Track, effort: Effort) -> None:
     time.sleep(effort.settle)
     streams = track.contestant.streams
     with ThreadPoolExecutor(streams) as pool:
-        for call, rounds, firsts in zip(track.contestant.calls, track.times, track.firsts, strict=True):
+        shapes = zip(track.contestant.calls, track.times, track.firsts, track.energies, strict=True)
+        for call, rounds, firsts, energy in shapes:
             once = call if streams == 1 else partial(_together, pool, call, streams)
-            timed = _at_one_shape(partial(_timed, once, streams), rounds, effort)
-            rounds.append([item.seconds for item in timed])
-            firsts += [item.first for item in timed if item.first is not None]
+            with energy.measured():
+                made = _at_one_shape(partial(_timed, once, streams), rounds, effort)
+            rounds.append([item.seconds for item in made])
+            firsts += [item.first for item in made if item.first is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,27 +209,35 @@ def _together(pool: ThreadPoolExecutor, call: Callable[[], object], streams: int
     return Generated(first_seconds=first, scale=scale)
 
 
-def _worth_going_on(tracks: Mapping[str, _Track], running: Sequence[str], hopeless: float) -> list[str]:
+def _worth_going_on(
+    tracks: Mapping[str, _Track], running: Sequence[str], shapes: Sequence[WorkShape], hopeless: float
+) -> list[str]:
     """Return the candidates whose total over the shapes is not clearly behind the best one's."""
-    scores = {
-        name: float(np.mean([np.log(np.median(np.concatenate(rounds))) for rounds in tracks[name].times]))
-        for name in running
-    }
+    scores = {name: score(_summaries(tracks[name], shapes)) for name in running}
     best = min(scores.values())
-    return [name for name in running if scores[name] <= best + np.log(hopeless)]
+    return [name for name in running if scores[name] <= best * hopeless]
 
 
-def _summary(shape: WorkShape, rounds: Sequence[Sequence[float]], firsts: Sequence[float]) -> Measurement:
+def _summaries(track: _Track, shapes: Sequence[WorkShape]) -> tuple[Measurement, ...]:
+    return tuple(map(_summary, shapes, track.times, track.firsts, track.energies))
+
+
+def _summary(
+    shape: WorkShape, rounds: Sequence[Sequence[float]], firsts: Sequence[float], energy: Energy
+) -> Measurement:
     milliseconds = np.concatenate(rounds) * 1e3
+    median = float(np.median(milliseconds))
     medians = [float(np.median(times)) for times in rounds]
     return Measurement(
         shape=shape.name,
         items=shape.items,
-        median=float(np.median(milliseconds)),
+        median=median,
         p95=float(np.percentile(milliseconds, 95)),
         least=float(milliseconds.min()),
         runs=len(milliseconds),
         spread=max(medians) / max(min(medians), 1e-9),
         tokens=shape.new * shape.items if shape.new is not None else None,
         first=float(np.median(firsts)) * 1e3 if firsts else None,
+        calls=shape.calls,
+        joules=energy.joules_in(median / 1e3),
     )

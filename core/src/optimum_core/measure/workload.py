@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from optimum_core.errors import OptionError
 from optimum_core.generation.generator_workload import DEFAULT as DEFAULT_GENERATION
 from optimum_core.generation.generator_workload import NEW, NEW_TOKENS, workload_of
 from optimum_core.types import AxisRange, TensorSpec
 from optimum_core.types.tensors import is_batch
+from optimum_core.types.traffic import CALLS
 
 # Modules that import torch are imported where used.
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ class WorkShape:
 
     Attributes:
         new: new tokens of every row; None: the call is one forward pass.
+        calls: how often such calls come, where that was stated; None: all shapes matter alike.
     """
 
     name: str
     lengths: Mapping[str, int]
     new: int | None = None
+    calls: int | None = None
 
     @property
     def items(self) -> int:
@@ -71,7 +74,8 @@ def workload(
     """Return the shapes to measure at.
 
     Args:
-        shapes: (batch, sequence) pairs, or mappings of axis names to lengths; None: the default.
+        shapes: (batch, sequence) pairs, or mappings of axis names to lengths, which may also state their number of
+            "calls"; None: the default.
         inputs: the model's inputs; only axes that vary there can be stated.
 
     Raises:
@@ -82,7 +86,7 @@ def workload(
         return _default(axes, limits)
     if not shapes:
         raise OptionError("shapes", "there are none", "pass (batch, sequence) pairs, or leave it out")
-    return tuple(_stated(shape, axes, limits) for shape in shapes)
+    return _with_calls(shapes, lambda bare: tuple(_stated(shape, axes, limits) for shape in bare))
 
 
 def signature_workload(shapes: Sequence[Shape] | None, signature: ModelSignature) -> tuple[WorkShape, ...]:
@@ -111,14 +115,12 @@ def generation_workload(shapes: Sequence[Shape] | None, longest: int | None) -> 
     Raises:
         OptionError: a shape makes no sense, or is beyond the model.
     """
-    return tuple(
-        WorkShape(
-            name=f"{found['batch']}x{found['sequence']}+{found[NEW]}",
-            lengths={"batch": found["batch"], "sequence": found["sequence"]},
-            new=found[NEW],
-        )
-        for found in workload_of(shapes, longest)
-    )
+    return _with_calls(shapes, lambda bare: tuple(map(_text_to_write, workload_of(bare, longest))))
+
+
+def _text_to_write(found: Mapping[str, int]) -> WorkShape:
+    lengths = {"batch": found["batch"], "sequence": found["sequence"]}
+    return WorkShape(name=f"{found['batch']}x{found['sequence']}+{found[NEW]}", lengths=lengths, new=found[NEW])
 
 
 def merged_workload(
@@ -167,7 +169,9 @@ def encoder_decoder_workload(
         shapes = texts if has_text else [(batch, room) for batch in DEFAULT_BATCHES]
     if not shapes:
         raise OptionError("shapes", "there are none", "pass (batch, sequence, new tokens), or leave it out")
-    return tuple(_with_new(shape, inputs, limits, longest, has_text=has_text) for shape in shapes)
+    return _with_calls(
+        shapes, lambda bare: tuple(_with_new(shape, inputs, limits, longest, has_text=has_text) for shape in bare)
+    )
 
 
 def _with_new(
@@ -192,6 +196,37 @@ def _apart(shape: Shape, *, has_text: bool) -> tuple[Shape, int]:
         raise OptionError("shapes", f"{tuple(shape)} is no workload of this model", f"pass {form}")
     own = tuple(shape[: usual - 1])
     return own if has_text else {"batch": own[0]}, int(shape[-1]) if len(shape) == usual else NEW_TOKENS
+
+
+def tuned_for(shapes: Sequence[WorkShape]) -> str:
+    """Return a description of a workload whose calls were counted, for reports; empty if they were not."""
+    if not shapes or any(shape.calls is None for shape in shapes):
+        return ""
+    total = sum(shape.calls or 0 for shape in shapes)
+    ordered = sorted(shapes, key=lambda shape: -(shape.calls or 0))
+    parts = ", ".join(f"{(shape.calls or 0) / total:.0%} at {shape.name}" for shape in ordered)
+    return f"tuned for the traffic of {total} calls: {parts}"
+
+
+def _with_calls(
+    shapes: Sequence[Shape] | None, made_of: Callable[[Any], tuple[WorkShape, ...]]
+) -> tuple[WorkShape, ...]:
+    """Return the workload of shapes without their number of calls, each with that number.
+
+    Raises:
+        OptionError: some shapes state a number and others do not, or it is below 1.
+    """
+    if shapes is None:
+        return made_of(None)
+    counts = [shape.get(CALLS) if isinstance(shape, Mapping) else None for shape in shapes]
+    if any(count is not None for count in counts) and not all(count is not None and count > 0 for count in counts):
+        why = f"{CALLS!r} is {counts!r}: it has to be above 0, and every shape has it or none"
+        raise OptionError("shapes", why, "state how often each shape comes")
+    bare = [
+        {axis: length for axis, length in shape.items() if axis != CALLS} if isinstance(shape, Mapping) else shape
+        for shape in shapes
+    ]
+    return tuple(replace(made, calls=count) for made, count in zip(made_of(bare), counts, strict=True))
 
 
 def _default(axes: tuple[str, ...], limits: Limits) -> tuple[WorkShape, ...]:

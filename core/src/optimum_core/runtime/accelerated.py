@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from optimum_core import artifact as artifacts
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.names import as_text
@@ -32,8 +34,9 @@ from optimum_core.runtime.pickling import Opening, reduced, reopened
 from optimum_core.runtime.repeated_call import Repeated, never
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.transformers_face import TransformersFace
-from optimum_core.types import Report, Session
+from optimum_core.types import Fidelity, Report, Session
 from optimum_core.types.rendering import model_to_html
+from optimum_core.verify import compare, tolerance_of
 
 #: Public members of transformers' `GenerationMixin` and its models that a model which generates has beside `generate`.
 _OF_GENERATION = {"get_encoder", "compute_transition_scores", "prepare_inputs_for_generation", "heal_tokens"}
@@ -197,6 +200,26 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         if all(is_chat(item) for item in given):
             return [{"input_ids": self._codec.ids_of(chat)} for chat in given]
         return self._text_model(tokenizer).prepared(given, prompt, truncate=truncation)
+
+    def compare(self, items: Sequence[Any], outputs: Mapping[str, Any], *, precision: str = "fp32") -> Fidelity:
+        """Compare outputs that another form of this model gave for items with this model's own, as verification does.
+
+        On the eager model (`accelerate(original, target="torch")`), it tells how true the other form is.
+
+        Args:
+            items: as `map` takes them.
+            outputs: arrays by name, items along the first axis; none with a value for every token.
+            precision: of the other form's arithmetic, or of its quantized weights: its tolerance applies.
+
+        Raises:
+            InputError: an item is nothing that the model takes, or an output has another name.
+        """
+        own, tolerance = self.map(items, progress=False, outputs=list(outputs)), tolerance_of(precision)
+        results = tuple(
+            compare(f"{len(items)} items", {}, name, np.asarray(own[name]), np.asarray(found), tolerance)
+            for name, found in outputs.items()
+        )
+        return Fidelity(precision=precision, tolerance=tolerance.relative, results=results)
 
     def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper:
         """Return a mapper that keeps these outputs; None: all."""

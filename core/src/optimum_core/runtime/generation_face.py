@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.errors import InputError, UnavailableError, VerificationError
+from optimum_core.generation.continuous import ContinuousTexts, difference
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
@@ -22,11 +23,13 @@ from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
 from optimum_core.runtime.merged_calls import MergedCalls
-from optimum_core.types import Session
+from optimum_core.types import ContinuousLimits, ContinuousSession, Session
 from optimum_core.types.state import IDS
 
 Array = np.ndarray[Any, Any]
 _STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_position")
+#: Differences of scores, relative to the greatest, that continuous batching may have at most.
+_MOST_DIFFERENT = 0.02
 _REMEDY = (
     "generate with the eager model, which accelerate(…, target='torch') is too; call this one for logits and scores"
 )
@@ -149,6 +152,31 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if stream:
             return tokens
         return np.concatenate([ids, *(row[:, None] for row in tokens)], axis=1)
+
+    def continuous_batching(self, limits: ContinuousLimits | None = None) -> ContinuousTexts:
+        """Return a writer of many texts at once, each step of which gives every one of them its next token.
+
+        It is compared with this model first, by prompts of several lengths, and holds the weights once more.
+
+        Args:
+            limits: the greatest batch; None: the usual one.
+
+        Raises:
+            UnavailableError: the backend does not batch continuously, not for this model, or a package is missing.
+            VerificationError: its tokens are not those of this model.
+        """
+        session = self._session.decoder.session if type(self._session) is GenerativeSession else None
+        if not isinstance(session, ContinuousSession):
+            why = f"backend {self._session.backend!r} does not batch this model's texts continuously"
+            raise UnavailableError(self._who, why, "write one text after another, or several in turns")
+        batch = session.continuous(limits or ContinuousLimits())
+        fidelity = self.manifest.fidelity
+        tolerance = min(fidelity.tolerance, _MOST_DIFFERENT) if fidelity is not None else _MOST_DIFFERENT
+        vocabulary = self.manifest.outputs[0].shape[-1]
+        if problem := difference(batch, self._decoder, int(vocabulary), tolerance):
+            batch.close()
+            raise VerificationError(f"{self._who}, {batch.tool}", problem, "generate without it")
+        return ContinuousTexts(batch, self._codec, self.directory, self._decoder.longest)
 
     def _generate_by_transformers(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
         if self.config is None:

@@ -21,8 +21,8 @@ class Candidate:
     Attributes:
         signature: a `ModelSignature`, or the call that a saved artifact carries.
         relative_time: its time as a multiple of that of the first correct candidate, from short runs side by side.
-        behind: its time, or its size where that decides, as a multiple of the chosen candidate's; `raced` tells whether
-            that was measured to the end.
+        behind: its time, or the quantity that decides (`unit`), as a multiple of the chosen candidate's; `raced` tells
+            whether that was measured to the end.
         slower_at: shapes at which it is slower than the eager model that competes with it.
         for_comparison: it may not win, whatever its time.
         problem: the reason why it is wrong, failed or was skipped; for the chosen candidate, why it was chosen.
@@ -43,7 +43,7 @@ class Candidate:
     memory: int | None = None
     relative_time: float = 1.0
     behind: float | None = None
-    by_size: bool = False
+    unit: str = "time"
     raced: bool = True
     slower_at: tuple[str, ...] = ()
     for_comparison: bool = False
@@ -77,8 +77,8 @@ class Candidate:
         """The reason why it was chosen or not, in words."""
         if self.behind is None:
             return self.problem
-        unit, short = "size" if self.by_size else "time", "" if self.raced else ", in a short run"
-        parts = [f"{self.behind:.2f} times the {unit} of the chosen{short}", self.problem]
+        short = "" if self.raced else ", in a short run"
+        parts = [f"{self.behind:.2f} times the {self.unit} of the chosen{short}", self.problem]
         if self.slower_at:
             parts.append(f"slower than eager at {', '.join(self.slower_at)}")
         if self.for_comparison:

@@ -15,6 +15,7 @@ from typing import Any
 from optimum_core.errors import OptionError, ResourceError, VerificationError
 from optimum_core.measure import score
 from optimum_core.measure.stopwatch import watched
+from optimum_core.measure.workload import tuned_for
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.search.axis_restriction import Restriction, restrictions
@@ -330,6 +331,7 @@ class _Search:
                 *self.context.source.notes,
                 *self.context.signature.notes,
                 *self.references.notes,
+                *filter(None, [tuned_for(shapes)]),
                 *_notes(decision, passing),
             ),
             fixed=winner.signature.fixed,

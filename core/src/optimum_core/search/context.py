@@ -30,7 +30,8 @@ class SearchContext:
         other_precisions: specs that compute in fewer bits than requested: measured for comparison only.
         choosable: backends that may win; others are measured for comparison only.
         may_restrict: a target or shapes were stated, so that a candidate of fewer varying axes is better than none.
-        objective: "latency" and "throughput" choose the least time, "size" the smallest files.
+        objective: "latency" and "throughput" choose the least time, "size" the smallest files, "energy" the fewest
+            joules.
         budget: once it is spent and a correct candidate exists, nothing further is built.
         decided: the `CandidateSpec.id` that won for a model of the same shape before; if still correct, no other is
             tried.

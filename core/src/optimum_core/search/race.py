@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from optimum_core.measure import Effort, least_score, score
+from optimum_core.measure import Effort, energy_score, least_score, score
 from optimum_core.measure.cpu_load import other_load
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext
@@ -23,6 +23,8 @@ ROUGH = Effort(rounds=2, seconds=0.04, hopeless=float("inf"), slow=0.25)
 NOISE = 1.1
 #: Cores that other programs may keep busy, on average, before figures are doubted.
 _BUSY_CORES = 0.4
+#: By objective, the word for the best, and the quantity that decides; time for all others.
+_WORDS = {"size": ("smallest", "size"), "energy": ("most sparing", "energy")}
 #: Further races where the first was disturbed.
 _REPEATS = 2
 
@@ -63,24 +65,40 @@ class Race:
         known = best.measurements if best is not None else ()
         self.context.trials.time([*([best] if best else []), candidate], self.context.budget.limited(ROUGH))
         if best is not None:
-            ratio = least_score(candidate.measurements) / least_score(best.measurements)
-            candidate.relative_time = best.relative_time * ratio
+            candidate.relative_time = best.relative_time * self._ratio(candidate, best)
             best.measurements = known
 
+    def _ratio(self, candidate: Candidate, best: Candidate) -> float:
+        """Return the ratio of their shortest times, or of their joules where these decide and both were counted."""
+        pair = candidate.measurements, best.measurements
+        if self.context.objective == "energy":
+            one, other = map(energy_score, pair)
+            if isfinite(one) and isfinite(other):
+                return one / other
+        one, other = map(least_score, pair)
+        return one / other
+
     def close_the_rest(self, rivals: list[Candidate]) -> None:
-        """Close all candidates but the fastest few; none if size decides, since speed then says nothing."""
+        """Close all candidates but the fastest few; none if size decides, since speed then says nothing.
+
+        One whose export took one side of a branch on values closes none without that, which is preferred to it.
+        """
         if self.context.objective == "size":
             return
+        sure = [item for item in rivals if item.is_sure]
+        self._close_behind(sure)
+        if len(sure) < len(rivals):
+            self._close_behind(rivals, spared=sure)
+
+    def _close_behind(self, rivals: list[Candidate], spared: Sequence[Candidate] = ()) -> None:
         rivals.sort(key=lambda item: item.relative_time)
+        kept = {id(item) for item in spared}
         # Compared with those that may win: if a backend was named, its best stays open however fast the eager model is,
         # and one that is slower than the eager model at some shape does not close another that is never slower.
         best = next(iter(self._slower_nowhere(rivals, lambda item: item.median)), rivals[0])
         limit = self.context.effort.hopeless * best.relative_time
-        # A sure one, however slow, is preferred to those whose export took one side of a branch on values.
-        built = [item for item in rivals if not item.spec.is_baseline]
-        sure = next((item for item in built if item.is_sure and self.may_win(item)), None)
-        for rank, item in enumerate(built):
-            if item is not sure and (rank >= FINALISTS or item.relative_time > limit):
+        for rank, item in enumerate(item for item in rivals if not item.spec.is_baseline):
+            if (rank >= FINALISTS or item.relative_time > limit) and id(item) not in kept:
                 item.close()
 
     def decide(self, finalists: Sequence[Candidate]) -> Decision:
@@ -121,7 +139,7 @@ class Race:
     def _by_shortest(self, finalists: Sequence[Candidate]) -> Candidate:
         """Return the winner by the shortest times."""
         allowed = self._slower_nowhere(finalists, lambda item: item.least)
-        if self.context.objective == "size":
+        if self.context.objective in ("size", "energy"):
             return min(allowed, key=self.score)
         return min(allowed, key=lambda item: least_score(item.measurements))
 
@@ -144,9 +162,11 @@ class Race:
         }
 
     def score(self, candidate: Candidate) -> float:
-        """Return the figure to minimize: milliseconds, or with objective "size" bytes."""
+        """Return the figure to minimize: milliseconds, or with objective "size" bytes, with "energy" joules."""
         if self.context.objective == "size":
             return float(candidate.size or 0) + 1e-6 * score(candidate.measurements)
+        if self.context.objective == "energy":
+            return energy_score(candidate.measurements)
         return score(candidate.measurements)
 
     def _rough_score(self, candidate: Candidate) -> float:
@@ -156,15 +176,14 @@ class Race:
     def explain(self, winner: Candidate, tried: Sequence[Candidate], finalists: Sequence[Candidate]) -> None:
         """Record why the winner won, and how far behind it the other correct candidates are."""
         rivals = [item for item in tried if item.is_true and self.may_win(item)]
-        by_size = self.context.objective == "size"
+        best, unit = _WORDS.get(self.context.objective, ("fastest", "time"))
         if winner.spec.id == self.context.decided:
             winner.problem = "it won for a model of the same shape on this machine before"
         else:
-            best = "smallest" if by_size else "fastest"
             winner.problem = f"{best} of {len(rivals)} that agree with eager" if len(rivals) > 1 else "the only one"
         for item in tried:
             if item.outcome == "slower":
-                item.raced, item.by_size = any(item is one for one in finalists), by_size
+                item.raced, item.unit = any(item is one for one in finalists), unit
                 roughly = item.relative_time / winner.relative_time
                 item.behind = self.score(item) / self.score(winner) if item.raced else roughly
                 item.for_comparison = not self.may_win(item)

@@ -16,7 +16,15 @@ from optimum_core.errors import UnavailableError, VerificationError
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, score
 from optimum_core.measure.cpu_load import other_load
-from optimum_core.measure.workload import Limits, Shape, WorkShape, workload
+from optimum_core.measure.workload import (
+    Limits,
+    Shape,
+    WorkShape,
+    encoder_decoder_workload,
+    generation_workload,
+    tuned_for,
+    workload,
+)
 from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.plan import AUTO, FLOATS, Way
 from optimum_core.plugins import PluginManager
@@ -26,10 +34,13 @@ from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import TrialRunner, failing
 from optimum_core.types import AxisRange, Fidelity, Report, SessionRequest, TensorSpec
 from optimum_core.types.quantization import Scheme
-from optimum_core.types.state import MERGE
+from optimum_core.types.state import ENCODER, MERGE
 from optimum_core.verify import ReferenceCase, verify
 from optimum_core.verify.carried_call import read_check
 from optimum_core.verify.quantized import verify_quantized
+
+#: The level of a candidate with the artifact's own session options.
+_TUNED = "as it was tuned"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +81,7 @@ def retune(
 
     Args:
         precision: "auto" lets every float precision compete.
-        shapes: the workload; None: the default.
+        shapes: the workload, perhaps with the number of calls of each; None: the default.
 
     Raises:
         VerificationError: no backend here reproduces the eager model's outputs.
@@ -83,14 +94,28 @@ def retune(
             "load it without retune, or accelerate the original on this machine",
         )
     call = CarriedCall(manifest=manifest, check=read_check(manifest, directory))
-    work = workload(shapes, manifest.inputs, Limits.of(manifest.axes))
+    work = _workload(manifest, shapes)
     trials = TrialRunner(plugins=plugins, workload=lambda _: work, emit=lambda event: None)
-    tried = [_tried(trials, call, directory, way) for way in _ways(manifest, plugins, precision)]
+    ways = list(_ways(manifest, plugins, precision))
+    tried = [_tried(trials, call, directory, CandidateSpec(way=way)) for way in ways]
+    tried += [_tried(trials, call, directory, spec) for spec in _as_tuned(manifest, ways)]
     try:
         return _decided(trials, call, tried, work)
     finally:
         for candidate in tried:
             candidate.close()
+
+
+def _workload(manifest: Manifest, shapes: Sequence[Shape] | None) -> tuple[WorkShape, ...]:
+    """Return the shapes to measure at: texts to write, for a model that generates."""
+    limits, parts = Limits.of(manifest.axes), manifest.parts
+    if not parts:
+        return workload(shapes, manifest.inputs, limits)
+    axis = "decoder_sequence" if ENCODER in parts and "decoder_sequence" in manifest.axes else "sequence"
+    longest = limits.greatest.get(axis)
+    if ENCODER in parts:
+        return encoder_decoder_workload(shapes, parts[ENCODER].inputs, limits, longest)
+    return generation_workload(shapes, longest)
 
 
 def _ways(manifest: Manifest, plugins: PluginManager, precision: str) -> Iterator[Way]:
@@ -105,8 +130,17 @@ def _ways(manifest: Manifest, plugins: PluginManager, precision: str) -> Iterato
                     )  # fmt: skip
 
 
-def _tried(trials: TrialRunner, call: CarriedCall, directory: Path, way: Way) -> Candidate:
-    candidate = Candidate(spec=CandidateSpec(way=way), signature=call, artifact=call.manifest.artifact(directory))
+def _as_tuned(manifest: Manifest, ways: Sequence[Way]) -> Iterator[CandidateSpec]:
+    """Yield the artifact's own settings, where these are more than a backend's defaults: the choice is never slower."""
+    if not (manifest.session_options or manifest.prepared or manifest.streams > 1):
+        return
+    for way in ways:
+        if (way.backend, way.device, way.precision) == (manifest.backend, manifest.device, manifest.precision):
+            yield CandidateSpec(way=way, streams=manifest.streams, prepared=bool(manifest.prepared), level=_TUNED)
+
+
+def _tried(trials: TrialRunner, call: CarriedCall, directory: Path, spec: CandidateSpec) -> Candidate:
+    candidate = Candidate(spec=spec, signature=call, artifact=call.manifest.artifact(directory))
     with failing(candidate):
         trials.open(candidate, _request(candidate))
         trials.compare(candidate, (call.check,), _by_manifest)
@@ -114,11 +148,15 @@ def _tried(trials: TrialRunner, call: CarriedCall, directory: Path, way: Way) ->
 
 
 def _request(candidate: Candidate) -> SessionRequest:
-    way = candidate.spec.way
+    way, manifest = candidate.spec.way, candidate.signature.manifest
     assert candidate.artifact is not None
-    return SessionRequest(
+    request = SessionRequest(
         backend=way.backend, artifact=candidate.artifact, device=way.device, hardware=detect(), precision=way.precision
     )
+    if candidate.spec.level != _TUNED:
+        return request
+    streams = manifest.streams if manifest.streams > 1 else None
+    return replace(request, streams=streams, shapes=manifest.prepared, options=manifest.session_options)
 
 
 def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:
@@ -158,18 +196,20 @@ def _decided(
         ),
         notes=(
             *(axis.note for axis in fixed),
+            *filter(None, [tuned_for(work)]),
             *([f"the machine was busy while candidates were timed: {disturbed}"] if disturbed else []),
         ),
         fixed=fixed,
     )
-    way = winner.spec.way
+    way, kept = winner.spec.way, winner.spec.level == _TUNED
     return replace(
         manifest,
         backend=way.backend,
         device=way.device,
         precision=way.precision,
-        session_options={},
-        prepared=(),
+        session_options=manifest.session_options if kept else {},
+        prepared=manifest.prepared if kept else (),
+        streams=manifest.streams if kept else 1,
         hardware=detect(),
         report=report,
     )

@@ -1,5 +1,12 @@
 """The types passed between core and backends: small frozen dataclasses, independent of any runtime."""
 
+from optimum_core.types.continuous import (
+    ContinuousBatch,
+    ContinuousLimits,
+    ContinuousSession,
+    Progress,
+    Sampling,
+)
 from optimum_core.types.hardware import Cpu, Gpu, Hardware, Npu
 from optimum_core.types.quantization import QuantizeConfig
 from optimum_core.types.requests import (
@@ -28,6 +35,7 @@ from optimum_core.types.results import (
 from optimum_core.types.state import LayerState, State, StateSpec
 from optimum_core.types.support import ForeignFormat, Limitation, Offer, Support, Transform
 from optimum_core.types.tensors import Array, AxisRange, TensorSpec
+from optimum_core.types.traffic import ModelTraffic, ShapeCount, Traffic
 
 __all__ = [
     "Array",
@@ -35,6 +43,9 @@ __all__ = [
     "AxisRange",
     "CandidateResult",
     "CaseResult",
+    "ContinuousBatch",
+    "ContinuousLimits",
+    "ContinuousSession",
     "Cpu",
     "Event",
     "ExportRequest",
@@ -47,23 +58,28 @@ __all__ = [
     "Limitation",
     "Measurement",
     "ModelSource",
+    "ModelTraffic",
     "Npu",
     "Offer",
     "OptimizeRequest",
     "PrecisionHint",
+    "Progress",
     "Promise",
     "QuantizeConfig",
     "QuantizeRequest",
     "RecipeResult",
     "Report",
+    "Sampling",
     "Session",
     "SessionRequest",
+    "ShapeCount",
     "State",
     "StateSpec",
     "StatefulSession",
     "Step",
     "Support",
     "TensorSpec",
+    "Traffic",
     "Transform",
     "Trial",
 ]

@@ -21,7 +21,7 @@ def header(report: Report) -> list[str]:
     """Return the column titles of a report's table."""
     generates = any(measured.tokens for item in report.candidates for measured in item.measurements)
     unit = "tokens/s (first ms)" if generates else "ms (p95)"
-    return ["", "candidate", *(f"{shape} {unit}" for shape in report.workload), *_REST]
+    return ["", "candidate", *(f"{shape} {unit}" for shape in report.workload), *_energy_title(report), *_REST]
 
 
 _EAGER = "times eager"
@@ -41,6 +41,7 @@ def _row(item: CandidateResult, report: Report) -> list[str]:
         {"chosen": "►", "slower": "·", "skipped": " "}.get(item.outcome, "✗"),
         item.name,
         *(times.get(shape, "–") for shape in report.workload),
+        *([joule_words(item)] if _energy_title(report) else []),
         times_words(report.times_eager(item)),
         _number(busiest, "{:.0f}"),
         _bytes(item.size),
@@ -50,6 +51,21 @@ def _row(item: CandidateResult, report: Report) -> list[str]:
         _number(item.load_seconds, "{:.1f}"),
         f"{item.outcome}: {item.reason}",
     ]
+
+
+def _energy_title(report: Report) -> list[str]:
+    """Return the title of the column of energy, where any was measured."""
+    return (
+        ["mJ a call"] if any(one.joules is not None for item in report.candidates for one in item.measurements) else []
+    )
+
+
+def joule_words(item: CandidateResult) -> str:
+    """Return the energy of a call in millijoules, the mean over the shapes, as text."""
+    found = [(one.joules, one.calls or 1) for one in item.measurements if one.joules is not None]
+    if not found:
+        return "–"
+    return f"{1e3 * sum(joules * calls for joules, calls in found) / sum(calls for _, calls in found):.3g}"
 
 
 def _time_words(measured: Measurement) -> str:
@@ -161,7 +177,7 @@ def to_line(report: Report) -> str:
 
 
 #: Columns left out on a narrow terminal, in the order in which they are dropped.
-_LEFT_OUT = ("load s", "build s", "memory", "items/s", "size", "error")
+_LEFT_OUT = ("load s", "build s", "memory", "items/s", "size", "mJ a call", "error")
 _NARROWEST = 40
 _SHORTEST_NAME = 16
 

@@ -84,6 +84,8 @@ class Measurement:
         items: sequences, pictures or sounds in one call.
         spread: the slowest round's median over the fastest round's: 1.0 is perfectly steady, 2.0 is unreliable.
         tokens: new tokens in one call, over all rows, where it generates; `first`: median time until the first of them.
+        calls: how often such calls come, where the workload was counted; None: all shapes matter alike.
+        joules: energy of the machine's processors and memory in one call; None: the machine does not measure it.
     """
 
     shape: str
@@ -95,6 +97,8 @@ class Measurement:
     spread: float = 1.0
     tokens: int | None = None
     first: float | None = None
+    calls: int | None = None
+    joules: float | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -232,7 +236,7 @@ class Report:
 
     Attributes:
         workload: the shapes that were measured.
-        objective: "latency", "throughput" or "size".
+        objective: "latency", "throughput", "size" or "energy".
         candidates: the chosen first, then by time.
         seconds: duration of the whole search.
         from_cache: it is an earlier search's report, read from the cache.
@@ -266,13 +270,18 @@ class Report:
         return next((item for item in self.candidates if item.outcome == "chosen"), None)
 
     def times_eager(self, item: CandidateResult) -> float | None:
-        """Return a candidate's speedup over eager: the geometric mean over the shapes at which both were measured;
-        None where there is none."""
+        """Return a candidate's speedup over eager: the geometric mean over the shapes at which both were measured, or
+        the ratio of all calls' time where these were counted; None where there is none."""
         eager = next((one for one in self.candidates if one.baseline), None)
         if eager is None:
             return None
         own = {one.shape: one.median for one in item.measurements}
-        ratios = [one.median / own[one.shape] for one in eager.measurements if own.get(one.shape)]
+        both = [one for one in eager.measurements if own.get(one.shape)]
+        if both and all(one.calls for one in both):
+            return sum((one.calls or 0) * one.median for one in both) / sum(
+                (one.calls or 0) * own[one.shape] for one in both
+            )
+        ratios = [one.median / own[one.shape] for one in both]
         return exp(sum(map(log, ratios)) / len(ratios)) if ratios and min(ratios) > 0 else None
 
     def __repr__(self) -> str:

@@ -9,32 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
 
 from optimum_core.backend import check_names, check_turn, closed, described, read_options
 from optimum_core.errors import SessionError
-from optimum_core.types import Array, Artifact, SessionRequest, StateSpec, TensorSpec
+from optimum_core.types import Array, ContinuousLimits, SessionRequest, StateSpec, TensorSpec
 from optimum_openvino.devices import BACKEND, parse_device, spoken
 from optimum_openvino.options import OpenVinoOptions
 from optimum_openvino.runtime import RUNTIME_ERRORS, compiled_model
 from optimum_openvino.session import brief, host_array, inference, places
 from optimum_openvino.stateful import ROWS
 
+if TYPE_CHECKING:
+    from optimum_openvino.continuous import OvContinuousBatch
+
 
 class OvDecoderSession:
     """An open decoder on one device. States may be begun and run from several threads at once.
 
     Args:
-        compiled: an `openvino.CompiledModel` with the artifact's inputs and outputs, and `beam_idx`.
+        compiled: an `openvino.CompiledModel` with the inputs and outputs of the request's artifact, and `beam_idx`.
         compile: compiles the same again, for the states that are begun after a failed call.
     """
 
     backend = BACKEND
 
-    def __init__(self, compiled: Any, artifact: Artifact, compile: Callable[[], Any]) -> None:
+    def __init__(self, compiled: Any, request: SessionRequest, compile: Callable[[], Any]) -> None:
+        artifact = request.artifact
         assert artifact.state is not None
         self.who = f"backend '{BACKEND}', {artifact.main_file}"
         self.inputs: tuple[TensorSpec, ...] = artifact.inputs
@@ -46,6 +50,7 @@ class OvDecoderSession:
         self.rows_input = next(i for i, port in enumerate(compiled.inputs) if ROWS in port.get_names())
         self.infer = inference(compiled, self.device)
         self._compiled, self._compile, self._open = compiled, compile, True
+        self._asked = request
 
     @classmethod
     def of(cls, request: SessionRequest) -> OvDecoderSession:
@@ -57,11 +62,21 @@ class OvDecoderSession:
         """
         options = read_options(BACKEND, OpenVinoOptions, request.options)
         make = partial(compiled_model, request, options, parse_device(request.device))
-        return cls(make(), request.artifact, make)
+        return cls(make(), request, make)
 
     def begin(self, rows: int) -> OvState:
         """Return an empty state for this number of rows."""
         return OvState(self, rows)
+
+    def continuous(self, limits: ContinuousLimits) -> OvContinuousBatch:
+        """Return an empty batch of openvino-genai, which compiles the model once more.
+
+        Raises:
+            UnavailableError: openvino-genai is not installed, or cannot run this decoder.
+        """
+        from optimum_openvino.continuous import OvContinuousBatch
+
+        return OvContinuousBatch.of(self._asked, limits)
 
     def request(self) -> Any:
         """Return a new infer request, whose variables are empty.

@@ -286,6 +286,11 @@ def _infer_queued(request: Any) -> Mapping[Any, Any]:
 
 def brief(error: Exception) -> str:
     """Return OpenVINO's own sentence, without the source locations in it."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    return sentence(str(error)) or type(error).__name__
+
+
+def sentence(message: str) -> str:
+    """Return what a message of OpenVINO says, without the source locations in it."""
+    lines = [line.strip() for line in message.splitlines()]
     kept = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
-    return " ".join(kept) or type(error).__name__
+    return " ".join(kept)

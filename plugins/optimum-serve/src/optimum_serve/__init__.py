@@ -5,18 +5,22 @@ wait in the `batcher`, where all that has come while the model was busy is the n
 the `writer`, which takes a token of each in turn. The answer goes back by the endpoint's protocol.
 
     application    the ASGI application: endpoints, start and end
+    ray            the same on many machines, with Ray Serve
     settings       flags, environment and YAML, as one checked structure
     command        the verb `optimum-core serve`
     serving        a model by its name: opened or accelerated, and what it can answer
+    lifetime       the first text of a model, and what waits at its end
     tokenizing     texts of many requests in one call of a tokenizer
     batcher        batches of what waits, by length
     writer         several texts at once, token by token
+    group          those of them that the backend batches
     connections    deadlines of connections
     endpoints      the table of paths; reading of requests within limits; errors
     protocols      the paths, requests and answers of each protocol
     errors         errors with a status
     metrics        counters and times for Prometheus
-    energy         joules, where the system counts them
+    monitoring     shapes of calls, truth and drift; models tuned for their traffic
+    bundling       one archive for places without a package index
     tracing        traces of OpenTelemetry
     logs           one line of JSON for each request
     openapi        the description of all endpoints

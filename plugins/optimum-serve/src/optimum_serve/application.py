@@ -15,11 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from optimum_serve.endpoints import Endpoint, FixedPaths, handler_of, json_response
-from optimum_serve.protocols import inference, openai, operations, tei
+from optimum_serve.protocols import inference, monitoring, openai, operations, tei
 from optimum_serve.server import Server
 from optimum_serve.settings import Settings
 
-ENDPOINTS: tuple[Endpoint, ...] = (*openai.ENDPOINTS, *tei.ENDPOINTS, *inference.ENDPOINTS, *operations.ENDPOINTS)
+_PROTOCOLS = (openai, tei, inference, operations, monitoring)
+ENDPOINTS: tuple[Endpoint, ...] = tuple(endpoint for protocol in _PROTOCOLS for endpoint in protocol.ENDPOINTS)
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -33,7 +34,7 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(server.start()), asyncio.create_task(server.watch_energy())]
+        tasks = [asyncio.create_task(task) for task in (server.start(), server.watch_energy(), server.watch())]
         yield
         for task in tasks:
             task.cancel()

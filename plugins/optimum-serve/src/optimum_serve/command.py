@@ -41,7 +41,7 @@ def serve(
     from optimum_serve.settings import read_settings
 
     flags = {
-        "models": [_named(model) for model in models] if models else None,
+        "models": [named(model) for model in models] if models else None,
         "host": host,
         "port": port,
         "api_keys": api_key or None,
@@ -86,7 +86,12 @@ def _argument(stated: str) -> tuple[str, Any]:
     return name, parsed(value, f"--generation {stated}")
 
 
-def _named(model: str) -> dict[str, str]:
+def named(model: str) -> dict[str, str]:
+    """Return the source of NAME=SOURCE, and its name where it has one.
+
+    Raises:
+        OptionError: the name is empty.
+    """
     name, equals, source = model.partition("=")
     if equals and not name:
         raise OptionError(f"model {model!r}", "its name is empty", "write NAME=SOURCE, or the source alone")

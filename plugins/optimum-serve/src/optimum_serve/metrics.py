@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from optimum_serve.energy import EnergyMeter
+from optimum_core.backend import EnergyMeter
+from optimum_serve.monitoring.figures import MonitoringFigures
 
 #: Seconds of the latest requests that the status page sums up.
 _RECENT = 60.0
@@ -48,6 +49,7 @@ class Metrics:
         self.energy = energy if energy is not None else EnergyMeter()
         if self.energy.is_there:
             self._export_energy()
+        self.monitoring = MonitoringFigures(self.registry)
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.recent: dict[str, Recent] = {}
 
@@ -100,6 +102,7 @@ class ModelMetrics:
         self._written = metrics._written.labels(model)
         self._step = metrics._step.labels(model)
         self.waiting = metrics._waiting.labels(model)
+        self.monitoring = metrics.monitoring
 
     def batch(self, size: int, waited: float, took: float, tokens: int, padded: int) -> None:
         """Take note of one batch."""

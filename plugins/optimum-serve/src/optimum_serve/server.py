@@ -10,14 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from optimum_serve.endpoints import Call
 from optimum_serve.errors import RequestError
 from optimum_serve.metrics import Metrics
+from optimum_serve.monitoring.notebook import Notebook
+from optimum_serve.monitoring.retuning import Retuner
+from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.serving import ServedModel
-from optimum_serve.settings import Settings
+from optimum_serve.settings import ModelSettings, Settings
 from optimum_serve.tokenizing import Tokenizing
 from optimum_serve.tracing import tracing_of
 
 log = logging.getLogger(__name__)
 _TOKENIZING_THREADS = 2
 _ENERGY_SECONDS = 300
+_WATCH_SECONDS = 60
 
 
 class Server:
@@ -27,12 +31,22 @@ class Server:
         self.settings = settings
         self.metrics = Metrics()
         self.tracing = tracing_of(settings.traces)
+        self.retuner = Retuner(settings.retune_after, self.metrics.monitoring)
+        self._notebook = Notebook(settings)
         self.is_stopping = False
         self._tokenizing = Tokenizing(_TOKENIZING_THREADS)
-        self.models = {
-            stated.label: ServedModel(stated, settings, self.metrics.of(stated.label), self._tokenizing)
-            for stated in settings.models
-        }
+        self.models = {stated.label: self._unopened(stated) for stated in settings.models}
+
+    def _unopened(self, stated: ModelSettings) -> ServedModel:
+        model = ServedModel(stated, self.settings, self.metrics.of(stated.label), self._tokenizing)
+        model.baseline = self._notebook.baselines.get(stated.label, {})
+        return model
+
+    def renew(self, name: str) -> None:
+        """Close a model, so that it can be opened again."""
+        stated = next(stated for stated in self.settings.models if stated.label == name)
+        closed, self.models[name] = self.models[name], self._unopened(stated)
+        closed.close()
 
     async def start(self) -> None:
         """Open all models, one after another, in a thread: each is accelerated alone on the machine."""
@@ -42,6 +56,18 @@ class Server:
                 await loop.run_in_executor(pool, model.open)
                 if model.is_ready:
                     log.info("model is ready", extra={"model": model.name, "runs": repr(model.model)})
+
+    async def watch(self) -> None:
+        """Write what was learned, and tune what is due, again and again."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            await asyncio.to_thread(self._notebook.write, self._watched())
+            for model in self.models.values():
+                if self.retuner.is_due(model):
+                    self.retuner.begin(model)
+
+    def _watched(self) -> dict[str, ModelWatch]:
+        return {name: model.watch for name, model in self.models.items() if model.is_ready}
 
     async def watch_energy(self) -> None:
         """Read the counters of energy, where there are any, before they begin anew."""
@@ -53,8 +79,10 @@ class Server:
         """Answer what waits, and free all models."""
         self.is_stopping = True
         loop = asyncio.get_running_loop()
+        await self.retuner.close()
         for model in self.models.values():
             await loop.run_in_executor(None, model.close)
+        await asyncio.to_thread(self._notebook.write, self._watched())
         await loop.run_in_executor(None, self._tokenizing.close)
         if self.tracing is not None:
             await loop.run_in_executor(None, self.tracing.close)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from optimum_core import AcceleratedModel, accelerate, load
-from optimum_core.errors import OptimumError, OptionError
-from optimum_serve.batcher import Batcher, Limits
+from optimum_core.errors import OptimumError
+from optimum_serve.batcher import Batcher
 from optimum_serve.errors import RequestError, invalid
+from optimum_serve.lifetime import Workers, begun, freed, warm
 from optimum_serve.metrics import ModelMetrics
+from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.settings import ModelSettings, Settings
 from optimum_serve.tokenizing import Manner, Tokenizing
-from optimum_serve.writer import Writer
 
 log = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
@@ -78,8 +80,9 @@ class ServedModel:
         self._metrics = metrics
         self._tokenizing = tokenizing
         self._model: AcceleratedModel | None = None
-        self._batcher: Batcher | None = None
-        self._writer: Writer | None = None
+        self._workers = Workers()
+        self._watch: ModelWatch | None = None
+        self.baseline: Mapping[str, Sequence[int]] = {}
 
     # Its life.
 
@@ -91,43 +94,48 @@ class ServedModel:
                 model = load(source, target=self._stated.target)
             else:
                 log.info("accelerating %s; the next start finds it in the cache", self._stated.source)
-                model = accelerate(self._stated.source, target=self._stated.target or "auto")
-            _warm(model, self._generation)
+                stated = self._stated
+                model = accelerate(stated.source, target=stated.target or "auto", objective=stated.objective)
+            warm(model, self._generation)
         except OptimumError as error:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
             return
+        self._watch = ModelWatch(self._stated, self._settings, model, self._metrics.monitoring, self.baseline)
         self._start(model)
 
+    async def replace(self, model: AcceleratedModel) -> None:
+        """Let another form of the model answer from now on; what waits for the former is answered, then it is freed."""
+        await asyncio.to_thread(warm, model, self._generation)
+        workers = await asyncio.to_thread(self._begun, model)
+        former = self._model, self._workers
+        self._model, self._workers = model, workers  # in the event loop: no request finds half of it
+        await asyncio.to_thread(freed, *former)
+
     def _start(self, model: AcceleratedModel) -> None:
-        settings = self._settings
-        limits = Limits(
-            items=min(settings.max_batch_items, _proved_batch(model)),
-            tokens=settings.max_batch_tokens,
-            queue=settings.max_queue,
-        )
-        threads = max(model.manifest.streams, 1)
-        if model.can_generate():
-            self._writer = Writer(
-                self.name, running=settings.max_running, queue=settings.max_queue, step=self._metrics.step
-            )
-        else:
-            self._batcher = Batcher(self.name, self._run, limits, self._metrics, threads)
+        self._workers = self._begun(model)
         self._model = model
         self._metrics.waiting.set_function(lambda: self.depth)
 
+    def _begun(self, model: AcceleratedModel) -> Workers:
+        return begun(self.name, model, partial(self._run, model), self._settings, self._metrics)
+
     def close(self) -> None:
         """Answer what waits, and free the model."""
-        for worker in (self._batcher, self._writer):
-            if worker is not None:
-                worker.close()
-        if self._model is not None:
-            self._model.close()
+        freed(self._model, self._workers)
+        if self._watch is not None:
+            self._watch.close()
 
     @property
     def is_ready(self) -> bool:
         """Whether it answers."""
         return self._model is not None
+
+    @property
+    def watch(self) -> ModelWatch:
+        """The watch over it, once it answers."""
+        assert self._watch is not None
+        return self._watch
 
     @property
     def model(self) -> AcceleratedModel:
@@ -147,7 +155,12 @@ class ServedModel:
     @property
     def depth(self) -> int:
         """The number of inputs and texts that wait."""
-        return sum(worker.depth for worker in (self._batcher, self._writer) if worker is not None)
+        return self._workers.depth
+
+    @property
+    def writing(self) -> str:
+        """The way in which texts are written at once: in turns, or together; empty: it writes none."""
+        return self._workers.writing
 
     # Its abilities: of the opened model, which does not change; asked at every request.
 
@@ -179,7 +192,7 @@ class ServedModel:
     @property
     def writes(self) -> bool:
         """Whether it writes text."""
-        return self._writer is not None
+        return self._workers.writer is not None
 
     @cached_property
     def medium(self) -> str:
@@ -246,18 +259,21 @@ class ServedModel:
         sounds."""
         self._check_number(len(items))
         _ = self.model
-        if self._batcher is None:
-            raise invalid(f"model {self.name!r} writes text, and does nothing else", "not_supported", 501)
-        found = await self._batcher.submit([(output, item) for item in items], lengths)
+        found = await self._batcher().submit([(output, item) for item in items], lengths)
+        self.watch.answered(items, output, found)
         return Rows(values=found, tokens=sum(lengths))
 
     async def call(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return all outputs of one call with a batch of the client's own."""
         _ = self.model
-        if self._batcher is None:
-            raise invalid(f"model {self.name!r} writes text, and does nothing else", "not_supported", 501)
-        (found,) = await self._batcher.submit([(None, arrays)], [max(_tokens_of(arrays), 1)])
+        (found,) = await self._batcher().submit([(None, arrays)], [max(_tokens_of(arrays), 1)])
+        self.watch.called(arrays, found)
         return dict(found)
+
+    def _batcher(self) -> Batcher:
+        if self._workers.batcher is None:
+            raise invalid(f"model {self.name!r} writes text, and does nothing else", "not_supported", 501)
+        return self._workers.batcher
 
     def _check_number(self, count: int) -> None:
         if count > self._settings.max_inputs:
@@ -278,14 +294,24 @@ class ServedModel:
                     "too_long", 413,
                 )  # fmt: skip
 
-    def _run(self, batch: list[tuple[str | None, Any]]) -> Sequence[Any]:
+    def _run(self, model: AcceleratedModel, batch: list[tuple[str | None, Any]]) -> Sequence[Any]:
         """Run a batch; in a thread of the batcher."""
-        model, found = self.model, [None] * len(batch)
+        found = [None] * len(batch)
         for output in dict.fromkeys(output for output, _ in batch):
             places = [number for number, (wanted, _) in enumerate(batch) if wanted == output]
-            for place, answer in zip(places, _answers(model, output, [batch[n][1] for n in places]), strict=True):
+            for place, answer in zip(places, self._answers(model, output, [batch[n][1] for n in places]), strict=True):
                 found[place] = answer
         return found
+
+    def _answers(self, model: AcceleratedModel, output: str | None, items: list[Any]) -> Sequence[Any]:
+        if output is not None:
+            found: Sequence[Any] = model.map(items, batch_size=len(items), progress=False, outputs=[output])[output]
+            self.watch.batch(items)
+            return found
+        answers = [{name: np.asarray(value) for name, value in model(**arrays).items()} for arrays in items]
+        for arrays in items:
+            self.watch.arrays(arrays)
+        return answers
 
     # Text that it writes.
 
@@ -310,47 +336,28 @@ class ServedModel:
 
     def write(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> AsyncIterator[str]:
         """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest."""
-        assert self._writer is not None  # `prompt` has checked it
-        return self._writer.write(lambda: self._pieces(prompt, stop, settings))
+        writer = self._workers.writer
+        assert writer is not None  # `prompt` has checked it
+        together, join, given = self._workers.together, None, {**self._generation, **settings}
+        if together is not None and together.takes(prompt.tokens, **given):
+            join = partial(together.begin, prompt.value, tuple(stop), **given)
+        return self._noted(prompt, writer.write(lambda: self._pieces(prompt, stop, settings), join))
+
+    async def _noted(self, prompt: Prompt, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Yield the pieces, and take note of the text at its end."""
+        number = 0
+        async with aclosing(cast(AsyncGenerator[str, None], pieces)) as each:
+            try:
+                async for piece in each:
+                    number += 1
+                    yield piece
+            finally:
+                self.watch.wrote(prompt.tokens, number)
 
     def _pieces(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
         given = {**self._generation, **settings}
         pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **given)
         return (row[0] for row in pieces)
-
-
-def _warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
-    """Read and answer one text, so that the first request does not wait for what is loaded at the first text.
-
-    Raises:
-        OptionError: settings of generation, the model's own or the server's, cannot be honoured, so that no request
-            could be answered.
-    """
-    if all(spec.name != _IDS for spec in model.manifest.inputs):
-        return
-    try:
-        items = model.tokenize(["a"])
-        if model.can_generate():
-            next(iter(model.generate(["a"], stream=True, **generation, max_new_tokens=1)))
-        else:
-            model.map(items, progress=False)
-    except OptionError:
-        raise
-    except OptimumError as error:
-        log.info("no text was tried: %s", error)
-
-
-def _proved_batch(model: AcceleratedModel) -> int:
-    """Return the greatest batch with which the model was compared with the original."""
-    axis = model.manifest.axes.get("batch")
-    return axis.proved[1] if axis is not None and axis.proved is not None else sys.maxsize
-
-
-def _answers(model: AcceleratedModel, output: str | None, items: list[Any]) -> Sequence[Any]:
-    if output is None:
-        return [{name: np.asarray(value) for name, value in model(**arrays).items()} for arrays in items]
-    found: Sequence[Any] = model.map(items, batch_size=len(items), progress=False, outputs=[output])[output]
-    return found
 
 
 def _tokens_of(arrays: Mapping[str, Array]) -> int:

@@ -31,14 +31,23 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             start.
         name: in requests; by default the last part of the source.
         target: a backend, where the source is accelerated or opened elsewhere than it was tuned for.
+        objective: what a source is accelerated for: "latency", "throughput" or "size"; None: as `accelerate` chooses.
         generation: arguments of `generate` that go before the server's and before the model's own
             `generation_config.json`, as {"num_beams": 1}; those of a request go before them.
+        original: the directory or hub id of the model that an artifact was made from, for `truth_sample`.
     """
 
     source: str
     name: str = ""
     target: str | None = None
+    objective: str | None = None
     generation: dict[str, Any] = {}  # msgspec copies it
+    original: str = ""
+
+    @property
+    def original_source(self) -> str:
+        """The original, for comparisons."""
+        return self.original or self.source
 
     @property
     def label(self) -> str:
@@ -58,7 +67,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_queue: inputs that may wait for one model; beyond, requests get 429.
         max_inputs: inputs of one request.
         max_body: bytes of one request.
-        max_running: texts that are written at once, for each model.
+        max_running: texts that are written in turns at once, for each model.
+        continuous_batching: write texts together where the backend can; it holds the weights once more.
+        max_cache: bytes of keys and values for that, for each model.
         max_new_tokens: the greatest number of tokens that a request may ask for.
         generation: arguments of `generate` for all models, as above.
         timeout: seconds from a request to its answer, or its first token.
@@ -68,6 +79,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         access_log: write a line for each request.
         traces: the address of an OpenTelemetry collector (OTLP over HTTP); none: no traces, unless OpenTelemetry's own
             variables name one.
+        traffic_file: shapes of calls and requests are added to this file every minute, and at the end.
+        retune_after: calls of a model after which it is tuned for its traffic; 0: only when asked, by POST /retune.
+        truth_sample: one input in so many is computed again by the eager model; 0: none.
+        drift_window: seconds of the window whose inputs and scores are compared with those of the first; 0: none.
+        drift_file: the first window is kept there, and taken from there at the next start.
     """
 
     models: Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
@@ -81,6 +97,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_inputs: Count = 1024
     max_body: Count = 16_000_000
     max_running: Count = 4
+    continuous_batching: bool = True
+    max_cache: Count = 1_000_000_000
     max_new_tokens: Count = 4096
     generation: dict[str, Any] = {}
     timeout: Seconds = 60.0
@@ -88,6 +106,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain: Seconds = 30.0
     access_log: bool = True
     traces: str = ""
+    traffic_file: str = ""
+    retune_after: Annotated[int, Meta(ge=0)] = 0
+    truth_sample: Annotated[int, Meta(ge=0)] = 0
+    drift_window: Annotated[float, Meta(ge=0)] = 0
+    drift_file: str = ""
 
 
 def read_settings(

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import torch
@@ -32,9 +31,9 @@ Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
 #: Files whose frames lie between the model's code and this module.
-_BETWEEN = (_TORCH, __file__, narrow_floats.__file__, promotion.__file__, warnings.__file__)
-#: Functions by which modes and types of tensors are called between the model's code and torch's.
-_PASSING_ON = frozenset({"__torch_function__", "__torch_dispatch__"})
+_BETWEEN = (_TORCH, __file__, promotion.__file__, narrow_floats.__file__, warnings.__file__)
+#: Functions of modes that an exporter puts around the model's code.
+_MODES = frozenset({"__torch_function__", "__torch_dispatch__"})
 _READ = torch.ops.aten._local_scalar_dense.default
 #: Functions that read a tensor's memory without an operator.
 _UNSEEN = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
@@ -126,15 +125,13 @@ class _Unseen(TorchFunctionMode):
 
 
 def _place() -> Place:
-    """Return the innermost place in code that is neither torch's nor this module's nor a mode's."""
+    """Return the innermost place in code that is neither torch's nor this module's."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_between(frame.f_code):
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(_BETWEEN) or frame.f_code.co_name in _MODES
+    ):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
-
-
-def _is_between(code: CodeType) -> bool:
-    return code.co_filename.startswith(_BETWEEN) or code.co_name in _PASSING_ON
 
 
 def _only_complains(file: str, line: int) -> bool:

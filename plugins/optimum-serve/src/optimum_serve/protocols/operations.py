@@ -61,6 +61,7 @@ def _about(model: ServedModel) -> dict[str, Any]:
         "proof": repr(model.model).rpartition(", ")[2].rstrip(">"),
         "error": fidelity.worst.relative_error if fidelity is not None and fidelity.worst is not None else None,
         "waiting": model.depth,
+        **({"writing": model.writing} if model.writing else {}),
     }
 
 

@@ -1,10 +1,12 @@
 """Energy of the processors, where the system counts it and lets it be read: Linux' powercap, by RAPL.
 
-The counters are of the whole machine, whatever runs on it. Source: Documentation/power/powercap/powercap.rst of Linux.
+The counters are of the whole machine, whatever runs on it. Not yet proved on hardware: no machine of this project's has
+such counters, so that tests read files of their form. Source: Documentation/power/powercap/powercap.rst of Linux.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
+#: Names another directory of the counters, such as the host's in a container.
+POWERCAP_ENV = "OPTIMUM_POWERCAP_DIR"
 #: A package with its cores; "dram" is counted apart from it, the domains "core" and "uncore" are not.
 _PACKAGES, _MEMORY = "intel-rapl:*", "dram"
+_COUNTER = "energy_uj"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,11 +41,13 @@ class EnergyMeter:
     """Joules that the machine's processors and memory have taken since the start.
 
     Args:
-        powercap: the directory of the counters.
+        powercap: the directory of the counters; None: the system's.
     """
 
-    def __init__(self, powercap: Path = POWERCAP) -> None:
-        self._domains: Sequence[_Domain] = [found for place in _places(powercap) if (found := _opened(place))]
+    def __init__(self, powercap: Path | None = None) -> None:
+        self._powercap = powercap or Path(os.environ.get(POWERCAP_ENV) or POWERCAP)
+        self._found = _places(self._powercap)
+        self._domains: Sequence[_Domain] = [found for place in self._found if (found := _opened(place))]
         self._lock = threading.Lock()
         self._microjoules = 0
 
@@ -48,6 +55,15 @@ class EnergyMeter:
     def is_there(self) -> bool:
         """Whether there is a counter that can be read."""
         return bool(self._domains)
+
+    @property
+    def problem(self) -> str:
+        """The reason why there is no counter; empty where there is one."""
+        if self._domains:
+            return ""
+        if not self._found:
+            return f"there is no counter of energy in {self._powercap}"
+        return f"{self._found[0] / _COUNTER} may not be read: the system leaves that to root"
 
     def joules(self) -> float:
         """Return the joules; has to be called at least once an hour: a counter begins anew."""
@@ -76,7 +92,7 @@ def _name(place: Path) -> str:
 
 
 def _opened(place: Path) -> _Domain | None:
-    file = place / "energy_uj"
+    file = place / _COUNTER
     try:  # kernels since 5.10 let root alone read it
         return _Domain(file=file, greatest=int((place / "max_energy_range_uj").read_text()), last=int(file.read_text()))
     except (OSError, ValueError):

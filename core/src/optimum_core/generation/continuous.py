@@ -1,0 +1,215 @@
+"""Texts written together by a backend's continuous batching, and its comparison with the decoder's own tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.decoder_session import Decoder
+from optimum_core.generation.settings import Settings, read_settings
+from optimum_core.generation.text import Chat, TextCodec, TextStream
+from optimum_core.types import ContinuousBatch, Sampling
+
+Array = np.ndarray[Any, Any]
+#: Lengths of the prompts that are compared, and the tokens written behind each: one and several blocks of the cache.
+_LENGTHS, _NEW = (1, 5, 33, 70), 12
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class BatchedText:
+    """One text that is being written.
+
+    Attributes:
+        pieces: the text that is new since the last step, a piece for each token, which may be empty; once it has ended,
+            the rest comes last.
+        ended: no more comes.
+    """
+
+    number: int
+    eos: frozenset[int]
+    stream: TextStream
+    pieces: list[str] = field(default_factory=list)
+    ended: bool = False
+
+    def put(self, tokens: Sequence[int], *, ended: bool) -> None:
+        """Take the tokens of a step, up to one that ends the text or a stop string."""
+        self.pieces = []
+        for token in tokens:
+            is_end = token in self.eos
+            self.pieces.append("" if is_end else self.stream.put(token))
+            if is_end or self.stream.ended:
+                ended = True
+                break
+        if ended:
+            self.pieces.append(self.stream.finish())
+            self.ended = True
+
+
+class ContinuousTexts:
+    """Writes many texts at once: each step gives every one of them its next token. One thread uses it at a time.
+
+    Attributes:
+        tool: the distribution that batches, with its version.
+    """
+
+    def __init__(self, batch: ContinuousBatch, codec: TextCodec, directory: Path, longest: int | None) -> None:
+        self.tool = batch.tool
+        self._batch, self._codec, self._directory = batch, codec, directory
+        self._most = batch.positions if longest is None else min(longest, batch.positions)
+        self._running: dict[int, BatchedText] = {}
+
+    def takes(self, length: int, **settings: Any) -> bool:
+        """Whether texts of these settings, those of `generate`, are written as `generate` would. Draws have no seed.
+
+        Args:
+            length: of the prompt, in tokens.
+
+        Raises:
+            OptionError: as `generate`.
+        """
+        sampling = sampling_of(read_settings(self._directory, settings), length)
+        return sampling is not None and length + sampling.max_new_tokens <= self._most
+
+    def begin(self, prompt: str | Chat, stop: Sequence[str] = (), **settings: Any) -> BatchedText:
+        """Begin a text.
+
+        Raises:
+            OptionError: as `generate`.
+            InputError: the prompt is empty, or together with the new tokens beyond what model or cache hold.
+            UnavailableError: `takes` is False for these settings.
+        """
+        ids = self._codec.encode([prompt], 0)[0][0]
+        stated = read_settings(self._directory, settings)
+        sampling = sampling_of(stated, len(ids))
+        if sampling is None:
+            raise UnavailableError("continuous batching", "these settings have no equal in it", "use generate")
+        needed = len(ids) + sampling.max_new_tokens
+        if needed > self._most:
+            why = f"prompt and new tokens come to {needed} positions, and there are {self._most}"
+            raise InputError("continuous batching", why, "shorten the prompt, or ask for fewer new tokens")
+        number = self._batch.add(ids.tolist(), sampling)
+        stream = TextStream(codec=self._codec, stops=tuple(stop))
+        text = BatchedText(number=number, eos=frozenset(stated.eos), stream=stream)
+        self._running[number] = text
+        return text
+
+    def step(self) -> list[BatchedText]:
+        """Run the model once; return the texts that have new `pieces`.
+
+        Raises:
+            SessionError: the runtime failed; all texts are lost.
+        """
+        stepped = []
+        for number, progress in self._batch.step().items():
+            text = self._running.get(number)
+            if text is None:
+                continue
+            text.put(progress.tokens, ended=progress.ended)
+            if text.ended:
+                self.cancel(text)
+            stepped.append(text)
+        return stepped
+
+    def cancel(self, text: BatchedText) -> None:
+        """End a text, and free its memory."""
+        if self._running.pop(text.number, None) is not None:
+            self._batch.cancel(text.number)
+
+    def close(self) -> None:
+        """End all texts, and free the memory."""
+        self._running.clear()
+        self._batch.close()
+
+
+def sampling_of(settings: Settings, length: int) -> Sampling | None:
+    """Return the settings of a prompt of this length for a continuous batch; None: one of them has no equal there.
+
+    Not equal are: draws with a seed, which come from another generator; `min_p`, which is applied in another order; and
+    all that forbids or forces tokens.
+    """
+    if settings.max_length is not None and settings.max_length <= length:
+        return None
+    settings = settings.for_prompt(length)
+    never = (settings.bad_words_ids, settings.suppress_tokens, settings.begin_suppress_tokens, settings.forced_eos)
+    others = (settings.no_repeat_ngram_size, settings.min_new_tokens, *never)
+    if any(others) or settings.forced_bos is not None:
+        return None
+    if settings.do_sample and (settings.seed is not None or settings.min_p):
+        return None
+    return Sampling(
+        max_new_tokens=settings.max_new_tokens,
+        eos=settings.eos,
+        do_sample=settings.do_sample,
+        temperature=settings.temperature,
+        top_k=settings.top_k or None,
+        top_p=settings.top_p,
+        repetition_penalty=settings.repetition_penalty,
+    )
+
+
+# Comparison with the decoder's own tokens.
+
+
+def difference(batch: ContinuousBatch, decoder: Decoder, vocabulary: int, tolerance: float) -> str:
+    """Return how the tokens of a continuous batch differ from the decoder's own likeliest; "": not at all.
+
+    Prompts of several lengths are read together, and then two that begin as one of them, for which keys and values are
+    there already. Each token has to be the likeliest of the decoder after those before it, or as likely within the
+    tolerance; so what is equal here is equal token by token.
+
+    Args:
+        tolerance: of scores, relative to the greatest.
+    """
+    prompts = _prompts(vocabulary, decoder.longest)
+    first, again = prompts[:-2], prompts[-2:]
+    for prompt, tokens in (*_written(batch, first), *_written(batch, again)):
+        if problem := _problem(decoder, prompt, tokens, tolerance):
+            return problem
+    return ""
+
+
+def _prompts(vocabulary: int, longest: int | None) -> list[list[int]]:
+    most = max(_LENGTHS) if longest is None else max(min(longest - _NEW, max(_LENGTHS)), 1)
+    rng = np.random.default_rng(0)
+    made = [rng.integers(0, vocabulary, min(length, most)).tolist() for length in _LENGTHS]
+    last = made[-1]
+    changed = [*last[: -max(len(last) // 10, 1)], *made[0]]
+    return [*made, last, changed]
+
+
+def _written(batch: ContinuousBatch, prompts: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
+    found: Mapping[int, tuple[list[int], list[int]]] = {
+        batch.add(prompt, Sampling(max_new_tokens=_NEW)): (prompt, []) for prompt in prompts
+    }
+    running = set(found)
+    while running:
+        for number, progress in batch.step().items():
+            found[number][1].extend(progress.tokens)
+            if progress.ended:
+                running.discard(number)
+    return list(found.values())
+
+
+def _problem(decoder: Decoder, prompt: list[int], tokens: list[int], tolerance: float) -> str:
+    if len(tokens) != _NEW:
+        return f"{len(tokens)} tokens came where {_NEW} were asked for"
+    ids = np.array([[*prompt, *tokens[:-1]]], np.int64)
+    generation = decoder.begin(1)
+    try:
+        scores = generation.feed(ids, None, "counts", np.arange(len(prompt) - 1, ids.shape[1]))[0]
+    finally:
+        generation.close()
+    gaps = scores.max(-1) - scores[np.arange(_NEW), tokens]
+    worst = float((gaps / np.abs(scores).max(-1).clip(1e-12)).max())
+    if worst <= tolerance:
+        return ""
+    number = int((gaps > 0).argmax())
+    return (
+        f"behind {len(prompt)} tokens, token {number + 1} is {tokens[number]}, and the decoder's own is "
+        f"{int(scores[number].argmax())}"
+    )

@@ -1,0 +1,136 @@
+"""Wheels of all that a server of some models needs, in the versions that are installed here."""
+
+from __future__ import annotations
+
+import ensurepip
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from optimum_core.errors import UnavailableError
+
+_WHO = "bundle"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WheelRequest:
+    """The wheels to collect.
+
+    Attributes:
+        packages: requirements, such as "optimum-serve[pictures]".
+        python: the version of the target, as "3.11"; `platforms`: its tags, as "manylinux_2_28_aarch64"; none: those of
+            this machine.
+        folders: directories to look in first.
+        offline: look nowhere else.
+    """
+
+    packages: Sequence[str]
+    python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
+    platforms: Sequence[str] = ()
+    folders: Sequence[Path] = field(default_factory=tuple)
+    offline: bool = False
+
+
+def collect(request: WheelRequest, into: Path) -> list[str]:
+    """Put the wheels into a directory; return the requirements of the whole, with their versions.
+
+    Raises:
+        UnavailableError: a package is not installed here, or a wheel cannot be had.
+    """
+    into.mkdir(parents=True)
+    found = dict(_needed(request.packages))
+    local = [_wheel(name, source, request, into) for name, one in found.items() if (source := _local(one)) is not None]
+    pins = [f"{one.metadata['Name']}=={one.version}" for one in found.values()]
+    (into / "constraints.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
+    _download(request, local, into)
+    (into / "constraints.txt").unlink()
+    return [f"{package}=={found[canonicalize_name(Requirement(package).name)].version}" for package in request.packages]
+
+
+def _needed(packages: Sequence[str]) -> Iterator[tuple[str, Distribution]]:
+    """Yield the distributions that packages need, themselves among them, as far as they are installed."""
+    waiting, seen = [(Requirement(package), True) for package in packages], set[tuple[str, frozenset[str]]]()
+    while waiting:
+        wanted, is_asked = waiting.pop()
+        key = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            one = distribution(wanted.name)
+        except PackageNotFoundError as error:
+            if is_asked:
+                remedy = f"pip install {wanted.name}"
+                raise UnavailableError(_WHO, f"{wanted.name} is not installed here", remedy) from error
+            continue  # for another platform, or left out here
+        yield key[0], one
+        for text in one.requires or ():
+            needed = Requirement(text)
+            if _applies(needed, wanted.extras):
+                waiting.append((needed, False))
+
+
+def _applies(needed: Requirement, extras: Mapping[str, str] | set[str]) -> bool:
+    return needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def _local(one: Distribution) -> Path | None:
+    """Return the directory that a package was installed from; None: it came from an index."""
+    stated = json.loads(one.read_text("direct_url.json") or "{}")
+    if "dir_info" not in stated:
+        return None
+    return Path(url2pathname(urlsplit(stated["url"]).path))
+
+
+def _wheel(name: str, source: Path, request: WheelRequest, into: Path) -> Path:
+    """Return the wheel of a package that did not come from an index: from the folders, or built."""
+    if (given := _named(name, request.folders)) is not None:
+        return given
+    command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(into), str(source)]
+    why = f"the wheel of {name} cannot be built from {source}"
+    _pip(command, why, "pip install hatchling, or pass --wheels")
+    if (built := _named(name, [into])) is None:
+        raise UnavailableError(_WHO, f"{why}: there is none after that", "pass --wheels")
+    return built
+
+
+def _named(name: str, folders: Sequence[Path]) -> Path | None:
+    wheels = [file for folder in folders for file in sorted(folder.glob("*.whl"))]
+    return next((file for file in wheels if canonicalize_name(file.name.split("-")[0]) == name), None)
+
+
+def _download(request: WheelRequest, local: Sequence[Path], into: Path) -> None:
+    """Fetch all wheels, or copy them from the folders; pip itself comes with Python, as far as it does.
+
+    Args:
+        local: wheels of packages that are not asked of an index, where others may have their names.
+    """
+    bundled = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+    for wheel in bundled[-1:]:
+        shutil.copy(wheel, into)
+    target = [part for platform in request.platforms for part in ("--platform", platform)]
+    target += ["--python-version", request.python, "--implementation", "cp"] if target else []
+    folders = [part for folder in (into, *request.folders) for part in ("--find-links", str(folder))]
+    command = [
+        "download", "--quiet", "--only-binary", ":all:", "--dest", str(into), *folders, *target,
+        *(["--no-index"] if request.offline else []), "--constraint", str(into / "constraints.txt"),
+        *request.packages, *map(str, local), *(() if bundled else ("pip",)),
+    ]  # fmt: skip
+    _pip(command, "not all wheels can be had", "see what pip says; --wheels names a directory that has them")
+
+
+def _pip(arguments: Sequence[str], why: str, remedy: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnavailableError(_WHO, f"{why}: {done.stderr.strip()[-1500:]}", remedy)

@@ -1,0 +1,105 @@
+"""Texts that are written together: the same as one by one, beside those that take turns."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimum_core import accelerate, load
+from optimum_core.measure import Effort, measuring
+from optimum_serve import ModelSettings
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("openvino_genai") is None, reason="openvino-genai is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def made(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that writes, for OpenVINO."""
+    folder = tmp_path_factory.mktemp("together")
+    asked: dict[str, Any] = {"target": "openvino", "budget": 0, "shapes": [(1, 8, 4)], "cache_dir": folder / "cache"}
+    quick = measuring(Effort(rounds=1, seconds=0.005, steady=math.inf))
+    with quick, accelerate(artifacts / "sources" / "writer", **asked) as fast:
+        fast.save_pretrained(folder / "writer")
+    return folder / "writer"
+
+
+@pytest.fixture
+def together(made: Path, serve: Any) -> Iterator[Any]:
+    yield serve(ModelSettings(source=str(made), name="writer"), max_running=2, max_batch_items=4)
+
+
+def _ask(live: Any, prompt: str, **more: Any) -> Any:
+    answer = live.client.post("/v1/completions", json={"prompt": prompt, "max_tokens": 10, **more})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_texts_written_together_are_those_of_the_model(together: Any, made: Path) -> None:
+    settings: list[dict[str, Any]] = [
+        {"temperature": 0},
+        {"temperature": 0, "max_tokens": 30},
+        {"temperature": 0.8, "seed": 5},  # takes turns beside the group
+        {"temperature": 0, "repetition_penalty": 1.3},
+    ]
+    asked = [(f"a{number}" * (1 + number), settings[number % 4]) for number in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda one: _ask(together, one[0], **one[1]), asked))
+    with load(made) as model:
+        for (prompt, stated), answer in zip(asked, answers, strict=True):
+            stated = {"max_new_tokens": stated.get("max_tokens", 10), **stated}
+            stated.pop("max_tokens", None)
+            if stated["temperature"] == 0:
+                stated = {**stated, "temperature": None, "do_sample": False}
+            assert answer["choices"][0]["text"] == model.generate(prompt, **stated)
+            assert answer["usage"]["completion_tokens"] == stated["max_new_tokens"]
+    status = together.client.get("/status.json").json()["models"][0]
+    assert status["writing"].startswith("together, by openvino-genai 2")
+    figures = together.client.get("/metrics").text
+    assert 'optimum_written_tokens_total{model="writer"}' in figures
+
+
+def test_a_client_that_leaves_frees_its_place(together: Any) -> None:
+    writer = together.app.state.server.models["writer"]._workers.writer
+    body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 0}
+    with together.client.stream("POST", "/v1/completions", json=body) as answer:
+        for line in answer.iter_lines():
+            assert json.loads(line.removeprefix("data: "))["choices"]
+            break
+    end = time.monotonic() + 10
+    while writer.running or writer.depth:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_loses_only_what_it_has_begun(together: Any, made: Path) -> None:
+    batch = together.app.state.server.models["writer"]._workers.together._batch
+    with load(made) as model:
+        want = model.generate("ab", max_new_tokens=10, do_sample=False)
+    body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 0}
+    with together.client.stream("POST", "/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        os.kill(batch._process._process.pid, signal.SIGKILL)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: _ask(together, "ab", temperature=0), range(4)))
+        rest = list(lines)
+    assert [answer["choices"][0]["text"] for answer in answers] == [want] * 4
+    assert any('"error"' in line for line in rest)
+
+
+def test_it_can_be_turned_off(made: Path, serve: Any) -> None:
+    live = serve(ModelSettings(source=str(made), name="writer"), continuous_batching=False)
+    assert live.client.get("/status.json").json()["models"][0]["writing"] == "in turns"
+    assert _ask(live, "ab", temperature=0)["choices"][0]["text"]
