@@ -114,6 +114,23 @@ def test_the_stages_of_an_export_for_generation_are_named(tmp_path: Path) -> Non
         open_source(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("model.onnx",), ("encoder_model.onnx", "decoder_model_merged.onnx")],
+    ids=["decoder", "encoder and decoder"],
+)
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1"], ids=["empty", "pointer"])
+def test_damaged_files_of_models_that_generate_are_named(
+    names: tuple[str, ...], content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "generation_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
+    for name in names:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"(?s)model\.onnx does not open as ONNX .*download its files again"):
+        load(tmp_path)
+
+
 def test_weights_for_torch_are_the_original(tmp_path: Path) -> None:
     _classifier().save_pretrained(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"")

@@ -13,6 +13,7 @@ import numpy as np
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.large_values import (
     large_inputs,
+    least_inputs,
     negative_inputs,
     outputs_as_rounded,
     outputs_in_time,
@@ -26,6 +27,7 @@ Answered = Callable[[str, Arrays, Arrays], ReferenceCase]
 
 LARGE = {"i": "whole numbers up to 2**40", "f": "floats 100000 times as large"}
 NEGATIVE = {"i": "whole numbers below zero", "f": "floats below zero"}
+LEAST = {"i": "the least whole numbers of 8 or 16 bits"}
 #: Difference by rounding alone from which an output counts as sensitive.
 _STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
 
@@ -36,7 +38,7 @@ def large_cases(module: Any, signature: ModelSignature, answered: Answered) -> I
     Args:
         answered: makes the case of a name, inputs and outputs.
     """
-    for names, change in ((LARGE, large_inputs), (NEGATIVE, negative_inputs)):
+    for names, change in ((LARGE, large_inputs), (NEGATIVE, negative_inputs), (LEAST, least_inputs)):
         for kind, name in names.items():
             inputs = change(module, signature, Case(name=name, padding="none", seed=97), kind)
             if inputs is not None and (found := _answered(module, name, inputs, answered)) is not None:

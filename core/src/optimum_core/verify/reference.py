@@ -347,12 +347,16 @@ def _over_bounds(module: Any, signature: ModelSignature) -> Iterator[ReferenceCa
     inputs, rng = dict(signature.draw(Case(name=ALL_VALUES, padding="none", seed=95))), np.random.default_rng(95)
     for name, (low, high) in wide.items():
         like = inputs[name]
-        drawn = rng.permutation(np.arange(low, min(high, low + _MOST_VALUES) + 1))
-        inputs[name] = np.resize(drawn, like.shape).astype(like.dtype)
+        inputs[name] = np.resize(_drawn(low, min(high, low + _MOST_VALUES), rng), like.shape).astype(like.dtype)
     try:
         yield _answered(module, signature, ALL_VALUES, inputs)
     except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
         log.info("%s is left out: eager refuses it: %r", ALL_VALUES, error)
+
+
+def _drawn(least: int, greatest: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return the whole numbers between two, in any order, but first the two: a small input has these at least."""
+    return np.concatenate(([least, greatest], rng.permutation(np.arange(least + 1, greatest))))
 
 
 def _check_repeatable(module: Any, case: ReferenceCase) -> None:

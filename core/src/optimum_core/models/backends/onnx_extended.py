@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.errors import ArtifactError
-from optimum_core.models.sources.onnx_graph import external_files, precision_of, rows_looked_up
+from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, Step, TensorSpec
 
@@ -29,12 +29,9 @@ def find(path: Path) -> tuple[Path, ...]:
     graph = path if path.is_file() else _alone(path)
     if graph is None or graph.suffix != ".onnx":
         return ()
-    import onnx
-    from google.protobuf.message import DecodeError
-
     try:
-        proto = onnx.load(graph, load_external_data=False)
-    except DecodeError:  # a damaged file is refused where it is opened
+        proto = read_graph(graph)
+    except ArtifactError:  # a damaged file is refused where it is opened
         return ()
     return (graph, *external_files(proto, graph)) if _domains(proto) else ()
 
@@ -68,9 +65,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     Raises:
         ArtifactError: an input or output has no stated type and axes.
     """
-    import onnx
-
-    proto = onnx.load(files[0], load_external_data=False)
+    proto = read_graph(files[0])
     shutil.copyfile(files[0], output / _NAME)
     for path in files[1:]:
         shutil.copyfile(path, output / path.name)

@@ -15,7 +15,7 @@ from typing import Any
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
 from optimum_core.models.backends.onnx_surgery import drop_input, rename_within
-from optimum_core.models.sources.onnx_graph import external_files, precision_of
+from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
 from optimum_core.types.state import DECODER
@@ -37,15 +37,9 @@ def find(path: Path) -> tuple[Path, ...]:
     graph = next((file for file in graphs if file.suffix == ".onnx" and file.is_file()), None)
     if graph is None:
         return ()
-    proto = _read(graph)
+    proto = read_graph(graph)
     names = {value.name for value in proto.graph.input}
     return (graph, *external_files(proto, graph)) if any(map(_PAST.fullmatch, names)) else ()
-
-
-def _read(graph: Path) -> Any:
-    import onnx
-
-    return onnx.load(graph, load_external_data=False)
 
 
 def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
@@ -57,7 +51,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     import onnx
 
     who = f"model {str(files[0])!r}"
-    proto = _read(files[0])
+    proto = read_graph(files[0])
     given = {value.name: value.type.tensor_type for value in proto.graph.input}
     state = _state(given, {value.name for value in proto.graph.output}, who)
     vocabulary = select_logits(proto, who)

@@ -23,7 +23,7 @@ from optimum_core.models.backends.onnx_surgery import (
     restrict,
     taken_branch,
 )
-from optimum_core.models.sources.onnx_graph import external_files, precision_of, rows_looked_up
+from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, StateSpec, Step, TensorSpec
 from optimum_core.types.state import CROSS, DECODER, ENCODER, ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
@@ -59,21 +59,18 @@ def find(path: Path) -> tuple[Path, ...]:
 
 
 def _weights(graph: Path) -> list[Path]:
-    import onnx
-
-    return external_files(onnx.load(graph, load_external_data=False), graph)
+    return external_files(read_graph(graph), graph)
 
 
 def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     """Write encoder, cross attention and decoder into `output`, and return them as a generative artifact.
 
     Raises:
-        ArtifactError: their inputs or outputs are not those of an encoder and a decoder with keys and values.
+        ArtifactError: a file is damaged, or their inputs or outputs are not those of an encoder and a decoder with keys
+            and values.
     """
-    import onnx
-
     who = f"model {str(files[0].parent)!r}"
-    encoder, *decoders = (onnx.load(path) for path in files if path.suffix == ".onnx")
+    encoder, *decoders = (read_graph(path, weights=True) for path in files if path.suffix == ".onnx")
     if len(decoders) == 1:
         decoders = [taken_branch(decoders[0], _LATER_CALL, taken, who) for taken in (False, True)]
     first, later = decoders

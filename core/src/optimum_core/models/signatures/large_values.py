@@ -1,4 +1,5 @@
-"""Values far from those of the user's samples, for inputs that no table or name bounds: larger, or below zero."""
+"""Values far from those of the user's samples, for inputs that no table or name bounds: larger, below zero, or the
+least that their type holds."""
 
 from __future__ import annotations
 
@@ -56,6 +57,15 @@ def negative_inputs(module: Any, signature: ModelSignature, case: Case, kind: st
     return _elsewhere(module, signature, case, kind, _negative)
 
 
+def least_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) -> Arrays | None:
+    """Return the call of a case with the least values that narrow whole numbers hold; None: no input may have them.
+
+    Args:
+        kind: of the numpy element types that change, "i" or "f".
+    """
+    return _elsewhere(module, signature, case, kind, _least)
+
+
 def _elsewhere(
     module: Any, signature: ModelSignature, case: Case, kind: str, change: Callable[[Values, Rng], Values | None]
 ) -> Arrays | None:
@@ -104,6 +114,14 @@ def _negative(array: Values, rng: Rng) -> Values | None:
         return np.asarray(-array)
     narrow = array.dtype.itemsize not in _EXPONENTS
     return np.asarray(-1 - (_large(array, rng) if narrow else array), dtype=array.dtype)
+
+
+def _least(array: Values, _: Rng) -> Values | None:
+    """Return the values from the least of a narrow type on, where differences overflow; None: the type is wide."""
+    if array.dtype.kind == "f" or array.dtype.itemsize in _EXPONENTS:
+        return None
+    ends = np.iinfo(array.dtype)
+    return np.resize(np.arange(ends.min, ends.max + 1), array.shape).astype(array.dtype)
 
 
 def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> Arrays:

@@ -11,6 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from optimum_core.errors import ArtifactError
+
 #: Names of element types of floats, the narrowest first.
 FULL = "fp32"
 FLOATS = ("fp16", "bf16", FULL)
@@ -28,6 +30,28 @@ _SCHEMES: Mapping[str, str] = {
 }
 #: The least share of the weights in a type that names the whole: norms and scales have less.
 _SHARE = 0.1
+
+
+def read_graph(path: Path, *, weights: bool = False) -> Any:
+    """Return the model of an ONNX file.
+
+    Args:
+        weights: with those in files of their own.
+
+    Raises:
+        ArtifactError: it is no ONNX model, or a file of its weights is missing or too short.
+    """
+    import onnx
+
+    try:
+        proto = onnx.load(path, load_external_data=weights)
+        if not proto.ir_version:
+            raise ValueError("it is empty")
+        return proto
+    except Exception as error:  # a damaged file raises errors of many types
+        causes = "it is cut short, lacks the files of its weights, or is another's"
+        why = f"{path.name} does not open as ONNX ({error}): {causes}"
+        raise ArtifactError(f"model {str(path.parent)!r}", why, "copy or download its files again") from error
 
 
 def precision_of(proto: Any) -> str:
