@@ -29,5 +29,5 @@ def test_every_hook_shows_an_example_that_parses(hook: str) -> None:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_implemented_in_some_test(hook: str) -> None:
     implementation = re.compile(rf"@hookimpl\n\s*def {hook}\(")
-    files = [path for path in Path(__file__).parent.glob("test_*.py") if path != Path(__file__)]
+    files = [path for path in Path(__file__).parent.rglob("*.py") if path != Path(__file__)]
     assert any(implementation.search(path.read_text(encoding="utf-8")) for path in files)
