@@ -37,6 +37,8 @@ class WideNarrowFloats(TorchFunctionMode):
         if func.__name__ in _ARITHMETIC:
             return self._rounded(func(*map(self._promoted, args), **given))
         answer = func(*args, **given)
+        if func.__name__ in _COMPUTED and isinstance(answer, torch.Tensor):
+            return self._rounded(answer)
         if func in _LEAVING:
             return answer.clone()  # it may be the very tensor that was passed
         if isinstance(answer, torch.Tensor) and answer.dtype == torch.float32:
@@ -67,6 +69,11 @@ class WideNarrowFloats(TorchFunctionMode):
 #: Operations that promote integers.
 _ARITHMETIC = {f"{before}{name}{after}" for name in ("add", "sub", "mul", "div", "truediv", "pow")
                for before, after in (("", ""), ("__", "__"), ("__r", "__"))}  # fmt: skip
+#: Operations whose results have more bits than their operands; others move values, or choose among them.
+_COMPUTED = frozenset({
+    "sum", "mean", "prod", "cumsum", "matmul", "__matmul__", "bmm", "baddbmm", "exp", "log", "sqrt", "rsqrt", "reciprocal",
+    "sin", "cos", "tanh", "sigmoid", "softmax",
+})  # fmt: skip
 #: Functions that give a tensor of a stated type.
 _LEAVING = {torch.Tensor.to, torch.Tensor.float, torch.Tensor.double, torch.Tensor.type}
 
