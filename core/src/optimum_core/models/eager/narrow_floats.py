@@ -71,8 +71,8 @@ _ARITHMETIC = {f"{before}{name}{after}" for name in ("add", "sub", "mul", "div",
                for before, after in (("", ""), ("__", "__"), ("__r", "__"))}  # fmt: skip
 #: Operations whose results have more bits than their operands; others move values, or choose among them.
 _COMPUTED = frozenset({
-    "sum", "mean", "prod", "cumsum", "matmul", "__matmul__", "bmm", "baddbmm", "exp", "log", "sqrt", "rsqrt", "reciprocal",
-    "sin", "cos", "tanh", "sigmoid", "softmax",
+    "sum", "mean", "prod", "cumsum", "matmul", "__matmul__", "bmm", "baddbmm", "exp", "log", "sqrt", "rsqrt",
+    "reciprocal", "sin", "cos", "tanh", "sigmoid", "softmax",
 })  # fmt: skip
 #: Functions that give a tensor of a stated type.
 _LEAVING = {torch.Tensor.to, torch.Tensor.float, torch.Tensor.double, torch.Tensor.type}
