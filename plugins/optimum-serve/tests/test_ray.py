@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
 }
 os.environ.update(ENVIRONMENT)  # Ray reads some of them when it is imported
+pytest.importorskip("ray.serve")
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(1200)]
 URL = "http://127.0.0.1:8123"
