@@ -7,12 +7,12 @@ that little is computed on padding.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from optimum_serve.consumers import Consumers
 from optimum_serve.errors import busy
 from optimum_serve.tracing import current_trace
 
@@ -84,16 +84,12 @@ class Batcher:
         self._run = run
         self._limits = limits
         self._observer = observer
-        self._changed = threading.Condition()
         self._waiting: list[_Waiting] = []
-        self._closing = False
         self._pace = 0.0  # seconds an input, smoothed
-        self._threads = [
-            threading.Thread(target=self._work, name=f"batcher-{name}-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._consumers = Consumers(
+            [f"batcher-{name}-{number}" for number in range(threads)],
+            lambda: bool(self._waiting), self._next, self._answer,
+        )  # fmt: skip
 
     @property
     def depth(self) -> int:
@@ -117,11 +113,11 @@ class Batcher:
             _Waiting(request=request, place=place, item=item, length=length)
             for place, (item, length) in enumerate(zip(items, lengths, strict=True))
         ]
-        with self._changed:
+        with self._consumers.changed:
             if len(self._waiting) and len(self._waiting) + len(items) > self._limits.queue:
                 raise busy(f"{len(self._waiting)} inputs wait already", self._pace * len(self._waiting))
             self._waiting += waiting
-            self._changed.notify()
+            self._consumers.changed.notify()
         answers = await request.future
         if (trace := current_trace.get()) is not None:
             trace.add("queue", request.since, request.began)
@@ -130,22 +126,7 @@ class Batcher:
 
     def close(self) -> None:
         """Answer what waits, then end the threads."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                batch = self._next()
-            if batch:
-                self._answer(batch)
+        self._consumers.close()
 
     def _next(self) -> list[_Waiting]:
         """Take the next batch from what waits."""
@@ -178,7 +159,7 @@ class Batcher:
         padded = len(batch) * max(one.length for one in batch)
         self._observer.batch(len(batch), start - batch[0].request.since, took, tokens, padded)
         done: list[_Request] = []
-        with self._changed:
+        with self._consumers.changed:
             for number, one in enumerate(batch):
                 request = one.request
                 request.began, request.ended = request.began or start, start + took

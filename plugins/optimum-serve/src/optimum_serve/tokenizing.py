@@ -6,7 +6,6 @@ A call of the tokenizer, and the way to another thread and back, cost more than 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from optimum_core import AcceleratedModel
 from optimum_core.errors import OptimumError
+from optimum_serve.consumers import Consumers
 
 Item = Mapping[str, Any]
 #: Characters beyond which a call takes no further request, so that a long text holds up few others.
@@ -74,14 +74,11 @@ class Tokenizing:
     """
 
     def __init__(self, threads: int) -> None:
-        self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
-        self._closing = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"tokenizing-{number}", daemon=True) for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._consumers = Consumers(
+            [f"tokenizing-{number}" for number in range(threads)],
+            lambda: bool(self._waiting), self._next, _answer,
+        )  # fmt: skip
 
     async def inputs(self, texts: Sequence[Any], manner: Manner) -> Sequence[Item]:
         """Return the inputs of texts, or of pairs of texts.
@@ -94,30 +91,14 @@ class Tokenizing:
         loop = asyncio.get_running_loop()
         size = sum(len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts)
         job = _Job(texts=texts, manner=manner, size=size, future=loop.create_future())
-        with self._changed:
+        with self._consumers.changed:
             self._waiting.append(job)
-            self._changed.notify()
+            self._consumers.changed.notify()
         return await job.future
 
     def close(self) -> None:
         """Tokenize what waits, then end the threads."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                jobs = self._next()
-            if jobs:
-                _tokenize(jobs)
-                _tell(jobs)
+        self._consumers.close()
 
     def _next(self) -> list[_Job]:
         """Take the oldest request, and those behind it in the same manner while the call is short."""
@@ -129,6 +110,11 @@ class Tokenizing:
                 break
             jobs.append(self._waiting.popleft())
         return [job for job in jobs if not job.future.cancelled()]
+
+
+def _answer(jobs: Sequence[_Job]) -> None:
+    _tokenize(jobs)
+    _tell(jobs)
 
 
 def _tokenize(jobs: Sequence[_Job]) -> None:
