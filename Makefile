@@ -21,7 +21,8 @@ REVIEWS := vaderSentiment==3.3.2
 # Documents with people's ratings of how similar they are (Lee, Pincombe and Welsh 2005), read out of the archive.
 SIMILARITIES := gensim==4.4.0
 TOOLS := ruff mypy vulture pytest pytest-timeout pytest-xdist hypothesis import-linter build hatchling pillow scikit-learn types-PyYAML
-# What builds the packages: installed first, as pip would otherwise make an environment with it for each of them.
+# What builds the packages: installed first, as pip would otherwise make an environment with it for each of them. (The
+# setuptools of a new environment is too old to build a wheel by itself: constraints.txt names a newer one.)
 BUILDERS := hatchling editables setuptools
 # What people bring to `accelerate` from other packages; tests compare with these.
 ORIGINALS := sentence-transformers peft
