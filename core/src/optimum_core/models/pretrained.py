@@ -105,9 +105,16 @@ def read_transformer(directory: Path, name: str, config: Any, *, trust_remote_co
     from transformers import AutoModel, AutoModelForTextEncoding
 
     with_code = trust_remote_code and getattr(config, "auto_map", None)
-    alone = getattr(config, "is_encoder_decoder", False) and not with_code
-    cls = AutoModelForTextEncoding if alone else AutoModel
+    cls = AutoModelForTextEncoding if _has_encoder(config) and not with_code else AutoModel
     return read_class(cls, directory, name, trust_remote_code=trust_remote_code, may_lack="pooler.")
+
+
+def _has_encoder(config: Any) -> bool:
+    """Whether a configuration is of an encoder with a decoder, or of the encoder that was saved without it."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES as ENCODERS
+
+    alone = ENCODERS.get(getattr(config, "model_type", ""))
+    return getattr(config, "is_encoder_decoder", False) or alone in (getattr(config, "architectures", None) or ())
 
 
 def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:

@@ -130,6 +130,8 @@ def as_texts(given: Any, who: str) -> Iterable[Text]:
         return list(given.tolist()) if given.ndim else [given.item()]
     if isinstance(given, str):
         return [given]
+    if isinstance(given, set | frozenset):
+        raise InputError(who, "a set came for texts, which has no order to return vectors in", "pass a list")
     if isinstance(given, bytes | Mapping) or not hasattr(given, "__iter__"):
         raise InputError(who, f"{type(given).__name__} came for texts", "pass a text, or a list of texts")
     return list(given) if hasattr(given, "__len__") and not isinstance(given, list) else given

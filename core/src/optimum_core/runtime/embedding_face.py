@@ -10,11 +10,12 @@ from typing import Any
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.embedding import SENTENCE, EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.models.data.texts import cut_length
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
-from optimum_core.runtime.items import text_reader
+from optimum_core.runtime.items import greatest_length, text_reader
 from optimum_core.runtime.mapping import Mapper
 from optimum_core.runtime.ranking import LOGITS, ScoreRequest, ranked, scores
 from optimum_core.types import Session
@@ -46,7 +47,7 @@ class EmbeddingFace:
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         output_value: str | None = SENTENCE,
-        precision: str = "float32",
+        precision: str | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: Any = None,
@@ -94,7 +95,7 @@ class EmbeddingFace:
             batch_size=batch_size,
             progress=bool(show_progress_bar),
             output_value=output_value,
-            precision=precision,
+            precision=precision or "float32",
             normalize=normalize_embeddings or normalize,
             truncate_dim=truncate_dim if truncate_dim is not None else settings.truncate_dim,
             as_tensor=as_tensor,
@@ -199,8 +200,18 @@ class EmbeddingFace:
 
     @property
     def max_seq_length(self) -> int | None:
-        """The number of tokens that texts are cut at, where the model states it."""
-        return self._settings.max_seq_length
+        """The number of tokens that texts are cut at; None: they are not."""
+        return cut_length(self.directory, greatest_length(self.manifest))
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The name of the prompt of a call that names none."""
+        return self._settings.default_prompt_name
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """The number of dimensions that are kept where a call names none; None: all."""
+        return self._settings.truncate_dim
 
     def get_embedding_dimension(self) -> int | None:
         """Return the number of dimensions of an embedding; None for a model that gives none."""

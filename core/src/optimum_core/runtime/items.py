@@ -138,11 +138,11 @@ def text_reader(who: str, tokenizer: Any, manifest: Manifest, directory: Path) -
     Raises:
         UnavailableError: there is no tokenizer, or no installed package that reads it.
     """
-    longest = _greatest_length(manifest)
+    longest = greatest_length(manifest)
     return reader_of(tokenizer, longest) if tokenizer else read_texts(directory, who, longest)
 
 
-def _greatest_length(manifest: Manifest) -> int | None:
+def greatest_length(manifest: Manifest) -> int | None:
     """Return the greatest length in tokens that the model takes."""
     found = [spec.shape[-1] for spec in manifest.inputs if spec.name == "input_ids" and spec.shape]
     fixed = [length for length in found if isinstance(length, int)]

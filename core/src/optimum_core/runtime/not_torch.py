@@ -21,8 +21,16 @@ _WEIGHTS = (
     "resize_token_embeddings base_model gradient_checkpointing_enable"
 )
 _TORCH_NAMES = frozenset(_WEIGHTS.split())
+_ONE_PROCESS = "leave it out: encode uses all cores of this process; over machines, open load(directory) in each"
 #: Methods of models of other packages, with what takes their place.
 _ELSEWHERE = {
+    "start_multi_process_pool": _ONE_PROCESS,
+    "stop_multi_process_pool": _ONE_PROCESS,
+    "encode_multi_process": "call encode(texts), which uses all cores of this process",
+    "get_max_seq_length": "ask fast.max_seq_length",
+    "tokenizer": "AutoTokenizer.from_pretrained(directory) reads it; fast.tokenize(texts) gives the inputs of texts",
+    "truncate_sentence_embeddings": "call encode(texts, truncate_dim=…)",
+    "save": "call save_pretrained(directory)",
     "compile": "it is compiled already; load(directory) opens it compiled",
     "reshape": 'state the lengths before: accelerate(model, shapes=[{"batch": 1, "sequence": 128}])',
 }
@@ -59,11 +67,13 @@ def _targets(device: str, plugins: PluginManager) -> str:
 
 
 def explained(who: str, name: str, known: Iterable[str]) -> AttributeError:
-    """Return the error for a missing attribute: one of `torch.nn.Module`, or perhaps a misspelt one of `known`."""
+    """Return the error for a missing attribute: one of `torch.nn.Module`, one that has another name here, or perhaps a
+    misspelt one of `known`."""
     if name in _TORCH_NAMES or name in _ELSEWHERE:
+        why = ": it is no torch.nn.Module, its weights lie in the runtime" if name in _TORCH_NAMES else ""
         return NotTorchError(
             who,
-            f"it has no {name!r}: it is no torch.nn.Module, its weights lie in the runtime",
+            f"it has no {name!r}{why}",
             _ELSEWHERE.get(name)
             or "ask fast.device, fast.dtype or fast.config; for weights and submodules, the eager model",
         )

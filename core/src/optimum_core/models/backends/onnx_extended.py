@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optimum_core.errors import ArtifactError
 from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
@@ -22,6 +22,9 @@ _STANDARD = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _TEXT = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "position_ids", "last_hidden_state", "token_embeddings"}
 )
+
+#: Inputs of texts that may be left out, as in transformers' models.
+_DEFAULTS: dict[str, Literal["ones", "zeros"]] = {"attention_mask": "ones", "token_type_ids": "zeros"}
 
 
 def find(path: Path) -> tuple[Path, ...]:
@@ -103,7 +106,8 @@ def _spec(value: Any, proto: Any, who: str) -> TensorSpec:
     )
     rows = rows_looked_up(proto, value.name) if dtype.startswith("int") else None
     least, greatest = (None, None) if rows is None else (0, rows - 1)
-    return TensorSpec(name=value.name, dtype=dtype, shape=axes, least=least, greatest=greatest)
+    default = _DEFAULTS.get(value.name) if len(axes) == 2 else None
+    return TensorSpec(name=value.name, dtype=dtype, shape=axes, least=least, greatest=greatest, default=default)
 
 
 def _axis(name: str, index: int, stated: str) -> str:

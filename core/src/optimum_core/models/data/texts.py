@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from optimum_core.artifact.embedding import EmbeddingSettings
-from optimum_core.errors import UnavailableError
+from optimum_core.errors import InputError, UnavailableError
 
 Item = Mapping[str, Any]
 #: A text, or two texts that are encoded as one sequence.
@@ -45,7 +46,8 @@ class TransformersReader:
     def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
         """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
         cut = self._cut if truncate else {"truncation": False, "verbose": False}
-        encoded = self._tokenizer(*_columns(texts), padding=False, **cut)
+        with _readable(texts):
+            encoded = self._tokenizer(*_columns(texts), padding=False, **cut)
         return ({name: values[i] for name, values in encoded.items()} for i in range(len(texts)))
 
     def prompt_length(self, prompt: str) -> int:
@@ -74,7 +76,8 @@ class PlainReader:
     def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
         """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
         given = [text if isinstance(text, str) else tuple(text) for text in texts]
-        encoded = (self._tokenizer if truncate else self._whole).encode_batch(given)
+        with _readable(texts):
+            encoded = (self._tokenizer if truncate else self._whole).encode_batch(given)
         return ({"input_ids": item.ids, "token_type_ids": item.type_ids} for item in encoded)
 
     def prompt_length(self, prompt: str) -> int:
@@ -88,6 +91,20 @@ def _columns(texts: Sequence[Text]) -> tuple[list[str], ...]:
     if not texts or isinstance(texts[0], str):
         return (list(texts),)  # type: ignore[arg-type]
     return [text[0] for text in texts], [text[1] for text in texts]
+
+
+@contextmanager
+def _readable(texts: Sequence[Text]) -> Iterator[None]:
+    """Name the text that no tokenizer reads, as half of a surrogate pair is no character."""
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError) as error:
+        for number, text in enumerate(texts, 1):
+            if any("\ud800" <= letter <= "\udfff" for part in text for letter in part):
+                why = "it holds half of a surrogate pair, which is no character"
+                remedy = "decode it with errors='replace', or pass text.encode('utf-8', 'replace').decode()"
+                raise InputError(f"text {number}", why, remedy) from error
+        raise
 
 
 def _without_end(ids: Sequence[int], special: Sequence[int]) -> int:
@@ -130,8 +147,17 @@ def read_texts(directory: Path, who: str, longest: int | None = None) -> TextRea
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.no_padding()
     _lower(tokenizer, settings)
-    _cut(tokenizer, _least(settings.max_seq_length or _stated(directory), longest))
+    _cut(tokenizer, cut_length(directory, longest))
     return PlainReader(tokenizer)
+
+
+def cut_length(directory: Path, longest: int | None = None) -> int | None:
+    """Return the number of tokens that `read_texts` cuts texts at; None: it does not.
+
+    Args:
+        longest: tokens that the model takes at most.
+    """
+    return _least(EmbeddingSettings.read(directory).max_seq_length or _stated(directory), longest)
 
 
 def _lower(tokenizer: Any, settings: EmbeddingSettings) -> None:

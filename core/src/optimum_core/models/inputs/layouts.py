@@ -89,6 +89,7 @@ class Facts:
 
     Attributes:
         required: the parameters of the forward that have no default.
+        is_graph: whether it is an exported graph, which states the types of its inputs.
     """
 
     class_name: str
@@ -97,6 +98,7 @@ class Facts:
     main_input: str
     required: tuple[str, ...] = ()
     processor: Any = None
+    is_graph: bool = False
 
     def get(self, *names: str, part: str | None = None, default: Any = None) -> Any:
         """Return the first of these settings in the configuration (or its part: "text", "vision", "audio")."""
@@ -145,6 +147,7 @@ def facts_of(module: Any, processor: Any = None) -> Facts:
         required=tuple(name for name, item in named.items() if item.default is item.empty),
         main_input=getattr(module, "main_input_name", "input_ids"),
         processor=processor,
+        is_graph=getattr(module, "is_graph", False),
     )
 
 

@@ -47,7 +47,7 @@ def as_arrays(module: Any, samples: Any) -> dict[str, np.ndarray[Any, Any]]:
         raise OptionError(who, "there are none", usage)
     order = [*(name for name in named if name in samples), *(name for name in samples if name not in named)]
     arrays = {name: _array(name, samples[name]) for name in order}
-    if not getattr(module, "takes_16_bits", False):
+    if not getattr(module, "is_graph", False):
         arrays = {
             name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()
         }
@@ -155,6 +155,7 @@ def _narrowed(item: InputLayout) -> InputLayout:
 
 
 def _named(samples: Mapping[str, np.ndarray[Any, Any]], facts: Facts) -> tuple[tuple[InputLayout, ...], dict[str, int]]:
+    facts = replace(facts, parameters=tuple(samples)) if facts.is_graph else facts
     known = {name: _known(name, array, facts) for name, array in samples.items()}
     firsts = {array.shape[0] for array in samples.values() if array.ndim}
     batch = next((samples[name].shape[0] for name, item in known.items() if item is not None), None)
@@ -170,7 +171,8 @@ def _named(samples: Mapping[str, np.ndarray[Any, Any]], facts: Facts) -> tuple[t
                 lengths[axis] = length
             axes.append(axis if length else 0)
         kind = item.kind if item is not None else "given"
-        made[name] = InputLayout(name=name, kind=kind, axes=tuple(axes), dtype=_dtype(array, item))
+        dtype = _dtype(array, None if facts.is_graph else item)
+        made[name] = InputLayout(name=name, kind=kind, axes=tuple(axes), dtype=dtype)
     return tuple(made[name] for name in samples), lengths
 
 
@@ -186,8 +188,10 @@ def _alike(index: int, length: int, lengths: Mapping[str, int], others: Iterable
 
 
 def _known(name: str, array: np.ndarray[Any, Any], facts: Facts) -> InputLayout | None:
-    """Return the rules' layout of an input of this name, rank and fixed lengths, or None."""
-    for item in layouts_of(name, facts) if facts.config is not None else ():
+    """Return the rules' layout of an input of this name, rank and fixed lengths, or None; for a graph without a
+    configuration, that of a text."""
+    rules = layouts_of(name, facts) if facts.config is not None or facts.is_graph else []
+    for item in rules if facts.config is not None else [item for item in rules if item.kind in _TEXT_KINDS]:
         fits = len(item.axes) == array.ndim and (array.dtype.kind == "f") == (item.dtype == "float32")
         if fits and all(isinstance(axis, str) or axis == array.shape[i] for i, axis in enumerate(item.axes)):
             return item

@@ -103,7 +103,7 @@ class Trials:
 
 def tables_of(module: torch.nn.Module) -> tuple[int, ...]:
     """Return the numbers of rows of tensors that may be lookup tables, ascending."""
-    found: set[int] = set()
+    found: set[int] = {*getattr(module, "table_lengths", ())}
     for part in module.modules():
         if isinstance(part, torch.nn.Embedding | torch.nn.EmbeddingBag):
             found.add(int(part.num_embeddings))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,15 +19,31 @@ from optimum_core.models import fingerprint, tasks
 from optimum_core.models.eager.outputs import Answer
 from optimum_core.models.sources.agreement import check_outputs
 from optimum_core.models.sources.onnx_evaluator import evaluator
-from optimum_core.models.sources.onnx_graph import FLOATS, FULL, precision_of, rows_looked_up
+from optimum_core.models.sources.onnx_graph import (
+    FLOATS,
+    FULL,
+    channels_of,
+    precision_of,
+    rows_looked_up,
+    table_lengths,
+)
 from optimum_core.types.quantization import Scheme
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
 
-#: Bound of drawn ids if the graph does not tell it; lengths for axes that vary.
+log = logging.getLogger(__name__)
+
+#: Bound of drawn ids if the graph does not tell it; the length of a first axis that varies.
 _IDS = 2
-_LENGTHS = (2, 8)
+_ROWS = 2
+#: Lengths of other axes that vary, the first at which the graph runs: of texts, pictures and sounds.
+_LENGTHS = (8, 32, 64, 224, 256, 384, 512, 1024, 4000, 16000)
+#: The greatest number of elements of an input that is tried.
+_MOST = 1 << 23
+#: Inputs of texts that may be left out, as in transformers' models, and the value that they then have everywhere.
+_DEFAULTS = {"attention_mask": 1, "token_type_ids": 0}
+_IDS_OF_TEXT = "input_ids"
 
 
 class OnnxModule(torch.nn.Module):
@@ -34,19 +52,21 @@ class OnnxModule(torch.nn.Module):
     Args:
         path: the model file; its external data lies beside it.
         who: the model's name in messages.
+        edge: height and width of the pictures that it was exported for, where that is known.
 
     Raises:
         SourceError: it cannot be read, or has operators that the evaluator does not know.
     """
 
-    #: Its inputs are of the types that the graph states.
-    takes_16_bits = True
+    #: Its inputs are of the types that the graph states, and named as those of transformers' models are.
+    is_graph = True
 
-    def __init__(self, path: Path, who: str) -> None:
+    def __init__(self, path: Path, who: str, edge: int | None = None) -> None:
         super().__init__()
         import onnx
 
         self.who = who
+        self._edge = edge
         self.fingerprint = fingerprint.of_file(path)
         remedy = "give a file of standard ONNX, or the model that it was made from"
         try:
@@ -56,23 +76,67 @@ class OnnxModule(torch.nn.Module):
             why = f"onnx's reference evaluator cannot take it, so that nothing can be checked: {error!r}"
             raise SourceError(who, why[:400], remedy) from error
 
+    @cached_property
+    def table_lengths(self) -> tuple[int, ...]:
+        """The lengths of the tables that it looks up."""
+        return table_lengths(self.proto)
+
     def __deepcopy__(self, memo: Any) -> OnnxModule:
         """Return the module itself: the evaluator has no state between calls, and holds all weights."""
         return self
 
     def forward(self, **inputs: torch.Tensor) -> Answer:
         names = [output.name for output in self.proto.graph.output]
-        values = self.evaluator.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
+        given = {name: tensor.numpy() for name, tensor in {**self._left_out(inputs), **inputs}.items()}
+        values = self.evaluator.run(names, given)
         return Answer({name: torch.as_tensor(np.asarray(value)) for name, value in zip(names, values, strict=True)})
 
+    def _left_out(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the masks and token types of a text that were left out, as transformers' models make them."""
+        ids = inputs.get(_IDS_OF_TEXT)
+        if ids is None:
+            return {}
+        types = {name: spec.elem_type for name, spec in self._inputs() if name in _DEFAULTS and name not in inputs}
+        return {
+            name: torch.from_numpy(np.full(tuple(ids.shape), _DEFAULTS[name], _numpy_type(kind)))
+            for name, kind in types.items()
+        }
+
     def samples(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return one call's inputs: ids within the tables that they index, masks of ones, floats around zero.
+        """Return one call's inputs: ids within the tables that they index, masks of ones, floats around zero; at the
+        first of the usual lengths at which the graph runs.
 
         Raises:
             SourceError: an input is no tensor of numbers.
         """
-        rng = np.random.default_rng(0)
-        return {name: self._sample(name, spec, rng) for name, spec in self._inputs()}
+        first, *others = (*([] if self._edge is None else [self._edge]), *_LENGTHS)
+        usual = self._samples(first)
+        if self._runs(usual) or self._shapes(first) == self._shapes(others[0]):
+            return usual
+        small = (n for n in others if all(prod(shape) <= _MOST for shape in self._shapes(n).values()))
+        return next((made for made in map(self._samples, small) if self._runs(made)), usual)
+
+    def _samples(self, length: int) -> dict[str, np.ndarray[Any, Any]]:
+        rng, shapes = np.random.default_rng(0), self._shapes(length)
+        return {name: self._sample(name, spec, shapes[name], rng) for name, spec in self._inputs()}
+
+    def _shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each input where axes that vary have this length, and the first one two rows."""
+        found = {}
+        for name, spec in self._inputs():
+            stated = [axis.dim_value for axis in spec.shape.dim]
+            if len(stated) > 1 and not stated[1]:
+                stated[1] = channels_of(self.proto, name) or 0
+            found[name] = tuple(size if size > 0 else (length if index else _ROWS) for index, size in enumerate(stated))
+        return found
+
+    def _runs(self, samples: Mapping[str, np.ndarray[Any, Any]]) -> bool:
+        try:
+            self(**{name: torch.as_tensor(array) for name, array in samples.items()})
+        except Exception as error:  # noqa: BLE001 - operators raise errors of any type for lengths that do not fit
+            log.debug("%s does not run on %s: %r", self.who, {name: a.shape for name, a in samples.items()}, error)
+            return False
+        return True
 
     def _inputs(self) -> Iterator[tuple[str, Any]]:
         constants = {tensor.name for tensor in self.proto.graph.initializer}
@@ -80,24 +144,22 @@ class OnnxModule(torch.nn.Module):
             if value.name not in constants:
                 yield value.name, value.type.tensor_type
 
-    def _sample(self, name: str, spec: Any, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        import onnx
-
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(spec.elem_type)
+    def _sample(self, name: str, spec: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        dtype = _numpy_type(spec.elem_type)
         if dtype.kind not in "biuf":
             raise SourceError(self.who, f"input {name!r} is {dtype}", "give a model that takes numbers")
-        axes: dict[str, int] = {}
-        shape = []
-        for axis in spec.shape.dim:
-            if axis.dim_value > 0:
-                shape.append(axis.dim_value)
-            else:
-                shape.append(axes.setdefault(axis.dim_param or f"{len(axes)}", _LENGTHS[min(len(shape), 1)]))
         if dtype.kind == "f":
             return rng.standard_normal(shape).astype(dtype)
         if "mask" in name:
             return np.ones(shape, dtype=dtype)
         return rng.integers(0, rows_looked_up(self.proto, name) or _IDS, size=shape).astype(dtype)
+
+
+def _numpy_type(kind: int) -> np.dtype[Any]:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    found: np.dtype[Any] = tensor_dtype_to_np_dtype(kind)
+    return found
 
 
 class OnnxSource:
@@ -138,7 +200,8 @@ class OnnxSource:
 
     @cached_property
     def _module(self) -> OnnxModule:
-        return OnnxModule(self.path, f"model {self.name!r}")
+        edge = self.described.get("image_size")
+        return OnnxModule(self.path, f"model {self.name!r}", edge if isinstance(edge, int) else None)
 
     def module(self) -> Any:
         """Return the graph in the reference evaluator."""

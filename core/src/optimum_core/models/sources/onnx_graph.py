@@ -28,6 +28,8 @@ _SCHEMES: Mapping[str, str] = {
     "QuantizeLinear": "static-int8",
     "DequantizeLinear": "weight-only-int8",
 }
+#: Operators that keep the shape of a constant.
+_PASSED = ("DequantizeLinear", "Cast", "Identity")
 #: The least share of the weights in a type that names the whole: norms and scales have less.
 _SHARE = 0.1
 
@@ -80,10 +82,40 @@ def rows_looked_up(proto: Any, name: str) -> int | None:
     for node in proto.graph.node:
         if node.op_type == "Gather" and node.input[1] == name:
             table = node.input[0]
-            while table not in tables and table in made and made[table].op_type in ("DequantizeLinear", "Cast"):
+            while table not in tables and table in made and made[table].op_type in _PASSED:
                 table = made[table].input[0]
             found += [tables[table]] if table in tables else []
     return min(found, default=None)
+
+
+def table_lengths(proto: Any) -> tuple[int, ...]:
+    """Return the lengths of constants that are looked up or cut: of tables of ids and of positions."""
+    sizes = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+    made = {output: node for node in proto.graph.node for output in node.output}
+    found: set[int] = set()
+    for node in proto.graph.node:
+        if node.op_type in ("Gather", "Slice") and node.input:
+            name = node.input[0]
+            while name in made and made[name].op_type in _PASSED:
+                name = made[name].input[0]
+            found.update(sizes.get(name) or _constant(made.get(name)))
+    return tuple(sorted(length for length in found if length > 1))
+
+
+def _constant(node: Any) -> tuple[int, ...]:
+    """Return the shape of the tensor that a node holds; empty: it holds none."""
+    held = [item.t for item in node.attribute if item.name == "value"] if node is not None else []
+    return tuple(held[0].dims) if held and node.op_type == "Constant" else ()
+
+
+def channels_of(proto: Any, name: str) -> int | None:
+    """Return the number of channels that the convolutions of an input read; None: none reads it."""
+    sizes = {tensor.name: tensor.dims for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Conv" and node.input[0] == name and node.input[1] in sizes:
+            groups = next((item.i for item in node.attribute if item.name == "group"), 1)
+            return int(sizes[node.input[1]][1] * groups)
+    return None
 
 
 def external_files(proto: Any, graph: Path) -> list[Path]:

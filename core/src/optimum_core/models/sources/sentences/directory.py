@@ -13,6 +13,14 @@ from optimum_core.errors import SourceError
 from optimum_core.models import tasks
 
 _REMEDY = f"task={tasks.FEATURES!r} accelerates the transformer alone"
+#: What to do about a whole that is no transformer with modules behind it, by its kind or its first module.
+INSTEAD: Mapping[str, str] = {
+    "SparseEncoder": "task='fill-mask' accelerates its transformer with the logits that its pooling takes",
+    "StaticEmbedding": "use it as it is: it looks vectors up and adds them, which no backend makes faster",
+    "Router": "accelerate its routes one by one: "
+    "SentenceTransformer(modules=list(model[0].sub_modules['query'])) is a model of its own",
+    "CLIPModel": "pass the CLIPModel of transformers: model[0].model, or CLIPModel.from_pretrained(directory)",
+}
 _PACKAGES = ("sentence_transformers.",)
 _TRANSFORMER = "Transformer"
 #: Modules that compute nothing after training.
@@ -63,10 +71,12 @@ def read_modules(directory: Path, name: str) -> SentenceModules:
     who = f"model {name!r}"
     kind = _stated(directory, who).get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
-        raise SourceError(who, f"it is a {kind} of sentence-transformers, which does not give one vector", _REMEDY)
+        why = f"it is a {kind} of sentence-transformers, which does not give one vector"
+        raise SourceError(who, why, INSTEAD.get(kind, _REMEDY))
     (first, place), *behind = _modules(directory, who)
     if first != _TRANSFORMER:
-        raise SourceError(who, f"its first module is a {first}, and no Transformer", _REMEDY)
+        remedy = INSTEAD.get(first, "use it with sentence-transformers: it has no transformer to accelerate")
+        raise SourceError(who, f"its first module is a {first}, and no Transformer", remedy)
     _check_transformer(place, directory, who)
     heads = tuple((kind, place) for kind, place in behind if kind not in _IDLE)
     for kind, _ in heads:

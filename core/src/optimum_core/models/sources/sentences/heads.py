@@ -266,8 +266,24 @@ def activation_of(path: str, who: str) -> torch.nn.Module:
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
         why = f"its activation {path!r} is none of torch.nn, and code of a directory is not run"
         raise SourceError(who, why, "save it with an activation of torch.nn")
-    made: torch.nn.Module = found()
+    try:
+        made: torch.nn.Module = found()
+    except TypeError as error:
+        why = f"its activation {path!r} has settings, which no file states: {error}"
+        raise SourceError(who, why, "save it with an activation that needs none") from error
     return made
+
+
+def check_activation(given: torch.nn.Module, path: str, who: str) -> None:
+    """Refuse an activation that is not the one of its path: one with settings or weights of its own.
+
+    Raises:
+        SourceError: it is another, so that what is read from its path would compute something else.
+    """
+    made = activation_of(path, who)
+    if repr(given) != repr(made) or given.state_dict():
+        why = f"its activation {given!r} has settings of its own, which no file of sentence-transformers keeps"
+        raise SourceError(who, why, f"train and save it with {made!r}")
 
 
 def head_of(kind: str, stated: Mapping[str, Any], weights: Mapping[str, torch.Tensor], who: str) -> Head:

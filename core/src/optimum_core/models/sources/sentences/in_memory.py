@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import SourceError
 from optimum_core.models.sources import forms
+from optimum_core.models.sources.sentences.directory import INSTEAD
 from optimum_core.models.sources.source import MemorySource
 
 if TYPE_CHECKING:
@@ -77,11 +78,12 @@ class SentenceObjectSource(ObjectSource):
     def compare_with_original(self, signature: ModelSignature | None = None) -> None:
         """Compare the embeddings of some texts with those of the object, and note that it was done."""
         from optimum_core.models.data.texts import reader_of
+        from optimum_core.models.eager.copies import holds_16_bits, widened
         from optimum_core.models.sources.sentences.check import compared, encoder_of_object
         from optimum_core.models.sources.sentences.source import greatest_length
 
         reader = reader_of(self._processor, greatest_length(self.config))
-        original = encoder_of_object(self._object)
+        original = encoder_of_object(widened(self._object) if holds_16_bits(self._object) else self._object)
         note = compared(self.module(), reader, self.settings, original, f"model {self.name!r}")
         self.notes = (*self.notes, note)
 
@@ -100,7 +102,8 @@ def open_object(model: Any, processor: Any = None) -> ObjectSource:
     first, *behind = model.children()
     transformer = getattr(first, "auto_model", None)
     if not forms.is_module(transformer) or not _gives_hidden_state(first, kind_of(model)):
-        raise SourceError(who, f"its first module is a {type(first).__name__}, and no plain transformer", _REMEDY)
+        kind = type(first).__name__
+        raise SourceError(who, f"its first module is a {kind}, and no plain transformer", INSTEAD.get(kind, _REMEDY))
     forms.check_module(transformer)
     if kind_of(model) == CROSS_ENCODER:
         if behind:
@@ -123,7 +126,7 @@ def _gives_hidden_state(first: Any, kind: str | None) -> bool:
 
 
 def _heads(modules: list[Any], who: str) -> Iterator[Any]:
-    from optimum_core.models.sources.sentences.heads import HEADS, head_of
+    from optimum_core.models.sources.sentences.heads import HEADS, check_activation, head_of
 
     for module in modules:
         kind = type(module).__name__
@@ -131,7 +134,10 @@ def _heads(modules: list[Any], who: str) -> Iterator[Any]:
             continue
         if kind not in HEADS or not type(module).__module__.startswith(f"{PACKAGE}."):
             raise SourceError(who, f"its module {kind} is unknown here", f"known are {', '.join(HEADS)}; {_REMEDY}")
-        yield head_of(kind, _stated(module), dict(module.state_dict()), who)
+        stated = _stated(module)
+        if (activation := getattr(module, "activation_function", None)) is not None:
+            check_activation(activation, str(stated.get("activation_function")), who)
+        yield head_of(kind, stated, dict(module.state_dict()), who)
 
 
 def _stated(module: Any) -> Mapping[str, Any]:
