@@ -262,6 +262,23 @@ def test_every_class_names_the_call_that_it_makes() -> None:
             assert item.task is None or f'task="{item.task}"' in str(item.__doc__), name
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("OVQuantizer", 'quantize="int8", calibration='),
+        ("ORTModelForPix2Struct", 'target="ort"'),
+        ("INCModelForSequenceClassification", 'target="inc"'),
+        ("OVStableDiffusionPipeline", "its parts one by one"),
+        ("pipeline", "transformers.pipeline"),
+    ],
+)
+def test_a_class_of_theirs_that_is_not_here_says_what_is(name: str, instead: str) -> None:
+    with pytest.raises(UnavailableError, match=rf"it has no {name}\n.*{instead}"):
+        exec(f"from optimum_core.compat import {name}")
+    with pytest.raises(ImportError):
+        exec("from optimum_core.compat import Nothing")
+
+
 def test_importing_it_is_light() -> None:
     code = (
         "import sys, optimum_core.compat; "

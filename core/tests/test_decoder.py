@@ -14,7 +14,9 @@ from optimum_core.errors import SessionError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.models.decoders.description import NotADecoderError
 from optimum_core.models.exporting.tracing import flat_module, graph_inputs, graph_outputs, named_module, sample_tensors
+from optimum_core.models.generators import note_one_pass
 from optimum_core.models.signatures.decoder_signature import DecoderSignature
+from optimum_core.models.sources.source import open_source
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, decoder_request, described, eager_decoder
 from optimum_core.types import StatefulSession
@@ -45,6 +47,14 @@ def test_a_model_that_reads_no_positions_takes_none(kind: str) -> None:
 def test_a_recurrent_model_is_no_decoder_and_says_why() -> None:
     with pytest.raises(NotADecoderError, match="no cache of keys and values"):
         described("mamba")
+
+
+def test_a_report_says_why_a_model_does_not_generate(tmp_path: Path) -> None:
+    for module, notes in ((eager_decoder("gpt2"), 1), (torch.nn.Linear(2, 2).eval(), 0)):
+        source = open_source(module)
+        note_one_pass(source, "it takes more than tokens")
+        assert len(source.notes) == notes
+        assert all("does not generate: it takes more than tokens" in note for note in source.notes)
 
 
 def test_padding_on_the_right_has_the_position_that_the_model_counts_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.models.data.texts import cut_length, read_texts
 from optimum_core.runtime import streaming, vectors
 from optimum_core.runtime.embedding import chosen_prompt
 from sentence_directories import NORMALIZE, TEXTS, by_hand, dense, pooling, tiny_transformer, write_directory
@@ -181,10 +183,31 @@ def test_an_argument_that_does_not_fit(arguments: dict[str, Any], told: str, fas
         fast.encode(TEXTS, **arguments)
 
 
-@pytest.mark.parametrize("given", [None, 5, b"text", {"text": "w5"}, [5], [["w5", "w6", "w7"]]])
+@pytest.mark.parametrize("given", [None, 5, b"text", {"text": "w5"}, [5], [["w5", "w6", "w7"]], {"w5", "w6"}])
 def test_what_is_no_text(given: Any, fast: AcceleratedModel) -> None:
-    with pytest.raises(InputError, match=r"pass texts|a list of texts"):
+    with pytest.raises(InputError, match=r"pass texts|a list"):
         fast.encode(given)
+
+
+def test_half_of_a_surrogate_pair_is_named(
+    fast: AcceleratedModel, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call in (fast.encode, fast.map):
+        with pytest.raises(InputError, match=r"text 'w6 \\\\ud83d': it holds half"):
+            call(["w5", "w6 \ud83d"])
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "transformers" else find(name))
+    with pytest.raises(InputError, match="text w5: it holds half of a surrogate pair"):
+        read_texts(directory, "model").encode([("w5", "w6 \ud83d")])
+
+
+def test_it_tells_its_settings(fast: AcceleratedModel) -> None:
+    assert fast.max_seq_length == LIMIT
+    assert cut_length(fast.directory / "nothing") is None
+    assert (fast.default_prompt_name, fast.truncate_dim) == (None, None)
+    assert fast.encode(TEXTS, precision=None).dtype == np.float32
+    with pytest.raises(AttributeError, match=r"no 'start_multi_process_pool'\n.*all cores of this process"):
+        _ = fast.start_multi_process_pool
 
 
 def test_similarity_by_the_function_that_the_model_states(fast: AcceleratedModel, want: Any) -> None:

@@ -166,6 +166,18 @@ def test_a_checkpoint_with_a_head_gives_its_body(tmp_path: Path) -> None:
     torch.testing.assert_close(_eager(directory, inputs).token_embeddings, want)
 
 
+def test_an_encoder_that_was_saved_without_its_decoder(tmp_path: Path) -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    body = T5EncoderModel(T5Config(vocab_size=120, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)).eval()
+    directory = write_directory(tmp_path / "m", pooling("mean"), transformer=body)
+    inputs = {"input_ids": torch.tensor(IDS[:1])}
+    with torch.no_grad():
+        want = body(**inputs).last_hidden_state
+    torch.testing.assert_close(_eager(directory, inputs).token_embeddings, want)
+
+
 def test_fp16_weights_are_read_in_fp32(transformer: Any, tmp_path: Path) -> None:
     directory = write_directory(tmp_path / "m", pooling("mean"), transformer=tiny_transformer().half())
     source = open_source(directory)

@@ -202,6 +202,36 @@ def test_a_module_of_another_kind_is_refused(transformer: Any, tmp_path: Path) -
         accelerate(model)
 
 
+def test_an_activation_with_settings_is_refused(transformer: Any, tmp_path: Path) -> None:
+    directory = write_directory(tmp_path / "m", pooling("mean"), ("Dense", *dense(32, 8)), transformer=transformer)
+    model = sentence_transformers.SentenceTransformer(str(directory), device="cpu")
+    model[2].activation_function = torch.nn.GELU(approximate="tanh")
+    with pytest.raises(SourceError, match=r"activation GELU\(approximate='tanh'\) has settings of its own"):
+        accelerate(model)
+    model[2].activation_function = torch.nn.Tanh()
+    assert type(open_source(model).module()).__name__ == "SentenceEncoder"
+
+
+def test_one_in_16_bits_is_compared_in_32(transformer: Any, tmp_path: Path) -> None:
+    directory = write_directory(tmp_path / "m", pooling("mean"), transformer=transformer)
+    source = open_source(sentence_transformers.SentenceTransformer(str(directory), device="cpu").bfloat16())
+    source.module().eval()
+    source.compare_with_original(None)
+    assert "equal those of sentence-transformers" in source.notes[-1]
+
+
+def test_what_is_no_transformer_says_what_to_do_instead(transformer: Any, tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    directory = write_directory(tmp_path / "m", pooling("mean"), transformer=transformer)
+    words = sentence_transformers.SentenceTransformer(str(directory), device="cpu").tokenizer.backend_tokenizer
+    static = sentence_transformers.SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=8)])
+    static.save_pretrained(str(tmp_path / "static"))
+    for given in (static, tmp_path / "static"):
+        with pytest.raises(SourceError, match=r"StaticEmbedding(.|\n)*use it as it is"):
+            accelerate(given)
+
+
 @pytest.fixture(scope="module")
 def cross(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
     """A cross-encoder, and the same accelerated."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from optimum_core.search.quantized.setup import QuantizationSetup
     from optimum_core.search.spec import CandidateSpec
     from optimum_core.search.tower_search import TowerSearch
-
-log = logging.getLogger(__name__)
 
 #: Share of a stated budget that the search among unquantized models may take where the model is to be quantized too.
 _UNQUANTIZED_SHARE = 0.4
@@ -218,7 +215,7 @@ class Pipeline:
         ways that keep a cache compete."""
         from optimum_core.models.decoders.description import NotADecoderError
         from optimum_core.models.decoders.encoder_decoder_description import as_generating
-        from optimum_core.models.generators import describe_decoder
+        from optimum_core.models.generators import describe_decoder, note_one_pass
         from optimum_core.search.quantized.setup import why_in_one_pass
 
         stateful = stateful_ways(self.ways, self.supports)
@@ -229,10 +226,10 @@ class Pipeline:
         try:
             decoder = describe_decoder(self.source.module(), signature)
         except NotADecoderError as error:
-            log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
+            note_one_pass(self.source, str(error))
             return signature
         if (why := why_in_one_pass(decoder, self.request.goal, self.request.data)) is not None:
-            log.info("%s is accelerated as one forward pass: %s", self.source.name, why)
+            note_one_pass(self.source, why)
             return signature
         if self.request.goal is not None and not any(way.is_quantized for way in stateful):
             raise self._no_scheme()

@@ -14,6 +14,7 @@ from openvino import opset13 as ops
 from transformers import EncoderDecoderCache
 
 from optimum_core import accelerate, load
+from optimum_core.errors import ArtifactError
 from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, _new_cache, encoded
 from optimum_core.models.decoders.module import filled_cache
 from optimum_core.models.eager.calls import FlatModule, export_ready
@@ -104,6 +105,15 @@ def _theirs(kind: str, folder: Path) -> Path:
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     return folder
+
+
+def test_a_decoder_without_a_cache_is_refused(tmp_path: Path) -> None:
+    words = ops.parameter([-1, -1], dtype=np.int64, name="input_ids")
+    hidden = ops.parameter([-1, -1, 8], dtype=np.float32, name="encoder_hidden_states")
+    for name, given in (("encoder", words), ("decoder", hidden)):
+        openvino.save_model(openvino.Model([ops.result(given)], [given], name), tmp_path / f"openvino_{name}_model.xml")
+    with pytest.raises(ArtifactError, match=r"openvino_decoder_model\.xml keeps no cache"):
+        accelerate(tmp_path, cache_dir=tmp_path / "cache")
 
 
 def test_texts_are_those_of_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

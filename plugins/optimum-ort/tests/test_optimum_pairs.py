@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,17 @@ def test_sounds_are_written_as_by_eager(tmp_path: Path, monkeypatch: pytest.Monk
     features = torch.tensor(np.random.default_rng(3).standard_normal((2, 8, 100)).astype(np.float32))
     asked: Any = {"max_new_tokens": 8, "do_sample": False}
     assert torch.equal(fast.generate(input_features=features, **asked), model.generate(features, **asked))
+
+
+def test_a_configuration_of_another_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMUM_CACHE_DIR", str(tmp_path / "cache"))
+    theirs = _exported("t5", tmp_path / "theirs", merged=False)
+    stated = json.loads((theirs / "config.json").read_text(encoding="utf-8"))
+    for name, what in (("vocab_size", "ids"), ("num_decoder_layers", "layers of the decoder"), ("d_model", "hidden")):
+        wrong = {**stated, name: stated[name] + 8}
+        (theirs / "config.json").write_text(json.dumps(wrong), encoding="utf-8")
+        with pytest.raises(SourceError, match=f"config.json states {wrong[name]} {what}.*, and its graphs have"):
+            accelerate(theirs)
 
 
 def test_a_decoder_without_a_cache_is_refused(tmp_path: Path) -> None:

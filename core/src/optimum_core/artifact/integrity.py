@@ -11,6 +11,15 @@ from optimum_core.artifact.manifest import FileEntry
 from optimum_core.errors import ArtifactError
 
 _FETCH_AGAIN = "copy or download the artifact again, or save it anew from the model"
+_HAD_ONE = (
+    "leave tokenizer.save_pretrained(directory) out, as the artifact holds the one that the model came with; "
+    "accelerate(…, processor=tokenizer) saves another"
+)
+#: Files that `save_pretrained` of a tokenizer or processor writes.
+_OF_TOKENIZERS = frozenset(
+    {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"}
+    | {"vocab.json", "merges.txt", "chat_template.jinja", "preprocessor_config.json", "processor_config.json"}
+)
 
 
 def locate(directory: Path, name: str, links_under: Path | None, who: str) -> Path:
@@ -57,9 +66,10 @@ def check_file(directory: Path, name: str, entry: FileEntry, links_under: Path |
         found = describe(file) if deep and size == entry.size else None
     except OSError as error:
         raise ArtifactError(who, f"the file {name!r} cannot be read: {error}", "check its permissions") from error
+    remedy = f"{_FETCH_AGAIN}; or {_HAD_ONE}" if name in _OF_TOKENIZERS else _FETCH_AGAIN
     if size != entry.size:
         why = f"the file {name!r} differs in size: {size} bytes, the manifest says {entry.size}"
-        raise ArtifactError(who, why, _FETCH_AGAIN)
+        raise ArtifactError(who, why, remedy)
     if found is not None and found != entry:
         why = f"the file {name!r} differs in sha256: {found.sha256}, the manifest says {entry.sha256}"
-        raise ArtifactError(who, why, _FETCH_AGAIN)
+        raise ArtifactError(who, why, remedy)

@@ -12,6 +12,8 @@ backends, and no other module of core imports it. Importing this package imports
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from optimum_core.compat.arguments import IgnoredArgumentWarning
 from optimum_core.compat.intel import (
     OVModelForAudioClassification,
@@ -59,6 +61,7 @@ from optimum_core.compat.quantization import (
     ORTQuantizer,
     QuantizationConfig,
 )
+from optimum_core.errors import UnavailableError
 
 __all__ = [
     "AutoCalibrationConfig",
@@ -105,3 +108,38 @@ __all__ = [
     "OptimizationConfig",
     "QuantizationConfig",
 ]
+
+_PARTS = "accelerate its parts one by one, such as pipe.transformer, pipe.unet or pipe.text_encoder"
+_STATIC = 'accelerate(model, target="openvino", quantize="int8", calibration=texts), or quantize=QuantizeConfig(…)'
+#: Names of the other packages that are not here, by their beginning, and what takes their place; the first that fits.
+_INSTEAD = {
+    (
+        "ORTStableDiffusion",
+        "ORTDiffusion",
+        "ORTLatent",
+        "ORTFlux",
+        "OVStableDiffusion",
+        "OVDiffusion",
+        "OVFlux",
+    ): _PARTS,
+    ("OVQuanti", "OVConfig", "OVMixed", "OVPipelineQuanti", "OVDynamicQuanti"): _STATIC,
+    ("ORTTrain", "ORTSeq2SeqTrain", "OVTrain", "INCTrain"): "train with transformers, and accelerate the result",
+    ("ORT",): 'accelerate(model, target="ort", task=…)',
+    ("OV",): 'accelerate(model, target="openvino", task=…)',
+    ("INC",): 'accelerate(model, target="inc", quantize="int8", calibration=texts)',
+    ("IPEX",): "accelerate(model)",
+    ("pipeline",): "transformers.pipeline(task, model=accelerated, tokenizer=tokenizer)",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Raise an error that names what takes the place of a class of the other packages that is not here.
+
+    Raises:
+        UnavailableError: it is one of theirs.
+        AttributeError: it is none.
+    """
+    for beginnings, remedy in _INSTEAD.items():
+        if name.startswith(beginnings):
+            raise UnavailableError(__name__, f"it has no {name}", remedy)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

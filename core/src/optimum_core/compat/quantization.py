@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from optimum_core.compat.arguments import named
 from optimum_core.compat.originals import original_of
-from optimum_core.errors import OptionError
+from optimum_core.errors import OptionError, UnavailableError
+from optimum_core.packages import present
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.presets import preset
 
@@ -146,7 +147,14 @@ class ORTQuantizer:
         preprocess_batch: bool = True,
         seed: int = 2016,
     ) -> Any:
-        """Return rows of a `datasets.Dataset`, as `calibration=` takes them."""
+        """Return rows of a `datasets.Dataset`, as `calibration=` takes them.
+
+        Raises:
+            UnavailableError: `datasets` is not installed.
+        """
+        if not present("datasets"):
+            why = "datasets is not installed, which fetches them"
+            raise UnavailableError("get_calibration_dataset", why, "pip install datasets, or pass rows of your own")
         from datasets import load_dataset
 
         rows = load_dataset(dataset_name, dataset_config_name, split=dataset_split)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.models.decoders.captioner import is_captioner
 from optimum_core.models.decoders.description import TEXT_INPUTS, NotADecoderError, describe_causal
 from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.models.signatures.signature import ModelSignature
+
+if TYPE_CHECKING:
+    from optimum_core.models.sources.source import Source
+
+log = logging.getLogger(__name__)
+
+
+def note_one_pass(source: Source, why: str) -> None:
+    """Note for the report why a model that generates is accelerated without its cache."""
+    if getattr(source.module(), "can_generate", bool)():
+        source.notes = (*source.notes, f"it is accelerated as one forward pass, and does not generate: {why}")
+    log.info("%s is accelerated as one forward pass: %s", source.name, why)
 
 
 def describe_decoder(module: Any, signature: ModelSignature) -> DecoderSignature:

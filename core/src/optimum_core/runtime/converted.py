@@ -21,7 +21,7 @@ from optimum_core.backend import overflows
 from optimum_core.cache import Cache, content_key
 from optimum_core.errors import OptionError, SessionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
-from optimum_core.models.sources.agreement import check_outputs, read_description
+from optimum_core.models.sources.agreement import check_generator, check_outputs, read_description
 from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.packages import present, versions
 from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
@@ -31,7 +31,7 @@ from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
 #: Raised when the same files become another artifact.
-_MADE = 2
+_MADE = 3
 _HIDDEN_STATE, _LOGITS, _FEATURES = "last_hidden_state", "logits", "feature-extraction"
 #: Keys of configurations for the number of positions.
 _POSITIONS = ("max_position_embeddings", "n_positions")
@@ -89,6 +89,7 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
     config, precision = read_description(source.directory), artifact.precision
     class_name, task = _what_it_is(config, artifact)
     check_outputs(config, task, artifact.outputs, f"model {source.name!r}")
+    check_generator(config, artifact, f"model {source.name!r}")
     quantized = None if precision in FLOATS else precision
     return Manifest(
         created_with=_versions(source, plugins),

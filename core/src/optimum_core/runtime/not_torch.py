@@ -79,5 +79,5 @@ def explained(who: str, name: str, known: Iterable[str]) -> AttributeError:
         )
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, [other for other in known if not other.startswith("_")], n=1)
     return AttributeError(f"{who} has no attribute {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -32,6 +32,19 @@ def made_of(mask: str) -> str:
     'decoder_input_ids'
     """
     return mask.removesuffix("attention_mask") + "input_ids"
+
+
+#: Inputs of texts that transformers' models take as left out, and the value that they then have everywhere.
+TEXT_DEFAULTS: Mapping[str, Literal["ones", "zeros"]] = {"attention_mask": "ones", "token_type_ids": "zeros"}
+
+
+def text_default(name: str, rank: int) -> Literal["ones", "zeros"] | None:
+    """Return the default of a given graph's input, which is that of transformers' models of texts.
+
+    >>> text_default("token_type_ids", 2)
+    'zeros'
+    """
+    return TEXT_DEFAULTS.get(name) if rank == len(("batch", "sequence")) else None
 
 
 def is_batch(axis: object) -> bool:

@@ -16,7 +16,7 @@ from optimum_core.backend import generator_behind
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact, TensorSpec
 from optimum_core.types.state import CROSS, DECODER, ENCODER, ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
-from optimum_openvino.adoption import ORIGINAL, VARIABLE, interface_of, select_logits, state_of, step_of
+from optimum_openvino.adoption import ORIGINAL, VARIABLE, interface_of, keeps_state, select_logits, state_of, step_of
 from optimum_openvino.devices import FORMAT
 from optimum_openvino.held import precision_of
 from optimum_openvino.release import KEPT
@@ -35,6 +35,9 @@ def join(decoder: Path, encoder: Path, output: Path, who: str) -> Artifact:
     Raises:
         ArtifactError: their inputs, outputs or states are not those of an encoder and a decoder.
     """
+    if not keeps_state(core().read_model(decoder)):
+        why = f"{decoder.name} keeps no cache, so that nothing here generates with it (optimum-intel: use_cache=False)"
+        raise ArtifactError(who, why, ORIGINAL)
     first = _written(core().read_model(encoder), encoder, output / ENCODER, who)
     if HIDDEN not in (names := [spec.name for spec in first.outputs]):
         raise ArtifactError(who, f"its encoder gives {', '.join(names)}, and no {HIDDEN}", ORIGINAL)

@@ -14,6 +14,7 @@ from optimum_core.backend import generator_of, versions
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact, LayerState, StateSpec, Step, TensorSpec
 from optimum_core.types.state import DECODER
+from optimum_core.types.tensors import text_default
 from optimum_openvino.devices import BACKEND, FORMAT
 from optimum_openvino.held import precision_of
 from optimum_openvino.interface import dtype_of
@@ -50,13 +51,19 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
         raise ArtifactError(who, why, ORIGINAL)
     model = core().read_model(files[0])
     step = step_of(files[0])
-    if any(operation.get_type_name() == "ReadValue" for operation in model.get_ops()):
+    if keeps_state(model):
         return generator_of(_decoder(model, output, step, who), output)
     inputs, outputs = interface_of(model, who)
     return Artifact(
-        format=FORMAT, path=output, precision=precision_of(model, who), files=save(model, output), inputs=inputs,
+        format=FORMAT, path=output, precision=precision_of(model, who), files=save(model, output),
+        inputs=tuple(replace(spec, default=text_default(spec.name, len(spec.shape))) for spec in inputs),
         outputs=outputs, steps=(step,),
     )  # fmt: skip
+
+
+def keeps_state(model: Any) -> bool:
+    """Whether a model keeps something from one call to the next."""
+    return any(operation.get_type_name() == "ReadValue" for operation in model.get_ops())
 
 
 def step_of(graph: Path) -> Step:

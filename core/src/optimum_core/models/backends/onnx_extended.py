@@ -8,12 +8,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, Step, TensorSpec
+from optimum_core.types.tensors import text_default
 
 FORMAT = "onnx"
 _NAME = "model.onnx"
@@ -22,9 +23,6 @@ _STANDARD = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _TEXT = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "position_ids", "last_hidden_state", "token_embeddings"}
 )
-
-#: Inputs of texts that may be left out, as in transformers' models.
-_DEFAULTS: dict[str, Literal["ones", "zeros"]] = {"attention_mask": "ones", "token_type_ids": "zeros"}
 
 
 def find(path: Path) -> tuple[Path, ...]:
@@ -106,8 +104,10 @@ def _spec(value: Any, proto: Any, who: str) -> TensorSpec:
     )
     rows = rows_looked_up(proto, value.name) if dtype.startswith("int") else None
     least, greatest = (None, None) if rows is None else (0, rows - 1)
-    default = _DEFAULTS.get(value.name) if len(axes) == 2 else None
-    return TensorSpec(name=value.name, dtype=dtype, shape=axes, least=least, greatest=greatest, default=default)
+    return TensorSpec(
+        name=value.name, dtype=dtype, shape=axes, least=least, greatest=greatest,
+        default=text_default(value.name, len(axes)),
+    )  # fmt: skip
 
 
 def _axis(name: str, index: int, stated: str) -> str:

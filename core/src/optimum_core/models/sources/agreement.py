@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from optimum_core.errors import SourceError
 from optimum_core.models.sources import files
+from optimum_core.types.state import DECODER, ENCODER
 
 if TYPE_CHECKING:
-    from optimum_core.types import TensorSpec
+    from optimum_core.types import Artifact, TensorSpec
 
 _CONFIG, _LOGITS = "config.json", "logits"
 #: The axes of "logits", by task, where all of transformers' classes for that task agree.
@@ -24,6 +25,14 @@ _AXES: Mapping[str, tuple[str, ...]] = {
     "text-generation": ("batch", "sequence", "tokens"),
     "text2text-generation": ("batch", "sequence", "tokens"),
 }
+
+#: Names of the numbers of ids, layers and hidden features in configurations; the first that is stated counts.
+_IDS = ("decoder_vocab_size", "vocab_size")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+_DECODER_LAYERS = ("decoder_layers", "num_decoder_layers", "num_layers", "num_hidden_layers", "n_layer")
+_WIDTHS = ("d_model", "hidden_size")
+#: Parts of a configuration that describe a decoder.
+_DECODERS = ("decoder", "text_config")
 
 
 def read_description(directory: Path) -> dict[str, Any]:
@@ -68,6 +77,44 @@ def check_outputs(described: Mapping[str, Any], task: str | None, outputs: Seque
     if "classes" in _AXES.get(task or "", ()) and isinstance(size, int) and stated not in (None, size):
         why = f"config.json names {stated} classes (id2label), and the graph gives logits of {size}"
         raise SourceError(who, why, "put the config.json of that graph beside it, or correct id2label in it")
+
+
+def check_generator(described: Mapping[str, Any], whole: Artifact, who: str) -> None:
+    """Refuse a model that generates where the sizes in its configuration are not those of its graphs.
+
+    Args:
+        described: the content of `config.json`; empty: nothing is compared.
+        whole: the artifact of a decoder, alone or behind an encoder; for others nothing is compared.
+        who: the model, for errors.
+
+    Raises:
+        SourceError: another number of ids, of layers or of hidden features is stated.
+    """
+    decoder = whole.parts.get(DECODER)
+    if decoder is None or decoder.state is None:
+        return
+    encoder, layers = whole.parts.get(ENCODER), len(decoder.state.layers)
+    parts = [part for name in _DECODERS if isinstance(part := described.get(name), Mapping)] or [described]
+    checks = [("ids", _first(parts, _IDS), decoder.outputs[0].shape[-1])]
+    if encoder is None:  # layers that share keys and values, or keep none, are no layers of the state
+        stated = _first(parts, _LAYERS)
+        checks.append(("layers", stated if stated is not None and stated < layers else None, layers))
+    else:
+        checks.append(("layers of the decoder", _first(parts, _DECODER_LAYERS), layers))
+        width = _first([described], _WIDTHS) if parts == [described] else None
+        checks.append(("hidden features", width, encoder.outputs[0].shape[-1]))
+    for what, stated, found in checks:
+        if stated is not None and isinstance(found, int) and stated != found:
+            why = f"config.json states {stated} {what}, and its graphs have {found}"
+            raise SourceError(
+                who, why, "put the config.json of the checkpoint that they were exported from beside them"
+            )
+
+
+def _first(described: Sequence[Mapping[str, Any]], names: Sequence[str]) -> int | None:
+    """Return the first whole number that is stated under one of these names."""
+    found = (part.get(name) for part in described for name in names)
+    return next((value for value in found if isinstance(value, int)), None)
 
 
 def _classes(described: Mapping[str, Any]) -> int | None:

@@ -31,9 +31,12 @@ def evaluator(path: Path) -> tuple[Any, Any]:
         Exception: of any kind, for a damaged file or an operator that the evaluator does not know.
     """
     import onnx
+    from onnx.inliner import inline_local_functions
     from onnx.reference import ReferenceEvaluator
 
     proto = onnx.load(path)
+    if proto.functions:  # the evaluator forgets those of the model in graphs that it converts
+        proto = inline_local_functions(proto)
     return proto, ReferenceEvaluator(_modern(proto), new_ops=_operators())
 
 

@@ -24,10 +24,12 @@ from optimum_core.models.sources.onnx_graph import (
     FULL,
     channels_of,
     precision_of,
+    require_tensors,
     rows_looked_up,
     table_lengths,
 )
 from optimum_core.types.quantization import Scheme
+from optimum_core.types.tensors import text_default
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
@@ -41,8 +43,6 @@ _ROWS = 2
 _LENGTHS = (8, 32, 64, 224, 256, 384, 512, 1024, 4000, 16000)
 #: The greatest number of elements of an input that is tried.
 _MOST = 1 << 23
-#: Inputs of texts that may be left out, as in transformers' models, and the value that they then have everywhere.
-_DEFAULTS = {"attention_mask": 1, "token_type_ids": 0}
 _IDS_OF_TEXT = "input_ids"
 
 
@@ -69,6 +69,7 @@ class OnnxModule(torch.nn.Module):
         self._edge = edge
         self.fingerprint = fingerprint.of_file(path)
         remedy = "give a file of standard ONNX, or the model that it was made from"
+        require_tensors(onnx.load(path, load_external_data=False), who)
         try:
             onnx.checker.check_model(path)
             self.proto, self.evaluator = evaluator(path)
@@ -87,28 +88,35 @@ class OnnxModule(torch.nn.Module):
 
     def forward(self, **inputs: torch.Tensor) -> Answer:
         names = [output.name for output in self.proto.graph.output]
+        self._require_stated(inputs)
         given = {name: tensor.numpy() for name, tensor in {**self._left_out(inputs), **inputs}.items()}
         values = self.evaluator.run(names, given)
         return Answer({name: torch.as_tensor(np.asarray(value)) for name, value in zip(names, values, strict=True)})
+
+    def _require_stated(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Refuse lengths other than those that the file states, as runtimes do: the evaluator itself takes any."""
+        for name, spec in self._inputs():
+            stated = [axis.dim_value for axis in spec.shape.dim]
+            given = list(inputs[name].shape) if name in inputs else stated
+            if len(given) != len(stated) or any(0 < want != got for want, got in zip(stated, given, strict=True)):
+                raise ValueError(f"input {name!r} is of shape {given}, and the file states {stated}")
 
     def _left_out(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the masks and token types of a text that were left out, as transformers' models make them."""
         ids = inputs.get(_IDS_OF_TEXT)
         if ids is None:
             return {}
-        types = {name: spec.elem_type for name, spec in self._inputs() if name in _DEFAULTS and name not in inputs}
-        return {
-            name: torch.from_numpy(np.full(tuple(ids.shape), _DEFAULTS[name], _numpy_type(kind)))
-            for name, kind in types.items()
-        }
+        found = {}
+        for name, spec in self._inputs():
+            default = text_default(name, len(spec.shape.dim)) if name not in inputs else None
+            if default is not None:
+                filled = np.full(tuple(ids.shape), default == "ones", _numpy_type(spec.elem_type))
+                found[name] = torch.from_numpy(filled)
+        return found
 
     def samples(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return one call's inputs: ids within the tables that they index, masks of ones, floats around zero; at the
-        first of the usual lengths at which the graph runs.
-
-        Raises:
-            SourceError: an input is no tensor of numbers.
-        """
+        first of the usual lengths at which the graph runs."""
         first, *others = (*([] if self._edge is None else [self._edge]), *_LENGTHS)
         usual = self._samples(first)
         if self._runs(usual) or self._shapes(first) == self._shapes(others[0]):
@@ -146,8 +154,6 @@ class OnnxModule(torch.nn.Module):
 
     def _sample(self, name: str, spec: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray[Any, Any]:
         dtype = _numpy_type(spec.elem_type)
-        if dtype.kind not in "biuf":
-            raise SourceError(self.who, f"input {name!r} is {dtype}", "give a model that takes numbers")
         if dtype.kind == "f":
             return rng.standard_normal(shape).astype(dtype)
         if "mask" in name:
@@ -255,10 +261,11 @@ class OnnxSource:
     def copy_to(self, directory: Path) -> tuple[str, ...]:
         """Copy the model and its external data; return the names, the model's first."""
         shutil.copyfile(self.path, directory / "model.onnx")
-        others = self._external()
-        for path in others:
-            shutil.copyfile(path, directory / path.name)
-        return ("model.onnx", *(path.name for path in others))
+        others = [path.relative_to(self.path.parent) for path in self._external()]
+        for place in others:
+            (directory / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path.parent / place, directory / place)
+        return ("model.onnx", *(place.as_posix() for place in others))
 
     def _external(self) -> list[Path]:
         """Return the files of external data beside it.
@@ -274,6 +281,8 @@ class OnnxSource:
             proto = onnx.load(self.path, load_external_data=False)
         except Exception as error:  # a damaged file raises errors of many types
             raise SourceError(who, f"{self.path} is no ONNX model: {error!r}", "check the file") from error
+        if not proto.ir_version:
+            raise SourceError(who, f"{self.path} is no ONNX model: it is empty", "copy or download it again")
         names: Mapping[str, None] = dict.fromkeys(
             entry.value
             for tensor in proto.graph.initializer
@@ -282,6 +291,10 @@ class OnnxSource:
             if entry.key == "location"
         )
         for name in names:
-            if Path(name).name != name or not (self.path.parent / name).is_file():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise SourceError(
+                    who, f"its weights are in {name!r}, outside its directory", "save it with them beside it"
+                )
+            if not (self.path.parent / name).is_file():
                 raise SourceError(who, f"its weights in {name!r} are not beside it", "put the file there")
         return [self.path.parent / name for name in names]

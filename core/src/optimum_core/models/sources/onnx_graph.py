@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import ArtifactError
+from optimum_core.errors import ArtifactError, SourceError
 
 #: Names of element types of floats, the narrowest first.
 FULL = "fp32"
@@ -28,6 +28,8 @@ _SCHEMES: Mapping[str, str] = {
     "QuantizeLinear": "static-int8",
     "DequantizeLinear": "weight-only-int8",
 }
+#: Kinds of values that are no tensors.
+_CONTAINERS = {"sequence_type": "a sequence", "map_type": "a map", "optional_type": "optional"}
 #: Operators that keep the shape of a constant.
 _PASSED = ("DequantizeLinear", "Cast", "Identity")
 #: The least share of the weights in a type that names the whole: norms and scales have less.
@@ -54,6 +56,34 @@ def read_graph(path: Path, *, weights: bool = False) -> Any:
         causes = "it is cut short, lacks the files of its weights, or is another's"
         why = f"{path.name} does not open as ONNX ({error}): {causes}"
         raise ArtifactError(f"model {str(path.parent)!r}", why, "copy or download its files again") from error
+
+
+def require_tensors(proto: Any, who: str) -> None:
+    """Refuse a graph whose inputs and outputs are not all tensors of numbers, or that has none of either.
+
+    Raises:
+        SourceError: one is a sequence, a map, optional, or of texts.
+    """
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in constants]
+    for side, values in (("input", inputs), ("output", proto.graph.output)):
+        if not values:
+            raise SourceError(who, f"it has no {side}", "give a model that computes something of its inputs")
+        for value in values:
+            kind = value.type.WhichOneof("value") or "tensor_type"
+            if kind != "tensor_type":
+                what = _CONTAINERS.get(kind, kind)
+            elif not (value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape")):
+                remedy = "onnx.shape_inference.infer_shapes_path(file, another) may state them; or export it with them"
+                raise SourceError(who, f"the file does not state type and axes of its {side} {value.name!r}", remedy)
+            elif (dtype := tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).kind in "biuf":
+                continue
+            else:
+                what = "of texts" if dtype.kind == "O" else f"of {dtype}"
+            why = f"its {side} {value.name!r} is {what}, and tensors of numbers alone are read"
+            raise SourceError(who, why, "export it with such (skl2onnx: options={'zipmap': False}, labels as numbers)")
 
 
 def precision_of(proto: Any) -> str:
