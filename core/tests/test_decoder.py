@@ -50,7 +50,7 @@ def test_a_recurrent_model_is_no_decoder_and_says_why() -> None:
 
 
 def test_a_report_says_why_a_model_does_not_generate(tmp_path: Path) -> None:
-    for module, notes in ((eager_decoder("gpt2"), 1), (torch.nn.Linear(2, 2).eval(), 0)):
+    for module, notes in ((decoder("gpt2"), 1), (torch.nn.Linear(2, 2).eval(), 0)):
         source = open_source(module)
         note_one_pass(source, "it takes more than tokens")
         assert len(source.notes) == notes
