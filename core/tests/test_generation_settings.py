@@ -44,11 +44,29 @@ def test_the_call_goes_before_the_models_own_settings(tmp_path: Path) -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
         ({"max_new_tokens": 0}, "max_new"),
+        ({"seed": -1}, "seed: -1 makes no sense"),
+        ({"seed": 1.5}, "seed: it cannot be 1.5"),
+        ({"max_new_tokens": "5"}, r"pass a whole number"),
+        ({"max_new_tokens": True}, "max_new_tokens"),
+        ({"temperature": "hot"}, "temperature: it cannot be 'hot'"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"do_sample": "yes"}, "pass True or False"),
+        ({"eos_token_id": "</s>"}, "eos_token_id"),
+        ({"bad_words_ids": [7]}, "bad_words_ids"),
     ],
+    ids=str,
 )
 def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=message):
         read_settings(tmp_path, given)
+
+
+def test_numbers_of_arrays_and_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"top_k": 7.0, "eos_token_id": 2}')
+    given = {"max_new_tokens": np.int64(3), "seed": np.uint8(4), "temperature": np.float32(2), "eos_token_id": [2, 3]}
+    found = read_settings(tmp_path, given)
+    assert (found.max_new_tokens, found.seed, found.temperature, found.eos, found.top_k) == (3, 4, 2.0, (2, 3), 7)
+    assert read_settings(tmp_path, {"eos_token_id": torch.tensor([4, 5])}).eos == (4, 5)
 
 
 def test_every_setting_of_transformers_is_honoured_refused_or_without_effect() -> None:

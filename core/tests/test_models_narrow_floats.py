@@ -19,6 +19,8 @@ SLOPES, PLACES, WIDE = torch.tensor([0.3, 0.7, 0.11]), torch.arange(4000), torch
         lambda: (SLOPES.to(torch.bfloat16) + PLACES[300:303]).reshape(3, 1).float(),
         lambda: SLOPES.to(dtype=torch.bfloat16) * 2.5,
         lambda: SLOPES.bfloat16() * WIDE,
+        lambda: torch.tensor([torch.inf, -torch.inf, 3.4e38, -3.39e38, 3e38, 1.1e-39, 1e30]).bfloat16() * 1,
+        lambda: SLOPES.bfloat16() * float("inf") + torch.finfo(torch.bfloat16).min,
         lambda: (SLOPES.bfloat16() * 257).to(torch.float32).masked_fill(WIDE > 2, torch.finfo(torch.float32).min) / 3,
     ],
 )

@@ -139,25 +139,30 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
     )
 
 
-def warn_of_branches(manifest: Manifest) -> None:
-    """Warn where the export traced one side of a data-dependent branch and no other export was available."""
+def warn_of_limits(manifest: Manifest) -> None:
+    """Warn where the export took one side of a data-dependent branch, as no other could be made, and where the eager
+    model answers otherwise after other calls, which no export does."""
+    _warn_of_branches(manifest)
+    _warn_of_memory(manifest)
+
+
+def _warn_of_branches(manifest: Manifest) -> None:
     places = [place for step in manifest.steps for place in step.branches]
     if places:
         warnings.warn(
             f"{manifest.model.name}: values decide at {', '.join(places[:3])}, and the export took one side for all of "
             f"them: right for inputs like those it was traced with; accelerate(…, target='torch') is right for all",
             UnprovedWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
-def warn_of_memory(manifest: Manifest) -> None:
-    """Warn where the eager model answers otherwise after other calls, which no export does."""
+def _warn_of_memory(manifest: Manifest) -> None:
     if manifest.report is not None and manifest.report.remembers:
         warnings.warn(
             f"{manifest.model.name}: eager keeps a state between calls (a counter, a buffer, …), and what it answers "
             f"depends on earlier ones; this model answers every call as eager does its first; accelerate(…, "
             f"target='torch') keeps the state",
             UnprovedWarning,
-            stacklevel=5,
+            stacklevel=6,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from optimum_core.measure.workload import Limits, WorkShape, signature_workload,
 from optimum_core.models import fingerprint
 from optimum_core.models.eager.threads import fitting_threads
 from optimum_core.models.sources.source import Source
-from optimum_core.packing import Packer, warn_of_branches, warn_of_memory
+from optimum_core.packing import Packer, warn_of_limits
 from optimum_core.plan import FLOATS, FULL_PRECISION, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
@@ -85,9 +86,8 @@ class Pipeline:
             if (model := self._known(key)) is not None:
                 return model
             self.cache.discard("model", key)
-            about = f"{self.source.name} for {self.request.target}"
-            directory = self.cache.build("model", key, self._make, describe=about)
-            return self._open(artifacts.load(directory), directory)
+            made = self.cache.build("model", key, self._make, describe=f"{self.source.name} for {self.request.target}")
+            return self._open(artifacts.load(made), made)
 
     def _known(self, key: str) -> AcceleratedModel | None:
         """Return the cached model where it is still valid; an entry found invalid is not checked twice."""
@@ -160,16 +160,16 @@ class Pipeline:
         """Whether one call gives the recorded outputs: a fingerprint misses hooks and replaced methods of a module."""
         from optimum_core.models.eager.calls import eager_outputs
 
-        module = self.source.module()
-        kept = read_check(manifest, directory)
-        run = lambda inputs: eager_outputs(module, dict(inputs))  # noqa: E731
-        return verify(run, (kept,), manifest.outputs, precision=FULL_PRECISION).passed
+        kept, run = read_check(manifest, directory), partial(eager_outputs, self.source.module())
+        try:
+            return verify(run, (kept,), manifest.outputs, precision=FULL_PRECISION).passed
+        except Exception:  # noqa: BLE001 - code of the model's; it is described anew, and its error raised there
+            return False
 
     def _open(self, manifest: Manifest, directory: Path, *, from_cache: bool = False) -> AcceleratedModel:
         if manifest.report is not None:
             manifest = replace(manifest, report=replace(manifest.report, from_cache=from_cache))
-        warn_of_branches(manifest)
-        warn_of_memory(manifest)
+        warn_of_limits(manifest)
         self.cache.hold(directory)
         return open_model(manifest, directory, plugins=self.plugins, source=self.source)
 

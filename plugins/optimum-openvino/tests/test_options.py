@@ -4,9 +4,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
+from optimum_core import accelerate
 from optimum_core.backend import read_options
 from optimum_core.errors import OptionError
+from optimum_openvino.devices import check_options
 from optimum_openvino.options import OpenVinoOptions
 
 
@@ -46,3 +49,30 @@ def test_wrong_values_name_the_allowed(name: str, value: object, allowed: str) -
 def test_every_option_is_in_the_readme() -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert [item.name for item in fields(OpenVinoOptions) if f"`{item.name}`" not in readme] == []
+
+
+@pytest.mark.parametrize(
+    ("properties", "problem", "remedy"),
+    [
+        ({"FOO": 1}, "Unsupported property FOO", "use one of: "),
+        ({"num_streams": 1}, "Unsupported property num_streams", "did you mean 'NUM_STREAMS'?"),
+        ({"PERF_COUNT": "maybe"}, "Wrong value maybe", "correct the value"),
+        ({"PERF_COUNT": object()}, "on cpu: ", "correct the value"),
+    ],
+    ids=str,
+)
+def test_what_the_runtime_refuses_is_refused_before_the_export(
+    properties: dict[str, object], problem: str, remedy: str
+) -> None:
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(OptionError, match=problem) as caught:
+        accelerate(
+            model, target="openvino", sample_inputs={"input": torch.ones(1, 2)}, options={"properties": properties},
+            progress=pytest.fail,
+        )  # fmt: skip
+    assert caught.value.remedy.startswith(remedy)
+
+
+def test_properties_that_a_device_takes_pass(tmp_path: Path) -> None:
+    check_options({"properties": {"KV_CACHE_PRECISION": "f16", "CACHE_DIR": str(tmp_path / "never")}})
+    assert not (tmp_path / "never").exists()

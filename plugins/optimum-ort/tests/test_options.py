@@ -4,10 +4,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
+from optimum_core import accelerate
 from optimum_core.backend import read_options
 from optimum_core.errors import OptionError
 from optimum_ort.options import OrtOptions
+from optimum_ort.providers import check_options
 
 
 def test_defaults_and_values() -> None:
@@ -40,6 +43,17 @@ def test_wrong_values_name_the_allowed(name: str, value: object, allowed: str) -
     with pytest.raises(OptionError, match=f"option '{name}' cannot be") as caught:
         read_options("ort", OrtOptions, {name: value})
     assert allowed in caught.value.remedy
+
+
+def test_options_that_the_provider_would_ignore_are_refused_before_the_export() -> None:
+    model, inputs = torch.nn.Linear(2, 2), {"input": torch.ones(1, 2)}
+    for target in ("ort", "ort:cpu"):
+        with pytest.raises(OptionError, match="CPUExecutionProvider has no provider options, and would ignore 'FOO'"):
+            accelerate(
+                model, target=target, sample_inputs=inputs, options={"provider_options": {"FOO": 1}},
+                progress=pytest.fail,
+            )  # fmt: skip
+    check_options({"provider_options": {"do_copy_in_default_stream": 1}}, devices=("cpu", "cuda"))
 
 
 def test_every_option_is_in_the_readme() -> None:

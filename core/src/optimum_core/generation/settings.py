@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from optimum_core.errors import InputError, OptionError
 from optimum_core.generation.unsupported import INERT, NEUTRAL, check_unsupported
+from optimum_core.options import allowed
 
 Array = np.ndarray[Any, Any]
 
@@ -100,8 +102,8 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
         given: the arguments of the call by name; None stands for the default, or turns off what the loop does not have.
 
     Raises:
-        OptionError: a name is unknown, a value makes no sense, or a setting of the model or the call would change the
-            tokens and is not available without torch.
+        OptionError: a name is unknown, a value is of a wrong type or makes no sense, or a setting of the model or the
+            call would change the tokens and is not available without torch.
     """
     stated = {name: value for name, value in given.items() if value is not None}
     if unknown := sorted(set(stated) - _NAMES - set(NEUTRAL) - INERT):
@@ -109,8 +111,8 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
         raise OptionError(
             "generate", f"{unknown[0]!r} is unknown here", f"use {known}; with torch, all of transformers'"
         )
-    of_model = _of_model(directory)
-    values = {**of_model, **stated}
+    of_model = {name: _read(name, value, strict=False) for name, value in _of_model(directory).items()}
+    values = {**of_model, **{name: _read(name, value) for name, value in stated.items()}}
     if "do_sample" not in stated and any(name in stated for name in _DRAWING):
         values["do_sample"] = True
     check_unsupported(of_model, given, draws=bool(values.get("do_sample")))
@@ -169,6 +171,33 @@ def _of_blip(text: Mapping[str, Any]) -> dict[str, Any]:
     return {"decoder_start_token_id": first, "eos_token_id": last, "pad_token_id": pad}
 
 
+@cache
+def _types() -> dict[str, Any]:
+    """Return the types of the settings by the names of `generate`."""
+    ids = int | tuple[int, ...]
+    return {**get_type_hints(Settings), **dict.fromkeys(_IDS | {"suppress_tokens", "begin_suppress_tokens"}, ids)}
+
+
+def _read(name: str, value: Any, *, strict: bool = True) -> Any:
+    """Return a setting in its own type.
+
+    Args:
+        strict: False: as it may stand in a file, such as 50.0 for a whole number.
+
+    Raises:
+        OptionError: it is of another type.
+    """
+    import msgspec
+
+    if (kind := _types().get(name)) is None:  # one that the loop does not go by
+        return value
+    plain = value.tolist() if hasattr(value, "tolist") else value  # numbers and arrays of numpy and torch
+    try:
+        return msgspec.convert(plain, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise OptionError(name, f"it cannot be {value!r}", f"pass {allowed(kind)}") from error
+
+
 def _as_ids(value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
@@ -188,6 +217,7 @@ def _check(settings: Settings) -> None:
         ("top_p", settings.top_p is None or 0 < settings.top_p <= 1, "more than 0 and at most 1"),
         ("min_p", settings.min_p is None or 0 <= settings.min_p <= 1, "0 to 1"),
         ("repetition_penalty", settings.repetition_penalty is None or settings.repetition_penalty > 0, "more than 0"),
+        ("seed", settings.seed is None or settings.seed >= 0, "0 or more"),
     )
     for name, holds, range_ in rules:
         if not holds:

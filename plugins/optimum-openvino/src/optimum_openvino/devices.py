@@ -175,7 +175,10 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Reject options that no session takes; imported inside, because a probe must stay light."""
     from optimum_openvino.options import OpenVinoOptions
 
-    read_options(BACKEND, OpenVinoOptions, options)
+    if stated := read_options(BACKEND, OpenVinoOptions, options).properties:
+        from optimum_openvino.properties import check_properties
+
+        check_properties(stated)
 
 
 def _offer(device: Device, precisions: tuple[str, ...], *, exports: bool) -> Offer:

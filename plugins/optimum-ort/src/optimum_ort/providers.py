@@ -7,7 +7,7 @@ light.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -224,15 +224,24 @@ def support(hardware: Hardware) -> Support:
         offers=tuple(offers),
         limitations=tuple(limitations),
         versions=build.distributions | versions(_LEVELS_NEED),
-        check_options=check_options,
+        check_options=partial(check_options, devices=tuple(offer.device for offer in offers)),
     )
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Reject options that no session takes; imported inside, because a probe must stay light."""
+def check_options(options: Mapping[str, Any], *, devices: Sequence[str]) -> None:
+    """Reject options that no session on these devices takes; imported inside, because a probe must stay light."""
     from optimum_ort.options import OrtOptions
 
-    read_options(BACKEND, OrtOptions, options)
+    given = read_options(BACKEND, OrtOptions, options).provider_options
+    for device in devices if len(devices) == 1 else ():
+        check_provider_options(PROVIDERS[device], given)
+
+
+def check_provider_options(provider: Provider, given: Mapping[str, Any]) -> None:
+    """Reject options of the CPU's provider, which ignores them all without an error."""
+    if given and provider is CPU:
+        why = f"{provider.name} has no provider options, and would ignore {', '.join(map(repr, given))}"
+        raise OptionError(f"backend '{BACKEND}'", why, f"leave provider_options out on device {provider.device!r}")
 
 
 def _clash(build: Build) -> tuple[Limitation, ...]:

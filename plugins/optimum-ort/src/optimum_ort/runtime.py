@@ -12,7 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from optimum_core.errors import SessionError
 from optimum_ort.options import OrtOptions
-from optimum_ort.providers import BACKEND, Provider
+from optimum_ort.providers import BACKEND, Provider, check_provider_options
 
 # On Windows, it reports its use to Microsoft unless told not to; users can enable it again.
 onnxruntime.disable_telemetry_events()
@@ -77,6 +77,7 @@ def open_session(path: Path, made_options: Any, provider: Provider, index: int, 
     It passes a path, never bytes: ONNX Runtime then maps an external data file instead of reading it.
 
     Raises:
+        OptionError: options were stated for a provider that has none.
         SessionError: the file is missing or no ONNX model, or ONNX Runtime does not use the provider.
     """
     who = f"backend '{BACKEND}', {path}"
@@ -123,5 +124,6 @@ def require(provider: Provider, who: str) -> None:
 
 
 def _provider_options(provider: Provider, index: int, options: OrtOptions) -> dict[str, str]:
+    check_provider_options(provider, options.provider_options)
     given = {name: str(value) for name, value in options.provider_options.items()}
     return {"device_id": str(index)} | given if provider.vendor or provider.device == "dml" else given

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 #: without x, has the first 24 - 16 = 8 bits of x, which are those of a bfloat16, rounded to nearest.
 _SPLIT = 2.0**16 + 1
 _NARROW = torch.bfloat16
+_LARGE, _GREATEST = 2.0**64, torch.finfo(torch.float32).max
 
 
 class WideNarrowFloats(TorchFunctionMode):
@@ -60,8 +61,12 @@ class WideNarrowFloats(TorchFunctionMode):
 
     def _rounded(self, tensor: torch.Tensor) -> torch.Tensor:
         wide = tensor.to(torch.float32)
-        far = wide * _SPLIT
-        found = far - (far - wide)
+        size = wide.abs()
+        near = torch.where(size < _LARGE, wide, wide / _LARGE)  # a large value times `_SPLIT` is infinite
+        far = near * _SPLIT
+        near = far - (far - near)
+        found = torch.where(size < _LARGE, near, near * _LARGE)
+        found = torch.where(size <= _GREATEST, found, wide)  # infinity less infinity is none
         self._narrow[id(found)] = found
         return found
 
