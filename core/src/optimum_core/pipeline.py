@@ -230,7 +230,7 @@ class Pipeline:
             decoder = describe_decoder(self.source.module(), signature)
         except NotADecoderError as error:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, error)
-            return signature
+            return replace(signature, remarks=error.remarks)
         if (why := why_in_one_pass(decoder, self.request.goal, self.request.data)) is not None:
             log.info("%s is accelerated as one forward pass: %s", self.source.name, why)
             return signature

@@ -18,7 +18,7 @@ def describe_decoder(module: Any, signature: ModelSignature) -> DecoderSignature
     """
     config = getattr(module, "config", None)
     if config is None or not getattr(module, "can_generate", bool)():
-        raise NotADecoderError("it is no model of transformers that generates")
+        raise NotADecoderError("it is no model of transformers that generates", generates=False)
     if config.is_encoder_decoder or is_captioner(module):
         from optimum_core.models.decoders.encoder_decoder_description import describe_encoder_decoder
 
