@@ -34,6 +34,11 @@ def test_the_cache_is_described_layer_by_layer() -> None:
     assert known_of("deepseek_v2").state.layers[0].value_size == 8
 
 
+def test_layers_that_read_the_cache_of_others_keep_nothing() -> None:
+    """Gemma 3n: the last two of four layers read what the first two keep, and the pure function computes the same."""
+    assert len(known_of("gemma3n").state.layers) == 2
+
+
 @pytest.mark.parametrize(("kind", "default"), [("llama", "places"), ("opt", "counts")])
 def test_positions_are_those_that_eager_assumes(kind: str, default: str) -> None:
     assert {spec.name: spec.default for spec in known_of(kind).inputs}["position_ids"] == default

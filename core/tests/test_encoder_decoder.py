@@ -73,11 +73,24 @@ def test_an_encoder_may_make_a_mask_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("fsmt", "no ids or mask"), ("prophetnet", "something other than logits")]
+    ("kind", "message"), [("fsmt", "no ids or mask"), ("prophetnet", "something else than the whole")]
 )
 def test_a_model_of_other_parts_says_why_it_has_none(kind: str, message: str) -> None:
     with pytest.raises(NotADecoderError, match=message):
         described(kind)
+
+
+def test_an_encoder_is_called_as_generate_calls_it_where_the_whole_takes_no_cache() -> None:
+    """Switch Transformers hand `use_cache` to their encoder too, which refuses it; and their encoder's output has more
+    than hidden states."""
+    assert len(known_of("switch").state.layers) == 2
+
+
+def test_outputs_that_generation_does_not_read_are_left_out_and_named() -> None:
+    signature = described("t5gemma")
+    assert [spec.name for spec in signature.outputs] == ["logits", "encoder_last_hidden_state"]
+    assert signature.structure.keys == ("logits", "encoder_last_hidden_state")
+    assert signature.notes == ("calls give no decoder_hidden_states: generation does not read them",)
 
 
 @pytest.mark.parametrize("kind", ["t5", "moonshine"])

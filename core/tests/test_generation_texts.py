@@ -72,6 +72,13 @@ def test_a_chat_goes_through_the_template(folder: Path) -> None:
         codec.encode([""], 0)
 
 
+def test_a_template_that_fails_on_a_chat_says_so(folder: Path) -> None:
+    codec = read_codec(folder, "model")
+    codec = TextCodec(who="model", tokenizer=codec.tokenizer, template="{{ '[you]' + messages[0]['content'] }}")
+    with pytest.raises(InputError, match="template refuses the messages"):
+        codec.render([{"role": "user", "content": [{"type": "text", "text": "hi"}]}])
+
+
 def test_the_template_is_rendered_as_transformers_does(folder: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -214,6 +214,24 @@ def test_a_mixture_of_experts_is_unchanged_by_its_export(tmp_path: Path) -> None
     assert compare("x", {}, "logits", before["logits"], have["logits"], tolerance_of("fp32")).passed
 
 
+class _Repeating(torch.nn.Module):
+    """Repeats along an axis counted from the end, beside other places that say -1."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        repeated = x.repeat_interleave(2, dim=-1) + torch.repeat_interleave(x, 2, -1)
+        halves = torch.stack((repeated[..., ::2], repeated[..., 1::2]), dim=-1)
+        return {"y": halves.flatten(-2).view(*x.shape[:2], -1, 4)}
+
+
+def test_an_axis_counted_from_the_end_changes_no_other_number(tmp_path: Path) -> None:
+    module = _Repeating().eval()
+    signature = describe(module, name="repeating", samples={"x": torch.randn(2, 3, 4)})
+    artifact = _export(module, signature, tmp_path, "torchscript")
+    given = {"x": np.random.default_rng(1).standard_normal((3, 5, 4)).astype(np.float32)}
+    (have,) = _session(artifact).run(["y"], given)
+    assert np.allclose(have, module(torch.as_tensor(given["x"]))["y"].numpy(), atol=1e-6)
+
+
 def test_only_arguments_that_a_forward_takes_are_fixed(tiny: Callable[[str], Any]) -> None:
     assert fixed_arguments(tiny("gpt2")) == {"use_cache": False, "return_dict": True}
     assert fixed_arguments(torch.nn.Linear(1, 1)) == {}

@@ -69,9 +69,10 @@ _FURTHER: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     **{name: {"head_dim": _HEAD} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe")},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    **{name: {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2} for name in ("lfm2", "lfm2_moe")},
     "mamba2": {"num_heads": 8},
     "ministral": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "head_dim": _HEAD},
+    "nllb-moe": {"encoder_sparse_step": 2, "decoder_sparse_step": 2},
     "recurrent_gemma": {"num_hidden_layers": 3},
     "xmod": {"default_language": "en_XX"},
 }  # fmt: skip

@@ -22,7 +22,7 @@ from tests.benchmarks.families import families
 from tests.benchmarks.page import Page, markdown, show, write_region
 
 _CHILD = "tests.benchmarks.children.generation_family"
-_LONGEST = 110
+_LONGEST, _NOT_RUN = 110, "–"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +141,7 @@ def page(outcomes: Sequence[Outcome], targets: Sequence[str]) -> Page:
 
 def _words(outcome: Outcome | None) -> str:
     if outcome is None:
-        return "–"
+        return _NOT_RUN
     name = f"**{outcome.outcome}**" if outcome.outcome in ("WRONG", "error") else outcome.outcome
     text = " ".join(outcome.reason.replace("|", "/").split())
     short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
@@ -159,7 +159,9 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=240.0, help="the longest that a family may take; by default 240"
     )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table into this file")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write the table into this file; rows of others stay"
+    )
     asked = parser.parse_args()
     targets = asked.target.split(",")
     kept = list(_read(asked.outcomes))
@@ -169,11 +171,27 @@ def main() -> None:
         print(found.family, found.target, found.outcome, found.reason[:200].replace("\n", " "), file=sys.stderr)  # noqa: T201
         kept.append(found)
         _keep(asked.outcomes, found)
+    if asked.families:
+        run = {item.family for item in kept}
+        kept += [item for item in _written(asked.markdown, targets) if item.family not in run]
     made = page(kept, targets)
     show(Console(), made)
     if asked.markdown is not None:
         origin = f"`make bench-families MARKDOWN={asked.markdown.as_posix()}`"
         write_region(asked.markdown, made.name, f"{markdown(made)}\n\n{origin}")
+
+
+def _written(file: Path | None, targets: Sequence[str]) -> Iterator[Outcome]:
+    """Yield the outcomes in a table that this command wrote, of families that it still has; reasons are cut short."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file is not None and file.exists() else []
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    head = next((row for row in rows if row[0] == "family"), [])
+    known = families()
+    for row in rows:
+        for target in targets:
+            if row[0] in known and target in head and (cell := row[head.index(target)]) != _NOT_RUN:
+                outcome, _, reason = cell.partition(": ")
+                yield Outcome(family=row[0], target=target, outcome=outcome.strip("*"), reason=reason)
 
 
 def _read(file: Path | None) -> Iterator[Outcome]:

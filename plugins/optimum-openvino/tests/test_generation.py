@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from optimum_core import accelerate, load
-from optimum_core.errors import InputError, SessionError
+from optimum_core.errors import InputError, OptionError, SessionError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, measuring
@@ -69,14 +69,15 @@ def opened(exported: Callable[..., Artifact]) -> Callable[[str], Any]:
     return open_kind
 
 
-@pytest.mark.parametrize("kind", ["opt", "bloom", "gemma2", "qwen2_moe"])
+@pytest.mark.parametrize("kind", ["opt", "bloom", "gemma2", "gemma3n", "qwen2_moe"])
 def test_families_agree_with_eager_over_whole_dialogues(kind: str, opened: Callable[[str], Any]) -> None:
-    """Positions counted by the mask, alibi, a window of 8 beside full attention, and experts."""
+    """Positions counted by the mask, alibi, a window of 8 beside full attention, layers that read the keys and values
+    of others, and experts."""
     session = opened(kind)
     nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
     found = with_dialogues(nothing, Decoder(session, manager().binder), drawn_dialogues(decoder(kind), described(kind)))
     assert found.passed, found.worst
-    assert len(found.results) == (7 if kind == "gemma2" else 6)
+    assert len(found.results) == (7 if kind in ("gemma2", "gemma3n") else 6)
 
 
 def test_attention_is_fused_with_its_cache(opened: Callable[[str], Any]) -> None:
@@ -124,6 +125,18 @@ IDS = torch.tensor(np.random.default_rng(3).integers(3, 99, (3, 9)))
 MASK = torch.ones_like(IDS)
 MASK[1, :4] = MASK[2, :2] = 0
 _ROWS = {"attention_mask": MASK, "max_new_tokens": 16, "pad_token_id": 0}
+
+
+def test_arguments_for_texts_are_refused_with_tokens(fast: Any) -> None:
+    for given in (IDS, IDS.numpy()):
+        with pytest.raises(OptionError, match="stop: it ends texts"):
+            fast.generate(given, stop=["a"], max_new_tokens=4)
+    with pytest.raises(OptionError, match="streamer="):
+        fast.generate(IDS, stream=True, max_new_tokens=4)
+    with pytest.raises(OptionError, match="at least one character"):
+        fast.generate("ab", stop=["a", ""], max_new_tokens=4)
+
+
 WAYS: dict[str, Callable[[Any], Any]] = {
     "greedy": lambda m: m.generate(IDS, do_sample=False, **_ROWS),
     "sampling": lambda m: m.generate(IDS, do_sample=True, top_k=20, top_p=0.9, temperature=0.8, **_ROWS),

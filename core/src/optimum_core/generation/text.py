@@ -83,8 +83,9 @@ class TextCodec:
                 .from_string(self.template)
                 .render(messages=list(chat), add_generation_prompt=True, **self.specials)
             )
-        except TemplateError as error:
-            raise InputError(self.who, f"its chat template refuses the messages: {error}", "check roles") from error
+        except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:  # a template is a program
+            why = f"its chat template refuses the messages: {error}"
+            raise InputError(self.who, why, 'check roles, and that every "content" is a text') from error
         return text
 
     def decode(self, ids: Sequence[int]) -> str:

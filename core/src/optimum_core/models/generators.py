@@ -19,7 +19,10 @@ log = logging.getLogger(__name__)
 def note_one_pass(source: Source, why: str) -> None:
     """Note for the report why a model that generates is accelerated without its cache."""
     if getattr(source.module(), "can_generate", bool)():
-        source.notes = (*source.notes, f"it is accelerated as one forward pass, and does not generate: {why}")
+        source.notes = (
+            *source.notes,
+            f"it is accelerated as one forward pass, and generates only where it runs eagerly: {why}",
+        )
     log.info("%s is accelerated as one forward pass: %s", source.name, why)
 
 

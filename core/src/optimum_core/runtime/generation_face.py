@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.errors import InputError, UnavailableError, VerificationError
+from optimum_core.errors import InputError, OptionError, UnavailableError, VerificationError
 from optimum_core.generation.continuous import ContinuousTexts, difference
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
@@ -99,7 +99,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         return read_codec(self.directory, self._who)
 
     def generate(
-        self, inputs: Any = None, *, stop: str | Sequence[str] = (), stream: bool = False, **kwargs: Any
+        self, inputs: Any = None, *, stop: str | Sequence[str] | None = (), stream: bool = False, **kwargs: Any
     ) -> Any:
         """Generate new tokens.
 
@@ -120,26 +120,30 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         Raises:
             UnavailableError: the model does not generate, or a package is missing.
             InputError: the ids, or prompt and new tokens together, are beyond what the model takes.
-            OptionError: without torch, an argument is unknown.
+            OptionError: without torch, an argument is unknown; `stop` or `stream` came with what they do not apply to.
         """
+        stops = _checked_stops(stop)
         if self._eager_generator is not None:
+            self._check_text_only(stops, stream)
             return self._generate_eagerly(inputs, kwargs)
         decoder, main = self._decoder, self.manifest.model.main_input
         if self._is_merged:
+            self._check_text_only(stops, stream)
             return self._generate_merged(inputs, kwargs)
         given = inputs if inputs is not None else kwargs.get(main)
         if given is None and "torch" not in sys.modules:
             raise InputError(self._who, "there is no prompt", "pass a text, a chat, or token ids")
         if _is_torch(given) or given is None:
+            self._check_text_only(stops, stream)
             return self._generate_by_transformers(inputs, kwargs)
         mask, start = kwargs.pop("attention_mask", None), None
         if self._parts is not None:
             start = kwargs.pop(self._text_inputs[0], None)
         kwargs.pop(main, None)
         settings = read_settings(self.directory, kwargs)
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if _is_text(given):
             return self._generate_text(given, settings, stops, stream)
+        self._check_text_only(stops, False)
         if self._parts is not None:
             before = {main: np.asarray(given), **({} if mask is None else {"attention_mask": np.asarray(mask)})}
             (decoder, ids), mask = self._started(before, settings, start), None
@@ -177,6 +181,19 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             batch.close()
             raise VerificationError(f"{self._who}, {batch.tool}", problem, "generate without it")
         return ContinuousTexts(batch, self._codec, self.directory, self._decoder.longest)
+
+    @staticmethod
+    def _check_text_only(stops: Sequence[str], stream: bool) -> None:
+        """Refuse arguments that apply to texts, and to arrays that are written piece by piece, alone.
+
+        Raises:
+            OptionError: one of them was passed.
+        """
+        if stops:
+            why = "it ends texts, and tokens came"
+            raise OptionError("stop", why, "pass a text or a chat; or, with torch, stop_strings= and tokenizer=")
+        if stream:
+            raise OptionError("stream", "torch tensors came", "pass streamer=, or a text, a chat or numpy arrays")
 
     def _generate_by_transformers(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
         if self.config is None:
@@ -284,6 +301,18 @@ def _kept(wanted: Any, new: int) -> Array:
     if wanted is None or (np.ndim(wanted) == 0 and int(wanted) == 0):
         return np.arange(new)
     return np.arange(max(new - int(wanted), 0), new) if np.ndim(wanted) == 0 else np.asarray(wanted, np.int64)
+
+
+def _checked_stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the texts that end a row.
+
+    Raises:
+        OptionError: one is empty, or no text.
+    """
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if not all(isinstance(item, str) and item for item in stops):
+        raise OptionError("stop", f"{stops!r} makes no sense", "pass texts of at least one character")
+    return stops
 
 
 def _is_torch(value: Any) -> bool:

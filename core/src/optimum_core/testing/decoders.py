@@ -94,6 +94,11 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "smollm3": ("smollm3", _with(no_rope_layers=[1, 0])),
     "glm4": ("glm4", _with(head_dim=8)),
     "nemotron": ("nemotron", _with(head_dim=8)),
+    "gemma3n": ("gemma3n_text", _with(
+        head_dim=8, sliding_window=8, num_hidden_layers=4, num_kv_shared_layers=2,
+        vocab_size_per_layer_input=VOCABULARY, hidden_size_per_layer_input=8, laurel_rank=8, altup_num_inputs=2,
+        activation_sparsity_pattern=[0.5, 0.0, 0.5, 0.0], layer_types=["sliding_attention", "full_attention"] * 2,
+    )),
     "exaone4": ("exaone4", _with(sliding_window=8)),
     "biogpt": ("biogpt", _without("num_key_value_heads")),
     "xglm": ("xglm", {

@@ -44,6 +44,17 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "t5_gated": ("t5", {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     "mt5": ("mt5", _T5),
     "umt5": ("umt5", _T5),
+    "switch": ("switch_transformers", {
+        **_T5, "num_decoder_layers": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1,
+        "num_experts": 4,
+    }),
+    "t5gemma": ("t5gemma", {"vocab_size": VOCABULARY, **_SPECIAL, **{
+        part: {
+            "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8,
+            "query_pre_attn_scalar": 8, "max_position_embeddings": 128, **_SPECIAL,
+        } for part in ("encoder", "decoder")
+    }}),
     "longt5": ("longt5", {**_T5, "local_radius": 4, "global_block_size": 4}),
     "bart": ("bart", _BART),
     "mbart": ("mbart", _BART),

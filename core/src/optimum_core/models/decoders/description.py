@@ -8,6 +8,7 @@ caches that layers share, further required inputs) stays a model of one forward 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -103,7 +104,18 @@ def _layers(module: Any, tokens: torch.Tensor) -> list[LayerState]:
     layers = getattr(cache, "layers", None)
     if not layers:
         raise NotADecoderError("a call returns no cache of keys and values")
-    return [layer_state(layer, tokens.shape) for layer in layers]
+    return layer_states(layers, tokens.shape)
+
+
+def layer_states(layers: Sequence[Any], shape: tuple[int, ...]) -> list[LayerState]:
+    """Return the descriptions of those layers of a cache that keep something.
+
+    Raises:
+        NotADecoderError: as `layer_state`.
+    """
+    from transformers.cache_utils import DummyLayer
+
+    return [layer_state(layer, shape) for layer in layers if not isinstance(layer, DummyLayer)]
 
 
 def layer_state(layer: Any, shape: tuple[int, ...]) -> LayerState:
@@ -171,7 +183,10 @@ def _check_resumes(module: Any, tokens: torch.Tensor, state: StateSpec, *, with_
     places = torch.arange(length)[None].expand_as(tokens)
     stated = {"position_ids": places} if with_positions else {}
     whole = _call(module, input_ids=tokens, attention_mask=mask, use_cache=False, **stated).logits
-    decoder = DecoderModule(fresh(module), state).eval()
+    try:
+        decoder = DecoderModule(fresh(module), state).eval()
+    except Exception as error:
+        raise NotADecoderError(f"no cache can be made for it: {error}") from error
     made = None
     with torch.no_grad():
         for start, end in ((0, half), (half, length)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import torch
 
 from optimum_core.generation.model_session import text_inputs
 from optimum_core.models.decoders.captioner import as_encoder_decoder, is_captioner
-from optimum_core.models.decoders.description import NotADecoderError, empty, layer_state, own_inputs
+from optimum_core.models.decoders.description import NotADecoderError, empty, layer_states, own_inputs
 from optimum_core.models.decoders.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
 from optimum_core.models.eager.calls import alike, ask, call, fresh
 from optimum_core.models.eager.outputs import flatten
@@ -66,11 +66,9 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
     """
     _require_parts(module, signature)
     trial = _called(module, signature)
-    layers = [
-        layer_state(layer, (_ROWS, _LENGTH)) for layer in trial.answer.past_key_values.self_attention_cache.layers
-    ]
+    layers = layer_states(trial.answer.past_key_values.self_attention_cache.layers, (_ROWS, _LENGTH))
     state = StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
-    encoder = _encoder(signature, trial)
+    encoder, unread = _encoder(signature, trial)
     cross = _cross(trial, encoder)
     reads_mask = _reads_mask(trial, encoder)
     ids = next(spec for spec in signature.inputs if spec.name == trial.text[0])
@@ -83,7 +81,9 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
         outputs=(TensorSpec(name="logits", dtype=logits.dtype, shape=("batch", "kept", logits.shape[-1])),),
         state=state,
         greatest=ids.greatest if ids.greatest is not None else int(logits.shape[-1]) - 1,
-        encoder=EncoderSignature(encoder=encoder, cross=cross, eager_inputs=(*first, *mask, *cross.inputs, last)),
+        encoder=EncoderSignature(
+            encoder=encoder, cross=cross, eager_inputs=(*first, *mask, *cross.inputs, last), unread=unread
+        ),
     )
     _check_parts(trial, made)
     return made
@@ -125,8 +125,7 @@ def _called(module: Any, signature: ModelSignature) -> _Trial:
     names = {ids: "decoder_input_ids", ids_mask: "decoder_attention_mask"}
     tensors = {names.get(name, name): torch.as_tensor(array) for name, array in inputs.items()}
     try:
-        with torch.no_grad():
-            answer = as_encoder_decoder(fresh(module))(**tensors, use_cache=True, return_dict=True)
+        answer = _answered(as_encoder_decoder(fresh(module)), tensors)
     except Exception as error:
         raise NotADecoderError(f"it does not run with a cache: {str(error).partition(chr(10))[0]}") from error
     cache = getattr(answer, "past_key_values", None)
@@ -135,33 +134,49 @@ def _called(module: Any, signature: ModelSignature) -> _Trial:
     return _Trial(module=module, inputs=inputs, text=text, answer=answer)
 
 
+def _answered(model: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Return a model's answer with its cache: from one call, or from its encoder's and its decoder's as `generate`
+    calls them, where the model hands its encoder `use_cache` too (Switch Transformers)."""
+    with torch.no_grad():
+        try:
+            return model(**tensors, use_cache=True, return_dict=True)
+        except Exception:  # noqa: BLE001 - models raise errors of any type
+            text = {name: tensor for name, tensor in tensors.items() if name.startswith("decoder_")}
+            before = {name: tensor for name, tensor in tensors.items() if name not in text}
+            output = model.get_encoder()(**before, return_dict=True)
+            mask = {_MASK: before[_MASK]} if _MASK in before else {}
+            return model(**text, **mask, encoder_outputs=output, use_cache=True, return_dict=True)
+
+
 def axis_of(signature: ModelSignature, ids: str) -> str:
     """Return the axis of a text's tokens."""
     return str(next(spec.shape[1] for spec in signature.inputs if spec.name == ids))
 
 
-def _encoder(signature: ModelSignature, trial: _Trial) -> PartSignature:
+def _encoder(signature: ModelSignature, trial: _Trial) -> tuple[PartSignature, tuple[str, ...]]:
+    """Return the interface of the encoder, and the outputs of the whole that generation does not read."""
     made = _run(EncoderModule(fresh(trial.module)), trial.before)
-    known = _hidden(signature, trial, made[HIDDEN])
+    known, unread = _hidden(signature, trial, made[HIDDEN])
     outputs = [TensorSpec(name=HIDDEN, dtype=known.dtype, shape=known.shape)]
     if ENCODER_MASK in made:
         outputs.append(TensorSpec(name=ENCODER_MASK, dtype="int64", shape=known.shape[:2]))
     inputs = tuple(spec for spec in signature.inputs if spec.name not in trial.text)
-    drawn = signature.draw(Case(name="traced"))
-    return PartSignature(inputs=inputs, outputs=tuple(outputs), drawn={spec.name: drawn[spec.name] for spec in inputs})
+    drawn = {spec.name: signature.draw(Case(name="traced"))[spec.name] for spec in inputs}
+    return PartSignature(inputs=inputs, outputs=tuple(outputs), drawn=drawn), unread
 
 
-def _hidden(signature: ModelSignature, trial: _Trial, hidden: torch.Tensor) -> TensorSpec:
-    """Return the output of the whole model that is the encoder's.
+def _hidden(signature: ModelSignature, trial: _Trial, hidden: torch.Tensor) -> tuple[TensorSpec, tuple[str, ...]]:
+    """Return the output of the whole model that is the encoder's, and those that are neither that nor logits.
 
     Raises:
-        NotADecoderError: it has others beside the logits, or none.
+        NotADecoderError: none is the encoder's.
     """
     answer = flatten(ask(trial.module, trial.inputs))
     others = [spec for spec in signature.outputs if spec.name != "logits"]
-    if not others or not all(alike(hidden, answer[spec.name]) for spec in others):
-        raise NotADecoderError("a call returns something other than logits and the encoder's output")
-    return others[0]
+    known = [spec for spec in others if alike(hidden, answer[spec.name])]
+    if not known:
+        raise NotADecoderError("a call returns nothing that is the encoder's output")
+    return known[0], tuple(spec.name for spec in others if spec not in known)
 
 
 def _cross(trial: _Trial, encoder: PartSignature) -> PartSignature:
@@ -263,9 +278,11 @@ def _check_parts(trial: _Trial, known: DecoderSignature) -> None:
 
 def as_generating(module: Any, signature: ModelSignature, decoder: DecoderSignature) -> ModelSignature:
     """Return the signature of a model that generates as its `generate` needs it: texts within tables of positions, and
-    behind an encoder with a mask that `generate` passes and the model ignores."""
-    if decoder.encoder is not None and _ignores_mask(module, signature):
-        signature = replace(signature, ignored=tuple(sorted({*signature.ignored, _MASK})))
+    behind an encoder with a mask that `generate` passes and the model ignores, and without outputs that it leaves."""
+    if decoder.encoder is not None:
+        signature = signature.without(decoder.encoder.unread)
+        if _ignores_mask(module, signature):
+            signature = replace(signature, ignored=tuple(sorted({*signature.ignored, _MASK})))
     return _limited_to_tables(module, signature)
 
 

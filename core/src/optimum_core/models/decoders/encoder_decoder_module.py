@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -131,12 +132,25 @@ class CrossDecoderModule(StatefulModule):
 
 
 def encoded(hidden: torch.Tensor, mask: torch.Tensor | None) -> Any:
-    """Return an encoder's output around hidden states; with the mask, where decoders look for it there."""
-    from transformers.modeling_outputs import BaseModelOutput
+    """Return an encoder's output around hidden states; with the mask, where decoders look for it there.
 
-    made = BaseModelOutput(last_hidden_state=hidden)
+    Of what else the output of this model's own encoder has (the routers' scores of a mixture of experts), it has None.
+    """
+    made = _output_class()(last_hidden_state=hidden)
     made.attention_mask = mask  # an attribute, and no item: the tuple has none in most models
     return made
+
+
+@cache
+def _output_class() -> Any:
+    from transformers.modeling_outputs import BaseModelOutput
+
+    class Encoded(BaseModelOutput):  # type: ignore[misc] # transformers states no types
+        def __getattr__(self, name: str) -> None:
+            if name.startswith("__"):
+                raise AttributeError(name)
+
+    return Encoded
 
 
 def _new_cache() -> Any:

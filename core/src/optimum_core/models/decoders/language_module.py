@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.decoders.module import StatefulModule, filled_cache
+from optimum_core.models.decoders.module import StatefulModule, idle_layers
 from optimum_core.types import StateSpec
 from optimum_core.types.state import ADDED, VISIBLE
 
@@ -22,7 +22,7 @@ class LanguageModule(StatefulModule):
     """
 
     def __init__(self, module: Any, state: StateSpec) -> None:
-        super().__init__(state)
+        super().__init__(state, idle_layers(module))
         self.language_model, self.head = module.get_decoder(), module.get_output_embeddings()
 
     def forward(
@@ -36,7 +36,7 @@ class LanguageModule(StatefulModule):
         answer = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=mask_of(self.language_model, attention_mask, tensors),
-            past_key_values=filled_cache(self.past(tensors)),
+            past_key_values=self.cache(tensors),
             use_cache=True,
             return_dict=True,
             **({} if position_ids is None else {"position_ids": position_ids}),

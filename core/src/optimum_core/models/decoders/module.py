@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,15 @@ from optimum_core.types import StateSpec
 
 
 class StatefulModule(torch.nn.Module):
-    """The names of past and present of a decoder that is exported with its cache as tensors."""
+    """The names of past and present of a decoder that is exported with its cache as tensors.
 
-    def __init__(self, state: StateSpec) -> None:
+    Args:
+        idle: the layers that keep nothing, by index: they read the keys and values of others, or attend to nothing.
+    """
+
+    def __init__(self, state: StateSpec, idle: Collection[int] = ()) -> None:
         super().__init__()
+        self.idle = frozenset(idle)
         self.past_names = tuple(spec.name for spec in state.past)
         self.present_names = tuple(spec.name for spec in state.present)
 
@@ -23,13 +28,18 @@ class StatefulModule(torch.nn.Module):
         """Return the past among a decoder's inputs, keys and values in turn."""
         return [tensors[name] for name in self.past_names]
 
+    def cache(self, tensors: Mapping[str, torch.Tensor]) -> Any:
+        """Return a cache of transformers that holds the past among a decoder's inputs."""
+        return filled_cache(self.past(tensors), self.idle)
+
     def outputs(self, logits: torch.Tensor, cache: Any) -> dict[str, torch.Tensor]:
         """Return logits and present by name.
 
         Args:
             cache: transformers' own, after the call.
         """
-        kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+        layers = [layer for index, layer in enumerate(cache.layers) if index not in self.idle]
+        kept = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
         return {"logits": logits, **dict(zip(self.present_names, kept, strict=True))}
 
 
@@ -44,7 +54,7 @@ class DecoderModule(StatefulModule):
     """
 
     def __init__(self, module: Any, state: StateSpec) -> None:
-        super().__init__(state)
+        super().__init__(state, idle_layers(module))
         self.module = module
         self.selects = "logits_to_keep" in inspect.signature(module.forward).parameters
 
@@ -56,7 +66,7 @@ class DecoderModule(StatefulModule):
         position_ids: torch.Tensor | None = None,
         **past: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        cache = filled_cache(self.past(past))
+        cache = self.cache(past)
         further: dict[str, Any] = {} if position_ids is None else {"position_ids": position_ids}
         if self.selects:
             further["logits_to_keep"] = logits_to_keep
@@ -72,17 +82,29 @@ class DecoderModule(StatefulModule):
         return self.outputs(logits, answer.past_key_values)
 
 
-def filled_cache(tensors: Sequence[torch.Tensor]) -> Any:
-    """Return a cache that holds keys and values, in turn, for every layer.
+def filled_cache(tensors: Sequence[torch.Tensor], idle: Collection[int] = ()) -> Any:
+    """Return a cache that holds keys and values, in turn, for every layer but the idle ones.
 
     Made by hand: `DynamicCache` joins what it is given to an empty tensor of one axis, which OpenVINO refuses.
     """
-    from transformers.cache_utils import Cache, DynamicLayer
+    from transformers.cache_utils import Cache, DummyLayer, DynamicLayer
 
-    layers = []
-    for keys, values in zip(tensors[::2], tensors[1::2], strict=True):
+    layers: list[Any] = []
+    pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
+    while pairs or len(layers) in idle:
+        if len(layers) in idle:
+            layers.append(DummyLayer())
+            continue
         layer = DynamicLayer()
-        layer.keys, layer.values = keys, values
-        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+        layer.keys, layer.values = keys, values = pairs.pop(0)
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, values.device, True
         layers.append(layer)
     return Cache(layers=layers)
+
+
+def idle_layers(module: Any) -> frozenset[int]:
+    """Return the layers of a model that keep nothing in its cache, by index."""
+    from transformers.cache_utils import DummyLayer, DynamicCache
+
+    layers = DynamicCache(config=module.config).layers
+    return frozenset(index for index, layer in enumerate(layers) if isinstance(layer, DummyLayer))

@@ -30,7 +30,7 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
     axes = {spec.name: spec.dynamic_axes for spec in (*request.inputs, *request.outputs) if spec.dynamic_axes}
     failing = foreign_errors("export to ONNX by tracing", ExportError, "the other engine is tried next")
-    with failing, _without_dumps(), torch.no_grad(), _FlattenAsReshape(), traced_reads() as reads:
+    with failing, _without_dumps(), torch.no_grad(), _TranslatedRight(), traced_reads() as reads:
         torch.onnx.export(
             flat,
             tuple(request.samples.values()),
@@ -45,11 +45,14 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     return value_branches(reads, flat, tuple(request.samples.values()))
 
 
-class _FlattenAsReshape(TorchFunctionMode):
-    """While it is active, `flatten` of axes in the middle or at the end is a reshape to stated sizes.
+class _TranslatedRight(TorchFunctionMode):
+    """While it is active, functions that torch (2.13) translates wrongly are written so that it does not.
 
-    Of `flatten` with sizes that vary, torch 2.13 infers a wrong number of axes, as in the rotary positions of Helium
-    and Moonshine: what joins the result to others is then refused.
+    - `flatten` of axes in the middle or at the end: with sizes that vary, torch infers a wrong number of axes, as in
+      the rotary positions of Helium and Moonshine, and what joins the result to others is refused. A reshape to stated
+      sizes takes its place.
+    - `repeat_interleave` along an axis counted from the end: torch counts it from the front in place, in a constant
+      that other operations share, so that every other -1 of the graph becomes that axis too.
     """
 
     def __torch_function__(
@@ -58,7 +61,19 @@ class _FlattenAsReshape(TorchFunctionMode):
         given = dict(kwargs or {})
         if func in (torch.flatten, torch.Tensor.flatten):
             return _flattened(*args, **given)
+        if func in (torch.repeat_interleave, torch.Tensor.repeat_interleave) and args:
+            return _repeated(func, *args, **given)
         return func(*args, **given)
+
+
+def _repeated(func: Any, tensor: torch.Tensor, *rest: Any, **given: Any) -> torch.Tensor:
+    """Call `repeat_interleave` with its axis counted from the front."""
+    arguments = {**dict(zip(("repeats", "dim"), rest, strict=False)), **given}
+    axis = arguments.get("dim")
+    if isinstance(axis, int) and axis < 0:
+        arguments["dim"] = axis + tensor.ndim
+    repeated: torch.Tensor = func(tensor, **arguments)
+    return repeated
 
 
 def _flattened(tensor: torch.Tensor, start_dim: int = 0, end_dim: int = -1) -> torch.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from optimum_core.generation.decoder_session import Decoder
-from optimum_core.models.decoders.description import NotADecoderError, layer_state, own_inputs
+from optimum_core.models.decoders.description import NotADecoderError, layer_states, own_inputs
 from optimum_core.models.decoders.eager_state import EagerDecoderSession
 from optimum_core.models.decoders.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.eager.calls import alike, ask, fresh
@@ -48,7 +48,7 @@ def describe_pictures(module: Any, signature: ModelSignature) -> DecoderSignatur
     _require_language_model(module, signature)
     trial = _called(module, signature)
     rows, length, width = trial.handed[EMBEDS].shape
-    layers = [layer_state(layer, (rows, length)) for layer in trial.answer.past_key_values.layers]
+    layers = layer_states(trial.answer.past_key_values.layers, (rows, length))
     state = StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
     ids = next(spec for spec in signature.inputs if spec.name == "input_ids")

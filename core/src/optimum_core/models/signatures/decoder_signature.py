@@ -42,11 +42,13 @@ class EncoderSignature:
         encoder: from the inputs of the original's call to the hidden states, and to a mask if it makes another one.
         cross: from the hidden states to the cross attention's keys and values.
         eager_inputs: those of the eager decoder, which takes hidden states and keeps the keys and values of both kinds.
+        unread: outputs of the original's call that are neither logits nor the encoder's: generation reads none of them.
     """
 
     encoder: PartSignature
     cross: PartSignature
     eager_inputs: tuple[TensorSpec, ...]
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

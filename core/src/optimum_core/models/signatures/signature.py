@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ class ModelSignature:
         given: the user's samples.
         real: inputs from the model's processor, if it has one.
         decoder: its interface as a decoder with a cache, where it is to generate.
+        remarks: further notes for the report.
     """
 
     task: str
@@ -82,6 +83,7 @@ class ModelSignature:
     patch: int = 1
     fixed: tuple[FixedAxis, ...] = ()
     decoder: DecoderSignature | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -100,9 +102,28 @@ class ModelSignature:
     def notes(self) -> tuple[str, ...]:
         """Remarks on the comparison for the report."""
         if not self.layout.steady:
-            return ()
+            return self.remarks
         names = ", ".join(sorted(self.layout.steady))
-        return (f"compared with the values of {names} in sample_inputs alone: eager takes no others of these",)
+        steady = f"compared with the values of {names} in sample_inputs alone: eager takes no others of these"
+        return (steady, *self.remarks)
+
+    def noting(self, remark: str) -> ModelSignature:
+        """Return the signature with one more note for the report."""
+        return replace(self, remarks=(*self.remarks, remark))
+
+    def without(self, outputs: Collection[str]) -> ModelSignature:
+        """Return the signature without some outputs, each with the item of the answer that it is in."""
+        if not outputs:
+            return self
+        dropped = {name.partition(".")[0] for name in outputs}
+        kept = [pair for pair in zip(self.structure.keys, self.structure.items, strict=True) if pair[0] not in dropped]
+        return replace(
+            self,
+            outputs=tuple(spec for spec in self.outputs if spec.name.partition(".")[0] not in dropped),
+            structure=replace(
+                self.structure, keys=tuple(key for key, _ in kept), items=tuple(item for _, item in kept)
+            ),
+        ).noting(f"calls give no {', '.join(sorted(dropped))}: generation does not read them")
 
     def draw(self, case: Case) -> Arrays:
         """Return inputs for a case."""
