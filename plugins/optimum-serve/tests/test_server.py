@@ -23,6 +23,7 @@ from PIL import Image
 from optimum_core import load
 from optimum_core.artifact import load as read
 from optimum_core.artifact import write
+from waiting import leave_within_a_text, until
 
 TEXTS = ["w5 w9 w7", "w50", "w10 w11 w12 w13 w14"]
 
@@ -61,8 +62,6 @@ def test_scores_of_tei(live: Any, artifacts: Path) -> None:
     pair = dict(zip(labels, classifier.map([("w5", "w9")]).logits[0], strict=True))
     assert {item["label"]: item["score"] for item in raw[0]} == pytest.approx(pair, abs=1e-5)
     assert len(raw) == 2
-    ids = _post(live, "/models/classifier/tokenize", {"inputs": "w5 w9"}).json()
-    assert [token["id"] for token in ids[0]] == [2, 5, 9, 3]
 
 
 def test_files_of_pictures(live: Any, artifacts: Path) -> None:
@@ -115,13 +114,13 @@ _TENSOR = b'{"inputs": [{"name": "input_ids", "shape": [1, %s], "datatype": "%s"
         ("/embed", b"{", 400),
         ("/embed", b"[" * 100_000, 422),
         ("/embed", b'{"inputs": 5}', 422),
-        ("/embed", b'{"inputs": []}', 422),
+        ("/embed", b'{"inputs": []}', 400),
         ("/embed", b'{"inputs": "\xff"}', 400),
         ("/embed", b'{"inputs": "w5", "prompt_name": "none"}', 422),
         ("/embed_sparse", b'{"inputs": "w5"}', 424),
         ("/models/none/embed", b'{"inputs": "w5"}', 404),
-        ("/models/classifier/embed", b'{"inputs": "w5"}', 501),
-        ("/rerank", b'{"query": "w5", "texts": []}', 422),
+        ("/models/classifier/embed", b'{"inputs": "w5"}', 424),
+        ("/rerank", b'{"query": "w5", "texts": []}', 400),
         ("/predict", b'{"inputs": ["w5", "w6", "w7"]}', 422),
         ("/v1/embeddings", b'{"input": ["w5", [2]]}', 400),
         ("/v1/embeddings", b'{"input": [[2, 9999, 3]]}', 400),
@@ -133,8 +132,20 @@ _TENSOR = b'{"inputs": [{"name": "input_ids", "shape": [1, %s], "datatype": "%s"
         ("/v2/models/classifier/infer", _TENSOR % (b"9", b"INT64", b"2"), 400),
         ("/v2/models/classifier/infer", _TENSOR % (b"1", b"INT64", b"2.5"), 400),
         ("/v2/models/classifier/infer", _TENSOR % (b"1", b"BYTES", b'"a"'), 400),
-        ("/tokenize", b'{"inputs": []}', 422),
-        ("/tokenize", b'{"inputs": "w5", "add_special_tokens": false}', 422),
+        ("/tokenize", b'{"inputs": []}', 400),
+        ("/decode", b'{"ids": []}', 400),
+        ("/decode", b'{"ids": [[]]}', 400),
+        ("/decode", b'{"ids": [2, [5]]}', 422),
+        ("/decode", b'{"ids": [99999]}', 422),
+        ("/rerank", b'{"query": "w5"}', 422),
+        ("/rerank", b'{"query": "w5", "texts": ["w6"], "documents": ["w6"]}', 422),
+        ("/rerank", b'{"query": "w5", "documents": ["w6"], "raw_scores": true}', 422),
+        ("/rerank", b'{"query": "w5", "texts": ["w6"], "return_documents": true}', 422),
+        ("/v1/rerank", b'{"query": "w5", "documents": []}', 400),
+        ("/v1/rerank", b'{"query": "w5", "documents": ["w6"], "max_tokens_per_doc": 2}', 400),
+        ("/v1/rerank", b'{"query": "w5", "documents": [{"title": "w6"}]}', 400),
+        ("/v1/rerank", b'{"query": "w5", "documents": ["w6"], "top_n": 0}', 400),
+        ("/models/classifier/embed_all", b'{"inputs": "w5"}', 424),
         ("/models/classifier", b'{"inputs": "w5", "parameters": {"candidate_labels": ["a"]}}', 422),
         ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "functions": [1]}', 400),
         ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "min_tokens": 5}', 400),
@@ -237,17 +248,7 @@ def test_a_deadline_and_a_client_that_leaves_free_their_places(serve: Any, monke
 
 
 def test_a_text_ends_where_its_client_leaves(serve: Any) -> None:
-    live = serve("writer", max_running=2)
-    writer = live.app.state.server.models["writer"]._workers.writer
-    body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 1.0}
-    with live.client.stream("POST", "/v1/completions", json=body) as answer:
-        for line in answer.iter_lines():
-            assert json.loads(line.removeprefix("data: "))["choices"]
-            break
-    end = time.monotonic() + 10
-    while writer.running or writer.depth:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    leave_within_a_text(serve("writer", max_running=2), temperature=1.0)
 
 
 def test_several_texts_are_written_in_turns(live: Any, artifacts: Path) -> None:
@@ -288,31 +289,65 @@ def test_a_model_that_cannot_be_opened_leaves_the_others(artifacts: Path, serve:
     (artifacts / "broken" / "optimum.json").write_text("{}")
     live = serve("encoder", "broken", wait=False)
     assert ModelSettings(source=str(tmp_path / "a" / "b")).label == "b"
-    end = time.monotonic() + 30
-    while live.client.get("/ready").json()["models"] != {"encoder": "ready", "broken": "failed"}:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: live.client.get("/ready").json()["models"] == {"encoder": "ready", "broken": "failed"})
     assert live.client.get("/ready").status_code == 503
     assert _post(live, "/embed", {"inputs": "w5"}).status_code == 200
     assert _post(live, "/models/broken/embed", {"inputs": "w5"}).status_code == 503
 
 
-def test_a_model_whose_own_settings_cannot_be_honoured_says_so_at_the_start(artifacts: Path, serve: Any) -> None:
-    place = artifacts / "beams"
-    shutil.copytree(artifacts / "writer", place)
+def _changed(artifacts: Path, source: str, name: str, file: str, text: str) -> Path:
+    """Return a copy of an artifact in which a file has another content."""
+    place = artifacts / name
+    shutil.copytree(artifacts / source, place)
     manifest = read(place)
-    (place / "generation_config.json").write_text('{"num_beams": 4}')
-    for name in ("optimum.json", "README.md"):
-        (place / name).unlink()
+    (place / file).write_text(text)
+    for old in ("optimum.json", "README.md"):
+        (place / old).unlink()
     write(place, manifest)
+    return place
+
+
+def test_a_model_whose_own_settings_cannot_be_honoured_says_so_at_the_start(artifacts: Path, serve: Any) -> None:
+    _changed(artifacts, "writer", "beams", "generation_config.json", '{"num_beams": 4}')
     live = serve("beams", wait=False)
     model = live.app.state.server.models["beams"]
-    end = time.monotonic() + 30
-    while not model.problem:
-        assert time.monotonic() < end and not model.is_ready
-        time.sleep(0.02)
+    until(lambda: model.problem)
+    assert not model.is_ready
     assert "num_beams" in model.problem
     assert "num_beams" in live.client.get("/status.json").json()["models"][0]["problem"]
+
+
+def test_prompts_and_dimensions_are_the_models_own_where_none_are_stated(artifacts: Path, serve: Any) -> None:
+    settings = {"prompts": {"query": "w5 ", "none": ""}, "default_prompt_name": "query", "truncate_dim": 8}
+    place = _changed(artifacts, "encoder", "asks", "config_sentence_transformers.json", json.dumps(settings))
+    live = serve("asks")
+    with load(place) as model:
+        want, bare = (model.encode(["w9", "w7"], prompt_name=name) for name in (None, "none"))
+    assert want.shape == (2, 8) and not np.allclose(want, bare)
+    unit = want / np.linalg.norm(want, axis=1, keepdims=True)
+    np.testing.assert_allclose(_post(live, "/embed", {"inputs": ["w9", "w7"]}).json(), unit, atol=1e-5)
+    raw = _post(live, "/embed", {"inputs": ["w9", "w7"], "normalize": False}).json()
+    np.testing.assert_allclose(raw, want, atol=1e-5)
+    plain = _post(live, "/embed", {"inputs": ["w9", "w7"], "normalize": False, "prompt_name": "none"}).json()
+    np.testing.assert_allclose(plain, bare, atol=1e-5)
+    answer = _post(live, "/v1/embeddings", {"input": ["w9", "w7"]}).json()
+    np.testing.assert_allclose([item["embedding"] for item in answer["data"]], unit, atol=1e-5)
+    assert len(_post(live, "/v1/embeddings", {"input": "w9", "dimensions": 20}).json()["data"][0]["embedding"]) == 20
+    live.stop()
+
+
+def test_inputs_that_fail_make_no_other_request_fail(
+    live: Any, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = _slowed(live, monkeypatch, 0.2)
+    bodies = [[[2, 5, 3]], [[2, 119_999, 3]], [[2, 7, 3]], [[2, 9, 3]], "w5 w9"]
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda ids: _post(live, "/v1/embeddings", {"input": ids}), bodies))
+    assert max(sizes) >= 4  # the wrong ids were in a batch with others
+    assert [answer.status_code for answer in answers] == [200, 400, 200, 200, 200]
+    want = load(artifacts / "encoder").encode(["w5", "w7"])
+    for number, row in ((0, want[0]), (2, want[1])):
+        np.testing.assert_allclose(answers[number].json()["data"][0]["embedding"], row, atol=1e-5)
 
 
 def test_cancelled_inputs_are_not_run() -> None:

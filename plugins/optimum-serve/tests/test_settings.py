@@ -29,6 +29,7 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
     [
         ({}, "", {}, "there is no model"),
         ({"models": ["a", "b/a"]}, "", {}, "two models are named 'a'"),
+        ({}, "models: [a, {source: b, aliases: [a]}]", {}, "two models are named 'a'"),
         ({"models": ["a"]}, "prot: 5", {}, "prot"),
         ({}, "modles: [a]", {}, "there is no setting 'modles'"),
         ({}, "models: a", {}, "models is no list"),

@@ -10,6 +10,7 @@ from typing import Any
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.embedding import SENTENCE, EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.text import plain_tokenizer
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
 from optimum_core.runtime.call_outputs import tensor_of
@@ -193,6 +194,11 @@ class EmbeddingFace:
         return self._settings.prompts
 
     @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of a sentence encoder that is put before texts where none is named."""
+        return self._settings.default_prompt_name
+
+    @property
     def similarity_fn_name(self) -> str:
         """The similarity function that a sentence encoder states."""
         return self._settings.similarity_fn_name
@@ -212,6 +218,15 @@ class EmbeddingFace:
     def get_sentence_embedding_dimension(self) -> int | None:
         """Return what `get_embedding_dimension` does, under the older name."""
         return self.get_embedding_dimension()
+
+    @cached_property
+    def plain_tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer` that lies beside the model; it neither cuts nor pads.
+
+        Raises:
+            UnavailableError: there is none, or the package `tokenizers` is not installed.
+        """
+        return plain_tokenizer(self.directory, self._who)
 
     @cached_property
     def _settings(self) -> EmbeddingSettings:

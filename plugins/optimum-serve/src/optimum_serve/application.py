@@ -15,22 +15,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from optimum_serve.endpoints import Endpoint, FixedPaths, handler_of, json_response
-from optimum_serve.protocols import inference, monitoring, openai, operations, tei
+from optimum_serve.protocols import inference, monitoring, openai, operations, reranking, tei, tei_tokens
 from optimum_serve.server import Server
 from optimum_serve.settings import Settings
 
-_PROTOCOLS = (openai, tei, inference, operations, monitoring)
+_PROTOCOLS = (openai, tei, tei_tokens, reranking, inference, operations, monitoring)
 ENDPOINTS: tuple[Endpoint, ...] = tuple(endpoint for protocol in _PROTOCOLS for endpoint in protocol.ENDPOINTS)
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings, *, ends_process: bool = False) -> Starlette:
     """Return the application, for uvicorn or any server of ASGI. Models are opened once it has started: until then
     `/ready` answers 503.
 
     Args:
         settings: as `read_settings` gives them.
+        ends_process: the process ends when the application does, so that a search need not be waited for.
     """
-    server = Server(settings)
+    server = Server(settings, ends_process=ends_process)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

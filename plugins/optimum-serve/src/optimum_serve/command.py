@@ -36,7 +36,7 @@ def serve(
     import uvicorn
 
     from optimum_serve.application import create_app
-    from optimum_serve.connections import uvicorn_options
+    from optimum_serve.connections import DrainingServer, uvicorn_options
     from optimum_serve.logs import write_json_lines
     from optimum_serve.settings import read_settings
 
@@ -57,12 +57,13 @@ def serve(
     settings = read_settings(flags, config)
     write_json_lines()
     _allow_connections()
+    server = DrainingServer(uvicorn.Config(create_app(settings, ends_process=True), **uvicorn_options(settings)))
     try:
-        uvicorn.run(create_app(settings), **uvicorn_options(settings))
-    except OSError as error:
-        raise UnavailableError(
-            "serve", f"{settings.host}:{settings.port} cannot be had: {error}", "choose another port"
-        ) from error
+        with suppress(KeyboardInterrupt):  # Ctrl-C has stopped it already
+            server.run()
+    except SystemExit as error:  # uvicorn's, of a start that failed
+        why = f"it cannot listen at {settings.host}:{settings.port}, as the log says"
+        raise UnavailableError("serve", why, "choose another host or port") from error
 
 
 def _allow_connections() -> None:

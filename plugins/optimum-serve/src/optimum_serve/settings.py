@@ -30,6 +30,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         source: a directory that `accelerate` wrote; or a model's directory or hub id, which is accelerated at the
             start.
         name: in requests; by default the last part of the source.
+        aliases: further names in requests, as "text-embedding-3-small" for clients that are not to be changed.
         target: a backend, where the source is accelerated or opened elsewhere than it was tuned for.
         objective: what a source is accelerated for: "latency", "throughput" or "size"; None: as `accelerate` chooses.
         generation: arguments of `generate` that go before the server's and before the model's own
@@ -39,6 +40,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     source: str
     name: str = ""
+    aliases: tuple[str, ...] = ()
     target: str | None = None
     objective: str | None = None
     generation: dict[str, Any] = {}  # msgspec copies it
@@ -206,6 +208,7 @@ def _check_names(settings: Settings) -> None:
         if not key or not key.isascii() or key != key.strip():
             why = "a key is empty, or has blanks around it or other characters than ASCII"
             raise OptionError("settings of the server, api_keys", why, "choose another")
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names += [alias for model in settings.models for alias in model.aliases]
+    twice = next((name for name in names if not name or names.count(name) > 1), None)
     if twice is not None:
         raise OptionError("settings of the server", f"two models are named {twice!r}", "give one another name=")

@@ -15,10 +15,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
+from optimum_serve.abilities import LOGITS
 from optimum_serve.endpoints import Call, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.protocols.classes import Score, classes
-from optimum_serve.serving import LOGITS, ServedModel
+from optimum_serve.serving import ServedModel
 
 #: The greatest number of pixels of a picture: more is taken for an attempt to fill the memory.
 _PIXELS = 50_000_000
