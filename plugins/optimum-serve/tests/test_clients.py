@@ -58,6 +58,8 @@ def test_a_model_is_also_named_by_its_source(serve: Any, artifacts: Path) -> Non
         ({"role": "wizard", "content": "ab"}, "role"),
         ({"role": "assistant", "content": "ab", "tool_calls": [{"id": "1"}]}, "tool_calls"),
         ({"role": "user", "content": "ab", "mood": "good"}, "mood"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}, "image_url"),
+        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": ""}}]}, "input_audio"),
     ],
 )
 def test_messages_that_would_be_read_in_part_are_refused(
@@ -185,6 +187,10 @@ def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
         client.embeddings.create(model="encoder", input="w5 " * 100)
     with pytest.raises(openai.BadRequestError, match="room for"):
         client.completions.create(model="writer", prompt="ab", max_tokens=100_000)
+    with pytest.raises(openai.NotFoundError, match="no such path"):
+        client.responses.create(model="writer", input="ab")
+    with pytest.raises(openai.BadRequestError, match="of kind 'classifier'"):
+        client.embeddings.create(model="classifier", input="w5")
     with pytest.raises(openai.BadRequestError, match="logit_bias is not supported"):
         client.completions.create(model="writer", prompt="ab", logit_bias={"5": 1})
     assert [model.id for model in client.models.list()] == ["encoder", "reranker", "classifier", "writer", "pictures"]
@@ -209,10 +215,13 @@ def test_the_hubs_client(
     assert raw[0].score == pytest.approx(logits.max(), abs=1e-5)
     similar = InferenceClient(f"{live.url}/models/encoder").sentence_similarity("w5", other_sentences=["w5", "w9"])
     assert similar[0] == pytest.approx(1, abs=1e-5) and similar[1] < 0.999
-    chat = InferenceClient(base_url=f"{live.url}/v1").chat.completions.create(
-        messages=[{"role": "user", "content": "ab"}], model="writer", max_tokens=4, temperature=0
-    )
-    assert chat.choices[0].message.content is not None
+    cut = InferenceClient(live.url).feature_extraction("w5", dimensions=4, encoding_format="float")
+    assert cut.shape == (1, 4)
+    for stated in ({"model": "writer"}, {}):  # without a name, the client sends one of its own
+        chat = InferenceClient(base_url=live.url).chat.completions.create(
+            messages=[{"role": "user", "content": "ab"}], max_tokens=4, temperature=0, **stated
+        )
+        assert chat.choices[0].message.content is not None
 
 
 def test_langchains_client(live: Any, encoder: AcceleratedModel) -> None:

@@ -80,6 +80,15 @@ def test_files_of_pictures(live: Any, artifacts: Path) -> None:
     assert bad.status_code == 422 and "no picture" in bad.json()["error"]
     encoded = {"inputs": base64.b64encode(file.getvalue()).decode(), "parameters": {"top_k": 2}}
     assert _post(live, "/models/pictures", encoded).json() == found[:2]
+    assert live.client.post("/models/pictures", content=file.getvalue()).json() == found  # no type, yet a picture
+    as_uri = {**encoded, "inputs": f"data:image/png;base64,{encoded['inputs']}"}
+    assert _post(live, "/models/pictures", as_uri).json() == found[:2]
+    fetched = _post(live, "/models/pictures", {"inputs": "https://a.example/a.png"})
+    assert fetched.status_code == 422 and "fetches nothing" in fetched.json()["error"]
+    with_field = live.client.post("/models/pictures/predict", files=files, data={"top_k": "2"})
+    assert with_field.json() == found[:2]
+    unknown = live.client.post("/models/pictures/predict", files=files, data={"top_n": "2"})
+    assert unknown.status_code == 422 and "top_n" in unknown.json()["error"]
     no_base64 = live.client.post("/models/pictures", json={"inputs": "a cat"})
     assert no_base64.status_code == 422 and "base64" in no_base64.json()["error"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ def test_fields_as_clients_send_them(live: Any) -> None:
     sent = {"inputs": "w5", "truncate": None, "truncation_direction": "Right", "prompt_name": None}
     assert _ask(live, "/embed", sent) == plain
     assert _ask(live, "/", sent) == plain and _ask(live, "/invocations", sent) == plain
+    (coded,) = _ask(live, "/embed", {"inputs": "w5", "encoding_format": "base64"})
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(coded), "<f4"), plain[0], atol=1e-6)
     sentences: dict[str, Any] = {"inputs": {"source_sentence": "w5", "sentences": ["w5", "w9"]}}
     first = _ask(live, "/similarity", sentences)
     assert _ask(live, "/similarity", {**sentences, "parameters": {"truncate": True}}) == first

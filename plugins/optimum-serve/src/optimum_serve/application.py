@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from optimum_serve.endpoints import Endpoint, FixedPaths, handler_of, json_response
+from optimum_serve.endpoints import Endpoint, FixedPaths, handler_of, json_response, plainly
+from optimum_serve.errors import RequestError
 from optimum_serve.protocols import inference, monitoring, openai, operations, reranking, tei, tei_tokens
 from optimum_serve.server import Server
 from optimum_serve.settings import Settings
@@ -59,7 +60,9 @@ def create_app(settings: Settings, *, ends_process: bool = False) -> Starlette:
 
 
 async def _missing(request: Request, error: Exception) -> Response:
-    return json_response({"error": "there is no such path; /openapi.json describes all", "error_type": "no_path"}, 404)
+    problem = RequestError(status=404, kind="no_path", message="there is no such path; /openapi.json describes all")
+    render = openai.render if request.url.path.startswith("/v1/") else plainly
+    return json_response(render(problem), 404)
 
 
 async def _wrong_method(request: Request, error: Any) -> Response:

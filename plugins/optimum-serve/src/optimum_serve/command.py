@@ -41,7 +41,7 @@ def serve(
     from optimum_serve.settings import read_settings
 
     flags = {
-        "models": [named(model) for model in models] if models else None,
+        "models": models or None,
         "host": host,
         "port": port,
         "api_keys": api_key or None,
@@ -85,15 +85,3 @@ def _argument(stated: str) -> tuple[str, Any]:
     if not name or not equals:
         raise OptionError(f"--generation {stated}", "it is no NAME=VALUE", "write it as num_beams=1")
     return name, parsed(value, f"--generation {stated}")
-
-
-def named(model: str) -> dict[str, str]:
-    """Return the source of NAME=SOURCE, and its name where it has one.
-
-    Raises:
-        OptionError: the name is empty.
-    """
-    name, equals, source = model.partition("=")
-    if equals and not name:
-        raise OptionError(f"model {model!r}", "its name is empty", "write NAME=SOURCE, or the source alone")
-    return {"source": source, "name": name} if equals and "/" not in name else {"source": model}

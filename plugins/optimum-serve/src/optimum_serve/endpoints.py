@@ -53,6 +53,11 @@ class Call:
         return self.request.path_params
 
 
+def plainly(problem: RequestError) -> dict[str, str]:
+    """Return a problem as text-embeddings-inference and the server's own paths have it."""
+    return {"error": problem.message, "error_type": problem.kind}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
     """A path, and what answers there.
@@ -76,7 +81,7 @@ class Endpoint:
     json: Any = None
     files: bool = False
     gives: Any = None
-    render: Render = field(default=lambda problem: {"error": problem.message, "error_type": problem.kind})
+    render: Render = plainly
     is_open: bool = False
     statuses: Mapping[int, int] = field(default_factory=dict)
 

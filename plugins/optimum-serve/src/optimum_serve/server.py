@@ -19,6 +19,8 @@ from optimum_serve.tokenizing import Tokenizing
 from optimum_serve.tracing import tracing_of
 
 log = logging.getLogger(__name__)
+#: Names that clients send where theirs states none: huggingface_hub and those of text-generation-inference.
+_UNSTATED = ("", "dummy", "tgi")
 _ENERGY_SECONDS = 300
 _WATCH_SECONDS = 60
 
@@ -123,7 +125,7 @@ class Server:
         Raises:
             RequestError: there is none of this name (404), or none that can (501).
         """
-        stated = name or call.path.get("model")
+        stated = call.path.get("model") or (name if name in self.models or name not in _UNSTATED else None)
         candidates = [self.named(call, stated)] if stated else list(self.models.values())
         ready = [model for model in candidates if model.is_ready]
         found = next((model for model in ready if can(model)), None)

@@ -5,7 +5,6 @@ Source: https://platform.openai.com/docs/api-reference.
 
 from __future__ import annotations
 
-import base64
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,7 +17,7 @@ from optimum_serve.endpoints import Call, Endpoint, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.protocols.openai_forms import Usage
 from optimum_serve.protocols.openai_writing import ChatRequest, CompletionRequest, WritingAnswer, chat, completions
-from optimum_serve.protocols.texts import Given, rows_of
+from optimum_serve.protocols.texts import Given, in_base64, rows_of
 
 _NAME = "OpenAI"
 
@@ -66,7 +65,8 @@ class ModelList(msgspec.Struct, kw_only=True):
     object: str = "list"
 
 
-def _render(problem: RequestError) -> dict[str, Any]:
+def render(problem: RequestError) -> dict[str, Any]:
+    """Return a problem as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
     return {"error": {"message": problem.message, "type": kind, "param": None, "code": problem.kind}}
@@ -77,7 +77,7 @@ async def _embeddings(call: Call) -> Response:
     model = call.server.chosen(call, body.model, lambda model: model.embeds, "embeds texts")
     found = await rows_of(model, body.input, SENTENCE, name="input")
     rows = [_cut(row, body.dimensions or model.dimensions) for row in found.values]
-    form = _in_base64 if body.encoding_format == "base64" else _in_floats
+    form = in_base64 if body.encoding_format == "base64" else _in_floats
     data = [Embedding(embedding=form(row), index=index) for index, row in enumerate(rows)]
     usage = Usage(prompt_tokens=found.tokens, total_tokens=found.tokens)
     return json_response(EmbeddingsAnswer(data=data, model=model.name, usage=usage))
@@ -96,10 +96,6 @@ def _in_floats(row: Any) -> Any:
     return row.tolist()
 
 
-def _in_base64(row: Any) -> str:
-    return base64.b64encode(np.ascontiguousarray(row, "<f4").tobytes()).decode()
-
-
 async def _models(call: Call) -> Response:
     return json_response(ModelList(data=[_card(name) for name in call.server.models]))
 
@@ -115,7 +111,7 @@ def _card(name: str) -> ModelCard:
 def _endpoint(method: str, path: str, answer: Any, summary: str, takes: Any, gives: Any) -> Endpoint:
     return Endpoint(
         method=method, path=path, answer=answer, summary=summary, protocol=_NAME, takes=takes, gives=gives,
-        render=_render, statuses={413: 400, 422: 400, 501: 400},
+        render=render, statuses={413: 400, 422: 400, 501: 400},
     )  # fmt: skip
 
 

@@ -68,10 +68,14 @@ class CompletionRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
 
 
 class ContentPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A part of a message; only text is read."""
+    """A part of a message; only text is read, and a part of another type is refused by its name."""
 
     type: str
     text: str = ""
+    image_url: Any = None
+    input_audio: Any = None
+    file: Any = None
+    refusal: str | None = None
 
 
 class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

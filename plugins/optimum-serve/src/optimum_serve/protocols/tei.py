@@ -23,7 +23,7 @@ from optimum_serve.protocols.classes import Score, classes
 from optimum_serve.protocols.media import EncodedFile, classify_encoded, classify_files, is_file, takes_files
 from optimum_serve.protocols.reranking import RerankRequest, rerank
 from optimum_serve.protocols.tei_forms import check_side, endpoints, prompt_of
-from optimum_serve.protocols.texts import Given, rows_of
+from optimum_serve.protocols.texts import Given, in_base64, rows_of
 from optimum_serve.serving import TOKENIZING_THREADS, ServedModel, Text
 from optimum_serve.version import __version__
 
@@ -49,6 +49,7 @@ class EmbedRequest(EmbedAllRequest, kw_only=True, forbid_unknown_fields=True):
 
     normalize: bool = True
     dimensions: Annotated[int, Meta(ge=1)] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
 
 
 class PredictRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -126,7 +127,8 @@ async def _embed(call: Call) -> Response:
     given = (body.inputs, SENTENCE)
     found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=bool(body.truncate))
     rows = np.stack(found.values)[:, : body.dimensions or model.dimensions]
-    return json_response((_unit(rows) if body.normalize else rows).tolist())
+    rows = _unit(rows) if body.normalize else rows
+    return json_response([in_base64(row) for row in rows] if body.encoding_format == "base64" else rows.tolist())
 
 
 async def _embed_all(call: Call) -> Response:
@@ -169,7 +171,7 @@ async def _similarity(call: Call) -> Response:
 
 
 async def _predict(call: Call) -> Response:
-    if is_file(call.request):
+    if is_file(call):
         return await classify_files(call)
     answers, is_one = await _predicted(call, decoded(_PREDICT, call.body))
     return json_response(answers[0] if is_one else answers)
@@ -267,7 +269,7 @@ def _pooling(directory: Path) -> str:
 
 async def _any(call: Call) -> Response:
     """Answer as the hub's inference API does: what the model does, at its own address."""
-    if is_file(call.request):
+    if is_file(call):
         return await classify_files(call)
     model = call.server.chosen(call, None, lambda model: model.embeds or model.classifies, "embeds or classifies")
     body = _flat(decoded(_ANY, call.body))
@@ -304,7 +306,7 @@ def _converted(body: dict[str, Any], kind: type[Body]) -> Body:
 
 _PREDICTION = {"json": PredictRequest, "files": True}
 ENDPOINTS: tuple[Endpoint, ...] = (
-    *endpoints("/embed", _embed, "Embed texts", EmbedRequest, list[list[float]]),
+    *endpoints("/embed", _embed, "Embed texts", EmbedRequest, list[list[float]] | list[str]),
     *endpoints("/embed_all", _embed_all, "Embed every token", EmbedAllRequest, list[list[list[float]]]),
     *endpoints("/embed_sparse", _sparse, "Embed texts sparsely", EmbedAllRequest),
     *endpoints("/similarity", _similarity, "Compare sentences", SimilarityRequest, list[float]),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import numpy as np
 from msgspec import Meta
 
 from optimum_serve.errors import empty, invalid
@@ -55,6 +57,11 @@ async def rows_of(
         raise invalid("a prompt cannot be put before ids: send texts", "not_supported")
     _check_frame(model, found)
     return await model.run([{"input_ids": ids} for ids in found], output, [len(ids) for ids in found])
+
+
+def in_base64(row: Any) -> str:
+    """Return the bytes of a vector, float32 in little endian, in base64."""
+    return base64.b64encode(np.ascontiguousarray(row, "<f4").tobytes()).decode()
 
 
 def _check_frame(model: ServedModel, given: Sequence[Sequence[int]]) -> None:
