@@ -36,7 +36,7 @@ def test_probes_ask_paths_that_there_are() -> None:
     assert pod["securityContext"]["runAsNonRoot"]
     assert scaler["spec"]["metrics"][0]["pods"]["metric"]["name"] in _figures()
     drain = Settings(models=()).drain
-    assert pod["terminationGracePeriodSeconds"] > drain
+    assert pod["terminationGracePeriodSeconds"] > drain + container["lifecycle"]["preStop"]["sleep"]["seconds"]
 
 
 def test_figures_that_are_drawn_and_watched_exist() -> None:

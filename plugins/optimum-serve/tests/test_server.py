@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from optimum_core import load
 from optimum_core.artifact import load as read
@@ -105,8 +106,14 @@ def test_the_description_the_page_and_the_figures(live: Any) -> None:
         "encoder": "embedding", "reranker": "reranker", "classifier": "classifier", "writer": "generation",
         "pictures": "classifier",
     }  # fmt: skip
-    figures = live.client.get("/metrics").text
-    assert 'optimum_batch_size_count{model="encoder"}' in figures and "optimum_memory_bytes" in figures
+    figures = {family.name: family for family in text_string_to_metric_families(live.client.get("/metrics").text)}
+    sizes = {
+        sample.labels["model"]: sample.value
+        for sample in figures["optimum_batch_size"].samples
+        if sample.name.endswith("_count")
+    }
+    assert sizes["encoder"] >= 1 and figures["optimum_memory_bytes"].samples[0].value > 1e6
+    assert all(family.documentation and family.type != "unknown" for family in figures.values())
 
 
 # Wrong requests.
@@ -198,6 +205,11 @@ def test_a_key_is_asked_for_where_there_is_one(serve: Any) -> None:
     live = serve("encoder", api_keys=("secret",), cors_origins=("https://a.example",))
     assert _post(live, "/embed", {"inputs": "w5"}).status_code == 401
     assert _post(live, "/embed", {"inputs": "w5"}, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    asked["Access-Control-Request-Headers"] = "authorization, content-type"
+    before = live.client.options("/embed", headers=asked)
+    assert before.status_code == 200 and "authorization" in before.headers["access-control-allow-headers"]
+    assert live.client.options("/embed", headers={**asked, "Origin": "https://b.example"}).status_code == 400
     right = {"Authorization": "Bearer secret", "Origin": "https://a.example"}
     answer = _post(live, "/embed", {"inputs": "w5"}, headers=right)
     assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == "https://a.example"

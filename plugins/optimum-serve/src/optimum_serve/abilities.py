@@ -8,7 +8,7 @@ from optimum_core import AcceleratedModel
 from optimum_serve.tokenizing import frame_of
 
 SENTENCE, LOGITS = "sentence_embedding", "logits"
-_IDS = "input_ids"
+_IDS, _PIXELS = "input_ids", "pixel_values"
 #: Names of the trained length in configurations.
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _SOUNDS = frozenset({"input_values", "input_features"})
@@ -53,6 +53,16 @@ class Abilities:
         return self.takes_text and self.classifies and self.outputs[LOGITS][-1] == 1
 
     @cached_property
+    def completes(self) -> bool:
+        """Whether it writes text behind a text."""
+        return self.writes and self.model.manifest.model.main_input == _IDS
+
+    @cached_property
+    def captions(self) -> bool:
+        """Whether it writes what is on a picture."""
+        return self.writes and self.model.manifest.model.main_input == _PIXELS
+
+    @cached_property
     def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids before and behind every text, as its tokenizer puts them."""
         return frame_of(self.model)
@@ -71,14 +81,16 @@ class Abilities:
     def medium(self) -> str:
         """The kind of its inputs: "text", "picture", "sound", or "tensor"."""
         names = {spec.name for spec in self.model.manifest.inputs}
-        if self.takes_text:
+        if self.takes_text and not self.captions:
             return "text"
-        return "picture" if "pixel_values" in names else "sound" if names & _SOUNDS else "tensor"
+        return "picture" if _PIXELS in names else "sound" if names & _SOUNDS else "tensor"
 
     @property
     def kind(self) -> str:
         """Its use in a word, for clients and the page."""
-        kinds = {"embedding": self.embeds, "generation": self.writes, "reranker": self.reranks}
+        kinds = {
+            "embedding": self.embeds, "captions": self.captions, "generation": self.writes, "reranker": self.reranks,
+        }  # fmt: skip
         found = next((name for name, holds in kinds.items() if holds), None)
         return found or ("classifier" if self.classifies else "tensors")
 

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -271,6 +271,16 @@ def _note(call: Call, endpoint: Endpoint, status: int, seconds: float) -> None:
     if server.settings.access_log:
         found = {"path": endpoint.path, "status": status, "model": call.model, "ms": round(seconds * 1e3, 2)}
         log.info("request", extra=found)
+
+
+async def together(asked: Sequence[Coroutine[Any, Any, str]]) -> list[str]:
+    """Return what all of them return; where one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def event_stream(pieces: AsyncIterator[Any]) -> StreamingResponse:

@@ -307,6 +307,27 @@ class ServedModel(Abilities):
             join = partial(together.begin, prompt.value, tuple(stop), **given)
         return self._noted(prompt, writer.write(lambda: self._pieces(prompt, stop, settings), join))
 
+    def caption(self, item: Mapping[str, Any], most: int | None) -> AsyncIterator[str]:
+        """Yield an empty piece for each token of what is on a picture, and then the text.
+
+        Args:
+            item: its inputs by name, without the batch axis.
+            most: the greatest number of tokens; None: as the model states.
+        """
+        writer = self._workers.writer
+        assert writer is not None  # `captions` has checked it
+        arrays = {name: np.asarray(value)[None] for name, value in item.items()}
+        settings = {**self._generation, **({} if most is None else {"max_new_tokens": most})}
+
+        def pieces() -> Iterator[str]:
+            ids: list[int] = []
+            for row in self.model.generate(stream=True, **arrays, **settings):
+                ids.append(int(row[0]))
+                yield ""
+            yield self.model.plain_tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+        return self._noted(Prompt(value=None, tokens=1, room=0), writer.write(pieces))
+
     async def _noted(self, prompt: Prompt, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
         """Yield the pieces, and take note of the text at its end."""
         number = 0

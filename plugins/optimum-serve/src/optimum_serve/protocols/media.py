@@ -1,4 +1,4 @@
-"""Classification of pictures and sounds that come as files of a form: `curl -F file=@cat.png …/predict`."""
+"""Classes of pictures and sounds, and captions of pictures, that come as files: `curl -F file=@cat.png …/predict`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import base64
 import io
 import re
 import wave
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
 from optimum_serve.abilities import LOGITS
-from optimum_serve.endpoints import Call, json_response
+from optimum_serve.endpoints import Call, json_response, together
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.protocols.classes import Score, classes
 from optimum_serve.serving import ServedModel
@@ -35,6 +35,13 @@ class FileParameters(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_new_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class Caption(msgspec.Struct, kw_only=True):
+    """The text of a picture."""
+
+    generated_text: str
 
 
 class EncodedFile(FileParameters, kw_only=True, forbid_unknown_fields=True):
@@ -51,36 +58,53 @@ def is_file(call: Call) -> bool:
 
 
 def takes_files(model: ServedModel) -> bool:
-    """Whether a model classifies pictures or sounds."""
-    return model.classifies and model.medium in _READ
+    """Whether a model classifies pictures or sounds, or writes what is on a picture."""
+    return (model.classifies or model.captions) and model.medium in _READ
 
 
-async def classify_files(call: Call) -> Response:
-    """Return the classes of each file, the likeliest first; of several files, a list for each."""
+async def answer_files(call: Call) -> Response:
+    """Return the classes of each file, the likeliest first, or its caption; of several files, a list for each."""
     files, stated = await _files(call)
-    answers = await _classified(call, files, stated)
+    answers = await _answered(call, files, stated)
     return json_response(answers[0] if len(answers) == 1 else answers)
 
 
-async def classify_encoded(call: Call, body: EncodedFile) -> Response:
-    """Return the classes of a file in base64, the likeliest first."""
+async def answer_encoded(call: Call, body: EncodedFile) -> Response:
+    """Return the classes of a file in base64, the likeliest first, or its caption."""
     if body.inputs.startswith(("http://", "https://")):
         raise invalid("inputs is an address, and this server fetches nothing: send the file itself", "not_supported")
     try:
         content = base64.b64decode(_DATA.sub("", body.inputs, count=1), validate=True)
     except ValueError:
         raise invalid("inputs is no file in base64", "invalid_request") from None
-    (answer,) = await _classified(call, [content], body)
+    (answer,) = await _answered(call, [content], body)
     return json_response(answer)
 
 
-async def _classified(call: Call, files: Sequence[bytes], stated: FileParameters) -> list[list[Score]]:
+async def _answered(
+    call: Call, files: Sequence[bytes], stated: FileParameters
+) -> Sequence[Sequence[Score] | Sequence[Caption]]:
     model = call.server.chosen(call, None, takes_files, "takes files")
     model.check_number(len(files))
+    others = ("function_to_apply", "top_k") if model.captions else ("max_new_tokens",)
+    if name := next((name for name in others if getattr(stated, name) is not None), None):
+        raise invalid(f"{name} is of no use for a model of kind {model.kind!r}: leave it out", "not_supported")
     read = _READ[model.medium]
     items = await asyncio.to_thread(lambda: [read(content, number) for number, content in enumerate(files)])
+    if model.captions:
+        return await _captions(model, items, stated.max_new_tokens)
     found = await model.run(items, LOGITS, [1] * len(items))
     return [classes(model, row, stated.function_to_apply)[: stated.top_k] for row in found.values]
+
+
+async def _captions(model: ServedModel, pictures: Sequence[Any], most: int | None) -> list[list[Caption]]:
+    inputs = await asyncio.to_thread(model.model.prepare, pictures)
+    texts = await together([_whole(model.caption(item, most)) for item in inputs])
+    return [[Caption(generated_text=text)] for text in texts]
+
+
+async def _whole(pieces: AsyncIterator[str]) -> str:
+    return "".join([piece async for piece in pieces])
 
 
 async def _files(call: Call) -> tuple[list[bytes], FileParameters]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from starlette.responses import Response
 
 from optimum_core.types import LastPiece
-from optimum_serve.endpoints import Call, event_stream, json_response
+from optimum_serve.endpoints import Call, event_stream, json_response, together
 from optimum_serve.errors import invalid
 from optimum_serve.protocols.openai_forms import Usage
 from optimum_serve.protocols.texts import several
@@ -169,7 +168,7 @@ async def completions(call: Call) -> Response:
         "best_of": (body.best_of or 1) > 1,
     }  # fmt: skip
     _check(body, others)
-    model = call.server.chosen(call, body.model, lambda model: model.writes, "writes text")
+    model = call.server.chosen(call, body.model, lambda model: model.completes, "writes text behind a text")
     given = several(body.prompt, "prompt")
     if not isinstance(given[0], str):
         raise invalid("prompt is ids, and texts are taken here", "not_supported")
@@ -181,7 +180,7 @@ async def chat(call: Call) -> Response:
     """Answer a request for the next message of a chat."""
     body: ChatRequest = call.body
     _check(body, _unsupported(body))
-    model = call.server.chosen(call, body.model, lambda model: model.writes, "writes text")
+    model = call.server.chosen(call, body.model, lambda model: model.completes, "writes text behind a text")
     if not body.messages:
         raise invalid("messages is empty")
     chat = [_for_template(message) for message in body.messages]
@@ -248,23 +247,13 @@ async def _written(
     read = sum(prompt.tokens for prompt in prompts[:: body.n])  # a prompt counts once for all of its choices
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        first = await _together([text.start() for text in texts])
+        first = await together([text.start() for text in texts])
         return event_stream(_streamed(form, texts, first, read, with_usage))
-    wholes = await _together([text.whole() for text in texts])
+    wholes = await together([text.whole() for text in texts])
     choices = [
         form.whole(index, whole, text.reason) for index, (whole, text) in enumerate(zip(wholes, texts, strict=True))
     ]
     return json_response(form.answer(choices, _usage(prompts_tokens=read, texts=texts)))
-
-
-async def _together(asked: Sequence[Coroutine[Any, Any, str]]) -> list[str]:
-    """Return what all of them return; where one fails, the others are cancelled."""
-    tasks = [asyncio.ensure_future(one) for one in asked]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _usage(*, prompts_tokens: int, texts: Sequence[_Text]) -> Usage:

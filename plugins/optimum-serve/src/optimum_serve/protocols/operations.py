@@ -55,6 +55,7 @@ def _about(model: ServedModel) -> dict[str, Any]:
         "name": model.name,
         "state": "ready",
         "kind": model.kind,
+        "takes": model.medium,
         "task": manifest.task,
         "backend": model.model.backend,
         "precision": manifest.quantized or manifest.precision,

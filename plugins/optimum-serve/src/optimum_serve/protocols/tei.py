@@ -20,7 +20,7 @@ from optimum_serve.abilities import LOGITS, SENTENCE
 from optimum_serve.endpoints import Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, empty, invalid
 from optimum_serve.protocols.classes import Score, classes
-from optimum_serve.protocols.media import EncodedFile, classify_encoded, classify_files, is_file, takes_files
+from optimum_serve.protocols.media import EncodedFile, answer_encoded, answer_files, is_file, takes_files
 from optimum_serve.protocols.reranking import RerankRequest, rerank
 from optimum_serve.protocols.tei_forms import check_side, endpoints, prompt_of
 from optimum_serve.protocols.texts import Given, in_base64, rows_of
@@ -172,7 +172,7 @@ async def _similarity(call: Call) -> Response:
 
 async def _predict(call: Call) -> Response:
     if is_file(call):
-        return await classify_files(call)
+        return await answer_files(call)
     answers, is_one = await _predicted(call, decoded(_PREDICT, call.body))
     return json_response(answers[0] if is_one else answers)
 
@@ -270,11 +270,13 @@ def _pooling(directory: Path) -> str:
 async def _any(call: Call) -> Response:
     """Answer as the hub's inference API does: what the model does, at its own address."""
     if is_file(call):
-        return await classify_files(call)
-    model = call.server.chosen(call, None, lambda model: model.embeds or model.classifies, "embeds or classifies")
+        return await answer_files(call)
+    model = call.server.chosen(
+        call, None, lambda model: model.embeds or model.classifies or model.captions, "embeds or classifies"
+    )
     body = _flat(decoded(_ANY, call.body))
     if takes_files(model):
-        return await classify_encoded(call, _converted(body, EncodedFile))
+        return await answer_encoded(call, _converted(body, EncodedFile))
     if "query" in body:
         call.body = _converted(body, RerankRequest)
         return await rerank(call)
@@ -306,11 +308,18 @@ def _converted(body: dict[str, Any], kind: type[Body]) -> Body:
 
 _PREDICTION = {"json": PredictRequest, "files": True}
 ENDPOINTS: tuple[Endpoint, ...] = (
-    *endpoints("/embed", _embed, "Embed texts", EmbedRequest, list[list[float]] | list[str]),
+    *endpoints("/embed", _embed, "Embed texts", EmbedRequest, list[list[float] | str]),
     *endpoints("/embed_all", _embed_all, "Embed every token", EmbedAllRequest, list[list[list[float]]]),
     *endpoints("/embed_sparse", _sparse, "Embed texts sparsely", EmbedAllRequest),
     *endpoints("/similarity", _similarity, "Compare sentences", SimilarityRequest, list[float]),
-    *endpoints("/predict", _predict, "Classify texts, pictures or sounds", bytes, list[Score], **_PREDICTION),
+    *endpoints(
+        "/predict",
+        _predict,
+        "Classify texts, pictures or sounds, or write captions",
+        bytes,
+        list[Any],
+        **_PREDICTION,
+    ),
     *endpoints("/info", _info, "Describe the model", None, Info, method="GET"),
     *endpoints("/invocations", _any, "Embed or classify, as the model does (SageMaker)", bytes, **_PREDICTION),
     *endpoints("", _any, "Embed or classify, as the model does", bytes, **_PREDICTION),
