@@ -180,7 +180,10 @@ def test_wrong_requests_are_told_why_and_harm_nobody(path: str, body: bytes, sta
 
 
 def test_limits_of_bodies_inputs_and_time(serve: Any) -> None:
-    live = serve("encoder", max_body=5000, max_inputs=4, body_timeout=0.5)
+    live = serve("encoder", max_body=5000, max_inputs=4, body_timeout=0.5, auto_truncate=True)
+    cut = _post(live, "/v1/embeddings", {"input": "w5 " * 100}).json()
+    assert cut["usage"]["prompt_tokens"] == 64 and live.client.get("/info").json()["auto_truncate"]
+    assert _post(live, "/embed", {"inputs": "w5 " * 100, "truncate": False}).status_code == 413
     assert _post(live, "/embed", {"inputs": "w5 " * 3000}).status_code == 413
     many = _post(live, "/embed", {"inputs": ["w5"] * 5})
     assert many.status_code == 413 and "4 are allowed" in many.json()["error"]

@@ -23,6 +23,9 @@ def serve(
     cors_origin: Annotated[list[str] | None, typer.Option(help="An origin whose pages may call it.")] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="The greatest batch: rows times the longest.")] = None,
     max_queue: Annotated[int | None, typer.Option(help="Inputs that may wait; beyond, 429.")] = None,
+    auto_truncate: Annotated[
+        bool | None, typer.Option("--auto-truncate", help="Cut texts that are too long, where a request does not say.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="What a request may ask for at most.")] = None,
     generation: Annotated[
         list[str] | None,
@@ -48,6 +51,7 @@ def serve(
         "cors_origins": cors_origin or None,
         "max_batch_tokens": max_batch_tokens,
         "max_queue": max_queue,
+        "auto_truncate": auto_truncate,
         "max_new_tokens": max_new_tokens,
         "generation": dict(map(_argument, generation)) if generation else None,
         "timeout": timeout,

@@ -192,13 +192,13 @@ class ServedModel(Abilities):
     # Its answers.
 
     async def rows(
-        self, texts: Sequence[Text], output: str, *, prompt: str | None = None, truncate: bool = False
+        self, texts: Sequence[Text], output: str, *, prompt: str | None = None, truncate: bool | None = None
     ) -> Rows:
         """Return an output of the model for every text.
 
         Args:
             prompt: put before each; None: the model's own default, if it has one.
-            truncate: cut what is too long, instead of refusing it.
+            truncate: cut what is too long, instead of refusing it; None: as the server's settings say.
 
         Raises:
             RequestError: there are too many texts, one is empty or too long, or too many wait.
@@ -207,6 +207,7 @@ class ServedModel(Abilities):
         if (number := next((number for number, text in enumerate(texts) if not any(text)), None)) is not None:
             raise empty(f"input {number}")
         prompt = self.default_prompt if prompt is None else prompt
+        truncate = self._settings.auto_truncate if truncate is None else truncate
         manner = Manner(tokenize=self._tokenize, prompt=prompt, truncate=truncate)
         items = await self._tokenizing.inputs(texts, manner)
         self._check_lengths(items)
@@ -254,7 +255,7 @@ class ServedModel(Abilities):
             if longest is not None and len(item[_IDS]) > longest:
                 raise invalid(
                     f"input {number} has {len(item[_IDS])} tokens, and the model takes {longest}: cut it, or let "
-                    '/embed, /rerank or /predict do it ("truncate": true)',
+                    'the server do it ("truncate": true, or its setting auto_truncate)',
                     "too_long", 413,
                 )  # fmt: skip
 

@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_batch_items, max_batch_tokens: the greatest batch: its rows, and its rows times its longest.
         max_queue: inputs that may wait for one model; beyond, requests get 429.
         max_inputs: inputs of one request.
+        auto_truncate: cut texts that are too long to embed, score or classify, where a request does not say.
         max_body: bytes of one request.
         max_running: texts that are written in turns at once, for each model.
         continuous_batching: write texts together where the backend can; it holds the weights once more.
@@ -100,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_batch_tokens: Count = 8192
     max_queue: Count = 1024
     max_inputs: Count = 1024
+    auto_truncate: bool = False
     max_body: Count = 16_000_000
     max_running: Count = 4
     continuous_batching: bool = True

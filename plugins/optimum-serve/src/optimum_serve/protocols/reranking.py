@@ -121,7 +121,7 @@ async def _rerank(call: Call, body: RerankRequest, texts: list[str]) -> Response
     check_side(body.truncation_direction)
     if not texts:
         raise empty("texts")
-    _, found = await _scored(call, body.model, body.query, texts, truncate=bool(body.truncate))
+    _, found = await _scored(call, body.model, body.query, texts, truncate=body.truncate)
     logits = _logits(found)
     scores = logits if body.raw_scores else sigmoid(logits)
     order = _order(logits, body.top_n)
@@ -162,7 +162,9 @@ def _reranker(call: Call, name: str) -> ServedModel:
     return call.server.chosen(call, name, lambda model: model.reranks, "scores pairs of texts")
 
 
-async def _scored(call: Call, name: str, query: str, texts: list[str], *, truncate: bool) -> tuple[ServedModel, Rows]:
+async def _scored(
+    call: Call, name: str, query: str, texts: list[str], *, truncate: bool | None
+) -> tuple[ServedModel, Rows]:
     model = _reranker(call, name)
     return model, await model.rows([(query, text) for text in texts], LOGITS, truncate=truncate)
 

@@ -107,7 +107,7 @@ class Info(msgspec.Struct, kw_only=True):
     max_batch_tokens: int
     max_batch_requests: int | None
     max_client_batch_size: int
-    auto_truncate: bool = False
+    auto_truncate: bool
     tokenization_workers: int
     version: str
     sha: str | None = None
@@ -125,7 +125,7 @@ async def _embed(call: Call) -> Response:
     if body.dimensions is not None and isinstance(width, int) and body.dimensions > width:
         raise invalid(f"dimensions is {body.dimensions}, and the model has {width}")
     given = (body.inputs, SENTENCE)
-    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=bool(body.truncate))
+    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate)
     rows = np.stack(found.values)[:, : body.dimensions or model.dimensions]
     rows = _unit(rows) if body.normalize else rows
     return json_response([in_base64(row) for row in rows] if body.encoding_format == "base64" else rows.tolist())
@@ -137,7 +137,7 @@ async def _embed_all(call: Call) -> Response:
     model = call.server.chosen(call, None, lambda model: bool(_tokens_of(model)), "gives a vector for each token")
     given = (body.inputs, _tokens_of(model))
     prompt = prompt_of(model, body.prompt_name)
-    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=bool(body.truncate))
+    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate)
     return json_response([row.tolist() for row in found.values])
 
 
@@ -165,7 +165,7 @@ async def _similarity(call: Call) -> Response:
     if not body.sentences:
         raise empty("sentences")
     texts = [body.source_sentence, *body.sentences]
-    found = await model.rows(texts, SENTENCE, prompt=prompt, truncate=bool(how.truncate))
+    found = await model.rows(texts, SENTENCE, prompt=prompt, truncate=how.truncate)
     rows = np.stack(found.values)[:, : model.dimensions]
     return json_response(model.model.similarity(rows[:1], rows[1:])[0].tolist())
 
@@ -182,7 +182,7 @@ async def _predicted(call: Call, body: PredictRequest) -> tuple[list[list[Score]
     check_side(body.truncation_direction)
     model = call.server.chosen(call, None, lambda model: model.classifies and model.takes_text, "classifies texts")
     texts, is_one = _texts_of(body.inputs)
-    rows = await _logits(model, texts, truncate=bool(body.truncate))
+    rows = await _logits(model, texts, truncate=body.truncate)
     function = "none" if body.raw_scores else body.function_to_apply
     return [classes(model, row, function)[: body.top_k] for row in rows], is_one
 
@@ -206,7 +206,7 @@ def _texts_of(inputs: str | list[str | list[str]]) -> tuple[list[Text], bool]:
     return found, False
 
 
-async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool) -> list[Array]:
+async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool | None) -> list[Array]:
     """Return the logits of texts and of pairs, which are tokenized apart."""
     rows: list[Any] = [None] * len(texts)
     for kind in (str, tuple):
@@ -235,6 +235,7 @@ async def _info(call: Call) -> Response:
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_requests=settings.max_batch_items,
             max_client_batch_size=settings.max_inputs,
+            auto_truncate=settings.auto_truncate,
             tokenization_workers=TOKENIZING_THREADS,
             version=__version__,
             backend=model.model.backend,

@@ -38,14 +38,14 @@ def several(given: str | list[Any], name: str) -> list[Any]:
 
 
 async def rows_of(
-    model: ServedModel, given: Given, output: str, *, name: str, prompt: str | None = None, truncate: bool = False
+    model: ServedModel, given: Given, output: str, *, name: str, prompt: str | None = None, truncate: bool | None = None
 ) -> Rows:
     """Return an output of a model for each text, or for the ids of each.
 
     Args:
         name: of the field, for errors.
         prompt: put before each text; None: the model's own default.
-        truncate: cut texts that are too long.
+        truncate: cut texts that are too long; None: as the server's settings say.
 
     Raises:
         RequestError: there is none, they are not of this model, or too long.
