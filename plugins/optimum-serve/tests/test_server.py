@@ -360,18 +360,33 @@ def test_prompts_and_dimensions_are_the_models_own_where_none_are_stated(artifac
     live.stop()
 
 
-def test_inputs_that_fail_make_no_other_request_fail(
-    live: Any, artifacts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = _slowed(live, monkeypatch, 0.2)
-    bodies = [[[2, 5, 3]], [[2, 119_999, 3]], [[2, 7, 3]], [[2, 9, 3]], "w5 w9"]
-    with ThreadPoolExecutor(5) as pool:
-        answers = list(pool.map(lambda ids: _post(live, "/v1/embeddings", {"input": ids}), bodies))
-    assert max(sizes) >= 4  # the wrong ids were in a batch with others
-    assert [answer.status_code for answer in answers] == [200, 400, 200, 200, 200]
-    want = load(artifacts / "encoder").encode(["w5", "w7"])
-    for number, row in ((0, want[0]), (2, want[1])):
-        np.testing.assert_allclose(answers[number].json()["data"][0]["embedding"], row, atol=1e-5)
+def test_inputs_that_fail_make_no_other_request_fail() -> None:
+    from optimum_serve.batcher import Batcher, Limits
+    from optimum_serve.metrics import Metrics
+
+    release, sizes = threading.Event(), list[int]()
+
+    def run(batch: list[int]) -> list[int]:
+        release.wait(10)
+        sizes.append(len(batch))
+        if min(batch) < 0:
+            raise ValueError("below zero")
+        return batch
+
+    async def scene() -> list[Any]:
+        batcher = Batcher("m", run, Limits(items=8, tokens=100, queue=10), Metrics().of("m"))
+        asked = [
+            asyncio.create_task(batcher.submit(numbers, [1] * len(numbers))) for numbers in ([0], [1, 2], [-1], [3])
+        ]
+        await asyncio.sleep(0.1)
+        release.set()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.to_thread(batcher.close)
+        return found
+
+    found = asyncio.run(scene())
+    assert isinstance(found.pop(2), ValueError) and found == [[0], [1, 2], [3]]
+    assert max(sizes) >= 4  # it was in a batch with others
 
 
 def test_cancelled_inputs_are_not_run() -> None:

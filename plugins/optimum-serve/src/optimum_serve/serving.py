@@ -318,11 +318,11 @@ class ServedModel(Abilities):
         writer = self._workers.writer
         assert writer is not None  # `captions` has checked it
         arrays = {name: np.asarray(value)[None] for name, value in item.items()}
-        settings = {**self._generation, **({} if most is None else {"max_new_tokens": most})}
+        settings: dict[str, Any] = {**self._generation, **({} if most is None else {"max_new_tokens": most}), **arrays}
 
         def pieces() -> Iterator[str]:
             ids: list[int] = []
-            for row in self.model.generate(stream=True, **arrays, **settings):
+            for row in self.model.generate(stream=True, **settings):
                 ids.append(int(row[0]))
                 yield ""
             yield self.model.plain_tokenizer.decode(ids, skip_special_tokens=True).strip()

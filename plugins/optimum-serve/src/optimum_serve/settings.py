@@ -172,7 +172,7 @@ class _OnceEach(yaml.SafeLoader):
     """A loader that refuses a name that comes twice in one mapping, of which YAML would take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
         if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
             raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is there twice", node.start_mark)
         return super().construct_mapping(node, deep)

@@ -263,7 +263,7 @@ def _pooling(directory: Path) -> str:
     known = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "lasttoken": "last_token"}
     prefix = "pooling_mode_"
     named = stated.get("pooling_mode")  # as sentence-transformers has it since its version 5
-    modes = named if isinstance(named, list) else [named] if named else []
+    modes: list[str] = named if isinstance(named, list) else [named] if named else []
     modes += [name.removeprefix(prefix) for name, value in stated.items() if name.startswith(prefix) and value is True]
     return "+".join(known.get(mode, mode) for mode in modes) or "model"
 
@@ -307,7 +307,7 @@ def _converted(body: dict[str, Any], kind: type[Body]) -> Body:
         raise invalid(str(error)) from None
 
 
-_PREDICTION = {"json": PredictRequest, "files": True}
+_PREDICTION: dict[str, Any] = {"json": PredictRequest, "files": True}
 ENDPOINTS: tuple[Endpoint, ...] = (
     *endpoints("/embed", _embed, "Embed texts", EmbedRequest, list[list[float] | str]),
     *endpoints("/embed_all", _embed_all, "Embed every token", EmbedAllRequest, list[list[list[float]]]),
