@@ -59,7 +59,7 @@ def test_a_report_says_why_a_model_does_not_generate(tmp_path: Path) -> None:
         source = open_source(module)
         note_one_pass(source, "it takes more than tokens")
         assert len(source.notes) == notes
-        assert all("does not generate: it takes more than tokens" in note for note in source.notes)
+        assert all("only where it runs eagerly: it takes more than tokens" in note for note in source.notes)
 
 
 def test_padding_on_the_right_has_the_position_that_the_model_counts_there() -> None:

@@ -197,10 +197,7 @@ def test_a_recurrent_model_that_runs_eagerly_generates(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="it ends texts"):
         fast.generate(ids, stop=["."])
     (note,) = (note for note in fast.report.notes if "generates" in note)
-    assert (
-        note
-        == "it is accelerated as one forward pass, and generates only where it runs eagerly: a call returns no cache of keys and values"
-    )
+    assert note.endswith("generates only where it runs eagerly: a call returns no cache of keys and values")
 
 
 def test_blip_goes_by_the_ids_of_its_text_model(tmp_path: Path) -> None:

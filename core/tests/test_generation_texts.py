@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from optimum_core.generation.settings import Settings
 from optimum_core.generation.text import TextCodec, TextStream, generate_texts, read_codec, stream_texts
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import eager_decoder
+from optimum_core.types import LastPiece
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def streamed(codec: TextCodec, text: str, *stops: str) -> tuple[list[str], TextS
         pieces.append(stream.put(token))
         if stream.ended:
             break
-    return [*pieces, stream.finish()], stream
+    return [*pieces, stream.finish(is_complete=False)], stream
 
 
 def test_text_comes_in_whole_characters(folder: Path) -> None:
@@ -101,3 +103,24 @@ def test_rows_of_a_batch_end_by_themselves(folder: Path) -> None:
     assert stopped[0] == whole[0][: whole[0].find(stop)]
     pieces = list(stream_texts(drives, codec, prompts, chosen, [stop]))
     assert ["".join(row) for row in zip(*pieces, strict=True)] == stopped
+    first, second = pieces[-1]
+    assert isinstance(first, LastPiece) and first.is_complete
+    assert isinstance(second, LastPiece) and not second.is_complete
+
+
+def test_the_last_piece_says_whether_the_text_was_ended_or_cut(folder: Path) -> None:
+    """Also where an end token or a stop string falls on the last token that was allowed."""
+    codec, drives = read_codec(folder, "model"), Decoder(eager_decoder("llama"), manager().binder)
+    prompt = "".join(sorted(token for token, index in codec.tokenizer.get_vocab().items() if index < 99)[10:16])
+
+    def last(stop: str = "", **more: Any) -> LastPiece:
+        pieces = list(stream_texts(drives, codec, [prompt], Settings(max_new_tokens=4, **more), [stop] if stop else ()))
+        (end,) = pieces[-1]
+        assert isinstance(end, LastPiece)
+        return end
+
+    text = generate_texts(drives, codec, [prompt], Settings(max_new_tokens=4))[0]
+    fourth = codec.tokenizer.encode(text, add_special_tokens=False).ids[-1]
+    assert not last().is_complete
+    assert last(stop=text[-1]).is_complete
+    assert last(eos=(fourth,)).is_complete

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ import uvicorn
 from optimum_core import accelerate
 from optimum_core.testing.kinds import tiny_module
 from optimum_serve import ModelSettings, Settings, create_app
-from optimum_serve.connections import uvicorn_options
+from optimum_serve.connections import DrainingServer, uvicorn_options
 from sentence_directories import NORMALIZE, pooling, write_directory, write_tokenizer
+from waiting import until
 
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} {% endfor %}[assistant]"
 Serve = Callable[..., "Live"]
@@ -28,17 +28,17 @@ class Live:
     def __init__(self, settings: Settings) -> None:
         self.app = create_app(settings)
         config = uvicorn.Config(self.app, **{**uvicorn_options(settings), "port": 0, "timeout_graceful_shutdown": 5})
-        self._server = uvicorn.Server(config)
+        self._server = DrainingServer(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
-        _until(lambda: self._server.started)
+        until(lambda: self._server.started)
         (port,) = {socket.getsockname()[1] for server in self._server.servers for socket in server.sockets}
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def wait(self) -> None:
         """Wait until all models answer."""
-        _until(lambda: self.client.get("/ready").status_code == 200)
+        until(lambda: self.client.get("/ready").status_code == 200)
 
     def stop(self) -> None:
         """Stop as SIGTERM does, and wait for the end."""
@@ -46,13 +46,6 @@ class Live:
         self._thread.join(20)
         assert not self._thread.is_alive()
         self.client.close()
-
-
-def _until(holds: Callable[[], bool], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from optimum_core import AcceleratedModel, load
+from optimum_serve import ModelSettings
 
 TEXTS = ["w5 w9 w7", "w50", "w10 w11 w12 w13 w14"]
 
@@ -57,6 +58,8 @@ def test_a_model_is_also_named_by_its_source(serve: Any, artifacts: Path) -> Non
         ({"role": "wizard", "content": "ab"}, "role"),
         ({"role": "assistant", "content": "ab", "tool_calls": [{"id": "1"}]}, "tool_calls"),
         ({"role": "user", "content": "ab", "mood": "good"}, "mood"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}, "image_url"),
+        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": ""}}]}, "input_audio"),
     ],
 )
 def test_messages_that_would_be_read_in_part_are_refused(
@@ -106,10 +109,75 @@ def test_openai_draws_repeat_with_a_seed_and_stop_where_told(client: openai.Open
     one, two = (client.completions.create(**given).choices[0].text for _ in range(2))
     assert one == two
     assert client.completions.create(**{**given, "seed": -7}).choices[0].text
-    several = client.completions.create(**given, n=3).choices
-    assert several[0].text == one and len({choice.text for choice in several}) == 3
+    answer = client.completions.create(**given, n=3)
+    assert answer.choices[0].text == one and len({choice.text for choice in answer.choices}) == 3
+    assert answer.usage is not None and answer.usage.prompt_tokens == 3  # a prompt counts once
     stopped = client.completions.create(**given, stop=[one[3:5]]).choices[0]
     assert stopped.text == one.partition(one[3:5])[0] and stopped.finish_reason == "stop"
+
+
+def test_a_stop_at_the_last_token_is_a_stop(client: openai.OpenAI) -> None:
+    given: dict[str, Any] = {"model": "writer", "prompt": "ab", "temperature": 0}
+    for most in range(1, 13):
+        whole = client.completions.create(**given, max_tokens=most).choices[0]
+        assert whole.finish_reason == "length"
+        if whole.text[-1:] not in ("", "\ufffd") and whole.text.count(whole.text[-1]) == 1:
+            break
+    for stream in (False, True):
+        answer: Any = client.completions.create(**given, max_tokens=most, stop=whole.text[-1], stream=stream)
+        pieces = [piece.choices[0] for piece in answer] if stream else [answer.choices[0]]
+        assert "".join(piece.text for piece in pieces) == whole.text[:-1]
+        assert pieces[-1].finish_reason == "stop"
+
+
+_NEUTRAL = {
+    "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "functions": None, "function_call": None,
+    "response_format": {"type": "text"}, "logprobs": False, "top_logprobs": None, "modalities": ["text"], "audio": None,
+    "prediction": None, "reasoning_effort": None, "verbosity": None, "web_search_options": None, "logit_bias": {},
+    "frequency_penalty": 0, "presence_penalty": 0.0, "n": 1, "stop": None, "seed": None, "user": "u", "store": False,
+    "metadata": {"a": "b"}, "service_tier": "auto", "stream_options": None, "max_completion_tokens": 2,
+}  # fmt: skip
+
+
+def test_fields_that_ask_for_nothing_are_taken(live: Any) -> None:
+    body = {"model": "writer", "messages": [{"role": "developer", "content": "ab"}], "temperature": 0}
+    answer = live.client.post("/v1/chat/completions", json={**body, **_NEUTRAL})
+    assert answer.status_code == 200, answer.text
+    as_system = {**body, "messages": [{"role": "system", "content": "ab"}], "max_tokens": 2}
+    first = live.client.post("/v1/chat/completions", json=as_system).json()
+    assert answer.json()["choices"] == first["choices"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"tools": [{"type": "function"}]}, {"tool_choice": "required"}, {"functions": [{}]}, {"logprobs": True},
+        {"top_logprobs": 3}, {"response_format": {"type": "json_object"}}, {"modalities": ["text", "audio"]},
+        {"audio": {"voice": "x"}}, {"prediction": {"type": "content"}}, {"reasoning_effort": "high"},
+        {"web_search_options": {}}, {"logit_bias": {"5": 1}}, {"frequency_penalty": 1.0},
+    ],
+)  # fmt: skip
+def test_fields_that_ask_for_more_are_refused_by_name(asked: dict[str, Any], live: Any) -> None:
+    body = {"model": "writer", "messages": [{"role": "user", "content": "ab"}], "max_tokens": 2}
+    answer = live.client.post("/v1/chat/completions", json={**body, **asked})
+    assert answer.status_code == 400 and next(iter(asked)) in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("asked", [{"logprobs": 0}, {"echo": True}, {"suffix": "c"}, {"best_of": 2}])
+def test_completions_refuse_by_name_too(asked: dict[str, Any], live: Any) -> None:
+    answer = live.client.post("/v1/completions", json={"model": "writer", "prompt": "ab", "max_tokens": 2, **asked})
+    assert answer.status_code == 400 and next(iter(asked)) in answer.json()["error"]["message"]
+
+
+def test_an_alias_is_a_name_in_requests(serve: Any, artifacts: Path, encoder: AcceleratedModel) -> None:
+    stated = ModelSettings(source=str(artifacts / "encoder"), aliases=("text-embedding-3-small", "owner/name"))
+    live = serve(stated)
+    client = openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+    for name in ("text-embedding-3-small", "owner/name", "encoder"):
+        answer = client.embeddings.create(model=name, input="w5")
+        np.testing.assert_allclose(answer.data[0].embedding, encoder.encode("w5"), atol=1e-5)
+    assert client.models.retrieve("owner/name").id == "encoder"
+    live.stop()
 
 
 def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
@@ -119,6 +187,10 @@ def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
         client.embeddings.create(model="encoder", input="w5 " * 100)
     with pytest.raises(openai.BadRequestError, match="room for"):
         client.completions.create(model="writer", prompt="ab", max_tokens=100_000)
+    with pytest.raises(openai.NotFoundError, match="no such path"):
+        client.responses.create(model="writer", input="ab")
+    with pytest.raises(openai.BadRequestError, match="of kind 'classifier'"):
+        client.embeddings.create(model="classifier", input="w5")
     with pytest.raises(openai.BadRequestError, match="logit_bias is not supported"):
         client.completions.create(model="writer", prompt="ab", logit_bias={"5": 1})
     assert [model.id for model in client.models.list()] == ["encoder", "reranker", "classifier", "writer", "pictures"]
@@ -143,10 +215,13 @@ def test_the_hubs_client(
     assert raw[0].score == pytest.approx(logits.max(), abs=1e-5)
     similar = InferenceClient(f"{live.url}/models/encoder").sentence_similarity("w5", other_sentences=["w5", "w9"])
     assert similar[0] == pytest.approx(1, abs=1e-5) and similar[1] < 0.999
-    chat = InferenceClient(base_url=f"{live.url}/v1").chat.completions.create(
-        messages=[{"role": "user", "content": "ab"}], model="writer", max_tokens=4, temperature=0
-    )
-    assert chat.choices[0].message.content is not None
+    cut = InferenceClient(live.url).feature_extraction("w5", dimensions=4, encoding_format="float")
+    assert cut.shape == (1, 4)
+    for stated in ({"model": "writer"}, {}):  # without a name, the client sends one of its own
+        chat = InferenceClient(base_url=live.url).chat.completions.create(
+            messages=[{"role": "user", "content": "ab"}], max_tokens=4, temperature=0, **stated
+        )
+        assert chat.choices[0].message.content is not None
 
 
 def test_langchains_client(live: Any, encoder: AcceleratedModel) -> None:

@@ -71,3 +71,14 @@ def test_wrong_settings_end_it_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "optimum_core", "serve", str(tmp_path), "--port", "70000"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "port" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_told(artifacts: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "optimum_core", "serve", str(artifacts / "encoder"), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and port in done.stderr and "choose another" in done.stderr
+    assert "Traceback" not in done.stderr and "\\u001b" not in done.stderr

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from optimum_core import accelerate, load
 from optimum_core.measure import Effort, measuring
 from optimum_serve import ModelSettings
+from waiting import leave_within_a_text
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("openvino_genai") is None, reason="openvino-genai is not installed"
@@ -71,16 +70,7 @@ def test_texts_written_together_are_those_of_the_model(together: Any, made: Path
 
 
 def test_a_client_that_leaves_frees_its_place(together: Any) -> None:
-    writer = together.app.state.server.models["writer"]._workers.writer
-    body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 0}
-    with together.client.stream("POST", "/v1/completions", json=body) as answer:
-        for line in answer.iter_lines():
-            assert json.loads(line.removeprefix("data: "))["choices"]
-            break
-    end = time.monotonic() + 10
-    while writer.running or writer.depth:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    leave_within_a_text(together, temperature=0)
 
 
 def test_a_killed_worker_loses_only_what_it_has_begun(together: Any, made: Path) -> None:

@@ -34,9 +34,11 @@ def test_probes_ask_paths_that_there_are() -> None:
     ports = {probe["port"] for probe in probes} | {service["spec"]["ports"][0]["targetPort"]}
     assert ports == {Settings(models=()).port, *(item["containerPort"] for item in container["ports"])}
     assert pod["securityContext"]["runAsNonRoot"]
-    assert scaler["spec"]["metrics"][0]["pods"]["metric"]["name"] in _figures()
+    (rule,) = yaml.safe_load((DEPLOY / "prometheus-adapter.yaml").read_text("utf-8"))["rules"]
+    assert scaler["spec"]["metrics"][0]["pods"]["metric"]["name"] == rule["name"]["as"]
+    assert set(re.findall(r"optimum_\w+", rule["seriesQuery"] + rule["metricsQuery"])) <= _figures()
     drain = Settings(models=()).drain
-    assert pod["terminationGracePeriodSeconds"] > drain
+    assert pod["terminationGracePeriodSeconds"] > drain + container["lifecycle"]["preStop"]["sleep"]["seconds"]
 
 
 def test_figures_that_are_drawn_and_watched_exist() -> None:

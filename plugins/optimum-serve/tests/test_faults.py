@@ -3,6 +3,7 @@ traceback leaves, and no accepted request is lost without an answer."""
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
@@ -186,6 +187,51 @@ def test_thousands_of_idle_connections_leave_it_answering(live: Any) -> None:
         body = b'{"inputs": "w9"}'
         idle[-1].sendall(_head(len(body)) + body)
         assert idle[-1].recv(100).startswith(b"HTTP/1.1 200")
+
+
+# The end.
+
+
+def _until_closed(url: str, outcomes: list[str]) -> None:
+    """Ask on one connection until an answer says that it is the last one."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection.connect()
+    connection.auto_open = 0
+    try:
+        while True:
+            connection.request("POST", "/embed", b'{"inputs": "w5"}')
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200 or answer.will_close:
+                break
+        outcomes.append(f"{answer.status}, closed")
+    except (OSError, http.client.HTTPException) as error:
+        outcomes.append(repr(error))
+
+
+def test_told_to_stop_it_answers_the_last_request_of_every_connection(serve: Any) -> None:
+    live = serve("encoder")
+    outcomes: list[str] = []
+    threads = [threading.Thread(target=_until_closed, args=(live.url, outcomes)) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    live.stop()
+    for thread in threads:
+        thread.join(20)
+    assert outcomes == ["200, closed"] * 12
+
+
+def test_connections_that_come_while_it_stops_are_answered_once(serve: Any) -> None:
+    live = serve("encoder")
+    live._server.config.http.is_stopping = True
+    outcomes: list[str] = []
+    _until_closed(live.url, outcomes)
+    assert outcomes == ["200, closed"]
+    with _connection(live) as idle:
+        assert idle.recv(100) == b""
+    live.stop()
 
 
 # The disk, and the process.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from optimum_serve.monitoring.drift import Drift, stability_index
 from optimum_serve.monitoring.eager import Begin, opened
 from optimum_serve.monitoring.figures import MonitoringFigures
 from optimum_serve.monitoring.truth import TruthSampler
+from waiting import until
 
 TEXTS = ["w5 w9 w7", "w50", "w10 w11 w12 w13 w14"]
 _IDS = {"name": "input_ids", "shape": [2, 6], "datatype": "INT64", "data": [2, 5, 6, 7, 8, 3] * 2}
@@ -32,13 +32,6 @@ _MASK = {**_IDS, "name": "attention_mask", "data": [1] * 12}
 def usual_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine, a process of the lowest priority does not come to an end."""
     monkeypatch.setattr(truth, "LOWEST", 0)
-
-
-def _until(holds: Callable[[], bool], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 # Traffic.
@@ -106,7 +99,7 @@ def test_it_is_tuned_and_swapped_while_every_request_is_answered(
     begun = live.client.post("/retune", json={"model": "encoder"})
     assert (begun.status_code, begun.json()) == (202, {"models": {"encoder": "running"}})
     assert live.client.post("/retune", json={}).status_code == 409
-    _until(lambda: live.client.get("/retune").json()["models"]["encoder"] != "running")
+    until(lambda: live.client.get("/retune").json()["models"]["encoder"] != "running")
     time.sleep(0.2)
     done.set()
     for thread in threads:
@@ -153,13 +146,13 @@ def test_answers_are_compared_with_the_eager_model_aside(artifacts: Path, serve:
     live = serve("classifier")
     live.app.state.server.models["classifier"].watch.truth = sampler
     live.client.post("/predict", json={"inputs": [["w5 w9"], ["w7"]]}).raise_for_status()  # one of two is sampled
-    _until(lambda: count("", verdict="within") == 1)
+    until(lambda: count("", verdict="within") == 1)
     assert count("_choices", agrees="true") == 1
     (item,) = model.tokenize(["w5 w9"])
     logits = model.map(["w5 w9"]).logits[0]
     for _ in range(2):
         sampler.offer(item, {"logits": -logits})
-    _until(lambda: count("", verdict="beyond") == 1)
+    until(lambda: count("", verdict="beyond") == 1)
     assert count("_choices", agrees="false") == 1
     assert registry.get_sample_value("optimum_truth_error_count", {"model": "m"}) == 2
     begun = time.monotonic()

@@ -6,12 +6,14 @@ tests are skipped.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api")
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -45,6 +47,12 @@ def page(browser: Any) -> Iterator[Any]:
     assert not [text for text in wrong if "401" not in text]
 
 
+def _picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(file, "PNG")
+    return file.getvalue()
+
+
 def test_it_shows_the_models_and_asks_them(page: Any, live: Any) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -63,6 +71,12 @@ def test_it_shows_the_models_and_asks_them(page: Any, live: Any) -> None:
         page.get_by_text("status 200").wait_for()
         assert said in page.locator("#answer").inner_text()
         page.evaluate("document.getElementById('answer').textContent = ''")
+    page.locator("#model").select_option("pictures")
+    assert page.locator("#text").is_hidden()
+    page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": _picture()})
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("status 200").wait_for()
+    assert '"LABEL_0"' in page.locator("#answer").inner_text()
     assert all(url.startswith(live.url) for url in asked)
     page.locator("#models tr", has_text="encoder").get_by_text(" ms").first.wait_for()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -114,3 +115,32 @@ def test_each_machine_has_what_suits_it_and_a_killed_replica_loses_nothing(serve
     ):  # another takes its place
         assert time.monotonic() < end
         time.sleep(1)
+
+
+def test_under_load_another_replica_is_started(cluster: Any, artifacts: Path) -> None:
+    from ray import serve
+
+    from optimum_serve.ray import deployment
+
+    app = deployment(
+        f"classifier={artifacts / 'classifier'}", replicas=(1, 2), requests=2, settings={"max_queue": 8192}
+    )
+    serve.run(app, route_prefix="/")
+    assert len({_ask(URL, number).headers["optimum-runs"] for number in range(4)}) == 1
+    answers: list[httpx.Response] = []
+    grown = threading.Event()
+
+    def ask(number: int) -> None:
+        while not grown.is_set():
+            answers.append(_ask(URL, number, 256))
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, number) for number in range(8)]
+        end = time.monotonic() + 600
+        while len({answer.headers.get("optimum-runs") for answer in tuple(answers)}) < 2 and time.monotonic() < end:
+            time.sleep(1)
+        grown.set()
+        for one in asked:
+            one.result()
+    assert len({answer.headers["optimum-runs"] for answer in answers}) == 2
+    assert {answer.status_code for answer in answers} == {200}

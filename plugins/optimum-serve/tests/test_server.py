@@ -19,10 +19,12 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from optimum_core import load
 from optimum_core.artifact import load as read
 from optimum_core.artifact import write
+from waiting import leave_within_a_text, until
 
 TEXTS = ["w5 w9 w7", "w50", "w10 w11 w12 w13 w14"]
 
@@ -61,8 +63,6 @@ def test_scores_of_tei(live: Any, artifacts: Path) -> None:
     pair = dict(zip(labels, classifier.map([("w5", "w9")]).logits[0], strict=True))
     assert {item["label"]: item["score"] for item in raw[0]} == pytest.approx(pair, abs=1e-5)
     assert len(raw) == 2
-    ids = _post(live, "/models/classifier/tokenize", {"inputs": "w5 w9"}).json()
-    assert [token["id"] for token in ids[0]] == [2, 5, 9, 3]
 
 
 def test_files_of_pictures(live: Any, artifacts: Path) -> None:
@@ -81,6 +81,15 @@ def test_files_of_pictures(live: Any, artifacts: Path) -> None:
     assert bad.status_code == 422 and "no picture" in bad.json()["error"]
     encoded = {"inputs": base64.b64encode(file.getvalue()).decode(), "parameters": {"top_k": 2}}
     assert _post(live, "/models/pictures", encoded).json() == found[:2]
+    assert live.client.post("/models/pictures", content=file.getvalue()).json() == found  # no type, yet a picture
+    as_uri = {**encoded, "inputs": f"data:image/png;base64,{encoded['inputs']}"}
+    assert _post(live, "/models/pictures", as_uri).json() == found[:2]
+    fetched = _post(live, "/models/pictures", {"inputs": "https://a.example/a.png"})
+    assert fetched.status_code == 422 and "fetches nothing" in fetched.json()["error"]
+    with_field = live.client.post("/models/pictures/predict", files=files, data={"top_k": "2"})
+    assert with_field.json() == found[:2]
+    unknown = live.client.post("/models/pictures/predict", files=files, data={"top_n": "2"})
+    assert unknown.status_code == 422 and "top_n" in unknown.json()["error"]
     no_base64 = live.client.post("/models/pictures", json={"inputs": "a cat"})
     assert no_base64.status_code == 422 and "base64" in no_base64.json()["error"]
 
@@ -97,8 +106,14 @@ def test_the_description_the_page_and_the_figures(live: Any) -> None:
         "encoder": "embedding", "reranker": "reranker", "classifier": "classifier", "writer": "generation",
         "pictures": "classifier",
     }  # fmt: skip
-    figures = live.client.get("/metrics").text
-    assert 'optimum_batch_size_count{model="encoder"}' in figures and "optimum_memory_bytes" in figures
+    figures = {family.name: family for family in text_string_to_metric_families(live.client.get("/metrics").text)}
+    sizes = {
+        sample.labels["model"]: sample.value
+        for sample in figures["optimum_batch_size"].samples
+        if sample.name.endswith("_count")
+    }
+    assert sizes["encoder"] >= 1 and figures["optimum_memory_bytes"].samples[0].value > 1e6
+    assert all(family.documentation and family.type != "unknown" for family in figures.values())
 
 
 # Wrong requests.
@@ -115,13 +130,13 @@ _TENSOR = b'{"inputs": [{"name": "input_ids", "shape": [1, %s], "datatype": "%s"
         ("/embed", b"{", 400),
         ("/embed", b"[" * 100_000, 422),
         ("/embed", b'{"inputs": 5}', 422),
-        ("/embed", b'{"inputs": []}', 422),
+        ("/embed", b'{"inputs": []}', 400),
         ("/embed", b'{"inputs": "\xff"}', 400),
         ("/embed", b'{"inputs": "w5", "prompt_name": "none"}', 422),
         ("/embed_sparse", b'{"inputs": "w5"}', 424),
         ("/models/none/embed", b'{"inputs": "w5"}', 404),
-        ("/models/classifier/embed", b'{"inputs": "w5"}', 501),
-        ("/rerank", b'{"query": "w5", "texts": []}', 422),
+        ("/models/classifier/embed", b'{"inputs": "w5"}', 424),
+        ("/rerank", b'{"query": "w5", "texts": []}', 400),
         ("/predict", b'{"inputs": ["w5", "w6", "w7"]}', 422),
         ("/v1/embeddings", b'{"input": ["w5", [2]]}', 400),
         ("/v1/embeddings", b'{"input": [[2, 9999, 3]]}', 400),
@@ -133,8 +148,20 @@ _TENSOR = b'{"inputs": [{"name": "input_ids", "shape": [1, %s], "datatype": "%s"
         ("/v2/models/classifier/infer", _TENSOR % (b"9", b"INT64", b"2"), 400),
         ("/v2/models/classifier/infer", _TENSOR % (b"1", b"INT64", b"2.5"), 400),
         ("/v2/models/classifier/infer", _TENSOR % (b"1", b"BYTES", b'"a"'), 400),
-        ("/tokenize", b'{"inputs": []}', 422),
-        ("/tokenize", b'{"inputs": "w5", "add_special_tokens": false}', 422),
+        ("/tokenize", b'{"inputs": []}', 400),
+        ("/decode", b'{"ids": []}', 400),
+        ("/decode", b'{"ids": [[]]}', 400),
+        ("/decode", b'{"ids": [2, [5]]}', 422),
+        ("/decode", b'{"ids": [99999]}', 422),
+        ("/rerank", b'{"query": "w5"}', 422),
+        ("/rerank", b'{"query": "w5", "texts": ["w6"], "documents": ["w6"]}', 422),
+        ("/rerank", b'{"query": "w5", "documents": ["w6"], "raw_scores": true}', 422),
+        ("/rerank", b'{"query": "w5", "texts": ["w6"], "return_documents": true}', 422),
+        ("/v1/rerank", b'{"query": "w5", "documents": []}', 400),
+        ("/v1/rerank", b'{"query": "w5", "documents": ["w6"], "max_tokens_per_doc": 2}', 400),
+        ("/v1/rerank", b'{"query": "w5", "documents": [{"title": "w6"}]}', 400),
+        ("/v1/rerank", b'{"query": "w5", "documents": ["w6"], "top_n": 0}', 400),
+        ("/models/classifier/embed_all", b'{"inputs": "w5"}', 424),
         ("/models/classifier", b'{"inputs": "w5", "parameters": {"candidate_labels": ["a"]}}', 422),
         ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "functions": [1]}', 400),
         ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": "a"}], "min_tokens": 5}', 400),
@@ -153,7 +180,10 @@ def test_wrong_requests_are_told_why_and_harm_nobody(path: str, body: bytes, sta
 
 
 def test_limits_of_bodies_inputs_and_time(serve: Any) -> None:
-    live = serve("encoder", max_body=5000, max_inputs=4, body_timeout=0.5)
+    live = serve("encoder", max_body=5000, max_inputs=4, body_timeout=0.5, auto_truncate=True)
+    cut = _post(live, "/v1/embeddings", {"input": "w5 " * 100}).json()
+    assert cut["usage"]["prompt_tokens"] == 64 and live.client.get("/info").json()["auto_truncate"]
+    assert _post(live, "/embed", {"inputs": "w5 " * 100, "truncate": False}).status_code == 413
     assert _post(live, "/embed", {"inputs": "w5 " * 3000}).status_code == 413
     many = _post(live, "/embed", {"inputs": ["w5"] * 5})
     assert many.status_code == 413 and "4 are allowed" in many.json()["error"]
@@ -178,6 +208,11 @@ def test_a_key_is_asked_for_where_there_is_one(serve: Any) -> None:
     live = serve("encoder", api_keys=("secret",), cors_origins=("https://a.example",))
     assert _post(live, "/embed", {"inputs": "w5"}).status_code == 401
     assert _post(live, "/embed", {"inputs": "w5"}, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    asked["Access-Control-Request-Headers"] = "authorization, content-type"
+    before = live.client.options("/embed", headers=asked)
+    assert before.status_code == 200 and "authorization" in before.headers["access-control-allow-headers"]
+    assert live.client.options("/embed", headers={**asked, "Origin": "https://b.example"}).status_code == 400
     right = {"Authorization": "Bearer secret", "Origin": "https://a.example"}
     answer = _post(live, "/embed", {"inputs": "w5"}, headers=right)
     assert answer.status_code == 200 and answer.headers["access-control-allow-origin"] == "https://a.example"
@@ -237,17 +272,7 @@ def test_a_deadline_and_a_client_that_leaves_free_their_places(serve: Any, monke
 
 
 def test_a_text_ends_where_its_client_leaves(serve: Any) -> None:
-    live = serve("writer", max_running=2)
-    writer = live.app.state.server.models["writer"]._workers.writer
-    body = {"prompt": "ab", "max_tokens": 120, "stream": True, "temperature": 1.0}
-    with live.client.stream("POST", "/v1/completions", json=body) as answer:
-        for line in answer.iter_lines():
-            assert json.loads(line.removeprefix("data: "))["choices"]
-            break
-    end = time.monotonic() + 10
-    while writer.running or writer.depth:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    leave_within_a_text(serve("writer", max_running=2), temperature=1.0)
 
 
 def test_several_texts_are_written_in_turns(live: Any, artifacts: Path) -> None:
@@ -288,31 +313,80 @@ def test_a_model_that_cannot_be_opened_leaves_the_others(artifacts: Path, serve:
     (artifacts / "broken" / "optimum.json").write_text("{}")
     live = serve("encoder", "broken", wait=False)
     assert ModelSettings(source=str(tmp_path / "a" / "b")).label == "b"
-    end = time.monotonic() + 30
-    while live.client.get("/ready").json()["models"] != {"encoder": "ready", "broken": "failed"}:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: live.client.get("/ready").json()["models"] == {"encoder": "ready", "broken": "failed"})
     assert live.client.get("/ready").status_code == 503
     assert _post(live, "/embed", {"inputs": "w5"}).status_code == 200
     assert _post(live, "/models/broken/embed", {"inputs": "w5"}).status_code == 503
 
 
-def test_a_model_whose_own_settings_cannot_be_honoured_says_so_at_the_start(artifacts: Path, serve: Any) -> None:
-    place = artifacts / "beams"
-    shutil.copytree(artifacts / "writer", place)
+def _changed(artifacts: Path, source: str, name: str, file: str, text: str) -> Path:
+    """Return a copy of an artifact in which a file has another content."""
+    place = artifacts / name
+    shutil.copytree(artifacts / source, place)
     manifest = read(place)
-    (place / "generation_config.json").write_text('{"num_beams": 4}')
-    for name in ("optimum.json", "README.md"):
-        (place / name).unlink()
+    (place / file).write_text(text)
+    for old in ("optimum.json", "README.md"):
+        (place / old).unlink()
     write(place, manifest)
+    return place
+
+
+def test_a_model_whose_own_settings_cannot_be_honoured_says_so_at_the_start(artifacts: Path, serve: Any) -> None:
+    _changed(artifacts, "writer", "beams", "generation_config.json", '{"num_beams": 4}')
     live = serve("beams", wait=False)
     model = live.app.state.server.models["beams"]
-    end = time.monotonic() + 30
-    while not model.problem:
-        assert time.monotonic() < end and not model.is_ready
-        time.sleep(0.02)
+    until(lambda: model.problem)
+    assert not model.is_ready
     assert "num_beams" in model.problem
     assert "num_beams" in live.client.get("/status.json").json()["models"][0]["problem"]
+
+
+def test_prompts_and_dimensions_are_the_models_own_where_none_are_stated(artifacts: Path, serve: Any) -> None:
+    settings = {"prompts": {"query": "w5 ", "none": ""}, "default_prompt_name": "query", "truncate_dim": 8}
+    place = _changed(artifacts, "encoder", "asks", "config_sentence_transformers.json", json.dumps(settings))
+    live = serve("asks")
+    with load(place) as model:
+        want, bare = (model.encode(["w9", "w7"], prompt_name=name) for name in (None, "none"))
+    assert want.shape == (2, 8) and not np.allclose(want, bare)
+    unit = want / np.linalg.norm(want, axis=1, keepdims=True)
+    np.testing.assert_allclose(_post(live, "/embed", {"inputs": ["w9", "w7"]}).json(), unit, atol=1e-5)
+    raw = _post(live, "/embed", {"inputs": ["w9", "w7"], "normalize": False}).json()
+    np.testing.assert_allclose(raw, want, atol=1e-5)
+    plain = _post(live, "/embed", {"inputs": ["w9", "w7"], "normalize": False, "prompt_name": "none"}).json()
+    np.testing.assert_allclose(plain, bare, atol=1e-5)
+    answer = _post(live, "/v1/embeddings", {"input": ["w9", "w7"]}).json()
+    np.testing.assert_allclose([item["embedding"] for item in answer["data"]], unit, atol=1e-5)
+    assert len(_post(live, "/v1/embeddings", {"input": "w9", "dimensions": 20}).json()["data"][0]["embedding"]) == 20
+    live.stop()
+
+
+def test_inputs_that_fail_make_no_other_request_fail() -> None:
+    from optimum_serve.batcher import Batcher, Limits
+    from optimum_serve.metrics import Metrics
+
+    release, sizes = threading.Event(), list[int]()
+
+    def run(batch: list[int]) -> list[int]:
+        release.wait(10)
+        sizes.append(len(batch))
+        if min(batch) < 0:
+            raise ValueError("below zero")
+        return batch
+
+    async def scene() -> list[Any]:
+        batcher = Batcher("m", run, Limits(items=8, tokens=100, queue=10), Metrics().of("m"))
+        asked = [
+            asyncio.create_task(batcher.submit(numbers, [1] * len(numbers))) for numbers in ([0], [1, 2], [-1], [3])
+        ]
+        await asyncio.sleep(0.1)
+        release.set()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.to_thread(batcher.close)
+        return found
+
+    found = asyncio.run(scene())
+    assert isinstance(found.pop(2), ValueError) and found == [[0], [1, 2], [3]]
+    assert max(sizes) >= 4  # it was in a batch with others
 
 
 def test_cancelled_inputs_are_not_run() -> None:

@@ -24,11 +24,34 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
     assert [model.label for model in found.models] == ["a", "d"] and found.api_keys == ("one", "two")
 
 
+def test_a_name_before_the_source_is_read_wherever_models_are_stated(tmp_path: Path) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text("models: [chat=/models/a]\n")
+    in_environment = {"OPTIMUM_SERVE_MODELS": "chat=/models/a"}
+    for flags, path, environment in (
+        ({}, file, {}),
+        ({}, None, in_environment),
+        ({"models": ["chat=/models/a"]}, None, {}),
+    ):
+        (model,) = read_settings(flags, path, environment).models
+        assert (model.label, model.source) == ("chat", "/models/a")
+
+
 @pytest.mark.parametrize(
     ("flags", "text", "environment", "said"),
     [
         ({}, "", {}, "there is no model"),
         ({"models": ["a", "b/a"]}, "", {}, "two models are named 'a'"),
+        ({}, "models: [a, {source: b, aliases: [a]}]", {}, "two models are named 'a'"),
+        ({}, "models: ['']", {}, "cannot be named ''"),
+        ({}, "models: ['=a']", {}, "its name is empty"),
+        ({}, "models: [{source: a, objective: fast}]", {}, r"fast(.|\n)*objective"),
+        ({"models": ["a"]}, "port: 1\nport: 2", {}, "'port' is there twice"),
+        ({}, "models: [{source: a, source: b}]", {}, "'source' is there twice"),
+        ({"models": ["a"]}, "cors_origins: [a.example]", {}, "cors_origins"),
+        ({"models": ["a"]}, "cors_origins: ['https://a.example/']", {}, "cors_origins"),
+        ({"models": ["a"]}, "traces: localhost:4318", {}, "traces"),
+        ({"models": ["a"]}, "host: ''", {}, "host"),
         ({"models": ["a"]}, "prot: 5", {}, "prot"),
         ({}, "modles: [a]", {}, "there is no setting 'modles'"),
         ({}, "models: a", {}, "models is no list"),

@@ -26,7 +26,7 @@ class BatchedText:
 
     Attributes:
         pieces: the text that is new since the last step, a piece for each token, which may be empty; once it has ended,
-            the rest comes last.
+            the rest comes last, as a `LastPiece`.
         ended: no more comes.
     """
 
@@ -38,7 +38,7 @@ class BatchedText:
 
     def put(self, tokens: Sequence[int], *, ended: bool) -> None:
         """Take the tokens of a step, up to one that ends the text or a stop string."""
-        self.pieces = []
+        self.pieces, is_end = [], False
         for token in tokens:
             is_end = token in self.eos
             self.pieces.append("" if is_end else self.stream.put(token))
@@ -46,7 +46,7 @@ class BatchedText:
                 ended = True
                 break
         if ended:
-            self.pieces.append(self.stream.finish())
+            self.pieces.append(self.stream.finish(is_complete=is_end))
             self.ended = True
 
 

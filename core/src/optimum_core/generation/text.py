@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.settings import Settings, start_ids
 from optimum_core.packages import present
+from optimum_core.types import LastPiece
 
 Array = np.ndarray[Any, Any]
 Chat = Sequence[Mapping[str, Any]]
@@ -113,8 +115,8 @@ def _environment() -> Any:
     return made
 
 
-def read_codec(directory: Path, who: str) -> TextCodec:
-    """Return the tokenizer beside a model.
+def plain_tokenizer(directory: Path, who: str) -> Any:
+    """Return the `tokenizers.Tokenizer` beside a model, which neither cuts nor pads.
 
     Raises:
         UnavailableError: there is none, or the package `tokenizers` is not installed.
@@ -128,6 +130,26 @@ def read_codec(directory: Path, who: str) -> TextCodec:
     tokenizer = Tokenizer.from_file(str(directory / _TOKENIZER))
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    lower(tokenizer, EmbeddingSettings.read(directory))
+    return tokenizer
+
+
+def lower(tokenizer: Any, settings: EmbeddingSettings) -> None:
+    """Let a `tokenizers.Tokenizer` lower-case texts first, where the settings ask for it."""
+    if settings.do_lower_case:
+        from tokenizers import normalizers
+
+        own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+
+
+def read_codec(directory: Path, who: str) -> TextCodec:
+    """Return the tokenizer beside a model.
+
+    Raises:
+        UnavailableError: there is none, or the package `tokenizers` is not installed.
+    """
+    tokenizer = plain_tokenizer(directory, who)
     stated = _read_json(directory / _CONFIG)
     specials = {name: _content(value) for name, value in stated.items() if name.endswith("_token") and value}
     file = directory / _TEMPLATE
@@ -172,13 +194,17 @@ class TextStream:
         self._shown, self._read = self._read, len(self._ids)
         return self._without_stops(now[len(before) :])
 
-    def finish(self) -> str:
-        """Return the rest of the text, once no token comes any more."""
-        if self.ended:
-            return ""
-        before = self.codec.decode(self._ids[self._shown : self._read])
-        rest = self._without_stops(self.codec.decode(self._ids[self._shown :])[len(before) :])
-        return rest if self.ended else rest + self._held
+    def finish(self, *, is_complete: bool) -> LastPiece:
+        """Return the rest of the text, once no token comes any more.
+
+        Args:
+            is_complete: an end token has come.
+        """
+        rest = ""
+        if not self.ended:
+            before = self.codec.decode(self._ids[self._shown : self._read])
+            rest = self._without_stops(self.codec.decode(self._ids[self._shown :])[len(before) :])
+        return LastPiece(rest if self.ended else rest + self._held, is_complete=is_complete or self.ended)
 
     def _without_stops(self, piece: str) -> str:
         text = self._held + piece
@@ -210,7 +236,8 @@ def _begun(
 def stream_texts(
     drives: Drives, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
 ) -> Iterator[list[str]]:
-    """Yield the new text of every row, piece by piece; the pieces of a row, joined, are its text.
+    """Yield the new text of every row, piece by piece; the pieces of a row, joined, are its text, and the last one is a
+    `LastPiece`.
 
     Raises:
         InputError, UnavailableError: as `TextCodec.encode`.
@@ -224,7 +251,7 @@ def stream_texts(
             pieces.append("" if ended[row] or token in settings.eos else stream.put(int(token)))
             ended[row] |= stream.ended
         yield pieces
-    yield [stream.finish() for stream in streams]
+    yield [stream.finish(is_complete=bool(end)) for stream, end in zip(streams, ended, strict=True)]
 
 
 def generate_texts(

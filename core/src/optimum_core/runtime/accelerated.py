@@ -201,6 +201,16 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             return [{"input_ids": self._codec.ids_of(chat)} for chat in given]
         return self._text_model(tokenizer).prepared(given, prompt, truncate=truncation)
 
+    def prepare(self, items: Iterable[Any], *, tokenizer: Any = None, processor: Any = None) -> list[Mapping[str, Any]]:
+        """Return the inputs of texts, pictures or sounds as `map` makes and takes them: an item each, by name.
+
+        Raises:
+            InputError, UnavailableError: as `map`.
+        """
+        encoder = ItemEncoder(self._who, tokenizer, processor, self.manifest, self.directory)
+        given = list(encoder.checked(items))
+        return list(encoder(given)) if given else []
+
     def compare(self, items: Sequence[Any], outputs: Mapping[str, Any], *, precision: str = "fp32") -> Fidelity:
         """Compare outputs that another form of this model gave for items with this model's own, as verification does.
 

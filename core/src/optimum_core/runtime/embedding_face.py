@@ -10,6 +10,7 @@ from typing import Any
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.embedding import SENTENCE, EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.text import plain_tokenizer
 from optimum_core.models.data.texts import cut_length
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
@@ -223,6 +224,15 @@ class EmbeddingFace:
     def get_sentence_embedding_dimension(self) -> int | None:
         """Return what `get_embedding_dimension` does, under the older name."""
         return self.get_embedding_dimension()
+
+    @cached_property
+    def plain_tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer` that lies beside the model; it neither cuts nor pads.
+
+        Raises:
+            UnavailableError: there is none, or the package `tokenizers` is not installed.
+        """
+        return plain_tokenizer(self.directory, self._who)
 
     @cached_property
     def _settings(self) -> EmbeddingSettings:

@@ -4,6 +4,7 @@ from optimum_core.types.continuous import (
     ContinuousBatch,
     ContinuousLimits,
     ContinuousSession,
+    LastPiece,
     Progress,
     Sampling,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "ForeignFormat",
     "Gpu",
     "Hardware",
+    "LastPiece",
     "LayerState",
     "Lengths",
     "Limitation",

@@ -8,7 +8,9 @@ the `writer`, which takes a token of each in turn. The answer goes back by the e
     ray            the same on many machines, with Ray Serve
     settings       flags, environment and YAML, as one checked structure
     command        the verb `optimum-core serve`
-    serving        a model by its name: opened or accelerated, and what it can answer
+    serving        a model by its name: opened or accelerated, and its answers
+    abilities      what an opened model can be asked for
+    opener         the thread in which models are opened
     lifetime       the first text of a model, and what waits at its end
     tokenizing     texts of many requests in one call of a tokenizer
     batcher        batches of what waits, by length
@@ -30,6 +32,6 @@ from __future__ import annotations
 
 from optimum_serve.application import create_app
 from optimum_serve.settings import ModelSettings, Settings
+from optimum_serve.version import __version__
 
-__version__ = "0.1.0"
 __all__ = ["ModelSettings", "Settings", "__version__", "create_app"]

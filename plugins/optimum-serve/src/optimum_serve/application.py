@@ -14,23 +14,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from optimum_serve.endpoints import Endpoint, FixedPaths, handler_of, json_response
-from optimum_serve.protocols import inference, monitoring, openai, operations, tei
+from optimum_serve.endpoints import Endpoint, FixedPaths, handler_of, json_response, plainly
+from optimum_serve.errors import RequestError
+from optimum_serve.protocols import inference, monitoring, openai, operations, reranking, tei, tei_tokens
 from optimum_serve.server import Server
 from optimum_serve.settings import Settings
 
-_PROTOCOLS = (openai, tei, inference, operations, monitoring)
+_PROTOCOLS = (openai, tei, tei_tokens, reranking, inference, operations, monitoring)
 ENDPOINTS: tuple[Endpoint, ...] = tuple(endpoint for protocol in _PROTOCOLS for endpoint in protocol.ENDPOINTS)
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings, *, ends_process: bool = False) -> Starlette:
     """Return the application, for uvicorn or any server of ASGI. Models are opened once it has started: until then
     `/ready` answers 503.
 
     Args:
         settings: as `read_settings` gives them.
+        ends_process: the process ends when the application does, so that a search need not be waited for.
     """
-    server = Server(settings)
+    server = Server(settings, ends_process=ends_process)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -58,7 +60,9 @@ def create_app(settings: Settings) -> Starlette:
 
 
 async def _missing(request: Request, error: Exception) -> Response:
-    return json_response({"error": "there is no such path; /openapi.json describes all", "error_type": "no_path"}, 404)
+    problem = RequestError(status=404, kind="no_path", message="there is no such path; /openapi.json describes all")
+    render = openai.render if request.url.path.startswith("/v1/") else plainly
+    return json_response(render(problem), 404)
 
 
 async def _wrong_method(request: Request, error: Any) -> Response:

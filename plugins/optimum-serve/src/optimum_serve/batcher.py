@@ -152,6 +152,9 @@ class Batcher:
         try:
             answers = self._run([one.item for one in batch])
         except Exception as caught:  # noqa: BLE001 - whatever it is goes to those who asked
+            if len({id(one.request) for one in batch}) > 1:
+                self._answer_apart(batch)
+                return
             error = caught
         took = time.perf_counter() - start
         self._pace = took / len(batch) if not self._pace else 0.9 * self._pace + 0.1 * took / len(batch)
@@ -170,6 +173,11 @@ class Batcher:
                     done.append(request)
         if done:
             _tell(done, error)
+
+    def _answer_apart(self, batch: list[_Waiting]) -> None:
+        """Run each request of a batch alone, so that the inputs of one make no other fail."""
+        for request in {id(one.request): one.request for one in batch}.values():
+            self._answer([one for one in batch if one.request is request])
 
 
 def _tell(requests: Sequence[_Request], error: BaseException | None) -> None:

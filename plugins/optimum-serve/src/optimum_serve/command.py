@@ -23,6 +23,9 @@ def serve(
     cors_origin: Annotated[list[str] | None, typer.Option(help="An origin whose pages may call it.")] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="The greatest batch: rows times the longest.")] = None,
     max_queue: Annotated[int | None, typer.Option(help="Inputs that may wait; beyond, 429.")] = None,
+    auto_truncate: Annotated[
+        bool | None, typer.Option("--auto-truncate", help="Cut texts that are too long, where a request does not say.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="What a request may ask for at most.")] = None,
     generation: Annotated[
         list[str] | None,
@@ -36,18 +39,19 @@ def serve(
     import uvicorn
 
     from optimum_serve.application import create_app
-    from optimum_serve.connections import uvicorn_options
+    from optimum_serve.connections import DrainingServer, uvicorn_options
     from optimum_serve.logs import write_json_lines
     from optimum_serve.settings import read_settings
 
     flags = {
-        "models": [named(model) for model in models] if models else None,
+        "models": models or None,
         "host": host,
         "port": port,
         "api_keys": api_key or None,
         "cors_origins": cors_origin or None,
         "max_batch_tokens": max_batch_tokens,
         "max_queue": max_queue,
+        "auto_truncate": auto_truncate,
         "max_new_tokens": max_new_tokens,
         "generation": dict(map(_argument, generation)) if generation else None,
         "timeout": timeout,
@@ -57,12 +61,13 @@ def serve(
     settings = read_settings(flags, config)
     write_json_lines()
     _allow_connections()
+    server = DrainingServer(uvicorn.Config(create_app(settings, ends_process=True), **uvicorn_options(settings)))
     try:
-        uvicorn.run(create_app(settings), **uvicorn_options(settings))
-    except OSError as error:
-        raise UnavailableError(
-            "serve", f"{settings.host}:{settings.port} cannot be had: {error}", "choose another port"
-        ) from error
+        with suppress(KeyboardInterrupt):  # Ctrl-C has stopped it already
+            server.run()
+    except SystemExit as error:  # uvicorn's, of a start that failed
+        why = f"it cannot listen at {settings.host}:{settings.port}, as the log says"
+        raise UnavailableError("serve", why, "choose another host or port") from error
 
 
 def _allow_connections() -> None:
@@ -84,15 +89,3 @@ def _argument(stated: str) -> tuple[str, Any]:
     if not name or not equals:
         raise OptionError(f"--generation {stated}", "it is no NAME=VALUE", "write it as num_beams=1")
     return name, parsed(value, f"--generation {stated}")
-
-
-def named(model: str) -> dict[str, str]:
-    """Return the source of NAME=SOURCE, and its name where it has one.
-
-    Raises:
-        OptionError: the name is empty.
-    """
-    name, equals, source = model.partition("=")
-    if equals and not name:
-        raise OptionError(f"model {model!r}", "its name is empty", "write NAME=SOURCE, or the source alone")
-    return {"source": source, "name": name} if equals and "/" not in name else {"source": model}

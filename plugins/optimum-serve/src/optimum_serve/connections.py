@@ -6,15 +6,19 @@ uvicorn has neither, and no limit of what headers hold; bodies have their deadli
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from optimum_serve.settings import Settings
 
 #: Bytes of the address and the headers of one request.
 HEAD_BYTES = 65_536
+#: Seconds that connections without a request stay open once the server is told to stop.
+LINGER = 0.5
 
 
 class Deadlines(HttpToolsProtocol):
@@ -22,9 +26,11 @@ class Deadlines(HttpToolsProtocol):
 
     Attributes:
         seconds: until a connection has sent whole headers, and between bytes of an answer that a client takes.
+        is_stopping: the server has been told to stop; of the class, as connections come in until the last moment.
     """
 
     seconds: float
+    is_stopping = False
     _deadline: asyncio.TimerHandle | None = None
     _reader: asyncio.TimerHandle | None = None
     _head = 0
@@ -32,6 +38,8 @@ class Deadlines(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._await_headers()
+        if self.is_stopping:
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_reader()
@@ -40,8 +48,7 @@ class Deadlines(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        if not is_answering and self._deadline is None and self.timeout_keep_alive_task is None:
+        if self._is_idle and self._deadline is None and self.timeout_keep_alive_task is None:
             self._await_headers()
 
     def on_message_begin(self) -> None:
@@ -59,6 +66,23 @@ class Deadlines(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._forget_headers()
         super().on_headers_complete()
+        if self.is_stopping:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close the connection behind its answer, or after a moment: a request may be on its way already."""
+        if self._is_idle:
+            self.loop.call_later(LINGER, self._close_idle)
+        else:
+            super().shutdown()
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_idle(self) -> None:
+        if self._is_idle:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -98,6 +122,17 @@ class Deadlines(HttpToolsProtocol):
         if self._reader is not None:
             self._reader.cancel()
             self._reader = None
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, whose connections know that it stops, also those that it takes while it does."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: take no new connection, answer what was taken, close the rest."""
+        self.config.http.is_stopping = True  # type: ignore[union-attr]
+        for _ in range(3):  # turns of the event loop in which connections that wait at the socket are taken
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,6 +53,11 @@ class Call:
         return self.request.path_params
 
 
+def plainly(problem: RequestError) -> dict[str, str]:
+    """Return a problem as text-embeddings-inference and the server's own paths have it."""
+    return {"error": problem.message, "error_type": problem.kind}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
     """A path, and what answers there.
@@ -76,7 +81,7 @@ class Endpoint:
     json: Any = None
     files: bool = False
     gives: Any = None
-    render: Render = field(default=lambda problem: {"error": problem.message, "error_type": problem.kind})
+    render: Render = plainly
     is_open: bool = False
     statuses: Mapping[int, int] = field(default_factory=dict)
 
@@ -266,6 +271,16 @@ def _note(call: Call, endpoint: Endpoint, status: int, seconds: float) -> None:
     if server.settings.access_log:
         found = {"path": endpoint.path, "status": status, "model": call.model, "ms": round(seconds * 1e3, 2)}
         log.info("request", extra=found)
+
+
+async def together(asked: Sequence[Coroutine[Any, Any, str]]) -> list[str]:
+    """Return what all of them return; where one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def event_stream(pieces: AsyncIterator[Any]) -> StreamingResponse:

@@ -39,6 +39,11 @@ def invalid(message: str, kind: str = "invalid_request", status: int = 422) -> R
     return RequestError(status=status, kind=kind, message=message)
 
 
+def empty(what: str) -> RequestError:
+    """Return the problem of a request that has nothing to answer; `what` is the field."""
+    return invalid(f"{what} is empty", "empty", 400)
+
+
 def of_error(error: OptimumError) -> RequestError:
     """Return the problem that an error of Optimum Core means for a client: its own fault, or the server's."""
     message = f"{error.who}: {error.why}" + (f" ({error.remedy})" if error.remedy else "")

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import psutil
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from optimum_core.backend import EnergyMeter
 from optimum_serve.monitoring.figures import MonitoringFigures
@@ -45,6 +45,7 @@ class Metrics:
         self._waiting = Gauge("optimum_waiting", "Inputs and texts that wait", ["model"], registry=self.registry)
         memory = Gauge("optimum_memory_bytes", "Memory of this process", registry=self.registry)
         memory.set_function(lambda: psutil.Process().memory_info().rss)
+        ProcessCollector(registry=self.registry)  # CPU seconds, files: by the names that every Prometheus knows
         self._answered = 0
         self.energy = energy if energy is not None else EnergyMeter()
         if self.energy.is_there:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from optimum_serve.endpoints import VERSION, Endpoint
+from optimum_serve.version import __version__
 
 _STATED = (None, bytes)
 _FILE = {"type": "string", "format": "binary"}
@@ -34,7 +35,7 @@ def description(endpoints: Iterable[Endpoint], models: Sequence[str]) -> dict[st
         paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, by_kind, models)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "optimum-serve", "version": "0.1.0"},
+        "info": {"title": "optimum-serve", "version": __version__},
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }

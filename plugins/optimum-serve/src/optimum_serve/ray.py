@@ -22,7 +22,7 @@ import msgspec
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_serve.application import create_app
 from optimum_serve.server import Server
-from optimum_serve.settings import ModelSettings, Settings, read_settings
+from optimum_serve.settings import ModelSettings, Settings, named, read_settings
 
 try:
     import ray
@@ -107,11 +107,7 @@ def deployment(
 
 
 def _stated(model: str | ModelSettings, objective: str | None, target: str | None) -> dict[str, Any]:
-    if isinstance(model, ModelSettings):
-        found = msgspec.structs.asdict(model)
-    else:
-        name, equals, source = model.partition("=")
-        found = {"source": source, "name": name} if equals and "/" not in name else {"source": model}
+    found = dict[str, Any](named(model) if isinstance(model, str) else msgspec.structs.asdict(model))
     return {**found, "objective": found.get("objective") or objective, "target": found.get("target") or target}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from optimum_serve.endpoints import Call
 from optimum_serve.errors import RequestError
@@ -13,30 +12,38 @@ from optimum_serve.metrics import Metrics
 from optimum_serve.monitoring.notebook import Notebook
 from optimum_serve.monitoring.retuning import Retuner
 from optimum_serve.monitoring.watch import ModelWatch
-from optimum_serve.serving import ServedModel
+from optimum_serve.opener import Opener
+from optimum_serve.serving import TOKENIZING_THREADS, ServedModel
 from optimum_serve.settings import ModelSettings, Settings
 from optimum_serve.tokenizing import Tokenizing
 from optimum_serve.tracing import tracing_of
 
 log = logging.getLogger(__name__)
-_TOKENIZING_THREADS = 2
+#: Names that clients send where theirs states none: huggingface_hub and those of text-generation-inference.
+_UNSTATED = ("", "dummy", "tgi")
 _ENERGY_SECONDS = 300
 _WATCH_SECONDS = 60
 
 
 class Server:
-    """Models by name, with what they share."""
+    """Models by name, with what they share.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        ends_process: the process ends when the server does.
+    """
+
+    def __init__(self, settings: Settings, *, ends_process: bool = False) -> None:
         self.settings = settings
+        self._ends_process = ends_process
         self.metrics = Metrics()
         self.tracing = tracing_of(settings.traces)
         self.retuner = Retuner(settings.retune_after, self.metrics.monitoring)
         self._notebook = Notebook(settings)
         self.is_stopping = False
-        self._tokenizing = Tokenizing(_TOKENIZING_THREADS)
+        self._tokenizing = Tokenizing(TOKENIZING_THREADS)
         self.models = {stated.label: self._unopened(stated) for stated in settings.models}
-        self._by_source = {stated.source: stated.label for stated in reversed(settings.models)}
+        self._names = {stated.source: stated.label for stated in reversed(settings.models)}
+        self._names |= {alias: stated.label for stated in settings.models for alias in stated.aliases}
 
     def _unopened(self, stated: ModelSettings) -> ServedModel:
         model = ServedModel(stated, self.settings, self.metrics.of(stated.label), self._tokenizing)
@@ -50,20 +57,13 @@ class Server:
         closed.close()
 
     async def start(self) -> None:
-        """Open all models, one after another, in a thread: each is accelerated alone on the machine."""
-        loop = asyncio.get_running_loop()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="opening")
+        """Open all models, in a thread."""
+        opener = Opener(list(self.models.values()), interrupts=self._ends_process)
         try:
-            for model in self.models.values():
-                await loop.run_in_executor(pool, model.open)
-                if model.is_ready:
-                    log.info("model is ready", extra={"model": model.name, "runs": repr(model.model)})
+            await opener.run()
         except asyncio.CancelledError:
-            for model in self.models.values():
-                model.give_up()
+            await asyncio.to_thread(opener.end, self.settings.drain)
             raise
-        finally:
-            await asyncio.to_thread(pool.shutdown)
 
     async def watch(self) -> None:
         """Write what was learned, and tune what is due, again and again."""
@@ -101,12 +101,12 @@ class Server:
         return not self.is_stopping and all(model.is_ready for model in self.models.values())
 
     def named(self, call: Call, name: str) -> ServedModel:
-        """Return a model by its name, or by its source as it was stated: "owner/name".
+        """Return a model by its name or an alias, or by its source as it was stated: "owner/name".
 
         Raises:
             RequestError: there is none (404).
         """
-        name = self._by_source.get(name, name)
+        name = name if name in self.models else self._names.get(name, name)
         if name not in self.models:
             known = ", ".join(map(repr, self.models))
             raise RequestError(
@@ -125,7 +125,7 @@ class Server:
         Raises:
             RequestError: there is none of this name (404), or none that can (501).
         """
-        stated = name or call.path.get("model")
+        stated = call.path.get("model") or (name if name in self.models or name not in _UNSTATED else None)
         candidates = [self.named(call, stated)] if stated else list(self.models.values())
         ready = [model for model in candidates if model.is_ready]
         found = next((model for model in ready if can(model)), None)

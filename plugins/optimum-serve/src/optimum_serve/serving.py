@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,22 +17,21 @@ import numpy as np
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import OptimumError
 from optimum_core.types import Event
+from optimum_serve.abilities import Abilities
 from optimum_serve.batcher import Batcher
-from optimum_serve.errors import RequestError, invalid
+from optimum_serve.errors import RequestError, empty, invalid
 from optimum_serve.lifetime import Workers, begun, freed, warm
 from optimum_serve.metrics import ModelMetrics
 from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.settings import ModelSettings, Settings
-from optimum_serve.tokenizing import Manner, Tokenizing, frame_of
+from optimum_serve.tokenizing import Manner, Tokenizing
 
 log = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
 Text = str | tuple[str, str]
-SENTENCE, LOGITS = "sentence_embedding", "logits"
+#: Threads that read texts, for all models.
+TOKENIZING_THREADS = 2
 _IDS = "input_ids"
-#: Names of the trained length in configurations.
-_CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len")
-_SOUNDS = frozenset({"input_values", "input_features"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,11 +62,11 @@ class Prompt:
     room: int
 
 
-class _GivenUp(BaseException):
+class GivenUp(BaseException):
     """The server stops while a model is opened; a BaseException, so that no trial of a search records it."""
 
 
-class ServedModel:
+class ServedModel(Abilities):
     """One model, which answers once it has been opened.
 
     Args:
@@ -102,17 +101,20 @@ class ServedModel:
         except OptimumError as error:
             self.problem = str(error)
             log.error("model %s was not opened: %s", self.name, error)
-        except _GivenUp:
+        except GivenUp:
             log.info("model %s was not opened: the server stops", self.name)
+            raise
         except Exception as error:  # a fault of a backend or of ours: the other models are opened
             self.problem = f"{type(error).__name__}: {error}"
             log.exception("model %s was not opened", self.name)
 
     def give_up(self) -> None:
-        """End the opening that runs in another thread, at the next stage of its search."""
+        """End the opening, which runs in another thread: it raises `GivenUp` at the next stage of its search."""
         self._is_given_up = True
 
     def _opened(self) -> AcceleratedModel:
+        if self._is_given_up:
+            raise GivenUp
         stated, source = self._stated, Path(self._stated.source).expanduser()
         if (source / "optimum.json").is_file():
             return load(source, target=stated.target)
@@ -122,7 +124,7 @@ class ServedModel:
 
     def _go_on(self, event: Event) -> None:
         if self._is_given_up:
-            raise _GivenUp
+            raise GivenUp
 
     async def replace(self, model: AcceleratedModel) -> None:
         """Let another form of the model answer from now on; what waits for the former is answered, then it is freed."""
@@ -182,107 +184,44 @@ class ServedModel:
         """The way in which texts are written at once: in turns, or together; empty: it writes none."""
         return self._workers.writing
 
-    # Its abilities: of the opened model, which does not change; asked at every request.
-
-    @cached_property
-    def outputs(self) -> dict[str, tuple[int | str, ...]]:
-        """Shapes of its outputs by name."""
-        return {spec.name: spec.shape for spec in self.model.manifest.outputs}
-
-    @cached_property
-    def takes_text(self) -> bool:
-        """Whether its inputs are tokens."""
-        return any(spec.name == _IDS for spec in self.model.manifest.inputs)
-
-    @cached_property
-    def embeds(self) -> bool:
-        """Whether it gives a vector for a text."""
-        return self.takes_text and len(self.outputs.get(SENTENCE, ())) == 2
-
-    @cached_property
-    def classifies(self) -> bool:
-        """Whether it gives scores for a text, a picture or a sound as a whole."""
-        return not self.writes and len(self.outputs.get(LOGITS, ())) == 2
-
-    @cached_property
-    def reranks(self) -> bool:
-        """Whether it gives one score for a pair of texts."""
-        return self.takes_text and self.classifies and self.outputs[LOGITS][-1] == 1
-
     @property
     def writes(self) -> bool:
         """Whether it writes text."""
         return self._workers.writer is not None
 
-    @cached_property
-    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids before and behind every text, as its tokenizer puts them."""
-        return frame_of(self.model)
-
-    @cached_property
-    def medium(self) -> str:
-        """The kind of its inputs: "text", "picture", "sound", or "tensor"."""
-        names = {spec.name for spec in self.model.manifest.inputs}
-        if self.takes_text:
-            return "text"
-        return "picture" if "pixel_values" in names else "sound" if names & _SOUNDS else "tensor"
-
-    @property
-    def kind(self) -> str:
-        """Its use in a word, for clients and the page."""
-        kinds = {"embedding": self.embeds, "generation": self.writes, "reranker": self.reranks}
-        found = next((name for name, holds in kinds.items() if holds), None)
-        return found or ("classifier" if self.classifies else "tensors")
-
-    @cached_property
-    def longest(self) -> int | None:
-        """The greatest number of tokens of a text; None: unknown."""
-        axis = self.model.manifest.axes.get("sequence")
-        found = [axis.greatest if axis is not None else None]
-        if self.writes:  # one with rotary positions goes on beyond what it was trained for
-            found += [getattr(self.model.config, name, None) for name in _CONTEXTS]
-        if self.takes_text and not self.writes:
-            found.append(self.model.max_seq_length)
-        return min((number for number in found if number), default=None)
-
-    @cached_property
-    def labels(self) -> dict[int, str]:
-        """Names of its classes."""
-        stated = getattr(self.model.config, "id2label", None) or {}
-        count = self.outputs[LOGITS][-1]
-        numbers = range(count if isinstance(count, int) else len(stated))
-        return {number: str(stated.get(number, f"LABEL_{number}")) for number in numbers}
-
     # Its answers.
 
-    async def rows(self, texts: Sequence[Text], output: str, *, prompt: str = "", truncate: bool = False) -> Rows:
+    async def rows(
+        self, texts: Sequence[Text], output: str, *, prompt: str | None = None, truncate: bool | None = None
+    ) -> Rows:
         """Return an output of the model for every text.
 
         Args:
-            prompt: put before each.
-            truncate: cut what is too long, instead of refusing it.
+            prompt: put before each; None: the model's own default, if it has one.
+            truncate: cut what is too long, instead of refusing it; None: as the server's settings say.
 
         Raises:
-            RequestError: there are too many texts, one is too long, or too many wait.
+            RequestError: there are too many texts, one is empty or too long, or too many wait.
         """
-        self._check_number(len(texts))
+        self.check_number(len(texts))
+        if (number := next((number for number, text in enumerate(texts) if not any(text)), None)) is not None:
+            raise empty(f"input {number}")
+        prompt = self.default_prompt if prompt is None else prompt
+        truncate = self._settings.auto_truncate if truncate is None else truncate
         manner = Manner(tokenize=self._tokenize, prompt=prompt, truncate=truncate)
         items = await self._tokenizing.inputs(texts, manner)
         self._check_lengths(items)
         return await self.run(items, output, [len(item[_IDS]) for item in items])
 
-    async def tokens(self, texts: Sequence[Text], prompt: str = "") -> list[list[int]]:
-        """Return the ids of texts, whole."""
-        self._check_number(len(texts))
-        if not texts:
-            raise invalid("inputs is empty", "empty")
-        items = await self._tokenizing.inputs(texts, Manner(tokenize=self._tokenize, prompt=prompt, truncate=False))
-        return [[int(number) for number in item[_IDS]] for item in items]
+    async def read(self, texts: Sequence[Any], how: Callable[[Sequence[Any], str, bool], Sequence[Any]]) -> list[Any]:
+        """Return what `how` makes of texts, in the threads that tokenize; it is given no prompt, and cuts nothing."""
+        self.check_number(len(texts))
+        return list(await self._tokenizing.inputs(texts, Manner(tokenize=how, prompt="", truncate=False)))
 
-    async def run(self, items: Sequence[Mapping[str, Any]], output: str, lengths: Sequence[int]) -> Rows:
+    async def run(self, items: Sequence[Any], output: str, lengths: Sequence[int]) -> Rows:
         """Return an output of the model for inputs by name, one item each without the batch axis, or for pictures or
         sounds."""
-        self._check_number(len(items))
+        self.check_number(len(items))
         _ = self.model
         found = await self._batcher().submit([(output, item) for item in items], lengths)
         self.watch.answered(items, output, found)
@@ -300,7 +239,8 @@ class ServedModel:
             raise invalid(f"model {self.name!r} writes text, and does nothing else", "not_supported", 501)
         return self._workers.batcher
 
-    def _check_number(self, count: int) -> None:
+    def check_number(self, count: int) -> None:
+        """Refuse more inputs than one request may have."""
         if count > self._settings.max_inputs:
             raise invalid(
                 f"{count} inputs came in one request, and {self._settings.max_inputs} are allowed", "too_many", 413
@@ -315,7 +255,7 @@ class ServedModel:
             if longest is not None and len(item[_IDS]) > longest:
                 raise invalid(
                     f"input {number} has {len(item[_IDS])} tokens, and the model takes {longest}: cut it, or let "
-                    '/embed, /rerank or /predict do it ("truncate": true)',
+                    'the server do it ("truncate": true, or its setting auto_truncate)',
                     "too_long", 413,
                 )  # fmt: skip
 
@@ -367,6 +307,27 @@ class ServedModel:
         if together is not None and together.takes(prompt.tokens, **given):
             join = partial(together.begin, prompt.value, tuple(stop), **given)
         return self._noted(prompt, writer.write(lambda: self._pieces(prompt, stop, settings), join))
+
+    def caption(self, item: Mapping[str, Any], most: int | None) -> AsyncIterator[str]:
+        """Yield an empty piece for each token of what is on a picture, and then the text.
+
+        Args:
+            item: its inputs by name, without the batch axis.
+            most: the greatest number of tokens; None: as the model states.
+        """
+        writer = self._workers.writer
+        assert writer is not None  # `captions` has checked it
+        arrays = {name: np.asarray(value)[None] for name, value in item.items()}
+        settings: dict[str, Any] = {**self._generation, **({} if most is None else {"max_new_tokens": most}), **arrays}
+
+        def pieces() -> Iterator[str]:
+            ids: list[int] = []
+            for row in self.model.generate(stream=True, **settings):
+                ids.append(int(row[0]))
+                yield ""
+            yield self.model.plain_tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+        return self._noted(Prompt(value=None, tokens=1, room=0), writer.write(pieces))
 
     async def _noted(self, prompt: Prompt, pieces: AsyncIterator[str]) -> AsyncIterator[str]:
         """Yield the pieces, and take note of the text at its end."""

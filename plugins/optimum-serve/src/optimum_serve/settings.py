@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -20,6 +20,8 @@ _OF_REQUESTS = ("max_new_tokens", "max_length", "stream", "stop")
 #: Names stand in paths.
 _NAME = re.compile(r"[^/\s]+")
 Count = Annotated[int, Meta(ge=1)]
+#: An origin as browsers send it, or all of them.
+Origin = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/]+)$")]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -30,8 +32,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         source: a directory that `accelerate` wrote; or a model's directory or hub id, which is accelerated at the
             start.
         name: in requests; by default the last part of the source.
+        aliases: further names in requests, as "text-embedding-3-small" for clients that are not to be changed.
         target: a backend, where the source is accelerated or opened elsewhere than it was tuned for.
-        objective: what a source is accelerated for: "latency", "throughput" or "size"; None: as `accelerate` chooses.
+        objective: what a source is accelerated for: "latency", "throughput", "size" or "energy"; None: as `accelerate`
+            chooses.
         generation: arguments of `generate` that go before the server's and before the model's own
             `generation_config.json`, as {"num_beams": 1}; those of a request go before them.
         original: the directory or hub id of the model that an artifact was made from, for `truth_sample`.
@@ -39,8 +43,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     source: str
     name: str = ""
+    aliases: tuple[str, ...] = ()
     target: str | None = None
-    objective: str | None = None
+    objective: Literal["latency", "throughput", "size", "energy"] | None = None
     generation: dict[str, Any] = {}  # msgspec copies it
     original: str = ""
 
@@ -66,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_batch_items, max_batch_tokens: the greatest batch: its rows, and its rows times its longest.
         max_queue: inputs that may wait for one model; beyond, requests get 429.
         max_inputs: inputs of one request.
+        auto_truncate: cut texts that are too long to embed, score or classify, where a request does not say.
         max_body: bytes of one request.
         max_running: texts that are written in turns at once, for each model.
         continuous_batching: write texts together where the backend can; it holds the weights once more.
@@ -87,14 +93,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     models: Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
-    host: str = "127.0.0.1"
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     api_keys: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
     max_batch_items: Count = 64
     max_batch_tokens: Count = 8192
     max_queue: Count = 1024
     max_inputs: Count = 1024
+    auto_truncate: bool = False
     max_body: Count = 16_000_000
     max_running: Count = 4
     continuous_batching: bool = True
@@ -105,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     body_timeout: Seconds = 30.0
     drain: Seconds = 30.0
     access_log: bool = True
-    traces: str = ""
+    traces: Annotated[str, Meta(pattern=r"^(https?://.+)?$")] = ""
     traffic_file: str = ""
     retune_after: Annotated[int, Meta(ge=0)] = 0
     truth_sample: Annotated[int, Meta(ge=0)] = 0
@@ -138,7 +145,7 @@ def read_settings(
         raise OptionError("serve", "there is no model", "name one: optimum-core serve DIRECTORY")
     if not isinstance(stated["models"], (list, tuple)):
         raise OptionError("settings of the server", "models is no list", "write models: [DIRECTORY, …]")
-    models = [{"source": model} if isinstance(model, str) else model for model in stated["models"]]
+    models = [named(model) if isinstance(model, str) else model for model in stated["models"]]
     try:
         settings = msgspec.convert({**stated, "models": models}, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -149,9 +156,31 @@ def read_settings(
     return settings
 
 
+def named(model: str) -> dict[str, str]:
+    """Return the source of NAME=SOURCE, and its name where it has one.
+
+    Raises:
+        OptionError: the name is empty.
+    """
+    name, equals, source = model.partition("=")
+    if equals and not name:
+        raise OptionError(f"model {model!r}", "its name is empty", "write NAME=SOURCE, or the source alone")
+    return {"source": source, "name": name} if equals and "/" not in name else {"source": model}
+
+
+class _OnceEach(yaml.SafeLoader):
+    """A loader that refuses a name that comes twice in one mapping, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = yaml.load(file.read_text(encoding="utf-8"), _OnceEach)  # a SafeLoader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise OptionError(f"settings in {file}", f"the file cannot be read: {error}", "check it") from error
     if found is not None and not isinstance(found, dict):
@@ -200,12 +229,13 @@ def _check_generation(generation: Mapping[str, Any]) -> None:
 
 def _check_names(settings: Settings) -> None:
     names = [model.label for model in settings.models]
-    if wrong := next((name for name in names if not name or not _NAME.fullmatch(name)), None):
+    if (wrong := next((name for name in names if not _NAME.fullmatch(name)), None)) is not None:
         raise OptionError("settings of the server", f"a model cannot be named {wrong!r}", "no slash and no blank")
     for key in settings.api_keys:
         if not key or not key.isascii() or key != key.strip():
             why = "a key is empty, or has blanks around it or other characters than ASCII"
             raise OptionError("settings of the server, api_keys", why, "choose another")
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names += [alias for model in settings.models for alias in model.aliases]
+    twice = next((name for name in names if not name or names.count(name) > 1), None)
     if twice is not None:
         raise OptionError("settings of the server", f"two models are named {twice!r}", "give one another name=")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from optimum_core.artifact.embedding import EmbeddingSettings
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.text import lower, plain_tokenizer
 
 Item = Mapping[str, Any]
 #: A text, or two texts that are encoded as one sequence.
@@ -138,15 +139,9 @@ def read_texts(directory: Path, who: str, longest: int | None = None) -> TextRea
 
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         stated = settings.max_seq_length or _limit(tokenizer.model_max_length)
-        _lower(tokenizer.backend_tokenizer, settings)
+        lower(tokenizer.backend_tokenizer, settings)
         return TransformersReader(tokenizer, _least(stated, longest))
-    if find_spec("tokenizers") is None:
-        raise UnavailableError(who, "nothing here reads its tokenizer", "pip install tokenizers")
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.no_padding()
-    _lower(tokenizer, settings)
+    tokenizer = plain_tokenizer(directory, who)
     _cut(tokenizer, cut_length(directory, longest))
     return PlainReader(tokenizer)
 
@@ -158,15 +153,6 @@ def cut_length(directory: Path, longest: int | None = None) -> int | None:
         longest: tokens that the model takes at most.
     """
     return _least(EmbeddingSettings.read(directory).max_seq_length or _stated(directory), longest)
-
-
-def _lower(tokenizer: Any, settings: EmbeddingSettings) -> None:
-    """Let a `tokenizers.Tokenizer` lower-case texts first, where the settings ask for it."""
-    if settings.do_lower_case:
-        from tokenizers import normalizers
-
-        own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
 
 def _stated(directory: Path) -> int | None:

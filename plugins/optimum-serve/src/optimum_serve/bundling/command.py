@@ -56,8 +56,7 @@ def _by_name(models: Sequence[str]) -> dict[str, Path]:
     Raises:
         OptionError: two have one name.
     """
-    from optimum_serve.command import named
-    from optimum_serve.settings import ModelSettings
+    from optimum_serve.settings import ModelSettings, named
 
     found: dict[str, Path] = {}
     for one in map(named, models):

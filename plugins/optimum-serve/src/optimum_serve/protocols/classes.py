@@ -31,11 +31,16 @@ def classes(model: ServedModel, logits: Array, function: str | None = None) -> l
     return [Score(label=labels[place], score=float(scores[place])) for place in order]
 
 
+def sigmoid(logits: Array) -> Array:
+    """Return the sigmoid, in a form that does not overflow and keeps small shares."""
+    return np.asarray(np.exp(-np.logaddexp(0, -logits)))
+
+
 def _probabilities(model: ServedModel, logits: Array, function: str | None) -> Array:
     if function == "none":
         return logits
     several = getattr(model.model.config, "problem_type", None) == "multi_label_classification"
     if function == "sigmoid" or (function is None and (len(logits) == 1 or several)):
-        return np.asarray(1 / (1 + np.exp(-logits)))
+        return sigmoid(logits)
     powers = np.exp(logits - logits.max())
     return np.asarray(powers / powers.sum())

@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 from starlette.responses import Response
 
-from optimum_core import __version__ as _version
 from optimum_core.types import TensorSpec
 from optimum_serve.endpoints import VERSION, Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.serving import ServedModel
+from optimum_serve.version import __version__
 
 _NAME = "Open Inference Protocol"
 _HEADER = "Inference-Header-Content-Length"
@@ -92,7 +92,7 @@ _INDEX = msgspec.json.Decoder(IndexRequest)
 
 async def _server(call: Call) -> Response:
     extensions = ["binary_tensor_data", "model_repository"]
-    return json_response({"name": "optimum-serve", "version": _version, "extensions": extensions})
+    return json_response({"name": "optimum-serve", "version": __version__, "extensions": extensions})
 
 
 async def _index(call: Call) -> Response:
@@ -262,7 +262,7 @@ def _tensor(name: str, array: Array, *, binary: bool) -> tuple[Tensor, bytes | N
 def _endpoint(method: str, path: str, answer: Any, summary: str, takes: Any = None, gives: Any = None) -> Endpoint:
     return Endpoint(
         method=method, path=path, answer=answer, summary=summary, protocol=_NAME, takes=takes, gives=gives,
-        render=_render, statuses={413: 400, 422: 400}, is_open="health" in path,
+        render=_render, statuses={413: 400, 422: 400, 501: 400}, is_open="health" in path,
     )  # fmt: skip
 
 

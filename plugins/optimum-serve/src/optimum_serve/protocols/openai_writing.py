@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from starlette.responses import Response
 
-from optimum_serve.endpoints import Call, event_stream, json_response
+from optimum_core.types import LastPiece
+from optimum_serve.endpoints import Call, event_stream, json_response, together
 from optimum_serve.errors import invalid
-from optimum_serve.protocols.openai_forms import Usage, several
+from optimum_serve.protocols.openai_forms import Usage
+from optimum_serve.protocols.texts import several
 from optimum_serve.serving import Prompt, ServedModel
 
 #: OpenAI's seeds have 64 bits and may be negative; ours are not.
@@ -65,10 +67,14 @@ class CompletionRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
 
 
 class ContentPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A part of a message; only text is read."""
+    """A part of a message; only text is read, and a part of another type is refused by its name."""
 
     type: str
     text: str = ""
+    image_url: Any = None
+    input_audio: Any = None
+    file: Any = None
+    refusal: str | None = None
 
 
 class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +99,17 @@ class ChatRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
     logprobs: bool | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None
+    function_call: Any = None
     response_format: dict[str, Any] | None = None
+    top_logprobs: int | None = None
+    modalities: list[str] | None = None
+    audio: Any = None
+    prediction: Any = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    web_search_options: Any = None
 
 
 class WritingAnswer(msgspec.Struct, kw_only=True):
@@ -147,9 +163,12 @@ def _stops(body: _Writing) -> list[str]:
 async def completions(call: Call) -> Response:
     """Answer a request to go on from texts."""
     body: CompletionRequest = call.body
-    others = {"echo": body.echo, "logprobs": body.logprobs, "suffix": body.suffix, "best_of": (body.best_of or 1) > 1}
+    others = {
+        "echo": body.echo, "logprobs": body.logprobs is not None, "suffix": body.suffix,
+        "best_of": (body.best_of or 1) > 1,
+    }  # fmt: skip
     _check(body, others)
-    model = call.server.chosen(call, body.model, lambda model: model.writes, "writes text")
+    model = call.server.chosen(call, body.model, lambda model: model.completes, "writes text behind a text")
     given = several(body.prompt, "prompt")
     if not isinstance(given[0], str):
         raise invalid("prompt is ids, and texts are taken here", "not_supported")
@@ -160,13 +179,8 @@ async def completions(call: Call) -> Response:
 async def chat(call: Call) -> Response:
     """Answer a request for the next message of a chat."""
     body: ChatRequest = call.body
-    kind = (body.response_format or {}).get("type", "text")
-    others = {
-        "logprobs": body.logprobs, "tools": body.tools, "response_format": kind != "text",
-        "tool_choice": body.tool_choice not in (None, "none", "auto"),
-    }  # fmt: skip
-    _check(body, others)
-    model = call.server.chosen(call, body.model, lambda model: model.writes, "writes text")
+    _check(body, _unsupported(body))
+    model = call.server.chosen(call, body.model, lambda model: model.completes, "writes text behind a text")
     if not body.messages:
         raise invalid("messages is empty")
     chat = [_for_template(message) for message in body.messages]
@@ -175,9 +189,29 @@ async def chat(call: Call) -> Response:
     return await _written(model, body, [prompt] * body.n, most, chat=True)
 
 
+def _unsupported(body: ChatRequest) -> dict[str, Any]:
+    """Return what a request for a message asks for beyond text, by field; false where it asks for nothing."""
+    return {
+        "logprobs": body.logprobs,
+        "top_logprobs": body.top_logprobs,
+        "tools": body.tools,
+        "tool_choice": body.tool_choice not in (None, "none", "auto"),
+        "functions": body.functions,
+        "function_call": body.function_call not in (None, "none", "auto"),
+        "response_format": (body.response_format or {}).get("type", "text") != "text",
+        "modalities": body.modalities not in (None, [], ["text"]),
+        "audio": body.audio,
+        "prediction": body.prediction,
+        "reasoning_effort": body.reasoning_effort not in (None, "none"),
+        "verbosity": body.verbosity,
+        "web_search_options": body.web_search_options is not None,
+    }
+
+
 def _for_template(message: Message) -> dict[str, str]:
     named = {"name": message.name} if message.name else {}
-    return {"role": message.role, "content": _content(message), **named}
+    role = "system" if message.role == "developer" else message.role  # the later name of the same, unknown to models
+    return {"role": role, "content": _content(message), **named}
 
 
 def _content(message: Message) -> str:
@@ -210,15 +244,16 @@ async def _written(
         _Text(model.write(prompt, _stops(body), given), given["max_new_tokens"])
         for prompt, given in zip(prompts, settings, strict=True)
     ]
+    read = sum(prompt.tokens for prompt in prompts[:: body.n])  # a prompt counts once for all of its choices
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        first = [await text.start() for text in texts]
-        return event_stream(_streamed(form, texts, first, sum(prompt.tokens for prompt in prompts), with_usage))
-    wholes = [await text.whole() for text in texts]
+        first = await together([text.start() for text in texts])
+        return event_stream(_streamed(form, texts, first, read, with_usage))
+    wholes = await together([text.whole() for text in texts])
     choices = [
         form.whole(index, whole, text.reason) for index, (whole, text) in enumerate(zip(wholes, texts, strict=True))
     ]
-    return json_response(form.answer(choices, _usage(prompts_tokens=sum(p.tokens for p in prompts), texts=texts)))
+    return json_response(form.answer(choices, _usage(prompts_tokens=read, texts=texts)))
 
 
 def _usage(*, prompts_tokens: int, texts: Sequence[_Text]) -> Usage:
@@ -233,6 +268,7 @@ class _Text:
         self._pieces = pieces
         self._most = most
         self._count = 0
+        self._is_complete = False
 
     async def start(self) -> str:
         """Return the first piece: errors come before the answer has begun."""
@@ -253,7 +289,8 @@ class _Text:
     async def _counted(self) -> AsyncIterator[str]:
         async for piece in self._pieces:
             self._count += 1
-            yield piece
+            self._is_complete = isinstance(piece, LastPiece) and piece.is_complete
+            yield str(piece)
 
     @property
     def tokens(self) -> int:
@@ -262,8 +299,8 @@ class _Text:
 
     @property
     def reason(self) -> str:
-        """The reason of its end: "length" or "stop"."""
-        return "length" if self.tokens >= self._most else "stop"
+        """The reason of its end: "stop", or "length" where only the number of tokens ended it."""
+        return "stop" if self._is_complete or self.tokens < self._most else "length"
 
 
 class _Form:

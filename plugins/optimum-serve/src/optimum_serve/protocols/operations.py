@@ -55,6 +55,7 @@ def _about(model: ServedModel) -> dict[str, Any]:
         "name": model.name,
         "state": "ready",
         "kind": model.kind,
+        "takes": model.medium,
         "task": manifest.task,
         "backend": model.model.backend,
         "precision": manifest.quantized or manifest.precision,
@@ -83,6 +84,7 @@ def _endpoint(path: str, answer: Any, summary: str, gives: Any = None, *, is_ope
 
 ENDPOINTS = (
     _endpoint("/health", _health, "Whether the server runs", dict[str, str], is_open=True),
+    _endpoint("/ping", _health, "Whether the server runs (SageMaker)", dict[str, str], is_open=True),
     _endpoint("/ready", _ready, "Whether all models answer", dict[str, Any], is_open=True),
     _endpoint("/metrics", _metrics, "Figures for Prometheus"),
     _endpoint("/openapi.json", _openapi, "Describe all paths", dict[str, Any], is_open=True),

@@ -1,12 +1,14 @@
-"""The protocol of text-embeddings-inference: embeddings, scores of texts and pairs, tokens.
+"""The protocol of text-embeddings-inference: embeddings, scores of texts and pairs, and the description of the model.
 
-Each path is there a second time under /models/NAME, for servers of several models. Source:
-https://huggingface.github.io/text-embeddings-inference.
+Tokens are in `tei_tokens`, and the order of texts in `reranking`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -14,26 +16,40 @@ import numpy as np
 from msgspec import Meta
 from starlette.responses import Response
 
+from optimum_serve.abilities import LOGITS, SENTENCE
 from optimum_serve.endpoints import Call, Endpoint, decoded, json_response
-from optimum_serve.errors import RequestError, invalid
+from optimum_serve.errors import RequestError, empty, invalid
 from optimum_serve.protocols.classes import Score, classes
-from optimum_serve.protocols.media import EncodedFile, classify_encoded, classify_files, is_file, takes_files
-from optimum_serve.serving import LOGITS, SENTENCE, ServedModel, Text
+from optimum_serve.protocols.media import EncodedFile, answer_encoded, answer_files, is_file, takes_files
+from optimum_serve.protocols.reranking import RerankRequest, rerank
+from optimum_serve.protocols.tei_forms import check_side, endpoints, prompt_of
+from optimum_serve.protocols.texts import Given, in_base64, rows_of
+from optimum_serve.serving import TOKENIZING_THREADS, ServedModel, Text
+from optimum_serve.version import __version__
 
-_NAME = "text-embeddings-inference"
+#: Names of precisions in the protocol.
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+#: Outputs with a vector for each token, by the kinds of encoders that have them.
+_TOKENS = ("token_embeddings", "last_hidden_state")
 Array = np.ndarray[Any, Any]
 Body = TypeVar("Body")
 
 
-class EmbedRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A request for embeddings."""
+class EmbedAllRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A request for a vector of each token."""
 
-    inputs: str | list[str]
-    truncate: bool = False
+    inputs: Given
+    truncate: bool | None = None
     truncation_direction: str = "right"
-    normalize: bool = True
     prompt_name: str | None = None
+
+
+class EmbedRequest(EmbedAllRequest, kw_only=True, forbid_unknown_fields=True):
+    """A request for embeddings: of a text or several, or of their ids."""
+
+    normalize: bool = True
     dimensions: Annotated[int, Meta(ge=1)] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
 
 
 class PredictRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -48,18 +64,7 @@ class PredictRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
     top_k: Annotated[int, Meta(ge=1)] | None = None
     raw_scores: bool = False
-    truncate: bool = False
-    truncation_direction: str = "right"
-
-
-class RerankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A request to order texts by what they say to a question."""
-
-    query: str
-    texts: list[str]
-    raw_scores: bool = False
-    return_text: bool = False
-    truncate: bool = False
+    truncate: bool | None = None
     truncation_direction: str = "right"
 
 
@@ -70,65 +75,82 @@ class SimilarityInputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     sentences: list[str]
 
 
+class SimilarityParameters(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The way in which sentences are read."""
+
+    truncate: bool | None = None
+    truncation_direction: str = "right"
+    prompt_name: str | None = None
+
+
 class SimilarityRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A request for the similarity of sentences."""
 
     inputs: SimilarityInputs
+    parameters: SimilarityParameters | None = None
 
 
-class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A request for the tokens of texts."""
+class Info(msgspec.Struct, kw_only=True):
+    """The model and the limits of the server, with the names of text-embeddings-inference.
 
-    inputs: str | list[str]
-    prompt_name: str | None = None
-    add_special_tokens: bool = True
+    Attributes:
+        model_type: the kind of the model, and under its name the pooling of an encoder or the labels of a classifier.
+        model_sha, sha, docker_label: not known here.
+    """
 
-
-class Rank(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The place of a text in the request, and its score."""
-
-    index: int
-    score: float
-    text: str | None = None
-
-
-class Token(msgspec.Struct, kw_only=True):
-    """A token by its number."""
-
-    id: int
+    model_id: str
+    model_sha: str | None = None
+    model_dtype: str
+    model_type: dict[str, dict[str, Any]]
+    max_concurrent_requests: int
+    max_input_length: int | None
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None = None
+    docker_label: str | None = None
+    backend: str
 
 
 _PREDICT, _ANY = msgspec.json.Decoder(PredictRequest), msgspec.json.Decoder(dict[str, Any])
 
 
-def _check_side(direction: str) -> None:
-    if direction.lower() != "right":
-        raise invalid(f"truncation_direction is {direction!r}, and texts are cut on the right only", "not_supported")
-
-
-def _prompt(model: ServedModel, name: str | None) -> str:
-    if name is None:
-        return ""
-    prompts = model.model.prompts
-    if name not in prompts:
-        known = ", ".join(map(repr, prompts)) or "none"
-        raise invalid(f"the model has no prompt named {name!r}; its prompts are {known}")
-    return prompts[name]
-
-
 async def _embed(call: Call) -> Response:
     body: EmbedRequest = call.body
-    _check_side(body.truncation_direction)
-    model = call.server.chosen(call, None, lambda model: model.embeds, "embeds texts")
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    if not texts:
-        raise invalid("inputs is empty", "empty")
+    model, prompt = _encoder(call, body.truncation_direction, body.prompt_name)
     width = model.outputs[SENTENCE][-1]
     if body.dimensions is not None and isinstance(width, int) and body.dimensions > width:
         raise invalid(f"dimensions is {body.dimensions}, and the model has {width}")
-    found = await model.rows(texts, SENTENCE, prompt=_prompt(model, body.prompt_name), truncate=body.truncate)
-    rows = np.stack(found.values)[:, : body.dimensions]
-    return json_response((_unit(rows) if body.normalize else rows).tolist())
+    given = (body.inputs, SENTENCE)
+    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate)
+    rows = np.stack(found.values)[:, : body.dimensions or model.dimensions]
+    rows = _unit(rows) if body.normalize else rows
+    return json_response([in_base64(row) for row in rows] if body.encoding_format == "base64" else rows.tolist())
+
+
+async def _embed_all(call: Call) -> Response:
+    body: EmbedAllRequest = call.body
+    check_side(body.truncation_direction)
+    model = call.server.chosen(call, None, lambda model: bool(_tokens_of(model)), "gives a vector for each token")
+    given = (body.inputs, _tokens_of(model))
+    prompt = prompt_of(model, body.prompt_name)
+    found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate)
+    return json_response([row.tolist() for row in found.values])
+
+
+def _tokens_of(model: ServedModel) -> str:
+    """Return the output with a vector for each token; empty: there is none."""
+    return next((name for name in _TOKENS if model.takes_text and len(model.outputs.get(name, ())) == 3), "")
+
+
+def _encoder(call: Call, side: str, prompt_name: str | None) -> tuple[ServedModel, str | None]:
+    """Return the model that embeds, and the prompt that was named."""
+    check_side(side)
+    model = call.server.chosen(call, None, lambda model: model.embeds, "embeds texts")
+    return model, prompt_of(model, prompt_name)
 
 
 def _unit(rows: Array) -> Array:
@@ -138,24 +160,26 @@ def _unit(rows: Array) -> Array:
 
 async def _similarity(call: Call) -> Response:
     body: SimilarityInputs = call.body.inputs
-    model = call.server.chosen(call, None, lambda model: model.embeds, "embeds texts")
+    how: SimilarityParameters = call.body.parameters or SimilarityParameters()
+    model, prompt = _encoder(call, how.truncation_direction, how.prompt_name)
     if not body.sentences:
-        raise invalid("sentences is empty", "empty")
-    found = await model.rows([body.source_sentence, *body.sentences], SENTENCE)
-    rows = np.stack(found.values)
+        raise empty("sentences")
+    texts = [body.source_sentence, *body.sentences]
+    found = await model.rows(texts, SENTENCE, prompt=prompt, truncate=how.truncate)
+    rows = np.stack(found.values)[:, : model.dimensions]
     return json_response(model.model.similarity(rows[:1], rows[1:])[0].tolist())
 
 
 async def _predict(call: Call) -> Response:
-    if is_file(call.request):
-        return await classify_files(call)
+    if is_file(call):
+        return await answer_files(call)
     answers, is_one = await _predicted(call, decoded(_PREDICT, call.body))
     return json_response(answers[0] if is_one else answers)
 
 
 async def _predicted(call: Call, body: PredictRequest) -> tuple[list[list[Score]], bool]:
     """Return the classes of every input, and whether there is one input, outside of a list."""
-    _check_side(body.truncation_direction)
+    check_side(body.truncation_direction)
     model = call.server.chosen(call, None, lambda model: model.classifies and model.takes_text, "classifies texts")
     texts, is_one = _texts_of(body.inputs)
     rows = await _logits(model, texts, truncate=body.truncate)
@@ -178,11 +202,11 @@ def _texts_of(inputs: str | list[str | list[str]]) -> tuple[list[Text], bool]:
             raise invalid(f"an input has {len(parts)} texts: one, or a pair")
         found.append((parts[0], parts[1]) if len(parts) == 2 else parts[0])
     if not found:
-        raise invalid("inputs is empty", "empty")
+        raise empty("inputs")
     return found, False
 
 
-async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool) -> list[Array]:
+async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool | None) -> list[Array]:
     """Return the logits of texts and of pairs, which are tokenized apart."""
     rows: list[Any] = [None] * len(texts)
     for kind in (str, tuple):
@@ -194,62 +218,72 @@ async def _logits(model: ServedModel, texts: Sequence[Text], *, truncate: bool) 
     return rows
 
 
-async def _rerank(call: Call) -> Response:
-    body: RerankRequest = call.body
-    _check_side(body.truncation_direction)
-    model = call.server.chosen(call, None, lambda model: model.reranks, "scores pairs of texts")
-    if not body.texts:
-        raise invalid("texts is empty", "empty")
-    found = await model.rows([(body.query, text) for text in body.texts], LOGITS, truncate=body.truncate)
-    logits = np.stack(found.values)[:, 0]
-    scores = logits if body.raw_scores else 1 / (1 + np.exp(-logits))
-    order = np.argsort(-logits, kind="stable").tolist()
-    texts = body.texts if body.return_text else [None] * len(order)
-    return json_response([Rank(index=place, score=float(scores[place]), text=texts[place]) for place in order])
-
-
 async def _sparse(call: Call) -> Response:
-    raise RequestError(status=424, kind="backend", message="no model here gives sparse embeddings")
-
-
-async def _tokenize(call: Call) -> Response:
-    body: TokenizeRequest = call.body
-    model = call.server.chosen(call, None, lambda model: model.takes_text, "takes texts")
-    if not body.add_special_tokens:
-        raise invalid("add_special_tokens is false, and texts are tokenized as the model takes them", "not_supported")
-    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    found = await model.tokens(texts, _prompt(model, body.prompt_name))
-    return json_response([[Token(id=number) for number in ids] for ids in found])
+    raise RequestError(status=501, kind="not_supported", message="no model here gives sparse embeddings")
 
 
 async def _info(call: Call) -> Response:
     model = call.server.chosen(call, None, lambda model: True, "is there")
-    settings = call.server.settings
+    settings, manifest = call.server.settings, model.model.manifest
     return json_response(
-        {
-            "model_id": model.name,
-            "model_dtype": model.model.manifest.precision,
-            "model_type": model.kind,
-            "max_input_length": model.longest,
-            "max_concurrent_requests": settings.max_queue,
-            "max_batch_tokens": settings.max_batch_tokens,
-            "max_batch_requests": settings.max_batch_items,
-            "max_client_batch_size": settings.max_inputs,
-            "backend": model.model.backend,
-        }
+        Info(
+            model_id=model.name,
+            model_dtype=manifest.quantized or _DTYPES.get(manifest.precision, manifest.precision),
+            model_type={model.kind: _about(model)},
+            max_concurrent_requests=settings.max_queue,
+            max_input_length=model.longest,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_batch_requests=settings.max_batch_items,
+            max_client_batch_size=settings.max_inputs,
+            auto_truncate=settings.auto_truncate,
+            tokenization_workers=TOKENIZING_THREADS,
+            version=__version__,
+            backend=model.model.backend,
+        )
     )
+
+
+def _about(model: ServedModel) -> dict[str, Any]:
+    if model.embeds:
+        return {"pooling": _pooling(model.model.directory)}
+    if model.classifies:
+        labels = model.labels
+        return {
+            "id2label": {str(number): label for number, label in labels.items()},
+            "label2id": {label: number for number, label in labels.items()},
+        }
+    return {}
+
+
+@cache
+def _pooling(directory: Path) -> str:
+    """Return the pooling of a sentence encoder, by the names of the protocol; several are joined by a plus."""
+    file = directory / "1_Pooling" / "config.json"
+    stated = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "lasttoken": "last_token"}
+    prefix = "pooling_mode_"
+    named = stated.get("pooling_mode")  # as sentence-transformers has it since its version 5
+    modes: list[str] = named if isinstance(named, list) else [named] if named else []
+    modes += [name.removeprefix(prefix) for name, value in stated.items() if name.startswith(prefix) and value is True]
+    return "+".join(known.get(mode, mode) for mode in modes) or "model"
 
 
 async def _any(call: Call) -> Response:
     """Answer as the hub's inference API does: what the model does, at its own address."""
-    if is_file(call.request):
-        return await classify_files(call)
-    model = call.server.chosen(call, None, lambda model: model.embeds or model.classifies, "embeds or classifies")
+    if is_file(call):
+        return await answer_files(call)
+    model = call.server.chosen(
+        call, None, lambda model: model.embeds or model.classifies or model.captions, "embeds or classifies"
+    )
     body = _flat(decoded(_ANY, call.body))
     if takes_files(model):
-        return await classify_encoded(call, _converted(body, EncodedFile))
+        return await answer_encoded(call, _converted(body, EncodedFile))
+    if "query" in body:
+        call.body = _converted(body, RerankRequest)
+        return await rerank(call)
     if model.embeds and isinstance(body.get("inputs"), dict):
-        call.body = _converted(body, SimilarityRequest)
+        inputs = body.pop("inputs")
+        call.body = _converted({"inputs": inputs, "parameters": body}, SimilarityRequest)
         return await _similarity(call)
     if model.embeds:
         call.body = _converted(body, EmbedRequest)
@@ -273,32 +307,21 @@ def _converted(body: dict[str, Any], kind: type[Body]) -> Body:
         raise invalid(str(error)) from None
 
 
-Answer = Callable[[Call], Awaitable[Response]]
-_PATHS: tuple[tuple[str, str, Answer, str, Any, Any], ...] = (
-    ("POST", "/embed", _embed, "Embed texts", EmbedRequest, list[list[float]]),
-    ("POST", "/predict", _predict, "Classify texts, pictures or sounds", bytes, list[Score]),
-    ("POST", "/rerank", _rerank, "Order texts by a question", RerankRequest, list[Rank]),
-    ("POST", "/similarity", _similarity, "Compare sentences", SimilarityRequest, list[float]),
-    ("POST", "/embed_sparse", _sparse, "Embed texts sparsely", EmbedRequest, None),
-    ("POST", "/tokenize", _tokenize, "Return the tokens of texts", TokenizeRequest, list[list[Token]]),
-    ("GET", "/info", _info, "Describe the model", None, dict[str, Any]),
+_PREDICTION: dict[str, Any] = {"json": PredictRequest, "files": True}
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *endpoints("/embed", _embed, "Embed texts", EmbedRequest, list[list[float] | str]),
+    *endpoints("/embed_all", _embed_all, "Embed every token", EmbedAllRequest, list[list[list[float]]]),
+    *endpoints("/embed_sparse", _sparse, "Embed texts sparsely", EmbedAllRequest),
+    *endpoints("/similarity", _similarity, "Compare sentences", SimilarityRequest, list[float]),
+    *endpoints(
+        "/predict",
+        _predict,
+        "Classify texts, pictures or sounds, or write captions",
+        bytes,
+        list[Any],
+        **_PREDICTION,
+    ),
+    *endpoints("/info", _info, "Describe the model", None, Info, method="GET"),
+    *endpoints("/invocations", _any, "Embed or classify, as the model does (SageMaker)", bytes, **_PREDICTION),
+    *endpoints("", _any, "Embed or classify, as the model does", bytes, **_PREDICTION),
 )
-ENDPOINTS = (
-    *(
-        Endpoint(
-            method=method, path=prefix + path, answer=answer, summary=summary, protocol=_NAME, takes=takes, gives=gives,
-            json=PredictRequest if takes is bytes else None, files=takes is bytes,
-        )
-        for prefix in ("", "/models/{model}")
-        for method, path, answer, summary, takes, gives in _PATHS
-    ),
-    *(
-        Endpoint(
-            method="POST", path=path, answer=_any, summary="Embed or classify, as the model does", protocol=_NAME,
-            takes=bytes,
-            json=PredictRequest,
-            files=True,
-        )
-        for path in ("/", "/models/{model}")
-    ),
-)  # fmt: skip
