@@ -1,4 +1,4 @@
-"""What would end the process is refused: seen in the graph, before OpenVINO compiles it."""
+"""Refusals of graphs on which OpenVINO ends the process, before it compiles them."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ def test_nothing_else_is_refused(
 
 @pytest.mark.skipif("amx_bf16" not in detect().cpu.features, reason="this processor has no AMX")
 def test_the_fault_is_still_there(llama: Artifact) -> None:
-    """When this fails, the refusal has become unnecessary."""
+    """Fails once the refusal has become unnecessary."""
     program = f"import openvino; openvino.Core().compile_model({str(llama.main_file)!r}, 'CPU', {_CHOSEN!r})"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -8
