@@ -33,6 +33,8 @@ LARGE = {"i": "whole numbers up to 2**40", "f": "floats 100000 times as large"}
 NEGATIVE = {"i": "whole numbers below zero", "f": "floats below zero"}
 LEAST = {"i": "the least whole numbers of 8 or 16 bits"}
 ENDS = {"i": "whole numbers up to the greatest of their type"}
+#: Cases of whole numbers with more bits than some runtimes compute in.
+WIDE = frozenset({LARGE["i"], ENDS["i"]})
 REFUSED = "which eager refuses"
 _CHANGES = ((LARGE, large_inputs), (NEGATIVE, negative_inputs), (LEAST, least_inputs), (ENDS, end_inputs))
 #: Difference by rounding alone from which an output counts as sensitive.
