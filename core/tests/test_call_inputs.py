@@ -72,6 +72,13 @@ def test_slices_and_permutations_keep_their_values() -> None:
     assert np.array_equal(_bind(specs=PICTURE, pixel_values=channels_last)["pixel_values"], PIXELS)
 
 
+def test_a_part_of_a_conjugate_has_its_own_signs() -> None:
+    value = torch.complex(torch.ones(2, 3, 4, 4), torch.full((2, 3, 4, 4), 2.0)).conj().imag
+    assert value.is_neg()
+    arrays, is_torch = InputChecker("x", PICTURE).bind((), {"pixel_values": value})
+    assert is_torch and (arrays["pixel_values"] == -2).all()
+
+
 def test_what_is_left_out_is_what_eager_assumes() -> None:
     arrays = _bind(input_ids=IDS, token_type_ids=None)
     assert arrays["attention_mask"].tolist() == np.ones((2, 3)).tolist()

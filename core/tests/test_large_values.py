@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from optimum_core.errors import SessionError
 from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.signatures.signature import describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, verify
-from optimum_core.verify.large_value_cases import LARGE, LEAST, NEGATIVE
+from optimum_core.verify.large_value_cases import ENDS, LARGE, LEAST, NEGATIVE
 from optimum_core.verify.reference import reference_cases
 
 Function = Callable[..., Any]
@@ -140,5 +141,92 @@ def test_an_answer_that_overflows_is_wrong() -> None:
 def test_what_eager_does_not_answer_is_no_case(
     function: Function, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimum_core.models.signatures.large_values._PATIENCE", 0.3)
+    monkeypatch.setattr("optimum_core.models.eager.patience._PATIENCE", 0.3)
     assert _names(function, x) == []
+
+
+class Pair(torch.nn.Module):
+    """A formula of two inputs."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return self.function(x, y)
+
+
+def _pair_failures(
+    function: Function, export: Function, x: torch.Tensor, y: torch.Tensor, refuses: tuple[type[Exception], ...] = ()
+) -> list[str]:
+    """Return the cases in which an export is wrong.
+
+    Args:
+        refuses: errors of the export that are raised as a backend's.
+    """
+    signature = describe(Pair(function).eval(), name="pair", samples={"x": x, "y": y})
+    cases, exported = reference_cases(Pair(function).eval(), signature), Pair(export).eval()
+
+    def run(inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        try:
+            return eager_outputs(exported, inputs)
+        except refuses as error:
+            raise SessionError("x", str(error), "y") from error
+
+    return [item.case for item in verify(run, cases, signature.outputs, precision="fp32").results if not item.passed]
+
+
+COUNTS, PARTS = torch.arange(20, 40).reshape(2, 10), torch.arange(1, 21).reshape(2, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_a_quotient_of_numbers_above_zero_is_compared_below_zero_too(dtype: torch.dtype) -> None:
+    def towards_zero(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.div(x, y, rounding_mode="trunc")
+
+    below = NEGATIVE["i"]
+    failures = _pair_failures(lambda x, y: x // y, towards_zero, COUNTS.to(dtype), PARTS.to(dtype), (RuntimeError,))
+    assert failures == [below, f"{below} in x", f"{below} in y"]
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [(torch.int64, torch.float64), (torch.int32, torch.float32)])
+def test_whole_numbers_are_exact_up_to_the_end_of_their_type(dtype: torch.dtype, wide: torch.dtype) -> None:
+    def in_floats(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if (y == 0).any():
+            raise RuntimeError("by zero")
+        return torch.fmod(x.to(wide), y.to(wide)).to(dtype)
+
+    failures = _pair_failures(torch.fmod, in_floats, COUNTS.to(dtype), PARTS.to(dtype), (RuntimeError,))
+    assert ENDS["i"] in failures
+    assert set(failures) <= {ENDS["i"], LARGE["i"]}
+    assert not _pair_failures(torch.fmod, torch.fmod, COUNTS.to(dtype), PARTS.to(dtype), (RuntimeError,))
+
+
+def test_a_call_that_eager_refuses_has_to_be_refused() -> None:
+    def unguarded(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.where(y == 0, 7, x // torch.where(y == 0, 1, y))
+
+    def clipped(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x.gather(1, y.clamp(-x.shape[1], x.shape[1] - 1))
+
+    assert _pair_failures(torch.floor_divide, unguarded, COUNTS, PARTS) == ["a zero, which eager refuses"]
+    places = torch.tensor([[0, 1, 2], [2, 0, 1]])
+    far = "an index too large, which eager refuses"  # those below zero are refused at every call
+    assert _pair_failures(lambda x, y: x.gather(1, y), clipped, FLOATS, places) == [far]
+    assert not _pair_failures(lambda x, y: x.gather(1, y), lambda x, y: x.gather(1, y), FLOATS, places, (RuntimeError,))
+
+
+@pytest.mark.parametrize(
+    ("function", "limits"),
+    [
+        (lambda x: torch.nn.functional.one_hot(x, 5), (0, 4)),
+        (lambda x: torch.arange(7.0)[x], (-7, 6)),
+        (lambda x: torch.arange(7.0).take(x) * x.shape[0], (-7, 6)),
+        (lambda x: x.flatten()[x], (None, None)),  # as many as there are: the lengths decide
+        (lambda x: x * 3, (None, None)),
+        (lambda x: torch.arange(int(x.max())).sum() + x, (None, None)),  # a number of its own
+    ],
+)
+def test_what_eager_takes_is_found_without_tables(function: Function, limits: tuple[int | None, int | None]) -> None:
+    signature, _ = _cases(function, torch.tensor([[0, 1, 2, 3], [3, 2, 0, 1]]))
+    assert (signature.inputs[0].least, signature.inputs[0].greatest) == limits

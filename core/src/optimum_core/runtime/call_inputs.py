@@ -296,7 +296,7 @@ class InputChecker:
                 why = f"input {name!r} is on {value.device}, the model runs on cpu"
                 raise InputError(self._who, why, f"pass {name}.cpu()")
             return value
-        value = detached(self._who, name, value)
+        value = detached(self._who, name, value).resolve_neg()  # a part of a conjugate has its signs to come
         if str(value.dtype) == "torch.bfloat16":  # numpy has no such type; widening is lossless
             value = value.float()
         try:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from optimum_core.measure import Effort
 from optimum_core.search.spec import CandidateSpec
@@ -14,8 +15,11 @@ from optimum_core.search.spec import CandidateSpec
 _LEAST, _GREATEST = 15.0, 60.0
 #: Expected seconds for a first candidate: a constant, and an amount for each MB of weights.
 _BASE, _PER_MB = 1.5, 0.03
+#: Least expected seconds for an exporter's further route, which may be of another kind: tracing the smallest BERT takes
+#: half a second, `torch.export` of it five to nine.
+_ROUTE = 5.0
 #: Seconds after which the time taken so far shows how busy the machine is, and the most by which that counts.
-_TELLING, _MOST_BUSY = 1.0, 4.0
+_TELLING, _MOST_BUSY = 1.0, 8.0
 #: Seconds that `searching_for` sets in place of both.
 _override: float | None = None
 
@@ -56,7 +60,8 @@ class Budget:
     size: int = 0
     _start: float = field(default_factory=time.perf_counter)
     _computed: float = field(default_factory=time.process_time)
-    _known: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _known: dict[tuple[object, ...], _Cost] = field(default_factory=dict)
+    _exporters: set[str | None] = field(default_factory=set)
 
     @property
     def spent(self) -> float:
@@ -98,23 +103,39 @@ class Budget:
         return self.left > max(self.expected(spec), spec.cost)
 
     def expected(self, spec: CandidateSpec) -> float:
-        """Return the expected seconds for a spec, from the time that similar specs took before; for a first one, longer
-        on a busy machine."""
-        for key in _likes(spec):
-            if key in self._known:
-                return self._known[key]
-        return max([self.slowdown * (_BASE + _PER_MB * self.size / 2**20), *self._known.values()])
+        """Return the expected seconds for a spec, from the time that similar specs took before, on a machine that is as
+        busy as it was so far."""
+        known = next((self._known[key] for key in _likes(spec) if key in self._known), None)
+        if known is not None:
+            return self._now(known)
+        usual = self.slowdown * (_BASE + _PER_MB * self.size / 2**20)
+        if spec.way.exporter in self._exporters:
+            usual = max(usual, self.slowdown * _ROUTE)
+        return max([usual, *map(self._now, self._known.values())])
+
+    def _now(self, cost: _Cost) -> float:
+        """Return the seconds that a step of such a cost would take now."""
+        return max(cost.seconds, self.slowdown * min(cost.seconds, cost.computed))
 
     @contextmanager
     def learning(self, spec: CandidateSpec) -> Iterator[None]:
         """Record the duration of the block as the cost of specs of this kind."""
-        start = time.perf_counter()
+        start, computed = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            taken = time.perf_counter() - start
+            taken = _Cost(time.perf_counter() - start, time.process_time() - computed)
             for key in _likes(spec):
-                self._known[key] = max(taken, self._known.get(key, 0.0)) if len(key) == 1 else taken
+                self._known[key] = taken
+            if not spec.way.is_eager:
+                self._exporters.add(spec.way.exporter)
+
+
+class _Cost(NamedTuple):
+    """Seconds that a step took, and those of them in which this process computed."""
+
+    seconds: float
+    computed: float
 
 
 def _likes(spec: CandidateSpec) -> Iterator[tuple[object, ...]]:
@@ -128,4 +149,4 @@ def _likes(spec: CandidateSpec) -> Iterator[tuple[object, ...]]:
         yield way.quantizer, way.scheme
         return
     yield *spec.export_key, way.backend
-    yield (way.exporter,)
+    yield spec.export_key

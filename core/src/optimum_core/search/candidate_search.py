@@ -18,6 +18,7 @@ from optimum_core.measure.stopwatch import watched
 from optimum_core.measure.workload import tuned_for
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.search.alike import wrong_alike
 from optimum_core.search.axis_restriction import Restriction, restrictions
 from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
@@ -29,6 +30,7 @@ from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report
 from optimum_core.verify import ReferenceCase, failing_axes
 from optimum_core.verify.dialogues import Dialogue
+from optimum_core.verify.large_value_cases import WIDE
 from optimum_core.verify.ranges import proved
 
 #: Number of eager calls at every shape whose time a search may take if no budget is stated: a model whose calls are
@@ -122,6 +124,8 @@ class _Search:
             return "it is not among the best unprepared"
         if (wrong := self._wrong_export(spec)) is not None:
             return f"its export is wrong: {wrong.problem}"
+        if (wrong := wrong_alike(self.tried, spec, self._by_values())) is not None:
+            return f"another export is wrong there in the same way: {wrong.problem}"
         if self.context.budget.allows(spec):
             return None
         why = f"the budget of {self.context.budget.seconds:.0f} s does not allow for it"
@@ -214,6 +218,9 @@ class _Search:
     def _cases(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         shapes = self.context.workload(signature)
         return (*self.references.drawn(signature), *self.references.at_work(signature, shapes))
+
+    def _by_values(self) -> set[str]:
+        return {case.name for case in self._cases(self.context.signature) if case.refused or case.name in WIDE}
 
     def _dialogues(self, candidate: Candidate) -> tuple[Dialogue | PictureText, ...]:
         if not self.context.verify or candidate.signature.decoder is None:

@@ -119,7 +119,9 @@ class TrialRunner:
             watched(self.emit, "verify", f"{candidate.spec.name}: {number} against eager") as stage,
             watched_memory() as memory,
         ):
-            candidate.fidelity = self._wrong_in_child(candidate, cases) or (by or self._by_precision)(candidate, cases)
+            wrong = self._wrong_in_child(candidate, cases)
+            here = tuple(case for case in cases if not (case.refused and self._has_child(candidate)))
+            candidate.fidelity = wrong or (by or self._by_precision)(candidate, here)
             if candidate.fidelity.passed and isinstance(candidate.session, GenerativeSession):
                 candidate.fidelity = with_dialogues(candidate.fidelity, candidate.session.drives, dialogues)
             worst = candidate.fidelity.worst
@@ -131,15 +133,22 @@ class TrialRunner:
         candidate.memory = max(candidate.memory or 0, memory.growth)
 
     def _wrong_in_child(self, candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity | None:
-        """Return the comparison of what a child process got from a risky candidate, if that is wrong already."""
-        request = candidate.request
-        if candidate.is_sure or self.builder is None or request is None:
+        """Return the comparison of what a child process got from a risky candidate or call, if that is wrong already:
+        calls that eager refuses end the process of some runtimes."""
+        risky = tuple(case for case in cases if case.refused or not candidate.is_sure)
+        if not risky or not self._has_child(candidate):
             return None
-        if not self.plugins.is_installed(request.backend):
-            return None
-        replay = run_in_child(request, [case.inputs for case in cases])
-        fidelity = self._by_precision(candidate, cases, replay)
+        assert candidate.request is not None
+        replay = run_in_child(candidate.request, [case.inputs for case in risky])
+        fidelity = self._by_precision(candidate, risky, replay)
         return None if fidelity.passed else fidelity
+
+    def _has_child(self, candidate: Candidate) -> bool:
+        """Whether a child process can open the candidate: its backend is installed, and it has files."""
+        request = candidate.request
+        if self.builder is None or request is None or candidate.spec.way.is_eager:
+            return False
+        return self.plugins.is_installed(request.backend)
 
     def _by_precision(self, candidate: Candidate, cases: tuple[ReferenceCase, ...], run: Run | None = None) -> Fidelity:
         run, outputs, spec = run or candidate.run, candidate.signature.outputs, candidate.spec

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from optimum_core.errors import ExportError
+from optimum_core.models.eager.patience import ReadsNumberError, outputs_in_time
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.large_values import (
+    end_inputs,
     large_inputs,
     least_inputs,
+    negative_alone,
     negative_inputs,
     outputs_as_rounded,
-    outputs_in_time,
+    refusable_inputs,
 )
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.verify.comparison import Arrays, ReferenceCase, Tolerance, compare
@@ -28,21 +32,42 @@ Answered = Callable[[str, Arrays, Arrays], ReferenceCase]
 LARGE = {"i": "whole numbers up to 2**40", "f": "floats 100000 times as large"}
 NEGATIVE = {"i": "whole numbers below zero", "f": "floats below zero"}
 LEAST = {"i": "the least whole numbers of 8 or 16 bits"}
+ENDS = {"i": "whole numbers up to the greatest of their type"}
+#: Cases of whole numbers with more bits than some runtimes compute in.
+WIDE = frozenset({LARGE["i"], ENDS["i"]})
+REFUSED = "which eager refuses"
+_CHANGES = ((LARGE, large_inputs), (NEGATIVE, negative_inputs), (LEAST, least_inputs), (ENDS, end_inputs))
 #: Difference by rounding alone from which an output counts as sensitive.
 _STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
 
 
 def large_cases(module: Any, signature: ModelSignature, answered: Answered) -> Iterator[ReferenceCase]:
-    """Yield the cases that the eager model takes, and answers with finite numbers.
+    """Yield the cases that the eager model takes, and answers with finite numbers; then those that it has to refuse.
 
     Args:
         answered: makes the case of a name, inputs and outputs.
     """
-    for names, change in ((LARGE, large_inputs), (NEGATIVE, negative_inputs), (LEAST, least_inputs)):
+    for names, change in _CHANGES:
         for kind, name in names.items():
             inputs = change(module, signature, Case(name=name, padding="none", seed=97), kind)
             if inputs is not None and (found := _answered(module, name, inputs, answered)) is not None:
                 yield found
+    for name, inputs in negative_alone(module, signature, Case(name=NEGATIVE["i"], padding="none", seed=97)):
+        if (found := _answered(module, f"{NEGATIVE['i']} in {name}", inputs, answered)) is not None:
+            yield found
+    yield from _refused_cases(module, signature, answered)
+
+
+def _refused_cases(module: Any, signature: ModelSignature, answered: Answered) -> Iterator[ReferenceCase]:
+    """Yield calls that the eager model refuses for a whole number, and that pass the check of a call."""
+    for words, inputs in refusable_inputs(module, signature, Case(name=REFUSED, padding="none", seed=98)):
+        try:
+            outputs_in_time(module, inputs)
+        except (ReadsNumberError, ExportError):
+            continue
+        except Exception as error:  # noqa: BLE001 - an error of the model's, of any type
+            log.info("%s: %r", words, error)
+            yield replace(answered(f"{words}, {REFUSED}", inputs, {}), large=True, refused=True)
 
 
 def _answered(module: Any, name: str, inputs: Arrays, answered: Answered) -> ReferenceCase | None:

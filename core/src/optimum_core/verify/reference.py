@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
         _check_chance(module, drawing[0])
     cases += _without_tokens(module, signature)
     cases += _over_bounds(module, signature)
-    cases += large_cases(module, signature, lambda *case: _case_of(signature, *case))
+    cases += large_cases(module, signature, partial(_case_of, signature))
     if signature.real is not None:
         cases.append(
             _without_padded(_answered(module, signature, "the processor's own output", signature.real), signature)
@@ -78,7 +79,7 @@ def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
     The export equals a model that has seen no other call. A model with state, such as Swin after a small picture, may
     give its user other outputs than that.
     """
-    veteran = fresh(module)
+    cases, veteran = tuple(case for case in cases if not case.refused), fresh(module)
     for case in (*cases, cases[0]):
         try:
             again = flatten(call(veteran, case.inputs))
@@ -384,17 +385,16 @@ def _check_chance(module: Any, case: ReferenceCase) -> None:
 def _by_chance(module: Any, output: str, problem: str) -> VerificationError:
     return VerificationError(
         f"model {type(module).__name__}",
-        f"eager itself gives two values for output {output!r} on the same inputs ({problem}); "
-        "nothing can be checked against a model that draws random numbers",
+        f"eager itself gives two values for output {output!r} on the same inputs ({problem}); nothing can be checked "
+        "against a model that draws random numbers",
         "make it deterministic (a fixed seed or noise as an input), or keep it eager",
     )
 
 
 def _changes_inputs(module: Any, names: Sequence[str]) -> VerificationError:
-    named = ", ".join(map(repr, names))
     return VerificationError(
         f"model {type(module).__name__}",
-        f"eager changes its own inputs in place ({named}), so that a second call on the same tensors gives other "
-        "values; a graph leaves its inputs as they are",
+        f"eager changes its own inputs in place ({', '.join(map(repr, names))}), so that a second call on the same "
+        "tensors gives other values; a graph leaves its inputs as they are",
         "compute on a copy in its forward (x = x + 1 in place of x += 1)",
     )

@@ -96,6 +96,9 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
             f"it is a {type(value).__name__}{held}, no tensor: only tensors become inputs",
             "pass a tensor, or leave it out and set it in the module itself",
         )
+    if np.ma.is_masked(value):
+        why = "it has masked values, which it would be traced with"
+        raise OptionError(f"sample input {name!r}", why, "replace them: its filled(value)")
     try:
         array = np.asarray(_on_host(value) if hasattr(value, "detach") else value)
     except Exception as error:
@@ -111,7 +114,8 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
 def _on_host(tensor: Any) -> Any:
     import torch
 
-    return (tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()).cpu().numpy()
+    held = tensor.detach().resolve_neg()
+    return (held.float() if held.dtype == torch.bfloat16 else held).cpu().numpy()
 
 
 def _holds_tensors(value: Any) -> bool:

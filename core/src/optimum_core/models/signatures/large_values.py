@@ -1,20 +1,19 @@
-"""Values far from those of the user's samples, for inputs that no table or name bounds: larger, below zero, or the
-least that their type holds."""
+"""Values far from those of the user's samples, for inputs that no table or name bounds: larger, below zero, zero, or at
+the ends of their type."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from optimum_core.models.eager.calls import call, eager_outputs, fresh
+from optimum_core.models.eager.calls import call, fresh
 from optimum_core.models.eager.outputs import flatten
-from optimum_core.models.eager.time_limit import time_limit
 from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.models.signatures.value_limits import FAR
 
 Values = np.ndarray[Any, Any]
 Rng = np.random.Generator
@@ -22,21 +21,13 @@ Rng = np.random.Generator
 #: Factor of floats, and for wide whole numbers the greatest binary exponent by their bytes.
 TIMES = 1e5
 _EXPONENTS = {8: 40, 4: 28}
+#: Share of the values that change their sign: of two inputs alike, half of the pairs then have different signs.
+_TURNED = 0.5
+#: The greatest exponent of wide whole numbers, by their bytes. Their least value is left out: divided by -1, it ends
+#: the process of some runtimes.
+_ENDS = {8: 63, 4: 31}
 #: Relative change of values by which rounding is imitated: a few units in the last place of 32 bits.
 _ROUNDING = 1e-6
-#: Seconds of CPU time for a call: a model may count up to such a number.
-_PATIENCE = 10.0
-
-
-class ReadsNumberError(Exception):
-    """A model reads a whole number of a tensor in Python."""
-
-
-class _NoCounting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype in (torch.int32, torch.int64):
-            raise ReadsNumberError
-        return func(*args, **(kwargs or {}))
 
 
 def large_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) -> Arrays | None:
@@ -57,6 +48,17 @@ def negative_inputs(module: Any, signature: ModelSignature, case: Case, kind: st
     return _elsewhere(module, signature, case, kind, _negative)
 
 
+def negative_alone(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
+    """Yield calls with whole numbers below zero in one input alone, by its name, where several inputs may have them: a
+    quotient of two such numbers is above zero again."""
+    changed = negative_inputs(module, signature, case, "i")
+    inputs = signature.draw(case)
+    names = [name for name, array in (changed or {}).items() if array.dtype.kind in "iu" and (array < 0).any()]
+    for name in names if len(names) > 1 else ():
+        below = np.where(inputs[name] == 0, -1, -np.abs(inputs[name])).astype(inputs[name].dtype)
+        yield name, {**inputs, name: below}
+
+
 def least_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) -> Arrays | None:
     """Return the call of a case with the least values that narrow whole numbers hold; None: no input may have them.
 
@@ -66,8 +68,33 @@ def least_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) 
     return _elsewhere(module, signature, case, kind, _least)
 
 
+def end_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) -> Arrays | None:
+    """Return the call of a case with wide whole numbers up to the greatest of their type; None: no input may have them.
+
+    Args:
+        kind: of the numpy element types that change, "i" or "f".
+    """
+    return _elsewhere(module, signature, case, kind, _ends)
+
+
+def refusable_inputs(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
+    """Yield calls that the eager model may refuse for one of their whole numbers, by the words for it: a zero, by which
+    it may divide, and indices that are far too large or too small."""
+    ranges = {spec.name: (spec.least, spec.greatest) for spec in signature.inputs}
+    for words, value in {"a zero": 0, "an index too large": FAR, "an index too small": -FAR}.items():
+
+        def change(array: Values, rng: Rng, name: str, value: int = value) -> Values | None:
+            least, greatest = ranges[name]
+            if (least is not None and value < least) or (greatest is not None and value > greatest):
+                return None  # no call comes so far
+            return _holding(array, value, rng)
+
+        if (inputs := _elsewhere(module, signature, case, "i", change)) is not None:
+            yield words, inputs
+
+
 def _elsewhere(
-    module: Any, signature: ModelSignature, case: Case, kind: str, change: Callable[[Values, Rng], Values | None]
+    module: Any, signature: ModelSignature, case: Case, kind: str, change: Callable[[Values, Rng, str], Values | None]
 ) -> Arrays | None:
     """Return the call of a case with changed values in the inputs of a plain module that no table or name bounds."""
     if getattr(module, "config", None) is not None:
@@ -75,7 +102,7 @@ def _elsewhere(
     inputs, rng = signature.draw(case), np.random.default_rng(case.seed)
     bounded = {spec.name for spec in signature.inputs if spec.greatest is not None} | signature.layout.steady
     free = [item.name for item in signature.layout.inputs if item.kind == "given" and item.name not in bounded]
-    changed = {name: change(inputs[name], rng) for name in free if _may_change(inputs[name], kind)}
+    changed = {name: change(inputs[name], rng, name) for name in free if _may_change(inputs[name], kind)}
     found = {name: array for name, array in changed.items() if array is not None}
     return {**inputs, **found} if found else None
 
@@ -86,54 +113,71 @@ def _may_change(array: Values, kind: str) -> bool:
     return of_kind and bool(array.size) and not np.isin(array, (0, 1)).all()
 
 
-def _large(array: Values, rng: Rng) -> Values:
+def _large(array: Values, rng: Rng, _: str = "") -> Values:
     """Return values far larger; of narrow whole numbers all that the type holds, where overflow shows."""
     if array.dtype.kind == "f":
         bound = np.finfo(array.dtype).max
         return np.asarray(np.clip(array.astype(np.float64) * TIMES, -bound, bound), dtype=array.dtype)
-    sizes = _sizes(array, rng)
-    return np.asarray(sizes * np.where(array < 0, -1, 1), dtype=array.dtype)
-
-
-def _sizes(array: Values, rng: Rng) -> Values:
     most = _EXPONENTS.get(array.dtype.itemsize)
     if most is None:
         greatest = int(np.iinfo(array.dtype).max)
         sizes = rng.integers(0, greatest, array.shape, endpoint=True)
     else:
-        greatest, sizes = 2**most + 5, 2.0 ** rng.uniform(0, most, array.shape)
-    sizes.flat[0] = greatest
-    return np.asarray(sizes)
+        greatest, sizes = 2**most + 5, _of_any_size(most, array.shape, rng)
+    return _signed(sizes, greatest, array, rng)
 
 
-def _negative(array: Values, rng: Rng) -> Values | None:
-    """Return values below zero; None: it has some, or its type holds none."""
+def _ends(array: Values, rng: Rng, _: str) -> Values | None:
+    """Return values of any size that a wide type holds; None: the type is narrow."""
+    most = _ENDS.get(array.dtype.itemsize) if array.dtype.kind == "i" else None
+    if most is None:
+        return None
+    return _signed(_of_any_size(most - 0.01, array.shape, rng), 2**most - 1, array, rng)
+
+
+def _of_any_size(most: float, shape: tuple[int, ...], rng: Rng) -> Values:
+    """Return whole numbers of every size below 2**most, with bits of their own down to the last: those of a float are
+    zero there."""
+    sizes = (2.0 ** rng.uniform(0, most, shape)).astype(np.int64)
+    return np.asarray(sizes - rng.integers(0, sizes // 2, endpoint=True))
+
+
+def _signed(sizes: Values, greatest: int, array: Values, rng: Rng) -> Values:
+    """Return sizes, the greatest among them, with the signs of an array. Its place is drawn: that of one input has to
+    meet a small value of another, where it is divided."""
+    sizes.flat[rng.integers(sizes.size)] = greatest
+    return np.asarray(sizes * np.where(array < 0, -1, 1), dtype=array.dtype)
+
+
+def _holding(array: Values, value: int, rng: Rng) -> Values | None:
+    """Return an array with a value at one place; None: it has that already, or its type does not hold it."""
+    limits = np.iinfo(array.dtype)
+    if not limits.min <= value <= limits.max or (array == value).any():
+        return None
+    changed = array.copy()
+    changed.flat[rng.integers(changed.size)] = value
+    return changed
+
+
+def _negative(array: Values, rng: Rng, _: str) -> Values | None:
+    """Return values of both signs; None: it has some below zero, or its type holds none."""
     if array.dtype.kind == "u" or (array < 0).any():
         return None
     if array.dtype.kind == "f":
-        return np.asarray(-array)
-    narrow = array.dtype.itemsize not in _EXPONENTS
-    return np.asarray(-1 - (_large(array, rng) if narrow else array), dtype=array.dtype)
+        below = -array
+    else:
+        below = -1 - (array if array.dtype.itemsize in _EXPONENTS else _large(array, rng))
+    turned = rng.random(array.shape) < _TURNED
+    turned.flat[rng.integers(turned.size)] = True
+    return np.asarray(np.where(turned, below, array), dtype=array.dtype)
 
 
-def _least(array: Values, _: Rng) -> Values | None:
+def _least(array: Values, _: Rng, __: str) -> Values | None:
     """Return the values from the least of a narrow type on, where differences overflow; None: the type is wide."""
     if array.dtype.kind == "f" or array.dtype.itemsize in _EXPONENTS:
         return None
     ends = np.iinfo(array.dtype)
     return np.resize(np.arange(ends.min, ends.max + 1), array.shape).astype(array.dtype)
-
-
-def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> Arrays:
-    """Return the eager model's outputs.
-
-    Raises:
-        ExportError: the call does not end; a model's own errors are passed on.
-        ReadsNumberError: the model reads a whole number in Python, and may count up to it.
-    """
-    guard = _NoCounting()  # type: ignore[no-untyped-call]
-    with guard, time_limit(_PATIENCE, f"model {type(module).__name__}", "keep its inputs small"):
-        return eager_outputs(module, inputs)
 
 
 def outputs_as_rounded(module: Any, inputs: Mapping[str, Any], *, integers: bool) -> Arrays:
@@ -149,7 +193,11 @@ def outputs_as_rounded(module: Any, inputs: Mapping[str, Any], *, integers: bool
 
 def _rounded(array: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
     change = array * (_ROUNDING * rng.choice((-1.0, 1.0), array.shape))
-    return np.asarray(array + change.round() if array.dtype.kind == "i" else array + change).astype(array.dtype)
+    if array.dtype.kind != "i":
+        return np.asarray(array + change).astype(array.dtype)
+    whole = change.round().astype(array.dtype)
+    at_end = np.abs(array.astype(np.float64)) > np.iinfo(array.dtype).max / 2
+    return np.asarray(array + np.where(at_end, -np.sign(array) * np.abs(whole), whole))  # not beyond the type's end
 
 
 def _with_rounded(module: Any) -> Any:

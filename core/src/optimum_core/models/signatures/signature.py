@@ -32,6 +32,7 @@ from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes
 from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
+from optimum_core.models.signatures.value_limits import within_limits
 from optimum_core.types import AxisRange, TensorSpec
 from optimum_core.types.tensors import FixedAxis, is_batch
 
@@ -234,7 +235,7 @@ def describe(
     traced = {axis: layout.lengths[axis] for axis in layout.axes}
     traced_output = ask(module, draw(layout, Case(name="traced"), arrays))
     structure = agreed(f"model {name!r}", [output, traced_output, *_answers_elsewhere(module, layout, arrays)])
-    values = dict(value_ranges(trials, layout))
+    values = {key: within_limits(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
     turns = size_switches(module, layout, arrays, lengths_beside)
     names = [item.name for item in layout.inputs]
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None

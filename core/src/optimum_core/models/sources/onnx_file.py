@@ -281,8 +281,10 @@ class OnnxSource:
             proto = onnx.load(self.path, load_external_data=False)
         except Exception as error:  # a damaged file raises errors of many types
             raise SourceError(who, f"{self.path} is no ONNX model: {error!r}", "check the file") from error
-        if not proto.ir_version:
-            raise SourceError(who, f"{self.path} is no ONNX model: it is empty", "copy or download it again")
+        if not proto.graph.node:
+            size = self.path.stat().st_size
+            why = f"{self.path} is empty" if size == 0 else f"{self.path} ({size} bytes) holds no graph with operators"
+            raise SourceError(who, why, "write or download the file again")
         names: Mapping[str, None] = dict.fromkeys(
             entry.value
             for tensor in proto.graph.initializer

@@ -1,0 +1,59 @@
+"""Calls of the eager model with numbers that it may count up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from optimum_core.models.eager.calls import eager_outputs
+from optimum_core.models.eager.time_limit import time_limit
+
+#: Seconds of CPU time for a call.
+_PATIENCE = 10.0
+#: Functions that read whole numbers in order to refuse some.
+_CHECKING = frozenset({torch.nn.functional.one_hot})
+
+
+class ReadsNumberError(Exception):
+    """A model reads a whole number of a tensor in Python."""
+
+
+class _NoCounting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raises where a whole number is read, except in functions that only check it."""
+
+    checks = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        reads = func is torch.ops.aten._local_scalar_dense.default and args[0].dtype in (torch.int32, torch.int64)
+        if reads and not self.checks:
+            raise ReadsNumberError
+        return func(*args, **(kwargs or {}))
+
+
+class _Checking(TorchFunctionMode):
+    def __init__(self, guard: _NoCounting) -> None:
+        super().__init__()
+        self._guard = guard
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before, self._guard.checks = self._guard.checks, self._guard.checks or func in _CHECKING
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._guard.checks = before
+
+
+def outputs_in_time(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the eager model's outputs.
+
+    Raises:
+        ExportError: the call does not end; a model's own errors are passed on.
+        ReadsNumberError: the model reads a whole number in Python, and may count up to it.
+    """
+    guard = _NoCounting()  # type: ignore[no-untyped-call]
+    with guard, _Checking(guard), time_limit(_PATIENCE, f"model {type(module).__name__}", "keep its inputs small"):
+        return eager_outputs(module, inputs)
