@@ -68,7 +68,7 @@ def test_a_backend_that_controls_accuracy_goes_by_the_metric(quickest: Any) -> N
     assert seen == [None, None, None, *["static-int8"] * 4]  # the last is the judgement on what came out
     (step,) = [step for step in fast.manifest.steps if step.hook == "quantize"]
     assert step.options["config"]["accuracy_control"] is True
-    assert step.options["in_float"]
+    assert "in_float" in step.options  # empty where what goes first rounds an input, which is no operation
     (kept,) = [trial for trial in fast.report.walk if trial.outcome == "kept"]
     assert kept.config["accuracy_control"] is True
 

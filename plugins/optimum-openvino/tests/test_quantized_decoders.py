@@ -131,7 +131,7 @@ def test_a_model_is_quantized_with_its_cache_in_8_bits_by_perplexity(
     promise = fast.report.promise
     assert promise is not None and promise.kept and promise.metric == "perplexity"
     assert "may rise by 2 %" in str(fast.report)
-    kept = fast.report.walk[-1]
+    kept = [result for result in fast.report.walk if result.outcome == "kept"][-1]
     assert kept.value is not None and kept.value <= promise.baseline * 1.02 and kept.config["cache"] == "int8"
     state = fast.manifest.parts["decoder"].state
     assert state is not None and state.cache == "int8"
@@ -143,6 +143,7 @@ def test_a_model_is_quantized_with_its_cache_in_8_bits_by_perplexity(
     assert again is not None and again.from_cache
 
 
+@pytest.mark.all_cores  # with one thread, its compiler ends the process
 @pytest.mark.skipif("bf16" not in cpu_precisions(detect().cpu), reason="this processor has no bf16")
 def test_bf16_competes_and_is_compared_by_its_tolerance(tmp_path: Path) -> None:
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):

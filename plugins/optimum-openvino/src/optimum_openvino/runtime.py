@@ -13,6 +13,7 @@ import openvino
 from optimum_core.backend import needs_wide_sums
 from optimum_core.errors import SessionError
 from optimum_core.types import SessionRequest
+from optimum_openvino.crashes import crash
 from optimum_openvino.devices import BACKEND, CACHES, DYNAMIC_GROUP, FORMAT, Place, spoken
 from optimum_openvino.held import multiplies_all_bits
 from optimum_openvino.interface import fixed, problems
@@ -122,6 +123,8 @@ def compiled_model(
     if lengths is not None:
         _reshape(model, request, lengths, who)
     chosen = exact_sums(request, model, place) | properties(request, options, place)
+    if (why := crash(model, request, chosen)) is not None:
+        raise SessionError(who, f"openvino {openvino.__version__}: {why}", "give it two threads, or use fp32 or fp16")
     try:
         compiled = core().compile_model(model, place.runtime_name, chosen)
     except RUNTIME_ERRORS as error:
