@@ -2,7 +2,7 @@
 
 A causal language model of transformers is a decoder here if a call of it returns a cache of keys and values, and if it
 computes the same from such a cache, filled by hand, as from the whole text. Whatever is otherwise (recurrent states,
-caches that layers share, further required inputs) stays a model of one forward pass; the reason is in the report.
+indexed caches, further required inputs) stays a model of one forward pass; the reason is in the report.
 """
 
 from __future__ import annotations

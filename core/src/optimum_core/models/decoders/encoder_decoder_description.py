@@ -169,14 +169,17 @@ def _hidden(signature: ModelSignature, trial: _Trial, hidden: torch.Tensor) -> t
     """Return the output of the whole model that is the encoder's, and those that are neither that nor logits.
 
     Raises:
-        NotADecoderError: none is the encoder's.
+        NotADecoderError: none is the encoder's, or some cannot be left out.
     """
     answer = flatten(ask(trial.module, trial.inputs))
     others = [spec for spec in signature.outputs if spec.name != "logits"]
     known = [spec for spec in others if alike(hidden, answer[spec.name])]
     if not known:
         raise NotADecoderError("a call returns nothing that is the encoder's output")
-    return known[0], tuple(spec.name for spec in others if spec not in known)
+    unread = tuple(spec.name for spec in others if spec not in known)
+    if unread and not signature.structure.keys:
+        raise NotADecoderError("a call returns a tuple of more than logits and the encoder's output")
+    return known[0], unread
 
 
 def _cross(trial: _Trial, encoder: PartSignature) -> PartSignature:
