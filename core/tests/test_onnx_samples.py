@@ -68,6 +68,16 @@ def test_a_text_is_known_by_its_names(tmp_path: Path) -> None:
     assert signature.outputs[0].shape == ("batch", "sequence", _WIDTH)
 
 
+def test_an_input_that_nothing_reads_is_one_of_the_file_still(tmp_path: Path) -> None:
+    names = ("input_ids", "token_type_ids")
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"]) for name in names]
+    nodes = [helper.make_node("Gather", ["words", "input_ids"], ["hidden"])]
+    words = _RNG.standard_normal((_WORDS, _WIDTH)).astype(np.float32)
+    source = OnnxSource(_file(tmp_path / "m.onnx", nodes, inputs, [_floats("hidden", "b", "s", _WIDTH)], words=words))
+    signature = describe(source.module(), name="m", samples=source.samples())
+    assert [(spec.name, spec.default) for spec in signature.inputs] == [(names[0], None), (names[1], "zeros")]
+
+
 def _picture(path: Path) -> Path:
     """Patches of 8 pixels with a number for each of 4 by 4 places; all of its axes are said to vary."""
     nodes = [

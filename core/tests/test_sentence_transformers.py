@@ -14,6 +14,7 @@ import torch
 
 from optimum_core import accelerate, load
 from optimum_core.errors import SourceError, UnavailableError, VerificationError
+from optimum_core.models.sources.sentences.in_memory import SentenceObjectSource
 from optimum_core.models.sources.sentences.source import SentenceSource
 from optimum_core.models.sources.source import open_source
 from sentence_directories import (
@@ -215,8 +216,9 @@ def test_an_activation_with_settings_is_refused(transformer: Any, tmp_path: Path
 def test_one_in_16_bits_is_compared_in_32(transformer: Any, tmp_path: Path) -> None:
     directory = write_directory(tmp_path / "m", pooling("mean"), transformer=transformer)
     source = open_source(sentence_transformers.SentenceTransformer(str(directory), device="cpu").bfloat16())
+    assert isinstance(source, SentenceObjectSource)
     source.module().eval()
-    source.compare_with_original(None)
+    source.compare_with_original()
     assert "equal those of sentence-transformers" in source.notes[-1]
 
 

@@ -38,6 +38,13 @@ def test_every_model_varies_the_batch() -> None:
         assert "batch" in model(kind).signature.axes
 
 
+def test_outputs_that_are_mixed_up_would_show_in_the_plain_model() -> None:
+    made = model("plain")
+    assert len({spec.shape for spec in made.signature.outputs}) == 1 < len(made.signature.outputs)
+    first, second = eager_outputs(made.source.module(), made.draw(1)).values()
+    assert not relative_error(first, second) < TOLERANCES["int4"].relative
+
+
 def test_a_machine_is_this_one_but_for_what_was_stated(hardware: Machine) -> None:
     here, there = detect(), hardware(system="macos", architecture="arm64", features={"neon"}, memory=1)
     assert (there.system, there.memory, there.gpus) == ("macos", 1, ())

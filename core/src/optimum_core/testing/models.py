@@ -35,7 +35,7 @@ def model(kind: str) -> Model:
     """Return the model of one of `KINDS`.
 
     "text": a BERT sequence classifier with a mask; "vision": a ViT classifier; "plain": a convolutional module that
-    belongs to no library.
+    belongs to no library, with two outputs.
     """
     module, samples = _MAKERS[kind]()
     source = MemorySource(module)
@@ -53,13 +53,13 @@ def _plain() -> tuple[Any, dict[str, Any]]:
             self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
             self.norm = torch.nn.BatchNorm2d(8)
             self.second = torch.nn.Conv2d(8, 6, 3, stride=2)
-            self.head = torch.nn.Linear(6, 4)
+            self.head = torch.nn.Linear(6, 6)
 
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
             hidden = torch.relu(self.norm(self.first(image)))
-            # Class scores of each sample, from the mean over height and width.
-            scores: torch.Tensor = self.head(torch.relu(self.second(hidden)).mean(dim=(2, 3)))
-            return scores
+            # The mean over height and width, and class scores of it: of one shape, so that outputs may be mixed up.
+            mean = torch.relu(self.second(hidden)).mean(dim=(2, 3))
+            return {"scores": self.head(mean), "mean": mean}
 
     image = np.random.default_rng(3).standard_normal((2, 3, 18, 20)).astype(np.float32)
     return sharpened(Convolutional), {"image": image}

@@ -100,11 +100,11 @@ def _readable(texts: Sequence[Text]) -> Iterator[None]:
     try:
         yield
     except (TypeError, UnicodeEncodeError) as error:
-        for text in texts:
-            if any("\ud800" <= letter <= "\udfff" for part in text for letter in part):
+        for part in (part for text in texts for part in ([text] if isinstance(text, str) else text)):
+            if any("\ud800" <= letter <= "\udfff" for letter in part):
                 why = "it holds half of a surrogate pair, which is no character"
                 remedy = "decode it with errors='replace', or pass text.encode('utf-8', 'replace').decode()"
-                raise InputError(f"text {text[0] if isinstance(text, tuple) else text!r:.60}", why, remedy) from error
+                raise InputError(f"text {part!r:.60}", why, remedy) from error
         raise
 
 

@@ -19,7 +19,9 @@ _MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
 
 def without_idle(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Layout:
     """Return the layout without inputs that the eager model ignores (token types of some models, rewards of others): a
-    tracer drops them too."""
+    tracer drops them too. A graph has them already, so that its runtimes want them."""
+    if getattr(module, "is_graph", False):
+        return layout
     for item in layout.inputs:
         maybe = item.kind in ("types", "given") or item.name in _MAYBE_IDLE
         if maybe and item.name not in layout.steady and _is_idle(module, layout, arrays, item):

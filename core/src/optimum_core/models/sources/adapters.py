@@ -52,7 +52,7 @@ def merged(adapted: Any, who: str) -> Any:
         with pretrained.quiet():
             model = adapted.eval().merge_and_unload(safe_merge=True)
     except Exception as error:  # each kind of adapter says in its own way that it cannot be merged
-        if any(getattr(config, "is_prompt_learning", False) for config in adapted.peft_config.values()):
+        if any(getattr(config, "is_prompt_learning", False) for config in getattr(adapted, "peft_config", {}).values()):
             why = "its adapter puts trained tokens or states before the text, and none of it can be merged into weights"
             raise SourceError(who, why, "accelerate the checkpoint that it was trained on") from error
         why = f"its adapters cannot be merged: {type(error).__name__}: {error}"

@@ -117,7 +117,12 @@ class OnnxModule(torch.nn.Module):
     def samples(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return one call's inputs: ids within the tables that they index, masks of ones, floats around zero; at the
         first of the usual lengths at which the graph runs."""
-        first, *others = (*([] if self._edge is None else [self._edge]), *_LENGTHS)
+        return dict(self._usual)
+
+    @cached_property
+    def _usual(self) -> dict[str, np.ndarray[Any, Any]]:
+        lengths = _LENGTHS if self._edge is None else (self._edge, *_LENGTHS)
+        first, others = lengths[0], lengths[1:]
         usual = self._samples(first)
         if self._runs(usual) or self._shapes(first) == self._shapes(others[0]):
             return usual
