@@ -52,6 +52,11 @@ def test_one_item_is_not_many(one: Any, fast: AcceleratedModel) -> None:
         fast.map(one)
 
 
+def test_a_number_holds_no_items(fast: AcceleratedModel) -> None:
+    with pytest.raises(InputError, match="map takes many items, and int holds none"):
+        fast.map(5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("bad", [[120], np.zeros(0, int), [5] * 65, [-1]])
 def test_every_item_is_checked_before_the_first_is_run(bad: Any, fast: AcceleratedModel) -> None:
     model = dataclasses.replace(fast.manifest, inputs=_bounded(fast), axes={"sequence": AxisRange(greatest=64)})

@@ -233,13 +233,6 @@ def test_a_file_is_named_by_its_kind(name: str, why: str, remedy: str, tmp_path:
     assert remedy in caught.value.remedy
 
 
-def test_an_onnx_file_without_a_graph_is_named(tmp_path: Path) -> None:
-    for content, why in ((b"", "model.onnx is empty"), (b"\x08\x0a", r"\(2 bytes\) holds no graph")):  # a version alone
-        (tmp_path / "model.onnx").write_bytes(content)
-        with pytest.raises(SourceError, match=why):
-            _ = open_source(tmp_path / "model.onnx").fingerprint
-
-
 def test_a_pointer_in_place_of_an_onnx_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text(_LFS, encoding="utf-8")
     with pytest.raises(SourceError, match="pointer of git-lfs"):

@@ -136,3 +136,10 @@ def test_weights_for_torch_are_the_original(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"")
     assert isinstance(open_source(tmp_path), DirectorySource)
     shutil.rmtree(tmp_path)
+
+
+def test_an_onnx_file_without_a_graph_is_named(tmp_path: Path) -> None:
+    for content, why in ((b"", "model.onnx is empty"), (b"\x08\x0a", r"\(2 bytes\) holds no graph")):  # a version alone
+        (tmp_path / "model.onnx").write_bytes(content)
+        with pytest.raises(SourceError, match=why):
+            _ = open_source(tmp_path / "model.onnx").fingerprint

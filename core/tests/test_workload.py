@@ -88,6 +88,8 @@ def test_a_mapping_names_axes() -> None:
 
 REFUSED: list[tuple[Any, tuple[TensorSpec, ...], str]] = [
     ([], TEXT, "there are none"),
+    ([(10**9, 512)], TEXT, "the inputs at 1000000000x512 have .* values"),
+    ([{"batch": 10**10}], PICTURE, "the machine has"),
     ([(1, 2, 3)], TEXT, "no .batch, sequence. pair"),
     ([(1, 16)], PICTURE, "no .batch, sequence. pair"),
     ([{"height": 3}], TEXT, "no varying axis 'height'"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, Self
 
 from optimum_core.errors import OptionError
 from optimum_core.generation.generator_workload import DEFAULT as DEFAULT_GENERATION
 from optimum_core.generation.generator_workload import NEW, NEW_TOKENS, workload_of
+from optimum_core.hardware import detect
 from optimum_core.types import AxisRange, TensorSpec
 from optimum_core.types.tensors import is_batch
 from optimum_core.types.traffic import CALLS
@@ -86,7 +88,24 @@ def workload(
         return _default(axes, limits)
     if not shapes:
         raise OptionError("shapes", "there are none", "pass (batch, sequence) pairs, or leave it out")
-    return _with_calls(shapes, lambda bare: tuple(_stated(shape, axes, limits) for shape in bare))
+    return _with_calls(
+        shapes, lambda bare: tuple(_within_memory(_stated(shape, axes, limits), inputs) for shape in bare)
+    )
+
+
+def _within_memory(shape: WorkShape, inputs: Sequence[TensorSpec]) -> WorkShape:
+    """Return a stated shape; refuse one whose inputs alone are beyond the machine's memory.
+
+    Raises:
+        OptionError: they take more than a tenth of it: outputs and what lies between take many times as much.
+    """
+    known = {**_DEFAULT_LENGTHS, **shape.lengths}
+    size = sum(prod(known.get(str(axis), axis if isinstance(axis, int) else 1) for axis in s.shape) for s in inputs)
+    memory = detect().memory
+    if 4 * size > memory / 10:
+        why = f"the inputs at {shape.name} have {size:.1e} values, and the machine has {memory / 2**30:.0f} GiB"
+        raise OptionError("shapes", why, "state shapes of your calls")
+    return shape
 
 
 def signature_workload(shapes: Sequence[Shape] | None, signature: ModelSignature) -> tuple[WorkShape, ...]:

@@ -121,7 +121,7 @@ def _large(array: Values, rng: Rng, _: str = "") -> Values:
     most = _EXPONENTS.get(array.dtype.itemsize)
     if most is None:
         greatest = int(np.iinfo(array.dtype).max)
-        sizes = rng.integers(0, greatest, array.shape, endpoint=True)
+        sizes: Values = np.asarray(rng.integers(0, greatest, array.shape, endpoint=True))
     else:
         greatest, sizes = 2**most + 5, _of_any_size(most, array.shape, rng)
     return _signed(sizes, greatest, array, rng)
@@ -167,7 +167,7 @@ def _negative(array: Values, rng: Rng, _: str) -> Values | None:
         below = -array
     else:
         below = -1 - (array if array.dtype.itemsize in _EXPONENTS else _large(array, rng))
-    turned = rng.random(array.shape) < _TURNED
+    turned = np.asarray(rng.random(array.shape) < _TURNED)
     turned.flat[rng.integers(turned.size)] = True
     return np.asarray(np.where(turned, below, array), dtype=array.dtype)
 
