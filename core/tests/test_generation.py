@@ -196,6 +196,7 @@ def test_a_recurrent_model_that_runs_eagerly_generates(tmp_path: Path) -> None:
         fast.generate("a text")
     with pytest.raises(OptionError, match="it ends texts"):
         fast.generate(ids, stop=["."])
+    assert fast.report is not None
     (note,) = (note for note in fast.report.notes if "generates" in note)
     assert note.endswith("generates only where it runs eagerly: a call returns no cache of keys and values")
 
