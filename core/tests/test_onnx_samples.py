@@ -79,14 +79,13 @@ def test_an_input_that_nothing_reads_is_one_of_the_file_still(tmp_path: Path) ->
 
 
 def _picture(path: Path) -> Path:
-    """Patches of 8 pixels with a number for each of 4 by 4 places; all of its axes are said to vary."""
+    """Scores of 4 by 4 patches of 8 pixels; all of its axes are said to vary."""
     nodes = [
         helper.make_node("Conv", ["pixel_values", "patches"], ["cut"], strides=[8, 8]),
-        helper.make_node("Add", ["cut", "places"], ["sum"]),
-        helper.make_node("GlobalAveragePool", ["sum"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["logits"]),
+        helper.make_node("Flatten", ["cut"], ["features"]),
+        helper.make_node("MatMul", ["features", "head"], ["logits"]),
     ]
-    tensors = {"patches": _RNG.standard_normal((5, 3, 8, 8)), "places": _RNG.standard_normal((1, 5, 4, 4))}
+    tensors = {"patches": _RNG.standard_normal((5, 3, 8, 8)), "head": _RNG.standard_normal((5 * 4 * 4, 5))}
     inputs = [_floats("pixel_values", "batch_size", "num_channels", "height", "width")]
     constants = {name: value.astype(np.float32) for name, value in tensors.items()}
     return _file(path, nodes, inputs, [_floats("logits", "batch_size", 5)], **constants)
