@@ -83,7 +83,9 @@ def test_tokens_are_inputs_of_map(plain: bool, fast: AcceleratedModel, monkeypat
         fast.__dict__.pop("_own_texts", None)
     items = fast.tokenize(TEXTS)
     np.testing.assert_allclose(fast.map(items).logits, fast.map(TEXTS).logits, rtol=1e-3, atol=1e-4)
-    assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80], truncation=False)] == [82]
+    assert [list(item["input_ids"]) for item in fast.prepare(TEXTS)] == [list(item["input_ids"]) for item in items]
+    (whole,) = fast.tokenize(["w5 " * 80], truncation=False)
+    assert len(whole["input_ids"]) == 82 and fast.plain_tokenizer.encode("w5 " * 80).ids == list(whole["input_ids"])
     assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80])] == [16]
     assert list(fast.tokenize(["w5"], prompt="w6 ")[0]["input_ids"]) == list(fast.tokenize(["w6 w5"])[0]["input_ids"])
     fast.__dict__.pop("_own_texts", None)
