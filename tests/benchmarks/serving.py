@@ -258,8 +258,9 @@ def _targets(ways: Sequence[_Way], bare: Sequence[float]) -> Iterator[str]:
     )
     errors = sum(load.errors for way in ways if way.is_ours for loads in way.loads.values() for load in loads)
     yield f"Target: no error: {errors}, {_told(errors == 0)}."
-    grown = max(way.memory[-1] / way.memory[0] for way in ways if way.is_ours)
-    yield f"Target: memory within {_GROWTH} times: {grown:.2f}, {_told(grown <= _GROWTH)}."
+    # The first round brings batches of every length, for each of which the runtime reserves memory once.
+    grown = max(way.memory[-1] / way.memory[1] for way in ways if way.is_ours)
+    yield f"Target: memory within {_GROWTH} times after the first round: {grown:.2f}, {_told(grown <= _GROWTH)}."
 
 
 def _told(met: bool) -> str:

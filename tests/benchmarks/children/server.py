@@ -9,6 +9,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+try:
+    from litserve import LitAPI
+except ModuleNotFoundError:  # for type checkers, which have another environment
+    LitAPI = object
+
 _PATH = "/v1/embeddings"
 _BATCH, _PATIENCE = 32, 0.002
 
@@ -35,33 +40,36 @@ def fastapi(model: str, port: int) -> None:
     uvicorn.run(app, port=port)
 
 
+class Encoder(LitAPI):  # type: ignore[misc]  # litserve is in that environment alone
+    """LitServe's batches. Its worker processes find it by its name, so it stands at the top."""
+
+    def setup(self, device: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self.encoder = SentenceTransformer(sys.argv[2], device=device)
+
+    def decode_request(self, request):  # type: ignore[no-untyped-def]  # an annotation would be read as a schema
+        return request["input"]
+
+    def batch(self, inputs: list[str]) -> list[str]:
+        return inputs
+
+    def predict(self, batch: list[str]) -> Any:
+        return self.encoder.encode(batch, batch_size=_BATCH)
+
+    def unbatch(self, output: Any) -> Any:
+        return output
+
+    def encode_response(self, output: Any) -> dict[str, Any]:
+        return _answer(output)
+
+
 def litserve(model: str, port: int) -> None:
     """LitServe's batches, of 32 at most, for which it waits 2 ms."""
-    import litserve as ls
-
-    class Encoder(ls.LitAPI):  # type: ignore[misc]  # litserve is in that environment alone
-        def setup(self, device: str) -> None:
-            from sentence_transformers import SentenceTransformer
-
-            self.encoder = SentenceTransformer(model, device=device)
-
-        def decode_request(self, request: dict[str, Any]) -> Any:
-            return request["input"]
-
-        def batch(self, inputs: list[str]) -> list[str]:
-            return inputs
-
-        def predict(self, batch: list[str]) -> Any:
-            return self.encoder.encode(batch, batch_size=_BATCH)
-
-        def unbatch(self, output: Any) -> Any:
-            return output
-
-        def encode_response(self, output: Any) -> dict[str, Any]:
-            return _answer(output)
+    from litserve import LitServer
 
     api = Encoder(max_batch_size=_BATCH, batch_timeout=_PATIENCE, api_path=_PATH)
-    ls.LitServer(api, accelerator="cpu").run(port=port, generate_client_file=False)
+    LitServer(api, accelerator="cpu").run(port=port, generate_client_file=False)
 
 
 def _answer(vector: Any) -> dict[str, Any]:

@@ -16,7 +16,17 @@ from optimum_core.types import Offer, Support
 from optimum_core.types.quantization import Scheme
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "True or False", type(None): "None"}
-_TEXTS = ("exports", "routes", "levels", "named_levels", "loads", "stateful", "precisions", "build_options")
+_TEXTS = (
+    "exports",
+    "routes",
+    "levels",
+    "named_levels",
+    "loads",
+    "stateful",
+    "precisions",
+    "build_options",
+    "crash_prone",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -109,6 +109,12 @@ class Builder:
             made |= self.towers(spec)
         return made[""] if "" in made else _whole(made, signature)
 
+    def is_crash_prone(self, spec: CandidateSpec) -> bool:
+        """Whether the backend says that its runtime ends the process for some models in this precision or scheme."""
+        named = {spec.way.precision, spec.config.name if spec.config else ""}
+        offers = self.supports[spec.way.backend].offers if spec.way.backend in self.supports else ()
+        return any(named & {*offer.crash_prone} for offer in offers if offer.device == spec.way.device)
+
     def for_tower(self, source: Any) -> Builder:
         """Return a builder for a tower of the model, which takes what this one exported before."""
         return replace(self, source=source, towers=None, shapes=())

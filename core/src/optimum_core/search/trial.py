@@ -66,9 +66,11 @@ class TrialRunner:
             request: opens a saved artifact, or another one in place of the candidate's, which cannot run here.
 
         Raises:
+            SessionError: it ends the process that runs it, seen in a child process.
             OptimumError: the backend cannot open it.
         """
         candidate.request = request or self._request(candidate)
+        self._risk_child(candidate)
         with watched(self.emit, "load", candidate.spec.name), watched_memory() as memory:
             start = time.perf_counter()
             candidate.session = open_session(self.plugins, candidate.request)
@@ -78,6 +80,16 @@ class TrialRunner:
         candidate.memory = memory.growth + own
         candidate.outcome = "slower"
         return candidate.session
+
+    def _risk_child(self, candidate: Candidate) -> None:
+        """Open a candidate that may end its process in a child first, and call it once."""
+        if self.builder is None or not self.builder.is_crash_prone(candidate.spec):
+            return
+        assert candidate.request is not None
+        if self.plugins.is_installed(candidate.request.backend):
+            with watched(self.emit, "load", f"{candidate.spec.name}, in a process of its own"):
+                shape = self.workload(candidate.signature)[0]
+                run_in_child(candidate.request, [drawn_inputs(candidate.signature, shape)])
 
     def _request(self, candidate: Candidate) -> SessionRequest:
         assert self.builder is not None and candidate.artifact is not None

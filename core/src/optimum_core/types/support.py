@@ -64,6 +64,8 @@ class Offer:
         schemes: quantization schemes of its `quantize`, by `QuantizeConfig.name` ("static-int8").
         runs: schemes that its sessions run on this device, regardless of the backend that quantized.
         opset: the newest ONNX opset that it loads; None where it does not load ONNX.
+        crash_prone: those of its precisions and of `runs` in which the runtime is known to end the process for some
+            models: a search first opens and calls such a candidate in a child process, which takes a second or two.
         build_options: names of its options that apply to `export` and `quantize` as well as to sessions.
         proof: the level at which results can be checked on this machine: on the "device" itself, of the "graph" by
             other means, or not at all ("none").
@@ -89,6 +91,7 @@ class Offer:
     schemes: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     opset: int | None = None
+    crash_prone: tuple[str, ...] = ()
     build_options: tuple[str, ...] = ()
     proof: Literal["device", "graph", "none"] = "device"
 

@@ -117,6 +117,12 @@ def spoken(runtime_name: str) -> str:
     return runtime_name.lower().replace(".", ":")
 
 
+#: Where AMX computes, OpenVINO 2026 was seen to end the process: by SIGFPE in bf16 (`optimum_openvino.crashes`), and by
+#: SIGSEGV in 8 bits where a picture's size may vary (openvinotoolkit/openvino#37577).
+_AMX = frozenset({"amx_bf16", "amx_int8"})
+_CRASH_PRONE = ("bf16", "static-int8")
+
+
 def cpu_precisions(cpu: Cpu) -> tuple[str, ...]:
     """Return the precisions that OpenVINO computes on this processor with native instructions, not emulated.
 
@@ -196,6 +202,7 @@ def _cpu_offer(cpu: Cpu, *, exports: bool, quantizes: bool) -> Offer:
         runs=schemes,
         stateful_schemes=tuple(scheme for scheme in schemes if Scheme.parse(scheme).method != "static"),
         stateful_caches=tuple(CACHES),
+        crash_prone=_CRASH_PRONE if cpu.features & _AMX else (),
     )
 
 
