@@ -47,8 +47,9 @@ class TransformersReader:
 
     @cached_property
     def _whole(self) -> Any:
-        """A tokenizer of its own for whole texts: a call of transformers' sets in the tokenizer whether it cuts, so that
-        calls in several threads would cut each other's texts."""
+        """The tokenizer for whole texts: a call sets in a tokenizer of transformers whether it cuts, so that calls in
+        several threads would cut each other's texts.
+        """
         copied = copy.deepcopy(self._tokenizer)
         copied(["a"], padding=False, **_UNCUT)
         return copied
