@@ -37,6 +37,8 @@ def test_pictures_through_a_processor(fast_of: Make) -> None:
     model, processor = fast_of("vit"), ViTImageProcessor(size={"height": 32, "width": 32})
     pictures = _drawn(9)  # more than one window holds
     want = model(**processor(pictures, return_tensors="np")).logits
+    (first,) = model.prepare(pictures[:1], processor=processor)
+    np.testing.assert_allclose(first["pixel_values"], processor(pictures[0], return_tensors="np")["pixel_values"][0])
     for form in (pictures, iter(pictures), [np.asarray(picture) for picture in pictures]):
         got = model.map(form, batch_size=2, processor=processor).logits
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,33 @@ def test_tokens_are_inputs_of_map(plain: bool, fast: AcceleratedModel, monkeypat
         fast.__dict__.pop("_own_texts", None)
     items = fast.tokenize(TEXTS)
     np.testing.assert_allclose(fast.map(items).logits, fast.map(TEXTS).logits, rtol=1e-3, atol=1e-4)
-    assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80], truncation=False)] == [82]
+    assert [list(item["input_ids"]) for item in fast.prepare(TEXTS)] == [list(item["input_ids"]) for item in items]
+    (whole,) = fast.tokenize(["w5 " * 80], truncation=False)
+    assert len(whole["input_ids"]) == 82 and fast.plain_tokenizer.encode("w5 " * 80).ids == list(whole["input_ids"])
     assert [len(item["input_ids"]) for item in fast.tokenize(["w5 " * 80])] == [16]
     assert list(fast.tokenize(["w5"], prompt="w6 ")[0]["input_ids"]) == list(fast.tokenize(["w6 w5"])[0]["input_ids"])
     fast.__dict__.pop("_own_texts", None)
+
+
+def test_threads_that_cut_and_threads_that_do_not_leave_each_other_alone(fast: AcceleratedModel) -> None:
+    wrong: list[tuple[bool, int]] = []
+    text = "w5 " * 300
+    fast.tokenize(["a"])
+
+    def ask(cut: bool) -> None:
+        for _ in range(150):
+            wrong.extend(
+                (cut, length)
+                for item in fast.tokenize([text], truncation=cut)
+                if (length := len(item["input_ids"])) != (16 if cut else 302)
+            )
+
+    threads = [threading.Thread(target=ask, args=(number % 2 == 0,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ Item = Mapping[str, Any]
 Text = str | tuple[str, str] | list[str]
 #: transformers writes a very large number where a tokenizer has no limit.
 _NO_LIMIT = 1e9
+_UNCUT: Mapping[str, Any] = {"truncation": False, "verbose": False}
 
 
 class TextReader(Protocol):
@@ -44,11 +46,25 @@ class TransformersReader:
         self._tokenizer = tokenizer
         self._cut = {"truncation": True, "max_length": limit} if limit is not None else {"truncation": True}
 
+    @cached_property
+    def _whole(self) -> Any:
+        """The tokenizer for whole texts: a call sets in a tokenizer of transformers whether it cuts, so that calls in
+        several threads would cut each other's texts.
+        """
+        copied = copy.deepcopy(self._tokenizer)
+        copied(["a"], padding=False, **_UNCUT)
+        return copied
+
     def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
         """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
+<<<<<<< HEAD
         cut = self._cut if truncate else {"truncation": False, "verbose": False}
         with _readable(texts):
             encoded = self._tokenizer(*_columns(texts), padding=False, **cut)
+=======
+        tokenizer, cut = (self._tokenizer, self._cut) if truncate else (self._whole, _UNCUT)
+        encoded = tokenizer(*_columns(texts), padding=False, **cut)
+>>>>>>> serve
         return ({name: values[i] for name, values in encoded.items()} for i in range(len(texts)))
 
     def prompt_length(self, prompt: str) -> int:
