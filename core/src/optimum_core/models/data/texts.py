@@ -57,14 +57,9 @@ class TransformersReader:
 
     def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Iterator[Item]:
         """Return the inputs of every text, or of every pair of texts; whole ones unless they are to be cut."""
-<<<<<<< HEAD
-        cut = self._cut if truncate else {"truncation": False, "verbose": False}
-        with _readable(texts):
-            encoded = self._tokenizer(*_columns(texts), padding=False, **cut)
-=======
         tokenizer, cut = (self._tokenizer, self._cut) if truncate else (self._whole, _UNCUT)
-        encoded = tokenizer(*_columns(texts), padding=False, **cut)
->>>>>>> serve
+        with _readable(texts):
+            encoded = tokenizer(*_columns(texts), padding=False, **cut)
         return ({name: values[i] for name, values in encoded.items()} for i in range(len(texts)))
 
     def prompt_length(self, prompt: str) -> int:

@@ -127,16 +127,8 @@ class Retuner:
         lowered(self._child)
         _, said = self._child.communicate()
         if self._child.returncode:
-<<<<<<< HEAD
-            raise OptimumError(
-                f"retune of model {model.name!r}",
-                said.strip()[-2000:] or "its process was ended",
-                "ask again: POST /retune",
-            )
-=======
             why = said.strip()[-2000:] or "its process was ended"
             raise OptimumError(f"retune of model {model.name!r}", why, "ask again: POST /retune")
->>>>>>> serve
         return load(out)
 
 
