@@ -81,6 +81,7 @@ def _assert_close(got: torch.Tensor, want: torch.Tensor) -> None:
         ({"trust_remote_code": "x"}, OptionError, "'x' is neither True nor False"),
         ({"quantize": "int8", "max_drop": -1}, OptionError, r"a drop below zero(.|\n)*pass 0 or more"),
         ({"shapes": (1, 16)}, OptionError, r"1 is neither a pair"),
+        ({"cache_dir": ""}, OptionError, "is no path"),
         ({"shapes": 5}, OptionError, "5 is neither a pair"),
         ({"shapes": "small"}, OptionError, "'small' is neither a pair"),
         ({"shapes": [(1, "long")]}, OptionError, r"\(1, 'long'\) is neither"),

@@ -186,7 +186,7 @@ def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any, c
         raise OptionError("processor", why, "pass a tokenizer or processor, as from_pretrained returns it")
     if progress is not None and not callable(progress):
         raise OptionError("progress", f"{progress!r} cannot be called", "pass a function of one Event")
-    if not isinstance(cache_dir, str | os.PathLike | None):
+    if not isinstance(cache_dir, str | os.PathLike | None) or cache_dir == "":  # that would be the working directory
         raise OptionError("cache_dir", f"{cache_dir!r} is no path", "pass a directory, or leave it out")
 
 
