@@ -64,7 +64,7 @@ def test_every_option_is_in_the_readme() -> None:
         ({"PERF_COUNT": "maybe"}, "Wrong value maybe", "correct the value"),
         ({"PERF_COUNT": object()}, "on cpu: ", "correct the value"),
     ],
-    ids=str,
+    ids=["unknown", "nearly", "no value", "no text"],
 )
 def test_what_the_runtime_refuses_is_refused_before_the_export(
     properties: dict[str, object], problem: str, remedy: str
