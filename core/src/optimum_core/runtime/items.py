@@ -103,12 +103,13 @@ def check_many(who: str, member: str, given: Any) -> None:
     Raises:
         InputError: a text, a mapping, a picture or a sound came by itself, or what holds no items.
     """
+    medium = medium_of(given)
+    if isinstance(given, str | bytes | Mapping) or medium:
+        kind = "text" if isinstance(given, str) else medium or type(given).__name__
+        raise InputError(who, f"{member} takes many items, and one {kind} came", f"pass a list: fast.{member}([…])")
     if not isinstance(given, Iterable):
         why = f"{member} takes many items, and {type(given).__name__} holds none"
         raise InputError(who, why, f"pass a list: fast.{member}([…])")
-    if isinstance(given, str | bytes | Mapping) or medium_of(given):
-        kind = "text" if isinstance(given, str) else medium_of(given) or type(given).__name__
-        raise InputError(who, f"{member} takes many items, and one {kind} came", f"pass a list: fast.{member}([…])")
 
 
 def _kind_of(item: Any) -> str:

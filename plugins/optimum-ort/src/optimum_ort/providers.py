@@ -7,9 +7,9 @@ light.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -224,8 +224,14 @@ def support(hardware: Hardware) -> Support:
         offers=tuple(offers),
         limitations=tuple(limitations),
         versions=build.distributions | versions(_LEVELS_NEED),
-        check_options=partial(check_options, devices=tuple(offer.device for offer in offers)),
+        check_options=_check_of(tuple(offer.device for offer in offers)),
     )
+
+
+@cache
+def _check_of(devices: tuple[str, ...]) -> Callable[[Mapping[str, Any]], None]:
+    """Return the check of options for these devices, the same one each time: probes are compared."""
+    return partial(check_options, devices=devices)
 
 
 def check_options(options: Mapping[str, Any], *, devices: Sequence[str]) -> None:

@@ -3,6 +3,6 @@
 `calls` calls a model by named tensors, on throwaway `copies` where it must not change, and in its flat form for
 exporters (with sums in 64 bits: `promotion`; with constants of 16 bits written out: `narrow_floats`); `outputs` turns
 what it returns into named tensors and back. `randomness` asks whether it draws random numbers, `weight_writes` whether
-it writes into its own weights, `sensitivity` which layers suffer from 8 bits. `threads` and `time_limit` bound what a
-call takes; `torch_modes` sets autocast aside.
+it writes into its own weights, `sensitivity` which layers suffer from 8 bits. `threads`, `time_limit` and, for numbers
+that a call may count up to, `patience` bound what a call takes; `torch_modes` sets autocast aside.
 """
