@@ -29,6 +29,8 @@ _HOME = Path(sys.prefix) / "data" / "wrk"
 #: Of Debian: wrk, and what it needs beyond a usual system.
 _PACKAGES = ("wrk", "libluajit-5.1-2")
 _START_SECONDS, _ANSWER_SECONDS = 240, 60
+#: For what is left of a load. Some servers poll, and never rest.
+_SETTLE_SECONDS = 8
 #: Share of a core below which a server has nothing left to do.
 _IDLE = 0.05
 
@@ -107,7 +109,7 @@ class Server:
         self._each(psutil.Process.kill)
 
     def _settle(self) -> None:
-        end = time.monotonic() + _ANSWER_SECONDS
+        end = time.monotonic() + _SETTLE_SECONDS
         while time.monotonic() < end:
             before = self._cpu()
             time.sleep(0.2)
