@@ -96,7 +96,7 @@ def run(
                 ways.append(way)
                 notes.append(told)
             except OptimumError as error:
-                notes.append(f"{_TITLES[name]}: {error.why} {error.remedy}"[:600])
+                notes.append(f"{_TITLES[name]}: {error.why}")
         _check(ways, texts[:_FEW])
         bare = _in_turns(ways, models["fp32"], bodies, texts, seconds)
         crowd = tuple(_overloaded(ways[0], bodies, overload)) if overload else ()
