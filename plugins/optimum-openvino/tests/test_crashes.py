@@ -50,13 +50,14 @@ def test_one_thread_on_amx_is_refused(
     asked = {"precision": "bf16", "threads": 1, "hardware": hardware(features=_AMX | detect().cpu.features)}
     with pytest.raises(SessionError, match=r"ends the process") as refused:
         OvDecoderSession.of(session_request(llama, **asked))
-    assert "give it two threads, or use fp32 or fp16" in str(refused.value)
+    assert "give each stream two threads, or use fp32 or fp16" in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("changed", "features", "is_gated"),
     [
         ({"INFERENCE_NUM_THREADS": 2}, _AMX, True),
+        ({"INFERENCE_NUM_THREADS": 2, "PERFORMANCE_HINT": "LATENCY"}, _AMX, True),
         ({"INFERENCE_PRECISION_HINT": "f16"}, _AMX, True),
         ({"INFERENCE_PRECISION_HINT": "f32"}, _AMX, True),
         ({}, frozenset({"avx512_bf16"}), True),
@@ -77,8 +78,25 @@ def test_nothing_else_is_refused(
     assert crash(_layer(gated=True), fatal, _CHOSEN) is not None
 
 
+_IN_STREAMS: list[dict[str, object]] = [
+    {"NUM_STREAMS": 0},
+    {"NUM_STREAMS": 2, "INFERENCE_NUM_THREADS": 2},
+    {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": 2},
+]
+
+
+@pytest.mark.parametrize("changed", _IN_STREAMS, ids=["the caller's", "two", "OpenVINO's choice"])
+def test_so_are_streams_of_one_thread(
+    changed: dict[str, object], session_request: Callable[..., SessionRequest], hardware: Machine, llama: Artifact
+) -> None:
+    request = session_request(llama, hardware=hardware(features=_AMX))
+    assert crash(_layer(gated=True), request, _CHOSEN | changed) is not None
+
+
 @pytest.mark.skipif("amx_bf16" not in detect().cpu.features, reason="this processor has no AMX")
-def test_the_fault_is_still_there(llama: Artifact) -> None:
+@pytest.mark.parametrize("changed", _IN_STREAMS[:2], ids=["one stream", "two streams"])
+def test_the_fault_is_still_there(changed: dict[str, object], llama: Artifact) -> None:
     """Fails once the refusal has become unnecessary."""
-    program = f"import openvino; openvino.Core().compile_model({str(llama.main_file)!r}, 'CPU', {_CHOSEN!r})"
+    chosen = _CHOSEN | changed
+    program = f"import openvino; openvino.Core().compile_model({str(llama.main_file)!r}, 'CPU', {chosen!r})"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -8

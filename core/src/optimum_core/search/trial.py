@@ -70,7 +70,7 @@ class TrialRunner:
             OptimumError: the backend cannot open it.
         """
         candidate.request = request or self._request(candidate)
-        self._risk_child(candidate)
+        self._try_in_child(candidate)
         with watched(self.emit, "load", candidate.spec.name), watched_memory() as memory:
             start = time.perf_counter()
             candidate.session = open_session(self.plugins, candidate.request)
@@ -81,12 +81,12 @@ class TrialRunner:
         candidate.outcome = "slower"
         return candidate.session
 
-    def _risk_child(self, candidate: Candidate) -> None:
+    def _try_in_child(self, candidate: Candidate) -> None:
         """Open a candidate that may end its process in a child first, and call it once."""
-        if self.builder is None or not self.builder.is_crash_prone(candidate.spec):
+        if not self._has_child(candidate):
             return
-        assert candidate.request is not None
-        if self.plugins.is_installed(candidate.request.backend):
+        assert self.builder is not None and candidate.request is not None
+        if self.builder.is_crash_prone(candidate.spec):
             with watched(self.emit, "load", f"{candidate.spec.name}, in a process of its own"):
                 shape = self.workload(candidate.signature)[0]
                 run_in_child(candidate.request, [drawn_inputs(candidate.signature, shape)])

@@ -45,6 +45,11 @@ _OPSET = 23
 _SCHEMES = ("static-int8", "weight-only-int8", "weight-only-int4", "weight-only-nf4", "weight-only-fp16")
 _DYNAMIC_SCHEMES = ("dynamic-int8", "dynamic-int4")
 
+#: Where AMX computes, OpenVINO 2026 ends the process for some models: in bf16 by SIGFPE (`optimum_openvino.crashes`),
+#: and in 8 bits by SIGSEGV where a picture's size varies, as openvinotoolkit/openvino#37577 reports; that was not seen.
+_AMX = frozenset({"amx_bf16", "amx_int8"})
+_CRASH_PRONE = ("bf16", "static-int8")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
@@ -115,12 +120,6 @@ def parse_device(device: str) -> Place:
 def spoken(runtime_name: str) -> str:
     """Return OpenVINO's "GPU.1" in our spelling, "gpu:1"."""
     return runtime_name.lower().replace(".", ":")
-
-
-#: Where AMX computes, OpenVINO 2026 was seen to end the process: by SIGFPE in bf16 (`optimum_openvino.crashes`), and by
-#: SIGSEGV in 8 bits where a picture's size may vary (openvinotoolkit/openvino#37577).
-_AMX = frozenset({"amx_bf16", "amx_int8"})
-_CRASH_PRONE = ("bf16", "static-int8")
 
 
 def cpu_precisions(cpu: Cpu) -> tuple[str, ...]:

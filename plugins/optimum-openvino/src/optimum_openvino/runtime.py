@@ -124,7 +124,9 @@ def compiled_model(
         _reshape(model, request, lengths, who)
     chosen = exact_sums(request, model, place) | properties(request, options, place)
     if (why := crash(model, request, chosen)) is not None:
-        raise SessionError(who, f"openvino {openvino.__version__}: {why}", "give it two threads, or use fp32 or fp16")
+        raise SessionError(
+            who, f"openvino {openvino.__version__}: {why}", "give each stream two threads, or use fp32 or fp16"
+        )
     try:
         compiled = core().compile_model(model, place.runtime_name, chosen)
     except RUNTIME_ERRORS as error:

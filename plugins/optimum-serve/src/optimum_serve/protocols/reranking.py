@@ -32,11 +32,10 @@ class Document(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     text: str
 
 
-class RankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A request in the form of Cohere and Jina.
+class _RankOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The fields of Cohere's and Jina's form beside the texts.
 
     Attributes:
-        documents: the texts; what is too long is cut, as there.
         top_n: the number of texts to return; None: all.
         return_documents: return the texts too.
         max_tokens_per_doc: tokens that a text is cut at, where it is beyond what the model takes.
@@ -45,7 +44,6 @@ class RankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """
 
     query: str
-    documents: list[str | Document]
     model: str = ""
     top_n: Count | None = None
     return_documents: bool | None = None
@@ -54,22 +52,25 @@ class RankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     priority: int | None = None
 
 
-class RerankRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class RankRequest(_RankOptions, kw_only=True, forbid_unknown_fields=True):
+    """A request in the form of Cohere and Jina.
+
+    Attributes:
+        documents: the texts; what is too long is cut, as there.
+    """
+
+    documents: list[str | Document]
+
+
+class RerankRequest(_RankOptions, kw_only=True, forbid_unknown_fields=True):
     """A request in the form of text-embeddings-inference, with `texts`; or in that of Cohere, with `documents`."""
 
-    query: str
     texts: list[str] | None = None
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = None
     truncation_direction: str = "right"
     documents: list[str | Document] | None = None
-    model: str = ""
-    top_n: Count | None = None
-    return_documents: bool | None = None
-    max_tokens_per_doc: Count | None = None
-    rank_fields: list[str] | None = None
-    priority: int | None = None
 
 
 class Rank(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -121,7 +122,7 @@ async def _rerank(call: Call, body: RerankRequest, texts: list[str]) -> Response
     check_side(body.truncation_direction)
     if not texts:
         raise empty("texts")
-    _, found = await _scored(call, body.model, body.query, texts, truncate=body.truncate)
+    found = await _scored(_reranker(call, body.model), body.query, texts, truncate=body.truncate)
     logits = _logits(found)
     scores = logits if body.raw_scores else sigmoid(logits)
     order = _order(logits, body.top_n)
@@ -140,7 +141,7 @@ async def _rank(call: Call) -> Response:
     if body.max_tokens_per_doc is not None and body.max_tokens_per_doc < (model.longest or 0):
         why = f"max_tokens_per_doc is below {model.longest}, the length that the model takes and cuts at"
         raise invalid(f"{why}: leave it out", "not_supported")
-    model, found = await _scored(call, body.model, body.query, texts, truncate=True)
+    found = await _scored(model, body.query, texts, truncate=True)
     logits = _logits(found)
     scores = sigmoid(logits)
     results = [
@@ -162,11 +163,8 @@ def _reranker(call: Call, name: str) -> ServedModel:
     return call.server.chosen(call, name, lambda model: model.reranks, "scores pairs of texts")
 
 
-async def _scored(
-    call: Call, name: str, query: str, texts: list[str], *, truncate: bool | None
-) -> tuple[ServedModel, Rows]:
-    model = _reranker(call, name)
-    return model, await model.rows([(query, text) for text in texts], LOGITS, truncate=truncate)
+async def _scored(model: ServedModel, query: str, texts: list[str], *, truncate: bool | None) -> Rows:
+    return await model.rows([(query, text) for text in texts], LOGITS, truncate=truncate)
 
 
 def _logits(found: Rows) -> Array:
