@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from optimum_core.errors import InputError
+from optimum_core.errors import InputError, UnavailableError
 from optimum_core.types import State, StatefulSession, TensorSpec
 from optimum_core.types.state import EMBEDS
 
@@ -224,8 +224,11 @@ class Generation:
         """Remove all positions from this one on.
 
         Raises:
-            UnavailableError: the model keeps something that cannot be cropped.
+            UnavailableError: the model keeps something that cannot be cropped; to begin anew, crop to nothing.
         """
+        if 0 < length < self.length and not self._decoder.session.state.crop:
+            why = "this model keeps a state of all it has read, from which no tokens can be taken back"
+            raise UnavailableError(self._who, why, "begin anew, or copy the cache before the tokens to take back")
         if length < self.length:
             self._state.crop(length)
             self._mask = self._mask[:, :length]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from optimum_core.models.decoders.kernels import exportable_kernels
 from optimum_core.models.decoders.module import StatefulModule, idle_layers
 from optimum_core.types import StateSpec
 from optimum_core.types.state import ADDED, VISIBLE
@@ -33,15 +34,17 @@ class LanguageModule(StatefulModule):
         position_ids: torch.Tensor | None = None,
         **tensors: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        answer = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask_of(self.language_model, attention_mask, tensors),
-            past_key_values=self.cache(tensors),
-            use_cache=True,
-            return_dict=True,
-            **({} if position_ids is None else {"position_ids": position_ids}),
-            **features_of(tensors),
-        )
+        cache = self.cache(tensors)
+        with exportable_kernels(self.language_model, cache.next_state):
+            answer = self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=mask_of(self.language_model, attention_mask, tensors),
+                past_key_values=cache,
+                use_cache=True,
+                return_dict=True,
+                **({} if position_ids is None else {"position_ids": position_ids}),
+                **features_of(tensors),
+            )
         logits = self.head(answer.last_hidden_state.index_select(1, logits_to_keep))
         return self.outputs(logits, answer.past_key_values)
 
