@@ -83,7 +83,7 @@ def _constant(name: str, known: Mapping[str, Any]) -> np.ndarray[Any, Any] | Non
     """Return a constant's values; None: it is none, or lies in another file."""
     from onnx import TensorProto, numpy_helper
 
-    found = known.get(name)
+    found: Any = known.get(name)
     if getattr(found, "op_type", "") == "Constant":
         found = next((item.t for item in found.attribute if item.name == "value"), None)
     if not isinstance(found, TensorProto) or found.data_location == TensorProto.EXTERNAL:
