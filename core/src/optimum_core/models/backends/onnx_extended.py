@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import ArtifactError
-from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
+from optimum_core.errors import ArtifactError, SourceError
+from optimum_core.models.sources.onnx_graph import (
+    copy_external,
+    external_files,
+    precision_of,
+    read_graph,
+    rows_looked_up,
+)
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, Step, TensorSpec
 from optimum_core.types.tensors import text_default
@@ -32,7 +38,7 @@ def find(path: Path) -> tuple[Path, ...]:
         return ()
     try:
         proto = read_graph(graph)
-    except ArtifactError:  # a damaged file is refused where it is opened
+    except SourceError:  # a damaged file is refused where it is opened
         return ()
     return (graph, *external_files(proto, graph)) if _domains(proto) else ()
 
@@ -68,8 +74,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     """
     proto = read_graph(files[0])
     shutil.copyfile(files[0], output / _NAME)
-    for path in files[1:]:
-        shutil.copyfile(path, output / path.name)
+    weights = copy_external(files[1:], files[0], output)
     who = f"model {str(files[0])!r}"
     constants = {tensor.name for tensor in proto.graph.initializer}
     step = Step(
@@ -79,7 +84,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     return Artifact(
         format=FORMAT,
         path=output,
-        files=(_NAME, *(path.name for path in files[1:])),
+        files=(_NAME, *weights),
         inputs=tuple(_spec(value, proto, who) for value in proto.graph.input if value.name not in constants),
         outputs=tuple(_spec(value, proto, who) for value in proto.graph.output),
         precision=precision_of(proto),
