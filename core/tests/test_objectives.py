@@ -103,7 +103,9 @@ class Acme:
         key = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs.values())
         if key not in self.known:
             self.known[key] = eager_outputs(session.module, inputs)
-        time.sleep(session.seconds)
+        if key in session.seen:  # calls that compare come once, those that measure again and again
+            time.sleep(session.seconds)
+        session.seen.add(key)
         if self.counter is not None:
             self.counter.write_text(str(int(self.counter.read_text()) + MICROJOULES[session.word]))
         return self.known[key]
@@ -119,6 +121,7 @@ class Opened:
         self.inputs, self.outputs = request.artifact.inputs, request.artifact.outputs
         word = request.artifact.main_file.read_text(encoding="utf-8").strip()
         self.word = word
+        self.seen: set[bytes] = set()
         self.seconds = SIZES[word][1] if word in SIZES else SECONDS[self.device]
 
     def close(self) -> None:

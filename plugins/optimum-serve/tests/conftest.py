@@ -13,6 +13,7 @@ import uvicorn
 from letters import write_letters
 from optimum_core import accelerate
 from optimum_core.testing.kinds import tiny_module
+from optimum_core.testing.sharing import shared
 from optimum_serve import ModelSettings, Settings, create_app
 from optimum_serve.connections import DrainingServer, uvicorn_options
 from sentence_directories import NORMALIZE, pooling, write_directory, write_tokenizer
@@ -51,7 +52,10 @@ class Live:
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Accelerated tiny models, a directory each: encoder, reranker, classifier, writer, pictures."""
-    made = tmp_path_factory.mktemp("artifacts")
+    return shared(tmp_path_factory, "served", _accelerated)
+
+
+def _accelerated(made: Path) -> Path:
     sources, cache = made / "sources", made / "cache"
     settings = {"prompts": {"query": "w5 "}}
     encoder = write_directory(sources / "encoder", pooling("mean"), NORMALIZE, settings=settings)
