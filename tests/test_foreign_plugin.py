@@ -41,6 +41,7 @@ def _run(*command: str | Path, cwd: Path) -> str:
     """Return the output of a command, which sees no import path and no setting of ours."""
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     env = {key: value for key, value in env.items() if not key.startswith(("OPTIMUM_", "PYTEST_"))}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other libraries take seconds to import
     done = subprocess.run(
         [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=500, check=False
     )

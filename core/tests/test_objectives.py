@@ -137,7 +137,8 @@ def with_acme(tiny: Callable[[str], Any], tmp_path: Path) -> Iterator[Accelerate
 
     def run(acme: Acme, **settings: Any) -> AcceleratedModel:
         with installed(torch=torch_plugin, acme=acme), measure.measuring(EFFORT):
-            return accelerate(tiny("bert"), **{"shapes": [(1, 8)], "cache_dir": tmp_path, "target": "acme", **settings})
+            usual = {"shapes": [(1, 8)], "cache_dir": tmp_path, "target": "acme", "budget": 120}
+            return accelerate(tiny("bert"), **{**usual, **settings})
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -104,6 +104,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         chosen,
     ]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other libraries take seconds to import
     done = subprocess.run(
         [*command, "test_bad.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False
     )
