@@ -23,9 +23,9 @@ class SoundTests:
     kind: str
 
     @pytest.fixture(scope="class")
-    def fast(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-        cache = tmp_path_factory.mktemp("cache")
-        return accelerated_pictures(request.cls.kind, request.cls.backend, cache, budget=1)
+    @classmethod
+    def fast(cls, tmp_path_factory: pytest.TempPathFactory) -> Any:
+        return accelerated_pictures(cls.kind, cls.backend, tmp_path_factory.mktemp("cache"), budget=1)
 
     def test_it_writes_what_eager_writes_in_memory_and_from_files(self, fast: Any, tmp_path: Path) -> None:
         asked = {**picture_rows(self.kind), "max_new_tokens": 24, "do_sample": False}

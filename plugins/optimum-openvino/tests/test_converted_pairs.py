@@ -21,6 +21,7 @@ from optimum_core.models.eager.calls import FlatModule, export_ready
 from optimum_core.models.pretrained import quiet
 from optimum_core.testing.encoder_decoders import encoder_decoder
 from optimum_core.types import LayerState, StateSpec
+from optimum_openvino.runtime import without_telemetry
 from optimum_openvino.stateful import make_stateful
 from pair_texts import check_pair
 
@@ -48,7 +49,7 @@ class _Decoder(torch.nn.Module):
 
 def _converted(module: torch.nn.Module, samples: dict[str, Any], outputs: list[str], axes: dict[str, list[int]]) -> Any:
     flat = FlatModule(module, list(samples), outputs).eval()
-    with quiet(), export_ready(module), torch.no_grad():
+    with quiet(), without_telemetry(), export_ready(module), torch.no_grad():
         model = openvino.convert_model(flat, example_input=tuple(samples.values()))
     for ports, names in ((model.inputs, samples), (model.outputs, outputs)):
         for port, name in zip(ports, names, strict=True):
