@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.errors import ArtifactError, SourceError
+from optimum_core.models.backends.onnx_divisions import guard_divisions
 from optimum_core.models.sources.onnx_graph import (
     copy_external,
     external_files,
@@ -75,6 +76,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     proto = read_graph(files[0])
     shutil.copyfile(files[0], output / _NAME)
     weights = copy_external(files[1:], files[0], output)
+    guard_divisions(output / _NAME)
     who = f"model {str(files[0])!r}"
     constants = {tensor.name for tensor in proto.graph.initializer}
     step = Step(
