@@ -89,7 +89,7 @@ def test_it_is_found_and_ready_beside_the_builtin_backends(python: Path, tmp_pat
 
 @pytest.fixture(scope="module")
 def used(python: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """What a user's program found, and what the conformance kit said behind it: one process imports torch for both."""
+    """The results of a user's program, and the output of the conformance kit: one process imports torch for both."""
     folder = tmp_path_factory.mktemp("used")
     for name in ("fast_bert.py", "conformance.py"):
         shutil.copyfile(FOREIGN / name, folder / name)

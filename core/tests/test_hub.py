@@ -335,7 +335,7 @@ result = [[fast.name_or_path, {_ANSWER}], told("evil/model"), told("no/such")]
 def accelerated(
     saved: tuple[Path, Path, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[list[Any], list[str]]]:
-    """What `accelerate` returns or raises for three ids, in one process, and what the hub was asked."""
+    """The results or errors of `accelerate` for three ids, of one process, and the requests to the hub."""
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
     fatal = b"raise SystemExit(7)"
     with _hub() as hub:

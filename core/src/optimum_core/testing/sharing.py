@@ -1,4 +1,4 @@
-"""What all workers of a run of tests share: artifacts and other files, and a folder."""
+"""Artifacts and other files, and a folder, that all workers of a run of tests share."""
 
 from __future__ import annotations
 
