@@ -1,0 +1,39 @@
+"""Inputs that tokenizers make and a given graph does not take: left out where they say nothing, else refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from optimum_core.artifact import Manifest
+from optimum_core.errors import InputError
+
+#: By name, the value that says nothing: all is text, and of the first type.
+_NEUTRAL = {"attention_mask": 1, "token_type_ids": 0}
+_REMEDIES = {
+    "attention_mask": "leave the padding out: call it with texts of one length, or fast.map(texts), which groups them",
+    "token_type_ids": "leave token_type_ids out, or export the graph with them",
+}
+
+
+def absent_inputs(manifest: Manifest) -> Mapping[str, int]:
+    """Return the inputs of texts that a given graph lacks, with the values that say nothing; none for other models,
+    whose originals decide what they take."""
+    names = {spec.name for spec in manifest.inputs}
+    if manifest.model.has_original or "input_ids" not in names:
+        return {}
+    return {name: value for name, value in _NEUTRAL.items() if name not in names}
+
+
+def require_neutral(who: str, name: str, value: Any, neutral: int) -> bool:
+    """Return False, since an input that the graph does not take is left out.
+
+    Raises:
+        InputError: it says something.
+    """
+    if not (np.asarray(value.cpu() if hasattr(value, "detach") else value) == neutral).all():
+        why = f"{name!r} holds other values than {neutral}, and the graph has no such input"
+        raise InputError(who, why, _REMEDIES[name])
+    return False
