@@ -27,6 +27,7 @@ def model(tiny: Callable[[str], Any], tokenizer_file: Path, tmp_path_factory: py
     shutil.copyfile(tokenizer_file / "tokenizer.json", place / "tokenizer.json")
     stated = json.loads((tokenizer_file / "tokenizer_config.json").read_text())
     stated |= {"clean_up_tokenization_spaces": True, "added_tokens_decoder": {}, "chat_template": "{{ messages }}"}
+    stated["unk_token"] = "[UNK]"
     (place / "tokenizer_config.json").write_text(json.dumps(stated))
     (place / "special_tokens_map.json").write_text(json.dumps({"pad_token": stated["pad_token"]}))
     (place / "generation_config.json").write_text(json.dumps({"max_new_tokens": 5, "transformers_version": "4.40.0"}))

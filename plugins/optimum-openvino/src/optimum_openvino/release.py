@@ -15,6 +15,8 @@ from optimum_openvino.storage import GROUP, MODEL
 
 #: The input that selects the positions to give logits of, which other packages do not know.
 KEPT = "logits_to_keep"
+#: Axes of keys and values.
+_ROWS, _SOURCE = 0, 2
 
 
 def release(artifact: Artifact, output: Path) -> None:
@@ -65,8 +67,9 @@ def _joined(decoder: Any, cross: Any) -> Any:
     for port in cross.outputs:
         (name,) = (found for found in port.get_names() if found.startswith(f"{CROSS}."))
         made, taken = port.get_node().input_value(0), decoder.input(name)
-        shape, dtype = taken.get_partial_shape(), taken.get_element_type()
-        read = ops.read_value(made, f"encoder.{name}", dtype, shape)
+        shape = taken.get_partial_shape()
+        shape[_ROWS] = shape[_SOURCE] = -1  # their classes reshape the inputs to any lengths
+        read = ops.read_value(made, f"encoder.{name}", taken.get_element_type(), shape)
         kept.append(ops.assign(read, f"encoder.{name}"))
         for reader in taken.get_node().output(0).get_target_inputs():
             reader.replace_source_output(read.output(0))

@@ -91,7 +91,11 @@ def _first(proto: Any, state: StateSpec, cross: Artifact) -> None:
     _require_same_opsets(proto, part)
     names = {name for node in part.graph.node for name in node.output} | {item.name for item in part.graph.initializer}
     outputs = [value.name for value in part.graph.output]
-    rename_within(part.graph, inner := {name: f"{CROSS}/{name}" for name in names - {*outputs, ""}})
+    inner = {name: f"{CROSS}/{name}" for name in names - {""}}
+    rename_within(part.graph, inner)
+    rename_within(graph, {name: inner[name] for name in outputs})
+    for node in part.graph.node:
+        node.name = f"{CROSS}/{node.name}"
     for item in part.graph.initializer:
         item.name = inner.get(item.name, item.name)
     graph.initializer.extend(part.graph.initializer)
@@ -106,7 +110,7 @@ def _first(proto: Any, state: StateSpec, cross: Artifact) -> None:
         assert match is not None
         given = copied(value)
         given.name = f"present.{match[1]}.encoder.{match[2]}"
-        graph.node.append(helper.make_node("Identity", [value.name], [given.name]))
+        graph.node.append(helper.make_node("Identity", [inner[value.name]], [given.name]))
         graph.output.append(given)
     rename(graph, _own(state))
 
@@ -154,6 +158,7 @@ def _count(graph: Any, state: StateSpec) -> None:
     from onnx import helper, numpy_helper
 
     names = {value.name for value in graph.input}
+    rename_within(graph, made_here := {name: f"count.{name}" for name in (_MASK, _PLACES)})
     zero, one, two, three = (_constant(graph, f"count.{index}", [index]) for index in range(4))
     made = [
         helper.make_node("Shape", [_IDS], ["count.ids"]),
@@ -166,7 +171,7 @@ def _count(graph: Any, state: StateSpec) -> None:
     ]
     if _MASK in names:
         ones = numpy_helper.from_array(np.ones(1, np.int64))
-        made.append(helper.make_node("ConstantOfShape", ["count.both"], [_MASK], value=ones))
+        made.append(helper.make_node("ConstantOfShape", ["count.both"], [made_here[_MASK]], value=ones))
     if _PLACES in names:
         step, empty = _constant(graph, "count.step", 1), _constant(graph, "count.none", [])
         made += [
@@ -174,7 +179,7 @@ def _count(graph: Any, state: StateSpec) -> None:
             helper.make_node("Reshape", ["count.total", empty], ["count.last"]),
             helper.make_node("Range", ["count.first", "count.last", step], ["count.places"]),
             helper.make_node("Reshape", ["count.places", _constant(graph, "count.row", [1, -1])], ["count.one_row"]),
-            helper.make_node("Expand", ["count.one_row", "count.ids"], [_PLACES]),
+            helper.make_node("Expand", ["count.one_row", "count.ids"], [made_here[_PLACES]]),
         ]
     for name in (_MASK, _PLACES):
         drop_input(graph, name)
