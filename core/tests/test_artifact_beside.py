@@ -116,11 +116,10 @@ OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_what_says_something_else_is_refused_until_it_is_accepted(saved: Path, what: str) -> None:
     name, change = OTHERS[what]
-    _change(saved / name, change)
+    _change(saved / name, change)  # and its size, so that a look at sizes alone sees it too
     for verify_files in (True, False):
-        if verify_files or (saved / name).stat().st_size != artifact.load(saved, verify_files=True).files[name].size:
-            with pytest.raises(ArtifactError, match=rf"{name}' differs(.|\n)*optimum-core accept"):
-                load(saved, verify_files=verify_files)
+        with pytest.raises(ArtifactError, match=rf"{name}' differs(.|\n)*optimum-core accept"):
+            load(saved, verify_files=verify_files)
     answer = CliRunner().invoke(app, ["accept", str(saved)])
     assert answer.exit_code == 0 and name in answer.stdout
     load(saved).close()

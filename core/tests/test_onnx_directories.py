@@ -100,7 +100,7 @@ def test_a_graph_without_a_mask_takes_one_that_says_nothing(tmp_path: Path) -> N
     for _ in range(3):
         assert torch.equal(fast(input_ids=_IDS, attention_mask=ones, token_type_ids=0 * ones).logits, want)
     for name, value, remedy in (
-        ("attention_mask", 0, "texts of one length"),
+        ("attention_mask", 0, "items of one length"),
         ("token_type_ids", 1, "leave token_type"),
     ):
         said = torch.full_like(_IDS, value)

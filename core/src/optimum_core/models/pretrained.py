@@ -3,6 +3,7 @@ classes."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,6 +185,16 @@ def _remote_class(config: Any) -> Any:
 
     names = [name for name in config.auto_map if name.startswith("AutoModel")]
     return getattr(transformers, names[0]) if names else transformers.AutoModel
+
+
+def named(config: Any, class_name: str) -> Any:
+    """Return a configuration of transformers with the name of the model's class, as `save_pretrained` of the model
+    writes it."""
+    if config is None or not class_name:
+        return config
+    found = copy.copy(config)
+    found.architectures = [class_name]
+    return found
 
 
 def read_processor(directory: Path, *, trust_remote_code: bool = False, gguf_file: str | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Inputs that tokenizers make and a given graph does not take: left out where they say nothing, else refused."""
+"""Inputs that tokenizers and processors make and a given graph does not take: left out where they say nothing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError
 
-#: By name, the value that says nothing: all is text, and of the first type.
-_NEUTRAL = {"attention_mask": 1, "token_type_ids": 0}
+#: By name, the value that says nothing: all is text, picture or sound, and texts are of the first type.
+_NEUTRAL = {"attention_mask": 1, "pixel_mask": 1, "token_type_ids": 0}
 _REMEDIES = {
-    "attention_mask": "leave the padding out: call it with texts of one length, or fast.map(texts), which groups them",
+    "attention_mask": "leave the padding out: call it with items of one length, or fast.map(items), which groups them",
+    "pixel_mask": "leave the padding out: call it with pictures of one size",
     "token_type_ids": "leave token_type_ids out, or export the graph with them",
 }
 
 
 def absent_inputs(manifest: Manifest) -> Mapping[str, int]:
-    """Return the inputs of texts that a given graph lacks, with the values that say nothing; none for other models,
-    whose originals decide what they take."""
+    """Return the inputs that a given graph lacks, with the values that say nothing; none for other models, whose
+    originals decide what they take."""
     names = {spec.name for spec in manifest.inputs}
-    if manifest.model.has_original or "input_ids" not in names:
+    if manifest.model.has_original:
         return {}
     return {name: value for name, value in _NEUTRAL.items() if name not in names}
 
