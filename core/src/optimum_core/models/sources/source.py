@@ -118,9 +118,9 @@ class MemorySource(_Eager):
     @cached_property
     def processor(self) -> Any:
         """The processor that the user passed, or that of the directory that the model was read from; or None."""
-        if self._processor is not None:
+        if self._processor is not None or not self._origin:
             return self._processor
-        return pretrained.read_processor(self._origin, trust_remote_code=self._trust) if self._origin else None
+        return pretrained.read_processor(self._origin, trust_remote_code=self._trust)
 
     def size(self) -> int:
         """Return the size of its weights in bytes."""
@@ -144,103 +144,6 @@ class MemorySource(_Eager):
                 part.save_pretrained(directory)
         if self.config is None and (described := pretrained_cfg.configuration(self._given)) is not None:
             write_object(directory / "config.json", described)
-
-    def samples(self) -> dict[str, Any] | None:
-        """Return one call's inputs if the model itself declares them; a torch model does not."""
-        return None
-
-
-class MemorySource(_Eager):
-    """A `torch.nn.Module` in memory, of transformers or any other.
-
-    Exports and checks run on a twin in evaluation mode that shares the weights, so that the user's own module is never
-    changed. They run in 32-bit floats: a model in lower precision is copied once.
-    """
-
-    def __init__(self, module: Any, *, processor: Any = None, trust_remote_code: bool = False) -> None:
-        self._given = module
-        self.notes = (_WAS_TRAINING,) if getattr(module, "training", False) else ()
-        self._processor = processor
-        self._trust = trust_remote_code
-
-    @property
-    def name(self) -> str:
-        origin = getattr(self._given, "name_or_path", "")
-        return Path(origin).name if origin else type(self._given).__name__
-
-    @property
-    def config(self) -> Any:
-        return getattr(self._given, "config", None)
-
-    @property
-    def generation_config(self) -> Any:
-        """The model's generation settings; None: it has none."""
-        return getattr(self._given, "generation_config", None)
-
-    @property
-    def class_name(self) -> str:
-        """The name of its transformers class; empty for any other model."""
-        cls = type(self._given)
-        return cls.__name__ if cls.__module__.startswith("transformers.") else ""
-
-    @property
-    def in_memory(self) -> bool:
-        return True
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint.of_module(self._given)
-
-    @property
-    def held_in(self) -> str:
-        """The precision of its weights as they were given."""
-        return checkpoint.precision_of_module(self._given)
-
-    @cached_property
-    def _module(self) -> Any:
-        return _twin(self._given)
-
-    def module(self) -> Any:
-        """Return a copy of the eager model that has seen no call, in evaluation mode; it shares the model's weights."""
-        return _fresh(self._module)
-
-    @cached_property
-    def processor(self) -> Any:
-        """The processor that the user passed, or that of the directory that the model was read from; or None."""
-        if self._processor is not None:
-            return self._processor
-        return pretrained.read_processor(self._origin, trust_remote_code=self._trust) if self._origin else None
-
-    def size(self) -> int:
-        """Return the size of its weights in bytes."""
-        return _weight_bytes(self._given)
-
-    @property
-    def _origin(self) -> Path | None:
-        origin = Path(getattr(self._given, "name_or_path", "") or "/nonexistent")
-        return origin if origin.is_dir() else None
-
-    def companions(self) -> dict[str, Path]:
-        """Return processor files of the directory that it was read from; configuration comes from the model itself."""
-        found = companions(self._origin) if self._origin else {}
-        return {name: path for name, path in found.items() if name not in ("config.json", "generation_config.json")}
-
-    def save_companions(self, directory: Path) -> None:
-        """Write configuration, generation settings and processor as they are in memory."""
-        config = pretrained.named(self.config, self.class_name)
-        for part in (config, getattr(self._given, "generation_config", None), self._processor):
-            if part is not None and hasattr(part, "save_pretrained"):
-                part.save_pretrained(directory)
-        if self.config is None and (described := pretrained_cfg.configuration(self._given)) is not None:
-            write_object(directory / "config.json", described)
-
-    def _named_config(self) -> Any:
-        """Return the configuration with the name of the model's class, as its own `save_pretrained` writes it."""
-        if self.config is None or not self.class_name:
-            return self.config
-        named = copy.copy(self.config)
-        named.architectures = [self.class_name]
-        return named
 
     def samples(self) -> dict[str, Any] | None:
         """Return one call's inputs where the model declares them, as those of timm do."""
