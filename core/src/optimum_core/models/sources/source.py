@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
 _NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
-
 _WAS_TRAINING = "the model was in training mode; it is accelerated as it answers after model.eval()"
 
 
