@@ -77,6 +77,7 @@ def test_a_tutorials_tokenizer_leaves_it_whole(model: Path, saved: Path, tmp_pat
             np.testing.assert_array_equal(values, want[name])
         fast.save_pretrained(tmp_path / "again")
     load(tmp_path / "again").close()
+    assert (tmp_path / "again" / "chat_template.jinja").read_text() == "{{ messages }}"
 
 
 def test_files_of_git_and_of_the_hub_and_a_readme_by_hand_are_strangers(saved: Path) -> None:

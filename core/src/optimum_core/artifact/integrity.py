@@ -79,16 +79,25 @@ def check_file(
     raise ArtifactError(who, f"the file {name!r} differs in {differs}", remedy)
 
 
-def check_relatives(directory: Path, names: Iterable[str], meanings: Meanings, who: str) -> None:
-    """Refuse a file that is not listed, but would change the meaning of those that are.
+def further_files(directory: Path, names: Iterable[str], meanings: Meanings, who: str) -> dict[str, FileEntry]:
+    """Return the files that are not listed, but belong to those that are: the model's own tokenizer or processor wrote
+    them beside it.
+
+    Args:
+        names: the files that are listed.
 
     Raises:
-        ArtifactError: there is one, and it is none that the model's own tokenizer or processor writes.
+        ArtifactError: one says something else, and would change the meaning of the listed ones.
     """
+    found: dict[str, FileEntry] = {}
     for name in relatives(names):
-        if (directory / name).is_file() and meaning(directory / name) not in meanings.get(name, ()):
+        if not (directory / name).is_file():
+            continue
+        if meaning(directory / name) not in meanings.get(name, ()):
             why = f"the file {name!r} was put beside the tokenizer or processor that is listed, and says something else"
             raise ArtifactError(who, why, f"remove it; {_MEANT}")
+        found[name] = describe(directory / name)
+    return found
 
 
 def _says_the_same(file: Path, entry: FileEntry, meanings: Collection[str]) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from optimum_core.artifact.durable import aside, move_in, remove, sync_tree, write_file
-from optimum_core.artifact.integrity import check_file, check_relatives, describe, locate
+from optimum_core.artifact.integrity import check_file, describe, further_files, locate
 from optimum_core.artifact.manifest import FileEntry, Manifest, decode, encode
 from optimum_core.artifact.meaning import is_beside, joined, meaning, relatives
 from optimum_core.artifact.names import MANIFEST, check_names, same_file
@@ -87,7 +87,7 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     would change what the listed ones say.
 
     Returns:
-        The manifest, with the entries of the files as they are.
+        The manifest, with the entries of the files as they are, and of those that were added to a tokenizer.
 
     Args:
         verify_files: False skips the sha256 check of the files, which reads them entirely.
@@ -105,7 +105,7 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
         file = locate(path, name, allow_links_under, who)
         files[name] = check_file(file, name, entry, who, deep=verify_files, meanings=may_say)
     with _disk(who):
-        check_relatives(path, manifest.files, manifest.meanings, who)
+        files |= further_files(path, manifest.files, manifest.meanings, who)
     return dataclasses.replace(manifest, files=files) if files != manifest.files else manifest
 
 
