@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.artifact.meaning import meaning
+from optimum_core.artifact.meaning import joined, meaning
 from optimum_core.errors import OptionError
 from optimum_core.hardware import detect
 from optimum_core.plugins import PluginManager
@@ -69,6 +70,7 @@ def with_settings(manifest: Manifest, config: Any, files: Files) -> Iterator[tup
     Raises:
         OptionError: transformers refuses to save them.
     """
+    manifest = _known_anew(manifest, files)
     if config is None or (_GENERATION not in files and getattr(config, "_from_model_config", False)):
         yield manifest, files
         return
@@ -88,3 +90,14 @@ def with_settings(manifest: Manifest, config: Any, files: Files) -> Iterator[tup
         entries = {name: entry for name, entry in manifest.files.items() if name != _GENERATION}
         meanings = {name: found for name, found in manifest.meanings.items() if name != _GENERATION}
         yield replace(manifest, files=entries, meanings=meanings), {**files, _GENERATION: written}
+
+
+def _known_anew(manifest: Manifest, files: Files) -> Manifest:
+    """Return the manifest of a converted model with what its tokenizer writes anew, where transformers is imported: it
+    was converted without."""
+    place = next((path.parent for name, path in files.items() if name == "config.json"), None)
+    if manifest.model.has_original or place is None or "transformers" not in sys.modules:
+        return manifest
+    from optimum_core.models.sources.rewritten import meanings_of
+
+    return replace(manifest, meanings=joined(manifest.meanings, meanings_of(None, place)))
