@@ -65,7 +65,7 @@ def with_settings(manifest: Manifest, config: Any, files: Files) -> Iterator[tup
     """Yield the manifest and files to save, with the generation settings as they are in memory.
 
     Args:
-        config: the model's `generation_config`; None: it was not asked for, so that nobody changed it.
+        config: the model's `generation_config`; None: it was never read, and so not changed.
 
     Raises:
         OptionError: transformers refuses to save them.
