@@ -6,7 +6,6 @@ later calls check values only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.absent_inputs import require_neutral
+from optimum_core.runtime.absent_inputs import FURTHER, NEUTRAL, require_neutral
 from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.gradients import detached
@@ -22,18 +21,6 @@ from optimum_core.runtime.repeated_call import Repeated, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
-# Arguments of transformers' `forward` that have no effect here when they have these values.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "return_dict": (True, False, None),
-    "use_cache": (False, None),
-    "output_attentions": (False, None),
-    "output_hidden_states": (False, None),
-}
-#: By those that ask for further outputs: the outputs, one of each layer, that eager gives where they are True.
-_FURTHER = {
-    "output_attentions": re.compile(r"attentions\.\d"),
-    "output_hidden_states": re.compile(r"hidden_states\.\d"),
-}
 
 _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
@@ -106,7 +93,7 @@ class InputChecker:
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored, self._absent = frozenset(ignored), absent or {}
         self._defaults = dict(defaults or {})
-        self._exported = [name for name, made in _FURTHER.items() if any(map(made.search, outputs))]
+        self._exported = [name for name, made in FURTHER.items() if any(map(made.search, outputs))]
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], _Plan] = {}
         self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
@@ -164,7 +151,8 @@ class InputChecker:
         Raises:
             InputError: a value does not fit.
         """
-        self._apply(self._planned(arrays, {}), dict(arrays))
+        key = tuple((name, array.shape, array.dtype) for name, array in arrays.items())
+        self._apply(self._plans.get(key) or self._keep(key, self._planned(arrays, {})), dict(arrays))
 
     def check_finite(self, name: str, value: Any) -> None:
         """Refuse NaN and infinity in an input, where the eager model was not compared with them.
@@ -228,7 +216,7 @@ class InputChecker:
             return False
         if name in self._absent:
             return require_neutral(self._who, name, value, self._absent[name])
-        if name in _NEUTRAL:
+        if name in NEUTRAL:
             return self._refuse_setting(name, value)
         if self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
@@ -249,9 +237,9 @@ class InputChecker:
             outputs = name.removeprefix("output_")
             remedy = f"leave {name} out, for outputs with {outputs}; or accelerate it with config.{name}=False"
             raise InputError(self._who, why, remedy)
-        if not any(value is neutral for neutral in _NEUTRAL[name]):
+        if not any(value is neutral for neutral in NEUTRAL[name]):
             raise self.not_exported(f"{name}={value!r}")
-        if name in _FURTHER and value is not None and self._defaults.get(name) is not None:
+        if name in FURTHER and value is not None and self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
         return False
 
@@ -310,7 +298,9 @@ class InputChecker:
     def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> _Plan:
         lengths: dict[str, int] = {}
         plan = self._planned(arrays, lengths)
-        plan = replace(plan, fills=tuple(self._fills(arrays, lengths)))
+        return self._keep(seen, replace(plan, fills=tuple(self._fills(arrays, lengths))))
+
+    def _keep(self, seen: tuple[Any, ...], plan: _Plan) -> _Plan:
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
         self._plans[seen] = plan
