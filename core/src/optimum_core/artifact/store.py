@@ -86,12 +86,12 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     tokenizer, may have other bytes if it says the same. Files that are not listed are not opened, except those that
     would change what the listed ones say.
 
-    Returns:
-        The manifest, with the entries of the files as they are, and of those that were added to a tokenizer.
-
     Args:
         verify_files: False skips the sha256 check of the files, which reads them entirely.
         allow_links_under: links may also lead here (a hub snapshot links to the blobs of its repository's folder).
+
+    Returns:
+        The manifest, with the entries of the files as they are, and of those that were added to a tokenizer.
 
     Raises:
         ArtifactError: a check fails; the message names the file and the difference.

@@ -86,13 +86,20 @@ def read_config(directory: Path, name: str, *, trust_remote_code: bool, gguf_fil
 
     place = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code, **place)
+        found = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code, **place)
     except (ValueError, KeyError, OSError) as error:
         raise SourceError(
             f"model {name!r}",
             f"transformers cannot read its configuration: {error}",
             f"check {gguf_file or 'config.json'}",
         ) from error
+    if _is_of_timm(found) and found.model_args:  # timm states the number of classes twice, and transformers passes both
+        found.model_args = {key: value for key, value in found.model_args.items() if key != "num_classes"}
+    return found
+
+
+def _is_of_timm(config: Any) -> bool:
+    return bool(getattr(config, "model_type", "") == "timm_wrapper")
 
 
 def read_transformer(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
@@ -125,7 +132,8 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
         SourceError: weights are missing, truncated, or do not fit the configuration.
     """
     cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
-    return read_class(cls, directory, name, trust_remote_code=trust_remote_code)
+    own = {"config": config} if _is_of_timm(config) else {}
+    return read_class(cls, directory, name, trust_remote_code=trust_remote_code, **own)
 
 
 def read_gguf(path: Path, name: str, config: Any) -> Any:
