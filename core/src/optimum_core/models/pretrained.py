@@ -93,13 +93,20 @@ def read_config(directory: Path, name: str, *, trust_remote_code: bool, gguf_fil
             f"transformers cannot read its configuration: {error}",
             f"check {gguf_file or 'config.json'}",
         ) from error
-    if _is_of_timm(found) and found.model_args:  # timm states the number of classes twice, and transformers passes both
-        found.model_args = {key: value for key, value in found.model_args.items() if key != "num_classes"}
-    return found
+    return _settled(found) if _is_of_timm(found) else found
 
 
 def _is_of_timm(config: Any) -> bool:
     return bool(getattr(config, "model_type", "") == "timm_wrapper")
+
+
+def _settled(config: Any) -> Any:
+    """Return a configuration that timm wrote as transformers needs it: timm states the number of classes twice, of which
+    transformers passes both on, and no class of the model."""
+    config.model_args = {key: value for key, value in (config.model_args or {}).items() if key != "num_classes"}
+    if config.num_labels and not config.architectures:
+        config.architectures = ["TimmWrapperForImageClassification"]
+    return config
 
 
 def read_transformer(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
