@@ -101,8 +101,8 @@ def _is_of_timm(config: Any) -> bool:
 
 
 def _settled(config: Any) -> Any:
-    """Return a configuration that timm wrote as transformers needs it: timm states the number of classes twice, of which
-    transformers passes both on, and no class of the model."""
+    """Return a configuration that timm wrote as transformers needs it: timm names no class of the model, and states the
+    number of its labels twice, which transformers passes on twice."""
     config.model_args = {key: value for key, value in (config.model_args or {}).items() if key != "num_classes"}
     if config.num_labels and not config.architectures:
         config.architectures = ["TimmWrapperForImageClassification"]
