@@ -19,10 +19,11 @@ from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.absent_inputs import absent_inputs
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.card import save_with_card
-from optimum_core.runtime.eager_saving import with_weights
+from optimum_core.runtime.eager_saving import with_settings, with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
@@ -84,6 +85,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             defaults=manifest.model.defaults,
             on_host=session.device.startswith("cpu"),
             is_eager=manifest.format == artifacts.LIVE,
+            absent=absent_inputs(manifest),
         )
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
@@ -346,14 +348,15 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             OptionError, UnavailableError: there is no such layout, or it has no form for this model.
         """
         place = Path(as_text(save_directory))
-        if layout is not None:
-            save_as(layout, self.manifest, self.directory, place, self._plugins, overwrite=overwrite)
-            return
         files = {name: self.directory / name for name in self.manifest.files}
         report = replace(self.report, from_cache=False) if self.report else None
-        whole = with_weights(replace(self.manifest, report=report), self._source, self._plugins, files)
-        with whole as (manifest, sources):
-            save_with_card(manifest, sources, place, overwrite=overwrite)
+        asked = vars(self).get("generation_config")
+        with with_settings(replace(self.manifest, report=report), asked, files) as (described, present):
+            if layout is not None:
+                save_as(layout, described, present, self.directory, place, self._plugins, overwrite=overwrite)
+                return
+            with with_weights(described, self._source, self._plugins, present) as (manifest, sources):
+                save_with_card(manifest, sources, place, overwrite=overwrite)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
         """Save the artifact and upload it as a model repository.

@@ -6,7 +6,6 @@ later calls check values only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
+from optimum_core.runtime.absent_inputs import FURTHER, NEUTRAL, require_neutral
 from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.gradients import detached
@@ -21,20 +21,6 @@ from optimum_core.runtime.repeated_call import Repeated, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
-
-# Arguments of transformers' `forward` that have no effect here when they have these values.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "return_dict": (True, False, None),
-    "use_cache": (False, None),
-    "output_attentions": (False, None),
-    "output_hidden_states": (False, None),
-}
-
-#: By those that ask for further outputs: the outputs, one of each layer, that eager gives where they are True.
-_FURTHER = {
-    "output_attentions": re.compile(r"attentions\.\d"),
-    "output_hidden_states": re.compile(r"hidden_states\.\d"),
-}
 
 _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
@@ -79,6 +65,7 @@ class InputChecker:
         defaults: arguments that are no inputs, with the values that the model was exported with.
         on_host: whether the session takes host arrays; otherwise device tensors are passed on unchanged.
         is_eager: whether the eager model itself runs, so that NaN and infinity mean what they mean to it.
+        absent: inputs that it lacks, and that may be passed with the one value that says nothing.
     """
 
     def __init__(
@@ -93,6 +80,7 @@ class InputChecker:
         defaults: Mapping[str, Any] | None = None,
         on_host: bool = True,
         is_eager: bool = False,
+        absent: Mapping[str, int] | None = None,
     ) -> None:
         self._who = who
         self._specs = {spec.name: spec for spec in specs}
@@ -103,9 +91,9 @@ class InputChecker:
         self._floats = frozenset(() if is_eager else floats)
         self._limits = Limits(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
-        self._ignored = frozenset(ignored)
+        self._ignored, self._absent = frozenset(ignored), absent or {}
         self._defaults = dict(defaults or {})
-        self._exported = [name for name, made in _FURTHER.items() if any(map(made.search, outputs))]
+        self._exported = [name for name, made in FURTHER.items() if any(map(made.search, outputs))]
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], _Plan] = {}
         self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
@@ -163,7 +151,8 @@ class InputChecker:
         Raises:
             InputError: a value does not fit.
         """
-        self._apply(self._planned(arrays, {}), dict(arrays))
+        key = tuple((name, array.shape, array.dtype) for name, array in arrays.items())
+        self._apply(self._plans.get(key) or self._keep(key, self._planned(arrays, {})), dict(arrays))
 
     def check_finite(self, name: str, value: Any) -> None:
         """Refuse NaN and infinity in an input, where the eager model was not compared with them.
@@ -225,7 +214,9 @@ class InputChecker:
             return True
         if name in self._ignored:
             return False
-        if name in _NEUTRAL:
+        if name in self._absent:
+            return require_neutral(self._who, name, value, self._absent[name])
+        if name in NEUTRAL:
             return self._refuse_setting(name, value)
         if self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
@@ -246,9 +237,9 @@ class InputChecker:
             outputs = name.removeprefix("output_")
             remedy = f"leave {name} out, for outputs with {outputs}; or accelerate it with config.{name}=False"
             raise InputError(self._who, why, remedy)
-        if not any(value is neutral for neutral in _NEUTRAL[name]):
+        if not any(value is neutral for neutral in NEUTRAL[name]):
             raise self.not_exported(f"{name}={value!r}")
-        if name in _FURTHER and value is not None and self._defaults.get(name) is not None:
+        if name in FURTHER and value is not None and self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
         return False
 
@@ -266,8 +257,7 @@ class InputChecker:
         Raises:
             InputError: it is another value.
         """
-        default = self._defaults[name]
-        value = value.item() if isinstance(value, np.generic) else value
+        default, value = self._defaults[name], value.item() if isinstance(value, np.generic) else value
         plain = isinstance(value, bool | int | float | str)
         if (plain and value == default) or (value is None and not default):
             return False
@@ -308,7 +298,9 @@ class InputChecker:
     def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> _Plan:
         lengths: dict[str, int] = {}
         plan = self._planned(arrays, lengths)
-        plan = replace(plan, fills=tuple(self._fills(arrays, lengths)))
+        return self._keep(seen, replace(plan, fills=tuple(self._fills(arrays, lengths))))
+
+    def _keep(self, seen: tuple[Any, ...], plan: _Plan) -> _Plan:
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
         self._plans[seen] = plan
@@ -342,9 +334,8 @@ class InputChecker:
         for index, (axis, length) in enumerate(zip(axes, shape, strict=True)):
             if isinstance(axis, int):
                 if axis != length:
-                    raise self._mismatch(
-                        spec.name, value, f"length {axis} at axis {index}, which is fixed", f"{length}"
-                    )
+                    fixed = f"length {axis} at axis {index}, which is fixed"
+                    raise self._mismatch(spec.name, value, fixed, f"{length}")
             elif lengths.setdefault(axis, length) != length:
                 expected = self._limits.as_elsewhere(axis, index, lengths[axis])
                 raise self._mismatch(spec.name, value, expected, f"{length}")
@@ -364,16 +355,15 @@ class InputChecker:
         return None if value.dtype == dtype else dtype
 
     def _fills(self, arrays: Arrays, lengths: Mapping[str, int]) -> Iterator[tuple[TensorSpec, np.ndarray[Any, Any]]]:
-        for name, spec in self._specs.items():
-            if name not in arrays:
-                yield spec, self._filled(spec, lengths, arrays)
+        missing = (spec for name, spec in self._specs.items() if name not in arrays)
+        return ((spec, self._filled(spec, lengths, arrays)) for spec in missing)
 
     def _filled(self, spec: TensorSpec, lengths: Mapping[str, int], arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         if spec.default is None or any(isinstance(axis, str) and axis not in lengths for axis in spec.shape):
             why = f"input {spec.name!r} is missing; it takes {self._signature(spec)}"
             raise InputError(self._who, why, self._usage())
-        shape = tuple(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape)
-        return np.asarray(spec.left_out(np.zeros(shape, spec.dtype), arrays.get(spec.made_of or "")))
+        zeros = np.zeros([axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape], spec.dtype)
+        return np.asarray(spec.left_out(zeros, arrays.get(spec.made_of or "")))
 
     def _mismatch(self, name: str, value: Any, expected: str, came: str, remedy: str = "") -> InputError:
         spec = self._specs[name]

@@ -107,6 +107,7 @@ def check_directory(directory: Path, name: str) -> dict[str, Any]:
             "give the checkpoint as it was before, and accelerate(..., quantize='int8') quantizes; or read it, "
             "dequantize() it, and pass the model",
         )
+    _check_scores(directory, who)
     return described
 
 
@@ -213,3 +214,17 @@ def _require_shards(directory: Path, who: str) -> None:
             told = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
             why = f"{len(missing)} of {len(files)} files of weights are not there ({told})"
             raise SourceError(who, why, f"fetch them: {index.name} names them")
+
+
+def _check_scores(directory: Path, who: str) -> None:
+    """Raise `SourceError` where a cross-encoder states an activation that is none of torch: scores need it."""
+    from optimum_core.artifact.embedding import EmbeddingSettings
+
+    try:
+        activation = EmbeddingSettings.read(directory).activation_fn
+    except ValueError as error:
+        raise SourceError(who, f"a file of its settings cannot be read: {error}", "restore the file") from error
+    if activation is not None:
+        from optimum_core.models.sources.sentences.heads import activation_of
+
+        activation_of(activation, who)
