@@ -1,12 +1,16 @@
-"""Joules from counters as Linux has them, which begin anew; where there are none, no figure is told."""
+"""Joules from counters as Linux has them, which begin anew, and by an estimate; else no figure is told."""
 
 from __future__ import annotations
 
+import importlib.util
+import time
 from pathlib import Path
 
 import pytest
 
 from optimum_core.hardware.energy import POWERCAP_ENV, EnergyMeter
+from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
+from optimum_core.measure.energy import Energy
 
 
 def _domain(powercap: Path, place: str, name: str, energy: int, greatest: int = 1_000_000) -> Path:
@@ -44,3 +48,22 @@ def test_the_counters_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.Monk
     _domain(tmp_path, "intel-rapl:0", "package-0", 5)
     monkeypatch.setenv(POWERCAP_ENV, str(tmp_path))
     assert EnergyMeter().is_there and not EnergyMeter().problem
+
+
+def test_an_estimate_goes_by_processor_time_and_says_so() -> None:
+    energy = Energy(meter=EnergyEstimate(50.0, "a table: 100 W for 2 threads"))
+    with energy.measured():
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+    assert energy.joules == pytest.approx(5.0, rel=0.5)
+    assert energy.estimate == "a table: 100 W for 2 threads" and Energy(meter=None).estimate == ""
+
+
+def test_without_codecarbon_nothing_is_estimated() -> None:
+    if importlib.util.find_spec("codecarbon") is None:
+        assert energy_estimate() is None
+    else:
+        found = energy_estimate()
+        assert found is not None and found.joules() < 100
+        assert found.constants.startswith("codecarbon") and " W for " in found.constants

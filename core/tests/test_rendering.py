@@ -149,7 +149,7 @@ def test_json_holds_everything_and_no_infinity() -> None:
     assert [item["outcome"] for item in tree["candidates"]] == ["chosen", "slower", "wrong"]
     assert tree["candidates"][0]["measurements"][1] == {
         "shape": "8x128", "median": 40.0, "p95": 80.0, "runs": 3, "least": 0.0, "items": 8, "spread": 1.0,
-        "tokens": None, "first": None, "calls": None, "joules": None,
+        "tokens": None, "first": None, "calls": None, "joules": None, "joules_estimate": "",
     }  # fmt: skip
     assert tree["candidates"][2]["fidelity"]["results"][0]["relative_error"] is None
     assert tree["candidates"][0]["fidelity"]["results"][0]["shapes"] == {"x": [1, 2]}
@@ -219,3 +219,11 @@ def test_many_recipes_skipped_for_one_reason_are_one_line_to_people_and_all_ther
         assert "5 more" in text and "recipe 3" not in text
         assert text.count("the time is over") == 1
     assert len(json.loads(report.to_json())["walk"]) == 8
+
+
+def test_an_estimated_energy_says_so_below_the_table() -> None:
+    counted = replace(CHOSEN, measurements=tuple(replace(item, joules=0.02) for item in CHOSEN.measurements))
+    assert "estimated" not in replace(REPORT, candidates=(counted,)).to_markdown()
+    guessed = tuple(replace(item, joules_estimate="a table: 8 W for 2 threads") for item in counted.measurements)
+    text = replace(REPORT, candidates=(replace(counted, measurements=guessed),)).to_markdown()
+    assert "mJ a call" in text and "estimated from this process's processor time by a table: 8 W for 2 threads" in text

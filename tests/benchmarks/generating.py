@@ -103,10 +103,10 @@ def _made(name: str, asked: Mapping[str, Any], folder: Path, cache: Path) -> _Ma
             seconds = time.perf_counter() - start
             fast.save_pretrained(folder / name)
             made = _Made(name=name, size=_size(fast), seconds=seconds, perplexity=_perplexity(fast))
-            (folder / f"{name}.json").write_text(json.dumps(asdict(made)), "utf-8")
-            return made
     except OptimumError as error:
-        return _Made(name=name, problem=error.why)
+        made = _Made(name=name, problem=" ".join(error.why.split()))
+    (folder / f"{name}.json").write_text(json.dumps(asdict(made)), "utf-8")
+    return made
 
 
 def _read(folder: Path, name: str) -> _Made | None:

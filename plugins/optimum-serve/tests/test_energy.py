@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optimum_core.backend import EnergyMeter
+from optimum_core.backend import EnergyEstimate, EnergyMeter
 from optimum_serve.metrics import Metrics
 
 
@@ -30,3 +30,12 @@ def test_joules_for_a_thousand_requests(tmp_path: Path) -> None:
     counter.write_text("20000")
     text = metrics.text().decode()
     assert "optimum_energy_joules 0.02\n" in text and "optimum_joules_per_thousand_requests 5.0\n" in text
+
+
+def test_an_estimate_has_a_name_of_its_own_and_states_its_constants(tmp_path: Path) -> None:
+    metrics = Metrics(EnergyMeter(tmp_path), EnergyEstimate(10.0, "a table: 20 W for 2 threads"))
+    metrics.observe("m", "/embed", 200, 0.1)
+    text = metrics.text().decode()
+    assert "optimum_estimated_energy_joules" in text and "optimum_estimated_joules_per_thousand_requests" in text
+    assert "estimated from its processor time by a table: 20 W for 2 threads" in text
+    assert "optimum_energy_joules" not in text

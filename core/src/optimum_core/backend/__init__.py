@@ -10,7 +10,7 @@
 | quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
 | the processor | `overflows`, `sums_widely`, `needs_wide_sums` |
 | compiled code | `processor_stamp`, `processor_problem` |
-| energy | `EnergyMeter` |
+| energy | `EnergyMeter`, `EnergyEstimate`, `energy_estimate` |
 | files | `move_into`, `file_sha256`, `checksum_problem`, `interface_problems`, `Port` |
 | sessions | `run_own`, `check_names`, `check_turn`, `read_input`, `closed`, `described` |
 | calling hooks directly | `detect`, `manager`, `export_request` |
@@ -40,12 +40,14 @@ from optimum_core.errors import brief, foreign_errors
 from optimum_core.generation.generator import generator_behind, generator_of
 from optimum_core.hardware import detect
 from optimum_core.hardware.energy import EnergyMeter
+from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
 from optimum_core.models.silence import silence
 from optimum_core.options import allowed, no_options, read_options, said, whole
 from optimum_core.packages import missing, package_folder, present, versions
 from optimum_core.plugins import manager
 
 __all__ = [
+    "EnergyEstimate",
     "EnergyMeter",
     "Port",
     "allowed",
@@ -60,6 +62,7 @@ __all__ = [
     "closed",
     "described",
     "detect",
+    "energy_estimate",
     "export_request",
     "exported",
     "file_sha256",

@@ -1,4 +1,4 @@
-"""Energy of timed calls, where the machine counts it."""
+"""Energy of timed calls: counted by the machine, or estimated where a library for that is installed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from optimum_core.hardware.energy import EnergyMeter
+from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
 
 
-def energy_meter() -> EnergyMeter | None:
-    """Return a meter of this machine; None: its energy is not counted, or may not be read."""
+def energy_meter() -> EnergyMeter | EnergyEstimate | None:
+    """Return a meter of this machine, else an estimate for this process; None: neither is to be had."""
     meter = EnergyMeter()
-    return meter if meter.is_there else None
+    return meter if meter.is_there else energy_estimate()
 
 
 @dataclass(kw_only=True, slots=True)
 class Energy:
-    """Joules of the machine while calls ran, and the seconds of that.
+    """Joules of the machine, or of this process by an estimate, while calls ran, and the seconds of that.
 
     A counter moves every millisecond or so: whole rounds are measured, and a call has its share of their time.
     """
 
-    meter: EnergyMeter | None
+    meter: EnergyMeter | EnergyEstimate | None
     joules: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def estimate(self) -> str:
+        """The constants that the joules are estimated by; empty: they were counted."""
+        return self.meter.constants if isinstance(self.meter, EnergyEstimate) else ""
 
     @contextmanager
     def measured(self) -> Iterator[None]:

@@ -240,4 +240,5 @@ def _summary(
         first=float(np.median(firsts)) * 1e3 if firsts else None,
         calls=shape.calls,
         joules=energy.joules_in(median / 1e3),
+        joules_estimate=energy.estimate,
     )

@@ -68,6 +68,13 @@ def joule_words(item: CandidateResult) -> str:
     return f"{1e3 * sum(joules * calls for joules, calls in found) / sum(calls for _, calls in found):.3g}"
 
 
+def energy_words(report: Report) -> str:
+    """Return the constants behind an estimated energy; empty: it was counted, or there is none."""
+    found = (one.joules_estimate for item in report.candidates for one in item.measurements)
+    constants = next(filter(None, found), "")
+    return f"mJ are estimated from this process's processor time by {constants}" if constants else ""
+
+
 def _time_words(measured: Measurement) -> str:
     """Return the time of a call; where it generates, its tokens per second and the time of the first."""
     if measured.first is None:
@@ -158,7 +165,7 @@ def remarks(report: Report) -> list[str]:
     """Return the lines beside the tables: the promise, the tokens, the notes, and the hint about another precision."""
     hint = report.precision_hint
     return [
-        *filter(None, [promise_words(report), token_words(report)]),
+        *filter(None, [promise_words(report), token_words(report), energy_words(report)]),
         *report.notes,
         *([str(hint)] if hint is not None else []),
     ]

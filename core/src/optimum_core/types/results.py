@@ -86,6 +86,8 @@ class Measurement:
         tokens: new tokens in one call, over all rows, where it generates; `first`: median time until the first of them.
         calls: how often such calls come, where the workload was counted; None: all shapes matter alike.
         joules: energy of the machine's processors and memory in one call; None: the machine does not measure it.
+        joules_estimate: the constants by which `joules` were estimated, of this process alone; empty: they are
+            counted.
     """
 
     shape: str
@@ -99,6 +101,7 @@ class Measurement:
     first: float | None = None
     calls: int | None = None
     joules: float | None = None
+    joules_estimate: str = ""
 
     @property
     def tokens_per_second(self) -> float | None:

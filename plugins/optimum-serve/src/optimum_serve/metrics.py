@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from optimum_core.backend import EnergyMeter
+from optimum_core.backend import EnergyEstimate, EnergyMeter
 from optimum_serve.monitoring.figures import MonitoringFigures
 
 #: Seconds of the latest requests that the status page sums up.
@@ -23,10 +24,11 @@ class Metrics:
     """All figures of one server.
 
     Args:
-        energy: of this machine.
+        energy: of this machine; None: its own counters.
+        estimate: of this process, for a machine without counters; None: there is none.
     """
 
-    def __init__(self, energy: EnergyMeter | None = None) -> None:
+    def __init__(self, energy: EnergyMeter | None = None, estimate: EnergyEstimate | None = None) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "optimum_requests", "Answered requests", ["model", "path", "status"], registry=self.registry
@@ -49,7 +51,11 @@ class Metrics:
         self._answered = 0
         self.energy = energy if energy is not None else EnergyMeter()
         if self.energy.is_there:
-            self._export_energy()
+            told = "Energy of this machine's processors and memory since the start, whatever ran on them"
+            self._export_energy("optimum", told, self.energy.joules)
+        elif estimate is not None:
+            told = f"Energy of this process since the start, estimated from its processor time by {estimate.constants}"
+            self._export_energy("optimum_estimated", told, estimate.joules)
         self.monitoring = MonitoringFigures(self.registry)
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.recent: dict[str, Recent] = {}
@@ -57,13 +63,17 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, ["model"], buckets=buckets, registry=self.registry)
 
-    def _export_energy(self) -> None:
-        joules = "Energy of this machine's processors and memory since the start, whatever ran on them"
-        Gauge("optimum_energy_joules", joules, registry=self.registry).set_function(self.energy.joules)
+    def _export_energy(self, prefix: str, told: str, joules: Callable[[], float]) -> None:
+        """Add the joules since the start, and those for a thousand requests.
+
+        Args:
+            told: what they are of.
+        """
+        Gauge(f"{prefix}_energy_joules", told, registry=self.registry).set_function(joules)
         each = Gauge(
-            "optimum_joules_per_thousand_requests", f"{joules}, for 1,000 requests to models", registry=self.registry
+            f"{prefix}_joules_per_thousand_requests", f"{told}, for 1,000 requests to models", registry=self.registry
         )
-        each.set_function(lambda: self.energy.joules() / max(self._answered, 1) * 1e3)
+        each.set_function(lambda: joules() / max(self._answered, 1) * 1e3)
 
     def observe(self, model: str, path: str, status: int, seconds: float) -> None:
         """Take note of an answered request."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.errors import ArtifactError
+from optimum_core.models.backends.onnx_divisions import guard_divisions
 from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, Step, TensorSpec
@@ -70,6 +71,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     shutil.copyfile(files[0], output / _NAME)
     for path in files[1:]:
         shutil.copyfile(path, output / path.name)
+    guard_divisions(output / _NAME)
     who = f"model {str(files[0])!r}"
     constants = {tensor.name for tensor in proto.graph.initializer}
     step = Step(

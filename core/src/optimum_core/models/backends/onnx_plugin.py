@@ -74,6 +74,7 @@ def export(request: ExportRequest) -> Artifact | None:
         return None
     if request.source.format == NAME:
         return _as_it_is(request)
+    from optimum_core.models.backends.onnx_divisions import guard_divisions
     from optimum_core.models.eager.calls import export_ready
     from optimum_core.models.exporting import ROUTES, EngineRequest, engine
     from optimum_core.models.exporting.tracing import graph_inputs, graph_outputs, sample_tensors, stateless
@@ -95,6 +96,7 @@ def export(request: ExportRequest) -> Artifact | None:
                 path=path,
             )
         )
+    guard_divisions(path)
     tool, package = _TOOLS[route == "torchscript"]
     options = {"route": route, "opset": opset, **({"branches": list(branches)} if branches else {})}
     return _artifact(request, _written(path), tool, package, options)
@@ -121,8 +123,12 @@ def infer(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array] 
 
 def _as_it_is(request: ExportRequest) -> Artifact:
     """Return an artifact of a model that was given as an ONNX file."""
+    from optimum_core.models.backends.onnx_divisions import guard_divisions
+
     source: OnnxSource = request.source  # type: ignore[assignment]
-    return _artifact(request, source.copy_to(request.output), "onnx", "onnx", {"given": source.name})
+    files = source.copy_to(request.output)
+    guard_divisions(request.output / files[0])
+    return _artifact(request, files, "onnx", "onnx", {"given": source.name})
 
 
 def _artifact(

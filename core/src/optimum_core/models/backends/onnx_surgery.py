@@ -16,7 +16,7 @@ def rename_within(graph: Any, names: Mapping[str, str]) -> None:
     for node in graph.node:
         for used in (node.input, node.output):
             used[:] = [names.get(name, name) for name in used]
-        for inner in _branches(node):
+        for inner in branches_of(node):
             rename(inner, names)
 
 
@@ -110,7 +110,8 @@ def drop_input(graph: Any, name: str) -> None:
     graph.input.extend(kept)
 
 
-def _branches(node: Any) -> Iterator[Any]:
+def branches_of(node: Any) -> Iterator[Any]:
+    """Yield the graphs that a node holds."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -120,7 +121,7 @@ def _branches(node: Any) -> Iterator[Any]:
 def _reads(node: Any) -> set[str]:
     """Return the values that a node reads, those of the graph around it in its branches included."""
     found = set(node.input)
-    for graph in _branches(node):
+    for graph in branches_of(node):
         for inner in graph.node:
             found |= _reads(inner)
         found.update(value.name for value in graph.output)  # a branch may hand on what lies outside
