@@ -62,12 +62,12 @@ def _with_kernels(layer: Any, next_state: NextState) -> Any:
 @cache
 def _kernels_of(module: str) -> dict[str, str]:
     """Return the kernels among a Python module's names: by name there, the name by which other packages know it."""
-    found = {}
+    found: dict[str, str] = {}
     names = getattr(sys.modules.get(module), "__dict__", {})
     for name, value in list(names.items()):
         if isinstance(value, types.FunctionType) and hasattr(value, "__wrapped__"):
             kernel = inspect.getclosurevars(value).nonlocals.get("func_name")
-            if kernel in _KERNELS:
+            if isinstance(kernel, str) and kernel in _KERNELS:
                 found[name] = kernel
     return found
 
