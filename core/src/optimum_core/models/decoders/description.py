@@ -148,12 +148,12 @@ def layer_state(layer: Any, shape: tuple[int, ...]) -> LayerState:
     if not has_fixed_states(layer):
         return _key_value_state(layer, shape)
     try:
-        states = fixed_states(layer)
+        convolutions, recurrences = fixed_states(layer)
     except ValueError as error:
         raise NotADecoderError(f"its cache holds {error}") from error
     if isinstance(layer, CacheLayerMixin):
-        return replace(_key_value_state(layer, shape), **states)
-    return LayerState(kind="recurrent", **states)
+        return replace(_key_value_state(layer, shape), convolutions=convolutions, recurrences=recurrences)
+    return LayerState(kind="recurrent", convolutions=convolutions, recurrences=recurrences)
 
 
 def _key_value_state(layer: Any, shape: tuple[int, ...]) -> LayerState:

@@ -79,7 +79,7 @@ class StateCache(Cache):  # type: ignore[misc] # transformers states no types
     @property
     def is_croppable(self) -> bool:
         """Whether positions can be removed."""
-        return crops(self._decoder)
+        return self._decoder.crops
 
     def reset(self) -> None:
         self.close()
@@ -120,7 +120,7 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
     def __init__(self, who: str, decoder: Decoder, config: Any, settings: Callable[[], Any]) -> None:
         self._who, self._decoder, self.config, self._settings = who, decoder, config, settings
         self.device, self.dtype = torch.device("cpu"), torch.float32
-        self._is_stateful = not crops(decoder)
+        self._is_stateful = not decoder.crops
 
     @property
     def generation_config(self) -> Any:
@@ -230,12 +230,6 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
         return cache.begun(len(ids))
 
     _mask_name, _positions_name = "attention_mask", "position_ids"
-
-
-def crops(decoder: Decoder) -> bool:
-    """Whether positions can be removed from a decoder's state."""
-    state = getattr(decoder.session, "state", None)
-    return state is None or bool(state.crop)
 
 
 def refuse_quantized(who: str, generation_config: Any) -> None:

@@ -45,10 +45,10 @@ def exportable_kernels(module: Any, next_state: NextState) -> Iterator[None]:
 
 def _with_kernels(layer: Any, next_state: NextState) -> Any:
     """Return a layer's `forward` with its kernels replaced; None: it calls none that is known here."""
-    if "forward" in vars(layer):
-        return None
     function = inspect.unwrap(type(layer).forward)
-    known = _kernels_of(getattr(sys.modules.get(type(layer).__module__), "__dict__", {}))
+    if "forward" in vars(layer) or not isinstance(function, types.FunctionType):
+        return None
+    known = _kernels_of(type(layer).__module__)
     called = {name: kernel for name, kernel in known.items() if name in function.__code__.co_names}
     if not called:
         return None
@@ -59,13 +59,15 @@ def _with_kernels(layer: Any, next_state: NextState) -> Any:
     return types.MethodType(own, layer)
 
 
-def _kernels_of(names: Mapping[str, Any]) -> dict[str, str]:
-    """Return the kernels in a module's names: by name there, the name by which other packages know it."""
-    found = {}
+@cache
+def _kernels_of(module: str) -> dict[str, str]:
+    """Return the kernels among a Python module's names: by name there, the name by which other packages know it."""
+    found: dict[str, str] = {}
+    names = getattr(sys.modules.get(module), "__dict__", {})
     for name, value in list(names.items()):
         if isinstance(value, types.FunctionType) and hasattr(value, "__wrapped__"):
             kernel = inspect.getclosurevars(value).nonlocals.get("func_name")
-            if kernel in _KERNELS:
+            if isinstance(kernel, str) and kernel in _KERNELS:
                 found[name] = kernel
     return found
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.decoders.kernels import exportable_kernels
 from optimum_core.models.decoders.module import StatefulModule, idle_layers
 from optimum_core.types import StateSpec
 from optimum_core.types.state import ADDED, VISIBLE
@@ -35,7 +34,7 @@ class LanguageModule(StatefulModule):
         **tensors: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         cache = self.cache(tensors)
-        with exportable_kernels(self.language_model, cache.next_state):
+        with self.exportable(self.language_model, cache):
             answer = self.language_model(
                 inputs_embeds=inputs_embeds,
                 attention_mask=mask_of(self.language_model, attention_mask, tensors),

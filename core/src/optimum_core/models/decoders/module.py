@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,6 +34,11 @@ class StatefulModule(torch.nn.Module):
     def cache(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         """Return a cache of transformers that holds the past among a decoder's inputs."""
         return StatesCache(self.state, self.past(tensors), self.idle)
+
+    def exportable(self, module: Any, cache: Any) -> AbstractContextManager[None]:
+        """Let a model's recurrences run in exportable form while the block runs."""
+        recurrent = any(layer.has_fixed_states for layer in self.state.layers)
+        return exportable_kernels(module, cache.next_state) if recurrent else nullcontext()
 
     def outputs(self, logits: torch.Tensor, cache: Any) -> dict[str, torch.Tensor]:
         """Return logits and present by name.
@@ -75,7 +81,7 @@ class DecoderModule(StatefulModule):
             further["logits_to_keep"] = logits_to_keep
         # A model without attention multiplies what is new by the mask.
         mask = attention_mask if self.attends else attention_mask[:, -input_ids.shape[1] :]
-        with exportable_kernels(self.module, cache.next_state):
+        with self.exportable(self.module, cache):
             answer = self.module(
                 input_ids=input_ids,
                 attention_mask=mask,

@@ -7,7 +7,7 @@ have keys and values beside them.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from transformers.cache_utils import (
 from optimum_core.types import LayerState, StateSpec
 
 Tensors = Iterator[torch.Tensor]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 class _FixedStates(LinearAttentionLayer):  # type: ignore[misc] # transformers states no types
@@ -115,19 +116,20 @@ def has_fixed_states(layer: Any) -> bool:
     return isinstance(layer, LinearAttentionCacheLayerMixin)
 
 
-def fixed_states(layer: Any) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Return the shapes for one row of a layer's states, as fields of `LayerState`, after a call.
+def fixed_states(layer: Any) -> tuple[Shapes, Shapes]:
+    """Return the shapes for one row of the states of convolutions and of recurrences in a layer, after a call.
 
     Raises:
         ValueError: they are in an order of their own.
     """
-    found = {}
-    for field, states in (("convolutions", layer.conv_states), ("recurrences", layer.recurrent_states)):
-        made = {index: state for index, state in states.items() if state is not None}
-        if list(made) != list(range(len(made))):
-            raise ValueError(f"states {sorted(made)} of a layer")
-        found[field] = tuple(tuple(map(int, state.shape[1:])) for state in made.values())
-    return found
+    return _shapes(layer.conv_states), _shapes(layer.recurrent_states)
+
+
+def _shapes(states: Mapping[int, torch.Tensor | None]) -> Shapes:
+    made = {index: state for index, state in states.items() if state is not None}
+    if list(made) != list(range(len(made))):
+        raise ValueError(f"states {sorted(made)} of a layer")
+    return tuple(tuple(map(int, state.shape[1:])) for state in made.values())
 
 
 def cache_name(module: Any) -> str:
