@@ -60,7 +60,7 @@ class ConvertedSource:
         """Write the model into an empty directory, as its backend opens it.
 
         Raises:
-            ArtifactError: a file is missing or damaged, or the backend cannot take the model.
+            ArtifactError, SourceError: a file is missing or damaged, or the backend cannot take the model.
         """
         with foreign_errors(
             f"model {self.name!r}", ArtifactError, _AGAIN, doing=f"{self.files[0].name} cannot be read"
@@ -74,6 +74,7 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
 
     Raises:
         ArtifactError: a file of it is missing, or it is an artifact of optimum-core without its manifest.
+        SourceError: it is a damaged ONNX file.
     """
     _refuse_remains(path, name)
     if path.is_dir() and ((path / MANIFEST).is_file() or files.has_weights(path)):
