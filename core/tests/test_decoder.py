@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.errors import SessionError
+from optimum_core.errors import SessionError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
-from optimum_core.models.decoders.description import NotADecoderError
+from optimum_core.models.decoders.description import NotADecoderError, empty
 from optimum_core.models.exporting.tracing import flat_module, graph_inputs, graph_outputs, named_module, sample_tensors
 from optimum_core.models.generators import note_one_pass
 from optimum_core.models.signatures.decoder_signature import DecoderSignature
 from optimum_core.models.sources.source import open_source
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, decoder_request, described, eager_decoder
-from optimum_core.types import StatefulSession
+from optimum_core.types import LayerState, StatefulSession
 
 
 def known_of(kind: str) -> DecoderSignature:
@@ -49,9 +49,41 @@ def test_a_model_that_reads_no_positions_takes_none(kind: str) -> None:
     assert [spec.name for spec in known_of(kind).inputs] == ["input_ids", "attention_mask", "logits_to_keep"]
 
 
-def test_a_recurrent_model_is_no_decoder_and_says_why() -> None:
-    with pytest.raises(NotADecoderError, match="no cache of keys and values"):
-        described("mamba")
+def test_states_of_a_fixed_size_are_described_beside_keys_and_values() -> None:
+    hybrid, alone = known_of("falcon_h1").state, known_of("mamba").state
+    assert hybrid.layers[0] == LayerState(heads=2, head_size=8, convolutions=((40, 4),), recurrences=((4, 8, 4),))
+    assert alone.layers[0] == LayerState(kind="recurrent", convolutions=((64, 4),), recurrences=((64, 4),))
+    assert [spec.name for spec in hybrid.past][:4] == [
+        f"past_key_values.0.{name}" for name in ("key", "value", "convolution.0", "recurrence.0")
+    ]
+    assert [spec.shape for spec in alone.present][:2] == [("batch", 64, 4), ("batch", 64, 4)]
+    assert not hybrid.crop and not alone.crop and known_of("llama").state.crop
+
+
+@pytest.mark.parametrize("kind", ["mamba", "lfm2", "falcon_h1", "qwen3_next"])
+def test_recurrences_go_on_from_a_state_by_any_number_of_tokens(kind: str) -> None:
+    """Beyond the 64 of a block, with padding, and the model itself is as it was."""
+    module, known = decoder(kind), known_of(kind)
+    request = decoder_request(kind, "any", "any", Path())
+    flat, outputs = flat_module(module, request), [spec.name for spec in graph_outputs(request)]
+    ids, mask = np.random.default_rng(0).integers(3, 99, (2, 75)), np.ones((2, 75), np.int64)
+    mask[1, :3] = 0
+    counts = np.clip(mask.cumsum(1) - 1, 0, None)
+    kept = dict(zip((spec.name for spec in known.state.past), empty(known.state, 2), strict=True))
+    wanted = whole(kind, known, ids, mask)
+    for start, end in ((0, 70), (70, 71), (71, 75)):
+        new = {
+            "input_ids": ids[:, start:end], "attention_mask": mask[:, :end], "position_ids": counts[:, start:end],
+            "logits_to_keep": np.arange(end - start),
+        }  # fmt: skip
+        given = {**{name: torch.as_tensor(array) for name, array in new.items()}, **kept}
+        with torch.no_grad():
+            made = dict(zip(outputs, flat(*(given[spec.name] for spec in graph_inputs(request))), strict=True))
+        valid = mask[:, start:end] == 1
+        np.testing.assert_allclose(made["logits"].numpy()[valid], wanted[:, start:end][valid], atol=2e-3)
+        names = zip(known.state.past, known.state.present, strict=True)
+        kept = {past.name: made[present.name] for past, present in names}
+    assert not any("forward" in vars(layer) for layer in module.modules())
 
 
 def test_a_report_says_why_a_model_does_not_generate(tmp_path: Path) -> None:
@@ -125,6 +157,25 @@ def whole(kind: str, known: DecoderSignature, ids: np.ndarray[Any, Any], mask: n
             input_ids=torch.as_tensor(ids), attention_mask=torch.as_tensor(mask), use_cache=False, **further
         )
     return made.logits.numpy()
+
+
+@pytest.mark.parametrize("kind", ["mamba", "falcon_h1"])
+def test_a_recurrent_state_takes_no_token_back(kind: str) -> None:
+    known = known_of(kind)
+    ids, mask = np.random.default_rng(0).integers(3, 99, (2, 12)), np.ones((2, 12), np.int64)
+    mask[1, :2] = 0
+    generation = Decoder(eager_decoder(kind), manager().binder).begin(2)
+    generation.feed(ids[:, :5], mask[:, :5], "counts")
+    generation.reorder([1, 0])
+    rows, other = [1, 0], generation.fork()
+    got = [made.feed(ids[rows, 5:], mask[rows], "counts") for made in (generation, other)]
+    for answer in got:
+        np.testing.assert_allclose(answer, whole(kind, known, ids, mask)[rows, 5:], atol=2e-3)
+    with pytest.raises(UnavailableError, match="no tokens can be taken back"):
+        generation.crop(7)
+    generation.crop(0)
+    again = generation.feed(ids[:, 3:6], None, "counts")
+    np.testing.assert_allclose(again, whole(kind, known, ids[:, 3:6], mask[:, 3:6]), atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "bloom"])

@@ -179,8 +179,8 @@ def _without_padding(state: Any) -> Callable[[Mapping[str, Any]], Mapping[str, A
 # What no backend keeps.
 
 
-def test_a_recurrent_model_that_runs_eagerly_generates(tmp_path: Path) -> None:
-    module, ids = decoder("mamba"), torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+def test_a_model_with_a_cache_of_its_own_generates_where_it_runs_eagerly(tmp_path: Path) -> None:
+    module, ids = decoder("minimax"), torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
     fast = accelerate(module, target="torch", cache_dir=tmp_path, budget=1)
     asked: dict[str, Any] = {
         "attention_mask": torch.ones_like(ids),
@@ -198,7 +198,23 @@ def test_a_recurrent_model_that_runs_eagerly_generates(tmp_path: Path) -> None:
         fast.generate(ids, stop=["."])
     assert fast.report is not None
     (note,) = (note for note in fast.report.notes if "generates" in note)
-    assert note.endswith("generates only where it runs eagerly: a call returns no cache of keys and values")
+    assert "generates only where it runs eagerly: it does not run with a cache filled by hand" in note
+
+
+def test_what_a_state_cannot_do_is_refused_as_eager_refuses_it(tmp_path: Path) -> None:
+    module, ids = decoder("mamba"), torch.tensor([[5, 6, 7, 8]])
+    fast = accelerate(module, target="torch", cache_dir=tmp_path, budget=1)
+    first = fast(ids)
+    assert first.cache_params.get_seq_length() == 4 and not first.cache_params.is_croppable
+    again = fast(ids[:, :2], cache_params=first.cache_params)
+    whole = module(torch.cat([ids, ids[:, :2]], 1)).logits[:, 4:]
+    assert torch.allclose(again.logits, whole, atol=1e-3)
+    with pytest.raises(ValueError, match="not supported with stateful models"):
+        fast.generate(ids, prompt_lookup_num_tokens=2, max_new_tokens=4)
+    with pytest.raises(ValueError, match="stated as a negative one"):
+        first.cache_params.crop(2)
+    with pytest.raises(UnavailableError, match="cache_implementation='quantized'"):
+        fast.generate(ids, cache_implementation="quantized", max_new_tokens=4)
 
 
 def test_blip_goes_by_the_ids_of_its_text_model(tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ def test_damaged_files_of_models_that_generate_are_named(
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
     for name in names:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"(?s)model\.onnx does not open as ONNX .*download its files again"):
+    why = "is empty" if not content else "does not open as ONNX"
+    with pytest.raises(SourceError, match=rf"(?s)model\.onnx {why}.*download its files again"):
         load(tmp_path)
 
 

@@ -18,6 +18,7 @@ from dispatched_backends import (
     call,
     exporting,
     opening,
+    two_backends,
 )
 from optimum_core.errors import PluginError, UnavailableError
 from optimum_core.hookspecs import hookimpl
@@ -30,10 +31,7 @@ from optimum_core.types import (
 
 @pytest.fixture
 def plugins() -> PluginManager:
-    found = PluginManager([])
-    found.register(Backend("one", factor=2.0), "one")
-    found.register(Backend("two", factor=3.0), "two")
-    return found
+    return two_backends()
 
 
 @pytest.mark.parametrize("backend", ["one", "two"])

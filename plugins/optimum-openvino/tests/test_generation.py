@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 import torch
+from openvino import opset13 as ops
 
 from optimum_core import accelerate, load
 from optimum_core.errors import InputError, OptionError, SessionError
@@ -24,6 +26,7 @@ from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder, described
 from optimum_core.types import Artifact, Fidelity, SessionRequest
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
+from optimum_openvino.softplus import exact_softplus
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing `generation_config` together")
 
@@ -69,15 +72,25 @@ def opened(exported: Callable[..., Artifact]) -> Callable[[str], Any]:
     return open_kind
 
 
-@pytest.mark.parametrize("kind", ["opt", "bloom", "gemma2", "gemma3n", "qwen2_moe"])
+@pytest.mark.parametrize("kind", ["opt", "bloom", "gemma2", "gemma3n", "qwen2_moe", "mamba", "falcon_h1"])
 def test_families_agree_with_eager_over_whole_dialogues(kind: str, opened: Callable[[str], Any]) -> None:
     """Positions counted by the mask, alibi, a window of 8 beside full attention, layers that read the keys and values
-    of others, and experts."""
+    of others, experts; states of a fixed size alone, and beside keys and values."""
     session = opened(kind)
     nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
     found = with_dialogues(nothing, Decoder(session, manager().binder), drawn_dialogues(decoder(kind), described(kind)))
     assert found.passed, found.worst
     assert len(found.results) == (7 if kind in ("gemma2", "gemma3n") else 6)
+
+
+def test_softplus_is_right_to_the_last_digits() -> None:
+    """Recurrences take small time steps from it."""
+    values = np.linspace(-40, 40, 4001, dtype=np.float32)
+    value = ops.parameter([-1], np.float32)
+    model = openvino.Model([ops.softplus(value)], [value])
+    exact_softplus(model)
+    found = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([values])[0]
+    np.testing.assert_allclose(found, np.log1p(np.exp(values.astype(np.float64))), rtol=1e-5)
 
 
 def test_attention_is_fused_with_its_cache(opened: Callable[[str], Any]) -> None:

@@ -86,6 +86,16 @@ def test_families_agree_with_eager_over_whole_dialogues(kind: str, level: str | 
     assert len(found.results) == (7 if kind == "gemma2" else 6)
 
 
+@pytest.mark.parametrize("kind", ["mamba", "qwen3_next"])
+def test_states_of_a_fixed_size_agree_with_eager_over_whole_dialogues(kind: str, exported: Exported) -> None:
+    """Alone, and in layers between those with keys and values."""
+    nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
+    drives = started(exported(kind, "onnx", route="torchscript"))
+    found = with_dialogues(nothing, drives, drawn_dialogues(decoder(kind), described(kind)))
+    assert found.passed, found.worst
+    assert len(found.results) == 6 and not any(result.note for result in found.results)
+
+
 def test_the_export_through_torch_export_keeps_the_cache(exported: Exported) -> None:
     drives = started(exported("llama", "onnx", route="dynamo"))
     nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from optimum_core.errors import InputError
+from optimum_core.errors import InputError, UnavailableError
 from optimum_core.types import State, StatefulSession, TensorSpec
 from optimum_core.types.state import EMBEDS
 
@@ -54,6 +54,7 @@ class Decoder:
         longest: the greatest number of positions; None: unknown.
         one_by_one: a call takes one new token.
         reads_no_mask: everything it is given is a token.
+        crops: positions can be removed from its states.
     """
 
     def __init__(self, session: StatefulSession, bind: Bind, context: Context | None = None) -> None:
@@ -65,6 +66,8 @@ class Decoder:
         self.main = EMBEDS if EMBEDS in specs else "input_ids"
         self.one_by_one = specs[self.main].shape[1] == 1
         self.reads_no_mask = specs["attention_mask"].least == 1
+        state = getattr(session, "state", None)
+        self.crops = state is None or bool(state.crop)
 
     def after(self, context: Context) -> Decoder:
         """Return the same decoder behind what an encoder gave."""
@@ -224,8 +227,11 @@ class Generation:
         """Remove all positions from this one on.
 
         Raises:
-            UnavailableError: the model keeps something that cannot be cropped.
+            UnavailableError: the model keeps something that cannot be cropped; to begin anew, crop to nothing.
         """
+        if 0 < length < self.length and not self._decoder.crops:
+            why = "this model keeps a state of all it has read, from which no tokens can be taken back"
+            raise UnavailableError(self._who, why, "begin anew, or copy the cache before the tokens to take back")
         if length < self.length:
             self._state.crop(length)
             self._mask = self._mask[:, :length]

@@ -27,7 +27,9 @@ from optimum_core.types import ContinuousLimits, ContinuousSession, Session
 from optimum_core.types.state import IDS
 
 Array = np.ndarray[Any, Any]
-_STATE_ARGUMENTS = ("past_key_values", "use_cache", "logits_to_keep", "cache_position")
+_STATE_ARGUMENTS = ("past_key_values", "cache_params", "use_cache", "logits_to_keep", "cache_position")
+#: The cache in an answer, by whether the original's class has the name of models without attention for it.
+_CACHES = ("past_key_values", "cache_params")
 #: Differences of scores, relative to the greatest, that continuous batching may have at most.
 _MOST_DIFFERENT = 0.02
 _REMEDY = (
@@ -201,6 +203,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             raise UnavailableError(self._who, why, "put it there and open the model again, or pass ids as numpy arrays")
         if kwargs.get("inputs_embeds") is not None:
             raise self._checker.no_input("inputs_embeds")
+        if (cache := kwargs.pop("cache_params", None)) is not None:
+            kwargs.setdefault("past_key_values", cache)
         main = self.manifest.model.main_input
         if "labels" in self.manifest.model.defaults:
             kwargs.pop("labels", None)  # some processors make them for every text, and `generate` leaves them out
@@ -269,6 +273,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         """Answer as the original's forward does, with a cache handed in or out."""
         stated = {name: kwargs.pop(name, None) for name in _STATE_ARGUMENTS}
         past, wanted, keep = stated["past_key_values"], stated["use_cache"], stated["logits_to_keep"]
+        past = stated["cache_params"] if past is None else past
         continues = past is not None and past.get_seq_length() > 0
         mask = kwargs.pop("attention_mask", None) if continues else None
         arrays, torch_in = self._checker.bind((), kwargs)
@@ -292,7 +297,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             generation.close()
         answer = self._answerer.answer({"logits": logits}, as_torch=torch_in)
         if cache is not None:
-            answer["past_key_values"] = cache
+            answer[_CACHES[hasattr(answer, "cache_params")]] = cache
         return tuple(answer.values()) if as_tuple else answer
 
 

@@ -119,6 +119,16 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "minimax": ("minimax", _with(
         num_local_experts=4, num_experts_per_tok=2, block_size=4, layer_types=["full_attention", "linear_attention"]
     )),
+    "lfm2": ("lfm2", _with(layer_types=["conv", "full_attention"])),
+    "falcon_h1": ("falcon_h1", _with(
+        head_dim=8, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_n_groups=1, mamba_d_state=4,
+        mamba_chunk_size=8,
+    )),
+    "qwen3_next": ("qwen3_next", _with(
+        head_dim=8, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8, num_experts=4,
+        num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
+    )),
     "mamba": ("mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
 }  # fmt: skip
 

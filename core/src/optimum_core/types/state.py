@@ -9,9 +9,9 @@ A decoder's interface is the same on every backend. Its inputs, in this order:
 
 and its output `logits`, float [batch, kept, vocabulary]. A decoder that another package exported may read less: where
 the new tokens of a call are one, `input_ids` is [batch, 1], and where it reads no mask, the least value of
-`attention_mask` is 1; drivers go by that. Keys and values are no inputs: they are in the `State`. A
-graph in a format without state has them as further inputs and outputs, `StateSpec.past` and `StateSpec.present`; the
-backend that runs it hides them.
+`attention_mask` is 1; drivers go by that. Keys and values are no inputs: they are in the `State`, and so are states of
+a fixed size, of convolutions and recurrences. A graph in a format without state has them as further inputs and outputs,
+`StateSpec.past` and `StateSpec.present`; the backend that runs it hides them.
 
 The decoder behind an encoder has further inputs before `logits_to_keep`, which are the same in every call of a state:
 
@@ -35,7 +35,7 @@ See docs/decisions/0011-parts-and-state.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -47,11 +47,14 @@ class LayerState:
     """The state of one layer of a model.
 
     Attributes:
-        kind: keys and values of every position ("key-value"), or a state of fixed size ("recurrent").
+        kind: keys and values of every position ("key-value"), or states of a fixed size alone ("recurrent").
         heads: number of key and value heads, fewer than query heads in grouped attention; 0 for a recurrent layer.
-        head_size: numbers in one head; for a recurrent layer, in its whole state for one row.
+        head_size: numbers in one head; 0 for a recurrent layer.
         value_size: numbers in one head of values, where that differs from keys; None: `head_size`.
         window: number of positions that a query sees, itself included; a backend may drop older ones. None: all.
+        convolutions: shapes, for one row, of the last inputs of convolutions, which these see again; a layer with keys
+            and values may have such states beside them. They begin as zeros.
+        recurrences: shapes, for one row, of the states that recurrences go on from. They begin as zeros.
     """
 
     kind: Literal["key-value", "recurrent"] = "key-value"
@@ -59,6 +62,13 @@ class LayerState:
     head_size: int = 0
     value_size: int | None = None
     window: int | None = None
+    convolutions: tuple[tuple[int, ...], ...] = ()
+    recurrences: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def has_fixed_states(self) -> bool:
+        """Whether it keeps states of a fixed size, from which no position can be removed."""
+        return bool(self.convolutions or self.recurrences)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +77,7 @@ class StateSpec:
 
     Attributes:
         layers: one entry per layer, in order.
-        crop: `State.crop` works: the last positions can be removed.
+        crop: `State.crop` works: the last positions can be removed. Without it, `crop(0)` works, which begins anew.
         reorder: `State.reorder` works: rows can be exchanged, dropped and repeated, as beam search does.
         fork: `State.fork` works: a generation can continue in two ways from one point.
         cache: number format in which a session keeps keys and values, one of its offer's `stateful_caches`; None: that
@@ -85,7 +95,7 @@ class StateSpec:
 
     @property
     def past(self) -> tuple[TensorSpec, ...]:
-        """The keys and values before a call, as inputs of a graph that keeps none, in order.
+        """Keys, values and states before a call, as inputs of a graph that keeps none, in order.
 
         >>> print(*(spec.name for spec in StateSpec(layers=(LayerState(heads=2, head_size=64),)).past))
         past_key_values.0.key past_key_values.0.value
@@ -94,15 +104,25 @@ class StateSpec:
 
     @property
     def present(self) -> tuple[TensorSpec, ...]:
-        """The keys and values after a call, as outputs of such a graph, in the same order."""
+        """Keys, values and states after a call, as outputs of such a graph, in the same order."""
         return self._tensors("present", "total")
 
     def _tensors(self, prefix: str, axis: str) -> tuple[TensorSpec, ...]:
         return tuple(
-            TensorSpec(name=f"{prefix}.{index}.{name}", dtype="float32", shape=("batch", layer.heads, axis, size))
+            TensorSpec(name=f"{prefix}.{index}.{name}", dtype="float32", shape=("batch", *shape))
             for index, layer in enumerate(self.layers)
-            for name, size in (("key", layer.head_size), ("value", layer.value_size or layer.head_size))
+            for name, shape in _kept(layer, axis)
         )
+
+
+def _kept(layer: LayerState, axis: str) -> Iterator[tuple[str, tuple[int | str, ...]]]:
+    """Yield the names and shapes, for one row, of what a layer keeps."""
+    if layer.kind == "key-value":
+        yield "key", (layer.heads, axis, layer.head_size)
+        yield "value", (layer.heads, axis, layer.value_size or layer.head_size)
+    for name, shapes in (("convolution", layer.convolutions), ("recurrence", layer.recurrences)):
+        for index, shape in enumerate(shapes):
+            yield f"{name}.{index}", shape
 
 
 @runtime_checkable

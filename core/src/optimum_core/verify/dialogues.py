@@ -154,14 +154,7 @@ def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue | 
         .feed(1)
         .reorder(1, 2)
         .feed(2),
-        "positions removed, then a second text": script(2, 4)
-        .feed(7)
-        .crop(4)
-        .feed(3)
-        .feed(1)
-        .crop(0)
-        .feed(5, (0, 2))
-        .feed(1),
+        **_second_text(script(2, 4), signature),
         "two ways from one state": script(2, 5).feed(5, (2, 0)).fork().feed(3, copy=True).feed(1).feed(2),
     }
     if (beyond := _beyond_the_window(module, signature)) is not None:
@@ -171,6 +164,16 @@ def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue | 
         for name, item in found.items()
     ]
     return (*made, *_behind_pictures(module, signature), _greedy(module, signature))
+
+
+def _second_text(script: _Script, signature: ModelSignature) -> dict[str, _Script]:
+    """Return the dialogue that begins anew, after positions were removed where the state allows that."""
+    assert signature.decoder is not None
+    script.feed(7)
+    if crops := signature.decoder.state.crop:
+        script.crop(4)
+    script.feed(3).feed(1).crop(0).feed(5, (0, 2)).feed(1)
+    return {"positions removed, then a second text" if crops else "a second text": script}
 
 
 def _behind_pictures(module: Any, signature: ModelSignature) -> Iterator[PictureText]:

@@ -182,7 +182,7 @@ def _check(request: SessionRequest, who: str) -> None:
     if names != _INPUTS:
         odd = ", ".join(sorted(names ^ _INPUTS))
         raise UnavailableError(who, f"{_DISTRIBUTION} runs decoders of ids with positions; here: {odd}", _WITHOUT)
-    if any(layer.kind != "key-value" or layer.window is not None for layer in state.layers):
+    if any(layer.kind != "key-value" or layer.has_fixed_states or layer.window is not None for layer in state.layers):
         raise UnavailableError(who, "its layers keep a recurrent state, or see a window of positions", _WITHOUT)
 
 

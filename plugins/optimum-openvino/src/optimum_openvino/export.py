@@ -40,6 +40,7 @@ from optimum_openvino.interface import fix_axes, name_ports, problems
 from optimum_openvino.layers import name_layers, recorded_scopes
 from optimum_openvino.masks import finite_masks
 from optimum_openvino.runtime import without_telemetry
+from optimum_openvino.softplus import exact_softplus
 from optimum_openvino.stateful import make_stateful
 from optimum_openvino.storage import save
 from optimum_openvino.trimming import trim
@@ -67,6 +68,7 @@ def export(request: ExportRequest) -> Artifact:
     finite_masks(model)
     trimmed = trim(model) if request.state is None else 0
     if request.state is not None:
+        exact_softplus(model)
         with foreign_errors(_who(request, route), ExportError, _REMEDY, doing="its cache cannot become state"):
             make_stateful(model, request.state)
     known = versions(("openvino", "torch", "transformers"))

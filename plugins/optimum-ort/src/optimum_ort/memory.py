@@ -76,7 +76,7 @@ class HandedOn:
 
     def __init__(self, graph: Graph, rows: int) -> None:
         self._graph = graph
-        self._values = [_value(np.zeros(_shape(spec, rows, 0), np.float32)) for spec in graph.state.past]
+        self._values = _nothing(graph, rows)
 
     def run(self, inputs: Mapping[str, Array], length: int) -> Array:
         state = self._graph.state
@@ -93,6 +93,9 @@ class HandedOn:
         return logits.numpy()  # type: ignore[no-any-return]
 
     def crop(self, length: int) -> None:
+        if length == 0:  # states of a fixed size begin anew too
+            self._values = _nothing(self._graph, len(self._values[0].numpy()))
+            return
         self._values = [_value(np.ascontiguousarray(value.numpy()[:, :, :length])) for value in self._values]
 
     def select(self, rows: Sequence[int], length: int) -> None:
@@ -189,11 +192,15 @@ def _of_row(name: str, array: Array, row: int) -> Array:
     return np.ascontiguousarray(array[:, row : row + 1]) if several else array[row : row + 1]
 
 
+def _nothing(graph: Graph, rows: int) -> list[Any]:
+    """Return keys and values of no position, and states as they begin."""
+    return [_value(np.zeros(_shape(spec, rows, 0), np.float32)) for spec in graph.state.past]
+
+
 def _value(array: Array) -> Any:
     """Return an OrtValue on the memory of an array."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
 def _shape(spec: Any, rows: int, length: int) -> tuple[int, ...]:
-    _, heads, _, size = spec.shape
-    return rows, heads, length, size
+    return rows, *(length if isinstance(size, str) else size for size in spec.shape[1:])

@@ -36,6 +36,8 @@ def share_cache(model: Any, state: StateSpec) -> None:
     index = GraphIndex(model.graph)
     layers = []
     for at, layer in enumerate(state.layers):
+        if layer.kind != "key-value" or layer.has_fixed_states:
+            raise NotRecognizedError("it has layers with states of a fixed size")
         if layer.value_size not in (None, layer.head_size) or layer.head_size % _HEAD_SIZE_MULTIPLE:
             raise NotRecognizedError(
                 f"heads of {layer.head_size} keys and {layer.value_size or layer.head_size} values"

@@ -15,7 +15,7 @@ from typing import Any
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
 from optimum_core.models.backends.onnx_surgery import drop_input, rename_within
-from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph
+from optimum_core.models.sources.onnx_graph import copy_external, external_files, precision_of, read_graph
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
 from optimum_core.types.state import DECODER, ENCODER
@@ -58,8 +58,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     folder = output / DECODER
     folder.mkdir()
     onnx.save(proto, folder / _NAME)
-    for path in files[1:]:
-        shutil.copyfile(path, folder / path.name)
+    weights = copy_external(files[1:], files[0], folder)
     ids = _specs(given, vocabulary)
     step = Step(
         hook="export", backend=FORMAT, tool="onnx", version=versions(["onnx"])["onnx"],
@@ -68,7 +67,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     decoder = Artifact(
         format=FORMAT,
         path=folder,
-        files=(_NAME, *(path.name for path in files[1:])),
+        files=(_NAME, *weights),
         inputs=(*ids, TensorSpec(name=_KEPT, dtype="int64", shape=("kept",))),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "kept", vocabulary)),),
         precision=precision_of(proto),

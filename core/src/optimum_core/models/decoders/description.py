@@ -1,20 +1,29 @@
 """The description of a decoder, found by trial: its inputs, its cache, and the positions that it assumes.
 
-A causal language model of transformers is a decoder here if a call of it returns a cache of keys and values, and if it
-computes the same from such a cache, filled by hand, as from the whole text. Whatever is otherwise (recurrent states,
-indexed caches, further required inputs) stays a model of one forward pass; the reason is in the report.
+A causal language model of transformers is a decoder here if a call of it returns a cache of keys and values, or of
+states of a fixed size, and if it computes the same from such a cache, filled by hand, as from the whole text. Whatever
+is otherwise (indexed caches, further required inputs) stays a model of one forward pass; the reason is in the report.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from transformers.cache_utils import (
+    CacheLayerMixin,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+)
 
 from optimum_core.generation.decoder_session import counted
 from optimum_core.models.decoders.module import DecoderModule
+from optimum_core.models.decoders.recurrent import cache_of, fixed_states, has_fixed_states
 from optimum_core.models.eager.calls import alike, fresh
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.decoder_signature import DecoderSignature, shape_at
@@ -24,24 +33,31 @@ from optimum_core.types import LayerState, StateSpec, TensorSpec
 #: Inputs of a decoder that takes text alone.
 TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "position_ids"})
 _ROWS, _LENGTH = 2, 7
+#: Kinds of layers whose keys and values are kept.
+_KEPT = (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+)
 
 
 class NotADecoderError(Exception):
-    """The model is no decoder with a cache of keys and values; the message is the reason, a clause."""
+    """The model is no decoder with a cache that backends keep; the message is the reason, a clause."""
 
 
 def describe_causal(module: Any, signature: ModelSignature) -> DecoderSignature:
     """Return the interface of a causal language model of text alone.
 
     Raises:
-        NotADecoderError: it is none, or keeps something other than keys and values.
+        NotADecoderError: it is none, or keeps something that no backend does.
     """
     _require_text(signature)
     ids = signature.draw(Case(name="decoder", lengths={"batch": _ROWS, "sequence": _LENGTH}, padding="none"))
     tokens = torch.as_tensor(ids["input_ids"])
     if tokens.shape != (_ROWS, _LENGTH):
         raise NotADecoderError("it takes texts of one length only")
-    state = StateSpec(layers=tuple(_layers(module, tokens)), crop=True, reorder=True, fork=True)
+    state = state_of(_layers(module, tokens))
     positions = _positions(module, tokens)
     _check_resumes(module, tokens, state, with_positions=positions is not None)
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
@@ -100,11 +116,16 @@ def _call(module: Any, **inputs: Any) -> Any:
 def _layers(module: Any, tokens: torch.Tensor) -> list[LayerState]:
     """Return the layers of the cache that one call gives back."""
     answer = _call(module, input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=True)
-    cache = getattr(answer, "past_key_values", None)
-    layers = getattr(cache, "layers", None)
+    layers = getattr(cache_of(answer), "layers", None)
     if not layers:
         raise NotADecoderError("a call returns no cache of keys and values")
     return layer_states(layers, tokens.shape)
+
+
+def state_of(layers: Sequence[LayerState]) -> StateSpec:
+    """Return the state of a decoder with these layers: positions can be removed where all keep positions."""
+    crop = not any(layer.has_fixed_states for layer in layers)
+    return StateSpec(layers=tuple(layers), crop=crop, reorder=True, fork=True)
 
 
 def layer_states(layers: Sequence[Any], shape: tuple[int, ...]) -> list[LayerState]:
@@ -122,11 +143,21 @@ def layer_state(layer: Any, shape: tuple[int, ...]) -> LayerState:
     """Return the description of a layer of a cache that holds positions of this shape (rows, length).
 
     Raises:
-        NotADecoderError: it holds something other than keys and values of every position.
+        NotADecoderError: it holds something other than keys and values of every position and states of a fixed size.
     """
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+    if not has_fixed_states(layer):
+        return _key_value_state(layer, shape)
+    try:
+        convolutions, recurrences = fixed_states(layer)
+    except ValueError as error:
+        raise NotADecoderError(f"its cache holds {error}") from error
+    if isinstance(layer, CacheLayerMixin):
+        return replace(_key_value_state(layer, shape), convolutions=convolutions, recurrences=recurrences)
+    return LayerState(kind="recurrent", convolutions=convolutions, recurrences=recurrences)
 
-    if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+
+def _key_value_state(layer: Any, shape: tuple[int, ...]) -> LayerState:
+    if type(layer) not in _KEPT:
         raise NotADecoderError(f"its cache has layers of a kind that no backend keeps: {type(layer).__name__}")
     keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
     if keys is None or values is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from optimum_core.errors import SessionError
 from optimum_core.models.decoders.encoder_decoder_module import encoded
+from optimum_core.models.decoders.recurrent import cache_name, has_fixed_states
 from optimum_core.models.eager.calls import as_tensor
 from optimum_core.types import Array, StateSpec, TensorSpec
 from optimum_core.types.state import EMBEDS, ENCODER_HIDDEN, ENCODER_MASK
@@ -40,6 +41,16 @@ class EagerDecoderSession:
     def is_behind_encoder(self) -> bool:
         """Whether it takes the output of an encoder."""
         return any(spec.name == ENCODER_HIDDEN for spec in self.inputs)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a call takes one token after the first: transformers' Mamba forgets its state where more come."""
+        return any(layer.recurrences for layer in self.state.layers)
+
+    @property
+    def attends(self) -> bool:
+        """Whether some layer looks back at positions; a model of none multiplies what is new by the mask."""
+        return any(layer.kind == "key-value" for layer in self.state.layers)
 
     def new_cache(self, module: Any = None) -> Any:
         """Return an empty cache of the model, or of the one that a state goes on with after it was released."""
@@ -85,15 +96,24 @@ class EagerState:
             raise closed()
         tensors = {name: as_tensor(value) for name, value in inputs.items()}
         kept, new = tensors.pop("logits_to_keep"), tensors[_main(tensors)].shape[1]
-        selects = _selects(self.module)
+        if self.session.one_by_one and self.length and new > 1:
+            logits = torch.cat([self._called(one, torch.tensor([0])) for one in _single(tensors, new)], dim=1)
+            return {"logits": logits.index_select(1, kept).numpy()}
+        return {"logits": self._called(tensors, kept).numpy()}
+
+    def _called(self, tensors: dict[str, torch.Tensor], kept: torch.Tensor) -> torch.Tensor:
+        """Return the logits of one call of the model."""
+        selects, new = _selects(self.module), tensors[_main(tensors)].shape[1]
         if self.session.is_behind_encoder:
             tensors = renamed(tensors)
+        if not self.session.attends:
+            tensors["attention_mask"] = tensors["attention_mask"][:, -new:]
         try:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.session.precision == "bf16"):
                 answer = self.module(
                     **tensors,
                     **({"logits_to_keep": kept} if selects else {}),
-                    past_key_values=self.cache,
+                    **{cache_name(self.module): self.cache},
                     use_cache=True,
                     return_dict=True,
                 )
@@ -101,8 +121,8 @@ class EagerState:
             why = f"the run failed: {type(error).__name__}: {error}"
             raise SessionError(f"backend {_BACKEND!r}", why, "check the ids, and begin a new state") from error
         self.length += new
-        logits = answer.logits if selects else answer.logits.index_select(1, kept)
-        return {"logits": logits.float().numpy()}
+        logits: torch.Tensor = answer.logits if selects else answer.logits.index_select(1, kept)
+        return logits.float()
 
     def crop(self, length: int) -> None:
         """Remove all positions from this one on."""
@@ -115,7 +135,11 @@ class EagerState:
     def reorder(self, rows: Sequence[int]) -> None:
         """Replace the rows by those with these indices."""
         if self.length:
-            self.cache.batch_select_indices(torch.as_tensor(list(rows)))
+            chosen = torch.as_tensor(list(rows))
+            if self.session.state.crop:
+                self.cache.batch_select_indices(chosen)
+            else:  # states of a fixed size have the method for beams alone
+                self.cache.reorder_cache(chosen)
         self.rows = len(rows)
 
     def fork(self) -> EagerState:
@@ -151,6 +175,16 @@ def renamed(tensors: dict[str, Any]) -> dict[str, Any]:
     return {**{_NAMES[name]: tensor for name, tensor in tensors.items()}, "encoder_outputs": output}
 
 
+def _single(tensors: Mapping[str, torch.Tensor], new: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the inputs of calls with one of the new tokens each."""
+    for index in range(new):
+        one = {name: tensor[..., index : index + 1] for name, tensor in tensors.items() if name != "attention_mask"}
+        if EMBEDS in tensors:
+            one[EMBEDS] = tensors[EMBEDS][:, index : index + 1]
+        seen = tensors["attention_mask"]
+        yield {**one, "attention_mask": seen[:, : seen.shape[1] - new + index + 1]}
+
+
 def _main(tensors: Mapping[str, Any]) -> str:
     return EMBEDS if EMBEDS in tensors else "input_ids"
 
@@ -161,7 +195,7 @@ def _new_cache(module: Any, *, behind_encoder: bool) -> Any:
     if getattr(module, "keeps_all", False):
         return DynamicCache()
     cache = DynamicCache(config=module.config)
-    if any(cache.is_sliding):
+    if any(cache.is_sliding) and not any(map(has_fixed_states, cache.layers)):
         cache.activate_past_recording()  # without it, a window that was overrun cannot be cropped
     if behind_encoder:
         return EncoderDecoderCache(cache, DynamicCache())

@@ -18,7 +18,7 @@ import torch
 
 from optimum_core.generation.model_session import text_inputs
 from optimum_core.models.decoders.captioner import as_encoder_decoder, is_captioner
-from optimum_core.models.decoders.description import NotADecoderError, empty, layer_states, own_inputs
+from optimum_core.models.decoders.description import NotADecoderError, empty, layer_states, own_inputs, state_of
 from optimum_core.models.decoders.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
 from optimum_core.models.eager.calls import alike, ask, call, fresh
 from optimum_core.models.eager.outputs import flatten
@@ -26,7 +26,7 @@ from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.decoder_signature import Arrays, DecoderSignature, EncoderSignature, PartSignature
 from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import LONGEST, numbers_of
-from optimum_core.types import AxisRange, StateSpec, TensorSpec
+from optimum_core.types import AxisRange, TensorSpec
 from optimum_core.types.state import ENCODER_HIDDEN, ENCODER_MASK, HIDDEN, IDS
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def describe_encoder_decoder(module: Any, signature: ModelSignature) -> DecoderS
     _require_parts(module, signature)
     trial = _called(module, signature)
     layers = layer_states(trial.answer.past_key_values.self_attention_cache.layers, (_ROWS, _LENGTH))
-    state = StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
+    state = state_of(layers)
     encoder, unread = _encoder(signature, trial)
     cross = _cross(trial, encoder)
     reads_mask = _reads_mask(trial, encoder)

@@ -64,10 +64,22 @@ class StateCache(Cache):  # type: ignore[misc] # transformers states no types
             self.generation.reorder(rows)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove that many of the last positions; as in transformers, the number is zero or negative."""
+        """Remove that many of the last positions; as in transformers, the number is zero or negative.
+
+        Raises:
+            ValueError: it is positive, as transformers raises it.
+            UnavailableError: the model keeps a state of all it has read.
+        """
+        if tokens_to_remove > 0:
+            why = f"crop({tokens_to_remove}): the number of positions to remove is stated as a negative one"
+            raise ValueError(f"past_key_values: {why}. What to do: pass crop(-{tokens_to_remove})")
         if self.generation is not None and tokens_to_remove:
-            length = self.generation.length - abs(tokens_to_remove) if tokens_to_remove < 0 else tokens_to_remove
-            self.generation.crop(length)
+            self.generation.crop(max(self.generation.length + tokens_to_remove, 0))
+
+    @property
+    def is_croppable(self) -> bool:
+        """Whether positions can be removed."""
+        return self._decoder.crops
 
     def reset(self) -> None:
         self.close()
@@ -101,12 +113,14 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
     base_model_prefix = "model"
     #: Whether a call of the original returns its cache.
     calls_return_cache = True
+    #: What transformers calls stateful: it keeps a state from which no tokens can be taken back.
     _is_stateful = False
     _supports_cache_class = True
 
     def __init__(self, who: str, decoder: Decoder, config: Any, settings: Callable[[], Any]) -> None:
         self._who, self._decoder, self.config, self._settings = who, decoder, config, settings
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self._is_stateful = not decoder.crops
 
     @property
     def generation_config(self) -> Any:
@@ -178,6 +192,7 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
+        refuse_quantized(self._who, generation_config)
         given = model_kwargs.get("past_key_values")
         if given is not None:
             self.cache(given)._is_user_defined = True
@@ -215,6 +230,17 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
         return cache.begun(len(ids))
 
     _mask_name, _positions_name = "attention_mask", "position_ids"
+
+
+def refuse_quantized(who: str, generation_config: Any) -> None:
+    """Refuse a cache in few bits, which changes tokens; of the other kinds of cache, none does.
+
+    Raises:
+        UnavailableError: it is asked for.
+    """
+    if generation_config.cache_implementation == "quantized":
+        why = "cache_implementation='quantized' is a cache in torch, and this model's cache is in its backend"
+        raise UnavailableError(who, why, "leave it out, or accelerate with QuantizeConfig(…, cache='int8')")
 
 
 def refuse(who: str, arguments: Mapping[str, Any]) -> None:

@@ -33,15 +33,17 @@ class LanguageModule(StatefulModule):
         position_ids: torch.Tensor | None = None,
         **tensors: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        answer = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask_of(self.language_model, attention_mask, tensors),
-            past_key_values=self.cache(tensors),
-            use_cache=True,
-            return_dict=True,
-            **({} if position_ids is None else {"position_ids": position_ids}),
-            **features_of(tensors),
-        )
+        cache = self.cache(tensors)
+        with self.exportable(self.language_model, cache):
+            answer = self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=mask_of(self.language_model, attention_mask, tensors),
+                past_key_values=cache,
+                use_cache=True,
+                return_dict=True,
+                **({} if position_ids is None else {"position_ids": position_ids}),
+                **features_of(tensors),
+            )
         logits = self.head(answer.last_hidden_state.index_select(1, logits_to_keep))
         return self.outputs(logits, answer.past_key_values)
 

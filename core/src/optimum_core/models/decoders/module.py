@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from optimum_core.models.decoders.kernels import exportable_kernels
+from optimum_core.models.decoders.recurrent import StatesCache, cache_name, cache_of, filled_layer, kept_tensors
 from optimum_core.types import StateSpec
 
 
@@ -20,17 +23,22 @@ class StatefulModule(torch.nn.Module):
 
     def __init__(self, state: StateSpec, idle: Collection[int] = ()) -> None:
         super().__init__()
-        self.idle = frozenset(idle)
+        self.idle, self.state = frozenset(idle), state
         self.past_names = tuple(spec.name for spec in state.past)
         self.present_names = tuple(spec.name for spec in state.present)
 
     def past(self, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """Return the past among a decoder's inputs, keys and values in turn."""
+        """Return the past among a decoder's inputs, in order."""
         return [tensors[name] for name in self.past_names]
 
     def cache(self, tensors: Mapping[str, torch.Tensor]) -> Any:
         """Return a cache of transformers that holds the past among a decoder's inputs."""
-        return filled_cache(self.past(tensors), self.idle)
+        return StatesCache(self.state, self.past(tensors), self.idle)
+
+    def exportable(self, module: Any, cache: Any) -> AbstractContextManager[None]:
+        """Let a model's recurrences run in exportable form while the block runs."""
+        recurrent = any(layer.has_fixed_states for layer in self.state.layers)
+        return exportable_kernels(module, cache.next_state) if recurrent else nullcontext()
 
     def outputs(self, logits: torch.Tensor, cache: Any) -> dict[str, torch.Tensor]:
         """Return logits and present by name.
@@ -38,8 +46,7 @@ class StatefulModule(torch.nn.Module):
         Args:
             cache: transformers' own, after the call.
         """
-        layers = [layer for index, layer in enumerate(cache.layers) if index not in self.idle]
-        kept = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+        kept = kept_tensors(cache, self.idle)
         return {"logits": logits, **dict(zip(self.present_names, kept, strict=True))}
 
 
@@ -57,6 +64,8 @@ class DecoderModule(StatefulModule):
         super().__init__(state, idle_layers(module))
         self.module = module
         self.selects = "logits_to_keep" in inspect.signature(module.forward).parameters
+        self.cache_name = cache_name(module)
+        self.attends = any(layer.kind == "key-value" for layer in state.layers)
 
     def forward(
         self,
@@ -70,36 +79,30 @@ class DecoderModule(StatefulModule):
         further: dict[str, Any] = {} if position_ids is None else {"position_ids": position_ids}
         if self.selects:
             further["logits_to_keep"] = logits_to_keep
-        answer = self.module(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            past_key_values=cache,
-            use_cache=True,
-            return_dict=True,
-            **further,
-        )
+        # A model without attention multiplies what is new by the mask.
+        mask = attention_mask if self.attends else attention_mask[:, -input_ids.shape[1] :]
+        with self.exportable(self.module, cache):
+            answer = self.module(
+                input_ids=input_ids,
+                attention_mask=mask,
+                use_cache=True,
+                return_dict=True,
+                **{self.cache_name: cache},
+                **further,
+            )
         logits = answer.logits if self.selects else answer.logits.index_select(1, logits_to_keep)
-        return self.outputs(logits, answer.past_key_values)
+        return self.outputs(logits, cache_of(answer))
 
 
-def filled_cache(tensors: Sequence[torch.Tensor], idle: Collection[int] = ()) -> Any:
-    """Return a cache that holds keys and values, in turn, for every layer but the idle ones.
+def filled_cache(tensors: Sequence[torch.Tensor]) -> Any:
+    """Return a cache that holds keys and values, in turn, for every layer.
 
     Made by hand: `DynamicCache` joins what it is given to an empty tensor of one axis, which OpenVINO refuses.
     """
-    from transformers.cache_utils import Cache, DummyLayer, DynamicLayer
+    from transformers.cache_utils import Cache
 
-    layers: list[Any] = []
-    pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
-    while pairs or len(layers) in idle:
-        if len(layers) in idle:
-            layers.append(DummyLayer())
-            continue
-        layer = DynamicLayer()
-        layer.keys, layer.values = keys, values = pairs.pop(0)
-        layer.dtype, layer.device, layer.is_initialized = keys.dtype, values.device, True
-        layers.append(layer)
-    return Cache(layers=layers)
+    pairs = zip(tensors[::2], tensors[1::2], strict=True)
+    return Cache(layers=[filled_layer(keys, values) for keys, values in pairs])
 
 
 def idle_layers(module: Any) -> frozenset[int]:

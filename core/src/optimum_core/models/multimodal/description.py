@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from optimum_core.generation.decoder_session import Decoder
-from optimum_core.models.decoders.description import NotADecoderError, layer_states, own_inputs
+from optimum_core.models.decoders.description import NotADecoderError, layer_states, own_inputs, state_of
 from optimum_core.models.decoders.eager_state import EagerDecoderSession
 from optimum_core.models.decoders.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.eager.calls import alike, ask, fresh
@@ -22,7 +22,7 @@ from optimum_core.models.multimodal.merge_session import MergeSession, language_
 from optimum_core.models.multimodal.merging import LAYERS, sees_before, stripped
 from optimum_core.models.signatures.decoder_signature import TRACED, Arrays, DecoderSignature, MergeSignature
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.types import StateSpec, TensorSpec
+from optimum_core.types import TensorSpec
 from optimum_core.types.state import ADDED, EMBEDS, VISIBLE
 
 _TAKEN = frozenset(
@@ -49,7 +49,7 @@ def describe_pictures(module: Any, signature: ModelSignature) -> DecoderSignatur
     trial = _called(module, signature)
     rows, length, width = trial.handed[EMBEDS].shape
     layers = layer_states(trial.answer.past_key_values.layers, (rows, length))
-    state = StateSpec(layers=tuple(layers), crop=True, reorder=True, fork=True)
+    state = state_of(layers)
     logits = next(spec for spec in signature.outputs if spec.name == "logits")
     ids = next(spec for spec in signature.inputs if spec.name == "input_ids")
     positions = _positions(module, trial)

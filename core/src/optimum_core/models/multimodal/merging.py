@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from optimum_core.errors import InputError
 from optimum_core.generation.decoder_session import Context, Decoder, Generation, Infer, counted
-from optimum_core.models.decoders.generate import StateCache, refuse
+from optimum_core.models.decoders.generate import StateCache, refuse, refuse_quantized
 from optimum_core.models.decoders.language_module import FEATURES, ONE_KIND, PLACES
 from optimum_core.models.eager.calls import as_tensor, fresh
 from optimum_core.models.eager.outputs import flatten
@@ -172,6 +172,7 @@ class Merged:
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
+        refuse_quantized(self._who, generation_config)
         given = model_kwargs.get(_CACHE)
         if given is not None:
             self.cache(given)._is_user_defined = True

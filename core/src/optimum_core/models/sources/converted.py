@@ -5,6 +5,7 @@ There is no eager model to compare them with, and nothing to export: no search t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,8 +48,9 @@ class ConvertedSource:
 
     @cached_property
     def digests(self) -> Mapping[str, str]:
-        """The sha256 of each file, by its name."""
-        return {path.name: describe(path).sha256 for path in (*self.files, *self.companions().values())}
+        """The sha256 of each file, by its place."""
+        found = (*self.files, *self.companions().values())
+        return {os.path.relpath(path, self.directory): describe(path).sha256 for path in found}
 
     def companions(self) -> dict[str, Path]:
         """Return configuration, tokenizer and processor files, by their name in an artifact."""
