@@ -215,6 +215,8 @@ def test_what_a_state_cannot_do_is_refused_as_eager_refuses_it(tmp_path: Path) -
         first.cache_params.crop(2)
     with pytest.raises(UnavailableError, match="cache_implementation='quantized'"):
         fast.generate(ids, cache_implementation="quantized", max_new_tokens=4)
+    with pytest.raises(AttributeError, match="pass all texts to one generate"):
+        _ = fast.generate_batch
 
 
 def test_blip_goes_by_the_ids_of_its_text_model(tmp_path: Path) -> None:

@@ -22,11 +22,18 @@ _WEIGHTS = (
 )
 _TORCH_NAMES = frozenset(_WEIGHTS.split())
 _ONE_PROCESS = "leave it out: encode uses all cores of this process; over machines, open load(directory) in each"
+_BATCHES = (
+    "pass all texts to one generate, or see fast.continuous_batching(), where the backend has it; "
+    "transformers' own writes into caches of torch"
+)
 #: Methods of models of other packages, with what takes their place.
 _ELSEWHERE = {
     "start_multi_process_pool": _ONE_PROCESS,
     "stop_multi_process_pool": _ONE_PROCESS,
     "encode_multi_process": "call encode(texts), which uses all cores of this process",
+    "generate_batch": _BATCHES,
+    "init_continuous_batching": _BATCHES,
+    "continuous_batching_context_manager": _BATCHES,
     "get_max_seq_length": "ask fast.max_seq_length",
     "tokenizer": "AutoTokenizer.from_pretrained(directory) reads it; fast.tokenize(texts) gives the inputs of texts",
     "truncate_sentence_embeddings": "call encode(texts, truncate_dim=…)",

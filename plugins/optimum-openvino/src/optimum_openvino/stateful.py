@@ -56,21 +56,21 @@ def _select_rows(model: Any, state: StateSpec) -> None:
 def _begin_empty(model: Any) -> None:
     """Make every variable begin with no positions, and as many rows as the new tokens have.
 
-    No positions is a number that is computed: the CPU plugin takes one that is known for the length of the cache for
-    good, where the cache is not fused with attention (multi-head latent attention).
+    Where the CPU plugin (2026.4) fuses a cache with nothing, as that of multi-head latent attention with one head, it
+    takes the zero for the length of the cache for good, and refuses the first call. With a zero that it cannot know in
+    advance, answers were wrong after other requests had run.
     """
     from openvino import opset13 as ops
 
     new = next(port for port in model.inputs if port.get_names() & {"input_ids", EMBEDS})
     shape = ops.shape_of(new, output_type="i64")
     rows = ops.gather(shape, ops.constant(np.array([0], np.int64)), ops.constant(np.int64(0)))
-    none = ops.subtract(rows, rows)
     for operation in model.get_ops():
         if operation.get_type_name() != "ReadValue":
             continue
         shape = operation.get_output_partial_shape(0)
-        sizes = [int(axis.get_length()) if axis.is_static else None for axis in shape]
-        parts = [none if size is None else ops.constant(np.array([size], np.int64)) for size in sizes]
+        sizes = [int(axis.get_length()) if axis.is_static else 0 for axis in shape]
+        parts = [ops.constant(np.array([size], np.int64)) for size in sizes]
         nothing = ops.constant(0.0, dtype=operation.get_output_element_type(0))
         operation.set_arguments([ops.broadcast(nothing, ops.concat([rows, *parts[1:]], axis=0))])
 
