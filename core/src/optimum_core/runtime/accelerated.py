@@ -17,7 +17,7 @@ from optimum_core.artifact.names import as_text
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
-from optimum_core.plugins import PluginManager
+from optimum_core.plugins import Direct, PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
 from optimum_core.runtime.absent_inputs import absent_inputs
 from optimum_core.runtime.call_inputs import InputChecker
@@ -32,7 +32,7 @@ from optimum_core.runtime.layouts import save_as
 from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
-from optimum_core.runtime.repeated_call import Repeated, never
+from optimum_core.runtime.repeated_call import Repeated, Run, never
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.transformers_face import TransformersFace
 from optimum_core.types import Fidelity, Report, Session
@@ -90,6 +90,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
         self._answerer = Answerer(structure, names, in_memory=source is not None)
+        self._runs = Run(self._run, self._direct(names))
         self._again: Repeated = never
         if getattr(source, "in_memory", False):
             _ = self.config  # read now, so that a change of the original's configuration is noticed
@@ -127,8 +128,14 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             as_dict = kwargs["return_dict"]
         arrays, torch_in = self._checker.bind((), kwargs)
         answer = self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_dict is False)
-        self._again = self._checker.repeated(self._run, self._answerer, as_torch=torch_in)
+        self._again = self._checker.repeated(self._runs, self._answerer, as_torch=torch_in)
         return answer
+
+    def _direct(self, names: tuple[str, ...]) -> Direct | None:
+        session = self._session
+        plain = not isinstance(session, ForeignSession | GenerativeSession)
+        fits = plain and tuple(spec.name for spec in session.outputs) == names
+        return self._plugins.direct(session) if fits else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, as calling it does."""
@@ -347,7 +354,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             ExportError: the model stayed eager, and its class cannot be imported again.
             OptionError, UnavailableError: there is no such layout, or it has no form for this model.
         """
-        place = Path(as_text(save_directory))
+        place = Path(as_text(save_directory)).expanduser()
         files = {name: self.directory / name for name in self.manifest.files}
         report = replace(self.report, from_cache=False) if self.report else None
         asked = vars(self).get("generation_config")

@@ -77,6 +77,29 @@ _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
+def local_path(model: str) -> Path:
+    """Return the path that a model's name may be; whether it exists shows later, since it may be a hub id.
+
+    Raises:
+        SourceError: it is blank, the system takes no such path, or it is a link to nothing.
+    """
+    who = f"model {model!r}"
+    if not model.strip() or "\0" in model:
+        why = "it holds a NUL character" if model.strip() else "the name is empty"
+        raise SourceError(who, why, "give a directory ('.' is the working directory), a hub id, or the model itself")
+    try:
+        path = Path(model).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            why = f"it is a link to {str(path.readlink())!r}, which does not exist"
+            raise SourceError(who, why, "mend the link") from None
+    except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long, no such user's home
+        why = f"the system refuses this path: {getattr(error, 'strerror', None) or error}"
+        raise SourceError(who, why, "check the path and its permissions") from error
+    return path
+
+
 def refuse_file(path: Path, who: str) -> SourceError:
     """Return the error for a file that is no ONNX model."""
     if is_pointer(path):

@@ -297,7 +297,7 @@ def _from_path(
 ) -> Source | ConvertedSource:
     from optimum_core.models.sources.converted import find_converted
 
-    path = Path(model).expanduser()
+    path = files.local_path(model)
     if path.exists() and (converted := find_converted(path, path.resolve().name)) is not None:
         return converted
     if path.suffix == ".onnx" and path.is_file() and not files.is_pointer(path):
@@ -313,7 +313,7 @@ def _from_path(
         return open_directory(path, name=name, trust_remote_code=trust_remote_code, processor=processor, task=task)
     if path.exists():
         raise files.refuse_file(path, f"model {model!r}")
-    if not model or model.count("/") > 1 or model.startswith((".", "~", "/")):
+    if model.count("/") > 1 or model.startswith((".", "~", "/")):
         raise SourceError(f"model {model!r}", "no such directory", "check the path")
     directory = pretrained.download(model, revision=revision, with_code=trust_remote_code)
     if (converted := find_converted(directory, model)) is not None:
