@@ -32,7 +32,8 @@ CLIENTS := openai tritonclient[http] httpx langchain-openai schemathesis playwri
 BESIDE := transformers sentence-transformers peft datasets
 PROJECTS := core $(foreach plugin,$(PLUGINS),$(firstword $(subst [, ,$(plugin))))
 SOURCES := $(addsuffix /src,$(PROJECTS))
-TESTS := $(addsuffix /tests,$(PROJECTS)) tests
+# The directories whose files take longest first: a worker that takes one of them last keeps the other waiting.
+TESTS := tests $(addsuffix /tests,$(filter-out core,$(PROJECTS)) core)
 
 # Nothing here may reach for a model hub: what is needed comes with the packages.
 OFFLINE := HF_HUB_OFFLINE=1
@@ -90,15 +91,15 @@ $(SMOLLM2)/config.json: $(STAMP) docs/demo/smollm2.py
 demo: $(STAMP) $(SMOLLM2)/config.json
 	@$(OFFLINE) $(BIN)/python docs/demo/demo.py $(SMOLLM2)
 
-# Whole files go to one of two processes, so that what a file's tests share is made once. Each is pinned to one core:
-# what needs several runs afterwards.
+# Whole files go, in the order of TESTS, to one of two processes, so that what a file's tests share is made once. Each is
+# pinned to one core: what needs several runs afterwards.
 WORKERS ?= 2
 ALL_CORES = $(shell grep -rl mark.all_cores --include='test_*.py' $(TESTS))
 
 test: $(STAMP)
 	@echo "pytest $(TESTS)"
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
-	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS) && \
+	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS) $(ARGS) && \
 	    $(OFFLINE) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -m all_cores $(ALL_CORES)
 
 # Packages' tests may have names in common, and mypy takes a name once in a run: hence one run for each of them.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import venv
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from packaging.requirements import Requirement
+
+from wheels import install, new_environment, wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = (ROOT / "core", ROOT / "plugins" / "optimum-ort")
@@ -82,17 +82,9 @@ def _lend(site: Path) -> None:
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new environment: our two wheels and what they declare, nothing else."""
-    folder = tmp_path_factory.mktemp("torch-free")
-    for project in PROJECTS:
-        _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder / "dist", project, cwd=folder)
-    wheels = sorted((folder / "dist").glob("*.whl"))
-    venv.create(folder / "env", symlinks=os.name != "nt")
-    binaries = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
-    found = binaries / ("python.exe" if os.name == "nt" else "python")
-    site = _run(found, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
-    _lend(Path(site.stdout.strip()))
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", found)
-    _run(*pip, "install", "--quiet", "--no-compile", "--no-deps", "--no-index", *wheels, cwd=folder)
+    found, site = new_environment(tmp_path_factory.mktemp("torch-free") / "env")
+    _lend(site)
+    install(found, *(wheel(tmp_path_factory, project) for project in PROJECTS))
     return found
 
 

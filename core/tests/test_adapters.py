@@ -71,6 +71,30 @@ def test_a_model_in_memory_stays_as_it_was(tmp_path: Path) -> None:
     assert np.allclose(_logits(fast), _logits(adapted.eval()), atol=1e-4)
 
 
+@pytest.mark.parametrize("state", ["off", "merged", "merged, then off", "two at once", "the second"])
+def test_adapters_act_as_they_do_in_the_model(tmp_path: Path, state: str) -> None:
+    peft = pytest.importorskip("peft")
+    adapted = _adapted(tmp_path)
+    adapted.add_adapter("other", peft.LoraConfig(r=2, target_modules=["query", "key"]))
+    for name, weight in adapted.named_parameters():
+        if "lora_B.other" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    if "merged" in state:
+        adapted.merge_adapter()
+    if "off" in state:
+        adapted.base_model.disable_adapter_layers()
+    if state == "two at once":
+        for layer in adapted.modules():
+            if hasattr(layer, "lora_A"):
+                layer.set_adapter(["default", "other"])
+    if state == "the second":
+        adapted.set_adapter("other")
+    want = _logits(adapted.eval())
+    source = open_source(adapted)
+    assert np.allclose(_logits(source.module()), want, atol=1e-5)
+    assert np.allclose(_logits(adapted), want, atol=1e-5)
+
+
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     _adapted(tmp_path).save_pretrained(tmp_path / "adapter")
     config = transformers.BertConfig(vocab_size=40, max_position_embeddings=32, **{**_SIZES, "hidden_size": 32})

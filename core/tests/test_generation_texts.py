@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from letters import write_letters
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.settings import Settings
@@ -20,18 +20,9 @@ from optimum_core.types import LastPiece
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level tokenizer of 256 tokens and two special ones, with a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
     made = tmp_path_factory.mktemp("tokenizer")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    tokenizer.save(str(made / "tokenizer.json"))
     template = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] | trim }}{% endfor %}[you]"
-    config = {"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>"}, "chat_template": template}
-    (made / "tokenizer_config.json").write_text(json.dumps(config))
+    write_letters(made, template, eos_token={"__type": "AddedToken", "content": "</s>"})
     return made
 
 

@@ -8,25 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from energy_counters import energy_counter
 from optimum_core.hardware.energy import POWERCAP_ENV, EnergyMeter
 from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
 from optimum_core.measure.energy import Energy
 
 
-def _domain(powercap: Path, place: str, name: str, energy: int, greatest: int = 1_000_000) -> Path:
-    folder = powercap / place
-    folder.mkdir(parents=True)
-    (folder / "name").write_text(f"{name}\n")
-    (folder / "max_energy_range_uj").write_text(f"{greatest}\n")
-    (folder / "energy_uj").write_text(f"{energy}\n")
-    return folder / "energy_uj"
-
-
 def test_packages_and_memory_are_added_and_cores_are_in_them_already(tmp_path: Path) -> None:
-    package = _domain(tmp_path, "intel-rapl:0", "package-0", 900_000)
-    cores = _domain(tmp_path, "intel-rapl:0:0", "core", 5)
-    memory = _domain(tmp_path, "intel-rapl:0:2", "dram", 7)
-    _domain(tmp_path, "intel-rapl-mmio:0", "package-0", 3)  # the same package by another way
+    package = energy_counter(tmp_path, "intel-rapl:0", "package-0", 900_000)
+    cores = energy_counter(tmp_path, "intel-rapl:0:0", "core", 5)
+    memory = energy_counter(tmp_path, "intel-rapl:0:2", "dram", 7)
+    energy_counter(tmp_path, "intel-rapl-mmio:0", "package-0", 3)  # the same package by another way
     meter = EnergyMeter(tmp_path)
     assert meter.is_there and meter.joules() == 0
     package.write_text("950000")
@@ -38,14 +30,14 @@ def test_packages_and_memory_are_added_and_cores_are_in_them_already(tmp_path: P
 
 
 def test_without_counters_that_can_be_read_there_is_no_figure(tmp_path: Path) -> None:
-    (_domain(tmp_path, "intel-rapl:0", "package-0", 5)).unlink()
+    (energy_counter(tmp_path, "intel-rapl:0", "package-0", 5)).unlink()
     assert not EnergyMeter(tmp_path).is_there and not EnergyMeter(tmp_path / "missing").is_there
     assert "may not be read" in EnergyMeter(tmp_path).problem
     assert "no counter" in EnergyMeter(tmp_path / "missing").problem
 
 
 def test_the_counters_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _domain(tmp_path, "intel-rapl:0", "package-0", 5)
+    energy_counter(tmp_path, "intel-rapl:0", "package-0", 5)
     monkeypatch.setenv(POWERCAP_ENV, str(tmp_path))
     assert EnergyMeter().is_there and not EnergyMeter().problem
 

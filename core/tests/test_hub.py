@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -189,8 +191,8 @@ _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
+@contextmanager
+def _hub() -> Iterator[Hub]:
     made = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": made}))
     made.address = f"http://127.0.0.1:{server.server_port}"
@@ -203,41 +205,47 @@ def hub() -> Iterator[Hub]:
     assert made.unknown == [], "huggingface_hub asked for what the stand-in does not know"
 
 
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with _hub() as made:
+        yield made
+
+
 Run = Callable[..., Any]
+
+
+def _run(hub: Hub, folder: Path, code: str, *arguments: str | Path, **more: str) -> Any:
+    """Run code in a process that takes the stand-in for the hub; return what it left in `result`."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "OPTIMUM_"))}
+    env |= {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(folder / "hf"),
+        "HF_TOKEN": "hf_nobody",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OPTIMUM_CACHE_DIR": str(folder / "cache"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    program = (
+        "import json, sys\nimport numpy as np\nimport optimum_core\nfrom optimum_core import accelerate, load\n"
+        "from optimum_core.errors import OptimumError\nargs = sys.argv[1:]\n"
+        f"{code}\nprint(json.dumps(result))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=env | more,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture
 def run(hub: Hub, tmp_path: Path) -> Run:
-    """Run code in a process that takes the stand-in for the hub; gives what it left in `result`."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "OPTIMUM_"))}
-    env |= {
-        "HF_ENDPOINT": hub.address,
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_TOKEN": "hf_nobody",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "OPTIMUM_CACHE_DIR": str(tmp_path / "cache"),
-        "NO_PROXY": "127.0.0.1",
-    }
-
-    def make(code: str, *arguments: str | Path, **more: str) -> Any:
-        program = (
-            "import json, sys\nimport numpy as np\nimport optimum_core\nfrom optimum_core import accelerate, load\n"
-            "from optimum_core.errors import OptimumError\nargs = sys.argv[1:]\n"
-            f"{code}\nprint(json.dumps(result))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            env=env | more,
-            timeout=200,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return make
+    return partial(_run, hub, tmp_path)
 
 
 def _files(folder: Path) -> Files:
@@ -312,36 +320,57 @@ def test_an_altered_download_is_refused(saved: tuple[Path, Path, Any], hub: Hub,
     assert "sha256" in said
 
 
-def test_accelerate_by_hub_id(saved: tuple[Path, Path, Any], hub: Hub, run: Run) -> None:
-    plain, _, want = saved
-    hub.put("some-one/a.model", {**_files(plain), "pytorch_model.bin": b"x" * 1000, "evil.py": b"raise SystemExit(7)"})
-    code = f"fast = accelerate('some-one/a.model', target='torch', budget=0)\nresult = [fast.name_or_path, {_ANSWER}]"
-    name, got = run(code)
+_ACCELERATED = f"""
+def told(name):
+    try:
+        return accelerate(name, target="torch", budget=0)
+    except OptimumError as error:
+        return [type(error).__name__, str(error), error.remedy]
+fast = told("some-one/a.model")
+result = [[fast.name_or_path, {_ANSWER}], told("evil/model"), told("no/such")]
+"""
+
+
+@pytest.fixture(scope="module")
+def accelerated(
+    saved: tuple[Path, Path, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[list[Any], list[str]]]:
+    """The results or errors of `accelerate` for three ids, of one process, and the requests to the hub."""
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    fatal = b"raise SystemExit(7)"
+    with _hub() as hub:
+        hub.put("some-one/a.model", {**_files(saved[0]), "pytorch_model.bin": b"x" * 1000, "evil.py": fatal})
+        hub.put("evil/model", {"config.json": json.dumps(config).encode(), "own.py": fatal})
+        yield _run(hub, tmp_path_factory.mktemp("accelerated"), _ACCELERATED), hub.log
+
+
+def test_accelerate_by_hub_id(saved: tuple[Path, Path, Any], accelerated: tuple[list[Any], list[str]]) -> None:
+    ((name, got), _, _), log = accelerated
     assert name == "some-one/a.model"
-    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
-    fetched = {line.rpartition("/")[2] for line in hub.log if line.startswith("GET") and "/resolve/" in line}
+    np.testing.assert_allclose(got, saved[2], rtol=1e-3, atol=1e-3)
+    fetched = {line.rpartition("/")[2] for line in log if line.startswith("GET") and "/resolve/" in line}
     assert "model.safetensors" in fetched
     assert not fetched & {"pytorch_model.bin", "evil.py"}
 
 
-def test_code_of_a_repository_is_refused_before_it_is_fetched(hub: Hub, run: Run) -> None:
-    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
-    hub.put("evil/model", {"config.json": json.dumps(config).encode(), "own.py": b"raise SystemExit(7)"})
-    code = "try: accelerate('evil/model')\nexcept OptimumError as error: result = [type(error).__name__, str(error)]"
-    kind, said = run(code)
+def test_code_of_a_repository_is_refused_before_it_is_fetched(accelerated: tuple[list[Any], list[str]]) -> None:
+    (_, (kind, said, _), _), log = accelerated
     assert kind == "SourceError"
     assert "trust_remote_code=True" in said
-    assert not any(".py" in line for line in hub.log)
+    assert any("evil/model" in line for line in log)
+    assert not any(".py" in line for line in log)
 
 
-@pytest.mark.parametrize(
-    ("call", "kind"),
-    [("accelerate('no/such')", "SourceError"), ("load('no/such')", "ArtifactError")],
-)
-def test_a_repository_that_is_not_there(call: str, kind: str, hub: Hub, run: Run) -> None:
-    code = f"try: {call}\nexcept OptimumError as error: result = [type(error).__name__, str(error), error.remedy]"
-    found, said, remedy = run(code)
-    assert found == kind
-    assert "'no/such'" in said
-    assert "HF_HUB_OFFLINE" in remedy
-    assert hub.log
+def _is_named_as_missing(outcome: list[str], log: list[str]) -> bool:
+    _, said, remedy = outcome
+    return "'no/such'" in said and "HF_HUB_OFFLINE" in remedy and any("no/such" in line for line in log)
+
+
+def test_a_repository_that_is_not_there(accelerated: tuple[list[Any], list[str]], hub: Hub, run: Run) -> None:
+    (_, _, missing), log = accelerated
+    assert missing[0] == "SourceError" and _is_named_as_missing(missing, log)
+    code = (
+        "try: load('no/such')\nexcept OptimumError as error: result = [type(error).__name__, str(error), error.remedy]"
+    )
+    missing = run(code)
+    assert missing[0] == "ArtifactError" and _is_named_as_missing(missing, hub.log)

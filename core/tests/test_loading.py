@@ -283,6 +283,8 @@ def test_a_changed_file_is_found_unless_that_is_left_out(saved: Path, tmp_path: 
     shutil.copytree(saved, place)
     file = place / "config.json"
     file.write_bytes(file.read_bytes().replace(b" ", b"\t", 1))
+    load(place).close()  # which says the same
+    file.write_bytes(file.read_bytes().replace(b'"bert"', b'"BERT"', 1))
     with pytest.raises(ArtifactError, match=r"config\.json"):
         load(place)
     load(place, verify_files=False).close()

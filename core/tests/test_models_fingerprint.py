@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +155,114 @@ def test_samples_count_by_name_value_type_and_shape() -> None:
     assert fingerprint.of_samples({"x": x}) == fingerprint.of_samples({"x": x.copy()})
     assert fingerprint.of_samples(x) == fingerprint.of_samples((x,)) == fingerprint.of_samples([x])
     assert fingerprint.of_samples(torch.from_numpy(x)[::2]) == fingerprint.of_samples(torch.from_numpy(x[::2].copy()))
+
+
+FACTORS = [2.0]
+
+
+def _helped(x: torch.Tensor) -> torch.Tensor:
+    return x * FACTORS[0]
+
+
+class Plain(torch.nn.Module):
+    """It has no tensors, and calls what it is given and what it finds."""
+
+    def __init__(self, call: Any = None, **attributes: Any) -> None:
+        super().__init__()
+        self.call = call
+        vars(self).update(attributes)
+
+    @property
+    def bias(self) -> float:
+        return 0.0
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return _helped(x) + self.bias if self.call is None else self.call(x)
+
+
+def _scaling(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: x * factor
+
+
+def _hooked(factor: float) -> torch.nn.Module:
+    module = Plain()
+    module.register_forward_hook(lambda _module, _inputs, output: output * factor)
+    return module
+
+
+def _buffered(value: float) -> torch.nn.Module:
+    module = Plain()
+    module.register_buffer("kept", torch.tensor(value), persistent=False)
+    return module
+
+
+def _replaced(factor: float) -> torch.nn.Module:
+    module = Plain()
+    vars(module)["forward"] = lambda x: x * factor
+    return module
+
+
+class Holder:
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: Plain(_scaling(value)),
+        lambda value: Plain(partial(torch.mul, other=value)),
+        lambda value: Plain(sizes=[1, {"two": value}]),
+        lambda value: Plain(table=torch.tensor([value])),
+        lambda value: Plain(table=np.array([value])),
+        lambda value: Plain(holder=Holder(value)),
+        lambda value: Plain(kind=torch.float16 if value > 2 else torch.float32),
+        _hooked,
+        _buffered,
+        _replaced,
+    ],
+)
+def test_what_is_no_weight_shows(make: Callable[[float], torch.nn.Module]) -> None:
+    assert fingerprint.of_module(make(2.0)) == fingerprint.of_module(make(2.0))
+    assert fingerprint.of_module(make(2.0)) != fingerprint.of_module(make(3.0))
+
+
+def test_what_its_functions_find_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint.of_module(Plain())
+    monkeypatch.setitem(globals(), "FACTORS", [3.0])
+    changed = fingerprint.of_module(Plain())
+    monkeypatch.setitem(globals(), "_helped", torch.abs)
+    replaced = fingerprint.of_module(Plain())
+    monkeypatch.setattr(Plain, "bias", property(lambda self: 1.0))
+    assert len({before, changed, replaced, fingerprint.of_module(Plain())}) == 4
+
+
+_IN_CHILD = """
+import torch
+from functools import partial
+from optimum_core.models import fingerprint
+
+KNOWN, log = {"b", "a", "c"}, __import__("logging").getLogger("x")
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act = torch.nn.functional.relu
+        self.names = {"one", "two", "three"}
+        self.register_forward_hook(partial(print, end=""))
+
+    def forward(self, x):
+        log.debug("called")
+        return self.act(x) if "a" in KNOWN else x
+
+print(fingerprint.of_module(Own()))
+"""
+
+
+def test_it_is_equal_in_every_process() -> None:
+    found = set()
+    for seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run([sys.executable, "-c", _IN_CHILD], env=env, capture_output=True, text=True, check=True)
+        found.add(done.stdout)
+    assert len(found) == 1

@@ -103,7 +103,9 @@ class Acme:
         key = b"".join(np.ascontiguousarray(array).tobytes() for array in inputs.values())
         if key not in self.known:
             self.known[key] = eager_outputs(session.module, inputs)
-        time.sleep(session.seconds)
+        if key in session.seen:  # calls that compare come once, those that measure again and again
+            time.sleep(session.seconds)
+        session.seen.add(key)
         if self.counter is not None:
             self.counter.write_text(str(int(self.counter.read_text()) + MICROJOULES[session.word]))
         return self.known[key]
@@ -119,6 +121,7 @@ class Opened:
         self.inputs, self.outputs = request.artifact.inputs, request.artifact.outputs
         word = request.artifact.main_file.read_text(encoding="utf-8").strip()
         self.word = word
+        self.seen: set[bytes] = set()
         self.seconds = SIZES[word][1] if word in SIZES else SECONDS[self.device]
 
     def close(self) -> None:
@@ -134,7 +137,8 @@ def with_acme(tiny: Callable[[str], Any], tmp_path: Path) -> Iterator[Accelerate
 
     def run(acme: Acme, **settings: Any) -> AcceleratedModel:
         with installed(torch=torch_plugin, acme=acme), measure.measuring(EFFORT):
-            return accelerate(tiny("bert"), **{"shapes": [(1, 8)], "cache_dir": tmp_path, "target": "acme", **settings})
+            usual = {"shapes": [(1, 8)], "cache_dir": tmp_path, "target": "acme", "budget": 120}
+            return accelerate(tiny("bert"), **{**usual, **settings})
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from optimum_core import accelerate, load
-from optimum_core.errors import ArtifactError, SourceError
+from optimum_core.errors import ArtifactError, InputError, SourceError
 from optimum_core.models.sources.source import DirectorySource, open_source
 
 _LABELS = {0: "bad", 1: "fair", 2: "good"}
@@ -28,7 +28,7 @@ class _Logits(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Any:
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
@@ -41,13 +41,15 @@ def _classifier() -> Any:
     return transformers.DistilBertForSequenceClassification(config).eval()
 
 
-def _export(model: Any, path: Path) -> None:
+def _export(model: Any, path: Path, *names: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     axes = {0: "batch_size", 1: "sequence_length"}
+    inputs = {"input_ids": _IDS, "attention_mask": torch.ones_like(_IDS)}
+    names = names or tuple(inputs)
     torch.onnx.export(
-        _Logits(model).eval(), (_IDS, torch.ones_like(_IDS)), path, dynamo=False, opset_version=18,
-        input_names=["input_ids", "attention_mask"], output_names=["logits"],
-        dynamic_axes={"input_ids": axes, "attention_mask": axes, "logits": {0: "batch_size"}},
+        _Logits(model).eval(), tuple(inputs[name] for name in names), path, dynamo=False, opset_version=18,
+        input_names=list(names), output_names=["logits"],
+        dynamic_axes={**dict.fromkeys(names, axes), "logits": {0: "batch_size"}},
     )  # fmt: skip
 
 
@@ -84,6 +86,31 @@ def test_a_directory_is_its_graph(place: str, tmp_path: Path) -> None:
     assert again.manifest.task == "text-classification"
     classify = transformers.pipeline("text-classification", model=fast, tokenizer=_tokenizer())
     assert classify("w5 w9 w11")[0]["label"] in _LABELS.values()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
+def test_a_graph_without_a_mask_takes_one_that_says_nothing(tmp_path: Path) -> None:
+    model = _classifier()
+    _export(model, tmp_path / "model.onnx", "input_ids")
+    model.config.save_pretrained(tmp_path)
+    _tokenizer().save_pretrained(tmp_path)
+    fast = accelerate(tmp_path, target="ort", budget=0, cache_dir=tmp_path / "cache")
+    ones = torch.ones_like(_IDS)
+    want = fast(input_ids=_IDS).logits
+    for _ in range(3):
+        assert torch.equal(fast(input_ids=_IDS, attention_mask=ones, token_type_ids=0 * ones).logits, want)
+    for name, value, remedy in (
+        ("attention_mask", 0, "items of one length"),
+        ("token_type_ids", 1, "leave token_type"),
+    ):
+        said = torch.full_like(_IDS, value)
+        with pytest.raises(InputError, match=rf"'{name}' holds other values(.|\n)*{remedy}"):
+            fast(input_ids=_IDS, **{name: said})
+    with pytest.raises(InputError, match="no input 'position_ids'"):
+        fast(input_ids=_IDS, position_ids=_IDS)
+    texts = ["w5 w9 w11 w2", "w7", "w7 w8 w3 w1"]
+    alone = [fast.map([text]).logits[0] for text in texts]
+    assert np.allclose(fast.map(texts).logits, alone, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
@@ -127,7 +154,8 @@ def test_damaged_files_of_models_that_generate_are_named(
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
     for name in names:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"(?s)model\.onnx does not open as ONNX .*download its files again"):
+    why = "is empty" if not content else "does not open as ONNX"
+    with pytest.raises(SourceError, match=rf"(?s)model\.onnx {why}.*download its files again"):
         load(tmp_path)
 
 

@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from optimum_core.errors import SourceError
+from optimum_core.models.backends import onnx_extended
 from optimum_core.models.signatures.signature import describe
 from optimum_core.models.sources.onnx_file import OnnxModule, OnnxSource
 
@@ -173,3 +174,23 @@ def test_weights_in_a_folder_are_copied_with_it(tmp_path: Path) -> None:
         path.write_bytes(named.SerializeToString())
         with pytest.raises(SourceError, match=told):
             OnnxSource(path).size()
+
+
+def test_weights_of_a_graph_that_opens_as_it_is_keep_their_folder(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs" / "m.onnx", tmp_path / "ours"
+    (theirs.parent / "data").mkdir(parents=True)
+    ours.mkdir()
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("Gelu", ["z"], ["y"], domain="com.microsoft"),
+    ]
+    weights = [numpy_helper.from_array(np.ones((4, 4), np.float32), "w")]
+    graph = helper.make_graph(nodes, "g", [_floats("x", "n", 4)], [_floats("y", "n", 4)], weights)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(made, theirs, save_as_external_data=True, location="data/w.bin", size_threshold=0)
+    assert onnx_extended.adopt(onnx_extended.find(theirs), ours).files == ("model.onnx", "data/w.bin")
+    assert np.array_equal(numpy_helper.to_array(onnx.load(ours / "model.onnx").graph.initializer[0]), np.ones((4, 4)))
+    (theirs.parent / "data").rename(tmp_path / "data")
+    with pytest.raises(SourceError, match="are not beside it"):
+        onnx_extended.find(theirs)

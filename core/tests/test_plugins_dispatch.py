@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,14 @@ from dispatched_backends import (
     call,
     exporting,
     opening,
+    two_backends,
 )
+from optimum_core.artifact.structure import from_names
 from optimum_core.errors import PluginError, UnavailableError
 from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import PluginManager, Status
+from optimum_core.runtime.call_outputs import Answerer
+from optimum_core.runtime.repeated_call import Run, repeated
 from optimum_core.types import (
     Hardware,
     Support,
@@ -30,10 +34,7 @@ from optimum_core.types import (
 
 @pytest.fixture
 def plugins() -> PluginManager:
-    found = PluginManager([])
-    found.register(Backend("one", factor=2.0), "one")
-    found.register(Backend("two", factor=3.0), "two")
-    return found
+    return two_backends()
 
 
 @pytest.mark.parametrize("backend", ["one", "two"])
@@ -152,3 +153,38 @@ def test_a_bound_session_serves_threads_while_plugins_come_and_go(plugins: Plugi
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+class Straight(Scaled):
+    """A session with a function of its own beside its hook."""
+
+    def direct(self, inputs: Mapping[str, Any]) -> list[Any]:
+        return [inputs["x"] * self.factor + 100]  # so that a test can tell it from the hook
+
+
+def _repeated(plugins: PluginManager, session: Any) -> Callable[[Any], Any]:
+    whole = plugins.binder(session)
+    whole({"x": X})
+    answerer = Answerer(from_names("", ("y",)), ("y",))
+    answerer._find_own()
+    seen = ["x", X.shape, X.dtype]
+    found = repeated(seen, (), (), None, Run(whole, plugins.direct(session)), answerer)
+    return lambda x: found({"x": x})
+
+
+def test_a_session_runs_by_its_own_function_while_nothing_wraps_its_hook(plugins: PluginManager) -> None:
+    again = _repeated(plugins, Straight(backend="one", factor=2.0))
+    np.testing.assert_array_equal(again(X)["y"], X * 2 + 100)
+    observer = Observer()
+    plugins.register(observer, "audit")
+    np.testing.assert_array_equal(again(X)["y"], X * 2)
+    assert len(observer.seen) == 1
+    plugins.unregister("audit")
+    np.testing.assert_array_equal(again(X)["y"], X * 2)  # the first call binds the hook anew
+    np.testing.assert_array_equal(again(X)["y"], X * 2 + 100)
+
+
+def test_no_function_of_its_own_replaces_a_wrapped_hook(plugins: PluginManager) -> None:
+    assert plugins.direct(Scaled(backend="one", factor=2.0)) is None
+    plugins.register(Observer(), "audit")
+    assert plugins.direct(Straight(backend="one", factor=2.0)) is None

@@ -15,6 +15,7 @@ from dispatched_backends import (
     Observer,
     call,
     opening,
+    two_backends,
 )
 from optimum_core.errors import PluginError, SessionError, UnavailableError
 from optimum_core.hookspecs import hookimpl
@@ -26,10 +27,7 @@ from optimum_core.types import (
 
 @pytest.fixture
 def plugins() -> PluginManager:
-    found = PluginManager([])
-    found.register(Backend("one", factor=2.0), "one")
-    found.register(Backend("two", factor=3.0), "two")
-    return found
+    return two_backends()
 
 
 @pytest.mark.parametrize("hook", CALLED)

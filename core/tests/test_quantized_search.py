@@ -146,3 +146,12 @@ def test_what_is_slower_than_eager_at_a_shape_is_not_chosen_unasked(search: Sear
     report, _ = search(quick, quantize="int8", shapes=[{"batch": 1}, {"batch": 4}])
     assert report.chosen is not None and report.chosen.precision == "fp32"
     assert "not quantized: it is slower than eager at batch=4" in report.chosen.reason
+
+
+def test_no_way_is_proved_for_which_there_is_no_time(search: Search) -> None:
+    """To find the route of a way, unquantized models are built and compared, which may take the longest."""
+    report, backends = search(*(_backend(name, takes=1, plain=2) for name in ("one", "two", "three")), budget=1e-3)
+    tried = [backend.name for backend in backends if not backend.live and backend.sessions]
+    assert len(tried) == 1
+    skipped = {trial.name.partition("[")[0] for trial in _told(report, "skipped")}
+    assert {"one", "two", "three"} - {*tried} <= {word for name in skipped for word in name.split()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 import torch
 
 from optimum_core import accelerate, load
-from optimum_core.errors import SourceError, UnavailableError, VerificationError
+from optimum_core.errors import InputError, SourceError, UnavailableError, VerificationError
 from optimum_core.models.sources.sentences.in_memory import SentenceObjectSource
 from optimum_core.models.sources.sentences.source import SentenceSource
 from optimum_core.models.sources.source import open_source
+from optimum_core.runtime import ranking
 from sentence_directories import (
     NORMALIZE,
     TEXTS,
@@ -264,6 +266,39 @@ def test_a_cross_encoder_scores_and_ranks_as_the_original(cross: tuple[Any, Any]
     ours.save_pretrained(str(tmp_path / "out"))
     with load(tmp_path / "out") as loaded:
         assert [item["corpus_id"] for item in loaded.rank("w5 w6", TEXTS)] == [item["corpus_id"] for item in want]
+
+
+def test_activations_of_cross_encoders_are_those_of_torch() -> None:
+    logits = np.linspace(-9, 9, 14, dtype=np.float32).reshape(7, 2)
+    for name in (*ranking._FUNCTIONS, "GELU", "Mish"):
+        made = getattr(torch.nn, name)()
+        found = ranking._activated(logits, f"torch.nn.modules.activation.{name}", "model")
+        np.testing.assert_allclose(found, made(torch.from_numpy(logits)).numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+        assert found.dtype == np.float32
+
+
+def test_an_activation_that_no_file_keeps_is_asked_for_after_loading(cross: tuple[Any, Any], tmp_path: Path) -> None:
+    theirs = copy.deepcopy(cross[0])
+    theirs.activation_fn = torch.nn.Softplus(beta=3)  # by its path alone it would be another
+    ours, pairs = accelerate(theirs, **QUICK, cache_dir=tmp_path / "cache"), [("w5 w6", text) for text in TEXTS]
+    _close(ours.predict(pairs), theirs.predict(pairs))
+    ours.save_pretrained(str(tmp_path / "out"))
+    with load(tmp_path / "out") as loaded:
+        with pytest.raises(InputError, match=r"Softplus\(beta=3(.|\n)*activation_fn="):
+            loaded.predict(pairs)
+        _close(loaded.predict(pairs, activation_fn=theirs.activation_fn), theirs.predict(pairs))
+
+
+def test_an_activation_with_code_of_its_own_is_refused_early(cross: tuple[Any, Any], tmp_path: Path) -> None:
+    cross[0].save_pretrained(str(tmp_path / "cross"))
+    config = tmp_path / "cross" / "config.json"
+    stated = {**json.loads(config.read_text()), "sbert_ce_default_activation_function": "mine.Squared"}
+    stated.pop("sentence_transformers", None)
+    for name in ("config_sentence_transformers.json", "modules.json"):
+        (tmp_path / "cross" / name).unlink(missing_ok=True)
+    config.write_text(json.dumps(stated))  # as versions before 5 wrote it
+    with pytest.raises(SourceError, match=r"mine\.Squared. is none of torch"):
+        open_source(tmp_path / "cross")
 
 
 def test_a_directory_that_it_saved_is_read(cross: tuple[Any, Any], original: Any, tmp_path: Path) -> None:

@@ -29,6 +29,13 @@ def _install(folder: Path, name: str, source: str) -> None:
     (metadata / "entry_points.txt").write_text(f"[optimum.backends]\n{name} = {name}_backend\n", "utf-8")
 
 
+#: Tests of hundreds of calls: they run on the faults that show in a row of calls, and on the backend without fault.
+_ROWS = {
+    "test_views_outlive_their_outputs",
+    "test_every_call_of_many_is_right",
+    "test_threads_do_not_disturb_each_other",
+    "test_refused_calls_harm_no_others",
+}
 #: What `test_bad.py` begins with. A fault of the probe or the hooks is looked for in the tests of the contract, one of
 #: the sessions in those of inference, either in those of robustness; the backend without fault passes all.
 _HEAD = """from optimum_core.testing import BackendSuite
@@ -45,17 +52,23 @@ class OfContract(BackendSuite):
 
 
 class OfSessions(BackendSuite):
-    locals().update(without(ContractTests))"""
+    locals().update(without(ContractTests))
+
+
+class OfSingleCalls(OfSessions):
+    locals().update(dict.fromkeys({rows}))"""
 
 
 def _base(caught_by: set[str]) -> str:
     if not caught_by:
         return "BackendSuite"
-    return "OfContract" if caught_by - {"*"} <= vars(ContractTests).keys() else "OfSessions"
+    if caught_by - {"*"} <= vars(ContractTests).keys():
+        return "OfContract"
+    return "OfSessions" if caught_by & _ROWS else "OfSingleCalls"
 
 
 def _write(folder: Path) -> None:
-    lines = [_HEAD]
+    lines = [_HEAD.replace("{rows}", repr(sorted(_ROWS)))]
     for source, faults in BASES:
         for fault, (old, new, caught_by) in faults.items():
             assert old in source, f"{fault}: nothing to replace"
@@ -104,6 +117,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         chosen,
     ]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other libraries take seconds to import
     done = subprocess.run(
         [*command, "test_bad.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False
     )

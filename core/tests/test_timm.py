@@ -56,3 +56,14 @@ def test_a_model_of_timm_is_accelerated(tmp_path: Path) -> None:
     fast = accelerate(model, target="ort", budget=0, cache_dir=tmp_path / "cache")
     pictures = torch.randn(1, 3, 176, 176)
     assert torch.allclose(fast(pictures), model(pictures), atol=1e-3)
+
+
+def test_a_directory_of_timm_is_accelerated(tmp_path: Path) -> None:
+    """It names the number of its classes twice."""
+    timm = pytest.importorskip("timm", reason="pip install timm")
+    model = timm.create_model("resnet10t", pretrained=False, num_classes=5).eval()
+    timm.models.save_for_hf(model, tmp_path / "theirs")
+    fast = accelerate(tmp_path / "theirs", target="ort", budget=0, cache_dir=tmp_path / "cache")
+    pictures = torch.randn(1, 3, 176, 176)
+    assert fast.task == "image-classification" and fast.config.num_labels == 5
+    assert torch.allclose(fast(pixel_values=pictures).logits, model(pictures), atol=1e-3)

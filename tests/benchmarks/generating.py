@@ -179,6 +179,8 @@ def _notes(made: Sequence[_Made], everywhere: Timed, alone: Timed) -> Iterator[s
     yield f"Perplexity on film reviews, the original's behind the slash. Accelerating took {took}."
     for name, versions in everywhere.versions.items():
         yield f"{name}: {versions}."
-    for name, problem in (*everywhere.problems.items(), *((item.name, item.problem) for item in made if item.problem)):
+    alone_only = {f"{name} on one core": why for name, why in alone.problems.items() if name not in everywhere.problems}
+    failed = {item.name: item.problem for item in made if item.problem}
+    for name, problem in (everywhere.problems | alone_only | failed).items():
         yield f"{name}: {problem}."
     yield from targets(everywhere)

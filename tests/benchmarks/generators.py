@@ -22,7 +22,7 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 #: What pip is asked for, by name. llama.cpp is a wheel that needs AVX2, and has nothing beyond it: llama-cpp-python is
 #: source, whose compilation takes an hour on two cores.
 PEERS: Mapping[str, Sequence[str]] = {
-    "llama.cpp": ("cyllama==0.2.18",),
+    "llama.cpp": ("cyllama==0.2.18", "numpy"),
     "optimum-intel": QUANTIZERS["optimum-intel"],
 }
 #: A model whose token takes so many times that of eager in fp32 is timed once.

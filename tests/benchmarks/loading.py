@@ -33,6 +33,8 @@ _START_SECONDS, _ANSWER_SECONDS = 240, 60
 _SETTLE_SECONDS = 8
 #: Share of a core below which a server has nothing left to do.
 _IDLE = 0.05
+#: Share of the processor time below which a thread runs no model.
+_SMALL = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,8 @@ class Load:
         errors: other answers than 200 and 429, lost connections and timeouts.
         p50, p99: milliseconds.
         cpu: seconds of processor time of the server's processes.
+        beside: those of them that are not the model's: of the first thread of each process, where its event loop runs,
+            and of all threads that take less than a tenth of the whole.
     """
 
     requests: int
@@ -54,6 +58,7 @@ class Load:
     p50: float
     p99: float
     cpu: float
+    beside: float
 
 
 class Server:
@@ -83,12 +88,14 @@ class Server:
             str(program), "--threads", "1", "--connections", str(clients), "--duration", f"{seconds}s", "--timeout",
             f"{_ANSWER_SECONDS}s", "--script", str(_SCRIPT), self._address, "--", str(bodies),
         ]  # fmt: skip
-        before = self._cpu()
+        before = self._threads()
         done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=False)
-        cpu = self._cpu() - before
+        spent = {thread: seconds - before.get(thread, 0.0) for thread, seconds in self._threads().items()}
+        cpu = sum(spent.values())
+        small = (seconds for (process, thread), seconds in spent.items() if thread == process or seconds < cpu * _SMALL)
         if done.returncode:
             raise SessionError(f"load on {self.name}", f"wrk ended with {done.returncode}", done.stderr)
-        return Load(**json.loads(done.stdout.splitlines()[-1]), cpu=cpu)
+        return Load(**json.loads(done.stdout.splitlines()[-1]), cpu=cpu, beside=sum(small))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -115,6 +122,11 @@ class Server:
             time.sleep(0.2)
             if self._cpu() - before < 0.2 * _IDLE:
                 return
+
+    def _threads(self) -> dict[tuple[int, int], float]:
+        """Return the seconds of processor time of each thread that lives, by its process and its own number."""
+        found = self._each(lambda process: {(process.pid, item.id): sum(item[1:3]) for item in process.threads()})
+        return {thread: seconds for one in found for thread, seconds in one.items()}
 
     def _cpu(self) -> float:
         return float(sum(self._each(lambda process: sum(process.cpu_times()[:2]))))

@@ -27,7 +27,7 @@ CLIENTS = (1, 16, 64, 256)
 SECONDS, OVERLOAD_SECONDS = 5, 10
 #: The clients of the overload, of whom a server with the default settings lets half wait.
 _CROWD = 2048
-_ROUNDS, _TEXTS, _FEW, _BATCH = 2, 4096, 32, 32
+_ROUNDS, _TEXTS, _FEW, _BATCH = 3, 4096, 32, 32
 _TIMES, _BEYOND_MS, _GROWTH = 1.3, 0.6, 1.1
 _PROGRAM = Path(__file__).parent / "children" / "server.py"
 _BUSY = 64
@@ -67,6 +67,10 @@ class _Way:
     def cpu(self, clients: int) -> float:
         """Milliseconds of processor time for each answer: the median over the rounds."""
         return median(load.cpu / max(load.requests, 1) * 1e3 for load in self.loads[clients])
+
+    def beside(self, clients: int) -> float:
+        """Milliseconds of processor time for each answer that are not the model's: the median over the rounds."""
+        return median(load.beside / max(load.requests, 1) * 1e3 for load in self.loads[clients])
 
 
 def run(
@@ -251,10 +255,11 @@ def _targets(ways: Sequence[_Way], bare: Sequence[float]) -> Iterator[str]:
             f"Target in {ours.precision}: at least {_TIMES} times the requests a second of processor time of the best "
             f"of the others: {told}: {_told(min(times.values()) >= _TIMES)}."
         )
-    beyond = ours.cpu(_BUSY) - median(bare)
+    beside = ours.beside(_BUSY)
     yield (
-        f"Target: at {_BUSY} clients at most {_BEYOND_MS} ms of processor time beyond encode of {_BATCH} texts "
-        f"({median(bare):.2f} ms a text): {beyond:.2f}, {_told(beyond <= _BEYOND_MS)}."
+        f"Target: at {_BUSY} clients at most {_BEYOND_MS} ms of processor time beside the threads that run the model: "
+        f"{beside:.2f}, {_told(beside <= _BEYOND_MS)}. A text takes {ours.cpu(_BUSY):.2f} ms in all, and "
+        f"{median(bare):.2f} ms in a bare `encode` of {_BATCH} texts as they come."
     )
     errors = sum(load.errors for way in ways if way.is_ours for loads in way.loads.values() for load in loads)
     yield f"Target: no error: {errors}, {_told(errors == 0)}."

@@ -119,7 +119,7 @@ def accelerate(
         source = open_given(
             model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task
         )
-    cache = Cache(Path(cache_dir) if cache_dir is not None else None)
+    cache = Cache(Path(cache_dir).expanduser() if cache_dir is not None else None)
     if isinstance(source, ConvertedSource):
         return _as_converted(source, request, cache)
     if task is not None:
@@ -186,8 +186,10 @@ def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any, c
         raise OptionError("processor", why, "pass a tokenizer or processor, as from_pretrained returns it")
     if progress is not None and not callable(progress):
         raise OptionError("progress", f"{progress!r} cannot be called", "pass a function of one Event")
-    if not isinstance(cache_dir, str | os.PathLike | None) or cache_dir == "":  # that would be the working directory
+    if not isinstance(cache_dir, str | os.PathLike | None) or (isinstance(cache_dir, str) and not cache_dir.strip()):
         raise OptionError("cache_dir", f"{cache_dir!r} is no path", "pass a directory, or leave it out")
+    if cache_dir is not None and Path(cache_dir).expanduser().is_file():
+        raise OptionError("cache_dir", f"{str(cache_dir)!r} is a file", "pass a directory, or leave it out")
 
 
 def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:

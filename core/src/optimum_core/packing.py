@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from optimum_core.artifact import LIVE, Manifest, ModelInfo, PartInfo
 from optimum_core.errors import UnprovedWarning
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.inputs.user_samples import plain_defaults, positional
+from optimum_core.models.sources import rewritten
 from optimum_core.models.sources.source import Source
 from optimum_core.plan import FLOATS, FULL_PRECISION
 from optimum_core.plugins import PluginManager
@@ -56,7 +57,8 @@ class Packer:
                 _copy(own.path / name, directory / part / name)
         self.write_companions(directory)
         write_check(directory, result.check)
-        artifacts.write(directory, self.manifest(result.winner, result.report))
+        manifest = self.manifest(result.winner, result.report)
+        artifacts.write(directory, replace(manifest, meanings=rewritten.meanings_of(self.source, directory)))
 
     def write_companions(self, directory: Path) -> None:
         """Write configuration, tokenizer and processor files, except those that the directory has already."""

@@ -157,11 +157,14 @@ class Pipeline:
         return False
 
     def _still_true(self, manifest: Manifest, directory: Path) -> bool:
-        """Whether one call gives the recorded outputs: a fingerprint misses hooks and replaced methods of a module."""
+        """Whether one call gives the recorded outputs, of the recorded types: a fingerprint does not see all that a
+        module may depend on, such as what it imports while it runs."""
         from optimum_core.models.eager.calls import eager_outputs
 
         kept, run = read_check(manifest, directory), partial(eager_outputs, self.source.module())
         try:
+            if any(array.dtype != kept.outputs[name].dtype for name, array in run(kept.inputs).items()):
+                return False
             return verify(run, (kept,), manifest.outputs, precision=FULL_PRECISION).passed
         except Exception:  # noqa: BLE001 - code of the model's; it is described anew, and its error raised there
             return False

@@ -46,7 +46,7 @@ def parse_target(target: str) -> Target:
     if not isinstance(target, str) or not target.strip(" :"):
         raise OptionError("target", f"{target!r} names nothing", 'pass "auto", a backend, or "backend:device"')
     backend, colon, device = target.strip().partition(":")
-    if not backend or (colon and not device):
+    if not backend or (colon and not device) or device.endswith(":"):
         missing = "device" if backend else "backend"
         raise OptionError("target", f"{target!r} names no {missing}", 'pass "auto", a backend, or "backend:device"')
     return Target() if backend == AUTO else Target(backend=backend, device=device.lower() or None)

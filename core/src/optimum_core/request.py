@@ -105,6 +105,7 @@ def read_request(
     Raises:
         OptionError: the message names the argument, the value passed, and the values allowed.
     """
+    _check_names(objective=objective, **{name: rest.get(name) for name in ("task", "precision", "level")})
     goal = read_goal(quantize, calibrated=calibration is not None)
     stated = goal.config.objective if goal and goal.config else None
     request = AccelerateRequest(
@@ -118,6 +119,13 @@ def read_request(
     )
     _check(request)
     return request
+
+
+def _check_names(**given: Any) -> None:
+    """Refuse values that are no names: some of them could not even be looked up."""
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, str) and value.strip()):
+            raise OptionError(name, f"{value!r} is no name", "pass text, or leave it out")
 
 
 def _check(request: AccelerateRequest) -> None:

@@ -154,6 +154,14 @@ def opening(backend: str) -> SessionRequest:
     return SessionRequest(backend=backend, artifact=ARTIFACT, device="cpu", hardware=HARDWARE)
 
 
+def two_backends() -> PluginManager:
+    """Return a manager of the backends "one" and "two", which multiply by two and by three."""
+    found = PluginManager([])
+    found.register(Backend("one", factor=2.0), "one")
+    found.register(Backend("two", factor=3.0), "two")
+    return found
+
+
 def call(plugins: PluginManager, hook: str, backend: str) -> Any:
     """One call of one hook, through the manager's own methods."""
     if hook == "infer":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from letters import write_letters
 from optimum_core import accelerate, load
 from optimum_core.errors import InputError, SessionError, UnavailableError, VerificationError
 from optimum_core.generation.continuous import sampling_of
@@ -28,24 +28,11 @@ needs_genai = pytest.mark.skipif(
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}:"
 
 
-def _write_letters(directory: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    tokenizer.save(str(directory / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
-    (directory / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": TEMPLATE}))
-
-
 def _accelerated(folder: Path, kind: str) -> Path:
     tiny_module(kind, vocab_size=258, max_position_embeddings=256, bos_token_id=256, eos_token_id=257).save_pretrained(
         folder / "source"
     )
-    _write_letters(folder / "source")
+    write_letters(folder / "source", TEMPLATE)
     asked: dict[str, Any] = {"target": "openvino", "budget": 0, "shapes": [(1, 8, 4)]}
     quick = measuring(Effort(rounds=1, seconds=0.005, steady=math.inf))
     with quick, accelerate(folder / "source", cache_dir=folder / "cache", **asked) as fast:

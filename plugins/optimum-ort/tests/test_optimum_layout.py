@@ -19,8 +19,10 @@ from optimum_core.hardware import detect
 from optimum_core.models.backends.onnx_forms import FORM
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder
+from optimum_core.testing.encoder_decoders import encoder_decoder, exported_parts
 from optimum_core.types import Artifact, OptimizeRequest
 
+_GRAPHS = ("encoder_model", "decoder_model", "decoder_with_past_model")
 _IDS = torch.tensor([[5, 6, 7, 8], [0, 0, 9, 10]])
 _MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
 
@@ -59,6 +61,34 @@ def test_a_decoder_of_theirs_generates_as_eager(theirs: Path, tmp_path: Path) ->
     for beams in (1, 3):
         asked: Any = {"attention_mask": _MASK, "max_new_tokens": 8, "do_sample": False, "num_beams": beams}
         assert torch.equal(fast.generate(_IDS, **asked), model.generate(_IDS, **asked))
+
+
+@pytest.mark.parametrize("kind", ["t5", "whisper"])
+def test_an_encoder_and_its_decoder_are_written_and_read(kind: str, tmp_path: Path) -> None:
+    whole = exported_parts(kind, "onnx", tmp_path / "parts", exporter="onnx", route="torchscript")
+    (place := tmp_path / "theirs").mkdir()
+    assert FORM.release is not None
+    FORM.release(whole, place)
+    graphs = {name: [graph.name for graph in _inputs(place / f"{name}.onnx")] for name in _GRAPHS}
+    masks = ["encoder_attention_mask"] if kind == "t5" else []
+    assert graphs["decoder_model"] == ["input_ids", *masks, "encoder_hidden_states"]
+    past = [f"past_key_values.0.{side}.{part}" for side in ("decoder", "encoder") for part in ("key", "value")]
+    assert graphs["decoder_with_past_model"][: 5 + len(masks)] == ["input_ids", *masks, *past], "they go by the order"
+    model = encoder_decoder(kind)
+    model.config.architectures = [type(model).__name__]
+    for part in (model.config, model.generation_config):
+        part.save_pretrained(place)
+    given: Any = {"input_ids": _IDS, "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}
+    if kind == "whisper":
+        given = {"input_features": torch.randn(2, 8, 100)}
+    with accelerate(place, target="ort", cache_dir=tmp_path / "cache") as fast:
+        for beams in (1, 3):
+            asked: Any = {**given, "min_new_tokens": 6, "max_new_tokens": 6, "do_sample": False, "num_beams": beams}
+            assert torch.equal(fast.generate(**asked), model.generate(**asked))
+
+
+def _inputs(graph: Path) -> Any:
+    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).get_inputs()
 
 
 def test_a_shared_cache_has_no_form_there(exported: Callable[..., Artifact], tmp_path: Path) -> None:

@@ -67,6 +67,18 @@ def test_runs_through_the_hooks(linear: Artifact, weight: Any, session_request: 
         np.testing.assert_allclose(np.asarray(outputs["y"]), np.maximum(x @ weight, 0), atol=1e-5)
 
 
+def test_its_own_function_gives_what_the_hook_gives(
+    linear: Artifact, identity: Callable[[int, str], Artifact], load: Load
+) -> None:
+    session, x = load(linear), np.ones((3, 8), np.float32)
+    (found,) = session.direct({"x": x})
+    np.testing.assert_array_equal(found, session.run({"x": x})["y"])
+    session.close()
+    with pytest.raises(AttributeError):  # then core calls the hook, which says so
+        session.direct({"x": x})
+    assert not hasattr(load(identity(TensorProto.BFLOAT16, "bfloat16")), "direct")
+
+
 def test_not_ours(linear: Artifact, session_request: Callable[..., SessionRequest], load: Load) -> None:
     assert plugin.load_session(session_request(linear, backend="other")) is None
     session = load(linear)

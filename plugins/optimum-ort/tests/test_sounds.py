@@ -1,32 +1,10 @@
-"""Models of sound with text on ONNX Runtime: equal to eager, with their tower, in memory and from files."""
+"""A model of sound with text on ONNX Runtime."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import pytest
-
-from optimum_core import load
-from optimum_core.testing.pictures import accelerated_pictures, picture_model, picture_rows
-
-KIND = "voxtral"
+from sound_models import SoundTests
 
 
-@pytest.fixture(scope="module")
-def fast(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return accelerated_pictures(KIND, "ort", tmp_path_factory.mktemp("cache"), budget=1)
-
-
-def test_it_writes_what_eager_writes_in_memory_and_from_files(fast: Any, tmp_path: Path) -> None:
-    asked = {**picture_rows(KIND), "max_new_tokens": 24, "do_sample": False}
-    wanted = picture_model(KIND).generate(**asked).tolist()
-    assert fast.generate(**asked).tolist() == wanted
-    fast.save_pretrained(tmp_path / "out")
-    with load(tmp_path / "out") as loaded:
-        assert loaded.generate(**asked).tolist() == wanted
-
-
-def test_the_tower_is_a_part_or_the_report_says_why_not(fast: Any) -> None:
-    (note,) = (note for note in fast.report.notes if note.startswith("part audio (model.audio_tower)"))
-    assert ("audio" in fast.manifest.parts) == ("runs as" in note)
+class TestSoundsOnOrt(SoundTests):
+    backend = "ort"
+    kind = "voxtral"

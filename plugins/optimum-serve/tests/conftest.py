@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +10,10 @@ import pytest
 import torch
 import uvicorn
 
+from letters import write_letters
 from optimum_core import accelerate
 from optimum_core.testing.kinds import tiny_module
+from optimum_core.testing.sharing import shared
 from optimum_serve import ModelSettings, Settings, create_app
 from optimum_serve.connections import DrainingServer, uvicorn_options
 from sentence_directories import NORMALIZE, pooling, write_directory, write_tokenizer
@@ -51,7 +52,10 @@ class Live:
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Accelerated tiny models, a directory each: encoder, reranker, classifier, writer, pictures."""
-    made = tmp_path_factory.mktemp("artifacts")
+    return shared(tmp_path_factory, "served", _accelerated)
+
+
+def _accelerated(made: Path) -> Path:
     sources, cache = made / "sources", made / "cache"
     settings = {"prompts": {"query": "w5 "}}
     encoder = write_directory(sources / "encoder", pooling("mean"), NORMALIZE, settings=settings)
@@ -63,7 +67,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_module(
         "llama", vocab_size=258, max_position_embeddings=128, bos_token_id=256, eos_token_id=257
     ).save_pretrained(sources / "writer")
-    write_letters(sources / "writer")
+    write_letters(sources / "writer", TEMPLATE)
     tiny_module("vit").save_pretrained(sources / "pictures")
     _image_processor().save_pretrained(sources / "pictures")
     threads = torch.get_num_threads()
@@ -80,20 +84,6 @@ def _image_processor() -> Any:
     from transformers import ViTImageProcessor
 
     return ViTImageProcessor(size={"height": 32, "width": 32})
-
-
-def write_letters(directory: Path) -> None:
-    """A tokenizer of bytes with a template of chats."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    tokenizer.save(str(directory / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
-    (directory / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": TEMPLATE}))
 
 
 NAMES = ("encoder", "reranker", "classifier", "writer", "pictures")

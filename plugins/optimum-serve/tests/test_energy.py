@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from energy_counters import energy_counter
 from optimum_core.backend import EnergyEstimate, EnergyMeter
 from optimum_serve.metrics import Metrics
-
-
-def _domain(powercap: Path, place: str, name: str, energy: int, greatest: int = 1_000_000) -> Path:
-    folder = powercap / place
-    folder.mkdir(parents=True)
-    (folder / "name").write_text(f"{name}\n")
-    (folder / "max_energy_range_uj").write_text(f"{greatest}\n")
-    (folder / "energy_uj").write_text(f"{energy}\n")
-    return folder / "energy_uj"
 
 
 def test_without_counters_no_figure_is_told(tmp_path: Path) -> None:
@@ -22,7 +14,7 @@ def test_without_counters_no_figure_is_told(tmp_path: Path) -> None:
 
 
 def test_joules_for_a_thousand_requests(tmp_path: Path) -> None:
-    counter = _domain(tmp_path, "intel-rapl:0", "package-0", 0)
+    counter = energy_counter(tmp_path, "intel-rapl:0", "package-0", 0)
     metrics = Metrics(EnergyMeter(tmp_path))
     for _ in range(4):
         metrics.observe("m", "/embed", 200, 0.1)

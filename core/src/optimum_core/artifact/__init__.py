@@ -14,7 +14,7 @@ from optimum_core.artifact.manifest import (
     decode,
     encode,
 )
-from optimum_core.artifact.store import load, save, write
+from optimum_core.artifact.store import accept, load, save, write
 from optimum_core.artifact.structure import Structure
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ModelInfo",
     "PartInfo",
     "Structure",
+    "accept",
     "decode",
     "encode",
     "load",

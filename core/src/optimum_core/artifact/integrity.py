@@ -5,21 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from optimum_core.artifact.manifest import FileEntry
+from optimum_core.artifact.meaning import Meanings, meaning, relatives, unix_text
 from optimum_core.errors import ArtifactError
 
 _FETCH_AGAIN = "copy or download the artifact again, or save it anew from the model"
-_HAD_ONE = (
-    "leave tokenizer.save_pretrained(directory) out, as the artifact holds the one that the model came with; "
-    "accelerate(…, processor=tokenizer) saves another"
-)
-#: Files that `save_pretrained` of a tokenizer or processor writes.
-_OF_TOKENIZERS = frozenset(
-    {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"}
-    | {"vocab.json", "merges.txt", "chat_template.jinja", "preprocessor_config.json", "processor_config.json"}
-)
+_MEANT = "if it was changed on purpose, `optimum-core accept DIRECTORY` states that"
 
 
 def locate(directory: Path, name: str, links_under: Path | None, who: str) -> Path:
@@ -54,22 +48,61 @@ def describe(file: Path) -> FileEntry:
         return FileEntry(sha256=digest.hexdigest(), size=stream.tell())
 
 
-def check_file(directory: Path, name: str, entry: FileEntry, links_under: Path | None, who: str, *, deep: bool) -> None:
-    """Compare one file with its entry: the size always, the bytes when `deep`.
+def check_file(
+    file: Path, name: str, entry: FileEntry, who: str, *, deep: bool, meanings: Collection[str] | None = None
+) -> FileEntry:
+    """Compare one file with its entry: the size always, the bytes when `deep`. Line endings may have been converted.
+
+    Args:
+        file: where `locate` found it.
+        meanings: of a file beside the model: digests of what it may say, whatever its bytes; None: a file of the model.
+
+    Returns:
+        The entry of the file as it is.
 
     Raises:
-        ArtifactError: as `locate`, or the file differs.
+        ArtifactError: the file differs.
     """
-    file = locate(directory, name, links_under, who)
     try:
         size = file.stat().st_size
-        found = describe(file) if deep and size == entry.size else None
+        if size != entry.size:
+            differs = f"size: {size} bytes, the manifest says {entry.size}"
+        elif not deep or (found := describe(file)) == entry:
+            return entry
+        else:
+            differs = f"sha256: {found.sha256}, the manifest says {entry.sha256}"
+        if _says_the_same(file, entry, meanings or ()):
+            return describe(file)
     except OSError as error:
         raise ArtifactError(who, f"the file {name!r} cannot be read: {error}", "check its permissions") from error
-    remedy = f"{_FETCH_AGAIN}; or {_HAD_ONE}" if name in _OF_TOKENIZERS else _FETCH_AGAIN
-    if size != entry.size:
-        why = f"the file {name!r} differs in size: {size} bytes, the manifest says {entry.size}"
-        raise ArtifactError(who, why, remedy)
-    if found is not None and found != entry:
-        why = f"the file {name!r} differs in sha256: {found.sha256}, the manifest says {entry.sha256}"
-        raise ArtifactError(who, why, remedy)
+    remedy = _FETCH_AGAIN if meanings is None else f"{_FETCH_AGAIN}; {_MEANT}"
+    raise ArtifactError(who, f"the file {name!r} differs in {differs}", remedy)
+
+
+def further_files(directory: Path, names: Iterable[str], meanings: Meanings, who: str) -> dict[str, FileEntry]:
+    """Return the files that are not listed, but belong to those that are: the model's own tokenizer or processor wrote
+    them beside it.
+
+    Args:
+        names: the files that are listed.
+
+    Raises:
+        ArtifactError: one says something else, and would change the meaning of the listed ones.
+    """
+    found: dict[str, FileEntry] = {}
+    for name in relatives(names):
+        if not (directory / name).is_file():
+            continue
+        if meaning(directory / name) not in meanings.get(name, ()):
+            why = f"the file {name!r} was put beside the tokenizer or processor that is listed, and says something else"
+            raise ArtifactError(who, why, f"remove it; {_MEANT}")
+        found[name] = describe(directory / name)
+    return found
+
+
+def _says_the_same(file: Path, entry: FileEntry, meanings: Collection[str]) -> bool:
+    """Whether a file that differs from its entry does so in line endings alone, or has one of the meanings."""
+    raw = unix_text(file)
+    if raw is not None and FileEntry(sha256=hashlib.sha256(raw).hexdigest(), size=len(raw)) == entry:
+        return True
+    return bool(meanings) and meaning(file) in meanings

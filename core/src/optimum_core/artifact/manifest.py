@@ -143,6 +143,7 @@ class Manifest:
         model_files: the artifact's files, the one to open first in front; all are in `files`. None where it has parts.
         parts: the graphs of a generative model, at least a "decoder"; `inputs` and `outputs` are those of its call.
         files: every file of the directory that belongs to it, except the manifest; names relative, with "/".
+        meanings: for files beside the model, digests of what they may say if they are written again, by name.
     """
 
     schema_version: int = _WITHOUT_PARTS
@@ -168,6 +169,7 @@ class Manifest:
     model_files: tuple[str, ...]
     parts: Mapping[str, PartInfo] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    meanings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fidelity: Fidelity | None = None
     report: Report | None = None
 
@@ -218,12 +220,16 @@ def encode(manifest: Manifest) -> bytes:
 def decode(raw: bytes, who: str) -> Manifest:
     """Return the manifest in these bytes; check first the digest, then the schema's version, the rest and file names.
 
+    Line endings that git converted are converted back.
+
     Args:
         who: the artifact, for errors.
 
     Raises:
         ArtifactError: it is altered, truncated, of another schema, or names files that are not allowed.
     """
+    if raw.startswith(b"{\r\n"):  # a text in JSON holds no line ending, so that none is lost
+        raw = raw.replace(b"\r\n", b"\n")
     _check_digest(raw, who)
     try:
         tree = json.loads(raw)
@@ -252,7 +258,7 @@ def _check_digest(raw: bytes, who: str) -> None:
             f"{MANIFEST} was altered: its digest says sha256 {stated.decode('ascii', 'replace')}, "
             f"its {len(raw)} bytes give {actual.decode()}"
         )
-        raise ArtifactError(who, why, f"{_FETCH_AGAIN}; it is not to be edited, nor its line endings converted")
+        raise ArtifactError(who, why, f"{_FETCH_AGAIN}; it is not to be edited")
 
 
 def _check_schema(version: object, who: str) -> None:

@@ -66,9 +66,12 @@ def as_text(path: object) -> str:
     """Return a path that a caller passed as text.
 
     Raises:
-        ArtifactError: it is no path, or one of bytes.
+        ArtifactError: it is no path, or one of bytes; or it is blank, or has a character that no path has.
     """
     if isinstance(path, str | os.PathLike) and isinstance(text := os.fspath(path), str):
+        if not text.strip() or "\0" in text:
+            why = "it holds a NUL character" if text.strip() else "the path is empty"
+            raise ArtifactError(f"artifact {path!r}", why, "pass the path of a directory; '.' is the working directory")
         return text
     raise ArtifactError(
         f"artifact {path!r}", f"it is no path, but of type {type(path).__name__}", "pass text, or a pathlib.Path"

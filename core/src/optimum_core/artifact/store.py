@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from optimum_core.artifact.durable import aside, move_in, remove, sync_tree, write_file
-from optimum_core.artifact.integrity import check_file, describe, locate
-from optimum_core.artifact.manifest import Manifest, decode, encode
+from optimum_core.artifact.integrity import check_file, describe, further_files, locate
+from optimum_core.artifact.manifest import FileEntry, Manifest, decode, encode
+from optimum_core.artifact.meaning import is_beside, joined, meaning, relatives
 from optimum_core.artifact.names import MANIFEST, check_names, same_file
 from optimum_core.errors import ArtifactError
 
@@ -81,26 +82,71 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     """Read an artifact's manifest and check everything that can be checked before any of it runs.
 
     In this order: the manifest exists and matches its digest; its schema is known; it decodes; its file names stay in
-    the directory; every listed file exists with its size and sha256. Files that are not listed are not opened.
+    the directory; every listed file exists with its size and sha256. A file beside the model, such as those of its
+    tokenizer, may have other bytes if it says the same. Files that are not listed are not opened, except those that
+    would change what the listed ones say.
 
     Args:
         verify_files: False skips the sha256 check of the files, which reads them entirely.
         allow_links_under: links may also lead here (a hub snapshot links to the blobs of its repository's folder).
+
+    Returns:
+        The manifest, with the entries of the files as they are, and of those that were added to a tokenizer.
 
     Raises:
         ArtifactError: a check fails; the message names the file and the difference.
     """
     who = f"artifact {path}"
     _check_place(path, who)
+    manifest = _read(path, allow_links_under, who)
+    model_files, files = frozenset(manifest.part_files), {}
+    for name, entry in manifest.files.items():
+        may_say = manifest.meanings.get(name, ()) if is_beside(name, model_files) else None
+        file = locate(path, name, allow_links_under, who)
+        files[name] = check_file(file, name, entry, who, deep=verify_files, meanings=may_say)
     with _disk(who):
-        file = locate(path, MANIFEST, allow_links_under, who)
+        files |= further_files(path, manifest.files, manifest.meanings, who)
+    return dataclasses.replace(manifest, files=files) if files != manifest.files else manifest
+
+
+def accept(path: Path) -> tuple[str, ...]:
+    """State in the manifest that the files beside the model are as they are meant: a tokenizer, processor or settings
+    that were changed, removed or added since. The model's own files are checked as by `load`.
+
+    Returns:
+        The names of the files that differed.
+
+    Raises:
+        ArtifactError: a file of the model itself differs, or the disk cannot be written.
+    """
+    who = f"artifact {path}"
+    _check_place(path, who)
+    manifest = _read(path, None, who)
+    model_files, files = frozenset(manifest.part_files), {}
+    for name, entry in manifest.files.items():
+        if not is_beside(name, model_files):
+            files[name] = check_file(locate(path, name, None, who), name, entry, who, deep=True)
+        elif (path / name).is_file():
+            files[name] = describe(locate(path, name, None, who))
+    for name in relatives(manifest.files):
+        if (path / name).is_file():
+            files[name] = describe(locate(path, name, None, who))
+    names = {*files, *manifest.files}
+    changed = tuple(sorted(name for name in names if files.get(name) != manifest.files.get(name)))
+    if changed:
+        kept = {name: found for name, found in manifest.meanings.items() if name not in changed}
+        with _disk(who):
+            found = dataclasses.replace(manifest, files=files, meanings=kept)
+            write_file(path / MANIFEST, encode(_with_meanings(path, found)))
+    return changed
+
+
+def _read(path: Path, links_under: Path | None, who: str) -> Manifest:
+    with _disk(who):
+        file = locate(path, MANIFEST, links_under, who)
         if file.stat().st_size > _MANIFEST_LIMIT:
             raise ArtifactError(who, f"{MANIFEST} is larger than {_MANIFEST_LIMIT} bytes", "use another artifact")
-        raw = file.read_bytes()
-    manifest = decode(raw, who)
-    for name, entry in manifest.files.items():
-        check_file(path, name, entry, allow_links_under, who, deep=verify_files)
-    return manifest
+        return decode(file.read_bytes(), who)
 
 
 @contextmanager
@@ -122,10 +168,25 @@ def _files_under(directory: Path) -> Iterator[str]:
 def _complete(directory: Path, manifest: Manifest, who: str) -> Manifest:
     names = sorted(name for name in _files_under(directory) if name != MANIFEST)
     files = {name: describe(locate(directory, name, None, who)) for name in names}
-    raw = encode(dataclasses.replace(manifest, files=files))
+    raw = encode(_with_meanings(directory, dataclasses.replace(manifest, files=files), former=manifest.files))
     complete = decode(raw, who)
     write_file(directory / MANIFEST, raw)
     return complete
+
+
+def _with_meanings(directory: Path, manifest: Manifest, *, former: Mapping[str, FileEntry] | None = None) -> Manifest:
+    """Return the manifest with what its files beside the model say.
+
+    Args:
+        former: entries of files whose meanings the manifest has already.
+    """
+    model_files, known = frozenset(manifest.part_files), manifest.meanings
+    own = {
+        name: (meaning(directory / name),)
+        for name, entry in manifest.files.items()
+        if is_beside(name, model_files) and not (name in known and (former or {}).get(name) == entry)
+    }
+    return dataclasses.replace(manifest, meanings=joined(own, known))
 
 
 def _fill(temporary: Path, manifest: Manifest, sources: Mapping[str, Path], who: str) -> Manifest:

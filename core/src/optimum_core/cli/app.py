@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from optimum_core import __version__
+from optimum_core.cli.accept import accept
 from optimum_core.cli.commands import CommandGroup
 from optimum_core.cli.failure import be_verbose, is_verbose
 from optimum_core.cli.new_backend import new_backend
@@ -65,6 +66,7 @@ cache_app = typer.Typer(**_PLAIN, add_completion=False, help="Show or clear what
 app.add_typer(cache_app, name="cache")
 app.command("new-backend", context_settings=_FAST)(new_backend)
 app.command("retune", context_settings=_FAST)(retune)
+app.command("accept", context_settings=_FAST)(accept)
 
 
 @app.callback()

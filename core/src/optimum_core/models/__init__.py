@@ -3,7 +3,7 @@
 It turns the user's model into arrays, specs and exported files that can be verified and measured. From the ground up:
 
     pretrained    the adapter to huggingface-hub and transformers' Auto classes; `silence` quiets libraries
-    tasks         tasks of models; `fingerprint` identifies their weights and configuration
+    tasks         tasks of models; `fingerprint` identifies their weights, configuration and code (`code_fingerprint`)
     eager         calls of the eager model
     inputs        inputs by rule
     signatures    inputs, outputs and axes by trial

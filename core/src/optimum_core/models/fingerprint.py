@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 
 from optimum_core.artifact.integrity import describe
 from optimum_core.errors import OptionError
+from optimum_core.models.code_fingerprint import CodeReader
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json", "config.json")
-_LIBRARIES = ("torch.", "transformers.", "torchvision.", "timm.")
 
 
 def of_directory(directory: Path, *, with_code: bool) -> str:
@@ -33,8 +32,8 @@ def of_file(path: Path) -> str:
 
 
 def of_module(module: Any) -> str:
-    """Return the fingerprint of a module in memory: tensors, plain attributes, configuration, and the code of classes
-    that belong to no library."""
+    """Return the fingerprint of a module in memory: tensors, attributes, configuration, and the code of classes,
+    functions and hooks that belong to no library."""
     import torch
 
     digest = hashlib.sha256()
@@ -51,30 +50,14 @@ def _described(module: Any) -> Iterator[str]:
     config = getattr(module, "config", None)
     if config is not None and hasattr(config, "to_dict"):
         yield json.dumps(config.to_dict(), sort_keys=True, default=str)
-    sources: set[type] = set()
+    reader, read = CodeReader(_raw), set[type]()
     for name, part in module.named_modules():
         cls = type(part)
-        yield f"{name}:{cls.__module__}.{cls.__qualname__}:{_plain_attributes(part)}"
-        if cls not in sources and not cls.__module__.startswith(_LIBRARIES):
-            sources.add(cls)
-            yield _code(cls)
-
-
-def _plain_attributes(part: Any) -> str:
-    plain = {
-        name: value
-        for name, value in vars(part).items()
-        if name != "training" and isinstance(value, bool | int | float | str | tuple | type(None))
-    }
-    return repr(sorted(plain.items()))
-
-
-def _code(cls: type) -> str:
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):  # defined where no source is kept, such as a console
-        forward = getattr(getattr(cls, "forward", None), "__code__", None)
-        return repr((forward.co_code, forward.co_consts, forward.co_names)) if forward else cls.__qualname__
+        yield f"{name}:{cls.__module__}.{cls.__qualname__}:"
+        yield from reader.attributes(part)
+        if cls not in read:
+            read.add(cls)
+            yield from reader.classes(cls)
 
 
 def _raw(tensor: Any) -> memoryview:
@@ -82,6 +65,16 @@ def _raw(tensor: Any) -> memoryview:
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+
+
+def require_values(name: Any, value: Any) -> None:
+    """Raise `OptionError` for a sample input that has a shape and no values."""
+    if getattr(value, "is_meta", False):
+        why, remedy = (
+            "it is on the meta device: it has a shape and no values",
+            'make it outside of torch.device("meta")',
+        )
+        raise OptionError(f"sample input {name!r}", why, remedy)
 
 
 def of_samples(samples: Any) -> str:
@@ -95,6 +88,7 @@ def of_samples(samples: Any) -> str:
     items = samples.items() if hasattr(samples, "items") else enumerate(_as_sequence(samples))
     digest = hashlib.sha256()
     for name, value in items:
+        require_values(name, value)
         try:
             raw = _raw(value) if hasattr(value, "detach") else memoryview(np.ascontiguousarray(value).tobytes())
         except Exception as error:

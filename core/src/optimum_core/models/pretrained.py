@@ -3,6 +3,7 @@ classes."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,13 +86,27 @@ def read_config(directory: Path, name: str, *, trust_remote_code: bool, gguf_fil
 
     place = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code, **place)
+        found = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code, **place)
     except (ValueError, KeyError, OSError) as error:
         raise SourceError(
             f"model {name!r}",
             f"transformers cannot read its configuration: {error}",
             f"check {gguf_file or 'config.json'}",
         ) from error
+    return _settled(found) if _is_of_timm(found) else found
+
+
+def _is_of_timm(config: Any) -> bool:
+    return bool(getattr(config, "model_type", "") == "timm_wrapper")
+
+
+def _settled(config: Any) -> Any:
+    """Return a configuration that timm wrote as transformers needs it: timm names no class of the model, and states the
+    number of its labels twice, which transformers passes on twice."""
+    config.model_args = {key: value for key, value in (config.model_args or {}).items() if key != "num_classes"}
+    if config.num_labels and not config.architectures:
+        config.architectures = ["TimmWrapperForImageClassification"]
+    return config
 
 
 def read_transformer(directory: Path, name: str, config: Any, *, trust_remote_code: bool) -> Any:
@@ -124,7 +139,8 @@ def read_model(directory: Path, name: str, config: Any, *, trust_remote_code: bo
         SourceError: weights are missing, truncated, or do not fit the configuration.
     """
     cls = _remote_class(config) if trust_remote_code and getattr(config, "auto_map", None) else resolve_class(config)
-    return read_class(cls, directory, name, trust_remote_code=trust_remote_code)
+    own = {"config": config} if _is_of_timm(config) else {}
+    return read_class(cls, directory, name, trust_remote_code=trust_remote_code, **own)
 
 
 def read_gguf(path: Path, name: str, config: Any) -> Any:
@@ -184,6 +200,16 @@ def _remote_class(config: Any) -> Any:
 
     names = [name for name in config.auto_map if name.startswith("AutoModel")]
     return getattr(transformers, names[0]) if names else transformers.AutoModel
+
+
+def named(config: Any, class_name: str) -> Any:
+    """Return a configuration of transformers with the name of the model's class, as `save_pretrained` of the model
+    writes it."""
+    if config is None or not class_name:
+        return config
+    found = copy.copy(config)
+    found.architectures = [class_name]
+    return found
 
 
 def read_processor(directory: Path, *, trust_remote_code: bool = False, gguf_file: str | None = None) -> Any:

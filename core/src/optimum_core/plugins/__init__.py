@@ -5,7 +5,8 @@ its error and affects nothing until it is asked for by name.
 """
 
 from optimum_core.plugins.discovery import ANY, DISABLED_ENV, GROUP, STRICT_ENV, PluginInfo, Status, unknown_disabled
-from optimum_core.plugins.dispatch import Infer, PluginManager, manager
+from optimum_core.plugins.dispatch import PluginManager, manager
+from optimum_core.plugins.runners import Direct, Infer
 from optimum_core.plugins.weight import heavy_notes
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "DISABLED_ENV",
     "GROUP",
     "STRICT_ENV",
+    "Direct",
     "Infer",
     "PluginInfo",
     "PluginManager",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 import pluggy
 from importlib_metadata import EntryPoint
@@ -30,6 +30,7 @@ from optimum_core.plugins.discovery import (
     tell,
 )
 from optimum_core.plugins.naming import explain, note_of_missing
+from optimum_core.plugins.runners import Direct, Infer, Runner, own_runner
 from optimum_core.plugins.support_check import misfit
 from optimum_core.plugins.weight import weighed
 from optimum_core.types import (
@@ -43,9 +44,6 @@ from optimum_core.types import (
     SessionRequest,
     Support,
 )
-
-Infer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-Runner = Callable[[Session, Mapping[str, Array]], Mapping[str, Array] | None]
 
 _DEEDS = {"probe": "say what it can do here", "load_session": "load sessions", "infer": "run sessions"}
 
@@ -223,6 +221,13 @@ class PluginManager:
 
         return infer
 
+    def direct(self, session: Session) -> Direct | None:
+        """Return the session's own function, where it has one (see `Session`) and no plugin wraps `infer`."""
+        if (call := getattr(session, "direct", None)) is None:
+            return None
+        runner = own_runner(self._caller(self._ready(session.backend).name, "infer"))
+        return None if runner is None else Direct(call, self._runners, session.backend, runner)
+
     def _found(self) -> list[Record]:
         """Return all records, from metadata only."""
         with self._lock:
@@ -332,18 +337,12 @@ class PluginManager:
             return caller
 
     def _runner(self, name: str) -> Runner:
-        """Return the function that runs a session of one backend once.
-
-        If no plugin wraps `infer`, this is the backend's own function: pluggy's overhead is small, but larger than all
-        else that core does around a call.
-        """
+        """Return the function that runs a session of one backend once: its own where no plugin wraps it, as pluggy's
+        overhead is larger than all else that core does around a call."""
         with self._lock:
             caller = self._caller(name, "infer")
-            impls = caller.get_hookimpls()
-            if len(impls) == 1 and not wraps(impls[0]) and tuple(impls[0].argnames) == ("session", "inputs"):
-                self._runners[name] = cast(Runner, impls[0].function)
-            else:
-                self._runners[name] = lambda session, inputs: caller(session=session, inputs=inputs)
+            through_pluggy = lambda session, inputs: caller(session=session, inputs=inputs)  # noqa: E731
+            self._runners[name] = own_runner(caller) or through_pluggy
             return self._runners[name]
 
     def _forget_callers(self) -> None:

@@ -17,12 +17,13 @@ from optimum_core.artifact.names import as_text
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
-from optimum_core.plugins import PluginManager
+from optimum_core.plugins import Direct, PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.absent_inputs import absent_inputs
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.card import save_with_card
-from optimum_core.runtime.eager_saving import with_weights
+from optimum_core.runtime.eager_saving import with_settings, with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
@@ -31,7 +32,7 @@ from optimum_core.runtime.layouts import save_as
 from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
-from optimum_core.runtime.repeated_call import Repeated, never
+from optimum_core.runtime.repeated_call import Repeated, Run, never
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.transformers_face import TransformersFace
 from optimum_core.types import Fidelity, Report, Session
@@ -84,10 +85,12 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             defaults=manifest.model.defaults,
             on_host=session.device.startswith("cpu"),
             is_eager=manifest.format == artifacts.LIVE,
+            absent=absent_inputs(manifest),
         )
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
         self._answerer = Answerer(structure, names, in_memory=source is not None)
+        self._runs = Run(self._run, self._direct(names))
         self._again: Repeated = never
         if getattr(source, "in_memory", False):
             _ = self.config  # read now, so that a change of the original's configuration is noticed
@@ -125,8 +128,14 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             as_dict = kwargs["return_dict"]
         arrays, torch_in = self._checker.bind((), kwargs)
         answer = self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_dict is False)
-        self._again = self._checker.repeated(self._run, self._answerer, as_torch=torch_in)
+        self._again = self._checker.repeated(self._runs, self._answerer, as_torch=torch_in)
         return answer
+
+    def _direct(self, names: tuple[str, ...]) -> Direct | None:
+        session = self._session
+        plain = not isinstance(session, ForeignSession | GenerativeSession)
+        fits = plain and tuple(spec.name for spec in session.outputs) == names
+        return self._plugins.direct(session) if fits else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, as calling it does."""
@@ -345,15 +354,16 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             ExportError: the model stayed eager, and its class cannot be imported again.
             OptionError, UnavailableError: there is no such layout, or it has no form for this model.
         """
-        place = Path(as_text(save_directory))
-        if layout is not None:
-            save_as(layout, self.manifest, self.directory, place, self._plugins, overwrite=overwrite)
-            return
+        place = Path(as_text(save_directory)).expanduser()
         files = {name: self.directory / name for name in self.manifest.files}
         report = replace(self.report, from_cache=False) if self.report else None
-        whole = with_weights(replace(self.manifest, report=report), self._source, self._plugins, files)
-        with whole as (manifest, sources):
-            save_with_card(manifest, sources, place, overwrite=overwrite)
+        asked = vars(self).get("generation_config")
+        with with_settings(replace(self.manifest, report=report), asked, files) as (described, present):
+            if layout is not None:
+                save_as(layout, described, present, self.directory, place, self._plugins, overwrite=overwrite)
+                return
+            with with_weights(described, self._source, self._plugins, present) as (manifest, sources):
+                save_with_card(manifest, sources, place, overwrite=overwrite)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, revision: str | None = None) -> str:
         """Save the artifact and upload it as a model repository.

@@ -1,69 +1,33 @@
 """Checking of a call's inputs and their conversion to the session's types. Runs at every call, so it is kept short.
 
-Checks that depend only on names, shapes and types run when a combination is first seen, and are kept as a `_Plan`;
+Checks that depend only on names, shapes and types run when a combination is first seen, and are kept as a `Plan`;
 later calls check values only.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from optimum_core.errors import InputError
+from optimum_core.runtime.absent_inputs import FURTHER, NEUTRAL, require_neutral
 from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
 from optimum_core.runtime.call_outputs import Answerer
+from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.gradients import detached
-from optimum_core.runtime.repeated_call import Repeated, never, repeated
+from optimum_core.runtime.repeated_call import Repeated, Run, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
 
-# Arguments of transformers' `forward` that have no effect here when they have these values.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "return_dict": (True, False, None),
-    "use_cache": (False, None),
-    "output_attentions": (False, None),
-    "output_hidden_states": (False, None),
-}
-
-#: By those that ask for further outputs: the outputs, one of each layer, that eager gives where they are True.
-_FURTHER = {
-    "output_attentions": re.compile(r"attentions\.\d"),
-    "output_hidden_states": re.compile(r"hidden_states\.\d"),
-}
-
 _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
 _MOST_PLANS = 256
-_SORT = "sort the corners of each box, as the eager model refuses these too"
 _UNMASK = "replace them: its filled(value); where the model has an input for a mask, pass that too"
 _TOKENIZE = "encode text first: fast(**tokenizer(texts, return_tensors='np')), or call fast.map(texts)"
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """The work left to do at each call with one combination of names, shapes and types.
-
-    Attributes:
-        casts: inputs to convert to another type.
-        ranges: inputs whose values have bounds: name, least, greatest.
-        boxes: inputs that hold boxes whose width and height have bounds.
-        floats: inputs that must hold neither NaN nor infinity.
-        fills: inputs that were left out, with the values that eager assumes for them.
-    """
-
-    casts: tuple[tuple[str, np.dtype[Any]], ...]
-    ranges: tuple[tuple[str, int, int], ...]
-    fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
-    boxes: tuple[str, ...] = ()
-    floats: tuple[str, ...] = ()
-
-
-_NO_PLAN = _Plan(casts=(), ranges=())
 
 
 class InputChecker:
@@ -79,6 +43,7 @@ class InputChecker:
         defaults: arguments that are no inputs, with the values that the model was exported with.
         on_host: whether the session takes host arrays; otherwise device tensors are passed on unchanged.
         is_eager: whether the eager model itself runs, so that NaN and infinity mean what they mean to it.
+        absent: inputs that it lacks, and that may be passed with the one value that says nothing.
     """
 
     def __init__(
@@ -93,6 +58,7 @@ class InputChecker:
         defaults: Mapping[str, Any] | None = None,
         on_host: bool = True,
         is_eager: bool = False,
+        absent: Mapping[str, int] | None = None,
     ) -> None:
         self._who = who
         self._specs = {spec.name: spec for spec in specs}
@@ -103,12 +69,12 @@ class InputChecker:
         self._floats = frozenset(() if is_eager else floats)
         self._limits = Limits(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
-        self._ignored = frozenset(ignored)
+        self._ignored, self._absent = frozenset(ignored), absent or {}
         self._defaults = dict(defaults or {})
-        self._exported = [name for name, made in _FURTHER.items() if any(map(made.search, outputs))]
+        self._exported = [name for name, made in FURTHER.items() if any(map(made.search, outputs))]
         self._on_host = on_host
-        self._plans: dict[tuple[Any, ...], _Plan] = {}
-        self._last: tuple[list[Any] | None, _Plan] = None, _NO_PLAN  # one pair: seen by threads as a whole
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._last: tuple[list[Any] | None, Plan] = None, NO_PLAN  # one pair: seen by threads as a whole
         self._tensor: type | None = None  # torch's class, once one came that a session on the host takes
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arrays, bool]:
@@ -150,7 +116,7 @@ class InputChecker:
             arrays[spec.name] = filled.copy() if of is None else spec.left_out(filled, arrays.get(of))
         return arrays, torch_in
 
-    def repeated(self, run: Callable[[Arrays], Mapping[str, Any]], answerer: Answerer, *, as_torch: bool) -> Repeated:
+    def repeated(self, run: Run, answerer: Answerer, *, as_torch: bool) -> Repeated:
         """Return a function for further calls like the last one that was bound."""
         seen, plan = self._last
         if seen is None or plan.casts or plan.fills or plan.boxes or (as_torch and self._tensor is None):
@@ -163,7 +129,8 @@ class InputChecker:
         Raises:
             InputError: a value does not fit.
         """
-        self._apply(self._planned(arrays, {}), dict(arrays))
+        key = tuple((name, array.shape, array.dtype) for name, array in arrays.items())
+        self._apply(self._plans.get(key) or self._keep(key, self._planned(arrays, {})), dict(arrays))
 
     def check_finite(self, name: str, value: Any) -> None:
         """Refuse NaN and infinity in an input, where the eager model was not compared with them.
@@ -197,7 +164,7 @@ class InputChecker:
             raise InputError(self._who, f"input {twice[0]!r} came twice, by position and by name", self._usage())
         return {**found, **kwargs}
 
-    def _apply(self, plan: _Plan, arrays: Arrays) -> None:
+    def _apply(self, plan: Plan, arrays: Arrays) -> None:
         for name, dtype in plan.casts:
             value = arrays[name]
             if value.dtype.kind == "f" and dtype.kind == "i" and not ((value == 0) | (value == 1)).all():
@@ -217,7 +184,13 @@ class InputChecker:
             self.check_finite(name, arrays[name])
         for name in plan.boxes:
             if (wrong := self._sides[name].wrong(arrays[name])) is not None:
-                raise self._mismatch(name, arrays[name], self._sides[name].words, f"{wrong}", _SORT)
+                raise self._mismatch(
+                    name,
+                    arrays[name],
+                    self._sides[name].words,
+                    f"{wrong}",
+                    "sort the corners of each box, as the eager model refuses these too",
+                )
 
     def _takes(self, name: str, value: Any) -> bool:
         """Whether a value is an input; False: it has no effect and is left out."""
@@ -225,7 +198,9 @@ class InputChecker:
             return True
         if name in self._ignored:
             return False
-        if name in _NEUTRAL:
+        if name in self._absent:
+            return require_neutral(self._who, name, value, self._absent[name])
+        if name in NEUTRAL:
             return self._refuse_setting(name, value)
         if self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
@@ -246,9 +221,9 @@ class InputChecker:
             outputs = name.removeprefix("output_")
             remedy = f"leave {name} out, for outputs with {outputs}; or accelerate it with config.{name}=False"
             raise InputError(self._who, why, remedy)
-        if not any(value is neutral for neutral in _NEUTRAL[name]):
+        if not any(value is neutral for neutral in NEUTRAL[name]):
             raise self.not_exported(f"{name}={value!r}")
-        if name in _FURTHER and value is not None and self._defaults.get(name) is not None:
+        if name in FURTHER and value is not None and self._defaults.get(name) is not None:
             return self._refuse_other(name, value)
         return False
 
@@ -266,8 +241,7 @@ class InputChecker:
         Raises:
             InputError: it is another value.
         """
-        default = self._defaults[name]
-        value = value.item() if isinstance(value, np.generic) else value
+        default, value = self._defaults[name], value.item() if isinstance(value, np.generic) else value
         plain = isinstance(value, bool | int | float | str)
         if (plain and value == default) or (value is None and not default):
             return False
@@ -286,9 +260,11 @@ class InputChecker:
         if hasattr(value, "__dlpack__"):
             return (np.from_dlpack(value), False) if self._on_host else (value, False)
         try:
-            return np.asarray(value), False
+            made, dtype = np.asarray(value), self._dtypes.get(name)
         except ValueError as error:
             raise InputError(self._who, f"input {name!r} is no tensor: {error}", "pass a tensor or an array") from error
+        read = made.dtype.kind == getattr(dtype, "kind", "") == "f" and isinstance(value, list | tuple)
+        return (made.astype(dtype) if read else made), False  # a list has no type of its own
 
     def _from_torch(self, name: str, value: Any) -> Any:
         if value.device.type != "cpu":
@@ -298,6 +274,8 @@ class InputChecker:
             return value
         value = detached(self._who, name, value).resolve_neg()  # a part of a conjugate has its signs to come
         if str(value.dtype) == "torch.bfloat16":  # numpy has no such type; widening is lossless
+            if self._specs[name].exact:
+                raise self._another_type(self._specs[name], "bfloat16")
             value = value.float()
         try:
             return value.numpy()
@@ -305,16 +283,18 @@ class InputChecker:
             why = f"input {name!r} is a tensor that numpy cannot hold ({value.dtype}): {error}"
             raise InputError(self._who, why, f"pass {name} as {self._signature(self._specs[name])}") from error
 
-    def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> _Plan:
+    def _remember(self, seen: tuple[Any, ...], arrays: Arrays) -> Plan:
         lengths: dict[str, int] = {}
         plan = self._planned(arrays, lengths)
-        plan = replace(plan, fills=tuple(self._fills(arrays, lengths)))
+        return self._keep(seen, replace(plan, fills=tuple(self._fills(arrays, lengths))))
+
+    def _keep(self, seen: tuple[Any, ...], plan: Plan) -> Plan:
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
         self._plans[seen] = plan
         return plan
 
-    def _planned(self, arrays: Arrays, lengths: dict[str, int]) -> _Plan:
+    def _planned(self, arrays: Arrays, lengths: dict[str, int]) -> Plan:
         """Return the plan after checking names, shapes and types; add to `lengths` those of named axes.
 
         Raises:
@@ -333,7 +313,7 @@ class InputChecker:
             self._limits.check(axis, length)
         boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
         floats = tuple(name for name in arrays if name in self._floats and all(arrays[name].shape))
-        return _Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats)
+        return Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats)
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int]) -> None:
         axes, shape = spec.shape, value.shape
@@ -342,9 +322,8 @@ class InputChecker:
         for index, (axis, length) in enumerate(zip(axes, shape, strict=True)):
             if isinstance(axis, int):
                 if axis != length:
-                    raise self._mismatch(
-                        spec.name, value, f"length {axis} at axis {index}, which is fixed", f"{length}"
-                    )
+                    fixed = f"length {axis} at axis {index}, which is fixed"
+                    raise self._mismatch(spec.name, value, fixed, f"{length}")
             elif lengths.setdefault(axis, length) != length:
                 expected = self._limits.as_elsewhere(axis, index, lengths[axis])
                 raise self._mismatch(spec.name, value, expected, f"{length}")
@@ -361,19 +340,27 @@ class InputChecker:
         is_mask = dtype is not None and kind + dtype.kind == "fi" and spec.name.endswith("mask")
         if dtype is None or not (kind == dtype.kind or kind + dtype.kind in ("bi", "ui") or is_mask):
             raise self._mismatch(spec.name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
-        return None if value.dtype == dtype else dtype
+        if value.dtype == dtype:
+            return None
+        if spec.exact and value.dtype.newbyteorder("=") != dtype:
+            raise self._another_type(spec, str(value.dtype))
+        return dtype
+
+    def _another_type(self, spec: TensorSpec, came: str) -> InputError:
+        """Return the error for an input of a type to which the original's answers would adapt."""
+        why = f"input {spec.name!r} is {came}, and the original's answers follow its type: {spec.dtype} was exported"
+        return InputError(self._who, why, f"pass {spec.name} as {self._signature(spec)}, or call the eager model")
 
     def _fills(self, arrays: Arrays, lengths: Mapping[str, int]) -> Iterator[tuple[TensorSpec, np.ndarray[Any, Any]]]:
-        for name, spec in self._specs.items():
-            if name not in arrays:
-                yield spec, self._filled(spec, lengths, arrays)
+        missing = (spec for name, spec in self._specs.items() if name not in arrays)
+        return ((spec, self._filled(spec, lengths, arrays)) for spec in missing)
 
     def _filled(self, spec: TensorSpec, lengths: Mapping[str, int], arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         if spec.default is None or any(isinstance(axis, str) and axis not in lengths for axis in spec.shape):
             why = f"input {spec.name!r} is missing; it takes {self._signature(spec)}"
             raise InputError(self._who, why, self._usage())
-        shape = tuple(axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape)
-        return np.asarray(spec.left_out(np.zeros(shape, spec.dtype), arrays.get(spec.made_of or "")))
+        zeros = np.zeros([axis if isinstance(axis, int) else lengths[axis] for axis in spec.shape], spec.dtype)
+        return np.asarray(spec.left_out(zeros, arrays.get(spec.made_of or "")))
 
     def _mismatch(self, name: str, value: Any, expected: str, came: str, remedy: str = "") -> InputError:
         spec = self._specs[name]
@@ -387,11 +374,8 @@ class InputChecker:
         return f"{spec.dtype}[{', '.join(map(str, spec.shape))}]"
 
     def _usage(self) -> str:
-        parts = [
-            f"{spec.name}: {self._signature(spec)}" + (f" (left out: {spec.default})" if spec.default else "")
-            for spec in self._specs.values()
-        ]
-        return "it takes " + "; ".join(parts)
+        defaults = {spec.name: f" (left out: {spec.default})" if spec.default else "" for spec in self._specs.values()}
+        return "it takes " + "; ".join(f"{n}: {self._signature(self._specs[n])}{told}" for n, told in defaults.items())
 
 
 def _is_text(value: Any) -> bool:

@@ -55,6 +55,17 @@ class Answerer:
         answer = build(values)
         return _as_tuple(answer) if as_tuple and self._has_class else answer
 
+    def made_directly(self, *, as_torch: bool) -> tuple[tuple[str, ...], Callable[[Any], Any] | None, Build] | None:
+        """Return the names of the outputs, what makes a tensor of an array, if tensors are wanted, and what builds the
+        answer; None: what builds it is not settled, since transformers may be imported later."""
+        if self._own is None:
+            return None
+        return self._names, self._found_tensor if as_torch else None, self._own
+
+    def _found_tensor(self, array: Any) -> Any:
+        convert = self._from_numpy or self._find_torch()
+        return convert(array) if type(array) is _ARRAY else _tensor(array)
+
     def _find_own(self) -> Build:
         self._own = build_from(self._structure, own_classes=True, in_memory=self._in_memory)
         return self._own

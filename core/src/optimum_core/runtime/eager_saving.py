@@ -1,7 +1,8 @@
-"""Saving of a model that stayed eager: its weights are exported only when it is saved."""
+"""Saving of what is in memory alone: the weights of a model that stayed eager, and changed generation settings."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,11 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
+from optimum_core.artifact.meaning import joined, meaning
+from optimum_core.errors import OptionError
 from optimum_core.hardware import detect
 from optimum_core.plugins import PluginManager
 from optimum_core.types import ExportRequest
 
 Files = Mapping[str, Path]
+_GENERATION = "generation_config.json"
 
 
 @contextmanager
@@ -54,3 +58,46 @@ def with_weights(
             files={name: entry for name, entry in manifest.files.items() if name in files and name not in written},
         )
         yield complete, {**files, **written}
+
+
+@contextmanager
+def with_settings(manifest: Manifest, config: Any, files: Files) -> Iterator[tuple[Manifest, Files]]:
+    """Yield the manifest and files to save, with the generation settings as they are in memory.
+
+    Args:
+        config: the model's `generation_config`; None: it was never read, and so not changed.
+
+    Raises:
+        OptionError: transformers refuses to save them.
+    """
+    manifest = _known_anew(manifest, files)
+    if config is None or (_GENERATION not in files and getattr(config, "_from_model_config", False)):
+        yield manifest, files
+        return
+    with TemporaryDirectory() as folder:
+        try:
+            config.save_pretrained(folder)
+        except ValueError as error:
+            remedy = "change fast.generation_config so that its settings agree"
+            raise OptionError("generation_config", str(error).splitlines()[0], remedy) from error
+        written = Path(folder) / _GENERATION
+        known = manifest.meanings.get(_GENERATION) or tuple(
+            meaning(files[name]) for name in files if name == _GENERATION
+        )
+        if meaning(written) in known:
+            yield manifest, files
+            return
+        entries = {name: entry for name, entry in manifest.files.items() if name != _GENERATION}
+        meanings = {name: found for name, found in manifest.meanings.items() if name != _GENERATION}
+        yield replace(manifest, files=entries, meanings=meanings), {**files, _GENERATION: written}
+
+
+def _known_anew(manifest: Manifest, files: Files) -> Manifest:
+    """Return the manifest of a converted model with what its tokenizer writes anew, where transformers is imported: it
+    was converted without."""
+    place = next((path.parent for name, path in files.items() if name == "config.json"), None)
+    if manifest.model.has_original or place is None or "transformers" not in sys.modules:
+        return manifest
+    from optimum_core.models.sources.rewritten import meanings_of
+
+    return replace(manifest, meanings=joined(manifest.meanings, meanings_of(None, place)))

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.durable import aside, move_in, remove, sync_tree
-from optimum_core.artifact.names import CHECK_FILE, MANIFEST
+from optimum_core.artifact.meaning import is_beside
+from optimum_core.artifact.names import MANIFEST
 from optimum_core.errors import ArtifactError, OptionError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.plugins import PluginManager
 from optimum_core.types import ForeignFormat
-from optimum_core.types.state import DECODER
+from optimum_core.types.state import CROSS, DECODER, ENCODER
 
 
 def save_as(
-    layout: str, manifest: Manifest, directory: Path, place: Path, plugins: PluginManager, *, overwrite: bool
+    layout: str,
+    manifest: Manifest,
+    files: Mapping[str, Path],
+    directory: Path,
+    place: Path,
+    plugins: PluginManager,
+    *,
+    overwrite: bool,
 ) -> None:
     """Write the model with its configuration, tokenizer and generation settings.
 
     Args:
         layout: the name of a form that an installed backend writes.
-        directory: holds the artifact's files.
+        files: those to write, by name.
+        directory: holds the model's own files.
         place: a new or empty directory, or with `overwrite` one that holds other files.
 
     Raises:
         OptionError: no backend writes such a layout.
         UnavailableError: it has no form for this model.
         ArtifactError: the directory holds files, or cannot be written.
-    """
+    """  # fmt: skip
     form = _form(layout, manifest, plugins)
     if place.exists() and any(place.iterdir()) and not overwrite:
         why = "the directory is not empty"
@@ -41,10 +50,10 @@ def save_as(
         made.mkdir()
         assert form.release is not None
         form.release(manifest.artifact(directory), made)
-        for name in _beside(manifest):
-            if not (made / name).exists():
+        for name, origin in files.items():
+            if is_beside(name, manifest.part_files) and not (made / name).exists():
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(directory / name, made / name)
+                shutil.copyfile(origin, made / name)
         if place.exists():
             shutil.copytree(
                 place, made, ignore=lambda folder, names: _there(Path(folder), names, place, made), dirs_exist_ok=True
@@ -62,11 +71,6 @@ def _there(folder: Path, names: Iterable[str], place: Path, made: Path) -> list[
     return [name for name in names if (below / name).is_file() or (folder == place and name == MANIFEST)]
 
 
-def _beside(manifest: Manifest) -> Iterator[str]:
-    own = {*manifest.part_files, CHECK_FILE}
-    return (name for name in manifest.files if name not in own)
-
-
 def _form(layout: str, manifest: Manifest, plugins: PluginManager) -> ForeignFormat:
     supports = plugins.supports(detect())
     forms = [
@@ -78,7 +82,7 @@ def _form(layout: str, manifest: Manifest, plugins: PluginManager) -> ForeignFor
         raise OptionError("layout", why, f"use one of: {', '.join(known) or 'none'}; or leave it out")
     who = f"model {manifest.model.name!r}"
     formats = {form.format: form for _, form in forms if form.layout == layout}
-    if set(manifest.parts) - {DECODER}:
+    if set(manifest.parts) not in (set(), {DECODER}, {ENCODER, CROSS, DECODER}):
         parts = ", ".join(manifest.parts)
         why = f"it consists of the parts {parts}, for which layout {layout!r} has no form"
         raise UnavailableError(who, why, "save it without layout=, and open it by load()")

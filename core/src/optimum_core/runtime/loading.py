@@ -47,6 +47,7 @@ def load(
 
     Raises:
         ArtifactError: the artifact is missing, altered, truncated, unsafe, or of an unknown schema.
+        SourceError: a file of another package is damaged, or its runtime refuses it.
         UnavailableError: no installed backend reads it; the message names the package to install.
     """
     from dataclasses import replace

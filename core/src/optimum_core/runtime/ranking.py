@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.errors import InputError
+from optimum_core.errors import InputError, UnavailableError
 from optimum_core.packages import present
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import TextModel
@@ -27,10 +27,24 @@ def _softmax(logits: Array) -> Array:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-#: Functions that models name, by the last part of their paths.
+def _softplus(logits: Array) -> Array:
+    return np.asarray(np.logaddexp(logits, 0, dtype=logits.dtype))
+
+
+#: Activations of torch by their names, with the settings that they have by themselves. Torch computes the others.
 _FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
+    "ELU": lambda logits: np.where(logits > 0, logits, np.expm1(np.minimum(logits, 0))),
+    "Hardsigmoid": lambda logits: np.clip(logits / 6 + 0.5, 0, 1),
+    "Hardtanh": lambda logits: np.clip(logits, -1, 1),
     "Identity": lambda logits: logits,
+    "LeakyReLU": lambda logits: np.where(logits > 0, logits, logits * logits.dtype.type(0.01)),
+    "LogSigmoid": lambda logits: -_softplus(-logits),
+    "ReLU": lambda logits: np.maximum(logits, 0),
+    "ReLU6": lambda logits: np.clip(logits, 0, 6),
+    "SiLU": lambda logits: logits * _sigmoid(logits),
     "Sigmoid": _sigmoid,
+    "Softplus": _softplus,
+    "Softsign": lambda logits: logits / (1 + np.abs(logits)),
     "Tanh": np.tanh,
 }
 
@@ -82,11 +96,17 @@ def _activated(logits: Array, activation: Any, who: str) -> Array:
         return _sigmoid(logits) if logits.shape[-1] == 1 else logits
     if callable(activation):
         return _called(activation, logits)
-    known = _FUNCTIONS.get(activation.rpartition(".")[2]) if activation.startswith("torch.nn.") else None
-    if known is None:
-        why = f"the model's activation {activation!r} is unknown, and code of a directory is not run"
-        raise InputError(who, why, "pass it: activation_fn=")
-    return known(logits)
+    name = activation.rpartition(".")[2] if activation.startswith("torch.nn.") else ""
+    if (known := _FUNCTIONS.get(name)) is not None:
+        return known(logits)
+    if name and present("torch"):
+        from optimum_core.models.sources.sentences.heads import activation_of
+
+        return _called(activation_of(activation, who), logits)
+    if name:
+        raise UnavailableError(who, f"torch computes the model's activation {activation!r}", "pip install torch")
+    why = f"the model's activation {activation!r} is unknown, and code of a directory is not run"
+    raise InputError(who, why, "pass it: activation_fn=")
 
 
 def _called(function: Callable[[Any], Any], logits: Array) -> Array:

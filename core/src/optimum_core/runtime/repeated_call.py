@@ -6,11 +6,14 @@ short, takes microseconds. What this function cannot decide it leaves to the who
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from optimum_core.plugins import Direct
 from optimum_core.runtime.call_outputs import Answerer
 
 Arrays = dict[str, Any]
@@ -18,6 +21,19 @@ Arrays = dict[str, Any]
 Repeated = Callable[[dict[str, Any]], Any]
 
 _ARRAY = np.ndarray
+
+
+class Run(NamedTuple):
+    """The functions that run a session: through its hook, and its own, where that may take the hook's place."""
+
+    whole: Callable[[Arrays], Mapping[str, Any]]
+    direct: Direct | None = None
+
+
+#: Numbers of an array up to which Python compares them, and codes of `struct` by the bytes of a number.
+_MOST_UNPACKED = 512
+_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_NO_DIRECT: Any = (None, {}, "", None)
 
 
 def never(_arguments: dict[str, Any]) -> None:
@@ -29,7 +45,7 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
     ranges: tuple[tuple[str, int, int], ...],
     floats: tuple[str, ...],
     tensor: type | None,
-    run: Callable[[Arrays], Mapping[str, Any]],
+    run: Run,
     answerer: Answerer,
 ) -> Repeated:
     """Return a function for calls like the one that was seen.
@@ -44,9 +60,15 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
     """
     as_torch = tensor is not None
     kind: Any = tensor or _ARRAY
-    isfinite = np.isfinite
+    isfinite, whole = np.isfinite, run.whole
     types = dict(zip(seen[::3], seen[2::3], strict=True))
-    bounded = [(name, least, greatest, _unsigned(types[name], least, greatest)) for name, least, greatest in ranges]
+    direct, runners, backend, runner = run.direct or _NO_DIRECT
+    made = answerer.made_directly(as_torch=as_torch) if direct is not None else None
+    shapes = dict(zip(seen[::3], seen[1::3], strict=True))
+    bounded = []
+    for name, least, greatest in ranges:
+        unsigned = _unsigned(types[name], least, greatest)
+        bounded.append((name, least, greatest, unsigned, _unpacking(unsigned, shapes[name])))
 
     def call(arguments: dict[str, Any]) -> Any:  # noqa: C901
         arrays: Arrays = {}
@@ -63,8 +85,15 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
             now += (name, value.shape, value.dtype)
         if now != seen:
             return None
-        for name, least, greatest, unsigned in bounded:
+        for name, least, greatest, unsigned, unpack in bounded:
             value = arrays[name]
+            if unpack is not None:
+                try:
+                    if max(unpack(value)) > greatest:
+                        return None
+                except (BufferError, ValueError):  # its numbers do not lie one after the other
+                    return None
+                continue
             # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.
             if unsigned is not None:
                 value = value.view(unsigned)
@@ -76,7 +105,16 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
             finite = isfinite(arrays[name])
             if not finite.item(finite.argmin()):
                 return None
-        return answerer.answer(run(arrays), as_torch=as_torch)
+        if made is None or runners.get(backend) is not runner:
+            return answerer.answer(whole(arrays), as_torch=as_torch)
+        names, convert, build = made
+        try:
+            results = direct(arrays)
+        except (Exception, SystemExit):  # noqa: BLE001 - the whole path fails as well, and words the error
+            return None
+        if convert is None:
+            return build(dict(zip(names, results, strict=True)))
+        return build({name: convert(one) for name, one in zip(names, results, strict=True)})
 
     return call
 
@@ -87,3 +125,15 @@ def _unsigned(dtype: np.dtype[Any], least: int, greatest: int) -> np.dtype[Any] 
     if dtype.kind != "i" or not dtype.isnative or least != 0 or greatest > np.iinfo(dtype).max:
         return None
     return np.dtype(f"u{dtype.itemsize}")
+
+
+def _unpacking(unsigned: np.dtype[Any] | None, shape: tuple[int, ...]) -> Callable[[Any], tuple[int, ...]] | None:
+    """Return what reads the numbers of a short array as Python's; None: numpy finds the greatest in less time.
+
+    After an inference, the first call of `argmax` takes 29 microseconds for 16 numbers, and this 18; for a second
+    array 15 and 4. When everything is in the caches, `argmax` is the faster.
+    """
+    size = math.prod(shape)
+    if unsigned is None or not 0 < size <= _MOST_UNPACKED:
+        return None
+    return struct.Struct(f"={size}{_CODES[unsigned.itemsize]}").unpack

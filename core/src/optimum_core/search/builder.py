@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from optimum_core.artifact.integrity import check_file, describe
+from optimum_core.artifact.integrity import check_file, describe, locate
 from optimum_core.artifact.manifest import LIVE, FileEntry
 from optimum_core.artifact.serialization import from_plain, to_plain
 from optimum_core.cache import Cache, content_key
@@ -226,7 +226,8 @@ class Builder:
             try:
                 record = _read(path)
                 for name, entry in record.entries.items():
-                    check_file(path, name, entry, None, f"cache entry {path}", deep=True)
+                    who = f"cache entry {path}"
+                    check_file(locate(path, name, None, who), name, entry, who, deep=True)
             except ArtifactError as error:
                 event.problem = f"{error.why}: it is done again"
                 return None

@@ -51,22 +51,29 @@ def run_each(requests: dict[str, Any], inputs: dict[str, Any]) -> dict[str, dict
     return answers
 
 
-def leak(request: Any, inputs: dict[str, Any], first: int, last: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Return what the process holds after `first` and after `last` sessions were opened, run and closed."""
+def leak(request: Any, inputs: dict[str, Any], counts: list[int], little: dict[str, int]) -> dict[int, dict[str, int]]:
+    """Open, run and close sessions; return what the process holds after so many of them.
+
+    Args:
+        counts: the numbers of sessions, rising.
+        little: by what the process may have grown between the first count and the last but one, for it to end there.
+    """
     import gc
 
     from optimum_core.plugins import manager
 
-    held = []
-    for count in range(1, last + 1):
+    held: dict[int, dict[str, int]] = {}
+    for count in range(1, counts[-1] + 1):
         session = manager().load_session(request)
         manager().binder(session)(inputs)
         session.close()
         del session
-        if count in (first, last):
+        if count in counts:
             gc.collect()
-            held.append(_held())
-    return held[0], held[-1]
+            held[count] = _held()
+        if count == counts[-2] and all(held[count][name] - held[counts[0]][name] <= little[name] for name in little):
+            break
+    return held
 
 
 def _held() -> dict[str, int]:

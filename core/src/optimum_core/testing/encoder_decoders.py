@@ -160,11 +160,11 @@ def part_request(
     )
 
 
-def opened_parts(
-    kind: str, backend: str, format: str, folder: Path, *, exporter: str, route: str,
+def exported_parts(
+    kind: str, format: str, folder: Path, *, exporter: str, route: str,
     change: Callable[[Artifact], Artifact] = lambda artifact: artifact,
-) -> EncoderDecoderSession:  # fmt: skip
-    """Export all parts of a model and open them.
+) -> Artifact:  # fmt: skip
+    """Export all parts of a model, and return them as one artifact.
 
     Args:
         change: of the exported decoder, such as an optimization.
@@ -176,9 +176,17 @@ def opened_parts(
         made = manager().export(part_request(kind, graph, exporter, format, output, route))
         parts[graph.name] = change(made) if graph.state is not None else made
     signature = described(kind)
-    whole = Artifact(
+    return Artifact(
         format=format, path=folder, files=(), inputs=signature.inputs, outputs=signature.outputs, parts=parts
     )
+
+
+def opened_parts(
+    kind: str, backend: str, format: str, folder: Path, *, exporter: str, route: str,
+    change: Callable[[Artifact], Artifact] = lambda artifact: artifact,
+) -> EncoderDecoderSession:  # fmt: skip
+    """Export all parts of a model, as `exported_parts` does, and open them."""
+    whole = exported_parts(kind, format, folder, exporter=exporter, route=route, change=change)
     session = open_session(
         manager(), SessionRequest(backend=backend, artifact=whole, device="cpu", hardware=detect(), threads=1)
     )

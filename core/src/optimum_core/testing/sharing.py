@@ -1,4 +1,4 @@
-"""Artifacts, and a folder, that all workers of a run of tests share."""
+"""Artifacts and other files, and a folder, that all workers of a run of tests share."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock
 
 if TYPE_CHECKING:
     import pytest
 
-    from optimum_core.types import Artifact
+Made = TypeVar("Made")
 
 
-def shared(factory: pytest.TempPathFactory, name: str, write: Callable[[Path], Artifact]) -> Artifact:
-    """Return an artifact that `write` made in an empty folder, once in a run of tests: by the first worker that asks.
+def shared(factory: pytest.TempPathFactory, name: str, write: Callable[[Path], Made]) -> Made:
+    """Return what `write` made in an empty folder, once in a run of tests: by the first worker that asks.
 
     Args:
-        name: what distinguishes it from every other artifact of the run; a part of a path.
-        write: makes it in the folder; what it raises is raised, and the next call tries again.
+        name: what distinguishes it from everything else that is shared; a part of a path.
+        write: makes files in the folder, and returns an artifact or anything else that pickles, such as the folder;
+            what it raises is raised, and the next call tries again.
     """
     folder = shared_folder(factory) / name
     record = folder.with_name(f"{name}.pickle")
@@ -31,7 +32,7 @@ def shared(factory: pytest.TempPathFactory, name: str, write: Callable[[Path], A
             shutil.rmtree(folder, ignore_errors=True)  # what a failed call left
             folder.mkdir()
             record.write_bytes(pickle.dumps(write(folder)))
-    found: Artifact = pickle.loads(record.read_bytes())
+    found: Made = pickle.loads(record.read_bytes())
     return found
 
 

@@ -71,6 +71,8 @@ class TensorSpec:
         sides: for boxes x0, y0, x1, y1 along the last axis, the least and the greatest x1 - x0 and y1 - y0 that the
             eager model accepts; None: no limit is known.
         nonfinite: whether NaN and infinity are accepted: the samples held some, so that they were compared with eager.
+        exact: whether the eager model answers otherwise where this input is of another type that could be converted:
+            `x * 2` of float64 is float64. Then a call has to pass this very type.
 
     >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")).dynamic_axes
     {0: 'batch', 1: 'sequence'}
@@ -85,6 +87,7 @@ class TensorSpec:
     greatest: int | None = None
     sides: tuple[int, int] | None = None
     nonfinite: bool = False
+    exact: bool = False
 
     @property
     def dynamic_axes(self) -> dict[int, str]:

@@ -10,9 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import ArtifactError
+from optimum_core.errors import ArtifactError, SourceError
 from optimum_core.models.backends.onnx_divisions import guard_divisions
-from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
+from optimum_core.models.sources.onnx_graph import (
+    copy_external,
+    external_files,
+    precision_of,
+    read_graph,
+    rows_looked_up,
+)
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, Step, TensorSpec
 from optimum_core.types.tensors import text_default
@@ -33,7 +39,7 @@ def find(path: Path) -> tuple[Path, ...]:
         return ()
     try:
         proto = read_graph(graph)
-    except ArtifactError:  # a damaged file is refused where it is opened
+    except SourceError:  # a damaged file is refused where it is opened
         return ()
     return (graph, *external_files(proto, graph)) if _domains(proto) else ()
 
@@ -69,8 +75,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     """
     proto = read_graph(files[0])
     shutil.copyfile(files[0], output / _NAME)
-    for path in files[1:]:
-        shutil.copyfile(path, output / path.name)
+    weights = copy_external(files[1:], files[0], output)
     guard_divisions(output / _NAME)
     who = f"model {str(files[0])!r}"
     constants = {tensor.name for tensor in proto.graph.initializer}
@@ -81,7 +86,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     return Artifact(
         format=FORMAT,
         path=output,
-        files=(_NAME, *(path.name for path in files[1:])),
+        files=(_NAME, *weights),
         inputs=tuple(_spec(value, proto, who) for value in proto.graph.input if value.name not in constants),
         outputs=tuple(_spec(value, proto, who) for value in proto.graph.output),
         precision=precision_of(proto),

@@ -15,10 +15,10 @@ from typing import Any
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
 from optimum_core.models.backends.onnx_surgery import drop_input, rename_within
-from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph
+from optimum_core.models.sources.onnx_graph import copy_external, external_files, precision_of, read_graph
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
-from optimum_core.types.state import DECODER
+from optimum_core.types.state import DECODER, ENCODER
 
 FORMAT, LAYOUT = "onnx", "optimum"
 _NAME = "model.onnx"
@@ -58,8 +58,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     folder = output / DECODER
     folder.mkdir()
     onnx.save(proto, folder / _NAME)
-    for path in files[1:]:
-        shutil.copyfile(path, folder / path.name)
+    weights = copy_external(files[1:], files[0], folder)
     ids = _specs(given, vocabulary)
     step = Step(
         hook="export", backend=FORMAT, tool="onnx", version=versions(["onnx"])["onnx"],
@@ -68,7 +67,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     decoder = Artifact(
         format=FORMAT,
         path=folder,
-        files=(_NAME, *(path.name for path in files[1:])),
+        files=(_NAME, *weights),
         inputs=(*ids, TensorSpec(name=_KEPT, dtype="int64", shape=("kept",))),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("batch", "kept", vocabulary)),),
         precision=precision_of(proto),
@@ -149,11 +148,17 @@ def _specs(given: Mapping[str, Any], vocabulary: int) -> tuple[TensorSpec, ...]:
 
 
 def release(artifact: Artifact, output: Path) -> None:
-    """Write a model of ours as Optimum reads it: `model.onnx` with the files of its weights.
+    """Write a model of ours as Optimum reads it: `model.onnx` with the files of its weights; an encoder and its decoder
+    as three graphs.
 
     Raises:
-        ArtifactError: the graph needs buffers of the caller's for its cache.
+        ArtifactError: the graph needs buffers of the caller's for its cache, or that layout has no place for a part.
     """
+    if ENCODER in artifact.parts:
+        from optimum_core.models.backends.onnx_release import release_pair
+
+        release_pair(artifact, output, _prepare)
+        return
     decoder = artifact.parts.get(DECODER)
     model = artifact if decoder is None else decoder
     for name in model.files[1:]:
@@ -164,9 +169,13 @@ def release(artifact: Artifact, output: Path) -> None:
     import onnx
 
     proto = onnx.load(decoder.main_file, load_external_data=False)
+    _prepare(proto, decoder)
+    onnx.save(proto, output / _NAME)
+
+
+def _prepare(proto: Any, decoder: Artifact) -> None:
     _require_copies(proto, decoder)
     _keep_all_logits(proto)
-    onnx.save(proto, output / _NAME)
 
 
 def _require_copies(proto: Any, decoder: Artifact) -> None:

@@ -42,9 +42,9 @@ def taken_branch(proto: Any, condition: str, taken: bool, who: str) -> Any:
         why = f"it branches {len(found)} times on {condition!r}, and not once"
         raise ArtifactError(who, why, "export it again, or accelerate the checkpoint that it was made from")
     branch = "then_branch" if taken else "else_branch"
-    inlined = _copy(next(item.g for item in found[0].attribute if item.name == branch))
+    inlined = copied(next(item.g for item in found[0].attribute if item.name == branch))
     others = _named_as(inlined, list(found[0].output))
-    made = _copy(proto)
+    made = copied(proto)
     body = [*inlined.node, *others]
     replace_nodes(made.graph, (item for node in made.graph.node for item in (body if node == found[0] else [node])))
     made.graph.initializer.extend(inlined.initializer)
@@ -71,7 +71,7 @@ def _named_as(branch: Any, names: list[str]) -> list[Any]:
 def restrict(proto: Any, outputs: Iterable[str]) -> None:
     """Leave only what the outputs of these names need, in their order; inputs that nothing reads go too."""
     graph, names = proto.graph, list(outputs)
-    declared = {value.name: _copy(value) for value in graph.output}
+    declared = {value.name: copied(value) for value in graph.output}
     del graph.output[:]
     graph.output.extend(declared[name] for name in names)
     wanted, kept = set(names), []
@@ -81,7 +81,7 @@ def restrict(proto: Any, outputs: Iterable[str]) -> None:
             wanted.update(_reads(node))
     replace_nodes(graph, kept[::-1])
     for values in (graph.input, graph.initializer):
-        left = [_copy(value) for value in values if value.name in wanted]
+        left = [copied(value) for value in values if value.name in wanted]
         del values[:]
         values.extend(left)
     del graph.value_info[:]
@@ -98,14 +98,14 @@ def reads_values(proto: Any, source: str) -> bool:
 
 def replace_nodes(graph: Any, nodes: Iterable[Any]) -> None:
     """Replace all nodes of a graph."""
-    copies = [_copy(node) for node in nodes]
+    copies = [copied(node) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
 
 
 def drop_input(graph: Any, name: str) -> None:
     """Remove an input of the graph, which one of its nodes makes from now on."""
-    kept = [_copy(value) for value in graph.input if value.name != name]
+    kept = [copied(value) for value in graph.input if value.name != name]
     del graph.input[:]
     graph.input.extend(kept)
 
@@ -128,7 +128,8 @@ def _reads(node: Any) -> set[str]:
     return found
 
 
-def _copy(message: Any) -> Any:
+def copied(message: Any) -> Any:
+    """Return a copy of a message."""
     made = type(message)()
     made.CopyFrom(message)
     return made

@@ -12,10 +12,10 @@ _DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 @contextmanager
 def ordinary_modes() -> Iterator[None]:
-    """Run torch without autocast and inference mode within the block.
+    """Run torch without autocast, inference mode and `torch.device("meta")` within the block.
 
     Under autocast the eager model would be compared, and exported, with its products in 16 bits; in inference mode its
-    copies would be made of tensors that tracing refuses.
+    copies would be made of tensors that tracing refuses; and on device "meta" every tensor that is made has no values.
     """
     import torch
 
@@ -24,4 +24,6 @@ def ordinary_modes() -> Iterator[None]:
             stack.enter_context(torch.autocast(device, enabled=False))
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
+        if torch.get_default_device().type == "meta":
+            stack.enter_context(torch.device("cpu"))
         yield

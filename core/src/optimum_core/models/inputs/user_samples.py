@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import OptionError
+from optimum_core.models.fingerprint import require_values
 from optimum_core.models.inputs.layouts import Facts, InputLayout, Layout, layouts_of, with_media_apart, words
 
 _KNOWN_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -96,6 +97,7 @@ def _array(name: str, value: Any) -> np.ndarray[Any, Any]:
             f"it is a {type(value).__name__}{held}, no tensor: only tensors become inputs",
             "pass a tensor, or leave it out and set it in the module itself",
         )
+    require_values(name, value)
     if np.ma.is_masked(value):
         why = "it has masked values, which it would be traced with"
         raise OptionError(f"sample input {name!r}", why, "replace them: its filled(value)")

@@ -64,7 +64,9 @@ def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
 
 def ignored_inputs(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
     """Yield those of these further inputs that the eager model takes without a change in its outputs, at several
-    values."""
+    values. A graph ignores none: it has no place for them, and what it lacks may say something (a mask of padding)."""
+    if getattr(module, "is_graph", False):
+        return
     try:
         without = flatten(ask(module, inputs))
     except Exception as error:  # noqa: BLE001 - the model needs one of them

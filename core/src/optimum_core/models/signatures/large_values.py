@@ -24,7 +24,7 @@ _EXPONENTS = {8: 40, 4: 28}
 #: Share of the values that change their sign: of two inputs alike, half of the pairs then have different signs.
 _TURNED = 0.5
 #: The greatest exponent of wide whole numbers, by their bytes. Their least value is left out: divided by -1, it ends
-#: the process of some runtimes.
+#: the process in torch itself (`div` with `rounding_mode="trunc"`) and in some runtimes.
 _ENDS = {8: 63, 4: 31}
 #: Relative change of values by which rounding is imitated: a few units in the last place of 32 bits.
 _ROUNDING = 1e-6

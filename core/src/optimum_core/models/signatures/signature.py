@@ -32,6 +32,7 @@ from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes
 from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
+from optimum_core.models.signatures.type_following import follows_type
 from optimum_core.models.signatures.value_limits import within_limits
 from optimum_core.types import AxisRange, TensorSpec
 from optimum_core.types.tensors import FixedAxis, is_batch
@@ -287,6 +288,7 @@ def _input_spec(
         least=least,
         greatest=greatest,
         sides=sides,
+        exact=follows_type(trials.module, layout, item, trials.arrays),
         nonfinite=not np.isfinite(trials.arrays.get(item.name, 0.0)).all(),
     )
 

@@ -43,14 +43,16 @@ def is_adapted(model: Any) -> bool:
 
 
 def merged(adapted: Any, who: str) -> Any:
-    """Return the model with its adapters merged into the weights, in evaluation mode; `adapted` is used up.
+    """Return the model with its adapters merged into the weights, in evaluation mode; `adapted` is used up. Adapters
+    that are switched off are left out.
 
     Raises:
         SourceError: its adapters cannot be merged.
     """
     try:
         with pretrained.quiet():
-            model = adapted.eval().merge_and_unload(safe_merge=True)
+            whole = adapted.eval()
+            model = _without(whole) if is_off(whole) else whole.merge_and_unload(safe_merge=True)
     except Exception as error:  # each kind of adapter says in its own way that it cannot be merged
         if any(getattr(config, "is_prompt_learning", False) for config in getattr(adapted, "peft_config", {}).values()):
             why = "its adapter puts trained tokens or states before the text, and none of it can be merged into weights"
@@ -58,6 +60,24 @@ def merged(adapted: Any, who: str) -> Any:
         why = f"its adapters cannot be merged: {type(error).__name__}: {error}"
         raise SourceError(who, why, _REMEDY) from error
     forms.check_module(model)
+    return model
+
+
+def is_off(adapted: Any) -> bool:
+    """Whether the adapters of a model are switched off, so that it answers as the one that they are for."""
+    switches = [module.disable_adapters for module in adapted.modules() if hasattr(module, "disable_adapters")]
+    return bool(switches) and all(switches)
+
+
+def _without(adapted: Any) -> Any:
+    """Return the model that the adapters are for, with the modules that they replace as a whole."""
+    if any(getattr(module, "merged", False) is True for module in adapted.modules()):
+        adapted.unmerge_adapter()
+    parts = adapted.get_base_model().named_modules()
+    replaced = {name: part.original_module for name, part in parts if hasattr(part, "modules_to_save")}
+    model = adapted.unload()
+    for name, original in replaced.items():
+        model.set_submodule(name, original)
     return model
 
 
@@ -78,6 +98,8 @@ def compared(model: Any, adapted: Any, signature: ModelSignature, who: str) -> s
             if not error <= _TOLERANCE:
                 why = f"merged, its output {name!r} differs by {error:.2g} from that of the model with adapters"
                 raise VerificationError(who, why, _REMEDY)
+    if is_off(adapted):
+        return "its adapters are switched off, and were left out; the outputs equal those of the model as it was given"
     return "its adapters were merged into its weights; the outputs equal those of the model with adapters"
 
 

@@ -5,6 +5,7 @@ There is no eager model to compare them with, and nothing to export: no search t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,8 +48,9 @@ class ConvertedSource:
 
     @cached_property
     def digests(self) -> Mapping[str, str]:
-        """The sha256 of each file, by its name."""
-        return {path.name: describe(path).sha256 for path in (*self.files, *self.companions().values())}
+        """The sha256 of each file, by its place."""
+        found = (*self.files, *self.companions().values())
+        return {os.path.relpath(path, self.directory): describe(path).sha256 for path in found}
 
     def companions(self) -> dict[str, Path]:
         """Return configuration, tokenizer and processor files, by their name in an artifact."""
@@ -58,7 +60,7 @@ class ConvertedSource:
         """Write the model into an empty directory, as its backend opens it.
 
         Raises:
-            ArtifactError: a file is missing or damaged, or the backend cannot take the model.
+            ArtifactError, SourceError: a file is missing or damaged, or the backend cannot take the model.
         """
         with foreign_errors(
             f"model {self.name!r}", ArtifactError, _AGAIN, doing=f"{self.files[0].name} cannot be read"
@@ -72,6 +74,7 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
 
     Raises:
         ArtifactError: a file of it is missing, or it is an artifact of optimum-core without its manifest.
+        SourceError: it is a damaged ONNX file.
     """
     _refuse_remains(path, name)
     if path.is_dir() and ((path / MANIFEST).is_file() or files.has_weights(path)):

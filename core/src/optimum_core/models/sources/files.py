@@ -77,6 +77,29 @@ _CONTENTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
+def local_path(model: str) -> Path:
+    """Return the path that a model's name may be; whether it exists shows later, since it may be a hub id.
+
+    Raises:
+        SourceError: it is blank, the system takes no such path, or it is a link to nothing.
+    """
+    who = f"model {model!r}"
+    if not model.strip() or "\0" in model:
+        why = "it holds a NUL character" if model.strip() else "the name is empty"
+        raise SourceError(who, why, "give a directory ('.' is the working directory), a hub id, or the model itself")
+    try:
+        path = Path(model).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            why = f"it is a link to {str(path.readlink())!r}, which does not exist"
+            raise SourceError(who, why, "mend the link") from None
+    except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long, no such user's home
+        why = f"the system refuses this path: {getattr(error, 'strerror', None) or error}"
+        raise SourceError(who, why, "check the path and its permissions") from error
+    return path
+
+
 def refuse_file(path: Path, who: str) -> SourceError:
     """Return the error for a file that is no ONNX model."""
     if is_pointer(path):
@@ -107,6 +130,7 @@ def check_directory(directory: Path, name: str) -> dict[str, Any]:
             "give the checkpoint as it was before, and accelerate(..., quantize='int8') quantizes; or read it, "
             "dequantize() it, and pass the model",
         )
+    _check_scores(directory, who)
     return described
 
 
@@ -213,3 +237,17 @@ def _require_shards(directory: Path, who: str) -> None:
             told = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
             why = f"{len(missing)} of {len(files)} files of weights are not there ({told})"
             raise SourceError(who, why, f"fetch them: {index.name} names them")
+
+
+def _check_scores(directory: Path, who: str) -> None:
+    """Raise `SourceError` where a cross-encoder states an activation that is none of torch: scores need it."""
+    from optimum_core.artifact.embedding import EmbeddingSettings
+
+    try:
+        activation = EmbeddingSettings.read(directory).activation_fn
+    except ValueError as error:
+        raise SourceError(who, f"a file of its settings cannot be read: {error}", "restore the file") from error
+    if activation is not None:
+        from optimum_core.models.sources.sentences.heads import activation_of
+
+        activation_of(activation, who)

@@ -23,7 +23,10 @@ from optimum_core.models.sources.onnx_graph import (
     FLOATS,
     FULL,
     channels_of,
+    copy_external,
+    external_files,
     precision_of,
+    read_graph,
     require_tensors,
     rows_looked_up,
     table_lengths,
@@ -207,7 +210,7 @@ class OnnxSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint.of_file(self.path) + "".join(fingerprint.of_file(path) for path in self._external())
+        return fingerprint.of_file(self.path) + "".join(fingerprint.of_file(path) for path in self._external)
 
     @cached_property
     def _module(self) -> OnnxModule:
@@ -241,7 +244,7 @@ class OnnxSource:
 
     def size(self) -> int:
         """Return the size of its files in bytes."""
-        return sum(path.stat().st_size for path in (self.path, *self._external()))
+        return sum(path.stat().st_size for path in (self.path, *self._external))
 
     def compare_with_original(self, signature: ModelSignature) -> None:
         """Compare nothing: the file is what was given."""
@@ -266,42 +269,13 @@ class OnnxSource:
     def copy_to(self, directory: Path) -> tuple[str, ...]:
         """Copy the model and its external data; return the names, the model's first."""
         shutil.copyfile(self.path, directory / "model.onnx")
-        others = [path.relative_to(self.path.parent) for path in self._external()]
-        for place in others:
-            (directory / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.path.parent / place, directory / place)
-        return ("model.onnx", *(place.as_posix() for place in others))
+        return ("model.onnx", *copy_external(self._external, self.path, directory))
 
+    @cached_property
     def _external(self) -> list[Path]:
-        """Return the files of external data beside it.
+        """The files of external data beside it.
 
         Raises:
             SourceError: the file is no ONNX, or its external data is missing or lies elsewhere.
         """
-        import onnx
-        from onnx.external_data_helper import uses_external_data
-
-        who = f"model {self.name!r}"
-        try:
-            proto = onnx.load(self.path, load_external_data=False)
-        except Exception as error:  # a damaged file raises errors of many types
-            raise SourceError(who, f"{self.path} is no ONNX model: {error!r}", "check the file") from error
-        if not proto.graph.node:
-            size = self.path.stat().st_size
-            why = f"{self.path} is empty" if size == 0 else f"{self.path} ({size} bytes) holds no graph with operators"
-            raise SourceError(who, why, "write or download the file again")
-        names: Mapping[str, None] = dict.fromkeys(
-            entry.value
-            for tensor in proto.graph.initializer
-            if uses_external_data(tensor)
-            for entry in tensor.external_data
-            if entry.key == "location"
-        )
-        for name in names:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise SourceError(
-                    who, f"its weights are in {name!r}, outside its directory", "save it with them beside it"
-                )
-            if not (self.path.parent / name).is_file():
-                raise SourceError(who, f"its weights in {name!r} are not beside it", "put the file there")
-        return [self.path.parent / name for name in names]
+        return external_files(read_graph(self.path), self.path)

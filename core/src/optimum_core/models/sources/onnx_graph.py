@@ -5,13 +5,14 @@ Imports neither numpy nor torch: a graph is recognized before anything is opened
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import ArtifactError, SourceError
+from optimum_core.errors import SourceError
 
 #: Names of element types of floats, the narrowest first.
 FULL = "fp32"
@@ -43,19 +44,21 @@ def read_graph(path: Path, *, weights: bool = False) -> Any:
         weights: with those in files of their own.
 
     Raises:
-        ArtifactError: it is no ONNX model, or a file of its weights is missing or too short.
+        SourceError: it is no ONNX model, holds no operators, or a file of its weights is missing or too short.
     """
     import onnx
 
+    who, again = f"model {path.name!r}", "copy or download its files again"
     try:
         proto = onnx.load(path, load_external_data=weights)
-        if not proto.ir_version:
-            raise ValueError("it is empty")
-        return proto
     except Exception as error:  # a damaged file raises errors of many types
         causes = "it is cut short, lacks the files of its weights, or is another's"
-        why = f"{path.name} does not open as ONNX ({error}): {causes}"
-        raise ArtifactError(f"model {str(path.parent)!r}", why, "copy or download its files again") from error
+        raise SourceError(who, f"{path} does not open as ONNX ({error!r}): {causes}", again) from error
+    if not proto.graph.node:
+        size = path.stat().st_size
+        why = f"{path} is empty" if size == 0 else f"{path} ({size} bytes) holds no graph with operators"
+        raise SourceError(who, why, again)
+    return proto
 
 
 def require_tensors(proto: Any, who: str) -> None:
@@ -149,11 +152,39 @@ def channels_of(proto: Any, name: str) -> int | None:
 
 
 def external_files(proto: Any, graph: Path) -> list[Path]:
-    """Return the files of a graph's weights that it names, whether they are beside it or not."""
-    names = {
-        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    """Return the files that hold a graph's weights.
+
+    Raises:
+        SourceError: one is missing, or lies outside the graph's directory.
+    """
+    from onnx.external_data_helper import uses_external_data
+
+    who = f"model {graph.name!r}"
+    places = {
+        entry.value
+        for tensor in proto.graph.initializer
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
     }
-    return [graph.parent / name for name in sorted(names)]
+    for place in sorted(places):
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise SourceError(
+                who, f"its weights are in {place!r}, outside its directory", "save it with them beside it"
+            )
+        if not (graph.parent / place).is_file():
+            raise SourceError(who, f"its weights in {place!r} are not beside it", "copy all files of the model")
+    return [graph.parent / place for place in sorted(places)]
+
+
+def copy_external(files: Sequence[Path], graph: Path, directory: Path) -> tuple[str, ...]:
+    """Copy files of a graph's weights to where a copy of the graph in `directory` looks for them; return their names
+    there."""
+    names = [path.relative_to(graph.parent) for path in files]
+    for path, name in zip(files, names, strict=True):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, directory / name)
+    return tuple(name.as_posix() for name in names)
 
 
 def _weights(proto: Any) -> dict[str, tuple[str, int]]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 #: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
 _NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
-
 _WAS_TRAINING = "the model was in training mode; it is accelerated as it answers after model.eval()"
 
 
@@ -118,9 +117,9 @@ class MemorySource(_Eager):
     @cached_property
     def processor(self) -> Any:
         """The processor that the user passed, or that of the directory that the model was read from; or None."""
-        if self._processor is not None:
+        if self._processor is not None or not self._origin:
             return self._processor
-        return pretrained.read_processor(self._origin, trust_remote_code=self._trust) if self._origin else None
+        return pretrained.read_processor(self._origin, trust_remote_code=self._trust)
 
     def size(self) -> int:
         """Return the size of its weights in bytes."""
@@ -138,7 +137,8 @@ class MemorySource(_Eager):
 
     def save_companions(self, directory: Path) -> None:
         """Write configuration, generation settings and processor as they are in memory."""
-        for part in (self.config, getattr(self._given, "generation_config", None), self._processor):
+        config = pretrained.named(self.config, self.class_name)
+        for part in (config, getattr(self._given, "generation_config", None), self._processor):
             if part is not None and hasattr(part, "save_pretrained"):
                 part.save_pretrained(directory)
         if self.config is None and (described := pretrained_cfg.configuration(self._given)) is not None:
@@ -297,7 +297,7 @@ def _from_path(
 ) -> Source | ConvertedSource:
     from optimum_core.models.sources.converted import find_converted
 
-    path = Path(model).expanduser()
+    path = files.local_path(model)
     if path.exists() and (converted := find_converted(path, path.resolve().name)) is not None:
         return converted
     if path.suffix == ".onnx" and path.is_file() and not files.is_pointer(path):
@@ -313,7 +313,7 @@ def _from_path(
         return open_directory(path, name=name, trust_remote_code=trust_remote_code, processor=processor, task=task)
     if path.exists():
         raise files.refuse_file(path, f"model {model!r}")
-    if not model or model.count("/") > 1 or model.startswith((".", "~", "/")):
+    if model.count("/") > 1 or model.startswith((".", "~", "/")):
         raise SourceError(f"model {model!r}", "no such directory", "check the path")
     directory = pretrained.download(model, revision=revision, with_code=trust_remote_code)
     if (converted := find_converted(directory, model)) is not None:

@@ -175,7 +175,7 @@ class Evaluator:
             return not known or any(item.is_true for item in known)
         spec = CandidateSpec(way=replace(way, quantizer=None, scheme=None, precision=FULL_PRECISION), route=route)
         candidate = Candidate(spec=spec, signature=search.signature)
-        with failing(candidate):
+        with failing(candidate), search.budget.learning(spec):
             self._trials.build(candidate)
             self._trials.open(candidate)
             self._trials.compare(candidate, self._taken(candidate), dialogues=self.dialogues)

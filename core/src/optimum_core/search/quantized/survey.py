@@ -28,7 +28,6 @@ _UNASKED = 20.0
 _SHARE = 0.5
 #: Number of ways, the quickest of those tried one by one, that are timed side by side: that order counts.
 _FRONT = 4
-_NO_ROUTE = "none"
 #: Least speedup for which a decoder's cache is kept in fewer bits: it is then further from the original.
 _GAIN = 1.05
 
@@ -84,13 +83,15 @@ class Survey:
         """Return the ways that could be built, each timed, the quickest side by side."""
         found: list[Candidate] = []
         for way in ways:
-            spec = self._plain_spec(way)
+            # Asked first: to find the route that is right, unquantized models are built and compared.
+            asked = self._spec(way, next(iter(way.routes), None))
+            if (why := self._why_not(asked, first=not found)) is not None:
+                self.log.record(Recipe(spec=asked), "skipped", why)
+                continue
+            spec = self._plain_spec(way, first=not found)
             if spec is None:
                 continue
-            recipe = Recipe(spec=spec)
-            if (why := self._why_not(spec, first=not found)) is not None:
-                self.log.record(recipe, "skipped", why)
-            elif (candidate := attempt(self.evaluator, self.log, recipe)) is not None:
+            if (candidate := attempt(self.evaluator, self.log, Recipe(spec=spec))) is not None:
                 found.append(candidate)
                 found.sort(key=lambda item: item.relative_time)
                 for slower in found[_FRONT:]:
@@ -146,11 +147,18 @@ class Survey:
             return []
         return [found]
 
-    def _plain_spec(self, way: Way) -> CandidateSpec | None:
-        """Return the way by its first route that is correct without quantization; None: all routes are wrong."""
-        route = next((route for route in way.routes if self.evaluator.is_right(way, route)), _NO_ROUTE)
-        if route is _NO_ROUTE:
-            return None
+    def _plain_spec(self, way: Way, *, first: bool) -> CandidateSpec | None:
+        """Return the way by its first route that is correct without quantization; None: all routes are wrong, or there
+        is no time to try more of them."""
+        for route in way.routes:
+            spec = self._spec(way, route)
+            if self.evaluator.is_right(way, route):
+                return spec
+            if self._why_not(spec, first=first) is not None:
+                return None
+        return None
+
+    def _spec(self, way: Way, route: str | None) -> CandidateSpec:
         config = self.context.goal.config or QuantizeConfig.named(str(way.scheme))
         return CandidateSpec(way=way, route=route, config=config.recipe)
 

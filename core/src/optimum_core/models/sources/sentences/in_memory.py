@@ -154,5 +154,18 @@ def _settings(model: Any) -> EmbeddingSettings:
         do_lower_case=bool(getattr(model[0], "do_lower_case", False)),
         similarity_fn_name=getattr(model, "_similarity_fn_name", None) or "cosine",
         truncate_dim=getattr(model, "truncate_dim", None),
-        activation_fn=f"{type(activation).__module__}.{type(activation).__name__}" if activation else None,
+        activation_fn=_named(activation) if activation else None,
     )
+
+
+def _named(activation: Any) -> str:
+    """Return the path of an activation of torch; of a function of one's own, or of one with settings, what it is: no
+    file keeps it, so that a saved model asks for it."""
+    from optimum_core.models.sources.sentences.heads import check_activation
+
+    path = f"{type(activation).__module__}.{type(activation).__name__}"
+    try:
+        check_activation(activation, path, path)
+    except SourceError:
+        return repr(activation)
+    return path

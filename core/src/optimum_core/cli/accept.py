@@ -1,0 +1,25 @@
+"""`optimum-core accept`: state that files beside a saved model were changed on purpose."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def accept(
+    directory: Annotated[Path, typer.Argument(help="A directory written by `accelerate` or `save_pretrained`.")],
+) -> None:
+    """Accept a tokenizer, processor or settings that were changed in an artifact on purpose.
+
+    The model's own files have to be those that were compared; only what lies beside them may differ.
+    """
+    from optimum_core.artifact.store import accept as accept_files
+    from optimum_core.cli.console import make_console, words
+
+    changed = accept_files(directory)
+    told = f"Accepted as they are: {', '.join(changed)}" if changed else "Nothing differs from the manifest"
+    console = make_console(sys.stdout)
+    console.print(words(console, told), soft_wrap=True)

@@ -1,0 +1,152 @@
+"""Descriptions of Python values and code that affect a module's outputs, equal in every process, for its fingerprint.
+
+Libraries are described by name: their versions belong to the key of the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+_LIBRARIES = frozenset({
+    *sys.stdlib_module_names, "huggingface_hub", "numpy", "optimum_core", "peft", "sentence_transformers", "timm",
+    "tokenizers", "torch", "torchvision", "transformers",
+})  # fmt: skip
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+#: Depth of values within values, and of functions that functions use, beyond which names alone count.
+_DEEPEST = 6
+#: Number of functions and objects that are described in full.
+_MOST = 2000
+#: Attributes of a module that are described elsewhere, or affect no output.
+_ELSEWHERE = frozenset({
+    "training", "config", "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set",
+    "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs",
+})  # fmt: skip
+
+
+def is_of_a_library(item: Any) -> bool:
+    """Whether a class or function is one of torch, transformers, numpy or Python itself."""
+    name = getattr(item, "__module__", None)
+    return (name if isinstance(name, str) else "builtins").partition(".")[0] in _LIBRARIES - {"__main__"}
+
+
+class CodeReader:
+    """Reader of what a module has beside its tensors. Every function and object is described once.
+
+    Args:
+        of_tensor: returns the contents of a tensor.
+    """
+
+    def __init__(self, of_tensor: Callable[[Any], memoryview]) -> None:
+        self._of_tensor = of_tensor
+        self._seen: dict[int, Any] = {}  # kept alive, so that no other object gets their ids
+
+    def attributes(self, module: Any) -> Iterator[str]:
+        """Yield descriptions of a module's own attributes, functions and hooks among them, and of buffers that are not
+        saved."""
+        unsaved = getattr(module, "_non_persistent_buffers_set", ())
+        yield from (f"{name}={self.value(module._buffers.get(name))}" for name in sorted(unsaved))
+        whole = not is_of_a_library(type(module))
+        for name, item in sorted(vars(module).items()):
+            if name in _ELSEWHERE or (isinstance(item, Mapping) and not item):
+                continue
+            if name.endswith("_hooks"):  # their keys are counted through the process
+                yield f"{name}={[self.value(hook) for hook in item.values()]}"
+            elif whole or isinstance(item, (*_PLAIN, tuple)) or _is_function(item):
+                yield f"{name}={self.value(item)}"
+
+    def classes(self, cls: type) -> Iterator[str]:
+        """Yield descriptions of a class and its bases up to those of libraries: their functions and attributes."""
+        for base in cls.__mro__:
+            if is_of_a_library(base):
+                return
+            yield self.value(base)
+
+    def value(self, item: Any, depth: int = 0) -> str:
+        """Return the description of any value."""
+        if isinstance(item, _PLAIN):
+            return repr(item)
+        if depth > _DEEPEST or id(item) in self._seen or len(self._seen) > _MOST:
+            return str(getattr(item, "__qualname__", type(item).__qualname__))
+        if isinstance(item, property):
+            return self.value(item.fget, depth)
+        if isinstance(item, types.MethodType | classmethod | staticmethod):
+            return self.value(item.__func__, depth)
+        if isinstance(item, functools.partial):
+            return f"partial{[self.value(part, depth + 1) for part in (item.func, item.args, item.keywords)]}"
+        if isinstance(item, types.FunctionType | type | types.BuiltinFunctionType | types.ModuleType):
+            return self._named(item, depth)
+        if isinstance(item, np.ndarray | np.generic):
+            return f"{item.dtype}{item.shape}{hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest()}"
+        if hasattr(item, "detach") and hasattr(item, "dtype"):
+            held = "" if getattr(item, "is_meta", False) else hashlib.sha256(self._of_tensor(item)).hexdigest()
+            return f"{item.dtype}{tuple(item.shape)}{held}"
+        return self._container(item, depth)
+
+    def _container(self, item: Any, depth: int) -> str:
+        kind = type(item).__qualname__
+        if isinstance(item, Mapping):
+            return f"{kind}{sorted((self.value(k, depth + 1), self.value(v, depth + 1)) for k, v in item.items())}"
+        if isinstance(item, set | frozenset):
+            return f"{kind}{sorted(self.value(part, depth + 1) for part in item)}"
+        if isinstance(item, list | tuple):
+            return f"{kind}{[self.value(part, depth + 1) for part in item]}"
+        if type(item).__module__ == "torch":  # a dtype, a device
+            return repr(item)
+        if is_of_a_library(type(item)) or depth > 1:  # an object found by a function may change with every call
+            return kind
+        self._seen[id(item)] = item
+        return f"{kind}{self.value(getattr(item, '__dict__', None), depth + 1)}"
+
+    def _named(self, item: Any, depth: int) -> str:
+        name = f"{getattr(item, '__module__', '')}.{getattr(item, '__qualname__', item.__name__)}"
+        if is_of_a_library(item) or isinstance(item, types.BuiltinFunctionType | types.ModuleType):
+            return name
+        self._seen[id(item)] = item
+        if isinstance(item, types.FunctionType):
+            return f"{name}{self._function(item, depth)}"
+        own = {key: part for key, part in vars(item).items() if not key.startswith("__") or callable(part)}
+        parts = [(key, self.value(part, depth + 1)) for key, part in sorted(own.items())]
+        return f"{name}{parts}"
+
+    def _function(self, function: types.FunctionType, depth: int) -> str:
+        """Return the description of a function: its code, what it was made with, and what it finds by name."""
+        cells = [self._cell(cell, depth) for cell in function.__closure__ or ()]
+        known = function.__globals__
+        found = [(name, known[name]) for name in sorted(_names(function.__code__)) if name in known]
+        outside = [(name, self.value(item, depth + 1)) for name, item in found]
+        given = self.value((function.__defaults__, function.__kwdefaults__), depth + 1)
+        return f"{_code(function.__code__)}{given}{cells}{outside}"
+
+    def _cell(self, cell: Any, depth: int) -> str:
+        try:
+            return self.value(cell.cell_contents, depth + 1)
+        except ValueError:  # it is filled later
+            return ""
+
+
+def _is_function(item: Any) -> bool:
+    return isinstance(item, types.FunctionType | types.MethodType | functools.partial)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return {*code.co_names, *(name for part in inner for name in _names(part))}
+
+
+def _code(code: types.CodeType) -> str:
+    """Return the description of code: without its place in a file, which moves as lines before it do."""
+    constants = [_constant(part) for part in code.co_consts]
+    return repr((code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants))
+
+
+def _constant(part: Any) -> Any:
+    if isinstance(part, types.CodeType):
+        return _code(part)
+    return sorted(map(repr, part)) if isinstance(part, frozenset) else part

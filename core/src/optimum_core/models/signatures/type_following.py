@@ -1,0 +1,76 @@
+"""Whether a plain module's answers follow the type of an input, so that converting the input would change them.
+
+Eager doubles a float64 to a float64, where a graph of float32 gives a float32, and whole numbers of 8 bits wrap around.
+A module with weights of float32 mostly refuses float64; then a converted input is answered where eager answers none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import ExportError
+from optimum_core.models.eager.patience import ReadsNumberError, outputs_in_time
+from optimum_core.models.inputs.layouts import InputLayout, Layout
+from optimum_core.models.inputs.samples import Arrays, Case, draw
+
+log = logging.getLogger(__name__)
+
+#: By the kind of an input, types that a call's checks would convert to its own.
+_CONVERTED = {"f": ("float64", "float32", "float16"), "i": ("int64", "int32", "uint8", "bool")}
+#: Relative difference up to which answers count as equal: their inputs are, apart from rounding on the way.
+_ROUNDING = 1e-3
+
+
+def follows_type(module: Any, layout: Layout, item: InputLayout, arrays: Mapping[str, Any]) -> bool:
+    """Whether the eager model answers a call with an input of another type otherwise than with the values converted.
+
+    Args:
+        item: the input.
+        arrays: samples of the user.
+    """
+    if getattr(module, "config", None) is not None or item.kind != "given":
+        return False
+    inputs = draw(layout, Case(name="types", padding="none"), arrays)
+    try:
+        return any(_differs(module, inputs, item.name, other) for other in _others(inputs[item.name]))
+    except (ReadsNumberError, ExportError) as error:  # it counts, or takes long
+        log.debug("whether answers follow the type of %s is not known: %r", item.name, error)
+        return False
+
+
+def _others(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield the values of an input in other types; of narrow whole numbers also the greatest, which wrap around."""
+    for name in _CONVERTED.get(array.dtype.kind, ()):
+        if name == array.dtype.name:
+            continue
+        made = array.astype(name)
+        if array.dtype.kind == "f" or (made == array).all():
+            yield made
+        if name == "uint8":
+            yield np.full_like(made, 255)
+
+
+def _differs(module: Any, inputs: Arrays, name: str, other: np.ndarray[Any, Any]) -> bool:
+    as_given = other.astype(inputs[name].dtype)
+    try:
+        have = outputs_in_time(module, {**inputs, name: other})
+        want = outputs_in_time(module, {**inputs, name: as_given})
+    except (ReadsNumberError, ExportError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the eager model refuses it, by an error of any type
+        log.debug("%s of %s: %r", name, other.dtype, error)
+        return False
+    return have.keys() != want.keys() or any(not _equal(have[key], want[key]) for key in want)
+
+
+def _equal(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> bool:
+    if (have.dtype, have.shape) != (want.dtype, want.shape):
+        return False
+    if want.dtype.kind != "f":
+        return bool((have == want).all())
+    scale = float(np.abs(want[np.isfinite(want)]).max(initial=0.0))
+    return bool(np.allclose(have, want, rtol=_ROUNDING, atol=_ROUNDING * scale, equal_nan=True))

@@ -1,0 +1,33 @@
+"""The work that a call needs beyond its names, shapes and types, which were checked when they first came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optimum_core.types import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The work left to do at each call with one combination of names, shapes and types.
+
+    Attributes:
+        casts: inputs to convert to another type.
+        ranges: inputs whose values have bounds: name, least, greatest.
+        boxes: inputs that hold boxes whose width and height have bounds.
+        floats: inputs that must hold neither NaN nor infinity.
+        fills: inputs that were left out, with the values that eager assumes for them.
+    """
+
+    casts: tuple[tuple[str, np.dtype[Any]], ...]
+    ranges: tuple[tuple[str, int, int], ...]
+    fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
+    boxes: tuple[str, ...] = ()
+    floats: tuple[str, ...] = ()
+
+
+#: Of a call that needs no more than its names checked.
+NO_PLAN = Plan(casts=(), ranges=())

@@ -1,0 +1,160 @@
+"""Files written into an artifact's directory later: the same tokenizer leaves it whole, another one is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from optimum_core import accelerate, artifact, load
+from optimum_core.cli.app import app
+from optimum_core.errors import ArtifactError
+
+TEXTS = ["w5 w6 w7", "w8"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Callable[[str], Any], tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT and a tokenizer, with settings as transformers 4 wrote them."""
+    place = tmp_path_factory.mktemp("models") / "bert"
+    tiny("bert").save_pretrained(place)
+    shutil.copyfile(tokenizer_file / "tokenizer.json", place / "tokenizer.json")
+    stated = json.loads((tokenizer_file / "tokenizer_config.json").read_text())
+    stated |= {"clean_up_tokenization_spaces": True, "added_tokens_decoder": {}, "chat_template": "{{ messages }}"}
+    stated["unk_token"] = "[UNK]"
+    (place / "tokenizer_config.json").write_text(json.dumps(stated))
+    (place / "special_tokens_map.json").write_text(json.dumps({"pad_token": stated["pad_token"]}))
+    (place / "generation_config.json").write_text(json.dumps({"max_new_tokens": 5, "transformers_version": "4.40.0"}))
+    return place
+
+
+@pytest.fixture(scope="module")
+def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("made") / "out"
+    with accelerate(model, target="ort", level="all", budget=0, cache_dir=tmp_path_factory.mktemp("cache")) as fast:
+        fast.save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def saved(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "out"))
+
+
+def _tokenizer(model: Path, **changes: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model, **changes)
+
+
+def _change(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    tree = json.loads(file.read_text())
+    change(tree)
+    file.write_text(json.dumps(tree, indent=4))
+
+
+def test_a_tutorials_tokenizer_leaves_it_whole(model: Path, saved: Path, tmp_path: Path) -> None:
+    """It has padded and cut, and has another side and token of padding, of which nothing here makes use."""
+    from transformers import AutoConfig, GenerationConfig
+
+    tokenizer = _tokenizer(model, padding_side="left")
+    with load(saved) as fast:
+        want = fast.map(TEXTS)
+    tokenizer.pad_token = tokenizer.unk_token
+    tokenizer(TEXTS, padding="max_length", max_length=3, truncation=True)
+    tokenizer.save_pretrained(saved)
+    AutoConfig.from_pretrained(model).save_pretrained(saved)
+    GenerationConfig.from_pretrained(model).save_pretrained(saved)
+    assert (saved / "chat_template.jinja").is_file()  # which was in a file of another name
+    with load(saved) as fast:
+        for name, values in fast.map(TEXTS).items():
+            np.testing.assert_array_equal(values, want[name])
+        fast.save_pretrained(tmp_path / "again")
+    load(tmp_path / "again").close()
+    assert (tmp_path / "again" / "chat_template.jinja").read_text() == "{{ messages }}"
+
+
+def test_files_of_git_and_of_the_hub_and_a_readme_by_hand_are_strangers(saved: Path) -> None:
+    for name in ("README.md", ".gitattributes", ".git/HEAD", ".cache/huggingface/download/x.lock", "notes.txt"):
+        (saved / name).parent.mkdir(parents=True, exist_ok=True)
+        (saved / name).write_text("mine")
+    with load(saved) as fast:
+        fast.save_pretrained(saved)  # in the place of the older one
+    assert (saved / "README.md").read_text() == "mine" and (saved / ".git/HEAD").read_text() == "mine"
+    load(saved).close()
+
+
+def test_line_endings_of_windows_change_nothing(saved: Path, tmp_path: Path) -> None:
+    for file in saved.rglob("*"):
+        if file.is_file() and b"\0" not in file.read_bytes():
+            file.write_bytes(file.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    with load(saved) as fast:
+        fast.save_pretrained(tmp_path / "again")
+    load(tmp_path / "again").close()
+
+
+def _swap(tree: dict[str, Any]) -> None:
+    words = tree["model"]["vocab"]
+    words["w5"], words["w6"] = words["w6"], words["w5"]
+
+
+OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
+    "two words are swapped": ("tokenizer.json", _swap),
+    "a word is added": ("tokenizer.json", lambda tree: tree["model"]["vocab"].update(unheard=500)),
+    "texts are cut elsewhere": ("tokenizer_config.json", lambda tree: tree.update(model_max_length=2)),
+    "the chat is written otherwise": ("tokenizer_config.json", lambda tree: tree.update(chat_template="{{ 1 }}")),
+    "more is written": ("generation_config.json", lambda tree: tree.update(max_new_tokens=6)),
+    "classes have other names": ("config.json", lambda tree: tree.update(id2label={"0": "bad", "1": "good"})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_says_something_else_is_refused_until_it_is_accepted(saved: Path, what: str) -> None:
+    name, change = OTHERS[what]
+    _change(saved / name, change)  # and its size, so that a look at sizes alone sees it too
+    for verify_files in (True, False):
+        with pytest.raises(ArtifactError, match=rf"{name}' differs(.|\n)*optimum-core accept"):
+            load(saved, verify_files=verify_files)
+    answer = CliRunner().invoke(app, ["accept", str(saved)])
+    assert answer.exit_code == 0 and name in answer.stdout
+    load(saved).close()
+    assert "Nothing differs" in CliRunner().invoke(app, ["accept", str(saved)]).stdout
+
+
+def test_a_file_that_would_change_the_tokenizer_is_no_stranger(saved: Path) -> None:
+    (saved / "chat_template.jinja").write_text("{{ 1 }}")
+    with pytest.raises(ArtifactError, match=r"chat_template\.jinja' was put beside"):
+        load(saved)
+    assert artifact.accept(saved) == ("chat_template.jinja",)
+    load(saved).close()
+
+
+def test_a_model_without_a_tokenizer_takes_one(tiny: Callable[[str], Any], model: Path, tmp_path: Path) -> None:
+    with accelerate(tiny("bert"), target="ort", level="all", budget=0, cache_dir=tmp_path / "cache") as fast:
+        fast.save_pretrained(tmp_path / "out")
+    _tokenizer(model).save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out") as fast:
+        assert len(fast.map(TEXTS)[fast.manifest.outputs[0].name]) == len(TEXTS)
+
+
+def test_what_the_model_computes_by_is_never_accepted(saved: Path) -> None:
+    file = saved / "model.onnx"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+    for attempt in (load, artifact.accept):
+        with pytest.raises(ArtifactError, match=r"model\.onnx' differs"):
+            attempt(saved)
+
+
+def test_changed_generation_settings_are_saved(saved: Path, tmp_path: Path) -> None:
+    with load(saved) as fast:
+        assert fast.generation_config.max_new_tokens == 5
+        fast.generation_config.max_new_tokens = 7
+        fast.save_pretrained(tmp_path / "again")
+    with load(tmp_path / "again") as fast:
+        assert fast.generation_config.max_new_tokens == 7
