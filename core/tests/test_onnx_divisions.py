@@ -101,6 +101,50 @@ def test_other_divisions_stay(tmp_path: Path, nodes: list[Any]) -> None:
     assert path.read_bytes() == before
 
 
+def test_an_older_file_is_left_as_it_is(tmp_path: Path) -> None:
+    path = _write(tmp_path / "model.onnx", [helper.make_node("Div", ["a", "b"], ["y"])])
+    proto = onnx.load(path)
+    proto.opset_import[0].version = 8  # which has no `Where`
+    onnx.save(proto, path)
+    before = path.read_bytes()
+    guard_divisions(path)
+    assert path.read_bytes() == before
+
+
+def test_branches_that_use_one_name_for_two_types(tmp_path: Path) -> None:
+    """Divide whole numbers in one branch, and floats of the same names in the other."""
+    branches = []
+    for name, kind in (("then", TensorProto.INT64), ("else", TensorProto.FLOAT)):
+        nodes = [
+            helper.make_node("Cast", ["b"], ["w"], to=kind),
+            helper.make_node("Cast", ["a"], ["v"], to=kind),
+            helper.make_node("Div", ["v", "w"], ["quotient"]),
+            helper.make_node("Cast", ["quotient"], [name], to=TensorProto.INT64),
+        ]
+        result = helper.make_tensor_value_info(name, TensorProto.INT64, ["n"])
+        branches.append(helper.make_graph(nodes, name, [], [result]))
+    yes = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True)))
+    both = helper.make_node("If", ["yes"], ["y"], then_branch=branches[0], else_branch=branches[1])
+    path = _write(tmp_path / "model.onnx", [yes, both])
+    guard_divisions(path)
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    found = {attribute.g.name: _operators(attribute.g) for attribute in proto.graph.node[1].attribute}
+    assert "Where" in found["then"] and "Where" not in found["else"]
+
+
+def test_a_function_of_the_file_is_opened(tmp_path: Path) -> None:
+    path = _write(tmp_path / "model.onnx", [helper.make_node("Quotient", ["a", "b"], ["y"], domain="own")])
+    proto = onnx.load(path)
+    divide = helper.make_node("Div", ["p", "q"], ["r"])
+    opset = helper.make_opsetid("", 18)
+    proto.functions.append(helper.make_function("own", "Quotient", ["p", "q"], ["r"], [divide], [opset]))
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    onnx.save(proto, path)
+    guard_divisions(path)
+    assert {"Div", "Where"} <= set(_operators(onnx.load(path).graph))
+
+
 def test_weights_in_another_file_stay_there(tmp_path: Path) -> None:
     path = _write(tmp_path / "model.onnx", [helper.make_node("Div", ["a", "b"], ["y"])])
     onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)

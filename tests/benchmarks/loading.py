@@ -88,10 +88,10 @@ class Server:
             str(program), "--threads", "1", "--connections", str(clients), "--duration", f"{seconds}s", "--timeout",
             f"{_ANSWER_SECONDS}s", "--script", str(_SCRIPT), self._address, "--", str(bodies),
         ]  # fmt: skip
-        before = self._threads()
+        before, whole = self._threads(), self._cpu()
         done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=False)
         spent = {thread: seconds - before.get(thread, 0.0) for thread, seconds in self._threads().items()}
-        cpu = sum(spent.values())
+        cpu = self._cpu() - whole
         small = (seconds for (process, thread), seconds in spent.items() if thread == process or seconds < cpu * _SMALL)
         if done.returncode:
             raise SessionError(f"load on {self.name}", f"wrk ended with {done.returncode}", done.stderr)

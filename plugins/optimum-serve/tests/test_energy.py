@@ -10,7 +10,7 @@ from optimum_serve.metrics import Metrics
 
 
 def test_without_counters_no_figure_is_told(tmp_path: Path) -> None:
-    assert b"joules" not in Metrics(EnergyMeter(tmp_path)).text()
+    assert b"joules" not in Metrics(EnergyMeter(tmp_path), lambda: None).text()
 
 
 def test_joules_for_a_thousand_requests(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_joules_for_a_thousand_requests(tmp_path: Path) -> None:
 
 
 def test_an_estimate_has_a_name_of_its_own_and_states_its_constants(tmp_path: Path) -> None:
-    metrics = Metrics(EnergyMeter(tmp_path), EnergyEstimate(10.0, "a table: 20 W for 2 threads"))
+    metrics = Metrics(EnergyMeter(tmp_path), lambda: EnergyEstimate(10.0, "a table: 20 W for 2 threads"))
     metrics.observe("m", "/embed", 200, 0.1)
     text = metrics.text().decode()
     assert "optimum_estimated_energy_joules" in text and "optimum_estimated_joules_per_thousand_requests" in text

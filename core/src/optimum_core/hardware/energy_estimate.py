@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 
+log = logging.getLogger(__name__)
 _LIBRARY = "codecarbon"
 
 
@@ -44,12 +45,19 @@ def _constants() -> tuple[float, str] | None:
     """Return the watts of a thread, and their origin in words; reading the table takes two seconds."""
     if importlib.util.find_spec(_LIBRARY) is None:
         return None
-    from codecarbon.core.cpu import TDP
-    from codecarbon.core.util import count_cpus
+    theirs = logging.getLogger(_LIBRARY)
+    level = theirs.level
+    try:
+        from codecarbon.core.cpu import TDP
+        from codecarbon.core.util import count_cpus
 
-    # Of an unknown processor it warns at length; what it takes then is in the constants.
-    logging.getLogger(_LIBRARY).setLevel(logging.ERROR)
-    processor, threads = TDP(), count_cpus()
+        theirs.setLevel(logging.ERROR)  # of an unknown processor it warns at length; the constants say what it takes
+        processor, threads = TDP(), count_cpus()
+    except Exception as error:  # noqa: BLE001 - an estimate is worth no failure
+        log.debug("no energy is estimated: %s does not work: %r", _LIBRARY, error)
+        return None
+    finally:
+        theirs.setLevel(level)
     if not processor.tdp or not threads:
         return None
     version = importlib.metadata.version(_LIBRARY)

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from optimum_core.backend import EnergyEstimate, EnergyMeter
+from optimum_core.backend import EnergyEstimate, EnergyMeter, energy_estimate
 from optimum_serve.monitoring.figures import MonitoringFigures
 
+#: Returns an estimate of this process's energy, or None.
+Estimate = Callable[[], EnergyEstimate | None]
 #: Seconds of the latest requests that the status page sums up.
 _RECENT = 60.0
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -25,10 +27,10 @@ class Metrics:
 
     Args:
         energy: of this machine; None: its own counters.
-        estimate: of this process, for a machine without counters; None: there is none.
+        estimate: makes that of this process, for a machine without counters.
     """
 
-    def __init__(self, energy: EnergyMeter | None = None, estimate: EnergyEstimate | None = None) -> None:
+    def __init__(self, energy: EnergyMeter | None = None, estimate: Estimate = energy_estimate) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "optimum_requests", "Answered requests", ["model", "path", "status"], registry=self.registry
@@ -53,9 +55,9 @@ class Metrics:
         if self.energy.is_there:
             told = "Energy of this machine's processors and memory since the start, whatever ran on them"
             self._export_energy("optimum", told, self.energy.joules)
-        elif estimate is not None:
-            told = f"Energy of this process since the start, estimated from its processor time by {estimate.constants}"
-            self._export_energy("optimum_estimated", told, estimate.joules)
+        elif (own := estimate()) is not None:
+            told = f"Energy of this process since the start, estimated from its processor time by {own.constants}"
+            self._export_energy("optimum_estimated", told, own.joules)
         self.monitoring = MonitoringFigures(self.registry)
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.recent: dict[str, Recent] = {}

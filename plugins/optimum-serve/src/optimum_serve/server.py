@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from optimum_core.backend import energy_estimate
 from optimum_serve.endpoints import Call
 from optimum_serve.errors import RequestError
 from optimum_serve.metrics import Metrics
@@ -36,7 +35,7 @@ class Server:
     def __init__(self, settings: Settings, *, ends_process: bool = False) -> None:
         self.settings = settings
         self._ends_process = ends_process
-        self.metrics = Metrics(estimate=energy_estimate())
+        self.metrics = Metrics()
         self.tracing = tracing_of(settings.traces)
         self.retuner = Retuner(settings.retune_after, self.metrics.monitoring)
         self._notebook = Notebook(settings)

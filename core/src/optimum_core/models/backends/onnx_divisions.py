@@ -17,6 +17,8 @@ from optimum_core.models.backends.onnx_surgery import branches_of, replace_nodes
 
 #: Tensors of fewer bytes than this are left in the copy whose types are inferred.
 _SMALL = 1024
+#: The first opset that has `Where`.
+_WHERE = 9
 #: Operators whose output holds lengths only where their inputs do.
 _KEEPING = frozenset({"Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 
@@ -24,19 +26,26 @@ _KEEPING = frozenset({"Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Res
 def guard_divisions(path: Path) -> None:
     """Rewrite those divisions of an ONNX file that could end a process; a file without any is left as it is."""
     import onnx
+    import onnx.inliner
 
     proto = onnx.load(path, load_external_data=False)
-    if any(map(_is_division, _all_nodes(proto.graph))) and _guard(proto.graph, _types(proto), {}):
+    if any(_is_division(node) for function in proto.functions for node in _all_nodes(function)):
+        proto = onnx.inliner.inline_local_functions(proto)
+    if not any(map(_is_division, _all_nodes(proto.graph))) or _opset(proto) < _WHERE:
+        return
+    if _guard(proto.graph, _inferred(proto), {}, {}):
         onnx.save(proto, path)
 
 
-def _guard(graph: Any, types: Mapping[str, int], around: Mapping[str, Any]) -> bool:
+def _guard(graph: Any, inferred: Any, types: Mapping[str, int], around: Mapping[str, Any]) -> bool:
     """Rewrite the divisions of a graph and of its branches; return whether there were any.
 
     Args:
-        types: element types of all values by name.
-        around: constants, and nodes by what they make, of the graphs around it.
+        inferred: the same graph with the types of its values.
+        types: element types of the values of the graphs around it.
+        around: constants, and nodes by what they make, of these.
     """
+    types = {**types, **_own_types(inferred)}
     known = {**around, **{item.name: item for item in graph.initializer}}
     known |= {name: node for node in graph.node for name in node.output}
     found = {
@@ -44,7 +53,8 @@ def _guard(graph: Any, types: Mapping[str, int], around: Mapping[str, Any]) -> b
         for index, node in enumerate(graph.node)
         if _may_trap(node, types, known)
     }
-    inner = [_guard(branch, types, known) for node in graph.node for branch in branches_of(node)]
+    pairs = zip(_branches(graph), _branches(inferred), strict=True)
+    inner = [_guard(branch, with_types, types, known) for branch, with_types in pairs]
     if found:
         replace_nodes(graph, [made for index, node in enumerate(graph.node) for made in found.get(index, [node])])
     return bool(found) or any(inner)
@@ -122,8 +132,17 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
             yield from _all_nodes(branch)
 
 
-def _types(proto: Any) -> dict[str, int]:
-    """Return the element types of all values, those of branches included, by their names."""
+def _branches(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield from branches_of(node)
+
+
+def _opset(proto: Any) -> int:
+    return next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0)
+
+
+def _inferred(proto: Any) -> Any:
+    """Return the graph with the types of its values, and without its large weights."""
     import onnx
 
     graph = proto.graph
@@ -142,15 +161,11 @@ def _types(proto: Any) -> dict[str, int]:
             initializer=weights,
         ),
     )  # fmt: skip
-    found: dict[str, int] = {}
-    _collect_types(onnx.shape_inference.infer_shapes(bare).graph, found)
-    return found
+    return onnx.shape_inference.infer_shapes(bare).graph
 
 
-def _collect_types(graph: Any, found: dict[str, int]) -> None:
-    found |= {item.name: item.data_type for item in graph.initializer}
+def _own_types(graph: Any) -> dict[str, int]:
+    """Return the element types of a graph's values by name, those of its branches left out."""
     values = (*graph.input, *graph.value_info, *graph.output)
-    found |= {value.name: value.type.tensor_type.elem_type for value in values}
-    for node in graph.node:
-        for branch in branches_of(node):
-            _collect_types(branch, found)
+    found = {value.name: value.type.tensor_type.elem_type for value in values}
+    return {**found, **{item.name: item.data_type for item in graph.initializer}}

@@ -14,6 +14,7 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
+from optimum_core.models.backends.onnx_divisions import guard_divisions
 from optimum_core.models.backends.onnx_surgery import drop_input, rename_within
 from optimum_core.models.sources.onnx_graph import copy_external, external_files, precision_of, read_graph
 from optimum_core.packages import versions
@@ -58,6 +59,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     folder = output / DECODER
     folder.mkdir()
     onnx.save(proto, folder / _NAME)
+    guard_divisions(folder / _NAME)
     weights = copy_external(files[1:], files[0], folder)
     ids = _specs(given, vocabulary)
     step = Step(
