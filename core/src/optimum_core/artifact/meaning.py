@@ -35,8 +35,8 @@ _FAMILIES: tuple[frozenset[str], ...] = (
     | {"tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt"},
     frozenset({"preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"}),
 )
-#: Bytes read to tell text from other data.
-_HEAD = 8192
+#: Ends of names of texts, whose lines git may end otherwise; a file of weights is never one, whatever its bytes.
+_TEXTS = frozenset({".jinja", ".json", ".md", ".txt", ".xml"})
 
 Meanings = Mapping[str, tuple[str, ...]]
 
@@ -72,11 +72,20 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
     return tree if isinstance(tree, dict) else None
 
 
-def unix_text(file: Path) -> bytes | None:
-    """Return the bytes of a text with "\\n" at the end of each line; None: it is no text."""
-    with file.open("rb") as stream:
-        head = stream.read(_HEAD)
-        return None if b"\0" in head else (head + stream.read()).replace(b"\r\n", b"\n")
+def unix_text(file: Path, name: str | None = None) -> bytes | None:
+    """Return the bytes of a text with "\\n" at the end of each line; None: by its name or its bytes it is no text.
+
+    Args:
+        name: the file's own, where the path is that of a blob.
+    """
+    if Path(name or file.name).suffix not in _TEXTS:
+        return None
+    raw = file.read_bytes()
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if b"\0" in raw else raw.replace(b"\r\n", b"\n")
 
 
 def relatives(names: Iterable[str]) -> Iterator[str]:
