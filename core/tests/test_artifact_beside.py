@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from optimum_core import accelerate, artifact, load
 from optimum_core.artifact.integrity import check_file, describe
+from optimum_core.artifact.meaning import meaning
 from optimum_core.cli.app import app
 from optimum_core.errors import ArtifactError
 
@@ -116,14 +117,26 @@ def test_weights_are_no_text_whatever_their_bytes(tmp_path: Path, name: str) -> 
             check_file(file, name, entry, "artifact", deep=True, meanings=meanings)
 
 
+_CUTS = {"direction": "Left", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
 OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
     "two words are swapped": ("tokenizer.json", _swap),
     "a word is added": ("tokenizer.json", lambda tree: tree["model"]["vocab"].update(unheard=500)),
+    "texts are cut at the other end": ("tokenizer.json", lambda tree: tree.update(truncation=_CUTS)),
     "texts are cut elsewhere": ("tokenizer_config.json", lambda tree: tree.update(model_max_length=2)),
     "the chat is written otherwise": ("tokenizer_config.json", lambda tree: tree.update(chat_template="{{ 1 }}")),
     "more is written": ("generation_config.json", lambda tree: tree.update(max_new_tokens=6)),
     "classes have other names": ("config.json", lambda tree: tree.update(id2label={"0": "bad", "1": "good"})),
 }  # fmt: skip
+
+
+def test_the_end_that_is_cut_counts_where_nothing_else_states_it(tmp_path: Path) -> None:
+    def said(**cut: Any) -> str:
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {}, "truncation": {**_CUTS, **cut}}))
+        return meaning(tmp_path / "tokenizer.json")
+
+    assert said() == said(max_length=9) != said(direction="Right")
+    (tmp_path / "tokenizer_config.json").write_text('{"truncation_side": "left"}')
+    assert said() == said(direction="Right")
 
 
 @pytest.mark.parametrize("what", OTHERS)

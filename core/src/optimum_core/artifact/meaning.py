@@ -15,16 +15,17 @@ from typing import Any
 from optimum_core.artifact.names import CHECK_FILE
 from optimum_core.artifact.serialization import canonical_json
 
+_TOKENIZER, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 #: Keys of JSON files that say where they are from, and who wrote them.
 _ORIGIN = frozenset(
     {"_commit_hash", "_from_model_config", "_name_or_path", "is_local", "local_files_only", "name_or_path"}
     | {"processor_class", "special_tokens_map_file", "tokenizer_file", "transformers_version"}
 )
 #: Keys by which a tokenizer pads, and cuts as in its last call, by file: rows are padded by the id in the model's
-#: configuration here, and cut by the length that is stated elsewhere.
+#: configuration here, on the side that the model needs, and cut by the length that is stated elsewhere.
 _PADS: Mapping[str, frozenset[str]] = {
-    "tokenizer.json": frozenset({"padding", "truncation"}),
-    "tokenizer_config.json": frozenset({"pad_token", "padding_side"}),
+    _TOKENIZER: frozenset({"padding", "truncation"}),
+    _CONFIG: frozenset({"pad_token", "padding_side"}),
     "special_tokens_map.json": frozenset({"pad_token"}),
 }
 #: Files that are read together: where an artifact has one of a family, another one changes what it says.
@@ -57,9 +58,24 @@ def meaning(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     if file.suffix == ".json" and (tree := _parsed(raw)) is not None:
         neutral = _ORIGIN | _PADS.get(file.name, frozenset())
-        kept = {key: value for key, value in tree.items() if key not in neutral}
+        kept = {key: value for key, value in tree.items() if key not in neutral} | _side(file, tree)
         return hashlib.sha256(canonical_json(kept)).hexdigest()
     return hashlib.sha256(raw).hexdigest()
+
+
+def _side(file: Path, tree: Mapping[str, Any]) -> dict[str, str]:
+    """Return the end at which a `tokenizer.json` cuts texts, if it is not the usual one; nothing where
+    `tokenizer_config.json` states the side, and goes before."""
+    cut = tree.get("truncation")
+    if file.name != _TOKENIZER or not isinstance(cut, dict) or cut.get("direction", "Right") == "Right":
+        return {}
+    return {} if "truncation_side" in _stated(file.parent) else {"cut": str(cut["direction"])}
+
+
+def _stated(directory: Path) -> Mapping[str, Any]:
+    """Return what `tokenizer_config.json` states."""
+    file = directory / _CONFIG
+    return (_parsed(file.read_bytes()) if file.is_file() else None) or {}
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
