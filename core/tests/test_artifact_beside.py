@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from optimum_core import accelerate, artifact, load
 from optimum_core.artifact.integrity import check_file, describe
-from optimum_core.artifact.meaning import meaning
+from optimum_core.artifact.meaning import meaning, relatives
 from optimum_core.cli.app import app
 from optimum_core.errors import ArtifactError
 
@@ -158,6 +158,18 @@ def test_a_file_that_would_change_the_tokenizer_is_no_stranger(saved: Path) -> N
         load(saved)
     assert artifact.accept(saved) == ("chat_template.jinja",)
     load(saved).close()
+
+
+def test_files_of_a_tokenizer_that_nothing_reads_are_strangers(tmp_path: Path) -> None:
+    """Words are read where there is no `tokenizer.json`, special tokens where the settings do not state them."""
+    words, tokens = ("merges.txt", "vocab.json", "vocab.txt"), ("added_tokens.json", "special_tokens_map.json")
+    for name in (*words, *tokens):
+        (tmp_path / name).write_text('{"unk_token": "w5"}')
+    for settings, names in (("{}", tokens), ('{"added_tokens_decoder": {}}', ())):
+        (tmp_path / "tokenizer_config.json").write_text(settings)
+        refused = set(relatives(["tokenizer.json", "tokenizer_config.json"], tmp_path)) & {*words, *tokens}
+        assert refused == set(names)
+        assert set(relatives(["tokenizer_config.json"], tmp_path)) >= {*words, *tokens}
 
 
 def test_a_model_without_a_tokenizer_takes_one(tiny: Callable[[str], Any], model: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def further_files(directory: Path, names: Iterable[str], meanings: Meanings, who
         ArtifactError: one says something else, and would change the meaning of the listed ones.
     """
     found: dict[str, FileEntry] = {}
-    for name in relatives(names):
+    for name in relatives(names, directory):
         if not (directory / name).is_file():
             continue
         if meaning(directory / name) not in meanings.get(name, ()):

@@ -28,12 +28,13 @@ _PADS: Mapping[str, frozenset[str]] = {
     _CONFIG: frozenset({"pad_token", "padding_side"}),
     "special_tokens_map.json": frozenset({"pad_token"}),
 }
+#: Files of words, which `tokenizer.json` replaces.
+_VOCABULARY = frozenset({"merges.txt", "vocab.json", "vocab.txt"})
+#: Files of special tokens, which `added_tokens_decoder` in `tokenizer_config.json` replaces.
+_OLDER = frozenset({"added_tokens.json", "special_tokens_map.json"})
 #: Files that are read together: where an artifact has one of a family, another one changes what it says.
 _FAMILIES: tuple[frozenset[str], ...] = (
-    frozenset(
-        {"added_tokens.json", "chat_template.jinja", "chat_template.json", "merges.txt", "special_tokens_map.json"}
-    )
-    | {"tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt"},
+    _VOCABULARY | _OLDER | {"chat_template.jinja", "chat_template.json", _TOKENIZER, _CONFIG},
     frozenset({"preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"}),
 )
 #: Ends of names of texts, whose lines git may end otherwise; a file of weights is never one, whatever its bytes.
@@ -104,12 +105,20 @@ def unix_text(file: Path, name: str | None = None) -> bytes | None:
     return None if b"\0" in raw else raw.replace(b"\r\n", b"\n")
 
 
-def relatives(names: Iterable[str]) -> Iterator[str]:
+def relatives(names: Iterable[str], directory: Path) -> Iterator[str]:
     """Yield the files that an artifact of these files lacks, and that would change the meaning of those it has."""
     listed = frozenset(names)
     for family in _FAMILIES:
         if family & listed:
-            yield from sorted(family - listed)
+            yield from sorted(family - listed - _unread(listed, directory))
+
+
+def _unread(listed: frozenset[str], directory: Path) -> frozenset[str]:
+    """Return the files of a tokenizer that nothing reads beside those that are listed."""
+    if _TOKENIZER not in listed:
+        return frozenset()
+    states_tokens = _CONFIG in listed and "added_tokens_decoder" in _stated(directory)
+    return _VOCABULARY | _OLDER if states_tokens else _VOCABULARY
 
 
 def joined(*found: Meanings) -> dict[str, tuple[str, ...]]:
