@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from optimum_core import accelerate, artifact, load
+from optimum_core.artifact.integrity import check_file, describe
+from optimum_core.artifact.meaning import meaning, relatives
 from optimum_core.cli.app import app
 from optimum_core.errors import ArtifactError
 
@@ -92,7 +94,7 @@ def test_files_of_git_and_of_the_hub_and_a_readme_by_hand_are_strangers(saved: P
 
 def test_line_endings_of_windows_change_nothing(saved: Path, tmp_path: Path) -> None:
     for file in saved.rglob("*"):
-        if file.is_file() and b"\0" not in file.read_bytes():
+        if file.suffix in (".json", ".md", ".txt"):
             file.write_bytes(file.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
     with load(saved) as fast:
         fast.save_pretrained(tmp_path / "again")
@@ -104,14 +106,37 @@ def _swap(tree: dict[str, Any]) -> None:
     words["w5"], words["w6"] = words["w6"], words["w5"]
 
 
+@pytest.mark.parametrize("name", ["model.bin", "model.json", "model.xml"])
+def test_weights_are_no_text_whatever_their_bytes(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(np.random.default_rng(0).integers(1, 255, 1 << 15, np.uint8).tobytes())
+    entry = describe(file)
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    for meanings in (None, ()):
+        with pytest.raises(ArtifactError, match="differs in size"):
+            check_file(file, name, entry, "artifact", deep=True, meanings=meanings)
+
+
+_CUTS = {"direction": "Left", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
 OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
     "two words are swapped": ("tokenizer.json", _swap),
     "a word is added": ("tokenizer.json", lambda tree: tree["model"]["vocab"].update(unheard=500)),
+    "texts are cut at the other end": ("tokenizer.json", lambda tree: tree.update(truncation=_CUTS)),
     "texts are cut elsewhere": ("tokenizer_config.json", lambda tree: tree.update(model_max_length=2)),
     "the chat is written otherwise": ("tokenizer_config.json", lambda tree: tree.update(chat_template="{{ 1 }}")),
     "more is written": ("generation_config.json", lambda tree: tree.update(max_new_tokens=6)),
     "classes have other names": ("config.json", lambda tree: tree.update(id2label={"0": "bad", "1": "good"})),
 }  # fmt: skip
+
+
+def test_the_end_that_is_cut_counts_where_nothing_else_states_it(tmp_path: Path) -> None:
+    def said(**cut: Any) -> str:
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {}, "truncation": {**_CUTS, **cut}}))
+        return meaning(tmp_path / "tokenizer.json")
+
+    assert said() == said(max_length=9) != said(direction="Right")
+    (tmp_path / "tokenizer_config.json").write_text('{"truncation_side": "left"}')
+    assert said() == said(direction="Right")
 
 
 @pytest.mark.parametrize("what", OTHERS)
@@ -133,6 +158,18 @@ def test_a_file_that_would_change_the_tokenizer_is_no_stranger(saved: Path) -> N
         load(saved)
     assert artifact.accept(saved) == ("chat_template.jinja",)
     load(saved).close()
+
+
+def test_files_of_a_tokenizer_that_nothing_reads_are_strangers(tmp_path: Path) -> None:
+    """Words are read where there is no `tokenizer.json`, special tokens where the settings do not state them."""
+    words, tokens = ("merges.txt", "vocab.json", "vocab.txt"), ("added_tokens.json", "special_tokens_map.json")
+    for name in (*words, *tokens):
+        (tmp_path / name).write_text('{"unk_token": "w5"}')
+    for settings, names in (("{}", tokens), ('{"added_tokens_decoder": {}}', ())):
+        (tmp_path / "tokenizer_config.json").write_text(settings)
+        refused = set(relatives(["tokenizer.json", "tokenizer_config.json"], tmp_path)) & {*words, *tokens}
+        assert refused == set(names)
+        assert set(relatives(["tokenizer_config.json"], tmp_path)) >= {*words, *tokens}
 
 
 def test_a_model_without_a_tokenizer_takes_one(tiny: Callable[[str], Any], model: Path, tmp_path: Path) -> None:

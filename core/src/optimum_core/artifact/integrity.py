@@ -51,7 +51,7 @@ def describe(file: Path) -> FileEntry:
 def check_file(
     file: Path, name: str, entry: FileEntry, who: str, *, deep: bool, meanings: Collection[str] | None = None
 ) -> FileEntry:
-    """Compare one file with its entry: the size always, the bytes when `deep`. Line endings may have been converted.
+    """Compare one file with its entry: the size always, the bytes when `deep`. A text may have other line endings.
 
     Args:
         file: where `locate` found it.
@@ -71,7 +71,7 @@ def check_file(
             return entry
         else:
             differs = f"sha256: {found.sha256}, the manifest says {entry.sha256}"
-        if _says_the_same(file, entry, meanings or ()):
+        if _says_the_same(file, name, entry, meanings or ()):
             return describe(file)
     except OSError as error:
         raise ArtifactError(who, f"the file {name!r} cannot be read: {error}", "check its permissions") from error
@@ -90,7 +90,7 @@ def further_files(directory: Path, names: Iterable[str], meanings: Meanings, who
         ArtifactError: one says something else, and would change the meaning of the listed ones.
     """
     found: dict[str, FileEntry] = {}
-    for name in relatives(names):
+    for name in relatives(names, directory):
         if not (directory / name).is_file():
             continue
         if meaning(directory / name) not in meanings.get(name, ()):
@@ -100,9 +100,9 @@ def further_files(directory: Path, names: Iterable[str], meanings: Meanings, who
     return found
 
 
-def _says_the_same(file: Path, entry: FileEntry, meanings: Collection[str]) -> bool:
+def _says_the_same(file: Path, name: str, entry: FileEntry, meanings: Collection[str]) -> bool:
     """Whether a file that differs from its entry does so in line endings alone, or has one of the meanings."""
-    raw = unix_text(file)
+    raw = unix_text(file, name)
     if raw is not None and FileEntry(sha256=hashlib.sha256(raw).hexdigest(), size=len(raw)) == entry:
         return True
     return bool(meanings) and meaning(file) in meanings

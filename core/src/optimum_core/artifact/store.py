@@ -128,7 +128,7 @@ def accept(path: Path) -> tuple[str, ...]:
             files[name] = check_file(locate(path, name, None, who), name, entry, who, deep=True)
         elif (path / name).is_file():
             files[name] = describe(locate(path, name, None, who))
-    for name in relatives(manifest.files):
+    for name in relatives(manifest.files, path):
         if (path / name).is_file():
             files[name] = describe(locate(path, name, None, who))
     names = {*files, *manifest.files}
