@@ -146,6 +146,15 @@ def test_an_unknown_name_with_nothing_in_it_is_let_through() -> None:
     assert set(_bind(input_ids=IDS, labels=None)) == {spec.name for spec in SPECS}
 
 
+def test_a_mask_of_padding_is_refused_where_an_older_artifact_lists_it_as_ignored() -> None:
+    specs = [TensorSpec(name="x", dtype="float32", shape=("batch", 2))]
+    checker = InputChecker("model 'm'", specs, ignored=["attention_mask"], absent={"attention_mask": 1})
+    x = np.ones((1, 2), np.float32)
+    assert list(checker.bind((), {"x": x, "attention_mask": np.ones((1, 2), np.int64)})[0]) == ["x"]
+    with pytest.raises(InputError, match="holds other values than 1"):
+        checker.bind((), {"x": x, "attention_mask": np.array([[1, 0]])})
+
+
 def test_names_that_the_original_ignores_are_left_out() -> None:
     checker = InputChecker("x", SPECS[:2], ignored=("token_type_ids",))
     assert set(checker.bind((), {"input_ids": IDS, "token_type_ids": IDS})[0]) == {"input_ids", "attention_mask"}

@@ -196,10 +196,10 @@ class InputChecker:
         """Whether a value is an input; False: it has no effect and is left out."""
         if name in self._specs:
             return True
+        if name in self._absent:  # asked first: older artifacts of given graphs list masks as ignored too
+            return require_neutral(self._who, name, value, self._absent[name])
         if name in self._ignored:
             return False
-        if name in self._absent:
-            return require_neutral(self._who, name, value, self._absent[name])
         if name in NEUTRAL:
             return self._refuse_setting(name, value)
         if self._defaults.get(name) is not None:
