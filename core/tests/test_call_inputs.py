@@ -79,6 +79,29 @@ def test_a_part_of_a_conjugate_has_its_own_signs() -> None:
     assert is_torch and (arrays["pixel_values"] == -2).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("int32", 7), ("uint8", 7), ("int8", -7), ("uint64", 7), ("float32", 2.5), ("float16", 0.5)]
+)
+def test_numbers_of_python_have_the_type_of_their_input(dtype: str, value: float) -> None:
+    specs = tuple(TensorSpec(name=f"x{axes}", dtype=dtype, shape=(2,) * axes, exact=True) for axes in (0, 1))
+    found = _bind(x0=value, x1=[value, 1], specs=specs)
+    assert {array.dtype.name for array in found.values()} == {dtype}
+    assert (float(found["x0"]), found["x1"].tolist()) == (value, [value, 1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        *(("int32", 2**31), ("uint8", 256), ("uint8", -1), ("uint64", -1), ("int64", 2**63), ("int64", 1.0)),
+        *(("int32", np.int64(1)), ("float32", np.float64(1)), ("float32", 1e300)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_numbers_that_do_not_fit_or_have_another_type_are_refused(dtype: str, value: Any) -> None:
+    with pytest.raises(InputError, match="'x'"):
+        _bind(x=value, specs=(TensorSpec(name="x", dtype=dtype, shape=(), exact=True),))
+
+
 def test_what_is_left_out_is_what_eager_assumes() -> None:
     arrays = _bind(input_ids=IDS, token_type_ids=None)
     assert arrays["attention_mask"].tolist() == np.ones((2, 3)).tolist()
@@ -144,6 +167,15 @@ def test_a_setting_that_is_on_by_default_is_not_turned_off(name: str) -> None:
 
 def test_an_unknown_name_with_nothing_in_it_is_let_through() -> None:
     assert set(_bind(input_ids=IDS, labels=None)) == {spec.name for spec in SPECS}
+
+
+def test_a_mask_of_padding_is_refused_where_an_older_artifact_lists_it_as_ignored() -> None:
+    specs = [TensorSpec(name="x", dtype="float32", shape=("batch", 2))]
+    checker = InputChecker("model 'm'", specs, ignored=["attention_mask"], absent={"attention_mask": 1})
+    x = np.ones((1, 2), np.float32)
+    assert list(checker.bind((), {"x": x, "attention_mask": np.ones((1, 2), np.int64)})[0]) == ["x"]
+    with pytest.raises(InputError, match="holds other values than 1"):
+        checker.bind((), {"x": x, "attention_mask": np.array([[1, 0]])})
 
 
 def test_names_that_the_original_ignores_are_left_out() -> None:

@@ -31,6 +31,13 @@ class Widened(torch.nn.Module):
         return (x + x).to(torch.float32)
 
 
+class Doubled(torch.nn.Module):
+    """What torch computes in 16 bits without a sign too, unlike sums."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
 class Weighted(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -68,6 +75,7 @@ def _fast(module: torch.nn.Module, **samples: torch.Tensor) -> Any:
         (Scaled, X, ["float64", "float16", "bfloat16"]),
         (Scaled, X.long(), ["int32", "uint8"]),
         (Widened, X.long(), ["uint8"]),
+        (Doubled, X.byte(), ["uint16"]),
     ],
 )
 def test_refused_where_eager_answers_otherwise(
@@ -80,8 +88,8 @@ def test_refused_where_eager_answers_otherwise(
         with pytest.raises(InputError, match=f"'x' is {name}, and the original's answers follow its type"):
             fast(given)
     np.testing.assert_array_equal(fast(x=sample.numpy()), module()(sample).numpy())
-    if sample.dtype == torch.float32:  # a list has no type, and other byte order is none
-        np.testing.assert_array_equal(fast(x=sample.tolist()), module()(sample).numpy())
+    np.testing.assert_array_equal(fast(x=sample.tolist()), module()(sample).numpy())  # a list has no type
+    if sample.dtype == torch.float32:  # other byte order is no other type
         np.testing.assert_array_equal(fast(x=sample.numpy().astype(">f4")), module()(sample).numpy())
 
 

@@ -196,10 +196,10 @@ class InputChecker:
         """Whether a value is an input; False: it has no effect and is left out."""
         if name in self._specs:
             return True
+        if name in self._absent:  # asked first: older artifacts of given graphs list masks as ignored too
+            return require_neutral(self._who, name, value, self._absent[name])
         if name in self._ignored:
             return False
-        if name in self._absent:
-            return require_neutral(self._who, name, value, self._absent[name])
         if name in NEUTRAL:
             return self._refuse_setting(name, value)
         if self._defaults.get(name) is not None:
@@ -260,11 +260,11 @@ class InputChecker:
         if hasattr(value, "__dlpack__"):
             return (np.from_dlpack(value), False) if self._on_host else (value, False)
         try:
-            made, dtype = np.asarray(value), self._dtypes.get(name)
+            made = np.asarray(value)
         except ValueError as error:
             raise InputError(self._who, f"input {name!r} is no tensor: {error}", "pass a tensor or an array") from error
-        read = made.dtype.kind == getattr(dtype, "kind", "") == "f" and isinstance(value, list | tuple)
-        return (made.astype(dtype) if read else made), False  # a list has no type of its own
+        has_type = type(value) not in (list, tuple, int, float)
+        return (made if has_type else _typed(made, self._dtypes.get(name))), False
 
     def _from_torch(self, name: str, value: Any) -> Any:
         if value.device.type != "cpu":
@@ -376,6 +376,14 @@ class InputChecker:
     def _usage(self) -> str:
         defaults = {spec.name: f" (left out: {spec.default})" if spec.default else "" for spec in self._specs.values()}
         return "it takes " + "; ".join(f"{n}: {self._signature(self._specs[n])}{told}" for n, told in defaults.items())
+
+
+def _typed(made: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """Return what numpy made of Python's numbers, which have no type, in an input's type if that holds all of them."""
+    if dtype is None or made.dtype.kind + dtype.kind not in ("ff", "ii", "iu", "ui", "uu"):
+        return made
+    found = converted(made, dtype)
+    return made if found is None else found
 
 
 def _is_text(value: Any) -> bool:

@@ -20,7 +20,13 @@ from optimum_core.models.inputs.samples import Arrays, Case, draw
 log = logging.getLogger(__name__)
 
 #: By the kind of an input, types that a call's checks would convert to its own.
-_CONVERTED = {"f": ("float64", "float32", "float16"), "i": ("int64", "int32", "uint8", "bool")}
+_CONVERTED = {
+    "f": ("float64", "float32", "float16"),
+    "i": ("int64", "int32", "uint8", "bool"),
+    "u": ("uint64", "uint32", "uint16", "uint8"),
+}
+#: The greatest number of 8 bits: of types to there, sums and products wrap around soon.
+_NARROW = 255
 #: Relative difference up to which answers count as equal: their inputs are, apart from rounding on the way.
 _ROUNDING = 1e-3
 
@@ -50,8 +56,9 @@ def _others(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         made = array.astype(name)
         if array.dtype.kind == "f" or (made == array).all():
             yield made
-        if name == "uint8":
-            yield np.full_like(made, 255)
+        whole = array.dtype.kind in "iu" and name != "bool"
+        if whole and (most := min(np.iinfo(made.dtype).max, np.iinfo(array.dtype).max)) <= _NARROW:
+            yield np.full_like(made, most)
 
 
 def _differs(module: Any, inputs: Arrays, name: str, other: np.ndarray[Any, Any]) -> bool:
