@@ -188,6 +188,16 @@ def test_what_the_model_computes_by_is_never_accepted(saved: Path) -> None:
             attempt(saved)
 
 
+@pytest.mark.parametrize("content", ["{", '{"cache_implementation": "nonsense"}'])
+def test_generation_settings_that_cannot_be_read_stop_no_encoder(content: str, model: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(model, tmp_path / "model"))
+    (place / "generation_config.json").write_text(content)
+    with accelerate(place, target="ort", level="basic", budget=0, cache_dir=tmp_path / "cache") as fast:
+        fast.save_pretrained(tmp_path / "out")
+    load(tmp_path / "out").close()
+    assert (tmp_path / "out" / "generation_config.json").read_text() == content
+
+
 def test_changed_generation_settings_are_saved(saved: Path, tmp_path: Path) -> None:
     with load(saved) as fast:
         assert fast.generation_config.max_new_tokens == 5

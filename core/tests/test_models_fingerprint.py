@@ -19,6 +19,9 @@ from optimum_core.models.sources.source import open_source
 
 Tiny = Callable[[str], Any]
 
+#: Torch warns of the layouts of its tensors as they are made.
+pytestmark = pytest.mark.filterwarnings("ignore:(The PyTorch API of nested|Sparse ):UserWarning")
+
 
 class Scaled(torch.nn.Module):
     def __init__(self, factor: float = 2.0) -> None:
@@ -144,7 +147,8 @@ def test_sparse_buffers_count() -> None:
         return module
 
     dense = torch.eye(3)
-    kinds = [dense, dense.to_sparse(), (2 * dense).to_sparse()]
+    rows = [torch.nested.nested_tensor([torch.ones(length), dense[0]]) for length in (1, 2)]
+    kinds = [dense, dense.to_sparse(), (2 * dense).to_sparse(), dense.to_sparse_csr(), *rows]
     assert len({fingerprint.of_module(with_buffer(buffer)) for buffer in kinds}) == len(kinds)
 
 
@@ -184,6 +188,16 @@ def _scaling(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: x * factor
 
 
+def _using(held: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: torch.mm(held, x)
+
+
+def _linear(value: float) -> torch.nn.Module:
+    module = torch.nn.Linear(2, 2, bias=False)
+    torch.nn.init.constant_(module.weight, value)
+    return module
+
+
 def _hooked(factor: float) -> torch.nn.Module:
     module = Plain()
     module.register_forward_hook(lambda _module, _inputs, output: output * factor)
@@ -215,7 +229,19 @@ class Holder:
         lambda value: Plain(sizes=[1, {"two": value}]),
         lambda value: Plain(table=torch.tensor([value])),
         lambda value: Plain(table=np.array([value])),
+        lambda value: Plain(table=(torch.eye(2) * value).to_sparse()),
+        lambda value: Plain(table=(torch.eye(2) * value).to_sparse_csr()),
+        lambda value: Plain(table=(torch.eye(2) * value).to_sparse_csc()),
+        lambda value: Plain(tables=[torch.nested.nested_tensor([torch.ones(1), torch.full((2,), value)])]),
+        lambda value: Plain(table=torch.nested.nested_tensor([torch.full((2,), value)], layout=torch.jagged)),
+        lambda value: Plain(table=torch.empty(int(value), device="meta")),
+        lambda value: Plain(table=torch.nn.UninitializedParameter(), size=value),
+        lambda value: Plain(_using((torch.eye(2) * value).to_sparse())),
         lambda value: Plain(holder=Holder(value)),
+        lambda value: Plain(layers=[_linear(value)]),
+        lambda value: Plain(layers={"first": (torch.nn.Sequential(Scaled(value)),)}),
+        lambda value: Plain(_using(_linear(value).weight)),
+        lambda value: Plain(_linear(value).forward),
         lambda value: Plain(kind=torch.float16 if value > 2 else torch.float32),
         _hooked,
         _buffered,
@@ -225,6 +251,15 @@ class Holder:
 def test_what_is_no_weight_shows(make: Callable[[float], torch.nn.Module]) -> None:
     assert fingerprint.of_module(make(2.0)) == fingerprint.of_module(make(2.0))
     assert fingerprint.of_module(make(2.0)) != fingerprint.of_module(make(3.0))
+
+
+def test_a_module_that_holds_itself_is_described() -> None:
+    def made(value: float) -> torch.nn.Module:
+        module = torch.nn.Sequential(Plain(layers=[_linear(value)]))
+        module[0].others = [module, module[0].layers]
+        return module
+
+    assert fingerprint.of_module(made(2.0)) == fingerprint.of_module(made(2.0)) != fingerprint.of_module(made(3.0))
 
 
 def test_what_its_functions_find_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from optimum_core import accelerate
 from optimum_core.errors import ArtifactError, UnavailableError
 from optimum_core.generation.generator import generator_of
 from optimum_core.hardware import detect
+from optimum_core.models.backends import onnx_release
 from optimum_core.models.backends.onnx_forms import FORM
 from optimum_core.plugins import manager
 from optimum_core.testing.decoders import decoder
@@ -63,12 +64,16 @@ def test_a_decoder_of_theirs_generates_as_eager(theirs: Path, tmp_path: Path) ->
         assert torch.equal(fast.generate(_IDS, **asked), model.generate(_IDS, **asked))
 
 
-@pytest.mark.parametrize("kind", ["t5", "whisper"])
-def test_an_encoder_and_its_decoder_are_written_and_read(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "large"), [("t5", 1 << 30), ("whisper", 1000)])
+def test_an_encoder_and_its_decoder_are_written_and_read(
+    kind: str, large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_release, "_EXTERNAL_ABOVE", large)
     whole = exported_parts(kind, "onnx", tmp_path / "parts", exporter="onnx", route="torchscript")
     (place := tmp_path / "theirs").mkdir()
     assert FORM.release is not None
     FORM.release(whole, place)
+    assert [(place / f"{name}.onnx_data").is_file() for name in _GRAPHS] == [large == 1000] * 3
     graphs = {name: [graph.name for graph in _inputs(place / f"{name}.onnx")] for name in _GRAPHS}
     masks = ["encoder_attention_mask"] if kind == "t5" else []
     assert graphs["decoder_model"] == ["input_ids", *masks, "encoder_hidden_states"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -37,15 +38,29 @@ def is_of_a_library(item: Any) -> bool:
 
 
 class CodeReader:
-    """Reader of what a module has beside its tensors. Every function and object is described once.
+    """Reader of what a module has beside its tensors. Every module, function and object is described once.
 
     Args:
-        of_tensor: returns the contents of a tensor.
+        of_tensor: returns the description of a tensor with its contents; raises an error where they cannot be read.
     """
 
-    def __init__(self, of_tensor: Callable[[Any], memoryview]) -> None:
+    def __init__(self, of_tensor: Callable[[Any], str]) -> None:
         self._of_tensor = of_tensor
         self._seen: dict[int, Any] = {}  # kept alive, so that no other object gets their ids
+        self._modules: dict[int, Any] = {}
+        self._classes: set[type] = set()
+
+    def modules(self, root: Any) -> Iterator[str]:
+        """Yield descriptions of a module and those within it: names, classes and attributes."""
+        named = dict(root.named_modules())
+        self._modules.update((id(part), part) for part in named.values())
+        for name, part in named.items():
+            cls = type(part)
+            yield f"{name}:{cls.__module__}.{cls.__qualname__}:"
+            yield from self.attributes(part)
+            if cls not in self._classes:
+                self._classes.add(cls)
+                yield from self.classes(cls)
 
     def attributes(self, module: Any) -> Iterator[str]:
         """Yield descriptions of a module's own attributes, functions and hooks among them, and of buffers that are not
@@ -72,12 +87,14 @@ class CodeReader:
         """Return the description of any value."""
         if isinstance(item, _PLAIN):
             return repr(item)
-        if depth > _DEEPEST or id(item) in self._seen or len(self._seen) > _MOST:
+        known = id(item) in self._seen or id(item) in self._modules
+        if depth > _DEEPEST or known or len(self._seen) > _MOST:
             return str(getattr(item, "__qualname__", type(item).__qualname__))
         if isinstance(item, property):
             return self.value(item.fget, depth)
         if isinstance(item, types.MethodType | classmethod | staticmethod):
-            return self.value(item.__func__, depth)
+            holder = getattr(item, "__self__", None)
+            return self.value(item.__func__, depth) + (self.value(holder, depth + 1) if _is_module(holder) else "")
         if isinstance(item, functools.partial):
             return f"partial{[self.value(part, depth + 1) for part in (item.func, item.args, item.keywords)]}"
         if isinstance(item, types.FunctionType | type | types.BuiltinFunctionType | types.ModuleType):
@@ -85,9 +102,23 @@ class CodeReader:
         if isinstance(item, np.ndarray | np.generic):
             return f"{item.dtype}{item.shape}{hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest()}"
         if hasattr(item, "detach") and hasattr(item, "dtype"):
-            held = "" if getattr(item, "is_meta", False) else hashlib.sha256(self._of_tensor(item)).hexdigest()
-            return f"{item.dtype}{tuple(item.shape)}{held}"
-        return self._container(item, depth)
+            return self._tensor(item)
+        return self._held_module(item) if _is_module(item) else self._container(item, depth)
+
+    def _tensor(self, item: Any) -> str:
+        """Return the description of a tensor: without its contents or its shape where these cannot be read."""
+        for describe in (self._of_tensor, lambda tensor: f"{tensor.layout}{tensor.dtype}{tuple(tensor.shape)}"):
+            try:
+                return describe(item)
+            except Exception as error:  # noqa: BLE001 - tensors of other kinds raise errors of any type
+                logging.getLogger(__name__).debug("a tensor of %s: %s", type(item).__qualname__, error)
+        return f"{type(item).__qualname__}{item.dtype}"
+
+    def _held_module(self, item: Any) -> str:
+        """Return the description of a module that no other one has as its part, with its tensors."""
+        parts = list(self.modules(item))
+        parts += [f"{name}={self.value(tensor, 1)}" for name, tensor in item.state_dict().items()]
+        return f"{type(item).__qualname__}{parts}"
 
     def _container(self, item: Any, depth: int) -> str:
         kind = type(item).__qualname__
@@ -129,6 +160,10 @@ class CodeReader:
             return self.value(cell.cell_contents, depth + 1)
         except ValueError:  # it is filled later
             return ""
+
+
+def _is_module(item: Any) -> bool:
+    return not isinstance(item, type) and hasattr(item, "named_modules") and hasattr(item, "state_dict")
 
 
 def _is_function(item: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,11 @@ def of_file(path: Path) -> str:
 def of_module(module: Any) -> str:
     """Return the fingerprint of a module in memory: tensors, attributes, configuration, and the code of classes,
     functions and hooks that belong to no library."""
-    import torch
-
     digest = hashlib.sha256()
     for part in _described(module):
         digest.update(part.encode())
     for name, tensor in module.state_dict().items():
-        layout = "" if tensor.layout is torch.strided else tensor.layout
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}{layout}".encode())
-        digest.update(_raw(tensor if not layout else tensor.to_dense()))
+        digest.update(f"{name}{_of_tensor(tensor)}".encode())
     return digest.hexdigest()
 
 
@@ -50,14 +46,35 @@ def _described(module: Any) -> Iterator[str]:
     config = getattr(module, "config", None)
     if config is not None and hasattr(config, "to_dict"):
         yield json.dumps(config.to_dict(), sort_keys=True, default=str)
-    reader, read = CodeReader(_raw), set[type]()
-    for name, part in module.named_modules():
-        cls = type(part)
-        yield f"{name}:{cls.__module__}.{cls.__qualname__}:"
-        yield from reader.attributes(part)
-        if cls not in read:
-            read.add(cls)
-            yield from reader.classes(cls)
+    yield from CodeReader(_of_tensor).modules(module)
+
+
+def _of_tensor(tensor: Any) -> str:
+    """Return the layout, type, shape and sha256 of a tensor."""
+    digest, sizes = hashlib.sha256(), []
+    for part in _dense_parts(tensor):
+        digest.update(_raw(part))
+        sizes.append((str(part.dtype), tuple(part.shape)))
+    whole = "" if tensor.is_nested else tuple(tensor.shape)  # that of a nested one is counted through the process
+    return f"{tensor.layout}{tensor.dtype}{whole}{sizes}{digest.hexdigest()}"
+
+
+def _dense_parts(tensor: Any) -> Sequence[Any]:
+    """Return what a tensor consists of: its rows if nested, and indices and values if sparse."""
+    import torch
+
+    if tensor.is_nested:
+        return tuple(tensor.unbind())
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is torch.sparse_coo:
+        known = tensor.detach().coalesce()
+        return known.indices(), known.values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return (tensor.to_dense(),)
 
 
 def _raw(tensor: Any) -> memoryview:

@@ -37,9 +37,19 @@ def _parts(source: Any, directory: Path) -> Iterator[Any]:
     yield from (getattr(source, "config", None), processor)
     yield from (getattr(processor, name, None) for name in _PARTS)
     if (directory / _GENERATION).is_file():
-        from transformers import GenerationConfig
+        yield _generation(directory)
 
-        yield GenerationConfig.from_pretrained(directory)
+
+def _generation(directory: Path) -> Any:
+    """Return the generation settings; None: transformers does not read them, and so nothing writes them again."""
+    from transformers import GenerationConfig
+
+    try:
+        with quiet():
+            return GenerationConfig.from_pretrained(directory)
+    except Exception as error:  # noqa: BLE001 - an encoder never reads this file
+        logging.getLogger(__name__).info("no %s read from %s: %s", _GENERATION, directory, error)
+        return None
 
 
 def _written(part: Any) -> Meanings:
