@@ -12,7 +12,9 @@ import torch
 
 from optimum_core.errors import SessionError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
+from optimum_core.models.decoders import eager_state
 from optimum_core.models.decoders.description import NotADecoderError, empty
+from optimum_core.models.decoders.stepping import piece
 from optimum_core.models.exporting.tracing import flat_module, graph_inputs, graph_outputs, named_module, sample_tensors
 from optimum_core.models.generators import note_one_pass
 from optimum_core.models.signatures.decoder_signature import DecoderSignature
@@ -171,11 +173,58 @@ def test_a_recurrent_state_takes_no_token_back(kind: str) -> None:
     got = [made.feed(ids[rows, 5:], mask[rows], "counts") for made in (generation, other)]
     for answer in got:
         np.testing.assert_allclose(answer, whole(kind, known, ids, mask)[rows, 5:], atol=2e-3)
-    with pytest.raises(UnavailableError, match="no tokens can be taken back"):
-        generation.crop(7)
+    state = eager_decoder(kind).begin(2)
+    feed(state, known, ids[:, :5], mask[:, :5])
+    for held in (generation, state):
+        with pytest.raises(UnavailableError, match="no tokens can be taken back"):
+            held.crop(4)
+    assert state.length == 5
     generation.crop(0)
     again = generation.feed(ids[:, 3:6], None, "counts")
     np.testing.assert_allclose(again, whole(kind, known, ids[:, 3:6], mask[:, 3:6]), atol=2e-3)
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("mamba", 2 + 4), ("qwen3_next", 1), ("falcon_h1", 1), ("lfm2", 1)])
+def test_a_further_piece_may_have_padding(kind: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where eager goes on by itself, it reads the piece in one call; Mamba, which forgets its state, token by token."""
+    known = known_of(kind)
+    ids, mask = np.random.default_rng(0).integers(3, 99, (2, 9)), np.ones((2, 9), np.int64)
+    mask[1, 5] = 0
+    generation = Decoder(eager_decoder(kind), manager().binder).begin(2)
+    generation.feed(ids[:, :5], None, "counts")
+    generation.fork().feed(ids[:, 5:], None, "counts")  # tries once how the model goes on
+    made, forward = [], eager_state.EagerState.called
+    monkeypatch.setattr(eager_state.EagerState, "called", lambda *given: made.append(given) or forward(*given))
+    got = generation.feed(ids[:, 5:], mask, "counts")
+    assert len(made) == calls
+    valid = mask[:, 5:] == 1
+    np.testing.assert_allclose(got[valid], whole(kind, known, ids, mask)[:, 5:][valid], atol=2e-3)
+
+
+def test_padding_that_single_tokens_do_not_show_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eager_state, "goes_on", lambda *_: False)  # as Jamba does not
+    state = Decoder(eager_decoder("falcon_h1"), manager().binder).begin(2)
+    ids, mask = np.full((2, 9), 5), np.ones((2, 9), np.int64)
+    mask[1, 5] = 0
+    state.feed(ids[:, :5], None, "counts")
+    with pytest.raises(UnavailableError, match="reads no padding"):
+        state.feed(ids[:, 5:], mask, "counts")
+    assert state.length == 5
+
+
+def test_pieces_of_what_layers_add_and_see_are_of_their_tokens() -> None:
+    whole = {
+        "inputs_embeds": torch.rand(2, 3, 8),
+        "attention_mask": torch.ones(2, 7),
+        "added.00": torch.rand(2, 3, 8),
+        "visible.full": torch.rand(2, 3, 7),
+        "position_ids": torch.rand(3, 2, 3),
+    }
+    shapes = {name: list(tensor.shape) for name, tensor in piece(whole, 1, 2).items()}
+    assert shapes == {
+        "inputs_embeds": [2, 1, 8], "attention_mask": [2, 6], "added.00": [2, 1, 8], "visible.full": [2, 1, 6],
+        "position_ids": [3, 2, 1],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "bloom"])

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from optimum_core.errors import InputError, UnavailableError
-from optimum_core.types import State, StatefulSession, TensorSpec
+from optimum_core.errors import InputError
+from optimum_core.types import State, StatefulSession, StateSpec, TensorSpec
 from optimum_core.types.state import EMBEDS
 
 Array = np.ndarray[Any, Any]
@@ -229,9 +229,9 @@ class Generation:
         Raises:
             UnavailableError: the model keeps something that cannot be cropped; to begin anew, crop to nothing.
         """
-        if 0 < length < self.length and not self._decoder.crops:
-            why = "this model keeps a state of all it has read, from which no tokens can be taken back"
-            raise UnavailableError(self._who, why, "begin anew, or copy the cache before the tokens to take back")
+        described: StateSpec | None = getattr(self._decoder.session, "state", None)
+        if described is not None:
+            described.check_crop(self._who, self.length, length)
         if length < self.length:
             self._state.crop(length)
             self._mask = self._mask[:, :length]

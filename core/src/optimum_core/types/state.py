@@ -39,6 +39,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from optimum_core.errors import UnavailableError
 from optimum_core.types.tensors import TensorSpec
 
 
@@ -92,6 +93,16 @@ class StateSpec:
     reorder: bool = False
     fork: bool = False
     cache: str | None = None
+
+    def check_crop(self, who: str, held: int, length: int) -> None:
+        """Reject what `State.crop` cannot do to a state that holds so many positions.
+
+        Raises:
+            UnavailableError: positions would have to be taken out of states of a fixed size.
+        """
+        if 0 < length < held and not self.crop:
+            why = "this model keeps a state of all it has read, from which no tokens can be taken back"
+            raise UnavailableError(who, why, "begin anew, or copy the cache before the tokens to take back")
 
     @property
     def past(self) -> tuple[TensorSpec, ...]:

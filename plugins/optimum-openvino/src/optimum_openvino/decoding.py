@@ -140,8 +140,13 @@ class OvState:
         return {name: results[index].copy() for name, index in self._session.fetches}
 
     def crop(self, length: int) -> None:
-        """Remove all positions from this one on."""
+        """Remove all positions from this one on.
+
+        Raises:
+            UnavailableError: positions cannot be taken out of states of a fixed size.
+        """
         request = self._opened()
+        self._session.state.check_crop(self._session.who, self.length, length)
         if length >= self.length:
             return
         if length == 0:

@@ -94,8 +94,13 @@ class OrtState:
         return {"logits": logits}
 
     def crop(self, length: int) -> None:
-        """Remove all positions from this one on."""
+        """Remove all positions from this one on.
+
+        Raises:
+            UnavailableError: positions cannot be taken out of states of a fixed size.
+        """
         memory = self._opened()
+        self._session.state.check_crop(self._who, self.length, length)
         if length < self.length:
             memory.crop(length)
             self.length = length

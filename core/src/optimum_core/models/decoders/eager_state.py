@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from optimum_core.errors import SessionError
+from optimum_core.errors import SessionError, UnavailableError
 from optimum_core.models.decoders.encoder_decoder_module import encoded
 from optimum_core.models.decoders.recurrent import cache_name, has_fixed_states
+from optimum_core.models.decoders.stepping import goes_on, has_padding, masks_one, new_tokens, single
 from optimum_core.models.eager.calls import as_tensor
 from optimum_core.types import Array, StateSpec, TensorSpec
-from optimum_core.types.state import EMBEDS, ENCODER_HIDDEN, ENCODER_MASK
+from optimum_core.types.state import ENCODER_HIDDEN, ENCODER_MASK
 
 _BACKEND = "torch"
 
@@ -30,6 +31,11 @@ class EagerDecoderSession:
     precision: str = "fp32"
     device: str = "cpu"
     backend: str = field(default=_BACKEND, init=False)
+    cache_name: str = field(init=False)
+    selects: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cache_name, self.selects = cache_name(self.module), _selects(self.module)
 
     def begin(self, rows: int) -> EagerState:
         """Return an empty state."""
@@ -41,11 +47,6 @@ class EagerDecoderSession:
     def is_behind_encoder(self) -> bool:
         """Whether it takes the output of an encoder."""
         return any(spec.name == ENCODER_HIDDEN for spec in self.inputs)
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether a call takes one token after the first: transformers' Mamba forgets its state where more come."""
-        return any(layer.recurrences for layer in self.state.layers)
 
     @property
     def attends(self) -> bool:
@@ -95,15 +96,21 @@ class EagerState:
         if self.cache is None:
             raise closed()
         tensors = {name: as_tensor(value) for name, value in inputs.items()}
-        kept, new = tensors.pop("logits_to_keep"), tensors[_main(tensors)].shape[1]
-        if self.session.one_by_one and self.length and new > 1:
-            logits = torch.cat([self._called(one, torch.tensor([0])) for one in _single(tensors, new)], dim=1)
-            return {"logits": logits.index_select(1, kept).numpy()}
-        return {"logits": self._called(tensors, kept).numpy()}
+        kept = tensors.pop("logits_to_keep")
+        if self.length and new_tokens(tensors) > 1 and not goes_on(self, tensors):
+            return {"logits": self._stepped(tensors).index_select(1, kept).numpy()}
+        return {"logits": self.called(tensors, kept).numpy()}
 
-    def _called(self, tensors: dict[str, torch.Tensor], kept: torch.Tensor) -> torch.Tensor:
+    def _stepped(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the logits of calls with one new token each."""
+        if has_padding(tensors) and not masks_one(self, tensors):
+            why = "this model reads further texts token by token, and then reads no padding: it would read it as text"
+            raise UnavailableError(f"backend {_BACKEND!r}", why, "pass texts of one length, or the whole texts anew")
+        return torch.cat([self.called(one, torch.tensor([0])) for one in single(tensors)], dim=1)
+
+    def called(self, given: Mapping[str, torch.Tensor], kept: torch.Tensor) -> torch.Tensor:
         """Return the logits of one call of the model."""
-        selects, new = _selects(self.module), tensors[_main(tensors)].shape[1]
+        tensors, selects, new = dict(given), self.session.selects, new_tokens(given)
         if self.session.is_behind_encoder:
             tensors = renamed(tensors)
         if not self.session.attends:
@@ -113,7 +120,7 @@ class EagerState:
                 answer = self.module(
                     **tensors,
                     **({"logits_to_keep": kept} if selects else {}),
-                    **{cache_name(self.module): self.cache},
+                    **{self.session.cache_name: self.cache},
                     use_cache=True,
                     return_dict=True,
                 )
@@ -125,7 +132,12 @@ class EagerState:
         return logits.float()
 
     def crop(self, length: int) -> None:
-        """Remove all positions from this one on."""
+        """Remove all positions from this one on.
+
+        Raises:
+            UnavailableError: positions cannot be taken out of states of a fixed size.
+        """
+        self.session.state.check_crop(f"backend {_BACKEND!r}", self.length, length)
         if length == 0:
             self.cache = self.session.new_cache(self.module)
         elif length < self.length:
@@ -141,6 +153,12 @@ class EagerState:
             else:  # states of a fixed size have the method for beams alone
                 self.cache.reorder_cache(chosen)
         self.rows = len(rows)
+
+    def trial(self) -> EagerState:
+        """Return a copy that computes in the weights' own precision and is not compiled."""
+        module = getattr(self.module, "_orig_mod", self.module)
+        session = replace(self.session, module=module, precision="fp32")
+        return EagerState(session=session, cache=copy.deepcopy(self.cache), rows=self.rows, length=self.length)
 
     def fork(self) -> EagerState:
         """Return an independent copy."""
@@ -173,20 +191,6 @@ def renamed(tensors: dict[str, Any]) -> dict[str, Any]:
     """Return the inputs of a decoder behind an encoder as those of the whole model."""
     output = encoded(tensors.pop(ENCODER_HIDDEN), tensors.get(ENCODER_MASK))
     return {**{_NAMES[name]: tensor for name, tensor in tensors.items()}, "encoder_outputs": output}
-
-
-def _single(tensors: Mapping[str, torch.Tensor], new: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield the inputs of calls with one of the new tokens each."""
-    for index in range(new):
-        one = {name: tensor[..., index : index + 1] for name, tensor in tensors.items() if name != "attention_mask"}
-        if EMBEDS in tensors:
-            one[EMBEDS] = tensors[EMBEDS][:, index : index + 1]
-        seen = tensors["attention_mask"]
-        yield {**one, "attention_mask": seen[:, : seen.shape[1] - new + index + 1]}
-
-
-def _main(tensors: Mapping[str, Any]) -> str:
-    return EMBEDS if EMBEDS in tensors else "input_ids"
 
 
 def _new_cache(module: Any, *, behind_encoder: bool) -> Any:
