@@ -255,8 +255,9 @@ def test_what_is_no_weight_shows(make: Callable[[float], torch.nn.Module]) -> No
 
 def test_a_module_that_holds_itself_is_described() -> None:
     def made(value: float) -> torch.nn.Module:
-        module = torch.nn.Sequential(Plain(layers=[_linear(value)]))
-        module[0].others = [module, module[0].layers]
+        layers: list[Any] = [_linear(value)]
+        module = torch.nn.Sequential(Plain(layers=layers))
+        layers += [module, layers[0]]
         return module
 
     assert fingerprint.of_module(made(2.0)) == fingerprint.of_module(made(2.0)) != fingerprint.of_module(made(3.0))

@@ -22,6 +22,7 @@ from optimum_core.models.backends.onnx_surgery import (
     replace_nodes,
     restrict,
     taken_branch,
+    weight_bytes,
 )
 from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
 from optimum_core.packages import versions
@@ -169,7 +170,7 @@ class _Parts:
         import onnx
 
         (folder := self.output / part).mkdir()
-        large = proto.ByteSize() > _EXTERNAL_ABOVE
+        large = weight_bytes(proto.graph) > _EXTERNAL_ABOVE
         precision = precision_of(proto)
         onnx.save_model(proto, folder / _NAME, save_as_external_data=large, location=_DATA)
         files = (_NAME, _DATA) if large else (_NAME,)

@@ -13,12 +13,12 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.models.backends.onnx_surgery import (
-    branches_of,
     copied,
     drop_input,
     rename,
     rename_within,
     replace_nodes,
+    weight_bytes,
 )
 from optimum_core.types import Artifact, StateSpec
 from optimum_core.types.state import CROSS, DECODER, ENCODER, HIDDEN
@@ -62,14 +62,8 @@ def _read(part: Artifact) -> Any:
 def _write(proto: Any, place: Path) -> None:
     import onnx
 
-    large = _weight_bytes(proto.graph) > _EXTERNAL_ABOVE
+    large = weight_bytes(proto.graph) > _EXTERNAL_ABOVE
     onnx.save_model(proto, place, save_as_external_data=large, location=f"{place.name}_data")
-
-
-def _weight_bytes(graph: Any) -> int:
-    """Return the size of the weights of a graph and its branches: protobuf states no size of a model above 2 GiB."""
-    inner = (branch for node in graph.node for branch in branches_of(node))
-    return sum(len(item.raw_data) for item in graph.initializer) + sum(_weight_bytes(branch) for branch in inner)
 
 
 def _later(proto: Any, state: StateSpec, cross: Artifact) -> None:

@@ -118,6 +118,12 @@ def branches_of(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
+def weight_bytes(graph: Any) -> int:
+    """Return the size of the weights of a graph and its branches: protobuf states no size of a model above 2 GiB."""
+    inner = (branch for node in graph.node for branch in branches_of(node))
+    return sum(len(item.raw_data) for item in graph.initializer) + sum(weight_bytes(branch) for branch in inner)
+
+
 def _reads(node: Any) -> set[str]:
     """Return the values that a node reads, those of the graph around it in its branches included."""
     found = set(node.input)
