@@ -156,10 +156,13 @@ def test_a_bound_session_serves_threads_while_plugins_come_and_go(plugins: Plugi
 
 
 class Straight(Scaled):
-    """A session with a function of its own beside its hook."""
+    """A session with a function of its own beside its hook, which counts its calls and may give something else."""
+
+    calls, more = 0, 0.0
 
     def direct(self, inputs: Mapping[str, Any]) -> list[Any]:
-        return [inputs["x"] * self.factor + 100]  # so that a test can tell it from the hook
+        self.calls += 1
+        return [np.asarray(inputs["x"] * self.factor + self.more)]
 
 
 def _repeated(plugins: PluginManager, session: Any) -> Callable[[Any], Any]:
@@ -173,15 +176,41 @@ def _repeated(plugins: PluginManager, session: Any) -> Callable[[Any], Any]:
 
 
 def test_a_session_runs_by_its_own_function_while_nothing_wraps_its_hook(plugins: PluginManager) -> None:
-    again = _repeated(plugins, Straight(backend="one", factor=2.0))
-    np.testing.assert_array_equal(again(X)["y"], X * 2 + 100)
+    session = Straight(backend="one", factor=2.0)
+    again = _repeated(plugins, session)
+    for calls in (1, 2):
+        np.testing.assert_array_equal(again(X)["y"], X * 2)
+        assert session.calls == calls
     observer = Observer()
     plugins.register(observer, "audit")
-    np.testing.assert_array_equal(again(X)["y"], X * 2)
-    assert len(observer.seen) == 1
+    again(X)
+    assert (len(observer.seen), session.calls) == (1, 2)
     plugins.unregister("audit")
-    np.testing.assert_array_equal(again(X)["y"], X * 2)  # the first call binds the hook anew
-    np.testing.assert_array_equal(again(X)["y"], X * 2 + 100)
+    again(X)  # it binds the hook anew
+    assert session.calls == 2
+    again(X)
+    assert session.calls == 3
+
+
+@pytest.mark.parametrize("more", [1e-6, np.nan, np.zeros((2, 1, 1), np.float32)])
+def test_a_function_of_its_own_that_gives_something_else_is_not_used(
+    plugins: PluginManager, caplog: pytest.LogCaptureFixture, more: Any
+) -> None:
+    session = Straight(backend="one", factor=2.0)
+    session.more = more
+    again = _repeated(plugins, session)
+    for _ in range(3):
+        np.testing.assert_array_equal(again(X)["y"], X * 2)
+    assert session.calls == 1
+    assert [record.getMessage()[:40] for record in caplog.records] == ["backend 'one': `direct` of a session gave"[:40]]
+
+
+def test_a_function_of_its_own_may_give_nan_where_the_hook_does(plugins: PluginManager) -> None:
+    session = Straight(backend="one", factor=np.nan)
+    again = _repeated(plugins, session)
+    for _ in range(3):
+        assert np.isnan(again(X)["y"]).all()
+    assert session.calls == 3
 
 
 def test_no_function_of_its_own_replaces_a_wrapped_hook(plugins: PluginManager) -> None:

@@ -32,7 +32,7 @@ class Widened(torch.nn.Module):
 
 
 class Doubled(torch.nn.Module):
-    """What torch computes in 16 bits without a sign too, unlike sums."""
+    """It computes what torch, unlike sums, computes in 16 bits without a sign too."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * 2

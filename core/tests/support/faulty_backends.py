@@ -19,6 +19,7 @@ def halved(read, folder):
 """
 
 _RUN = "outputs = self.eager.run(inputs)\n"
+_DIRECT = "return [outputs[spec.name] for spec in self.outputs]"
 _UNFIT = 'raise SessionError(BACKEND, f"{path} is damaged", "export it again")'
 
 #: What another test may see of a fault too, when threads meet at the wrong moment.
@@ -42,8 +43,23 @@ FAULTS: Mapping[str, tuple[str, str, set[str]]] = {
         {
             "test_it_agrees_with_eager_at_unseen_shapes",
             "test_outputs_are_fresh",
+            "test_its_own_function_gives_what_its_hook_gives",
             "test_views_outlive_their_outputs",
         },
+    ),
+    "direct_gives_zeros": (
+        _DIRECT,
+        _DIRECT.replace("spec.name]", "spec.name] * 0"),
+        {"test_its_own_function_gives_what_its_hook_gives"},
+    ),
+    "direct_reuses_memory": (
+        _DIRECT,
+        "for key, array in outputs.items():\n"
+        + "            kept = self.buffers.setdefault((key, array.shape), array)\n"
+        + "            kept[:] = array\n"
+        + "            outputs[key] = kept\n        "
+        + _DIRECT,
+        {"test_its_own_function_gives_what_its_hook_gives"},
     ),
     "gives_views_of_a_pool": (
         _RUN,

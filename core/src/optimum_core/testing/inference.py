@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,25 @@ class InferenceTests:
                 assert not np.shares_memory(array, second[name]), f"two calls share the memory of {name!r}"
         for name, array in first.items():
             assert np.array_equal(array, kept[name]), f"closing the session changed {name!r}"
+
+    def test_its_own_function_gives_what_its_hook_gives(self, subject: Subject) -> None:
+        """A session's `direct`, where it has one, gives the values of `infer`, in new arrays at each call."""
+        drawn = [subject.model.draw(60 + index, batch=1 + index % 2) for index in range(4)]
+        with subject.opened() as (session, run):
+            direct = getattr(session, "direct", None)
+            if direct is None:
+                pytest.skip("the session has no `direct`")
+            names = [spec.name for spec in session.outputs]
+            wanted = [_copied(numpy_of(run(_copied(inputs)))) for inputs in drawn]
+            found = [list(direct(_copied(inputs))) for inputs in (*drawn, *drawn)]
+        for outputs, want in zip(found, (*wanted, *wanted), strict=True):
+            assert len(outputs) == len(names), f"`direct` gave {len(outputs)} outputs, the session has {names}"
+            for name, array in zip(names, outputs, strict=True):
+                same = array.dtype == want[name].dtype and np.array_equal(array, want[name], equal_nan=True)
+                assert same, f"`direct` and `infer` differ in {name!r}, or a later call wrote into it"
+        for first, second in combinations(found, 2):
+            for name, one, other in zip(names, first, second, strict=True):
+                assert not np.shares_memory(one, other), f"two calls of `direct` share the memory of {name!r}"
 
     def test_views_outlive_their_outputs(self, subject: Subject) -> None:
         """A row of an output keeps its values when the output is dropped and later calls are made."""

@@ -59,6 +59,12 @@ _WRITTEN: tuple[tuple[str, str, str, str], ...] = (
     ("every_offer_leads_to_a_session", "offers", _PROBE, "every format that is loaded can be made and opened"),
     ("it_agrees_with_eager_at_unseen_shapes", "values", "concepts.md#what-is-verified", "values agree with eager"),
     ("every_call_of_many_is_right", "values", _INFER, "every call gives the same values, the fiftieth too"),
+    (
+        "its_own_function_gives_what_its_hook_gives",
+        "values",
+        _LOAD,
+        "`direct` gives what `infer` gives, in new arrays",
+    ),
     ("another_process_gives_the_same", "values", "hooks.md#exportrequest", "the files alone give the same values"),
     ("a_session_says_what_it_is", "session", _LOAD, "a session has the protocol, and names the device it runs on"),
     ("its_specs_are_the_artifacts", "session", _LOAD, "inputs and outputs are those of the artifact"),

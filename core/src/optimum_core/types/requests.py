@@ -232,7 +232,8 @@ class Session(Protocol):
 
     A session may have a method `direct`: what `infer` does for numpy arrays of the inputs' types, C-contiguous or not,
     with the outputs as a sequence in the order of `outputs`. It is called where no plugin wraps `infer`, which saves a
-    few functions in each call; where it raises, `infer` is called and words the error.
+    few functions in each call; where it raises, `infer` is called and words the error. Its arrays are new in each call;
+    before its first answer it is compared with `infer`, and not called again if they differ.
     """
 
     @property
