@@ -116,7 +116,7 @@ def test_families_agree_with_eager_over_whole_dialogues(kind: str, tmp_path: Pat
     nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
     found = with_dialogues(nothing, session.drives, drawn_dialogues(encoder_decoder(kind), described(kind)))
     assert found.passed, found.worst
-    assert len(found.results) == 6
+    assert len(found.results) == 7
 
 
 def test_what_its_parts_do_not_compute_is_refused(fast: Any) -> None:

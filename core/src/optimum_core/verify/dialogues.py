@@ -1,8 +1,8 @@
 """Comparison of a decoder with eager over many calls of one state: what a single forward pass cannot show.
 
-A dialogue feeds a text piece by piece: in one piece and in several, by one token and by more, padded on the left,
-after rows were exchanged, positions removed and the state copied, beyond a sliding window, and a second text after the
-first. Eager's answer is that to the whole text so far, without a cache. The last dialogue is eager's own greedy text
+A dialogue feeds a text piece by piece: in one piece and in several, by one token and by more, padded on the left
+and in a further piece, after rows were exchanged, positions removed and the state copied, beyond a sliding window, and
+a second text after the first. Eager's answer is that to the whole text so far, without a cache. The last dialogue is eager's own greedy text
 with eager's own cache: a candidate whose scores have the same arg-max at every step writes the same text. Behind an
 encoder, every dialogue has inputs of its own for that, some rows padded, which go with their rows.
 """
@@ -155,6 +155,7 @@ def drawn_dialogues(module: Any, signature: ModelSignature) -> tuple[Dialogue | 
         .reorder(1, 2)
         .feed(2),
         **_second_text(script(2, 4), signature),
+        "padding in a further piece": script(2, 8).feed(5).feed(4, (0, 2)).feed(1),
         "two ways from one state": script(2, 5).feed(5, (2, 0)).fork().feed(3, copy=True).feed(1).feed(2),
     }
     if (beyond := _beyond_the_window(module, signature)) is not None:
