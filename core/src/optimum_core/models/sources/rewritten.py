@@ -12,12 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from optimum_core.artifact.meaning import Meanings, joined, meaning
+from optimum_core.artifact.meaning import GENERATION, Meanings, joined, meaning
 from optimum_core.models.pretrained import quiet, read_processor
 
 #: The parts of a processor that can be saved by themselves.
 _PARTS = ("tokenizer", "image_processor", "feature_extractor", "video_processor")
-_GENERATION = "generation_config.json"
 
 
 def meanings_of(source: Any, directory: Path) -> Meanings:
@@ -36,10 +35,23 @@ def _parts(source: Any, directory: Path) -> Iterator[Any]:
     processor = read_processor(directory)  # the source's own may be set to cut elsewhere
     yield from (getattr(source, "config", None), processor)
     yield from (getattr(processor, name, None) for name in _PARTS)
-    if (directory / _GENERATION).is_file():
-        from transformers import GenerationConfig
+    if (settings := _settings(getattr(source, "config", None), directory)) is not None:
+        yield settings
 
-        yield GenerationConfig.from_pretrained(directory)
+
+def _settings(config: Any, directory: Path) -> Any:
+    """Return the generation settings beside a model, or those that transformers derives from its configuration."""
+    if not (directory / GENERATION).is_file() and not hasattr(config, "to_dict"):
+        return None
+    from transformers import GenerationConfig
+
+    if (directory / GENERATION).is_file():
+        return GenerationConfig.from_pretrained(directory)
+    try:
+        return GenerationConfig.from_model_config(config)
+    except Exception as error:  # noqa: BLE001 - what cannot be derived is not saved either
+        logging.getLogger(__name__).info("no generation settings follow from the configuration: %s", error)
+        return None
 
 
 def _written(part: Any) -> Meanings:
