@@ -21,6 +21,7 @@ from optimum_core.cli.app import app
 from optimum_core.errors import ArtifactError
 from optimum_core.models.sources.rewritten import meanings_of
 from optimum_core.runtime.eager_saving import with_settings
+from optimum_core.testing.decoders import decoder
 
 TEXTS = ["w5 w6 w7", "w8"]
 
@@ -234,3 +235,13 @@ def test_generation_settings_put_beside_a_model_without_any_are_no_strangers(der
         artifact.load(place)
     assert artifact.accept(place) == (GENERATION,)
     assert GENERATION in artifact.load(place).files
+
+
+def test_changed_generation_settings_of_an_eager_model_are_saved(tmp_path: Path) -> None:
+    decoder("gpt2").save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / GENERATION).unlink()
+    with accelerate(tmp_path / "model", target="torch", budget=0, cache_dir=tmp_path / "cache") as fast:
+        fast.generation_config.max_new_tokens = 7
+        fast.save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out") as again:
+        assert again.generation_config.max_new_tokens == 7

@@ -44,6 +44,8 @@ def with_weights(
             )
         )
         written = {name: Path(folder) / name for name in artifact.files}
+        if GENERATION in written and GENERATION in files:  # as changed in memory; the export has the original's
+            written[GENERATION] = files[GENERATION]
         parts = {
             name: replace(part, format=artifact.format, model_files=artifact.files, steps=artifact.steps)
             for name, part in manifest.parts.items()
