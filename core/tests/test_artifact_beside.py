@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,12 @@ from typer.testing import CliRunner
 
 from optimum_core import accelerate, artifact, load
 from optimum_core.artifact.integrity import check_file, describe
-from optimum_core.artifact.meaning import meaning, relatives
+from optimum_core.artifact.meaning import GENERATION, meaning, relatives
 from optimum_core.cli.app import app
 from optimum_core.errors import ArtifactError
+from optimum_core.models.sources.rewritten import meanings_of
+from optimum_core.runtime.eager_saving import with_settings
+from optimum_core.testing.decoders import decoder
 
 TEXTS = ["w5 w6 w7", "w8"]
 
@@ -205,3 +210,48 @@ def test_changed_generation_settings_are_saved(saved: Path, tmp_path: Path) -> N
         fast.save_pretrained(tmp_path / "again")
     with load(tmp_path / "again") as fast:
         assert fast.generation_config.max_new_tokens == 7
+
+
+@pytest.fixture
+def derived(saved: Path) -> tuple[Path, Any]:
+    """An artifact without `generation_config.json`, and the settings that transformers derives for its model."""
+    from transformers import AutoConfig, GenerationConfig
+
+    manifest = artifact.load(saved)
+    for name in (GENERATION, "optimum.json", "README.md"):
+        (saved / name).unlink()
+    config = AutoConfig.from_pretrained(saved)
+    artifact.write(saved, replace(manifest, files={}, meanings=meanings_of(SimpleNamespace(config=config), saved)))
+    return saved, GenerationConfig.from_model_config(config)
+
+
+def test_generation_settings_that_were_derived_count_once_they_are_changed(derived: tuple[Path, Any]) -> None:
+    place, settings = derived
+    manifest = artifact.load(place)
+    files = {name: place / name for name in manifest.files}
+    with with_settings(manifest, settings, files) as (_, present):
+        assert GENERATION not in present
+    settings.max_new_tokens = 7
+    with with_settings(manifest, settings, files) as (_, present):
+        assert json.loads(present[GENERATION].read_text())["max_new_tokens"] == 7
+
+
+def test_generation_settings_put_beside_a_model_without_any_are_no_strangers(derived: tuple[Path, Any]) -> None:
+    place, settings = derived
+    settings.save_pretrained(place)  # which say what its configuration does
+    artifact.load(place)
+    (place / GENERATION).write_text('{"do_sample": true}')
+    with pytest.raises(ArtifactError, match=r"generation_config\.json' was put beside"):
+        artifact.load(place)
+    assert artifact.accept(place) == (GENERATION,)
+    assert GENERATION in artifact.load(place).files
+
+
+def test_changed_generation_settings_of_an_eager_model_are_saved(tmp_path: Path) -> None:
+    decoder("gpt2").save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / GENERATION).unlink()
+    with accelerate(tmp_path / "model", target="torch", budget=0, cache_dir=tmp_path / "cache") as fast:
+        fast.generation_config.max_new_tokens = 7
+        fast.save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out") as again:
+        assert again.generation_config.max_new_tokens == 7

@@ -80,8 +80,8 @@ def check_file(
 
 
 def further_files(directory: Path, names: Iterable[str], meanings: Meanings, who: str) -> dict[str, FileEntry]:
-    """Return the files that are not listed, but belong to those that are: the model's own tokenizer or processor wrote
-    them beside it.
+    """Return the files that are not listed, but belong to those that are: the model's own tokenizer, processor or
+    generation settings, saved once more.
 
     Args:
         names: the files that are listed.
@@ -94,7 +94,7 @@ def further_files(directory: Path, names: Iterable[str], meanings: Meanings, who
         if not (directory / name).is_file():
             continue
         if meaning(directory / name) not in meanings.get(name, ()):
-            why = f"the file {name!r} was put beside the tokenizer or processor that is listed, and says something else"
+            why = f"the file {name!r} was put beside those that are listed, and says something else"
             raise ArtifactError(who, why, f"remove it; {_MEANT}")
         found[name] = describe(directory / name)
     return found

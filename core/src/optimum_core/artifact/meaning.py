@@ -15,6 +15,7 @@ from typing import Any
 from optimum_core.artifact.names import CHECK_FILE
 from optimum_core.artifact.serialization import canonical_json
 
+GENERATION = "generation_config.json"
 _TOKENIZER, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 #: Keys of JSON files that say where they are from, and who wrote them.
 _ORIGIN = frozenset(
@@ -108,6 +109,8 @@ def unix_text(file: Path, name: str | None = None) -> bytes | None:
 def relatives(names: Iterable[str], directory: Path) -> Iterator[str]:
     """Yield the files that an artifact of these files lacks, and that would change the meaning of those it has."""
     listed = frozenset(names)
+    if GENERATION not in listed:  # it is read beside any model
+        yield GENERATION
     for family in _FAMILIES:
         if family & listed:
             yield from sorted(family - listed - _unread(listed, directory))

@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.artifact.meaning import joined, meaning
+from optimum_core.artifact.meaning import GENERATION, joined, meaning
 from optimum_core.errors import OptionError
 from optimum_core.hardware import detect
 from optimum_core.plugins import PluginManager
 from optimum_core.types import ExportRequest
 
 Files = Mapping[str, Path]
-_GENERATION = "generation_config.json"
 
 
 @contextmanager
@@ -45,6 +44,8 @@ def with_weights(
             )
         )
         written = {name: Path(folder) / name for name in artifact.files}
+        if GENERATION in written and GENERATION in files:  # as changed in memory; the export has the original's
+            written[GENERATION] = files[GENERATION]
         parts = {
             name: replace(part, format=artifact.format, model_files=artifact.files, steps=artifact.steps)
             for name, part in manifest.parts.items()
@@ -71,7 +72,7 @@ def with_settings(manifest: Manifest, config: Any, files: Files) -> Iterator[tup
         OptionError: transformers refuses to save them.
     """
     manifest = _known_anew(manifest, files)
-    if config is None or (_GENERATION not in files and getattr(config, "_from_model_config", False)):
+    if config is None:
         yield manifest, files
         return
     with TemporaryDirectory() as folder:
@@ -80,16 +81,14 @@ def with_settings(manifest: Manifest, config: Any, files: Files) -> Iterator[tup
         except ValueError as error:
             remedy = "change fast.generation_config so that its settings agree"
             raise OptionError("generation_config", str(error).splitlines()[0], remedy) from error
-        written = Path(folder) / _GENERATION
-        known = manifest.meanings.get(_GENERATION) or tuple(
-            meaning(files[name]) for name in files if name == _GENERATION
-        )
+        written = Path(folder) / GENERATION
+        known = manifest.meanings.get(GENERATION) or tuple(meaning(files[name]) for name in files if name == GENERATION)
         if meaning(written) in known:
             yield manifest, files
             return
-        entries = {name: entry for name, entry in manifest.files.items() if name != _GENERATION}
-        meanings = {name: found for name, found in manifest.meanings.items() if name != _GENERATION}
-        yield replace(manifest, files=entries, meanings=meanings), {**files, _GENERATION: written}
+        entries = {name: entry for name, entry in manifest.files.items() if name != GENERATION}
+        meanings = {name: found for name, found in manifest.meanings.items() if name != GENERATION}
+        yield replace(manifest, files=entries, meanings=meanings), {**files, GENERATION: written}
 
 
 def _known_anew(manifest: Manifest, files: Files) -> Manifest:

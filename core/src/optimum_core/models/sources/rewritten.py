@@ -12,12 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from optimum_core.artifact.meaning import Meanings, joined, meaning
+from optimum_core.artifact.meaning import GENERATION, Meanings, joined, meaning
 from optimum_core.models.pretrained import quiet, read_processor
 
 #: The parts of a processor that can be saved by themselves.
 _PARTS = ("tokenizer", "image_processor", "feature_extractor", "video_processor")
-_GENERATION = "generation_config.json"
 
 
 def meanings_of(source: Any, directory: Path) -> Meanings:
@@ -36,19 +35,24 @@ def _parts(source: Any, directory: Path) -> Iterator[Any]:
     processor = read_processor(directory)  # the source's own may be set to cut elsewhere
     yield from (getattr(source, "config", None), processor)
     yield from (getattr(processor, name, None) for name in _PARTS)
-    if (directory / _GENERATION).is_file():
-        yield _generation(directory)
+    if (settings := _settings(getattr(source, "config", None), directory)) is not None:
+        yield settings
 
 
-def _generation(directory: Path) -> Any:
-    """Return the generation settings; None: transformers does not read them, and so nothing writes them again."""
+def _settings(config: Any, directory: Path) -> Any:
+    """Return the generation settings beside a model, or those that transformers derives from its configuration; None:
+    it reads or derives none, and so nothing writes them again."""
+    if not (directory / GENERATION).is_file() and not hasattr(config, "to_dict"):
+        return None
     from transformers import GenerationConfig
 
     try:
-        with quiet():
-            return GenerationConfig.from_pretrained(directory)
+        if (directory / GENERATION).is_file():
+            with quiet():
+                return GenerationConfig.from_pretrained(directory)
+        return GenerationConfig.from_model_config(config)
     except Exception as error:  # noqa: BLE001 - an encoder never reads this file
-        logging.getLogger(__name__).info("no %s read from %s: %s", _GENERATION, directory, error)
+        logging.getLogger(__name__).info("no generation settings of %s: %s", directory, error)
         return None
 
 
