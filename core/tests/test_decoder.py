@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.errors import SessionError, UnavailableError
+from optimum_core.errors import ExportError, SessionError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
-from optimum_core.models.decoders import eager_state
+from optimum_core.models.decoders import eager_state, kernels
 from optimum_core.models.decoders.description import NotADecoderError, empty
 from optimum_core.models.decoders.stepping import piece
 from optimum_core.models.exporting.tracing import flat_module, graph_inputs, graph_outputs, named_module, sample_tensors
@@ -86,6 +86,21 @@ def test_recurrences_go_on_from_a_state_by_any_number_of_tokens(kind: str) -> No
         names = zip(known.state.past, known.state.present, strict=True)
         kept = {past.name: made[present.name] for past, present in names}
     assert not any("forward" in vars(layer) for layer in module.modules())
+
+
+def test_an_argument_that_a_recurrence_does_not_know_is_refused_by_name() -> None:
+    known = {"z": None, "use_associative_scan": True, "output_router_logits": True, "cu_seqlens": None}
+    tokens, rates = torch.ones(1, 2, 1, 3), torch.ones(1, 2, 1)
+    given = (tokens, tokens, tokens, rates, rates, torch.zeros(1, 1, 3, 3), True)
+    delta = kernels._KERNELS["chunk_gated_delta_rule"]
+    assert delta(lambda: tokens, *given, **known)[0].shape == tokens.shape
+    for kernel, name, value in (
+        (delta, "scale", 0.5),
+        (kernels._KERNELS["mamba_chunk_scan_combined"], "z", tokens),
+        (kernels._KERNELS["selective_scan_fn"], "seq_idx", torch.zeros(1, 2)),
+    ):
+        with pytest.raises(ExportError, match=f"passes '{name}' to .*\n.*target='torch'"):
+            kernel(lambda: tokens, *given[:5], **{name: value})
 
 
 def test_a_report_says_why_a_model_does_not_generate(tmp_path: Path) -> None:

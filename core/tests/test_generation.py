@@ -201,7 +201,7 @@ def test_a_model_with_a_cache_of_its_own_generates_where_it_runs_eagerly(tmp_pat
     assert "generates only where it runs eagerly: it does not run with a cache filled by hand" in note
 
 
-def test_what_a_state_cannot_do_is_refused_as_eager_refuses_it(tmp_path: Path) -> None:
+def test_what_a_state_cannot_do_is_refused_with_what_to_do(tmp_path: Path) -> None:
     module, ids = decoder("mamba"), torch.tensor([[5, 6, 7, 8]])
     fast = accelerate(module, target="torch", cache_dir=tmp_path, budget=1)
     first = fast(ids)
@@ -209,8 +209,9 @@ def test_what_a_state_cannot_do_is_refused_as_eager_refuses_it(tmp_path: Path) -
     again = fast(ids[:, :2], cache_params=first.cache_params)
     whole = module(torch.cat([ids, ids[:, :2]], 1)).logits[:, 4:]
     assert torch.allclose(again.logits, whole, atol=1e-3)
-    with pytest.raises(ValueError, match="not supported with stateful models"):
-        fast.generate(ids, prompt_lookup_num_tokens=2, max_new_tokens=4)
+    for asked in ({"prompt_lookup_num_tokens": 2}, {"assistant_model": decoder("llama")}):
+        with pytest.raises(UnavailableError, match=r"taken back from its state(.|\n)*generate without"):
+            fast.generate(ids, **asked, max_new_tokens=4)
     with pytest.raises(ValueError, match="stated as a negative one"):
         first.cache_params.crop(2)
     with pytest.raises(UnavailableError, match="cache_implementation='quantized'"):

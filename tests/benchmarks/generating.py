@@ -110,9 +110,10 @@ def _made(name: str, asked: Mapping[str, Any], folder: Path, cache: Path) -> _Ma
 
 
 def _read(folder: Path, name: str) -> _Made | None:
-    """Return what an earlier run made."""
+    """Return what an earlier run made; what it failed to make is tried again."""
     path = folder / f"{name}.json"
-    return _Made(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    made = _Made(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    return made if made is not None and not made.problem else None
 
 
 def _size(fast: AcceleratedModel) -> int:

@@ -65,6 +65,17 @@ def test_a_decoder_of_theirs_generates_as_eager(theirs: Path, tmp_path: Path) ->
     assert load(tmp_path / "out").can_generate()
 
 
+@pytest.mark.parametrize("kind", ["mamba", "falcon_h1"])
+def test_states_of_a_fixed_size_have_no_form_there(
+    kind: str, exported: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    (place := tmp_path / "theirs").mkdir()
+    assert FOREIGN.release is not None
+    with pytest.raises(ArtifactError, match=r"states of a fixed size(.|\n)*without layout="):
+        FOREIGN.release(generator_of(exported(kind, "openvino-ir", route="module"), tmp_path), place)
+    assert not any(place.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["t5", "whisper"])
 def test_an_encoder_and_its_decoder_are_written_and_read(kind: str, tmp_path: Path) -> None:
     whole = exported_parts(kind, "openvino-ir", tmp_path / "parts", exporter="openvino", route="module")

@@ -64,6 +64,17 @@ def test_a_decoder_of_theirs_generates_as_eager(theirs: Path, tmp_path: Path) ->
         assert torch.equal(fast.generate(_IDS, **asked), model.generate(_IDS, **asked))
 
 
+@pytest.mark.parametrize("kind", ["mamba", "falcon_h1"])
+def test_states_of_a_fixed_size_have_no_form_there(
+    kind: str, exported: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    (place := tmp_path / "theirs").mkdir()
+    assert FORM.release is not None
+    with pytest.raises(ArtifactError, match=r"states of a fixed size(.|\n)*without layout="):
+        FORM.release(generator_of(exported(kind, "onnx", route="torchscript"), tmp_path), place)
+    assert not any(place.iterdir())
+
+
 @pytest.mark.parametrize(("kind", "large"), [("t5", 1 << 30), ("whisper", 1000)])
 def test_an_encoder_and_its_decoder_are_written_and_read(
     kind: str, large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -26,8 +26,10 @@ def release(artifact: Artifact, output: Path) -> None:
     first call, and keeps them.
 
     Raises:
-        ArtifactError: the encoder gives more than hidden states.
+        ArtifactError: the encoder gives more than hidden states, or a decoder keeps states of a fixed size.
     """
+    for part in artifact.parts.values():
+        _require_keys_and_values(part)
     if ENCODER in artifact.parts:
         _release_pair(artifact, output)
         return
@@ -36,6 +38,12 @@ def release(artifact: Artifact, output: Path) -> None:
     if decoder is not None:
         keep_all_logits(model)
     _save(model, output / MODEL)
+
+
+def _require_keys_and_values(decoder: Artifact) -> None:
+    if decoder.state is not None and any(layer.has_fixed_states for layer in decoder.state.layers):
+        why = "its layers keep states of a fixed size, and that layout has names for keys and values alone"
+        raise ArtifactError("layout 'optimum'", why, "save it without layout=, and open it by load()")
 
 
 def _save(model: Any, place: Path) -> None:

@@ -149,13 +149,24 @@ def _specs(given: Mapping[str, Any], vocabulary: int) -> tuple[TensorSpec, ...]:
     return tuple(known[name] for name in _OWN if name in given)
 
 
+def _require_keys_and_values(decoder: Artifact) -> None:
+    """Raise `ArtifactError` where a decoder keeps states of a fixed size, which the classes of Optimum do not pass."""
+    layers = decoder.state.layers if decoder.state is not None else ()
+    if any(layer.has_fixed_states for layer in layers):
+        why = "its layers keep states of a fixed size, and that layout has names for keys and values alone"
+        raise ArtifactError(f"layout {LAYOUT!r}", why, "save it without layout=, and open it by load()")
+
+
 def release(artifact: Artifact, output: Path) -> None:
     """Write a model of ours as Optimum reads it: `model.onnx` with the files of its weights; an encoder and its decoder
     as three graphs.
 
     Raises:
-        ArtifactError: the graph needs buffers of the caller's for its cache, or that layout has no place for a part.
+        ArtifactError: the graph needs buffers of the caller's for its cache, or that layout has no place for a part or
+            for states of a fixed size.
     """
+    for part in artifact.parts.values():
+        _require_keys_and_values(part)
     if ENCODER in artifact.parts:
         from optimum_core.models.backends.onnx_release import release_pair
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache
+from transformers.generation import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from optimum_core.errors import InputError, UnavailableError
@@ -188,6 +189,14 @@ class Host(GenerationMixin):  # type: ignore[misc] # transformers states no type
                 "leave it out, or pass the past_key_values that this model returned",
             )
         return given
+
+    def _validate_generation_mode(
+        self, generation_mode: GenerationMode, generation_config: Any, generation_mode_kwargs: dict[str, Any]
+    ) -> None:
+        if generation_mode == GenerationMode.ASSISTED_GENERATION and not self._decoder.crops:
+            why = "an assistant and prompt lookup take tokens back, and none can be taken back from its state"
+            raise UnavailableError(self._who, why, "generate without assistant_model and prompt_lookup_num_tokens")
+        super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

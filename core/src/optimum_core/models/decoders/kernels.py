@@ -22,9 +22,16 @@ from typing import Any
 import torch
 from torch.nn.functional import silu, softplus
 
+from optimum_core.errors import ExportError
+
 Tensor = torch.Tensor
 #: Returns the states that a layer goes on from, one at a call: for kernels that are not handed their state.
 NextState = Callable[[], Tensor]
+#: Arguments that choose between forms of one recurrence, or that models hand through and no kernel reads.
+_HARMLESS = frozenset({
+    "chunk_size", "use_associative_scan", "use_mambapy", "output_attentions", "output_hidden_states",
+    "output_router_logits", "position_embeddings", "position_ids", "return_dict", "use_cache",
+})  # fmt: skip
 
 
 @contextmanager
@@ -72,6 +79,20 @@ def _kernels_of(module: str) -> dict[str, str]:
     return found
 
 
+def _refuse(kernel: str, further: Mapping[str, Any]) -> None:
+    """Refuse arguments that may change what a kernel computes.
+
+    Raises:
+        ExportError: one of them is passed, as a newer transformers may do.
+    """
+    for name, value in further.items():
+        if value is not None and value is not False and name not in _HARMLESS:
+            why = f"its code passes {name!r} to {kernel}, whose exportable form does not know it"
+            raise ExportError(
+                "export of a recurrence", why, "use target='torch', or an earlier version of transformers"
+            )
+
+
 def _selective_scan(
     next_state: NextState,
     hidden_states: Tensor,
@@ -84,9 +105,10 @@ def _selective_scan(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     return_last_state: bool = False,
-    **_: Any,
+    **further: Any,
 ) -> Any:
     """Mamba: a state for each channel, which decays by numbers of its own. Channels are [batch, channels, tokens]."""
+    _refuse("selective_scan_fn", further)
     dt = dt if delta_bias is None else dt + delta_bias[..., None]
     dt = softplus(dt) if delta_softplus else dt
     steps = dt.permute(2, 0, 1)
@@ -113,10 +135,10 @@ def _chunk_scan(
     dt_softplus: bool = False,
     dt_limit: tuple[float, float] = (0.0, float("inf")),
     return_final_states: bool = False,
-    z: Tensor | None = None,
-    **__: Any,
+    **further: Any,
 ) -> Any:
     """Mamba 2: a state for each head, which decays by one number. Heads are [batch, tokens, heads, size]."""
+    _refuse("mamba_chunk_scan_combined", further)
     dt = dt if dt_bias is None else dt + dt_bias
     dt = softplus(dt) if dt_softplus else dt
     dt = torch.clamp(dt, min=dt_limit[0], max=dt_limit[1]) if tuple(dt_limit) != (0.0, float("inf")) else dt
@@ -145,10 +167,11 @@ def _delta_rule(
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
     use_qk_l2norm_in_kernel: bool = False,
-    **__: Any,
+    **further: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The gated delta rule: a state for each head, corrected by what it gets wrong. Heads are [batch, tokens, heads,
     size]; it decays by one number for each head, or by one for each of the key's."""
+    _refuse("chunk_gated_delta_rule", further)
     repeats = int(value.shape[2] // key.shape[2])
     if repeats != 1:
         query, key = (tensor.repeat_interleave(repeats, dim=2) for tensor in (query, key))
