@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from optimum_core.models.backends.onnx_surgery import branches_of, replace_nodes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Tensors of fewer bytes than this are left in the copy whose types are inferred.
 _SMALL = 1024
@@ -98,7 +99,8 @@ def _constant(name: str, known: Mapping[str, Any]) -> np.ndarray[Any, Any] | Non
         found = next((item.t for item in found.attribute if item.name == "value"), None)
     if not isinstance(found, TensorProto) or found.data_location == TensorProto.EXTERNAL:
         return None
-    return np.asarray(numpy_helper.to_array(found))
+    values: np.ndarray[Any, Any] = numpy_helper.to_array(found)
+    return values
 
 
 def _guarded(node: Any, kind: int) -> Iterator[Any]:
