@@ -4,8 +4,7 @@ A dialogue feeds a text piece by piece: in one piece and in several, by one toke
 a further piece, after rows were exchanged, positions removed and the state copied, beyond a sliding window, and a
 second text after the first. Eager's answer is that to the whole text so far, without a cache. The last dialogue is
 eager's own greedy text with eager's own cache: a candidate whose scores have the same arg-max at every step writes the
-same text. Behind an
-encoder, every dialogue has inputs of its own for that, some rows padded, which go with their rows.
+same text. Behind an encoder, every dialogue has inputs of its own for that, some rows padded, which go with their rows.
 """
 
 from __future__ import annotations
