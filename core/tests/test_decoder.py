@@ -201,7 +201,7 @@ def test_a_recurrent_state_takes_no_token_back(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "calls"), [("mamba", 2 + 4), ("qwen3_next", 1), ("falcon_h1", 1), ("lfm2", 1)])
 def test_a_further_piece_may_have_padding(kind: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where eager goes on by itself, it reads the piece in one call; Mamba, which forgets its state, token by token."""
+    """In one call where eager goes on by itself; token by token in Mamba, which forgets its state."""
     known = known_of(kind)
     ids, mask = np.random.default_rng(0).integers(3, 99, (2, 9)), np.ones((2, 9), np.int64)
     mask[1, 5] = 0

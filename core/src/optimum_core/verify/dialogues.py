@@ -1,8 +1,8 @@
 """Comparison of a decoder with eager over many calls of one state: what a single forward pass cannot show.
 
-A dialogue feeds a text piece by piece: in one piece and in several, by one token and by more, padded on the left
-and in a further piece, after rows were exchanged, positions removed and the state copied, beyond a sliding window, and
-a second text after the first. Eager's answer is that to the whole text so far, without a cache. The last dialogue is
+A dialogue feeds a text piece by piece: in one piece and in several, by one token and by more, padded on the left and in
+a further piece, after rows were exchanged, positions removed and the state copied, beyond a sliding window, and a
+second text after the first. Eager's answer is that to the whole text so far, without a cache. The last dialogue is
 eager's own greedy text with eager's own cache: a candidate whose scores have the same arg-max at every step writes the
 same text. Behind an encoder, every dialogue has inputs of its own for that, some rows padded, which go with their rows.
 """
