@@ -208,8 +208,14 @@ def test_a_further_piece_may_have_padding(kind: str, calls: int, monkeypatch: py
     generation = Decoder(eager_decoder(kind), manager().binder).begin(2)
     generation.feed(ids[:, :5], None, "counts")
     generation.fork().feed(ids[:, 5:], None, "counts")  # tries once how the model goes on
-    made, forward = [], eager_state.EagerState.called
-    monkeypatch.setattr(eager_state.EagerState, "called", lambda *given: made.append(given) or forward(*given))
+    made: list[Any] = []
+    forward = eager_state.EagerState.called
+
+    def counted(*given: Any) -> Any:
+        made.append(given)
+        return forward(*given)
+
+    monkeypatch.setattr(eager_state.EagerState, "called", counted)
     got = generation.feed(ids[:, 5:], mask, "counts")
     assert len(made) == calls
     valid = mask[:, 5:] == 1
