@@ -150,6 +150,8 @@ class _Process:
             self._process.stdin.write(json.dumps(document, default=str) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
+        except BrokenPipeError:  # it ended before it had read this
+            line = ""
         except (OSError, ValueError) as error:
             raise _EndedError(f"its process cannot be reached: {error}") from error
         if not line:
