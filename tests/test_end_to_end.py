@@ -121,6 +121,8 @@ def test_auto_does_not_build_for_other_machines(encoder: Encoder) -> None:
 
 def test_again_it_comes_from_the_cache_and_is_not_exported(encoder: Encoder, minilm_directory: Path) -> None:
     events: list[Event] = []
+    if encoder.fast.report is not None and any("machine was busy" in note for note in encoder.fast.report.notes):
+        pytest.skip("a decision of a busy machine is not kept")
     again = accelerate(minilm_directory, task="feature-extraction", shapes=SHAPES, budget=1, progress=events.append)
     assert {event.stage for event in encoder.events} > {"export", "verify", "measure"}
     assert {event.stage for event in events} == {"read", "cache"}
