@@ -136,7 +136,7 @@ def main() -> None:
             show(console, page)
             pages.append(page)
     if asked.markdown is not None:
-        _write(asked.markdown, pages, surroundings)
+        _write(asked.markdown, pages, surroundings, "PEERS=1 " if asked.peers else "")
 
 
 def _surroundings() -> list[str]:
@@ -156,11 +156,11 @@ def _surroundings() -> list[str]:
     ]
 
 
-def _write(file: Path, pages: list[Page], surroundings: list[str]) -> None:
+def _write(file: Path, pages: list[Page], surroundings: list[str], settings: str) -> None:
     """Each table in its own region of the file, so that one may be measured anew by itself."""
     for page in pages:
         target = f"bench-{page.name}" if page.name in _ON_REQUEST else "bench"
-        origin = f"`make {target} MARKDOWN={file.as_posix()}` on {'; '.join(surroundings)}."
+        origin = f"`make {target} {settings}MARKDOWN={file.as_posix()}` on {'; '.join(surroundings)}."
         write_region(file, page.name, f"{markdown(page)}\n\n{origin}")
 
 
