@@ -11,9 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-from transformers.utils import logging
+from optimum_core.backend import silence
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -21,11 +19,11 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 def main() -> None:
     """Write it, whole or not at all."""
     target = Path(sys.argv[1])
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as folder:
-        write(_package(), Path(folder))
+        package = _package()
+        with silence():  # transformers' imports and its reader of GGUF tell of much that is of no use here
+            write(package, Path(folder))
         Path(folder).replace(target)
         Path(folder).mkdir()  # for the context manager to remove
 
@@ -40,6 +38,9 @@ def _package() -> Path:
 
 def write(package: Path, directory: Path) -> None:
     """Write the model and its tokenizer from the package's directory."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
     read = AutoModelForCausalLM.from_pretrained(package, gguf_file=_FILE, dtype=torch.float32)
     config = read.config
     if hasattr(config, "quantization_config"):
