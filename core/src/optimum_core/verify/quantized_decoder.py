@@ -1,8 +1,8 @@
 """Verification of a quantized decoder: its memory is compared exactly, and its scores with eager's, by tolerance.
 
 Rounding hides small errors of a cache, and a comparison with eager would not see them. So a quantized decoder is
-compared with itself first: what it answers over a whole dialogue must be what it answers to the tokens of each row
-alone, without padding, in one call of a new state. Such a call has nothing to remember. Then its scores are compared
+compared with itself first: what it answers over a whole dialogue must be what it answers to each row alone, from its
+first token on, in one call of a new state. Such a call has nothing to remember. Then its scores are compared
 with eager's over text: data that calibration did not see, or eager's own greedy text. Both are told the same tokens.
 """
 
@@ -95,7 +95,7 @@ def verify_decoder(
 
 
 def _remembers(drives: Drives, dialogue: Dialogue, tolerance: Tolerance) -> CaseResult:
-    """Return the comparison of a dialogue with each of its rows alone, in one call without padding."""
+    """Return the comparison of a dialogue with each of its rows alone, in one call without padding before it."""
     name = f"{dialogue.name}: as each row alone"
     told, results, note = [_Told.of(dialogue)], list[CaseResult](), ""
 
@@ -173,9 +173,11 @@ class _Told:
     def _row(self, drives: Drives, row: int, given: Array, name: str, tolerance: Tolerance) -> CaseResult:
         kept = self.mask[row] == 1
         new = kept[self.start :]
-        ids = self.ids[row : row + 1, kept]
+        # Padding between tokens stays: relative positions count it, and convolutions see it.
+        first = int(kept.argmax())
+        ids, mask = self.ids[row : row + 1, first:], self.mask[row : row + 1, first:]
         decoder = drives if isinstance(drives, Decoder) else drives.after(_rows_of(self.before, [row]) or {})
-        alone = _answer(decoder, ids, np.arange(ids.shape[1] - int(new.sum()), ids.shape[1]))
+        alone = _answer(decoder, ids, self.start - first + np.flatnonzero(new), None if mask.all() else mask)
         return compare(name, {"input_ids": ids.shape}, "logits", alone, np.asarray(given[new], np.float32), tolerance)
 
 
@@ -183,10 +185,10 @@ def _rows_of(before: Mapping[str, Array] | None, rows: Sequence[int]) -> Mapping
     return None if before is None else {name: array[list(rows)] for name, array in before.items()}
 
 
-def _answer(decoder: Decoder, ids: Array, keep: Array) -> Array:
+def _answer(decoder: Decoder, ids: Array, keep: Array, mask: Array | None = None) -> Array:
     generation = decoder.begin(1)
     try:
-        return np.asarray(generation.feed(ids, None, "counts", keep)[0], np.float32)
+        return np.asarray(generation.feed(ids, mask, "counts", keep)[0], np.float32)
     finally:
         generation.close()
 
