@@ -24,10 +24,14 @@ _tiny = partial(tiny_model, backend="inc", format="torch-export")
 # Before every other fixture of a session, since these compile.
 @pytest.fixture(scope="session", autouse=True)
 def compiled_quickly() -> Iterator[None]:
-    """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are."""
+    """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are.
+
+    What the processor says of its vector instructions is believed: to see whether the compiler knows them, Inductor
+    compiles ten programs.
+    """
     from torch._inductor import config
 
-    with config.patch({"aot_inductor.compile_wrapper_opt_level": "O0"}):
+    with config.patch({"aot_inductor.compile_wrapper_opt_level": "O0", "cpp.vec_isa_ok": True}):
         yield
 
 
