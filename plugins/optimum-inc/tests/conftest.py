@@ -27,11 +27,16 @@ def compiled_quickly() -> Iterator[None]:
     """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are.
 
     What the processor says of its vector instructions is believed: to see whether the compiler knows them, Inductor
-    compiles ten programs.
+    compiles ten programs. Nor are headers compiled in advance, which takes longer than these few packages gain by it.
     """
     from torch._inductor import config
 
-    with config.patch({"aot_inductor.compile_wrapper_opt_level": "O0", "cpp.vec_isa_ok": True}):
+    settings = {
+        "aot_inductor.compile_wrapper_opt_level": "O0",
+        "aot_inductor.precompile_headers": False,
+        "cpp.vec_isa_ok": True,
+    }
+    with config.patch(settings):
         yield
 
 
