@@ -39,7 +39,7 @@ from optimum_ort.integer import choose, quantize_dynamic, quantize_static
 from optimum_ort.preparation import Prepared, prepare
 from optimum_ort.providers import BACKEND, find_build
 from optimum_ort.shared_cache import share_cache
-from optimum_ort.storage import EXTERNAL_ABOVE, wants_external_data, write_model, written_files
+from optimum_ort.storage import wants_external_data, write_model, written_files
 from optimum_ort.weights import FOUR_BITS, GROUP_SIZES, group_size, quantize_embeddings, quantize_weights
 
 _INTEGERS = ("int8", "uint8")
@@ -70,7 +70,7 @@ def quantize(request: QuantizeRequest) -> Artifact:
                 request.artifact, config.exclude, scratch, external=external, who=who, shapes=not _of_weights(request)
             )
             model, chosen = _quantized(request, prepared, scratch, external=external, who=who)
-        write_model(model, request.output, external=external or model.ByteSize() > EXTERNAL_ABOVE)
+        write_model(model, request.output, external=external)
     build = find_build()
     tool, version = next(iter(build.distributions.items()), ("onnxruntime", "")) if build else ("onnxruntime", "")
     chosen["skipped"] = prepared.skipped
