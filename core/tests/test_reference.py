@@ -27,8 +27,9 @@ from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.signatures.switches import Numbers, lengths_around, numbers_of, with_rungs
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
+from optimum_core.verify.empty_rows import EMPTY, SILENT
 from optimum_core.verify.ranges import proved, right_up_to
-from optimum_core.verify.reference import EMPTY, SILENT, cases_at, planned_cases, reference_cases, remembers
+from optimum_core.verify.reference import cases_at, planned_cases, reference_cases, remembers
 
 Asked = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
