@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 1.0
 #: Exponent of the length in the expected time of a call.
 GROWTH = 1.25
+#: Values that no rule draws: text as its tokenizer gives it, padding of the user's own form.
+REAL, GIVEN = "the processor's own output", "sample_inputs as given"
 ALL_VALUES = "whole numbers within their bounds"
 _MOST_VALUES = 2**20
 
@@ -64,10 +66,9 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     cases += empty_row_cases(signature, partial(_answered, module, signature))
     cases += _over_bounds(module, signature)
     cases += large_cases(module, signature, partial(_case_of, signature))
-    if signature.real is not None:
-        cases.append(
-            _without_padded(_answered(module, signature, "the processor's own output", signature.real), signature)
-        )
+    for name, inputs in ((REAL, signature.real), (GIVEN, signature.sample)):
+        if inputs is not None:
+            cases.append(_without_padded(_answered(module, signature, name, inputs), signature))
     return tuple(cases)
 
 

@@ -233,8 +233,8 @@ def _further(
             named = numbers if axis == "sequence" else replace(numbers, switches=())
             lengths = lengths_around(named if "sequence" in axis else Numbers(), beside, limit)
             long = {LONG} if (limit or LONG + 1) > LONG else set()
-            single = (known.least,) if "sequence" in axis else ()
-            near = sorted({*single, *long, *(length for length in lengths if length <= LONG)})
+            shortest = {known.least, min(known.least + 1, limit or LONG)}  # where slices and pieces are empty
+            near = sorted({*shortest, *long, *(length for length in lengths if length <= LONG)})
             near = [length for length in near if length >= known.least]
             yield axis, (*near, *with_rungs([length for length in lengths if length > LONG], LONG))
 
