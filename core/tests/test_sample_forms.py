@@ -31,9 +31,19 @@ class Idle(Gated):
         return x.sum(1)
 
 
-@pytest.mark.parametrize("least", [0.0, -0.5])
-def test_a_gate_that_every_sample_opens_is_no_idle_input(least: float) -> None:
-    samples = {"x": torch.randn(2, 7), "gate": torch.ones(2, 7)}
+@pytest.mark.parametrize(
+    ("least", "gate"),
+    [
+        (0.0, torch.ones(2, 7)),
+        (-0.5, torch.ones(2, 7)),
+        (-1e6, torch.rand(2, 7)),
+        (0, torch.ones(2, 7, dtype=torch.int64)),
+        (-50, torch.ones(2, 7, dtype=torch.int32)),
+        (0, torch.ones(2, 7, dtype=torch.bool)),
+    ],
+)
+def test_a_gate_that_every_sample_opens_is_no_idle_input(least: float, gate: torch.Tensor) -> None:
+    samples = {"x": torch.randn(2, 7), "gate": gate}
     signature = describe(Gated(least).eval(), name="gated", samples=samples)
     assert [spec.name for spec in signature.inputs] == ["x", "gate"] and not signature.ignored
     assert describe(Idle().eval(), name="idle", samples=samples).ignored == ("gate",)

@@ -14,6 +14,8 @@ from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 
 log = logging.getLogger(__name__)
+#: Beyond what a model compares with; its square is a float too.
+_FAR = 1e18
 _MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
 
 
@@ -62,9 +64,16 @@ def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def _far(usual: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield values on either side of what a model may compare with: zeros and ones; floats below zero and large too."""
-    for value in (0, 1, *((-1, -1e4, 1e4) if usual.dtype.kind == "f" else ())):
-        yield np.full(usual.shape, value)
+    """Yield values on either side of what a model may compare with: zeros and ones, and on to the ends of the type."""
+    if usual.dtype.kind == "f":
+        ends = (-_FAR, -1e4, -1.0, 1e4, _FAR)
+    elif usual.dtype.kind in "iu":
+        known = np.iinfo(usual.dtype)
+        ends = tuple(value for value in (known.min, -1, 100, 10**4, known.max) if known.min <= value <= known.max)
+    else:
+        ends = ()
+    for value in (0, 1, *ends):
+        yield np.full(usual.shape, value, usual.dtype)
 
 
 def ignored_inputs(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
