@@ -301,8 +301,7 @@ def test_what_is_put_into_classes_and_modules_shows(
     place: Any, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A patch of a library may act on long inputs alone, which the recorded call is not."""
-    made = Plain(rule=Rule(), layer=torch.nn.Linear(2, 2))
-    torch.nn.init.ones_(made.layer.weight)
+    made = Plain(rule=Rule(), layer=_linear(2.0))
     before = fingerprint.of_module(made)
     monkeypatch.setattr(place, name, value, raising=False)
     assert fingerprint.of_module(made) != before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import WorkShape
@@ -18,6 +18,13 @@ from optimum_core.verify.reference import cases_at, cases_taken, reference_cases
 
 #: Seconds: if the cases took longer, the eager model is not run on all of them again.
 _PATIENCE = 10.0
+
+
+class Limits(TypedDict):
+    """Fields of a report; see there."""
+
+    remembers: bool
+    minds_gradients: bool
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,16 +44,13 @@ class References:
     _at_work: dict[int, tuple[ReferenceCase, ...]] = field(default_factory=dict)
     _dialogues: tuple[Dialogue | PictureText, ...] | None = None
 
-    def limits(self, *, eager: bool) -> dict[str, bool]:
+    def limits(self, *, eager: bool) -> Limits:
         """Return the fields of a report that say where the chosen candidate is not as eager.
 
         Args:
             eager: whether that is the eager model itself.
         """
-        return {
-            "remembers": self._remembers and not eager,
-            "minds_gradients": self._minds_gradients and not eager,
-        }
+        return Limits(remembers=self._remembers and not eager, minds_gradients=self._minds_gradients and not eager)
 
     def drawn(self, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
         """Return cases with inputs that the signature was not traced with, the traced shape first."""

@@ -162,7 +162,7 @@ class Around:
 
     def _switched(self, array: Numbers) -> Numbers:
         """Return zeros and ones, more of these, and no first one changed: a row without any may have no answer."""
-        found = (self.rng.random(array.shape) < 0.7).astype(array.dtype)
+        found: Numbers = np.asarray(self.rng.random(array.shape) < 0.7, dtype=array.dtype)
         found[..., :1] = array[..., :1]
         return found
 

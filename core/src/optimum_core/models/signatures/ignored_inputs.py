@@ -65,13 +65,12 @@ def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
 
 def _far(usual: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
     """Yield values on either side of what a model may compare with: zeros and ones, and on to the ends of the type."""
+    ends: tuple[float, ...] = ()
     if usual.dtype.kind == "f":
         ends = (-_FAR, -1e4, -1.0, 1e4, _FAR)
     elif usual.dtype.kind in "iu":
         known = np.iinfo(usual.dtype)
         ends = tuple(value for value in (known.min, -1, 100, 10**4, known.max) if known.min <= value <= known.max)
-    else:
-        ends = ()
     for value in (0, 1, *ends):
         yield np.full(usual.shape, value, usual.dtype)
 
