@@ -18,7 +18,8 @@ from optimum_core.models.sources import rewritten
 from optimum_core.models.sources.source import Source
 from optimum_core.plan import FLOATS, FULL_PRECISION
 from optimum_core.plugins import PluginManager
-from optimum_core.runtime.accelerated import AcceleratedModel, named_after
+from optimum_core.runtime.accelerated import AcceleratedModel
+from optimum_core.runtime.opening import named_after
 from optimum_core.types import Hardware, Report
 from optimum_core.verify.carried_call import write_check
 

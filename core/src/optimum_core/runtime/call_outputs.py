@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from optimum_core.artifact import Structure
-from optimum_core.models.eager.outputs import Answer, Build, build_from
+from optimum_core.models.eager.outputs import Answer, Build, build_from, is_plain
 
 __all__ = ["Answer", "Answerer"]
 
 _ARRAY = np.ndarray
+
+
+class Making(NamedTuple):
+    """The functions that make an answer of a session's outputs.
+
+    Attributes:
+        names: of the outputs, in their order.
+        convert: makes a tensor of an array; None: arrays are returned.
+        build: makes the answer of values by name.
+        cls: the output class, where an object with these names and values as items and attributes is the answer.
+    """
+
+    names: tuple[str, ...]
+    convert: Callable[[Any], Any] | None
+    build: Build
+    cls: type | None
 
 
 class Answerer:
@@ -55,12 +72,14 @@ class Answerer:
         answer = build(values)
         return _as_tuple(answer) if as_tuple and self._has_class else answer
 
-    def made_directly(self, *, as_torch: bool) -> tuple[tuple[str, ...], Callable[[Any], Any] | None, Build] | None:
-        """Return the names of the outputs, what makes a tensor of an array, if tensors are wanted, and what builds the
-        answer; None: what builds it is not settled, since transformers may be imported later."""
+    def made_directly(self, *, as_torch: bool) -> Making | None:
+        """Return what makes an answer of a session's outputs in their order; None: it is not settled, since
+        transformers may be imported later."""
         if self._own is None:
             return None
-        return self._names, self._found_tensor if as_torch else None, self._own
+        made = self._own(dict.fromkeys(self._names))
+        flat = isinstance(made, OrderedDict) and tuple(made) == self._names and is_plain(type(made))
+        return Making(self._names, self._found_tensor if as_torch else None, self._own, type(made) if flat else None)
 
     def _found_tensor(self, array: Any) -> Any:
         convert = self._from_numpy or self._find_torch()

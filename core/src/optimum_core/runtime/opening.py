@@ -14,10 +14,15 @@ from optimum_core.hardware import detect
 from optimum_core.plan import AUTO, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession, limits_of
-from optimum_core.runtime.accelerated import AcceleratedModel, named_after
+from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.pickling import Opening
 from optimum_core.types import SessionRequest, Support
 from optimum_core.types.support import device_type
+
+
+def named_after(original: str) -> type[AcceleratedModel]:
+    """Return a subclass with the original class's name, from which transformers' pipelines infer a model's tasks."""
+    return type(original, (AcceleratedModel,), {"__doc__": AcceleratedModel.__doc__}) if original else AcceleratedModel
 
 
 def open_model(

@@ -10,6 +10,7 @@ import logging
 import math
 import struct
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,6 +82,8 @@ def _is_same(have: Any, want: Any) -> bool:
 _MOST_UNPACKED = 512
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _NO_DIRECT: Any = (None, {}, "", None)
+_NO_RANGE: Any = (None, 0)
+_NO_MAKING: Any = ((), None, None, None)
 
 
 def never(_arguments: dict[str, Any]) -> None:
@@ -108,39 +111,44 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
     as_torch = tensor is not None
     kind: Any = tensor or _ARRAY
     isfinite, whole = np.isfinite, run.whole
-    types = dict(zip(seen[::3], seen[2::3], strict=True))
+    shapes, types = dict(zip(seen[::3], seen[1::3], strict=True)), dict(zip(seen[::3], seen[2::3], strict=True))
     direct, runners, backend, runner = run.direct or _NO_DIRECT
-    made = answerer.made_directly(as_torch=as_torch) if direct is not None else None
-    shapes = dict(zip(seen[::3], seen[1::3], strict=True))
-    bounded = []
+    making = answerer.made_directly(as_torch=as_torch) if direct is not None else None
+    names, convert, build, cls = making or _NO_MAKING
+    new: Any = cls and cls.__new__
+    set_item = OrderedDict.__setitem__
+    unpacked, searched = dict[str, Any](), list[Any]()
     for name, least, greatest in ranges:
         unsigned = _unsigned(types[name], least, greatest)
-        bounded.append((name, least, greatest, unsigned, _unpacking(unsigned, shapes[name])))
+        unpack = _unpacking(unsigned, shapes[name])
+        if unpack is None:
+            searched.append((name, least, greatest, unsigned))
+        else:
+            unpacked[name] = unpack, greatest
+    wanted = [(name, shape, types[name], *unpacked.get(name, _NO_RANGE)) for name, shape in shapes.items()]
+    count = len(wanted)
 
     def call(arguments: dict[str, Any]) -> Any:  # noqa: C901
-        arrays: Arrays = {}
-        now: list[Any] = []
-        for name, value in arguments.items():
-            if type(value) is not kind:
-                return None
-            if as_torch:
-                try:
-                    value = value.numpy()
-                except (RuntimeError, TypeError):  # it has gradients, is on a device, or has a type that numpy lacks
-                    return None
-            arrays[name] = value
-            now += (name, value.shape, value.dtype)
-        if now != seen:
+        if len(arguments) != count:
             return None
-        for name, least, greatest, unsigned, unpack in bounded:
-            value = arrays[name]
-            if unpack is not None:
-                try:
-                    if max(unpack(value)) > greatest:
-                        return None
-                except (BufferError, ValueError):  # its numbers do not lie one after the other
+        arrays: Arrays = {} if as_torch else arguments
+        try:
+            for name, shape, dtype, unpack, greatest in wanted:
+                value = arguments[name]
+                if type(value) is not kind:
                     return None
-                continue
+                if as_torch:
+                    arrays[name] = value = value.numpy()
+                if value.shape != shape or value.dtype is not dtype:
+                    return None
+                if unpack is not None and max(unpack(value)) > greatest:
+                    return None
+        # A name is missing; a tensor has gradients, is on a device or of a type that numpy lacks; the numbers of an
+        # array do not lie one after the other.
+        except (KeyError, RuntimeError, TypeError, BufferError, ValueError):
+            return None
+        for name, least, greatest, unsigned in searched:
+            value = arrays[name]
             # `argmax` takes a third of the time of `max`, which goes through numpy's ufunc machinery.
             if unsigned is not None:
                 value = value.view(unsigned)
@@ -152,18 +160,24 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
             finite = isfinite(arrays[name])
             if not finite.item(finite.argmin()):
                 return None
-        if made is None or runners.get(backend) is not runner:
+        if making is None or runners.get(backend) is not runner:
             return answerer.answer(whole(arrays), as_torch=as_torch)
-        names, convert, build = made
         if not run.is_compared:
             return answerer.answer(run.compared(arrays, names), as_torch=as_torch)
         try:
             results = direct(arrays)
         except (Exception, SystemExit):  # noqa: BLE001 - the whole path fails as well, and words the error
             return None
-        if convert is None:
+        if convert is not None:
+            results = map(convert, results)
+        if new is None:
             return build(dict(zip(names, results, strict=True)))
-        return build({name: convert(one) for name, one in zip(names, results, strict=True)})
+        made = new(cls)
+        attributes = made.__dict__
+        for name, value in zip(names, results, strict=True):
+            attributes[name] = value
+            set_item(made, name, value)
+        return made
 
     return call
 

@@ -22,7 +22,10 @@ from optimum_core.types import Session
 from optimum_core.types.support import device_type
 
 #: The names under which a configuration keeps the settings that ask for further outputs.
-_HIDDEN, _ATTENTIONS = "output_hidden_states", "_output_attentions"
+#: Settings of a configuration that change what a call returns.
+SETTINGS = "return_dict", "output_hidden_states", "_output_attentions"
+#: The attributes of a configuration that has not been read: it cannot have been changed.
+UNREAD: Mapping[str, Any] = MappingProxyType({})
 
 
 class TransformersFace:
@@ -35,12 +38,10 @@ class TransformersFace:
     _plugins: PluginManager
     _who: str
     _checker: InputChecker
-    #: `config.return_dict` as it was when the configuration was read; None: it was not read, or has none.
-    _return_dict_before: bool | None = None
-    #: The attributes of `config` since it was read.
-    _config_values: Mapping[str, Any] = MappingProxyType({})
-    #: The values of the settings that ask for further outputs, when the configuration was read.
-    _asked_before: tuple[Any, Any] = None, None
+    #: The attributes of `config`, since it was read.
+    _config_values: Mapping[str, Any] = UNREAD
+    #: Those of `SETTINGS` when it was read; None: it has none of that name.
+    _settings_before: tuple[Any, ...] = (None,) * len(SETTINGS)
 
     @cached_property
     def config(self) -> Any:
@@ -48,10 +49,10 @@ class TransformersFace:
         own = getattr(self._source, "config", None)
         found = own if own is not None else _read_config(self.directory)
         self._config_values = getattr(found, "__dict__", self._config_values)
-        self._return_dict_before = self._config_values.get("return_dict")
-        self._asked_before = self._config_values.get(_HIDDEN), self._config_values.get(_ATTENTIONS)
-        if own is not None and self._return_dict_before is not None:
-            self._return_dict_before = not self.manifest.model.returns_tuple  # it may have been changed since
+        returns, *asked = map(self._config_values.get, SETTINGS)
+        if own is not None and returns is not None:
+            returns = not self.manifest.model.returns_tuple  # it may have been changed since
+        self._settings_before = returns, *asked
         return found
 
     def _check_asked(self) -> None:
@@ -60,7 +61,7 @@ class TransformersFace:
         Raises:
             InputError: it does.
         """
-        for name, before in zip((_HIDDEN, _ATTENTIONS), self._asked_before, strict=True):
+        for name, before in zip(SETTINGS[1:], self._settings_before[1:], strict=True):
             now = self._config_values.get(name)
             if (now or False) != (before or False):
                 raise self._checker.not_exported(f"config.{name.lstrip('_')}={now!r}")

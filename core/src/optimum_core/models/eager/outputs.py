@@ -299,18 +299,24 @@ def builder(cls: type) -> Callable[[dict[str, Any]], Any]:
     `ModelOutput.__post_init__` iterates over the fields several times, which takes longer than everything else around a
     call. If a class does not override it, the same object is made directly.
     """
-    from transformers.utils import ModelOutput
-
-    plain = {"__post_init__", "__setitem__", "__setattr__"}
-    if any(getattr(cls, name, None) is not getattr(ModelOutput, name) for name in plain):
+    if not is_plain(cls):
         return lambda values: cls(**values)
     set_item, new = OrderedDict.__setitem__, cast(Any, cls.__new__)
 
     def build(values: dict[str, Any]) -> Any:
         made = new(cls)
-        vars(made).update(values)  # absent fields are None already, by the class's defaults
+        attributes = made.__dict__  # absent fields are None already, by the class's defaults
         for name, value in values.items():
+            attributes[name] = value
             set_item(made, name, value)
         return made
 
     return build
+
+
+def is_plain(cls: type) -> bool:
+    """Whether a class of outputs has no code of its own for being made or set."""
+    from transformers.utils import ModelOutput
+
+    own = {"__post_init__", "__setitem__", "__setattr__"}
+    return all(getattr(cls, name, None) is getattr(ModelOutput, name) for name in own)
