@@ -176,6 +176,7 @@ def test_fewer_bits(fast: AcceleratedModel, want: Any) -> None:
         ({"truncate_dim": 0}, "truncate_dim is 0"),
         ({"device": "cuda:0"}, "device is 'cuda:0', and it runs on cpu"),
         ({"pool": {}}, "a pool of processes came"),
+        ({"prompt": 5}, "prompt is 5"),
     ],
 )
 def test_an_argument_that_does_not_fit(arguments: dict[str, Any], told: str, fast: AcceleratedModel) -> None:
@@ -187,6 +188,47 @@ def test_an_argument_that_does_not_fit(arguments: dict[str, Any], told: str, fas
 def test_what_is_no_text(given: Any, fast: AcceleratedModel) -> None:
     with pytest.raises(InputError, match=r"pass texts|a list"):
         fast.encode(given)
+
+
+class Table:
+    """A table as of pandas: its items are the names of its columns."""
+
+    columns = ("text",)
+
+    def __len__(self) -> int:
+        return len(TEXTS)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+class Column:
+    """A column as of pyarrow: its items are scalars of its own."""
+
+    def __len__(self) -> int:
+        return len(TEXTS)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([object()] * len(TEXTS))
+
+    def to_pylist(self) -> list[str]:
+        return TEXTS
+
+
+def test_a_table_is_no_texts_and_a_column_is(fast: AcceleratedModel) -> None:
+    for call in (fast.encode, fast.map, fast.tokenize):
+        with pytest.raises(InputError, match=r"pass a list|pass one column"):
+            call({"w5", "w6"})
+        with pytest.raises(InputError, match="pass one column"):
+            call(Table())
+    _close(fast.encode(Column()), fast.encode(TEXTS))
+    _close(fast.map(Column()).sentence_embedding, fast.map(TEXTS).sentence_embedding)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), 5])
+def test_what_is_no_text_among_texts_is_named(missing: Any, fast: AcceleratedModel) -> None:
+    with pytest.raises(InputError, match=f"an item is {type(missing).__name__}"):
+        fast.map(["w5", missing])
 
 
 def test_half_of_a_surrogate_pair_is_named(
@@ -370,6 +412,12 @@ def test_pairs_are_scored_and_documents_ranked(fast_bert: AcceleratedModel) -> N
     assert [item["text"] for item in found] == [documents[place] for place in order]
     assert [item["corpus_id"] for item in fast_bert.rank(query, documents, top_k=2)] == order[:2].tolist()
     assert fast_bert.rank(query, []) == []
+    assert fast_bert.rank(query, iter(documents), return_documents=True) == found  # type: ignore[arg-type]
+    for given, top_k, told in (("abc", 2, "str came"), ({"w5"}, 2, "no order"), (documents, -1, "top_k is -1")):
+        with pytest.raises(InputError, match=told):
+            fast_bert.rank(query, given, top_k=top_k)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="NoneType came for pairs"):
+        fast_bert.predict()
 
 
 def test_it_works_in_a_pipeline_of_transformers(fast: AcceleratedModel, directory: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,7 @@ class Holder:
     "make",
     [
         lambda value: Plain(_scaling(value)),
-        lambda value: Plain(partial(torch.mul, other=value)),
+        lambda value: Plain(functools.partial(torch.mul, other=value)),
         lambda value: Plain(sizes=[1, {"two": value}]),
         lambda value: Plain(table=torch.tensor([value])),
         lambda value: Plain(table=np.array([value])),
@@ -271,6 +271,42 @@ def test_what_its_functions_find_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     replaced = fingerprint.of_module(Plain())
     monkeypatch.setattr(Plain, "bias", property(lambda self: 1.0))
     assert len({before, changed, replaced, fingerprint.of_module(Plain())}) == 4
+
+
+class Rule:
+    """An object that a module holds and calls."""
+
+    factor = 2.0
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+def _patched(self: Any, x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        (Rule, "factor", 3.0),
+        (Rule, "__call__", _patched),
+        (torch.nn.Linear, "forward", _patched),
+        (torch.nn.Linear, "forward", functools.wraps(torch.nn.Linear.forward)(_patched)),
+        (torch.nn.Linear, "extra", property(_patched)),  # type: ignore[arg-type]
+        (torch.nn.modules.linear, "init", _patched),
+    ],
+)
+def test_what_is_put_into_classes_and_modules_shows(
+    place: Any, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patch of a library may act on long inputs alone, which the recorded call is not."""
+    made = Plain(rule=Rule(), layer=_linear(2.0))
+    before = fingerprint.of_module(made)
+    monkeypatch.setattr(place, name, value, raising=False)
+    assert fingerprint.of_module(made) != before
+    monkeypatch.undo()
+    assert fingerprint.of_module(made) == before
 
 
 _IN_CHILD = """

@@ -27,8 +27,9 @@ from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.signatures.switches import Numbers, lengths_around, numbers_of, with_rungs
 from optimum_core.types import AxisRange, Fidelity
 from optimum_core.verify import ReferenceCase, failing_axes, verify
+from optimum_core.verify.empty_rows import EMPTY, SHORT, SILENT
 from optimum_core.verify.ranges import proved, right_up_to
-from optimum_core.verify.reference import EMPTY, SILENT, cases_at, planned_cases, reference_cases, remembers
+from optimum_core.verify.reference import cases_at, planned_cases, reference_cases, remembers
 
 Asked = tuple[Any, ModelSignature, tuple[ReferenceCase, ...]]
 
@@ -219,6 +220,19 @@ def test_a_sound_without_samples_must_be_finite_too() -> None:
     fidelity = verify(lambda x: eager_outputs(TakenApart(), x), cases, signature.outputs, precision="fp32")
     assert [result.case for result in fidelity.results if not result.passed] == [SILENT]
     assert verify(lambda x: eager_outputs(module, x), cases, signature.outputs, precision="fp32").passed
+
+
+def test_a_sound_shorter_than_a_frame_is_a_case_of_its_own(tiny: Callable[..., Any]) -> None:
+    module = tiny("wav2vec2")
+    signature = describe(module, name="sound")
+    least = 1
+    for kernel, stride in zip(reversed(module.config.conv_kernel), reversed(module.config.conv_stride), strict=True):
+        least = (least - 1) * stride + kernel
+    assert signature.ranges["samples"].least == least > 1
+    cases = {case.name: case for case in reference_cases(module, signature)}
+    assert f"samples {least}" in cases, "the shortest sound is compared"
+    assert cases[SHORT].inputs["attention_mask"].sum(1)[-1] == least - 1
+    assert cases[SHORT].empty is not None, "what eager makes of it means nothing"
 
 
 class TwoTexts(torch.nn.Module):

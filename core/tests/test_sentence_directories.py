@@ -4,6 +4,7 @@ is not understood is refused."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,13 @@ def test_a_module_that_is_not_understood(module: Module, told: str, transformer:
     modules = [module] if module[0] == "Pooling" else [pooling("mean"), module]
     directory = write_directory(tmp_path / "m", *modules, transformer=transformer)
     with pytest.raises(SourceError, match=told):
+        open_source(directory).module()
+
+
+def test_a_pooling_without_its_folder_is_no_mean(transformer: Any, tmp_path: Path) -> None:
+    directory = write_directory(tmp_path / "m", pooling("cls"), transformer=transformer)
+    shutil.rmtree(next(directory.glob("*_Pooling")))
+    with pytest.raises(SourceError, match="settings of its module Pooling are not in"):
         open_source(directory).module()
 
 

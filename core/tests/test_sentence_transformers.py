@@ -197,6 +197,16 @@ def test_the_original_is_not_changed(original: Any, fast: Any) -> None:
     assert not hasattr(original, "accelerated")
 
 
+def test_a_directory_that_it_does_not_open_or_encode_with_says_so(transformer: Any, tmp_path: Path) -> None:
+    settings = {"prompts": {}, "default_prompt_name": "other"}
+    directory = write_directory(tmp_path / "m", pooling("mean"), transformer=transformer, settings=settings)
+    with pytest.raises(SourceError, match=r"itself does not open it: ValueError(.|\n)*mend its files"):
+        accelerate(directory, target="ort", budget=0)
+    far = write_directory(tmp_path / "n", pooling("mean"), transformer=transformer, lengths={"max_seq_length": 9000})
+    with pytest.raises(SourceError, match="itself does not encode with it: RuntimeError"):
+        accelerate(far, target="ort", budget=0)
+
+
 def test_a_module_of_another_kind_is_refused(transformer: Any, tmp_path: Path) -> None:
     directory = write_directory(tmp_path / "m", pooling("mean"), transformer=transformer)
     model = sentence_transformers.SentenceTransformer(str(directory), device="cpu")

@@ -71,8 +71,9 @@ def accelerate(
             also say how often each comes: {"batch": 1, "sequence": 16, "calls": 120}.
         objective: "latency" of one call, "throughput" of calls side by side, "size" of the files, or "energy" of a
             call, where the machine counts it.
-        budget: seconds for the whole call, exceeded by one step at most; the most promising candidates go first, and a
-            correct one is always found where one exists. None: up to a minute, less for a model that is already fast.
+        budget: seconds for the whole call. After them nothing is begun but what a correct result still needs, such as
+            a quantization that was named: one step, several where the machine has much else to do. The most promising
+            candidates go first. None: up to a minute, less for a model that is already fast.
         verify: False skips the comparison with eager; the artifact records this.
         processor: tokenizer or processor, where it is not stored beside the model.
         revision: branch, tag or commit, for a hub id.

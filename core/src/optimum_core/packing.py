@@ -144,9 +144,10 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
 
 def warn_of_limits(manifest: Manifest) -> None:
     """Warn where the export took one side of a data-dependent branch, as no other could be made, and where the eager
-    model answers otherwise after other calls, which no export does."""
+    model answers otherwise after other calls, or with gradients, which no export does."""
     _warn_of_branches(manifest)
     _warn_of_memory(manifest)
+    _warn_of_gradients(manifest)
 
 
 def _warn_of_branches(manifest: Manifest) -> None:
@@ -166,6 +167,16 @@ def _warn_of_memory(manifest: Manifest) -> None:
             f"{manifest.model.name}: eager keeps a state between calls (a counter, a buffer, …), and what it answers "
             f"depends on earlier ones; this model answers every call as eager does its first; accelerate(…, "
             f"target='torch') keeps the state",
+            UnprovedWarning,
+            stacklevel=6,
+        )
+
+
+def _warn_of_gradients(manifest: Manifest) -> None:
+    if manifest.report is not None and manifest.report.minds_gradients:
+        warnings.warn(
+            f"{manifest.model.name}: eager answers otherwise while gradients are recorded; this model answers as eager "
+            f"does under torch.no_grad(), so compare it with eager there",
             UnprovedWarning,
             stacklevel=6,
         )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
-from optimum_core.verify.reference import EMPTY
+from optimum_core.verify.empty_rows import EMPTY
 from optimum_inc import plugin, programs, quantize
 from optimum_inc.kernels import Int8Linear
 from optimum_inc.package import integer_calls

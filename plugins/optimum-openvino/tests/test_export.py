@@ -16,7 +16,7 @@ import pytest
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.testing.tiny import Tiny
 from optimum_core.types import Artifact, Fidelity
-from optimum_core.verify.reference import EMPTY
+from optimum_core.verify.empty_rows import EMPTY
 from optimum_openvino import plugin
 from optimum_openvino.devices import ROUTES, cpu_precisions
 from optimum_openvino.session import OvSession

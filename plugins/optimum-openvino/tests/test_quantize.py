@@ -15,7 +15,7 @@ from optimum_core.backend import sums_widely
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.testing.machine import Machine
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
-from optimum_core.verify.reference import EMPTY
+from optimum_core.verify.empty_rows import EMPTY
 from optimum_openvino import plugin
 from optimum_openvino.devices import cpu_schemes, support
 from optimum_openvino.session import OvSession

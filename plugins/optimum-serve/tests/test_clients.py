@@ -75,6 +75,18 @@ def test_an_answer_goes_back_as_a_message(client: openai.OpenAI) -> None:
     assert client.chat.completions.create(model="writer", messages=messages, max_tokens=2).choices[0].message.content
 
 
+def test_null_is_a_field_that_was_left_out(live: Any) -> None:
+    for path, body in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "w5"}]}),
+        ("/v1/completions", {"prompt": "w5", "echo": None}),
+    ):
+        left_out = {"stream": None, "n": None, "stop": None, "temperature": None, "stream_options": None}
+        answer = live.client.post(path, json={**body, **left_out, "max_tokens": 2})
+        assert answer.status_code == 200 and len(answer.json()["choices"]) == 1, answer.text
+    vectors = live.client.post("/v1/embeddings", json={"input": "w5", "encoding_format": None, "dimensions": None})
+    assert vectors.status_code == 200
+
+
 def test_an_empty_stop_is_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="stop has an empty text"):
         client.completions.create(model="writer", prompt="ab", stop=[""], max_tokens=2)

@@ -81,6 +81,8 @@ def send(live: Any) -> Send:
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b"[" * 5000 + b"]" * 5000)),
         ("/v2/models/classifier/infer", _TENSOR % (b"[-1, -1]", b"[1]")),
         ("/v2/models/classifier/infer", _TENSOR % (b"[0, 4]", b"[]")),
+        ("/v2/models/classifier/infer", _TENSOR.replace(b"INT64", b"INT8") % (b"[1, 1]", b"[261]")),
+        ("/v2/models/classifier/infer", _TENSOR.replace(b"INT64", b"UINT8") % (b"[1, 1]", b"[-251]")),
     ],
 )  # fmt: skip
 def test_hostile_json_is_refused_and_told_why(path: str, body: bytes, send: Send) -> None:

@@ -75,6 +75,10 @@ def test_files_of_pictures(live: Any, artifacts: Path) -> None:
     assert raw.json() == found
     bad = live.client.post("/models/pictures/predict", files=[("file", ("a.png", b"no picture", "image/png"))])
     assert bad.status_code == 422 and "no picture" in bad.json()["error"]
+    wide = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(wide, "PNG")
+    cut = live.client.post("/models/pictures", content=wide.getvalue(), headers={"Content-Type": "image/png"})
+    assert cut.status_code == 422 and "more than 8 bits" in cut.json()["error"]
     encoded = {"inputs": base64.b64encode(file.getvalue()).decode(), "parameters": {"top_k": 2}}
     assert _post(live, "/models/pictures", encoded).json() == found[:2]
     assert live.client.post("/models/pictures", content=file.getvalue()).json() == found  # no type, yet a picture

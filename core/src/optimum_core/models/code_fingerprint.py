@@ -18,7 +18,7 @@ import numpy as np
 _LIBRARIES = frozenset({
     *sys.stdlib_module_names, "huggingface_hub", "numpy", "optimum_core", "peft", "sentence_transformers", "timm",
     "tokenizers", "torch", "torchvision", "transformers",
-})  # fmt: skip
+}) - {"__main__"}  # fmt: skip
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 #: Depth of values within values, and of functions that functions use, beyond which names alone count.
 _DEEPEST = 6
@@ -33,8 +33,11 @@ _ELSEWHERE = frozenset({
 
 def is_of_a_library(item: Any) -> bool:
     """Whether a class or function is one of torch, transformers, numpy or Python itself."""
-    name = getattr(item, "__module__", None)
-    return (name if isinstance(name, str) else "builtins").partition(".")[0] in _LIBRARIES - {"__main__"}
+    return _package(getattr(item, "__module__", None)) in _LIBRARIES
+
+
+def _package(name: Any) -> str:
+    return (name if isinstance(name, str) else "builtins").partition(".")[0]
 
 
 class CodeReader:
@@ -49,6 +52,7 @@ class CodeReader:
         self._seen: dict[int, Any] = {}  # kept alive, so that no other object gets their ids
         self._modules: dict[int, Any] = {}
         self._classes: set[type] = set()
+        self._bases: set[type] = set()
 
     def modules(self, root: Any) -> Iterator[str]:
         """Yield descriptions of a module and those within it: names, classes and attributes."""
@@ -77,11 +81,25 @@ class CodeReader:
                 yield f"{name}={self.value(item)}"
 
     def classes(self, cls: type) -> Iterator[str]:
-        """Yield descriptions of a class and its bases up to those of libraries: their functions and attributes."""
+        """Yield descriptions of a class and its bases: their functions and attributes; of those of libraries, functions
+        that others have put there, and into the module around them."""
         for base in cls.__mro__:
-            if is_of_a_library(base):
-                return
-            yield self.value(base)
+            if not is_of_a_library(base):
+                yield self.value(base)
+            elif base not in self._bases:
+                self._bases.add(base)
+                yield from self._put_into(base, vars(base))
+                around = vars(sys.modules.get(base.__module__, base))
+                if id(around) not in self._modules:
+                    self._modules[id(around)] = around
+                    yield from self._put_into(base.__module__, around)
+
+    def _put_into(self, place: Any, members: Mapping[str, Any]) -> Iterator[str]:
+        """Yield descriptions of functions of no library among the members of a class or module of one."""
+        for name, item in sorted(members.items()):
+            function = _function_in(item)
+            if function is not None and _package(function.__globals__.get("__name__")) not in _LIBRARIES:
+                yield f"{place}.{name}={self.value(function, _DEEPEST - 2)}"
 
     def value(self, item: Any, depth: int = 0) -> str:
         """Return the description of any value."""
@@ -130,7 +148,10 @@ class CodeReader:
             return f"{kind}{[self.value(part, depth + 1) for part in item]}"
         if type(item).__module__ == "torch":  # a dtype, a device
             return repr(item)
-        if is_of_a_library(type(item)) or depth > 1:  # an object found by a function may change with every call
+        if is_of_a_library(type(item)):
+            return kind
+        kind += "".join(self.value(base, depth + 1) for base in type(item).__mro__ if not is_of_a_library(base))
+        if depth > 1:  # an object found by a function may change with every call
             return kind
         self._seen[id(item)] = item
         return f"{kind}{self.value(getattr(item, '__dict__', None), depth + 1)}"
@@ -168,6 +189,12 @@ def _is_module(item: Any) -> bool:
 
 def _is_function(item: Any) -> bool:
     return isinstance(item, types.FunctionType | types.MethodType | functools.partial)
+
+
+def _function_in(item: Any) -> types.FunctionType | None:
+    """Return the Python function of a member of a class or module; None if it has none."""
+    item = item.fget if isinstance(item, property) else getattr(item, "__func__", item)
+    return item if isinstance(item, types.FunctionType) else None
 
 
 def _names(code: types.CodeType) -> set[str]:

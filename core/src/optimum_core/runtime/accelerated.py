@@ -295,6 +295,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             return "NOT right for all values"
         if self.report is not None and self.report.remembers:
             return "NOT as eager after other calls"
+        if self.report is not None and self.report.minds_gradients:
+            return "verified without gradients alone"
         if self.backend != self.manifest.backend:
             return f"verified on {self.manifest.backend} alone"
         if not self.manifest.model.has_original:

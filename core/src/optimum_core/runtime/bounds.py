@@ -159,6 +159,8 @@ class Limits:
         if axis.endswith("sequence"):
             word = axis.removesuffix("sequence").replace("_", " ") + ("token" if length == 1 else "tokens")
             return f"{length} {word}"
+        if axis in ("samples", "frames", "choices"):
+            return f"{length} {axis[:-1] if length == 1 else axis}"
         return f"{'an' if axis[0] in 'aeio' else 'a'} {axis} of {length}"
 
     def as_elsewhere(self, axis: str, index: int, length: int) -> str:

@@ -13,7 +13,7 @@ from optimum_core.artifact.embedding import POOLING_MASK, SENTENCE, TOKENS, Embe
 from optimum_core.errors import InputError
 from optimum_core.models.data.texts import Item, Text, TextReader
 from optimum_core.runtime.call_outputs import Answer, tensor_of
-from optimum_core.runtime.items import is_pair, tokenized
+from optimum_core.runtime.items import check_rows, is_pair, listed_items, tokenized
 from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.vectors import Array, check_precision, normalized, quantized
@@ -130,11 +130,10 @@ def as_texts(given: Any, who: str) -> Iterable[Text]:
         return list(given.tolist()) if given.ndim else [given.item()]
     if isinstance(given, str):
         return [given]
-    if isinstance(given, set | frozenset):
-        raise InputError(who, "a set came for texts, which has no order to return vectors in", "pass a list")
+    check_rows(who, given)
     if isinstance(given, bytes | Mapping) or not hasattr(given, "__iter__"):
         raise InputError(who, f"{type(given).__name__} came for texts", "pass a text, or a list of texts")
-    return list(given) if hasattr(given, "__len__") and not isinstance(given, list) else given
+    return listed_items(given) if hasattr(given, "__len__") and not isinstance(given, list) else given
 
 
 def encode(model: TextModel, given: Any, request: EncodeRequest) -> Any:
@@ -189,9 +188,11 @@ def chosen_prompt(settings: EmbeddingSettings, prompt: str | None, name: str | N
     """Return the prompt itself, or that of a name, or the default one.
 
     Raises:
-        InputError: there is no prompt of this name.
+        InputError: there is no prompt of this name, or it is no text.
     """
     if prompt is not None:
+        if not isinstance(prompt, str):
+            raise InputError(who, f"prompt is {prompt!r}", "pass a text")
         return prompt
     name = settings.default_prompt_name if name is None else name
     if name is None:

@@ -18,7 +18,7 @@ from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
 from optimum_core.runtime.items import greatest_length, text_reader
 from optimum_core.runtime.mapping import Mapper
-from optimum_core.runtime.ranking import LOGITS, ScoreRequest, ranked, scores
+from optimum_core.runtime.ranking import LOGITS, ScoreRequest, documents_of, ranked, scores
 from optimum_core.types import Session
 from optimum_core.types.support import device_type
 
@@ -186,6 +186,7 @@ class EmbeddingFace:
             return_documents: return the texts, too.
             arguments: of `predict`.
         """
+        documents = documents_of(documents, top_k, self._who)
         found = self.predict([(query, document) for document in documents], **arguments)
         return ranked(found, documents if return_documents else None, top_k, self._who)
 

@@ -52,7 +52,7 @@ class ItemEncoder:
             first = list(islice(given, 1))
             self._check(first)
             return chain(first, given)
-        listed = list(given)
+        listed = listed_items(given)
         self._check(listed)
         if self._kind in MEDIA:  # every item is checked before the first is run
             for number, item in enumerate(listed, start=1):
@@ -93,8 +93,15 @@ class ItemEncoder:
             kind = _kind_of(item)
             self._kind = self._kind or kind
             if kind != self._kind:
+                if kind == "item" and not isinstance(item, Mapping):
+                    raise InputError(self._who, f"an item is {type(item).__name__}", f"pass {_KINDS[self._kind]} alone")
                 why = f"some items are {_KINDS[self._kind]} and some are {_KINDS[kind]}"
                 raise InputError(self._who, why, "pass one kind")
+
+
+def listed_items(given: Any) -> list[Any]:
+    """Return the items of a collection; of one of pyarrow, as Python has them."""
+    return list(given.to_pylist() if hasattr(given, "to_pylist") else given)
 
 
 def check_many(who: str, member: str, given: Any) -> None:
@@ -110,6 +117,22 @@ def check_many(who: str, member: str, given: Any) -> None:
     if not isinstance(given, Iterable):
         why = f"{member} takes many items, and {type(given).__name__} holds none"
         raise InputError(who, why, f"pass a list: fast.{member}([…])")
+    if getattr(given, "shape", None) == ():
+        raise InputError(who, f"{member} takes many items, and an array without axes came", "pass a list")
+    check_rows(who, given)
+
+
+def check_rows(who: str, given: Any) -> None:
+    """Refuse a collection that gives its items in no order, or that gives its columns and not its rows.
+
+    Raises:
+        InputError: it is a set, or a table as of pandas, polars or pyarrow.
+    """
+    if isinstance(given, set | frozenset):
+        raise InputError(who, "a set came, which has no order to return results in", "pass a list")
+    if hasattr(given, "columns") and hasattr(given, "__iter__"):
+        why = f"a {type(given).__name__} came, which gives its columns one by one, and no rows"
+        raise InputError(who, why, 'pass one column: table["text"]')
 
 
 def _kind_of(item: Any) -> str:

@@ -26,11 +26,18 @@ _BATCHES = (
     "pass all texts to one generate, or see fast.continuous_batching(), where the backend has it; "
     "transformers' own writes into caches of torch"
 )
+_PART = (
+    "accelerate that part as a model of its own, such as transformers' CLIPTextModelWithProjection or "
+    "CLIPVisionModelWithProjection; a call of this one gives both parts' vectors"
+)
 #: Methods of models of other packages, with what takes their place.
 _ELSEWHERE = {
     "start_multi_process_pool": _ONE_PROCESS,
     "stop_multi_process_pool": _ONE_PROCESS,
     "encode_multi_process": "call encode(texts), which uses all cores of this process",
+    "get_text_features": _PART,
+    "get_image_features": _PART,
+    "get_audio_features": _PART,
     "generate_batch": _BATCHES,
     "init_continuous_batching": _BATCHES,
     "continuous_batching_context_manager": _BATCHES,

@@ -12,7 +12,7 @@ from optimum_core.errors import InputError, UnavailableError
 from optimum_core.packages import present
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import TextModel
-from optimum_core.runtime.items import is_pair
+from optimum_core.runtime.items import check_rows, is_pair, listed_items
 from optimum_core.runtime.vectors import Array
 
 LOGITS = "logits"
@@ -75,7 +75,7 @@ def scores(model: TextModel, given: Any, request: ScoreRequest) -> Any:
     if not hasattr(request.batch_size, "__index__") or request.batch_size < 1:
         raise InputError(model.who, f"batch_size is {request.batch_size!r}", "pass 1 or more")
     single = _is_pair(given)
-    pairs = [given] if single else list(given.tolist() if hasattr(given, "tolist") else given)
+    pairs = [given] if single else _many(given, model.who, "pairs of texts")
     for pair in pairs:
         if not _is_pair(pair):
             raise InputError(model.who, f"{pair!r} is no pair of texts", "pass pairs: (query, document)")
@@ -85,6 +85,18 @@ def scores(model: TextModel, given: Any, request: ScoreRequest) -> Any:
     if request.softmax and found.ndim > 1:
         found = _softmax(found)
     return found[0] if single else found
+
+
+def _many(given: Any, who: str, what: str) -> list[Any]:
+    """Return the items of a collection in order.
+
+    Raises:
+        InputError: it is one item, or has no rows.
+    """
+    check_rows(who, given)
+    if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__iter__"):
+        raise InputError(who, f"{type(given).__name__} came for {what}", f"pass a list of {what}")
+    return list(given.tolist()) if hasattr(given, "tolist") else listed_items(given)
 
 
 def _is_pair(given: Any) -> bool:
@@ -113,6 +125,17 @@ def _called(function: Callable[[Any], Any], logits: Array) -> Array:
     """Return what a user's function gives: one of torch takes tensors."""
     found = function(tensor_of(logits) if present("torch") else logits)
     return np.asarray(found.detach().cpu().numpy() if hasattr(found, "detach") else found)
+
+
+def documents_of(given: Any, top_k: int | None, who: str) -> list[Any]:
+    """Return the documents to rank, of which the `top_k` best are asked for.
+
+    Raises:
+        InputError: it is one text, or has no rows; or `top_k` is no number of documents.
+    """
+    if top_k is not None and (not hasattr(top_k, "__index__") or top_k < 0):
+        raise InputError(who, f"top_k is {top_k!r}", "pass a number of documents, or None for all")
+    return _many(given, who, "documents")
 
 
 def ranked(found: Array, documents: Sequence[str] | None, top_k: int | None, who: str) -> list[dict[str, Any]]:

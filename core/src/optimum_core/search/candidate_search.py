@@ -344,7 +344,7 @@ class _Search:
             fixed=winner.signature.fixed,
             precision_hint=precision,
             settled=decision.settled and not passing,
-            remembers=self.references.remembers and not winner.spec.way.is_eager,
+            **self.references.limits(eager=winner.spec.way.is_eager),
         )
         return SearchResult(winner=winner, report=report, check=compared[0], tried=tuple(self.tried))
 

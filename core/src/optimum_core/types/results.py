@@ -251,6 +251,7 @@ class Report:
         settled: whether the choice may be remembered: nothing failed for a temporary reason, and the machine was quiet
             enough to decide which candidate is faster.
         remembers: whether eager's outputs depend on its earlier calls, and those of the chosen candidate do not.
+        minds_gradients: whether eager answers otherwise while gradients are recorded, and the chosen one does not.
     """
 
     model: str
@@ -267,6 +268,7 @@ class Report:
     precision_hint: PrecisionHint | None = None
     settled: bool = True
     remembers: bool = False
+    minds_gradients: bool = False
 
     @property
     def chosen(self) -> CandidateResult | None:

@@ -15,15 +15,15 @@ from optimum_core.errors import VerificationError
 from optimum_core.models.eager.calls import call, eager_outputs, fresh
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.randomness import output_by_chance, watched_draws
-from optimum_core.models.inputs.layouts import InputLayout
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, off_the_grid
 from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import window_of
 from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import Lengths
-from optimum_core.types.tensors import is_batch, made_of
+from optimum_core.types.tensors import is_batch
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
+from optimum_core.verify.empty_rows import empty_row_cases
 from optimum_core.verify.large_value_cases import large_cases
 
 log = logging.getLogger(__name__)
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 PATIENCE = 1.0
 #: Exponent of the length in the expected time of a call.
 GROWTH = 1.25
-EMPTY = "a row without any token"
+#: Values that no rule draws: text as its tokenizer gives it, padding of the user's own form.
+REAL, GIVEN = "the processor's own output", "sample_inputs as given"
 ALL_VALUES = "whole numbers within their bounds"
 _MOST_VALUES = 2**20
-SILENT = "a row without any sample or pixel"
 
 
 def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
@@ -63,13 +63,12 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     _check_repeatable(module, cases[0])
     if drawing:
         _check_chance(module, drawing[0])
-    cases += _without_tokens(module, signature)
+    cases += empty_row_cases(signature, partial(_answered, module, signature))
     cases += _over_bounds(module, signature)
     cases += large_cases(module, signature, partial(_case_of, signature))
-    if signature.real is not None:
-        cases.append(
-            _without_padded(_answered(module, signature, "the processor's own output", signature.real), signature)
-        )
+    for name, inputs in ((REAL, signature.real), (GIVEN, signature.sample)):
+        if inputs is not None:
+            cases.append(_without_padded(_answered(module, signature, name, inputs), signature))
     return tuple(cases)
 
 
@@ -302,41 +301,6 @@ def _case_of(signature: ModelSignature, name: str, inputs: Arrays, outputs: Arra
         varied=frozenset(axis for axis, length in lengths.items() if length != layout.lengths[axis]),
         lengths=lengths,
     )
-
-
-def _without_tokens(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
-    """Yield batches whose last row is masked as a whole, if the eager model gives finite outputs for it: texts first,
-    those of encoder and decoder together and alone, then sounds and pictures, which it may refuse where it takes such
-    texts."""
-    masks = [item for item in signature.layout.inputs if item.kind == "mask"]
-    if any(item.axes[0] != "batch" for item in masks):
-        return
-    of_texts = [item for item in masks if "sequence" in str(item.axes[-1])]
-    groups = {EMPTY: of_texts, SILENT: [item for item in masks if item not in of_texts]}
-    if len(of_texts) > 1:
-        groups |= {f"{EMPTY} in {item.name}": [item] for item in of_texts}
-    for name, group in groups.items():
-        if group and (found := _with_empty_row(module, signature, name, group)) is not None:
-            yield found
-
-
-def _with_empty_row(
-    module: Any, signature: ModelSignature, name: str, masks: Sequence[InputLayout]
-) -> ReferenceCase | None:
-    layout = signature.layout
-    inputs = {key: array.copy() for key, array in signature.draw(Case(name=name, seed=99)).items()}
-    for item in masks:
-        inputs[item.name][-1] = 0
-        if (ids := made_of(item.name)) in inputs:
-            inputs[ids][-1] = layout.special.get("pad_token_id", 0)
-    try:
-        found = _answered(module, signature, name, inputs)
-    except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
-        log.info("%s is left out: eager refuses it: %r", name, error)
-        return None
-    if not all(np.isfinite(array).all() for array in found.outputs.values() if array.dtype.kind == "f"):
-        return None
-    return replace(found, empty=np.arange(layout.lengths["batch"]) == layout.lengths["batch"] - 1)
 
 
 def _over_bounds(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:

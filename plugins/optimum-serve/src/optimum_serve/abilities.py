@@ -8,10 +8,10 @@ from optimum_core import AcceleratedModel
 from optimum_serve.tokenizing import frame_of
 
 SENTENCE, LOGITS = "sentence_embedding", "logits"
-_IDS, _PIXELS = "input_ids", "pixel_values"
+_IDS, PIXELS = "input_ids", "pixel_values"
 #: Names of the trained length in configurations.
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len")
-_SOUNDS = frozenset({"input_values", "input_features"})
+SOUNDS = frozenset({"input_values", "input_features"})
 
 
 class Abilities:
@@ -60,7 +60,7 @@ class Abilities:
     @cached_property
     def captions(self) -> bool:
         """Whether it writes what is on a picture."""
-        return self.writes and self.model.manifest.model.main_input == _PIXELS
+        return self.writes and self.model.manifest.model.main_input == PIXELS
 
     @cached_property
     def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -83,7 +83,7 @@ class Abilities:
         names = {spec.name for spec in self.model.manifest.inputs}
         if self.takes_text and not self.captions:
             return "text"
-        return "picture" if _PIXELS in names else "sound" if names & _SOUNDS else "tensor"
+        return "picture" if PIXELS in names else "sound" if names & SOUNDS else "tensor"
 
     @property
     def kind(self) -> str:

@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from optimum_core import AcceleratedModel
 from optimum_core.errors import OptimumError, OptionError, UnavailableError, VerificationError
 from optimum_core.types import ContinuousLimits
+from optimum_serve.abilities import LOGITS, PIXELS, SOUNDS
 from optimum_serve.batcher import Batcher, Limits
 from optimum_serve.group import Group
 from optimum_serve.metrics import ModelMetrics
@@ -96,13 +99,15 @@ def _together(name: str, model: AcceleratedModel, settings: Settings) -> Any:
 
 
 def warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
-    """Read and answer one text, so that the first request does not wait for what is loaded at the first text.
+    """Read and answer one text, or classify one picture or sound, so that the first request does not wait for what is
+    loaded at the first of these.
 
     Raises:
         OptionError: settings of generation, the model's own or the server's, cannot be honoured, so that no request
             could be answered.
     """
     if all(spec.name != _IDS for spec in model.manifest.inputs):
+        _warm_medium(model)
         return
     try:
         items = model.tokenize(["a"])
@@ -114,6 +119,17 @@ def warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
         raise
     except OptimumError as error:
         log.info("no text was tried: %s", error)
+
+
+def _warm_medium(model: AcceleratedModel) -> None:
+    classifies = any(spec.name == LOGITS and len(spec.shape) == 2 for spec in model.manifest.outputs)
+    names = {spec.name for spec in model.manifest.inputs} if classifies else set()
+    item = np.zeros((64, 64, 3), np.uint8) if PIXELS in names else np.zeros(16000, np.float32)
+    if PIXELS in names or names & SOUNDS:
+        try:
+            model.map([item], progress=False)
+        except OptimumError as error:
+            log.info("no picture or sound was tried: %s", error)
 
 
 def freed(model: AcceleratedModel | None, workers: Workers) -> None:

@@ -88,6 +88,18 @@ def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[st
     return {name: tensor.numpy().copy() for name, tensor in flatten(ask(module, inputs)).items()}
 
 
+def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return what `eager_outputs` does, while gradients are recorded; some modules answer otherwise then.
+
+    Raises:
+        Exception: of any kind, for a module that cannot be called so.
+    """
+    tensors = {name: as_tensor(value) for name, value in inputs.items()}
+    with torch.enable_grad():
+        found = flatten(fresh(module)(**tensors, **fixed_arguments(module)))
+    return {name: tensor.detach().numpy().copy() for name, tensor in found.items()}
+
+
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two outputs for the same inputs are equal but for rounding."""
     if a.shape != b.shape or not a.is_floating_point():

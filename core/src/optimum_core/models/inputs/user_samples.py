@@ -12,6 +12,7 @@ import numpy as np
 from optimum_core.errors import OptionError
 from optimum_core.models.fingerprint import require_values
 from optimum_core.models.inputs.layouts import Facts, InputLayout, Layout, layouts_of, with_media_apart, words
+from optimum_core.models.inputs.variations import is_switch
 
 _KNOWN_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 _TEXT_KINDS = ("ids", "mask", "types", "boxes")
@@ -198,14 +199,17 @@ def _known(name: str, array: np.ndarray[Any, Any], facts: Facts) -> InputLayout 
     configuration, that of a text."""
     rules = layouts_of(name, facts) if facts.config is not None or facts.is_graph else []
     for item in rules if facts.config is not None else [item for item in rules if item.kind in _TEXT_KINDS]:
-        fits = len(item.axes) == array.ndim and (array.dtype.kind == "f") == (item.dtype == "float32")
+        switch = item.kind == "mask" and is_switch(array)
+        same = switch or (array.dtype.kind == "f") == (item.dtype == "float32")
+        fits = len(item.axes) == array.ndim and same
         if fits and all(isinstance(axis, str) or axis == array.shape[i] for i, axis in enumerate(item.axes)):
             return item
     return None
 
 
 def _dtype(array: np.ndarray[Any, Any], item: InputLayout | None) -> str:
-    return item.dtype if item is not None and item.kind in _TEXT_KINDS else array.dtype.name
+    known = item is not None and item.kind in _TEXT_KINDS and not (item.kind == "mask" and array.dtype.kind == "f")
+    return item.dtype if item is not None and known else array.dtype.name
 
 
 def _words_of(facts: Facts, samples: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:

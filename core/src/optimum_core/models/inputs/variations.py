@@ -132,7 +132,7 @@ class Around:
         if item.kind == "ids":
             return self._other_ids(item.name, array)
         if array.dtype.kind == "f":
-            return self._jittered(array)
+            return self._switched(array) if is_switch(array) and self.rng.random() < 0.5 else self._jittered(array)
         if array.min() == array.max():
             other = self._other_constants(item, array)
             free = np.ones(array.shape[-1:], dtype=bool)
@@ -160,6 +160,12 @@ class Around:
         moved = array + 0.5 * (scale or 1.0) * self.rng.standard_normal(array.shape)
         return np.asarray(np.abs(moved) if usual.min(initial=0) >= 0 and not np.isneginf(array).any() else moved)
 
+    def _switched(self, array: Numbers) -> Numbers:
+        """Return zeros and ones, more of these, and no first one changed: a row without any may have no answer."""
+        found: Numbers = np.asarray(self.rng.random(array.shape) < 0.7, dtype=array.dtype)
+        found[..., :1] = array[..., :1]
+        return found
+
     def _other_constants(self, item: InputLayout, array: Numbers) -> Numbers:
         """Return other integers for a constant input: none greater; for token types, the second half is one."""
         if item.kind == "types":
@@ -174,6 +180,11 @@ class Around:
         free = np.setdiff1d(columns, fixed) if index == array.ndim - 1 else columns.copy()
         columns[free] = self.rng.permutation(free)
         return np.take(array, columns, axis=index)
+
+
+def is_switch(array: Numbers) -> bool:
+    """Whether floats are zeros and ones, with a one among them: a mask is no number, and noise would never be zero."""
+    return array.dtype.kind == "f" and bool(np.isin(array, (0.0, 1.0)).all() and array.any())
 
 
 def stretched(size: int, length: int, kept: Numbers, *, inside: bool = False, from_the_front: bool = False) -> Numbers:

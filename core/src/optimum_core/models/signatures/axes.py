@@ -165,14 +165,18 @@ def _again(trials: Trials, before: Layout, apart: Layout, runs: Runs) -> tuple[L
 
 
 def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisRange]:
-    """Return the range of each axis that stands for a text, or that comes from the user's samples."""
+    """Return the range of each axis that stands for a text, a sound or an edge of pictures, or that comes from samples;
+    sounds and edges have no greatest length."""
     ranges = dict(settled.ranges)
     for axis in settled.layout.axes:
-        if axis in _STEPS or is_batch(axis) or axis == "choices":
+        if is_batch(axis) or axis == "choices":
             continue
         ran = [length for (name, length), shapes in settled.runs.items() if name == axis and shapes is not None]
         ran.append(settled.layout.lengths[axis])
-        if axis not in ranges and (found := _longest(trials, settled.layout, axis, max(ran), numbers)) is not None:
+        if (
+            axis not in (*ranges, *_STEPS)
+            and (found := _longest(trials, settled.layout, axis, max(ran), numbers)) is not None
+        ):
             ranges[axis] = found
         least = trials.shortest(settled.layout, axis, min(ran))
         if least > 1:
@@ -221,7 +225,7 @@ def _further(
         if axis == "batch":
             yield axis, (MANY,)
         elif axis in ("samples", "frames"):
-            yield axis, (4 * here,)
+            yield axis, (ranges.get(axis, AxisRange()).least, 4 * here)
         elif axis not in PICTURE and not is_batch(axis) and axis != "choices":
             known = ranges.get(axis, AxisRange())
             limit = known.greatest
@@ -229,8 +233,8 @@ def _further(
             named = numbers if axis == "sequence" else replace(numbers, switches=())
             lengths = lengths_around(named if "sequence" in axis else Numbers(), beside, limit)
             long = {LONG} if (limit or LONG + 1) > LONG else set()
-            single = (known.least,) if "sequence" in axis else ()
-            near = sorted({*single, *long, *(length for length in lengths if length <= LONG)})
+            shortest = {known.least, min(known.least + 1, limit or LONG)}  # where slices and pieces are empty
+            near = sorted({*shortest, *long, *(length for length in lengths if length <= LONG)})
             near = [length for length in near if length >= known.least]
             yield axis, (*near, *with_rungs([length for length in lengths if length > LONG], LONG))
 

@@ -14,6 +14,8 @@ from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 
 log = logging.getLogger(__name__)
+#: Beyond what a model compares with; its square is a float too.
+_FAR = 1e18
 _MAYBE_IDLE = frozenset({"pixel_mask", "decoder_attention_mask", "rewards"})
 
 
@@ -34,12 +36,11 @@ def _is_idle(module: Any, layout: Layout, arrays: Mapping[str, Any], item: Input
     if len(layout.inputs) == 1:
         return False
     drawn = [draw(layout, Case(name="idle", seed=seed), arrays) for seed in (0, 21, 22)]
-    if item.kind == "given":
-        if any(np.array_equal(inputs[item.name], drawn[0][item.name]) for inputs in drawn[1:]):
-            return False  # values that cannot be changed prove nothing
-    else:
-        usual = drawn[0][item.name]
-        drawn += [{**drawn[0], item.name: pattern.astype(usual.dtype)} for pattern in _patterns(usual.shape)]
+    usual = drawn[0][item.name]
+    if item.kind == "given" and any(np.array_equal(inputs[item.name], usual) for inputs in drawn[1:]):
+        return False  # values that cannot be changed prove nothing
+    others = (*_patterns(usual.shape), *(_far(usual) if item.kind == "given" else ()))
+    drawn += [{**drawn[0], item.name: other.astype(usual.dtype)} for other in others]
     for inputs in drawn:
         rest = {name: array for name, array in inputs.items() if name != item.name}
         try:
@@ -60,6 +61,18 @@ def _patterns(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
         columns = np.arange(shape[-1])
         yield np.broadcast_to((columns >= shape[-1] // 2).astype(np.int64), shape)
         yield np.broadcast_to((columns < (shape[-1] + 1) // 2).astype(np.int64), shape)
+
+
+def _far(usual: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield values on either side of what a model may compare with: zeros and ones, and on to the ends of the type."""
+    ends: tuple[float, ...] = ()
+    if usual.dtype.kind == "f":
+        ends = (-_FAR, -1e4, -1.0, 1e4, _FAR)
+    elif usual.dtype.kind in "iu":
+        known = np.iinfo(usual.dtype)
+        ends = tuple(value for value in (known.min, -1, 100, 10**4, known.max) if known.min <= value <= known.max)
+    for value in (0, 1, *ends):
+        yield np.full(usual.shape, value, usual.dtype)
 
 
 def ignored_inputs(module: Any, inputs: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:

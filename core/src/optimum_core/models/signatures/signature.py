@@ -109,6 +109,16 @@ class ModelSignature:
         steady = f"compared with the values of {names} in sample_inputs alone: eager takes no others of these"
         return (steady, *self.remarks)
 
+    @property
+    def sample(self) -> Arrays | None:
+        """The user's own call, if its samples are of all inputs and of lengths that are taken; None: there is none."""
+        names = [item.name for item in self.layout.inputs]
+        if not all(name in self.given for name in names):
+            return None
+        found = {name: self.given[name] for name in names}
+        taken = _fits(found, self.layout) and all(_within(found, self.layout, *pair) for pair in self.ranges.items())
+        return found if taken else None
+
     def noting(self, remark: str) -> ModelSignature:
         """Return the signature with one more note for the report."""
         return replace(self, remarks=(*self.remarks, remark))
@@ -184,14 +194,14 @@ def limited(
         layout=replace(layout, limits=limits),
         ranges={**signature.ranges, axis: found},
         further={**signature.further, axis: further},
-        real=signature.real if _within(signature, axis, found) else None,
+        real=signature.real if signature.real is None or _within(signature.real, layout, axis, found) else None,
     )
 
 
-def _within(signature: ModelSignature, axis: str, found: AxisRange) -> bool:
-    return signature.real is None or all(
-        found.least <= signature.real[item.name].shape[index] <= (found.greatest or LONGEST)
-        for item in signature.layout.inputs
+def _within(inputs: Arrays, layout: Layout, axis: str, found: AxisRange) -> bool:
+    return all(
+        found.least <= inputs[item.name].shape[index] <= (found.greatest or LONGEST)
+        for item in layout.inputs
         for index, name in enumerate(item.axes)
         if name == axis
     )

@@ -7,7 +7,7 @@ in more bits than they store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,13 @@ def evaluator(path: Path) -> tuple[Any, Any]:
     if proto.functions:  # the evaluator forgets those of the model in graphs that it converts
         proto = inline_local_functions(proto)
     return proto, ReferenceEvaluator(_modern(proto), new_ops=_operators())
+
+
+def evaluate(evaluated: Any, names: Sequence[str], given: Mapping[str, np.ndarray[Any, Any]]) -> Sequence[Any]:
+    """Return the outputs by these names, without numpy's warnings: the comparison finds overflows and NaN."""
+    with np.errstate(all="ignore"):
+        values: Sequence[Any] = evaluated.run(list(names), given)
+    return values
 
 
 def open_graph(request: SessionRequest) -> GraphSession:
@@ -88,8 +95,7 @@ class GraphSession:
         names = [spec.name for spec in self.outputs]
         given = {name: _read(value) for name, value in inputs.items()}
         try:
-            with np.errstate(all="ignore"):  # the comparison finds overflows
-                values = evaluated.run(names, given)
+            values = evaluate(evaluated, names, given)
         except Exception as error:  # operators in Python raise errors of any type for a dtype that they lack
             why = f"it stops: {type(error).__name__}: {error}"
             raise SessionError(self._who, why[:400], "compare it on a backend that runs ONNX") from error

@@ -18,7 +18,7 @@ from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, tasks
 from optimum_core.models.eager.outputs import Answer
 from optimum_core.models.sources.agreement import check_outputs
-from optimum_core.models.sources.onnx_evaluator import evaluator
+from optimum_core.models.sources.onnx_evaluator import evaluate, evaluator
 from optimum_core.models.sources.onnx_graph import (
     FLOATS,
     FULL,
@@ -93,7 +93,7 @@ class OnnxModule(torch.nn.Module):
         names = [output.name for output in self.proto.graph.output]
         self._require_stated(inputs)
         given = {name: tensor.numpy() for name, tensor in {**self._left_out(inputs), **inputs}.items()}
-        values = self.evaluator.run(names, given)
+        values = evaluate(self.evaluator, names, given)
         return Answer({name: torch.as_tensor(np.asarray(value)) for name, value in zip(names, values, strict=True)})
 
     def _require_stated(self, inputs: Mapping[str, torch.Tensor]) -> None:

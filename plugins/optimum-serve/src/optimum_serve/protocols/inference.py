@@ -245,6 +245,8 @@ def _from_json(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
             raise ValueError(f"its data are missing, or no numbers of type {tensor.datatype}")
         if values.dtype.kind == "f" and dtype.kind in "iub":
             raise ValueError(f"its data are fractions, and its type is {tensor.datatype}")
+        if values.dtype.kind in "biu" and dtype.kind in "biu" and (values != values.astype(dtype)).any():
+            raise ValueError(f"its data hold numbers that {tensor.datatype} does not")
         return values.astype(dtype).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise invalid(f"input {tensor.name!r}: {error}") from None

@@ -24,6 +24,8 @@ from optimum_serve.serving import ServedModel
 
 #: The greatest number of pixels of a picture: more is taken for an attempt to fill the memory.
 _PIXELS = 50_000_000
+#: First letters of PIL's modes of more than 8 bits, of which a conversion to colours cuts off the values above 255.
+_WIDE = ("I", "F")
 _FORM = "multipart/form-data"
 #: The first bytes of pictures and sounds, none of which begins JSON.
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
@@ -143,6 +145,8 @@ def _picture(content: bytes, number: int) -> Any:
         picture = Image.open(io.BytesIO(content))
         if picture.width * picture.height > _PIXELS:
             raise invalid(f"file {number} has {picture.width} x {picture.height} pixels", "too_large", 413)
+        if picture.mode[0] in _WIDE:
+            raise invalid(f"file {number} has mode {picture.mode!r}, of more than 8 bits: scale its values to 0…255")
         return ImageOps.exif_transpose(picture).convert("RGB")
     except RequestError:
         raise

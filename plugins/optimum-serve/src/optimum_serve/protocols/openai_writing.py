@@ -27,7 +27,7 @@ _DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Options of a stream."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class _Writing(msgspec.Struct, kw_only=True):
@@ -41,9 +41,9 @@ class _Writing(msgspec.Struct, kw_only=True):
     min_p: float | None = None
     repetition_penalty: float | None = None
     seed: Seed | None = None
-    n: int = 1
+    n: int | None = None
     stop: str | list[str] | None = None
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
@@ -55,13 +55,18 @@ class _Writing(msgspec.Struct, kw_only=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
+    @property
+    def choices(self) -> int:
+        """The number of texts for each prompt; clients send null for what they leave out."""
+        return 1 if self.n is None else self.n
+
 
 class CompletionRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
     """A request to go on from a text, from several, or from ids."""
 
     prompt: str | list[str | int | list[int]]
     best_of: int | None = None
-    echo: bool = False
+    echo: bool | None = None
     logprobs: int | None = None
     suffix: str | None = None
 
@@ -149,8 +154,8 @@ def _check(body: _Writing, others: Mapping[str, Any]) -> None:
     for name, value in asked.items():
         if value:
             raise invalid(f"{name} is not supported here: leave it out", "not_supported")
-    if not 1 <= body.n <= 16:
-        raise invalid(f"n is {body.n}: 1 to 16 are allowed")
+    if not 1 <= body.choices <= 16:
+        raise invalid(f"n is {body.choices}: 1 to 16 are allowed")
 
 
 def _stops(body: _Writing) -> list[str]:
@@ -172,7 +177,7 @@ async def completions(call: Call) -> Response:
     given = several(body.prompt, "prompt")
     if not isinstance(given[0], str):
         raise invalid("prompt is ids, and texts are taken here", "not_supported")
-    prompts = [await model.prompt(text) for text in given for _ in range(body.n)]
+    prompts = [await model.prompt(text) for text in given for _ in range(body.choices)]
     return await _written(model, body, prompts, body.max_tokens, chat=False)
 
 
@@ -186,7 +191,7 @@ async def chat(call: Call) -> Response:
     chat = [_for_template(message) for message in body.messages]
     prompt = await model.prompt(chat)
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    return await _written(model, body, [prompt] * body.n, most, chat=True)
+    return await _written(model, body, [prompt] * body.choices, most, chat=True)
 
 
 def _unsupported(body: ChatRequest) -> dict[str, Any]:
@@ -239,14 +244,14 @@ async def _written(
     model: ServedModel, body: _Writing, prompts: Sequence[Prompt], most: int | None, *, chat: bool
 ) -> Response:
     form = _Form(model=model.name, chat=chat)
-    settings = [_settings(body, prompt, most, number % body.n) for number, prompt in enumerate(prompts)]
+    settings = [_settings(body, prompt, most, number % body.choices) for number, prompt in enumerate(prompts)]
     texts = [
         _Text(model.write(prompt, _stops(body), given), given["max_new_tokens"])
         for prompt, given in zip(prompts, settings, strict=True)
     ]
-    read = sum(prompt.tokens for prompt in prompts[:: body.n])  # a prompt counts once for all of its choices
+    read = sum(prompt.tokens for prompt in prompts[:: body.choices])  # a prompt counts once for all of its choices
     if body.stream:
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         first = await together([text.start() for text in texts])
         return event_stream(_streamed(form, texts, first, read, with_usage))
     wholes = await together([text.whole() for text in texts])

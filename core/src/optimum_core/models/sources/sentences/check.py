@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from optimum_core.artifact.embedding import MODULES, POOLING_MASK, SENTENCE, EmbeddingSettings
-from optimum_core.errors import VerificationError
+from optimum_core.errors import OptimumError, SourceError, VerificationError
 from optimum_core.models.data.texts import TextReader
 from optimum_core.models.inputs.processor import TEXTS
 from optimum_core.models.pretrained import quiet
@@ -31,6 +32,7 @@ def compared(module: Any, reader: TextReader, settings: EmbeddingSettings, origi
         original: sentence-transformers; None: it is not installed.
 
     Raises:
+        SourceError: the original fails on a text, such as one longer than the model takes.
         VerificationError: they differ.
     """
     if original is None:
@@ -40,7 +42,9 @@ def compared(module: Any, reader: TextReader, settings: EmbeddingSettings, origi
         )
     prompts = dict.fromkeys(("", *settings.prompts.values()))
     for prompt in prompts:
-        want, got = np.asarray(original(_TEXTS, prompt)), np.stack(list(_encoded(module, reader, prompt)))
+        with _refused_by(who, "does not encode with it"):
+            want = np.asarray(original(_TEXTS, prompt))
+        got = np.stack(list(_encoded(module, reader, prompt)))
         if want.shape != got.shape or not np.allclose(got, want, rtol=0, atol=_TOLERANCE * np.abs(want).max()):
             raise _different(want, got, prompt, who)
     version = versions((DISTRIBUTION,)).get(DISTRIBUTION, "")
@@ -77,16 +81,33 @@ def _different(want: np.ndarray[Any, Any], got: np.ndarray[Any, Any], prompt: st
 
 
 def original_of(directory: Any, *, trust_remote_code: bool) -> Original | None:
-    """Return sentence-transformers' own encoder of a directory, in 32-bit floats; None where it is not installed."""
+    """Return sentence-transformers' own encoder of a directory, in 32-bit floats; None where it is not installed.
+
+    Raises:
+        SourceError: it does not open the directory.
+    """
     if not present(PACKAGE):
         return None
     from importlib import import_module
 
-    with quiet():
+    with quiet(), _refused_by(f"model {str(directory)!r}", "does not open it"):
         loaded = import_module(PACKAGE).SentenceTransformer(
             str(directory), device="cpu", trust_remote_code=trust_remote_code, local_files_only=True
         )
     return encoder_of_object(loaded.float())
+
+
+@contextmanager
+def _refused_by(who: str, what: str) -> Iterator[None]:
+    """Turn an error of the original, of any type, into one that says whose it is."""
+    try:
+        yield
+    except OptimumError:
+        raise
+    except Exception as error:
+        why = f"{DISTRIBUTION} itself {what}: {type(error).__name__}: {error}"
+        remedy = f"mend its files ({MODULES}, the folders that it names, max_seq_length) until it does"
+        raise SourceError(who, why[:400], remedy) from error
 
 
 def encoder_of_object(loaded: Any) -> Original:

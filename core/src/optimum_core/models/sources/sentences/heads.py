@@ -313,6 +313,8 @@ def read_head(kind: str, directory: Path, who: str) -> Head:
     Raises:
         SourceError: as `head_of`, or a file cannot be read.
     """
+    if kind == Pooling.kind and not (directory / "config.json").is_file():  # every mode is another embedding
+        raise SourceError(who, f"the settings of its module {kind} are not in {directory}", "fetch or save it again")
     try:
         stated = read_object(directory / "config.json")
         weights = _read_weights(directory)

@@ -1,0 +1,81 @@
+"""Samples whose values are no numbers: masks in floats, and padding of a form that no rule draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from optimum_core import accelerate
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.signature import describe
+from optimum_core.verify.reference import GIVEN, reference_cases
+
+
+class Gated(torch.nn.Module):
+    """A sum of the places that a gate, which may be left out, lets through."""
+
+    def __init__(self, least: float = 0.0) -> None:
+        super().__init__()
+        self.least = least
+
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        return x.sum(1) if gate is None else (x * (gate > self.least)).sum(1)
+
+
+class Idle(Gated):
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        return x.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("least", "gate"),
+    [
+        (0.0, torch.ones(2, 7)),
+        (-0.5, torch.ones(2, 7)),
+        (-1e6, torch.rand(2, 7)),
+        (0, torch.ones(2, 7, dtype=torch.int64)),
+        (-50, torch.ones(2, 7, dtype=torch.int32)),
+        (0, torch.ones(2, 7, dtype=torch.bool)),
+    ],
+)
+def test_a_gate_that_every_sample_opens_is_no_idle_input(least: float, gate: torch.Tensor) -> None:
+    samples = {"x": torch.randn(2, 7), "gate": gate}
+    signature = describe(Gated(least).eval(), name="gated", samples=samples)
+    assert [spec.name for spec in signature.inputs] == ["x", "gate"] and not signature.ignored
+    assert describe(Idle().eval(), name="idle", samples=samples).ignored == ("gate",)
+
+
+def test_zeros_are_among_the_values_of_a_mask_in_floats() -> None:
+    samples = {"x": torch.randn(2, 7), "gate": torch.ones(2, 7)}
+    cases = reference_cases(module := Gated().eval(), describe(module, name="gated", samples=samples))
+    gates = [case.inputs["gate"] for case in cases]
+    assert any(np.isin(gate, (0, 1)).all() and not gate.all() for gate in gates)
+    assert any(not np.isin(gate, (0, 1)).all() for gate in gates), "ones may be numbers all the same"
+
+
+def test_a_transformers_mask_in_floats_is_a_mask(tiny: Callable[..., Any]) -> None:
+    model = tiny("bert", num_hidden_layers=1)
+    samples = {"input_ids": torch.randint(5, 60, (2, 7)), "attention_mask": torch.ones(2, 7)}
+    signature = describe(model, name="bert", samples=samples)
+    spec = next(spec for spec in signature.inputs if spec.name == "attention_mask")
+    assert spec.dtype == "float32" and "attention_mask" not in signature.ignored
+    assert not signature.draw(Case(name="fresh", seed=101))["attention_mask"].all()
+    fast = accelerate(model, target="ort", level="all", sample_inputs=samples, shapes=[(2, 7)], budget=0)
+    samples["attention_mask"][0, 3:] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(fast(**samples)[0], model(**samples)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_call_that_was_given_is_compared() -> None:
+    """torch's own encoder packs rows whose padding is at their ends; drawn padding is anywhere."""
+    padding = torch.arange(6) >= torch.tensor([[6], [4]])
+    samples = {"x": torch.randn(2, 6), "gate": padding.float()}
+    signature = describe(Gated().eval(), name="gated", samples=samples)
+    given = next(case for case in reference_cases(Gated().eval(), signature) if case.name == GIVEN)
+    assert all(np.array_equal(given.inputs[name], value.numpy()) for name, value in samples.items())
+    other = signature.pinned(signature.axes[-1], 5)
+    assert other.sample is None, "it is of another length"
