@@ -27,7 +27,8 @@ def compiled_quickly() -> Iterator[None]:
     """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are.
 
     What the processor says of its vector instructions is believed: Inductor would compile a program for each of them,
-    to see whether the compiler knows them. Nor are headers compiled in advance, which takes longer than these few packages gain by it.
+    to see whether the compiler knows them. Nor are headers compiled in advance, which takes longer than these few
+    packages gain by it.
     """
     from torch._inductor import config
 
