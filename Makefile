@@ -96,7 +96,7 @@ demo: $(STAMP) $(SMOLLM2)/config.json
 WORKERS ?= 2
 LONG := $(wildcard core/tests/test_testing*.py)
 # Whatever the environment says: processes that tests start read compiled bytecode, and Inductor believes the processor
-# about its vector instructions, for which it would compile ten programs.
+# about its vector instructions, for each of which it would compile a program.
 QUICK := PYTHONDONTWRITEBYTECODE= TORCHINDUCTOR_VEC_ISA_OK=1
 ALL_CORES = $(shell grep -rl mark.all_cores --include='test_*.py' $(TESTS))
 

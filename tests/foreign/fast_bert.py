@@ -43,4 +43,6 @@ def main(cache: str) -> None:
 if __name__ == "__main__":
     main(sys.argv[1])
     warnings = ("-W", "error", "-W", "ignore::pytest.PytestAssertRewriteWarning")  # of what is imported already
-    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *warnings, sys.argv[2]]))
+    sys.exit(
+        pytest.main(["-q", "-p", "no:cacheprovider", "-p", "optimum_core.testing.fixtures", *warnings, sys.argv[2]])
+    )

@@ -26,8 +26,9 @@ _tiny = partial(tiny_model, backend="inc", format="torch-export")
 def compiled_quickly() -> Iterator[None]:
     """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are.
 
-    What the processor says of its vector instructions is believed: to see whether the compiler knows them, Inductor
-    compiles ten programs. Nor are headers compiled in advance, which takes longer than these few packages gain by it.
+    What the processor says of its vector instructions is believed: Inductor would compile a program for each of them,
+    to see whether the compiler knows them. Nor are headers compiled in advance, which takes longer than these few
+    packages gain by it.
     """
     from torch._inductor import config
 
