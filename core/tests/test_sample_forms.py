@@ -99,6 +99,21 @@ def test_a_transformers_mask_in_floats_is_a_mask(tiny: Callable[..., Any]) -> No
         torch.testing.assert_close(fast(**samples)[0], model(**samples)[0], atol=1e-4, rtol=1e-4)
 
 
+class Times(torch.nn.Module):
+    """A product with one number, or with none."""
+
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        return torch.where(n > 0, x * n, x)
+
+
+@pytest.mark.parametrize("n", [torch.tensor(3), torch.tensor(True), torch.tensor(0.5)])
+def test_a_number_without_axes_has_other_values_too(n: torch.Tensor) -> None:
+    samples = {"x": torch.randn(2, 5), "n": n}
+    signature = describe(Times().eval(), name="times", samples=samples)
+    assert not signature.notes, "eager takes others"
+    assert len({float(case.inputs["n"]) for case in reference_cases(Times().eval(), signature)}) > 1
+
+
 def test_the_call_that_was_given_is_compared() -> None:
     """torch's own encoder packs rows whose padding is at their ends; drawn padding is anywhere."""
     padding = torch.arange(6) >= torch.tensor([[6], [4]])

@@ -136,6 +136,8 @@ class Around:
             return self._switched(array) if switch else self._jittered(array)
         if array.min() == array.max():
             other = self._other_constants(item, array)
+            if not array.ndim:
+                return other
             free = np.ones(array.shape[-1:], dtype=bool)
             free[fixed] = False
             return np.where(free, other, array)
