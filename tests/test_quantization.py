@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from tests.classifier import CALIBRATION, DYNAMIC, HELD, Classifier
+from typer.testing import CliRunner
 
 from optimum_core import AcceleratedModel, load
+from optimum_core.cli.app import app
 from optimum_core.types import Event, RecipeResult
 
 
@@ -181,16 +183,17 @@ def test_a_function_is_asked_again(classifier: Classifier, quickest: Any) -> Non
 
 
 def test_the_command(classifier: Classifier, tmp_path: Path) -> None:
+    """In this process, which has imported the libraries; `core/tests/test_cli.py` starts one."""
     (tmp_path / "recipe.yaml").write_text("scheme: dynamic\nmetric: f1\nmax_drop: 1%\n", encoding="utf-8")
     (tmp_path / "typical.txt").write_text("\n".join(CALIBRATION), encoding="utf-8")
     rows = [json.dumps({"text": text, "label": label}) for text, label in classifier.rows]
     (tmp_path / "labelled.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    command = [sys.executable, "-m", "optimum_core.cli", "accelerate", str(classifier.directory), str(tmp_path / "out")]
+    command = ["accelerate", str(classifier.directory), str(tmp_path / "out")]
     command += ["--target", "ort", "--quantize", str(tmp_path / "recipe.yaml"), "--max-drop", "95%", "--shapes", "1x8"]
     command += ["--precision", "fp32", "--level", "all", "--budget", "1"]
     command += ["--calibration", str(tmp_path / "typical.txt"), "--evaluate", str(tmp_path / "labelled.jsonl")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
     fast = load(tmp_path / "out")
     assert fast.manifest.quantized == "dynamic-int8"
     assert fast.report is not None and fast.report.promise is not None

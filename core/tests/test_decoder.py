@@ -62,7 +62,7 @@ def test_states_of_a_fixed_size_are_described_beside_keys_and_values() -> None:
     assert not hybrid.crop and not alone.crop and known_of("llama").state.crop
 
 
-@pytest.mark.parametrize("kind", ["mamba", "lfm2", "falcon_h1", "qwen3_next"])
+@pytest.mark.parametrize("kind", ["mamba", "zamba", "lfm2", "falcon_h1", "qwen3_next"])
 def test_recurrences_go_on_from_a_state_by_any_number_of_tokens(kind: str) -> None:
     """Beyond the 64 of a block, with padding, and the model itself is as it was."""
     module, known = decoder(kind), known_of(kind)

@@ -321,7 +321,7 @@ def test_the_backend_that_the_page_writes_works(reference: ModuleType, at_work: 
     support = reference.probe(detect())
     assert isinstance(support, Support) and (support.offers or support.limitations)
     assert manager().support("reference", detect()) == support
-    fast = accelerate(saved, target="reference")
+    fast = accelerate(saved, target="reference", budget=0)
     assert fast.backend == "reference" and fast.manifest.verified
     fast.close()
     with pytest.raises(errors.SessionError, match="closed"):

@@ -17,7 +17,7 @@ import torch
 
 from optimum_core import AcceleratedModel, accelerate, artifact, load
 from optimum_core.artifact import Manifest
-from optimum_core.errors import ArtifactError, OptionError, TunedElsewhereWarning, UnavailableError
+from optimum_core.errors import ArtifactError, OptionError, PrecisionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.hookspecs import hookimpl
 from optimum_core.plugins import PluginManager
@@ -194,6 +194,28 @@ def test_where_nothing_reads_it_the_message_says_why_and_what_to_install(saved: 
     broken = Acme(reason="its library is missing")
     with pytest.raises(UnavailableError, match=r"its library is missing \(pip install acme\)"):
         _opened(saved, broken, {"backend": "acme"})
+
+
+class Narrow(Acme):
+    """A backend that cannot open this model in bf16."""
+
+    @hookimpl
+    def load_session(self, request: SessionRequest) -> Session | None:
+        if request.precision == "bf16":
+            raise PrecisionError("backend 'acme'", "its compiler fails in bf16", "use fp32")
+        return super().load_session(request)
+
+
+def test_a_precision_that_the_backend_refuses_here_is_replaced_by_fp32_and_told(saved: Path) -> None:
+    manifest = dataclasses.replace(artifact.load(saved), precision="bf16")
+    plugins, acme = PluginManager([]), Narrow(ONNX)
+    plugins.register(acme, "acme")
+    with pytest.warns(TunedElsewhereWarning, match="tuned to compute in bf16, and does so in fp32 here: its compiler"):
+        model = open_model(manifest, saved, plugins=plugins, target="acme")
+    assert repr(model) == "<accelerated BertForSequenceClassification: acme on cpu, fp32, verified on ort alone>"
+    assert acme.asked[-1].precision == "fp32"
+    with pytest.raises(PrecisionError, match="its compiler fails"):
+        open_model(manifest, saved, plugins=plugins, target="acme", is_stated=True)
 
 
 def test_a_target_by_name(saved: Path) -> None:

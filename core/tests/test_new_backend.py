@@ -17,7 +17,8 @@ from optimum_core.errors import ArtifactError, OptionError
 def test_what_is_written_installs_and_passes_its_tests(tmp_path: Path) -> None:
     """By its wheel, in a process that finds it by its metadata. The slow half of the kit is left to its author."""
     folder, site = write_distribution("stone-age", tmp_path / "new"), tmp_path / "site"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)])}
+    own = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    env = {**own, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)])}
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other libraries take seconds to import
     install = ("pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site))
     kept = "plugin or ((text or not agrees) and not (threads or leak or process or damaged or refused or layout))"

@@ -37,9 +37,9 @@ from optimum_core.types import (
 
 EFFORT = measure.Effort(rounds=2, seconds=0.05, hopeless=math.inf, steady=math.inf)
 #: Seconds of a call by device; the slower device takes several calls side by side, and is the faster one then.
-SECONDS = {"one": 0.1, "many": 0.14}
+SECONDS = {"one": 0.05, "many": 0.07}
 #: Bytes of the files by level, and seconds of a call.
-SIZES = {"large": (4096, 0.0), "small": (64, 0.03), "sparing": (64, 0.005), "hungry": (64, 0.005)}
+SIZES = {"large": (4096, 0.0), "small": (64, 0.02), "sparing": (64, 0.005), "hungry": (64, 0.005)}
 #: Microjoules of a call by level.
 MICROJOULES = {"sparing": 1_000, "hungry": 9_000}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from optimum_core.errors import OptionError
 from optimum_core.plan import Way
-from optimum_core.search.quantized.recipes import SHARES, Recipe, lean, variants, with_small_cache
+from optimum_core.search.quantized.recipes import SHARES, Recipe, lean, variants, with_large_groups, with_small_cache
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import QuantizeConfig
 from optimum_core.types.quantization import ALGORITHMS, CALIBRATIONS, SCHEMES
@@ -134,3 +134,15 @@ def test_a_cache_in_fewer_bits_is_tried_where_a_backend_has_one_and_none_is_stat
     assert found is not None and found == QuantizeConfig(**{**config.to_dict(), "cache": "int8"})
     assert with_small_cache(config, ()) is None
     assert with_small_cache(found, ("int8",)) is None
+
+
+def test_larger_groups_are_tried_where_4_bits_leave_them_open() -> None:
+    found = with_large_groups(QuantizeConfig(scheme="dynamic", weights="int4"))
+    assert found == QuantizeConfig(scheme="dynamic", weights="int4", group_size=128)
+    for stated in (
+        QuantizeConfig(scheme="dynamic", weights="int4", group_size=32),
+        QuantizeConfig(scheme="weight-only", weights="int4", algorithm="awq"),
+        QuantizeConfig(scheme="weight-only", weights="nf4"),
+        QuantizeConfig(scheme="dynamic"),
+    ):
+        assert with_large_groups(stated) is None

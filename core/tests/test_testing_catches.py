@@ -112,6 +112,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         "--tb=no",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "optimum_core.testing.fixtures",
         f"--junitxml={report}",
         "-k",
         chosen,

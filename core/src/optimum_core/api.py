@@ -22,11 +22,12 @@ from optimum_core.models.sources.sentences.in_memory import kind_of
 from optimum_core.models.sources.source import Source, open_given
 from optimum_core.pipeline import Pipeline
 from optimum_core.plan import AUTO, FULL_PRECISION, Target, Way
-from optimum_core.plugins import heavy_notes, manager
+from optimum_core.plugins import PluginManager, heavy_notes, manager
 from optimum_core.request import AccelerateRequest, asked_ways, check_level, check_precision, read_request
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.converted import overflow_notes
 from optimum_core.termination import unwound_on_sigterm
+from optimum_core.types import Hardware, Support
 
 
 def accelerate(
@@ -70,8 +71,9 @@ def accelerate(
             also say how often each comes: {"batch": 1, "sequence": 16, "calls": 120}.
         objective: "latency" of one call, "throughput" of calls side by side, "size" of the files, or "energy" of a
             call, where the machine counts it.
-        budget: seconds for the whole call, exceeded by one step at most; the most promising candidates go first, and a
-            correct one is always found where one exists. None: up to a minute, less for a model that is already fast.
+        budget: seconds for the whole call. After them nothing is begun but what a correct result still needs, such as
+            a quantization that was named: one step, several where the machine has much else to do. The most promising
+            candidates go first. None: up to a minute, less for a model that is already fast.
         verify: False skips the comparison with eager; the artifact records this.
         processor: tokenizer or processor, where it is not stored beside the model.
         revision: branch, tag or commit, for a hub id.
@@ -107,14 +109,7 @@ def accelerate(
     _check_arguments(processor=processor, trust_remote_code=trust_remote_code, progress=progress, cache_dir=cache_dir)
     pretrained.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
-    supports = plugins.supports(hardware)
-    if request.target.backend is not None:
-        supports[request.target.backend] = plugins.support(request.target.backend, hardware)
-    check_precision(request.precision, supports)
-    check_level(request.level, request.target, supports)
-    _require_one_device(asked_ways(supports, request, FULL_PRECISION), request.target)
-    if request.target.backend is not None:
-        plugins.check_options(request.target.backend, request.options, hardware)
+    supports = _supports_of(request, plugins, hardware)
     with ordinary_modes():
         source = open_given(
             model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task
@@ -138,9 +133,24 @@ def accelerate(
     )
     with ordinary_modes(), unwound_on_sigterm():
         accelerated = pipeline.run()
-    accelerated = _noted(accelerated, plugins.missing_note() if request.target.backend is None else "")
-    notes = () if accelerated.manifest.model.has_original else overflow_notes(accelerated.manifest.quantized)
-    return _as_given(model, _with_notes(accelerated, (*notes, *heavy_notes(plugins.infos()))))
+    return _as_given(model, _noted(accelerated, plugins, request.target))
+
+
+def _supports_of(request: AccelerateRequest, plugins: PluginManager, hardware: Hardware) -> dict[str, Support]:
+    """Return what the backends offer here, by name, once it is known to include what was asked for.
+
+    Raises:
+        OptionError, UnavailableError: it does not.
+    """
+    supports, backend = plugins.supports(hardware), request.target.backend
+    if backend is not None:
+        supports[backend] = plugins.support(backend, hardware)
+    check_precision(request.precision, supports)
+    check_level(request.level, request.target, supports)
+    _require_one_device(asked_ways(supports, request, FULL_PRECISION), request.target)
+    if backend is not None:
+        plugins.check_options(backend, request.options, hardware)
+    return supports
 
 
 def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Cache) -> AcceleratedModel:
@@ -192,16 +202,16 @@ def _check_arguments(*, processor: Any, trust_remote_code: Any, progress: Any, c
         raise OptionError("cache_dir", f"{str(cache_dir)!r} is a file", "pass a directory, or leave it out")
 
 
-def _noted(model: AcceleratedModel, note: str) -> AcceleratedModel:
-    """Add a note to the model's report and warn of it; return the model unchanged where the note is empty."""
-    if note and model.manifest.report is not None:
-        warnings.warn(note, NoBackendWarning, stacklevel=3)
-    return _with_notes(model, (note,) if note else ())
-
-
-def _with_notes(model: AcceleratedModel, notes: tuple[str, ...]) -> AcceleratedModel:
-    report = model.manifest.report
-    if notes and report is not None:
+def _noted(model: AcceleratedModel, plugins: PluginManager, target: Target) -> AcceleratedModel:
+    """Add notes to the model's report, on missing and heavy backends and on sums of integers, and warn of the first."""
+    missing = plugins.missing_note() if target.backend is None else ""
+    overflows = () if model.manifest.model.has_original else overflow_notes(model.manifest.quantized)
+    report, notes = model.manifest.report, (*filter(None, [missing]), *overflows, *heavy_notes(plugins.infos()))
+    if report is None:
+        return model
+    if missing:
+        warnings.warn(missing, NoBackendWarning, stacklevel=3)
+    if notes:
         model.manifest = replace(model.manifest, report=replace(report, notes=(*report.notes, *notes)))
     return model
 

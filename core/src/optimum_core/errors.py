@@ -110,6 +110,10 @@ class SessionError(OptimumError):
     """A runtime refused to load an artifact or to run its inputs."""
 
 
+class PrecisionError(SessionError):
+    """A runtime cannot open an artifact in the arithmetic that was asked for; in another it can."""
+
+
 class ResourceError(OptimumError):
     """A temporary fault, which may be gone the next time: no room on disk, no memory, a killed process, no time.
 

@@ -24,10 +24,19 @@ _tiny = partial(tiny_model, backend="inc", format="torch-export")
 # Before every other fixture of a session, since these compile.
 @pytest.fixture(scope="session", autouse=True)
 def compiled_quickly() -> Iterator[None]:
-    """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are."""
+    """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are.
+
+    What the processor says of its vector instructions is believed: to see whether the compiler knows them, Inductor
+    compiles ten programs. Nor are headers compiled in advance, which takes longer than these few packages gain by it.
+    """
     from torch._inductor import config
 
-    with config.patch({"aot_inductor.compile_wrapper_opt_level": "O0"}):
+    settings = {
+        "aot_inductor.compile_wrapper_opt_level": "O0",
+        "aot_inductor.precompile_headers": False,
+        "cpp.vec_isa_ok": True,
+    }
+    with config.patch(settings):
         yield
 
 

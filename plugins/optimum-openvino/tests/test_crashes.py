@@ -11,7 +11,7 @@ import openvino
 import pytest
 from openvino import opset14 as ops
 
-from optimum_core.errors import SessionError
+from optimum_core.errors import PrecisionError
 from optimum_core.hardware import detect
 from optimum_core.testing.machine import Machine
 from optimum_core.types import Artifact, SessionRequest
@@ -48,7 +48,7 @@ def test_one_thread_on_amx_is_refused(
     llama: Artifact, session_request: Callable[..., SessionRequest], hardware: Machine
 ) -> None:
     asked = {"precision": "bf16", "threads": 1, "hardware": hardware(features=_AMX | detect().cpu.features)}
-    with pytest.raises(SessionError, match=r"ends the process") as refused:
+    with pytest.raises(PrecisionError, match=r"ends the process") as refused:
         OvDecoderSession.of(session_request(llama, **asked))
     assert "give each stream two threads, or use fp32 or fp16" in str(refused.value)
 

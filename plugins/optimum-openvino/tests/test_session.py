@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.errors import InputError, OptionError, SessionError
+from optimum_core.errors import OptionError, SessionError
+from optimum_core.testing.linear import LinearSessionTests
 from optimum_core.types import Artifact, Session, SessionRequest, TensorSpec
 from optimum_openvino import plugin
 from optimum_openvino.session import OvSession, host_array
@@ -102,40 +102,14 @@ def test_onnx_is_loaded(tmp_path: Path, load: Load, weight: Any) -> None:
     np.testing.assert_allclose(np.asarray(load(artifact).run({"x": given})["y"]), given @ weight, atol=1e-4)
 
 
-def test_wrong_names(linear: Artifact, load: Load) -> None:
-    session = load(linear)
-    with pytest.raises(InputError, match="missing: x; unknown: z"):
-        session.run({"z": np.ones((1, 8), np.float32)})
-    with pytest.raises(InputError, match="unknown: z"):
-        session.run({"x": np.ones((1, 8), np.float32), "z": np.ones(1)})
+class TestLinear(LinearSessionTests):
+    """Of a linear layer."""
 
 
-@pytest.mark.parametrize(
-    "value",
-    [np.ones((1, 9), np.float32), np.ones((1, 8), np.int64), np.ones(8, np.float32), np.array(["a"])],
-    ids=["length", "type", "rank", "text"],
-)
-def test_wrong_arrays_are_session_errors(value: Any, linear: Artifact, load: Load) -> None:
-    session = load(linear)
+def test_text_is_refused_in_the_run(linear: Artifact, load: Load) -> None:
     with pytest.raises(SessionError, match=r"the run failed: .") as caught:
-        session.run({"x": value})
+        load(linear).run({"x": np.array(["a"])})
     assert "x: float32['batch', 8]" in caught.value.remedy
-    assert np.asarray(session.run({"x": np.ones((1, 8), np.float32)})["y"]).shape == (1, 64)
-
-
-def test_unreadable_values(linear: Artifact, load: Load) -> None:
-    session = load(linear)
-    for value in (torch.ones(1, 8, requires_grad=True), [[1.0] * 8], torch.ones(1, 8, dtype=torch.bfloat16)):
-        with pytest.raises(InputError, match="input 'x'"):
-            session.run({"x": value})  # type: ignore[dict-item]
-
-
-def test_closed(linear: Artifact, load: Load) -> None:
-    session = load(linear)
-    session.close()
-    session.close()
-    with pytest.raises(SessionError, match="closed"):
-        session.run({"x": np.ones((1, 8), np.float32)})
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "truncated"])
@@ -166,28 +140,6 @@ def test_missing_files(file: int, linear: Artifact, load: Load) -> None:
 
 def spec(name: str, dtype: str = "float32", shape: tuple[int | str, ...] = ("batch", 8)) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=shape)
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"inputs": (spec("other"),)}, r"the model has no input 'other'; the model also takes input 'x'"),
-        ({"inputs": (spec("x", "int64"),)}, "input 'x' is float32 in the model, not int64"),
-        ({"inputs": (spec("x", shape=("batch", 9)),)}, "input 'x' is"),
-        ({"inputs": (spec("x", shape=("batch", "width")),)}, "input 'x'"),
-        ({"inputs": (spec("x", shape=(8,)),)}, "input 'x'"),
-        ({"outputs": (spec("logits"),)}, "the model has no output 'logits'"),
-        ({"outputs": (spec("y", shape=("batch", 2)),)}, "output 'y'"),
-    ],
-)
-def test_another_models_manifest(changes: dict[str, Any], problem: str, linear: Artifact, load: Load) -> None:
-    with pytest.raises(SessionError, match=problem):
-        load(dataclasses.replace(linear, **changes))
-
-
-def test_an_axis_may_be_fixed_by_the_artifact(linear: Artifact, load: Load) -> None:
-    fixed = dataclasses.replace(linear, inputs=(spec("x", shape=(1, 8)),), outputs=(spec("y", shape=(1, 64)),))
-    assert load(fixed).inputs[0].shape == (1, 8)
 
 
 @pytest.mark.parametrize("streams", [None, 2, 8])

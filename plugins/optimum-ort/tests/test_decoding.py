@@ -273,7 +273,8 @@ def test_layers_of_a_decoder_stay_in_float_by_their_names(exported: Exported, tm
     )
     made = manager().quantize(request)
     products = [node for node in onnx.load(made.main_file).graph.node if node.op_type == "MatMulNBits"]
-    assert len(products) == 7
+    assert len(products) == 4  # one for queries, keys and values, and one for both halves of the gated layer
+    assert made.steps[-1].options["merged"] == 3
     with pytest.raises(OptionError, match=r"e.g., (.|\n)*model\.layers"):
         manager().quantize(dataclasses.replace(request, config=dataclasses.replace(config, exclude=("layers.9",))))
 
@@ -292,7 +293,7 @@ def test_a_model_is_quantized_with_its_cache_and_saved(tmp_path: Path, monkeypat
     assert fidelity is not None and report is not None
     near = next(item for item in fidelity.results if item.divergence is not None)
     assert "tokens of unseen data" in near.case and near.divergence is not None and 0 < near.divergence < 1
-    assert [trial.outcome for trial in report.walk][-1] == "kept"
+    assert [trial.outcome for trial in report.walk].count("kept") == 1
     assert "of the likeliest next tokens are eager's" in str(report)
     ids = rows("llama", 2, 9)
     want = fast.generate(ids, max_new_tokens=8, do_sample=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -18,7 +19,7 @@ from optimum_core.backend import detect, overflows
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.testing.machine import Machine
 from optimum_core.types import Artifact, OptimizeRequest, QuantizeConfig, QuantizeRequest
-from optimum_ort import calibration, optimize, plugin
+from optimum_ort import calibration, optimize, plugin, storage
 from optimum_ort.session import OrtSession
 
 Make = Callable[..., QuantizeRequest]
@@ -366,3 +367,24 @@ def test_nothing_is_left_in_the_working_directory(
     monkeypatch.chdir(here)
     plugin.quantize(quantize_request(mixed[0], QuantizeConfig(scheme="dynamic")))
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["graph", "branches"])
+def test_weights_too_large_for_one_file_are_beside_it(
+    within: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above 2 GiB protobuf gives no size of a whole model: those of the weights are added up, in branches too."""
+    monkeypatch.setattr(storage, "EXTERNAL_ABOVE", 10_000)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [64, 32])
+    weight = numpy_helper.from_array(np.ones((64, 32), np.float32), "w")
+    branch = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "branch", [], [y], [weight])
+    chosen = helper.make_tensor_value_info("chosen", TensorProto.BOOL, [])
+    choice = helper.make_node("If", ["chosen"], ["y"], then_branch=branch, else_branch=branch)
+    whole = helper.make_graph([choice], "whole", [chosen], [y])
+    model = helper.make_model(whole if within else branch, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    storage.write_model(model, tmp_path, external=False)
+    assert storage.written_files(tmp_path) == (("model.onnx", "model.onnx.data") if within else ("model.onnx",))
+    (found,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(
+        None, {"chosen": np.array(True)} if within else {}
+    )
+    assert found.sum() == 64 * 32

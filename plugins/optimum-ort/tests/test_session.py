@@ -16,6 +16,7 @@ import torch
 from onnx import TensorProto, helper
 
 from optimum_core.errors import InputError, OptionError, SessionError
+from optimum_core.testing.linear import LinearSessionTests
 from optimum_core.types import Artifact, Session, SessionRequest, TensorSpec
 from optimum_ort import plugin, providers
 from optimum_ort import session as session_module
@@ -164,12 +165,8 @@ def test_outputs_stay_as_they_are_after_further_runs(linear: Artifact, load: Loa
     np.testing.assert_array_equal(first, kept)
 
 
-def test_wrong_names(linear: Artifact, load: Load) -> None:
-    session = load(linear)
-    with pytest.raises(InputError, match="missing: x; unknown: z"):
-        session.run({"z": np.ones((1, 8), np.float32)})
-    with pytest.raises(InputError, match="unknown: z"):
-        session.run({"x": np.ones((1, 8), np.float32), "z": np.ones(1)})
+class TestLinear(LinearSessionTests):
+    """Of a linear layer."""
 
 
 def test_an_input_that_an_operator_may_do_without_is_missed_too(linear: Artifact, load: Load) -> None:
@@ -188,32 +185,6 @@ def test_it_runs_without_the_binding_below(linear: Artifact, weight: Any, load: 
     x = np.arange(16, dtype=np.float32).reshape(2, 8)
     assert hasattr(runtimes[0].made, "_sess"), "this version of onnxruntime has another name for it"
     np.testing.assert_allclose(np.asarray(session.run({"x": x})["y"]), np.maximum(x @ weight, 0), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [np.ones((1, 9), np.float32), np.ones((1, 8), np.int64), np.ones(8, np.float32)],
-    ids=["length", "type", "rank"],
-)
-def test_wrong_arrays_are_session_errors(value: Any, linear: Artifact, load: Load) -> None:
-    with pytest.raises(SessionError, match=r"the run failed") as caught:
-        load(linear).run({"x": value})
-    assert "x: float32['batch', 8]" in caught.value.remedy
-
-
-def test_unreadable_values(linear: Artifact, load: Load) -> None:
-    session = load(linear)
-    for value in (torch.ones(1, 8, requires_grad=True), [[1.0] * 8], torch.ones(1, 8, dtype=torch.bfloat16)):
-        with pytest.raises(InputError, match="input 'x'"):
-            session.run({"x": value})  # type: ignore[dict-item]
-
-
-def test_closed(linear: Artifact, load: Load) -> None:
-    session = load(linear)
-    session.close()
-    session.close()
-    with pytest.raises(SessionError, match="closed"):
-        session.run({"x": np.ones((1, 8), np.float32)})
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "truncated"])
@@ -243,28 +214,6 @@ def test_truncated_weights(linear_external: Artifact, load: Load) -> None:
 
 def spec(name: str, dtype: str = "float32", shape: tuple[int | str, ...] = ("batch", 8)) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=shape)
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"inputs": (spec("other"),)}, "the model has no input 'other'; the model also takes input 'x'"),
-        ({"inputs": (spec("x", "int64"),)}, "input 'x' is float32 in the model, not int64"),
-        ({"inputs": (spec("x", shape=("batch", 9)),)}, r"input 'x' is \['batch', 8\] in the model"),
-        ({"inputs": (spec("x", shape=("batch", "width")),)}, "input 'x'"),
-        ({"inputs": (spec("x", shape=(8,)),)}, "input 'x'"),
-        ({"outputs": (spec("logits"),)}, "the model has no output 'logits'"),
-        ({"outputs": (spec("y", shape=("batch", 2)),)}, "output 'y'"),
-    ],
-)
-def test_another_models_manifest(changes: dict[str, Any], problem: str, linear: Artifact, load: Load) -> None:
-    with pytest.raises(SessionError, match=problem):
-        load(dataclasses.replace(linear, **changes))
-
-
-def test_an_axis_may_be_fixed_by_the_artifact(linear: Artifact, load: Load) -> None:
-    fixed = dataclasses.replace(linear, inputs=(spec("x", shape=(1, 8)),), outputs=(spec("y", shape=(1, 64)),))
-    assert load(fixed).inputs[0].shape == (1, 8)
 
 
 def test_threads_get_equal_results(bert: Any, load: Load) -> None:

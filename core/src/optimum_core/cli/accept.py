@@ -17,9 +17,8 @@ def accept(
     The model's own files have to be those that were compared; only what lies beside them may differ.
     """
     from optimum_core.artifact.store import accept as accept_files
-    from optimum_core.cli.console import make_console, words
+    from optimum_core.cli.console import make_console, tell
 
     changed = accept_files(directory)
     told = f"Accepted as they are: {', '.join(changed)}" if changed else "Nothing differs from the manifest"
-    console = make_console(sys.stdout)
-    console.print(words(console, told), soft_wrap=True)
+    tell(make_console(sys.stdout), told)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from optimum_core import __version__
+from optimum_core.cli.accelerate import accelerate
 from optimum_core.cli.accept import accept
+from optimum_core.cli.arguments import Json, Verbose, typed
 from optimum_core.cli.commands import CommandGroup
-from optimum_core.cli.failure import be_verbose, is_verbose
 from optimum_core.cli.new_backend import new_backend
 from optimum_core.cli.retune import retune
-from optimum_core.errors import ArtifactError, NoBackendWarning, OptionError
+from optimum_core.errors import ArtifactError, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
     from optimum_core.cache import CacheEntry
     from optimum_core.types import Report
 
-T = TypeVar("T")
-
-
-def _on_verbose(value: bool) -> None:
-    if value:
-        be_verbose()
-
 
 def _on_version(value: bool) -> None:
     if value:
@@ -40,12 +32,9 @@ def _on_version(value: bool) -> None:
         raise typer.Exit
 
 
-_VERBOSE_HELP = "Show the log of optimum_core, and tracebacks of errors."
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", "--debug", callback=_on_verbose, help=_VERBOSE_HELP)]
 Version = Annotated[
     bool, typer.Option("--version", callback=_on_version, is_eager=True, help="Show the version and exit.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON, and nothing else, to stdout.")]
 
 # For an option without a default, such as its own --help and those of completion, typer imports pydantic, which takes
 # longer than all of our imports.
@@ -64,6 +53,7 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(**_PLAIN, add_completion=False, help="Show or clear what is kept on disk.")
 app.add_typer(cache_app, name="cache")
+app.command("accelerate", context_settings=_FAST)(accelerate)
 app.command("new-backend", context_settings=_FAST)(new_backend)
 app.command("retune", context_settings=_FAST)(retune)
 app.command("accept", context_settings=_FAST)(accept)
@@ -152,90 +142,6 @@ def _write_picture(manifest: Manifest, svg: Path, directory: Path) -> None:
         raise ArtifactError(who, f"it cannot be written: {error.strerror}", "name a file that can be") from error
 
 
-@app.command("accelerate", context_settings=_FAST)
-def accelerate_model(
-    model: Annotated[str, typer.Argument(help="A directory, or a hub id.")],
-    out: Annotated[str, typer.Argument(help="Where to save the artifact: a new or empty directory.")],
-    target: Annotated[str, typer.Option(help="auto, a backend, or backend:device.")] = "auto",
-    task: Annotated[str | None, typer.Option(help="What the model is for, where its config does not say.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="The arithmetic: fp32 unless said; auto lets what is fast and true compete.")
-    ] = None,
-    objective: Annotated[str | None, typer.Option(help="latency (unless said), throughput, size or energy.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Seconds for building and checking what competes.")] = None,
-    level: Annotated[str | None, typer.Option(help="One optimization level of the backend of --target.")] = None,
-    quantize: Annotated[
-        str | None, typer.Option(help="int8, int4, …, a scheme such as static-int8, a preset, or a recipe's YAML file.")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Typical texts: a line each (.txt), or rows (.jsonl, .csv).")
-    ] = None,
-    evaluate: Annotated[
-        Path | None, typer.Option(help="Labelled rows (.jsonl, .csv), for the recipe's metric, or accuracy.")
-    ] = None,
-    max_drop: Annotated[
-        str | None, typer.Option(help="How much of the metric may be lost: 0.01, or 1% of the model's own.")
-    ] = None,
-    shapes: Annotated[str | None, typer.Option(help="What to be fast at, batch x sequence: 1x16,8x128.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-    ] = False,
-    no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Do not compare with the eager model; the artifact says so.")
-    ] = False,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the backend of --target; may be repeated.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Also save where there are files; unrelated ones are kept.")
-    ] = False,
-    verbose: Verbose = False,
-) -> None:
-    """Make a model fast on this machine, and save it."""
-    from optimum_core.cli.data_files import read_rows
-    from optimum_core.cli.values import not_empty, parse_options, parse_shapes
-
-    wanted = None if shapes is None else _typed(parse_shapes, shapes, "--shapes")
-    options = _typed(parse_options, option or [], "--option")
-    place = Path(_typed(not_empty, out, "OUT"))
-    _typed(not_empty, model, "MODEL")
-    _check_destination(place, overwrite)
-    typical = None if calibration is None else _typed(read_rows, calibration, "--calibration")
-    labelled = None if evaluate is None else _typed(read_rows, evaluate, "--evaluate")
-    from optimum_core.cli.show import ProgressLine, show_report
-
-    # Log lines and a spinner would overwrite each other.
-    with ProgressLine(live=False if is_verbose() else None) as progress:
-        from optimum_core import accelerate
-
-        warnings.simplefilter("ignore", NoBackendWarning)  # the report's page shows this note
-        fast = accelerate(
-            model,
-            target=target,
-            task=task,
-            precision=precision,
-            objective=objective,
-            budget=budget,
-            level=level,
-            shapes=wanted,
-            quantize=quantize,
-            calibration=typical,
-            evaluate=labelled,
-            max_drop=max_drop,
-            verify=not no_verify,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            options=options,
-            progress=progress,
-        )
-    fast.save_pretrained(place, overwrite=overwrite)
-    console = _stdout()
-    if fast.report is not None:
-        show_report(console, fast.report)
-    _tell(console, f"Saved to {out}")
-
-
 @app.command("generate", context_settings=_FAST)
 def generate_text(
     artifact: Annotated[Path, typer.Argument(help="A directory that accelerate wrote, of a model that generates.")],
@@ -304,7 +210,7 @@ def clear_cache(
     from optimum_core.cli.doctor import idle_time
     from optimum_core.cli.values import count, parse_age, size_words
 
-    age = None if older_than is None else _typed(parse_age, older_than, "--older-than")
+    age = None if older_than is None else typed(parse_age, older_than, "--older-than")
     cache = Cache()
     gone = [entry for entry in cache.list() if age is None or idle_time(entry) >= age]
     size = size_words(sum(entry.size for entry in gone))
@@ -338,24 +244,6 @@ def _confirmed(question: str) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def _check_destination(out: Path, overwrite: bool) -> None:
-    """Reject a destination that cannot be written, before minutes are spent on the model.
-
-    Raises:
-        ArtifactError: it is a file, is under one, is a directory that is not empty, or cannot be written.
-    """
-    who = f"output {out}"
-    if out.is_dir() and not overwrite and any(out.iterdir()):
-        raise ArtifactError(who, "the directory is not empty", "choose another place, or pass --overwrite")
-    place = next(place for place in (out, *out.absolute().parents) if place.exists())
-    if not place.is_dir():
-        raise ArtifactError(who, f"{place} is a file", "choose another place")
-    try:
-        TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise ArtifactError(who, f"{place} cannot be written: {error.strerror}", "choose another place") from error
-
-
 def _tell_of_unknown_names(known: Sequence[str]) -> None:
     """Tell of names in `OPTIMUM_DISABLED_BACKENDS` that are no backend: nothing is switched off by them."""
     from optimum_core.plugins import DISABLED_ENV, unknown_disabled
@@ -363,14 +251,6 @@ def _tell_of_unknown_names(known: Sequence[str]) -> None:
     for name, near in unknown_disabled(known):
         hint = f"; did you mean {near!r}?" if near else ""
         _tell(_stderr(), f"{DISABLED_ENV} names {name!r}, and no backend has this name{hint}")
-
-
-def _typed(parse: Callable[[Any], T], value: Any, option: str) -> T:
-    """Return a parsed argument; an invalid one is wrong usage, exit code 2."""
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def _write_json(tree: Any) -> None:
@@ -392,6 +272,6 @@ def _stderr() -> Console:
 
 
 def _tell(console: Console, text: str, end: str = "\n") -> None:
-    from optimum_core.cli.console import words
+    from optimum_core.cli.console import tell
 
-    console.print(words(console, text), soft_wrap=True, end=end)
+    tell(console, text, end)

@@ -45,6 +45,11 @@ def words(console: Console, *parts: Part) -> Text:
     return text
 
 
+def tell(console: Console, text: str, end: str = "\n") -> None:
+    """Print one line, however long, so that it can be searched for and copied."""
+    console.print(words(console, text), soft_wrap=True, end=end)
+
+
 def put(console: Console, *parts: Part, indent: int = 0) -> None:
     """Print a paragraph; all of its lines start at `indent`."""
     _hang(console, words(console, " " * indent), words(console, *parts))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from optimum_core.cli.arguments import typed
 from optimum_core.errors import OptionError
 
 
@@ -22,16 +23,13 @@ def retune(
 ) -> None:
     """Find the fastest way to run an artifact on this machine, and keep it. Needs neither torch nor the original."""
     from optimum_core import load
-    from optimum_core.cli.console import make_console, words
+    from optimum_core.cli.console import make_console, tell
     from optimum_core.cli.report import show_report
     from optimum_core.cli.values import parse_shapes
 
     if traffic is not None and shapes is not None:
         raise OptionError("retune", "both --traffic and --shapes came", "give one of them")
-    try:
-        stated = parse_shapes(shapes) if shapes is not None else None
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--shapes") from error
+    stated = typed(parse_shapes, shapes, "--shapes") if shapes is not None else None
     workload = stated if traffic is None else _shapes_of(traffic, directory)
     place = out or directory
     with load(directory, retune=True, shapes=workload, precision=precision) as model:
@@ -39,7 +37,7 @@ def retune(
         console = make_console(sys.stdout)
         if model.report is not None:
             show_report(console, model.report)
-    console.print(words(console, f"Saved to {place}"), soft_wrap=True)
+    tell(console, f"Saved to {place}")
 
 
 def _shapes_of(traffic: Path, directory: Path) -> tuple[dict[str, int], ...]:

@@ -19,7 +19,6 @@ from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
 from optimum_core.plugins import Direct, PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
-from optimum_core.runtime.absent_inputs import absent_inputs
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.card import save_with_card
@@ -30,6 +29,7 @@ from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.items import ItemEncoder, check_many, is_chat
 from optimum_core.runtime.layouts import save_as
 from optimum_core.runtime.mapping import Mapper, progress_bar
+from optimum_core.runtime.neutral_arguments import absent_inputs
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
 from optimum_core.runtime.repeated_call import Repeated, Run, never

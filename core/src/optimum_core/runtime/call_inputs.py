@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.absent_inputs import FURTHER, NEUTRAL, require_neutral
 from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.gradients import detached
+from optimum_core.runtime.neutral_arguments import FURTHER, NEUTRAL, require_neutral
 from optimum_core.runtime.repeated_call import Repeated, Run, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 

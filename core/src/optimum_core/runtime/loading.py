@@ -43,7 +43,7 @@ def load(
 
     Warns:
         TunedElsewhereWarning: it was tuned on other hardware and runs with those settings, or for a backend that is
-            not available and another one runs it.
+            not available and another one runs it, or in a precision that its backend cannot compute in here.
 
     Raises:
         ArtifactError: the artifact is missing, altered, truncated, unsafe, or of an unknown schema.
@@ -87,7 +87,9 @@ def load(
     else:
         manifest = replace(manifest, precision=precision) if precision else manifest
         _say_where_tuned(manifest.hardware, detect())
-    return open_model(manifest, directory, plugins=manager(), target=target, options=options)
+    return open_model(
+        manifest, directory, plugins=manager(), target=target, options=options, is_stated=precision is not None
+    )
 
 
 def _say_where_tuned(there: Hardware, here: Hardware) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.errors import TunedElsewhereWarning, UnavailableError
+from optimum_core.errors import PrecisionError, TunedElsewhereWarning, UnavailableError
 from optimum_core.generation.model_session import open_session
 from optimum_core.hardware import detect
 from optimum_core.plan import AUTO, FULL_PRECISION, parse_target
@@ -33,8 +34,14 @@ def open_model(
     source: Any = None,
     target: str | None = None,
     options: Mapping[str, Any] | None = None,
+    is_stated: bool = False,
 ) -> AcceleratedModel:
-    """Open a model from a checked manifest, with the backend that it was tuned for or the one named."""
+    """Open a model from a checked manifest, with the backend that it was tuned for or the one named.
+
+    Args:
+        is_stated: the caller asked for the manifest's precision; else it is opened in fp32 where the backend cannot
+            compute in that one here.
+    """
     backend, device, precision = _choose_backend(manifest, plugins, target)
     opening = Opening(target=target, precision=precision, options=options)
     artifact = manifest.artifact(directory)
@@ -45,21 +52,26 @@ def open_model(
             remedy=limits[1],
         )  # fmt: skip
         return cls(manifest, directory, foreign, plugins=plugins, source=source, opening=opening)
-    session = open_session(
-        plugins,
-        SessionRequest(
-            backend=backend,
-            artifact=artifact,
-            device=device,
-            hardware=detect(),
-            precision=precision,
-            level=manifest.level,
-            streams=manifest.streams if manifest.streams > 1 else None,
-            shapes=manifest.prepared,
-            source=source,
-            options=_options(manifest, backend) if options is None else options,
-        ),
+    asked = SessionRequest(
+        backend=backend,
+        artifact=artifact,
+        device=device,
+        hardware=detect(),
+        precision=precision,
+        level=manifest.level,
+        streams=manifest.streams if manifest.streams > 1 else None,
+        shapes=manifest.prepared,
+        source=source,
+        options=_options(manifest, backend) if options is None else options,
     )
+    try:
+        session = open_session(plugins, asked)
+    except PrecisionError as error:
+        if is_stated or precision == FULL_PRECISION:
+            raise
+        _say_what_computes_instead(manifest, error)
+        session = open_session(plugins, replace(asked, precision=FULL_PRECISION))
+        opening = replace(opening, precision=FULL_PRECISION)
     return cls(manifest, directory, session, plugins=plugins, source=source, opening=opening)
 
 
@@ -112,6 +124,15 @@ def _say_what_runs_instead(manifest: Manifest, name: str, tuned: Support | None,
         f"load(…, target={name!r}) says that it is meant",
         TunedElsewhereWarning,
         stacklevel=5,
+    )
+
+
+def _say_what_computes_instead(manifest: Manifest, error: PrecisionError) -> None:
+    warnings.warn(
+        f"model {manifest.model.name!r} was tuned to compute in {manifest.precision}, and does so in {FULL_PRECISION} "
+        f"here: {error.why}; that is no less exact, and was not measured: load(…, retune=True) does",
+        TunedElsewhereWarning,
+        stacklevel=4,
     )
 
 

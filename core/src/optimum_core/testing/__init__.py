@@ -30,7 +30,7 @@ except ImportError as error:
 
 # Before these modules are imported, so that a failing assertion of the kit shows its values.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{name}" for name in ("contract", "inference", "offers", "robustness", "subjects", "suite"))
+    *(f"{__name__}.{name}" for name in ("contract", "inference", "linear", "offers", "robustness", "subjects", "suite"))
 )
 
 __all__ = ["BackendSuite"]

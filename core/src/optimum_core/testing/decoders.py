@@ -129,6 +129,10 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8, num_experts=4,
         num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
     )),
+    "zamba": ("zamba", _with(
+        num_hidden_layers=3, layers_block_type=["linear_attention", "hybrid", "hybrid"], num_key_value_heads=4,
+        n_mamba_heads=2, mamba_d_state=4,
+    )),
     "mamba": ("mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
 }  # fmt: skip
 
@@ -149,8 +153,16 @@ def described(kind: str) -> ModelSignature:
     Raises:
         NotADecoderError: it has none.
     """
-    module = decoder(kind)
-    signature = describe(module, name=kind)
+    return described_generator(decoder(kind), kind)
+
+
+def described_generator(module: Any, name: str) -> ModelSignature:
+    """Return the signature of a model that generates, with its interface as a decoder, alone or behind an encoder.
+
+    Raises:
+        NotADecoderError: it has none.
+    """
+    signature = describe(module, name=name)
     found = describe_decoder(module, signature)
     return replace(as_generating(module, signature, found), decoder=found)
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from optimum_core.generation.model_session import EncoderDecoderSession, open_session
 from optimum_core.hardware import detect
-from optimum_core.models.decoders.encoder_decoder_description import as_generating
 from optimum_core.models.decoders.parts import Graph, graphs_of
-from optimum_core.models.generators import describe_decoder
-from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.plugins import manager
+from optimum_core.testing.decoders import described_generator
 from optimum_core.testing.kinds import sharpened_generator
 from optimum_core.types import Artifact, ExportRequest, SessionRequest
 
@@ -134,10 +132,7 @@ def described(kind: str) -> ModelSignature:
     Raises:
         NotADecoderError: it has none.
     """
-    module = encoder_decoder(kind)
-    signature = describe(module, name=kind)
-    decoder = describe_decoder(module, signature)
-    return replace(as_generating(module, signature, decoder), decoder=decoder)
+    return described_generator(encoder_decoder(kind), kind)
 
 
 def part_request(

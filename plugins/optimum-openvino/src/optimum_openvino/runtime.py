@@ -11,7 +11,7 @@ from typing import Any
 import openvino
 
 from optimum_core.backend import needs_wide_sums
-from optimum_core.errors import SessionError
+from optimum_core.errors import PrecisionError, SessionError
 from optimum_core.types import SessionRequest
 from optimum_openvino.crashes import crash
 from optimum_openvino.devices import BACKEND, CACHES, DYNAMIC_GROUP, FORMAT, Place, spoken
@@ -115,6 +115,7 @@ def compiled_model(
     Raises:
         SessionError: the device is not here or lacks the precision, a file is missing or damaged, or the inputs and
             outputs are not the artifact's.
+        PrecisionError: the compiler would end the process in that precision.
     """
     path = request.artifact.main_file
     who = f"backend '{BACKEND}', {path}"
@@ -124,7 +125,7 @@ def compiled_model(
         _reshape(model, request, lengths, who)
     chosen = exact_sums(request, model, place) | properties(request, options, place)
     if (why := crash(model, request, chosen)) is not None:
-        raise SessionError(
+        raise PrecisionError(
             who, f"openvino {openvino.__version__}: {why}", "give each stream two threads, or use fp32 or fp16"
         )
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 _ARITHMETIC: Mapping[str, Callable[..., float]] = {
@@ -32,6 +32,13 @@ class GraphIndex:
         """Return the node that makes a value, if it is one of these operators; else None."""
         node = self.maker.get(name)
         return node if node is not None and node.op_type in operators else None
+
+    def is_small_constant(self, name: str, most: int) -> bool:
+        """Whether a value is a constant with at most so many elements."""
+        tensor, node = self._constants.get(name), self.made_by(name, "Constant")
+        if tensor is None and node is not None and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+        return tensor is not None and math.prod(tensor.dims) <= most
 
     def array(self, name: str) -> Any:
         """Return the array of a constant; None: the value is computed, or is an input."""
@@ -96,3 +103,51 @@ def attribute(node: Any, name: str, default: Any = None) -> Any:
             found = helper.get_attribute_value(item)
             return list(found) if hasattr(found, "__iter__") and not isinstance(found, bytes) else found
     return default
+
+
+def needed_nodes(nodes: Iterable[Any], outputs: Iterable[str]) -> list[Any]:
+    """Return the nodes on which the outputs depend, in their order."""
+    wanted, kept = set(outputs), []
+    for node in reversed(list(nodes)):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(read_names([node]))
+    return kept[::-1]
+
+
+def read_names(nodes: Iterable[Any]) -> Iterator[str]:
+    """Yield the names that nodes read, those of branches and loops included."""
+    for node in nodes:
+        yield from node.input
+        yield from captured_names(node)
+
+
+def captured_names(node: Any) -> Iterator[str]:
+    """Yield the names that the branches and loops of a node read."""
+    for item in node.attribute:
+        for inner in (item.g, *item.graphs):
+            yield from read_names(inner.node)
+            yield from (value.name for value in inner.output)
+
+
+def rewrite(graph: Any, nodes: Iterable[Any], constants: Iterable[Any] = ()) -> None:
+    """Give a graph these nodes, as far as its outputs depend on them, and further constants; constants that nothing
+    reads are dropped.
+    """
+    outputs = [value.name for value in graph.output]
+    # Copies: clearing a message takes its parts with it.
+    kept = [copy_of(node) for node in needed_nodes(nodes, outputs)]
+    del graph.node[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(constants)
+    read = {*read_names(graph.node), *outputs}
+    for at in reversed(range(len(graph.initializer))):
+        if graph.initializer[at].name not in read:
+            del graph.initializer[at]
+
+
+def copy_of(message: Any) -> Any:
+    """Return a copy of a message of protobuf."""
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied

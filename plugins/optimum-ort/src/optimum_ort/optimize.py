@@ -139,12 +139,14 @@ def _ort_fusions(job: _Job) -> None:
 def _shared_cache(job: _Job) -> None:
     import onnx
 
+    from optimum_ort.merging import merge_products
     from optimum_ort.shared_cache import share_cache
 
     if job.state is None:
         raise ExportError(f"backend '{BACKEND}'", "the model keeps no cache of keys and values", "use level 'all'")
     model = onnx.load(job.source)
     share_cache(model, job.state)
+    merge_products(model)
     _offline(job, write_model(model, job.scratch, external=job.external), job.folder, "extended")
 
 

@@ -36,10 +36,11 @@ from optimum_ort.attention import NotRecognizedError
 from optimum_ort.calibration import PERCENTILE
 from optimum_ort.floats import quantize_floats
 from optimum_ort.integer import choose, quantize_dynamic, quantize_static
+from optimum_ort.merging import merge_products
 from optimum_ort.preparation import Prepared, prepare
 from optimum_ort.providers import BACKEND, find_build
 from optimum_ort.shared_cache import share_cache
-from optimum_ort.storage import EXTERNAL_ABOVE, wants_external_data, write_model, written_files
+from optimum_ort.storage import wants_external_data, write_model, written_files
 from optimum_ort.weights import FOUR_BITS, GROUP_SIZES, group_size, quantize_embeddings, quantize_weights
 
 _INTEGERS = ("int8", "uint8")
@@ -70,7 +71,7 @@ def quantize(request: QuantizeRequest) -> Artifact:
                 request.artifact, config.exclude, scratch, external=external, who=who, shapes=not _of_weights(request)
             )
             model, chosen = _quantized(request, prepared, scratch, external=external, who=who)
-        write_model(model, request.output, external=external or model.ByteSize() > EXTERNAL_ABOVE)
+        write_model(model, request.output, external=external)
     build = find_build()
     tool, version = next(iter(build.distributions.items()), ("onnxruntime", "")) if build else ("onnxruntime", "")
     chosen["skipped"] = prepared.skipped
@@ -86,9 +87,15 @@ def _quantized(
     config, path, kept = request.config, prepared.path, prepared.kept
     before = onnx.load(path, load_external_data=False)
     if _of_weights(request):
-        model = quantize_weights(onnx.load(path), config, kept)
+        model = onnx.load(path)
         chosen: dict[str, Any] = {"group_size": group_size(config)} if config.weights in FOUR_BITS else {}
         chosen |= {"activations": "int8"} if config.scheme == "dynamic" else {}
+        if request.artifact.state is not None:
+            chosen["cache"] = _share_cache(model, request.artifact.state)
+            if config.per_channel is not False:  # one scale for a whole weight would cover all that were merged
+                chosen["merged"] = merge_products(model, kept)
+            before = _without_weights(model)
+        model = quantize_weights(model, config, kept)
     elif config.weights == "fp8":
         assert request.calibration is not None
         model = quantize_floats(path, config, kept, request.calibration, scratch, external=external, who=who)
@@ -113,8 +120,6 @@ def _quantized(
     _restore_interface(model.graph, before.graph)
     del model.graph.value_info[:]
     chosen["embeddings"] = tables
-    if request.artifact.state is not None:
-        chosen["cache"] = _share_cache(model, request.artifact.state)
     return model, chosen
 
 
@@ -133,6 +138,16 @@ def _share_cache(model: Any, state: StateSpec) -> str:
     except NotRecognizedError as error:
         return f"copied: {error}"
     return "shared"
+
+
+def _without_weights(model: Any) -> Any:
+    """Return a copy of the nodes, inputs and outputs of an `onnx.ModelProto`."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    for field in ("node", "input", "output"):
+        getattr(bare.graph, field).extend(getattr(model.graph, field))
+    return bare
 
 
 def _operators(model: Any) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from optimum_ort.graphs import copy_of, read_names
 from optimum_ort.layers import Kept
 
 #: Operators that multiply weights.
@@ -28,7 +29,7 @@ class Rewriter:
     def __init__(self, model: Any) -> None:
         self._graph = model.graph
         self._constants = {tensor.name: tensor for tensor in self._graph.initializer}
-        self._uses = Counter(_read_names(self._graph))
+        self._uses = Counter(read_names(self._graph.node))
         self._new: dict[str, Any] = {}
         self._fed: dict[str, Any] = {}
         self._replaced: dict[str, list[Any]] = {}
@@ -78,32 +79,17 @@ class Rewriter:
         for node in graph.node:
             nodes += self._replaced.get(node.name, [node])
         # Copies: clearing a message takes its parts with it.
-        copies = [_copy(node) for node in nodes]
+        copies = [copy_of(node) for node in nodes]
         del graph.node[:]
         graph.node.extend(copies)
-        used = {*_read_names(graph), *(value.name for value in graph.output)}
+        used = {*read_names(graph.node), *(value.name for value in graph.output)}
         before = set(self._constants)
         constants = [
-            _copy(t) for t in [*graph.initializer, *self._new.values()] if t.name in used or t.name not in before
+            copy_of(t) for t in [*graph.initializer, *self._new.values()] if t.name in used or t.name not in before
         ]
         del graph.initializer[:]
         graph.initializer.extend(constants)
         return self._count
-
-
-def _read_names(graph: Any) -> Iterator[str]:
-    """Yield the names that the nodes of a graph read, those of branches and loops included."""
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _read_names(inner)
-
-
-def _copy(message: Any) -> Any:
-    copied = type(message)()
-    copied.CopyFrom(message)
-    return copied
 
 
 def _understood(node: Any, weight: Any) -> bool:

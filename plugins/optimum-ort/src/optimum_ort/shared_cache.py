@@ -17,8 +17,10 @@ from typing import Any, Literal
 from optimum_core.types import StateSpec, TensorSpec
 from optimum_core.types.state import EMBEDS
 from optimum_ort.attention import Attention, NotRecognizedError, find_attention
-from optimum_ort.graphs import GraphIndex, attribute
+from optimum_ort.graphs import GraphIndex, attribute, copy_of, needed_nodes, rewrite
 from optimum_ort.memory import CAPACITY
+from optimum_ort.shape_values import Dim
+from optimum_ort.simplification import simplify
 
 # Less than any score can be, and more than -inf: softmax of a row that sees nothing stays finite.
 _HIDDEN = -1e30
@@ -28,7 +30,8 @@ _HEAD_SIZE_MULTIPLE = 8
 
 
 def share_cache(model: Any, state: StateSpec) -> None:
-    """Change the `onnx.ModelProto` of a decoder: keys and values are written into buffers.
+    """Change the `onnx.ModelProto` of a decoder: keys and values are written into buffers, and what a step computes
+    besides is simplified.
 
     Raises:
         NotRecognizedError: the attention of a layer has a form that is not recognized.
@@ -50,7 +53,7 @@ def share_cache(model: Any, state: StateSpec) -> None:
         writer.replace_shapes(present, "total", layer.heads, layer.head_size)
         writer.replace_shapes(found.repeated, "total", layer.heads * found.repeats, layer.head_size)
         writer.replace(found, past, present, layer.heads, layer.head_size)
-    writer.finish([spec.name for spec in (*state.past, *state.present)])
+    simplify(model, writer.finish([spec.name for spec in (*state.past, *state.present)]))
 
 
 def _names(specs: Sequence[TensorSpec]) -> tuple[str, str]:
@@ -67,6 +70,7 @@ class _Writer:
         self._replaced: dict[str, list[Any]] = {}
         self._renamed: dict[str, str] = {}
         self._made: set[str] = set()
+        self._shapes: dict[str, tuple[Dim, ...]] = {}
         self._lengths()
 
     def _node(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> Any:
@@ -144,6 +148,7 @@ class _Writer:
         ]
         mask = [] if found.mask is None else ["", "", "", self._bias(found.mask, before)]
         result = found.result
+        self._shapes[f"{result}.packed"] = (*self._rows_and_new(), queries * size)
         node = helper.make_node(
             "GroupQueryAttention",
             [*packed, *past, "cache.seqlens", "cache.total_length", *mask],
@@ -158,6 +163,11 @@ class _Writer:
         self._replaced[result] = [*before, node, *self._unpacked(result, queries, size)]
         for name in present:
             self._replaced[name] = []
+
+    def _rows_and_new(self) -> tuple[Dim, ...]:
+        """Return the names of the axes of rows and of new tokens."""
+        axes = next(port for port in self._graph.input if port.name in ("input_ids", EMBEDS)).type.tensor_type.shape.dim
+        return tuple(axis.dim_param or axis.dim_value or None for axis in axes[:2])
 
     def _packed(self, name: str, width: int, before: list[Any]) -> str:
         """Return a value by head as [batch, positions, heads and head size]."""
@@ -204,52 +214,26 @@ class _Writer:
                 before.append(self._node("Where", [seen, zero, least], name))
         return name
 
-    def finish(self, cached: list[str]) -> None:
-        """Write the nodes into the graph, without those that nothing reads any more."""
+    def finish(self, cached: list[str]) -> dict[str, tuple[Dim, ...]]:
+        """Write the nodes into the graph, without those that nothing reads any more; return the shapes of what the
+        operators give."""
         from onnx import helper
 
         nodes = list(self._first)
         for node in self._graph.node:
             nodes += self._replaced.get(node.output[0], [node])
+        nodes = [copy_of(node) for node in nodes]  # where it is refused, the graph stays as it was
         for node in nodes:
             for at, name in enumerate(node.input):
                 node.input[at] = self._renamed.get(name, name)
-        copies = [_copy(node) for node in _needed(nodes, {value.name for value in self._graph.output})]
-        for node in copies:
+        for node in needed_nodes(nodes, [value.name for value in self._graph.output]):
             if node.op_type != "GroupQueryAttention" and not set(cached).isdisjoint(node.input):
                 raise NotRecognizedError(f"keys or values are also read by {node.op_type}")
-        del self._graph.node[:]
-        self._graph.node.extend(copies)
-        _drop_constants(self._graph)
+        rewrite(self._graph, nodes)
         for value in (*self._graph.input, *self._graph.output):
             if value.name in cached:
                 value.type.tensor_type.shape.dim[2].dim_param = CAPACITY
         del self._graph.value_info[:]
         if all(item.domain != _DOMAIN for item in self._model.opset_import):
             self._model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-
-
-def _needed(nodes: list[Any], outputs: set[str]) -> list[Any]:
-    """Return the nodes on which the outputs depend, in their order."""
-    wanted, kept = set(outputs), []
-    for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-            for item in node.attribute:
-                for inner in (item.g, *item.graphs):
-                    wanted.update(name for part in inner.node for name in part.input)
-    return kept[::-1]
-
-
-def _drop_constants(graph: Any) -> None:
-    read = {name for node in graph.node for name in node.input}
-    kept = [_copy(tensor) for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
-def _copy(message: Any) -> Any:
-    copied = type(message)()
-    copied.CopyFrom(message)
-    return copied
+        return self._shapes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from optimum_core.backend import weight_bytes
 from optimum_core.types import Artifact
 
 MODEL = "model.onnx"
@@ -29,11 +30,11 @@ def written_files(folder: Path) -> tuple[str, ...]:
 
 
 def write_model(model: Any, folder: Path, *, external: bool) -> Path:
-    """Write an `onnx.ModelProto` into `folder`, its weights beside it where `external`."""
+    """Write an `onnx.ModelProto` into `folder`, its weights beside it where `external` or too large."""
     import onnx
 
     path = folder / MODEL
-    if external:
+    if external or weight_bytes(model.graph) > EXTERNAL_ABOVE:
         onnx.save_model(model, path, save_as_external_data=True, location=DATA, size_threshold=EXTERNAL_TENSOR_BYTES)
     else:
         onnx.save_model(model, path)

@@ -119,9 +119,13 @@ def branches_of(node: Any) -> Iterator[Any]:
 
 
 def weight_bytes(graph: Any) -> int:
-    """Return the size of the weights of a graph and its branches: protobuf states no size of a model above 2 GiB."""
+    """Return the size of the weights of a graph and its branches: protobuf states no size of a model above 2 GiB.
+
+    Contents of external files count where they were read.
+    """
     inner = (branch for node in graph.node for branch in branches_of(node))
-    return sum(len(item.raw_data) for item in graph.initializer) + sum(weight_bytes(branch) for branch in inner)
+    own = (len(item.raw_data) or item.ByteSize() for item in graph.initializer)
+    return sum(own) + sum(weight_bytes(branch) for branch in inner)
 
 
 def _reads(node: Any) -> set[str]:

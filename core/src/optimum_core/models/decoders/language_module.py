@@ -35,16 +35,10 @@ class LanguageModule(StatefulModule):
     ) -> dict[str, torch.Tensor]:
         cache = self.cache(tensors)
         with self.exportable(self.language_model, cache):
-            answer = self.language_model(
-                inputs_embeds=inputs_embeds,
-                attention_mask=mask_of(self.language_model, attention_mask, tensors),
-                past_key_values=cache,
-                use_cache=True,
-                return_dict=True,
-                **({} if position_ids is None else {"position_ids": position_ids}),
-                **features_of(tensors),
-            )
-        logits = self.head(answer.last_hidden_state.index_select(1, logits_to_keep))
+            logits, answer = _called(
+                self, tensors, logits_to_keep, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+                position_ids=position_ids, past_key_values=cache, use_cache=True, return_dict=True,
+            )  # fmt: skip
         return self.outputs(logits, answer.past_key_values)
 
 
@@ -72,17 +66,35 @@ class LanguageCaller(torch.nn.Module):
         return_dict: bool = True,
         **tensors: torch.Tensor,
     ) -> Any:
-        answer = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask_of(self.language_model, attention_mask, tensors),
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            return_dict=return_dict,
-            **({} if position_ids is None else {"position_ids": position_ids}),
-            **features_of(tensors),
-        )
-        answer.logits = self.head(answer.last_hidden_state.index_select(1, logits_to_keep))
+        logits, answer = _called(
+            self, tensors, logits_to_keep, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+            position_ids=position_ids, past_key_values=past_key_values, use_cache=use_cache, return_dict=return_dict,
+        )  # fmt: skip
+        answer.logits = logits
         return answer
+
+
+def _called(
+    model: LanguageModule | LanguageCaller,
+    tensors: Mapping[str, torch.Tensor],
+    logits_to_keep: torch.Tensor,
+    *,
+    attention_mask: torch.Tensor,
+    position_ids: torch.Tensor | None,
+    **settings: Any,
+) -> tuple[torch.Tensor, Any]:
+    """Call the language model; return the logits of the positions to keep, and its answer.
+
+    Args:
+        tensors: the inputs of a decoder that the language model takes in a form of its own.
+    """
+    answer = model.language_model(
+        attention_mask=mask_of(model.language_model, attention_mask, tensors),
+        **({} if position_ids is None else {"position_ids": position_ids}),
+        **features_of(tensors),
+        **settings,
+    )
+    return model.head(answer.last_hidden_state.index_select(1, logits_to_keep)), answer
 
 
 def mask_of(language_model: Any, attention_mask: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> Any:

@@ -77,6 +77,16 @@ def with_small_cache(config: QuantizeConfig, caches: Sequence[str]) -> QuantizeC
     return replace(config, cache=caches[0]) if caches and config.cache is None else None
 
 
+#: Scales are read with the weights: fewer of them are less to read at every token.
+LARGE_GROUPS = "groups of 128"
+
+
+def with_large_groups(config: QuantizeConfig) -> QuantizeConfig | None:
+    """Return the recipe with a scale for each 128 weights; None if the configuration does not leave that open."""
+    is_open = config.weights in ("int4", "uint4") and config.group_size is None and config.algorithm is None
+    return replace(config, group_size=128) if is_open else None
+
+
 def variants(spec: CandidateSpec, *, calibrated: bool, promised: bool) -> Iterator[Recipe]:
     """Yield the spec as it is, then safer ones.
 

@@ -14,7 +14,15 @@ from optimum_core.search.budget import Budget
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.quantized.evaluator import Evaluator, QuantizationContext
 from optimum_core.search.quantized.log import SearchLog, Surveyed
-from optimum_core.search.quantized.recipes import LEAN, SMALL_CACHE, Recipe, lean, with_small_cache
+from optimum_core.search.quantized.recipes import (
+    LARGE_GROUPS,
+    LEAN,
+    SMALL_CACHE,
+    Recipe,
+    lean,
+    with_large_groups,
+    with_small_cache,
+)
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import QuantizeConfig
@@ -28,8 +36,9 @@ _UNASKED = 20.0
 _SHARE = 0.5
 #: Number of ways, the quickest of those tried one by one, that are timed side by side: that order counts.
 _FRONT = 4
-#: Least speedup for which a decoder's cache is kept in fewer bits: it is then further from the original.
+#: Least speedup for which a decoder is kept further from the original: its cache in fewer bits, or with fewer scales.
 _GAIN = 1.05
+_BESIDE = {SMALL_CACHE: "with the cache in floats", LARGE_GROUPS: "in smaller groups"}
 
 
 def attempt(
@@ -131,18 +140,19 @@ class Survey:
     def _twin(self, front: Sequence[Candidate]) -> tuple[Candidate, str] | None:
         """Return the quickest candidate that there is a recipe with less to compute for, built by that, and the words
         for it; None if none is left open."""
+        generates = self.context.search.signature.decoder is not None
         for item in front:
-            config, words = _quicker(item.spec)
+            config, words = _quicker(item.spec, generates)
             if config is not None and self.budget.allows(item.spec):
                 twin = attempt(self.evaluator, self.log, Recipe(spec=replace(item.spec, config=config), words=words))
                 return None if twin is None else (twin, words)
         return None
 
     def _worth_it(self, twin: Candidate, words: str, others: Sequence[Candidate]) -> list[Surveyed]:
-        """Return the twin; nothing, on the record, if its cache has fewer bits and gains nothing by it."""
+        """Return the twin; nothing, on the record, if it is further from the original and gains nothing by it."""
         found, best = _surveyed(twin, words), min(item.relative_time for item in others)
-        if words == SMALL_CACHE and twin.relative_time * _GAIN > best:
-            why = f"{twin.relative_time / best:.2f} times the time with the cache in floats"
+        if words in _BESIDE and twin.relative_time * _GAIN > best:
+            why = f"{twin.relative_time / best:.2f} times the time {_BESIDE[words]}"
             self.log.record(found.recipe, "slow", why, relative_time=found.relative_time, size=found.size)
             return []
         return [found]
@@ -168,9 +178,12 @@ def _surveyed(candidate: Candidate, words: str = "") -> Surveyed:
     return Surveyed(recipe=recipe, relative_time=candidate.relative_time, size=candidate.size or 0)
 
 
-def _quicker(spec: CandidateSpec) -> tuple[QuantizeConfig | None, str]:
-    """Return the configuration with less to compute, and the words for it; None if the stated one leaves none open."""
+def _quicker(spec: CandidateSpec, generates: bool) -> tuple[QuantizeConfig | None, str]:
+    """Return the configuration with less to compute or read, and the words for it; None if the stated one leaves none
+    open."""
     assert spec.config is not None
     if (config := lean(spec.config)) is not None:
         return config, LEAN
-    return with_small_cache(spec.config, spec.way.caches), SMALL_CACHE
+    if (config := with_small_cache(spec.config, spec.way.caches)) is not None:
+        return config, SMALL_CACHE
+    return with_large_groups(spec.config) if generates else None, LARGE_GROUPS

@@ -1,5 +1,5 @@
-"""Arguments of a call that are no inputs: settings of transformers, and inputs that a given graph lacks, which are left
-out where they say nothing."""
+"""Arguments of a call that are left out where they say nothing: settings of transformers' `forward`, and inputs that a
+given graph lacks."""
 
 from __future__ import annotations
 
