@@ -21,7 +21,7 @@ def proof(manifest: Manifest, backend: str) -> str:
     if report is not None and report.remembers:
         return "NOT as eager after other calls"
     if report is not None and report.minds_gradients:
-        return "verified without gradients alone"
+        return "verified under no_grad only"
     if backend != manifest.backend:
         return f"verified on {manifest.backend} alone"
     if not original:
