@@ -57,6 +57,35 @@ def test_zeros_are_among_the_values_of_a_mask_in_floats() -> None:
     assert any(not np.isin(gate, (0, 1)).all() for gate in gates), "ones may be numbers all the same"
 
 
+class Packed(torch.nn.Module):
+    """torch's own encoder, which leaves out positions at the ends of rows, and gives zeros there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 1)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.encoder(x, src_key_padding_mask=padding)
+        return found
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("fill", [False, True])
+def test_switches_that_are_all_alike_are_turned(fill: bool) -> None:
+    samples = {"x": torch.randn(3, 7, 8), "padding": torch.full((3, 7), fill)}
+    if fill:
+        samples["padding"][:, 0] = False
+    module = Packed().eval()
+    cases = reference_cases(module, describe(module, name="packed", samples=samples))
+    drawn = [case.inputs["padding"] for case in cases]
+    assert len({one.sum() / one.size for one in drawn}) > 1 and not any(one.all(axis=1).any() for one in drawn)
+    if not fill:
+        assert any((one.any() and (np.diff(one.astype(int), axis=1) >= 0).all()) for one in drawn), (
+            "padding at the ends"
+        )
+
+
 def test_a_transformers_mask_in_floats_is_a_mask(tiny: Callable[..., Any]) -> None:
     model = tiny("bert", num_hidden_layers=1)
     samples = {"input_ids": torch.randint(5, 60, (2, 7)), "attention_mask": torch.ones(2, 7)}
@@ -68,6 +97,21 @@ def test_a_transformers_mask_in_floats_is_a_mask(tiny: Callable[..., Any]) -> No
     samples["attention_mask"][0, 3:] = 0
     with torch.no_grad():
         torch.testing.assert_close(fast(**samples)[0], model(**samples)[0], atol=1e-4, rtol=1e-4)
+
+
+class Times(torch.nn.Module):
+    """A product with one number, or with none."""
+
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        return torch.where(n > 0, x * n, x)
+
+
+@pytest.mark.parametrize("n", [torch.tensor(3), torch.tensor(True), torch.tensor(0.5)])
+def test_a_number_without_axes_has_other_values_too(n: torch.Tensor) -> None:
+    samples = {"x": torch.randn(2, 5), "n": n}
+    signature = describe(Times().eval(), name="times", samples=samples)
+    assert not signature.notes, "eager takes others"
+    assert len({float(case.inputs["n"]) for case in reference_cases(Times().eval(), signature)}) > 1
 
 
 def test_the_call_that_was_given_is_compared() -> None:

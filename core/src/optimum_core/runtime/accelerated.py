@@ -34,6 +34,7 @@ from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
 from optimum_core.runtime.repeated_call import Repeated, Run, never
 from optimum_core.runtime.streaming import streamed
+from optimum_core.runtime.summary import hints, proof
 from optimum_core.runtime.transformers_face import SETTINGS, UNREAD, TransformersFace
 from optimum_core.types import Fidelity, Report, Session
 from optimum_core.types.rendering import model_to_html
@@ -274,35 +275,11 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         precision = manifest.quantized or asked or manifest.precision
         return (
             f"<accelerated {manifest.model.class_name or manifest.model.name}: {self.backend} on "
-            f"{self._session.device}, {precision}, {self._proof()}{self._hint()}>"
+            f"{self._session.device}, {precision}, {proof(manifest, self.backend)}{hints(self.report)}>"
         )
 
     def _repr_html_(self) -> str:
         return model_to_html(repr(self), self.report)
-
-    def _hint(self) -> str:
-        if self.report is None:
-            return ""
-        hints = (*self.report.fixed, self.report.precision_hint)
-        return "".join(f"; {hint}" for hint in hints if hint is not None)
-
-    def _proof(self) -> str:
-        if not self.manifest.verified:
-            return (
-                "NOT verified" if self.manifest.model.has_original else "unverified against an original, NOT compared"
-            )
-        if any(step.branches for step in self.manifest.steps):
-            return "NOT right for all values"
-        if self.report is not None and self.report.remembers:
-            return "NOT as eager after other calls"
-        if self.report is not None and self.report.minds_gradients:
-            return "verified without gradients alone"
-        if self.backend != self.manifest.backend:
-            return f"verified on {self.manifest.backend} alone"
-        if not self.manifest.model.has_original:
-            return "unverified against an original"
-        fidelity = self.manifest.fidelity
-        return "verified at graph level" if fidelity is not None and fidelity.level == "graph" else "verified"
 
     def __getattr__(self, name: str) -> Any:
         if name == "__qualname__":  # part of torch's message when it refuses this as a submodule

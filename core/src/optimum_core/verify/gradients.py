@@ -25,7 +25,7 @@ def minds_gradients(module: Any, signature: ModelSignature) -> str | None:
     wanted = eager_outputs(module, inputs)
     try:
         found = outputs_with_gradients(module, inputs)
-    except Exception as error:  # noqa: BLE001 - it can be called without gradients alone, so that no other answer exists
+    except Exception as error:  # noqa: BLE001 - it runs under no_grad only, so that there is no other answer
         log.debug("eager does not run with gradients: %r", error)
         return None
     for name, want in wanted.items():

@@ -145,11 +145,11 @@ class _Fuser:
             prefix = f"rotary.{len(self._tables)}"
             made = self._index.maker[sines] if self._is_later(sines, cosines) else self._index.maker[cosines]
             nodes = self._new.setdefault(made.output[0], [made])
-            halves = tuple(
-                self._half(nodes, f"{prefix}.{word}", name, size)
-                for word, name in (("cosines", cosines), ("sines", sines))
+            self._tables[cosines, sines] = (
+                self._places(nodes, prefix, cosines),
+                self._half(nodes, f"{prefix}.cosines", cosines, size),
+                self._half(nodes, f"{prefix}.sines", sines, size),
             )
-            self._tables[cosines, sines] = (self._places(nodes, prefix, cosines), *halves)
         return self._tables[cosines, sines]
 
     def _is_later(self, one: str, other: str) -> bool:

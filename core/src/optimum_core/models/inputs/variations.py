@@ -132,9 +132,12 @@ class Around:
         if item.kind == "ids":
             return self._other_ids(item.name, array)
         if array.dtype.kind == "f":
-            return self._switched(array) if is_switch(array) and self.rng.random() < 0.5 else self._jittered(array)
+            switch = array.ndim > 0 and is_switch(array) and self.rng.random() < 0.5
+            return self._switched(array) if switch else self._jittered(array)
         if array.min() == array.max():
             other = self._other_constants(item, array)
+            if not array.ndim:
+                return other
             free = np.ones(array.shape[-1:], dtype=bool)
             free[fixed] = False
             return np.where(free, other, array)
@@ -161,13 +164,20 @@ class Around:
         return np.asarray(np.abs(moved) if usual.min(initial=0) >= 0 and not np.isneginf(array).any() else moved)
 
     def _switched(self, array: Numbers) -> Numbers:
-        """Return zeros and ones, more of these, and no first one changed: a row without any may have no answer."""
-        found: Numbers = np.asarray(self.rng.random(array.shape) < 0.7, dtype=array.dtype)
-        found[..., :1] = array[..., :1]
-        return found
+        """Return switches of which some are turned, at the ends of rows as padding is, or anywhere. No first one is:
+        a row without any may have no answer."""
+        columns = np.arange(array.shape[-1])
+        ends = self.rng.integers(1, array.shape[-1] + 1, size=array.shape[:-1])
+        turned = columns >= ends[..., None]
+        if self.rng.random() < 0.5:
+            turned = (self.rng.random(array.shape) < 0.3) & (columns > 0)
+        return np.asarray(np.where(turned, 1 - array.astype(np.int8), array), dtype=array.dtype)
 
     def _other_constants(self, item: InputLayout, array: Numbers) -> Numbers:
-        """Return other integers for a constant input: none greater; for token types, the second half is one."""
+        """Return other values for a constant input: switches turned, or integers, none greater; for token types, the
+        second half is one."""
+        if array.dtype == bool:
+            return self._switched(array) if array.ndim else np.asarray(self.rng.random() < 0.5)
         if item.kind == "types":
             second = np.arange(array.shape[-1]) >= array.shape[-1] // 2
             return np.broadcast_to(np.minimum(second, self.layout.vocabulary.get(item.name, 2) - 1), array.shape)
