@@ -92,9 +92,8 @@ demo: $(STAMP) $(SMOLLM2)/config.json
 	@$(OFFLINE) $(BIN)/python docs/demo/demo.py $(SMOLLM2)
 
 # Whole files go, in the order of TESTS, to one of two processes, so that what a file's tests share is made once. Each is
-# pinned to one core: what needs several runs afterwards. The long ones of core go first.
+# pinned to one core: what needs several runs afterwards.
 WORKERS ?= 2
-LONG := $(wildcard core/tests/test_testing*.py)
 # Whatever the environment says: processes that tests start read compiled bytecode, and Inductor believes the processor
 # about its vector instructions, for each of which it would compile a program.
 QUICK := PYTHONDONTWRITEBYTECODE= TORCHINDUCTOR_VEC_ISA_OK=1
@@ -103,7 +102,7 @@ ALL_CORES = $(shell grep -rl mark.all_cores --include='test_*.py' $(TESTS))
 test: $(STAMP)
 	@echo "pytest $(TESTS)"
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
-	    $(OFFLINE) $(QUICK) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(LONG) $(TESTS) $(ARGS) && \
+	    $(OFFLINE) $(QUICK) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS) $(ARGS) && \
 	    $(OFFLINE) $(QUICK) OPTIMUM_CACHE_DIR="$$cache" $(BIN)/python -m pytest -m all_cores $(ALL_CORES)
 
 # Packages' tests may have names in common, and mypy takes a name once in a run: hence one run for each of them.

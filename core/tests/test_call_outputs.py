@@ -13,7 +13,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 from optimum_core.artifact.structure import from_names
-from optimum_core.models.eager.outputs import builder, find_class, flatten
+from optimum_core.models.eager.outputs import builder, find_class, flatten, structure_of
 from optimum_core.runtime.call_outputs import Answer, Answerer
 
 ONE, TWO, THREE = (np.full((2, size), float(size), dtype=np.float32) for size in (1, 2, 3))
@@ -157,3 +157,31 @@ def test_an_output_class_with_a_will_of_its_own_is_asked() -> None:
             self["count"] = 1
 
     assert builder(Counting)({"logits": np.ones(1)})["count"] == 1
+
+
+def test_no_output_is_made_to_learn_how_it_is_made() -> None:
+    from transformers.utils import ModelOutput
+
+    @dataclass
+    class Ranked(ModelOutput):  # type: ignore[misc]
+        logits: Any = None
+        best: Any = None
+
+        def __post_init__(self) -> None:
+            self.best = self.logits.argmax(-1)
+            super().__post_init__()
+
+    structure = structure_of(Ranked(logits=torch.eye(3)), "a model")
+    answerer = Answerer(structure, ("logits", "best"), in_memory=True)
+    answer = answerer.answer({"logits": np.eye(3), "best": np.arange(3)}, as_torch=False)
+    assert type(answer) is Ranked
+    making = answerer.made_directly(as_torch=False)
+    assert making is not None and making.cls is None
+
+
+def test_a_plain_class_is_filled_by_name() -> None:
+    given = BaseModelOutput(last_hidden_state=torch.eye(3))
+    answerer = Answerer(structure_of(given, "a model"), ("last_hidden_state",))
+    answerer.answer({"last_hidden_state": np.eye(3)}, as_torch=True)
+    making = answerer.made_directly(as_torch=True)
+    assert making is not None and making.cls is BaseModelOutput

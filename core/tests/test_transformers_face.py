@@ -182,6 +182,24 @@ def test_a_tuple_where_the_configuration_says_so(fast: AcceleratedModel) -> None
             assert isinstance(made, tuple)
             torch.testing.assert_close(made[0], fast(ids).logits)
         torch.testing.assert_close(tuples(ids, return_dict=True).logits, fast(ids).logits)
+        tuples.config.return_dict = False
+        with copy.deepcopy(tuples) as copied:
+            assert isinstance(copied(ids), tuple)
+
+
+@pytest.mark.parametrize("form", [torch.tensor, np.array])
+def test_a_call_like_the_one_before_takes_the_short_way(
+    fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch, form: Any
+) -> None:
+    with copy.copy(fast) as model:
+        call = [form(np.ones_like(CALL["input_ids"])) for _ in model.manifest.inputs]
+        want = model(*call).logits
+        model.config.output_hidden_states = False  # as before, in another word
+        model(*call)
+        monkeypatch.setattr(model._checker, "bind", None)
+        by_name = dict(zip((spec.name for spec in model.manifest.inputs), call, strict=True))
+        for found in (model(*call), model(**by_name), model(*pickle.loads(pickle.dumps(call)))):
+            assert np.array_equal(found.logits, want)
 
 
 def test_a_configuration_that_is_changed_later_is_followed(fast: AcceleratedModel, tiny: Callable[[str], Any]) -> None:

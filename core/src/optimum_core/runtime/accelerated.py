@@ -111,20 +111,21 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         Warns:
             UnprovedLengthWarning: an input is longer or shorter than those compared with the original.
         """
+        if args:
+            kwargs = self._checker.named(args, kwargs)
         values = self._config_values
         # A call like the last one, first: each further line costs microseconds, since an inference empties the caches.
-        if not args and (values is UNREAD or tuple(map(values.get, SETTINGS)) == self._settings_before):
+        if values is UNREAD or tuple(map(values.get, SETTINGS)) == self._settings_before:
             answer = self._again(kwargs)
             if answer is not None:
                 return answer
-        return self._call(args, kwargs)
+        return self._call(kwargs)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, kwargs: dict[str, Any]) -> Any:
         as_dict, *asked = map(self._config_values.get, SETTINGS)
         if asked != list(self._settings_before[1:]):
             self._check_asked()
-        if args:
-            kwargs = self._checker.named(args, kwargs)
+            self._settings_before = self._settings_before[0], *asked  # another word for the same
         if self._is_merged:
             return self._call_merged(kwargs)
         if self._generates:
@@ -301,7 +302,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the same model with its own session; files and eager weights, which never change, are shared."""
         copied: Self = reopened(self.manifest, self.directory, self._plugins, self._source, self._opening)
-        copied._settings_before = self._settings_before  # a configuration in memory is shared
+        if copied._config_values is not UNREAD:  # a configuration in memory is shared
+            copied._settings_before = self._settings_before
         return copied
 
     # Results of the search.

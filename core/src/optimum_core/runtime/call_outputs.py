@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from optimum_core.artifact import Structure
-from optimum_core.models.eager.outputs import Answer, Build, build_from, is_plain
+from optimum_core.models.eager.outputs import Answer, Build, build_from, plain_class
 
 __all__ = ["Answer", "Answerer"]
 
@@ -51,6 +50,7 @@ class Answerer:
         self._in_memory = in_memory
         self._has_class = structure.kind == "output"
         self._own: Build | None = None
+        self._plain_class: type | None = None  # where the build is no more than setting its items
         self._plain: Build | None = None
         self._from_numpy: Callable[[Any], Any] | None = None
 
@@ -77,9 +77,7 @@ class Answerer:
         transformers may be imported later."""
         if self._own is None:
             return None
-        made = self._own(dict.fromkeys(self._names))
-        flat = isinstance(made, OrderedDict) and tuple(made) == self._names and is_plain(type(made))
-        return Making(self._names, self._found_tensor if as_torch else None, self._own, type(made) if flat else None)
+        return Making(self._names, self._found_tensor if as_torch else None, self._own, self._plain_class)
 
     def _found_tensor(self, array: Any) -> Any:
         convert = self._from_numpy or self._find_torch()
@@ -87,6 +85,7 @@ class Answerer:
 
     def _find_own(self) -> Build:
         self._own = build_from(self._structure, own_classes=True, in_memory=self._in_memory)
+        self._plain_class = plain_class(self._structure, self._names, in_memory=self._in_memory)
         return self._own
 
     def _find_plain(self) -> Build:

@@ -139,7 +139,7 @@ def repeated(  # noqa: C901 - one function, for its speed: see above
                     return None
                 if as_torch:
                     arrays[name] = value = value.numpy()
-                if value.shape != shape or value.dtype is not dtype:
+                if value.shape != shape or (value.dtype is not dtype and value.dtype != dtype):
                     return None
                 if unpack is not None and max(unpack(value)) > greatest:
                     return None

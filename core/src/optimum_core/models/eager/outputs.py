@@ -299,7 +299,7 @@ def builder(cls: type) -> Callable[[dict[str, Any]], Any]:
     `ModelOutput.__post_init__` iterates over the fields several times, which takes longer than everything else around a
     call. If a class does not override it, the same object is made directly.
     """
-    if not is_plain(cls):
+    if not _is_plain(cls):
         return lambda values: cls(**values)
     set_item, new = OrderedDict.__setitem__, cast(Any, cls.__new__)
 
@@ -314,9 +314,24 @@ def builder(cls: type) -> Callable[[dict[str, Any]], Any]:
     return build
 
 
-def is_plain(cls: type) -> bool:
-    """Whether a class of outputs has no code of its own for being made or set."""
-    from transformers.utils import ModelOutput
+def plain_class(structure: Structure, names: tuple[str, ...], *, in_memory: bool) -> type | None:
+    """Return the class of an output with a tensor for each name, and nothing else, whose objects may be made without
+    its own code; None: it is something else.
 
+    Args:
+        structure: of the output.
+        names: of the tensors, in their order.
+        in_memory: as in `build_from`.
+    """
+    tensors = tuple(item.name for item in structure.items if item.kind == "tensor")
+    if structure.kind != "output" or not structure.keys == tensors == names:
+        return None
+    cls = _output_class(structure.name, in_memory=in_memory)
+    return cls if cls is not None and _is_plain(cls) else None
+
+
+def _is_plain(cls: type) -> bool:
+    """Whether a class of outputs has no code of its own for being made or set."""
+    utils = sys.modules.get("transformers.utils")  # else it is none of transformers' classes
     own = {"__post_init__", "__setitem__", "__setattr__"}
-    return all(getattr(cls, name, None) is getattr(ModelOutput, name) for name in own)
+    return utils is not None and all(getattr(cls, name, None) is getattr(utils.ModelOutput, name) for name in own)
