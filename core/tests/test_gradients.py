@@ -76,5 +76,5 @@ def test_it_is_said_wherever_the_model_is_seen(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.allclose(fast(x), module(x), atol=1e-6)
     fast.save_pretrained(tmp_path / "saved")
-    assert "without gradients" in repr(fast) and "without gradients" in repr(load(tmp_path / "saved"))
+    assert "under no_grad only" in repr(fast) and "under no_grad only" in repr(load(tmp_path / "saved"))
     assert fast.report is not None and any("torch.no_grad()" in note for note in fast.report.notes)

@@ -12,6 +12,7 @@ import torch
 from optimum_core import accelerate
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import describe
+from optimum_core.verify.gradients import minds_gradients
 from optimum_core.verify.reference import GIVEN, reference_cases
 
 
@@ -123,3 +124,33 @@ def test_the_call_that_was_given_is_compared() -> None:
     assert all(np.array_equal(given.inputs[name], value.numpy()) for name, value in samples.items())
     other = signature.pinned(signature.axes[-1], 5)
     assert other.sample is None, "it is of another length"
+
+
+@pytest.mark.parametrize(("ids", "mask"), [(torch.int32, torch.bool), (torch.int64, torch.float64)])
+def test_the_call_that_was_given_is_compared_in_the_types_of_the_inputs(
+    ids: torch.dtype, mask: torch.dtype, tiny: Callable[[str], Any]
+) -> None:
+    samples = {"input_ids": torch.randint(5, 90, (2, 7), dtype=ids), "attention_mask": torch.ones(2, 7, dtype=mask)}
+    module = tiny("bert")
+    signature = describe(module, name="bert", samples=samples)
+    types = {spec.name: spec.dtype for spec in signature.inputs}
+    given = next(case for case in reference_cases(module, signature) if case.name == GIVEN)
+    assert {name: array.dtype.name for name, array in given.inputs.items()} == types
+
+
+def test_samples_of_another_type_than_the_model_takes_are_converted() -> None:
+    module = torch.nn.Linear(8, 3).eval()
+    signature = describe(module, name="linear", samples={"input": torch.randn(2, 8, dtype=torch.float64)})
+    assert any(case.name == GIVEN for case in reference_cases(module, signature))
+    assert minds_gradients(module, signature) is None
+
+
+@pytest.mark.parametrize("flag", [torch.tensor([True]), torch.ones(2, 1, dtype=torch.bool)])
+def test_a_flag_is_turned(flag: torch.Tensor) -> None:
+    class Asked(torch.nn.Module):
+        def forward(self, x: torch.Tensor, flag: torch.Tensor) -> torch.Tensor:
+            return torch.where(flag, x, -x)
+
+    signature = describe(Asked(), name="asked", samples={"x": torch.randn(2, 5), "flag": flag})
+    cases = [case for case in reference_cases(Asked(), signature) if "flag" in case.inputs]
+    assert any(not case.inputs["flag"].all() for case in cases)

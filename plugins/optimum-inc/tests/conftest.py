@@ -27,14 +27,12 @@ def compiled_quickly() -> Iterator[None]:
     """Compile the calls of kernels without optimization, which is half of the time; the kernels stay as they are.
 
     What the processor says of its vector instructions is believed: Inductor would compile a program for each of them,
-    to see whether the compiler knows them. Nor are headers compiled in advance, which takes longer than these few
-    packages gain by it.
+    to see whether the compiler knows them.
     """
     from torch._inductor import config
 
     settings = {
         "aot_inductor.compile_wrapper_opt_level": "O0",
-        "aot_inductor.precompile_headers": False,
         "cpp.vec_isa_ok": True,
     }
     with config.patch(settings):

@@ -143,7 +143,10 @@ def test_what_cannot_be_done(tiny: Make, tmp_path: Path) -> None:
     ):
         with pytest.raises(OptionError, match=problem):
             plugin.export(made.request(tmp_path, **changes))
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
     with pytest.raises(ExportError, match="route 'module'"):
         plugin.export(
             made.request(tmp_path, route="module", samples={s.name: np.ones(1) for s in made.request(tmp_path).inputs})
         )
+    assert (root.level, root.filters, root.handlers) == before

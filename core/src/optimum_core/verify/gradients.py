@@ -20,10 +20,9 @@ def minds_gradients(module: Any, signature: ModelSignature) -> str | None:
     `torch.is_grad_enabled()` itself. It is called on the user's samples where there are any, as these may hold padding
     of a form that is not drawn.
     """
-    drawn = signature.draw(Case(name="gradients", seed=97))
-    inputs = {name: signature.given.get(name, value) for name, value in drawn.items()}
-    wanted = eager_outputs(module, inputs)
+    inputs = signature.sample or signature.draw(Case(name="gradients", seed=97))
     try:
+        wanted = eager_outputs(module, inputs)
         found = outputs_with_gradients(module, inputs)
     except Exception as error:  # noqa: BLE001 - it runs under no_grad only, so that there is no other answer
         log.debug("eager does not run with gradients: %r", error)

@@ -20,7 +20,7 @@ from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, off_the_gri
 from optimum_core.models.signatures.signature import ModelSignature, limited
 from optimum_core.models.signatures.switches import window_of
 from optimum_core.models.tasks import CAUSAL
-from optimum_core.types import Lengths
+from optimum_core.types import AxisRange, Lengths
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
 from optimum_core.verify.empty_rows import empty_row_cases
@@ -66,10 +66,20 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     cases += empty_row_cases(signature, partial(_answered, module, signature))
     cases += _over_bounds(module, signature)
     cases += large_cases(module, signature, partial(_case_of, signature))
-    for name, inputs in ((REAL, signature.real), (GIVEN, signature.sample)):
-        if inputs is not None:
-            cases.append(_without_padded(_answered(module, signature, name, inputs), signature))
-    return tuple(cases)
+    if signature.real is not None:
+        cases.append(_without_padded(_answered(module, signature, REAL, signature.real), signature))
+    return (*cases, *_given(module, signature))
+
+
+def _given(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
+    """Yield the case of the user's own call, unless eager refuses it in the types of the inputs."""
+    if (inputs := signature.sample) is not None:
+        try:
+            found = _answered(module, signature, GIVEN, inputs)
+        except Exception as error:  # noqa: BLE001 - eager raises what it likes
+            log.info("sample_inputs as given are not compared: eager refuses them: %r", error)
+        else:
+            yield _without_padded(found, signature)
 
 
 def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
@@ -300,7 +310,15 @@ def _case_of(signature: ModelSignature, name: str, inputs: Arrays, outputs: Arra
         outputs=outputs,
         varied=frozenset(axis for axis, length in lengths.items() if length != layout.lengths[axis]),
         lengths=lengths,
+        short=any(_is_short(signature, *pair) for pair in lengths.items()),
     )
+
+
+def _is_short(signature: ModelSignature, axis: str, length: int) -> bool:
+    if is_batch(axis) or axis == "choices" or "sequence" in axis:
+        return False
+    least = signature.ranges.get(axis, AxisRange()).least
+    return length <= least + 1 and length != signature.layout.lengths[axis]
 
 
 def _over_bounds(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:

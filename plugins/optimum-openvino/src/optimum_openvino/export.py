@@ -40,6 +40,7 @@ from optimum_openvino.interface import fix_axes, name_ports, problems
 from optimum_openvino.layers import name_layers, recorded_scopes
 from optimum_openvino.masks import finite_masks
 from optimum_openvino.runtime import without_telemetry
+from optimum_openvino.silencing import kept_logging
 from optimum_openvino.softplus import exact_softplus
 from optimum_openvino.stateful import make_stateful
 from optimum_openvino.storage import save
@@ -61,7 +62,7 @@ def export(request: ExportRequest) -> Artifact:
     no_options(f"backend '{BACKEND}', export", request.options)
     module = request.source.module()
     with foreign_errors(_who(request, route), ExportError, _REMEDY):
-        with ready_to_trace(module), without_telemetry(), recorded_scopes() as scopes:
+        with ready_to_trace(module), without_telemetry(), kept_logging(), recorded_scopes() as scopes:
             model, branches = _ROUTES[route](module, sample_tensors(request), request)
         name_layers(model, scopes)
     _set_interface(model, request, route)

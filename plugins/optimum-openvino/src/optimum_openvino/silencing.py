@@ -1,4 +1,4 @@
-"""Silencing of NNCF, and suppression of its network reports, while it works for us."""
+"""Silencing of NNCF, suppression of its network reports, and the logging of a process as it was before a conversion."""
 
 from __future__ import annotations
 
@@ -44,6 +44,19 @@ def quiet_nncf() -> Iterator[tuple[Any, list[str]]]:
         nncf_logger.setLevel(level)
         for line in remarks.lines:
             _log.debug("nncf: %s", line)
+
+
+@contextlib.contextmanager
+def kept_logging() -> Iterator[None]:
+    """Restore level, filters and handlers of the root logger after the block: a conversion by OpenVINO that fails
+    leaves it at ERROR, and no warning of the program would be seen any more."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 class _NoTelemetry:

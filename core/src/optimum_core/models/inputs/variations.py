@@ -132,8 +132,8 @@ class Around:
         if item.kind == "ids":
             return self._other_ids(item.name, array)
         if array.dtype.kind == "f":
-            switch = array.ndim > 0 and is_switch(array) and self.rng.random() < 0.5
-            return self._switched(array) if switch else self._jittered(array)
+            switch = array.ndim > 0 and array.shape[-1] > 1 and is_switch(array) and self.rng.random() < 0.5
+            return self._switched(item, array) if switch else self._jittered(array)
         if array.min() == array.max():
             other = self._other_constants(item, array)
             if not array.ndim:
@@ -163,21 +163,23 @@ class Around:
         moved = array + 0.5 * (scale or 1.0) * self.rng.standard_normal(array.shape)
         return np.asarray(np.abs(moved) if usual.min(initial=0) >= 0 and not np.isneginf(array).any() else moved)
 
-    def _switched(self, array: Numbers) -> Numbers:
+    def _switched(self, item: InputLayout, array: Numbers) -> Numbers:
         """Return switches of which some are turned, at the ends of rows as padding is, or anywhere. No first one is:
-        a row without any may have no answer."""
+        a row without any may have no answer. Where a row has but one, it is a setting, and turned as well."""
         columns = np.arange(array.shape[-1])
         ends = self.rng.integers(1, array.shape[-1] + 1, size=array.shape[:-1])
         turned = columns >= ends[..., None]
         if self.rng.random() < 0.5:
             turned = (self.rng.random(array.shape) < 0.3) & (columns > 0)
+        if item.axes[-1] == 1:
+            turned = self.rng.random(array.shape) < 0.5
         return np.asarray(np.where(turned, 1 - array.astype(np.int8), array), dtype=array.dtype)
 
     def _other_constants(self, item: InputLayout, array: Numbers) -> Numbers:
         """Return other values for a constant input: switches turned, or integers, none greater; for token types, the
         second half is one."""
         if array.dtype == bool:
-            return self._switched(array) if array.ndim else np.asarray(self.rng.random() < 0.5)
+            return self._switched(item, array) if array.ndim else np.asarray(self.rng.random() < 0.5)
         if item.kind == "types":
             second = np.arange(array.shape[-1]) >= array.shape[-1] // 2
             return np.broadcast_to(np.minimum(second, self.layout.vocabulary.get(item.name, 2) - 1), array.shape)

@@ -179,9 +179,15 @@ def reach(trials: Trials, settled: Settled, numbers: Numbers) -> dict[str, AxisR
         ):
             ranges[axis] = found
         least = trials.shortest(settled.layout, axis, min(ran))
-        if least > 1:
+        if least > 1 and not (axis in _STEPS and _takes_less(trials, settled.layout, axis, least)):
             ranges[axis] = replace(ranges.get(axis, AxisRange()), least=least)
     return ranges
+
+
+def _takes_less(trials: Trials, layout: Layout, axis: str, least: int) -> bool:
+    """Whether a length below one that seems the least is taken after all, as where only multiples of a number are."""
+    below = {least - 2, least - 3, least - 4, least - 8, 3 * least // 4, least // 2}
+    return any(trials.shapes(layout, {axis: length}) is not None for length in sorted(below) if length > 0)
 
 
 def _longest(trials: Trials, layout: Layout, axis: str, taken: int, numbers: Numbers) -> AxisRange | None:

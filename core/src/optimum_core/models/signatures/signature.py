@@ -111,11 +111,11 @@ class ModelSignature:
 
     @property
     def sample(self) -> Arrays | None:
-        """The user's own call, if its samples are of all inputs and of lengths that are taken; None: there is none."""
-        names = [item.name for item in self.layout.inputs]
-        if not all(name in self.given for name in names):
+        """The user's own call in the inputs' types, if its samples are of all inputs and of lengths that are taken;
+        None: there is none."""
+        if not all(item.name in self.given for item in self.layout.inputs):
             return None
-        found = {name: self.given[name] for name in names}
+        found = {item.name: np.asarray(self.given[item.name], dtype=item.dtype) for item in self.layout.inputs}
         taken = _fits(found, self.layout) and all(_within(found, self.layout, *pair) for pair in self.ranges.items())
         return found if taken else None
 
