@@ -54,7 +54,7 @@ def verify_quantized(
         One result for all unseen data and each output, or the failures of drawn cases. `relative_error` is the norm of
         the difference over the norm of the eager model's values, and `agreement` counts ties as they fall.
     """
-    drawn = tuple(case for case in drawn if not (case.large or case.short))  # beyond the ranges found, or of few numbers
+    drawn = tuple(case for case in drawn if not (case.large or case.short))  # out of range, or few numbers
     tolerance = tolerance_of(precision)
     if agreement is not None:
         tolerance = Tolerance(relative=tolerance.relative, cosine=tolerance.cosine, agreement=agreement)
