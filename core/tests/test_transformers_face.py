@@ -194,7 +194,7 @@ def test_a_call_like_the_one_before_takes_the_short_way(
     with copy.copy(fast) as model:
         call = [form(np.ones_like(CALL["input_ids"])) for _ in model.manifest.inputs]
         want = model(*call).logits
-        model.config.output_hidden_states = False  # as before, in another word
+        model.config.update({"output_hidden_states": False})  # as before, in another word
         model(*call)
         monkeypatch.setattr(model._checker, "bind", None)
         by_name = dict(zip((spec.name for spec in model.manifest.inputs), call, strict=True))
