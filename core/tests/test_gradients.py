@@ -13,6 +13,7 @@ from optimum_core import accelerate, load
 from optimum_core.errors import UnprovedWarning
 from optimum_core.models.signatures.signature import describe
 from optimum_core.verify.gradients import minds_gradients
+from padded_encoder import PaddedEncoder
 
 ONCE = [{"batch": 2}]
 
@@ -38,26 +39,13 @@ class Writes(Asks):
         return made
 
 
-class Padded(torch.nn.Module):
-    """torch's own encoder, which zeroes padding only where no gradients are recorded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        self.encoder = torch.nn.TransformerEncoder(layer, 1)
-
-    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.encoder(x, src_key_padding_mask=padding)
-        return found
-
-
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_what_gradients_change_is_found() -> None:
     torch.manual_seed(0)
     padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     for module, samples, found in (
         (Asks().eval(), {"x": torch.randn(2, 4)}, "output"),
-        (Padded().eval(), {"x": torch.randn(2, 5, 8), "padding": padding}, "output"),
+        (PaddedEncoder().eval(), {"x": torch.randn(2, 5, 8), "padding": padding}, "output"),
         (Writes().eval(), {"x": torch.randn(2, 4)}, None),
         (torch.nn.Linear(4, 4).eval(), {"input": torch.randn(2, 4)}, None),
     ):

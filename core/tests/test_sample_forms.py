@@ -14,6 +14,7 @@ from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import describe
 from optimum_core.verify.gradients import minds_gradients
 from optimum_core.verify.reference import GIVEN, reference_cases
+from padded_encoder import PaddedEncoder
 
 
 class Gated(torch.nn.Module):
@@ -58,26 +59,13 @@ def test_zeros_are_among_the_values_of_a_mask_in_floats() -> None:
     assert any(not np.isin(gate, (0, 1)).all() for gate in gates), "ones may be numbers all the same"
 
 
-class Packed(torch.nn.Module):
-    """torch's own encoder, which leaves out positions at the ends of rows, and gives zeros there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        self.encoder = torch.nn.TransformerEncoder(layer, 1)
-
-    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.encoder(x, src_key_padding_mask=padding)
-        return found
-
-
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("fill", [False, True])
 def test_switches_that_are_all_alike_are_turned(fill: bool) -> None:
     samples = {"x": torch.randn(3, 7, 8), "padding": torch.full((3, 7), fill)}
     if fill:
         samples["padding"][:, 0] = False
-    module = Packed().eval()
+    module = PaddedEncoder().eval()
     cases = reference_cases(module, describe(module, name="packed", samples=samples))
     drawn = [case.inputs["padding"] for case in cases]
     assert len({one.sum() / one.size for one in drawn}) > 1 and not any(one.all(axis=1).any() for one in drawn)

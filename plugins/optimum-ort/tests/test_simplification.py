@@ -82,6 +82,21 @@ def test_shapes_become_constants_and_reshapes_that_undo_each_other_go() -> None:
     np.testing.assert_array_equal(answer(model, x=x), before)
 
 
+def test_a_number_keeps_the_axes_that_it_is_given() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "two"], ["width"]),
+        helper.make_node("Unsqueeze", ["width", "both"], ["square"]),
+        helper.make_node("Cast", ["square"], ["y"], to=TensorProto.FLOAT),
+    ]
+    constants = [numbers("two", 2), numbers("both", [0, 1])]
+    model = model_of(nodes, {"x": ["batch", "sequence", 16]}, constants, "y")
+    before = answer(model, x=np.ones((2, 3, 16), np.float32))
+    simplify(model)
+    after = answer(model, x=np.ones((2, 3, 16), np.float32))
+    assert after.shape == before.shape == (1, 1) and np.array_equal(after, before)
+
+
 def test_what_a_branch_reads_keeps_its_name() -> None:
     """A value that only a branch reads: another name in its place would leave the branch without it."""
     none = numpy_helper.from_array(np.zeros(1, np.float32), "none")

@@ -68,10 +68,9 @@ class References:
         case = remembers(self.source.module(), cases)
         if case is not None:
             self._remembers = True
-            self.notes = (
-                *self.notes,
+            self._note(
                 f"eager itself remembers: after other calls it answers {case!r} otherwise, or not at all; this model "
-                "equals one that has seen no other call",
+                "equals one that has seen no other call"
             )
 
     def _look_for_gradients(self, signature: ModelSignature) -> None:
@@ -79,11 +78,13 @@ class References:
         output = minds_gradients(self.source.module(), signature)
         if output is not None:
             self._minds_gradients = True
-            self.notes = (
-                *self.notes,
+            self._note(
                 f"eager gives other values of {output!r} while gradients are recorded; this model equals eager under "
-                "torch.no_grad()",
+                "torch.no_grad()"
             )
+
+    def _note(self, remark: str) -> None:
+        self.notes = (*self.notes, remark)
 
     def at_work(self, signature: ModelSignature, shapes: Sequence[WorkShape]) -> tuple[ReferenceCase, ...]:
         """Return a case for every shape that is timed, so that all timed shapes are compared as well."""

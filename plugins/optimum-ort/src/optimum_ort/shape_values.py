@@ -12,7 +12,7 @@ from optimum_ort.graphs import GraphIndex, attribute, copy_of
 #: A length: a number, the name of an axis, or None where it is unknown.
 Dim = int | str | None
 # Larger constants are weights, whose values no shape depends on.
-_SMALL = 64
+SMALL = 64
 _INTEGERS = (6, 7)  # onnx.TensorProto.INT32, INT64
 
 
@@ -43,7 +43,7 @@ def inferred_shapes(model: Any, known: Mapping[str, Sequence[Dim]]) -> dict[str,
     shapes: dict[str, tuple[Dim, ...]] = {}
     for tensor in model.graph.initializer:
         shapes[tensor.name] = tuple(tensor.dims)
-        if math.prod(tensor.dims) <= _SMALL:
+        if math.prod(tensor.dims) <= SMALL:
             bare.graph.initializer.append(copy_of(tensor))
         else:
             bare.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
@@ -90,7 +90,7 @@ class ShapeValues:
         return reader(node, [part for part in parts if part is not None])
 
     def _constant(self, name: str) -> ShapeValue | None:
-        array = self._index.array(name) if self._index.is_small_constant(name, _SMALL) else None
+        array = self._index.array(name) if self._index.is_small_constant(name, SMALL) else None
         if array is None or array.dtype.name != "int64" or array.ndim > 1:
             return None
         return ShapeValue(tuple(map(int, array.reshape(-1))), array.ndim == 1)
@@ -119,7 +119,8 @@ def _concat(node: Any, parts: Sequence[ShapeValue]) -> ShapeValue | None:
 
 
 def _vector(node: Any, parts: Sequence[ShapeValue]) -> ShapeValue | None:
-    return None if parts[0].is_vector else ShapeValue(parts[0].sizes, True)
+    axes = parts[1].sizes if len(parts) > 1 else attribute(node, "axes", ())
+    return None if parts[0].is_vector or len(axes) != 1 else ShapeValue(parts[0].sizes, True)
 
 
 def _scalar(node: Any, parts: Sequence[ShapeValue]) -> ShapeValue | None:

@@ -12,11 +12,10 @@ from typing import Any
 
 from optimum_ort.graphs import GraphIndex, attribute, captured_names, rewrite
 from optimum_ort.rotary import fuse_rotary
-from optimum_ort.shape_values import Dim, ShapeValues, inferred_shapes
+from optimum_ort.shape_values import SMALL, Dim, ShapeValues, inferred_shapes
 
 # Each round may make further shapes known.
 _ROUNDS = 4
-_LONGEST = 16
 
 
 def simplify(model: Any, known: Mapping[str, Sequence[Dim]] | None = None) -> None:
@@ -142,6 +141,6 @@ class _Pass:
 
         words = "_".join(map(str, numbers)) if isinstance(numbers, list) else f"scalar_{numbers}"
         name = f"shape.{words}"
-        if not self._index.is_small_constant(name, _LONGEST) and name not in self._constants:
+        if not self._index.is_small_constant(name, SMALL) and name not in self._constants:
             self._constants[name] = numpy_helper.from_array(np.array(numbers, np.int64), name)
         return name
