@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 
 from optimum_core.hardware.energy import EnergyMeter
 from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
@@ -19,14 +20,18 @@ def energy_meter() -> EnergyMeter | EnergyEstimate | None:
 
 @dataclass(kw_only=True, slots=True)
 class Energy:
-    """Joules of the machine, or of this process by an estimate, while calls ran, and the seconds of that.
+    """Watts of the machine, or of this process by an estimate, in each round of calls.
 
-    A counter moves every millisecond or so: whole rounds are measured, and a call has its share of their time.
+    A counter moves every millisecond or so: whole rounds are measured, and a call has its share of their time. The
+    median of the rounds counts, so that one in which the calls were held up, or another program ran, does not decide.
+
+    Attributes:
+        clock: returns the seconds by which the calls are timed.
     """
 
     meter: EnergyMeter | EnergyEstimate | None
-    joules: float = 0.0
-    seconds: float = 0.0
+    clock: Callable[[], float] = time.perf_counter
+    watts: list[float] = field(default_factory=list)
 
     @property
     def estimate(self) -> str:
@@ -39,11 +44,12 @@ class Energy:
         if self.meter is None:
             yield
             return
-        before, start = self.meter.joules(), time.perf_counter()
+        before, start = self.meter.joules(), self.clock()
         yield
-        self.seconds += time.perf_counter() - start
-        self.joules += self.meter.joules() - before
+        seconds = self.clock() - start
+        self.watts.append((self.meter.joules() - before) / seconds if seconds else 0.0)
 
     def joules_in(self, seconds: float) -> float | None:
         """Return the joules of that many seconds; None: nothing was counted."""
-        return self.joules / self.seconds * seconds if self.meter is not None and self.joules > 0 else None
+        watts = median(self.watts) if self.watts else 0.0
+        return watts * seconds if watts > 0 else None

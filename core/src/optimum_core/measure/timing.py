@@ -102,7 +102,7 @@ def measure(
             contestant=item,
             times=[[] for _ in shapes],
             firsts=[[] for _ in shapes],
-            energies=[Energy(meter=meter) for _ in shapes],
+            energies=[Energy(meter=meter, clock=_clock) for _ in shapes],
         )
         for name, item in candidates.items()
     }
