@@ -183,7 +183,7 @@ def test_two_processes_at_once_make_an_entry_once(tmp_path: Path, cache: Cache) 
         for index in range(2)
     ]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    answers = {child.communicate(timeout=300)[0].strip() for child in children}
+    answers = {child.communicate(timeout=500)[0].strip() for child in children}
     assert [child.returncode for child in children] == [0, 0]
     assert answers == {str(cache.entry("export", "k"))}
     assert count.read_text() == "made\n"
@@ -274,7 +274,7 @@ def test_clear_leaves_what_is_locked_by_this_thread_another_or_another_process(c
             thread.start()
             thread.join(60)
         assert [entry.key for entry in cache.list()] == ["mine"]
-        child.communicate("", timeout=300)
+        child.communicate("", timeout=500)
     assert [entry.key for entry in cache.list()] == ["mine", "theirs"]
 
 
@@ -325,7 +325,7 @@ def test_what_is_locked_or_used_by_a_living_process_stays(tmp_path: Path) -> Non
         assert _keys(cache) == ["locked", "mine", "new", "theirs"]
         cache.clear()
         assert _keys(cache) == ["mine", "theirs"]
-        child.communicate("", timeout=300)
+        child.communicate("", timeout=500)
     cache.build("export", "newer", fill)
     assert _keys(cache) == ["mine", "newer"]  # the other process has ended
 
