@@ -1,4 +1,4 @@
-"""What `export_ready` writes out so that a trace holds for other values and lengths than those of its samples."""
+"""Traces of models that `export_ready` prepared, on other values and lengths than those of their samples."""
 
 from __future__ import annotations
 

@@ -157,10 +157,14 @@ def _tied(job: _Job, source: Path) -> Path:
     if not present("onnx"):
         return source
     import onnx
+    from google.protobuf.message import DecodeError
 
     from optimum_ort.tying import tie_weights
 
-    model = onnx.load(source, load_external_data=False)
+    try:
+        model = onnx.load(source, load_external_data=False)
+    except (DecodeError, OSError):  # onnxruntime refuses it, and says why
+        return source
     if not tie_weights(model, source.parent):
         return source
     onnx.load_external_data_for_model(model, str(source.parent))
