@@ -23,6 +23,7 @@ from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import AxisRange, Lengths
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
+from optimum_core.verify.edge_value_cases import edge_cases
 from optimum_core.verify.empty_rows import empty_row_cases
 from optimum_core.verify.large_value_cases import large_cases
 
@@ -66,6 +67,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     cases += empty_row_cases(signature, partial(_answered, module, signature))
     cases += _over_bounds(module, signature)
     cases += large_cases(module, signature, partial(_case_of, signature))
+    cases += edge_cases(module, signature, partial(_case_of, signature))
     if signature.real is not None:
         cases.append(_without_padded(_answered(module, signature, REAL, signature.real), signature))
     return (*cases, *_given(module, signature))

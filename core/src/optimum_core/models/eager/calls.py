@@ -52,6 +52,13 @@ def fixed_arguments(module: torch.nn.Module) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name in accepted or (takes_any and name == "return_dict")}
 
 
+def is_plain(module: Any) -> bool:
+    """Whether a module is of no library whose configuration tells its inputs; a user's own may hold settings of any
+    kind."""
+    config = getattr(module, "config", None)
+    return not hasattr(config, "model_type") and not (isinstance(config, Mapping) and "_class_name" in config)
+
+
 def call(module: torch.nn.Module, inputs: Mapping[str, Any], **others: Any) -> Any:
     """Run this very module once on arrays or tensors by name, without gradients.
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import ExportError
+from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.eager.patience import ReadsNumberError, outputs_in_time
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
@@ -38,7 +39,7 @@ def follows_type(module: Any, layout: Layout, item: InputLayout, arrays: Mapping
         item: the input.
         arrays: samples of the user.
     """
-    if getattr(module, "config", None) is not None or item.kind != "given":
+    if not is_plain(module) or item.kind != "given":
         return False
     inputs = draw(layout, Case(name="types", padding="none"), arrays)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import ExportError
+from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.eager.patience import ReadsNumberError, outputs_in_time
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
@@ -33,7 +34,7 @@ def within_limits(module: Any, layout: Layout, arrays: Mapping[str, Any], name: 
         known: the limits found so far.
     """
     item = next(item for item in layout.inputs if item.name == name)
-    if getattr(module, "config", None) is not None or item.kind != "given" or name in layout.steady:
+    if not is_plain(module) or item.kind != "given" or name in layout.steady:
         return known
     found = list(known)
     try:

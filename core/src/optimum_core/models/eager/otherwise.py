@@ -1,0 +1,84 @@
+"""Outputs of the eager model where its operators rounded otherwise, and took equal values in another order: what a
+runtime may do as well. The inputs stay exact, so that a runtime has to round 0.5 as eager does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from optimum_core.models.eager.calls import call, fresh
+from optimum_core.models.eager.outputs import flatten
+
+#: Relative change by which rounding is imitated: a few units in the last place of 32 bits.
+_ROUNDING = 1e-6
+#: Operators by which one float of 32 bits results from others in one way on every runtime: moved, compared, chosen,
+#: rounded to whole numbers, or of one rounding that the standard of floats prescribes.
+_EXACT = frozenset(
+    """
+    abs add alias all amax amin any arange argmax argmin argsort as_strided bincount bitwise_and bitwise_not bitwise_or
+    bitwise_xor broadcast_to bucketize cat ceil clamp clamp_max clamp_min clone constant_pad_nd copy copysign cummax
+    cummin detach diag diag_embed diagonal embedding empty empty_like eq expand fill flip floor floor_divide fmax fmin
+    fmod frac full full_like gather ge gt heaviside hardtanh index index_put index_select isfinite isinf isnan kthvalue
+    le lift_fresh logical_and logical_not logical_or logical_xor lt masked_fill masked_scatter masked_select max maximum
+    max_pool2d_with_indices median min minimum mode mul narrow ne neg nonzero ones ones_like permute relu remainder
+    repeat reshape roll round rsub scatter searchsorted select sgn sign signbit slice sort split split_with_sizes squeeze
+    stack sub t take threshold tile topk transpose tril triu trunc unbind unfold unsqueeze view where zeros zeros_like
+    unique_consecutive unique_dim _local_scalar_dense _reshape_alias _to_copy _unique2 _unsafe_view
+    """.split()
+)
+#: Operators whose choice among equal values is their own, with the position of their dimension among the arguments.
+_CHOOSING = {"topk": 2, "sort": 1, "argsort": 1, "kthvalue": 2, "median": 1, "mode": 1, "max": 1, "min": 1} | {
+    "argmax": 1,
+    "argmin": 1,
+}
+
+
+def outputs_otherwise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the eager model's outputs by name, as a runtime might give them that rounds otherwise."""
+    with _Otherwise():  # type: ignore[no-untyped-call]
+        found = call(fresh(module), inputs)
+    return {name: tensor.numpy().copy() for name, tensor in flatten(found).items()}
+
+
+class _Otherwise(TorchDispatchMode):
+    """Changes the floats that each inexact operator reads, and the order of equal values in those that choose."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name in _CHOOSING and not kwargs.get("stable") and _has_places(args):
+            return _from_the_back(func, args, kwargs, _CHOOSING[name])
+        # (0.5).round() differs from that of 0.4999995: what is exact keeps its inputs.
+        if name.removesuffix("_") in _EXACT or (name == "div" and kwargs.get("rounding_mode")):
+            return func(*args, **kwargs)
+        kept = 1 if func._schema.is_mutable else 0  # what is written to is not replaced by a copy
+        return func(*args[:kept], *tree_map(_changed, args[kept:]), **tree_map(_changed, kwargs))
+
+
+def _has_places(args: Any) -> bool:
+    return isinstance(args[0], torch.Tensor) and args[0].dim() > 0 and args[0].numel() > 0
+
+
+def _changed(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    signs = torch.arange(value.numel(), device=value.device).reshape(value.shape) * 7919 % 13 % 2 * 2 - 1
+    return value * (1 + _ROUNDING * signs.to(value.dtype))
+
+
+def _from_the_back(func: Any, args: Any, kwargs: Any, place: int) -> Any:
+    """Return what an operator chooses among the values in the opposite order, by the places that they have."""
+    values, by_name = args[0], func._schema.arguments[place].name if len(func._schema.arguments) > place else ""
+    dim = args[place] if len(args) > place else kwargs.get(by_name)
+    if by_name == "dim" and dim is None and "arg" not in func.overloadpacket.__name__:
+        dim = -1
+    if by_name != "dim" or isinstance(dim, torch.Tensor):
+        return func(*args, **kwargs)  # the value alone
+    dims = list(range(values.dim())) if dim is None else [dim]
+    count = values.numel() if dim is None else values.shape[dim]
+    found = func(values.flip(dims), *args[1:], **kwargs)
+    return count - 1 - found if isinstance(found, torch.Tensor) else (found[0], count - 1 - found[1], *found[2:])

@@ -1,0 +1,111 @@
+"""Values at edges: floats at zero, at halves and equal to one another; all of one sign; switches all on or all off; rows
+that a mask of -inf leaves nothing of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.eager.calls import is_plain
+from optimum_core.models.inputs.samples import Arrays, Case
+from optimum_core.models.signatures.signature import ModelSignature
+
+Values = np.ndarray[Any, Any]
+
+#: Inputs of floats with a scale of their own that transformers names: series in the user's units.
+SERIES = frozenset({"past_values"})
+#: The step between values, for inputs of ordinary size.
+_HALF = 0.5
+#: Share of values that are made equal to their neighbours.
+_EQUAL = 0.25
+
+
+def floats_of_any_size(module: Any, signature: ModelSignature) -> list[str]:
+    """Return the inputs of floats in whose values a model reads no more than numbers: those of a plain module that the
+    eager model takes other values of, and time series."""
+    inputs = [item for item in signature.layout.inputs if item.name not in signature.layout.steady]
+    if is_plain(module):
+        return [item.name for item in inputs if item.kind == "given" and item.dtype.startswith("float")]
+    return [item.name for item in inputs if item.name in SERIES]
+
+
+def halves(module: Any, signature: ModelSignature, case: Case) -> Arrays | None:
+    """Return the call of a case with floats in halves, some of them equal, and a last row of zeros; None: there are no
+    floats."""
+    rng = np.random.default_rng(case.seed)
+    return _changed(module, signature, case, lambda array: _in_halves(array, rng))
+
+
+def of_one_sign(module: Any, signature: ModelSignature, case: Case, sign: int) -> Arrays | None:
+    """Return the call of a case with all floats above zero (`sign` 1) or below (-1), where the samples have both; None:
+    no input has both."""
+
+    def change(array: Values) -> Values | None:
+        both = bool((array < 0).any() and (array > 0).any() and np.isfinite(array).all())
+        return np.asarray(sign * np.abs(array)) if both else None
+
+    return _changed(module, signature, case, change)
+
+
+def all_alike(module: Any, signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
+    """Yield calls in which one switch is the same at all places, or in the last row alone, with the words for it: a
+    mask may leave nothing."""
+    if not is_plain(module):
+        return
+    inputs = signature.draw(case)
+    for item in signature.layout.inputs:
+        array = inputs[item.name]
+        if item.kind != "given" or item.name in signature.layout.steady or not _is_switch(array):
+            continue
+        for value in (0, 1):
+            state = ("off", "on")[value]
+            yield f"{item.name} all {state}", {**inputs, item.name: np.full_like(array, value)}
+            if array.ndim > 1 and len(array) > 1:
+                row = array.copy()
+                row[-1] = value
+                yield f"{item.name} all {state} in the last row", {**inputs, item.name: row}
+
+
+def rows_without(signature: ModelSignature, case: Case) -> Iterator[tuple[str, Arrays]]:
+    """Yield calls in which one input that has -inf in the samples has nothing else in its last row, with the words for
+    it."""
+    inputs = signature.draw(case)
+    for item in signature.layout.inputs:
+        array, given = inputs[item.name], signature.given.get(item.name)
+        if given is None or item.name in signature.layout.steady or not array.ndim or not array.size:
+            continue
+        if np.isneginf(given).any() and not np.isneginf(given).all(axis=-1).any():
+            row = array.copy()
+            row[(-1,) * (row.ndim - 1)] = -np.inf
+            yield f"-inf in all of a row of {item.name}", {**inputs, item.name: row}
+
+
+def _changed(
+    module: Any, signature: ModelSignature, case: Case, change: Callable[[Values], Values | None]
+) -> Arrays | None:
+    inputs = signature.draw(case)
+    names = [name for name in floats_of_any_size(module, signature) if inputs[name].size]
+    made = {name: change(inputs[name]) for name in names if not _is_switch(inputs[name])}
+    found = {name: np.asarray(array, dtype=inputs[name].dtype) for name, array in made.items() if array is not None}
+    return {**inputs, **found} if found else None
+
+
+def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
+    """Return values on a grid of halves, finer where all are below one. Its zeros have no sign: few runtimes keep it."""
+    if not np.isfinite(array).all():
+        return None
+    greatest = float(np.abs(array).max())
+    step = _HALF if greatest >= 2 * _HALF or not greatest else 2.0 ** (np.floor(np.log2(greatest)) - 1)
+    made = np.round(array / step) * step
+    if made.ndim:
+        made = np.where(rng.random(made.shape) < _EQUAL, np.roll(made, 1, axis=-1), made)
+    if made.ndim > 1 and len(made) > 1:
+        made[-1] = 0
+    return np.asarray(np.clip(made, array.min() if array.min() < 0 else 0, array.max()) + 0.0)
+
+
+def _is_switch(array: Values) -> bool:
+    """Whether an input holds zeros and ones alone, as masks do."""
+    return bool(array.size) and bool(array.dtype == bool or (np.isin(array, (0, 1)).all() and array.any()))

@@ -1,0 +1,90 @@
+"""Cases with values at edges, where an answer may not be a number: a mask that leaves nothing, a row of zeros, equal
+values. Eager's NaN is an answer as well, and a candidate has to give it where eager does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.eager.otherwise import outputs_otherwise
+from optimum_core.models.eager.patience import outputs_in_time
+from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.edge_values import all_alike, floats_of_any_size, halves, of_one_sign, rows_without
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.verify.comparison import Arrays, ReferenceCase, Tolerance, compare
+
+log = logging.getLogger(__name__)
+
+Answered = Callable[[str, Arrays, Arrays], ReferenceCase]
+
+HALVES = "floats in halves, some equal, and a row of zeros"
+ONE_SIGN = {1: "floats all above zero", -1: "floats all below zero"}
+_SWITCHES, _NOTHING = 91, 92
+#: Difference by rounding alone from which an output counts as sensitive.
+_STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call to compare.
+
+    Attributes:
+        numbers: it is left out where the eager model's answer is no number, for it lies outside of the samples' range.
+    """
+
+    name: str
+    inputs: Arrays
+    numbers: bool = False
+
+
+def edge_cases(module: Any, signature: ModelSignature, answered: Answered) -> Iterator[ReferenceCase]:
+    """Yield the cases that the eager model takes, and whose NaN and infinity rounding does not move.
+
+    Args:
+        answered: makes the case of a name, inputs and outputs.
+    """
+    for made in _calls(module, signature):
+        try:
+            found = answered(made.name, made.inputs, outputs_in_time(module, made.inputs))
+            otherwise = outputs_otherwise(module, made.inputs)
+        except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
+            log.info("%s is left out: eager refuses it: %r", made.name, error)
+            continue
+        floats = [(want, otherwise[name]) for name, want in found.outputs.items() if want.dtype.kind == "f"]
+        if made.numbers and not all(np.isfinite(want).all() for want, _ in floats):
+            continue
+        if not all(_same_numbers(*pair) for pair in floats):
+            log.info("%s is left out: rounding decides where eager gives numbers", made.name)
+            continue
+        sensitive = frozenset(
+            name for name, want in found.outputs.items() if not _same(name, want, otherwise[name])
+        )
+        yield replace(found, sensitive=sensitive, large=made.name == HALVES)
+
+
+def _calls(module: Any, signature: ModelSignature) -> Iterator[_Call]:
+    inputs = halves(module, signature, Case(name=HALVES, padding="none", seed=96))
+    if inputs is not None:
+        drawn = signature.draw(Case(name="", padding="none", seed=96))
+        beyond = any((drawn[name] > 0).all() for name in floats_of_any_size(module, signature))
+        yield _Call(HALVES, inputs, numbers=beyond)
+    for sign, name in ONE_SIGN.items():
+        inputs = of_one_sign(module, signature, Case(name=name, padding="none", seed=93), sign)
+        if inputs is not None:
+            yield _Call(name, inputs)
+    for words, inputs in all_alike(module, signature, Case(name="", padding="none", seed=_SWITCHES)):
+        yield _Call(words, inputs)
+    for words, inputs in rows_without(signature, Case(name="", padding="none", seed=_NOTHING)):
+        yield _Call(words, inputs)
+
+
+def _same_numbers(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+    return want.shape == have.shape and np.array_equal(np.isfinite(want), np.isfinite(have))
+
+
+def _same(name: str, want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+    return want.shape == have.shape and compare("", {}, name, want, have, _STEADY).passed
