@@ -14,7 +14,8 @@ from optimum_core.models.eager.calls import eager_outputs
 from optimum_core.models.signatures.signature import describe
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.verify import verify
-from optimum_core.verify.reference import ALL_VALUES, reference_cases
+from optimum_core.verify.bound_cases import ALL_VALUES
+from optimum_core.verify.reference import reference_cases
 
 
 class Halving(torch.nn.Module):

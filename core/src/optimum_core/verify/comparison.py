@@ -48,6 +48,9 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "nf4": Tolerance(relative=4e-1, cosine=0.93, agreement=0.85),
 }
 
+#: Difference by rounding alone from which an output counts as sensitive.
+_STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
+
 #: Bytes of outputs that are kept until all cases have run.
 _KEPT_BYTES = 2**24
 
@@ -188,6 +191,20 @@ def _compare_case(
         if case.empty is not None and not result.passed:
             result = _beside_empty_rows(result, case.empty, spec, (want, have), tolerance)
         yield _noted(result) if spec.name in case.sensitive and not result.passed else result
+
+
+def sensitive_outputs(case: ReferenceCase, otherwise: Arrays) -> frozenset[str]:
+    """Return the outputs of a case that rounding, or the order among equal values, alone changes.
+
+    Args:
+        otherwise: the outputs with other rounding and order.
+    """
+    pairs = {name: (want, otherwise[name]) for name, want in case.outputs.items()}
+    return frozenset(
+        name
+        for name, (want, have) in pairs.items()
+        if want.shape != have.shape or not compare("", {}, name, want, have, _STEADY).passed
+    )
 
 
 def _noted(result: CaseResult) -> CaseResult:

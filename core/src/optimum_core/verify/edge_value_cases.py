@@ -15,7 +15,7 @@ from optimum_core.models.eager.patience import outputs_in_time
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.edge_values import all_alike, floats_of_any_size, halves, of_one_sign, rows_without
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.verify.comparison import Arrays, ReferenceCase, Tolerance, compare
+from optimum_core.verify.comparison import Arrays, ReferenceCase, sensitive_outputs
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,6 @@ Answered = Callable[[str, Arrays, Arrays], ReferenceCase]
 HALVES = "floats in halves, some equal, and a row of zeros"
 ONE_SIGN = {1: "floats all above zero", -1: "floats all below zero"}
 _SWITCHES, _NOTHING = 91, 92
-#: Difference by rounding alone from which an output counts as sensitive.
-_STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +58,7 @@ def edge_cases(module: Any, signature: ModelSignature, answered: Answered) -> It
         if not all(_same_numbers(*pair) for pair in floats):
             log.info("%s is left out: rounding decides where eager gives numbers", made.name)
             continue
-        sensitive = frozenset(
-            name for name, want in found.outputs.items() if not _same(name, want, otherwise[name])
-        )
-        yield replace(found, sensitive=sensitive, large=made.name == HALVES)
+        yield replace(found, sensitive=sensitive_outputs(found, otherwise), large=made.name == HALVES)
 
 
 def _calls(module: Any, signature: ModelSignature) -> Iterator[_Call]:
@@ -84,7 +79,3 @@ def _calls(module: Any, signature: ModelSignature) -> Iterator[_Call]:
 
 def _same_numbers(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
     return want.shape == have.shape and np.array_equal(np.isfinite(want), np.isfinite(have))
-
-
-def _same(name: str, want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
-    return want.shape == have.shape and compare("", {}, name, want, have, _STEADY).passed

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import ExportError
+from optimum_core.models.eager.otherwise import outputs_otherwise
 from optimum_core.models.eager.patience import ReadsNumberError, outputs_in_time
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.large_values import (
@@ -19,11 +20,10 @@ from optimum_core.models.signatures.large_values import (
     least_inputs,
     negative_alone,
     negative_inputs,
-    outputs_as_rounded,
     refusable_inputs,
 )
 from optimum_core.models.signatures.signature import ModelSignature
-from optimum_core.verify.comparison import Arrays, ReferenceCase, Tolerance, compare
+from optimum_core.verify.comparison import Arrays, ReferenceCase, sensitive_outputs
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,6 @@ ENDS = {"i": "whole numbers up to the greatest of their type"}
 WIDE = frozenset({LARGE["i"], ENDS["i"]})
 REFUSED = "which eager refuses"
 _CHANGES = ((LARGE, large_inputs), (NEGATIVE, negative_inputs), (LEAST, least_inputs), (ENDS, end_inputs))
-#: Difference by rounding alone from which an output counts as sensitive.
-_STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
 
 
 def large_cases(module: Any, signature: ModelSignature, answered: Answered) -> Iterator[ReferenceCase]:
@@ -77,18 +75,7 @@ def _answered(module: Any, name: str, inputs: Arrays, answered: Answered) -> Ref
         if not all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f"):
             return None
         found = answered(name, inputs, outputs)
-        return replace(found, large=True, sensitive=_sensitive(module, found))
+        return replace(found, large=True, sensitive=sensitive_outputs(found, outputs_otherwise(module, inputs)))
     except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
         log.info("%s is left out: eager refuses it: %r", name, error)
         return None
-
-
-def _sensitive(module: Any, case: ReferenceCase) -> frozenset[str]:
-    """Return the outputs that rounding alone changes: of whole numbers that of floats, since theirs is exact."""
-    floats, all_of_them = (outputs_as_rounded(module, case.inputs, integers=integers) for integers in (False, True))
-    rounded = {name: (floats if want.dtype.kind != "f" else all_of_them)[name] for name, want in case.outputs.items()}
-    return frozenset(name for name, want in case.outputs.items() if not _same(name, want, rounded[name]))
-
-
-def _same(name: str, want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
-    return want.shape == have.shape and compare("", {}, name, want, have, _STEADY).passed

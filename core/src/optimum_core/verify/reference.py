@@ -22,6 +22,7 @@ from optimum_core.models.signatures.switches import chunk_of, window_of
 from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import AxisRange, Lengths
 from optimum_core.types.tensors import is_batch
+from optimum_core.verify.bound_cases import bound_cases
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
 from optimum_core.verify.edge_value_cases import edge_cases
 from optimum_core.verify.empty_rows import empty_row_cases
@@ -35,8 +36,6 @@ PATIENCE = 1.0
 GROWTH = 1.25
 #: Values that no rule draws: text as its tokenizer gives it, padding of the user's own form.
 REAL, GIVEN = "the processor's own output", "sample_inputs as given"
-ALL_VALUES = "whole numbers within their bounds"
-_MOST_VALUES = 2**20
 
 
 def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCase, ...]:
@@ -65,7 +64,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     if drawing:
         _check_chance(module, drawing[0])
     cases += empty_row_cases(signature, partial(_answered, module, signature))
-    cases += _over_bounds(module, signature)
+    cases += bound_cases(module, signature, partial(_answered, module, signature))
     cases += large_cases(module, signature, partial(_case_of, signature))
     cases += edge_cases(module, signature, partial(_case_of, signature))
     if signature.real is not None:
@@ -326,27 +325,6 @@ def _is_short(signature: ModelSignature, axis: str, length: int) -> bool:
         return False
     least = signature.ranges.get(axis, AxisRange()).least
     return length <= least + 1 and length != signature.layout.lengths[axis]
-
-
-def _over_bounds(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
-    """Yield whole numbers over all that an input of a plain module takes: its samples may hold few of them."""
-    bounds = {spec.name: (spec.least, spec.greatest) for spec in signature.inputs}
-    wide = {name: (low, high) for name, (low, high) in bounds.items() if low is not None and high is not None}
-    if not wide or hasattr(module, "config"):
-        return
-    inputs, rng = dict(signature.draw(Case(name=ALL_VALUES, padding="none", seed=95))), np.random.default_rng(95)
-    for name, (low, high) in wide.items():
-        like = inputs[name]
-        inputs[name] = np.resize(_drawn(low, min(high, low + _MOST_VALUES), rng), like.shape).astype(like.dtype)
-    try:
-        yield _answered(module, signature, ALL_VALUES, inputs)
-    except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
-        log.info("%s is left out: eager refuses it: %r", ALL_VALUES, error)
-
-
-def _drawn(least: int, greatest: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Return the whole numbers between two, in any order, but first the two: a small input has these at least."""
-    return np.concatenate(([least, greatest], rng.permutation(np.arange(least + 1, greatest))))
 
 
 def _check_repeatable(module: Any, case: ReferenceCase) -> None:

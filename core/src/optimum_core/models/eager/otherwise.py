@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from optimum_core.models.eager.calls import call, fresh
 from optimum_core.models.eager.outputs import flatten
 
+#: The whole number from which on a float of 32 bits does not hold each.
+_WHOLE = 2**24
 #: Relative change by which rounding is imitated: a few units in the last place of 32 bits.
 _ROUNDING = 1e-6
 #: Operators by which one float of 32 bits results from others in one way on every runtime: moved, compared, chosen,
@@ -27,7 +29,7 @@ _EXACT = frozenset(
     max_pool2d_with_indices median min minimum mode mul narrow ne neg nonzero ones ones_like permute relu remainder
     repeat reshape roll round rsub scatter searchsorted select sgn sign signbit slice sort split split_with_sizes squeeze
     stack sub t take threshold tile topk transpose tril triu trunc unbind unfold unsqueeze view where zeros zeros_like
-    unique_consecutive unique_dim _local_scalar_dense _reshape_alias _to_copy _unique2 _unsafe_view
+    unique_consecutive unique_dim _local_scalar_dense _reshape_alias _unique2 _unsafe_view
     """.split()
 )
 #: Operators whose choice among equal values is their own, with the position of their dimension among the arguments.
@@ -53,10 +55,21 @@ class _Otherwise(TorchDispatchMode):
         if name in _CHOOSING and not kwargs.get("stable") and _has_places(args):
             return _from_the_back(func, args, kwargs, _CHOOSING[name])
         # (0.5).round() differs from that of 0.4999995: what is exact keeps its inputs.
+        if name == "_to_copy":
+            return _converted(args[0], func(*args, **kwargs))
         if name.removesuffix("_") in _EXACT or (name == "div" and kwargs.get("rounding_mode")):
             return func(*args, **kwargs)
+        read = [item for item in tree_leaves((args, kwargs)) if _is_float(item)]
+        if not read:
+            return tree_map(_changed, func(*args, **kwargs))
         kept = 1 if func._schema.is_mutable else 0  # what is written to is not replaced by a copy
+        if kept and name.endswith("_") and _is_float(args[0]):
+            args[0].copy_(_changed(args[0]))
         return func(*args[:kept], *tree_map(_changed, args[kept:]), **tree_map(_changed, kwargs))
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _has_places(args: Any) -> bool:
@@ -64,10 +77,17 @@ def _has_places(args: Any) -> bool:
 
 
 def _changed(value: Any) -> Any:
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+    if not _is_float(value):
         return value
     signs = torch.arange(value.numel(), device=value.device).reshape(value.shape) * 7919 % 13 % 2 * 2 - 1
     return value * (1 + _ROUNDING * signs.to(value.dtype))
+
+
+def _converted(value: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+    """Return a conversion, changed where a whole number was rounded."""
+    if _is_float(value) or not _is_float(made):
+        return made
+    return torch.where(made.abs() > _WHOLE, _changed(made), made)
 
 
 def _from_the_back(func: Any, args: Any, kwargs: Any, place: int) -> Any:

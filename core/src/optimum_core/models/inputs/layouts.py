@@ -166,8 +166,8 @@ def alternatives(facts: Facts) -> Iterator[Layout]:
 
 
 _NEEDED = ("input_ids", "pixel_values", "decoder_input_ids", "input_features", "input_values", "bbox")
-
-
+#: Inputs of floats in the user's own units, of any size.
+SERIES = frozenset({"past_values"})
 #: Inputs that record the steps of a reinforcement-learning episode.
 _EPISODE = ("states", "actions", "rewards", "returns_to_go", "timesteps")
 
@@ -227,7 +227,7 @@ def layouts_of(name: str, facts: Facts) -> list[InputLayout]:
 def _series(name: str, facts: Facts) -> list[InputLayout]:
     """Return layouts of time series, as long as the configuration says, and of the steps of episodes."""
     context, channels = facts.get("context_length"), facts.get("num_input_channels")
-    if name == "past_values" and context:
+    if name in SERIES and context:
         series: tuple[int | str, ...] = ("batch", int(context), *([int(channels)] if channels else []))
         return [InputLayout(name=name, kind="features", axes=series)]
     if name in _EPISODE and facts.get("state_dim"):

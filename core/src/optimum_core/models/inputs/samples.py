@@ -12,6 +12,9 @@ from optimum_core.artifact.embedding import POOLING_MASK
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.variations import Around
 
+#: Ids from here on are drawn in one case alone: among the last ones, many have a meaning that nothing states.
+ORDINARY = 32768
+
 Padding = Literal["none", "right", "left"]
 
 
@@ -109,7 +112,7 @@ def _ids(
 ) -> np.ndarray[Any, Any]:
     """Return ordinary tokens, begun and ended by the model's special ones if it has them, padding where not valid."""
     vocabulary = layout.vocabulary.get(item.name, 64)
-    ordinary = np.setdiff1d(np.arange(min(vocabulary, 32768)), list(layout.special.values()))
+    ordinary = np.setdiff1d(np.arange(min(vocabulary, ORDINARY)), list(layout.special.values()))
     ids = rng.choice(ordinary if len(ordinary) else np.arange(vocabulary), size=shape)
     rows, masks = ids.reshape(-1, shape[-1]), valid.reshape(-1, shape[-1])
     for row, mask in zip(rows, masks, strict=True):

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from optimum_core.models.eager.calls import is_plain
+from optimum_core.models.inputs.layouts import SERIES
 from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.models.signatures.signature import ModelSignature
 
 Values = np.ndarray[Any, Any]
 
-#: Inputs of floats with a scale of their own that transformers names: series in the user's units.
-SERIES = frozenset({"past_values"})
 #: The step between values, for inputs of ordinary size.
 _HALF = 0.5
 #: Share of values that are made equal to their neighbours.
@@ -98,12 +97,13 @@ def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
         return None
     greatest = float(np.abs(array).max())
     step = _HALF if greatest >= 2 * _HALF or not greatest else 2.0 ** (np.floor(np.log2(greatest)) - 1)
-    made = np.round(array / step) * step
+    low, high = (min(float(array.min()), 0.0) // -step * -step, float(array.max()) // step * step)
+    made = np.clip(np.round(array / step) * step, low, max(high, 0.0))
     if made.ndim:
         made = np.where(rng.random(made.shape) < _EQUAL, np.roll(made, 1, axis=-1), made)
     if made.ndim > 1 and len(made) > 1:
         made[-1] = 0
-    return np.asarray(np.clip(made, array.min() if array.min() < 0 else 0, array.max()) + 0.0)
+    return np.asarray(made + 0.0)
 
 
 def _is_switch(array: Values) -> bool:

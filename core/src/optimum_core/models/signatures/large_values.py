@@ -3,14 +3,12 @@ the ends of their type."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
-
-from optimum_core.models.eager.calls import call, fresh
-from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.calls import is_plain
+from optimum_core.models.inputs.layouts import SERIES
 from optimum_core.models.inputs.samples import Arrays, Case
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.signatures.value_limits import FAR
@@ -26,8 +24,6 @@ _TURNED = 0.5
 #: The greatest exponent of wide whole numbers, by their bytes. Their least value is left out: divided by -1, it ends
 #: the process in torch itself (`div` with `rounding_mode="trunc"`) and in some runtimes.
 _ENDS = {8: 63, 4: 31}
-#: Relative change of values by which rounding is imitated: a few units in the last place of 32 bits.
-_ROUNDING = 1e-6
 
 
 def large_inputs(module: Any, signature: ModelSignature, case: Case, kind: str) -> Arrays | None:
@@ -96,12 +92,17 @@ def refusable_inputs(module: Any, signature: ModelSignature, case: Case) -> Iter
 def _elsewhere(
     module: Any, signature: ModelSignature, case: Case, kind: str, change: Callable[[Values, Rng, str], Values | None]
 ) -> Arrays | None:
-    """Return the call of a case with changed values in the inputs of a plain module that no table or name bounds."""
-    if getattr(module, "config", None) is not None:
-        return None
+    """Return the call of a case with changed values in the inputs that no table or name bounds: those of a plain
+    module; of transformers, ids that are computed with, as the characters that CANINE hashes, and time series."""
     inputs, rng = signature.draw(case), np.random.default_rng(case.seed)
     bounded = {spec.name for spec in signature.inputs if spec.greatest is not None} | signature.layout.steady
-    free = [item.name for item in signature.layout.inputs if item.kind == "given" and item.name not in bounded]
+    plain = is_plain(module)
+    free = [
+        item.name
+        for item in signature.layout.inputs
+        if item.name not in bounded
+        and (item.kind == "given" if plain else item.kind == "ids" or item.name in SERIES)
+    ]
     changed = {name: change(inputs[name], rng, name) for name in free if _may_change(inputs[name], kind)}
     found = {name: array for name, array in changed.items() if array is not None}
     return {**inputs, **found} if found else None
@@ -178,38 +179,3 @@ def _least(array: Values, _: Rng, __: str) -> Values | None:
         return None
     ends = np.iinfo(array.dtype)
     return np.resize(np.arange(ends.min, ends.max + 1), array.shape).astype(array.dtype)
-
-
-def outputs_as_rounded(module: Any, inputs: Mapping[str, Any], *, integers: bool) -> Arrays:
-    """Return the eager model's outputs where its floats, and the parameters, were rounded otherwise.
-
-    Args:
-        integers: change whole numbers too, as in a conversion to floats.
-    """
-    kinds, rng = ("fi" if integers else "f"), np.random.default_rng(0)
-    given = {name: _rounded(array, rng) if array.dtype.kind in kinds else array for name, array in inputs.items()}
-    return {name: tensor.numpy().copy() for name, tensor in flatten(call(_with_rounded(module), given)).items()}
-
-
-def _rounded(array: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    change = array * (_ROUNDING * rng.choice((-1.0, 1.0), array.shape))
-    if array.dtype.kind != "i":
-        return np.asarray(array + change).astype(array.dtype)
-    whole = change.round().astype(array.dtype)
-    at_end = np.abs(array.astype(np.float64)) > np.iinfo(array.dtype).max / 2
-    return np.asarray(array + np.where(at_end, -np.sign(array) * np.abs(whole), whole))  # not beyond the type's end
-
-
-def _with_rounded(module: Any) -> Any:
-    copy, made = fresh(module), dict[int, torch.nn.Parameter]()
-    if copy is module:
-        return module
-    chance = torch.Generator().manual_seed(0)
-    for part in copy.modules():
-        for name, old in part._parameters.items():
-            if old is not None and old.is_floating_point():
-                if id(old) not in made:
-                    change = (torch.randint(0, 2, old.shape, generator=chance) * 2 - 1) * _ROUNDING
-                    made[id(old)] = torch.nn.Parameter(old.detach() * (1 + change), requires_grad=False)
-                part._parameters[name] = made[id(old)]
-    return copy

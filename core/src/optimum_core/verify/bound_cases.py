@@ -1,0 +1,69 @@
+"""The case of whole numbers over all that their inputs take: samples, and ordinary tokens, may be few of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.eager.calls import is_plain
+from optimum_core.models.inputs.layouts import InputLayout
+from optimum_core.models.inputs.samples import ORDINARY, Case
+from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.types import TensorSpec
+from optimum_core.verify.comparison import Arrays, ReferenceCase
+
+log = logging.getLogger(__name__)
+
+ALL_VALUES = "whole numbers within their bounds"
+_MOST_VALUES = 2**20
+
+Values = np.ndarray[Any, Any]
+
+
+def bound_cases(
+    module: Any, signature: ModelSignature, answered: Callable[[str, Arrays], ReferenceCase]
+) -> Iterator[ReferenceCase]:
+    """Yield the case, where an input has bounds and other cases hold few of the values between them.
+
+    Args:
+        answered: returns a case of this name and these inputs with the eager model's outputs, or raises its error.
+    """
+    plain, layout = is_plain(module), signature.layout
+    items = {item.name: item for item in layout.inputs}
+    wide = [spec for spec in signature.inputs if _is_wide(signature, spec, items[spec.name], plain)]
+    if not wide:
+        return
+    inputs, rng = dict(signature.draw(Case(name=ALL_VALUES, padding="none", seed=95))), np.random.default_rng(95)
+    meant = np.array(sorted({*layout.special.values(), *layout.placeholders}), dtype=np.int64)
+    for spec in wide:
+        like = inputs[spec.name]
+        made = np.resize(_drawn(spec.least or 0, _last(spec), rng), like.shape).astype(like.dtype)
+        keep = (np.isin(like, meant) | np.isin(made, meant)) if items[spec.name].kind == "ids" else False
+        inputs[spec.name] = np.where(keep, like, made)
+    try:
+        yield answered(ALL_VALUES, inputs)
+    except Exception as error:  # noqa: BLE001 - the eager model refuses it, so there is nothing to compare
+        log.info("%s is left out: eager refuses it: %r", ALL_VALUES, error)
+
+
+def _is_wide(signature: ModelSignature, spec: TensorSpec, item: InputLayout, plain: bool) -> bool:
+    """Whether an input of a plain module has both bounds, or ids or token types have others than those drawn."""
+    if spec.least is None or spec.greatest is None or (item.name in signature.layout.steady and not plain):
+        return False
+    if plain:
+        return True
+    drawn = min(signature.layout.vocabulary.get(item.name, ORDINARY), ORDINARY)
+    return {"ids": spec.greatest >= drawn, "types": spec.greatest > 1}.get(item.kind, False)
+
+
+def _last(spec: TensorSpec) -> int:
+    least, greatest = spec.least or 0, spec.greatest or 0
+    return min(greatest, least + _MOST_VALUES)
+
+
+def _drawn(least: int, greatest: int, rng: np.random.Generator) -> Values:
+    """Return the whole numbers between two, in any order, but first the two: a small input has these at least."""
+    return np.concatenate(([greatest, least], rng.permutation(np.arange(least + 1, greatest))))
