@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,6 +15,7 @@ import torch
 
 from optimum_core.models.eager.complex_pairs import ComplexPairs
 from optimum_core.models.eager.copies import throwaway
+from optimum_core.models.eager.edges_written_out import EdgesWrittenOut
 from optimum_core.models.eager.expert_loops import WholeExpertLoops
 from optimum_core.models.eager.narrow_floats import WideNarrowFloats
 from optimum_core.models.eager.outputs import flatten
@@ -182,10 +183,13 @@ class FlatModule(torch.nn.Module):
 def export_ready(module: Any) -> Iterator[None]:
     """Make a model traceable while the block runs: mixtures of experts become matrix products, because the routing of
     the fast implementation cannot be traced, promotions of integers and roundings to bfloat16 that converters leave
-    out are written out, and complex numbers become pairs of real ones."""
+    out are written out, and so are values at edges, and complex numbers become pairs of real ones."""
     narrow = any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values())
     rounding = nullcontext() if narrow else WideNarrowFloats()
-    with _traceable_experts(module), ExplicitPromotion(), rounding, ComplexPairs(), WholeExpertLoops(), TracedViews():
+    exact = EdgesWrittenOut(), ExplicitPromotion(), rounding, ComplexPairs(), WholeExpertLoops(), TracedViews()
+    with _traceable_experts(module), ExitStack() as stack:
+        for mode in exact:
+            stack.enter_context(mode)
         yield
 
 

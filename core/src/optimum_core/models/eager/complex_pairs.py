@@ -23,6 +23,8 @@ class ComplexPairs(TorchFunctionMode):
         given = dict(kwargs or {})
         if func in _MAKERS and not given and not any(isinstance(item, Pair) for item in args):
             return Pair(*_MAKERS[func](*args))
+        if func in (torch.angle, torch.Tensor.angle) and isinstance(args[0], Pair):
+            return args[0].angle()
         if func is torch.view_as_real and isinstance(args[0], Pair):
             return torch.stack((args[0].real, args[0].imag), dim=-1)
         return func(*map(_whole, args), **given)
@@ -54,6 +56,10 @@ class Pair:
         if any(isinstance(item, torch.dtype | torch.Tensor) for item in (*args, *given.values())):
             return getattr(self.whole(), name)(*args, **given)  # to another type
         return Pair(*(getattr(part, name)(*args, **given) for part in (self.real, self.imag)))
+
+    def angle(self) -> torch.Tensor:
+        """Return the angles in radians."""
+        return torch.atan2(self.imag, self.real)
 
     def __getitem__(self, index: Any) -> Pair:
         return Pair(self.real[index], self.imag[index])

@@ -17,8 +17,8 @@ Values = np.ndarray[Any, Any]
 
 #: The step between values, for inputs of ordinary size.
 _HALF = 0.5
-#: Share of values that are made equal to their neighbours.
-_EQUAL = 0.25
+#: Share of values that are made zero, and then of those that are made equal to their neighbours.
+_ZERO, _EQUAL = 0.2, 0.25
 
 
 def floats_of_any_size(module: Any, signature: ModelSignature) -> list[str]:
@@ -100,6 +100,7 @@ def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
     low, high = (min(float(array.min()), 0.0) // -step * -step, float(array.max()) // step * step)
     made = np.clip(np.round(array / step) * step, low, max(high, 0.0))
     if made.ndim:
+        made = np.where(rng.random(made.shape) < _ZERO, 0.0, made)
         made = np.where(rng.random(made.shape) < _EQUAL, np.roll(made, 1, axis=-1), made)
     if made.ndim > 1 and len(made) > 1:
         made[-1] = 0

@@ -1,0 +1,77 @@
+"""Functions whose value at some edge converters lose, written out so that every runtime gives eager's.
+
+The tracing exporter of torch (2.13) writes `atan2` as an arc tangent of a quotient: NaN for two zeros, and -π in place of
+π for a zero before a number below it. It writes attention as a softmax: NaN for a row that a mask of -inf leaves
+nothing of, where eager gives zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+_ATAN2 = {torch.atan2, torch.Tensor.atan2, torch.arctan2, torch.Tensor.arctan2}
+_RMS_NORM = {torch.rms_norm, torch.nn.functional.rms_norm}
+_ATTENTION = torch.nn.functional.scaled_dot_product_attention
+#: Position of the mask among the arguments of attention.
+_MASK = 3
+
+
+class EdgesWrittenOut(TorchFunctionMode):
+    """While it is active, these functions are traced or exported with their values at edges."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in _ATAN2 and not given and all(isinstance(item, torch.Tensor) for item in args):
+            return _atan2(*args)
+        if func in _RMS_NORM:
+            return _rms_norm(*args, **given)
+        if func is _ATTENTION and (mask := _emptying(args, given)) is not None:
+            return func(*args, **given).masked_fill((mask == -math.inf).all(dim=-1, keepdim=True), 0.0)
+        return func(*args, **given)
+
+
+def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    if not (y.is_floating_point() and x.is_floating_point()):
+        return torch.atan2(y, x)
+    upright = torch.sign(y) * (math.pi / 2)
+    leaning = torch.atan(y / torch.where(x == 0, torch.ones_like(x), x))
+    turned = leaning + torch.where(_is_below(y), -math.pi, math.pi).to(leaning.dtype)
+    return torch.where((x == 0) & (y != 0), upright, torch.where(_is_below(x), turned, leaning))
+
+
+def _is_below(value: torch.Tensor) -> torch.Tensor:
+    """Return where a value is below zero, or is the zero of that side."""
+    return (value < 0) | (1 / value == -math.inf)
+
+
+def _rms_norm(
+    input: torch.Tensor,  # noqa: A002 - torch's own name
+    normalized_shape: Sequence[int],
+    weight: torch.Tensor | None = None,
+    eps: float | None = None,
+) -> torch.Tensor:
+    least = torch.finfo(input.dtype).eps if eps is None else eps
+    wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+    dims = list(range(-len(normalized_shape), 0))
+    made = wide * torch.rsqrt(wide.pow(2).mean(dims, keepdim=True) + least)
+    return (made if weight is None else made * weight).type_as(input)
+
+
+def _emptying(args: tuple[Any, ...], given: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return the mask of an attention if it holds -inf in the samples; None: it does not, or has no values yet."""
+    mask = args[_MASK] if len(args) > _MASK else given.get("attn_mask")
+    if not isinstance(mask, torch.Tensor) or not mask.is_floating_point() or type(mask) is not torch.Tensor:
+        return None
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # a question about the samples, no part of the model
+    try:
+        return mask if bool(torch.isneginf(mask).any()) else None
+    finally:
+        torch._C._set_tracing_state(state)
