@@ -1,8 +1,9 @@
 """Functions whose value at some edge converters lose, written out so that every runtime gives eager's.
 
-The tracing exporter of torch (2.13) writes `atan2` as an arc tangent of a quotient: NaN for two zeros, and -π in place of
-π for a zero before a number below it. It writes attention as a softmax: NaN for a row that a mask of -inf leaves
-nothing of, where eager gives zeros.
+The tracing exporter of torch (2.13) writes `atan2` as an arc tangent of a quotient: NaN for two zeros, and -π in place
+of π for a zero before a number below it. It writes attention as a softmax: NaN for a row that a mask of -inf leaves
+nothing of, where eager gives zeros. It has no `rms_norm`, and the other exporter takes an epsilon of 1e-8 and less for
+zero, so that rows of zeros become NaN. A mean over nothing, NaN in eager, is zero in ONNX Runtime and OpenVINO.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 _ATAN2 = {torch.atan2, torch.Tensor.atan2, torch.arctan2, torch.Tensor.arctan2}
 _RMS_NORM = {torch.rms_norm, torch.nn.functional.rms_norm}
+_MEAN = {torch.mean, torch.Tensor.mean}
+_CHOICE = {torch.Tensor.__getitem__, torch.masked_select, torch.Tensor.masked_select}
+#: Attribute of tensors that a mask of booleans chose, of which there may be none.
+_CHOSEN = "_chosen_by_mask"
 _ATTENTION = torch.nn.functional.scaled_dot_product_attention
 #: Position of the mask among the arguments of attention.
 _MASK = 3
@@ -32,6 +37,13 @@ class EdgesWrittenOut(TorchFunctionMode):
             return _atan2(*args)
         if func in _RMS_NORM:
             return _rms_norm(*args, **given)
+        if func in _CHOICE:
+            found = func(*args, **given)
+            if _has_mask((*args[1:], *given.values())):
+                setattr(found, _CHOSEN, True)
+            return found
+        if func in _MEAN and args and getattr(args[0], _CHOSEN, False) and "dtype" not in given:
+            return _mean(*args, **given)
         if func is _ATTENTION and (mask := _emptying(args, given)) is not None:
             return func(*args, **given).masked_fill((mask == -math.inf).all(dim=-1, keepdim=True), 0.0)
         return func(*args, **given)
@@ -51,8 +63,18 @@ def _is_below(value: torch.Tensor) -> torch.Tensor:
     return (value < 0) | (1 / value == -math.inf)
 
 
+def _has_mask(key: tuple[Any, ...]) -> bool:
+    parts = [part for item in key for part in (item if isinstance(item, tuple) else (item,))]
+    return any(isinstance(part, torch.Tensor) and part.dtype == torch.bool for part in parts)
+
+
+def _mean(input: torch.Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> torch.Tensor:
+    dims = list(range(input.dim())) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    return input.sum(dims, keepdim=keepdim) / math.prod(input.shape[index] for index in dims)
+
+
 def _rms_norm(
-    input: torch.Tensor,  # noqa: A002 - torch's own name
+    input: torch.Tensor,
     normalized_shape: Sequence[int],
     weight: torch.Tensor | None = None,
     eps: float | None = None,
@@ -70,8 +92,8 @@ def _emptying(args: tuple[Any, ...], given: Mapping[str, Any]) -> torch.Tensor |
     if not isinstance(mask, torch.Tensor) or not mask.is_floating_point() or type(mask) is not torch.Tensor:
         return None
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # a question about the samples, no part of the model
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined] # a question about the samples, no part of the model
     try:
         return mask if bool(torch.isneginf(mask).any()) else None
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]

@@ -19,19 +19,19 @@ _WHOLE = 2**24
 _ROUNDING = 1e-6
 #: Operators by which one float of 32 bits results from others in one way on every runtime: moved, compared, chosen,
 #: rounded to whole numbers, or of one rounding that the standard of floats prescribes.
-_EXACT = frozenset(
-    """
-    abs add alias all amax amin any arange argmax argmin argsort as_strided bincount bitwise_and bitwise_not bitwise_or
-    bitwise_xor broadcast_to bucketize cat ceil clamp clamp_max clamp_min clone constant_pad_nd copy copysign cummax
-    cummin detach diag diag_embed diagonal embedding empty empty_like eq expand fill flip floor floor_divide fmax fmin
-    fmod frac full full_like gather ge gt heaviside hardtanh index index_put index_select isfinite isinf isnan kthvalue
-    le lift_fresh logical_and logical_not logical_or logical_xor lt masked_fill masked_scatter masked_select max maximum
-    max_pool2d_with_indices median min minimum mode mul narrow ne neg nonzero ones ones_like permute relu remainder
-    repeat reshape roll round rsub scatter searchsorted select sgn sign signbit slice sort split split_with_sizes squeeze
-    stack sub t take threshold tile topk transpose tril triu trunc unbind unfold unsqueeze view where zeros zeros_like
-    unique_consecutive unique_dim _local_scalar_dense _reshape_alias _unique2 _unsafe_view
-    """.split()
-)
+_NAMES = """
+    abs add alias all amax amin any arange argmax argmin argsort as_strided bincount bitwise_and bitwise_not
+    bitwise_or bitwise_xor broadcast_to bucketize cat ceil clamp clamp_max clamp_min clone constant_pad_nd copy
+    copysign cummax cummin detach diag diag_embed diagonal embedding empty empty_like eq expand fill flip floor
+    floor_divide fmax fmin fmod frac full full_like gather ge gt heaviside hardtanh index index_put index_select
+    isfinite isinf isnan kthvalue le lift_fresh logical_and logical_not logical_or logical_xor lt masked_fill
+    masked_scatter masked_select max maximum max_pool2d_with_indices median min minimum mode mul narrow ne neg
+    nonzero ones ones_like permute relu remainder repeat reshape roll round rsub scatter searchsorted select sgn
+    sign signbit slice sort split split_with_sizes squeeze stack sub t take threshold tile topk transpose tril
+    triu trunc unbind unfold unsqueeze view where zeros zeros_like unique_consecutive unique_dim
+    _local_scalar_dense _reshape_alias _unique2 _unsafe_view
+"""
+_EXACT = frozenset(_NAMES.split())
 #: Operators whose choice among equal values is their own, with the position of their dimension among the arguments.
 _CHOOSING = {"topk": 2, "sort": 1, "argsort": 1, "kthvalue": 2, "median": 1, "mode": 1, "max": 1, "min": 1} | {
     "argmax": 1,
@@ -46,7 +46,7 @@ def outputs_otherwise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tensor.numpy().copy() for name, tensor in flatten(found).items()}
 
 
-class _Otherwise(TorchDispatchMode):
+class _Otherwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Changes the floats that each inexact operator reads, and the order of equal values in those that choose."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,5 +1,5 @@
-"""Values at edges: floats at zero, at halves and equal to one another; all of one sign; switches all on or all off; rows
-that a mask of -inf leaves nothing of."""
+"""Values at edges: floats at zero, at halves and equal to one another; all of one sign; switches all on or all off;
+rows that a mask of -inf leaves nothing of."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _changed(
 
 
 def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
-    """Return values on a grid of halves, finer where all are below one. Its zeros have no sign: few runtimes keep it."""
+    """Return values on a grid of halves, finer where all are below one. Zeros have no sign, which few runtimes keep."""
     if not np.isfinite(array).all():
         return None
     greatest = float(np.abs(array).max())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from optimum_core.models.eager.calls import is_plain
 from optimum_core.models.inputs.layouts import SERIES
 from optimum_core.models.inputs.samples import Arrays, Case
@@ -100,8 +101,7 @@ def _elsewhere(
     free = [
         item.name
         for item in signature.layout.inputs
-        if item.name not in bounded
-        and (item.kind == "given" if plain else item.kind == "ids" or item.name in SERIES)
+        if item.name not in bounded and (item.kind == "given" if plain else item.kind == "ids" or item.name in SERIES)
     ]
     changed = {name: change(inputs[name], rng, name) for name in free if _may_change(inputs[name], kind)}
     found = {name: array for name, array in changed.items() if array is not None}
