@@ -17,6 +17,8 @@ Values = np.ndarray[Any, Any]
 
 #: The step between values, for inputs of ordinary size.
 _HALF = 0.5
+#: Values that are there in any case, in steps, those first at which ways to round part.
+_NEAR = np.array([1, -1, 0, 3, -3, 0, 5, -5, 2, -2, 4, -4])
 #: Share of values that are made zero, and then of those that are made equal to their neighbours.
 _ZERO, _EQUAL = 0.2, 0.25
 
@@ -97,12 +99,16 @@ def _in_halves(array: Values, rng: np.random.Generator) -> Values | None:
         return None
     greatest = float(np.abs(array).max())
     step = _HALF if greatest >= 2 * _HALF or not greatest else 2.0 ** (np.floor(np.log2(greatest)) - 1)
-    low, high = (min(float(array.min()), 0.0) // -step * -step, float(array.max()) // step * step)
-    made = np.clip(np.round(array / step) * step, low, max(high, 0.0))
+    low, high = min(float(array.min()), 0.0) // -step * -step, max(float(array.max()) // step * step, 0.0)
+    made = np.clip(np.round(array / step) * step, low, high)
+    made = np.where(rng.random(made.shape) < _ZERO, 0.0, made)
     if made.ndim:
-        made = np.where(rng.random(made.shape) < _ZERO, 0.0, made)
         made = np.where(rng.random(made.shape) < _EQUAL, np.roll(made, 1, axis=-1), made)
-    if made.ndim > 1 and len(made) > 1:
+    rows = made[:-1] if made.ndim > 1 and len(made) > 1 else made
+    near = [value for value in step * _NEAR if low <= value <= high]
+    places = rng.permutation(rows.size)[: max(1, rows.size // 2)]
+    rows.flat[places[: len(near)]] = near[: len(places)]
+    if rows is not made:
         made[-1] = 0
     return np.asarray(made + 0.0)
 
