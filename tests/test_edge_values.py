@@ -73,6 +73,7 @@ def test_a_mean_over_nothing_is_no_zero(target: str, tmp_path: Path) -> None:
     assert fast(x, keep & ~keep).isnan().all()
 
 
+@pytest.mark.filterwarnings("ignore:std")
 def test_a_runtime_that_gives_a_number_for_nothing_is_refused(tmp_path: Path) -> None:
     module = Formula(lambda x: x[x > 0].std()).eval()
     with pytest.raises(VerificationError, match="NaN or infinity"):

@@ -48,6 +48,9 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "nf4": Tolerance(relative=4e-1, cosine=0.93, agreement=0.85),
 }
 
+#: Precisions whose candidates are compared at large and few values too.
+_WHOLE = ("fp32", "fp64")
+
 #: Difference by rounding alone from which an output counts as sensitive.
 _STEADY = Tolerance(relative=1e-4, cosine=0.99999, agreement=1.0)
 
@@ -73,9 +76,9 @@ class ReferenceCase:
         empty: mask of the rows of the batch without any token; their outputs need only be finite.
         valid: by the name of an axis, mask of the meaningful positions, for outputs whose leading shape is ("batch",
             that axis) and would include fully padded queries; of other axes, all positions are meaningful.
-        large: whether its values are so large that candidates in fp32 alone are compared.
+        large: whether its values are so large that candidates in fp32, or more, alone are compared.
         short: whether an edge or a length is about the least, so that an output may hold few numbers, and these cancel
-            out: candidates in fp32 alone are compared.
+            out: candidates in fp32, or more, alone are compared.
         sensitive: outputs that rounding alone changes; a difference in them is noted, and no fault.
         refused: the eager model refuses the call by its values, and so must a candidate; there are no outputs.
     """
@@ -113,7 +116,7 @@ def verify(
     results: list[CaseResult] = []
     lifetimes = _Lifetimes()
     for case in cases:
-        if (case.large or case.short) and not case.refused and precision != "fp32":
+        if (case.large or case.short) and not case.refused and precision not in _WHOLE:
             continue
         found = list(_compare_case(lifetimes.noting(run, case), case, outputs, tolerance))
         results.extend(found)
