@@ -132,10 +132,10 @@ def tiny(model_type: str, kind: Kind, *, seed: int = 20) -> Any:
 
 
 def _sharpen(matrix: Any) -> None:
-    """Make a matrix large. One of zeros is drawn: a router of zeros finds all experts equal, and which it takes then
-    is not defined."""
-    if not matrix.any():
-        matrix.normal_(std=0.02)
+    """Make a matrix large. Rows of zeros are drawn, a padding token's too: a router finds all experts equal there, and
+    which it takes then is not defined."""
+    empty = ~matrix.flatten(1).any(dim=1)
+    matrix[empty] = matrix[empty].normal_(std=0.02)
     matrix.mul_(_SHARPEN)
 
 

@@ -347,7 +347,7 @@ class Pipeline:
             objective=self.request.objective,
             budget=self._budget,
             decided=history.decided() if auto else None,
-            held_to=self.source.held_to,
+            held_to=self.source.held_to or self.request.held_to(self.source.held_in),
             references=References(source=self.source, emit=self.emit),
             usable_cores=self.hardware.cpu.usable_cores,
             emit=self.emit,

@@ -19,6 +19,8 @@ AUTO = ANY
 FULL_PRECISION = "fp32"
 #: Precisions that `precision="auto"` lets compete; quantized ones must be asked for.
 FLOATS = ("fp32", "bf16", "fp16")
+#: The precision of weights in 64 bits: no backend offers it, and results are held to it.
+DOUBLE = "fp64"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

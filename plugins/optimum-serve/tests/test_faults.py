@@ -82,6 +82,7 @@ def send(live: Any) -> Send:
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b"[%s]" % (b"9" * 400))),
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b'[{"a": 1}]')),
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 2]", b"[[2], [2, 3]]")),
+        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 2]", b"[[1, true]]")),
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b"[" * 5000 + b"]" * 5000)),
         ("/v2/models/classifier/infer", _TENSOR % (b"[-1, -1]", b"[1]")),
         ("/v2/models/classifier/infer", _TENSOR % (b"[0, 4]", b"[]")),

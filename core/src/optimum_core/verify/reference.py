@@ -18,7 +18,7 @@ from optimum_core.models.eager.randomness import output_by_chance, watched_draws
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, off_the_grid
 from optimum_core.models.signatures.signature import ModelSignature, limited
-from optimum_core.models.signatures.switches import window_of
+from optimum_core.models.signatures.switches import chunk_of, window_of
 from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import AxisRange, Lengths
 from optimum_core.types.tensors import is_batch
@@ -264,16 +264,21 @@ def _run(module: Any, signature: ModelSignature, case: Case) -> ReferenceCase:
     # In a causal model, a query at left padding attends to nothing but padding: its values mean nothing.
     if case.padding == "left":
         return replace(found, valid=_valid(inputs))
-    mask, window = inputs.get("attention_mask"), window_of(getattr(module, "config", None))
-    if mask is None or mask.ndim != 2 or window is None or signature.task not in CAUSAL:
+    mask, config = inputs.get("attention_mask"), getattr(module, "config", None)
+    window, chunk = window_of(config), chunk_of(config)
+    if mask is None or mask.ndim != 2 or (window, chunk) == (None, None) or signature.task not in CAUSAL:
         return found
-    return replace(found, valid={"sequence": _see_tokens(mask, window)})
+    return replace(found, valid={"sequence": _see_tokens(mask, window, chunk)})
 
 
-def _see_tokens(mask: np.ndarray[Any, Any], window: int) -> np.ndarray[Any, Any]:
-    """Return which queries have a token in their window: at right padding, the last token may be too far away."""
-    counts = np.pad(mask.astype(bool).cumsum(1), ((0, 0), (window, 0)))
-    seen: np.ndarray[Any, Any] = counts[:, window:] > counts[:, :-window]
+def _see_tokens(mask: np.ndarray[Any, Any], window: int | None, chunk: int | None) -> np.ndarray[Any, Any]:
+    """Return which queries have a token in their window and in their chunk: at right padding, the last token may be too
+    far away, or in an earlier chunk."""
+    counts, places = np.pad(mask.astype(bool).cumsum(1), ((0, 0), (1, 0))), np.arange(mask.shape[1])
+    first = np.zeros_like(places) if window is None else np.clip(places + 1 - window, 0, None)
+    if chunk is not None:
+        first = np.maximum(first, places // chunk * chunk)
+    seen: np.ndarray[Any, Any] = counts[:, 1:] > counts[:, first]
     return seen
 
 

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from optimum_core.backend import foreign_errors, read_options, versions
+from optimum_core.backend import foreign_errors, present, read_options, versions
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.types import Artifact, OptimizeRequest, StateSpec, Step
 from optimum_ort.options import GraphLevel, OrtOptions
@@ -110,7 +110,7 @@ def _is_quantized(artifact: Artifact) -> bool:
 def _native(level: GraphLevel) -> Callable[[_Job], None]:
     def run(job: _Job) -> None:
         source = _halved(job) if job.half else job.source
-        _offline(job, source, job.folder, level)
+        _offline(job, _tied(job, source), job.folder, level)
 
     return run
 
@@ -119,7 +119,7 @@ def _fusions(job: _Job) -> None:
     from optimum_ort.worker import run_worker
 
     # Constants are folded first: the patterns are written for such graphs.
-    _offline(job, job.source, job.scratch, "basic")
+    _offline(job, _tied(job, job.source), job.scratch, "basic")
     run_worker(job.scratch / MODEL, job.folder, fuse=True, half=job.half, external=job.external)
 
 
@@ -141,13 +141,36 @@ def _shared_cache(job: _Job) -> None:
 
     from optimum_ort.merging import merge_products
     from optimum_ort.shared_cache import share_cache
+    from optimum_ort.tying import tie_weights
 
     if job.state is None:
         raise ExportError(f"backend '{BACKEND}'", "the model keeps no cache of keys and values", "use level 'all'")
     model = onnx.load(job.source)
     share_cache(model, job.state)
     merge_products(model)
+    tie_weights(model)
     _offline(job, write_model(model, job.scratch, external=job.external), job.folder, "extended")
+
+
+def _tied(job: _Job, source: Path) -> Path:
+    """Return a graph in which products read the tables that they share: `source` itself where there are none."""
+    if not present("onnx"):
+        return source
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from optimum_ort.tying import tie_weights
+
+    try:
+        model = onnx.load(source, load_external_data=False)
+    except (DecodeError, OSError):  # onnxruntime refuses it, and says why
+        return source
+    if not tie_weights(model, source.parent):
+        return source
+    onnx.load_external_data_for_model(model, str(source.parent))
+    folder = job.scratch / "tied"
+    folder.mkdir()
+    return write_model(model, folder, external=job.external)
 
 
 def _halved(job: _Job) -> Path:

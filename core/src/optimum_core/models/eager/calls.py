@@ -13,10 +13,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from optimum_core.models.eager.complex_pairs import ComplexPairs
 from optimum_core.models.eager.copies import throwaway
+from optimum_core.models.eager.expert_loops import WholeExpertLoops
 from optimum_core.models.eager.narrow_floats import WideNarrowFloats
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.promotion import ExplicitPromotion
+from optimum_core.models.eager.traced_views import TracedViews
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
 
 
@@ -171,10 +174,11 @@ class FlatModule(torch.nn.Module):
 @contextmanager
 def export_ready(module: Any) -> Iterator[None]:
     """Make a model traceable while the block runs: mixtures of experts become matrix products, because the routing of
-    the fast implementation cannot be traced, and promotions of integers and roundings to bfloat16 that converters leave
-    out are written out."""
+    the fast implementation cannot be traced, promotions of integers and roundings to bfloat16 that converters leave
+    out are written out, and complex numbers become pairs of real ones."""
     narrow = any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values())
-    with _traceable_experts(module), ExplicitPromotion(), nullcontext() if narrow else WideNarrowFloats():
+    rounding = nullcontext() if narrow else WideNarrowFloats()
+    with _traceable_experts(module), ExplicitPromotion(), rounding, ComplexPairs(), WholeExpertLoops(), TracedViews():
         yield
 
 

@@ -53,6 +53,8 @@ class _TranslatedRight(TorchFunctionMode):
       sizes takes its place.
     - `repeat_interleave` along an axis counted from the end: torch counts it from the front in place, in a constant
       that other operations share, so that every other -1 of the graph becomes that axis too.
+    - `index_add`: of several rows for one place, the last is kept instead of their sum, as where experts' answers are
+      added up (JetMoE). A scattered addition is written right.
     """
 
     def __torch_function__(
@@ -63,7 +65,28 @@ class _TranslatedRight(TorchFunctionMode):
             return _flattened(*args, **given)
         if func in (torch.repeat_interleave, torch.Tensor.repeat_interleave) and args:
             return _repeated(func, *args, **given)
+        if func in _INDEX_ADD and (added := _added(_INDEX_ADD[func], *args, **given)) is not None:
+            return added
         return func(*args, **given)
+
+
+_INDEX_ADD = {
+    torch.index_add: torch.scatter_add,
+    torch.Tensor.index_add: torch.scatter_add,
+    torch.Tensor.index_add_: torch.Tensor.scatter_add_,
+}
+
+
+def _added(scatter: Any, tensor: torch.Tensor, *rest: Any, **given: Any) -> torch.Tensor | None:
+    """Return what `index_add` does, by a scattered addition; None: it multiplies what it adds, too."""
+    arguments = {**dict(zip(("dim", "index", "source"), rest, strict=False)), **given}
+    if set(arguments) != {"dim", "index", "source"}:
+        return None
+    source = arguments["source"]
+    axis = arguments["dim"] % source.ndim
+    shape = [-1 if at == axis else 1 for at in range(source.ndim)]
+    made: torch.Tensor = scatter(tensor, axis, arguments["index"].reshape(shape).expand_as(source), source)
+    return made
 
 
 def _repeated(func: Any, tensor: torch.Tensor, *rest: Any, **given: Any) -> torch.Tensor:

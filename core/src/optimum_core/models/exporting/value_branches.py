@@ -25,13 +25,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from optimum_core.models.eager import narrow_floats, promotion
+from optimum_core.models.eager import complex_pairs, expert_loops, narrow_floats, promotion, traced_lengths
+from optimum_core.models.eager.traced_lengths import traced_rounding
 
 Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
 #: Files whose frames lie between the model's code and this module.
-_BETWEEN = (_TORCH, __file__, promotion.__file__, narrow_floats.__file__, warnings.__file__)
+_OWN = (complex_pairs, expert_loops, narrow_floats, promotion, traced_lengths)
+_BETWEEN = (_TORCH, __file__, warnings.__file__, *(str(module.__file__) for module in _OWN))
 #: Functions of modes that an exporter puts around the model's code.
 _MODES = frozenset({"__torch_function__", "__torch_dispatch__"})
 _READ = torch.ops.aten._local_scalar_dense.default
@@ -46,7 +48,8 @@ _CHECKS = frozenset({"torch_compilable_check", "_check", "_check_value", "_check
 
 @contextmanager
 def traced_reads() -> Iterator[set[Place]]:
-    """Collect places of Python code that take a number or a list from a traced tensor while the block runs."""
+    """Collect places of Python code that take a number or a list from a traced tensor while the block runs. Lengths
+    that are rounded there stay traced."""
     places: set[Place] = set()
     before = warnings.showwarning
 
@@ -56,7 +59,7 @@ def traced_reads() -> Iterator[set[Place]]:
         else:
             before(message, category, *rest, **more)
 
-    with warnings.catch_warnings():
+    with traced_rounding(), warnings.catch_warnings():
         warnings.simplefilter("always", TracerWarning)
         warnings.showwarning = noted
         yield places

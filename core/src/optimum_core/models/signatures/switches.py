@@ -58,6 +58,11 @@ def window_of(config: Any) -> int | None:
     return min(windows, default=None)
 
 
+def chunk_of(config: Any) -> int | None:
+    """Return the shortest chunk to which a configuration confines attention (Llama 4); None: it names none."""
+    return min((value for name, value in _named(config) if "attention_chunk" in name and value > 1), default=None)
+
+
 def _named(config: Any) -> Iterator[tuple[str, int]]:
     """Yield integers by their name, also those in lists, dictionaries and nested configurations."""
     items = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
