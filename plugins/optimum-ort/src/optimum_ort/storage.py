@@ -11,8 +11,10 @@ from optimum_core.types import Artifact
 MODEL = "model.onnx"
 DATA = "model.onnx.data"
 
-# A protobuf message is limited to 2 GiB; optimizers add to their input, so leave room.
-EXTERNAL_ABOVE = 3 * 2**29
+# A protobuf message is limited to 2 GiB, and far below that, a second file is better: onnxruntime maps it and reads
+# what it needs, where it copies weights out of a message. A decoder of 135 million parameters in 4 bits opened in 156
+# MiB instead of 199, in 8 bits in 222 instead of 315.
+EXTERNAL_ABOVE = 2**26
 # Smaller tensors stay in the graph: a mapping of their own would cost more than it saves.
 EXTERNAL_TENSOR_BYTES = 1024
 
