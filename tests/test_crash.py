@@ -86,7 +86,7 @@ def test_killed_at_any_moment(
 
 def test_two_processes_export_once(start: Callable[..., Child], tmp_path: Path) -> None:
     first = start(tmp_path)
-    first.until("describe")
+    first.until("export")
     second = start(tmp_path).all_events()
     rest = list(first.events())
     assert sum(event == ["export", True] for event in rest) == 1

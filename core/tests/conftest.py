@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from plugin_site import Site
+
+# A machine that is held up for a second makes no example wrong, nor the drawing of it too slow.
+settings.register_profile("without deadlines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("without deadlines")
 
 
 @pytest.fixture(scope="session")

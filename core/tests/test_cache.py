@@ -162,17 +162,17 @@ import sys, time
 from pathlib import Path
 from optimum_core.cache import Cache
 root, started, count = map(Path, sys.argv[1:])
+waited = started.with_name("waited")
 def make(directory):
     with count.open("a") as stream:
         stream.write("made\\n")
-    time.sleep(0.3)
+    while not waited.exists():
+        time.sleep(0.001)
     (directory / "a").write_text("a")
-def on_wait():
-    started.with_name("waited").touch()
 started.touch()
 while len(list(started.parent.glob("*.started"))) < 2:
     time.sleep(0.001)
-print(Cache(root).build("export", "k", make, on_wait=on_wait))
+print(Cache(root).build("export", "k", make, on_wait=waited.touch))
 """
 
 
@@ -183,7 +183,7 @@ def test_two_processes_at_once_make_an_entry_once(tmp_path: Path, cache: Cache) 
         for index in range(2)
     ]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    answers = {child.communicate(timeout=60)[0].strip() for child in children}
+    answers = {child.communicate(timeout=500)[0].strip() for child in children}
     assert [child.returncode for child in children] == [0, 0]
     assert answers == {str(cache.entry("export", "k"))}
     assert count.read_text() == "made\n"
@@ -274,7 +274,7 @@ def test_clear_leaves_what_is_locked_by_this_thread_another_or_another_process(c
             thread.start()
             thread.join(60)
         assert [entry.key for entry in cache.list()] == ["mine"]
-        child.communicate("", timeout=60)
+        child.communicate("", timeout=500)
     assert [entry.key for entry in cache.list()] == ["mine", "theirs"]
 
 
@@ -325,7 +325,7 @@ def test_what_is_locked_or_used_by_a_living_process_stays(tmp_path: Path) -> Non
         assert _keys(cache) == ["locked", "mine", "new", "theirs"]
         cache.clear()
         assert _keys(cache) == ["mine", "theirs"]
-        child.communicate("", timeout=60)
+        child.communicate("", timeout=500)
     cache.build("export", "newer", fill)
     assert _keys(cache) == ["mine", "newer"]  # the other process has ended
 

@@ -52,7 +52,7 @@ class Home:
             capture_output=True,
             encoding="utf-8",
             env=self.environment(more),
-            timeout=300,
+            timeout=500,
             check=False,
         )
 
@@ -277,7 +277,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(home: Home, arguments: Sequen
     process.stdout.close()
     complaint = process.stderr.read()
     process.stderr.close()
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     assert complaint == b""
 
 
@@ -299,7 +299,7 @@ def test_ctrl_c_exits_with_130_and_removes_nothing(home: Home) -> None:
             asked += process.stderr.read(1)
         process.send_signal(signal.SIGINT)
         complaint = process.stderr.read()
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=300) == 130
     assert b"Traceback" not in complaint and kept.exists()
 
 

@@ -279,7 +279,7 @@ def test_progress_draws_nothing_while_candidates_are_measured() -> None:
         progress(Event(stage="export", detail="onnx"))
         (drawing,) = set(threading.enumerate()) - before
         progress(Event(stage="export", detail="onnx", seconds=1.0))
-        drawing.join(timeout=60)
+        drawing.join(timeout=300)
         progress(Event(stage="measure", detail="3 candidates"))
         assert set(threading.enumerate()) <= before
     assert "3 candidates" in page.getvalue()

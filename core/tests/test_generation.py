@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from transformers import (
     GenerationConfig,
 )
 
+from clocks import Clock
 from optimum_core import accelerate
 from optimum_core.errors import InputError, OptionError, UnavailableError
 from optimum_core.generation import generator_workload
@@ -90,24 +91,25 @@ def test_the_loop_writes_what_transformers_writes(kind: str) -> None:
 
 def test_a_timed_generation_ends_when_it_shows_what_all_tokens_take(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    drives = eager("llama")
+    drives, clock = eager("llama"), Clock()
     feed = Generation.feed
 
     def slow(self: Generation, ids: Any, *rest: Any) -> Any:
         read.append(ids.shape[1])
-        time.sleep(0.02)
+        clock.seconds += 0.02
         return feed(self, ids, *rest)
 
     monkeypatch.setattr(Generation, "feed", slow)
+    monkeypatch.setattr(generator_workload, "time", SimpleNamespace(perf_counter=clock))
     session = GenerativeSession(drives, (), ())
     inputs = {"input_ids": np.random.default_rng(1).integers(3, 99, (2, 9))}
-    whole = timed_call(session, inputs, 40)()
-    assert len(read) == 40 or whole.scale > 1
+    whole = timed_call(session, inputs, 20)()
+    assert (len(read), whole.scale, whole.first_seconds) == (20, 1, pytest.approx(0.02))
     read.clear()
     monkeypatch.setattr(generator_workload, "_ENOUGH_SECONDS", 0.05)
     part = timed_call(session, inputs, 40)()
     assert read == [9, *[1] * 7]
-    assert 40 / 8 * 0.6 < part.scale < 40 / 8 * 1.4
+    assert part.scale == pytest.approx(40 / 8)
 
 
 def test_positions_beyond_the_model_are_refused_before_they_are_read() -> None:
@@ -156,7 +158,8 @@ def test_a_workload_is_cut_to_the_model_unless_it_was_stated() -> None:
 
 @pytest.mark.parametrize("kind", ["mistral", "opt"])
 def test_dialogues_pass_eager_and_find_what_is_wrong(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialogues_module, "PATIENCE", 300.0)  # however busy the machine is
+    for patience in ("PATIENCE", "_WINDOW_PATIENCE"):
+        monkeypatch.setattr(dialogues_module, patience, 300.0)  # however busy the machine is
     module = decoder(kind)
     dialogues = drawn_dialogues(module, described(kind))
     assert dialogues[-1].name == "eager's greedy text, 64 tokens"

@@ -236,7 +236,7 @@ def _run(hub: Hub, folder: Path, code: str, *arguments: str | Path, **more: str)
         capture_output=True,
         text=True,
         env=env | more,
-        timeout=200,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr

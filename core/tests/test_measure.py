@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
+from clocks import Clock
 from optimum_core import measure as measuring
 from optimum_core.errors import ExportError
 from optimum_core.measure import Contestant, measure, score
@@ -19,6 +20,7 @@ from optimum_core.types import Measurement
 X = WorkShape(name="x", lengths={"batch": 4})
 SHORT, LONG = WorkShape(name="short", lengths={}), WorkShape(name="long", lengths={})
 Effort = partial(measuring.Effort, settle=0.0)
+CLOCK = Clock()
 QUICK = Effort(rounds=4, seconds=0.015, hopeless=1.6)
 
 
@@ -31,15 +33,17 @@ def test_a_reason_of_ours_is_told_whole_and_that_of_others_by_its_first_line() -
 
 @pytest.fixture(autouse=True)
 def _as_stated() -> Iterator[None]:
-    with measuring.measuring(None):
+    with measuring.measuring(None, clock=CLOCK):
         yield
 
 
-def _sleeps(seconds: float, log: list[str] | None = None, name: str = "") -> Callable[[], object]:
+def _takes(seconds: float, log: list[str] | None = None, name: str = "") -> Callable[[], object]:
+    """Return a call that takes so many seconds by the clock of these tests."""
+
     def call() -> None:
         if log is not None:
             log.append(name)
-        time.sleep(seconds)
+        CLOCK.seconds += seconds
 
     return call
 
@@ -53,7 +57,7 @@ def _measured(median: float) -> Measurement:
 
 
 def test_the_faster_one_scores_less() -> None:
-    found = measure({"slow": _one([_sleeps(0.01)]), "fast": _one([_sleeps(0.001)])}, [X], QUICK)
+    found = measure({"slow": _one([_takes(0.01)]), "fast": _one([_takes(0.001)])}, [X], QUICK)
     assert score(found["fast"]) < score(found["slow"])
     for (item,) in found.values():
         assert item.shape == "x"
@@ -62,7 +66,7 @@ def test_the_faster_one_scores_less() -> None:
 
 def test_the_hopeless_is_dropped_after_a_round() -> None:
     log: list[str] = []
-    found = measure({"slow": _one([_sleeps(0.01, log, "slow")]), "fast": _one([_sleeps(0.001)])}, [X], QUICK)
+    found = measure({"slow": _one([_takes(0.01, log, "slow")]), "fast": _one([_takes(0.001)])}, [X], QUICK)
     assert log.count("slow") > found["slow"][0].runs
     assert 1 <= found["slow"][0].runs <= 2
     assert found["fast"][0].runs > found["slow"][0].runs
@@ -71,27 +75,27 @@ def test_the_hopeless_is_dropped_after_a_round() -> None:
 def test_none_is_hopeless_where_patience_is_endless_and_slow_calls_are_warmed_once() -> None:
     log: list[str] = []
     patient = Effort(rounds=3, seconds=0.005, hopeless=math.inf)
-    measure({"slow": _one([_sleeps(0.01, log, "slow")]), "fast": _one([_sleeps(0.001)])}, [X], patient)
+    measure({"slow": _one([_takes(0.01, log, "slow")]), "fast": _one([_takes(0.001)])}, [X], patient)
     assert log.count("slow") == 3 + 1
 
 
 def test_a_slow_first_call_counts_where_that_is_wanted() -> None:
     log: list[str] = []
     effort = Effort(rounds=2, seconds=0.005, slow=0.01)
-    (item,) = measure({"slow": _one([_sleeps(0.02, log, "slow")])}, [X], effort)["slow"]
+    (item,) = measure({"slow": _one([_takes(0.02, log, "slow")])}, [X], effort)["slow"]
     assert (item.runs, len(log)) == (2, 2), "a call for each round, and none to warm up"
 
 
 def test_rounds_alternate_against_drift() -> None:
     log: list[str] = []
-    calls = {name: _one([_sleeps(0.004, log, name)]) for name in "ab"}
+    calls = {name: _one([_takes(0.004, log, name)]) for name in "ab"}
     measure(calls, [X], Effort(rounds=3, seconds=0.001, hopeless=math.inf))
     assert "".join(log) == "aabb" + "ba" + "ab"
 
 
 def test_every_shape_has_its_figure_and_every_call_its_warm_up() -> None:
     log: list[str] = []
-    calls = {"one": _one([_sleeps(0.001, log, "short"), _sleeps(0.01, log, "long")])}
+    calls = {"one": _one([_takes(0.001, log, "short"), _takes(0.01, log, "long")])}
     found = measure(calls, [SHORT, LONG], Effort(rounds=2, seconds=0.005))
     short, long = found["one"]
     assert (short.shape, long.shape) == ("short", "long")
@@ -102,7 +106,7 @@ def test_every_shape_has_its_figure_and_every_call_its_warm_up() -> None:
 
 def test_every_candidate_has_a_round_whatever_the_budget() -> None:
     log: list[str] = []
-    calls = {name: _one([_sleeps(0.001, log, name)]) for name in "ab"}
+    calls = {name: _one([_takes(0.001, log, name)]) for name in "ab"}
     found = measure(calls, [X], Effort(rounds=50, seconds=0.001, hopeless=math.inf, budget=0.0))
     assert all(found[name][0].runs >= 1 for name in "ab")
     assert "".join(log).startswith("a")
@@ -110,7 +114,10 @@ def test_every_candidate_has_a_round_whatever_the_budget() -> None:
 
 
 def test_calls_side_by_side_take_less_time_each() -> None:
-    found = measure({"alone": _one([_sleeps(0.01)]), "four": _one([_sleeps(0.01)], streams=4)}, [X], QUICK)
+    together = threading.Barrier(4, action=_takes(0.01))  # never passed by calls one after another
+    four = _one([partial(together.wait, 60)], streams=4)
+    found = measure({"alone": _one([_takes(0.01)]), "four": four}, [X], QUICK)
+    assert score(found["four"]) == pytest.approx(10 / 4)
     assert score(found["four"]) < score(found["alone"])
     assert found["four"][0].throughput > found["alone"][0].throughput > 0
 
@@ -119,18 +126,13 @@ def test_throughput_counts_the_items_of_a_call() -> None:
     one = Measurement(shape="x", median=2.0, p95=2.0, runs=1)
     assert one.throughput == 500
     assert Measurement(shape="x", median=2.0, p95=2.0, runs=1, items=8).throughput == 4000
-    assert measure({"a": _one([_sleeps(0.001)])}, [X], QUICK)["a"][0].items == 4
+    assert measure({"a": _one([_takes(0.001)])}, [X], QUICK)["a"][0].items == 4
 
 
 def test_calls_are_timed_by_the_clock_that_was_passed() -> None:
-    seconds = 0.0
-
-    def call() -> None:
-        nonlocal seconds
-        seconds += 0.25
-
-    with measuring.measuring(None, clock=lambda: seconds):
-        (found,) = measure({"one": _one([call])}, [X], Effort(rounds=2, seconds=0.5))["one"]
+    clock = Clock()
+    with measuring.measuring(None, clock=clock):
+        (found,) = measure({"one": _one([clock.taking(0.25)])}, [X], Effort(rounds=2, seconds=0.5))["one"]
     assert (found.median, found.least, found.runs) == (250.0, 250.0, 4)
 
 
@@ -144,7 +146,7 @@ def test_what_fails_is_heard() -> None:
 
 def test_a_call_for_each_shape_is_needed() -> None:
     with pytest.raises(ValueError, match="zip"):
-        measure({"one": _one([_sleeps(0.0)])}, [SHORT, LONG], QUICK)
+        measure({"one": _one([_takes(0.0)])}, [SHORT, LONG], QUICK)
 
 
 def test_the_score_weighs_shapes_by_ratio() -> None:

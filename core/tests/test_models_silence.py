@@ -67,13 +67,13 @@ def test_threads_that_overlap_leave_the_streams_as_they_were(capsys: pytest.Capt
     def hold() -> None:
         with silence():
             inside.set()
-            leave.wait(10)
+            leave.wait(60)
             sys.stdout.write("held back\n")
 
     thread = threading.Thread(target=hold)
     with silence():
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(60)
     sys.stdout.write("seen\n")
     leave.set()
     thread.join()

@@ -19,6 +19,8 @@ AUTO = ANY
 FULL_PRECISION = "fp32"
 #: Precisions that `precision="auto"` lets compete; quantized ones must be asked for.
 FLOATS = ("fp32", "bf16", "fp16")
+#: The precision of weights in 64 bits: no backend offers it, and results are held to it.
+DOUBLE = "fp64"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +45,9 @@ def parse_target(target: str) -> Target:
     >>> parse_target("ort:cuda:0")
     Target(backend='ort', device='cuda:0')
     """
-    if not isinstance(target, str) or not target.strip(" :"):
+    if not isinstance(target, str):
+        raise OptionError("target", f"it is of type {type(target).__name__}", 'pass one text: "auto", or a backend')
+    if not target.strip(" :"):
         raise OptionError("target", f"{target!r} names nothing", 'pass "auto", a backend, or "backend:device"')
     backend, colon, device = target.strip().partition(":")
     if not backend or (colon and not device) or device.endswith(":"):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clocks import Clock
 from fake_backend import installed
 from optimum_core import AcceleratedModel, accelerate
 from optimum_core.errors import PromiseError, SessionError
@@ -111,16 +112,6 @@ class Opened:
 
     def close(self) -> None:
         self.closed = True
-
-
-@dataclass(eq=False)
-class Clock:
-    """A clock that only sessions advance."""
-
-    seconds: float = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @dataclass(kw_only=True, eq=False)

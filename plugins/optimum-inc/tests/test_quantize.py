@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
+from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest, TensorSpec
 from optimum_core.verify.empty_rows import EMPTY
-from optimum_inc import plugin, programs, quantize
+from optimum_inc import integer, plugin, programs, quantize
 from optimum_inc.kernels import Int8Linear
 from optimum_inc.package import integer_calls
 from optimum_inc.session import InductorSession
@@ -270,6 +270,32 @@ def test_int8_weights_of_gpt2_are_near_eager_and_call_kernels_for_integers(
     assert facts["layers"] == {"int8": 5, "int4": 0}
     assert sum(isinstance(layer, Int8Linear) for layer in graph.modules()) == 5
     assert least_cosine(gpt2, graph_run(graph, exported)) >= 0.99
+
+
+class Unused(torch.nn.Module):
+    """A layer whose result is not used, as the pooler of a sentence encoder's BERT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+        self.activation = torch.nn.Tanh()
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        found = self.used(values)
+        self.activation(self.unused(found))
+        return found
+
+
+def test_a_layer_whose_result_is_not_used_is_left_out(hardware: Any) -> None:
+    torch.manual_seed(0)
+    module, values = Unused().eval(), torch.randn(4, 16)
+    program = torch.export.export(module, (values,))
+    specs = (TensorSpec(name="values", dtype="float32", shape=(4, 16)),)
+    choices = integer.choose(QuantizeConfig(form="qdq"), hardware())
+    with quiet():
+        graph = integer.quantize_products(program, choices, frozenset(), [{"values": values.numpy()}], specs, "here")
+    got, want = graph(values), module(values)
+    assert not torch.equal(got, want) and torch.nn.functional.cosine_similarity(got, want).min() > 0.99
 
 
 def test_it_is_silent_and_leaves_nothing_behind(written: dict[str, Written]) -> None:

@@ -23,7 +23,7 @@ def test_no_workspace_is_left(tmp_path: Path) -> None:
     environment = {"PATH": "", "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
 
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM], cwd=here, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _PROGRAM], cwd=here, env=environment, capture_output=True, text=True, timeout=500
     )
 
     assert done.returncode == 0, done.stderr

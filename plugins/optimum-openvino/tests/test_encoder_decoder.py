@@ -143,7 +143,7 @@ model = load({str(tmp_path / "model")!r})
 made = model.generate(given["ids"], attention_mask=given["mask"], max_new_tokens=12, forced_bos_token_id=9)
 print(made.tolist())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     want = encoder_decoder("mbart").generate(
         IDS, attention_mask=MASK, max_new_tokens=12, forced_bos_token_id=9, do_sample=False, num_beams=1

@@ -318,7 +318,7 @@ def test_a_saved_model_generates_without_torch(fast: Any, tmp_path: Path) -> Non
     ]
     want = decoder("llama").generate(IDS[:1], do_sample=False, max_new_tokens=8, pad_token_id=0)
     command = [sys.executable, "-c", _CHILD, str(tmp_path / "out"), str(IDS[:1].tolist())]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=500)
     assert eval(done.stdout) == want.tolist()
     assert torch.equal(load(tmp_path / "out").generate(IDS[:1], do_sample=False, max_new_tokens=8), want)
 
@@ -341,7 +341,7 @@ def test_the_command_writes_the_answer(fast: Any, tokenizer: Any, tmp_path: Path
     ids = tokenizer("so many:", return_tensors="pt").input_ids
     want = decoder("llama").generate(ids, do_sample=False, max_new_tokens=8, pad_token_id=0)[0, ids.shape[1] :]
     command = [sys.executable, "-m", "optimum_core.cli", "generate", str(tmp_path / "out"), "so many"]
-    done = subprocess.run([*command, "--max-new-tokens", "8"], capture_output=True, text=True, check=True, timeout=200)
+    done = subprocess.run([*command, "--max-new-tokens", "8"], capture_output=True, text=True, check=True, timeout=500)
     assert done.stdout == tokenizer.decode(want, skip_special_tokens=True) + "\n"
 
 

@@ -299,7 +299,7 @@ def test_a_model_is_quantized_with_its_cache_and_saved(tmp_path: Path, monkeypat
     rows_of = [{"input_ids": rows("llama", 1, 6 + at % 5, seed=at)} for at in range(40)]
     asked: Any = {
         "target": "ort", "level": "shared_cache", "quantize": "dynamic-int4", "max_drop": 0.6, "calibration": rows_of,
-        "shapes": [(1, 8, 4)], "cache_dir": tmp_path / "cache",
+        "shapes": [(1, 8, 4)], "cache_dir": tmp_path / "cache", "budget": 1,
     }  # fmt: skip
     with measuring(Effort(rounds=1, seconds=0.005, steady=math.inf)):
         fast = accelerate(decoder("llama"), **asked)

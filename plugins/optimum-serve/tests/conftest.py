@@ -28,7 +28,7 @@ class Live:
 
     def __init__(self, settings: Settings) -> None:
         self.app = create_app(settings)
-        config = uvicorn.Config(self.app, **{**uvicorn_options(settings), "port": 0, "timeout_graceful_shutdown": 5})
+        config = uvicorn.Config(self.app, **{**uvicorn_options(settings), "port": 0, "timeout_graceful_shutdown": 60})
         self._server = DrainingServer(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -41,10 +41,14 @@ class Live:
         """Wait until all models answer."""
         until(lambda: self.client.get("/ready").status_code == 200)
 
-    def stop(self) -> None:
-        """Stop as SIGTERM does, and wait for the end."""
+    def told_to_stop(self) -> None:
+        """Tell it to stop, as SIGTERM does."""
         self._server.should_exit = True
-        self._thread.join(20)
+
+    def stop(self) -> None:
+        """Stop it, and wait for the end."""
+        self.told_to_stop()
+        self._thread.join(240)
         assert not self._thread.is_alive()
         self.client.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import itertools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+
+from waiting import until
 
 Send = Callable[[str, bytes], httpx.Response]
 _TENSOR = b'{"inputs": [{"name": "input_ids", "shape": %s, "datatype": "INT64", "data": %s}]}'
@@ -78,6 +82,7 @@ def send(live: Any) -> Send:
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b"[%s]" % (b"9" * 400))),
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b'[{"a": 1}]')),
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 2]", b"[[2], [2, 3]]")),
+        ("/v2/models/classifier/infer", _TENSOR % (b"[1, 2]", b"[[1, true]]")),
         ("/v2/models/classifier/infer", _TENSOR % (b"[1, 1]", b"[" * 5000 + b"]" * 5000)),
         ("/v2/models/classifier/infer", _TENSOR % (b"[-1, -1]", b"[1]")),
         ("/v2/models/classifier/infer", _TENSOR % (b"[0, 4]", b"[]")),
@@ -97,18 +102,22 @@ def test_of_a_key_that_comes_twice_the_last_one_is_meant(send: Send) -> None:
 
 
 def test_a_text_of_a_million_tokens_holds_up_none_of_the_others(live: Any, send: Send) -> None:
-    text = "w5 " * 1_000_000
-    statuses: list[int] = []
-    long = threading.Thread(
-        target=lambda: statuses.append(send("/embed", json.dumps({"inputs": text}).encode()).status_code)
-    )
-    long.start()
-    others = 0
-    while long.is_alive():
-        assert send("/embed", b'{"inputs": "w5"}').status_code == 200
-        others += 1
-        time.sleep(0.02)
-    assert statuses == [413] and others > 1
+    body = json.dumps({"inputs": "w5 " * 1_000_000}).encode()
+
+    def answered_meanwhile() -> int:
+        statuses: list[int] = []
+        long = threading.Thread(target=lambda: statuses.append(send("/embed", body).status_code))
+        long.start()
+        others = 0
+        while long.is_alive():
+            assert send("/embed", b'{"inputs": "w5"}').status_code == 200
+            others += 1
+            time.sleep(0.02)
+        assert statuses == [413]
+        return others
+
+    # Several times, as the client itself may be held up meanwhile.
+    assert any(answered_meanwhile() > 1 for _ in range(5))
 
 
 # Clients that are slow, or go away.
@@ -116,7 +125,7 @@ def test_a_text_of_a_million_tokens_holds_up_none_of_the_others(live: Any, send:
 
 def _connection(live: Any) -> socket.socket:
     host, port = live.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=120)
 
 
 def _head(length: int, path: str = "/embed") -> bytes:
@@ -140,13 +149,13 @@ def test_headers_that_do_not_come_end_the_connection(sent: bytes, slow_live: Any
             assert slow.recv(100) == b""
 
 
-def test_headers_without_end_are_refused(slow_live: Any) -> None:
-    with _connection(slow_live) as endless, suppress(ConnectionError):
+def test_headers_without_end_are_refused(live: Any) -> None:
+    with _connection(live) as endless, suppress(ConnectionError):
         endless.sendall(b"POST /embed HTTP/1.1\r\n")
         for number in range(100):
             endless.sendall(b"X-%d: %s\r\n" % (number, b"a" * 10_000))
         assert endless.recv(100).startswith(b"HTTP/1.1 400")
-    assert slow_live.client.post("/embed", json={"inputs": "w5"}).status_code == 200
+    assert live.client.post("/embed", json={"inputs": "w5"}).status_code == 200
 
 
 def test_half_a_body_and_then_nothing_harms_no_other(live: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,9 +170,9 @@ def test_half_a_body_and_then_nothing_harms_no_other(live: Any, caplog: pytest.L
 
 def test_an_answer_that_its_client_does_not_take_is_given_up(slow_live: Any) -> None:
     body = json.dumps({"inputs": ["w5 " * 60] * 1024}).encode()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 240
     with socket.socket() as idle, pytest.raises(ConnectionError):
-        idle.settimeout(30)
+        idle.settimeout(240)
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         host, port = slow_live.url.removeprefix("http://").split(":")
         idle.connect((host, int(port)))
@@ -194,19 +203,21 @@ def test_thousands_of_idle_connections_leave_it_answering(live: Any) -> None:
 # The end.
 
 
-def _until_closed(url: str, outcomes: list[str]) -> None:
-    """Ask on one connection until an answer says that it is the last one."""
+def _until_closed(url: str, outcomes: list[str], answered: Callable[[], object] = lambda: None) -> None:
+    """Ask on one connection until an answer says that it is the last one; call `answered` after the first."""
     host, port = url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection = http.client.HTTPConnection(host, int(port), timeout=120)
     connection.connect()
     connection.auto_open = 0
     try:
-        while True:
+        for number in itertools.count():
             connection.request("POST", "/embed", b'{"inputs": "w5"}')
             answer = connection.getresponse()
             answer.read()
             if answer.status != 200 or answer.will_close:
                 break
+            if not number:
+                answered()
         outcomes.append(f"{answer.status}, closed")
     except (OSError, http.client.HTTPException) as error:
         outcomes.append(repr(error))
@@ -215,13 +226,15 @@ def _until_closed(url: str, outcomes: list[str]) -> None:
 def test_told_to_stop_it_answers_the_last_request_of_every_connection(serve: Any) -> None:
     live = serve("encoder")
     outcomes: list[str] = []
-    threads = [threading.Thread(target=_until_closed, args=(live.url, outcomes)) for _ in range(12)]
+    connected = threading.Barrier(13)
+    wait = partial(connected.wait, 120)
+    threads = [threading.Thread(target=_until_closed, args=(live.url, outcomes, wait)) for _ in range(12)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    wait()
     live.stop()
     for thread in threads:
-        thread.join(20)
+        thread.join(240)
     assert outcomes == ["200, closed"] * 12
 
 
@@ -267,10 +280,8 @@ class _Process:
         command = [sys.executable, "-m", "optimum_core", "serve", str(self._directory), "--port", str(self._port)]
         with self._log.open("ab") as log:
             self.running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
-        end = time.monotonic() + 240
-        while not self._is_ready():
-            assert time.monotonic() < end and self.running.poll() is None
-            time.sleep(0.05)
+        until(lambda: self.running.poll() is not None or self._is_ready())
+        assert self.running.poll() is None
 
     def _is_ready(self) -> bool:
         with suppress(httpx.TransportError):
@@ -302,7 +313,7 @@ def test_killed_it_leaves_no_request_waiting_and_starts_again(process: Any, tmp_
     outcomes: list[Any] = []
 
     def ask() -> None:
-        with httpx.Client(base_url=server.url, timeout=20) as client:
+        with httpx.Client(base_url=server.url, timeout=240) as client:
             with suppress(httpx.TransportError):
                 while True:
                     outcomes.append(client.post("/embed", json={"inputs": "w5"}).status_code)
@@ -311,11 +322,10 @@ def test_killed_it_leaves_no_request_waiting_and_starts_again(process: Any, tmp_
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    while len(outcomes) < 20:
-        time.sleep(0.01)
+    until(lambda: len(outcomes) >= 20)
     server.kill()
     for thread in threads:
-        thread.join(5)
+        thread.join(120)
         assert not thread.is_alive()
     assert outcomes.count("lost") == 4 and set(outcomes) == {200, "lost"}
     server.start()

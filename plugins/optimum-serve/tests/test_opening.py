@@ -67,7 +67,7 @@ def test_where_the_process_ends_a_stage_of_a_search_is_interrupted(
     opening.start()
     until(lambda: begun)
     opener.end(60)
-    opening.join(10)
+    opening.join(60)
     assert not opening.is_alive() and len(begun) == 1
     assert not begun[0].exists() and not any(model.problem for model in server.models.values())
     asyncio.run(server.stop())

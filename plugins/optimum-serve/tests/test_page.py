@@ -17,7 +17,7 @@ from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api")
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-MILLISECONDS = 20_000
+MILLISECONDS = 120_000
 
 
 @pytest.fixture(scope="module")

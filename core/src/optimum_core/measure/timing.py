@@ -140,10 +140,11 @@ def least_score(measurements: Sequence[Measurement]) -> float:
 def _mean(measurements: Sequence[Measurement], values: Sequence[float]) -> float:
     if not measurements:
         return float("inf")
+    above_zero = np.maximum(values, 1e-6)  # a coarse clock may see no time pass
     counts = [item.calls for item in measurements if item.calls]
     if len(counts) == len(measurements):
-        return sum(value * count for value, count in zip(values, counts, strict=True)) / sum(counts)
-    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-6)))))
+        return float(np.average(above_zero, weights=counts))
+    return float(np.exp(np.mean(np.log(above_zero))))
 
 
 def _round(track: _Track, effort: Effort) -> None:

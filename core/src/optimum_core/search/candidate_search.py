@@ -18,6 +18,7 @@ from optimum_core.measure.stopwatch import watched
 from optimum_core.measure.workload import tuned_for
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
+from optimum_core.plan import DOUBLE
 from optimum_core.search.alike import wrong_alike
 from optimum_core.search.axis_restriction import Restriction, restrictions
 from optimum_core.search.budget import usual_seconds
@@ -354,14 +355,13 @@ class _Search:
         passing = [item for item in able if item.failed_transiently]
         if passing:
             why = f"nothing could be built for a reason of the moment: {passing[0].problem}\n" + "\n".join(rows)
-            return ResourceError(
-                who, why, "free room on the disk or memory, and try again; TMPDIR may name another disk"
-            )
-        return VerificationError(
-            who,
-            "nothing that was built agrees with the eager model:\n" + "\n".join(rows),
-            "keep it eager (target='torch'), pass sample_inputs= like your own calls, or report this table",
-        )
+            remedy = "free room on the disk or memory, and try again; TMPDIR may name another disk"
+            return ResourceError(who, why, remedy)
+        remedy = "pass sample_inputs= like your own calls, or report this table"
+        if self.context.held_to == DOUBLE:
+            remedy = "or pass model.float(): its weights are in 64 bits"
+        why = "nothing that was built agrees with the eager model:\n" + "\n".join(rows)
+        return VerificationError(who, why, f"keep it eager (target='torch'), {remedy}")
 
 
 def _same_export(one: CandidateSpec, other: CandidateSpec) -> bool:

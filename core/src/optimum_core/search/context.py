@@ -35,7 +35,8 @@ class SearchContext:
         budget: once it is spent and a correct candidate exists, nothing further is built.
         decided: the `CandidateSpec.id` that won for a model of the same shape before; if still correct, no other is
             tried.
-        held_to: the precision whose tolerance applies, if the model itself is quantized, or a graph in 16 bits.
+        held_to: the precision whose tolerance applies, if the model itself is quantized, a graph in 16 bits, or a
+            model in 64.
         references: eager's answers, which several searches share.
     """
 

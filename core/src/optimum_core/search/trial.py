@@ -18,7 +18,7 @@ from optimum_core.measure.workload import WorkShape
 from optimum_core.models.eager.threads import usual_threads
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.references.eager_dialogues import PictureText
-from optimum_core.plan import FLOATS
+from optimum_core.plan import DOUBLE, FLOATS
 from optimum_core.plugins import PluginManager
 from optimum_core.search.builder import Builder
 from optimum_core.search.candidate import Candidate, Run
@@ -37,7 +37,8 @@ class TrialRunner:
         builder: builds and opens candidates; not needed for saved artifacts.
         workload: returns the shapes to time at.
         verify: False leaves the comparison out.
-        held_to: the precision whose tolerance applies, if the model itself is quantized, or a graph in 16 bits.
+        held_to: the precision whose tolerance applies, if the model itself is quantized, a graph in 16 bits, or a
+            model in 64.
     """
 
     plugins: PluginManager
@@ -153,7 +154,7 @@ class TrialRunner:
     def _by_precision(self, candidate: Candidate, cases: tuple[ReferenceCase, ...], run: Run | None = None) -> Fidelity:
         run, outputs, spec = run or candidate.run, candidate.signature.outputs, candidate.spec
         assert run is not None
-        if self.held_to in FLOATS:
+        if self.held_to in (*FLOATS, DOUBLE):
             return verify(run, cases, outputs, precision=self.held_to)
         if self.held_to is not None:
             return verify_quantized(run, cases, (), outputs, precision=self.held_to, ties=True)

@@ -148,7 +148,7 @@ def _quantizing(backend: str) -> Iterator[tuple[Offer, Transform, Way]]:
 
 
 def _quantization_problems(backend: str, transform: Transform, way: Way, scheme: str) -> list[str]:
-    """Return the problems of one scheme, on the model with the fewest."""
+    """Return the problems of one scheme, on the model with the fewest; the first without any suffices."""
     found: list[list[str]] = []
     config = QuantizeConfig.named(scheme)
     for kind in KINDS:
@@ -169,7 +169,10 @@ def _quantization_problems(backend: str, transform: Transform, way: Way, scheme:
             subject = Subject(
                 plugins=manager(), way=way, model=made, artifact=replace(artifact, precision=config.weights)
             )
-            found.append([f"{label}: {problem}" for problem in disagreements(subject)])
+            problems = disagreements(subject)
+            if not problems:
+                return []
+            found.append([f"{label}: {problem}" for problem in problems])
         except OptimumError as error:
             found.append([f"{label}: {error}"])
     return min(found, key=len)

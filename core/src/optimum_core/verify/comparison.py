@@ -38,6 +38,7 @@ class Tolerance:
 
 #: Tolerances by precision. docs/concepts.md states the same table.
 TOLERANCES: Mapping[str, Tolerance] = {
+    "fp64": Tolerance(relative=1e-9, cosine=0.9999999999, agreement=1.0),
     "fp32": Tolerance(relative=1e-3, cosine=0.9999, agreement=1.0),
     "fp16": Tolerance(relative=1e-2, cosine=0.999, agreement=0.99),
     "bf16": Tolerance(relative=1e-1, cosine=0.995, agreement=0.98),
@@ -55,7 +56,7 @@ ANY = Tolerance(relative=float("inf"), cosine=-1.0, agreement=0.0)
 
 
 def tolerance_of(precision: str) -> Tolerance:
-    """Return the tolerance for a precision; the strictest if the precision is not in the table."""
+    """Return the tolerance for a precision; that of fp32 if it is not in the table."""
     return TOLERANCES.get(precision.removeprefix("u"), TOLERANCES["fp32"])
 
 

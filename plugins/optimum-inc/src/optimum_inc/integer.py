@@ -65,6 +65,8 @@ def quantize_products(
     quantizer = _compressor(choices, kept)
     graph = program.module(check_guards=False)
     graph._exported = True
+    graph.graph.eliminate_dead_code()  # torchao's quantizer asks every product for what it gives on
+    graph.recompile()
     prepared = quantizer.prepare(graph)
     if not any(node.meta.get(_ANNOTATION) is not None for node in prepared.graph.nodes):
         raise OptionError(who, "there is no product to quantize", "leave it in float, or exclude less")

@@ -23,4 +23,4 @@ def leave_within_a_text(live: Any, **settings: Any) -> None:
     with live.client.stream("POST", "/v1/completions", json=body) as answer:
         first = next(answer.iter_lines())
         assert json.loads(first.removeprefix("data: "))["choices"]
-    until(lambda: not writer.running and not writer.depth, 10)
+    until(lambda: not writer.running and not writer.depth)

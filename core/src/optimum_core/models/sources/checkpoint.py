@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_SHORT = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "F16": "fp16", "BF16": "bf16"}
+_SHORT = {
+    "torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float64": "fp64",
+    "F16": "fp16", "BF16": "bf16", "F64": "fp64",
+}  # fmt: skip
 
 
 def precision_of_module(module: Any) -> str:
-    """Return "fp16" or "bf16" if most of a module's floats are stored so, else "fp32"."""
+    """Return "fp16", "bf16" or "fp64" if most of a module's floats are stored so, else "fp32"."""
     return _most((str(tensor.dtype), tensor.numel()) for tensor in module.state_dict().values())
 
 

@@ -123,8 +123,13 @@ class Survey:
         assert spec.config is not None
         if spec.config.calibrates and self.context.data.calibration is None:
             return "it needs calibration data, and none was passed"
-        if spec.way.cost > self._affordable():
-            return f"it takes some {spec.way.cost:.0f} s to build: name its backend, or pass a budget"
+        if spec.way.cost > (affordable := self._affordable()):
+            remedy = (
+                f"{affordable:.0f} s of the budget are left"
+                if self.budget.stated
+                else "name its backend, or pass a budget"
+            )
+            return f"it takes some {spec.way.cost:.0f} s to build: {remedy}"
         if first:
             return None
         if self.budget.is_over(_SHARE):

@@ -65,7 +65,7 @@ class TruthSampler:
             try:
                 child.kill()
                 child.wait(_CLOSING_SECONDS)
-            except OSError:
+            except (OSError, subprocess.TimeoutExpired):
                 log.warning("the process that compares answers did not end")
         with self._samples.mutex:
             self._samples.queue.clear()

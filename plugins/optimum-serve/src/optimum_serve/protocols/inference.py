@@ -156,6 +156,8 @@ async def _infer(call: Call) -> Response:
     asked, rest = _parsed(call.body, call.request.headers.get(_HEADER))
     _check_parameters(asked)
     arrays = _arrays(asked.inputs, rest)
+    if b"true" in call.body or b"false" in call.body:  # a name may hold them too; few requests are looked through
+        _check_booleans(asked.inputs)
     _check_types(arrays, model)
     wanted = {output.name: output for output in asked.outputs}
     known = model.outputs
@@ -194,6 +196,17 @@ def _check_types(arrays: Mapping[str, Array], model: ServedModel) -> None:
         own = kinds.get(name)
         if own in _TYPES and _kind(np.dtype(own)) != _kind(array.dtype):
             raise invalid(f"input {name!r} is {_TYPES[array.dtype.name]}, and the model takes {_TYPES[own]}")
+
+
+def _check_booleans(tensors: Sequence[Tensor]) -> None:
+    """Refuse true and false among numbers, which numpy would take for 1 and 0."""
+    for tensor in tensors:
+        if tensor.datatype != "BOOL" and _holds_boolean(tensor.data):
+            raise invalid(f"input {tensor.name!r}: its data hold true or false, and its type is {tensor.datatype}")
+
+
+def _holds_boolean(data: Any) -> bool:
+    return any(map(_holds_boolean, data)) if isinstance(data, list) else isinstance(data, bool)
 
 
 def _kind(dtype: np.dtype[Any]) -> str:

@@ -1,0 +1,39 @@
+"""Models in float64: they are held to what that promises, and not to the 32 bits in which runtimes compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optimum_core import accelerate
+from optimum_core.errors import VerificationError
+
+VALUES = torch.randn(3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def double() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Linear(8, 4)).double().eval()
+
+
+def test_a_runtime_that_computes_in_32_bits_is_wrong_for_it(double: torch.nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match=r"(.|\n)*1e-09(.|\n)*pass model\.float\(\)"):
+        accelerate(double, sample_inputs={"input": VALUES[:2]}, target="openvino", budget=1, cache_dir=tmp_path)
+
+
+def test_what_is_returned_has_the_values_of_64_bits(double: torch.nn.Module, tmp_path: Path) -> None:
+    with accelerate(double, sample_inputs={"input": VALUES[:2]}, budget=1, cache_dir=tmp_path) as fast:
+        fidelity = fast.manifest.fidelity
+        assert fidelity is not None and fidelity.tolerance == 1e-9
+        torch.testing.assert_close(fast(VALUES), double(VALUES).detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_32_bits_are_taken_where_they_are_asked_for(double: torch.nn.Module, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"sample_inputs": {"input": VALUES[:2]}, "target": "openvino", "precision": "fp32"}
+    with accelerate(double, budget=1, cache_dir=tmp_path, **asked) as fast:
+        assert fast.manifest.backend == "openvino"
+        torch.testing.assert_close(fast(VALUES), double(VALUES).detach(), rtol=1e-4, atol=1e-5)
