@@ -19,6 +19,7 @@ from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
 from optimum_core.plugins import Direct, PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.card import save_with_card
@@ -67,6 +68,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     ) -> None:
         self.manifest = manifest
         self.directory = directory
+        self._beside = FilesBeside(f"model {manifest.model.name!r}", directory, manifest)
         self._session = session
         self._is_merged = isinstance(session, MergedSession)
         self._source = source
