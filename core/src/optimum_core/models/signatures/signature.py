@@ -29,9 +29,11 @@ from optimum_core.models.signatures.defaults import default_of
 from optimum_core.models.signatures.derivation import first_that_runs, of_one_structure, tied
 from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes_beside, without_idle
 from optimum_core.models.signatures.longer_calls import longer_switches
+from optimum_core.models.signatures.one_row import stands_for_all, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
 from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
+from optimum_core.models.signatures.skipped_labels import skipped_value
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
 from optimum_core.models.signatures.value_limits import within_limits
@@ -117,6 +119,7 @@ class ModelSignature:
         if not all(item.name in self.given for item in self.layout.inputs):
             return None
         found = {item.name: np.asarray(self.given[item.name], dtype=item.dtype) for item in self.layout.inputs}
+        found = with_all_rows(found, self.layout)
         taken = _fits(found, self.layout) and all(_within(found, self.layout, *pair) for pair in self.ranges.items())
         return found if taken else None
 
@@ -305,6 +308,8 @@ def _input_spec(
         greatest=greatest,
         sides=sides,
         exact=follows_type(trials.module, layout, item, trials.arrays),
+        skipped=skipped_value(trials, layout, item, least),
+        one_row=stands_for_all(trials.module, layout, trials.arrays, item),
         nonfinite=not np.isfinite(trials.arrays.get(item.name, 0.0)).all(),
     )
 
