@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForTokenClassification, BertModel
+from transformers import BertConfig, BertForTokenClassification, BertModel, OwlViTConfig, OwlViTForObjectDetection
 
 from optimum_core import accelerate
 from optimum_core.errors import InputError
@@ -73,3 +73,32 @@ def test_labels_that_no_loss_counts(target: str, tmp_path: Path) -> None:
         for wrong in (-1, -99, 3):
             with pytest.raises(InputError, match=f"expected values from 0 to 2, or -100, got {wrong}"):
                 fast(input_ids=IDS, labels=some.masked_fill(some == 0, wrong))
+
+
+def _queries() -> OwlViTForObjectDetection:
+    edges = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 37}
+    text = {**edges, "vocab_size": 100, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 99}
+    config = OwlViTConfig(
+        text_config=text, vision_config={**edges, "image_size": 32, "patch_size": 8}, projection_dim=32
+    )
+    return OwlViTForObjectDetection(config).eval()
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_several_queries_of_a_picture(is_given: bool, tmp_path: Path) -> None:
+    model = _queries()
+    ids = torch.cat([IDS, IDS.flip(1)])
+    pictures = torch.randn(3, 3, 32, 32)
+    samples = {"input_ids": ids[:2], "pixel_values": pictures[:1], "attention_mask": torch.ones_like(ids[:2])}
+    fast = accelerate(model, target="ort", sample_inputs=samples if is_given else None, budget=2, cache_dir=tmp_path)
+    for queries, count in ((2, 1), (4, 2), (3, 3), (6, 3), (1, 1)):
+        call = {"input_ids": ids[:queries], "pixel_values": pictures[:count]}
+        call["attention_mask"] = torch.ones_like(call["input_ids"])
+        torch.testing.assert_close(fast(**call).logits, model(**call).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_an_axis_that_two_inputs_move_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """A check of the answer's lengths would refuse right answers."""
+    fast = accelerate(_queries(), target="ort", budget=2, cache_dir=tmp_path)
+    shapes = {spec.name: spec.shape for spec in fast.manifest.outputs}
+    assert shapes["logits"] == ("media_batch", 16, "logits.axis2")

@@ -15,6 +15,7 @@ from optimum_core.models.eager.outputs import check_held, flatten, structure_of
 from optimum_core.models.inputs.layouts import Layout, facts_of
 from optimum_core.models.inputs.samples import Case, Padding, draw
 from optimum_core.models.inputs.user_samples import as_varied_as_eager_takes
+from optimum_core.models.signatures.groups import with_groups
 from optimum_core.models.signatures.one_row import stands_for_all
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: M
         SourceError: it runs on none of them, or returns no tensor.
     """
     problem = ""
-    for layout in layouts:
+    for layout in with_groups(layouts, module, arrays):
         if not layout.inputs:
             continue
         try:

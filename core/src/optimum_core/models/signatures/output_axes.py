@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,26 +22,49 @@ _CONSTANTS = (0, 1)
 
 
 def output_specs(
-    module: Any, layout: Layout, arrays: Mapping[str, Any], traced: Mapping[str, Any], runs: Runs
+    module: Any,
+    layout: Layout,
+    arrays: Mapping[str, Any],
+    traced: Mapping[str, Any],
+    runs: Runs,
+    together: Sequence[tuple[Mapping[str, int], Any]],
 ) -> tuple[TensorSpec, ...]:
     """Return the specs of a model's outputs.
 
     Args:
         traced: the outputs at the traced lengths.
         runs: the outputs' shapes at other lengths, by axis and length.
+        together: lengths of all axes at once, with the model's output there.
     """
     lengths = {axis: layout.lengths[axis] for axis in layout.axes}
     usual = {name: tuple(tensor.shape) for name, tensor in traced.items()}
     for shapes in (_at_constant(module, layout, arrays, value) for value in _CONSTANTS):
         if shapes not in (None, usual):
             runs = {**runs, **dict.fromkeys(lengths.items(), shapes)}
+    elsewhere = [
+        (here, {name: tuple(tensor.shape) for name, tensor in flatten(output).items()}) for here, output in together
+    ]
+
+    def named(name: str, index: int) -> int | str:
+        axis = _output_axis(name, index, traced[name], lengths, runs)
+        follows = not isinstance(axis, str) or axis not in lengths or _follows(axis, name, index, elsewhere)
+        return axis if follows else f"{name}.axis{index}"
+
     return tuple(
         TensorSpec(
             name=name,
             dtype=str(tensor.dtype).removeprefix("torch."),
-            shape=tuple(_output_axis(name, index, tensor, lengths, runs) for index in range(tensor.dim())),
+            shape=tuple(named(name, index) for index in range(tensor.dim())),
         )
         for name, tensor in traced.items()
+    )
+
+
+def _follows(axis: str, name: str, index: int, elsewhere: Sequence[tuple[Mapping[str, int], Shapes]]) -> bool:
+    """Whether an output's axis has an input axis's length where all axes have others."""
+    return all(
+        axis not in lengths or name not in shapes or shapes[name][index : index + 1] in ((), (lengths[axis],))
+        for lengths, shapes in elsewhere
     )
 
 
@@ -60,15 +83,16 @@ def _at_constant(module: Any, layout: Layout, arrays: Mapping[str, Any], value: 
 
 
 def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int], runs: Runs) -> int | str:
-    """Return an output axis's fixed length, the name of the input axis that it equals, or a new name for a mixture."""
+    """Return an output axis's fixed length, the name of the input axis that it equals, or a new name for a mixture, as
+    of what several axes move."""
     here = int(tensor.shape[index])
     moved: dict[str, list[tuple[int, int]]] = {}
     for (axis, length), shapes in runs.items():
         if shapes is None or axis not in lengths or name not in shapes or len(shapes[name]) <= index:
             continue
         moved.setdefault(axis, []).append((length, shapes[name][index]))
+    moving = [axis for axis, pairs in moved.items() if any(result != here for _, result in pairs)]
     followed = [axis for axis, pairs in moved.items() if lengths[axis] == here and all(a == b for a, b in pairs)]
-    if followed:
+    if followed and moving in ([], followed[:1]):
         return followed[0]
-    changes = any(len({result for _, result in pairs} | {here}) > 1 for pairs in moved.values())
-    return f"{name}.axis{index}" if changes else here
+    return f"{name}.axis{index}" if moving else here

@@ -248,10 +248,12 @@ def describe(
     ranges = reach(trials, settled, numbers)
     layout = _bounded(settled.layout, ranges)
     traced_output = ask(module, draw(layout, Case(name="traced"), arrays))
-    structure = agreed(f"model {name!r}", [output, traced_output, *_answers_elsewhere(module, layout, arrays)])
+    elsewhere = list(_answers_elsewhere(module, layout, arrays))
+    structure = agreed(f"model {name!r}", [output, traced_output, *(answer for _, answer in elsewhere)])
     values = {key: within_limits(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
     turns = size_switches(module, layout, arrays, lengths_beside)
     longer, shapes_beyond = longer_switches(module, layout, arrays, ranges)
+    by_axis = {**settled.runs, **shapes_beyond}
     turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
     names = [item.name for item in layout.inputs]
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
@@ -261,7 +263,7 @@ def describe(
     return ModelSignature(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs),
-        outputs=output_specs(module, layout, arrays, flatten(traced_output), {**settled.runs, **shapes_beyond}),
+        outputs=output_specs(module, layout, arrays, flatten(traced_output), by_axis, elsewhere),
         structure=structure,
         layout=layout,
         given=arrays,
@@ -314,8 +316,11 @@ def _input_spec(
     )
 
 
-def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the model's outputs for other values, and at other lengths of all axes at once, if it takes them.
+def _answers_elsewhere(
+    module: Any, layout: Layout, arrays: Mapping[str, Any]
+) -> Iterator[tuple[Mapping[str, int], Any]]:
+    """Yield the model's outputs for other values, and at other lengths of all axes at once, if it takes them; each with
+    these lengths.
 
     Containers and numbers in the outputs must depend on neither.
     """
@@ -323,7 +328,7 @@ def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -
     cases = (Case(name="other values", seed=1), *(Case(name="elsewhere", lengths=lengths) for lengths in places))
     for case in cases:
         try:
-            yield ask(module, draw(layout, case, arrays))
+            yield {**layout.lengths, **case.lengths}, ask(module, draw(layout, case, arrays))
         except Exception as error:  # noqa: BLE001 - the model has limits of its own
             log.debug("%s, lengths %s: %r", case.name, dict(case.lengths), error)
 
