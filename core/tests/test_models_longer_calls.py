@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from optimum_core.models.signatures import longer_calls
 from optimum_core.models.signatures.signature import ModelSignature, describe
 
 
@@ -60,3 +61,10 @@ def test_what_leaves_numbers_out_has_an_axis_of_its_own() -> None:
 def test_a_step_for_each_position_is_left_to_the_comparisons() -> None:
     signature = _described(lambda x: torch.stack([part * 2 for part in x.unbind(1)], 1))
     assert signature.switches.get(LENGTH, ()) == ()
+
+
+def test_a_call_that_takes_too_long_leaves_gradients_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(longer_calls, "PATIENCE", -1.0)
+    assert torch.is_grad_enabled()
+    assert _described(LOOPS[0][1]).switches.get(LENGTH, ()) == ()
+    assert torch.is_grad_enabled()

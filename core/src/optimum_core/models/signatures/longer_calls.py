@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.overrides import TorchFunctionMode
 
 from optimum_core.models.eager.calls import ask
@@ -59,11 +60,16 @@ class _Recorder(TorchFunctionMode):
         self._start, self._busy = time.perf_counter(), time.process_time()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # A machine that does other work says nothing of the model: so the lesser of wall-clock and CPU time.
-        if min(time.perf_counter() - self._start, time.process_time() - self._busy) > PATIENCE:
-            raise _TooLongError
         self.functions.append(getattr(func, "__name__", ""))
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        # What gives no tensor may set a state, such as that of gradients as a block ends, and must have its way.
+        if isinstance(found, torch.Tensor) and self._is_late():
+            raise _TooLongError
+        return found
+
+    def _is_late(self) -> bool:
+        # A machine that does other work says nothing of the model: so the lesser of wall-clock and CPU time.
+        return min(time.perf_counter() - self._start, time.process_time() - self._busy) > PATIENCE
 
 
 def longer_switches(
