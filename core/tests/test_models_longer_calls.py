@@ -63,8 +63,13 @@ def test_a_step_for_each_position_is_left_to_the_comparisons() -> None:
     assert signature.switches.get(LENGTH, ()) == ()
 
 
-def test_a_call_that_takes_too_long_leaves_gradients_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(longer_calls, "PATIENCE", -1.0)
+@pytest.mark.parametrize("count", range(12))
+def test_a_call_that_takes_too_long_leaves_gradients_as_they_were(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever function it is stopped: the end of a block without gradients is one too."""
+    monkeypatch.setattr(longer_calls._Recorder, "_is_late", lambda self: len(self.functions) > count)
     assert torch.is_grad_enabled()
-    assert _described(LOOPS[0][1]).switches.get(LENGTH, ()) == ()
-    assert torch.is_grad_enabled()
+    _described(LOOPS[0][1])
+    try:
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_grad_enabled(True)
