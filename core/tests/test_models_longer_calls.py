@@ -25,8 +25,8 @@ class Applied(torch.nn.Module):
 LENGTH = "axis1_6"
 
 LOOPS: tuple[tuple[str, Callable[[torch.Tensor], torch.Tensor], str, int], ...] = (
-    ("split", lambda x: torch.cat([part.cumsum(1) for part in x.split(300, 1)], 1), LENGTH, 300),
-    ("split rows", lambda x: torch.cat([part - part.mean(0) for part in x.split(50, 0)]), "batch", 50),
+    ("split", lambda x: torch.cat([part.cumsum(1) for part in torch.split(x, 300, 1)], 1), LENGTH, 300),
+    ("split rows", lambda x: torch.cat([part - part.mean(0) for part in torch.split(x, 50, 0)]), "batch", 50),
     ("range", lambda x: torch.cat([x[:, i : i + 300].cumsum(1) for i in range(0, x.shape[1], 300)], 1), LENGTH, 300),
     ("a tensor of the size", lambda x: 2 * x if torch.tensor(x.shape[1]) > 310 else x, LENGTH, 310),
     ("a stride", lambda x: x * (2 if x.stride(0) > 320 * 8 else 1), LENGTH, 320),

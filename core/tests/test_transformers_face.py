@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import torch
 from transformers import BatchEncoding
 
+import optimum_core.artifact as artifacts
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import ArtifactError, InputError, NotTorchError, SessionError, UnavailableError
 from optimum_core.models.sources.source import MemorySource
@@ -158,6 +160,33 @@ def test_pickled_it_needs_its_files(fast: AcceleratedModel, tmp_path: Path) -> N
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(ArtifactError, match="which is not here"):
         pickle.loads(raw)
+
+
+def test_pickled_it_is_not_another_that_was_saved_there_since(fast: AcceleratedModel, tmp_path: Path) -> None:
+    """Of the same architecture, so that its files are as long."""
+    fast.save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out") as loaded:
+        raw = pickle.dumps(loaded)
+        model = tmp_path / "out" / "model.onnx"
+        model.write_bytes(model.read_bytes()[::-1])  # as another save would leave them: other bytes, and a manifest
+        artifacts.write(tmp_path / "out", loaded.manifest)
+        for again in (partial(pickle.loads, raw), partial(copy.deepcopy, loaded)):
+            with pytest.raises(ArtifactError, match=r"model\.onnx, which is not here or was changed"):
+                again()
+
+
+def test_a_tokenizer_that_was_changed_since_is_not_read(
+    fast: AcceleratedModel, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    fast.save_pretrained(tmp_path / "bare")
+    for file in tokenizer_file.iterdir():
+        shutil.copy(file, tmp_path / "bare")
+    artifacts.write(tmp_path / "bare", fast.manifest)
+    with load(tmp_path / "bare") as loaded:
+        file = tmp_path / "bare" / "tokenizer.json"
+        file.write_text(file.read_text().replace('"w5"', '"w6"', 1))
+        with pytest.raises(ArtifactError, match=r"tokenizer\.json is gone or was changed(.|\n)*open it again"):
+            loaded.map(["w5 w6"])
 
 
 def test_an_eager_one_takes_its_model_along(tmp_path: Path) -> None:

@@ -369,9 +369,10 @@ def test_a_session_that_takes_nothing_is_no_pass(described: Described) -> None:
         _shapes_taken(Lengths(greatest={"sequence": 0}), described)
 
 
-def test_a_query_whose_window_has_padding_alone_is_not_compared() -> None:
+@pytest.mark.parametrize("kind", ["mistral", "llama4_text"])
+def test_a_query_whose_window_or_chunk_has_padding_alone_is_not_compared(kind: str) -> None:
     """Ways of attention give it different values; before that place, padded queries are compared as well."""
-    module, signature = decoder("mistral"), described("mistral")
+    module, signature = decoder(kind), described(kind)
     (case,) = cases_at(module, signature, {"long": {"batch": 4, "sequence": 64}})
     padded = case.inputs["attention_mask"] == 0
     valid = case.valid["sequence"]

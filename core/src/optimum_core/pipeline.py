@@ -114,7 +114,7 @@ class Pipeline:
                 **self.request.cache_key(),
                 "fingerprint": self.source.fingerprint,
                 "companions": {name: fingerprint.of_file(path) for name, path in self.source.companions().items()},
-                "processor": type(self.source.processor).__name__ if self.source.in_memory else "",
+                "processor": fingerprint.of_processor(self.source.passed_processor),
             }
         )
 
@@ -135,24 +135,12 @@ class Pipeline:
         return model if self._still_kept(model) else None
 
     def _still_kept(self, model: AcceleratedModel) -> bool:
-        """Whether the user's evaluation function still accepts the model: its values cannot be cached."""
-        promise = model.report.promise if model.report else None
-        if promise is None or not promise.kept or self.request.data is None or self.request.data.function is None:
+        if self.request.data is None:
             return True
-        from optimum_core.verify.promise import Called, keeps
+        from optimum_core.search.quantized.kept_promise import still_kept
 
-        @dataclass(frozen=True)
-        class Known:
-            run: Any = None
-
-            def model(self) -> AcceleratedModel:
-                return model
-
-        with watched(self.emit, "evaluate", "what was accelerated before") as stage:
-            value = Called(function=self.request.data.function).value(Known())
-            if keeps(promise, value):
-                return True
-            stage.problem = f"{promise.metric} is {value:.4g} now, and the promise is broken: it is done again"
+        if still_kept(model, self.request.data.function, self.emit):
+            return True
         model.close()
         return False
 

@@ -111,6 +111,23 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     return dataclasses.replace(manifest, files=files) if files != manifest.files else manifest
 
 
+def changed_file(path: Path, manifest: Manifest) -> str | None:
+    """Return the name of a listed file that is missing, or no longer the one that was opened; None: there is none.
+
+    Files of the model, which may be large, are read only where the manifest that lies there now states others.
+    """
+    try:
+        now = decode((path / MANIFEST).read_bytes(), str(path)).files
+    except (OSError, ArtifactError):
+        now = manifest.files
+    model_files = frozenset(manifest.part_files)
+    for name, entry in manifest.files.items():
+        file, is_read = path / name, name not in model_files or now.get(name) != entry
+        if not file.is_file() or file.stat().st_size != entry.size or (is_read and describe(file) != entry):
+            return name
+    return None
+
+
 def accept(path: Path) -> tuple[str, ...]:
     """State in the manifest that the files beside the model are as they are meant: a tokenizer, processor or settings
     that were changed, removed or added since. The model's own files are checked as by `load`.

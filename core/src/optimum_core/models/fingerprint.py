@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,35 @@ def of_module(module: Any) -> str:
 
 
 def _described(module: Any) -> Iterator[str]:
-    config = getattr(module, "config", None)
-    if config is not None and hasattr(config, "to_dict"):
-        yield json.dumps(config.to_dict(), sort_keys=True, default=str)
+    for name in ("config", "generation_config"):
+        config = getattr(module, name, None)
+        if config is not None and hasattr(config, "to_dict"):
+            yield json.dumps(config.to_dict(), sort_keys=True, default=str)
     yield from CodeReader(_of_tensor).modules(module)
+
+
+def of_processor(processor: Any) -> str:
+    """Return the fingerprint of a tokenizer or processor, by the files that it saves; "" for none.
+
+    Padding and truncation, which a call leaves set in a tokenizer, do not count.
+    """
+    if processor is None:
+        return ""
+    kind = type(processor)
+    digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}".encode())
+    if not hasattr(processor, "save_pretrained"):
+        return digest.hexdigest()
+    with TemporaryDirectory(prefix="optimum-") as folder:
+        processor.save_pretrained(folder)
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(_without_state(path.read_bytes()) if path.name == "tokenizer.json" else path.read_bytes())
+    return digest.hexdigest()
+
+
+def _without_state(tokenizer: bytes) -> bytes:
+    described = {**json.loads(tokenizer), "padding": None, "truncation": None}
+    return json.dumps(described, sort_keys=True).encode()
 
 
 def _of_tensor(tensor: Any) -> str:
