@@ -11,7 +11,8 @@ import torch
 from transformers import BertConfig, BertModel, CanineConfig, CanineModel, PatchTSTConfig, PatchTSTModel
 
 from optimum_core.models.eager.calls import eager_outputs, is_plain
-from optimum_core.models.eager.otherwise import outputs_otherwise
+from optimum_core.models.eager.edges_written_out import EdgesWrittenOut
+from optimum_core.models.eager.otherwise import _Otherwise, outputs_otherwise
 from optimum_core.models.signatures.signature import describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, verify
@@ -108,6 +109,129 @@ def test_a_stable_order_is_promised() -> None:
     np.testing.assert_array_equal(found, torch.sort(x, dim=-1, stable=True).indices)
 
 
+def _otherwise(function: Callable[..., Any], x: torch.Tensor) -> np.ndarray[Any, Any]:
+    module = Formula(_with_keep(function)).eval()
+    return outputs_otherwise(module, {"x": x, "keep": torch.ones(1, dtype=torch.bool)})["output"]
+
+
+def _into(buffer: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    torch.exp(x, out=buffer)
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("function", "want"),
+    [
+        (lambda x: _into(torch.zeros_like(x), x), torch.exp),
+        (
+            lambda x: torch.max(x, dim=-1, out=(torch.empty(3), torch.empty(3, dtype=torch.long)))[1],
+            lambda x: x.argmax(-1),
+        ),
+        (lambda x: x.clone().exp_(), torch.exp),
+    ],
+)
+def test_operators_write_where_the_model_says(function: Callable[..., Any], want: Callable[..., Any]) -> None:
+    np.testing.assert_allclose(_otherwise(function, SAMPLES["x"]), want(SAMPLES["x"]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("off", [-1e4, -1e9, torch.finfo(torch.float32).min])
+def test_masks_are_no_rounding(off: float) -> None:
+    def attended(x: torch.Tensor) -> torch.Tensor:
+        return (torch.full_like(x, off) / 2).softmax(-1) @ x.T
+
+    x = SAMPLES["x"]
+    np.testing.assert_allclose(_otherwise(attended, x), attended(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_without_rounding_is_compared() -> None:
+    def made(x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        wild = torch.cat((torch.sin(x[:1] * 1e9), x[1:]))
+        return wild + 0 * keep.sum()
+
+    signature, cases = _cases(Formula(made).eval(), SAMPLES)
+    case = cases[HALVES]
+    assert case.sensitive["output"].tolist() == [True, False, False]
+    for row, passed in ((0, True), (1, False)):
+        answer = case.outputs["output"].copy()
+        answer[row] += 0.5
+        run = lambda inputs, answer=answer: {"output": answer}  # noqa: E731
+        assert verify(run, (case,), signature.outputs, precision="fp32").passed == passed
+
+
+def test_large_weights_are_not_copied() -> None:
+    module = torch.nn.Linear(512, 512).eval()
+    with _Otherwise(module) as mode:
+        weight = mode._change_for("addmm")(module.weight.t())
+    assert weight.data_ptr() == module.weight.data_ptr()
+
+
+def _edges(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    values = torch.tensor([0.0, -0.0, 1, -1, 3, -2, torch.inf, -torch.inf, torch.nan], dtype=dtype)
+    return values[:, None].expand(9, 9).clone(), values[None, :].expand(9, 9).clone()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(torch.float32,) * 2, (torch.float64,) * 2, (torch.float32, torch.float64)]
+)
+def test_angles_as_eager_gives_them(first: torch.dtype, second: torch.dtype) -> None:
+    y, x = _edges(first)[0], _edges(second)[1]
+    with EdgesWrittenOut():
+        found = torch.atan2(y, x)
+    near = 1e-6 if first == torch.float32 and second == torch.float32 else 1e-15
+    torch.testing.assert_close(found, torch.atan2(y, x), rtol=near, atol=near, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("eps", [None, 1e-3])
+def test_norms_as_eager_gives_them(dtype: torch.dtype, eps: float | None) -> None:
+    x = (torch.linspace(-1, 1, 24).reshape(3, 8) * 1e-3).to(dtype)
+    with EdgesWrittenOut():
+        found = torch.rms_norm(x, (8,), eps=eps)
+    torch.testing.assert_close(found, torch.rms_norm(x, (8,), eps=eps))
+
+
+@pytest.mark.parametrize(
+    "mean",
+    [
+        lambda x: x.mean(),
+        lambda x: x.mean([]),
+        lambda x: x.mean(()),
+        lambda x: x.mean(0, True),
+        lambda x: x.mean(axis=0),
+        lambda x: x.mean(0, keepdims=True),
+        lambda x: x.mean([0, -1], keepdim=True),
+        lambda x: torch.mean(x, 0, out=torch.empty(50, dtype=x.dtype)),
+        lambda x: x.mean(0, dtype=torch.float32),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_means_of_what_is_kept(mean: Callable[..., Any], dtype: torch.dtype) -> None:
+    x, keep = torch.full((4000, 50), 50.0, dtype=dtype), torch.arange(4000) % 7 > 0
+    with EdgesWrittenOut():
+        found = mean(x[keep])
+    torch.testing.assert_close(found, mean(x[keep]))
+
+
+def _attended(x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    mask = torch.zeros(6, 6, dtype=x.dtype).masked_fill(kept[None] == 0, -torch.inf)
+    return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_attention_with_a_mask_made_of_another_input() -> None:
+    x, kept = torch.linspace(-1, 1, 48).reshape(1, 6, 8), torch.ones(6)
+    with EdgesWrittenOut():
+        traced = torch.jit.trace(_attended, (x, kept), check_trace=False)
+        batched = torch.vmap(lambda one: _attended(one[None], kept))(torch.stack((x[0], x[0])))
+        empty = torch.nn.functional.scaled_dot_product_attention(
+            *[x.to("meta")] * 3, attn_mask=x.new_zeros(6, 6).to("meta")
+        )
+    assert "aten::masked_fill" in str(traced.graph).split("scaled_dot_product_attention")[-1]
+    torch.testing.assert_close(traced(x, 0 * kept), _attended(x, 0 * kept))
+    torch.testing.assert_close(batched[0], _attended(x, kept))
+    assert empty.shape == x.shape
+
+
 def test_what_rounding_decides_is_no_case() -> None:
     def angle(x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         return torch.acos(torch.nn.functional.cosine_similarity(x, x, dim=-1)) + 0 * keep.sum()
@@ -132,6 +256,7 @@ def test_large_vocabularies_are_compared_to_their_end(size: int, compared: bool)
     _, cases = _cases(BertModel(config).eval())
     assert (ALL_VALUES in cases) == compared
     if compared:
+        assert cases[ALL_VALUES].large
         assert cases[ALL_VALUES].inputs["input_ids"].max() == size - 1
         assert max(case.inputs["input_ids"].max() for name, case in cases.items() if name != ALL_VALUES) < 32768
 

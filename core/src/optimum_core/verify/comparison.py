@@ -14,6 +14,7 @@ import numpy as np
 
 from optimum_core.errors import OptimumError
 from optimum_core.types import CaseResult, Fidelity, TensorSpec
+from optimum_core.types.tensors import is_batch
 from optimum_core.verify import error_scales
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -76,10 +77,11 @@ class ReferenceCase:
         empty: mask of the rows of the batch without any token; their outputs need only be finite.
         valid: by the name of an axis, mask of the meaningful positions, for outputs whose leading shape is ("batch",
             that axis) and would include fully padded queries; of other axes, all positions are meaningful.
-        large: whether its values are so large that candidates in fp32, or more, alone are compared.
+        large: whether its values are so large, or so rare, that candidates in fp32, or more, alone are compared.
         short: whether an edge or a length is about the least, so that an output may hold few numbers, and these cancel
             out: candidates in fp32, or more, alone are compared.
-        sensitive: outputs that rounding alone changes; a difference in them is noted, and no fault.
+        sensitive: by output that rounding alone changes, mask of the rows where it does: a difference in them is noted,
+            and no fault. Of an output whose first axis is no input's, and of whole numbers, all rows count.
         refused: the eager model refuses the call by its values, and so must a candidate; there are no outputs.
     """
 
@@ -92,7 +94,7 @@ class ReferenceCase:
     lengths: Mapping[str, int] = field(default_factory=dict)
     large: bool = False
     short: bool = False
-    sensitive: frozenset[str] = frozenset()
+    sensitive: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     refused: bool = False
 
 
@@ -194,7 +196,8 @@ def _compare_case(
         result = compare(case.name, shapes, spec.name, want, have, allowed)
         if case.empty is not None and not result.passed:
             result = _beside_empty_rows(result, case.empty, spec, (want, have), allowed)
-        yield _noted(result) if spec.name in case.sensitive and not result.passed else result
+        rows = case.sensitive.get(spec.name)
+        yield result if rows is None or result.passed else _beside_sensitive(result, rows, spec, (want, have), allowed)
 
 
 def _allowed(want: np.ndarray[Any, Any], tolerance: Tolerance) -> Tolerance:
@@ -203,18 +206,47 @@ def _allowed(want: np.ndarray[Any, Any], tolerance: Tolerance) -> Tolerance:
     return TOLERANCES["fp32"] if is_double and want.dtype in (np.float32, np.float16) else tolerance
 
 
-def sensitive_outputs(case: ReferenceCase, otherwise: Arrays) -> frozenset[str]:
-    """Return the outputs of a case that rounding, or the order among equal values, alone changes.
+def sensitive_outputs(case: ReferenceCase, otherwise: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    """Return, by output of a case that rounding, or the order among equal values, alone changes, where it does.
 
     Args:
         otherwise: the outputs with other rounding and order.
     """
     pairs = {name: (want, otherwise[name]) for name, want in case.outputs.items()}
-    return frozenset(
-        name
-        for name, (want, have) in pairs.items()
-        if want.shape != have.shape or not compare("", {}, name, want, have, _STEADY).passed
-    )
+    return {name: _changed_rows(*pair) for name, pair in pairs.items() if not _is_steady(*pair)}
+
+
+def _is_steady(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+    return want.shape == have.shape and compare("", {}, "", want, have, _STEADY).passed
+
+
+def _changed_rows(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if want.ndim == 0 or want.shape != have.shape or want.dtype.kind != "f":
+        return np.ones(want.shape[:1], dtype=bool)
+    return np.array([not _is_steady(*pair) for pair in zip(want, have, strict=True)], dtype=bool)
+
+
+def _beside_sensitive(
+    whole: CaseResult,
+    sensitive: np.ndarray[Any, Any],
+    spec: TensorSpec,
+    values: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]],
+    tolerance: Tolerance,
+) -> CaseResult:
+    """Return a result for the rows that rounding leaves alone, if it fails; otherwise the whole one with a note, if the
+    output is finite where eager's is."""
+    want, have = values
+    if _has_rows(spec) and sensitive.shape == want.shape[:1]:
+        rest = compare(whole.case, whole.shapes, spec.name, want[~sensitive], have[~sensitive], tolerance)
+        if not rest.passed:
+            return rest
+    return _noted(whole)
+
+
+def _has_rows(spec: TensorSpec) -> bool:
+    """Whether the first axis of an output is that of an input, named or "axis0_" and its length."""
+    first = spec.shape[0] if spec.shape else None
+    return is_batch(first) or (isinstance(first, str) and first.startswith("axis0_"))
 
 
 def _noted(result: CaseResult) -> CaseResult:

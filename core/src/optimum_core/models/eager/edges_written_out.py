@@ -21,6 +21,8 @@ _MEAN = {torch.mean, torch.Tensor.mean}
 _CHOICE = {torch.Tensor.__getitem__, torch.masked_select, torch.Tensor.masked_select}
 #: Attribute of tensors that a mask of booleans chose, of which there may be none.
 _CHOSEN = "_chosen_by_mask"
+#: Types of 16 bits, in which eager computes sums and squares in 32.
+_NARROW = (torch.float16, torch.bfloat16)
 _ATTENTION = torch.nn.functional.scaled_dot_product_attention
 #: Position of the mask among the arguments of attention.
 _MASK = 3
@@ -36,15 +38,15 @@ class EdgesWrittenOut(TorchFunctionMode):
         if func in _ATAN2 and not given and all(isinstance(item, torch.Tensor) for item in args):
             return _atan2(*args)
         if func in _RMS_NORM:
-            return _rms_norm(*args, **given)
+            return _rms_norm(*args, **given) if _is_usual_norm(args, given) else func(*args, **given)
         if func in _CHOICE:
             found = func(*args, **given)
             if _has_mask((*args[1:], *given.values())):
                 setattr(found, _CHOSEN, True)
             return found
-        if func in _MEAN and args and getattr(args[0], _CHOSEN, False) and "dtype" not in given:
+        if func in _MEAN and args and getattr(args[0], _CHOSEN, False) and _is_usual_mean(args, given):
             return _mean(*args, **given)
-        if func is _ATTENTION and (mask := _emptying(args, given)) is not None:
+        if func is _ATTENTION and (mask := _float_mask(args, given)) is not None:
             return func(*args, **given).masked_fill((mask == -math.inf).all(dim=-1, keepdim=True), 0.0)
         return func(*args, **given)
 
@@ -52,10 +54,13 @@ class EdgesWrittenOut(TorchFunctionMode):
 def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if not (y.is_floating_point() and x.is_floating_point()):
         return torch.atan2(y, x)
-    upright = torch.sign(y) * (math.pi / 2)
-    leaning = torch.atan(y / torch.where(x == 0, torch.ones_like(x), x))
-    turned = leaning + torch.where(_is_below(y), -math.pi, math.pi).to(leaning.dtype)
-    return torch.where((x == 0) & (y != 0), upright, torch.where(_is_below(x), turned, leaning))
+    infinite = (x.abs() == math.inf) & (y.abs() == math.inf)
+    quotient = y / torch.where(x == 0, torch.ones_like(x), x)
+    leaning = torch.atan(torch.where(infinite, torch.sign(y) * torch.sign(x), quotient))
+    upright = torch.sign(y).to(leaning.dtype) * (math.pi / 2)
+    half = torch.full_like(leaning, math.pi)  # a number alone would become one of 32 bits
+    turned = leaning + torch.where(_is_below(y), -half, half)
+    return torch.where((x == 0) & ((y > 0) | (y < 0)), upright, torch.where(_is_below(x), turned, leaning))
 
 
 def _is_below(value: torch.Tensor) -> torch.Tensor:
@@ -68,9 +73,26 @@ def _has_mask(key: tuple[Any, ...]) -> bool:
     return any(isinstance(part, torch.Tensor) and part.dtype == torch.bool for part in parts)
 
 
+def _is_usual_mean(args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
+    """Whether a mean is called as `_mean` is: not with names of NumPy's, another type, or a tensor to write to."""
+    dim = given.get("dim", args[1] if len(args) > 1 else None)
+    numbers = dim is None or all(isinstance(item, int) for item in (dim if isinstance(dim, list | tuple) else [dim]))
+    return numbers and len(args) <= 3 and given.keys() <= {"dim", "keepdim"} and bool(args[0].is_floating_point())
+
+
 def _mean(input: torch.Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> torch.Tensor:
-    dims = list(range(input.dim())) if dim is None else [dim] if isinstance(dim, int) else list(dim)
-    return input.sum(dims, keepdim=keepdim) / math.prod(input.shape[index] for index in dims)
+    dims = [dim] if isinstance(dim, int) else list(dim or range(input.dim()))  # [] means all, as in eager
+    wide = input.float() if input.dtype in _NARROW else input
+    made = wide.sum(dims, keepdim=keepdim) / math.prod(input.shape[index] for index in dims)
+    return made.to(input.dtype)
+
+
+def _is_usual_norm(args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
+    names = ("input", "normalized_shape", "weight", "eps")
+    found = {**dict(zip(names, args, strict=False)), **given}
+    if len(args) > len(names) or not found.keys() <= set(names) or not isinstance(found.get("input"), torch.Tensor):
+        return False
+    return bool(found["input"].is_floating_point()) and isinstance(found.get("normalized_shape"), list | tuple)
 
 
 def _rms_norm(
@@ -79,21 +101,15 @@ def _rms_norm(
     weight: torch.Tensor | None = None,
     eps: float | None = None,
 ) -> torch.Tensor:
-    least = torch.finfo(input.dtype).eps if eps is None else eps
-    wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+    wide = input.float() if input.dtype in _NARROW else input
+    least = torch.finfo(wide.dtype).eps if eps is None else eps
     dims = list(range(-len(normalized_shape), 0))
     made = wide * torch.rsqrt(wide.pow(2).mean(dims, keepdim=True) + least)
     return (made if weight is None else made * weight).type_as(input)
 
 
-def _emptying(args: tuple[Any, ...], given: Mapping[str, Any]) -> torch.Tensor | None:
-    """Return the mask of an attention if it holds -inf in the samples; None: it does not, or has no values yet."""
+def _float_mask(args: tuple[Any, ...], given: Mapping[str, Any]) -> torch.Tensor | None:
+    """Return the mask that an attention adds to its scores, which may be -inf in a later call where samples have none;
+    None: it has no such mask."""
     mask = args[_MASK] if len(args) > _MASK else given.get("attn_mask")
-    if not isinstance(mask, torch.Tensor) or not mask.is_floating_point() or type(mask) is not torch.Tensor:
-        return None
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined] # a question about the samples, no part of the model
-    try:
-        return mask if bool(torch.isneginf(mask).any()) else None
-    finally:
-        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+    return mask if isinstance(mask, torch.Tensor) and mask.is_floating_point() else None

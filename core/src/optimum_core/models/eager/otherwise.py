@@ -3,7 +3,7 @@ runtime may do as well. The inputs stay exact, so that a runtime has to round 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,6 +32,14 @@ _NAMES = """
     _local_scalar_dense _reshape_alias _unique2 _unsafe_view
 """
 _EXACT = frozenset(_NAMES.split())
+#: Operators that saturate: a mask's -1e9 is the same on every runtime, and a part of it, as noise, would be all.
+_SATURATING = frozenset({"div", "exp", "logsumexp"})
+#: The magnitude from which those do not tell values apart by their last places.
+_SATURATED = 1e3
+#: Elements from which a weight stays as it is: what it is multiplied by has noise, and copies of weights take long.
+_LARGE_WEIGHT = 2**16
+#: Signs of the changes, which repeat after 13, and how many stand in one row.
+_PERIOD = 13 * 256
 #: Operators whose choice among equal values is their own, with the position of their dimension among the arguments.
 _CHOOSING = {"topk": 2, "sort": 1, "argsort": 1, "kthvalue": 2, "median": 1, "mode": 1, "max": 1, "min": 1} | {
     "argmax": 1,
@@ -41,31 +49,58 @@ _CHOOSING = {"topk": 2, "sort": 1, "argsort": 1, "kthvalue": 2, "median": 1, "mo
 
 def outputs_otherwise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the eager model's outputs by name, as a runtime might give them that rounds otherwise."""
-    with _Otherwise():  # type: ignore[no-untyped-call]
-        found = call(fresh(module), inputs)
+    copy = fresh(module)
+    with _Otherwise(copy):
+        found = call(copy, inputs)
     return {name: tensor.numpy().copy() for name, tensor in flatten(found).items()}
 
 
 class _Otherwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Changes the floats that each inexact operator reads, and the order of equal values in those that choose."""
 
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        weights = (*module.parameters(), *module.buffers())
+        self._kept = {item.untyped_storage().data_ptr() for item in weights if item.numel() > _LARGE_WEIGHT}
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, writes = kwargs or {}, func._schema.is_mutable
         name = func.overloadpacket.__name__
-        if name in _CHOOSING and not kwargs.get("stable") and _has_places(args):
+        if name in _CHOOSING and not writes and not kwargs.get("stable") and _has_places(args):
             return _from_the_back(func, args, kwargs, _CHOOSING[name])
         # (0.5).round() differs from that of 0.4999995: what is exact keeps its inputs.
-        if name == "_to_copy":
+        if name == "_to_copy" and not writes:
             return _converted(args[0], func(*args, **kwargs))
-        if name.removesuffix("_") in _EXACT or (name == "div" and kwargs.get("rounding_mode")):
+        base = name.removesuffix("_")
+        if base in _EXACT or _is_view(func) or (base == "div" and kwargs.get("rounding_mode")):
             return func(*args, **kwargs)
-        read = [item for item in tree_leaves((args, kwargs)) if _is_float(item)]
-        if not read:
-            return tree_map(_changed, func(*args, **kwargs))
-        kept = 1 if func._schema.is_mutable else 0  # what is written to is not replaced by a copy
-        if kept and name.endswith("_") and _is_float(args[0]):
-            args[0].copy_(_changed(args[0]))
-        return func(*args[:kept], *tree_map(_changed, args[kept:]), **tree_map(_changed, kwargs))
+        change = self._change_for(base)
+        if not writes and not any(map(_is_float, tree_leaves((args, kwargs)))):
+            return tree_map(change, func(*args, **kwargs))
+        if writes and name.endswith("_") and _is_float(args[0]):
+            args[0].copy_(change(args[0]))
+        # What an operator writes to is the model's own tensor, and no changed copy of it.
+        written = {item.name for item in func._schema.arguments if item.alias_info is not None}
+        places = [item.name for item in func._schema.arguments[: len(args)]]
+        args = [arg if key in written else tree_map(change, arg) for key, arg in zip(places, args, strict=True)]
+        kwargs = {key: arg if key in written else tree_map(change, arg) for key, arg in kwargs.items()}
+        return func(*args, **kwargs)
+
+    def _change_for(self, operator: str) -> Callable[[Any], Any]:
+        """Return what changes the values that an operator reads."""
+        saturates = operator in _SATURATING or "softmax" in operator or "attention" in operator
+
+        def change(value: Any) -> Any:
+            if not _is_float(value) or value.untyped_storage().data_ptr() in self._kept:
+                return value
+            made = _changed(value)
+            return torch.where(value.abs() >= _SATURATED, value, made) if saturates else made
+
+        return change
+
+
+def _is_view(func: Any) -> bool:
+    return any(item.alias_info is not None and not item.alias_info.is_write for item in func._schema.arguments)
 
 
 def _is_float(value: Any) -> bool:
@@ -76,11 +111,16 @@ def _has_places(args: Any) -> bool:
     return isinstance(args[0], torch.Tensor) and args[0].dim() > 0 and args[0].numel() > 0
 
 
-def _changed(value: Any) -> Any:
-    if not _is_float(value):
-        return value
-    signs = torch.arange(value.numel(), device=value.device).reshape(value.shape) * 7919 % 13 % 2 * 2 - 1
-    return value * (1 + _ROUNDING * signs.to(value.dtype))
+def _changed(value: torch.Tensor) -> torch.Tensor:
+    """Return a copy of floats in which each is a little greater or a little less."""
+    signs = torch.arange(_PERIOD, device=value.device) * 7919 % 13 % 2 * 2 - 1
+    factors = (1 + _ROUNDING * signs.double()).to(value.dtype)
+    made = value.clone(memory_format=torch.contiguous_format)
+    flat = made.view(-1)
+    whole = flat.numel() // _PERIOD * _PERIOD
+    flat[:whole].view(-1, _PERIOD).mul_(factors)
+    flat[whole:].mul_(factors[: flat.numel() - whole])
+    return made
 
 
 def _converted(value: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
