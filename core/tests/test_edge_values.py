@@ -111,7 +111,8 @@ def test_a_stable_order_is_promised() -> None:
 
 def _otherwise(function: Callable[..., Any], x: torch.Tensor) -> np.ndarray[Any, Any]:
     module = Formula(_with_keep(function)).eval()
-    return outputs_otherwise(module, {"x": x, "keep": torch.ones(1, dtype=torch.bool)})["output"]
+    found: np.ndarray[Any, Any] = outputs_otherwise(module, {"x": x, "keep": torch.ones(1, dtype=torch.bool)})["output"]
+    return found
 
 
 def _into(buffer: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -213,7 +214,7 @@ def test_means_of_what_is_kept(mean: Callable[..., Any], dtype: torch.dtype) -> 
 
 
 def _attended(x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    mask = torch.zeros(6, 6, dtype=x.dtype).masked_fill(kept[None] == 0, -torch.inf)
+    mask = torch.zeros_like(x[0, :, :6]).masked_fill(kept[None] == 0, -torch.inf)
     return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
 
 
@@ -221,15 +222,13 @@ def _attended(x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
 def test_attention_with_a_mask_made_of_another_input() -> None:
     x, kept = torch.linspace(-1, 1, 48).reshape(1, 6, 8), torch.ones(6)
     with EdgesWrittenOut():
-        traced = torch.jit.trace(_attended, (x, kept), check_trace=False)
+        traced = torch.jit.trace(_attended, (x, kept), check_trace=False)  # type: ignore[no-untyped-call]
         batched = torch.vmap(lambda one: _attended(one[None], kept))(torch.stack((x[0], x[0])))
-        empty = torch.nn.functional.scaled_dot_product_attention(
-            *[x.to("meta")] * 3, attn_mask=x.new_zeros(6, 6).to("meta")
-        )
+        meta = _attended(x.to("meta"), kept.to("meta"))
     assert "aten::masked_fill" in str(traced.graph).split("scaled_dot_product_attention")[-1]
     torch.testing.assert_close(traced(x, 0 * kept), _attended(x, 0 * kept))
     torch.testing.assert_close(batched[0], _attended(x, kept))
-    assert empty.shape == x.shape
+    assert meta.shape == x.shape
 
 
 def test_what_rounding_decides_is_no_case() -> None:
