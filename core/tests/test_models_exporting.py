@@ -321,3 +321,19 @@ def test_the_references_are_arrays_of_their_own() -> None:
     output = eager_outputs(module, {"input": x})["output"]
     x[:] = 7
     assert (output == 1).all()
+
+
+class Ignoring(torch.nn.Module):
+    """Takes an input that it does not use."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
+def test_an_input_that_is_ignored_is_not_said_to_be_read(tmp_path: Path) -> None:
+    module = Ignoring().eval()
+    signature = describe(module, name="ignoring", samples={"x": torch.randn(2, 3), "y": torch.randn(2, 3)})
+    with pytest.raises(
+        ExportError, match=r"'y' is not in the graph: the model ignores it, or(.|\n)*default \(y=None\)"
+    ):
+        _export(module, signature, tmp_path, "torchscript")

@@ -56,6 +56,13 @@ def test_what_a_call_leaves_in_a_tokenizer_does_not_count(tokenizer_file: Path, 
     assert fingerprint.of_processor(tokenizer) != before
 
 
+def test_where_a_tokenizer_came_from_does_not_count(tokenizer_file: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_file)
+    before = fingerprint.of_processor(tokenizer)
+    tokenizer.init_kwargs.update(is_local=True, local_files_only=True, name_or_path="elsewhere")
+    assert fingerprint.of_processor(tokenizer) == before
+
+
 def test_what_normalizes_otherwise_is_another() -> None:
     one, other = ViTImageProcessor(), ViTImageProcessor(image_mean=[0.1, 0.2, 0.3])
     assert fingerprint.of_processor(one) == fingerprint.of_processor(ViTImageProcessor())

@@ -19,9 +19,10 @@ from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import Limits, WorkShape, signature_workload, workload
 from optimum_core.models import fingerprint
 from optimum_core.models.eager.threads import fitting_threads
+from optimum_core.models.sources.checkpoint import is_double
 from optimum_core.models.sources.source import Source
 from optimum_core.packing import Packer, warn_of_limits
-from optimum_core.plan import FLOATS, FULL_PRECISION, Way, stateful_ways, ways
+from optimum_core.plan import DOUBLE, FLOATS, FULL_PRECISION, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
 from optimum_core.runtime.accelerated import AcceleratedModel
@@ -335,11 +336,17 @@ class Pipeline:
             objective=self.request.objective,
             budget=self._budget,
             decided=history.decided() if auto else None,
-            held_to=self.source.held_to or self.request.held_to(self.source.held_in),
+            held_to=self._held_to,
             references=References(source=self.source, emit=self.emit),
             usable_cores=self.hardware.cpu.usable_cores,
             emit=self.emit,
         )
+
+    @property
+    def _held_to(self) -> str | None:
+        """The precision whose tolerance applies to every candidate; None: that of each one."""
+        keeps_double = self.request.keeps_double and is_double(self.source.module())
+        return DOUBLE if keeps_double else self.source.held_to
 
     @property
     def _unquantized_ways(self) -> tuple[Way, ...]:

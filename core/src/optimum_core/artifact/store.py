@@ -19,6 +19,8 @@ from optimum_core.errors import ArtifactError
 
 # A report of thousands of candidates is far smaller than this; a larger file is no manifest.
 _MANIFEST_LIMIT = 64 << 20
+#: Bytes up to which a file is read and checked in any case: it takes no time.
+_SMALL = 4_000_000
 
 
 def write(directory: Path, manifest: Manifest) -> Manifest:
@@ -87,7 +89,7 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     would change what the listed ones say.
 
     Args:
-        verify_files: False skips the sha256 check of the files, which reads them entirely.
+        verify_files: False skips the sha256 check of files above 4 MB, which reads them entirely.
         allow_links_under: links may also lead here (a hub snapshot links to the blobs of its repository's folder).
 
     Returns:
@@ -103,27 +105,10 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     for name, entry in manifest.files.items():
         may_say = manifest.meanings.get(name, ()) if is_beside(name, model_files) else None
         file = locate(path, name, allow_links_under, who)
-        files[name] = check_file(file, name, entry, who, deep=verify_files, meanings=may_say)
+        files[name] = check_file(file, name, entry, who, deep=verify_files or entry.size <= _SMALL, meanings=may_say)
     with _disk(who):
         files |= further_files(path, manifest.files, manifest.meanings, who)
     return dataclasses.replace(manifest, files=files) if files != manifest.files else manifest
-
-
-def changed_file(path: Path, manifest: Manifest) -> str | None:
-    """Return the name of a listed file that is missing, or no longer the one that was opened; None: there is none.
-
-    Files of the model, which may be large, are read only where the manifest that lies there now states others.
-    """
-    try:
-        now = decode((path / MANIFEST).read_bytes(), str(path)).files
-    except (OSError, ArtifactError):
-        now = manifest.files
-    model_files = frozenset(manifest.part_files)
-    for name, entry in manifest.files.items():
-        file, is_read = path / name, name not in model_files or now.get(name) != entry
-        if not file.is_file() or file.stat().st_size != entry.size or (is_read and describe(file) != entry):
-            return name
-    return None
 
 
 def accept(path: Path) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.artifact.integrity import describe
+from optimum_core.artifact.meaning import meaning
 from optimum_core.errors import OptionError
 from optimum_core.models.code_fingerprint import CodeReader
 
@@ -52,9 +53,9 @@ def _described(module: Any) -> Iterator[str]:
 
 
 def of_processor(processor: Any) -> str:
-    """Return the fingerprint of a tokenizer or processor, by the files that it saves; "" for none.
+    """Return the fingerprint of a tokenizer or processor, by what the files that it saves say; "" for none.
 
-    Padding and truncation, which a call leaves set in a tokenizer, do not count.
+    Padding and truncation, which a call leaves set in a tokenizer, and where it came from do not count.
     """
     if processor is None:
         return ""
@@ -65,14 +66,8 @@ def of_processor(processor: Any) -> str:
     with TemporaryDirectory(prefix="optimum-") as folder:
         processor.save_pretrained(folder)
         for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-            digest.update(path.relative_to(folder).as_posix().encode())
-            digest.update(_without_state(path.read_bytes()) if path.name == "tokenizer.json" else path.read_bytes())
+            digest.update(f"{path.relative_to(folder).as_posix()}{meaning(path)}".encode())
     return digest.hexdigest()
-
-
-def _without_state(tokenizer: bytes) -> bytes:
-    described = {**json.loads(tokenizer), "padding": None, "truncation": None}
-    return json.dumps(described, sort_keys=True).encode()
 
 
 def _of_tensor(tensor: Any) -> str:

@@ -14,6 +14,7 @@ from optimum_core.generation.text import plain_tokenizer
 from optimum_core.models.data.texts import cut_length
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
+from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
 from optimum_core.runtime.items import greatest_length, text_reader
@@ -34,6 +35,7 @@ class EmbeddingFace:
 
     manifest: Manifest
     directory: Path
+    _beside: FilesBeside
     _who: str
     _session: Session
 
@@ -203,7 +205,7 @@ class EmbeddingFace:
     @property
     def max_seq_length(self) -> int | None:
         """The number of tokens that texts are cut at; None: they are not."""
-        return cut_length(self.directory, greatest_length(self.manifest))
+        return cut_length(self._beside.checked(), greatest_length(self.manifest))
 
     @property
     def default_prompt_name(self) -> str | None:
@@ -233,11 +235,11 @@ class EmbeddingFace:
         Raises:
             UnavailableError: there is none, or the package `tokenizers` is not installed.
         """
-        return plain_tokenizer(self.directory, self._who)
+        return plain_tokenizer(self._beside.checked(), self._who)
 
     @cached_property
     def _settings(self) -> EmbeddingSettings:
-        return EmbeddingSettings.read(self.directory)
+        return EmbeddingSettings.read(self._beside.checked())
 
     @cached_property
     def _own_texts(self) -> TextModel:

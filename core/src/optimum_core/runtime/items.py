@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact import Manifest
-from optimum_core.artifact.store import changed_file
-from optimum_core.errors import ArtifactError, InputError
+from optimum_core.errors import InputError
 from optimum_core.models.data.media import MEDIA, MediaReader, media_reader, medium_of
 from optimum_core.models.data.texts import Item, Text, TextReader, read_texts, reader_of
+from optimum_core.runtime.beside import FilesBeside
 
 #: Batches of pictures or sounds whose inputs are in memory at once.
 _MEDIA_BATCHES = 4
@@ -83,9 +83,8 @@ class ItemEncoder:
 
     @cached_property
     def _media(self) -> MediaReader:
-        if self._processor is None and self._directory is not None:
-            require_unchanged(self._who, self._directory, self._manifest)
-        return media_reader(self._who, self._processor, self._directory, self._manifest.inputs, str(self._kind))
+        directory = FilesBeside(self._who, self._directory, self._manifest).checked()
+        return media_reader(self._who, self._processor, directory, self._manifest.inputs, str(self._kind))
 
     @cached_property
     def _reader(self) -> TextReader:
@@ -172,16 +171,7 @@ def text_reader(who: str, tokenizer: Any, manifest: Manifest, directory: Path) -
     longest = greatest_length(manifest)
     if tokenizer:
         return reader_of(tokenizer, longest)
-    require_unchanged(who, directory, manifest)
-    return read_texts(directory, who, longest)
-
-
-def require_unchanged(who: str, directory: Path, manifest: Manifest) -> None:
-    """Raise `ArtifactError` if a file of the artifact was changed since it was opened: what belongs to another model
-    would be read beside this one."""
-    if (name := changed_file(directory, manifest)) is not None:
-        why = f"{directory / name} is gone or was changed since the model was opened"
-        raise ArtifactError(who, why, f"open it again: optimum_core.load({str(directory)!r})")
+    return read_texts(FilesBeside(who, directory, manifest).checked(), who, longest)
 
 
 def greatest_length(manifest: Manifest) -> int | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
-from optimum_core.artifact.store import changed_file
+from optimum_core.artifact.integrity import describe
 from optimum_core.errors import ArtifactError, UnavailableError
 from optimum_core.plugins import PluginManager, manager
+from optimum_core.runtime.beside import FilesBeside
 
 _ELSEWHERE = "save_pretrained(directory) where both sides see it, and optimum_core.load(directory) there"
 
@@ -73,7 +74,10 @@ def _require_files(manifest: Manifest, directory: Path) -> None:
     Raises:
         ArtifactError: a file is missing, or no longer that of the manifest.
     """
-    name = changed_file(directory, manifest) if manifest.format != LIVE else None
-    if name is not None:
-        why = f"it was pickled by reference to {directory / name}, which is not here or was changed"
-        raise ArtifactError(f"model {manifest.model.name!r}", why, _ELSEWHERE)
+    who = f"model {manifest.model.name!r}"
+    for name in manifest.part_files if manifest.format != LIVE else ():
+        file, entry = directory / name, manifest.files.get(name)
+        if not file.is_file() or (entry is not None and (file.stat().st_size != entry.size or describe(file) != entry)):
+            why = f"it was pickled by reference to {file}, which is not here or was changed"
+            raise ArtifactError(who, why, _ELSEWHERE)
+    FilesBeside(who, directory, manifest).checked()

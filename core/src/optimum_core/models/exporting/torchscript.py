@@ -114,15 +114,20 @@ def _flattened(tensor: torch.Tensor, start_dim: int = 0, end_dim: int = -1) -> t
 
 
 def _check_inputs(request: EngineRequest) -> None:
-    """Raise `ExportError` where the trace lost an input: the model read its values, and they are constants now."""
+    """Raise `ExportError` where the trace lost an input: the model read its values, and they are constants now, or it
+    ignores the input though its forward requires it."""
     import onnx
 
     graph = onnx.load(request.path, load_external_data=False).graph
     found = {value.name for value in graph.input}
     lost = [spec.name for spec in request.inputs if spec.name not in found]
     if lost:
-        why = f"input {lost[0]!r} is not in the graph: the model reads its values in Python, and the trace fixed them"
-        raise ExportError("export to ONNX by tracing", why, "the other engine is tried next")
+        name = lost[0]
+        why = f"input {name!r} is not in the graph: the model ignores it, or reads its values in Python"
+        remedy = (
+            f"the other engine is tried next; an input that is ignored may be left out with a default ({name}=None)"
+        )
+        raise ExportError("export to ONNX by tracing", why, remedy)
 
 
 @contextmanager
