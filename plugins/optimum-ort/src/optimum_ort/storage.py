@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from optimum_core.backend import weight_bytes
+from optimum_core.backend import put_beside, weight_bytes
 from optimum_core.types import Artifact
 
 MODEL = "model.onnx"
@@ -41,24 +41,10 @@ def write_model(model: Any, folder: Path, *, external: bool) -> Path:
 
     path = folder / MODEL
     if external or weight_bytes(model.graph) > EXTERNAL_ABOVE:
-        _put_beside(model.graph, DATA)
+        put_beside(model.graph, DATA, EXTERNAL_TENSOR_BYTES)
         (folder / DATA).unlink(missing_ok=True)  # weights are written after what a file holds
     onnx.save_model(model, path)
     return path
-
-
-def _put_beside(graph: Any, location: str) -> None:
-    """Let weights that are in the message be written into a second file of that name.
-
-    `onnx.save_model(location=…)` does so too, but refuses a name that exists in the working directory.
-    """
-    from onnx.external_data_helper import set_external_data
-
-    for tensor in graph.initializer:
-        if len(tensor.raw_data) >= EXTERNAL_TENSOR_BYTES:
-            set_external_data(tensor, location)
-    for inner in (inner for node in graph.node for item in node.attribute for inner in (item.g, *item.graphs)):
-        _put_beside(inner, location)
 
 
 def read_nodes(path: Path) -> Any:
@@ -91,6 +77,6 @@ def write_again(model: Any, folder: Path, beside: Path, *, external: bool) -> Pa
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(beside / name, folder / name)
     free = (name for number in itertools.count() if (name := f"changed-{number}.data") not in names)
-    _put_beside(model.graph, next(free))
+    put_beside(model.graph, next(free), EXTERNAL_TENSOR_BYTES)
     onnx.save_model(model, folder / MODEL)
     return folder / MODEL
