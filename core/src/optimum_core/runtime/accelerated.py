@@ -32,6 +32,7 @@ from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.neutral_arguments import absent_inputs
 from optimum_core.runtime.not_torch import explained
 from optimum_core.runtime.pickling import Opening, reduced, reopened
+from optimum_core.runtime.pooled import HIDDEN_STATE, PooledMapper
 from optimum_core.runtime.repeated_call import Repeated, Run, never
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.summary import hints, proof
@@ -249,8 +250,14 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         )
         return Fidelity(precision=precision, tolerance=tolerance.relative, results=results)
 
-    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper:
+    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper | PooledMapper:
         """Return a mapper that keeps these outputs; None: all."""
+        if outputs is not None and (pooling := self._pools(outputs)) is not None:
+            return PooledMapper(self._plain_mapper([HIDDEN_STATE]), pooling, outputs, self._width)
+        return self._plain_mapper(outputs)
+
+    def _plain_mapper(self, outputs: Sequence[str] | None) -> Mapper:
+        """Return a mapper that keeps these outputs of the session; None: all."""
         known = {spec.name: spec for spec in self.manifest.outputs}
         for name in outputs or ():
             if name not in known:

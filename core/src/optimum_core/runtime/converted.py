@@ -31,7 +31,7 @@ from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
 #: Raised when the same files become another artifact.
-_MADE = 3
+_MADE = 4
 _HIDDEN_STATE, _LOGITS, _FEATURES = "last_hidden_state", "logits", "feature-extraction"
 #: Keys of configurations for the number of positions.
 _POSITIONS = ("max_position_embeddings", "n_positions")

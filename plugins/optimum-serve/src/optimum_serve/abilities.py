@@ -40,7 +40,7 @@ class Abilities:
     @cached_property
     def embeds(self) -> bool:
         """Whether it gives a vector for a text."""
-        return self.takes_text and len(self.outputs.get(SENTENCE, ())) == 2
+        return self.takes_text and self.model.embeds
 
     @cached_property
     def classifies(self) -> bool:

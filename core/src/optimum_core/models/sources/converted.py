@@ -16,7 +16,7 @@ from optimum_core.artifact.names import CHECK_FILE, MANIFEST
 from optimum_core.errors import ArtifactError, foreign_errors
 from optimum_core.hardware import detect
 from optimum_core.models.sources import files
-from optimum_core.models.sources.source import companions
+from optimum_core.models.sources.companions import companions, modules_of
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, ForeignFormat
 
@@ -53,8 +53,10 @@ class ConvertedSource:
         return {os.path.relpath(path, self.directory): describe(path).sha256 for path in found}
 
     def companions(self) -> dict[str, Path]:
-        """Return configuration, tokenizer and processor files, by their name in an artifact."""
-        return {name: path for name, path in companions(self.directory).items() if path not in self.files}
+        """Return configuration, tokenizer and processor files, and the list of a sentence encoder's modules, by their
+        name in an artifact."""
+        found = {name: path for name, path in companions(self.directory).items() if path not in self.files}
+        return {**found, **modules_of(self.directory)}
 
     def adopt(self, output: Path) -> Artifact:
         """Write the model into an empty directory, as its backend opens it.

@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimum_core.artifact.embedding import MODULES, write_object
+from optimum_core.artifact.embedding import write_object
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import checkpoint, files, forms, pretrained_cfg
+from optimum_core.models.sources.companions import companions
 from optimum_core.models.tasks import SENTENCES, resolve_class
 
 if TYPE_CHECKING:
@@ -19,20 +20,7 @@ if TYPE_CHECKING:
     from optimum_core.models.sources.converted import ConvertedSource
     from optimum_core.models.sources.onnx_file import OnnxSource
 
-#: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
-COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
-_NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
 _WAS_TRAINING = "the model was in training mode; it is accelerated as it answers after model.eval()"
-
-
-def companions(directory: Path) -> dict[str, Path]:
-    """Return the files of `directory` to copy into an artifact, by their name in it."""
-    found = {path for pattern in COMPANIONS for path in directory.glob(pattern) if path.is_file()}
-    return {
-        path.relative_to(directory).as_posix(): path
-        for path in sorted(found)
-        if not any(path.match(pattern) for pattern in _NOT_COMPANIONS)
-    }
 
 
 class _Eager:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from optimum_core.artifact.embedding import MODULES, EmbeddingSettings
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import forms
+from optimum_core.models.sources.companions import companions
 from optimum_core.models.sources.sentences.directory import read_modules
-from optimum_core.models.sources.source import DirectorySource, companions
+from optimum_core.models.sources.source import DirectorySource
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
