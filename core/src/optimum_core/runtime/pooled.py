@@ -16,7 +16,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.artifact.embedding import MODULES, SENTENCE, TOKENS
 from optimum_core.errors import SourceError
 from optimum_core.models.data.texts import Item
-from optimum_core.models.sources.sentences.pooling import TokenPooling, read_pooling
+from optimum_core.models.sources.sentences.pooling import ORIGINAL, TokenPooling, read_pooling
 from optimum_core.runtime.call_outputs import Answer
 from optimum_core.runtime.mapping import Mapper
 from optimum_core.runtime.vectors import Array, normalized
@@ -53,11 +53,15 @@ def pooling_behind(manifest: Manifest, directory: Path) -> TokenPooling | None:
     is_encoder = HIDDEN_STATE in outputs and any(spec.name == _IDS for spec in manifest.inputs)
     if MODULES not in manifest.files or SENTENCE in outputs or not is_encoder:
         return None
-    shape = outputs[HIDDEN_STATE].shape
+    shape, who = outputs[HIDDEN_STATE].shape, f"model {manifest.model.name!r}"
     if len(shape) != 3 or shape[1] != _PADDED_AXIS:
         why = f"its {HIDDEN_STATE} is {list(shape)}, and pooling takes a vector for each token"
-        raise SourceError(f"model {manifest.model.name!r}", why, "accelerate the checkpoint that it was made from")
-    return read_pooling(directory, manifest.model.name)
+        raise SourceError(who, why, ORIGINAL)
+    found = read_pooling(directory, manifest.model.name)
+    if not found.include_prompt:
+        why = "its pooling leaves the tokens of prompts out, for which its graph has no input"
+        raise SourceError(who, why, ORIGINAL)
+    return found
 
 
 def width_of(pooling: TokenPooling, manifest: Manifest) -> int | None:

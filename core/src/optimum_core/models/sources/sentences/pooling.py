@@ -26,7 +26,8 @@ SWITCHES = {
 #: The settings that a `Pooling` has.
 KNOWN = frozenset({"pooling_mode", "include_prompt", "embedding_dimension", "word_embedding_dimension", *SWITCHES})
 _POOLING, _NORMALIZE = "Pooling", "Normalize"
-_ORIGINAL = "accelerate the checkpoint that it was made from, which puts all of its modules into the graph"
+_RUN = f"{_POOLING}, and a {_NORMALIZE} after it"
+ORIGINAL = "accelerate the checkpoint that it was made from, which puts all of its modules into the graph"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,10 +36,12 @@ class TokenPooling:
 
     Attributes:
         modes: of the pooling, whose vectors lie side by side.
+        include_prompt: whether the tokens of the prompt are pooled.
         normalizes: whether the vector gets length 1.
     """
 
     modes: tuple[str, ...]
+    include_prompt: bool = True
     normalizes: bool = False
 
 
@@ -57,8 +60,9 @@ def read_pooling(directory: Path, name: str) -> TokenPooling:
     who, heads = f"model {name!r}", read_modules(directory, name).heads
     kinds = [kind for kind, _ in heads]
     if kinds not in ([_POOLING], [_POOLING, _NORMALIZE]):
-        why = f"its modules {', '.join(kinds)} are no part of its graph; of such, {_POOLING} and {_NORMALIZE} are run"
-        raise SourceError(who, why, _ORIGINAL)
+        listed = ", ".join(kinds)
+        why = f"its modules are {listed}, and behind a graph of the transformer alone only these run: {_RUN}"
+        raise SourceError(who, why, ORIGINAL)
     (_, place), *behind = heads
     if not (place / "config.json").is_file():  # every mode is another embedding
         raise SourceError(who, f"the settings of its module {_POOLING} are not in {place}", "fetch or save it again")
@@ -67,11 +71,9 @@ def read_pooling(directory: Path, name: str) -> TokenPooling:
     for _, other in behind:
         unknown += [f"{key}: {value}" for key, value in _settings(other, who).items() if value not in (None, SENTENCE)]
     if unknown:
-        raise SourceError(who, f"its module {_POOLING} or {_NORMALIZE} states {unknown[0]!r}, unknown here", _ORIGINAL)
-    if not stated.get("include_prompt", True):
-        why = "its pooling leaves the tokens of prompts out, for which its graph has no input"
-        raise SourceError(who, why, _ORIGINAL)
-    return TokenPooling(modes=modes_of(stated), normalizes=bool(behind))
+        raise SourceError(who, f"its module {_POOLING} or {_NORMALIZE} states {unknown[0]!r}, unknown here", ORIGINAL)
+    include = bool(stated.get("include_prompt", True))
+    return TokenPooling(modes=modes_of(stated), include_prompt=include, normalizes=bool(behind))
 
 
 def _settings(place: Path, who: str) -> Mapping[str, Any]:
