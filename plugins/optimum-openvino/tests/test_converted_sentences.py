@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,14 @@ import pytest
 from openvino import opset13 as ops
 
 from optimum_core import load
+
+#: Opens a model where torch and transformers are not installed.
+_TORCH_FREE = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from optimum_core import accelerate
+print(accelerate(sys.argv[1]).encode(["w5 w9"]).shape)
+"""
 
 _TABLE = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
 _MODULES = ("base.modules.transformer.Transformer", "sentence_transformer.modules.pooling.Pooling",
@@ -66,3 +76,9 @@ def test_it_encodes_and_is_saved_with_its_modules(theirs: Path, tmp_path: Path) 
     kept = {path.relative_to(tmp_path / "again").as_posix() for path in (tmp_path / "again").rglob("*.json")}
     assert {"modules.json", "1_Pooling/config.json", "2_Normalize/config.json"} <= kept
     np.testing.assert_array_equal(load(tmp_path / "again").encode(_TEXTS), found)
+
+
+def test_accelerate_opens_it_without_torch_too(theirs: Path) -> None:
+    """As a server does, of which a model of another package needs no more than one of ours."""
+    done = subprocess.run([sys.executable, "-c", _TORCH_FREE, str(theirs)], capture_output=True, text=True, check=False)
+    assert done.stdout == "(1, 8)\n", done.stderr

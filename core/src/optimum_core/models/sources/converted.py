@@ -70,6 +70,13 @@ class ConvertedSource:
             return self.foreign.adopt(self.files, output)
 
 
+def at_path(model: str) -> ConvertedSource | None:
+    """Return the converted model of a path here; None: there is none, or the path may be a hub id. Raises as
+    `find_converted`."""
+    path = files.local_path(model)
+    return find_converted(path, path.resolve().name) if path.exists() else None
+
+
 def find_converted(path: Path, name: str) -> ConvertedSource | None:
     """Return the model of a file or directory that a backend recognizes; None: there is none, or there is something
     that it can be compared with (weights for PyTorch, a graph in ONNX), or a manifest.

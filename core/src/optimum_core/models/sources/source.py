@@ -283,11 +283,11 @@ def open_source(model: Any, **how: Any) -> Source:
 def _from_path(
     model: str, revision: str | None, trust_remote_code: bool, processor: Any, task: str | None
 ) -> Source | ConvertedSource:
-    from optimum_core.models.sources.converted import find_converted
+    from optimum_core.models.sources.converted import at_path, find_converted
 
-    path = files.local_path(model)
-    if path.exists() and (converted := find_converted(path, path.resolve().name)) is not None:
+    if (converted := at_path(model)) is not None:
         return converted
+    path = files.local_path(model)
     if path.suffix == ".onnx" and path.is_file() and not files.is_pointer(path):
         return _from_onnx(path, processor=processor)
     if path.suffix == ".gguf" and path.is_file() and not files.is_pointer(path):
