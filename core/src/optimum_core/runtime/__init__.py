@@ -6,5 +6,5 @@ The first line of each module says what it does; by subject:
     a call             call_inputs, call_plan, neutral_arguments, bounds, gradients, call_outputs, repeated_call
     generation         generation_face, encoder_decoder_calls, merged_calls
     many texts         items, mapping, streaming, embedding, embedding_face, pooled, vectors, ranking
-    saved artifacts    loading, opening, hub, eager_saving, absent_device, converted, layouts, card
+    saved artifacts    loading, opening, hub, eager_saving, absent_device, converted, layouts, card, accepting
 """
