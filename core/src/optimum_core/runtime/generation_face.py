@@ -96,6 +96,16 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             )
         return Host(self._who, decoder, self.config, lambda: self.generation_config)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes chats: its tokenizer has a template that writes them as text."""
+        return self._codec.template is not None
+
+    @property
+    def greatest_positions(self) -> int | None:
+        """The greatest number of tokens that `generate` reads, the prompt's included; None: no limit is known."""
+        return self._decoder.longest
+
     @cached_property
     def _codec(self) -> TextCodec:
         return read_codec(self.directory, self._who)

@@ -58,6 +58,11 @@ class Abilities:
         return self.writes and self.model.manifest.model.main_input == _IDS
 
     @cached_property
+    def chats(self) -> bool:
+        """Whether it answers chats: its tokenizer has a template for them."""
+        return self.completes and self.model.has_chat_template
+
+    @cached_property
     def captions(self) -> bool:
         """Whether it writes what is on a picture."""
         return self.writes and self.model.manifest.model.main_input == PIXELS

@@ -8,6 +8,7 @@ from optimum_core.artifact.embedding import MODULES
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
 _LEFT_OUT = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
+_CARD, _LICENCE = "README.md", ("license", "license_name", "license_link")
 
 
 def companions(directory: Path) -> dict[str, Path]:
@@ -18,6 +19,22 @@ def companions(directory: Path) -> dict[str, Path]:
         for path in sorted(found)
         if not any(path.match(pattern) for pattern in _LEFT_OUT)
     }
+
+
+def licence_of(directory: Path | None) -> dict[str, str]:
+    """Return what the header of a model's card states of its licence, by the hub's names; empty: nothing."""
+    card = directory / _CARD if directory is not None else None
+    if card is None or not card.is_file():
+        return {}
+    first, *lines = card.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    found: dict[str, str] = {}
+    for line in lines if first.strip() == "---" else ():
+        if line.strip() == "---":
+            return found
+        name, _, value = line.partition(":")
+        if name in _LICENCE and (plain := value.split(" #")[0].strip().strip("'\"")):
+            found[name] = plain
+    return {}  # a header without an end is none
 
 
 def modules_of(directory: Path) -> dict[str, Path]:

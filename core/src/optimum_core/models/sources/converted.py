@@ -83,7 +83,7 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
 
     Raises:
         ArtifactError: a file of it is missing, or it is an artifact of optimum-core without its manifest.
-        SourceError: it is a damaged ONNX file.
+        SourceError: it is a damaged ONNX file, or a git-lfs pointer to a file that was not fetched.
     """
     _refuse_remains(path, name)
     if path.is_dir() and ((path / MANIFEST).is_file() or files.has_weights(path)):
@@ -96,6 +96,8 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
                 if missing is not None:
                     why = f"{missing.name} is not beside {found[0].name}"
                     raise ArtifactError(f"model {name!r}", why, "copy all files of the model")
+                if pointer := next((part for part in found if files.is_pointer(part)), None):
+                    raise files.refuse_file(pointer, f"model {name!r}")
                 directory = path if path.is_dir() else _described(path)
                 return ConvertedSource(name=name, directory=directory, backend=backend, foreign=foreign, files=found)
     return None

@@ -146,6 +146,11 @@ class OnnxDirectorySource(OnnxSource):
         described = (self.directory / "config.json", *modules_of(self.directory).values())
         return super().fingerprint + "".join(fingerprint.of_file(file) for file in described)
 
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return self.directory
+
     def companions(self) -> Mapping[str, Path]:
         """Return configuration, tokenizer and processor files."""
         found = {name: path for name, path in companions(self.directory).items() if name != "ort_config.json"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +40,11 @@ class _Eager:
     @property
     def task(self) -> str | None:
         """The task, where the model's own class does not tell it."""
+        return None
+
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
         return None
 
     def samples(self) -> dict[str, Any] | None:
@@ -118,6 +122,11 @@ class MemorySource(_Eager):
         origin = Path(getattr(self._given, "name_or_path", "") or "/nonexistent")
         return origin if origin.is_dir() else None
 
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return self._origin
+
     def companions(self) -> dict[str, Path]:
         """Return processor files of the directory that it was read from; configuration comes from the model itself."""
         found = companions(self._origin) if self._origin else {}
@@ -155,7 +164,7 @@ class DirectorySource(_Eager):
 
     def _check(self) -> None:
         described = files.check_directory(self.directory, self._name)
-        if "auto_map" in described and not self._trust and not _is_builtin(described):
+        if "auto_map" in described and not self._trust and not pretrained.is_builtin(described):
             raise SourceError(
                 f"model {self._name!r}",
                 "it needs Python code of its own (auto_map in config.json), which is not run unasked",
@@ -210,6 +219,11 @@ class DirectorySource(_Eager):
     def size(self) -> int:
         """Return the size of its weights in bytes."""
         return _weight_bytes(self._module)
+
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return self.directory
 
     def companions(self) -> dict[str, Path]:
         """Return configuration, tokenizer and processor files."""
@@ -347,15 +361,6 @@ def _kind_of_directory(directory: Path, task: str | None) -> type[DirectorySourc
         return adapters.AdapterSource
     whole = task in (None, SENTENCES) and is_sentence_directory(directory)
     return SentenceSource if whole else DirectorySource
-
-
-def _is_builtin(described: Mapping[str, Any]) -> bool:
-    """Whether transformers itself has the model's classes, so that the repository's code is not needed."""
-    import transformers
-
-    return described.get("model_type") in transformers.CONFIG_MAPPING and any(
-        hasattr(transformers, name) for name in described.get("architectures") or ()
-    )
 
 
 def _weight_bytes(module: Any) -> int:

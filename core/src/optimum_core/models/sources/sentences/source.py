@@ -86,6 +86,11 @@ class SentenceSource(DirectorySource):
         note = compared(self._module.eval(), reader, self.settings, original, who)
         self.notes = (*self.notes, note)
 
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return self.root
+
     def companions(self) -> dict[str, Path]:
         """Return configuration and tokenizer files as if the transformer's lay at the top, and those of the modules."""
         inside = {} if self.directory == self.root else companions(self.directory)
