@@ -37,7 +37,7 @@ def test_ids_of_32_bits_are_taken_as_eager_takes_them(kind: torch.dtype, beams: 
 @pytest.mark.parametrize("form", [lambda ids: ids, lambda ids: ids.int(), lambda ids: ids.numpy()])
 @pytest.mark.parametrize("asked", [{"max_new_tokens": 254}, {"max_length": 258}])
 def test_more_tokens_than_positions_are_refused_before_the_first_step(
-    form: Any, asked: dict[str, int], fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch
+    form: Any, asked: dict[str, Any], fast: AcceleratedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unread(*_: Any) -> Any:
         raise AssertionError("a step was made")
