@@ -37,3 +37,21 @@ def test_32_bits_are_taken_where_they_are_asked_for(double: torch.nn.Module, tmp
     with accelerate(double, budget=1, cache_dir=tmp_path, **asked) as fast:
         assert fast.manifest.backend == "openvino"
         torch.testing.assert_close(fast(VALUES), double(VALUES).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_one_table_in_64_bits_asks_for_no_more_than_32(tmp_path: Path) -> None:
+    class Looking(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(8, 4)
+            self.register_buffer("table", torch.randn(1000, 4, dtype=torch.float64))
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            table: Any = self.table
+            return torch.add(self.linear(input), table[:1].float())
+
+    torch.manual_seed(0)
+    asked: dict[str, Any] = {"sample_inputs": {"input": VALUES[:2].float()}, "target": "openvino"}
+    with accelerate(Looking().eval(), budget=1, cache_dir=tmp_path, **asked) as fast:
+        fidelity = fast.manifest.fidelity
+        assert fidelity is not None and fidelity.precision == "fp32"

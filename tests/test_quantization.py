@@ -182,6 +182,25 @@ def test_a_function_is_asked_again(classifier: Classifier, quickest: Any) -> Non
     assert "describe" in stages
 
 
+def test_a_function_that_gives_another_value_is_asked_of_eager_too(classifier: Classifier, quickest: Any) -> None:
+    """The eager model's value then says nothing of the one now."""
+
+    def lenient(model: AcceleratedModel) -> float:
+        return 0.5 + 0.0 * float(np.abs(model(input_ids=np.array([[2, 5, 3]])).logits).max())
+
+    def strict(model: AcceleratedModel) -> float:
+        model(input_ids=np.array([[2, 5, 3]]))
+        return 1.0 if model.manifest.quantized is None else 0.6
+
+    first, _ = _again(classifier, quickest, evaluate=lenient, max_drop=0.1)
+    assert first.manifest.quantized == "dynamic-int8"
+    second, _ = _again(classifier, quickest, evaluate=strict, max_drop=0.1)
+    assert second.report is not None and second.report.promise is not None
+    assert (second.manifest.quantized, second.report.promise.baseline) == (None, 1.0)
+    third, _ = _again(classifier, quickest, evaluate=lenient, max_drop=0.1)  # what was refused is asked as well
+    assert third.manifest.quantized == "dynamic-int8"
+
+
 def test_the_command(classifier: Classifier, tmp_path: Path) -> None:
     """In this process, which has imported the libraries; `core/tests/test_cli.py` starts one."""
     (tmp_path / "recipe.yaml").write_text("scheme: dynamic\nmetric: f1\nmax_drop: 1%\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from optimum_core import accelerate
-from optimum_core.errors import InputError
+from optimum_core.errors import InputError, SessionError
 
 
 class Scaled(torch.nn.Module):
@@ -32,3 +32,36 @@ def test_what_is_not_refused_is_right(target: str, tmp_path: Path) -> None:
         except InputError as error:
             assert "the model computes otherwise" in str(error)
     assert taken == [(2, 9), (3, 90), (2, 100), (4, 9)]
+
+
+class Pieces(torch.nn.Module):
+    """Sums within pieces of one size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([piece.cumsum(1) for piece in x.split(self.size, 1)], 1)
+
+
+@pytest.mark.parametrize("target", ["ort", "openvino"])
+def test_a_call_of_more_pieces_than_were_exported_is_refused(target: str, tmp_path: Path) -> None:
+    model = Pieces(300).eval()
+    fast = accelerate(
+        model, target=target, sample_inputs={"x": torch.randn(2, 6, 8)}, budget=2, cache_dir=tmp_path, precision="fp32"
+    )
+    x = torch.randn(2, 300, 8)
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="301"):
+        fast(torch.randn(2, 301, 8))
+
+
+@pytest.mark.filterwarnings("ignore::optimum_core.errors.UnprovedLengthWarning")
+def test_an_answer_of_another_length_is_refused(tmp_path: Path) -> None:
+    """Pieces of more than any call that is tried."""
+    fast = accelerate(Pieces(5000).eval(), target="ort", sample_inputs={"x": torch.randn(2, 6, 8)}, cache_dir=tmp_path)
+    for _ in range(2):
+        fast(torch.randn(2, 7, 8))
+        with pytest.raises(SessionError, match=r"(?s)\(2, 5000, 8\).*should have length 5100.*sample_inputs"):
+            fast(torch.randn(2, 5100, 8))

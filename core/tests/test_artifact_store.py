@@ -88,6 +88,20 @@ def test_every_flipped_byte_of_every_file_is_seen(saved: Path) -> None:
     load(saved)
 
 
+def test_the_bytes_of_large_files_alone_are_left_unread(tmp_path: Path) -> None:
+    large = bytes(4_000_001)
+    put(tmp_path / "built", {**CONTENT, "model.onnx": large})
+    write(tmp_path / "built", unfilled())
+    (tmp_path / "built" / "model.onnx").write_bytes(b"X" + large[1:])
+    load(tmp_path / "built", verify_files=False)
+    with pytest.raises(ArtifactError, match="sha256"):
+        load(tmp_path / "built")
+    weights = tmp_path / "built" / "parts" / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"X")
+    with pytest.raises(ArtifactError, match=r"weights\.bin.*sha256"):
+        load(tmp_path / "built", verify_files=False)
+
+
 @pytest.mark.parametrize("name", [MANIFEST, "model.onnx", "parts/weights.bin", "empty.txt"])
 @pytest.mark.parametrize("verify_files", [True, False])
 def test_a_longer_or_shorter_file_is_seen(saved: Path, name: str, verify_files: bool) -> None:

@@ -104,7 +104,8 @@ def test_a_timed_generation_ends_when_it_shows_what_all_tokens_take(monkeypatch:
     session = GenerativeSession(drives, (), ())
     inputs = {"input_ids": np.random.default_rng(1).integers(3, 99, (2, 9))}
     whole = timed_call(session, inputs, 20)()
-    assert (len(read), whole.scale, whole.first_seconds) == (20, 1, pytest.approx(0.02))
+    assert (len(read), whole.scale) == (20, 1.0)
+    assert whole.first_seconds == pytest.approx(0.02)
     read.clear()
     monkeypatch.setattr(generator_workload, "_ENOUGH_SECONDS", 0.05)
     part = timed_call(session, inputs, 40)()

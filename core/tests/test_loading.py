@@ -300,16 +300,23 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
         load("./nowhere")
 
 
-def test_a_changed_file_is_found_unless_that_is_left_out(saved: Path, tmp_path: Path) -> None:
+def test_a_small_file_that_changed_is_found_in_any_case(saved: Path, tmp_path: Path) -> None:
     place = tmp_path / "copy"
     shutil.copytree(saved, place)
     file = place / "config.json"
     file.write_bytes(file.read_bytes().replace(b" ", b"\t", 1))
     load(place).close()  # which says the same
     file.write_bytes(file.read_bytes().replace(b'"bert"', b'"BERT"', 1))
-    with pytest.raises(ArtifactError, match=r"config\.json"):
-        load(place)
-    load(place, verify_files=False).close()
+    for verify_files in (True, False):
+        with pytest.raises(ArtifactError, match=r"config\.json"):
+            load(place, verify_files=verify_files)
+
+
+def test_a_path_is_named_as_text(tmp_path: Path) -> None:
+    (tmp_path / "some.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactError) as caught:
+        load(tmp_path)
+    assert str(caught.value).startswith(f"model {str(tmp_path)!r}: ")
 
 
 def test_what_stands_against_running_is_the_limitation_of_sessions() -> None:

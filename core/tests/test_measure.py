@@ -114,7 +114,7 @@ def test_every_candidate_has_a_round_whatever_the_budget() -> None:
 
 
 def test_calls_side_by_side_take_less_time_each() -> None:
-    together = threading.Barrier(4, action=_takes(0.01))  # never passed by calls one after another
+    together = threading.Barrier(4, action=CLOCK.taking(0.01))  # never passed by calls one after another
     four = _one([partial(together.wait, 60)], streams=4)
     found = measure({"alone": _one([_takes(0.01)]), "four": four}, [X], QUICK)
     assert score(found["four"]) == pytest.approx(10 / 4)

@@ -130,15 +130,22 @@ def test_a_request_to_somebody_else_is_left_alone(described: Described, tmp_path
     assert not any(tmp_path.iterdir())
 
 
-def test_tracing_refuses_what_is_too_big_and_names_the_other_way(
+def test_weights_of_a_large_model_lie_beside_its_graph(
     described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, signature = described("bert")
-    monkeypatch.setattr(torchscript, "_PROTOBUF_LIMIT", 1000)
-    with pytest.raises(ExportError, match="are too many") as caught:
-        _export(module, signature, tmp_path, "torchscript")
-    assert "other engine" in caught.value.remedy
-    assert not any(tmp_path.iterdir())
+    made = {}
+    for name, limit in (("within", 2**31), ("beside", 1000)):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(torchscript, "_PROTOBUF_LIMIT", limit)
+        made[name] = _export(module, signature, tmp_path / name, "torchscript")
+    assert made["beside"].files == ("model.onnx", "model.onnx.data")
+    graph = onnx.load(made["beside"].main_file, load_external_data=False).graph
+    assert all(len(tensor.raw_data) < 1024 for tensor in graph.initializer)
+    inputs = dict(signature.draw(Case(name="other", lengths={"batch": 3, "sequence": 9})))
+    wanted, found = (_session(made[name]).run(None, inputs) for name in ("within", "beside"))
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 class _Broken(torch.nn.Module):
@@ -260,3 +267,19 @@ def test_the_references_are_arrays_of_their_own() -> None:
     output = eager_outputs(module, {"input": x})["output"]
     x[:] = 7
     assert (output == 1).all()
+
+
+class Ignoring(torch.nn.Module):
+    """Takes an input that it does not use."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
+def test_an_input_that_is_ignored_is_not_said_to_be_read(tmp_path: Path) -> None:
+    module = Ignoring().eval()
+    signature = describe(module, name="ignoring", samples={"x": torch.randn(2, 3), "y": torch.randn(2, 3)})
+    with pytest.raises(
+        ExportError, match=r"'y' is not in the graph: the model ignores it, or(.|\n)*default \(y=None\)"
+    ):
+        _export(module, signature, tmp_path, "torchscript")

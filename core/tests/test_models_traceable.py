@@ -88,7 +88,7 @@ class _Sorted(torch.nn.Module):
         chosen = x[:, 0].long()
         counts = torch.nn.functional.one_hot(chosen, num_classes=4).sum(0).tolist()
         order = chosen.sort(0)[1]
-        parts = x[order].split(counts, dim=0)
+        parts = torch.split(x[order], counts)
         made = torch.cat([part * (1 + number) for number, part in enumerate(parts)])
         twice = torch.cat((made, made))
         return {"y": torch.zeros_like(x).index_add(0, torch.cat((order, order)), twice)}
@@ -121,7 +121,7 @@ class _Overlapping(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         wide = x[..., None].expand(*x.shape, 3).transpose(0, 1).reshape(x.shape[1], x.shape[0], 3).transpose(0, 1)
-        cut = wide.view(wide.size(0), torch.div(wide.size(1), 4, rounding_mode="trunc"), 4, 3)
+        cut = wide.view(wide.size(0), wide.size(1) // 4, 4, 3)
         size, stride = list(cut.size()), list(cut.stride())
         size[1], stride[1] = size[1] * 2 - 1, stride[1] // 2
         return {"y": cut.as_strided(size=size, stride=stride).sum((2, 3))}

@@ -185,7 +185,7 @@ def test_products_of_8_bits_are_those_of_onnx_itself_to_the_last_digit(kind: str
     from optimum_core.models.sources.onnx_evaluator import evaluator
 
     helper, unsigned, signed = onnx.helper, onnx.TensorProto.UINT8, onnx.TensorProto.INT8
-    values = {"a": RNG.integers(250, 256, (2, 3, depth)).astype(np.uint8), "az": np.uint8(3)}
+    values: dict[str, Any] = {"a": RNG.integers(250, 256, (2, 3, depth)).astype(np.uint8), "az": np.uint8(3)}
     values |= {"b": RNG.integers(-128, -120, (depth, 4)).astype(np.int8), "bz": np.int8(-2)}
     names, result = ["a", "b", "az", "bz"], onnx.TensorProto.INT32
     if kind == "QLinearMatMul":

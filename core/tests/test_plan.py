@@ -54,10 +54,16 @@ def test_a_target_is_a_backend_and_perhaps_a_device(text: str, target: Target) -
     assert parse_target(text) == target
 
 
-@pytest.mark.parametrize("text", ["", "  ", ":", "::", None, 3])
-def test_a_target_that_names_nothing_is_refused(text: Any) -> None:
+@pytest.mark.parametrize("text", ["", "  ", ":", "::"])
+def test_a_target_that_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="names nothing"):
         parse_target(text)
+
+
+@pytest.mark.parametrize("given", [None, 3, ["ort", "openvino"]])
+def test_a_target_is_one_text(given: Any) -> None:
+    with pytest.raises(OptionError, match=r"of type (NoneType|int|list)(.|\n)*pass one text"):
+        parse_target(given)
 
 
 def _ways(target: str, **settings: Any) -> tuple[Way, ...]:

@@ -10,14 +10,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import BatchEncoding
+from transformers import AutoTokenizer, BatchEncoding
 
+import optimum_core.artifact as artifacts
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import ArtifactError, InputError, NotTorchError, SessionError, UnavailableError
 from optimum_core.models.sources.source import MemorySource
@@ -158,6 +160,54 @@ def test_pickled_it_needs_its_files(fast: AcceleratedModel, tmp_path: Path) -> N
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(ArtifactError, match="which is not here"):
         pickle.loads(raw)
+
+
+def test_pickled_it_is_not_another_that_was_saved_there_since(fast: AcceleratedModel, tmp_path: Path) -> None:
+    """Of the same architecture, so that its files are as long."""
+    fast.save_pretrained(tmp_path / "out")
+    with load(tmp_path / "out") as loaded:
+        raw = pickle.dumps(loaded)
+        model = tmp_path / "out" / "model.onnx"
+        model.write_bytes(model.read_bytes()[::-1])  # as another save would leave them: other bytes, and a manifest
+        artifacts.write(tmp_path / "out", loaded.manifest)
+        for again in (partial(pickle.loads, raw), partial(copy.deepcopy, loaded)):
+            with pytest.raises(ArtifactError, match=r"model\.onnx, which is not here or was changed"):
+                again()
+
+
+def test_a_tokenizer_that_was_changed_since_is_not_read(
+    fast: AcceleratedModel, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    fast.save_pretrained(tmp_path / "bare")
+    for file in tokenizer_file.iterdir():
+        shutil.copy(file, tmp_path / "bare")
+    artifacts.write(tmp_path / "bare", fast.manifest)
+    with load(tmp_path / "bare") as loaded:
+        file = tmp_path / "bare" / "tokenizer.json"
+        file.write_text(file.read_text().replace('"w5"', '"w6"', 1))
+        said = r"tokenizer\.json(.|\n)*changed since the model was opened(.|\n)*open it again"
+        with pytest.raises(ArtifactError, match=said):
+            loaded.map(["w5 w6"])
+
+
+def test_a_tokenizer_that_was_written_again_is_read(
+    fast: AcceleratedModel, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    """Of tutorials, many save the tokenizer into the directory after the model."""
+    fast.save_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_file)
+    tokenizer.save_pretrained(tmp_path / "out")
+    artifacts.write(tmp_path / "out", fast.manifest)
+    with load(tmp_path / "out") as loaded:
+        before = loaded.map(["w5 w6"])["logits"]
+        tokenizer(["w5", "w6 w7"], padding=True, truncation=True, max_length=4)
+        tokenizer.save_pretrained(tmp_path / "out")
+        np.testing.assert_array_equal(loaded.map(["w5 w6"])["logits"], before)
+        with copy.deepcopy(loaded) as again:
+            np.testing.assert_array_equal(again.map(["w5 w6"])["logits"], before)
+        (tmp_path / "out" / "added_tokens.json").write_text('{"w5": 7}')
+        with pytest.raises(ArtifactError, match=r"added_tokens\.json(.|\n)*changed since the model was opened"):
+            copy.deepcopy(loaded)
 
 
 def test_an_eager_one_takes_its_model_along(tmp_path: Path) -> None:

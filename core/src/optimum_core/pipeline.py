@@ -19,9 +19,10 @@ from optimum_core.measure.stopwatch import Emit, watched
 from optimum_core.measure.workload import Limits, WorkShape, signature_workload, workload
 from optimum_core.models import fingerprint
 from optimum_core.models.eager.threads import fitting_threads
+from optimum_core.models.sources.checkpoint import is_double
 from optimum_core.models.sources.source import Source
 from optimum_core.packing import Packer, warn_of_limits
-from optimum_core.plan import FLOATS, FULL_PRECISION, Way, stateful_ways, ways
+from optimum_core.plan import DOUBLE, FLOATS, FULL_PRECISION, Way, stateful_ways, ways
 from optimum_core.plugins import PluginManager
 from optimum_core.request import AccelerateRequest
 from optimum_core.runtime.accelerated import AcceleratedModel
@@ -114,7 +115,7 @@ class Pipeline:
                 **self.request.cache_key(),
                 "fingerprint": self.source.fingerprint,
                 "companions": {name: fingerprint.of_file(path) for name, path in self.source.companions().items()},
-                "processor": type(self.source.processor).__name__ if self.source.in_memory else "",
+                "processor": fingerprint.of_processor(self.source.passed_processor),
             }
         )
 
@@ -135,24 +136,12 @@ class Pipeline:
         return model if self._still_kept(model) else None
 
     def _still_kept(self, model: AcceleratedModel) -> bool:
-        """Whether the user's evaluation function still accepts the model: its values cannot be cached."""
-        promise = model.report.promise if model.report else None
-        if promise is None or not promise.kept or self.request.data is None or self.request.data.function is None:
+        if self.request.data is None:
             return True
-        from optimum_core.verify.promise import Called, keeps
+        from optimum_core.search.quantized.kept_promise import still_kept
 
-        @dataclass(frozen=True)
-        class Known:
-            run: Any = None
-
-            def model(self) -> AcceleratedModel:
-                return model
-
-        with watched(self.emit, "evaluate", "what was accelerated before") as stage:
-            value = Called(function=self.request.data.function).value(Known())
-            if keeps(promise, value):
-                return True
-            stage.problem = f"{promise.metric} is {value:.4g} now, and the promise is broken: it is done again"
+        if still_kept(model, self.request.data.function, self.emit):
+            return True
         model.close()
         return False
 
@@ -347,11 +336,17 @@ class Pipeline:
             objective=self.request.objective,
             budget=self._budget,
             decided=history.decided() if auto else None,
-            held_to=self.source.held_to or self.request.held_to(self.source.held_in),
+            held_to=self._held_to,
             references=References(source=self.source, emit=self.emit),
             usable_cores=self.hardware.cpu.usable_cores,
             emit=self.emit,
         )
+
+    @property
+    def _held_to(self) -> str | None:
+        """The precision whose tolerance applies to every candidate; None: that of each one."""
+        keeps_double = self.request.keeps_double and is_double(self.source.module())
+        return DOUBLE if keeps_double else self.source.held_to
 
     @property
     def _unquantized_ways(self) -> tuple[Way, ...]:

@@ -45,7 +45,9 @@ def parse_target(target: str) -> Target:
     >>> parse_target("ort:cuda:0")
     Target(backend='ort', device='cuda:0')
     """
-    if not isinstance(target, str) or not target.strip(" :"):
+    if not isinstance(target, str):
+        raise OptionError("target", f"it is of type {type(target).__name__}", 'pass one text: "auto", or a backend')
+    if not target.strip(" :"):
         raise OptionError("target", f"{target!r} names nothing", 'pass "auto", a backend, or "backend:device"')
     backend, colon, device = target.strip().partition(":")
     if not backend or (colon and not device) or device.endswith(":"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from optimum_core.errors import OptionError, UnavailableError
 from optimum_core.hardware.energy import POWERCAP_ENV, EnergyMeter
 from optimum_core.models import fingerprint, tasks
-from optimum_core.plan import AUTO, DOUBLE, FLOATS, FULL_PRECISION, Quantization, Target, Way, parse_target, ways
+from optimum_core.plan import AUTO, FLOATS, FULL_PRECISION, Quantization, Target, Way, parse_target, ways
 from optimum_core.quantization import QuantizationGoal, read_goal
 from optimum_core.types import Support
 from optimum_core.types.quantization import OBJECTIVES
@@ -60,10 +60,11 @@ class AccelerateRequest:
             return _BY_DEFAULT.get(held_in, (FULL_PRECISION,))
         return FLOATS if self.precision == AUTO else (self.precision,)
 
-    def held_to(self, held_in: str) -> str | None:
-        """Return the precision whose tolerance applies to every candidate, where weights in 64 bits ask for more than
-        any runtime's own arithmetic; None: that of each one applies."""
-        return DOUBLE if held_in == DOUBLE and self.precision is None and self.goal is None else None
+    @property
+    def keeps_double(self) -> bool:
+        """Whether a model in 64 bits is to be answered as exactly: neither a precision nor quantization was asked
+        for."""
+        return self.precision is None and self.goal is None
 
     @property
     def quantization(self) -> Quantization | None:

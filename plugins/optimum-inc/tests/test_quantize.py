@@ -281,7 +281,7 @@ class Unused(torch.nn.Module):
         self.activation = torch.nn.Tanh()
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        found = self.used(values)
+        found: torch.Tensor = self.used(values)
         self.activation(self.unused(found))
         return found
 

@@ -18,8 +18,9 @@ from optimum_core.errors import ExportError, InputError, OptionError, SessionErr
 from optimum_core.generation.decoder_session import Decoder, Generation
 from optimum_core.hardware import detect
 from optimum_core.measure import Effort, measuring
+from optimum_core.models.exporting import torchscript
 from optimum_core.plugins import manager
-from optimum_core.testing.decoders import decoder, described
+from optimum_core.testing.decoders import decoder, decoder_request, described
 from optimum_core.types import (
     Artifact,
     Fidelity,
@@ -31,7 +32,7 @@ from optimum_core.types import (
 )
 from optimum_core.verify import dialogues
 from optimum_core.verify.dialogues import drawn_dialogues, with_dialogues
-from optimum_ort import memory
+from optimum_ort import memory, storage
 
 Array = np.ndarray[Any, Any]
 Exported = Callable[..., Artifact]
@@ -84,6 +85,21 @@ def test_families_agree_with_eager_over_whole_dialogues(kind: str, level: str | 
     found = with_dialogues(nothing, opened(kind, level), drawn_dialogues(decoder(kind), described(kind)))
     assert found.passed, found.worst
     assert len(found.results) == (8 if kind == "gemma2" else 7)
+
+
+def test_buffers_are_shared_where_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tracing writes those of large models: it folds no constants then, by which attention is recognized."""
+    monkeypatch.setattr(torchscript, "_PROTOBUF_LIMIT", 1000)
+    monkeypatch.setattr(storage, "_READ_BYTES", 1)  # as weights of a large model are, they are left in their file
+    folders = [tmp_path / name for name in ("exported", "optimized")]
+    for folder in folders:
+        folder.mkdir()
+    artifact = manager().export(decoder_request("llama", "onnx", "onnx", folders[0], "torchscript"))
+    assert artifact.files == ("model.onnx", "model.onnx.data")
+    drives = started(manager().optimize(optimization(artifact, "shared_cache", folders[1])))
+    nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
+    found = with_dialogues(nothing, drives, drawn_dialogues(decoder("llama"), described("llama")))
+    assert found.passed, found.worst
 
 
 @pytest.mark.parametrize("kind", ["mamba", "qwen3_next"])

@@ -38,10 +38,19 @@ def opened(kind: str, level: str | None, folder: Path) -> EncoderDecoderSession:
 
 
 @pytest.mark.parametrize(
-    ("kind", "level"), [("t5_gated", None), ("bart", "shared_cache"), ("m2m_100", None), ("whisper", "shared_cache")]
+    ("kind", "level"),
+    [
+        ("t5_gated", None),
+        ("bart", "shared_cache"),
+        ("m2m_100", None),
+        ("whisper", "shared_cache"),
+        ("led", None),
+        ("switch", None),
+    ],
 )
 def test_families_agree_with_eager(kind: str, level: str | None, tmp_path: Path) -> None:
-    """Over whole dialogues, and in the tokens of greedy decoding and of beams."""
+    """Over whole dialogues, and in the tokens of greedy decoding and of beams. LED pads to its windows, and its own
+    cache reads padding as tokens; Switch Transformers sends tokens to some of its experts."""
     session = opened(kind, level, tmp_path)
     nothing = Fidelity(precision="fp32", tolerance=1e-3, results=())
     module = encoder_decoder(kind)

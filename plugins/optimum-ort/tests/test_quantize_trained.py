@@ -38,7 +38,8 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Callable
         tokenizer = AutoTokenizer.from_pretrained(path)
     # Without the words that no text here has, which are half of the model's bytes.
     words = np.unique(np.concatenate(tokenizer([*SEEN, *UNSEEN])["input_ids"] + [[tokenizer.pad_token_id]]))
-    model.set_input_embeddings(Embedding.from_pretrained(model.get_input_embeddings().weight[words].detach()))
+    kept = model.get_input_embeddings().weight[words].detach()
+    model.set_input_embeddings(Embedding(len(words), kept.shape[1], _weight=kept))
     model.config.vocab_size, model.config.pad_token_id = len(words), 0
     request = export_request(model, "onnx", "onnx", tmp_path_factory.mktemp("minilm"))
     artifact = manager().export(replace(request, route="torchscript"))

@@ -87,6 +87,7 @@ def test_weights_in_a_second_file_are_tied_too(
     tied: tuple[Artifact, Any], optimize_request: Callable[..., OptimizeRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "EXTERNAL_ABOVE", 100)
+    monkeypatch.setattr(storage, "_READ_BYTES", 1)
     written = plugin.optimize(optimize_request(tied[0]))
     assert written is not None and storage.DATA in written.files
     assert _large_weights(written.main_file) == [(_WIDTH, _WIDTH), (_ROWS, _WIDTH)]

@@ -71,7 +71,7 @@ def as_text(path: object) -> str:
     if isinstance(path, str | os.PathLike) and isinstance(text := os.fspath(path), str):
         if not text.strip() or "\0" in text:
             why = "it holds a NUL character" if text.strip() else "the path is empty"
-            raise ArtifactError(f"artifact {path!r}", why, "pass the path of a directory; '.' is the working directory")
+            raise ArtifactError(f"artifact {text!r}", why, "pass the path of a directory; '.' is the working directory")
         return text
     raise ArtifactError(
         f"artifact {path!r}", f"it is no path, but of type {type(path).__name__}", "pass text, or a pathlib.Path"

@@ -19,6 +19,8 @@ from optimum_core.errors import ArtifactError
 
 # A report of thousands of candidates is far smaller than this; a larger file is no manifest.
 _MANIFEST_LIMIT = 64 << 20
+#: Bytes up to which a file is read and checked in any case: it takes no time.
+_SMALL = 4_000_000
 
 
 def write(directory: Path, manifest: Manifest) -> Manifest:
@@ -87,7 +89,7 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     would change what the listed ones say.
 
     Args:
-        verify_files: False skips the sha256 check of the files, which reads them entirely.
+        verify_files: False skips the sha256 check of files above 4 MB, which reads them entirely.
         allow_links_under: links may also lead here (a hub snapshot links to the blobs of its repository's folder).
 
     Returns:
@@ -103,7 +105,7 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     for name, entry in manifest.files.items():
         may_say = manifest.meanings.get(name, ()) if is_beside(name, model_files) else None
         file = locate(path, name, allow_links_under, who)
-        files[name] = check_file(file, name, entry, who, deep=verify_files, meanings=may_say)
+        files[name] = check_file(file, name, entry, who, deep=verify_files or entry.size <= _SMALL, meanings=may_say)
     with _disk(who):
         files |= further_files(path, manifest.files, manifest.meanings, who)
     return dataclasses.replace(manifest, files=files) if files != manifest.files else manifest

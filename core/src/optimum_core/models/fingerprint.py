@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from optimum_core.artifact.integrity import describe
+from optimum_core.artifact.meaning import meaning
 from optimum_core.errors import OptionError
 from optimum_core.models.code_fingerprint import CodeReader
 
@@ -43,10 +45,29 @@ def of_module(module: Any) -> str:
 
 
 def _described(module: Any) -> Iterator[str]:
-    config = getattr(module, "config", None)
-    if config is not None and hasattr(config, "to_dict"):
-        yield json.dumps(config.to_dict(), sort_keys=True, default=str)
+    for name in ("config", "generation_config"):
+        config = getattr(module, name, None)
+        if config is not None and hasattr(config, "to_dict"):
+            yield json.dumps(config.to_dict(), sort_keys=True, default=str)
     yield from CodeReader(_of_tensor).modules(module)
+
+
+def of_processor(processor: Any) -> str:
+    """Return the fingerprint of a tokenizer or processor, by what the files that it saves say; "" for none.
+
+    Padding and truncation, which a call leaves set in a tokenizer, and where it came from do not count.
+    """
+    if processor is None:
+        return ""
+    kind = type(processor)
+    digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}".encode())
+    if not hasattr(processor, "save_pretrained"):
+        return digest.hexdigest()
+    with TemporaryDirectory(prefix="optimum-") as folder:
+        processor.save_pretrained(folder)
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(folder).as_posix()}{meaning(path)}".encode())
+    return digest.hexdigest()
 
 
 def _of_tensor(tensor: Any) -> str:

@@ -19,6 +19,7 @@ from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
 from optimum_core.plugins import Direct, PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.card import save_with_card
@@ -31,8 +32,8 @@ from optimum_core.runtime.layouts import save_as
 from optimum_core.runtime.mapping import Mapper, progress_bar
 from optimum_core.runtime.neutral_arguments import absent_inputs
 from optimum_core.runtime.not_torch import explained
+from optimum_core.runtime.output_lengths import OutputLengths
 from optimum_core.runtime.pickling import Opening, reduced, reopened
-from optimum_core.runtime.pooled import HIDDEN_STATE, PooledMapper
 from optimum_core.runtime.repeated_call import Repeated, Run, never
 from optimum_core.runtime.streaming import streamed
 from optimum_core.runtime.summary import hints, proof
@@ -68,6 +69,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     ) -> None:
         self.manifest = manifest
         self.directory = directory
+        self._beside = FilesBeside(f"model {manifest.model.name!r}", directory, manifest)
         self._session = session
         self._is_merged = isinstance(session, MergedSession)
         self._source = source
@@ -89,6 +91,9 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             is_eager=manifest.format == artifacts.LIVE,
             absent=absent_inputs(manifest),
         )
+        # Eager is right as it is, and a given file may name its axes as it likes.
+        as_it_is = manifest.format == artifacts.LIVE or not manifest.model.has_original
+        self._lengths = None if as_it_is else OutputLengths(self._who, manifest.inputs, manifest.outputs)
         names = tuple(spec.name for spec in manifest.outputs)
         structure = manifest.model.structure or from_names(manifest.model.output_class, names)
         self._answerer = Answerer(structure, names, in_memory=source is not None)
@@ -136,7 +141,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         if kwargs.get("return_dict") is not None:
             as_dict = kwargs["return_dict"]
         arrays, torch_in = self._checker.bind((), kwargs)
-        answer = self._answerer.answer(self._run(arrays), as_torch=torch_in, as_tuple=as_dict is False)
+        outputs = self._run_checked(arrays)
+        answer = self._answerer.answer(outputs, as_torch=torch_in, as_tuple=as_dict is False)
         if self._returns_dict:
             self._again = self._checker.repeated(self._runs, self._answerer, as_torch=torch_in)
         return answer
@@ -250,12 +256,6 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         )
         return Fidelity(precision=precision, tolerance=tolerance.relative, results=results)
 
-    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper | PooledMapper:
-        """Return a mapper that keeps these outputs; None: all."""
-        if outputs is not None and (pooling := self._pools(outputs)) is not None:
-            return PooledMapper(self._plain_mapper([HIDDEN_STATE]), pooling, outputs, self._width)
-        return self._plain_mapper(outputs)
-
     def _plain_mapper(self, outputs: Sequence[str] | None) -> Mapper:
         """Return a mapper that keeps these outputs of the session; None: all."""
         known = {spec.name: spec for spec in self.manifest.outputs}
@@ -275,7 +275,13 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     def _mapped(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
         self._check_asked()
         bound, _ = self._checker.bind((), arrays)
-        return self._run(bound)
+        return self._run_checked(bound)
+
+    def _run_checked(self, arrays: dict[str, Any]) -> Mapping[str, Any]:
+        outputs = self._run(arrays)
+        if self._lengths is not None:
+            self._lengths.check(arrays, outputs)
+        return outputs
 
     def __repr__(self) -> str:
         manifest = self.manifest

@@ -16,6 +16,7 @@ from optimum_core.errors import InputError
 from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.call_plan import NO_PLAN, Plan
+from optimum_core.runtime.call_rows import of_one_row, repeat_rows
 from optimum_core.runtime.gradients import detached
 from optimum_core.runtime.neutral_arguments import FURTHER, NEUTRAL, require_neutral
 from optimum_core.runtime.repeated_call import Repeated, Run, never, repeated
@@ -111,6 +112,8 @@ class InputChecker:
             plan = self._plans.get(key) or self._remember(key, arrays)
             self._last = seen, plan
         self._apply(plan, arrays)
+        if plan.rows:
+            repeat_rows(plan.rows, arrays)
         for spec, filled in plan.fills:
             of = spec.made_of  # a mask derived from the ids differs from call to call
             arrays[spec.name] = filled.copy() if of is None else spec.left_out(filled, arrays.get(of))
@@ -119,7 +122,7 @@ class InputChecker:
     def repeated(self, run: Run, answerer: Answerer, *, as_torch: bool) -> Repeated:
         """Return a function for further calls like the last one that was bound."""
         seen, plan = self._last
-        if seen is None or plan.casts or plan.fills or plan.boxes or (as_torch and self._tensor is None):
+        if seen is None or plan.casts or plan.fills or plan.boxes or plan.rows or (as_torch and self._tensor is None):
             return never
         return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, run, answerer)
 
@@ -301,21 +304,23 @@ class InputChecker:
             InputError: they do not fit.
         """
         casts, ranges = [], []
+        ones = of_one_row(self._specs.values(), arrays)
         for name, spec in self._specs.items():
             if (value := arrays.get(name)) is None:
                 continue
             if (dtype := self._cast(spec, value)) is not None:
                 casts.append((name, dtype))
-            self._check_shape(spec, value, lengths)
+            self._check_shape(spec, value, lengths, skip=name in ones)
             if name in self._ranges and all(value.shape):
                 ranges.append((name, self._ranges[name].least, self._ranges[name].greatest))
+        rows = tuple((name, lengths[str(self._specs[name].shape[0])]) for name in ones)
         for axis, length in lengths.items():
             self._limits.check(axis, length)
         boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
         floats = tuple(name for name in arrays if name in self._floats and all(arrays[name].shape))
-        return Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats)
+        return Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats, rows=rows)
 
-    def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int]) -> None:
+    def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int], *, skip: bool = False) -> None:
         axes, shape = spec.shape, value.shape
         if len(shape) != len(axes):
             raise self._mismatch(spec.name, value, f"{len(axes)} axes", f"{len(shape)}")
@@ -324,7 +329,7 @@ class InputChecker:
                 if axis != length:
                     fixed = f"length {axis} at axis {index}, which is fixed"
                     raise self._mismatch(spec.name, value, fixed, f"{length}")
-            elif lengths.setdefault(axis, length) != length:
+            elif not (skip and index == 0) and lengths.setdefault(axis, length) != length:
                 expected = self._limits.as_elsewhere(axis, index, lengths[axis])
                 raise self._mismatch(spec.name, value, expected, f"{length}")
 

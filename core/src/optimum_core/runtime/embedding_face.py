@@ -15,11 +15,12 @@ from optimum_core.models.data.texts import cut_length
 from optimum_core.models.sources.sentences.pooling import TokenPooling
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
+from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
 from optimum_core.runtime.items import greatest_length, text_reader
 from optimum_core.runtime.mapping import Mapper
-from optimum_core.runtime.pooled import PooledMapper, pooling_behind, width_of
+from optimum_core.runtime.pooled import HIDDEN_STATE, PooledMapper, pooling_behind, width_of
 from optimum_core.runtime.ranking import LOGITS, ScoreRequest, documents_of, ranked, scores
 from optimum_core.types import Session
 from optimum_core.types.support import device_type
@@ -36,11 +37,18 @@ class EmbeddingFace:
 
     manifest: Manifest
     directory: Path
+    _beside: FilesBeside
     _who: str
     _session: Session
 
-    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper | PooledMapper:
+    def _plain_mapper(self, outputs: Sequence[str] | None) -> Mapper:
         raise NotImplementedError
+
+    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper | PooledMapper:
+        """Return a mapper that keeps these outputs; None: all."""
+        if outputs is not None and (pooling := self._pools(outputs)) is not None:
+            return PooledMapper(self._plain_mapper([HIDDEN_STATE]), pooling, outputs, self._width)
+        return self._plain_mapper(outputs)
 
     def encode(
         self,
@@ -205,7 +213,7 @@ class EmbeddingFace:
     @property
     def max_seq_length(self) -> int | None:
         """The number of tokens that texts are cut at; None: they are not."""
-        return cut_length(self.directory, greatest_length(self.manifest))
+        return cut_length(self._beside.checked(), greatest_length(self.manifest))
 
     @property
     def default_prompt_name(self) -> str | None:
@@ -239,11 +247,11 @@ class EmbeddingFace:
         Raises:
             UnavailableError: there is none, or the package `tokenizers` is not installed.
         """
-        return plain_tokenizer(self.directory, self._who)
+        return plain_tokenizer(self._beside.checked(), self._who)
 
     @cached_property
     def _settings(self) -> EmbeddingSettings:
-        return EmbeddingSettings.read(self.directory)
+        return EmbeddingSettings.read(self._beside.checked())
 
     @cached_property
     def _own_texts(self) -> TextModel:

@@ -19,6 +19,7 @@ from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.model_session import EncoderDecoderSession, GenerativeSession
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_texts
+from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
@@ -42,6 +43,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
 
     manifest: Manifest
     directory: Path
+    _beside: FilesBeside
     config: Any
     generation_config: Any
     _who: str
@@ -108,7 +110,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
 
     @cached_property
     def _codec(self) -> TextCodec:
-        return read_codec(self.directory, self._who)
+        return read_codec(self._beside.checked(), self._who)
 
     def generate(
         self, inputs: Any = None, *, stop: str | Sequence[str] | None = (), stream: bool = False, **kwargs: Any
@@ -152,7 +154,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if self._parts is not None:
             start = kwargs.pop(self._text_inputs[0], None)
         kwargs.pop(main, None)
-        settings = read_settings(self.directory, kwargs)
+        settings = read_settings(self._beside.checked(), kwargs)
         if _is_text(given):
             return self._generate_text(given, settings, stops, stream)
         self._check_text_only(stops, False)
@@ -192,7 +194,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if problem := difference(batch, self._decoder, int(vocabulary), tolerance):
             batch.close()
             raise VerificationError(f"{self._who}, {batch.tool}", problem, "generate without it")
-        return ContinuousTexts(batch, self._codec, self.directory, self._decoder.longest)
+        return ContinuousTexts(batch, self._codec, self._beside.checked(), self._decoder.longest)
 
     @staticmethod
     def _check_text_only(stops: Sequence[str], stream: bool) -> None:

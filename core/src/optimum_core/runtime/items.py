@@ -12,6 +12,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError
 from optimum_core.models.data.media import MEDIA, MediaReader, media_reader, medium_of
 from optimum_core.models.data.texts import Item, Text, TextReader, read_texts, reader_of
+from optimum_core.runtime.beside import FilesBeside
 
 #: Batches of pictures or sounds whose inputs are in memory at once.
 _MEDIA_BATCHES = 4
@@ -82,7 +83,8 @@ class ItemEncoder:
 
     @cached_property
     def _media(self) -> MediaReader:
-        return media_reader(self._who, self._processor, self._directory, self._manifest.inputs, str(self._kind))
+        directory = FilesBeside(self._who, self._directory, self._manifest).checked()
+        return media_reader(self._who, self._processor, directory, self._manifest.inputs, str(self._kind))
 
     @cached_property
     def _reader(self) -> TextReader:
@@ -164,9 +166,12 @@ def text_reader(who: str, tokenizer: Any, manifest: Manifest, directory: Path) -
 
     Raises:
         UnavailableError: there is no tokenizer, or no installed package that reads it.
+        ArtifactError: a file beside the model was changed since the model was opened.
     """
     longest = greatest_length(manifest)
-    return reader_of(tokenizer, longest) if tokenizer else read_texts(directory, who, longest)
+    if tokenizer:
+        return reader_of(tokenizer, longest)
+    return read_texts(FilesBeside(who, directory, manifest).checked(), who, longest)
 
 
 def greatest_length(manifest: Manifest) -> int | None:

@@ -35,7 +35,7 @@ def load(
             runtime of an installed backend, such as a directory of optimum-intel, which is opened unverified.
         target: a backend or device other than it was tuned for ("ort:cuda:0").
         revision: branch, tag or commit, for a hub id.
-        verify_files: False skips the sha256 check of its files, which reads them entirely.
+        verify_files: False skips the sha256 check of files above 4 MB, which reads them entirely.
         retune: measure the fastest way to run it on this machine, verified against the call recorded in the artifact.
         precision: a precision other than it was tuned in; with `retune`, "auto" lets every float precision compete.
         shapes: the workload to retune for.
@@ -78,7 +78,7 @@ def load(
                 )
         if (held := _held_in(directory)) is not None:
             why = f"it is no artifact of optimum-core: it holds {held.name} and no {MANIFEST}"
-            raise ArtifactError(f"model {path!r}", why, f"optimum_core.accelerate({as_text(path)!r}) takes it")
+            raise ArtifactError(f"model {as_text(path)!r}", why, f"optimum_core.accelerate({as_text(path)!r}) takes it")
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
         from optimum_core.search.retune import retune as tuned_here

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
+from optimum_core.artifact.integrity import describe
 from optimum_core.errors import ArtifactError, UnavailableError
 from optimum_core.plugins import PluginManager, manager
+from optimum_core.runtime.beside import FilesBeside
 
 _ELSEWHERE = "save_pretrained(directory) where both sides see it, and optimum_core.load(directory) there"
 
@@ -67,15 +69,15 @@ def reopened(manifest: Manifest, directory: Path, plugins: PluginManager, source
 
 
 def _require_files(manifest: Manifest, directory: Path) -> None:
-    """Check that the files of the manifest exist and have their recorded size.
+    """Check that the files of the manifest are there, and are those that were opened.
 
     Raises:
         ArtifactError: a file is missing, or no longer that of the manifest.
     """
     who = f"model {manifest.model.name!r}"
-    for name in manifest.model_files if manifest.format != LIVE else ():
-        file = directory / name
-        entry = manifest.files.get(name)
-        if not file.is_file() or (entry is not None and file.stat().st_size != entry.size):
+    for name in manifest.part_files if manifest.format != LIVE else ():
+        file, entry = directory / name, manifest.files.get(name)
+        if not file.is_file() or (entry is not None and (file.stat().st_size != entry.size or describe(file) != entry)):
             why = f"it was pickled by reference to {file}, which is not here or was changed"
             raise ArtifactError(who, why, _ELSEWHERE)
+    FilesBeside(who, directory, manifest).checked()

@@ -16,6 +16,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
+from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.not_torch import refuse_move
 from optimum_core.types import Session
@@ -33,6 +34,7 @@ class TransformersFace:
 
     manifest: Manifest
     directory: Path
+    _beside: FilesBeside
     _session: Session
     _source: Any
     _plugins: PluginManager
@@ -47,7 +49,7 @@ class TransformersFace:
     def config(self) -> Any:
         """The original's configuration; if transformers is not installed, its values as plain attributes."""
         own = getattr(self._source, "config", None)
-        found = own if own is not None else _read_config(self.directory)
+        found = own if own is not None else _read_config(self._beside.checked())
         self._config_values = getattr(found, "__dict__", self._config_values)
         returns, *asked = map(self._config_values.get, SETTINGS)
         if own is not None and returns is not None:
@@ -72,13 +74,14 @@ class TransformersFace:
         own = getattr(self._source, "generation_config", None)
         if own is not None:
             return copy.deepcopy(own)
-        if not (self.directory / "generation_config.json").is_file() and not self.manifest.parts:
+        directory = self._beside.checked()
+        if not (directory / "generation_config.json").is_file() and not self.manifest.parts:
             return None
         from transformers import GenerationConfig
 
-        if not (self.directory / "generation_config.json").is_file():
+        if not (directory / "generation_config.json").is_file():
             return GenerationConfig.from_model_config(self.config)
-        found = GenerationConfig.from_pretrained(self.directory)
+        found = GenerationConfig.from_pretrained(directory)
         found._from_model_config = False  # else `generate` derives it from the configuration again
         return found
 

@@ -26,7 +26,7 @@ from optimum_core.measure.workload import (
     workload,
 )
 from optimum_core.models.inputs.samples import Arrays, Case
-from optimum_core.plan import AUTO, FLOATS, Way
+from optimum_core.plan import AUTO, DOUBLE, FLOATS, Way
 from optimum_core.plugins import PluginManager
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.race import disturbance
@@ -163,7 +163,9 @@ def _by_manifest(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fide
     manifest, run = candidate.signature.manifest, candidate.run
     assert run is not None
     if manifest.quantized is None:
-        return verify(run, cases, manifest.outputs, precision=candidate.spec.way.precision)
+        was_double = manifest.fidelity is not None and manifest.fidelity.precision == DOUBLE
+        held = DOUBLE if was_double else candidate.spec.way.precision
+        return verify(run, cases, manifest.outputs, precision=held)
     return verify_quantized(run, (), cases, manifest.outputs, precision=Scheme.parse(manifest.quantized).weights)
 
 

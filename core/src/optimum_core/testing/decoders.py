@@ -62,6 +62,10 @@ KINDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gemma3": ("gemma3_text", _with(
         head_dim=8, sliding_window=8, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
     )),
+    "llama4_text": ("llama4_text", _with(
+        head_dim=8, attention_chunk_size=8, num_local_experts=4, intermediate_size_mlp=64, no_rope_layers=[1, 0],
+        layer_types=["chunked_attention", "full_attention"],
+    )),
     "phi": ("phi", _with()),
     "phi3": ("phi3", _with()),
     "falcon": ("falcon", {

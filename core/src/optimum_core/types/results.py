@@ -187,6 +187,7 @@ class Promise:
         kept: whether the chosen model is quantized and keeps the promise.
         rises: the metric is better when it is less, such as perplexity: a loss is a rise.
         noise: how far apart two values of the metric for the eager model were; None: it was computed once.
+        value: the chosen model's; None: it was not computed.
     """
 
     metric: str
@@ -197,6 +198,7 @@ class Promise:
     kept: bool = False
     rises: bool = False
     noise: float | None = None
+    value: float | None = None
 
     def loss(self, value: float) -> float:
         """Return by how much a value is worse than the eager model's; below zero: it is better."""

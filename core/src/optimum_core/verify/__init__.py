@@ -1,7 +1,8 @@
 """Verification of candidates: `reference` computes the eager model's outputs, `comparison` compares with them.
 
 Errors are measured by the usual magnitude of an output (`error_scales`); `large_value_cases` has the cases of values
-far from the samples, `empty_rows` those of rows without content; `gradients` asks whether eager answers otherwise while
+far from the samples, `empty_rows` those of rows without content, `skipped_label_cases` those of labels that no loss
+counts; `gradients` asks whether eager answers otherwise while
 these are recorded. `carried_call` the one call that an artifact carries. For decoders, `quantized_decoder` goes
 through `dialogues`, and `divergence` and `perplexity` are measured. `ranges` are the lengths at which a candidate was
 correct. For quantized models, `quantized` compares, and `promise` decides whether the loss of a metric is within the

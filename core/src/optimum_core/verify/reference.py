@@ -25,6 +25,7 @@ from optimum_core.types.tensors import is_batch
 from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
 from optimum_core.verify.empty_rows import empty_row_cases
 from optimum_core.verify.large_value_cases import large_cases
+from optimum_core.verify.skipped_label_cases import skipped_label_cases
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
         _check_chance(module, drawing[0])
     cases += empty_row_cases(signature, partial(_answered, module, signature))
     cases += _over_bounds(module, signature)
+    cases += skipped_label_cases(signature, partial(_answered, module, signature))
     cases += large_cases(module, signature, partial(_case_of, signature))
     if signature.real is not None:
         cases.append(_without_padded(_answered(module, signature, REAL, signature.real), signature))

@@ -7,6 +7,7 @@ with weights in 4 bits, separate products of a layer of 576 took 1.3 times as lo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from optimum_ort.graphs import GraphIndex, rewrite
@@ -15,11 +16,12 @@ from optimum_ort.layers import Kept
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
-def merge_products(model: Any, kept: Kept | None = None) -> int:
+def merge_products(model: Any, kept: Kept | None = None, folder: Path | None = None) -> int:
     """Change an `onnx.ModelProto` in place: products of one input with constant weights become one, which is split.
 
     Args:
         kept: nodes that are left alone.
+        folder: where its external weights lie, if these were not read.
 
     Returns:
         The number of products that were merged into others.
@@ -37,7 +39,7 @@ def merge_products(model: Any, kept: Kept | None = None) -> int:
     weights = []
     for nodes in groups.values():
         if len(nodes) > 1:
-            merged, weight, sizes = _merged(nodes, [constants[node.input[1]] for node in nodes])
+            merged, weight, sizes = _merged(nodes, [constants[node.input[1]] for node in nodes], folder)
             weights += [weight, sizes]
             replaced |= {node.output[0]: [] for node in nodes}
             replaced[nodes[0].output[0]] = merged
@@ -46,13 +48,13 @@ def merge_products(model: Any, kept: Kept | None = None) -> int:
     return sum(not made for made in replaced.values())
 
 
-def _merged(nodes: Sequence[Any], tensors: Sequence[Any]) -> tuple[list[Any], Any, Any]:
+def _merged(nodes: Sequence[Any], tensors: Sequence[Any], folder: Path | None) -> tuple[list[Any], Any, Any]:
     """Return the product and its split, the weight and the sizes of the parts."""
     import numpy as np
     from onnx import helper, numpy_helper
 
     name = f"{nodes[0].output[0]}.merged"
-    weight = np.concatenate([numpy_helper.to_array(tensor) for tensor in tensors], axis=1)
+    weight = np.concatenate([numpy_helper.to_array(tensor, str(folder or "")) for tensor in tensors], axis=1)
     sizes = np.array([tensor.dims[1] for tensor in tensors], np.int64)
     product = helper.make_node("MatMul", [nodes[0].input[0], f"{name}.weight"], [name], name=nodes[0].name)
     parts = [node.output[0] for node in nodes]

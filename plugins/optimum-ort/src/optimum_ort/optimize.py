@@ -27,7 +27,15 @@ from optimum_core.types import Artifact, OptimizeRequest, StateSpec, Step
 from optimum_ort.options import GraphLevel, OrtOptions
 from optimum_ort.providers import BACKEND, Provider, find_build, parse_device
 from optimum_ort.schemes import quantization_of
-from optimum_ort.storage import DATA, EXTERNAL_TENSOR_BYTES, MODEL, wants_external_data, write_model, written_files
+from optimum_ort.storage import (
+    DATA,
+    EXTERNAL_TENSOR_BYTES,
+    MODEL,
+    read_nodes,
+    wants_external_data,
+    write_again,
+    written_files,
+)
 
 DEFAULT_LEVEL = "all"
 
@@ -137,40 +145,38 @@ def _ort_fusions(job: _Job) -> None:
 
 
 def _shared_cache(job: _Job) -> None:
-    import onnx
-
     from optimum_ort.merging import merge_products
     from optimum_ort.shared_cache import share_cache
     from optimum_ort.tying import tie_weights
 
     if job.state is None:
         raise ExportError(f"backend '{BACKEND}'", "the model keeps no cache of keys and values", "use level 'all'")
-    model = onnx.load(job.source)
+    model, beside = read_nodes(job.source), job.source.parent
     share_cache(model, job.state)
-    merge_products(model)
-    tie_weights(model)
-    _offline(job, write_model(model, job.scratch, external=job.external), job.folder, "extended")
+    merge_products(model, folder=beside)
+    tie_weights(model, beside)
+    source = write_again(model, job.scratch, beside, external=job.external)
+    del model  # it holds the weights that were merged
+    _offline(job, source, job.folder, "extended")
 
 
 def _tied(job: _Job, source: Path) -> Path:
     """Return a graph in which products read the tables that they share: `source` itself where there are none."""
     if not present("onnx"):
         return source
-    import onnx
     from google.protobuf.message import DecodeError
 
     from optimum_ort.tying import tie_weights
 
     try:
-        model = onnx.load(source, load_external_data=False)
+        model = read_nodes(source)
     except (DecodeError, OSError):  # onnxruntime refuses it, and says why
         return source
     if not tie_weights(model, source.parent):
         return source
-    onnx.load_external_data_for_model(model, str(source.parent))
     folder = job.scratch / "tied"
     folder.mkdir()
-    return write_model(model, folder, external=job.external)
+    return write_again(model, folder, source.parent, external=job.external)
 
 
 def _halved(job: _Job) -> Path:

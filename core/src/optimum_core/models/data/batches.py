@@ -298,7 +298,8 @@ def _out_of_range(array: np.ndarray[Any, Any], spec: TensorSpec) -> Any:
     """Return a value that the model refuses; None: it takes all."""
     least, greatest = spec.least, spec.greatest
     too_low = array < least if least is not None else np.zeros(array.shape, bool)
-    wrong = array[too_low | (array > greatest)] if greatest is not None else array[too_low]
+    outside = too_low | (array > greatest) if greatest is not None else too_low
+    wrong = array[outside & (array != spec.skipped)] if spec.skipped is not None else array[outside]
     return wrong.flat[0] if wrong.size else None
 
 

@@ -3,9 +3,10 @@ where a value of the inputs decided what was written.
 
 Neither is a superset of the other, so each is tried until verification passes. TorchScript is quicker and its graphs
 run faster; torch calls it legacy, and it fixes every branch on a value to the side that the samples took. The other
-uses `torch.export`, needs little memory beyond the model, and raises an error where it cannot trace. `tracing` prepares
-the input of all exporters, and `value_branches` finds what a trace fixes; `requests` are those of a known signature,
-and `export_speed` spares libraries what they did before.
+uses `torch.export` and raises an error where it cannot trace. `tracing` prepares
+the input of all exporters, and `value_branches` finds what a trace fixes; `weight_files` keeps large weights out of
+the message that tracing writes; `requests` are those of a known signature, and `export_speed` spares libraries what
+they did before.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class EngineRequest:
         samples: torch tensors by input name, in order.
         inputs, outputs: specs with names and varying axes.
         opset: ONNX opset of the file.
-        path: the file to write; weights beyond 2 GB go into one file beside it.
+        path: the file to write; large weights go into one file beside it.
     """
 
     module: Any

@@ -10,13 +10,14 @@ import psutil
 import torch
 from torch.overrides import TorchFunctionMode
 
-from optimum_core.errors import ExportError, ResourceError, foreign_errors
+from optimum_core.errors import ExportError, foreign_errors
 from optimum_core.models.eager.calls import FlatModule
 from optimum_core.models.exporting import EngineRequest
 from optimum_core.models.exporting.value_branches import traced_reads, value_branches
+from optimum_core.models.exporting.weight_files import add_weights
 
 _PROTOBUF_LIMIT = 2 * 1024**3
-# Tracing holds the weights several times over: 6.2 GB above a model of 2 GB was measured.
+# Tracing with weights holds them several times over: 6.2 GB above a model of 2 GB was measured.
 _COPIES = 4
 
 
@@ -24,9 +25,9 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     """Trace the model on the samples and write it; return the places of branches on values that the trace fixed.
 
     Raises:
-        ExportError: the model is too big for this route, or it has no ONNX form for an operation.
+        ExportError: it has no ONNX form for an operation.
     """
-    _check_size(request.module)
+    beside = _is_large(request.module)
     flat = FlatModule(request.module, list(request.samples), [spec.name for spec in request.outputs]).eval()
     axes = {spec.name: spec.dynamic_axes for spec in (*request.inputs, *request.outputs) if spec.dynamic_axes}
     failing = foreign_errors("export to ONNX by tracing", ExportError, "the other engine is tried next")
@@ -40,7 +41,11 @@ def write(request: EngineRequest) -> tuple[str, ...]:
             output_names=[spec.name for spec in request.outputs],
             dynamic_axes=axes,
             opset_version=request.opset,
+            export_params=not beside,
+            do_constant_folding=not beside,  # it would make new weights of some
         )
+        if beside:
+            add_weights(request.path, flat.state_dict())
     _check_inputs(request)
     return value_branches(reads, flat, tuple(request.samples.values()))
 
@@ -108,15 +113,20 @@ def _flattened(tensor: torch.Tensor, start_dim: int = 0, end_dim: int = -1) -> t
 
 
 def _check_inputs(request: EngineRequest) -> None:
-    """Raise `ExportError` where the trace lost an input: the model read its values, and they are constants now."""
+    """Raise `ExportError` where the trace lost an input: the model read its values, and they are constants now, or it
+    ignores the input though its forward requires it."""
     import onnx
 
     graph = onnx.load(request.path, load_external_data=False).graph
     found = {value.name for value in graph.input}
     lost = [spec.name for spec in request.inputs if spec.name not in found]
     if lost:
-        why = f"input {lost[0]!r} is not in the graph: the model reads its values in Python, and the trace fixed them"
-        raise ExportError("export to ONNX by tracing", why, "the other engine is tried next")
+        name = lost[0]
+        why = f"input {name!r} is not in the graph: the model ignores it, or reads its values in Python"
+        remedy = (
+            f"the other engine is tried next; an input that is ignored may be left out with a default ({name}=None)"
+        )
+        raise ExportError("export to ONNX by tracing", why, remedy)
 
 
 @contextmanager
@@ -131,16 +141,7 @@ def _without_dumps() -> Iterator[None]:
         torch._C._jit_onnx_log = log
 
 
-def _check_size(module: torch.nn.Module) -> None:
+def _is_large(module: torch.nn.Module) -> bool:
+    """Whether weights are left out of the message, which cannot hold them, or would take too much of the memory."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    memory = psutil.virtual_memory()
-    available = memory.available
-    if weights < _PROTOBUF_LIMIT and weights * _COPIES <= available:
-        return
-    # 2 GB is a fixed limit of the file; a lack of memory may be temporary, if the machine has that much at all.
-    kind = ResourceError if weights < _PROTOBUF_LIMIT and weights * _COPIES <= memory.total else ExportError
-    raise kind(
-        "export to ONNX by tracing",
-        f"{weights / 1e9:.1f} GB of weights are too many for it ({available / 1e9:.1f} GB of memory are free)",
-        "the other engine needs little memory beyond the model",
-    )
+    return bool(weights >= _PROTOBUF_LIMIT or weights * _COPIES > psutil.virtual_memory().available)

@@ -1,8 +1,9 @@
 """The signature of a model: its inputs, outputs and varying axes, found by trial on the eager model.
 
-`signature` describes a model (`decoder_signature` one that generates), by these steps: `derivation` of a layout,
-`defaults` of what may be left out, `ignored_inputs`, and the `axes` with their ranges. Lengths to try come from the
-configuration (`switches`) and from the model's code (`size_branches`), values from `large_values`, and limits
-of whole numbers that no table states from `value_limits`; `type_following` finds inputs whose type the outputs have;
-`questions` are the trials themselves.
+`signature` describes a model (`decoder_signature` one that generates), by these steps: `derivation` of a layout
+(`groups` of texts to a picture, `one_row` that stands for all), `defaults` of what may be left out, `ignored_inputs`,
+`skipped_labels`, and the `axes` with their ranges. Lengths to try come from the
+configuration (`switches`) and from the model's code (`size_branches`, `longer_calls`), values from `large_values`, and
+limits of whole numbers that no table states from `value_limits`; `type_following` finds inputs whose type the outputs
+have, `output_axes` names their axes; `questions` are the trials themselves.
 """

@@ -15,6 +15,8 @@ from optimum_core.models.eager.outputs import check_held, flatten, structure_of
 from optimum_core.models.inputs.layouts import Layout, facts_of
 from optimum_core.models.inputs.samples import Case, Padding, draw
 from optimum_core.models.inputs.user_samples import as_varied_as_eager_takes
+from optimum_core.models.signatures.groups import with_groups
+from optimum_core.models.signatures.one_row import stands_for_all
 
 log = logging.getLogger(__name__)
 _PADDINGS: tuple[Padding, ...] = ("right", "left")
@@ -30,7 +32,7 @@ def first_that_runs(module: Any, name: str, layouts: Iterator[Layout], arrays: M
         SourceError: it runs on none of them, or returns no tensor.
     """
     problem = ""
-    for layout in layouts:
+    for layout in with_groups(layouts, module, arrays):
         if not layout.inputs:
             continue
         try:
@@ -100,8 +102,28 @@ def tied(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside)
             if alone == 2 or not set(axes) <= set(layout.axes):
                 continue
             if _lengths_taken(module, layout, axes, arrays, beside) > alone:
-                layout = layout.tied(axes)
+                layout = _one_axis(module, layout, axes, arrays)
     return layout
+
+
+def _one_axis(module: Any, layout: Layout, axes: tuple[str, ...], arrays: Mapping[str, Any]) -> Layout:
+    """Return the layout with these axes as one. Those of length 1 in the user's call beside others of more stay so,
+    unless one row stands for as many as there are."""
+    made = layout.tied(axes)
+    stated = {axis: layout.stated.get(axis, layout.lengths[axis]) for axis in axes}
+    ones = [axis for axis, length in stated.items() if length == 1]
+    if len(ones) in (0, len(axes)):
+        return made
+    several = next(axis for axis in axes if axis not in ones)
+    made = made if several == axes[0] else layout.tied((several, *(axis for axis in axes if axis != several)))
+    for item, tied_item in zip(layout.inputs, made.inputs, strict=True):
+        if any(axis in item.axes[1:] for axis in ones) or (
+            item.axes and item.axes[0] in ones and not stands_for_all(module, made, arrays, tied_item)
+        ):
+            for axis in ones:
+                layout = layout.pinned(axis, 1)
+            return layout
+    return made
 
 
 def of_one_structure(module: Any, layout: Layout, arrays: Mapping[str, Any], beside: Beside) -> Layout:

@@ -122,7 +122,13 @@ def value_ranges(trials: Trials, layout: Layout) -> Iterator[tuple[str, tuple[in
     inputs = draw(layout, Case(name="values", lengths=batch, padding="none"), trials.arrays)
     for item in layout.inputs:
         if item.kind != "mask" and np.issubdtype(inputs[item.name].dtype, np.integer) and inputs[item.name].size:
-            yield item.name, _range(trials, inputs, item.name, tables)
+            sizes = tables if "label" not in item.name else tuple(sorted({*tables, *_classes(trials.module)}))
+            yield item.name, _range(trials, inputs, item.name, sizes)
+
+
+def _classes(module: torch.nn.Module) -> set[int]:
+    """Return the numbers of classes that there may be."""
+    return {part.out_features for part in module.modules() if isinstance(part, torch.nn.Linear)} - {1}
 
 
 def _range(trials: Trials, inputs: Arrays, name: str, tables: Sequence[int]) -> tuple[int | None, int | None]:

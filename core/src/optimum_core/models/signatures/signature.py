@@ -18,7 +18,6 @@ from optimum_core.models.inputs.layouts import InputLayout, Layout, alternatives
 from optimum_core.models.inputs.processor import processed
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.signatures.axes import (
-    Runs,
     fixed_axes,
     further_lengths,
     lengths_beside,
@@ -29,8 +28,12 @@ from optimum_core.models.signatures.axes import (
 from optimum_core.models.signatures.defaults import default_of
 from optimum_core.models.signatures.derivation import first_that_runs, of_one_structure, tied
 from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes_beside, without_idle
+from optimum_core.models.signatures.longer_calls import longer_switches
+from optimum_core.models.signatures.one_row import stands_for_all, with_all_rows
+from optimum_core.models.signatures.output_axes import output_specs
 from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
+from optimum_core.models.signatures.skipped_labels import skipped_value
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
 from optimum_core.models.signatures.value_limits import within_limits
@@ -116,6 +119,7 @@ class ModelSignature:
         if not all(item.name in self.given for item in self.layout.inputs):
             return None
         found = {item.name: np.asarray(self.given[item.name], dtype=item.dtype) for item in self.layout.inputs}
+        found = with_all_rows(found, self.layout)
         taken = _fits(found, self.layout) and all(_within(found, self.layout, *pair) for pair in self.ranges.items())
         return found if taken else None
 
@@ -243,11 +247,14 @@ def describe(
     settled = settle(trials, layout, patch)
     ranges = reach(trials, settled, numbers)
     layout = _bounded(settled.layout, ranges)
-    traced = {axis: layout.lengths[axis] for axis in layout.axes}
     traced_output = ask(module, draw(layout, Case(name="traced"), arrays))
-    structure = agreed(f"model {name!r}", [output, traced_output, *_answers_elsewhere(module, layout, arrays)])
+    elsewhere = list(_answers_elsewhere(module, layout, arrays))
+    structure = agreed(f"model {name!r}", [output, traced_output, *(answer for _, answer in elsewhere)])
     values = {key: within_limits(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
     turns = size_switches(module, layout, arrays, lengths_beside)
+    longer, shapes_beyond = longer_switches(module, layout, arrays, ranges)
+    by_axis = {**settled.runs, **shapes_beyond}
+    turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
     names = [item.name for item in layout.inputs]
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
@@ -256,7 +263,7 @@ def describe(
     return ModelSignature(
         task=task or tasks.detect(type(module).__name__),
         inputs=tuple(_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs),
-        outputs=_output_specs(flatten(traced_output), traced, settled.runs),
+        outputs=output_specs(module, layout, arrays, flatten(traced_output), by_axis, elsewhere),
         structure=structure,
         layout=layout,
         given=arrays,
@@ -269,6 +276,10 @@ def describe(
         patch=patch,
         fixed=(*structural, *settled.fixed),
     )
+
+
+def _with(turns: tuple[int, ...], further: int | None) -> tuple[int, ...]:
+    return turns if further is None else tuple(sorted({*turns, further}))
 
 
 def _switches(numbers: Numbers, ranges: Mapping[str, AxisRange]) -> tuple[int, ...]:
@@ -299,12 +310,17 @@ def _input_spec(
         greatest=greatest,
         sides=sides,
         exact=follows_type(trials.module, layout, item, trials.arrays),
+        skipped=skipped_value(trials, layout, item, least),
+        one_row=stands_for_all(trials.module, layout, trials.arrays, item),
         nonfinite=not np.isfinite(trials.arrays.get(item.name, 0.0)).all(),
     )
 
 
-def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the model's outputs for other values, and at other lengths of all axes at once, if it takes them.
+def _answers_elsewhere(
+    module: Any, layout: Layout, arrays: Mapping[str, Any]
+) -> Iterator[tuple[Mapping[str, int], Any]]:
+    """Yield the model's outputs for other values, and at other lengths of all axes at once, if it takes them; each with
+    these lengths.
 
     Containers and numbers in the outputs must depend on neither.
     """
@@ -312,35 +328,9 @@ def _answers_elsewhere(module: Any, layout: Layout, arrays: Mapping[str, Any]) -
     cases = (Case(name="other values", seed=1), *(Case(name="elsewhere", lengths=lengths) for lengths in places))
     for case in cases:
         try:
-            yield ask(module, draw(layout, case, arrays))
+            yield {**layout.lengths, **case.lengths}, ask(module, draw(layout, case, arrays))
         except Exception as error:  # noqa: BLE001 - the model has limits of its own
             log.debug("%s, lengths %s: %r", case.name, dict(case.lengths), error)
-
-
-def _output_specs(traced: Mapping[str, Any], lengths: Mapping[str, int], runs: Runs) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(
-            name=name,
-            dtype=str(tensor.dtype).removeprefix("torch."),
-            shape=tuple(_output_axis(name, index, tensor, lengths, runs) for index in range(tensor.dim())),
-        )
-        for name, tensor in traced.items()
-    )
-
-
-def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int], runs: Runs) -> int | str:
-    """Return an output axis's fixed length, the name of the input axis that it equals, or a new name for a mixture."""
-    here = int(tensor.shape[index])
-    moved: dict[str, list[tuple[int, int]]] = {}
-    for (axis, length), shapes in runs.items():
-        if shapes is None or axis not in lengths or name not in shapes or len(shapes[name]) <= index:
-            continue
-        moved.setdefault(axis, []).append((length, shapes[name][index]))
-    followed = [axis for axis, pairs in moved.items() if lengths[axis] == here and all(a == b for a, b in pairs)]
-    if followed:
-        return followed[0]
-    changes = any(len({result for _, result in pairs} | {here}) > 1 for pairs in moved.values())
-    return f"{name}.axis{index}" if changes else here
 
 
 def _fits(real: Arrays, layout: Layout) -> bool:

@@ -35,6 +35,8 @@ Site = tuple[str, int, str, int]
 Compared = dict[Site, tuple[int, int]]
 
 _COMPARISONS = ("__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__", "__mod__")
+#: Functions that return a size of a tensor, or a product of sizes.
+_SIZES = (torch.Tensor.size, torch.Tensor.numel, torch.Tensor.stride)
 _KEEPING = ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "neg")
 
 
@@ -61,7 +63,7 @@ class _Recorder(TorchFunctionMode):
         found = func(*args, **(kwargs or {}))
         if type(found) is torch.Size:
             return Shape(map(self._size, found))
-        return self._size(found) if type(found) is int and func in (torch.Tensor.size, torch.Tensor.numel) else found
+        return self._size(found) if type(found) is int and func in _SIZES else found
 
     def _record(self, name: str, left: int, right: int) -> None:
         frame = sys._getframe(2)

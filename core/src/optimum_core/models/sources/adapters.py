@@ -229,8 +229,8 @@ class AdapterSource(DirectorySource):
     @cached_property
     def processor(self) -> Any:
         """The processor that was passed, or that beside the adapter, or that beside the base."""
-        if self._processor is not None:
-            return self._processor
+        if self.passed_processor is not None:
+            return self.passed_processor
         beside = pretrained.read_processor(self._adapter, trust_remote_code=self._trust)
         return (
             beside if beside is not None else pretrained.read_processor(self.directory, trust_remote_code=self._trust)

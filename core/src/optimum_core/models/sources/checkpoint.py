@@ -7,15 +7,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_SHORT = {
-    "torch.float16": "fp16", "torch.bfloat16": "bf16", "torch.float64": "fp64",
-    "F16": "fp16", "BF16": "bf16", "F64": "fp64",
-}  # fmt: skip
+_SHORT = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "F16": "fp16", "BF16": "bf16"}
 
 
 def precision_of_module(module: Any) -> str:
-    """Return "fp16", "bf16" or "fp64" if most of a module's floats are stored so, else "fp32"."""
+    """Return "fp16" or "bf16" if most of a module's floats are stored so, else "fp32"."""
     return _most((str(tensor.dtype), tensor.numel()) for tensor in module.state_dict().values())
+
+
+def is_double(module: Any) -> bool:
+    """Whether all floats among a module's parameters are in 64 bits."""
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        return False
+    types = {tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()}
+    return types == {torch.float64}
 
 
 def precision_of_directory(directory: Path) -> str:

@@ -86,8 +86,8 @@ class GgufSource(DirectorySource):
     @cached_property
     def processor(self) -> Any:
         """The tokenizer that was passed, or that of the file."""
-        if self._processor is not None:
-            return self._processor
+        if self.passed_processor is not None:
+            return self.passed_processor
         return pretrained.read_processor(self.directory, gguf_file=self.path.name)
 
     def companions(self) -> dict[str, Path]:

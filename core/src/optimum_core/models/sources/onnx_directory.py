@@ -102,7 +102,7 @@ class OnnxDirectorySource(OnnxSource):
         super().__init__(path, processor=processor if processor is not None else pretrained.read_processor(directory))
         self.directory = directory
         self._name = name
-        self._processor = processor
+        self.passed_processor = processor
         self.notes = (*self.notes, *self._remarks())
 
     def _remarks(self) -> tuple[str, ...]:
@@ -158,5 +158,5 @@ class OnnxDirectorySource(OnnxSource):
 
     def save_companions(self, directory: Path) -> None:
         """Write the processor that was passed, if any."""
-        if hasattr(self._processor, "save_pretrained"):
-            self._processor.save_pretrained(directory)
+        if hasattr(self.passed_processor, "save_pretrained"):
+            self.passed_processor.save_pretrained(directory)

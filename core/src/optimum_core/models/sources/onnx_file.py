@@ -192,7 +192,7 @@ class OnnxSource:
 
     def __init__(self, path: Path, *, processor: Any = None) -> None:
         self.path = path
-        self.processor = processor
+        self.processor = self.passed_processor = processor
 
     @property
     def name(self) -> str:

@@ -29,6 +29,7 @@ class _Eager:
     is_quantized = False
     precision: str | None = None  # no graph yet
     held_to: str | None = None
+    passed_processor: Any = None  # what was passed beside the model, which its files do not hold
     notes: tuple[str, ...] = ()
 
     def compare_with_original(self, signature: ModelSignature) -> None:
@@ -62,7 +63,7 @@ class MemorySource(_Eager):
     def __init__(self, module: Any, *, processor: Any = None, trust_remote_code: bool = False) -> None:
         self._given = module
         self.notes = (_WAS_TRAINING,) if getattr(module, "training", False) else ()
-        self._processor = processor
+        self.passed_processor = processor
         self._trust = trust_remote_code
 
     @property
@@ -109,8 +110,8 @@ class MemorySource(_Eager):
     @cached_property
     def processor(self) -> Any:
         """The processor that the user passed, or that of the directory that the model was read from; or None."""
-        if self._processor is not None or not self._origin:
-            return self._processor
+        if self.passed_processor is not None or not self._origin:
+            return self.passed_processor
         return pretrained.read_processor(self._origin, trust_remote_code=self._trust)
 
     def size(self) -> int:
@@ -135,7 +136,7 @@ class MemorySource(_Eager):
     def save_companions(self, directory: Path) -> None:
         """Write configuration, generation settings and processor as they are in memory."""
         config = pretrained.named(self.config, self.class_name)
-        for part in (config, getattr(self._given, "generation_config", None), self._processor):
+        for part in (config, getattr(self._given, "generation_config", None), self.passed_processor):
             if part is not None and hasattr(part, "save_pretrained"):
                 part.save_pretrained(directory)
         if self.config is None and (described := pretrained_cfg.configuration(self._given)) is not None:
@@ -159,7 +160,7 @@ class DirectorySource(_Eager):
         self.directory = directory
         self._name = name
         self._trust = trust_remote_code
-        self._processor = processor
+        self.passed_processor = processor
         self._check()
 
     def _check(self) -> None:
@@ -212,9 +213,8 @@ class DirectorySource(_Eager):
 
     @cached_property
     def processor(self) -> Any:
-        if self._processor is not None:
-            return self._processor
-        return pretrained.read_processor(self.directory, trust_remote_code=self._trust)
+        found = self.passed_processor
+        return found if found is not None else pretrained.read_processor(self.directory, trust_remote_code=self._trust)
 
     def size(self) -> int:
         """Return the size of its weights in bytes."""
@@ -231,8 +231,8 @@ class DirectorySource(_Eager):
 
     def save_companions(self, directory: Path) -> None:
         """Write the processor if one was passed beside the directory."""
-        if hasattr(self._processor, "save_pretrained"):
-            self._processor.save_pretrained(directory)
+        if hasattr(self.passed_processor, "save_pretrained"):
+            self.passed_processor.save_pretrained(directory)
 
 
 if TYPE_CHECKING:
@@ -374,7 +374,7 @@ def _fresh(module: Any) -> Any:
 
 
 def _twin(module: Any) -> Any:
-    """Return the model in evaluation mode and 32-bit floats; weights that are so already are shared with the user's.
+    """Return the model in evaluation mode and at least 32-bit floats; weights that are so are shared with the user's.
 
     Raises:
         SourceError: it cannot be copied and is in training mode, or in lower precision than 32 bits.

@@ -329,7 +329,7 @@ class _QuantizedSearch:
         report = replace(
             before,
             candidates=(winner.result(brief=False), *(item.result() for item in others if item is not winner)),
-            promise=replace(promise, kept=kept) if promise else None,
+            promise=replace(promise, kept=kept, value=self._value(winner, kept=kept)) if promise else None,
             walk=tuple(self.log.results),
             notes=(*before.notes, *self._notes(winner)),
             seconds=self.budget.spent,
@@ -337,6 +337,14 @@ class _QuantizedSearch:
             precision_hint=None if kept else before.precision_hint,
         )
         return replace(self.context.unquantized, winner=winner, report=report, check=check)
+
+    def _value(self, winner: Candidate, *, kept: bool) -> float | None:
+        """Return the winner's value of the metric, as far as it is known."""
+        if kept:
+            return next((item.value for item in self.log.results if item.outcome == "kept"), None)
+        if winner.spec.is_baseline:
+            return self.context.promise.baseline if self.context.promise else None
+        return self.evaluator.unquantized_value
 
     def _notes(self, winner: Candidate) -> Iterator[str]:
         data, config = self.context.data, winner.spec.config

@@ -53,9 +53,7 @@ class ObjectSource(MemorySource):
     @cached_property
     def fingerprint(self) -> str:
         weights = super().fingerprint
-        words = getattr(self._processor, "backend_tokenizer", None)
-        described = (weights, self.settings, words.to_str() if words is not None else type(self._processor).__name__)
-        return hashlib.sha256(repr(described).encode()).hexdigest()
+        return hashlib.sha256(repr((weights, self.settings)).encode()).hexdigest()
 
     def companions(self) -> dict[str, Path]:
         """Return no files: all come from the object itself."""
@@ -82,7 +80,7 @@ class SentenceObjectSource(ObjectSource):
         from optimum_core.models.sources.sentences.check import compared, encoder_of_object
         from optimum_core.models.sources.sentences.source import greatest_length
 
-        reader = reader_of(self._processor, greatest_length(self.config))
+        reader = reader_of(self.passed_processor, greatest_length(self.config))
         original = encoder_of_object(widened(self._object) if holds_16_bits(self._object) else self._object)
         note = compared(self.module(), reader, self.settings, original, f"model {self.name!r}")
         self.notes = (*self.notes, note)

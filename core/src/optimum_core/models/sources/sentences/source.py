@@ -65,8 +65,8 @@ class SentenceSource(DirectorySource):
     @cached_property
     def processor(self) -> Any:
         found = pretrained.read_processor(self.directory, trust_remote_code=self._trust)
-        if self._processor is not None or found is None:
-            return self._processor
+        if self.passed_processor is not None or found is None:
+            return self.passed_processor
         if self.settings.max_seq_length:
             found.model_max_length = self.settings.max_seq_length
         return found

@@ -1,0 +1,155 @@
+"""Lengths beyond which the model's code takes other steps, found by ever longer calls of the eager model.
+
+A loop over pieces of one size (`x.split(300, 1)`, `range(0, x.shape[1], 300)`) shows in no comparison of sizes, and an
+exporter keeps as many pieces as the traced length has. It shows in the functions of torch that a call runs through.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from optimum_core.models.eager.calls import ask
+from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.inputs.samples import Case, draw
+from optimum_core.models.signatures.axes import LONG, MANY, PICTURE
+from optimum_core.models.signatures.questions import PATIENCE, Shapes
+from optimum_core.models.signatures.switches import LONGEST
+from optimum_core.types import AxisRange
+from optimum_core.types.tensors import is_batch
+
+log = logging.getLogger(__name__)
+
+
+class _TooLongError(Exception):
+    """A call was stopped after `PATIENCE` seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """One call of the eager model.
+
+    Attributes:
+        functions: names of the functions of torch that it called, in order.
+        shapes: the outputs' shapes, by name.
+    """
+
+    functions: tuple[str, ...]
+    shapes: Shapes
+
+    def following(self, length: int) -> frozenset[tuple[str, int]]:
+        """Return the axes of outputs, by name and index, that have this length."""
+        return frozenset(
+            (name, index) for name, shape in self.shapes.items() for index, size in enumerate(shape) if size == length
+        )
+
+
+class _Recorder(TorchFunctionMode):
+    """While it is active, the functions of torch that are called are listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: list[str] = []
+        self._start, self._busy = time.perf_counter(), time.process_time()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.functions.append(getattr(func, "__name__", ""))
+        found = func(*args, **(kwargs or {}))
+        # What gives no tensor may set a state, such as that of gradients as a block ends, and must have its way.
+        if isinstance(found, torch.Tensor) and self._is_late():
+            raise _TooLongError
+        return found
+
+    def _is_late(self) -> bool:
+        # A machine that does other work says nothing of the model: so the lesser of wall-clock and CPU time.
+        return min(time.perf_counter() - self._start, time.process_time() - self._busy) > PATIENCE
+
+
+def longer_switches(
+    module: Any, layout: Layout, arrays: Mapping[str, Any], ranges: Mapping[str, AxisRange]
+) -> tuple[dict[str, int], dict[tuple[str, int], Shapes | None]]:
+    """Return by named axis the greatest length at which eager takes the steps of the traced one, where it lies beyond
+    those that are compared in any case; and the outputs' shapes one beyond.
+
+    An axis of which every length has steps of its own is left to the comparisons.
+    """
+    if getattr(module, "is_graph", False):
+        return {}, {}
+    turns: dict[str, int] = {}
+    beyond: dict[tuple[str, int], Shapes | None] = {}
+    for axis in layout.axes:
+        if axis in PICTURE:
+            continue  # sizes that no patch and no window divides are compared in any case
+        longest = ranges.get(axis, AxisRange()).greatest or LONGEST
+
+        def steps(length: int) -> Steps | None:
+            return _steps(module, layout, arrays, {axis: length})  # noqa: B023
+
+        if (found := _turn(steps, layout.lengths[axis], _near(layout, axis), longest)) is not None:
+            turns[axis], shapes = found
+            beyond[axis, turns[axis] + 1] = shapes
+    return turns, beyond
+
+
+def _near(layout: Layout, axis: str) -> int:
+    """Return a length up to which every candidate is compared."""
+    here = layout.lengths[axis]
+    if is_batch(axis):
+        return max(here, MANY if axis == "batch" else 3)
+    return max(here, LONG) if axis not in ("samples", "frames") else 4 * here
+
+
+def _turn(steps: Callable[[int], Steps | None], here: int, near: int, longest: int) -> tuple[int, Shapes] | None:
+    """Return the greatest length with the steps of the lengths `here` and `near`, and the shapes one beyond; None: no
+    call in which others were seen was short enough."""
+    near = min(near, longest)
+    base, other = steps(here), steps(near)
+    if base is None or other is None or base.functions != other.functions:
+        return None
+    following = base.following(here) & other.following(near)
+
+    def alike(found: Steps, length: int) -> bool:
+        return found.functions == base.functions and following <= found.following(length)
+
+    same, changed = near, None
+    while changed is None and same < longest:
+        length = min(2 * same + 1, longest)
+        found = steps(length)
+        if found is None:
+            return None
+        if alike(found, length):
+            same = length
+        else:
+            changed, shapes = length, found.shapes
+    if changed is None:
+        return None
+    while changed - same > 1:
+        middle = (same + changed) // 2
+        found = steps(middle)
+        if found is None:
+            return None
+        if alike(found, middle):
+            same = middle
+        else:
+            changed, shapes = middle, found.shapes
+    return same, shapes
+
+
+def _steps(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Steps | None:
+    """Return the steps of one call; None where the eager model refuses it, or takes too long."""
+    recorder = _Recorder()
+    try:
+        inputs = draw(layout, Case(name="steps", lengths=lengths, padding="none"), arrays)
+        with recorder:
+            output = ask(module, inputs)
+    except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
+        log.debug("steps at %s: %r", dict(lengths), error)
+        return None
+    return Steps(tuple(recorder.functions), {name: tuple(value.shape) for name, value in flatten(output).items()})

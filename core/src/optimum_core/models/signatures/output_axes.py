@@ -1,0 +1,98 @@
+"""Names of the outputs' axes: those of the inputs' axes that they follow in every trial, else names of their own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.eager.calls import ask
+from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.inputs.samples import Arrays, Case, draw
+from optimum_core.models.signatures.axes import Runs
+from optimum_core.models.signatures.questions import Shapes
+from optimum_core.types import TensorSpec
+
+log = logging.getLogger(__name__)
+#: Values for whole inputs, at which what an output keeps of them (`x[x != 0]`) is other than at drawn ones.
+_CONSTANTS = (0, 1)
+
+
+def output_specs(
+    module: Any,
+    layout: Layout,
+    arrays: Mapping[str, Any],
+    traced: Mapping[str, Any],
+    runs: Runs,
+    together: Sequence[tuple[Mapping[str, int], Any]],
+) -> tuple[TensorSpec, ...]:
+    """Return the specs of a model's outputs.
+
+    Args:
+        traced: the outputs at the traced lengths.
+        runs: the outputs' shapes at other lengths, by axis and length.
+        together: lengths of all axes at once, with the model's output there.
+    """
+    lengths = {axis: layout.lengths[axis] for axis in layout.axes}
+    usual = {name: tuple(tensor.shape) for name, tensor in traced.items()}
+    for shapes in (_at_constant(module, layout, arrays, value) for value in _CONSTANTS):
+        if shapes not in (None, usual):
+            runs = {**runs, **dict.fromkeys(lengths.items(), shapes)}
+    elsewhere = [
+        (here, {name: tuple(tensor.shape) for name, tensor in flatten(output).items()}) for here, output in together
+    ]
+
+    def named(name: str, index: int) -> int | str:
+        axis = _output_axis(name, index, traced[name], lengths, runs)
+        follows = not isinstance(axis, str) or axis not in lengths or _follows(axis, name, index, elsewhere)
+        return axis if follows else f"{name}.axis{index}"
+
+    return tuple(
+        TensorSpec(
+            name=name,
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tuple(named(name, index) for index in range(tensor.dim())),
+        )
+        for name, tensor in traced.items()
+    )
+
+
+def _follows(axis: str, name: str, index: int, elsewhere: Sequence[tuple[Mapping[str, int], Shapes]]) -> bool:
+    """Whether an output's axis has an input axis's length where all axes have others."""
+    return all(
+        axis not in lengths or name not in shapes or shapes[name][index : index + 1] in ((), (lengths[axis],))
+        for lengths, shapes in elsewhere
+    )
+
+
+def _at_constant(module: Any, layout: Layout, arrays: Mapping[str, Any], value: int) -> Shapes | None:
+    """Return the outputs' shapes where all numbers of the inputs are one; None if the eager model refuses that."""
+    drawn = draw(layout, Case(name="constant"), arrays)
+    inputs: Arrays = {
+        item.name: drawn[item.name] if item.kind == "mask" else np.full_like(drawn[item.name], value)
+        for item in layout.inputs
+    }
+    try:
+        return {name: tuple(tensor.shape) for name, tensor in flatten(ask(module, inputs)).items()}
+    except Exception as error:  # noqa: BLE001 - the eager model refuses these values, by an error of any type
+        log.debug("inputs of %d alone: %r", value, error)
+        return None
+
+
+def _output_axis(name: str, index: int, tensor: Any, lengths: Mapping[str, int], runs: Runs) -> int | str:
+    """Return an output axis's fixed length, the name of the input axis that it equals, or a new name for a mixture, as
+    of what several axes move."""
+    here = int(tensor.shape[index])
+    moved: dict[str, list[tuple[int, int]]] = {}
+    for (axis, length), shapes in runs.items():
+        if shapes is None or axis not in lengths or name not in shapes or len(shapes[name]) <= index:
+            continue
+        moved.setdefault(axis, []).append((length, shapes[name][index]))
+    moving = [axis for axis, pairs in moved.items() if any(result != here for _, result in pairs)]
+    followed = [axis for axis, pairs in moved.items() if lengths[axis] == here and all(a == b for a, b in pairs)]
+    if followed and moving in ([], followed[:1]):
+        return followed[0]
+    return f"{name}.axis{index}" if moving else here
