@@ -275,7 +275,7 @@ class EmbeddingFace:
     def _pooling(self) -> TokenPooling | SourceError | None:
         """The pooling behind its graph, or why it is not applied; None: there is none."""
         try:
-            return pooling_behind(self.manifest, self.directory)
+            return pooling_behind(self.manifest, self._beside.checked())
         except SourceError as error:
             return error
 
