@@ -251,7 +251,6 @@ _ADDED: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "alpha of one": lambda x, at: torch.zeros_like(x).index_add(0, at, x, alpha=1),
     "another alpha": lambda x, at: torch.zeros_like(x).index_add_(0, at, x, alpha=3),
     "by name": lambda x, at: torch.index_add(input=torch.zeros_like(x), dim=-2, index=at, source=x),
-    "a number to a row": lambda x, at: x + torch.zeros(x.shape[1]).index_add(0, at[:1], x[0, 0]),
     "one number": lambda x, at: x + torch.zeros(()).index_add(0, at[:1], x[0, 0]),
 }
 

@@ -85,7 +85,7 @@ def _added(scatter: Any, *args: Any, **given: Any) -> torch.Tensor:
     tensor, source, factor = arguments["input"], arguments["source"], arguments.get("alpha", 1)
     if isinstance(factor, torch.Tensor) or factor != 1:
         source = source * factor
-    index, source = arguments["index"].reshape(-1), source if source.ndim else source.reshape(1)
+    index = arguments["index"].reshape(-1)
     if tensor.ndim == 0:  # all is added to its one number
         added: torch.Tensor = scatter(tensor.reshape(1), 0, index, source.reshape(-1)).reshape(())
         return tensor.copy_(added) if scatter is torch.Tensor.scatter_add_ else added
