@@ -119,6 +119,22 @@ def test_a_mask_that_leaves_nothing_of_a_row(target: str, tmp_path: Path) -> Non
     torch.testing.assert_close(fast(x, mask), module(x, mask), rtol=1e-3, atol=1e-5)
 
 
+class Padded(torch.nn.Module):
+    """Attention with a mask made of another input, which has no -inf in the samples."""
+
+    def forward(self, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros_like(x[..., :1] @ x[..., :1].transpose(1, 2)).masked_fill(kept[:, None] == 0, -torch.inf)
+        return functional.scaled_dot_product_attention(x, x * 2, x, attn_mask=mask)
+
+
+@pytest.mark.parametrize("target", BACKENDS)
+def test_a_mask_made_of_another_input(target: str, tmp_path: Path) -> None:
+    module, x, kept = Padded().eval(), torch.randn(3, 6, 16), torch.ones(3, 6)
+    fast = accelerate(module, target=target, sample_inputs={"x": x, "kept": kept}, budget=1, cache_dir=tmp_path)
+    kept[-1], kept[0, 4:] = 0, 0
+    torch.testing.assert_close(fast(x, kept), module(x, kept), rtol=1e-3, atol=1e-5)
+
+
 def test_hashes_of_large_numbers(tmp_path: Path) -> None:
     module, samples = Hashed().eval(), {"ids": torch.arange(20).reshape(2, 10)}
     fast = accelerate(module, target="ort", sample_inputs=samples, budget=1, cache_dir=tmp_path)

@@ -42,7 +42,7 @@ class Pieces(torch.nn.Module):
         self.size = size
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([piece.cumsum(1) for piece in x.split(self.size, 1)], 1)
+        return torch.cat([piece.cumsum(1) for piece in torch.split(x, self.size, 1)], 1)
 
 
 @pytest.mark.parametrize("target", ["ort", "openvino"])

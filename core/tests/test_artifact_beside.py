@@ -130,7 +130,7 @@ OTHERS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
     "texts are cut elsewhere": ("tokenizer_config.json", lambda tree: tree.update(model_max_length=2)),
     "the chat is written otherwise": ("tokenizer_config.json", lambda tree: tree.update(chat_template="{{ 1 }}")),
     "more is written": ("generation_config.json", lambda tree: tree.update(max_new_tokens=6)),
-    "classes have other names": ("config.json", lambda tree: tree.update(id2label={"0": "bad", "1": "good"})),
+    "classes have other names": ("config.json", lambda tree: tree.update(id2label=dict(enumerate("abcde")))),
 }  # fmt: skip
 
 

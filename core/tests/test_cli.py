@@ -90,7 +90,7 @@ def test_plugins_as_json_have_every_field_of_the_schema(home: Home) -> None:
     torch = plugins(home)["torch"]
     assert list(torch) == [
         "name", "distribution", "version", "status", "error", "why", "remedy", "hooks", "imports", "offers",
-        "limitations", "versions", "foreign",
+        "limitations", "versions", "foreign", "generating_extras",
     ]  # fmt: skip
     assert torch["status"] == "ready" and torch["distribution"] == "optimum-core"
     assert "probe" in torch["hooks"]

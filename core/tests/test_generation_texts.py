@@ -115,3 +115,12 @@ def test_the_last_piece_says_whether_the_text_was_ended_or_cut(folder: Path) -> 
     assert not last().is_complete
     assert last(stop=text[-1]).is_complete
     assert last(eos=(fourth,)).is_complete
+
+
+def test_half_of_a_surrogate_pair_is_named(tmp_path: Path) -> None:
+    write_letters(tmp_path, "{{ messages[0]['content'] }}")
+    codec = read_codec(tmp_path, "test")
+    for prompt in ("a\ud800", [{"role": "user", "content": "\udc00"}]):
+        with pytest.raises(InputError, match="half of a surrogate pair"):
+            codec.ids_of(prompt)
+    assert codec.ids_of("é😀")

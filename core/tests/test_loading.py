@@ -313,7 +313,11 @@ def test_a_small_file_that_changed_is_found_in_any_case(saved: Path, tmp_path: P
 
 
 def test_a_path_is_named_as_text(tmp_path: Path) -> None:
-    (tmp_path / "some.onnx").write_bytes(b"")
+    from onnx import TensorProto, helper, save_model
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y])
+    save_model(helper.make_model(graph), tmp_path / "some.onnx")
     with pytest.raises(ArtifactError) as caught:
         load(tmp_path)
     assert str(caught.value).startswith(f"model {str(tmp_path)!r}: ")

@@ -174,3 +174,31 @@ def test_a_damaged_file_and_a_closed_session_say_so(graph: Graph) -> None:
     artifact.main_file.write_bytes(b"no model")
     with pytest.raises(SessionError, match=r"model\.onnx"):
         opened(artifact)
+
+
+@pytest.mark.parametrize("kind", ["MatMulInteger", "QLinearMatMul"])
+@pytest.mark.parametrize("depth", [5, 2000, 34_000])
+def test_products_of_8_bits_are_those_of_onnx_itself_to_the_last_digit(kind: str, depth: int, tmp_path: Path) -> None:
+    """At the greatest values, with zero points, and beyond the depth at which their sums leave 32 bits."""
+    from onnx.reference import ReferenceEvaluator
+
+    from optimum_core.models.sources.onnx_evaluator import evaluator
+
+    helper, unsigned, signed = onnx.helper, onnx.TensorProto.UINT8, onnx.TensorProto.INT8
+    values: dict[str, Any] = {"a": RNG.integers(250, 256, (2, 3, depth)).astype(np.uint8), "az": np.uint8(3)}
+    values |= {"b": RNG.integers(-128, -120, (depth, 4)).astype(np.int8), "bz": np.int8(-2)}
+    names, result = ["a", "b", "az", "bz"], onnx.TensorProto.INT32
+    if kind == "QLinearMatMul":
+        scales = {"as": np.float32(0.02), "bs": np.float32(0.01), "ys": np.float32(depth), "yz": np.uint8(200)}
+        values, names = values | scales, ["a", "as", "az", "b", "bs", "bz", "ys", "yz"]
+        result = unsigned
+    types = {"a": unsigned, "az": unsigned, "yz": unsigned, "b": signed, "bz": signed}
+    inputs = [helper.make_tensor_value_info(name, types.get(name, 1), np.shape(values[name])) for name in names]
+    output = helper.make_tensor_value_info("y", result, None)
+    made = helper.make_graph([helper.make_node(kind, names, ["y"])], "g", inputs, [output])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    (found,) = evaluator(tmp_path / "model.onnx")[1].run(None, values)
+    (want,) = ReferenceEvaluator(model).run(None, values)
+    assert found.dtype == want.dtype
+    np.testing.assert_array_equal(found, want)

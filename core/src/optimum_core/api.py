@@ -17,7 +17,7 @@ from optimum_core.measure.stopwatch import Emit
 from optimum_core.measure.workload import Shape
 from optimum_core.models import pretrained, tasks
 from optimum_core.models.eager.torch_modes import ordinary_modes
-from optimum_core.models.sources.converted import ConvertedSource
+from optimum_core.models.sources.converted import ConvertedSource, at_path
 from optimum_core.models.sources.sentences.in_memory import kind_of
 from optimum_core.models.sources.source import Source, open_given
 from optimum_core.pipeline import Pipeline
@@ -107,14 +107,16 @@ def accelerate(
         samples=sample_inputs, options=options,
     )  # fmt: skip
     _check_arguments(processor=processor, trust_remote_code=trust_remote_code, progress=progress, cache_dir=cache_dir)
-    pretrained.require_export_packages("accelerate()")
     plugins, hardware = manager(), detect()
+    cache = Cache(Path(cache_dir).expanduser() if cache_dir is not None else None)
+    if (converted := _converted_here(model)) is not None:
+        return _as_converted(converted, request, cache)
+    pretrained.require_export_packages("accelerate()")
     supports = _supports_of(request, plugins, hardware)
     with ordinary_modes():
         source = open_given(
             model, revision=revision, trust_remote_code=trust_remote_code, processor=processor, task=task
         )
-    cache = Cache(Path(cache_dir).expanduser() if cache_dir is not None else None)
     if isinstance(source, ConvertedSource):
         return _as_converted(source, request, cache)
     if task is not None:
@@ -153,6 +155,13 @@ def _supports_of(request: AccelerateRequest, plugins: PluginManager, hardware: H
     return supports
 
 
+def _converted_here(model: Any) -> ConvertedSource | None:
+    """Return the model of a local path that another package converted, which opens without torch; None: it is none."""
+    if not isinstance(model, str | os.PathLike) or not isinstance(os.fspath(model), str):
+        return None
+    return at_path(os.fspath(model))
+
+
 def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Cache) -> AcceleratedModel:
     """Return a model that another package converted, opened as it is.
 
@@ -170,6 +179,9 @@ def _as_converted(source: ConvertedSource, request: AccelerateRequest, cache: Ca
         why = f"the directory holds a converted model alone ({source.form}), which is opened as it is"
         raise OptionError(name, why, f"leave {name} out, or give the checkpoint that it was made from")
     target = str(request.target) if request.target.backend is not None else None
+    if request.target.backend is not None:
+        manager().support(request.target.backend, detect())
+        manager().check_options(request.target.backend, request.options, detect())
     place = as_artifact(source, target=target, cache=cache)
     if request.task is not None:
         require_task(place, request.task, source)

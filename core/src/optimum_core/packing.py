@@ -15,6 +15,7 @@ from optimum_core.errors import UnprovedWarning
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.inputs.user_samples import plain_defaults, positional
 from optimum_core.models.sources import rewritten
+from optimum_core.models.sources.companions import licence_of
 from optimum_core.models.sources.source import Source
 from optimum_core.plan import FLOATS, FULL_PRECISION
 from optimum_core.plugins import PluginManager
@@ -139,6 +140,7 @@ def model_info(source: Source, signature: ModelSignature) -> ModelInfo:
         can_generate=signature.decoder is not None,
         dtype="float32",
         has_original=source.format is None,
+        licence=licence_of(source.described_in),
     )
 
 

@@ -13,7 +13,7 @@ from openvino import opset13 as ops
 
 from optimum_core import accelerate, load
 from optimum_core.backend import detect, overflows
-from optimum_core.errors import ArtifactError, OptionError
+from optimum_core.errors import ArtifactError, OptionError, SourceError
 
 _WEIGHTS = np.arange(6, dtype=np.float32).reshape(3, 2)
 
@@ -178,3 +178,12 @@ def test_an_output_that_is_an_input_leaves_the_callers_array_alone(
         assert (fast(pixels=array).same == number).all()
         assert before is None or (before == number - 1).all()
         before = array
+
+
+@pytest.mark.parametrize("name", ["openvino_model.xml", "openvino_model.bin"])
+def test_a_pointer_of_git_lfs_is_named(name: str, tmp_path: Path) -> None:
+    _convert(tmp_path)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
+    (tmp_path / name).write_text(pointer, encoding="utf-8")
+    with pytest.raises(SourceError, match=r"git-lfs"):
+        load(tmp_path)

@@ -15,6 +15,8 @@ import tomllib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -22,7 +24,7 @@ import typer
 from typer.testing import CliRunner
 
 from optimum_core.errors import OptimumError, OptionError, UnavailableError
-from optimum_serve.bundling import licences
+from optimum_serve.bundling import command, licences
 from optimum_serve.bundling.command import bundle
 from optimum_serve.bundling.wheels import _needed
 from wheels import wheel
@@ -134,6 +136,36 @@ def test_it_installs_without_an_index_lists_licences_and_finds_what_was_altered(
     moved = root.rename(tmp_path / "elsewhere")
     refused = _run("./start.sh", "--install-only", cwd=moved)
     assert refused.returncode != 0 and "altered: models/kind/optimum.json" in refused.stderr
+
+
+def test_a_model_of_another_package_is_read_where_the_bundle_is_made(stand_ins: Path, tmp_path: Path) -> None:
+    """It is read with torch or onnx, which are not where it is unpacked."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    (theirs := tmp_path / "theirs").mkdir()
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), theirs / "model.onnx")
+    told = _bundle(theirs, tmp_path / "made.tar", "--wheels", stand_ins, "--offline")
+    assert "made/start.sh" in told
+    with tarfile.open(tmp_path / "made.tar") as archive:
+        assert {"made/models/theirs/optimum.json", "made/start.sh"} <= set(archive.getnames())
+
+
+def test_what_a_backend_generates_with_comes_along_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def model(generates: bool) -> Any:
+        return SimpleNamespace(backend="openvino", can_generate=lambda: generates, manifest=SimpleNamespace(inputs=()))
+
+    assert command._packages(model(generates=True)) == ["optimum-openvino[genai]"]
+    assert command._packages(model(generates=False)) == ["optimum-openvino"]
+    assert not capsys.readouterr().out
+    monkeypatch.setattr(command, "_lacking", lambda package, extra: ["openvino-genai"])
+    assert command._packages(model(generates=True)) == ["optimum-openvino"]
+    assert "openvino-genai is not installed here" in capsys.readouterr().out
 
 
 def test_another_python_is_told_which_is_needed(artifacts: Path, stand_ins: Path, tmp_path: Path) -> None:

@@ -192,13 +192,29 @@ def test_an_alias_is_a_name_in_requests(serve: Any, artifacts: Path, encoder: Ac
     live.stop()
 
 
+def test_a_completion_has_16_tokens_unless_the_request_says(client: openai.OpenAI, serve: Any) -> None:
+    """As OpenAI has it for this path alone; thousands of tokens would end at the deadline, and be lost."""
+    for model in (client, openai.OpenAI(base_url=f"{serve('writer', max_new_tokens=3).url}/v1", api_key="none")):
+        most = 16 if model is client else 3
+        asked: dict[str, Any] = {"model": "writer", "prompt": "ab", "temperature": 0}
+        answer = model.completions.create(**asked)
+        assert answer.choices[0].text == model.completions.create(**asked, max_tokens=most).choices[0].text
+        assert answer.usage is not None and answer.usage.completion_tokens <= most
+    with pytest.raises(openai.BadRequestError, match=r"writes 3 for a request at most.*setting max_new_tokens"):
+        model.completions.create(**asked, max_tokens=5)
+
+
 def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
         client.embeddings.create(model="other", input="w5")
     with pytest.raises(openai.BadRequestError, match="takes 64"):
         client.embeddings.create(model="encoder", input="w5 " * 100)
-    with pytest.raises(openai.BadRequestError, match="room for"):
+    with pytest.raises(
+        openai.BadRequestError, match="max_tokens is 100000, and behind 2 tokens of prompt there is room"
+    ):
         client.completions.create(model="writer", prompt="ab", max_tokens=100_000)
+    with pytest.raises(openai.BadRequestError, match="max_tokens is 0: 1 or more is allowed"):
+        client.completions.create(model="writer", prompt="ab", max_tokens=0)
     with pytest.raises(openai.NotFoundError, match="no such path"):
         client.responses.create(model="writer", input="ab")
     with pytest.raises(openai.BadRequestError, match="of kind 'classifier'"):

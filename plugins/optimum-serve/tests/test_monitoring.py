@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from functools import partial
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from optimum_core import load
 from optimum_core.errors import OptionError
 from optimum_core.types import Traffic
+from optimum_serve import ModelSettings
 from optimum_serve.monitoring import drift, retuning, truth, watch
 from optimum_serve.monitoring.drift import Drift, stability_index
 from optimum_serve.monitoring.eager import Begin, opened
@@ -222,3 +224,34 @@ def test_drift_of_a_server_is_a_figure_and_its_beginning_is_kept(
     live.stop()
     kept = json.loads(file.read_text())["models"]["classifier"]
     assert sum(kept["length"]) == 40 and "unheard" not in file.read_text()
+
+
+def test_a_model_of_another_package_is_not_begun_to_be_tuned(serve: Any, tmp_path: Path) -> None:
+    """It has no original, and no call of one, with which a tuned one could be compared."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "model.onnx")
+    live = serve(ModelSettings(source=str(tmp_path), name="theirs"), retune_after=1)
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.0, 1.0, 2.0, 3.0]}
+    live.client.post("/v2/models/theirs/infer", json={"inputs": [tensor]}).raise_for_status()
+    answer = live.client.post("/retune", json={})
+    assert answer.status_code == 409 and "no call of an original" in answer.json()["error"]
+    assert live.client.get("/retune").json()["models"] == {}
+    assert not live.app.state.server.retuner.is_due(live.app.state.server.models["theirs"])
+    live.stop()
+
+
+def test_what_a_process_that_tunes_says_is_told_once(serve: Any, artifacts: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(artifacts / "encoder", tmp_path / "encoder"))
+    live = serve(ModelSettings(source=str(place), name="encoder"))
+    live.client.post("/embed", json={"inputs": TEXTS}).raise_for_status()
+    (place / "check.npz").unlink()
+    assert live.client.post("/retune", json={}).status_code == 202
+    until(lambda: live.client.get("/retune").json()["models"]["encoder"] != "running")
+    state = live.client.get("/retune").json()["models"]["encoder"]
+    assert state.startswith("failed: ") and "check.npz" in state and state.count("What to do") == 1
+    live.stop()

@@ -64,7 +64,7 @@ def test_it_shows_the_models_and_asks_them(page: Any, live: Any) -> None:
         ["pictures", "classifier"],
     ]  # fmt: skip
     assert all(row[3].startswith("verified") for row in rows)
-    for model, said in (("encoder", "[\n"), ("classifier", '"GOOD"'), ("writer", '"text"')):
+    for model, said in (("encoder", "[\n"), ("classifier", '"GOOD"'), ("writer", '"role": "assistant"')):
         page.locator("#model").select_option(model)
         page.locator("#text").fill("w5 w9")
         page.get_by_role("button", name="Ask").click()

@@ -199,6 +199,15 @@ def test_compressed_bodies_and_named_models_that_cannot_are_told_what_can(live: 
         "/embed", content=gzip.compress(b'{"inputs": "w5"}'), headers={"Content-Encoding": "gzip"}
     )
     assert packed.status_code == 415 and "gzip" in packed.json()["error"]
+    for kind in ("application/xml", "multipart/form-data; boundary=a"):
+        other = live.client.post("/embed", content=b"<a/>", headers={"Content-Type": kind})
+        assert other.status_code == 415 and "send JSON" in other.json()["error"]
+    as_form = {"Content-Type": "application/x-www-form-urlencoded"}  # as curl says of any body
+    assert live.client.post("/embed", content=b'{"inputs": "w5"}', headers=as_form).status_code == 200
+    for half in (r"\ud800", r"a\uDC00b"):
+        other = live.client.post("/embed", content=b'{"inputs": "%s"}' % half.encode())
+        assert other.status_code == 400 and "half of a character" in other.json()["error"]
+    assert live.client.post("/embed", content=rb'{"inputs": "\ud83d\ude00"}').status_code == 200
     other = _post(live, "/models/classifier/embed", {"inputs": "w5"})
     assert "of kind 'classifier'" in other.json()["error"] and "'encoder'" in other.json()["error"]
     assert set(live.client.post("/health").headers["allow"].split(", ")) == {"GET", "HEAD"}

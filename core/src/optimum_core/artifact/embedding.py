@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact.names import MANIFEST
+from optimum_core.types.tensors import SENTENCE, TOKENS
+
+__all__ = ["MODULES", "POOLING_MASK", "SENTENCE", "TOKENS", "EmbeddingSettings"]
 
 #: The modules of a sentence encoder, in order, and the file that makes a directory one.
 MODULES = "modules.json"
@@ -23,8 +26,6 @@ LENGTHS = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
-#: The outputs of a sentence encoder.
-TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
 #: The input of a sentence encoder whose pooling leaves the prompt out: the positions that are pooled.
 POOLING_MASK = "pooling_mask"
 

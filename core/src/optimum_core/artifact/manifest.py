@@ -58,6 +58,7 @@ class ModelInfo:
         can_generate: whether `generate` is supported.
         dtype: numpy's name of the eager weights' type.
         has_original: False: it was given as an exported file, and compared with a reading of that file alone.
+        licence: what the header of its card states of that ("license", "license_name", "license_link").
     """
 
     name: str
@@ -73,6 +74,7 @@ class ModelInfo:
     can_generate: bool = False
     dtype: str = "float32"
     has_original: bool = True
+    licence: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -111,9 +111,14 @@ def load(path: Path, *, verify_files: bool = True, allow_links_under: Path | Non
     return dataclasses.replace(manifest, files=files) if files != manifest.files else manifest
 
 
-def accept(path: Path) -> tuple[str, ...]:
+def accept(
+    path: Path, *, check: Callable[[Manifest, tuple[str, ...]], None] = lambda manifest, changed: None
+) -> tuple[str, ...]:
     """State in the manifest that the files beside the model are as they are meant: a tokenizer, processor or settings
     that were changed, removed or added since. The model's own files are checked as by `load`.
+
+    Args:
+        check: is given the manifest and the names of files that differ, and raises where they cannot be accepted.
 
     Returns:
         The names of the files that differed.
@@ -135,6 +140,7 @@ def accept(path: Path) -> tuple[str, ...]:
             files[name] = describe(locate(path, name, None, who))
     names = {*files, *manifest.files}
     changed = tuple(sorted(name for name in names if files.get(name) != manifest.files.get(name)))
+    check(manifest, changed)
     if changed:
         kept = {name: found for name, found in manifest.meanings.items() if name not in changed}
         with _disk(who):

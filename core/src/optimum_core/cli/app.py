@@ -16,7 +16,7 @@ from optimum_core.cli.arguments import Json, Verbose, typed
 from optimum_core.cli.commands import CommandGroup
 from optimum_core.cli.new_backend import new_backend
 from optimum_core.cli.retune import retune
-from optimum_core.errors import ArtifactError, OptionError
+from optimum_core.errors import ArtifactError, InputError, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,11 +142,15 @@ def _write_picture(manifest: Manifest, svg: Path, directory: Path) -> None:
         raise ArtifactError(who, f"it cannot be written: {error.strerror}", "name a file that can be") from error
 
 
+#: Tokens that `generate` writes at most, unless said.
+_NEW = 256
+
+
 @app.command("generate", context_settings=_FAST)
 def generate_text(
     artifact: Annotated[Path, typer.Argument(help="A directory that accelerate wrote, of a model that generates.")],
     prompt: Annotated[str, typer.Argument(help="The text to go on from, or the question; - reads it from stdin.")],
-    max_new_tokens: Annotated[int, typer.Option(help="The greatest number of tokens to write.")] = 256,
+    max_new_tokens: Annotated[int | None, typer.Option(help="The greatest number of tokens; 256 unless said.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Draw tokens; under 1, likely ones more often.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from that many of the likeliest.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that have this share.")] = None,
@@ -159,13 +163,17 @@ def generate_text(
 ) -> None:
     """Write the model's answer, token by token. Needs neither torch nor transformers."""
     from optimum_core import load
-    from optimum_core.generation.text import read_codec
 
-    model = load(artifact, target=target)
     text = sys.stdin.read() if prompt == "-" else prompt
-    has_template = not plain and read_codec(artifact, f"artifact {artifact}").template is not None
+    if not text.strip():
+        raise InputError("prompt", "it is empty", "pass a text, or one on stdin where it is -")
+    model = load(artifact, target=target)
+    given = [{"role": "user", "content": text}] if not plain and model.has_chat_template else text
+    if max_new_tokens is None:
+        room = (model.greatest_positions or sys.maxsize) - len(model.tokenize([given])[0]["input_ids"])
+        max_new_tokens = max(min(_NEW, room), 1)
     pieces = model.generate(
-        [{"role": "user", "content": text}] if has_template else text,
+        given,
         stream=True,
         stop=stop or (),
         max_new_tokens=max_new_tokens,

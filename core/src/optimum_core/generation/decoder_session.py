@@ -75,6 +75,26 @@ class Decoder:
         made.longest = self.longest
         return made
 
+    def check_room(self, prompt: int, new: int) -> None:
+        """Reject more tokens than the model has positions; the last one is not read, and needs none.
+
+        Raises:
+            InputError: prompt and new tokens come to more.
+        """
+        self.check_positions(prompt + new - 1)
+
+    def check_positions(self, needed: int) -> None:
+        """Reject positions that the model does not have: a backend might read beyond its table.
+
+        Raises:
+            InputError: more than it has are needed.
+        """
+        if self.longest is not None and needed > self.longest:
+            why = f"prompt and new tokens come to {needed} positions, and the model has {self.longest}"
+            raise InputError(
+                f"backend {self.session.backend!r}", why, "shorten the prompt, or ask for fewer new tokens"
+            )
+
     def begin(self, rows: int) -> Generation:
         """Return a generation without any token, for this number of rows.
 
@@ -148,6 +168,8 @@ class Generation:
             further: inputs of this call alone.
         """
         main, new = self._decoder.main, new_inputs.shape[1]
+        if main != EMBEDS and new_inputs.dtype != np.int64:  # `generate` of transformers hands on ids as they came
+            new_inputs = new_inputs.astype(np.int64)
         if not new_inputs.size:
             raise InputError(self._who, f"{main} is {list(new_inputs.shape)}: there is no token", "pass at least one")
         whole = self._whole_mask(mask, new)
@@ -196,17 +218,11 @@ class Generation:
         return np.ascontiguousarray(mask, dtype=np.int64)
 
     def _check_length(self, mask: Array, positions: Array | None) -> None:
-        """Reject positions that the model does not have: a backend might read beyond its table."""
+        """Reject positions that the model does not have."""
         longest = self._decoder.longest
         if longest is None or mask.shape[1] <= longest:
             return
-        needed = int(positions.max()) + 1 if positions is not None else int(mask.sum(1).max())
-        if needed > longest:
-            raise InputError(
-                self._who,
-                f"prompt and new tokens come to {needed} positions, and the model has {longest}",
-                "shorten the prompt, or ask for fewer new tokens",
-            )
+        self._decoder.check_positions(int(positions.max()) + 1 if positions is not None else int(mask.sum(1).max()))
 
     def _positions(self, mask: Array, new: int, positions: Array | Positions) -> Array:
         assert self._decoder.positions is not None

@@ -29,12 +29,15 @@ def next_tokens(
         ended: bool [rows]; set here as rows end, and by the caller for rows that are to end.
 
     Raises:
-        InputError: there is no token, a row ends with padding, or the prompt leaves no room below `max_length`.
+        InputError: there is no token, a row ends with padding, the prompt leaves no room below `max_length`, or the
+            call asks for more tokens than the model has positions.
     """
     if mask is not None and not mask[:, -1:].all():
         raise InputError("generate", "attention_mask has padding at the end of a row", "pad on the left")
     length = ids.shape[1]
     settings = settings.for_prompt(length)
+    if settings.is_asked:
+        decoder.check_room(length if mask is None else int(mask.sum(1).max()), settings.max_new_tokens)
     generation = decoder.begin(len(ids))
     choose, ends = chooser(settings), np.asarray(settings.eos, np.int64)
     grows = needs_history(settings)

@@ -44,6 +44,7 @@ class Settings:
         suppress_tokens, begin_suppress_tokens: tokens that never come, and never come first.
         begins_with_task: the model begins its texts with tokens for language and task, as Whisper does.
         seed: of the draws; None: a new one for each call.
+        is_asked: the call states the number of tokens itself, rather than the model.
     """
 
     max_new_tokens: int = DEFAULT_NEW
@@ -67,6 +68,7 @@ class Settings:
     begin_suppress_tokens: tuple[int, ...] = ()
     begins_with_task: bool = False
     seed: int | None = None
+    is_asked: bool = False
 
     def for_prompt(self, length: int) -> Settings:
         """Return the settings with the numbers of new tokens that they mean behind a prompt of this length.
@@ -86,7 +88,7 @@ class Settings:
 _IDS = frozenset(
     {"eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"}
 )
-_OWN = frozenset({"eos", "pad", "start", "forced_bos", "forced_eos", "begins_with_task"})
+_OWN = frozenset({"eos", "pad", "start", "forced_bos", "forced_eos", "begins_with_task", "is_asked"})
 _NAMES = frozenset(field.name for field in fields(Settings)) - _OWN | _IDS
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
 #: The names in `generation_config.json` that the loop goes by.
@@ -117,6 +119,7 @@ def read_settings(directory: Path, given: Mapping[str, Any]) -> Settings:
         values["do_sample"] = True
     check_unsupported(of_model, given, draws=bool(values.get("do_sample")))
     values = {"top_k": DEFAULT_TOP_K, **{name: value for name, value in values.items() if name in _KEPT}}
+    values["is_asked"] = not {"max_new_tokens", "max_length"}.isdisjoint(stated)
     if "max_new_tokens" in values:  # it goes before, wherever both are stated
         values.pop("max_length", None)
     names = ("eos", "pad", "decoder_start", "forced_bos", "forced_eos", "bos")

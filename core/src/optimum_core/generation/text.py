@@ -62,9 +62,9 @@ class TextCodec:
 
     def ids_of(self, prompt: str | Chat) -> list[int]:
         """Return the ids of a text, or of a chat by the template."""
-        if isinstance(prompt, str):
-            return list(self.tokenizer.encode(prompt).ids)
-        return list(self.tokenizer.encode(self.render(prompt), add_special_tokens=False).ids)
+        text = prompt if isinstance(prompt, str) else self.render(prompt)
+        check_characters(text)
+        return list(self.tokenizer.encode(text, add_special_tokens=isinstance(prompt, str)).ids)
 
     def render(self, chat: Chat) -> str:
         """Return a chat as the model's template writes it, up to the place of the answer.
@@ -94,6 +94,18 @@ class TextCodec:
         """Return the text of tokens, without special ones."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+
+def check_characters(text: str) -> None:
+    """Refuse a text with half of a surrogate pair, which no tokenizer reads.
+
+    Raises:
+        InputError: it holds one.
+    """
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        why = "it holds half of a surrogate pair, which is no character"
+        remedy = "decode it with errors='replace', or pass text.encode('utf-8', 'replace').decode()"
+        raise InputError(f"text {text!r:.60}", why, remedy)
 
 
 def _environment() -> Any:

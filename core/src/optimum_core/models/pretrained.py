@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from optimum_core.models.tasks import resolve_class
 from optimum_core.packages import missing
 
 #: Weights of modules behind a transformer lie in numbered folders, in the older form too.
-_PLAIN_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors", "[0-9]_*/*.bin"]
+_PLAIN_FILES = ["README.md", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.safetensors", "[0-9]_*/*.bin"]
 #: Exported graphs with their external data, of repositories without weights for PyTorch.
 _CONVERTED = ["*.onnx*", "onnx/model.onnx*"]
 
@@ -77,6 +77,15 @@ def require_export_packages(who: str) -> None:
             f"{' and '.join(lacking)} not installed",
             "pip install 'optimum-core[export]' (only load() needs neither)",
         )
+
+
+def is_builtin(described: Mapping[str, Any]) -> bool:
+    """Whether transformers itself has the model's classes, so that the repository's code is not needed."""
+    import transformers
+
+    return described.get("model_type") in transformers.CONFIG_MAPPING and any(
+        hasattr(transformers, name) for name in described.get("architectures") or ()
+    )
 
 
 def read_config(directory: Path, name: str, *, trust_remote_code: bool, gguf_file: str | None = None) -> Any:

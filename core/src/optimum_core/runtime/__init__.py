@@ -6,6 +6,7 @@ The first line of each module says what it does; by subject:
     a call             call_inputs, call_plan, call_rows, neutral_arguments, bounds, gradients, call_outputs,
                        output_lengths, repeated_call
     generation         generation_face, encoder_decoder_calls, merged_calls
-    many texts         items, mapping, streaming, embedding, embedding_face, vectors, ranking
-    saved artifacts    loading, opening, beside, hub, eager_saving, absent_device, converted, layouts, card
+    many texts         items, mapping, streaming, embedding, embedding_face, pooled, vectors, ranking
+    saved artifacts    loading, opening, beside, hub, eager_saving, absent_device, converted, layouts,
+                       card, accepting
 """

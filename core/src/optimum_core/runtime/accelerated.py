@@ -13,7 +13,7 @@ import numpy as np
 
 from optimum_core import artifact as artifacts
 from optimum_core.artifact import Manifest
-from optimum_core.artifact.names import as_text
+from optimum_core.artifact.names import CHECK_FILE, as_text
 from optimum_core.artifact.structure import from_names
 from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
@@ -256,8 +256,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         )
         return Fidelity(precision=precision, tolerance=tolerance.relative, results=results)
 
-    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper:
-        """Return a mapper that keeps these outputs; None: all."""
+    def _plain_mapper(self, outputs: Sequence[str] | None) -> Mapper:
+        """Return a mapper that keeps these outputs of the session; None: all."""
         known = {spec.name: spec for spec in self.manifest.outputs}
         for name in outputs or ():
             if name not in known:
@@ -335,6 +335,11 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     def task(self) -> str:
         """The task of the model."""
         return self.manifest.task
+
+    @property
+    def can_be_retuned(self) -> bool:
+        """Whether `load(…, retune=True)` tunes it: it carries a call, and the eager model's answer to it."""
+        return CHECK_FILE in self.manifest.files
 
     # Saving and closing.
 

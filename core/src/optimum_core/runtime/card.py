@@ -7,6 +7,7 @@ card holds the digest of the others: a page that was edited, or written by hand,
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from optimum_core.hardware import describe
 from optimum_core.types import Fidelity
 
 CARD = "README.md"
+#: Characters with which a text in YAML needs quotes.
+_NOT_PLAIN = re.compile(r"[^\w.+/ :-]|: |:$|^[^\w]")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _LAST_LINE = re.compile(r"<!-- written by optimum-core: ([0-9a-f]{64}) -->\r?\n\Z")
 
@@ -68,6 +71,8 @@ def _header(manifest: Manifest) -> Iterable[str]:
     yield "library_name: optimum-core"
     if manifest.task != "custom":
         yield f"pipeline_tag: {manifest.task}"
+    for name, value in manifest.model.licence.items():
+        yield f"{name}: {json.dumps(value, ensure_ascii=False) if _NOT_PLAIN.search(value) else value}"
     if (base := _hub_name(manifest)) is not None:
         yield f"base_model: {base}"
         if manifest.quantized:

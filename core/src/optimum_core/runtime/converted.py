@@ -22,6 +22,7 @@ from optimum_core.cache import Cache, content_key
 from optimum_core.errors import OptionError, SessionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
 from optimum_core.models.sources.agreement import check_generator, check_outputs, read_description
+from optimum_core.models.sources.companions import licence_of
 from optimum_core.models.sources.converted import ConvertedSource
 from optimum_core.packages import present, versions
 from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
@@ -31,7 +32,7 @@ from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
 #: Raised when the same files become another artifact.
-_MADE = 3
+_MADE = 5
 _HIDDEN_STATE, _LOGITS, _FEATURES = "last_hidden_state", "logits", "feature-extraction"
 #: Keys of configurations for the number of positions.
 _POSITIONS = ("max_position_embeddings", "n_positions")
@@ -102,6 +103,7 @@ def manifest_of(source: ConvertedSource, artifact: Artifact, plugins: PluginMana
             main_input=artifact.inputs[0].name,
             can_generate=DECODER in artifact.parts,
             has_original=False,
+            licence=licence_of(source.directory),
         ),
         backend=backend,
         device=device,

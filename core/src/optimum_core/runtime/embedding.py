@@ -14,8 +14,8 @@ from optimum_core.errors import InputError
 from optimum_core.models.data.texts import Item, Text, TextReader
 from optimum_core.runtime.call_outputs import Answer, tensor_of
 from optimum_core.runtime.items import check_rows, is_pair, listed_items, tokenized
-from optimum_core.runtime.mapping import Mapper, progress_bar
-from optimum_core.runtime.streaming import streamed
+from optimum_core.runtime.mapping import progress_bar
+from optimum_core.runtime.streaming import Maps, streamed
 from optimum_core.runtime.vectors import Array, check_precision, normalized, quantized
 
 _VALUES = (SENTENCE, TOKENS, None)
@@ -66,7 +66,7 @@ class TextModel:
 
     who: str
     manifest: Manifest
-    mapper: Callable[[Sequence[str]], Mapper]
+    mapper: Callable[[Sequence[str]], Maps]
     reader: TextReader
 
     def run(

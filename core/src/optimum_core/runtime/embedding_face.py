@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact import Manifest
-from optimum_core.artifact.embedding import SENTENCE, EmbeddingSettings
-from optimum_core.errors import InputError, UnavailableError
+from optimum_core.artifact.embedding import SENTENCE, TOKENS, EmbeddingSettings
+from optimum_core.errors import InputError, SourceError, UnavailableError
 from optimum_core.generation.text import plain_tokenizer
 from optimum_core.models.data.texts import cut_length
+from optimum_core.models.sources.sentences.pooling import TokenPooling
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
 from optimum_core.runtime.beside import FilesBeside
@@ -19,6 +20,7 @@ from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
 from optimum_core.runtime.items import greatest_length, text_reader
 from optimum_core.runtime.mapping import Mapper
+from optimum_core.runtime.pooled import HIDDEN_STATE, PooledMapper, pooling_behind, width_of
 from optimum_core.runtime.ranking import LOGITS, ScoreRequest, documents_of, ranked, scores
 from optimum_core.types import Session
 from optimum_core.types.support import device_type
@@ -39,8 +41,14 @@ class EmbeddingFace:
     _who: str
     _session: Session
 
-    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper:
+    def _plain_mapper(self, outputs: Sequence[str] | None) -> Mapper:
         raise NotImplementedError
+
+    def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper | PooledMapper:
+        """Return a mapper that keeps these outputs; None: all."""
+        if outputs is not None and (pooling := self._pools(outputs)) is not None:
+            return PooledMapper(self._plain_mapper([HIDDEN_STATE]), pooling, outputs, self._width)
+        return self._plain_mapper(outputs)
 
     def encode(
         self,
@@ -87,7 +95,7 @@ class EmbeddingFace:
         Raises:
             InputError: the model gives no sentence embedding, or an argument does not fit.
         """
-        self._require(SENTENCE, "it gives no sentence embedding", _NO_ENCODER)
+        self._require_vectors()
         self._check_place(device, pool)
         as_tensor = convert_to_tensor or not convert_to_numpy
         if as_tensor and not present("torch"):
@@ -219,10 +227,14 @@ class EmbeddingFace:
 
     def get_embedding_dimension(self) -> int | None:
         """Return the number of dimensions of an embedding; None for a model that gives none."""
-        sizes = [spec.shape[-1] for spec in self.manifest.outputs if spec.name == SENTENCE]
-        size = int(sizes[0]) if sizes else None
+        size = self._width
         cut = self._settings.truncate_dim
         return size if size is None or cut is None else min(size, cut)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it gives a vector for a text: its graph does, or the pooling that lies behind it."""
+        return self._gives(SENTENCE) or isinstance(self._pooling, TokenPooling)
 
     def get_sentence_embedding_dimension(self) -> int | None:
         """Return what `get_embedding_dimension` does, under the older name."""
@@ -252,10 +264,41 @@ class EmbeddingFace:
         reader = text_reader(self._who, tokenizer, self.manifest, self.directory)
         return TextModel(who=self._who, manifest=self.manifest, mapper=self._mapper, reader=reader)
 
+    @property
+    def _width(self) -> int | None:
+        if isinstance(self._pooling, TokenPooling):
+            return width_of(self._pooling, self.manifest)
+        sizes = [spec.shape[-1] for spec in self.manifest.outputs if spec.name == SENTENCE]
+        return int(sizes[0]) if sizes else None
+
+    @cached_property
+    def _pooling(self) -> TokenPooling | SourceError | None:
+        """The pooling behind its graph, or why it is not applied; None: there is none."""
+        try:
+            return pooling_behind(self.manifest, self._beside.checked())
+        except SourceError as error:
+            return error
+
+    def _pools(self, outputs: Sequence[str] | None) -> TokenPooling | None:
+        """Return the pooling behind its graph that gives these outputs; None: the graph does."""
+        gives = bool(outputs) and set(outputs or ()) <= {SENTENCE, TOKENS}
+        return self._pooling if gives and isinstance(self._pooling, TokenPooling) else None
+
+    def _require_vectors(self) -> None:
+        if isinstance(self._pooling, SourceError):
+            why = f"it gives no sentence embedding: {self._pooling.why}"
+            raise InputError(self._who, why, self._pooling.remedy)
+        if not self.embeds:
+            raise InputError(self._who, "it gives no sentence embedding", _NO_ENCODER)
+
     def _require(self, output: str, why: str, remedy: str) -> None:
-        found = [spec for spec in self.manifest.outputs if spec.name == output and len(spec.shape) == 2]
-        if not found or all(spec.name != "input_ids" for spec in self.manifest.inputs):
+        if not self._gives(output):
             raise InputError(self._who, why, remedy)
+
+    def _gives(self, output: str) -> bool:
+        """Whether it gives this output for a text as a whole."""
+        found = [spec for spec in self.manifest.outputs if spec.name == output and len(spec.shape) == 2]
+        return bool(found) and any(spec.name == "input_ids" for spec in self.manifest.inputs)
 
     def _check_place(self, device: Any, pool: Any) -> None:
         if pool is not None:

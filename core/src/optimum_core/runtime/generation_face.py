@@ -98,6 +98,16 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             )
         return Host(self._who, decoder, self.config, lambda: self.generation_config)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes chats: its tokenizer has a template that writes them as text."""
+        return self._codec.template is not None
+
+    @property
+    def greatest_positions(self) -> int | None:
+        """The greatest number of tokens that `generate` reads, the prompt's included; None: no limit is known."""
+        return self._decoder.longest
+
     @cached_property
     def _codec(self) -> TextCodec:
         return read_codec(self._beside.checked(), self._who)
@@ -216,11 +226,33 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
                 self._check_ids(given.numpy(), name)
             elif _is_torch(given):
                 self._checker.check_finite(name, given)
+        self._check_room(inputs if inputs is not None else kwargs.get(main), kwargs)
         assistant = kwargs.get("assistant_model")
         if isinstance(assistant, GenerativeFace):
             kwargs["assistant_model"] = assistant._host
         # By position only where it came so: Whisper's `generate` has another name for it.
         return self._host.generate(*([] if inputs is None else [inputs]), **kwargs)
+
+    def _check_room(self, given: Any, kwargs: Mapping[str, Any]) -> None:
+        """Refuse a call of transformers' `generate` that asks for more tokens than there are positions, and a mask of
+        another length than the ids, of which transformers says no more than that shapes do not fit.
+
+        Raises:
+            InputError: it does.
+        """
+        ids: Any = given if self._parts is None else kwargs.get(self._text_inputs[0])
+        mask = kwargs.get("attention_mask") if self._parts is None else None
+        if self._parts is None and getattr(ids, "ndim", 0) != 2:
+            return
+        prompt = 1 if ids is None else ids.shape[-1]
+        if mask is not None and kwargs.get("past_key_values") is None and mask.shape != ids.shape:
+            why = f"attention_mask is {list(mask.shape)}, and input_ids {list(ids.shape)}"
+            raise InputError(self._who, why, "pass both as the tokenizer gives them")
+        config = kwargs.get("generation_config")
+        new, whole = (kwargs.get(name, getattr(config, name, None)) for name in ("max_new_tokens", "max_length"))
+        if new is not None or whole is not None:
+            new = new if new is not None else whole - prompt
+            self._decoder.check_room(prompt if mask is None else int(mask.sum(1).max()), int(new))
 
     def _generate_eagerly(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
         """Generate with the eager model, on a copy that shares its weights.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.durable import aside, move_in, remove, sync_tree
+from optimum_core.artifact.embedding import MODULES, SENTENCE, write_object
 from optimum_core.artifact.meaning import is_beside
 from optimum_core.artifact.names import MANIFEST
-from optimum_core.errors import ArtifactError, OptionError, UnavailableError
+from optimum_core.errors import ArtifactError, OptionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
+from optimum_core.models.sources.sentences.pooling import read_pooling
 from optimum_core.plugins import PluginManager
 from optimum_core.types import ForeignFormat
 from optimum_core.types.state import CROSS, DECODER, ENCODER
@@ -37,10 +40,11 @@ def save_as(
 
     Raises:
         OptionError: no backend writes such a layout.
-        UnavailableError: it has no form for this model.
+        UnavailableError: it has no form for this model, or the modules of a sentence encoder are not beside it whole.
         ArtifactError: the directory holds files, or cannot be written.
     """  # fmt: skip
     form = _form(layout, manifest, plugins)
+    _check_modules(layout, manifest, directory)
     if place.exists() and any(place.iterdir()) and not overwrite:
         why = "the directory is not empty"
         raise ArtifactError(f"layout {layout!r}, {place}", why, "choose another place, or pass overwrite=True")
@@ -54,6 +58,7 @@ def save_as(
             if is_beside(name, manifest.part_files) and not (made / name).exists():
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin, made / name)
+        _place_transformer(made / MODULES)
         if place.exists():
             shutil.copytree(
                 place, made, ignore=lambda folder, names: _there(Path(folder), names, place, made), dirs_exist_ok=True
@@ -63,6 +68,31 @@ def save_as(
     except BaseException:
         remove(made)
         raise
+
+
+def _check_modules(layout: str, manifest: Manifest, directory: Path) -> None:
+    """Refuse a sentence encoder whose modules have weights, or change the vectors of tokens.
+
+    In that layout the graph is the transformer alone; the files beside the graph here hold the settings of the modules,
+    and not their weights.
+    """
+    if all(spec.name != SENTENCE for spec in manifest.outputs):
+        return
+    try:
+        read_pooling(directory, manifest.model.name)
+    except SourceError as error:
+        why = f"layout {layout!r} has no form for it: {error.why}"
+        raise UnavailableError(error.who, why, "save it without layout=, and open it by load()") from error
+
+
+def _place_transformer(modules: Path) -> None:
+    """Say that the transformer of a sentence encoder lies beside the list of its modules, as it does here."""
+    if not modules.is_file():
+        return
+    listed = json.loads(modules.read_text(encoding="utf-8"))
+    if listed[0]["path"]:
+        listed[0]["path"] = ""
+        write_object(modules, listed)
 
 
 def _there(folder: Path, names: Iterable[str], place: Path, made: Path) -> list[str]:

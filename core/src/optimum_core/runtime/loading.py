@@ -76,8 +76,8 @@ def load(
                     shapes=shapes,
                     options=options,
                 )
-        if (graph := _graph_in(directory)) is not None:
-            why = f"it is no artifact of optimum-core: it holds {graph.name} and no {MANIFEST}"
+        if (held := _held_in(directory)) is not None:
+            why = f"it is no artifact of optimum-core: it holds {held.name} and no {MANIFEST}"
             raise ArtifactError(f"model {as_text(path)!r}", why, f"optimum_core.accelerate({as_text(path)!r}) takes it")
     manifest = artifacts.load(directory, verify_files=verify_files, allow_links_under=links_under)
     if retune:
@@ -112,10 +112,26 @@ def _machine(hardware: Hardware) -> str:
     return f"{hardware.cpu.model} with {hardware.cpu.usable_cores} cores{gpus}"
 
 
-def _graph_in(place: Path) -> Path | None:
-    """Return a graph in ONNX that `accelerate` takes: a file, or one of a directory; None: there is none."""
+def _held_in(place: Path) -> Path | None:
+    """Return a graph in ONNX or weights of a checkpoint, which `accelerate` takes; None: there are none.
+
+    Raises:
+        SourceError: it is a git-lfs pointer, or no ONNX, which `accelerate` would refuse too.
+    """
+    from optimum_core.models.sources import files
+    from optimum_core.packages import present
+
     found = [place] if place.is_file() else sorted((*place.glob("*.onnx"), *place.glob("onnx/*.onnx")))
-    return next((path for path in found if path.suffix == ".onnx"), None)
+    graph = next((path for path in found if path.suffix == ".onnx"), None)
+    if graph is None:
+        return files.first_weights(place) if (place / "config.json").is_file() else None
+    if files.is_pointer(graph):
+        raise files.refuse_file(graph, f"model {str(place)!r}")
+    if present("onnx"):
+        from optimum_core.models.sources.onnx_graph import read_graph
+
+        read_graph(graph)
+    return graph
 
 
 def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from optimum_core.models.data.texts import Item
 from optimum_core.runtime.call_outputs import Answer
 from optimum_core.runtime.items import is_pair
-from optimum_core.runtime.mapping import Mapper
 
 #: Items in one window, at least, and batches.
 _ITEMS, _BATCHES = 2048, 32
+
+
+class Maps(Protocol):
+    """Runner of a model over many items, as `Mapper` is."""
+
+    def map(self, items: Sequence[Item], batch_size: int, advance: Callable[[int], None]) -> Answer:
+        """Run all items, and return every output by name."""
+        ...
+
+
 Prepare = Callable[[list[Any]], Sequence[Item]]
 
 
 def streamed(
-    mapper: Mapper,
+    mapper: Maps,
     given: Iterable[Any],
     prepare: Prepare,
     batch_size: int,
@@ -74,7 +83,7 @@ def _place(found: dict[str, Any], name: str, values: Any, places: list[int], tot
     found[name][places] = values
 
 
-def _joined(answers: list[Answer], mapper: Mapper) -> Answer:
+def _joined(answers: list[Answer], mapper: Maps) -> Answer:
     if not answers:
         return mapper.map([], 1, lambda done: None)
     return Answer({name: _concatenated([answer[name] for answer in answers]) for name in answers[0]})

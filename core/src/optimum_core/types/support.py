@@ -151,6 +151,7 @@ class Support:
         check_options: raises `OptionError` for options that its hooks would reject, before any work is done; None: the
             hooks themselves raise it when called.
         foreign: the forms of other packages' models that it opens as they are.
+        generating_extras: extras of its distribution with which it runs models that generate, where they are installed.
     """
 
     offers: tuple[Offer, ...] = ()
@@ -158,6 +159,7 @@ class Support:
     versions: Mapping[str, str] = field(default_factory=dict)
     check_options: Callable[[Mapping[str, Any]], object] | None = None
     foreign: tuple[ForeignFormat, ...] = ()
+    generating_extras: tuple[str, ...] = ()
 
     @property
     def is_silent(self) -> bool:

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 
 #: Names of axes that are known by position alone: position and length in the samples.
 _MADE_UP = re.compile(r"(.+_)?axis\d+_\d+")
+#: The outputs of a sentence encoder: a vector for each token, and one for a text.
+TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
 
 
 class Array(Protocol):

@@ -165,6 +165,7 @@ def support(hardware: Hardware) -> Support:
         offers=tuple(offers),
         limitations=tuple(limitations),
         versions=versions(("openvino", QUANTIZER, *_EXPORTERS)),
+        generating_extras=("genai",),
         check_options=check_options,
         foreign=(FOREIGN,),
     )

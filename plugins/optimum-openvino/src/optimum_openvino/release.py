@@ -10,6 +10,7 @@ import numpy as np
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact
 from optimum_core.types.state import CROSS, DECODER, ENCODER, ENCODER_HIDDEN, HIDDEN
+from optimum_core.types.tensors import SENTENCE, TOKENS
 from optimum_openvino.runtime import core
 from optimum_openvino.storage import GROUP, MODEL
 
@@ -20,7 +21,8 @@ _ROWS, _SOURCE = 0, 2
 
 
 def release(artifact: Artifact, output: Path) -> None:
-    """Write `openvino_model.xml` with its weights; a decoder then gives the logits of all new positions.
+    """Write `openvino_model.xml` with its weights; a decoder then gives the logits of all new positions, and a sentence
+    encoder the hidden states of its transformer alone, since pooling is done behind the graph there.
 
     An encoder and its decoder are two models, of which the decoder makes keys and values of the encoder's output in its
     first call, and keeps them.
@@ -37,7 +39,27 @@ def release(artifact: Artifact, output: Path) -> None:
     model = core().read_model((decoder or artifact).main_file)
     if decoder is not None:
         keep_all_logits(model)
+    elif SENTENCE in {spec.name for spec in artifact.outputs}:
+        model = _transformer_of(model)
     _save(model, output / MODEL)
+
+
+def _transformer_of(model: Any) -> Any:
+    """Return the graph of a sentence encoder up to the vectors of its tokens, with the inputs that these need."""
+    import openvino
+
+    port = model.output(TOKENS)
+    port.get_tensor().set_names({HIDDEN})
+    result = port.get_node()
+    needed, behind = {result.get_friendly_name()}, [result]
+    while behind:
+        for port in behind.pop().input_values():
+            node = port.get_node()
+            if node.get_friendly_name() not in needed:
+                needed.add(node.get_friendly_name())
+                behind.append(node)
+    taken = [node for node in model.get_parameters() if node.get_friendly_name() in needed]
+    return openvino.Model([result], taken, model.get_friendly_name())
 
 
 def _require_keys_and_values(decoder: Artifact) -> None:

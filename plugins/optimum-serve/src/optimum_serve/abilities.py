@@ -40,7 +40,7 @@ class Abilities:
     @cached_property
     def embeds(self) -> bool:
         """Whether it gives a vector for a text."""
-        return self.takes_text and len(self.outputs.get(SENTENCE, ())) == 2
+        return self.takes_text and self.model.embeds
 
     @cached_property
     def classifies(self) -> bool:
@@ -56,6 +56,11 @@ class Abilities:
     def completes(self) -> bool:
         """Whether it writes text behind a text."""
         return self.writes and self.model.manifest.model.main_input == _IDS
+
+    @cached_property
+    def chats(self) -> bool:
+        """Whether it answers chats: its tokenizer has a template for them."""
+        return self.completes and self.model.has_chat_template
 
     @cached_property
     def captions(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,10 @@ T = TypeVar("T")
 #: The only version of every model, where a path has one.
 VERSION = "1"
 _JSON = "application/json"
+#: The first half of a pair of surrogates in JSON without the second, or the second without a first one.
+_HALF = re.compile(
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
 #: Seconds until a client is expected to go away.
 _PATIENCE = 0.25
 Handler = Callable[[Request], Awaitable[Response]]
@@ -104,6 +109,7 @@ def handler_of(endpoint: Endpoint, server: Server) -> Handler:
             if not endpoint.is_open:
                 _check_key(request, server.settings.api_keys)
             if endpoint.takes is not None:
+                _check_type(request, endpoint)
                 body = await _read(request, server.settings.max_body, server.settings.body_timeout)
                 call.body = body if decoder is None else decoded(decoder, body)
             response = await _within(endpoint.answer(call), request, server.settings.timeout)
@@ -165,6 +171,18 @@ def _check_key(request: Request, keys: tuple[str, ...]) -> None:
         )
 
 
+def _check_type(request: Request, endpoint: Endpoint) -> None:
+    """Refuse a body that says that it is in another form than JSON, where that alone is read.
+
+    Clients such as curl say that a body is a form where they were not told what it is.
+    """
+    stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if endpoint.takes is bytes or not stated or stated.endswith(("json", "/plain", "/octet-stream", "-urlencoded")):
+        return
+    message = f"a body of the type {stated} is not read here: send JSON (Content-Type: {_JSON})"
+    raise RequestError(status=415, kind="not_supported", message=message)
+
+
 async def _read(request: Request, most: int, seconds: float) -> bytes:
     """Return the body.
 
@@ -208,6 +226,10 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     except msgspec.ValidationError as error:
         raise invalid(str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        if half := _HALF.search(body):
+            raise invalid(
+                f"the body has {half[0].decode()}, half of a character: send both, or none", status=400
+            ) from None
         raise invalid(f"the body is no JSON: {error}", status=400) from None
 
 

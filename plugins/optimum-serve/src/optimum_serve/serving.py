@@ -55,11 +55,13 @@ class Prompt:
         value: a text, a chat or ids.
         tokens: its number of tokens.
         room: the greatest number of new tokens behind it.
+        is_limited: the server's settings state that number, and the model has room for more.
     """
 
     value: Any
     tokens: int
     room: int
+    is_limited: bool = False
 
 
 class GivenUp(BaseException):
@@ -297,7 +299,9 @@ class ServedModel(Abilities):
         room = self._settings.max_new_tokens if longest is None else longest - tokens
         if room < 1:
             raise invalid(f"the prompt has {tokens} tokens, and the model takes {longest}", "too_long")
-        return Prompt(value=given, tokens=tokens, room=min(room, self._settings.max_new_tokens))
+        most = self._settings.max_new_tokens
+        is_limited = longest is None or most < room
+        return Prompt(value=given, tokens=tokens, room=min(room, most), is_limited=is_limited)
 
     def write(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> AsyncIterator[str]:
         """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest."""

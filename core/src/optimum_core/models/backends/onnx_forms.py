@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optimum_core.artifact.embedding import SENTENCE, TOKENS
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
 from optimum_core.models.backends.onnx_divisions import guard_divisions
-from optimum_core.models.backends.onnx_surgery import drop_input, rename_within
+from optimum_core.models.backends.onnx_surgery import drop_input, rename, rename_within, restrict
 from optimum_core.models.sources.onnx_graph import copy_external, external_files, precision_of, read_graph
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, LayerState, StateSpec, Step, TensorSpec
@@ -159,7 +160,7 @@ def _require_keys_and_values(decoder: Artifact) -> None:
 
 def release(artifact: Artifact, output: Path) -> None:
     """Write a model of ours as Optimum reads it: `model.onnx` with the files of its weights; an encoder and its decoder
-    as three graphs.
+    as three graphs; of a sentence encoder the transformer alone, since pooling is done behind the graph there.
 
     Raises:
         ArtifactError: the graph needs buffers of the caller's for its cache, or that layout has no place for a part or
@@ -176,10 +177,17 @@ def release(artifact: Artifact, output: Path) -> None:
     model = artifact if decoder is None else decoder
     for name in model.files[1:]:
         shutil.copyfile(model.path / name, output / name)
-    if decoder is None:
+    if decoder is None and SENTENCE not in {spec.name for spec in model.outputs}:
         shutil.copyfile(model.main_file, output / _NAME)
         return
     import onnx
+
+    if decoder is None:
+        proto = onnx.load(model.main_file, load_external_data=False)
+        restrict(proto, [TOKENS])
+        rename(proto.graph, {TOKENS: "last_hidden_state"})
+        onnx.save(proto, output / _NAME)
+        return
 
     proto = onnx.load(decoder.main_file, load_external_data=False)
     _prepare(proto, decoder)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from optimum_core.artifact.embedding import EmbeddingSettings
-from optimum_core.errors import InputError, UnavailableError
-from optimum_core.generation.text import lower, plain_tokenizer
+from optimum_core.errors import UnavailableError
+from optimum_core.generation.text import check_characters, lower, plain_tokenizer
 
 Item = Mapping[str, Any]
 #: A text, or two texts that are encoded as one sequence.
@@ -110,12 +110,9 @@ def _readable(texts: Sequence[Text]) -> Iterator[None]:
     """Name the text that no tokenizer reads, as half of a surrogate pair is no character."""
     try:
         yield
-    except (TypeError, UnicodeEncodeError) as error:
+    except (TypeError, UnicodeEncodeError):
         for part in (part for text in texts for part in ([text] if isinstance(text, str) else text)):
-            if any("\ud800" <= letter <= "\udfff" for letter in part):
-                why = "it holds half of a surrogate pair, which is no character"
-                remedy = "decode it with errors='replace', or pass text.encode('utf-8', 'replace').decode()"
-                raise InputError(f"text {part!r:.60}", why, remedy) from error
+            check_characters(part)
         raise
 
 

@@ -57,9 +57,11 @@ def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     infinite = (x.abs() == math.inf) & (y.abs() == math.inf)
     quotient = y / torch.where(x == 0, torch.ones_like(x), x)
     leaning = torch.atan(torch.where(infinite, torch.sign(y) * torch.sign(x), quotient))
-    upright = torch.sign(y).to(leaning.dtype) * (math.pi / 2)
-    half = torch.full_like(leaning, math.pi)  # a number alone would become one of 32 bits
-    turned = leaning + torch.where(_is_below(y), -half, half)
+    quarter = torch.atan(
+        torch.ones((), dtype=leaning.dtype, device=leaning.device)
+    )  # π as a number is one of 32 bits in an export
+    upright = torch.sign(y).to(leaning.dtype) * 2 * quarter
+    turned = leaning + torch.where(_is_below(y), -4 * quarter, 4 * quarter)
     return torch.where((x == 0) & ((y > 0) | (y < 0)), upright, torch.where(_is_below(x), turned, leaning))
 
 

@@ -16,7 +16,8 @@ from optimum_core.errors import SourceError, UnavailableError, VerificationError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.eager.copies import holds_16_bits, widened
 from optimum_core.models.sources import adapter_files, forms
-from optimum_core.models.sources.source import DirectorySource, MemorySource, companions
+from optimum_core.models.sources.companions import companions
+from optimum_core.models.sources.source import DirectorySource, MemorySource
 from optimum_core.packages import present
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from optimum_core.artifact.names import CHECK_FILE, MANIFEST
 from optimum_core.errors import ArtifactError, foreign_errors
 from optimum_core.hardware import detect
 from optimum_core.models.sources import files
-from optimum_core.models.sources.source import companions
+from optimum_core.models.sources.companions import companions, modules_of
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, ForeignFormat
 
@@ -53,8 +53,10 @@ class ConvertedSource:
         return {os.path.relpath(path, self.directory): describe(path).sha256 for path in found}
 
     def companions(self) -> dict[str, Path]:
-        """Return configuration, tokenizer and processor files, by their name in an artifact."""
-        return {name: path for name, path in companions(self.directory).items() if path not in self.files}
+        """Return configuration, tokenizer and processor files, and the list of a sentence encoder's modules, by their
+        name in an artifact."""
+        found = {name: path for name, path in companions(self.directory).items() if path not in self.files}
+        return {**found, **modules_of(self.directory)}
 
     def adopt(self, output: Path) -> Artifact:
         """Write the model into an empty directory, as its backend opens it.
@@ -68,13 +70,20 @@ class ConvertedSource:
             return self.foreign.adopt(self.files, output)
 
 
+def at_path(model: str) -> ConvertedSource | None:
+    """Return the converted model of a path here; None: there is none, or the path may be a hub id. Raises as
+    `find_converted`."""
+    path = files.local_path(model)
+    return find_converted(path, path.resolve().name) if path.exists() else None
+
+
 def find_converted(path: Path, name: str) -> ConvertedSource | None:
     """Return the model of a file or directory that a backend recognizes; None: there is none, or there is something
     that it can be compared with (weights for PyTorch, a graph in ONNX), or a manifest.
 
     Raises:
         ArtifactError: a file of it is missing, or it is an artifact of optimum-core without its manifest.
-        SourceError: it is a damaged ONNX file.
+        SourceError: it is a damaged ONNX file, or a git-lfs pointer to a file that was not fetched.
     """
     _refuse_remains(path, name)
     if path.is_dir() and ((path / MANIFEST).is_file() or files.has_weights(path)):
@@ -87,6 +96,8 @@ def find_converted(path: Path, name: str) -> ConvertedSource | None:
                 if missing is not None:
                     why = f"{missing.name} is not beside {found[0].name}"
                     raise ArtifactError(f"model {name!r}", why, "copy all files of the model")
+                if pointer := next((part for part in found if files.is_pointer(part)), None):
+                    raise files.refuse_file(pointer, f"model {name!r}")
                 directory = path if path.is_dir() else _described(path)
                 return ConvertedSource(name=name, directory=directory, backend=backend, foreign=foreign, files=found)
     return None

@@ -148,6 +148,11 @@ def has_weights(directory: Path) -> bool:
     return bool(_weights(directory))
 
 
+def first_weights(directory: Path) -> Path | None:
+    """Return a file of weights for PyTorch; None: there is none."""
+    return next(iter(sorted(_weights(directory))), None)
+
+
 def is_pointer(path: Path) -> bool:
     """Whether a file is a git-lfs pointer to a file that was not fetched."""
     try:

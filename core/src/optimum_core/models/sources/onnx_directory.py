@@ -11,8 +11,8 @@ from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import files
 from optimum_core.models.sources.agreement import read_description
+from optimum_core.models.sources.companions import companions, modules_of
 from optimum_core.models.sources.onnx_file import OnnxSource
-from optimum_core.models.sources.source import companions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,10 +109,8 @@ class OnnxDirectorySource(OnnxSource):
         others = sorted(path.name for path in self.path.parent.glob("*.onnx") if path != self.path)
         chosen = (f"{self.path.name} was taken, and not {', '.join(others)} beside it",) if others else ()
         if (self.directory / MODULES).is_file() and SENTENCE not in self._outputs():
-            return (
-                *chosen,
-                f"{self.path.name} is the transformer alone: pooling, which {MODULES} lists, is no part of it",
-            )
+            told = f"{self.path.name} is the transformer alone: pooling, which {MODULES} lists, is done behind it"
+            return *chosen, told
         return chosen
 
     def _outputs(self) -> tuple[str, ...]:
@@ -145,11 +143,18 @@ class OnnxDirectorySource(OnnxSource):
 
     @cached_property
     def fingerprint(self) -> str:
-        return super().fingerprint + fingerprint.of_file(self.directory / "config.json")
+        described = (self.directory / "config.json", *modules_of(self.directory).values())
+        return super().fingerprint + "".join(fingerprint.of_file(file) for file in described)
+
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return self.directory
 
     def companions(self) -> Mapping[str, Path]:
         """Return configuration, tokenizer and processor files."""
-        return {name: path for name, path in companions(self.directory).items() if name != "ort_config.json"}
+        found = {name: path for name, path in companions(self.directory).items() if name != "ort_config.json"}
+        return {**found, **modules_of(self.directory)}
 
     def save_companions(self, directory: Path) -> None:
         """Write the processor that was passed, if any."""

@@ -257,6 +257,11 @@ class OnnxSource:
         """
         check_outputs(self.described, signature.task, signature.outputs, f"model {self.name!r}")
 
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return None
+
     def companions(self) -> Mapping[str, Path]:
         """Return no files: an ONNX file has no companions."""
         return {}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimum_core.artifact.embedding import MODULES, write_object
+from optimum_core.artifact.embedding import write_object
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import checkpoint, files, forms, pretrained_cfg
+from optimum_core.models.sources.companions import companions
 from optimum_core.models.tasks import SENTENCES, resolve_class
 
 if TYPE_CHECKING:
@@ -19,20 +19,7 @@ if TYPE_CHECKING:
     from optimum_core.models.sources.converted import ConvertedSource
     from optimum_core.models.sources.onnx_file import OnnxSource
 
-#: Files beside the weights that belong to a model: configuration, tokenizer, processor, generation settings.
-COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
-_NOT_COMPANIONS = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
 _WAS_TRAINING = "the model was in training mode; it is accelerated as it answers after model.eval()"
-
-
-def companions(directory: Path) -> dict[str, Path]:
-    """Return the files of `directory` to copy into an artifact, by their name in it."""
-    found = {path for pattern in COMPANIONS for path in directory.glob(pattern) if path.is_file()}
-    return {
-        path.relative_to(directory).as_posix(): path
-        for path in sorted(found)
-        if not any(path.match(pattern) for pattern in _NOT_COMPANIONS)
-    }
 
 
 class _Eager:
@@ -54,6 +41,11 @@ class _Eager:
     @property
     def task(self) -> str | None:
         """The task, where the model's own class does not tell it."""
+        return None
+
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
         return None
 
     def samples(self) -> dict[str, Any] | None:
@@ -131,6 +123,11 @@ class MemorySource(_Eager):
         origin = Path(getattr(self._given, "name_or_path", "") or "/nonexistent")
         return origin if origin.is_dir() else None
 
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return self._origin
+
     def companions(self) -> dict[str, Path]:
         """Return processor files of the directory that it was read from; configuration comes from the model itself."""
         found = companions(self._origin) if self._origin else {}
@@ -168,7 +165,7 @@ class DirectorySource(_Eager):
 
     def _check(self) -> None:
         described = files.check_directory(self.directory, self._name)
-        if "auto_map" in described and not self._trust and not _is_builtin(described):
+        if "auto_map" in described and not self._trust and not pretrained.is_builtin(described):
             raise SourceError(
                 f"model {self._name!r}",
                 "it needs Python code of its own (auto_map in config.json), which is not run unasked",
@@ -222,6 +219,11 @@ class DirectorySource(_Eager):
     def size(self) -> int:
         """Return the size of its weights in bytes."""
         return _weight_bytes(self._module)
+
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return self.directory
 
     def companions(self) -> dict[str, Path]:
         """Return configuration, tokenizer and processor files."""
@@ -295,11 +297,11 @@ def open_source(model: Any, **how: Any) -> Source:
 def _from_path(
     model: str, revision: str | None, trust_remote_code: bool, processor: Any, task: str | None
 ) -> Source | ConvertedSource:
-    from optimum_core.models.sources.converted import find_converted
+    from optimum_core.models.sources.converted import at_path, find_converted
 
-    path = files.local_path(model)
-    if path.exists() and (converted := find_converted(path, path.resolve().name)) is not None:
+    if (converted := at_path(model)) is not None:
         return converted
+    path = files.local_path(model)
     if path.suffix == ".onnx" and path.is_file() and not files.is_pointer(path):
         return _from_onnx(path, processor=processor)
     if path.suffix == ".gguf" and path.is_file() and not files.is_pointer(path):
@@ -359,15 +361,6 @@ def _kind_of_directory(directory: Path, task: str | None) -> type[DirectorySourc
         return adapters.AdapterSource
     whole = task in (None, SENTENCES) and is_sentence_directory(directory)
     return SentenceSource if whole else DirectorySource
-
-
-def _is_builtin(described: Mapping[str, Any]) -> bool:
-    """Whether transformers itself has the model's classes, so that the repository's code is not needed."""
-    import transformers
-
-    return described.get("model_type") in transformers.CONFIG_MAPPING and any(
-        hasattr(transformers, name) for name in described.get("architectures") or ()
-    )
 
 
 def _weight_bytes(module: Any) -> int:

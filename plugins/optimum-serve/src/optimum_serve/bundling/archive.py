@@ -43,14 +43,13 @@ def write_bundle(models: Mapping[str, Path], request: WheelRequest, out: Path) -
         ArtifactError: it cannot be written.
         UnavailableError: a wheel cannot be had.
     """
-    suffix = next(suffix for suffix in SUFFIXES if out.name.endswith(suffix))
     part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".bundle-", dir=out.parent) as temporary:
-            root = Path(temporary) / out.name.removesuffix(suffix)
+            root = Path(temporary) / top_folder(out)
             _fill(root, models, request)
-            with tarfile.open(part, SUFFIXES[suffix]) as archive:
+            with tarfile.open(part, SUFFIXES[_suffix(out)]) as archive:
                 for file in sorted(path for path in root.rglob("*") if path.is_file()):
                     archive.add(file, f"{root.name}/{file.relative_to(root).as_posix()}", filter=_plain)
         return part.replace(out)
@@ -59,6 +58,15 @@ def write_bundle(models: Mapping[str, Path], request: WheelRequest, out: Path) -
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def top_folder(out: Path) -> str:
+    """Return the folder that holds all in an archive of this name."""
+    return out.name.removesuffix(_suffix(out))
+
+
+def _suffix(out: Path) -> str:
+    return next(suffix for suffix in SUFFIXES if out.name.endswith(suffix))
 
 
 def _fill(root: Path, models: Mapping[str, Path], request: WheelRequest) -> None:

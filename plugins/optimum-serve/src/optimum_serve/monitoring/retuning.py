@@ -33,6 +33,10 @@ _SETTINGS = ("backend", "device", "precision", "streams", "session_options", "pr
 RUNNING = "running"
 
 
+class _RetuneError(Exception):
+    """The process has ended with an error, which is its whole message, remedy included."""
+
+
 class Retuner:
     """Tunes one model at a time.
 
@@ -53,8 +57,14 @@ class Retuner:
         """Begin to tune a model.
 
         Raises:
-            RequestError: another is being tuned (409), or the model was not called yet.
+            RequestError: it cannot be tuned, another is being tuned, or the model was not called yet (409).
         """
+        if not model.model.can_be_retuned:
+            why = (
+                "it carries no call of an original to compare with, as a model that another package converted has none"
+            )
+            message = f"model {model.name!r} cannot be tuned: {why}; serve the checkpoint that it was made from"
+            raise RequestError(status=409, kind="not_supported", message=message)
         running = next((name for name, state in self.states.items() if state == RUNNING), None)
         if running is not None:
             raise RequestError(status=409, kind="busy", message=f"model {running!r} is being tuned")
@@ -66,7 +76,7 @@ class Retuner:
 
     def is_due(self, model: ServedModel) -> bool:
         """Whether a model was called so often since it was last tuned, and its shapes have moved."""
-        if not self._after or RUNNING in self.states.values() or not model.is_ready:
+        if not self._after or RUNNING in self.states.values() or not model.is_ready or not model.model.can_be_retuned:
             return False
         before = self._tuned_for.get(model.name)
         fresh = model.watch.traffic.since(before)
@@ -98,7 +108,7 @@ class Retuner:
             former = self._copies.pop(model.name, None)
             await model.replace(tuned)
             self._copies[model.name], copy = copy, former or copy
-        except (OptimumError, OSError) as error:
+        except (OptimumError, OSError, _RetuneError) as error:
             self.states[model.name] = f"failed: {error}"
             log.error("model %s was not tuned: %s", model.name, error)
         finally:
@@ -113,7 +123,8 @@ class Retuner:
         """Return the model, tuned; in a thread.
 
         Raises:
-            OptimumError: no backend runs it as eager did, or the process failed.
+            _RetuneError: no backend runs it as eager did, or the process failed.
+            OptimumError: what it wrote cannot be opened.
         """
         file, out = place / "traffic.json", place / "model"
         file.write_text(Traffic(models=(traffic,)).to_json(), encoding="utf-8")
@@ -127,8 +138,7 @@ class Retuner:
         lowered(self._child)
         _, said = self._child.communicate()
         if self._child.returncode:
-            why = said.strip()[-2000:] or "its process was ended"
-            raise OptimumError(f"retune of model {model.name!r}", why, "ask again: POST /retune")
+            raise _RetuneError(said.strip()[-2000:] or "its process was ended; ask again: POST /retune")
         return load(out)
 
 

@@ -20,6 +20,8 @@ from optimum_serve.serving import Prompt, ServedModel
 #: OpenAI's seeds have 64 bits and may be negative; ours are not.
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _SEEDS = 2**64
+#: Tokens behind a prompt where a request states no number, as OpenAI has it for /v1/completions.
+_DEFAULT = 16
 #: Parameters of a draw, by our names.
 _DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
@@ -134,9 +136,12 @@ def _settings(body: _Writing, prompt: Prompt, most: int | None, choice: int) -> 
     Args:
         choice: of several for one prompt, which draw with seeds of their own.
     """
-    if most is not None and not 1 <= most <= prompt.room:
-        why = f"max_tokens is {most}, and behind {prompt.tokens} tokens of prompt there is room for {prompt.room}"
-        raise invalid(why, "too_long")
+    if most is not None and most < 1:
+        raise invalid(f"max_tokens is {most}: 1 or more is allowed")
+    if most is not None and most > prompt.room:
+        room = f"behind {prompt.tokens} tokens of prompt there is room for {prompt.room}"
+        limit = f"this server writes {prompt.room} for a request at most (its setting max_new_tokens)"
+        raise invalid(f"max_tokens is {most}, and {limit if prompt.is_limited else room}", "too_long")
     found = {name: getattr(body, name) for name in _DRAW if getattr(body, name) is not None}
     if found.get("temperature") == 0:
         found = {"do_sample": False, **{name: found[name] for name in ("repetition_penalty",) if name in found}}
@@ -178,7 +183,8 @@ async def completions(call: Call) -> Response:
     if not isinstance(given[0], str):
         raise invalid("prompt is ids, and texts are taken here", "not_supported")
     prompts = [await model.prompt(text) for text in given for _ in range(body.choices)]
-    return await _written(model, body, prompts, body.max_tokens, chat=False)
+    most = body.max_tokens if body.max_tokens is not None else min(_DEFAULT, *(prompt.room for prompt in prompts))
+    return await _written(model, body, prompts, most, chat=False)
 
 
 async def chat(call: Call) -> Response:

@@ -56,6 +56,7 @@ def _about(model: ServedModel) -> dict[str, Any]:
         "state": "ready",
         "kind": model.kind,
         "takes": model.medium,
+        "chats": model.chats,
         "task": manifest.task,
         "backend": model.model.backend,
         "precision": manifest.quantized or manifest.precision,

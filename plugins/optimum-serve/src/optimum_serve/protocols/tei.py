@@ -121,12 +121,12 @@ _PREDICT, _ANY = msgspec.json.Decoder(PredictRequest), msgspec.json.Decoder(dict
 async def _embed(call: Call) -> Response:
     body: EmbedRequest = call.body
     model, prompt = _encoder(call, body.truncation_direction, body.prompt_name)
-    width = model.outputs[SENTENCE][-1]
-    if body.dimensions is not None and isinstance(width, int) and body.dimensions > width:
-        raise invalid(f"dimensions is {body.dimensions}, and the model has {width}")
     given = (body.inputs, SENTENCE)
     found = await rows_of(model, *given, name="inputs", prompt=prompt, truncate=body.truncate)
-    rows = np.stack(found.values)[:, : body.dimensions or model.dimensions]
+    rows = np.stack(found.values)
+    if body.dimensions is not None and body.dimensions > rows.shape[1]:
+        raise invalid(f"dimensions is {body.dimensions}, and the model has {rows.shape[1]}")
+    rows = rows[:, : body.dimensions or model.dimensions]
     rows = _unit(rows) if body.normalize else rows
     return json_response([in_base64(row) for row in rows] if body.encoding_format == "base64" else rows.tolist())
 

@@ -14,19 +14,11 @@ from torch.nn import functional
 
 from optimum_core.artifact.embedding import POOLING_MASK, SENTENCE, TOKENS, read_object, write_object
 from optimum_core.errors import SourceError
+from optimum_core.models.sources.sentences.pooling import KNOWN, SWITCHES, modes_of
 
 Features = dict[str, torch.Tensor]
 #: The mask of the tokens, among the features that the modules pass on.
 MASK = "attention_mask"
-#: Modes of pooling by the older names of their switches, in the order in which they are put side by side.
-_SWITCHES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 _LEAST = 1e-9
 _WEIGHTS = "model.safetensors", "pytorch_model.bin"
 
@@ -72,7 +64,7 @@ class Pooling(Head):
 
     kind = "Pooling"
     path = "sentence_transformers.models.Pooling"
-    known = frozenset({"pooling_mode", "include_prompt", "embedding_dimension", "word_embedding_dimension", *_SWITCHES})
+    known = KNOWN
 
     def __init__(self, modes: tuple[str, ...], width: int, *, include_prompt: bool = True) -> None:
         super().__init__()
@@ -83,8 +75,7 @@ class Pooling(Head):
     @classmethod
     def of(cls, stated: Mapping[str, Any], who: str) -> Pooling:
         """Return the module with these settings."""
-        modes = stated.get("pooling_mode") or [mode for key, mode in _SWITCHES.items() if stated.get(key)] or "mean"
-        modes = (modes,) if isinstance(modes, str) else tuple(modes)
+        modes = modes_of(stated)
         unknown = [mode for mode in modes if mode not in _MODES]
         if unknown:
             why = f"its pooling mode {unknown[0]!r} is unknown"
@@ -99,10 +90,10 @@ class Pooling(Head):
         return {**features, SENTENCE: torch.cat(vectors, dim=-1)}
 
     def settings(self) -> dict[str, Any]:
-        older = {key: mode in self.modes for key, mode in _SWITCHES.items()}
+        older = {key: mode in self.modes for key, mode in SWITCHES.items()}
         return {
             "word_embedding_dimension": self.width,
-            **(older if list(self.modes) == [mode for mode in _SWITCHES.values() if mode in self.modes] else {}),
+            **(older if list(self.modes) == [mode for mode in SWITCHES.values() if mode in self.modes] else {}),
             "pooling_mode": self.modes[0] if len(self.modes) == 1 else list(self.modes),
             "include_prompt": self.include_prompt,
         }

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from optimum_core.artifact.embedding import MODULES, EmbeddingSettings
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import forms
+from optimum_core.models.sources.companions import companions
 from optimum_core.models.sources.sentences.directory import read_modules
-from optimum_core.models.sources.source import DirectorySource, companions
+from optimum_core.models.sources.source import DirectorySource
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
@@ -84,6 +85,11 @@ class SentenceSource(DirectorySource):
         original = original_of(self.root, trust_remote_code=self._trust)
         note = compared(self._module.eval(), reader, self.settings, original, who)
         self.notes = (*self.notes, note)
+
+    @property
+    def described_in(self) -> Path | None:
+        """The directory with the card of the model; None: it is not known."""
+        return self.root
 
     def companions(self) -> dict[str, Path]:
         """Return configuration and tokenizer files as if the transformer's lay at the top, and those of the modules."""

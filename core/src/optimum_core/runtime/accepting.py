@@ -1,0 +1,48 @@
+"""Acceptance of changed files beside a model, except of what the graph has built in, which would go on as before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from optimum_core.artifact import Manifest
+from optimum_core.artifact.embedding import MODULES, SENTENCE, TOKENS
+from optimum_core.artifact.store import accept as accept_files
+from optimum_core.errors import ArtifactError, SourceError
+from optimum_core.models.sources.agreement import check_generator, check_outputs, read_description
+
+_CONFIG, _HIDDEN_STATE = "config.json", "last_hidden_state"
+_REMEDY = "restore the file, or accelerate the model with that change"
+
+
+def accept(directory: Path) -> tuple[str, ...]:
+    """State that the files beside a saved model are as they are meant, and return the names of those that differed.
+
+    Raises:
+        ArtifactError: a file of the model itself differs, or one states what the graph has built in otherwise.
+    """
+    return accept_files(directory, check=lambda manifest, changed: _check(directory, manifest, changed))
+
+
+def _check(directory: Path, manifest: Manifest, changed: Sequence[str]) -> None:
+    who, outputs = f"artifact {directory}", {spec.name for spec in manifest.outputs}
+    for name in changed if SENTENCE in outputs else ():
+        path = PurePosixPath(name)
+        if name == MODULES or (path.name == _CONFIG and path.parent != PurePosixPath(".")):
+            why = f"the file {name!r} differs, and what it states is built into the graph, which would go on as before"
+            raise ArtifactError(who, why, _REMEDY)
+    if _CONFIG not in changed:
+        return
+    try:
+        described = read_description(directory)
+        check_outputs(described, manifest.task, manifest.outputs, who)
+        check_generator(described, manifest.artifact(directory), who)
+    except SourceError as error:
+        raise ArtifactError(who, error.why, _REMEDY) from error
+    stated = described.get("hidden_size")
+    for spec in manifest.outputs:
+        width = spec.shape[-1] if spec.name in (TOKENS, _HIDDEN_STATE) and len(spec.shape) == 3 else stated
+        # Reformer puts two hidden states side by side.
+        if isinstance(stated, int) and isinstance(width, int) and width not in (stated, 2 * stated):
+            why = f"{_CONFIG} states hidden_size={stated}, and the graph gives vectors of {width}, as it was built"
+            raise ArtifactError(who, why, _REMEDY)
