@@ -57,6 +57,44 @@ def test_one_row_that_means_something_else_stays_one(tmp_path: Path) -> None:
         fast(x, x)
 
 
+class Apart(torch.nn.Module):
+    """Takes one row of `a` or of `b` for all, but not of both."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return a + b, ((a - b) ** 2).sum() + c.sum()
+
+
+def test_inputs_of_one_row_are_proved_together(tmp_path: Path) -> None:
+    model, (a, b, c) = Apart().eval(), torch.randn(3, 3, 5)
+    samples = {"a": a[:2], "b": b[:2], "c": c[:2]}
+    fast = accelerate(model, target="ort", sample_inputs=samples, budget=2, cache_dir=tmp_path)
+    for found, want in zip(fast(a, b[:1], c), model(a, b[:1], c), strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match=r"batch|as at"):
+        fast(a[:1], b[:1], c)
+
+
+class Counted(torch.nn.Module):
+    """Takes no labels of which none counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        z, keep = self.head(x), labels != -100
+        return z, torch.nn.functional.cross_entropy(z[keep], labels[keep]), z[keep].max()
+
+
+def test_labels_are_refused_where_eager_needs_one_that_counts(tmp_path: Path) -> None:
+    model, x, labels = Counted().eval(), torch.randn(6, 8), torch.tensor([0, -100, 1, 2, -100, 1])
+    fast = accelerate(model, target="ort", sample_inputs={"x": x, "labels": labels}, budget=2, cache_dir=tmp_path)
+    for found, want in zip(fast(x, labels), model(x, labels), strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="or -100 beside such, got -100"):
+        fast(x, torch.full_like(labels, -100))
+
+
 @pytest.mark.parametrize("target", ["ort", "openvino"])
 def test_labels_that_no_loss_counts(target: str, tmp_path: Path) -> None:
     model = BertForTokenClassification(_config()).eval()

@@ -60,8 +60,24 @@ def test_a_call_of_more_pieces_than_were_exported_is_refused(target: str, tmp_pa
 @pytest.mark.filterwarnings("ignore::optimum_core.errors.UnprovedLengthWarning")
 def test_an_answer_of_another_length_is_refused(tmp_path: Path) -> None:
     """Pieces of more than any call that is tried."""
-    fast = accelerate(Pieces(5000).eval(), target="ort", sample_inputs={"x": torch.randn(2, 6, 8)}, cache_dir=tmp_path)
+    samples = {"x": torch.randn(2, 6, 8)}
+    fast = accelerate(Pieces(5000).eval(), target="ort", sample_inputs=samples, budget=2, cache_dir=tmp_path)
     for _ in range(2):
         fast(torch.randn(2, 7, 8))
         with pytest.raises(SessionError, match=r"(?s)\(2, 5000, 8\).*should have length 5100.*sample_inputs"):
             fast(torch.randn(2, 5100, 8))
+
+
+class Small(torch.nn.Module):
+    """Keeps small numbers: all that are drawn for a comparison."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[x.abs() < 50] * 2
+
+
+def test_an_answer_of_what_is_kept_by_its_value_is_taken(tmp_path: Path) -> None:
+    x = torch.randn(9, generator=torch.Generator().manual_seed(0))
+    fast = accelerate(Small().eval(), target="ort", sample_inputs={"x": x}, budget=2, cache_dir=tmp_path)
+    x[4] = 60.0
+    assert fast(x).shape == (8,)
+    torch.testing.assert_close(fast(x), Small()(x))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
+from optimum_core.models.inputs.samples import draw
 from optimum_core.models.signatures import longer_calls
 from optimum_core.models.signatures.signature import ModelSignature, describe
 
@@ -58,9 +60,44 @@ def test_what_leaves_numbers_out_has_an_axis_of_its_own() -> None:
     assert signature.outputs[0].shape == ("batch", "output.axis1", "axis2_8")
 
 
+@pytest.mark.parametrize(
+    ("keep", "shape"),
+    [
+        (lambda x: x[:, (x.abs() < 50).all(-1).all(0)], ("batch", "output.axis1", "axis2_8")),
+        (lambda x: x[(x.abs() < 50).all(-1).all(-1)], ("output.axis0", LENGTH, "axis2_8")),
+        (lambda x: x[:, (x.abs() < 50).all(-1).all(0).nonzero()[:, 0]], ("batch", "output.axis1", "axis2_8")),
+        (lambda x: x[0, :, 0].unique(), ("output.axis0",)),
+        (lambda x: torch.masked_select(x[0, :, 0], x[0, :, 0].abs() < 50), ("output.axis0",)),
+        (lambda x: x[(x.abs() < 50)].view(x.shape), ("batch", LENGTH, "axis2_8")),
+        (lambda x: x.clone().index_put((x > 9,), torch.tensor(0.0)), ("batch", LENGTH, "axis2_8")),
+    ],
+    ids=["mask", "rows", "nonzero", "unique", "select", "all", "put"],
+)
+def test_what_is_kept_by_its_value_has_an_axis_of_its_own(
+    keep: Callable[[torch.Tensor], torch.Tensor], shape: tuple[str, ...]
+) -> None:
+    """At values that are drawn, all is kept."""
+    assert _described(keep).outputs[0].shape == shape
+
+
 def test_a_step_for_each_position_is_left_to_the_comparisons() -> None:
     signature = _described(lambda x: torch.stack([part * 2 for part in x.unbind(1)], 1))
     assert signature.switches.get(LENGTH, ()) == ()
+
+
+def test_no_call_is_larger_than_what_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
+
+    def watched(*args: Any) -> dict[str, Any]:
+        drawn = draw(*args)
+        sizes.append(sum(array.size for array in drawn.values()))
+        return drawn
+
+    monkeypatch.setattr(longer_calls, "draw", watched)
+    monkeypatch.setattr(longer_calls, "_MOST_NUMBERS", 10000)
+    signature = _described(LOOPS[0][1])
+    assert 5000 < max(sizes) <= 10000
+    assert LOOPS[0][3] in signature.switches[LENGTH]
 
 
 @pytest.mark.parametrize("count", range(12))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from optimum_core.errors import OptionError, SourceError
 from optimum_core.measure.workload import Limits
 from optimum_core.models.inputs.samples import Case
+from optimum_core.models.signatures.one_row import inputs_of_one_row
 from optimum_core.models.signatures.signature import describe
 
 Tensor = torch.Tensor
@@ -176,6 +177,27 @@ def test_the_traced_call_is_the_given_one_and_others_have_values_like_it() -> No
     fresh = signature.draw(Case(name="fresh", lengths={"batch": 5}, seed=4))["ids"]
     assert fresh.shape == (5, 4)
     assert ((fresh == 9).sum(axis=1) == 2).all()
+
+
+class Summed(torch.nn.Module):
+    """Adds its inputs, and notes their rows."""
+
+    seen: ClassVar[list[tuple[int, ...]]] = []
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        self.seen.append((len(x),) if y is None else (len(x), len(y)))
+        return x if y is None else x + y
+
+
+@pytest.mark.parametrize(("names", "rows"), [("x", []), ("xy", [(2, 1), (2, 2), (1, 2)])])
+def test_one_row_is_asked_for_in_the_smallest_calls(names: str, rows: list[tuple[int, int]]) -> None:
+    samples = {name: torch.randn(5, 8) for name in names}
+    signature = describe(Summed(), name="rows", samples=samples)
+    assert signature.layout.lengths["batch"] > 2
+    Summed.seen.clear()
+    found = inputs_of_one_row(Summed(), signature.layout, signature.given)
+    assert found == (set(names) if rows else set())
+    assert list(dict.fromkeys(Summed.seen)) == rows
 
 
 def test_a_sample_of_one_row_is_traced_with_two() -> None:

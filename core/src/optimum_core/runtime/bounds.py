@@ -22,21 +22,30 @@ class ValueRange:
     Attributes:
         least, greatest: both included; where there is no limit, those of 64 bits.
         skipped: a value beside the range that is taken too; None: there is none.
+        all_skipped: whether it may be the only one.
         words: description of the range, for errors.
         remedy: what the caller can do about a value outside it.
     """
 
-    __slots__ = ("greatest", "least", "remedy", "skipped", "words")
+    __slots__ = ("all_skipped", "greatest", "least", "remedy", "skipped", "words")
 
-    def __init__(self, least: int | None, greatest: int | None, *, are_ids: bool, skipped: int | None = None) -> None:
-        self.skipped = skipped
+    def __init__(
+        self,
+        least: int | None,
+        greatest: int | None,
+        *,
+        are_ids: bool,
+        skipped: int | None = None,
+        all_skipped: bool = False,
+    ) -> None:
+        self.skipped, self.all_skipped = skipped, all_skipped
         self.least = _LEAST_OF_64_BITS if least is None else least
         self.greatest = _MOST_OF_64_BITS if greatest is None else greatest
         what = "ids" if are_ids else "values"
         self.words = f"{what} of {least} and above" if greatest is None else f"{what} from {least} to {greatest}"
         if least is None:
             self.words = f"{what} of {greatest} and below"
-        self.words += "" if skipped is None else f", or {skipped}"
+        self.words += "" if skipped is None else f", or {skipped}" if all_skipped else f", or {skipped} beside such"
         self.remedy = "use the tokenizer that the model was trained with" if are_ids else ""
         if are_ids and greatest is not None:
             self.remedy += f", or resize the model's embeddings beyond {greatest + 1} and accelerate it again"
@@ -49,7 +58,7 @@ class ValueRange:
         dtype = np.dtype(spec.dtype) if spec.dtype != "bfloat16" else None
         if dtype is None or dtype.kind not in "iu" or (least is None and spec.greatest is None):
             return None
-        return cls(least, spec.greatest, are_ids=are_ids, skipped=spec.skipped)
+        return cls(least, spec.greatest, are_ids=are_ids, skipped=spec.skipped, all_skipped=spec.all_skipped)
 
     def wrong(self, value: Any) -> int | None:
         """Return one of the values that are out of range, or None.
@@ -62,7 +71,7 @@ class ValueRange:
         if self.skipped is not None:
             value = value[value != self.skipped]
             if not any(value.shape):
-                return None
+                return None if self.all_skipped else self.skipped
         least, greatest = int(value.min()), int(value.max())
         if least >= self.least:
             return None if greatest <= self.greatest else greatest

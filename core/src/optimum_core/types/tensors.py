@@ -78,6 +78,7 @@ class TensorSpec:
         one_row: whether one row stands for all where other inputs with its first axis have more, as in eager, which
             broadcasts it.
         skipped: a value beside the range that the eager model takes as none: labels of -100, which no loss counts.
+        all_skipped: whether it takes an input of this value alone.
 
     >>> TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence")).dynamic_axes
     {0: 'batch', 1: 'sequence'}
@@ -95,6 +96,7 @@ class TensorSpec:
     exact: bool = False
     one_row: bool = False
     skipped: int | None = None
+    all_skipped: bool = False
 
     @property
     def dynamic_axes(self) -> dict[int, str]:

@@ -7,7 +7,9 @@ exporter keeps as many pieces as the traced length has. It shows in the function
 from __future__ import annotations
 
 import logging
+import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,8 @@ from optimum_core.types import AxisRange
 from optimum_core.types.tensors import is_batch
 
 log = logging.getLogger(__name__)
+#: Maximum count of numbers in a call's inputs: 256 MiB as they are drawn, as floats of 64 bits.
+_MOST_NUMBERS = 2**25
 
 
 class _TooLongError(Exception):
@@ -87,12 +91,14 @@ def longer_switches(
     for axis in layout.axes:
         if axis in PICTURE:
             continue  # sizes that no patch and no window divides are compared in any case
-        longest = ranges.get(axis, AxisRange()).greatest or LONGEST
+        near, longest = _near(layout, axis), _longest(layout, axis, ranges.get(axis, AxisRange()).greatest or LONGEST)
+        if longest <= near:
+            continue
 
         def steps(length: int) -> Steps | None:
             return _steps(module, layout, arrays, {axis: length})  # noqa: B023
 
-        if (found := _turn(steps, layout.lengths[axis], _near(layout, axis), longest)) is not None:
+        if (found := _turn(steps, layout.lengths[axis], near, longest)) is not None:
             turns[axis], shapes = found
             beyond[axis, turns[axis] + 1] = shapes
     return turns, beyond
@@ -106,10 +112,18 @@ def _near(layout: Layout, axis: str) -> int:
     return max(here, LONG) if axis not in ("samples", "frames") else 4 * here
 
 
+def _longest(layout: Layout, axis: str, greatest: int) -> int:
+    """Return the greatest length up to `greatest` of which the inputs fit into memory."""
+
+    def numbers(length: int) -> int:
+        return sum(math.prod(layout.shape(item, {axis: length})) for item in layout.inputs)
+
+    return bisect_right(range(1, greatest + 1), _MOST_NUMBERS, key=numbers)
+
+
 def _turn(steps: Callable[[int], Steps | None], here: int, near: int, longest: int) -> tuple[int, Shapes] | None:
     """Return the greatest length with the steps of the lengths `here` and `near`, and the shapes one beyond; None: no
     call in which others were seen was short enough."""
-    near = min(near, longest)
     base, other = steps(here), steps(near)
     if base is None or other is None or base.functions != other.functions:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,51 @@ from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 
 log = logging.getLogger(__name__)
+#: Rows of the other inputs: the fewest that are more than one.
+_ROWS = 2
+#: Maximum number of such inputs of one axis. All that may have one row in the same call are tried together.
+_MOST = 3
+
+
+def inputs_of_one_row(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> frozenset[str]:
+    """Return the inputs of which one row stands for all, whichever of them have one row in the same call."""
+    found: list[InputLayout] = []
+    for item in reversed(layout.inputs):  # the first are what the others are said of: tokens, before their types
+        if not stands_for_all(module, layout, arrays, item):
+            continue
+        kept = [other for other in found if other.axes[0] == item.axes[0]]
+        sets = (chosen for size in range(1, len(kept) + 1) for chosen in combinations(kept, size))
+        if len(kept) < _MOST and all(_stand_together(module, layout, arrays, (item, *chosen)) for chosen in sets):
+            found.append(item)
+    return frozenset(item.name for item in found)
 
 
 def stands_for_all(module: Any, layout: Layout, arrays: Mapping[str, Any], item: InputLayout) -> bool:
     """Whether the eager model answers one row of an input as it does the same row in the place of each, beside several
     rows of the others."""
     axis = item.axes[0] if item.axes else 0
-    beside = [other for other in layout.inputs if other.name != item.name and axis in other.axes[:1]]
-    if not isinstance(axis, str) or not beside or layout.lengths[axis] < 2 or axis in item.axes[1:]:
+    if not isinstance(axis, str) or layout.lengths[axis] < _ROWS or axis in item.axes[1:]:
         return False
-    inputs = draw(layout, Case(name="one row", padding="none"), arrays)
-    row = inputs[item.name][:1]
-    repeated = np.repeat(row, layout.lengths[axis], axis=0)
+    return bool(_beside(layout, (item,))) and _stand_together(module, layout, arrays, (item,))
+
+
+def _beside(layout: Layout, items: tuple[InputLayout, ...]) -> list[InputLayout]:
+    """Return the other inputs whose rows are as many."""
+    return [other for other in layout.inputs if other not in items and items[0].axes[0] in other.axes[:1]]
+
+
+def _stand_together(module: Any, layout: Layout, arrays: Mapping[str, Any], items: tuple[InputLayout, ...]) -> bool:
+    """Whether one row of each of these inputs in the same call stands for all rows of the others; without others there
+    is but one."""
+    if not _beside(layout, items):
+        return True
+    inputs = draw(layout, Case(name="one row", lengths={str(items[0].axes[0]): _ROWS}, padding="none"), arrays)
+    rows = {item.name: inputs[item.name][:1] for item in items}
+    repeated = {name: np.repeat(row, _ROWS, axis=0) for name, row in rows.items()}
     try:
-        one, many = (flatten(ask(module, {**inputs, item.name: value})) for value in (row, repeated))
+        one, many = (flatten(ask(module, {**inputs, **values})) for values in (rows, repeated))
     except Exception as error:  # noqa: BLE001 - the eager model refuses one of them, by an error of any type
-        log.debug("one row of %s: %r", item.name, error)
+        log.debug("one row of %s: %r", ", ".join(rows), error)
         return False
     return one.keys() == many.keys() and all(alike(many[name], one[name]) for name in many)
 

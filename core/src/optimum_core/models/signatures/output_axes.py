@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.signatures.axes import Runs
+from optimum_core.models.signatures.fewer_kept import FewerKept
 from optimum_core.models.signatures.questions import Shapes
 from optimum_core.types import TensorSpec
 
@@ -38,14 +40,20 @@ def output_specs(
     """
     lengths = {axis: layout.lengths[axis] for axis in layout.axes}
     usual = {name: tuple(tensor.shape) for name, tensor in traced.items()}
-    for shapes in (_at_constant(module, layout, arrays, value) for value in _CONSTANTS):
-        if shapes not in (None, usual):
-            runs = {**runs, **dict.fromkeys(lengths.items(), shapes)}
+    by_value = {
+        (name, index)
+        for shapes in (_at_other_values(module, layout, arrays) if lengths else ())
+        for name, shape in shapes.items()
+        for index, (here, other) in enumerate(zip(usual.get(name, ()), shape, strict=False))
+        if here != other
+    }
     elsewhere = [
         (here, {name: tuple(tensor.shape) for name, tensor in flatten(output).items()}) for here, output in together
     ]
 
     def named(name: str, index: int) -> int | str:
+        if (name, index) in by_value:
+            return f"{name}.axis{index}"
         axis = _output_axis(name, index, traced[name], lengths, runs)
         follows = not isinstance(axis, str) or axis not in lengths or _follows(axis, name, index, elsewhere)
         return axis if follows else f"{name}.axis{index}"
@@ -68,17 +76,30 @@ def _follows(axis: str, name: str, index: int, elsewhere: Sequence[tuple[Mapping
     )
 
 
-def _at_constant(module: Any, layout: Layout, arrays: Mapping[str, Any], value: int) -> Shapes | None:
-    """Return the outputs' shapes where all numbers of the inputs are one; None if the eager model refuses that."""
+def _at_other_values(module: Any, layout: Layout, arrays: Mapping[str, Any]) -> Iterator[Shapes]:
+    """Yield the outputs' shapes for other values, where the eager model takes them: where all numbers of the inputs are
+    one, and where one fewer is kept of what is kept by its value."""
     drawn = draw(layout, Case(name="constant"), arrays)
-    inputs: Arrays = {
-        item.name: drawn[item.name] if item.kind == "mask" else np.full_like(drawn[item.name], value)
-        for item in layout.inputs
-    }
+    watch = FewerKept()
+    kept = _shapes(module, drawn, watch)
+    if watch.happened and kept is not None:
+        yield kept
+    for value in _CONSTANTS:
+        inputs: Arrays = {
+            item.name: drawn[item.name] if item.kind == "mask" else np.full_like(drawn[item.name], value)
+            for item in layout.inputs
+        }
+        if (shapes := _shapes(module, inputs, nullcontext())) is not None:
+            yield shapes
+
+
+def _shapes(module: Any, inputs: Arrays, mode: AbstractContextManager[Any]) -> Shapes | None:
+    """Return the outputs' shapes; None if the eager model refuses these inputs in this mode."""
     try:
-        return {name: tuple(tensor.shape) for name, tensor in flatten(ask(module, inputs)).items()}
+        with mode:
+            return {name: tuple(tensor.shape) for name, tensor in flatten(ask(module, inputs)).items()}
     except Exception as error:  # noqa: BLE001 - the eager model refuses these values, by an error of any type
-        log.debug("inputs of %d alone: %r", value, error)
+        log.debug("outputs at other values: %r", error)
         return None
 
 

@@ -29,11 +29,11 @@ from optimum_core.models.signatures.defaults import default_of
 from optimum_core.models.signatures.derivation import first_that_runs, of_one_structure, tied
 from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes_beside, without_idle
 from optimum_core.models.signatures.longer_calls import longer_switches
-from optimum_core.models.signatures.one_row import stands_for_all, with_all_rows
+from optimum_core.models.signatures.one_row import inputs_of_one_row, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
 from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
-from optimum_core.models.signatures.skipped_labels import skipped_value
+from optimum_core.models.signatures.skipped_labels import all_may_be_skipped, skipped_value
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
 from optimum_core.models.signatures.value_limits import within_limits
@@ -255,14 +255,15 @@ def describe(
     longer, shapes_beyond = longer_switches(module, layout, arrays, ranges)
     by_axis = {**settled.runs, **shapes_beyond}
     turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
-    names = [item.name for item in layout.inputs]
+    names, one_row = [item.name for item in layout.inputs], inputs_of_one_row(module, layout, arrays)
+    specs = (_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs)
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
     inputs = draw(layout, Case(name="ignored"), arrays)
     shapes = shapes_beside(inputs, (facts.processed | _SENT_ALONG) - idle, sent or {})
     return ModelSignature(
         task=task or tasks.detect(type(module).__name__),
-        inputs=tuple(_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs),
+        inputs=tuple(replace(spec, one_row=spec.name in one_row) for spec in specs),
         outputs=output_specs(module, layout, arrays, flatten(traced_output), by_axis, elsewhere),
         structure=structure,
         layout=layout,
@@ -300,6 +301,7 @@ def _input_spec(
 ) -> TensorSpec:
     default, pad = default_of(trials, layout, item)
     sides = box_sides(trials, layout, item.name, least, greatest) if item.kind == "boxes" else None
+    skipped = skipped_value(trials, layout, item, least)
     return TensorSpec(
         name=item.name,
         dtype=item.dtype,
@@ -310,8 +312,8 @@ def _input_spec(
         greatest=greatest,
         sides=sides,
         exact=follows_type(trials.module, layout, item, trials.arrays),
-        skipped=skipped_value(trials, layout, item, least),
-        one_row=stands_for_all(trials.module, layout, trials.arrays, item),
+        skipped=skipped,
+        all_skipped=skipped is not None and all_may_be_skipped(trials, layout, item.name, skipped),
         nonfinite=not np.isfinite(trials.arrays.get(item.name, 0.0)).all(),
     )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
+from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.signatures.questions import Trials
 
+log = logging.getLogger(__name__)
 SKIPPED = -100
 
 
@@ -21,6 +25,18 @@ def skipped_value(trials: Trials, layout: Layout, item: InputLayout, least: int 
     if least is None or least <= SKIPPED or not (held or "label" in item.name) or inputs[item.name].dtype.kind != "i":
         return None
     return SKIPPED if trials.takes_inputs(with_skipped(inputs, item.name, SKIPPED)) else None
+
+
+def all_may_be_skipped(trials: Trials, layout: Layout, name: str, value: int) -> bool:
+    """Whether the eager model takes an input of labels none of which counts. The call runs to its end, where losses
+    are."""
+    inputs = draw(layout, Case(name="labels", padding="none"), trials.arrays)
+    try:
+        ask(trials.module, with_skipped(inputs, name, value, everywhere=True))
+    except Exception as error:  # noqa: BLE001 - the eager model refuses them, by an error of any type
+        log.debug("all of %s %d: %r", name, value, error)
+        return False
+    return True
 
 
 def with_skipped(inputs: Arrays, name: str, value: int, *, everywhere: bool = False) -> Arrays:
