@@ -39,7 +39,7 @@ def release(artifact: Artifact, output: Path) -> None:
     model = core().read_model((decoder or artifact).main_file)
     if decoder is not None:
         keep_all_logits(model)
-    elif SENTENCE in {spec.name for spec in artifact.outputs}:
+    elif artifact.pools_by_modules:
         model = _transformer_of(model)
     _save(model, output / MODEL)
 
