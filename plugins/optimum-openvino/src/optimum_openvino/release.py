@@ -10,7 +10,7 @@ import numpy as np
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact
 from optimum_core.types.state import CROSS, DECODER, ENCODER, ENCODER_HIDDEN, HIDDEN
-from optimum_core.types.tensors import SENTENCE, TOKENS
+from optimum_core.types.tensors import TOKENS
 from optimum_openvino.runtime import core
 from optimum_openvino.storage import GROUP, MODEL
 

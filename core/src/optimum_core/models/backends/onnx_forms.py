@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimum_core.artifact.embedding import SENTENCE, TOKENS
+from optimum_core.artifact.embedding import TOKENS
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
 from optimum_core.models.backends.onnx_divisions import guard_divisions

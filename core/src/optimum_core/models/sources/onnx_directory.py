@@ -109,6 +109,13 @@ class OnnxDirectorySource(OnnxSource):
         others = sorted(path.name for path in self.path.parent.glob("*.onnx") if path != self.path)
         chosen = (f"{self.path.name} was taken, and not {', '.join(others)} beside it",) if others else ()
         if (self.directory / MODULES).is_file() and SENTENCE not in self._outputs():
+            try:
+                read_pooling(self.directory, self._name)
+            except SourceError as error:
+                return (
+                    *chosen,
+                    f"{self.path.name} has no pooling, and that which {MODULES} lists is not done: {error.why}",
+                )
             told = f"{self.path.name} is the transformer alone: pooling, which {MODULES} lists, is done behind it"
             return *chosen, told
         return chosen
