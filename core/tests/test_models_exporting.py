@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.exporting import ROUTES, torchscript
 from optimum_core.models.exporting.export_speed import remembered_translations
 from optimum_core.models.exporting.requests import export_of
+from optimum_core.models.exporting.weight_files import add_weights
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
 from optimum_core.models.sources.source import MemorySource
@@ -146,6 +148,58 @@ def test_weights_of_a_large_model_lie_beside_its_graph(
     wanted, found = (_session(made[name]).run(None, inputs) for name in ("within", "beside"))
     for one, other in zip(wanted, found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def _added(tmp_path: Path, nodes: list[onnx.NodeProto], outputs: list[str], weight: torch.Tensor) -> Path:
+    """Write a graph over `x` that reads a weight `w` as an input, and add the weight."""
+    number = onnx.TensorProto.BFLOAT16 if weight.dtype == torch.bfloat16 else onnx.TensorProto.FLOAT
+    infos = {name: onnx.helper.make_tensor_value_info(name, number, None) for name in ("x", "w", *outputs)}
+    graph = onnx.helper.make_graph(nodes, "graph", [infos["x"], infos["w"]], [infos[name] for name in outputs])
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), path)
+    add_weights(path, {"w": weight})
+    return path
+
+
+def test_a_transposed_weight_that_is_an_output_or_read_in_a_branch_is_kept(tmp_path: Path) -> None:
+    make = onnx.helper.make_node
+    info = onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None)
+    branches = {
+        f"{name}_branch": onnx.helper.make_graph([make("MatMul", ["x", "side"], ["z"])], name, [], [info])
+        for name in ("then", "else")
+    }
+    nodes = [
+        make("Transpose", ["w"], ["turned"], perm=[1, 0]),
+        make("Transpose", ["w"], ["side"], perm=[1, 0]),
+        make("Constant", [], ["yes"], value=onnx.helper.make_tensor("yes", onnx.TensorProto.BOOL, [], [True])),
+        make("If", ["yes"], ["y"], **branches),
+    ]
+    weight = torch.randn(20, 20)
+    path = _added(tmp_path, nodes, ["turned", "y"], weight)
+    x = torch.randn(3, 20)
+    turned, y = onnxruntime.InferenceSession(path).run(None, {"x": x.numpy()})
+    np.testing.assert_array_equal(turned, weight.T.numpy())
+    np.testing.assert_allclose(y, (x @ weight.T).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [4, 40])
+def test_weights_in_bfloat16_are_added(size: int, tmp_path: Path) -> None:
+    weight = torch.randn(size, size).bfloat16()
+    path = _added(tmp_path, [onnx.helper.make_node("Add", ["x", "w"], ["y"])], ["y"], weight)
+    (read,) = onnx.load(path).graph.initializer
+    assert read.data_type == onnx.TensorProto.BFLOAT16
+    assert read.raw_data == weight.view(torch.int16).numpy().tobytes()
+
+
+def test_where_weights_lie_does_not_depend_on_the_memory_that_is_free(
+    described: Described, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy:
+        available = 0
+
+    monkeypatch.setattr(psutil, "virtual_memory", Busy)
+    module, signature = described("bert")
+    assert _export(module, signature, tmp_path, "torchscript").files == ("model.onnx",)
 
 
 class _Broken(torch.nn.Module):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper, save
+from onnx import load as read
 
 from optimum_core import accelerate, load
+from optimum_core.backend import put_beside
 from optimum_core.errors import OptionError
 from optimum_core.models.sources.onnx_graph import precision_of
 
@@ -93,3 +95,27 @@ def test_what_nothing_evaluates_opens_as_it_is_and_says_so(tmp_path: Path) -> No
     with pytest.raises(OptionError, match="operators outside the standard"):
         accelerate(tmp_path, target="ort", quantize="dynamic-int8")
     assert accelerate(tmp_path / "model.onnx").backend == "ort", "it optimizes ONNX, and knows such operators"
+
+
+def test_weights_go_into_a_second_file_whatever_the_working_directory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").write_bytes(b"another model's")
+    monkeypatch.chdir(tmp_path)
+    (target := tmp_path / "target").mkdir()
+    value = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["x", "v"], ["z"])], "inner", [], [value], [numpy_helper.from_array(_W, "v")]
+    )
+    nodes = [
+        helper.make_node("If", ["yes"], ["z"], then_branch=inner, else_branch=inner),
+        helper.make_node("MatMul", ["z", "w"], ["y"]),
+    ]
+    model = _graph(nodes, TensorProto.FLOAT, w=_W, yes=np.array(True))
+    put_beside(model.graph, "weights", least=_W.nbytes)
+    save(model, target / "model.onnx")
+    assert (target / "weights").stat().st_size == 3 * _W.nbytes
+    found = read(target / "model.onnx").graph
+    branch = found.node[0].attribute[0].g.initializer[0]
+    for tensor in (found.initializer[0], branch):
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), _W)

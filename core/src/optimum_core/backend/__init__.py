@@ -11,7 +11,8 @@
 | the processor | `overflows`, `sums_widely`, `needs_wide_sums` |
 | compiled code | `processor_stamp`, `processor_problem` |
 | energy | `EnergyMeter`, `EnergyEstimate`, `energy_estimate` |
-| files | `move_into`, `file_sha256`, `checksum_problem`, `interface_problems`, `Port`; of ONNX, `weight_bytes` |
+| files | `move_into`, `file_sha256`, `checksum_problem`, `interface_problems`, `Port` |
+| ONNX files | `put_beside`, `weight_bytes` |
 | sessions | `run_own`, `check_names`, `check_turn`, `read_input`, `closed`, `described` |
 | calling hooks directly | `detect`, `manager`, `export_request` |
 
@@ -41,7 +42,7 @@ from optimum_core.generation.generator import generator_behind, generator_of
 from optimum_core.hardware import detect
 from optimum_core.hardware.energy import EnergyMeter
 from optimum_core.hardware.energy_estimate import EnergyEstimate, energy_estimate
-from optimum_core.models.backends.onnx_surgery import weight_bytes
+from optimum_core.models.backends.onnx_surgery import put_beside, weight_bytes
 from optimum_core.models.silence import silence
 from optimum_core.options import allowed, no_options, read_options, said, whole
 from optimum_core.packages import missing, package_folder, present, versions
@@ -83,6 +84,7 @@ __all__ = [
     "present",
     "processor_problem",
     "processor_stamp",
+    "put_beside",
     "quantized",
     "read_input",
     "read_options",

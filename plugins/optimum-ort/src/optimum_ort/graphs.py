@@ -41,11 +41,14 @@ class GraphIndex:
         return tensor is not None and math.prod(tensor.dims) <= most
 
     def array(self, name: str) -> Any:
-        """Return the array of a constant; None: the value is computed, or is an input."""
+        """Return the array of a constant; None: the value is computed, is an input, or lies in another file."""
         from onnx import numpy_helper
+        from onnx.external_data_helper import uses_external_data
 
         if name in self._constants:
-            return numpy_helper.to_array(self._constants[name])
+            tensor = self._constants[name]
+            # Without its folder, it would be looked for in the working directory.
+            return None if uses_external_data(tensor) else numpy_helper.to_array(tensor)
         node = self.maker.get(name)
         if node is None:
             return None

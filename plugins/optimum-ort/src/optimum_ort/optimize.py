@@ -165,14 +165,17 @@ def _tied(job: _Job, source: Path) -> Path:
     if not present("onnx"):
         return source
     from google.protobuf.message import DecodeError
+    from onnx.checker import ValidationError
 
     from optimum_ort.tying import tie_weights
 
     try:
         model = read_nodes(source)
-    except (DecodeError, OSError):  # onnxruntime refuses it, and says why
+        tied = tie_weights(model, source.parent)
+    except (DecodeError, OSError, ValidationError):
+        # onnxruntime refuses it, and says why; or it reads what onnx does not, such as a file with several links.
         return source
-    if not tie_weights(model, source.parent):
+    if not tied:
         return source
     folder = job.scratch / "tied"
     folder.mkdir()

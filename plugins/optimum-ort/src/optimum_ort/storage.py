@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
 
-from optimum_core.backend import weight_bytes
+from optimum_core.backend import put_beside, weight_bytes
 from optimum_core.types import Artifact
 
 MODEL = "model.onnx"
@@ -20,7 +21,6 @@ EXTERNAL_ABOVE = 2**26
 EXTERNAL_TENSOR_BYTES = 1024
 # Larger external weights are left in their file where a graph is changed.
 _READ_BYTES = 2**20
-_CHANGED = "changed.data"
 
 
 def wants_external_data(artifact: Artifact) -> bool:
@@ -41,9 +41,9 @@ def write_model(model: Any, folder: Path, *, external: bool) -> Path:
 
     path = folder / MODEL
     if external or weight_bytes(model.graph) > EXTERNAL_ABOVE:
-        onnx.save_model(model, path, save_as_external_data=True, location=DATA, size_threshold=EXTERNAL_TENSOR_BYTES)
-    else:
-        onnx.save_model(model, path)
+        put_beside(model.graph, DATA, EXTERNAL_TENSOR_BYTES)
+        (folder / DATA).unlink(missing_ok=True)  # weights are written after what a file holds
+    onnx.save_model(model, path)
     return path
 
 
@@ -62,19 +62,21 @@ def read_nodes(path: Path) -> Any:
 
 
 def write_again(model: Any, folder: Path, beside: Path, *, external: bool) -> Path:
-    """Write an `onnx.ModelProto` from `read_nodes` into `folder`; where `external`, new weights into a file, beside a
-    link to the one in the folder `beside` that holds the others."""
+    """Write an `onnx.ModelProto` from `read_nodes` into `folder`; where `external`, new weights into a file of their
+    own, beside a copy of those in the folder `beside` that hold the others.
+
+    No links: onnx (1.23) reads no external data that has several, so that the source would be unreadable meanwhile.
+    """
     import onnx
 
     if not external:
         return write_model(model, folder, external=False)
     places = (item for tensor in model.graph.initializer for item in tensor.external_data if item.key == "location")
-    for name in {item.value for item in places}:
-        try:
-            (folder / name).hardlink_to(beside / name)
-        except OSError:  # another file system
-            shutil.copyfile(beside / name, folder / name)
-    onnx.save_model(
-        model, folder / MODEL, save_as_external_data=True, location=_CHANGED, size_threshold=EXTERNAL_TENSOR_BYTES
-    )
+    names = {item.value for item in places}
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(beside / name, folder / name)
+    free = (name for number in itertools.count() if (name := f"changed-{number}.data") not in names)
+    put_beside(model.graph, next(free), EXTERNAL_TENSOR_BYTES)
+    onnx.save_model(model, folder / MODEL)
     return folder / MODEL

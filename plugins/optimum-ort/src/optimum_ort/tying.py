@@ -50,7 +50,12 @@ class _Tables:
         for item in graph.initializer:
             readers = [node for node in self._index.readers.get(item.name, []) if not _is_transposition(node)]
             is_table = any(node.op_type == "Gather" for node in readers)
-            if len(item.dims) == 2 and math.prod(item.dims) >= _LEAST_ELEMENTS and is_table:
+            if (
+                item.data_type in _floats()
+                and len(item.dims) == 2
+                and math.prod(item.dims) >= _LEAST_ELEMENTS
+                and is_table
+            ):
                 self._tables.setdefault((item.data_type, *item.dims), []).append(item)
 
     def behind(self, weight: str) -> Any:
@@ -75,6 +80,13 @@ class _Tables:
         from onnx import numpy_helper
 
         return numpy_helper.to_array(tensor, "" if self._folder is None else str(self._folder))
+
+
+def _floats() -> tuple[int, ...]:
+    """Return the types of tables that `Gemm` takes on every device; on CPUs, ONNX Runtime has none of whole numbers."""
+    from onnx import TensorProto
+
+    return TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
 
 
 def _is_transposition(node: Any) -> bool:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from optimum_core.backend import foreign_errors, move_into, present, read_options
+from optimum_core.backend import foreign_errors, move_into, present, put_beside, read_options
 from optimum_core.errors import ExportError, OptionError, UnavailableError
 from optimum_core.types import Artifact, OptimizeRequest, Step
 from optimum_trt.build import Plan, build
@@ -120,7 +120,9 @@ def prepared(artifact: Artifact, narrow: str | None, folder: Path, who: str) -> 
     large = size > _LARGE
 
     def save(model: Any, name: str) -> Path:
-        onnx.save_model(model, folder / name, save_as_external_data=large, location=f"{name}.data")
+        if large:
+            put_beside(model.graph, f"{name}.data")
+        onnx.save_model(model, folder / name)
         return folder / name
 
     with foreign_errors(who, ExportError, "export the model again", doing="it cannot be read as ONNX"):

@@ -17,6 +17,7 @@ from optimum_core.generation.generator import generator_behind
 from optimum_core.models.backends.onnx_forms import layers_of, select_logits
 from optimum_core.models.backends.onnx_surgery import (
     drop_input,
+    put_beside,
     reads_values,
     rename,
     replace_nodes,
@@ -172,7 +173,9 @@ class _Parts:
         (folder := self.output / part).mkdir()
         large = weight_bytes(proto.graph) > _EXTERNAL_ABOVE
         precision = precision_of(proto)
-        onnx.save_model(proto, folder / _NAME, save_as_external_data=large, location=_DATA)
+        if large:
+            put_beside(proto.graph, _DATA)
+        onnx.save_model(proto, folder / _NAME)
         files = (_NAME, _DATA) if large else (_NAME,)
         return Artifact(
             format=FORMAT, path=folder, files=files, inputs=inputs, outputs=outputs, precision=precision,

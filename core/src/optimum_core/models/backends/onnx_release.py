@@ -15,6 +15,7 @@ from optimum_core.errors import ArtifactError
 from optimum_core.models.backends.onnx_surgery import (
     copied,
     drop_input,
+    put_beside,
     rename,
     rename_within,
     replace_nodes,
@@ -62,8 +63,9 @@ def _read(part: Artifact) -> Any:
 def _write(proto: Any, place: Path) -> None:
     import onnx
 
-    large = weight_bytes(proto.graph) > _EXTERNAL_ABOVE
-    onnx.save_model(proto, place, save_as_external_data=large, location=f"{place.name}_data")
+    if weight_bytes(proto.graph) > _EXTERNAL_ABOVE:
+        put_beside(proto.graph, f"{place.name}_data")
+    onnx.save_model(proto, place)
 
 
 def _later(proto: Any, state: StateSpec, cross: Artifact) -> None:

@@ -118,6 +118,24 @@ def branches_of(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
+def put_beside(graph: Any, location: str, least: int = 1024) -> None:
+    """Let `onnx.save_model` write those weights of a graph that have at least so many bytes into a second file.
+
+    Its own arguments for this refuse a name that exists in the working directory, wherever the graph is written.
+
+    Args:
+        location: that file's path from the graph's; it does not exist yet.
+    """
+    from onnx.external_data_helper import set_external_data
+
+    for tensor in graph.initializer:
+        if len(tensor.raw_data) >= least:
+            set_external_data(tensor, location)
+    for node in graph.node:
+        for inner in branches_of(node):
+            put_beside(inner, location, least)
+
+
 def weight_bytes(graph: Any) -> int:
     """Return the size of the weights of a graph and its branches: protobuf states no size of a model above 2 GiB.
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from optimum_core.models.eager.traced_lengths import is_traced
 
 
 class ComplexPairs(TorchFunctionMode):
@@ -21,11 +24,13 @@ class ComplexPairs(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
+        if not is_traced():
+            return func(*args, **given)
         if func in _MAKERS and not given and not any(isinstance(item, Pair) for item in args):
             return Pair(*_MAKERS[func](*args))
-        if func is torch.view_as_real and isinstance(args[0], Pair):
+        if func is torch.view_as_real and args and isinstance(args[0], Pair):
             return torch.stack((args[0].real, args[0].imag), dim=-1)
-        return func(*map(_whole, args), **given)
+        return _of_whole(func, args, given)
 
 
 class Pair:
@@ -43,9 +48,11 @@ class Pair:
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        return func(*map(_whole, args), **dict(kwargs or {}))
+        return _of_whole(func, args, dict(kwargs or {}))
 
     def __getattr__(self, name: str) -> Any:
+        if name.endswith("_") and not name.startswith("_"):
+            raise NotImplementedError(_IN_PLACE.format(name))
         if name in _MOVES:
             return partial(self._moved, name)
         return getattr(self.real if name in ("shape", "device", "ndim") else self.whole(), name)
@@ -68,6 +75,9 @@ class Pair:
 
     __rmul__ = __mul__
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise NotImplementedError(_IN_PLACE.format("c[...] = ..."))
+
 
 #: Methods that move numbers and compute nothing.
 _MOVES = frozenset({
@@ -78,6 +88,46 @@ _MAKERS: Mapping[Any, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
     torch.complex: lambda real, imag: (real, imag),
     torch.view_as_complex: lambda pairs: (pairs[..., 0], pairs[..., 1]),
 }
+
+
+#: Operators that are computed on the complex tensor.
+_OPERATORS = (
+    "add", "radd", "sub", "rsub", "truediv", "rtruediv", "pow", "rpow", "matmul", "rmatmul", "neg", "pos", "abs", "eq",
+    "ne", "len", "iter", "bool",
+)  # fmt: skip
+_IN_PLACE_OPERATORS = ("iadd", "isub", "imul", "itruediv", "ipow", "imatmul")
+_IN_PLACE = "{0} changes a complex tensor in place, which a trace to ONNX cannot write; the other engine is tried next"
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def operate(pair: Pair, *others: Any) -> Any:
+        return getattr(pair.whole(), name)(*map(_whole, others))
+
+    return operate
+
+
+def _refusal(name: str) -> Callable[..., Any]:
+    def refuse(pair: Pair, *others: Any) -> Any:
+        raise NotImplementedError(_IN_PLACE.format(name))
+
+    return refuse
+
+
+for _name in _OPERATORS:
+    setattr(Pair, f"__{_name}__", _operator(f"__{_name}__"))
+for _name in _IN_PLACE_OPERATORS:
+    setattr(Pair, f"__{_name}__", _refusal(f"__{_name}__"))
+Pair.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+def _of_whole(func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
+    """Call a function of torch with complex tensors for pairs, wherever they are among its arguments."""
+    name = str(getattr(func, "__name__", ""))
+    changed = given.get("out", args[0] if name.endswith("_") and not name.endswith("__") and args else None)
+    if isinstance(changed, Pair):
+        raise NotImplementedError(_IN_PLACE.format(name))
+    whole_args, whole_given = tree_map(_whole, (args, dict(given)))
+    return func(*whole_args, **whole_given)
 
 
 def _whole(item: Any) -> Any:

@@ -1,28 +1,43 @@
 """Rounding of lengths in Python, kept in a trace.
 
-`math.ceil(share * length)` turns a traced length into a number, which the trace then keeps for all others: NLLB-MoE
-computes so how many tokens an expert takes, LED how many it pads.
+`math.ceil(length / experts)` turns a traced length into a number, which the trace then keeps for all others: NLLB-MoE
+computes so how many tokens an expert takes. Quotients of whole numbers below 2**24 round alike in torch's 32 bits and
+in Python's 64. Products with fractions do not (0.7 * 90 is 63 or just above): these become numbers of the samples, and
+comparisons on other lengths show it.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+_LOCK = threading.Lock()
+_ROUNDED: list[tuple[Any, Any]] = []  # Python's own functions, once for each block that runs
+
 
 @contextmanager
 def traced_rounding() -> Iterator[None]:
-    """Let `math.ceil` and `math.floor` of traced numbers give traced numbers while the block runs."""
-    before = math.ceil, math.floor
-    math.ceil, math.floor = _rounding(math.ceil, torch.ceil), _rounding(math.floor, torch.floor)
+    """Let `math.ceil` and `math.floor` of traced lengths give traced lengths while the block runs.
+
+    Several threads may be in such blocks: the last one to leave puts Python's own functions back.
+    """
+    with _LOCK:
+        own = _ROUNDED[0] if _ROUNDED else (math.ceil, math.floor)
+        _ROUNDED.append(own)
+        if len(_ROUNDED) == 1:
+            math.ceil, math.floor = _rounding(own[0], torch.ceil), _rounding(own[1], torch.floor)
     try:
         yield
     finally:
-        math.ceil, math.floor = before
+        with _LOCK:
+            _ROUNDED.pop()
+            if not _ROUNDED:
+                math.ceil, math.floor = own
 
 
 def is_traced() -> bool:
@@ -34,6 +49,20 @@ def _rounding(of_numbers: Callable[[Any], int], of_tensors: Callable[[torch.Tens
     def rounded(number: Any, /) -> Any:
         if not isinstance(number, torch.Tensor) or not is_traced():
             return of_numbers(number)
-        return of_tensors(number).to(torch.int64) if number.is_floating_point() else number
+        if not number.is_floating_point():
+            return number
+        return of_tensors(number).to(torch.int64) if _is_quotient(number) else of_numbers(number)
 
     return rounded
+
+
+def _is_quotient(number: torch.Tensor) -> bool:
+    """Whether a traced number is the quotient of two whole ones."""
+    node = torch._C._get_value_trace(number).node()  # type: ignore[attr-defined]
+    parts = list(node.inputs())
+    return node.kind() == "aten::div" and len(parts) == 2 and all(_is_whole(part) for part in parts)
+
+
+def _is_whole(value: Any) -> bool:
+    kind = value.type()
+    return bool(kind.kind() == "IntType" or (kind.kind() == "TensorType" and kind.scalarType() == "Long"))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -17,8 +16,6 @@ from optimum_core.models.exporting.value_branches import traced_reads, value_bra
 from optimum_core.models.exporting.weight_files import add_weights
 
 _PROTOBUF_LIMIT = 2 * 1024**3
-# Tracing with weights holds them several times over: 6.2 GB above a model of 2 GB was measured.
-_COPIES = 4
 
 
 def write(request: EngineRequest) -> tuple[str, ...]:
@@ -70,8 +67,8 @@ class _TranslatedRight(TorchFunctionMode):
             return _flattened(*args, **given)
         if func in (torch.repeat_interleave, torch.Tensor.repeat_interleave) and args:
             return _repeated(func, *args, **given)
-        if func in _INDEX_ADD and (added := _added(_INDEX_ADD[func], *args, **given)) is not None:
-            return added
+        if func in _INDEX_ADD and "out" not in given:
+            return _added(_INDEX_ADD[func], *args, **given)
         return func(*args, **given)
 
 
@@ -82,15 +79,19 @@ _INDEX_ADD = {
 }
 
 
-def _added(scatter: Any, tensor: torch.Tensor, *rest: Any, **given: Any) -> torch.Tensor | None:
-    """Return what `index_add` does, by a scattered addition; None: it multiplies what it adds, too."""
-    arguments = {**dict(zip(("dim", "index", "source"), rest, strict=False)), **given}
-    if set(arguments) != {"dim", "index", "source"}:
-        return None
-    source = arguments["source"]
-    axis = arguments["dim"] % source.ndim
+def _added(scatter: Any, *args: Any, **given: Any) -> torch.Tensor:
+    """Return what `index_add` does, by a scattered addition."""
+    arguments = {**dict(zip(("input", "dim", "index", "source"), args, strict=False)), **given}
+    tensor, source, factor = arguments["input"], arguments["source"], arguments.get("alpha", 1)
+    if isinstance(factor, torch.Tensor) or factor != 1:
+        source = source * factor
+    index = arguments["index"].reshape(-1)
+    if tensor.ndim == 0:  # all is added to its one number
+        added: torch.Tensor = scatter(tensor.reshape(1), 0, index, source.reshape(-1)).reshape(())
+        return tensor.copy_(added) if scatter is torch.Tensor.scatter_add_ else added
+    axis = arguments["dim"] % tensor.ndim
     shape = [-1 if at == axis else 1 for at in range(source.ndim)]
-    made: torch.Tensor = scatter(tensor, axis, arguments["index"].reshape(shape).expand_as(source), source)
+    made: torch.Tensor = scatter(tensor, axis, index.reshape(shape).expand_as(source), source)
     return made
 
 
@@ -142,6 +143,7 @@ def _without_dumps() -> Iterator[None]:
 
 
 def _is_large(module: torch.nn.Module) -> bool:
-    """Whether weights are left out of the message, which cannot hold them, or would take too much of the memory."""
+    """Whether weights are left out of the message, which cannot hold them. It depends on the model alone: the same
+    model makes the same graph, however busy the machine is."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-    return bool(weights >= _PROTOBUF_LIMIT or weights * _COPIES > psutil.virtual_memory().available)
+    return bool(weights >= _PROTOBUF_LIMIT)

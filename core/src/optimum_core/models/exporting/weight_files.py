@@ -76,33 +76,45 @@ def _fold(model: Any) -> None:
 
 
 def _transposed(graph: Any, weights: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
-    """Return the matrices that nothing reads but transpositions, with what these make."""
+    """Return the matrices that nothing reads but transpositions, with what these make. A transpose that is an output,
+    or that a loop or a branch reads, keeps its node."""
     readers: dict[str, list[Any]] = {}
+    kept = {value.name for value in graph.output}.union(*map(_captured, graph.node))
     for node in graph.node:
         for name in _reads(node):
             readers.setdefault(name, []).append(node)
     return {
         name: [node.output[0] for node in nodes]
         for name, nodes in readers.items()
-        if name in weights and weights[name].ndim == 2 and all(node.op_type == "Transpose" for node in nodes)
+        if name in weights
+        and weights[name].ndim == 2
+        and all(node.op_type == "Transpose" and node.output[0] not in kept for node in nodes)
     }
 
 
 def _reads(node: Any) -> set[str]:
     """Return the values that a node reads, in its loops and branches too."""
-    inner = (graph for item in node.attribute for graph in (item.g, *item.graphs))
-    return set(node.input).union(*(_reads(one) for graph in inner for one in graph.node))
+    return set(node.input) | _captured(node)
+
+
+def _captured(node: Any) -> set[str]:
+    """Return the values that the loops and branches of a node read or give out."""
+    inner = [graph for item in node.attribute for graph in (item.g, *item.graphs)]
+    given = {value.name for graph in inner for value in graph.output}
+    return given.union(*(_reads(one) for graph in inner for one in graph.node))
 
 
 def _stored(name: str, tensor: torch.Tensor, file: BinaryIO) -> Any:
     """Return the initializer of a tensor; large ones are written into the file."""
     import numpy as np
-    from onnx import TensorProto, numpy_helper
+    from onnx import TensorProto
 
-    array = np.ascontiguousarray(tensor.numpy())
+    brief = tensor.dtype == torch.bfloat16  # numpy has no such type
+    array = np.ascontiguousarray((tensor.contiguous().view(torch.int16) if brief else tensor).numpy())
+    kind = int(TensorProto.BFLOAT16) if brief else _type_of(array)
     if array.nbytes < _SMALL:
-        return numpy_helper.from_array(array, name)
-    made = TensorProto(name=name, dims=array.shape, data_type=_type_of(array), data_location=TensorProto.EXTERNAL)
+        return TensorProto(name=name, dims=array.shape, data_type=kind, raw_data=array.tobytes())
+    made = TensorProto(name=name, dims=array.shape, data_type=kind, data_location=TensorProto.EXTERNAL)
     file.write(bytes(-file.tell() % _PAGE))
     place = {"location": DATA, "offset": str(file.tell()), "length": str(array.nbytes)}
     for key, text in place.items():
