@@ -54,4 +54,5 @@ def _check(directory: Path, manifest: Manifest, changed: Sequence[str]) -> None:
 def _widths(described: Mapping[str, Any], hidden: int) -> set[int]:
     """Return the widths that a configuration allows for hidden states: Reformer puts two side by side, and models such
     as OPT-350m project theirs to another width, which a setting of its own states."""
-    return {hidden, 2 * hidden, *(value for name, value in described.items() if _PROJECTED.fullmatch(name))}
+    stated = (value for name, value in described.items() if _PROJECTED.fullmatch(name))
+    return {hidden, 2 * hidden, *(value for value in stated if isinstance(value, int))}
