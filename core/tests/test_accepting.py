@@ -61,6 +61,12 @@ def test_a_list_of_modules_is_built_in_too(made: Path, tmp_path: Path) -> None:
         accept(place)
 
 
+def test_a_width_that_hidden_states_are_projected_to_is_no_change(made: Path, tmp_path: Path) -> None:
+    """As of OPT-350m: hidden_size=1024, and word_embed_proj_dim=512, which last_hidden_state has."""
+    place = _changed(made, tmp_path / "out", "config.json", {"hidden_size": 48, "word_embed_proj_dim": 32})
+    assert accept(place) == ("config.json",)
+
+
 def test_what_is_read_beside_it_is_taken(made: Path, tmp_path: Path) -> None:
     place = _changed(made, tmp_path / "out", "sentence_bert_config.json", {"max_seq_length": 5})
     described = json.loads((place / "config.json").read_text()) | {"id2label": {"0": "yes"}}

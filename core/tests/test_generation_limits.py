@@ -65,5 +65,7 @@ def test_a_number_that_the_model_states_is_an_upper_bound(fast: AcceleratedModel
 def test_a_mask_of_another_length_is_named(length: int, fast: AcceleratedModel) -> None:
     with pytest.raises(InputError, match=rf"attention_mask is \[2, {length}\], and input_ids \[2, 4\]"):
         fast.generate(_IDS, attention_mask=torch.ones(2, length, dtype=torch.long), max_new_tokens=2)
+    with pytest.raises(InputError, match=rf"attention_mask is \[2, {length}\], and input_ids \[2, 4\]"):
+        fast.generate(_IDS, attention_mask=[[1] * length] * 2, max_new_tokens=2)
     with pytest.raises(InputError, match=rf"attention_mask is \[2, {length}\]"):
         fast.generate(_IDS.numpy(), attention_mask=np.ones((2, length), np.int64), max_new_tokens=2)

@@ -22,6 +22,10 @@ from optimum_core.models.sources.companions import licence_of
             {"license": "other", "license_name": "a b", "license_link": "https://a.b/L"},
         ),
         ("---\nlicense:\n---\n", {}),
+        ("\ufeff---\nlicense:\n- mit\n- apache-2.0\ntags:\n- a\n---\n", {"license": "mit, apache-2.0"}),
+        ("---\nlicense: [mit, 'apache-2.0']\n---\n", {"license": "mit, apache-2.0"}),
+        ("---\nlicense: >-\n  other\nlicense_name: a, b\n---\n", {"license": "other", "license_name": "a, b"}),
+        ("---\nlicense: other\nlicense_link: LICENSE\n---\n", {"license": "other"}),
         ("---\nlicense: mit\nno end", {}),
         ("# A\n---\nlicense: mit\n---\n", {}),
         ("", {}),
@@ -48,3 +52,13 @@ def test_it_is_kept_by_what_is_saved(tiny: Callable[[str], Any], in_memory: bool
         page = (tmp_path / place / "README.md").read_text("utf-8")
         read = yaml.safe_load(page.split("---\n")[1])
         assert (read["license"], read["license_name"]) == ("other", "Ours: 1")
+
+
+def test_a_changed_licence_is_that_of_what_is_saved_next(tiny: Callable[[str], Any], tmp_path: Path) -> None:
+    tiny("bert").save_pretrained(tmp_path / "m")
+    for header, found in (("mit", "mit"), ("[apache-2.0, mit]", ["apache-2.0", "mit"])):
+        (tmp_path / "m" / "README.md").write_text(f"---\nlicense: {header}\n---\n", encoding="utf-8")
+        with accelerate(tmp_path / "m", target="ort", budget=0, cache_dir=tmp_path / "cache") as fast:
+            fast.save_pretrained(tmp_path / header)
+        page = (tmp_path / header / "README.md").read_text("utf-8")
+        assert yaml.safe_load(page.split("---\n")[1])["license"] == found

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from optimum_core import accelerate, load
 from optimum_core.artifact.embedding import MODULES
 from optimum_core.errors import InputError, SourceError
+from optimum_core.models.sources.sentences.heads import Pooling
 from optimum_core.models.sources.sentences.pooling import read_pooling
 from optimum_core.runtime.mapping import Mapper
 from optimum_core.runtime.pooled import PooledMapper
+from optimum_core.runtime.vectors import similarity
 from optimum_core.types import TensorSpec
 from sentence_directories import write_tokenizer
 
@@ -45,15 +48,26 @@ def _write_modules(directory: Path, *modules: tuple[str, dict[str, Any]]) -> Non
     (directory / MODULES).write_text(json.dumps(listed))
 
 
-def _write_graph(directory: Path) -> None:
-    """Write a transformer of one table, which gives each token its row."""
+def _write_graph(directory: Path, *, gives: str = "last_hidden_state", means: bool = False) -> None:
+    """Write a transformer of one table, which gives each token its row.
+
+    Args:
+        gives: the name of this output; "": it is none, and there is the mean alone.
+        means: give the mean too, as a sentence embedding.
+    """
     (directory / "onnx").mkdir(parents=True)
     ids, hidden = (
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch_size", "sequence_length"]),
-        helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["batch_size", "sequence_length", 8]),
+        helper.make_tensor_value_info(gives, TensorProto.FLOAT, ["batch_size", "sequence_length", 8]),
     )
-    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["last_hidden_state"])]
-    graph = helper.make_graph(nodes, "g", [ids], [hidden], [numpy_helper.from_array(_TABLE, "table")])
+    mean = helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["batch_size", 8])
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], [gives or "rows"]),
+        helper.make_node("ReduceMean", [gives or "rows", "axis"], ["sentence_embedding"], keepdims=0),
+    ]
+    outputs = [*([hidden] if gives else []), *([mean] if means else [])]
+    weights = [numpy_helper.from_array(_TABLE, "table"), numpy_helper.from_array(np.array([1]), "axis")]
+    graph = helper.make_graph(nodes[: 2 if means else 1], "g", [ids], outputs, weights[: 2 if means else 1])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, directory / "onnx" / "model.onnx")
     (directory / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 120, "hidden_size": 8}))
@@ -85,6 +99,25 @@ def test_a_graph_of_the_transformer_gives_the_vectors_of_its_modules(tmp_path: P
     assert (tmp_path / "again" / "1_Pooling" / "config.json").is_file()
 
 
+@pytest.mark.parametrize(("gives", "listed"), [("token_embeddings", None), ("", True), ("", False), ("", None)])
+def test_a_graph_that_pools_itself_is_laid_out_as_it_is(gives: str, listed: bool | None, tmp_path: Path) -> None:
+    """One of another package's making, without the list of its modules, or without the vectors of tokens."""
+    _write_graph(tmp_path / "theirs", gives=gives, means=True)
+    if listed is not None:
+        _write_modules(tmp_path / "theirs", ("Pooling", {"pooling_mode": "mean"}))
+        if not listed:  # damaged, which nothing here reads
+            (tmp_path / "theirs" / MODULES).write_text("{}")
+    fast = accelerate(tmp_path / "theirs", target="ort", budget=0, cache_dir=tmp_path / "cache")
+    fast.save_pretrained(tmp_path / "out", layout="optimum")
+    outputs = [value.name for value in onnx.load(tmp_path / "out" / "model.onnx").graph.output]
+    assert outputs == [*([gives] if gives else []), "sentence_embedding"]
+
+
+def test_a_list_of_modules_that_is_not_there_is_told_in_our_words(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"modules\.json cannot be read"):
+        read_pooling(tmp_path, "m")
+
+
 def test_modules_that_are_not_applied_are_named(tmp_path: Path) -> None:
     _write_graph(tmp_path / "theirs")
     mean: dict[str, Any] = {"pooling_mode": "mean"}
@@ -94,22 +127,55 @@ def test_modules_that_are_not_applied_are_named(tmp_path: Path) -> None:
     ):
         _write_modules(tmp_path / "theirs", *modules)
         fast = accelerate(tmp_path / "theirs", target="ort", budget=0, cache_dir=tmp_path / "cache")
-        assert not fast.embeds
+        assert not fast.embeds and fast.report is not None
+        assert any("is NOT done" in note for note in fast.report.notes)
         with pytest.raises(InputError, match=f"no sentence embedding: {told}"):
             fast.encode(_TEXTS)
 
 
-@pytest.mark.parametrize("mode", _MODES)
-def test_every_mode(mode: str, tmp_path: Path) -> None:
-    _write_modules(tmp_path, ("Pooling", {"pooling_mode": mode}))
+def _pooled(directory: Path, mode: str, table: Any, *behind: tuple[str, dict[str, Any]]) -> PooledMapper:
+    """Return a runner of one table, with modules behind it."""
+    _write_modules(directory, ("Pooling", {"pooling_mode": mode}), *behind)
     inputs = [
         TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in ("input_ids", "attention_mask")
     ]
-    hidden = TensorSpec(name="last_hidden_state", dtype="float32", shape=("batch", "sequence", 8))
-    mapper = Mapper("m", lambda feed: {"last_hidden_state": _TABLE[feed["input_ids"]]}, inputs, [hidden])
+    hidden = TensorSpec(name="last_hidden_state", dtype=str(table.dtype), shape=("batch", "sequence", 8))
+    mapper = Mapper("m", lambda feed: {"last_hidden_state": table[feed["input_ids"]]}, inputs, [hidden])
+    return PooledMapper(mapper, read_pooling(directory, "m"), ["sentence_embedding"], 8)
+
+
+@pytest.mark.parametrize("mode", _MODES)
+def test_a_graph_in_16_bits_is_pooled_in_32(mode: str, tmp_path: Path) -> None:
+    """Sums of 512 tokens, and squares of large values, leave the range of 16 bits."""
+    table = (_TABLE * 200).astype(np.float16)
+    ids = list(np.random.default_rng(1).integers(0, 120, 512))
+    pooled = _pooled(tmp_path, mode, table, ("Normalize", {}))
+    (found,) = pooled.map([{"input_ids": ids}], 1, lambda done: None)["sentence_embedding"]
+    pooling = Pooling((mode,), 8)
+    tokens, mask = torch.tensor(table[ids].astype(np.float32))[None], torch.ones(1, 512, dtype=torch.int64)
+    want = pooling({"token_embeddings": tokens, "attention_mask": mask})["sentence_embedding"][0].numpy()
+    np.testing.assert_allclose(found, want / np.linalg.norm(want), rtol=1e-4, atol=1e-6)
+    vectors = np.stack([want, want]).astype(np.float16)
+    np.testing.assert_allclose(similarity("cosine", vectors, vectors, "m"), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", _MODES)
+def test_a_text_without_tokens_has_no_mean_and_no_token(mode: str, tmp_path: Path) -> None:
+    pooled = _pooled(tmp_path, mode, _TABLE)
+    row = np.empty((0, 8), np.float16)
+    if mode in ("cls", "max", "lasttoken"):
+        with pytest.raises(InputError, match="a text has no token"):
+            pooled._vector(row)
+    else:
+        np.testing.assert_array_equal(pooled._vector(row), np.zeros(8))
+
+
+@pytest.mark.parametrize("mode", _MODES)
+def test_every_mode(mode: str, tmp_path: Path) -> None:
     items = [{"input_ids": ids} for ids in ([2, 5, 9, 7, 3], [2, 3], [4])]
-    pooled = PooledMapper(mapper, read_pooling(tmp_path, "m"), ["sentence_embedding"], 8)
+    pooled = _pooled(tmp_path, mode, _TABLE)
     found = pooled.map(items, 2, lambda done: None)["sentence_embedding"]
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, [_MODES[mode](_TABLE[item["input_ids"]]) for item in items], rtol=1e-5)
 
 

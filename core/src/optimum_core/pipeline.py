@@ -20,6 +20,7 @@ from optimum_core.measure.workload import Limits, WorkShape, signature_workload,
 from optimum_core.models import fingerprint
 from optimum_core.models.eager.threads import fitting_threads
 from optimum_core.models.sources.checkpoint import is_double
+from optimum_core.models.sources.companions import licence_of
 from optimum_core.models.sources.source import Source
 from optimum_core.packing import Packer, warn_of_limits
 from optimum_core.plan import DOUBLE, FLOATS, FULL_PRECISION, Way, stateful_ways, ways
@@ -114,6 +115,7 @@ class Pipeline:
                 **self._machine(),
                 **self.request.cache_key(),
                 "fingerprint": self.source.fingerprint,
+                "licence": licence_of(self.source.described_in),
                 "companions": {name: fingerprint.of_file(path) for name, path in self.source.companions().items()},
                 "processor": fingerprint.of_processor(self.source.passed_processor),
             }

@@ -101,3 +101,9 @@ def test_the_decoder_is_quantized_and_a_function_of_the_whole_decides(tmp_path: 
     assert "quantize" not in hooks["encoder"] + hooks["cross"]
     assert ("quantize" in hooks["decoder"]) == (fast.manifest.quantized is not None)
     assert alike(fast) >= 0.5
+
+
+def test_a_text_takes_no_place_among_the_positions_of_a_decoder_behind_an_encoder(tmp_path: Path) -> None:
+    module = encoder_decoder("mbart")
+    fast = accelerate(module, target="ort", budget=0, cache_dir=tmp_path / "cache")
+    assert fast.room_behind("a text " * 100) == module.config.max_position_embeddings

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from optimum_core.errors import OptimumError, OptionError, UnavailableError
 from optimum_serve.bundling import command, licences
 from optimum_serve.bundling.command import bundle
-from optimum_serve.bundling.wheels import _needed
+from optimum_serve.bundling.wheels import WheelRequest, _needed, without_missing
 from wheels import wheel
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -168,6 +168,16 @@ def test_what_a_backend_generates_with_comes_along_where_it_is_installed(
     assert "openvino-genai is not installed here" in capsys.readouterr().out
 
 
+def test_what_a_backend_generates_with_is_left_out_where_that_machine_has_no_wheel(tmp_path: Path) -> None:
+    told: list[str] = []
+    packages = ["optimum-openvino[genai]", "optimum-serve[pictures]"]
+    request = WheelRequest(packages=packages, platforms=["any"], folders=[tmp_path], offline=True)
+    assert without_missing(request, told.append).packages == ["optimum-openvino", "optimum-serve[pictures]"]
+    assert len(told) == 1 and "no wheel of openvino-genai" in told[0]
+    here = WheelRequest(packages=packages)
+    assert without_missing(here, told.append) is here and len(told) == 1
+
+
 def test_another_python_is_told_which_is_needed(artifacts: Path, stand_ins: Path, tmp_path: Path) -> None:
     out = tmp_path / "other.tar.gz"
     other = "3.12" if sys.version_info[:2] != (3, 12) else "3.13"
@@ -184,6 +194,7 @@ def test_what_cannot_be_bundled_is_told(artifacts: Path, wheels: Path, tmp_path:
     for arguments, kind, said in (
         ([encoder, tmp_path / "a.zip"], OptionError, "end it with"),
         ([encoder, f"encoder={encoder}", out], OptionError, "two models are named 'encoder'"),
+        ([f"..={encoder}", out], OptionError, "cannot be named '..'"),
         ([encoder, out, "--python", "3.10"], OptionError, "no platform was named"),
         ([encoder, out, "--wheels", wheels, "--offline"], UnavailableError, "not all wheels can be had"),
         ([tmp_path, out], OptimumError, "optimum.json"),

@@ -204,6 +204,16 @@ def test_a_completion_has_16_tokens_unless_the_request_says(client: openai.OpenA
         model.completions.create(**asked, max_tokens=5)
 
 
+def test_a_long_prompt_shortens_no_other_completion(client: openai.OpenAI) -> None:
+    """The model has 128 positions: behind the long one there is room for two tokens."""
+    short, long = "ab", "a" * 126
+    given: dict[str, Any] = {"model": "writer", "temperature": 0}
+    alone = [client.completions.create(prompt=prompt, **given).choices[0].text for prompt in (short, long)]
+    both = client.completions.create(prompt=[short, long], **given)
+    assert [choice.text for choice in both.choices] == alone
+    assert both.usage is not None and both.usage.completion_tokens > 4
+
+
 def test_openai_errors_are_its_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
         client.embeddings.create(model="other", input="w5")

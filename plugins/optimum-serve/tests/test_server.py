@@ -280,3 +280,16 @@ def test_prompts_and_dimensions_are_the_models_own_where_none_are_stated(artifac
     np.testing.assert_allclose([item["embedding"] for item in answer["data"]], unit, atol=1e-5)
     assert len(_post(live, "/v1/embeddings", {"input": "w9", "dimensions": 20}).json()["data"][0]["embedding"]) == 20
     live.stop()
+
+
+def test_a_writer_without_its_tokenizer_is_on_the_page_too(artifacts: Path, serve: Any) -> None:
+    place = Path(shutil.copytree(artifacts / "writer", artifacts / "mute"))
+    manifest = read(place)
+    for old in ("optimum.json", "README.md", "tokenizer.json"):
+        (place / old).unlink()
+    write(place, manifest)
+    live = serve("mute", "writer")
+    answer = live.client.get("/status.json")
+    assert answer.status_code == 200
+    assert {model["name"]: model["chats"] for model in answer.json()["models"]} == {"mute": False, "writer": True}
+    live.stop()

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from optimum_core.artifact.names import MANIFEST
-from optimum_core.types.tensors import SENTENCE, TOKENS
+from optimum_core.types.tensors import MODULES, SENTENCE, TOKENS
 
 __all__ = ["MODULES", "POOLING_MASK", "SENTENCE", "TOKENS", "EmbeddingSettings"]
 
 #: The modules of a sentence encoder, in order, and the file that makes a directory one.
-MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
 #: Files with the greatest length in tokens, the first that exists counts; the older ones are named after the model.
 LENGTHS = (

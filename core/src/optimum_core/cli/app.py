@@ -170,8 +170,8 @@ def generate_text(
     model = load(artifact, target=target)
     given = [{"role": "user", "content": text}] if not plain and model.has_chat_template else text
     if max_new_tokens is None:
-        room = (model.greatest_positions or sys.maxsize) - len(model.tokenize([given])[0]["input_ids"])
-        max_new_tokens = max(min(_NEW, room), 1)
+        room = model.room_behind(given)
+        max_new_tokens = _NEW if room is None else max(min(_NEW, room), 1)
     pieces = model.generate(
         given,
         stream=True,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.embedding import MODULES, SENTENCE, TOKENS
@@ -12,6 +14,8 @@ from optimum_core.errors import ArtifactError, SourceError
 from optimum_core.models.sources.agreement import check_generator, check_outputs, read_description
 
 _CONFIG, _HIDDEN_STATE = "config.json", "last_hidden_state"
+#: Settings for the width of what is computed from hidden states ("word_embed_proj_dim", "projection_dim").
+_PROJECTED = re.compile(r".*proj(ection)?_(dim|size)|output_(dim|size|hidden_size)|d_model")
 _REMEDY = "restore the file, or accelerate the model with that change"
 
 
@@ -42,7 +46,13 @@ def _check(directory: Path, manifest: Manifest, changed: Sequence[str]) -> None:
     stated = described.get("hidden_size")
     for spec in manifest.outputs:
         width = spec.shape[-1] if spec.name in (TOKENS, _HIDDEN_STATE) and len(spec.shape) == 3 else stated
-        # Reformer puts two hidden states side by side.
-        if isinstance(stated, int) and isinstance(width, int) and width not in (stated, 2 * stated):
+        if isinstance(stated, int) and isinstance(width, int) and width not in _widths(described, stated):
             why = f"{_CONFIG} states hidden_size={stated}, and the graph gives vectors of {width}, as it was built"
             raise ArtifactError(who, why, _REMEDY)
+
+
+def _widths(described: Mapping[str, Any], hidden: int) -> set[int]:
+    """Return the widths that a configuration allows for hidden states: Reformer puts two side by side, and models such
+    as OPT-350m project theirs to another width, which a setting of its own states."""
+    stated = (value for name, value in described.items() if _PROJECTED.fullmatch(name))
+    return {hidden, 2 * hidden, *(value for value in stated if isinstance(value, int))}

@@ -72,6 +72,9 @@ def _header(manifest: Manifest) -> Iterable[str]:
     if manifest.task != "custom":
         yield f"pipeline_tag: {manifest.task}"
     for name, value in manifest.model.licence.items():
+        if name == "license" and ", " in value:  # several
+            yield from (f"{name}:", *(f"- {one}" for one in value.split(", ")))
+            continue
         yield f"{name}: {json.dumps(value, ensure_ascii=False) if _NOT_PLAIN.search(value) else value}"
     if (base := _hub_name(manifest)) is not None:
         yield f"base_model: {base}"

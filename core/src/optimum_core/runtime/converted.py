@@ -59,6 +59,7 @@ def as_artifact(source: ConvertedSource, *, target: str | None = None, cache: Ca
         {
             "made": _MADE,
             "files": source.digests,
+            "licence": licence_of(source.directory),
             "name": source.name,
             "target": target or "",
             "versions": _versions(source, plugins),

@@ -269,7 +269,7 @@ class EmbeddingFace:
         if isinstance(self._pooling, TokenPooling):
             return width_of(self._pooling, self.manifest)
         sizes = [spec.shape[-1] for spec in self.manifest.outputs if spec.name == SENTENCE]
-        return int(sizes[0]) if sizes else None
+        return sizes[0] if sizes and isinstance(sizes[0], int) else None
 
     @cached_property
     def _pooling(self) -> TokenPooling | SourceError | None:

@@ -101,12 +101,16 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     @property
     def has_chat_template(self) -> bool:
         """Whether it takes chats: its tokenizer has a template that writes them as text."""
-        return self._codec.template is not None
+        try:
+            return self._codec.template is not None
+        except UnavailableError:  # there is no tokenizer, or no package that reads it
+            return False
 
-    @property
-    def greatest_positions(self) -> int | None:
-        """The greatest number of tokens that `generate` reads, the prompt's included; None: no limit is known."""
-        return self._decoder.longest
+    def room_behind(self, prompt: Any) -> int | None:
+        """Return the greatest number of new tokens that `generate` writes behind a text or a chat; None: no limit is
+        known. Behind an encoder, the text takes no place among the positions of the decoder."""
+        longest = self._decoder.longest
+        return longest if longest is None or self._parts is not None else longest - len(self._codec.ids_of(prompt))
 
     @cached_property
     def _codec(self) -> TextCodec:
@@ -245,14 +249,14 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if self._parts is None and getattr(ids, "ndim", 0) != 2:
             return
         prompt = 1 if ids is None else ids.shape[-1]
-        if mask is not None and kwargs.get("past_key_values") is None and mask.shape != ids.shape:
-            why = f"attention_mask is {list(mask.shape)}, and input_ids {list(ids.shape)}"
+        if mask is not None and kwargs.get("past_key_values") is None and np.shape(mask) != ids.shape:
+            why = f"attention_mask is {list(np.shape(mask))}, and input_ids {list(ids.shape)}"
             raise InputError(self._who, why, "pass both as the tokenizer gives them")
         config = kwargs.get("generation_config")
         new, whole = (kwargs.get(name, getattr(config, name, None)) for name in ("max_new_tokens", "max_length"))
         if new is not None or whole is not None:
             new = new if new is not None else whole - prompt
-            self._decoder.check_room(prompt if mask is None else int(mask.sum(1).max()), int(new))
+            self._decoder.check_room(prompt if mask is None else int(np.asarray(mask).sum(1).max()), int(new))
 
     def _generate_eagerly(self, inputs: Any, kwargs: dict[str, Any]) -> Any:
         """Generate with the eager model, on a copy that shares its weights.

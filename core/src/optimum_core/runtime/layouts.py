@@ -9,11 +9,12 @@ from pathlib import Path
 
 from optimum_core.artifact import Manifest
 from optimum_core.artifact.durable import aside, move_in, remove, sync_tree
-from optimum_core.artifact.embedding import MODULES, SENTENCE, write_object
+from optimum_core.artifact.embedding import MODULES, write_object
 from optimum_core.artifact.meaning import is_beside
 from optimum_core.artifact.names import MANIFEST
 from optimum_core.errors import ArtifactError, OptionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
+from optimum_core.models.sources.sentences.directory import read_modules
 from optimum_core.models.sources.sentences.pooling import read_pooling
 from optimum_core.plugins import PluginManager
 from optimum_core.types import ForeignFormat
@@ -58,7 +59,7 @@ def save_as(
             if is_beside(name, manifest.part_files) and not (made / name).exists():
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin, made / name)
-        _place_transformer(made / MODULES)
+        _place_transformer(made, manifest.model.name)
         if place.exists():
             shutil.copytree(
                 place, made, ignore=lambda folder, names: _there(Path(folder), names, place, made), dirs_exist_ok=True
@@ -74,9 +75,10 @@ def _check_modules(layout: str, manifest: Manifest, directory: Path) -> None:
     """Refuse a sentence encoder whose modules have weights, or change the vectors of tokens.
 
     In that layout the graph is the transformer alone; the files beside the graph here hold the settings of the modules,
-    and not their weights.
+    and not their weights. A graph that pools and that no modules lie beside, or that gives no token vectors, is copied
+    as it is.
     """
-    if all(spec.name != SENTENCE for spec in manifest.outputs):
+    if not manifest.artifact(directory).pools_by_modules:
         return
     try:
         read_pooling(directory, manifest.model.name)
@@ -85,9 +87,15 @@ def _check_modules(layout: str, manifest: Manifest, directory: Path) -> None:
         raise UnavailableError(error.who, why, "save it without layout=, and open it by load()") from error
 
 
-def _place_transformer(modules: Path) -> None:
-    """Say that the transformer of a sentence encoder lies beside the list of its modules, as it does here."""
-    if not modules.is_file():
+def _place_transformer(directory: Path, name: str) -> None:
+    """Say that the transformer of a sentence encoder lies beside the list of its modules, as it does here.
+
+    A list that is not understood, beside a graph that pools itself, stays as it is.
+    """
+    modules = directory / MODULES
+    try:
+        read_modules(directory, name)
+    except SourceError:
         return
     listed = json.loads(modules.read_text(encoding="utf-8"))
     if listed[0]["path"]:

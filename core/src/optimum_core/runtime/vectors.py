@@ -15,10 +15,16 @@ _LEAST = 1e-12
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
+def widened(vectors: Array) -> Array:
+    """Return vectors of 16 bits in 32, since squares and sums leave their range; others as they are."""
+    return vectors.astype(np.promote_types(vectors.dtype, np.float32), copy=False)
+
+
 def normalized(vectors: Array) -> Array:
     """Return vectors of length 1; a vector of zeros stays one."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, _LEAST), dtype=vectors.dtype)
+    wide = widened(vectors)
+    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return np.asarray(wide / np.maximum(norms, _LEAST), dtype=vectors.dtype)
 
 
 def quantized(vectors: Array, precision: str, who: str) -> Array:
@@ -39,6 +45,7 @@ def quantized(vectors: Array, precision: str, who: str) -> Array:
     if len(vectors) == 1:
         why = f"precision {precision!r} takes the range of each dimension from the texts of the call, and there is one"
         raise InputError(who, why, "encode many texts in one call, or use precision='binary'")
+    vectors = widened(vectors)
     least, greatest = vectors.min(axis=0), vectors.max(axis=0)
     steps = (greatest - least) / 255
     steps = np.where(steps == 0, 1, steps)
@@ -103,11 +110,11 @@ def pairwise(name: str, a: Any, b: Any, who: str) -> Array:
 
 
 def as_matrix(vectors: Any) -> Array:
-    """Return one vector or many, as arrays or tensors, as floats [n, dimensions]."""
+    """Return one vector or many, as arrays or tensors, as floats [n, dimensions] of 32 bits or more."""
     if isinstance(vectors, list | tuple):
         vectors = [np.asarray(_on_host(vector)) for vector in vectors]
     found = np.asarray(_on_host(vectors))
-    found = found if found.dtype.kind == "f" else found.astype(np.float32)
+    found = widened(found) if found.dtype.kind == "f" else found.astype(np.float32)
     return found[None] if found.ndim == 1 else found
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from optimum_core.types.hardware import Hardware
 from optimum_core.types.quantization import QuantizeConfig
 from optimum_core.types.state import State, StateSpec
-from optimum_core.types.tensors import Array, TensorSpec
+from optimum_core.types.tensors import MODULES, SENTENCE, TOKENS, Array, TensorSpec
 
 
 @runtime_checkable
@@ -87,6 +87,12 @@ class Artifact:
     def main_file(self) -> Path:
         """The file that a runtime opens."""
         return self.path / self.files[0]
+
+    @property
+    def pools_by_modules(self) -> bool:
+        """Whether it gives the vectors of a text and of its tokens, and the list of its modules lies beside it, by
+        which other packages pool behind the graph."""
+        return {spec.name for spec in self.outputs}.issuperset((SENTENCE, TOKENS)) and (self.path / MODULES).is_file()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

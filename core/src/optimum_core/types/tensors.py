@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 _MADE_UP = re.compile(r"(.+_)?axis\d+_\d+")
 #: The outputs of a sentence encoder: a vector for each token, and one for a text.
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
+#: The file beside a sentence encoder that lists its modules.
+MODULES = "modules.json"
 
 
 class Array(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact
 from optimum_core.types.state import CROSS, DECODER, ENCODER, ENCODER_HIDDEN, HIDDEN
-from optimum_core.types.tensors import SENTENCE, TOKENS
+from optimum_core.types.tensors import TOKENS
 from optimum_openvino.runtime import core
 from optimum_openvino.storage import GROUP, MODEL
 
@@ -39,7 +39,7 @@ def release(artifact: Artifact, output: Path) -> None:
     model = core().read_model((decoder or artifact).main_file)
     if decoder is not None:
         keep_all_logits(model)
-    elif SENTENCE in {spec.name for spec in artifact.outputs}:
+    elif artifact.pools_by_modules:
         model = _transformer_of(model)
     _save(model, output / MODEL)
 

@@ -63,6 +63,11 @@ class Abilities:
         return self.completes and self.model.has_chat_template
 
     @cached_property
+    def writes_behind(self) -> bool:
+        """Whether what it reads takes positions of what it writes: of a decoder that is alone, with no encoder."""
+        return "encoder" not in self.model.manifest.parts
+
+    @cached_property
     def captions(self) -> bool:
         """Whether it writes what is on a picture."""
         return self.writes and self.model.manifest.model.main_input == PIXELS
@@ -73,9 +78,9 @@ class Abilities:
         return frame_of(self.model)
 
     @cached_property
-    def dimensions(self) -> int:
-        """The dimensions of its vectors that are returned where a request states none."""
-        return self.model.get_embedding_dimension() or 0
+    def dimensions(self) -> int | None:
+        """The dimensions of its vectors that are returned where a request states none; None: all."""
+        return self.model.get_embedding_dimension()
 
     @cached_property
     def default_prompt(self) -> str:

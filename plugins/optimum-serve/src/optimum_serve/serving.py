@@ -296,8 +296,9 @@ class ServedModel(Abilities):
         (item,) = await self._tokenizing.inputs([given], manner)
         tokens = len(item[_IDS])
         longest = self.longest
-        room = self._settings.max_new_tokens if longest is None else longest - tokens
-        if room < 1:
+        taken = tokens if self.writes_behind else 0
+        room = self._settings.max_new_tokens if longest is None else longest - taken
+        if longest is not None and min(room, longest - tokens + 1) < 1:
             raise invalid(f"the prompt has {tokens} tokens, and the model takes {longest}", "too_long")
         most = self._settings.max_new_tokens
         is_limited = longest is None or most < room

@@ -18,7 +18,7 @@ PREFIX = "OPTIMUM_SERVE_"
 #: Arguments of `generate` that every request has already.
 _OF_REQUESTS = ("max_new_tokens", "max_length", "stream", "stop")
 #: Names stand in paths.
-_NAME = re.compile(r"[^/\s]+")
+_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\s]+")
 Count = Annotated[int, Meta(ge=1)]
 #: An origin as browsers send it, or all of them.
 Origin = Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/]+)$")]
@@ -227,10 +227,20 @@ def _check_generation(generation: Mapping[str, Any]) -> None:
         raise OptionError("settings of the server, generation", why, "leave it out")
 
 
+def check_label(name: str, who: str) -> None:
+    """Refuse a name of a model that would be a part of a path, or two.
+
+    Raises:
+        OptionError: it is.
+    """
+    if not _NAME.fullmatch(name):
+        raise OptionError(who, f"a model cannot be named {name!r}", "no slash and no blank, and not dots alone")
+
+
 def _check_names(settings: Settings) -> None:
     names = [model.label for model in settings.models]
-    if (wrong := next((name for name in names if not _NAME.fullmatch(name)), None)) is not None:
-        raise OptionError("settings of the server", f"a model cannot be named {wrong!r}", "no slash and no blank")
+    for name in names:
+        check_label(name, "settings of the server")
     for key in settings.api_keys:
         if not key or not key.isascii() or key != key.strip():
             why = "a key is empty, or has blanks around it or other characters than ASCII"

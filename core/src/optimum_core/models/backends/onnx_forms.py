@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimum_core.artifact.embedding import SENTENCE, TOKENS
+from optimum_core.artifact.embedding import TOKENS
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
 from optimum_core.models.backends.onnx_divisions import guard_divisions
@@ -177,7 +177,7 @@ def release(artifact: Artifact, output: Path) -> None:
     model = artifact if decoder is None else decoder
     for name in model.files[1:]:
         shutil.copyfile(model.path / name, output / name)
-    if decoder is None and SENTENCE not in {spec.name for spec in model.outputs}:
+    if decoder is None and not model.pools_by_modules:
         shutil.copyfile(model.main_file, output / _NAME)
         return
     import onnx

@@ -8,7 +8,10 @@ from optimum_core.artifact.embedding import MODULES
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
 _LEFT_OUT = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
-_CARD, _LICENCE = "README.md", ("license", "license_name", "license_link")
+_CARD, _LINK = "README.md", "license_link"
+_LICENCE = ("license", "license_name", _LINK)
+#: Signs that a text follows in the next lines, and words for nothing.
+_NO_VALUE = frozenset({">", ">-", ">+", "|", "|-", "|+", "null", "~"})
 
 
 def companions(directory: Path) -> dict[str, Path]:
@@ -26,15 +29,28 @@ def licence_of(directory: Path | None) -> dict[str, str]:
     card = directory / _CARD if directory is not None else None
     if card is None or not card.is_file():
         return {}
-    first, *lines = card.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
-    found: dict[str, str] = {}
-    for line in lines if first.strip() == "---" else ():
-        if line.strip() == "---":
-            return found
-        name, _, value = line.partition(":")
-        if name in _LICENCE and (plain := value.split(" #")[0].strip().strip("'\"")):
-            found[name] = plain
-    return {}  # a header without an end is none
+    first, *lines = card.read_text(encoding="utf-8-sig", errors="replace").splitlines() or [""]
+    bare = [line.strip() for line in lines]
+    if first.strip() != "---" or "---" not in bare:  # a header without an end is none
+        return {}
+    name, found = "", dict[str, list[str]]()
+    for line in lines[: bare.index("---")]:
+        if line[:1].isalpha():
+            name, _, line = line.partition(":")
+        if name in _LICENCE:
+            found.setdefault(name, []).extend(_values(line))
+    stated = {name: (", " if name == "license" else " ").join(values) for name, values in found.items() if values}
+    if "://" not in stated.get(_LINK, "://"):  # of a file, which is not copied
+        del stated[_LINK]
+    return stated
+
+
+def _values(text: str) -> list[str]:
+    """Return what one line of a header gives for a name: a value, some in brackets, an item of a list."""
+    text = "" if text.startswith("#") else text.split(" #")[0].strip()
+    parts = text[1:-1].split(",") if text.startswith("[") and text.endswith("]") else [text.removeprefix("- ")]
+    plain = (part.strip().strip("'\"") for part in parts)
+    return [value for value in plain if value and value not in _NO_VALUE]
 
 
 def modules_of(directory: Path) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from optimum_core.models.sources import files
 from optimum_core.models.sources.agreement import read_description
 from optimum_core.models.sources.companions import companions, modules_of
 from optimum_core.models.sources.onnx_file import OnnxSource
+from optimum_core.models.sources.sentences.pooling import read_pooling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,9 +110,19 @@ class OnnxDirectorySource(OnnxSource):
         others = sorted(path.name for path in self.path.parent.glob("*.onnx") if path != self.path)
         chosen = (f"{self.path.name} was taken, and not {', '.join(others)} beside it",) if others else ()
         if (self.directory / MODULES).is_file() and SENTENCE not in self._outputs():
-            told = f"{self.path.name} is the transformer alone: pooling, which {MODULES} lists, is done behind it"
-            return *chosen, told
+            return *chosen, self._about_pooling()
         return chosen
+
+    def _about_pooling(self) -> str:
+        """Say whether the pooling that lies beside the graph is done: `encode` refuses, or reads the same."""
+        try:
+            included = read_pooling(self.directory, self._name).include_prompt
+            why = "" if included else "it leaves the tokens of prompts out, for which the graph has no input"
+        except SourceError as error:
+            why = error.why
+        if why:
+            return f"{self.path.name} is the transformer alone: pooling, which {MODULES} lists, is NOT done: {why}"
+        return f"{self.path.name} is the transformer alone: pooling, which {MODULES} lists, is done behind it"
 
     def _outputs(self) -> tuple[str, ...]:
         import onnx

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from packaging.requirements import Requirement
 
 from optimum_core.errors import OptionError, PluginError
 
@@ -34,7 +33,7 @@ def bundle(
     """Write one archive that serves models where there is no package index: models, wheels, start script, licences."""
     from optimum_core import load
     from optimum_serve.bundling.archive import SUFFIXES, top_folder, write_bundle
-    from optimum_serve.bundling.wheels import WheelRequest
+    from optimum_serve.bundling.wheels import WheelRequest, without_missing
 
     if not out.name.endswith(tuple(SUFFIXES)):
         raise OptionError(f"bundle {out}", "its name says no form", f"end it with {', '.join(SUFFIXES)}")
@@ -53,7 +52,7 @@ def bundle(
             packages=list(dict.fromkeys(packages)), python=python, platforms=platform or (), folders=wheels or (),
             offline=offline,
         )  # fmt: skip
-        written = write_bundle(places, request, out)
+        written = write_bundle(places, without_missing(request, typer.echo), out)
     folder = top_folder(written)
     typer.echo(f"Wrote {written} ({written.stat().st_size / 2**20:.0f} MiB). There: tar xf, then {folder}/start.sh")
 
@@ -62,13 +61,14 @@ def _by_name(models: Sequence[str]) -> dict[str, Path]:
     """Return the directories by name.
 
     Raises:
-        OptionError: two have one name.
+        OptionError: two have one name, or one has none that a folder may have.
     """
-    from optimum_serve.settings import ModelSettings, named
+    from optimum_serve.settings import ModelSettings, check_label, named
 
     found: dict[str, Path] = {}
     for one in map(named, models):
         stated = ModelSettings(source=one["source"], name=one.get("name", ""))
+        check_label(stated.label, "bundle")
         if stated.label in found:
             raise OptionError("bundle", f"two models are named {stated.label!r}", "give one another name: NAME=…")
         found[stated.label] = Path(stated.source).expanduser()
@@ -106,12 +106,6 @@ def _packages(model: AcceleratedModel) -> list[str]:
 def _lacking(package: Distribution, extra: str) -> list[str]:
     """Return the distributions that an extra of a package needs and that are not installed here."""
     from optimum_core.backend import versions
+    from optimum_serve.bundling.wheels import names_of
 
-    needed = [Requirement(text) for text in package.requires or ()]
-    names = [one.name for one in needed if one.marker and one.marker.evaluate({"extra": extra}) and not _always(one)]
-    return [name for name in names if not versions([name])]
-
-
-def _always(needed: Requirement) -> bool:
-    """Whether a requirement holds without an extra."""
-    return needed.marker is None or needed.marker.evaluate({"extra": ""})
+    return [name for name in names_of(package, extra) if not versions([name])]

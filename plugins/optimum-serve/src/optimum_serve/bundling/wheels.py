@@ -7,10 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -19,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from optimum_core.errors import UnavailableError
 
-_WHO = "bundle"
+_WHO, _SERVER = "bundle", "optimum-serve"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,42 @@ def collect(request: WheelRequest, into: Path) -> list[str]:
     return [f"{package}=={found[canonicalize_name(Requirement(package).name)].version}" for package in request.packages]
 
 
+def without_missing(request: WheelRequest, tell: Callable[[str], None]) -> WheelRequest:
+    """Return the request without the extras of backends whose wheels cannot be had for another machine; tell of each.
+
+    On this machine, what is installed was had.
+    """
+    if not request.platforms:
+        return request
+    packages = []
+    for text in request.packages:
+        package = Requirement(text)
+        for extra in sorted(package.extras if package.name != _SERVER else ()):
+            if missing := [name for name in names_of(distribution(package.name), extra) if not _has(name, request)]:
+                told = f"no wheel of {', '.join(missing)} was found for that machine, and the bundle is without it"
+                tell(f"{told}: the server works without, and texts at once may wait longer")
+                package.extras.discard(extra)
+        packages.append(str(package))
+    return replace(request, packages=packages)
+
+
+def names_of(package: Distribution, extra: str) -> list[str]:
+    """Return the distributions that an extra of a package needs beyond those of the package itself."""
+    needed = [Requirement(text) for text in package.requires or ()]
+    return [one.name for one in needed if not _applies(one, ()) and _applies(one, (extra,))]
+
+
+def _has(name: str, request: WheelRequest) -> bool:
+    """Whether the wheel of a package that is installed here can be had for the target."""
+    with TemporaryDirectory() as scratch:
+        wanted = f"{name}=={distribution(name).version}"
+        try:
+            _pip(["download", "--no-deps", *_origin(request, scratch), wanted], f"no wheel of {name}", "")
+        except UnavailableError:
+            return False
+    return True
+
+
 def _needed(packages: Sequence[str]) -> Iterator[tuple[str, Distribution]]:
     """Yield the distributions that packages need, themselves among them, as far as they are installed."""
     waiting, seen = [(Requirement(package), True) for package in packages], set[tuple[str, frozenset[str]]]()
@@ -80,7 +117,7 @@ def _needed(packages: Sequence[str]) -> Iterator[tuple[str, Distribution]]:
                 waiting.append((needed, False))
 
 
-def _applies(needed: Requirement, extras: Mapping[str, str] | set[str]) -> bool:
+def _applies(needed: Requirement, extras: Iterable[str]) -> bool:
     return needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras))
 
 
@@ -118,15 +155,20 @@ def _download(request: WheelRequest, local: Sequence[Path], into: Path) -> None:
     bundled = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
     for wheel in bundled[-1:]:
         shutil.copy(wheel, into)
-    target = [part for platform in request.platforms for part in ("--platform", platform)]
-    target += ["--python-version", request.python, "--implementation", "cp"] if target else []
-    folders = [part for folder in (into, *request.folders) for part in ("--find-links", str(folder))]
     command = [
-        "download", "--quiet", "--only-binary", ":all:", "--dest", str(into), *folders, *target,
-        *(["--no-index"] if request.offline else []), "--constraint", str(into / "constraints.txt"),
+        "download", *_origin(request, into), "--constraint", str(into / "constraints.txt"),
         *request.packages, *map(str, local), *(() if bundled else ("pip",)),
     ]  # fmt: skip
     _pip(command, "not all wheels can be had", "see what pip says; --wheels names a directory that has them")
+
+
+def _origin(request: WheelRequest, into: Path | str) -> list[str]:
+    """Return pip's options for where wheels come from, where they go, and for which machine they are."""
+    target = [part for platform in request.platforms for part in ("--platform", platform)]
+    target += ["--python-version", request.python, "--implementation", "cp"] if target else []
+    folders = [part for folder in (into, *request.folders) for part in ("--find-links", str(folder))]
+    place = ["--quiet", "--only-binary", ":all:", "--dest", str(into)]
+    return [*place, *folders, *target, *(["--no-index"] if request.offline else [])]
 
 
 def _pip(arguments: Sequence[str], why: str, remedy: str) -> None:

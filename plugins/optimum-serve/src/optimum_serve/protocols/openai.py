@@ -76,7 +76,7 @@ async def _embeddings(call: Call) -> Response:
     body: EmbeddingsRequest = call.body
     model = call.server.chosen(call, body.model, lambda model: model.embeds, "embeds texts")
     found = await rows_of(model, body.input, SENTENCE, name="input")
-    rows = [_cut(row, body.dimensions or model.dimensions) for row in found.values]
+    rows = [_cut(row, body.dimensions or model.dimensions or len(row)) for row in found.values]
     form = in_base64 if body.encoding_format == "base64" else _in_floats
     data = [Embedding(embedding=form(row), index=index) for index, row in enumerate(rows)]
     usage = Usage(prompt_tokens=found.tokens, total_tokens=found.tokens)
@@ -87,9 +87,9 @@ def _cut(row: Any, dimensions: int) -> Any:
     """Return a vector of length 1, as OpenAI gives it, of the dimensions asked for."""
     if dimensions > len(row):
         raise invalid(f"dimensions is {dimensions}, and the model has {len(row)}")
-    row = row[:dimensions]
+    row = row[:dimensions].astype("<f4")  # before the length is taken: squares leave the range of 16 bits
     length = float(np.linalg.norm(row))
-    return (row / length if length else row).astype("<f4")
+    return row / length if length else row
 
 
 def _in_floats(row: Any) -> Any:

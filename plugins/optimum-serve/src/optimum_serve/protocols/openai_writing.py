@@ -130,7 +130,7 @@ class WritingAnswer(msgspec.Struct, kw_only=True):
     usage: Usage | None = None
 
 
-def _settings(body: _Writing, prompt: Prompt, most: int | None, choice: int) -> dict[str, Any]:
+def _settings(body: _Writing, prompt: Prompt, most: int | None, choice: int, *, chat: bool) -> dict[str, Any]:
     """Return the arguments of `generate`.
 
     Args:
@@ -147,7 +147,7 @@ def _settings(body: _Writing, prompt: Prompt, most: int | None, choice: int) -> 
         found = {"do_sample": False, **{name: found[name] for name in ("repetition_penalty",) if name in found}}
     if "seed" in found:
         found["seed"] = (found["seed"] + choice) % _SEEDS
-    return {**found, "max_new_tokens": most or prompt.room}
+    return {**found, "max_new_tokens": most or min(prompt.room, prompt.room if chat else _DEFAULT)}
 
 
 def _check(body: _Writing, others: Mapping[str, Any]) -> None:
@@ -183,8 +183,7 @@ async def completions(call: Call) -> Response:
     if not isinstance(given[0], str):
         raise invalid("prompt is ids, and texts are taken here", "not_supported")
     prompts = [await model.prompt(text) for text in given for _ in range(body.choices)]
-    most = body.max_tokens if body.max_tokens is not None else min(_DEFAULT, *(prompt.room for prompt in prompts))
-    return await _written(model, body, prompts, most, chat=False)
+    return await _written(model, body, prompts, body.max_tokens, chat=False)
 
 
 async def chat(call: Call) -> Response:
@@ -250,7 +249,9 @@ async def _written(
     model: ServedModel, body: _Writing, prompts: Sequence[Prompt], most: int | None, *, chat: bool
 ) -> Response:
     form = _Form(model=model.name, chat=chat)
-    settings = [_settings(body, prompt, most, number % body.choices) for number, prompt in enumerate(prompts)]
+    settings = [
+        _settings(body, prompt, most, number % body.choices, chat=chat) for number, prompt in enumerate(prompts)
+    ]
     texts = [
         _Text(model.write(prompt, _stops(body), given), given["max_new_tokens"])
         for prompt, given in zip(prompts, settings, strict=True)

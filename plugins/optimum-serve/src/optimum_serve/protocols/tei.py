@@ -154,6 +154,7 @@ def _encoder(call: Call, side: str, prompt_name: str | None) -> tuple[ServedMode
 
 
 def _unit(rows: Array) -> Array:
+    rows = rows.astype(np.promote_types(rows.dtype, np.float32), copy=False)  # squares leave the range of 16 bits
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0))
 

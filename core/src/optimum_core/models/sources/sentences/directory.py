@@ -100,6 +100,9 @@ def _modules(directory: Path, who: str) -> Iterator[tuple[str, Path]]:
     try:
         listed = json.loads((directory / MODULES).read_text(encoding="utf-8"))
         found = [(str(item["type"]), str(item["path"])) for item in listed]
+    except OSError as error:
+        why = f"{MODULES} cannot be read: {error.strerror}"
+        raise SourceError(who, why, "copy all files of the model") from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceError(who, f"{MODULES} is no list of modules: {error!r}", "restore the file") from error
     if not found:
