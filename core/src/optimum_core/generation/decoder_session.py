@@ -168,8 +168,8 @@ class Generation:
             further: inputs of this call alone.
         """
         main, new = self._decoder.main, new_inputs.shape[1]
-        if main != EMBEDS and new_inputs.dtype != np.int64:  # `generate` of transformers hands on ids as they came
-            new_inputs = new_inputs.astype(np.int64)
+        if main != EMBEDS and new_inputs.dtype.kind in "iu":  # `generate` of transformers hands on ids as they came
+            new_inputs = new_inputs.astype(np.int64, copy=False)
         if not new_inputs.size:
             raise InputError(self._who, f"{main} is {list(new_inputs.shape)}: there is no token", "pass at least one")
         whole = self._whole_mask(mask, new)
