@@ -137,7 +137,8 @@ def test_texts_are_cut_at_the_models_limit_and_the_stated_or_the_tokenizers(
         (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": sentence}))
     if not transformers_too:
         _without_transformers(monkeypatch)
-    manifest = dataclasses.replace(fast.manifest, axes={} if axis is None else {"sequence": AxisRange(greatest=axis)})
+    axes = {} if axis is None else {"sequence": AxisRange(greatest=axis)}
+    manifest = dataclasses.replace(fast.manifest, axes=axes, files={})  # of another directory
     text = " ".join(["w5"] * 60)
     (item,) = ItemEncoder("m", None, None, manifest, tmp_path)([text])
     assert len(item["input_ids"]) == longest

@@ -348,7 +348,7 @@ def test_kinds_of_input(fast: AcceleratedModel) -> None:
         ({"input_ids": np.array([[1, 2]]), "label": np.array([1])}, "it has no input 'label'"),
         ({"input_ids": np.array([[1, 2]]), "output_hidden_states": True}, "not exported with"),
         ({"input_ids": [[1, 2], [3]]}, "is no tensor"),
-        ({"input_ids": np.ones((2, 3), np.int64), "attention_mask": np.ones((1, 3), np.int64)}, "batch 2"),
+        ({"input_ids": np.ones((2, 3), np.int64), "attention_mask": np.ones((3, 3), np.int64)}, "batch 2"),
     ],
 )
 def test_wrong_inputs(arguments: dict[str, Any], said: str, fast: AcceleratedModel) -> None:

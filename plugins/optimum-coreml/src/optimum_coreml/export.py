@@ -79,7 +79,7 @@ def export(request: ExportRequest) -> Artifact:
     with converting(who) as ct:
         described = tensor_types(ct, request, options, bounds)
         with ready_to_trace(module):
-            with traced_reads() as reads:
+            with traced_reads(rounds=route == "trace") as reads:
                 program = _ROUTES[route](flat, samples, request)
             # torch.export does not warn: it refuses what a trace would bake in.
             branches = value_branches(reads, flat, tuple(samples.values()))

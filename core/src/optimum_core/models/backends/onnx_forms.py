@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimum_core.artifact.embedding import TOKENS
 from optimum_core.errors import ArtifactError
 from optimum_core.generation.generator import generator_of
 from optimum_core.models.backends.onnx_divisions import guard_divisions
@@ -183,6 +182,8 @@ def release(artifact: Artifact, output: Path) -> None:
     import onnx
 
     if decoder is None:
+        from optimum_core.artifact.embedding import TOKENS  # with msgspec, which a plugin does not import by itself
+
         proto = onnx.load(model.main_file, load_external_data=False)
         restrict(proto, [TOKENS])
         rename(proto.graph, {TOKENS: "last_hidden_state"})

@@ -13,7 +13,7 @@ import linecache
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,13 @@ _CHECKS = frozenset({"torch_compilable_check", "_check", "_check_value", "_check
 
 
 @contextmanager
-def traced_reads() -> Iterator[set[Place]]:
-    """Collect places of Python code that take a number or a list from a traced tensor while the block runs. Lengths
-    that are rounded there stay traced."""
+def traced_reads(*, rounds: bool = True) -> Iterator[set[Place]]:
+    """Collect places of Python code that take a number or a list from a traced tensor while the block runs.
+
+    Args:
+        rounds: whether lengths that are rounded there stay traced; False: `torch.export` runs, which follows them by
+            itself, and needs Python's own functions.
+    """
     places: set[Place] = set()
     before = warnings.showwarning
 
@@ -66,7 +70,7 @@ def traced_reads() -> Iterator[set[Place]]:
         else:
             before(message, category, *rest, **more)
 
-    with traced_rounding(), warnings.catch_warnings():
+    with traced_rounding() if rounds else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("always", TracerWarning)
         warnings.showwarning = noted
         yield places
