@@ -133,8 +133,8 @@ def _turn(steps: Callable[[int], Steps | None], here: int, near: int, longest: i
         return found.functions == base.functions and following <= found.following(length)
 
     same, changed = near, None
-    while changed is None and same < longest:
-        length = min(2 * same + 1, longest)
+    while same < (longest if changed is None else changed - 1):
+        length = min(2 * same + 1, longest) if changed is None else (same + changed) // 2
         found = steps(length)
         if found is None:
             return None
@@ -142,18 +142,7 @@ def _turn(steps: Callable[[int], Steps | None], here: int, near: int, longest: i
             same = length
         else:
             changed, shapes = length, found.shapes
-    if changed is None:
-        return None
-    while changed - same > 1:
-        middle = (same + changed) // 2
-        found = steps(middle)
-        if found is None:
-            return None
-        if alike(found, middle):
-            same = middle
-        else:
-            changed, shapes = middle, found.shapes
-    return same, shapes
+    return None if changed is None else (same, shapes)
 
 
 def _steps(module: Any, layout: Layout, arrays: Mapping[str, Any], lengths: Mapping[str, int]) -> Steps | None:
