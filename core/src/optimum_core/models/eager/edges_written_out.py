@@ -3,7 +3,7 @@
 The tracing exporter of torch (2.13) writes `atan2` as an arc tangent of a quotient: NaN for two zeros, and -π in place
 of π for a zero before a number below it. It writes attention as a softmax: NaN for a row that a mask of -inf leaves
 nothing of, where eager gives zeros. It has no `rms_norm`, and the other exporter takes an epsilon of 1e-8 and less for
-zero, so that rows of zeros become NaN. A mean over nothing, NaN in eager, is zero in ONNX Runtime and OpenVINO.
+zero, so that rows of zeros become NaN. A mean over nothing, NaN in eager, is zero in runtimes.
 """
 
 from __future__ import annotations
