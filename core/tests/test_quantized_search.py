@@ -155,3 +155,16 @@ def test_no_way_is_proved_for_which_there_is_no_time(search: Search) -> None:
     assert len(tried) == 1
     skipped = {trial.name.partition("[")[0] for trial in _told(report, "skipped")}
     assert {"one", "two", "three"} - {*tried} <= {word for name in skipped for word in name.split()}
+
+
+def test_one_recipe_is_owed_however_many_stages_there_are(search: Search) -> None:
+    broken = Stated(
+        name="broken",
+        takes=lambda form: 1,
+        loses=lambda form: 9 if form.is_quantized else 0,
+        schemes=(DYNAMIC, "weight-only-int8"),
+    )
+    report, backends = search(broken, quantize="int8", budget=1e-3)
+    quantized = [opened for opened in backends[0].sessions if opened.form.is_quantized]
+    assert {opened.form.config.scheme for opened in quantized if opened.form.config} == {"dynamic"}
+    assert "weight-only-int8" in " ".join(trial.name for trial in _told(report, "skipped"))

@@ -78,7 +78,8 @@ class _QuantizedSearch:
         for schemes in self._stages():
             self.log.begin_stage()
             names = {str(scheme) for scheme in schemes}
-            surveyed = survey.of([way for way in self.context.ways if way.scheme in names])
+            ways = [way for way in self.context.ways if way.scheme in names]
+            surveyed = survey.of(ways, owed=not self._tried)
             if (winner := self._first_kept(surveyed)) is not None:
                 return self._decide(winner, surveyed)
         self._require_buildable()
