@@ -146,6 +146,7 @@ def test_what_is_slower_than_eager_at_a_shape_is_not_chosen_unasked(search: Sear
     report, _ = search(quick, quantize="int8", shapes=[{"batch": 1}, {"batch": 4}])
     assert report.chosen is not None and report.chosen.precision == "fp32"
     assert "not quantized: it is slower than eager at batch=4" in report.chosen.reason
+    assert "not quantized: it is slower than eager at batch=4" in report.notes
 
 
 def test_no_way_is_proved_for_which_there_is_no_time(search: Search) -> None:

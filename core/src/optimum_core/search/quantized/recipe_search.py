@@ -304,7 +304,8 @@ class _QuantizedSearch:
         result = self.context.unquantized
         winner = result.winner
         winner.problem = f"{winner.problem}; not quantized: {why}"
-        return self._result(winner, [item for item in result.tried if item is not winner], result.check)
+        found = self._result(winner, [item for item in result.tried if item is not winner], result.check)
+        return replace(found, report=replace(found.report, notes=(f"not quantized: {why}", *found.report.notes)))
 
     def _why_none(self) -> str:
         broken = [result for result in self.log.results if result.outcome == "broken"]
