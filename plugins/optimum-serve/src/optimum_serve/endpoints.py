@@ -31,6 +31,8 @@ _JSON = "application/json"
 _HALF = re.compile(
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
+#: Digits of the greatest length.
+_DIGITS = 18
 #: Seconds until a client is expected to go away.
 _PATIENCE = 0.25
 Handler = Callable[[Request], Awaitable[Response]]
@@ -193,8 +195,8 @@ async def _read(request: Request, most: int, seconds: float) -> bytes:
     if encoding != "identity":
         message = f"Content-Encoding {encoding} is not read: send the body as it is"
         raise RequestError(status=415, kind="not_supported", message=message)
-    stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > most:
+    stated = whole_number(request.headers.get("content-length", ""))
+    if stated is not None and stated > most:
         raise _too_large(most)
     parts, size = [], 0
     try:
@@ -207,6 +209,12 @@ async def _read(request: Request, most: int, seconds: float) -> bytes:
     except TimeoutError:
         raise RequestError(status=408, kind="slow", message=f"the body did not come within {seconds:g} s") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def whole_number(stated: str) -> int | None:
+    """Return the number that a header states; None: it states none, or one of more digits than any length has."""
+    is_number = stated.isascii() and stated.isdigit() and len(stated) <= _DIGITS
+    return int(stated) if is_number else None
 
 
 def _too_large(most: int) -> RequestError:
@@ -312,8 +320,8 @@ def event_stream(pieces: AsyncIterator[Any]) -> StreamingResponse:
         try:
             async for piece in pieces:
                 yield b"data: " + msgspec.json.encode(piece) + b"\n\n"
-        except (RequestError, OptimumError) as error:
-            problem = error if isinstance(error, RequestError) else of_error(error)
+        except Exception as error:  # noqa: BLE001 - the status has been sent: whatever it is, the client is told here
+            problem = _problem(error)
             yield (
                 b"data: " + msgspec.json.encode({"error": {"message": problem.message, "type": problem.kind}}) + b"\n\n"
             )
