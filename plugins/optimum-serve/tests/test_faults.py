@@ -68,6 +68,8 @@ def send(live: Any) -> Send:
         ("/v1/completions", _TEXT % b'"temperature": 1e999'),
         ("/v1/completions", _TEXT % b'"seed": %s' % (b"9" * 400)),
         ("/v1/completions", _TEXT % b'"temperature": 1, "top_k": -3'),
+        ("/v1/completions", _TEXT % b'"repetition_penalty": 1e-300, "temperature": 1'),
+        ("/v1/completions", _TEXT % b'"repetition_penalty": 1e308'),
         ("/v1/completions", _TEXT % b'"top_p": 7'),
         ("/v1/completions", _TEXT % b'"n": 99999999999999999999'),
         ("/v1/completions", b'{"prompt": "ab", "max_tokens": %s}' % (b"9" * 400)),
