@@ -18,11 +18,12 @@ import torch
 
 from optimum_core.errors import ExportError
 from optimum_core.models.backends import onnx_plugin
-from optimum_core.models.eager.calls import FlatModule, call, eager_outputs, export_ready, fixed_arguments
+from optimum_core.models.eager.calls import FlatModule, call, eager_outputs, fixed_arguments
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.exporting import ROUTES, torchscript
 from optimum_core.models.exporting.export_speed import remembered_translations
 from optimum_core.models.exporting.requests import export_of
+from optimum_core.models.exporting.rewriting import export_ready
 from optimum_core.models.exporting.weight_files import add_weights
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
