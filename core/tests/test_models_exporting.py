@@ -220,7 +220,7 @@ def test_a_failed_export_is_one_quiet_error(route: str, tmp_path: Path, capfd: p
         _export(module, signature, tmp_path, route)
     assert tuple(capfd.readouterr()) == ("", "")
     assert caught.value.__cause__ is not None
-    assert "engine" in caught.value.remedy
+    assert "route" in caught.value.remedy
 
 
 def _mixture() -> Any:
