@@ -27,7 +27,7 @@ STATES = "states of backend 'ort'"
 
 @pytest.fixture(scope="module", params=[GENAI, STATES])
 def tool(request: Any) -> str:
-    """What writes texts together."""
+    """The tool that writes texts together."""
     return str(request.param)
 
 
