@@ -23,7 +23,7 @@ from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
-from optimum_core.runtime.merged_calls import MergedCalls
+from optimum_core.runtime.merged_calls import MergedCalls, is_chats
 from optimum_core.types import ContinuousLimits, PreparedChat, Session, TokenIds
 from optimum_core.types.state import IDS
 
@@ -153,7 +153,7 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             self._check_text_only(stops, stream, logprobs)
             return self._generate_eagerly(inputs, kwargs)
         decoder, main = self._decoder, self.manifest.model.main_input
-        if self._is_merged and not _is_text(inputs):
+        if self._is_merged and not is_chats(inputs):
             self._check_text_only(stops, stream, logprobs)
             return self._generate_merged(inputs, kwargs)
         given = inputs if inputs is not None else kwargs.get(main)

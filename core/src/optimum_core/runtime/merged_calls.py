@@ -18,6 +18,16 @@ from optimum_core.types import PreparedChat
 Write = Callable[[Begun], Iterator[list[str]]]
 
 
+def is_chats(given: Any) -> bool:
+    """Whether it is a chat, what was prepared of one, or a list of these."""
+    if isinstance(given, PreparedChat):
+        return True
+    first = given[0] if isinstance(given, list | tuple) and given else None
+    if isinstance(first, list | tuple) and first:
+        first = first[0]
+    return isinstance(first, Mapping | PreparedChat)
+
+
 class MergedCalls:
     """The members for models whose text has pictures or sound in it; `AcceleratedModel` sets the attributes."""
 
@@ -61,7 +71,7 @@ class MergedCalls:
             raise UnavailableError(
                 self._who,
                 "pictures and sound are put into the text by the original's own code, in torch",
-                "pass what the model's processor returns with return_tensors='pt'",
+                "pass what the model's processor returns with return_tensors='pt', or a chat with its pictures",
             )
         host = self._merged_host(kwargs.get("past_key_values"))
         return host.generate(*([] if inputs is None else [inputs]), **kwargs)
@@ -103,14 +113,13 @@ class MergedCalls:
             keeps_empty: of a stream, yield pieces without text too.
 
         Raises:
-            InputError: several came, or what is no chat.
+            InputError: several came.
         """
         is_many = isinstance(given, list | tuple) and bool(given) and not isinstance(given[0], Mapping)
         chat = given[0] if is_many and len(given) == 1 else given
         if not isinstance(chat, PreparedChat):
-            if not isinstance(chat, list | tuple) or not all(isinstance(message, Mapping) for message in chat):
-                why = "its processor puts pictures into chats, and texts or several chats came"
-                raise InputError(self._who, why, "pass one chat: messages with a role and content")
+            if not all(isinstance(message, Mapping) for message in chat):
+                raise InputError(self._who, "several chats came", "pass one: messages with a role and content")
             chat = self.prepare_chat(chat)
         _ = self._decoder  # tells the session how long a text may be
         pieces = write(self._session.started(chat.inputs))

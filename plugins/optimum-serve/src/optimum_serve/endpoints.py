@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from optimum_core.errors import OptimumError
+from optimum_serve.bodies import Body
 from optimum_serve.errors import RequestError, invalid, of_error
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ _JSON = "application/json"
 _HALF = re.compile(
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
-#: Digits of the greatest length.
-_DIGITS = 18
 #: Seconds until a client is expected to go away.
 _PATIENCE = 0.25
 Handler = Callable[[Request], Awaitable[Response]]
@@ -105,6 +104,7 @@ def handler_of(endpoint: Endpoint, server: Server) -> Handler:
     async def handle(request: Request) -> Response:
         start = time.perf_counter()
         call = Call(server=server, request=request)
+        own = Body(server.bodies, server.settings.max_body, server.settings.body_timeout)
         tracing = server.tracing
         trace = tracing.begin(endpoint.method, endpoint.path, request.headers) if tracing is not None else None
         try:
@@ -112,13 +112,15 @@ def handler_of(endpoint: Endpoint, server: Server) -> Handler:
                 _check_key(request, server.settings.api_keys)
             if endpoint.takes is not None:
                 _check_type(request, endpoint)
-                body = await _read(request, server.settings.max_body, server.settings.body_timeout)
+                body = await own.read(request)
                 call.body = body if decoder is None else decoded(decoder, body)
             response = await _within(endpoint.answer(call), request, server.settings.timeout)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - no traceback leaves: it is in the log
             problem = _problem(error)
             status = endpoint.statuses.get(problem.status, problem.status)
             response = json_response(endpoint.render(problem), status, problem.headers)
+        finally:
+            own.release()
         _note(call, endpoint, response.status_code, time.perf_counter() - start)
         if trace is not None:
             trace.end(response.status_code, call.model)
@@ -183,44 +185,6 @@ def _check_type(request: Request, endpoint: Endpoint) -> None:
         return
     message = f"a body of the type {stated} is not read here: send JSON (Content-Type: {_JSON})"
     raise RequestError(status=415, kind="not_supported", message=message)
-
-
-async def _read(request: Request, most: int, seconds: float) -> bytes:
-    """Return the body.
-
-    Raises:
-        RequestError: it is too large (413), or did not come whole in time (408).
-    """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        message = f"Content-Encoding {encoding} is not read: send the body as it is"
-        raise RequestError(status=415, kind="not_supported", message=message)
-    stated = whole_number(request.headers.get("content-length", ""))
-    if stated is not None and stated > most:
-        raise _too_large(most)
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise _too_large(most)
-                parts.append(part)
-    except TimeoutError:
-        raise RequestError(status=408, kind="slow", message=f"the body did not come within {seconds:g} s") from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def whole_number(stated: str) -> int | None:
-    """Return the number that a header states; None: it states none, or one of more digits than any length has."""
-    is_number = stated.isascii() and stated.isdigit() and len(stated) <= _DIGITS
-    return int(stated) if is_number else None
-
-
-def _too_large(most: int) -> RequestError:
-    return RequestError(
-        status=413, kind="too_large", message=f"the body is larger than {most} bytes", headers={"Connection": "close"}
-    )
 
 
 def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

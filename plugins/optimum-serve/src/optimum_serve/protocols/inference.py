@@ -15,7 +15,8 @@ import numpy as np
 from starlette.responses import Response
 
 from optimum_core.types import TensorSpec
-from optimum_serve.endpoints import VERSION, Call, Endpoint, decoded, json_response, whole_number
+from optimum_serve.bodies import whole_number
+from optimum_serve.endpoints import VERSION, Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.serving import ServedModel
 from optimum_serve.version import __version__

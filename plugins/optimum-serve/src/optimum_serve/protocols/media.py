@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import re
-import wave
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
@@ -21,9 +18,12 @@ from optimum_serve.endpoints import Call, json_response, together
 from optimum_serve.errors import invalid
 from optimum_serve.protocols.classes import Score, classes
 from optimum_serve.protocols.pictures import read_pictures
+from optimum_serve.protocols.sounds import read_sounds
 from optimum_serve.serving import ServedModel
 
 _FORM = "multipart/form-data"
+#: Samples of a sound that models take together, as convolutions of wav2vec 2.0 do.
+_SAMPLES = 320
 #: The first bytes of pictures and sounds, none of which begins JSON.
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 _DATA = re.compile(r"data:[^,]*;base64,")
@@ -92,8 +92,13 @@ async def _answered(
     items = await asyncio.to_thread(read, files)
     if model.captions:
         return await _captions(model, items, stated.max_new_tokens)
-    found = await model.run(items, LOGITS, [1] * len(items))
+    found = await model.run(items, LOGITS, [_length(item) for item in items])
     return [classes(model, row, stated.function_to_apply)[: stated.top_k] for row in found.values]
+
+
+def _length(item: Any) -> int:
+    """Return the length by which items are batched: of a sound, about the places that models make of it."""
+    return 1 + len(item["array"]) // _SAMPLES if isinstance(item, Mapping) else 1
 
 
 async def _captions(model: ServedModel, pictures: Sequence[Any], most: int | None) -> list[list[Caption]]:
@@ -132,22 +137,4 @@ async def _files(call: Call) -> tuple[list[bytes], FileParameters]:
         raise invalid(str(error)) from None
 
 
-def _sound(content: bytes, number: int) -> dict[str, Any]:
-    """Return a WAV file of whole numbers as floats, its channels averaged."""
-    try:
-        with wave.open(io.BytesIO(content)) as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            frames = file.readframes(file.getnframes())
-    except (wave.Error, EOFError):
-        raise invalid(f"file {number} is no WAV file with whole numbers (PCM)") from None
-    if width not in (2, 4):
-        raise invalid(f"file {number} has {8 * width} bits: 16 or 32 are read")
-    values = np.frombuffer(frames, f"<i{width}").reshape(-1, channels).mean(axis=1) / float(2 ** (8 * width - 1))
-    return {"array": values.astype(np.float32), "sampling_rate": rate}
-
-
-def _sounds(files: Sequence[bytes]) -> list[dict[str, Any]]:
-    return [_sound(content, number) for number, content in enumerate(files)]
-
-
-_READ: Mapping[str, Callable[[Sequence[bytes]], list[Any]]] = {"picture": read_pictures, "sound": _sounds}
+_READ: Mapping[str, Callable[[Sequence[bytes]], list[Any]]] = {"picture": read_pictures, "sound": read_sounds}
