@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from manifests import small_manifest
 from optimum_core.errors import SessionError
 from optimum_core.runtime.accelerated import AcceleratedModel
 from optimum_core.runtime.output_lengths import OutputLengths
 from optimum_core.types import TensorSpec
-
-from .support.manifests import small_manifest
 
 X = TensorSpec(name="x", dtype="float32", shape=("batch", "length"))
 Y = replace(X, name="y")

@@ -84,6 +84,7 @@ class ReferenceCase:
             and no fault. Of an output whose first axis is no input's, and of whole numbers, all rows count.
         refused: the eager model refuses the call by its values, and so must a candidate; there are no outputs.
         written: the inputs that the eager model changes in place, as a candidate may.
+        factors: by output of tiny numbers, what it is multiplied by to be compared.
     """
 
     name: str
@@ -98,6 +99,7 @@ class ReferenceCase:
     sensitive: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     refused: bool = False
     written: frozenset[str] = frozenset()
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 def verify(
@@ -197,6 +199,8 @@ def _compare_case(
         ):
             want, have = want[valid], have[valid]
         allowed = _allowed(want, tolerance)
+        if (factor := case.factors.get(spec.name)) is not None:
+            want, have = want.astype(np.float64) * factor, have.astype(np.float64) * factor
         result = compare(case.name, shapes, spec.name, want, have, allowed)
         if case.empty is not None and not result.passed:
             result = _beside_empty_rows(result, case.empty, spec, (want, have), allowed)
@@ -229,17 +233,18 @@ def sensitive_outputs(case: ReferenceCase, otherwise: Arrays) -> dict[str, np.nd
         otherwise: the outputs with other rounding and order.
     """
     pairs = {name: (want, otherwise[name]) for name, want in case.outputs.items()}
-    return {name: _changed_rows(*pair) for name, pair in pairs.items() if not _is_steady(*pair)}
+    return {name: _changed_rows(*pair) for name, pair in pairs.items() if not is_steady(*pair)}
 
 
-def _is_steady(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+def is_steady(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+    """Whether an output is the same where eager rounds otherwise."""
     return want.shape == have.shape and compare("", {}, "", want, have, _STEADY).passed
 
 
 def _changed_rows(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if want.ndim == 0 or want.shape != have.shape or want.dtype.kind != "f":
         return np.ones(want.shape[:1], dtype=bool)
-    return np.array([not _is_steady(*pair) for pair in zip(want, have, strict=True)], dtype=bool)
+    return np.array([not is_steady(*pair) for pair in zip(want, have, strict=True)], dtype=bool)
 
 
 def _beside_sensitive(

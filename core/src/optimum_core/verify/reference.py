@@ -28,6 +28,7 @@ from optimum_core.verify.edge_value_cases import edge_cases
 from optimum_core.verify.empty_rows import empty_row_cases
 from optimum_core.verify.large_value_cases import large_cases
 from optimum_core.verify.skipped_label_cases import skipped_label_cases
+from optimum_core.verify.tiny_outputs import with_tiny_outputs
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     cases += edge_cases(module, signature, partial(_case_of, signature))
     if signature.real is not None:
         cases.append(_without_padded(_answered(module, signature, REAL, signature.real), signature))
-    return tuple(replace(case, written=written) for case in (*cases, *_given(module, signature)))
+    all_cases = (replace(case, written=written) for case in (*cases, *_given(module, signature)))
+    return tuple(with_tiny_outputs(module, case) for case in all_cases)
 
 
 def _given(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
