@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import VerificationError
-from optimum_core.models.eager.calls import call, eager_outputs, fresh
+from optimum_core.models.eager.calls import call, eager_outputs, fresh, is_plain
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.randomness import output_by_chance, watched_draws
 from optimum_core.models.inputs.samples import Case
@@ -62,6 +64,7 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
             "pass sample_inputs={name: tensor, …} as for one ordinary call",
         )
     _check_repeatable(module, cases[0])
+    _check_order(module, cases[0])
     if drawing:
         _check_chance(module, drawing[0])
     cases += empty_row_cases(signature, partial(_answered, module, signature))
@@ -125,7 +128,8 @@ class _Clock:
         lengths = {**self._signature.layout.lengths, **case.lengths}
         axis = next(iter(case.lengths), "") if len(case.lengths) == 1 else ""
         may_wait = axis and lengths[axis] in self._signature.further.get(axis, ())
-        if may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > PATIENCE:
+        is_long = may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > PATIENCE
+        if is_long or (case.lengths in self._signature.joint and self._foreseen_jointly(case.lengths) > PATIENCE):
             log.info("%s is left out: eager would take too long", case.name)
             return None
         start, busy = time.perf_counter(), time.process_time()
@@ -146,6 +150,12 @@ class _Clock:
         growth = 1.0 if is_batch(axis) else GROWTH
         known = self._seconds.get(axis, ())
         return min((seconds * (lengths[axis] / length) ** growth for length, seconds in known), default=0.0)
+
+    def _foreseen_jointly(self, lengths: Mapping[str, int]) -> float:
+        """Return the expected seconds of a call at other lengths of several axes."""
+        foreseen = [self._foreseen(axis, lengths) for axis in lengths]
+        usual = [self._foreseen(axis, self._signature.layout.lengths) for axis in lengths]
+        return math.prod(foreseen) / max(math.prod(usual[1:]), 1e-9)
 
 
 def cases_at(
@@ -240,6 +250,9 @@ def planned_cases(signature: ModelSignature) -> Iterator[Case]:
     if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
         yield Case(name="left padding", padding="left", seed=seed + 3)
     yield from _pictures(signature, seed + 4)
+    for number, lengths in enumerate(signature.joint):
+        name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
+        yield Case(name=name, lengths=lengths, seed=seed + 401 + number)
     for axis in layout.axes:
         done = {*signature.beside(axis), layout.lengths[axis]}
         for number, length in enumerate(signature.further.get(axis, ())):
@@ -342,6 +355,22 @@ def _check_repeatable(module: Any, case: ReferenceCase) -> None:
             if changed:
                 raise _changes_inputs(module, changed)
             raise _by_chance(module, name, problem)
+
+
+def _check_order(module: Any, case: ReferenceCase) -> None:
+    """Refuse a model whose outputs follow the order in which its `**kwargs` come: a graph has names alone."""
+    kinds = [item.kind for item in inspect.signature(module.forward).parameters.values()]
+    if len(case.inputs) < 2 or inspect.Parameter.VAR_KEYWORD not in kinds or not is_plain(module):
+        return
+    again = eager_outputs(module, {name: case.inputs[name] for name in reversed(list(case.inputs))})
+    for name, want in case.outputs.items():
+        if name not in again or not _same(want, again[name]):
+            raise VerificationError(
+                f"model {type(module).__name__}",
+                f"eager gives another output {name!r} where its keyword arguments come in another order, which a graph "
+                "cannot know",
+                "name the arguments in its forward, in place of **kwargs",
+            )
 
 
 def _check_chance(module: Any, case: ReferenceCase) -> None:
