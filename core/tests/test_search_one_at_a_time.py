@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from optimum_core.types import Event
 PATIENCE = 120.0
 
 
-def _exported(module: torch.nn.Module, progress: object, cache: Path) -> bool:
+def _exported(module: torch.nn.Module, progress: Callable[[Event], None], cache: Path) -> bool:
     samples = {"input": torch.randn(2, 4)}
     fast = accelerate(module, target="onnx", sample_inputs=samples, progress=progress, cache_dir=cache)
-    return fast.manifest.verified
+    return bool(fast.manifest.verified)
 
 
 def test_a_second_search_waits_for_the_first(tmp_path: Path) -> None:
