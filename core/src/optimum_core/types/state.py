@@ -188,6 +188,8 @@ HIDDEN, ENCODER_HIDDEN, ENCODER_MASK = "last_hidden_state", "encoder_hidden_stat
 #: The first input of a decoder that takes embeddings, and the beginnings of the names of its masks of pairs and of the
 #: features that its layers add.
 EMBEDS, VISIBLE, ADDED = "inputs_embeds", "visible.", "added."
+#: The beginning of the names of keys and values of the attention to an encoder.
+CROSS_INPUTS = f"{CROSS}."
 PARTS: Mapping[str, str] = {
     ENCODER: "reads the whole input once",
     CROSS: "turns the encoder's output into keys and values for the decoder, once",
