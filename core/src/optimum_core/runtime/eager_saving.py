@@ -97,6 +97,6 @@ def _known_anew(manifest: Manifest, files: Files) -> Manifest:
     place = next((path.parent for name, path in files.items() if name == "config.json"), None)
     if manifest.model.has_original or place is None or "transformers" not in sys.modules:
         return manifest
-    from optimum_core.models.sources.rewritten import meanings_of
+    from optimum_core.models.sources.resaved_files import meanings_of
 
     return replace(manifest, meanings=joined(manifest.meanings, meanings_of(None, place)))

@@ -3,7 +3,7 @@
 `spec` defines the specs that compete and their order; a `candidate` is a spec with its results. The `trial` builds it
 (`builder`, with the model's `exports`), opens it, compares it with the eager model (`references`) and times it.
 `candidate_search` tries specs within a `budget` and runs the final `race`; it also tries restricted axes
-(`axis_restriction`), leaves out what would be wrong as others were (`alike`) and measures other precisions
+(`axis_restriction`), leaves out what would be wrong as others were (`shared_faults`) and measures other precisions
 (`precision_hint`). Its arguments are the `context`; a first run of what may crash happens in a child (`child_run`), and
 `tower_search` searches towers as models of their own.
 `history` stores the decisions of earlier searches. `cross_build` builds for other machines, and `retune` chooses again
