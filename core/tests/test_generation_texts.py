@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from letters import write_letters
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.decoder_session import Decoder
+from optimum_core.generation.scores import Scoring
 from optimum_core.generation.settings import Settings
 from optimum_core.generation.text import TextCodec, TextStream, generate_texts, read_codec, stream_texts
 from optimum_core.plugins import manager
@@ -97,6 +99,14 @@ def test_rows_of_a_batch_end_by_themselves(folder: Path) -> None:
     first, second = pieces[-1]
     assert isinstance(first, LastPiece) and first.is_complete
     assert isinstance(second, LastPiece) and not second.is_complete
+
+
+def test_the_padding_of_a_row_that_has_ended_may_be_no_token(folder: Path) -> None:
+    scoring = Scoring(read_codec(folder, "model").tokenizer, 1)
+    scoring.note(np.log([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]), np.array([1, 7]))
+    piece = scoring.scored(0, "b")
+    assert (piece.scored.token, piece.likeliest[0].token) == (1, 0)
+    assert (piece.scored.logprob, piece.likeliest[0].logprob) == pytest.approx((np.log(0.25), np.log(0.5)))
 
 
 def test_the_last_piece_says_whether_the_text_was_ended_or_cut(folder: Path) -> None:

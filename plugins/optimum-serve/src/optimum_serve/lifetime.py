@@ -95,6 +95,8 @@ def _together(name: str, model: AcceleratedModel, settings: Settings) -> Any:
         log.info("texts of %s take turns: %s", name, error.why)
     except VerificationError as error:
         log.warning("texts of %s take turns, as continuous batching gives others: %s", name, error)
+    except OptimumError as error:
+        log.warning("texts of %s take turns, as continuous batching failed: %s", name, error)
     return None
 
 

@@ -239,7 +239,7 @@ class ServedModel(Abilities):
             RequestError: the batch is greater than the settings allow, or too many wait.
         """
         _ = self.model
-        check_batch(arrays, self._settings)
+        check_batch(arrays, self.batched, self._settings)
         (found,) = await self._batcher().submit([(None, arrays)], [max(tokens_of(arrays), 1)])
         self.watch.called(arrays, found)
         return dict(found)
