@@ -23,6 +23,8 @@ from optimum_core.runtime.repeated_call import Repeated, Run, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
+#: Name, shape and type of each argument of a call, in its order, and what is left to do with such.
+Seen = tuple[list[Any] | None, Plan]
 
 _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
@@ -76,7 +78,7 @@ class InputChecker:
         self._exported = [name for name, made in FURTHER.items() if any(map(made.search, outputs))]
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], Plan] = {}
-        self._last: tuple[list[Any] | None, Plan] = None, NO_PLAN  # one pair: seen by threads as a whole
+        self._last: Seen = None, NO_PLAN  # one pair: seen by threads as a whole
         self._tensor: type | None = None  # torch's class, once one came that a session on the host takes
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arrays, bool]:
@@ -86,8 +88,11 @@ class InputChecker:
             InputError: a name is missing or unknown, or a value does not fit; the message names the input, the
                 expected and the actual value.
         """
-        if args:
-            kwargs = self.named(args, kwargs)
+        arrays, torch_in, _ = self.bound(self.named(args, kwargs) if args else kwargs)
+        return arrays, torch_in
+
+    def bound(self, kwargs: dict[str, Any]) -> tuple[Arrays, bool, Seen]:
+        """Return what `bind` does, and what was seen of the arguments, which other threads do not change."""
         arrays: Arrays = {}
         torch_in = False
         seen: list[Any] = []
@@ -118,11 +123,11 @@ class InputChecker:
         for spec, filled in plan.fills:
             of = spec.made_of  # a mask derived from the ids differs from call to call
             arrays[spec.name] = filled.copy() if of is None else spec.left_out(filled, arrays.get(of))
-        return arrays, torch_in
+        return arrays, torch_in, (seen, plan)
 
-    def repeated(self, run: Run, answerer: Answerer, *, as_torch: bool) -> Repeated:
-        """Return a function for further calls like the last one that was bound."""
-        seen, plan = self._last
+    def repeated(self, call: Seen, run: Run, answerer: Answerer, *, as_torch: bool) -> Repeated:
+        """Return a function for further calls like one that was bound and answered."""
+        seen, plan = call
         more = plan.casts or plan.fills or plan.boxes or plan.rows or plan.ordered
         if seen is None or more or (as_torch and self._tensor is None):
             return never
@@ -249,7 +254,9 @@ class InputChecker:
         """
         default, value = self._defaults[name], value.item() if isinstance(value, np.generic) else value
         plain = isinstance(value, bool | int | float | str)
-        if (plain and value == default) or (value is None and not default):
+        # 1, 1.0 and True are equal, and tensors that are multiplied by them become of different types.
+        alike = plain and all(isinstance(value, kind) == isinstance(default, kind) for kind in (bool, float))
+        if (alike and value == default) or (value is None and default is False):
             return False
         what = f"{name}={value!r}" if plain or value is None else f"{name} is a {type(value).__name__}"
         why = f"{what}, and it was exported with {name}={default!r}"
@@ -263,7 +270,7 @@ class InputChecker:
             return self._from_torch(name, value), True
         if np.ma.is_masked(value):
             raise InputError(self._who, f"input {name!r} has masked values, which it would compute with", _UNMASK)
-        if hasattr(value, "__dlpack__"):
+        if hasattr(value, "__dlpack__") and not isinstance(value, _ARRAY):  # of arrays, it refuses those of files
             return (np.from_dlpack(value), False) if self._on_host else (value, False)
         try:
             made = np.asarray(value)
@@ -390,6 +397,4 @@ class InputChecker:
 
 
 def _is_text(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return bool(value) and _is_text(value[0])
-    return isinstance(value, (str, bytes))
+    return bool(value) and _is_text(value[0]) if isinstance(value, (list, tuple)) else isinstance(value, (str, bytes))

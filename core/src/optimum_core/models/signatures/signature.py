@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_core.artifact import Structure
 from optimum_core.models import tasks
-from optimum_core.models.eager.calls import ask
+from optimum_core.models.eager.calls import ask, inputs_after
 from optimum_core.models.eager.outputs import agreed, flatten
 from optimum_core.models.inputs import user_samples
 from optimum_core.models.inputs.layouts import InputLayout, Layout, alternatives, facts_of
@@ -27,13 +27,13 @@ from optimum_core.models.signatures.axes import (
 )
 from optimum_core.models.signatures.defaults import default_of
 from optimum_core.models.signatures.derivation import first_that_runs, of_one_structure, tied
+from optimum_core.models.signatures.eager_trials import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes_beside, without_idle
 from optimum_core.models.signatures.joint_sizes import joint_switches
 from optimum_core.models.signatures.longer_calls import longer_switches
 from optimum_core.models.signatures.memory_order import inputs_kept_in_order
 from optimum_core.models.signatures.one_row import inputs_of_one_row, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
-from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
 from optimum_core.models.signatures.size_records import cached_runs
 from optimum_core.models.signatures.skipped_labels import all_may_be_skipped, skipped_value
@@ -51,6 +51,9 @@ __all__ = ["ModelSignature", "describe", "lengths_beside", "limited"]
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
 _NO_OTHER = "what was built agrees with the eager model at no other length that was tried"
+_WRITES = (
+    "eager changes {} in place, and gives the same if it is called again: an accelerated model may leave it as it is"
+)
 _STRUCTURE = "at other lengths the eager model returns other numbers or other items, which one graph cannot"
 
 
@@ -286,6 +289,7 @@ def describe(
         joint=joint,
         patch=patch,
         fixed=(*structural, *settled.fixed),
+        remarks=tuple(_WRITES.format(name) for name in inputs_after(module, inputs)),
     )
 
 
