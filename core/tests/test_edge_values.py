@@ -11,8 +11,8 @@ import torch
 from transformers import BertConfig, BertModel, CanineConfig, CanineModel, PatchTSTConfig, PatchTSTModel
 
 from optimum_core.models.eager.calls import eager_outputs, is_plain
-from optimum_core.models.eager.edges_written_out import EdgesWrittenOut
 from optimum_core.models.eager.otherwise import _Otherwise, outputs_otherwise
+from optimum_core.models.exporting.rewriting.edges import EdgesWrittenOut
 from optimum_core.models.signatures.signature import describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, verify

@@ -146,6 +146,7 @@ def test_what_is_slower_than_eager_at_a_shape_is_not_chosen_unasked(search: Sear
     report, _ = search(quick, quantize="int8", shapes=[{"batch": 1}, {"batch": 4}])
     assert report.chosen is not None and report.chosen.precision == "fp32"
     assert "not quantized: it is slower than eager at batch=4" in report.chosen.reason
+    assert "not quantized: it is slower than eager at batch=4" in report.notes
 
 
 def test_no_way_is_proved_for_which_there_is_no_time(search: Search) -> None:
@@ -155,3 +156,16 @@ def test_no_way_is_proved_for_which_there_is_no_time(search: Search) -> None:
     assert len(tried) == 1
     skipped = {trial.name.partition("[")[0] for trial in _told(report, "skipped")}
     assert {"one", "two", "three"} - {*tried} <= {word for name in skipped for word in name.split()}
+
+
+def test_one_recipe_is_owed_however_many_stages_there_are(search: Search) -> None:
+    broken = Stated(
+        name="broken",
+        takes=lambda form: 1,
+        loses=lambda form: 9 if form.is_quantized else 0,
+        schemes=(DYNAMIC, "weight-only-int8"),
+    )
+    report, backends = search(broken, quantize="int8", budget=1e-3)
+    quantized = [opened for opened in backends[0].sessions if opened.form.is_quantized]
+    assert {opened.form.config.scheme for opened in quantized if opened.form.config} == {"dynamic"}
+    assert "weight-only-int8" in " ".join(trial.name for trial in _told(report, "skipped"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimum_core.artifact.embedding import MODULES
+from optimum_core.artifact.names import MANIFEST
 from optimum_core.models.sources.sentences.stored import PICKLE, weights_of
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
-_LEFT_OUT = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
+_LEFT_OUT = ("*.index.json", MANIFEST, "requirements*.txt", "trainer_state.json", MODULES)
 _CARD, _LINK = "README.md", "license_link"
 _LICENCE = ("license", "license_name", _LINK)
 #: Signs that a text follows in the next lines, and words for nothing.

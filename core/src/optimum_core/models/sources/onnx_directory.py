@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.artifact.embedding import MODULES, SENTENCE
+from optimum_core.artifact.names import is_artifact
 from optimum_core.errors import SourceError, UnavailableError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import files
@@ -36,7 +37,7 @@ def the_file(directory: Path, name: str) -> Path | None:
     Raises:
         SourceError: it holds parts of one model, or several graphs of which none has the usual name.
     """
-    if (directory / "optimum.json").is_file() or files.has_weights(directory):
+    if is_artifact(directory) or files.has_weights(directory):
         return None
     found = sorted(path for place in (directory, directory / _FOLDER) for path in place.glob("*.onnx"))
     if not found:

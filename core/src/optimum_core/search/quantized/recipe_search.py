@@ -78,7 +78,8 @@ class _QuantizedSearch:
         for schemes in self._stages():
             self.log.begin_stage()
             names = {str(scheme) for scheme in schemes}
-            surveyed = survey.of([way for way in self.context.ways if way.scheme in names])
+            ways = [way for way in self.context.ways if way.scheme in names]
+            surveyed = survey.of(ways, owed=not self._tried)
             if (winner := self._first_kept(surveyed)) is not None:
                 return self._decide(winner, surveyed)
         self._require_buildable()
@@ -301,7 +302,8 @@ class _QuantizedSearch:
         result = self.context.unquantized
         winner = result.winner
         winner.problem = f"{winner.problem}; not quantized: {why}"
-        return self._result(winner, [item for item in result.tried if item is not winner], result.check)
+        found = self._result(winner, [item for item in result.tried if item is not winner], result.check)
+        return replace(found, report=replace(found.report, notes=(f"not quantized: {why}", *found.report.notes)))
 
     def _why_none(self) -> str:
         broken = [result for result in self.log.results if result.outcome == "broken"]

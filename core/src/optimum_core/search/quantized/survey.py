@@ -88,16 +88,21 @@ class Survey:
     log: SearchLog
     budget: Budget
 
-    def of(self, ways: Sequence[Way]) -> list[Surveyed]:
-        """Return the ways that could be built, each timed, the quickest side by side."""
+    def of(self, ways: Sequence[Way], *, owed: bool = True) -> list[Surveyed]:
+        """Return the ways that could be built, each timed, the quickest side by side.
+
+        Args:
+            owed: whether one of them is tried however short the time.
+        """
         found: list[Candidate] = []
         for way in ways:
+            first = owed and not found
             # Asked first: to find the route that is right, unquantized models are built and compared.
             asked = self._spec(way, next(iter(way.routes), None))
-            if (why := self._why_not(asked, first=not found)) is not None:
+            if (why := self._why_not(asked, first=first)) is not None:
                 self.log.record(Recipe(spec=asked), "skipped", why)
                 continue
-            spec = self._plain_spec(way, first=not found)
+            spec = self._plain_spec(way, first=first)
             if spec is None:
                 continue
             if (candidate := attempt(self.evaluator, self.log, Recipe(spec=spec))) is not None:
