@@ -18,7 +18,7 @@ from optimum_core.models.eager.copies import throwaway
 from optimum_core.models.eager.edges_written_out import EdgesWrittenOut
 from optimum_core.models.eager.expert_loops import WholeExpertLoops
 from optimum_core.models.eager.narrow_floats import WideNarrowFloats
-from optimum_core.models.eager.outputs import flatten
+from optimum_core.models.eager.outputs import Outputs, flatten
 from optimum_core.models.eager.promotion import ExplicitPromotion
 from optimum_core.models.eager.traced_views import TracedViews
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
@@ -109,10 +109,10 @@ def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     return call(fresh(module), apart(inputs))
 
 
-def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs:
     """Return the outputs by name of a model that has seen no other call, as arrays of their own: the reference of
     every comparison."""
-    return {name: tensor.numpy().copy() for name, tensor in flatten(ask(module, inputs)).items()}
+    return Outputs.of(ask(module, inputs))
 
 
 def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
