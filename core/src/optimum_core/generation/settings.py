@@ -219,9 +219,14 @@ def _check(settings: Settings) -> None:
         ("top_k", settings.top_k is None or settings.top_k >= 0, "0 or more"),
         ("top_p", settings.top_p is None or 0 < settings.top_p <= 1, "more than 0 and at most 1"),
         ("min_p", settings.min_p is None or 0 <= settings.min_p <= 1, "0 to 1"),
-        ("repetition_penalty", settings.repetition_penalty is None or settings.repetition_penalty > 0, "more than 0"),
+        ("repetition_penalty", _is_penalty(settings.repetition_penalty), "0.001 to 1000"),
         ("seed", settings.seed is None or settings.seed >= 0, "0 or more"),
     )
     for name, holds, range_ in rules:
         if not holds:
             raise OptionError(name, f"{getattr(settings, name)!r} makes no sense", f"pass {range_}")
+
+
+def _is_penalty(value: float | None) -> bool:
+    """Whether it leaves scores within what 32 bits hold."""
+    return value is None or 1e-3 <= value <= 1e3

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,16 +12,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from optimum_core.models.eager.complex_pairs import ComplexPairs
 from optimum_core.models.eager.copies import throwaway
-from optimum_core.models.eager.edges_written_out import EdgesWrittenOut
-from optimum_core.models.eager.expert_loops import WholeExpertLoops
-from optimum_core.models.eager.narrow_floats import WideNarrowFloats
 from optimum_core.models.eager.outputs import Outputs, flatten
-from optimum_core.models.eager.promotion import ExplicitPromotion
-from optimum_core.models.eager.traced_views import TracedViews
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
-from optimum_core.models.weights import state_tensors
 
 
 @dataclass(slots=True)
@@ -116,13 +108,21 @@ def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Outputs
 
 
 def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return what `eager_outputs` does, while gradients are recorded; some modules answer otherwise then.
+    """Return what `eager_outputs` does, while gradients are recorded, of floats among the inputs too where the module
+    takes such; some modules answer otherwise then.
 
     Raises:
         Exception: of any kind, for a module that cannot be called so.
     """
+    tensors = apart(inputs)
     with torch.enable_grad():
-        found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
+        try:
+            floats = {
+                name: value.clone().requires_grad_() for name, value in tensors.items() if value.is_floating_point()
+            }
+            found = flatten(fresh(module)(**tensors | floats, **fixed_arguments(module)))
+        except RuntimeError:  # what it changes in place must not have gradients
+            found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
     return {name: tensor.detach().numpy().copy() for name, tensor in found.items()}
 
 
@@ -192,31 +192,3 @@ class FlatModule(torch.nn.Module):
         named = dict(zip(self.input_names, tensors, strict=True))
         flat = flatten(self.module(**named, **self.arguments))
         return tuple(flat[name] for name in self.output_names)
-
-
-@contextmanager
-def export_ready(module: Any) -> Iterator[None]:
-    """Make a model traceable while the block runs: mixtures of experts become matrix products, because the routing of
-    the fast implementation cannot be traced, promotions of integers and roundings to bfloat16 that converters leave
-    out are written out, and so are values at edges, and complex numbers become pairs of real ones."""
-    narrow = any(tensor.dtype == torch.bfloat16 for tensor in state_tensors(module).values())
-    rounding = nullcontext() if narrow else WideNarrowFloats()
-    exact = EdgesWrittenOut(), ExplicitPromotion(), rounding, ComplexPairs(), WholeExpertLoops(), TracedViews()
-    with _traceable_experts(module), ExitStack() as stack:
-        for mode in exact:
-            stack.enter_context(mode)
-        yield
-
-
-@contextmanager
-def _traceable_experts(module: Any) -> Iterator[None]:
-    settable = getattr(module, "_can_set_experts_implementation", None)
-    if settable is None or not settable():
-        yield
-        return
-    before = module.get_experts_implementation()
-    module.set_experts_implementation("batched_mm")
-    try:
-        yield
-    finally:
-        module.set_experts_implementation(before)

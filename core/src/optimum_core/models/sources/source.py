@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.artifact.embedding import write_object
+from optimum_core.artifact.names import is_artifact
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import checkpoint, files, forms, pretrained_cfg
@@ -309,7 +310,7 @@ def _from_path(
         from optimum_core.models.sources.gguf_file import GgufSource
 
         return GgufSource(path, name=path.name, processor=processor)
-    if (path / "optimum.json").is_file():
+    if is_artifact(path):
         raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
     if path.is_dir():
         name = path.resolve().name
