@@ -47,6 +47,12 @@ class Answer(dict[str, Any]):
         return tuple(self.values())
 
 
+def as_array(tensor: Any) -> Any:
+    """Return a tensor as an array, which shares its memory where it can: parts of a conjugate have their signs to
+    come."""
+    return tensor.detach().resolve_conj().resolve_neg().numpy()
+
+
 class Outputs(dict[str, Any]):
     """A model's outputs by name.
 
@@ -59,7 +65,7 @@ class Outputs(dict[str, Any]):
     @classmethod
     def of(cls, value: Any) -> Outputs:
         """Return the outputs that a model has returned, as arrays of their own."""
-        made = cls({name: tensor.numpy().copy() for name, tensor in flatten(value).items()})
+        made = cls({name: as_array(tensor).copy() for name, tensor in flatten(value).items()})
         with suppress(SourceError):
             made.structure = structure_of(value, "")
         return made
