@@ -384,10 +384,9 @@ class Pipeline:
         return workload(self.request.shapes, signature.inputs, limits)
 
     def _specs(self, ways: tuple[Way, ...], won_before: tuple[str, ...] = ()) -> tuple[CandidateSpec, ...]:
-        from optimum_core.search.spec import specs_of
+        from optimum_core.search.spec import specs_of, streams_of
 
-        throughput = self.request.objective == "throughput"
-        streams = (1, max(2, self.hardware.cpu.usable_cores)) if throughput else (1,)
+        streams = streams_of(self.request.objective, self.hardware.cpu.usable_cores)
         return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=self.request.shapes is not None))
 
 

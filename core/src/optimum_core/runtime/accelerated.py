@@ -139,11 +139,11 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             as_dict = self._returns_dict
         if kwargs.get("return_dict") is not None:
             as_dict = kwargs["return_dict"]
-        arrays, torch_in = self._checker.bind((), kwargs)
+        arrays, torch_in, seen = self._checker.bound(kwargs)
         outputs = self._run_checked(arrays)
         answer = self._answerer.answer(outputs, as_torch=torch_in, as_tuple=as_dict is False)
         if self._returns_dict:
-            self._again = self._checker.repeated(self._runs, self._answerer, as_torch=torch_in)
+            self._again = self._checker.repeated(seen, self._runs, self._answerer, as_torch=torch_in)
         return answer
 
     def _direct(self, names: tuple[str, ...]) -> Direct | None:

@@ -85,6 +85,14 @@ def converted(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[A
     return made if exact else None
 
 
+def typed(made: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """Return what numpy made of Python's numbers, which have no type, in an input's type if that holds all of them."""
+    if dtype is None or made.dtype.kind + dtype.kind not in ("ff", "ii", "iu", "ui", "uu"):
+        return made
+    found = converted(made, dtype)
+    return made if found is None else found
+
+
 def is_finite(value: Any) -> bool:
     """Whether no value is NaN or infinity.
 

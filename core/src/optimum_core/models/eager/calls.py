@@ -68,8 +68,24 @@ def call(module: torch.nn.Module, inputs: Mapping[str, Any], **others: Any) -> A
 
 def as_tensor(value: Any) -> torch.Tensor:
     """Return a value as a tensor, which shares its memory where torch can."""
-    read_only = isinstance(value, np.ndarray) and not value.flags.writeable  # torch has no such tensors, and warns
-    return torch.as_tensor(value.copy() if read_only else value)
+    # Torch has no tensors that are read-only, or run backwards.
+    other = isinstance(value, np.ndarray) and (not value.flags.writeable or min(value.strides, default=0) < 0)
+    return torch.as_tensor(value.copy() if other else value)
+
+
+def apart(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return inputs as tensors with memory of their own: a model may write into what it is given."""
+    return {name: as_tensor(value).clone() for name, value in inputs.items()}
+
+
+def inputs_after(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return those inputs, as a call leaves them, that the model changes in place."""
+    given = apart(inputs)
+    call(fresh(module), given)
+    after = {name: tensor.numpy() for name, tensor in given.items()}
+    return {
+        name: array for name, array in after.items() if array.tobytes() != as_tensor(inputs[name]).numpy().tobytes()
+    }
 
 
 def fresh(module: torch.nn.Module) -> torch.nn.Module:
@@ -81,9 +97,8 @@ def fresh(module: torch.nn.Module) -> torch.nn.Module:
 
 def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Return the module's output when it has seen no other call, by running a throwaway copy."""
-    tensors = {name: as_tensor(value) for name, value in inputs.items()}
-    _learn(module, tensors)
-    return call(fresh(module), tensors)
+    _learn(module, inputs)
+    return call(fresh(module), apart(inputs))
 
 
 def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
@@ -98,9 +113,8 @@ def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -
     Raises:
         Exception: of any kind, for a module that cannot be called so.
     """
-    tensors = {name: as_tensor(value) for name, value in inputs.items()}
     with torch.enable_grad():
-        found = flatten(fresh(module)(**tensors, **fixed_arguments(module)))
+        found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
     return {name: tensor.detach().numpy().copy() for name, tensor in found.items()}
 
 
@@ -123,17 +137,17 @@ def _original(module: torch.nn.Module) -> torch.nn.Module:
     return original
 
 
-def _learn(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+def _learn(module: torch.nn.Module, inputs: Mapping[str, Any]) -> None:
     """Find out at a module's first call what the others go by."""
     manner, original = _manner(module), _original(module)
     if manner.writes is None:
-        manner.writes = writes_weights(original, lambda made: made(**inputs, **fixed_arguments(original)))
+        manner.writes = writes_weights(original, lambda made: made(**apart(inputs), **fixed_arguments(original)))
         if manner.writes:
             unshare(original)
     _learn_quiet(module, inputs)
 
 
-def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, Any]) -> None:
     """Find out at a module's first call whether `use_cache=False` changes its outputs: in FSMT, the decoder has its
     causal mask only without a cache. If so, every call is made without that argument, as the user's are."""
     manner = _manner(module)
@@ -144,9 +158,9 @@ def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) ->
         manner.quiet = True
         return
     with torch.no_grad():
-        quiet = flatten(fresh(module)(**inputs, **others, use_cache=False))
+        quiet = flatten(fresh(module)(**apart(inputs), **others, use_cache=False))
         try:
-            usual = flatten(fresh(module)(**inputs, **others))
+            usual = flatten(fresh(module)(**apart(inputs), **others))
         except Exception:  # noqa: BLE001 - the user's own call would fail so too
             manner.quiet = True
             return

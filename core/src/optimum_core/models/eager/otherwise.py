@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from optimum_core.models.eager.calls import call, fresh
+from optimum_core.models.eager.calls import apart, call, fresh
 from optimum_core.models.eager.outputs import flatten
 
 #: The whole number from which on a float of 32 bits does not hold each.
@@ -51,7 +51,7 @@ def outputs_otherwise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the eager model's outputs by name, as a runtime might give them that rounds otherwise."""
     copy = fresh(module)
     with _Otherwise(copy):
-        found = call(copy, inputs)
+        found = call(copy, apart(inputs))
     return {name: tensor.numpy().copy() for name, tensor in flatten(found).items()}
 
 

@@ -13,6 +13,7 @@ from optimum_core.models.exporting import OnnxRequest
 from optimum_core.models.exporting.rewriting.tracer_faults import TranslatedRight
 from optimum_core.models.exporting.value_branches import traced_reads, value_branches
 from optimum_core.models.exporting.weight_files import add_weights
+from optimum_core.models.weights import state_tensors
 
 _PROTOBUF_LIMIT = 2 * 1024**3
 
@@ -41,7 +42,7 @@ def write(request: OnnxRequest) -> tuple[str, ...]:
             do_constant_folding=not beside,  # it would make new weights of some
         )
         if beside:
-            add_weights(request.path, flat.state_dict())
+            add_weights(request.path, state_tensors(flat))
     _check_inputs(request)
     return value_branches(reads, flat, tuple(request.samples.values()))
 
@@ -76,5 +77,5 @@ def _without_dumps() -> Iterator[None]:
 def _is_large(module: torch.nn.Module) -> bool:
     """Whether weights are left out of the message, which cannot hold them. It depends on the model alone: the same
     model makes the same graph, however busy the machine is."""
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state_tensors(module).values())
     return bool(weights >= _PROTOBUF_LIMIT)

@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_core.artifact import Structure
 from optimum_core.models import tasks
-from optimum_core.models.eager.calls import ask
+from optimum_core.models.eager.calls import ask, inputs_after
 from optimum_core.models.eager.outputs import agreed, flatten
 from optimum_core.models.inputs import user_samples
 from optimum_core.models.inputs.layouts import InputLayout, Layout, alternatives, facts_of
@@ -48,6 +48,9 @@ __all__ = ["ModelSignature", "describe", "lengths_beside", "limited"]
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
 _NO_OTHER = "what was built agrees with the eager model at no other length that was tried"
+_WRITES = (
+    "eager changes {} in place, and gives the same if it is called again: an accelerated model may leave it as it is"
+)
 _STRUCTURE = "at other lengths the eager model returns other numbers or other items, which one graph cannot"
 
 
@@ -276,6 +279,7 @@ def describe(
         switches={**turns, "sequence": (*turns.get("sequence", ()), *_switches(numbers, ranges))},
         patch=patch,
         fixed=(*structural, *settled.fixed),
+        remarks=tuple(_WRITES.format(name) for name in inputs_after(module, inputs)),
     )
 
 

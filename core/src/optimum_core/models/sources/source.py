@@ -14,6 +14,7 @@ from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import checkpoint, files, forms, pretrained_cfg
 from optimum_core.models.sources.companions import companions
 from optimum_core.models.tasks import SENTENCES, resolve_class
+from optimum_core.models.weights import state_tensors
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
@@ -365,7 +366,7 @@ def _kind_of_directory(directory: Path, task: str | None) -> type[DirectorySourc
 
 
 def _weight_bytes(module: Any) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in state_tensors(module).values())
 
 
 def _fresh(module: Any) -> Any:

@@ -20,13 +20,14 @@ from optimum_core.models.exporting.rewriting.expert_loops import WholeExpertLoop
 from optimum_core.models.exporting.rewriting.narrow_floats import WideNarrowFloats
 from optimum_core.models.exporting.rewriting.promotion import ExplicitPromotion
 from optimum_core.models.exporting.rewriting.traced_views import TracedViews
+from optimum_core.models.weights import state_tensors
 
 
 @contextmanager
 def export_ready(module: Any) -> Iterator[None]:
     """Make a model traceable while the block runs: calls of torch are rewritten, and mixtures of experts become matrix
     products, because the routing of the fast implementation cannot be traced."""
-    narrow = any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values())
+    narrow = any(tensor.dtype == torch.bfloat16 for tensor in state_tensors(module).values())
     # The last is called first, and what it calls goes through those before it: an angle of pairs, to the edges.
     modes = (
         EdgesWrittenOut(), ExplicitPromotion(), nullcontext() if narrow else WideNarrowFloats(), ComplexPairs(),
