@@ -149,6 +149,14 @@ def test_whole_numbers_are_widened(dtype: str) -> None:
     assert (arrays["attention_mask"].dtype.name, arrays["attention_mask"].min()) == ("int64", 1)
 
 
+def test_booleans_are_no_ids() -> None:
+    specs = (TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"), least=0, greatest=99),)
+    mask = TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"), least=0, greatest=1)
+    with pytest.raises(InputError, match="expected dtype int64, got dtype bool"):
+        _bind(specs=specs, input_ids=IDS > 0)
+    assert _bind(specs=(*specs, mask), input_ids=IDS, attention_mask=IDS > 0)["attention_mask"].dtype == np.int64
+
+
 @pytest.mark.parametrize(("dtype", "value"), [("int64", 2**31), ("int64", -(2**31) - 1), ("uint32", 2**32 - 1)])
 def test_whole_numbers_that_do_not_fit_are_refused(dtype: str, value: int) -> None:
     specs = (TensorSpec(name="steps", dtype="int32", shape=("batch",)),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -210,3 +210,17 @@ def _shorten(axis: str, greatest: int) -> str:
     if axis.endswith("sequence"):
         return f"truncate: tokenizer(…, truncation=True, max_length={greatest}); or split the text"
     return f"pass at most {greatest}"
+
+
+def require_order(who: str, names: Iterable[str], arrays: Mapping[str, Any]) -> None:
+    """Refuse inputs whose numbers do not lie in order, where the eager model answers such otherwise.
+
+    Raises:
+        InputError: one is a transposed, sliced or expanded view.
+    """
+    for name in names:
+        value = arrays[name]
+        if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+            why = f"input {name!r} is no contiguous array, and the original's answers follow its order in memory"
+            remedy = f"pass {name}.contiguous(), or np.ascontiguousarray({name}); or call the original"
+            raise InputError(who, why, remedy)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite, typed
+from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite, require_order, typed
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.call_rows import of_one_row, repeat_rows
@@ -70,6 +70,7 @@ class InputChecker:
         self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
         floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
         self._floats = frozenset(() if is_eager else floats)
+        self._ordered = frozenset(() if is_eager else (spec.name for spec in specs if spec.contiguous))
         self._limits = Limits(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored, self._absent = frozenset(ignored), absent or {}
@@ -127,7 +128,8 @@ class InputChecker:
     def repeated(self, call: Seen, run: Run, answerer: Answerer, *, as_torch: bool) -> Repeated:
         """Return a function for further calls like one that was bound and answered."""
         seen, plan = call
-        if seen is None or plan.casts or plan.fills or plan.boxes or plan.rows or (as_torch and self._tensor is None):
+        more = plan.casts or plan.fills or plan.boxes or plan.rows or plan.ordered
+        if seen is None or more or (as_torch and self._tensor is None):
             return never
         return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, run, answerer)
 
@@ -173,6 +175,7 @@ class InputChecker:
         return {**found, **kwargs}
 
     def _apply(self, plan: Plan, arrays: Arrays) -> None:
+        require_order(self._who, plan.ordered, arrays)
         for name, dtype in plan.casts:
             value = arrays[name]
             if value.dtype.kind == "f" and dtype.kind == "i" and not ((value == 0) | (value == 1)).all():
@@ -325,7 +328,8 @@ class InputChecker:
             self._limits.check(axis, length)
         boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
         floats = tuple(name for name in arrays if name in self._floats and all(arrays[name].shape))
-        return Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats, rows=rows)
+        ordered = tuple(name for name in arrays if name in self._ordered)
+        return Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats, ordered=ordered, rows=rows)
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int], *, skip: bool = False) -> None:
         axes, shape = spec.shape, value.shape
@@ -341,16 +345,18 @@ class InputChecker:
                 raise self._mismatch(spec.name, value, expected, f"{length}")
 
     def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
-        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks and masks
-        of 0.0 and 1.0 to integers, and unsigned to signed integers are converted."""
+        """Return the type to convert a value to, or None. Only width within a kind of number, booleans where none
+        is looked up and masks of 0.0 and 1.0 to integers, and unsigned to signed integers are converted."""
         if not isinstance(value, np.ndarray):  # a device array, whose type the runtime checks
             return None
         dtype = self._dtypes.get(spec.name)
         kind = value.dtype.kind
         if kind in "USO":
             raise InputError(self._who, f"input {spec.name!r} is {'text' if kind in 'US' else 'no numbers'}", _TOKENIZE)
-        is_mask = dtype is not None and kind + dtype.kind == "fi" and spec.name.endswith("mask")
-        if dtype is None or not (kind == dtype.kind or kind + dtype.kind in ("bi", "ui") or is_mask):
+        is_mask = dtype is not None and kind + dtype.kind in ("fi", "bi") and spec.name.endswith("mask")
+        # Eager looks no boolean up in a table: True is no id.
+        is_switch = dtype is not None and kind + dtype.kind == "bi" and spec.greatest is None
+        if dtype is None or not (kind == dtype.kind or kind + dtype.kind == "ui" or is_switch or is_mask):
             raise self._mismatch(spec.name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
         if value.dtype == dtype:
             return None
@@ -391,6 +397,4 @@ class InputChecker:
 
 
 def _is_text(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return bool(value) and _is_text(value[0])
-    return isinstance(value, (str, bytes))
+    return bool(value) and _is_text(value[0]) if isinstance(value, (list, tuple)) else isinstance(value, (str, bytes))

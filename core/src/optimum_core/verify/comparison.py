@@ -369,13 +369,13 @@ def ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
 
 
 def failing_axes(fidelity: Fidelity, cases: tuple[ReferenceCase, ...]) -> frozenset[str] | None:
-    """Return the axes to blame when a candidate fails: those that some failing case varied alone.
+    """Return the axes to blame when a candidate fails: those that some failing case varied alone, and all axes of
+    a case that these do not explain.
 
-    None: it fails even at the traced shape, or these axes do not explain every failure.
+    None: it fails even at the traced shape.
     """
     varied = {case.name: case.varied for case in cases}
     wrong = {result.case for result in fidelity.results if not result.passed}
     alone = {next(iter(varied[name])) for name in wrong if len(varied.get(name, ())) == 1}
-    if not alone or any(not varied.get(name, frozenset()) & alone for name in wrong):
-        return None
-    return frozenset(alone)
+    together = [varied.get(name, frozenset()) for name in wrong if not varied.get(name, frozenset()) & alone]
+    return None if not wrong or not all(together) else frozenset(alone).union(*together)

@@ -108,13 +108,21 @@ def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[st
 
 
 def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return what `eager_outputs` does, while gradients are recorded; some modules answer otherwise then.
+    """Return what `eager_outputs` does, while gradients are recorded, of floats among the inputs too where the module
+    takes such; some modules answer otherwise then.
 
     Raises:
         Exception: of any kind, for a module that cannot be called so.
     """
+    tensors = apart(inputs)
     with torch.enable_grad():
-        found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
+        try:
+            floats = {
+                name: value.clone().requires_grad_() for name, value in tensors.items() if value.is_floating_point()
+            }
+            found = flatten(fresh(module)(**tensors | floats, **fixed_arguments(module)))
+        except RuntimeError:  # what it changes in place must not have gradients
+            found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
     return {name: tensor.detach().numpy().copy() for name, tensor in found.items()}
 
 
