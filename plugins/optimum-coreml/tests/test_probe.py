@@ -6,17 +6,13 @@ from typing import Any
 import pytest
 
 from optimum_core.errors import OptionError
-from optimum_core.testing.machine import Machine
+from optimum_core.testing.machine import Machine, reasons
 from optimum_core.types import Support
 from optimum_coreml import devices, plugin
 
 
 def on(hardware: Machine, system: str, version: str) -> Support:
     return plugin.probe(hardware(system=system, system_version=version))
-
-
-def reasons(support: Support) -> dict[str, tuple[str, str]]:
-    return {item.what: (item.reason, item.remedy) for item in support.limitations}
 
 
 @pytest.mark.parametrize("system", ["linux", "windows"])

@@ -6,13 +6,9 @@ from typing import Any
 
 import pytest
 
-from optimum_core.testing.machine import Machine
-from optimum_core.types import Hardware, Support
+from optimum_core.testing.machine import Machine, reasons
+from optimum_core.types import Hardware
 from optimum_inc import machine, plugin
-
-
-def reasons(support: Support) -> dict[str, tuple[str, str]]:
-    return {item.what: (item.reason, item.remedy) for item in support.limitations}
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

@@ -10,13 +10,9 @@ import pytest
 
 from optimum_core.errors import OptionError
 from optimum_core.hardware import detect
-from optimum_core.testing.machine import Machine
-from optimum_core.types import Gpu, Npu, Support
+from optimum_core.testing.machine import Machine, reasons
+from optimum_core.types import Gpu, Npu
 from optimum_openvino import devices, plugin
-
-
-def reasons(support: Support) -> dict[str, tuple[str, str]]:
-    return {item.what: (item.reason, item.remedy) for item in support.limitations}
 
 
 def test_the_cpu_is_offered(hardware: Machine) -> None:

@@ -10,15 +10,11 @@ from onnx import TensorProto, helper
 from packaging.version import Version
 
 from optimum_core.backend import package_folder
-from optimum_core.testing.machine import Machine
-from optimum_core.types import Gpu, Support
+from optimum_core.testing.machine import Machine, reasons
+from optimum_core.types import Gpu
 from optimum_ort import plugin, providers
 
 GPU = Gpu(vendor="nvidia", name="a GPU", compute_capability=(8, 9))
-
-
-def reasons(support: Support) -> dict[str, tuple[str, str]]:
-    return {item.what: (item.reason, item.remedy) for item in support.limitations}
 
 
 def fake_build(monkeypatch: pytest.MonkeyPatch, folder: Path, *libraries: str, **distributions: str) -> None:

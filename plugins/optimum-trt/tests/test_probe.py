@@ -8,16 +8,12 @@ import pytest
 from optimum_core.errors import UnavailableError
 from optimum_core.plan import parse_target, ways
 from optimum_core.plugins import manager
-from optimum_core.testing.machine import Machine
-from optimum_core.types import Gpu, Hardware, QuantizeConfig, Support
+from optimum_core.testing.machine import Machine, reasons
+from optimum_core.types import Gpu, Hardware, QuantizeConfig
 from optimum_trt import devices, modules, plugin
 from optimum_trt.modules import RTX, TENSORRT, Found, capability_of, sm
 
 WithGpu = Callable[..., Hardware]
-
-
-def reasons(support: Support) -> dict[str, tuple[str, str]]:
-    return {item.what: (item.reason, item.remedy) for item in support.limitations}
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *found: modules.Module) -> None:

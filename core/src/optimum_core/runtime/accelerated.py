@@ -18,12 +18,12 @@ from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
 from optimum_core.plugins import Direct, PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
-from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.card import save_with_card
 from optimum_core.runtime.eager_saving import with_settings, with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
+from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.items import ItemEncoder, check_many, is_chat

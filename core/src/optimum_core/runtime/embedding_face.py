@@ -15,9 +15,9 @@ from optimum_core.models.data.texts import cut_length
 from optimum_core.models.sources.sentences.behind import ModulesBehind
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
-from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
+from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.items import greatest_length, text_reader
 from optimum_core.runtime.mapping import Mapper
 from optimum_core.runtime.pooled import HIDDEN_STATE, PooledMapper, modules_behind, width_of

@@ -19,10 +19,10 @@ from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.model_session import EncoderDecoderSession, GenerativeSession
 from optimum_core.generation.settings import Settings, read_settings
 from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_rows, stream_texts
-from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
+from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.merged_calls import MergedCalls, is_chats
 from optimum_core.types import ContinuousLimits, PreparedChat, Session, TokenIds
 from optimum_core.types.state import IDS

@@ -9,9 +9,9 @@ from typing import Any
 from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError, UnavailableError
 from optimum_core.generation.text import Begun, Chat
-from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
+from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.types import PreparedChat
 
 #: Writes texts behind a decoder that has begun, piece by piece.

@@ -16,8 +16,8 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
-from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
+from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.not_torch import refuse_move
 from optimum_core.types import Session
 from optimum_core.types.support import device_type

@@ -22,7 +22,7 @@ from optimum_core.types import Artifact, Offer, QuantizeConfig, QuantizeRequest,
 from optimum_core.verify import relative_error
 
 _FIRST, _LAST = 20, 60
-#: Little that is added between these two is no leak, and much is one: to open further sessions would take long.
+#: If little is added between these two, it does not leak: to open further sessions would take long.
 _EARLY = 10, 30
 _MIB = 1 << 20
 #: Threads or handles: half of the sessions between the two counts, so that a pool may still grow a little.
@@ -80,19 +80,18 @@ class RobustnessTests:
     def test_sessions_do_not_leak(self, subject: Subject) -> None:
         """Memory grows by at most `leak_mib` from the 20th session to the 60th; threads and files do not pile up.
 
-        Where almost nothing was added from the 10th to the 30th, or twice what is allowed, no more are opened.
+        Where almost nothing was added from the 10th to the 30th, no more are opened.
         """
         _needs_files(subject)
-        allowed = {"bytes": self.leak_mib * _MIB, "threads": _PILE, "handles": _PILE}
         # In half of the sessions a quarter of the memory, and nothing else: half of what is allowed.
-        little = {"bytes": allowed["bytes"] // 4, "threads": 0, "handles": 0}
-        much = {name: 2 * most for name, most in allowed.items()}
+        little = {"bytes": self.leak_mib * _MIB // 4, "threads": 0, "handles": 0}
         counts = sorted((*_EARLY, _FIRST, _LAST))
-        held = in_new_process("leak", subject.request(), subject.model.draw(1), counts, little, much)
-        first, last = (_FIRST, _LAST) if _LAST in held else _EARLY
-        grown = {name: held[last][name] - held[first][name] for name in allowed}
-        since = f"more after {last} sessions, each of them closed, than after {first}"
-        assert grown["bytes"] < allowed["bytes"], f"{grown['bytes'] / _MIB:.0f} MiB {since}"
+        held = in_new_process("leak", subject.request(), subject.model.draw(1), counts, little)
+        if _LAST not in held:
+            return
+        grown = {name: held[_LAST][name] - held[_FIRST][name] for name in held[_LAST]}
+        since = f"more after {_LAST} sessions, each of them closed, than after {_FIRST}"
+        assert grown["bytes"] < self.leak_mib * _MIB, f"{grown['bytes'] / _MIB:.0f} MiB {since}"
         assert grown["threads"] < _PILE, f"{grown['threads']} threads {since}"
         assert grown["handles"] < _PILE, f"{grown['handles']} open files or other handles {since}"
 

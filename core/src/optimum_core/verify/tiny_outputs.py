@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.eager.otherwise import outputs_otherwise
+from optimum_core.models.eager.rounding_noise import outputs_with_noise
 from optimum_core.verify.comparison import ReferenceCase, is_steady
 from optimum_core.verify.error_scales import LEAST
 
@@ -23,7 +23,7 @@ def with_tiny_outputs(module: Any, case: ReferenceCase) -> ReferenceCase:
     if not tiny:
         return case
     try:
-        otherwise = outputs_otherwise(module, case.inputs)
+        otherwise = outputs_with_noise(module, case.inputs)
     except Exception as error:  # noqa: BLE001 - code of the model's, under a mode of torch that it may not know
         log.debug("%s: whether tiny outputs are rounding is not known: %r", case.name, error)
         return case

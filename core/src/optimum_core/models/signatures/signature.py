@@ -27,13 +27,13 @@ from optimum_core.models.signatures.axes import (
 )
 from optimum_core.models.signatures.defaults import default_of
 from optimum_core.models.signatures.derivation import first_that_runs, of_one_structure, tied
+from optimum_core.models.signatures.eager_trials import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes_beside, without_idle
 from optimum_core.models.signatures.joint_sizes import joint_switches
 from optimum_core.models.signatures.longer_calls import longer_switches
 from optimum_core.models.signatures.memory_order import inputs_kept_in_order
 from optimum_core.models.signatures.one_row import inputs_of_one_row, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
-from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
 from optimum_core.models.signatures.size_records import cached_runs
 from optimum_core.models.signatures.skipped_labels import all_may_be_skipped, skipped_value
