@@ -219,3 +219,18 @@ def test_the_command(classifier: Classifier, tmp_path: Path) -> None:
     # What was typed goes before what the recipe says.
     assert (fast.report.promise.metric, fast.report.promise.max_drop) == ("f1", "95 %")
     assert "dynamic-int8" in done.stdout and "kept" in done.stdout
+
+
+def test_throughput_counts_calls_side_by_side_of_quantized_models(
+    classifier: Classifier, quickest: Any, without_inc: Any
+) -> None:
+    """Both sessions of the recipe that is kept are raced: of one call at a time, and of one for each core."""
+    with without_inc():
+        fast = quickest(
+            target="openvino", quantize="weight-only-int8", evaluate=classifier.rows, max_drop="90%",
+            objective="throughput",
+        )  # fmt: skip
+    assert fast.manifest.quantized == "weight-only-int8" and fast.report is not None
+    assert any("streams" in result.name for result in fast.report.walk)
+    assert fast.manifest.streams in (1, max(2, fast.manifest.hardware.cpu.usable_cores))
+    assert classifier.score(fast) > 0.9

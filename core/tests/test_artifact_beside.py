@@ -19,7 +19,7 @@ from optimum_core.artifact.integrity import check_file, describe
 from optimum_core.artifact.meaning import GENERATION, meaning, relatives
 from optimum_core.cli.app import app
 from optimum_core.errors import ArtifactError
-from optimum_core.models.sources.rewritten import meanings_of
+from optimum_core.models.sources.resaved_files import meanings_of
 from optimum_core.runtime.eager_saving import with_settings
 from optimum_core.testing.decoders import decoder
 

@@ -110,6 +110,13 @@ def test_layers_are_found_by_dotted_names() -> None:
         found(["head"], ["", ""], WHO)
 
 
+def test_what_exporters_wrap_a_model_in_is_no_part_of_its_names() -> None:
+    paths = ["module.module.encoder.0", "module.module", "module", ""]
+    assert list(backend.unwrapped(paths, is_decoder=True).values()) == ["encoder.0", "", "", ""]
+    assert backend.unwrapped(paths[:1]) == {"module.module.encoder.0": "module.encoder.0"}
+    assert backend.unwrapped(["module.a", "modules.b"]) == {"module.a": "module.a", "modules.b": "modules.b"}
+
+
 def test_what_was_quantized_says_so(tmp_path: Path) -> None:
     config = QuantizeConfig(scheme="dynamic", weights="uint8")
     asked = quantize(config, output=tmp_path)

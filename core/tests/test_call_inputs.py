@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,31 @@ def test_what_speaks_dlpack_will_do() -> None:
     arrays, torch_in = InputChecker("x", SPECS).bind((), {"input_ids": Foreign()})
     assert np.array_equal(arrays["input_ids"], IDS)
     assert not torch_in
+
+
+class _Array(np.ndarray[Any, Any]):
+    pass
+
+
+def test_subclasses_of_arrays_will_do(tmp_path: Path) -> None:
+    IDS.tofile(tmp_path / "ids")
+    mapped = np.memmap(tmp_path / "ids", dtype=IDS.dtype, mode="r", shape=IDS.shape)
+    for value in (mapped, IDS.astype(">i8").view(_Array), np.ma.masked_array(IDS)):
+        assert np.array_equal(_bind(input_ids=value)["input_ids"], IDS)
+
+
+@pytest.mark.parametrize(
+    ("default", "same", "others"),
+    [(1, [1, np.int64(1)], [True, 1.0, None, "1"]), (0.5, [0.5], [None]), (0, [0], [0.0, False, None]),
+     (False, [False, None], [0, True]), ("", [""], [None])],
+)  # fmt: skip
+def test_an_argument_equal_to_the_default_is_of_its_type(default: Any, same: list[Any], others: list[Any]) -> None:
+    checker = InputChecker("m", SPECS, defaults={"scale": default})
+    for value in same:
+        checker.bind((), {"input_ids": IDS, "scale": value})
+    for value in others:
+        with pytest.raises(InputError, match=f"it was exported with scale={default!r}"):
+            checker.bind((), {"input_ids": IDS, "scale": value})
 
 
 def test_gradients_stay_behind_and_that_is_said_where_they_were_asked_for() -> None:
@@ -121,6 +147,14 @@ def test_positions_are_the_order_of_the_inputs_where_there_is_no_forward() -> No
 def test_whole_numbers_are_widened(dtype: str) -> None:
     arrays = _bind(input_ids=IDS, attention_mask=np.ones((2, 3), dtype=dtype))
     assert (arrays["attention_mask"].dtype.name, arrays["attention_mask"].min()) == ("int64", 1)
+
+
+def test_booleans_are_no_ids() -> None:
+    specs = (TensorSpec(name="input_ids", dtype="int64", shape=("batch", "sequence"), least=0, greatest=99),)
+    mask = TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"), least=0, greatest=1)
+    with pytest.raises(InputError, match="expected dtype int64, got dtype bool"):
+        _bind(specs=specs, input_ids=IDS > 0)
+    assert _bind(specs=(*specs, mask), input_ids=IDS, attention_mask=IDS > 0)["attention_mask"].dtype == np.int64
 
 
 @pytest.mark.parametrize(("dtype", "value"), [("int64", 2**31), ("int64", -(2**31) - 1), ("uint32", 2**32 - 1)])

@@ -11,8 +11,8 @@ import torch
 from transformers import BertConfig, BertModel, CanineConfig, CanineModel, PatchTSTConfig, PatchTSTModel
 
 from optimum_core.models.eager.calls import eager_outputs, is_plain
-from optimum_core.models.eager.edges_written_out import EdgesWrittenOut
-from optimum_core.models.eager.otherwise import _Otherwise, outputs_otherwise
+from optimum_core.models.eager.rounding_noise import _Noise, outputs_with_noise
+from optimum_core.models.exporting.rewriting.edges import EdgesWrittenOut
 from optimum_core.models.signatures.signature import describe
 from optimum_core.types import Fidelity
 from optimum_core.verify import ReferenceCase, verify
@@ -105,13 +105,15 @@ def test_a_stable_order_is_promised() -> None:
     x = torch.tensor([[1.0, 2, 2, 1], [0, 0, 0, 0]])
     stable = Formula(lambda x, keep: torch.sort(x, dim=-1, stable=True).indices).eval()
     keep = torch.ones(1, dtype=torch.bool)
-    found = outputs_otherwise(stable, {"x": x, "keep": keep})["output"]
+    found = outputs_with_noise(stable, {"x": x, "keep": keep})["output"]
     np.testing.assert_array_equal(found, torch.sort(x, dim=-1, stable=True).indices)
 
 
 def _otherwise(function: Callable[..., Any], x: torch.Tensor) -> np.ndarray[Any, Any]:
     module = Formula(_with_keep(function)).eval()
-    found: np.ndarray[Any, Any] = outputs_otherwise(module, {"x": x, "keep": torch.ones(1, dtype=torch.bool)})["output"]
+    found: np.ndarray[Any, Any] = outputs_with_noise(module, {"x": x, "keep": torch.ones(1, dtype=torch.bool)})[
+        "output"
+    ]
     return found
 
 
@@ -161,7 +163,7 @@ def test_a_row_without_rounding_is_compared() -> None:
 
 def test_large_weights_are_not_copied() -> None:
     module = torch.nn.Linear(512, 512).eval()
-    with _Otherwise(module) as mode:
+    with _Noise(module) as mode:
         weight = mode._change_for("addmm")(module.weight.t())
     assert weight.data_ptr() == module.weight.data_ptr()
 

@@ -23,7 +23,7 @@ from transformers import (
 
 from optimum_core.errors import InputError, OptionError
 from optimum_core.generation.decoder_session import counted
-from optimum_core.generation.sampling import allowed, chooser, drawn, penalized, shaped
+from optimum_core.generation.sampling import allowed, chooser, drawn, penalized, shaped, softmax
 from optimum_core.generation.settings import HONOURED, Settings, read_settings
 from optimum_core.generation.unsupported import INERT, NEUTRAL, RESULT
 
@@ -151,6 +151,13 @@ def test_scores_are_shaped_as_transformers_does(
     want = processors(torch.tensor(ids), torch.tensor(scores)).numpy()
     chosen = Settings(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     np.testing.assert_allclose(shaped(penalized(ids, scores, 1.3), chosen), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-40, 1e-7, 1e40, 1e308])
+def test_temperatures_beyond_32_bits_shape_as_the_nearest_does(temperature: float) -> None:
+    scores = np.array([[0.5, 3.0, -np.inf, 2.9]], np.float32)
+    shares = softmax(shaped(scores, Settings(temperature=temperature)))
+    np.testing.assert_allclose(shares, [[0, 1, 0, 0]] if temperature < 1 else [[1 / 3, 1 / 3, 0, 1 / 3]], atol=1e-6)
 
 
 def test_draws_follow_the_probabilities_and_the_seed() -> None:

@@ -143,7 +143,7 @@ def test_an_answer_that_overflows_is_wrong() -> None:
 def test_what_eager_does_not_answer_is_no_case(
     function: Function, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimum_core.models.eager.patience._PATIENCE", 0.3)
+    monkeypatch.setattr("optimum_core.models.eager.bounded_calls._PATIENCE", 0.3)
     assert _names(function, x) == []
 
 

@@ -96,6 +96,22 @@ def test_without_a_mask_only_equals_share_a_call(lengths: list[int], size: int) 
     assert len(model.calls) == sum(-(-lengths.count(n) // size) for n in set(lengths))
 
 
+@pytest.mark.parametrize(("narrow", "wide"), [("int8", "int64"), ("uint8", "int16"), ("int64", "int8")])
+def test_a_batch_is_of_a_type_that_holds_all_items(narrow: str, wide: str) -> None:
+    """The longest item of a batch is its first."""
+    greatest = int(np.iinfo(wide).max) - 7
+    items = [{"input_ids": np.array([1, 2, 3], narrow)}, {"input_ids": np.array([greatest], wide)}]
+    model = Recorder()
+    Mapper("m", model, (IDS, MASK), (POOLED,), pad_id=30000).map(items, 2, lambda done: None)
+    assert model.calls[0]["input_ids"].tolist() == [[1, 2, 3], [greatest, 30000, 30000]]
+
+
+def test_an_item_with_masked_values_is_refused() -> None:
+    item = {"input_ids": np.ma.masked_array([1, 2], mask=[False, True])}
+    with pytest.raises(InputError, match="an item's 'input_ids' has masked values"):
+        Mapper("m", Recorder(), (IDS, MASK), (POOLED,)).map([item], 2, lambda done: None)
+
+
 def test_a_mask_of_its_own_is_kept() -> None:
     model = Recorder()
     mapper = Mapper("m", model, (IDS, MASK), (POOLED,))

@@ -18,11 +18,12 @@ import torch
 
 from optimum_core.errors import ExportError
 from optimum_core.models.backends import onnx_plugin
-from optimum_core.models.eager.calls import FlatModule, call, eager_outputs, export_ready, fixed_arguments
+from optimum_core.models.eager.calls import FlatModule, call, eager_outputs, fixed_arguments
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.exporting import ROUTES, torchscript
 from optimum_core.models.exporting.export_speed import remembered_translations
 from optimum_core.models.exporting.requests import export_of
+from optimum_core.models.exporting.rewriting import export_ready
 from optimum_core.models.exporting.weight_files import add_weights
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature, describe
@@ -219,7 +220,7 @@ def test_a_failed_export_is_one_quiet_error(route: str, tmp_path: Path, capfd: p
         _export(module, signature, tmp_path, route)
     assert tuple(capfd.readouterr()) == ("", "")
     assert caught.value.__cause__ is not None
-    assert "engine" in caught.value.remedy
+    assert "route" in caught.value.remedy
 
 
 def _mixture() -> Any:

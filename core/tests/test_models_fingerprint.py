@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import dataclasses
 import functools
 import os
+import re
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources.source import open_source
@@ -20,7 +26,10 @@ from optimum_core.models.sources.source import open_source
 Tiny = Callable[[str], Any]
 
 #: Torch warns of the layouts of its tensors as they are made.
-pytestmark = pytest.mark.filterwarnings("ignore:(The PyTorch API of nested|Sparse ):UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(The PyTorch API of nested|Sparse ):UserWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+]
 
 
 class Scaled(torch.nn.Module):
@@ -155,6 +164,7 @@ def test_sparse_buffers_count() -> None:
 def test_samples_count_by_name_value_type_and_shape() -> None:
     x = np.arange(6.0, dtype=np.float32)
     kinds = [None, {"x": x}, {"y": x}, {"x": x + 1}, {"x": x.astype(np.float64)}, {"x": x.reshape(2, 3)}]
+    kinds += [{"x": [[1, 2, 3, 4]]}, {"x": [[1, 2], [3, 4]]}]
     assert len({fingerprint.of_samples(kind) for kind in kinds}) == len(kinds)
     assert fingerprint.of_samples({"x": x}) == fingerprint.of_samples({"x": x.copy()})
     assert fingerprint.of_samples(x) == fingerprint.of_samples((x,)) == fingerprint.of_samples([x])
@@ -221,6 +231,52 @@ class Holder:
         self.value = value
 
 
+@dataclasses.dataclass
+class Settings:
+    factor: float
+
+
+def _using_settings(held: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: x * held.factor
+
+
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    return x * 0.5
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2.0
+
+
+class Scripted(torch.nn.Module):
+    """Its script is that of one branch alone."""
+
+    def __init__(self, halves: bool) -> None:
+        super().__init__()
+        self.call = _halved if halves else _doubled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.call(x)
+
+
+def _repeating(value: float) -> torch.nn.Module:
+    """Return modules without tensors of which the last one stands at two places."""
+    one, other = torch.nn.ReLU(), torch.nn.Tanh()
+    return torch.nn.Sequential(one, other, other if value > 2 else one)
+
+
+class StateOfItsOwn(Plain):
+    def get_extra_state(self) -> Any:
+        return {"factor": self.call}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.call = state["factor"]
+
+
+def _with_state_of_its_own(value: float) -> torch.nn.Module:
+    return StateOfItsOwn(value)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -243,6 +299,22 @@ class Holder:
         lambda value: Plain(_using(_linear(value).weight)),
         lambda value: Plain(_linear(value).forward),
         lambda value: Plain(kind=torch.float16 if value > 2 else torch.float32),
+        lambda value: Plain(config={"factor": value}),
+        lambda value: Plain(config=Settings(value)),
+        lambda value: Plain(part=Scaled(), args=argparse.Namespace(factor=value)),
+        lambda value: torch.nn.Sequential(Plain(config=types.SimpleNamespace(factor=value))),
+        lambda value: Plain(settings=transformers.BertConfig(layer_norm_eps=value)),
+        lambda value: Plain(kept=slice(0, int(value))),
+        lambda value: Plain(kept=[range(int(value))]),
+        lambda value: Plain(kept=collections.deque([value])),
+        lambda value: Plain(pattern=re.compile(f"[a-z]{{{int(value)}}}")),
+        lambda value: Plain(_using_settings(types.SimpleNamespace(factor=value))),
+        lambda value: Plain(_using_settings(Settings(value))),
+        lambda value: Plain(functools.lru_cache(_scaling(value))),
+        lambda value: Plain(torch.jit.script(_halved if value > 2 else _doubled)),
+        lambda value: torch.jit.script(Scripted(halves=value > 2)),
+        _repeating,
+        _with_state_of_its_own,
         _hooked,
         _buffered,
         _replaced,
@@ -271,6 +343,42 @@ def test_what_its_functions_find_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     replaced = fingerprint.of_module(Plain())
     monkeypatch.setattr(Plain, "bias", property(lambda self: 1.0))
     assert len({before, changed, replaced, fingerprint.of_module(Plain())}) == 4
+
+
+_OWN = """
+import functools
+import torch
+import usual_helpers
+
+class Own(torch.nn.Module):
+    @functools.cached_property
+    def offset(self):
+        return {offset}
+
+    def forward(self, x):
+        from local_helpers import factor
+        return usual_helpers.scaled(x) * factor() + self.offset
+"""
+_HELPERS = {
+    "usual_helpers": "TIMES = {times}\ndef scaled(x):\n    return x * TIMES\n",
+    "local_helpers": "def factor():\n    return {factor}\n",
+}
+
+
+def _own(monkeypatch: pytest.MonkeyPatch, **values: int) -> str:
+    """Return the fingerprint of a module whose code uses modules of its user's by their names."""
+    values = {"offset": 1, "times": 1, "factor": 1, **values}
+    for name, code in {**_HELPERS, "own": _OWN}.items():
+        module = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(code.format(**values), vars(module))
+    return fingerprint.of_module(sys.modules["own"].Own())
+
+
+def test_what_is_in_modules_that_its_functions_name_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = _own(monkeypatch)
+    assert _own(monkeypatch) == usual
+    assert len({usual, *(_own(monkeypatch, **{name: 2}) for name in ("offset", "times", "factor"))}) == 4
 
 
 class Rule:
@@ -315,6 +423,7 @@ from functools import partial
 from optimum_core.models import fingerprint
 
 KNOWN, log = {"b", "a", "c"}, __import__("logging").getLogger("x")
+SETTINGS = __import__("types").SimpleNamespace(lock=__import__("threading").Lock(), any=object(), kept=slice(3))
 
 class Own(torch.nn.Module):
     def __init__(self):
@@ -324,7 +433,7 @@ class Own(torch.nn.Module):
         self.register_forward_hook(partial(print, end=""))
 
     def forward(self, x):
-        log.debug("called")
+        log.debug("called", SETTINGS.kept)
         return self.act(x) if "a" in KNOWN else x
 
 print(fingerprint.of_module(Own()))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from optimum_core.models.eager.narrow_floats import WideNarrowFloats
+from optimum_core.models.exporting.rewriting.narrow_floats import WideNarrowFloats
 
 SLOPES, PLACES, WIDE = torch.tensor([0.3, 0.7, 0.11]), torch.arange(4000), torch.tensor([1.1, 2.3, 0.7])
 

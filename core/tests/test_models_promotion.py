@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from optimum_core.models.backends import onnx_plugin
-from optimum_core.models.eager.promotion import ExplicitPromotion
 from optimum_core.models.exporting import ROUTES
+from optimum_core.models.exporting.rewriting.promotion import ExplicitPromotion
 from optimum_core.models.sources.source import MemorySource
 from optimum_core.types import ExportRequest, TensorSpec
 

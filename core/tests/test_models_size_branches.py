@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from optimum_core.models.signatures.signature import ModelSignature, describe
+from optimum_core.verify.reference import planned_cases
 
 
 class Scaled(torch.nn.Module):
@@ -23,6 +25,7 @@ class Scaled(torch.nn.Module):
 
 
 LENGTH = "axis1_6"
+TABLE = {71: True}
 
 CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...] = (
     ("between", lambda x: 100 < x.shape[1] < 180, LENGTH, {100, 179}),
@@ -33,6 +36,12 @@ CONDITIONS: tuple[tuple[str, Callable[[torch.Tensor], Any], str, set[int]], ...]
     ("the size of a part", lambda x: x[:, ::2].shape[1] > 40, LENGTH, {73}),
     ("all values", lambda x: x.numel() > 1000, LENGTH, {62}),
     ("a whole shape", lambda x: x.shape[:2] == (2, 40), LENGTH, {39}),
+    ("all values, by torch", lambda x: torch.numel(x) > 1000, LENGTH, {62}),
+    ("all values, by the shape", lambda x: x.shape.numel() > 1000, LENGTH, {62}),
+    ("a dictionary", lambda x: {57: True}.get(x.shape[1], False), LENGTH, {56}),
+    ("a set", lambda x: x.shape[1] in {44, 57}, LENGTH, {43}),
+    ("a table of the module's file", lambda x: TABLE.get(x.shape[1]), LENGTH, {70}),
+    ("the length by Python's function", lambda x: len(x) > 40, "batch", {40}),
     ("many rows", lambda x: 8 < x.shape[0] < 32, "batch", {8, 31}),
     ("some rows", lambda x: x.shape[0] == 5, "batch", {4}),
 )
@@ -56,6 +65,38 @@ def test_both_sides_of_a_comparison_are_compared(
 
 def test_a_model_that_compares_nothing_is_tried_as_before() -> None:
     assert _described(lambda x: False).switches == {"sequence": ()}
+
+
+#: A condition on two lengths that neither meets alone, and pairs of (batch, length) that meet it.
+JOINT: tuple[tuple[str, Callable[[torch.Tensor], Any], Callable[[int, int], bool]], ...] = (
+    ("one longer than the other", lambda x: x.shape[0] > x.shape[1], lambda a, b: a > b),
+    ("both equal", lambda x: x.shape[0] == x.shape[1], lambda a, b: a == b),
+    ("all values", lambda x: x.numel() > 5000, lambda a, b: 8 * a * b > 5000),
+)
+
+
+@pytest.mark.parametrize(("condition", "is_met"), [row[1:] for row in JOINT], ids=[row[0] for row in JOINT])
+def test_pairs_of_lengths_that_meet_a_condition_together_are_compared(
+    condition: Callable[[torch.Tensor], Any], is_met: Callable[[int, int], bool]
+) -> None:
+    signature = _described(condition)
+    here = signature.layout.lengths
+    pairs = [(lengths["batch"], lengths[LENGTH]) for lengths in signature.joint if {"batch", LENGTH} == set(lengths)]
+    met = [(a, b) for a, b in pairs if is_met(a, b)]
+    assert met
+    assert not any(is_met(a, here[LENGTH]) or is_met(here["batch"], b) for a, b in met)
+    drawn = [case.lengths for case in planned_cases(signature)]
+    assert all(lengths in drawn for lengths in signature.joint)
+
+
+def test_conditions_on_one_length_each_make_no_pairs() -> None:
+    assert _described(lambda x: x.shape[0] > 20 or x.shape[1] > 40).joint == ()
+
+
+def test_python_has_its_own_len_back() -> None:
+    own = builtins.len
+    _described(lambda x: len(x) > 40)
+    assert builtins.len is own
 
 
 def test_a_refusal_hides_no_comparison_before_it() -> None:

@@ -15,9 +15,9 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from optimum_core.errors import ExportError
-from optimum_core.models.eager.calls import export_ready
-from optimum_core.models.eager.traced_lengths import traced_rounding
-from optimum_core.models.exporting import EngineRequest
+from optimum_core.models.exporting import OnnxRequest
+from optimum_core.models.exporting.rewriting import export_ready
+from optimum_core.models.exporting.rewriting.traced_lengths import traced_rounding
 from optimum_core.models.exporting.torchscript import write
 from optimum_core.types import TensorSpec
 
@@ -36,9 +36,7 @@ def exported(tmp_path: Path) -> Exported:
         with export_ready(module.eval()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             write(
-                EngineRequest(
-                    module=module, samples=samples, inputs=tuple(specs), outputs=(output,), opset=18, path=path
-                )
+                OnnxRequest(module=module, samples=samples, inputs=tuple(specs), outputs=(output,), opset=18, path=path)
             )
         evaluator = ReferenceEvaluator(onnx.load(path))
         return lambda inputs: evaluator.run(["y"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]

@@ -14,8 +14,9 @@ import torch
 
 from optimum_core.errors import ExportError
 from optimum_core.models.backends.onnx_plugin import export
-from optimum_core.models.eager.calls import FlatModule, export_ready
+from optimum_core.models.eager.calls import FlatModule
 from optimum_core.models.exporting.requests import export_of
+from optimum_core.models.exporting.rewriting import export_ready
 from optimum_core.models.exporting.value_branches import traced_reads, value_branches
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import describe

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 import optimum_core.artifact as artifacts
 from optimum_core import AcceleratedModel, accelerate, load
+from optimum_core.cache import Cache
 from optimum_core.errors import ArtifactError, UnavailableError
 
 CALL = {"input_ids": np.array([[5, 6, 7, 8]])}
@@ -46,6 +47,24 @@ def test_another_process_gets_it_and_needs_no_torch(fast: AcceleratedModel, tmp_
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_the_working_directory_may_change(
+    fast: AcceleratedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = fast(**CALL).logits
+    fast.save_pretrained(tmp_path / "out")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with load("out", target="ort:cpu") as loaded:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        with pickle.loads(pickle.dumps(loaded)) as again, copy.deepcopy(loaded) as copied:
+            np.testing.assert_allclose(again(**CALL).logits, want, rtol=1e-5)
+            np.testing.assert_allclose(copied(**CALL).logits, want, rtol=1e-5)
+        assert loaded.config.num_labels == fast.config.num_labels
+        loaded.save_pretrained("saved")
+    assert artifacts.load(tmp_path / "elsewhere" / "saved").verified
+    assert Cache(Path("cache")).root == tmp_path / "elsewhere" / "cache"
 
 
 def test_pickled_it_needs_its_files(fast: AcceleratedModel, tmp_path: Path) -> None:

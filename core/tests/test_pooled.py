@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from optimum_core import accelerate, load
 from optimum_core.artifact.embedding import MODULES
 from optimum_core.errors import InputError, SourceError
+from optimum_core.models.sources.sentences.behind import read_behind
 from optimum_core.models.sources.sentences.heads import Pooling
-from optimum_core.models.sources.sentences.pooling import read_pooling
 from optimum_core.runtime.mapping import Mapper
-from optimum_core.runtime.pooled import PooledMapper
+from optimum_core.runtime.pooled import PooledMapper, applied
 from optimum_core.runtime.vectors import similarity
 from optimum_core.types import TensorSpec
 from sentence_directories import write_tokenizer
@@ -115,14 +115,15 @@ def test_a_graph_that_pools_itself_is_laid_out_as_it_is(gives: str, listed: bool
 
 def test_a_list_of_modules_that_is_not_there_is_told_in_our_words(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"modules\.json cannot be read"):
-        read_pooling(tmp_path, "m")
+        read_behind(tmp_path, "m")
 
 
 def test_modules_that_are_not_applied_are_named(tmp_path: Path) -> None:
     _write_graph(tmp_path / "theirs")
     mean: dict[str, Any] = {"pooling_mode": "mean"}
+    sizes = {"in_features": 8, "out_features": 4}
     for modules, told in (
-        ([("Pooling", mean), ("Dense", {"in_features": 8})], "its modules are Pooling, Dense, and behind a graph"),
+        ([("Pooling", mean), ("Dense", sizes)], "the weights of its module Dense are not in"),
         ([("Pooling", {**mean, "include_prompt": False})], "its pooling leaves the tokens of prompts out"),
     ):
         _write_modules(tmp_path / "theirs", *modules)
@@ -141,7 +142,7 @@ def _pooled(directory: Path, mode: str, table: Any, *behind: tuple[str, dict[str
     ]
     hidden = TensorSpec(name="last_hidden_state", dtype=str(table.dtype), shape=("batch", "sequence", 8))
     mapper = Mapper("m", lambda feed: {"last_hidden_state": table[feed["input_ids"]]}, inputs, [hidden])
-    return PooledMapper(mapper, read_pooling(directory, "m"), ["sentence_embedding"], 8)
+    return PooledMapper(mapper, read_behind(directory, "m"), ["sentence_embedding"], 8)
 
 
 @pytest.mark.parametrize("mode", _MODES)
@@ -161,13 +162,13 @@ def test_a_graph_in_16_bits_is_pooled_in_32(mode: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", _MODES)
 def test_a_text_without_tokens_has_no_mean_and_no_token(mode: str, tmp_path: Path) -> None:
-    pooled = _pooled(tmp_path, mode, _TABLE)
-    row = np.empty((0, 8), np.float16)
+    _write_modules(tmp_path, ("Pooling", {"pooling_mode": mode}))
+    behind, row = read_behind(tmp_path, "m"), np.empty((0, 8), np.float32)
     if mode in ("cls", "max", "lasttoken"):
         with pytest.raises(InputError, match="a text has no token"):
-            pooled._vector(row)
+            applied(behind, row)
     else:
-        np.testing.assert_array_equal(pooled._vector(row), np.zeros(8))
+        np.testing.assert_array_equal(applied(behind, row)["sentence_embedding"], np.zeros(8))
 
 
 @pytest.mark.parametrize("mode", _MODES)
@@ -185,10 +186,10 @@ def test_every_mode(mode: str, tmp_path: Path) -> None:
         ([("Pooling", {"pooling_mode": "median"})], "median"),
         ([("Pooling", {"pooling_mode": "mean", "window": 3})], "window"),
         ([("Pooling", {"pooling_mode": "mean"}), ("Normalize", {"module_input_name": "other"})], "other"),
-        ([("Pooling", {"pooling_mode": "mean"}), ("Normalize", {}), ("Normalize", {})], "Normalize, Normalize"),
+        ([("Pooling", {"pooling_mode": "mean"}), ("Dense", {"in_features": 8})], "Dense are not in"),
     ],
 )  # fmt: skip
 def test_settings_that_are_not_understood(modules: list[Any], told: str, tmp_path: Path) -> None:
     _write_modules(tmp_path, *modules)
     with pytest.raises(SourceError, match=told):
-        read_pooling(tmp_path, "m")
+        read_behind(tmp_path, "m")

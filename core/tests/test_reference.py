@@ -367,3 +367,20 @@ def test_eager_that_refuses_every_call_says_why(described: Callable[[str], Any])
 
     with pytest.raises(VerificationError, match=r"refuses every call .* the first: RuntimeError: it is broken since"):
         reference_cases(Broken(), described("bert")[1])
+
+
+def test_two_axes_that_fail_together_end_before_the_lengths_at_which_they_do() -> None:
+    module = Many().eval()
+    signature = describe(module, name="many", samples={"x": torch.randn(2, 6)})
+    cases = reference_cases(module, signature)
+    fidelity = verify(lambda inputs: {"output": 2 * inputs["x"]}, cases, signature.outputs, precision="fp32")
+    ranges = right_up_to(fidelity, cases, signature.layout.lengths)
+    assert failing_axes(fidelity, cases) == frozenset(ranges) == frozenset({"batch", "axis1_6"})
+    assert 100 <= ranges["batch"][1] * ranges["axis1_6"][1] <= 250
+
+
+class Many(torch.nn.Module):
+    """Doubles up to 250 numbers, and triples more."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (3 if x.numel() > 250 else 2)

@@ -51,6 +51,25 @@ def test_a_gate_that_every_sample_opens_is_no_idle_input(least: float, gate: tor
     assert describe(Idle().eval(), name="idle", samples=samples).ignored == ("gate",)
 
 
+class Marked(Gated):
+    """One value alone counts: no draw comes to it."""
+
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        return x.sum(1) if gate is None else x.sum(1) * (gate != 1234).all()
+
+
+class Sized(Gated):
+    def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
+        return x.sum(1) if gate is None or gate.numel() > 0 else x.sum(1) * 0
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32])
+def test_an_input_that_counts_at_one_value_alone_is_not_idle(dtype: torch.dtype) -> None:
+    samples = {"x": torch.randn(2, 7), "gate": torch.arange(14).reshape(2, 7).to(dtype)}
+    assert not describe(Marked().eval(), name="marked", samples=samples).ignored
+    assert describe(Sized().eval(), name="sized", samples=samples).ignored == ("gate",)
+
+
 def test_zeros_are_among_the_values_of_a_mask_in_floats() -> None:
     samples = {"x": torch.randn(2, 7), "gate": torch.ones(2, 7)}
     cases = reference_cases(module := Gated().eval(), describe(module, name="gated", samples=samples))

@@ -66,6 +66,11 @@ def test_an_output_that_a_later_call_writes_into_fails() -> None:
 # -- compare ----------------------------------------------------------------------------------------------------------
 
 
+def test_arrays_of_two_shapes_are_not_spread_over_each_other() -> None:
+    assert not _compare(np.ones((3, 1)), np.ones(3)).passed
+    assert not _compare(np.ones((3, 2)), np.ones((1, 2))).passed
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_fails_where_eager_is_finite_and_the_other_way_round(value: float) -> None:
     other = LOGITS.copy()

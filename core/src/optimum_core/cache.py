@@ -87,7 +87,7 @@ class Cache:
     """
 
     def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
-        self.root = _default_root() if root is None else root
+        self.root = (_default_root() if root is None else root).absolute()
         self.limit = _parse_size(os.environ.get(CACHE_SIZE_VARIABLE) or DEFAULT_SIZE) if limit is None else limit
 
     def entry(self, kind: str, key: str) -> Path | None:

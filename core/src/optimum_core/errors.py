@@ -238,6 +238,15 @@ def ended(code: int, otherwise: type[OptimumError], who: str, what: str, said: s
     return otherwise(who, why, remedy)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank, or the name of its type.
+
+    >>> first_line(ValueError("\\n cannot convert\\n  node 3"))
+    'cannot convert'
+    """
+    return next((text for line in str(error).splitlines() if (text := line.strip())), type(error).__name__)
+
+
 #: Characters of another library's message to keep in ours: some print a whole graph.
 _LONGEST = 500
 

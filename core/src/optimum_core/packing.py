@@ -14,7 +14,7 @@ from optimum_core.artifact import LIVE, Manifest, ModelInfo, PartInfo
 from optimum_core.errors import UnprovedWarning
 from optimum_core.measure.workload import WorkShape
 from optimum_core.models.inputs.user_samples import plain_defaults, positional
-from optimum_core.models.sources import rewritten
+from optimum_core.models.sources import resaved_files
 from optimum_core.models.sources.companions import licence_of
 from optimum_core.models.sources.source import Source
 from optimum_core.plan import FLOATS, FULL_PRECISION
@@ -60,7 +60,7 @@ class Packer:
         self.write_companions(directory)
         write_check(directory, result.check)
         manifest = self.manifest(result.winner, result.report)
-        artifacts.write(directory, replace(manifest, meanings=rewritten.meanings_of(self.source, directory)))
+        artifacts.write(directory, replace(manifest, meanings=resaved_files.meanings_of(self.source, directory)))
 
     def write_companions(self, directory: Path) -> None:
         """Write configuration, tokenizer and processor files, except those that the directory has already."""

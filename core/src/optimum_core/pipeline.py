@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -73,17 +72,21 @@ class Pipeline:
 
     def run(self) -> AcceleratedModel:
         """Return the cached model where it is still valid; else build, cache and open one."""
-        from optimum_core.search.budget import Budget, usual_seconds
+        from optimum_core.search.budget import Budget
+        from optimum_core.search.one_at_a_time import one_at_a_time
 
-        stated = self.request.budget
-        seconds = usual_seconds(math.inf) if stated is None else stated
-        self._budget = Budget(seconds=seconds, stated=stated is not None)
+        self._budget = Budget.of(self.request.budget)
         with watched(self.emit, "read", self.source.name):
             key = self._key()
         if (model := self._known(key)) is not None:
             return model
         waiting = Event(stage="wait", detail="another process accelerates this model")
-        with self.cache.lock("model", key, on_wait=lambda: self.emit(waiting)):
+        queued = Event(stage="wait", detail="another thread of this process accelerates a model")
+        with (
+            one_at_a_time(lambda: self.emit(queued)) as waited,
+            self.cache.lock("model", key, on_wait=lambda: self.emit(waiting)),
+        ):
+            self._budget = Budget.of(self.request.budget) if waited else self._budget
             # Checked again: another process may have built or repaired the entry while this one waited.
             if (model := self._known(key)) is not None:
                 return model
@@ -384,10 +387,9 @@ class Pipeline:
         return workload(self.request.shapes, signature.inputs, limits)
 
     def _specs(self, ways: tuple[Way, ...], won_before: tuple[str, ...] = ()) -> tuple[CandidateSpec, ...]:
-        from optimum_core.search.spec import specs_of
+        from optimum_core.search.spec import specs_of, streams_of
 
-        throughput = self.request.objective == "throughput"
-        streams = (1, max(2, self.hardware.cpu.usable_cores)) if throughput else (1,)
+        streams = streams_of(self.request.objective, self.hardware.cpu.usable_cores)
         return tuple(specs_of(ways, streams=streams, won_before=won_before, stated=self.request.shapes is not None))
 
 

@@ -285,6 +285,7 @@ def _quantized_ways_of(
                         scheme=scheme,
                         transforms=transforms,
                         opset=offer.opset,
+                        parallel=offer.parallel,
                         prepares=offer.prepares,
                         proof=offer.proof,
                         cost=step.seconds,

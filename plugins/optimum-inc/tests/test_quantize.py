@@ -35,10 +35,6 @@ def run(request: Any) -> Artifact:
     return written
 
 
-def size(artifact: Artifact) -> int:
-    return sum((artifact.path / name).stat().st_size for name in artifact.files)
-
-
 def least_cosine(model: Any, call: Run) -> float:
     """Over all shapes and paddings that the model was not traced with, but a row without tokens: no data has one."""
     found = []

@@ -17,7 +17,8 @@ from optimum_core import accelerate
 from optimum_core.errors import ArtifactError
 from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, _new_cache, encoded
 from optimum_core.models.decoders.module import filled_cache
-from optimum_core.models.eager.calls import FlatModule, export_ready
+from optimum_core.models.eager.calls import FlatModule
+from optimum_core.models.exporting.rewriting import export_ready
 from optimum_core.models.pretrained import quiet
 from optimum_core.testing.encoder_decoders import encoder_decoder
 from optimum_core.types import LayerState, StateSpec

@@ -14,6 +14,7 @@ import pytest
 from optimum_core.backend import sums_widely
 from optimum_core.errors import OptionError, SessionError
 from optimum_core.testing.machine import Machine
+from optimum_core.testing.tiny import size
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_core.verify.empty_rows import EMPTY
 from optimum_openvino import plugin
@@ -55,10 +56,6 @@ def run(request: QuantizeRequest) -> Artifact:
     written = plugin.quantize(request)
     assert written is not None
     return written
-
-
-def size(artifact: Artifact) -> int:
-    return sum((artifact.path / name).stat().st_size for name in artifact.files)
 
 
 def weight_types(artifact: Artifact) -> set[str]:

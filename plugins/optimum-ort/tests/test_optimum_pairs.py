@@ -17,8 +17,8 @@ from optimum_core import accelerate
 from optimum_core.errors import InputError, SourceError
 from optimum_core.models.decoders.encoder_decoder_module import EncoderModule, encoded
 from optimum_core.models.decoders.module import filled_cache
-from optimum_core.models.eager.calls import export_ready
-from optimum_core.models.exporting import EngineRequest, engine
+from optimum_core.models.exporting import OnnxRequest, writer
+from optimum_core.models.exporting.rewriting import export_ready
 from optimum_core.models.pretrained import quiet
 from optimum_core.testing.encoder_decoders import encoder_decoder
 from optimum_core.types import TensorSpec
@@ -93,11 +93,11 @@ def _write(module: torch.nn.Module, path: Path, inputs: list[str], outputs: list
         axes = {name: _axes(name, places) for name in names}
         return tuple(TensorSpec(name=name, dtype="float32", shape=axes[name]) for name in names)
 
-    asked = EngineRequest(
+    asked = OnnxRequest(
         module=module, samples=samples, inputs=specs(inputs), outputs=specs(outputs), opset=17, path=path
     )
     with quiet(), export_ready(module):
-        engine("torchscript")(asked)
+        writer("torchscript")(asked)
 
 
 def _merge(first: Path, later: Path, path: Path) -> None:

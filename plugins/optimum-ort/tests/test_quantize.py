@@ -18,6 +18,7 @@ from optimum_core import accelerate
 from optimum_core.backend import detect, overflows
 from optimum_core.errors import ExportError, OptionError
 from optimum_core.testing.machine import Machine
+from optimum_core.testing.tiny import size
 from optimum_core.types import Artifact, OptimizeRequest, QuantizeConfig, QuantizeRequest
 from optimum_ort import calibration, optimize, plugin, storage
 from optimum_ort.session import OrtSession
@@ -77,10 +78,6 @@ def run(request: QuantizeRequest) -> Artifact:
 
 def cosine(one: Any, other: Any) -> float:
     return float(np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other))
-
-
-def size(artifact: Artifact) -> int:
-    return sum((artifact.path / name).stat().st_size for name in artifact.files)
 
 
 def operators(artifact: Artifact) -> list[str]:

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from optimum_core.backend import export_request, manager
+from optimum_core.testing.tiny import size
 from optimum_core.types import Artifact, QuantizeConfig, QuantizeRequest
 from optimum_ort import plugin
 from optimum_ort.session import OrtSession
 
 Make = Callable[..., QuantizeRequest]
 Load = Callable[..., OrtSession]
-
-
-def _size(artifact: Artifact) -> int:
-    return sum((artifact.path / name).stat().st_size for name in artifact.files)
 
 
 def _cosine(one: Any, other: Any) -> float:
@@ -99,7 +96,7 @@ def test_embeddings_of_a_trained_model(
     batches = [tokens(SEEN[start : start + 2]) for start in range(0, len(SEEN), 2)]
     written = plugin.quantize(quantize_request(artifact, config, calibration=batches))
     assert written is not None
-    assert _size(written) < share * _size(artifact)
+    assert size(written) < share * size(artifact)
     unseen = tokens(UNSEEN)
 
     def embedded(session: OrtSession) -> Any:

@@ -18,14 +18,24 @@ from optimum_core.measure import Effort, measuring
 from optimum_serve import ModelSettings
 from waiting import leave_within_a_text
 
-pytestmark = pytest.mark.skipif(
+needs_genai = pytest.mark.skipif(
     importlib.util.find_spec("openvino_genai") is None, reason="openvino-genai is not installed"
 )
+GENAI = pytest.param("openvino-genai", marks=needs_genai)
+STATES = "states of backend 'ort'"
+
+
+@pytest.fixture(scope="module", params=[GENAI, STATES])
+def tool(request: Any) -> str:
+    """The tool that writes texts together."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def made(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model that writes, for OpenVINO."""
+def made(tool: str, artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that writes."""
+    if tool == STATES:
+        return artifacts / "writer"
     folder = tmp_path_factory.mktemp("together")
     asked: dict[str, Any] = {"target": "openvino", "budget": 0, "shapes": [(1, 8, 4)], "cache_dir": folder / "cache"}
     quick = measuring(Effort(rounds=1, seconds=0.005, steady=math.inf))
@@ -45,7 +55,7 @@ def _ask(live: Any, prompt: str, **more: Any) -> Any:
     return answer.json()
 
 
-def test_texts_written_together_are_those_of_the_model(together: Any, made: Path) -> None:
+def test_texts_written_together_are_those_of_the_model(together: Any, made: Path, tool: str) -> None:
     settings: list[dict[str, Any]] = [
         {"temperature": 0},
         {"temperature": 0, "max_tokens": 30},
@@ -64,7 +74,7 @@ def test_texts_written_together_are_those_of_the_model(together: Any, made: Path
             assert answer["choices"][0]["text"] == model.generate(prompt, **stated)
             assert answer["usage"]["completion_tokens"] == stated["max_new_tokens"]
     status = together.client.get("/status.json").json()["models"][0]
-    assert status["writing"].startswith("together, by openvino-genai 2")
+    assert status["writing"].startswith(f"together, by {tool}")
     figures = together.client.get("/metrics").text
     assert 'optimum_written_tokens_total{model="writer"}' in figures
 
@@ -73,6 +83,7 @@ def test_a_client_that_leaves_frees_its_place(together: Any) -> None:
     leave_within_a_text(together, temperature=0)
 
 
+@pytest.mark.parametrize("tool", [GENAI], indirect=True)
 def test_a_killed_worker_loses_only_what_it_has_begun(together: Any, made: Path) -> None:
     batch = together.app.state.server.models["writer"]._workers.together._batch
     with load(made) as model:

@@ -68,6 +68,8 @@ def send(live: Any) -> Send:
         ("/v1/completions", _TEXT % b'"temperature": 1e999'),
         ("/v1/completions", _TEXT % b'"seed": %s' % (b"9" * 400)),
         ("/v1/completions", _TEXT % b'"temperature": 1, "top_k": -3'),
+        ("/v1/completions", _TEXT % b'"repetition_penalty": 1e-300, "temperature": 1'),
+        ("/v1/completions", _TEXT % b'"repetition_penalty": 1e308'),
         ("/v1/completions", _TEXT % b'"top_p": 7'),
         ("/v1/completions", _TEXT % b'"n": 99999999999999999999'),
         ("/v1/completions", b'{"prompt": "ab", "max_tokens": %s}' % (b"9" * 400)),
@@ -180,6 +182,25 @@ def test_an_answer_that_its_client_does_not_take_is_given_up(slow_live: Any) -> 
             idle.sendall(_head(len(body), "/tokenize") + body)
             time.sleep(0.02)
     assert slow_live.client.post("/embed", json={"inputs": "w5"}).status_code == 200
+
+
+def test_bodies_that_come_at_once_do_not_fill_the_memory(serve: Any) -> None:
+    live = serve("encoder", max_bodies=1000)
+    bodies = live.app.state.server.bodies
+    body = json.dumps({"inputs": "w5"}).encode().ljust(700)
+    with _connection(live) as first, _connection(live) as second:
+        first.sendall(_head(len(body)) + body[:600])
+        until(lambda: bodies.held == 600)
+        second.sendall(_head(len(body)) + body)
+        answer = second.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 429") and b"retry-after" in answer.lower()
+        first.sendall(body[600:])
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+    until(lambda: bodies.held == 0)
+    assert live.client.post("/embed", content=body).status_code == 200
+    large = json.dumps({"inputs": "w5 " * 500, "truncate": True})
+    assert live.client.post("/embed", content=large).status_code == 200  # one alone may be larger than the room for all
+    live.stop()
 
 
 @pytest.fixture(scope="module")

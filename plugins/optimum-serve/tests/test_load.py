@@ -101,7 +101,8 @@ def test_a_text_ends_where_its_client_leaves(serve: Any) -> None:
     leave_within_a_text(serve("writer", max_running=2), temperature=1.0)
 
 
-def test_several_texts_are_written_in_turns(live: Any, artifacts: Path) -> None:
+def test_several_texts_are_written_in_turns(serve: Any, artifacts: Path) -> None:
+    live = serve("writer", continuous_batching=False)
     prompts = [f"a{n}" for n in range(9)]
     body = {"max_tokens": 10, "temperature": 0}
     with ThreadPoolExecutor(9) as pool:

@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 from optimum_core.errors import ArtifactError
 
@@ -15,6 +16,11 @@ CHECK_FILE = "check.npz"
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def is_artifact(directory: Path) -> bool:
+    """Whether a directory holds an artifact: its manifest is there."""
+    return (directory / MANIFEST).is_file()
 
 
 def same_file(name: str) -> str:

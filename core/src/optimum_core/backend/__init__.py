@@ -7,7 +7,8 @@
 | errors of other libraries | `foreign_errors`, `brief`; for their output, `silence` |
 | exporting | `check_export`, `exported`; with torch, `optimum_core.backend.tracing` |
 | models of other packages | `generator_of` for a decoder with its cache, `generator_behind` behind an encoder |
-| quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `matching_layers`, `quantized` |
+| quantizing | `check_quantization`, `check_fields`, `check_calibration`, `refused`, `quantized` |
+| layers by their names | `unwrapped`, `matching_layers` |
 | the processor | `overflows`, `sums_widely`, `needs_wide_sums` |
 | compiled code | `processor_stamp`, `processor_problem` |
 | energy | `EnergyMeter`, `EnergyEstimate`, `energy_estimate` |
@@ -35,6 +36,7 @@ from optimum_core.backend._quantizing import (
     quantized,
     refused,
     sums_widely,
+    unwrapped,
 )
 from optimum_core.backend._sessions import check_names, check_turn, closed, described, read_input, run_own
 from optimum_core.errors import brief, foreign_errors
@@ -93,6 +95,7 @@ __all__ = [
     "said",
     "silence",
     "sums_widely",
+    "unwrapped",
     "versions",
     "weight_bytes",
     "whole",

@@ -118,6 +118,20 @@ def needs_wide_sums(artifact: Artifact, cpu: Cpu) -> bool:
     return step.options["config"].get("scheme") != "weight-only" and not step.options.get("reduce_range")
 
 
+def unwrapped(paths: Iterable[str], *, is_decoder: bool = False) -> dict[str, str]:
+    """Return by its path in an exported graph each module's dotted name in the model: exporters hold the model as a
+    child "module" of another, and a decoder as a child of such a child.
+
+    >>> unwrapped(["module.encoder.0", "module", ""])
+    {'module.encoder.0': 'encoder.0', 'module': '', '': ''}
+    """
+    names = {path: path for path in paths}
+    for _ in range(2 if is_decoder else 1):
+        if all(f"{name}.".startswith("module.") for name in names.values() if name):
+            names = {path: name.removeprefix("module").removeprefix(".") for path, name in names.items()}
+    return names
+
+
 def matching_layers(
     patterns: Iterable[str], layers: Iterable[str], who: str, shown: Iterable[str] | None = None
 ) -> frozenset[str]:

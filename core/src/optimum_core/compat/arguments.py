@@ -10,6 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from optimum_core.artifact.names import is_artifact
 from optimum_core.compat.artifacts import check_artifact
 from optimum_core.errors import OptionError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_MANIFEST = "optimum.json"
 #: Names of the one graph of a directory that these packages write, which an artifact of ours need not have.
 _USUAL = (None, "model.onnx", "model_optimized.onnx", "model_quantized.onnx", "openvino_model.xml")
 
@@ -107,7 +107,7 @@ def place_of(who: str, model_id: Any, file_name: str | None, subfolder: str) -> 
     if not isinstance(model_id, str | os.PathLike):
         raise OptionError(f"{who}, model_id", f"it is a {type(model_id).__name__}", "give a directory or a hub id")
     place = Path(model_id).expanduser() / subfolder
-    if (file_name is None and not subfolder) or (place.is_dir() and is_artifact(place) and file_name in _USUAL):
+    if (file_name is None and not subfolder) or (is_artifact(place) and file_name in _USUAL):
         return place if place.is_dir() else model_id
     found = place / file_name if file_name is not None else place
     if not found.exists():
@@ -115,11 +115,6 @@ def place_of(who: str, model_id: Any, file_name: str | None, subfolder: str) -> 
         why = f"{str(found)!r} is no file or directory here"
         raise OptionError(f"{who}, {name}", why, "download the repository, and give its directory")
     return found
-
-
-def is_artifact(place: Any) -> bool:
-    """Whether `save_pretrained` of ours wrote the directory."""
-    return Path(place).is_dir() and (Path(place) / _MANIFEST).is_file()
 
 
 def opened(who: str, place: Any, *, export: bool | None, target: str, **arguments: Any) -> AcceleratedModel:
@@ -132,7 +127,7 @@ def opened(who: str, place: Any, *, export: bool | None, target: str, **argument
     from optimum_core import accelerate, load
 
     given = {name: value for name, value in arguments.items() if value is not None and value is not False}
-    if is_artifact(place):
+    if is_artifact(Path(place)):
         changing = sorted(set(given) - {"task", "revision", "trust_remote_code", "options", "budget"})
         if export or changing:
             name = "export" if export else changing[0]

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from optimum_core.compat.arguments import named
 from optimum_core.compat.originals import original_of
+from optimum_core.errors import OptionError
 
 _LEVELS = {0: None, 1: "basic", 2: "extended", 99: "all"}
 
@@ -34,8 +35,6 @@ class OptimizationConfig:
         Raises:
             OptionError: there is no such level.
         """
-        from optimum_core.errors import OptionError
-
         if self.optimization_level is not None and not _LEVELS.get(self.optimization_level):
             why = f"{self.optimization_level} is no level here"
             raise OptionError("OptimizationConfig, optimization_level", why, "use 1, 2 or 99; or None")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from optimum_core.compat.arguments import is_artifact
+from optimum_core.artifact.names import is_artifact
 from optimum_core.errors import OptionError
 
 
@@ -27,6 +27,6 @@ def original_of(who: str, given: Any, file_name: str | None = None) -> Any:
         return place
     if not isinstance(given, str | os.PathLike):
         raise OptionError(who, f"it was given a {type(given).__name__}", "give a directory, a hub id, or a model")
-    if is_artifact(given):
+    if is_artifact(Path(given)):
         raise OptionError(who, f"{str(given)!r} holds a model that is accelerated already", remedy)
     return given if file_name is None else Path(given) / file_name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError, UnavailableError
-from optimum_core.generation.chats import Chat
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.settings import Settings, read_settings
-from optimum_core.generation.text import TextCodec, TextStream
-from optimum_core.types import ContinuousBatch, Sampling
+from optimum_core.generation.state_batch import StateBatch
+from optimum_core.generation.text import Prompt, TextCodec, TextStream
+from optimum_core.types import ContinuousBatch, ContinuousLimits, ContinuousSession, JoiningSession, Sampling
 
 Array = np.ndarray[Any, Any]
 #: Lengths of the prompts that are compared, and the tokens written behind each: one and several blocks of the cache.
@@ -54,13 +54,23 @@ class BatchedText:
 class ContinuousTexts:
     """Writes many texts at once: each step gives every one of them its next token. One thread uses it at a time.
 
+    Args:
+        check: refuses ids [1, length] that the model does not have.
+
     Attributes:
         tool: the distribution that batches, with its version.
     """
 
-    def __init__(self, batch: ContinuousBatch, codec: TextCodec, directory: Path, longest: int | None) -> None:
+    def __init__(
+        self,
+        batch: ContinuousBatch,
+        codec: TextCodec,
+        directory: Path,
+        longest: int | None,
+        check: Callable[[Array], None],
+    ) -> None:
         self.tool = batch.tool
-        self._batch, self._codec, self._directory = batch, codec, directory
+        self._batch, self._codec, self._directory, self._check = batch, codec, directory, check
         self._most = batch.positions if longest is None else min(longest, batch.positions)
         self._running: dict[int, BatchedText] = {}
 
@@ -76,7 +86,7 @@ class ContinuousTexts:
         sampling = sampling_of(read_settings(self._directory, settings), length)
         return sampling is not None and length + sampling.max_new_tokens <= self._most
 
-    def begin(self, prompt: str | Chat, stop: Sequence[str] = (), **settings: Any) -> BatchedText:
+    def begin(self, prompt: Prompt, stop: Sequence[str] = (), **settings: Any) -> BatchedText:
         """Begin a text.
 
         Raises:
@@ -85,6 +95,7 @@ class ContinuousTexts:
             UnavailableError: `takes` is False for these settings.
         """
         ids = self._codec.encode([prompt], 0)[0][0]
+        self._check(ids[None])
         stated = read_settings(self._directory, settings)
         sampling = sampling_of(stated, len(ids))
         if sampling is None:
@@ -125,6 +136,22 @@ class ContinuousTexts:
         """End all texts, and free the memory."""
         self._running.clear()
         self._batch.close()
+
+
+def continuous_batch(decoder: Decoder, limits: ContinuousLimits) -> ContinuousBatch:
+    """Return an empty batch: that of the backend's runtime, else one that joins the backend's states.
+
+    Raises:
+        UnavailableError: the backend has neither for this model.
+    """
+    if not isinstance(decoder.session, ContinuousSession):
+        return StateBatch(decoder, limits)
+    try:
+        return decoder.session.continuous(limits)
+    except UnavailableError:
+        if not isinstance(decoder.session, JoiningSession):
+            raise
+        return StateBatch(decoder, limits)
 
 
 def sampling_of(settings: Settings, length: int) -> Sampling | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.types import State, StatefulSession, StateSpec, TensorSpec
+from optimum_core.types import JoinedRow, State, StatefulSession, StateSpec, TensorSpec
 from optimum_core.types.state import EMBEDS
 
 Array = np.ndarray[Any, Any]
@@ -106,6 +106,22 @@ class Decoder:
             raise InputError(f"backend {self.session.backend!r}", why, "pass as many rows to both")
         return self.resumed(self.session.begin(rows), np.ones((rows, 0), np.int64), self.context)
 
+    def joined(
+        self, rows: Sequence[tuple[Generation, int]], join: Callable[[Sequence[JoinedRow]], State]
+    ) -> Generation:
+        """Return a new generation of rows of others, each by its index there, aligned at their last position.
+
+        Args:
+            join: of the session.
+        """
+        lengths = [one.tokens(row) for one, row in rows]
+        longest = max(lengths)
+        parts = [
+            JoinedRow(state=one.state, row=row, length=length) for (one, row), length in zip(rows, lengths, strict=True)
+        ]
+        mask = (np.arange(longest) >= longest - np.array(lengths)[:, None]).astype(np.int64)
+        return self.resumed(join(parts), mask, None)
+
     def resumed(self, state: State, mask: Array, context: Context | None) -> Generation:
         """Return a generation on a state that holds the positions of this mask."""
         return Generation(self, state, self._bind(state), mask, context)
@@ -127,6 +143,15 @@ class Generation:
     def rows(self) -> int:
         """The number of rows."""
         return len(self._mask)
+
+    @property
+    def state(self) -> State:
+        """The backend's state."""
+        return self._state
+
+    def tokens(self, row: int) -> int:
+        """Return the number of positions of a row that are no padding."""
+        return int(self._mask[row].sum())
 
     @property
     def _who(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,12 @@ Array = np.ndarray[Any, Any]
 
 
 def next_tokens(
-    decoder: Decoder, ids: Array, settings: Settings, mask: Array | None = None, ended: Array | None = None
+    decoder: Decoder,
+    ids: Array,
+    settings: Settings,
+    mask: Array | None = None,
+    ended: Array | None = None,
+    note: Callable[[Array, Array], None] | None = None,
 ) -> Generator[Array, None, None]:
     """Yield the next token of every row [rows], until all rows have ended or `max_new_tokens` have come.
 
@@ -27,6 +32,7 @@ def next_tokens(
         ids: the prompt, int64 [rows, length]; shorter rows are padded on the left.
         mask: 1 for a token, 0 for padding; None: all are tokens.
         ended: bool [rows]; set here as rows end, and by the caller for rows that are to end.
+        note: is told the model's scores [rows, vocabulary] and the tokens of each step, before these are yielded.
 
     Raises:
         InputError: there is no token, a row ends with padding, the prompt leaves no room below `max_length`, or the
@@ -49,6 +55,8 @@ def next_tokens(
         occurred = ids if mask is None else np.where(mask == 1, ids, ids[:, -1:])
         for number in range(1, settings.max_new_tokens + 1):
             chosen = np.where(ended, settings.pad, choose(occurred, allowed(scores, settings, number, length, ids)))
+            if note is not None:
+                note(scores, chosen)
             yield chosen
             ended |= (chosen[:, None] == ends).any(1)  # a tenth of the time of np.isin
             if number == settings.max_new_tokens or ended.all():

@@ -18,6 +18,9 @@ Array = np.ndarray[Any, Any]
 #: From the ids so far [rows, length] and the scores [rows, vocabulary] to the next ids [rows].
 Choose = Callable[[Array, Array], Array]
 
+#: Temperatures below are taken for it, and those above its inverse for that: 32 bits hold neither them nor the scores.
+_COLDEST = 1e-30
+
 
 def chooser(settings: Settings) -> Choose:
     """Return the function that chooses the next token of every row."""
@@ -98,7 +101,7 @@ def penalized(ids: Array, scores: Array, penalty: float) -> Array:
 
 def shaped(scores: Array, settings: Settings) -> Array:
     """Return scores after temperature, top-k, top-p and min-p; what cannot be drawn is minus infinity."""
-    scores = scores.astype(np.float32) / np.float32(settings.temperature or 1.0)
+    scores = scores.astype(np.float32) / np.float32(np.clip(settings.temperature or 1.0, _COLDEST, 1 / _COLDEST))
     if settings.top_k:
         least = np.partition(scores, -min(settings.top_k, scores.shape[-1]), axis=-1)
         bound = least[:, -min(settings.top_k, scores.shape[-1])][:, None]

@@ -248,7 +248,7 @@ def _check(settings: Settings) -> None:
         ("no_repeat_ngram_size", (settings.no_repeat_ngram_size or 0) >= 0, "0 or more"),
         ("bad_words_ids", all(settings.bad_words_ids), "sequences of one or more ids"),
         ("suppress_tokens", not any(ids and ids <= {*settings.suppress_tokens} for ids in forced), "no forced token"),
-        ("repetition_penalty", settings.repetition_penalty is None or settings.repetition_penalty > 0, "more than 0"),
+        ("repetition_penalty", _is_penalty(settings.repetition_penalty), "0.001 to 1000"),
         ("seed", settings.seed is None or settings.seed >= 0, "0 or more"),
     ]
     for name, holds, range_ in [*rules, *(_rules_of_draws(settings) if settings.do_sample else ())]:
@@ -263,3 +263,8 @@ def _rules_of_draws(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
         ("top_p", settings.top_p is None or 0 < settings.top_p <= 1, "more than 0 and at most 1"),
         ("min_p", settings.min_p is None or 0 <= settings.min_p <= 1, "0 to 1"),
     )
+
+
+def _is_penalty(value: float | None) -> bool:
+    """Whether it leaves scores within what 32 bits hold."""
+    return value is None or 1e-3 <= value <= 1e3

@@ -15,12 +15,17 @@ from optimum_core.generation.chats import TEMPLATE_ERRORS, Chat, read_template, 
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
+from optimum_core.generation.scores import Scoring
 from optimum_core.generation.settings import Settings, start_ids
 from optimum_core.packages import present
-from optimum_core.types import LastPiece
+from optimum_core.types import LastPiece, TokenIds
 
 Array = np.ndarray[Any, Any]
+#: A text, a chat, or ids.
+Prompt = str | Chat | TokenIds
 Drives = Decoder | EncoderDecoder
+#: A decoder, its first tokens [rows, length], and their mask; None: all are tokens.
+Begun = tuple[Decoder, Array, Array | None]
 _TOKENIZER = "tokenizer.json"
 _INCOMPLETE = "\ufffd"  # a character whose bytes have not all come yet
 
@@ -40,7 +45,7 @@ class TextCodec:
     template: str | None = None
     specials: Mapping[str, str] = field(default_factory=dict)
 
-    def encode(self, prompts: Sequence[str | Chat], pad: int, *, right: bool = False) -> tuple[Array, Array]:
+    def encode(self, prompts: Sequence[Prompt], pad: int, *, right: bool = False) -> tuple[Array, Array]:
         """Return ids and mask [rows, length], padded on the left, or on the right as encoders need it.
 
         Raises:
@@ -58,8 +63,10 @@ class TextCodec:
             ids[index, start : start + len(row)], mask[index, start : start + len(row)] = row, 1
         return ids, mask
 
-    def ids_of(self, prompt: str | Chat) -> list[int]:
-        """Return the ids of a text, or of a chat by the template."""
+    def ids_of(self, prompt: Prompt) -> list[int]:
+        """Return the ids of a text, or of a chat by the template; those of ids are themselves."""
+        if isinstance(prompt, TokenIds):
+            return list(prompt)
         text = prompt if isinstance(prompt, str) else self.render(prompt)
         check_characters(text)
         return list(self.tokenizer.encode(text, add_special_tokens=isinstance(prompt, str)).ids)
@@ -200,9 +207,7 @@ def _overlap(text: str, stop: str) -> int:
     return next((length for length in range(longest, 0, -1) if stop.startswith(text[-length:])), 0)
 
 
-def _begun(
-    drives: Drives, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings
-) -> tuple[Decoder, Array, Array | None]:
+def _begun(drives: Drives, codec: TextCodec, prompts: Sequence[Prompt], settings: Settings) -> Begun:
     """Return the decoder for these prompts, its first tokens, and their mask."""
     if isinstance(drives, Decoder):
         return (drives, *codec.encode(prompts, settings.pad))
@@ -211,28 +216,51 @@ def _begun(
 
 
 def stream_texts(
-    drives: Drives, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
+    drives: Drives,
+    codec: TextCodec,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    stops: Sequence[str] = (),
+    logprobs: int | None = None,
 ) -> Iterator[list[str]]:
     """Yield the new text of every row, piece by piece; the pieces of a row, joined, are its text, and the last one is a
     `LastPiece`.
 
+    Args:
+        logprobs: each piece is a `ScoredPiece` with so many likeliest tokens, but for that of an end token; None: it
+            is a text alone.
+
     Raises:
         InputError, UnavailableError: as `TextCodec.encode`.
     """
-    decoder, ids, mask = _begun(drives, codec, prompts, settings)
+    yield from stream_rows(_begun(drives, codec, prompts, settings), codec, settings, stops, logprobs)
+
+
+def stream_rows(
+    begun: Begun,
+    codec: TextCodec,
+    settings: Settings,
+    stops: Sequence[str] = (),
+    logprobs: int | None = None,
+) -> Iterator[list[str]]:
+    """Yield the new text of every row behind a decoder that has begun, as `stream_texts` does."""
+    decoder, ids, mask = begun
     ended = np.zeros(len(ids), bool)
-    streams = [TextStream(codec=codec, stops=tuple(stops)) for _ in prompts]
-    for tokens in next_tokens(decoder, ids, settings, mask, ended):
+    streams = [TextStream(codec=codec, stops=tuple(stops)) for _ in ids]
+    scoring = None if logprobs is None else Scoring(codec.tokenizer, logprobs)
+    for tokens in next_tokens(decoder, ids, settings, mask, ended, None if scoring is None else scoring.note):
         pieces = []
         for row, (stream, token) in enumerate(zip(streams, tokens, strict=True)):
-            pieces.append("" if ended[row] or token in settings.eos else stream.put(int(token)))
+            is_over = ended[row] or token in settings.eos
+            piece = "" if is_over else stream.put(int(token))
+            pieces.append(piece if is_over or scoring is None else scoring.scored(row, piece))
             ended[row] |= stream.ended
         yield pieces
     yield [stream.finish(is_complete=bool(end)) for stream, end in zip(streams, ended, strict=True)]
 
 
 def generate_texts(
-    drives: Drives, codec: TextCodec, prompts: Sequence[str | Chat], settings: Settings, stops: Sequence[str] = ()
+    drives: Drives, codec: TextCodec, prompts: Sequence[Prompt], settings: Settings, stops: Sequence[str] = ()
 ) -> list[str]:
     """Return the new text of every row."""
     texts = [""] * len(prompts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from optimum_core.errors import OptimumError
+from optimum_core.errors import OptimumError, first_line
 from optimum_core.types import Event
 
 Emit = Callable[[Event], None]
@@ -45,8 +45,7 @@ def one_line(error: BaseException) -> str:
     """Return an error's message on one line, for a table: the whole reason of ours, the first line of any other."""
     if isinstance(error, OptimumError):
         return "; ".join(line.strip() for line in error.why.splitlines() if line.strip())
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    return first_line(error)[:300]
 
 
 @dataclass(slots=True)

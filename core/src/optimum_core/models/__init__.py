@@ -4,6 +4,7 @@ It turns the user's model into arrays, specs and exported files that can be veri
 
     pretrained    the adapter to huggingface-hub and transformers' Auto classes; `silence` quiets libraries
     tasks         tasks of models; `fingerprint` identifies their weights, configuration and code (`code_fingerprint`)
+    weights       the tensors that a module saves
     eager         calls of the eager model
     inputs        inputs by rule
     signatures    inputs, outputs and axes by trial

@@ -5,12 +5,15 @@ Libraries are described by name: their versions belong to the key of the cache.
 
 from __future__ import annotations
 
+import copyreg
+import dataclasses
 import functools
 import hashlib
+import json
 import logging
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +23,18 @@ _LIBRARIES = frozenset({
     "tokenizers", "torch", "torchvision", "transformers",
 }) - {"__main__"}  # fmt: skip
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+#: Packages of Python whose objects hold what they were made with, and nothing that differs between processes.
+_HOLDING = frozenset({
+    "argparse", "array", "builtins", "collections", "decimal", "fractions", "functools", "operator",
+    "pathlib", "re", "types",
+})  # fmt: skip
 #: Depth of values within values, and of functions that functions use, beyond which names alone count.
 _DEEPEST = 6
 #: Number of functions and objects that are described in full.
 _MOST = 2000
 #: Attributes of a module that are described elsewhere, or affect no output.
 _ELSEWHERE = frozenset({
-    "training", "config", "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set",
+    "training", "_modules", "_parameters", "_buffers", "_non_persistent_buffers_set",
     "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs",
 })  # fmt: skip
 
@@ -58,9 +66,12 @@ class CodeReader:
         """Yield descriptions of a module and those within it: names, classes and attributes."""
         named = dict(root.named_modules())
         self._modules.update((id(part), part) for part in named.values())
+        places = {id(part): name for name, part in named.items()}
         for name, part in named.items():
             cls = type(part)
-            yield f"{name}:{cls.__module__}.{cls.__qualname__}:"
+            yield f"{name}:{cls.__module__}.{cls.__qualname__}:{_script(part)}"
+            # One module may stand at several places.
+            yield repr([(key, places.get(id(child))) for key, child in getattr(part, "_modules", {}).items()])
             yield from self.attributes(part)
             if cls not in self._classes:
                 self._classes.add(cls)
@@ -77,7 +88,7 @@ class CodeReader:
                 continue
             if name.endswith("_hooks"):  # their keys are counted through the process
                 yield f"{name}={[self.value(hook) for hook in item.values()]}"
-            elif whole or isinstance(item, (*_PLAIN, tuple)) or _is_function(item):
+            elif whole or name == "config" or isinstance(item, (*_PLAIN, tuple)) or _is_function(item):
                 yield f"{name}={self.value(item)}"
 
     def classes(self, cls: type) -> Iterator[str]:
@@ -108,8 +119,8 @@ class CodeReader:
         known = id(item) in self._seen or id(item) in self._modules
         if depth > _DEEPEST or known or len(self._seen) > _MOST:
             return str(getattr(item, "__qualname__", type(item).__qualname__))
-        if isinstance(item, property):
-            return self.value(item.fget, depth)
+        if (function := _behind(item)) is not None:
+            return self.value(function, depth)
         if isinstance(item, types.MethodType | classmethod | staticmethod):
             holder = getattr(item, "__self__", None)
             return self.value(item.__func__, depth) + (self.value(holder, depth + 1) if _is_module(holder) else "")
@@ -149,12 +160,30 @@ class CodeReader:
         if type(item).__module__ == "torch":  # a dtype, a device
             return repr(item)
         if is_of_a_library(type(item)):
-            return kind
+            self._seen[id(item)] = item
+            return f"{kind}{self._held_by_library(item, depth)}"
         kind += "".join(self.value(base, depth + 1) for base in type(item).__mro__ if not is_of_a_library(base))
-        if depth > 1:  # an object found by a function may change with every call
+        # An object that a function finds may change with every call, unless it is there to hold settings.
+        if depth > 1 and not dataclasses.is_dataclass(item):
             return kind
         self._seen[id(item)] = item
         return f"{kind}{self.value(getattr(item, '__dict__', None), depth + 1)}"
+
+    def _held_by_library(self, item: Any, depth: int) -> str:
+        """Return the description of what an object of a library's class was made with: a configuration, a range, a
+        namespace of settings; "" for those that hold what differs between processes."""
+        try:
+            if hasattr(item, "to_dict"):
+                return json.dumps(item.to_dict(), sort_keys=True, default=str)
+            if _package(type(item).__module__) not in _HOLDING:
+                return _script(item) or str(getattr(item, "__name__", ""))
+            reduce = copyreg.dispatch_table.get(type(item))
+            made: Any = reduce(item) if reduce is not None else item.__reduce_ex__(2)
+        except Exception as error:  # noqa: BLE001 - an iterator, a lock: they raise errors of any type
+            logging.getLogger(__name__).debug("a %s: %s", type(item).__qualname__, error)
+            return ""
+        parts = [list(part) if isinstance(part, Iterator) else part for part in made if not isinstance(made, str)]
+        return str([self.value(part, depth + 1) for part in parts])
 
     def _named(self, item: Any, depth: int) -> str:
         name = f"{getattr(item, '__module__', '')}.{getattr(item, '__qualname__', item.__name__)}"
@@ -170,9 +199,7 @@ class CodeReader:
     def _function(self, function: types.FunctionType, depth: int) -> str:
         """Return the description of a function: its code, what it was made with, and what it finds by name."""
         cells = [self._cell(cell, depth) for cell in function.__closure__ or ()]
-        known = function.__globals__
-        found = [(name, known[name]) for name in sorted(_names(function.__code__)) if name in known]
-        outside = [(name, self.value(item, depth + 1)) for name, item in found]
+        outside = [(name, self.value(item, depth + 1)) for name, item in _found_by(function)]
         given = self.value((function.__defaults__, function.__kwdefaults__), depth + 1)
         return f"{_code(function.__code__)}{given}{cells}{outside}"
 
@@ -189,6 +216,53 @@ def _is_module(item: Any) -> bool:
 
 def _is_function(item: Any) -> bool:
     return isinstance(item, types.FunctionType | types.MethodType | functools.partial)
+
+
+def _behind(item: Any) -> Any:
+    """Return the function that a property, or a function that remembers its answers, was made of; None: it is none."""
+    if isinstance(item, property):
+        return item.fget
+    if isinstance(item, functools.cached_property):
+        return item.func
+    return getattr(item, "__wrapped__", None) if isinstance(item, functools._lru_cache_wrapper) else None
+
+
+def _script(item: Any) -> str:
+    """Return the code of a module or function that torch has compiled into its own language; "" for others."""
+    try:
+        code = getattr(item, "code", None) if _package(type(item).__module__) == "torch" else None
+    except RuntimeError:  # it has no forward
+        return ""
+    return code if isinstance(code, str) else ""
+
+
+def _found_by(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield what a function finds by name: among what surrounds it, and in modules of no library that it names."""
+    names, known = sorted(_names(function.__code__)), function.__globals__
+    package = known.get("__package__") or ""
+    modules = {}
+    for name in names:
+        if name in known:
+            yield name, known[name]
+        imported = sys.modules.get(name) or sys.modules.get(f"{package}.{name}")  # by a statement within it
+        found = known.get(name, imported)
+        if isinstance(found, types.ModuleType):
+            modules[name] = found
+    for place, module in modules.items():
+        yield from _found_in(place, module, names)
+
+
+def _found_in(place: str, module: types.ModuleType, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield those of the names that a module of no library has, and so on in such modules within it."""
+    if _package(module.__name__) in _LIBRARIES:
+        return
+    for name in names:
+        item = vars(module).get(name)
+        if not isinstance(item, types.ModuleType):
+            if name in vars(module):
+                yield f"{place}.{name}", item
+        elif item.__name__.startswith(f"{module.__name__}."):
+            yield from _found_in(f"{place}.{name}", item, names)
 
 
 def _function_in(item: Any) -> types.FunctionType | None:

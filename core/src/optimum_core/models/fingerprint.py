@@ -38,9 +38,7 @@ def of_module(module: Any) -> str:
     functions and hooks that belong to no library."""
     digest = hashlib.sha256()
     for part in _described(module):
-        digest.update(part.encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name}{_of_tensor(tensor)}".encode())
+        digest.update(part.encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -49,7 +47,10 @@ def _described(module: Any) -> Iterator[str]:
         config = getattr(module, name, None)
         if config is not None and hasattr(config, "to_dict"):
             yield json.dumps(config.to_dict(), sort_keys=True, default=str)
-    yield from CodeReader(_of_tensor).modules(module)
+    reader = CodeReader(_of_tensor)
+    yield from reader.modules(module)
+    for name, item in module.state_dict().items():  # `get_extra_state` may add what is no tensor
+        yield f"{name}{_of_tensor(item) if hasattr(item, 'detach') else reader.value(item)}"
 
 
 def of_processor(processor: Any) -> str:
@@ -128,10 +129,11 @@ def of_samples(samples: Any) -> str:
     for name, value in items:
         require_values(name, value)
         try:
+            value = value if hasattr(value, "detach") else np.asarray(value)
             raw = _raw(value) if hasattr(value, "detach") else memoryview(np.ascontiguousarray(value).tobytes())
         except Exception as error:
             raise OptionError(f"sample input {name!r}", f"it is no tensor: {error}", "pass a dense tensor") from error
-        digest.update(f"{name}{getattr(value, 'dtype', '')}{tuple(getattr(value, 'shape', ()))}".encode())
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(raw)
     return digest.hexdigest()
 

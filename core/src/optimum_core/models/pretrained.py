@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optimum_core.errors import SourceError, UnavailableError
+from optimum_core.errors import SourceError, UnavailableError, first_line
 from optimum_core.models.silence import silence
 from optimum_core.models.tasks import resolve_class
 from optimum_core.packages import missing
@@ -40,7 +40,7 @@ def download(repository: str, *, revision: str | None, with_code: bool) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SourceError(
             f"model {repository!r}",
-            f"it is no directory here, and the hub does not give it: {_first_line(error)}",
+            f"it is no directory here, and the hub does not give it: {first_line(error)}",
             "check the name and the connection (HF_HUB_OFFLINE forbids it), or give a directory",
         ) from error
     return path
@@ -60,13 +60,9 @@ def download_file(repository: str, name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SourceError(
             f"file {name!r} of {repository!r}",
-            f"it is no file here, and the hub does not give it: {_first_line(error)}",
+            f"it is no file here, and the hub does not give it: {first_line(error)}",
             "check the name and the connection (HF_HUB_OFFLINE forbids it), or give a file",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def require_export_packages(who: str) -> None:

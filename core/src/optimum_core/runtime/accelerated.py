@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -19,12 +18,12 @@ from optimum_core.errors import InputError
 from optimum_core.generation.model_session import GenerativeSession, MergedSession, bound
 from optimum_core.plugins import Direct, PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
-from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answer, Answerer
 from optimum_core.runtime.card import save_with_card
 from optimum_core.runtime.eager_saving import with_settings, with_weights
 from optimum_core.runtime.embedding_face import EmbeddingFace
+from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.generation_face import GenerativeFace
 from optimum_core.runtime.hub import upload_artifact
 from optimum_core.runtime.items import ItemEncoder, check_many, is_chat
@@ -140,11 +139,11 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
             as_dict = self._returns_dict
         if kwargs.get("return_dict") is not None:
             as_dict = kwargs["return_dict"]
-        arrays, torch_in = self._checker.bind((), kwargs)
+        arrays, torch_in, seen = self._checker.bound(kwargs)
         outputs = self._run_checked(arrays)
         answer = self._answerer.answer(outputs, as_torch=torch_in, as_tuple=as_dict is False)
         if self._returns_dict:
-            self._again = self._checker.repeated(self._runs, self._answerer, as_torch=torch_in)
+            self._again = self._checker.repeated(seen, self._runs, self._answerer, as_torch=torch_in)
         return answer
 
     def _direct(self, names: tuple[str, ...]) -> Direct | None:
@@ -217,9 +216,8 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         check_many(self._who, "tokenize", texts)
         given = list(texts)
         if is_chat(given):
-            raise InputError(
-                self._who, "tokenize takes many items, and one chat came", "pass a list: fast.tokenize([…])"
-            )
+            why = "tokenize takes many items, and one chat came"
+            raise InputError(self._who, why, "pass a list: fast.tokenize([…])")
         if not given:
             return []
         if all(is_chat(item) for item in given):
@@ -289,7 +287,7 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
         precision = manifest.quantized or asked or manifest.precision
         return (
             f"<accelerated {manifest.model.class_name or manifest.model.name}: {self.backend} on "
-            f"{self._session.device}, {precision}, {proof(manifest, self.backend)}{hints(self.report)}>"
+            f"{self._session.device}, {precision}, {self.proof}{hints(self.report)}>"
         )
 
     def _repr_html_(self) -> str:
@@ -335,6 +333,11 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     def task(self) -> str:
         """The task of the model."""
         return self.manifest.task
+
+    @property
+    def proof(self) -> str:
+        """The extent of the comparison with the original, in words: "verified", "NOT verified" and others."""
+        return proof(self.manifest, self.backend)
 
     @property
     def can_be_retuned(self) -> bool:
@@ -393,7 +396,5 @@ class AcceleratedModel(GenerativeFace, EmbeddingFace, TransformersFace):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -83,6 +83,14 @@ def converted(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[A
     made = value.astype(dtype)
     exact = dtype.kind not in "iu" or np.can_cast(value.dtype, dtype) or bool((made == value).all())
     return made if exact else None
+
+
+def typed(made: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """Return what numpy made of Python's numbers, which have no type, in an input's type if that holds all of them."""
+    if dtype is None or made.dtype.kind + dtype.kind not in ("ff", "ii", "iu", "ui", "uu"):
+        return made
+    found = converted(made, dtype)
+    return made if found is None else found
 
 
 def is_finite(value: Any) -> bool:
@@ -202,3 +210,17 @@ def _shorten(axis: str, greatest: int) -> str:
     if axis.endswith("sequence"):
         return f"truncate: tokenizer(…, truncation=True, max_length={greatest}); or split the text"
     return f"pass at most {greatest}"
+
+
+def require_order(who: str, names: Iterable[str], arrays: Mapping[str, Any]) -> None:
+    """Refuse inputs whose numbers do not lie in order, where the eager model answers such otherwise.
+
+    Raises:
+        InputError: one is a transposed, sliced or expanded view.
+    """
+    for name in names:
+        value = arrays[name]
+        if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+            why = f"input {name!r} is no contiguous array, and the original's answers follow its order in memory"
+            remedy = f"pass {name}.contiguous(), or np.ascontiguousarray({name}); or call the original"
+            raise InputError(who, why, remedy)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError
-from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite
+from optimum_core.runtime.bounds import BoxSides, Limits, ValueRange, converted, is_finite, require_order, typed
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.call_plan import NO_PLAN, Plan
 from optimum_core.runtime.call_rows import of_one_row, repeat_rows
@@ -23,6 +23,8 @@ from optimum_core.runtime.repeated_call import Repeated, Run, never, repeated
 from optimum_core.types import AxisRange, TensorSpec
 
 Arrays = dict[str, Any]
+#: Name, shape and type of each argument of a call, in its order, and what is left to do with such.
+Seen = tuple[list[Any] | None, Plan]
 
 _ARRAY = np.ndarray
 #: Maximum number of combinations of names, shapes and types that are remembered.
@@ -68,6 +70,7 @@ class InputChecker:
         self._sides = {spec.name: BoxSides(*spec.sides) for spec in specs if spec.sides is not None}
         floats = [spec.name for spec in specs if "float" in spec.dtype and not spec.nonfinite]
         self._floats = frozenset(() if is_eager else floats)
+        self._ordered = frozenset(() if is_eager else (spec.name for spec in specs if spec.contiguous))
         self._limits = Limits(who, axes or {}, specs)
         self._order = tuple(self._specs) if positional is None else tuple(positional)
         self._ignored, self._absent = frozenset(ignored), absent or {}
@@ -75,7 +78,7 @@ class InputChecker:
         self._exported = [name for name, made in FURTHER.items() if any(map(made.search, outputs))]
         self._on_host = on_host
         self._plans: dict[tuple[Any, ...], Plan] = {}
-        self._last: tuple[list[Any] | None, Plan] = None, NO_PLAN  # one pair: seen by threads as a whole
+        self._last: Seen = None, NO_PLAN  # one pair: seen by threads as a whole
         self._tensor: type | None = None  # torch's class, once one came that a session on the host takes
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Arrays, bool]:
@@ -85,8 +88,11 @@ class InputChecker:
             InputError: a name is missing or unknown, or a value does not fit; the message names the input, the
                 expected and the actual value.
         """
-        if args:
-            kwargs = self.named(args, kwargs)
+        arrays, torch_in, _ = self.bound(self.named(args, kwargs) if args else kwargs)
+        return arrays, torch_in
+
+    def bound(self, kwargs: dict[str, Any]) -> tuple[Arrays, bool, Seen]:
+        """Return what `bind` does, and what was seen of the arguments, which other threads do not change."""
         arrays: Arrays = {}
         torch_in = False
         seen: list[Any] = []
@@ -117,12 +123,13 @@ class InputChecker:
         for spec, filled in plan.fills:
             of = spec.made_of  # a mask derived from the ids differs from call to call
             arrays[spec.name] = filled.copy() if of is None else spec.left_out(filled, arrays.get(of))
-        return arrays, torch_in
+        return arrays, torch_in, (seen, plan)
 
-    def repeated(self, run: Run, answerer: Answerer, *, as_torch: bool) -> Repeated:
-        """Return a function for further calls like the last one that was bound."""
-        seen, plan = self._last
-        if seen is None or plan.casts or plan.fills or plan.boxes or plan.rows or (as_torch and self._tensor is None):
+    def repeated(self, call: Seen, run: Run, answerer: Answerer, *, as_torch: bool) -> Repeated:
+        """Return a function for further calls like one that was bound and answered."""
+        seen, plan = call
+        more = plan.casts or plan.fills or plan.boxes or plan.rows or plan.ordered
+        if seen is None or more or (as_torch and self._tensor is None):
             return never
         return repeated(seen, plan.ranges, plan.floats, self._tensor if as_torch else None, run, answerer)
 
@@ -168,6 +175,7 @@ class InputChecker:
         return {**found, **kwargs}
 
     def _apply(self, plan: Plan, arrays: Arrays) -> None:
+        require_order(self._who, plan.ordered, arrays)
         for name, dtype in plan.casts:
             value = arrays[name]
             if value.dtype.kind == "f" and dtype.kind == "i" and not ((value == 0) | (value == 1)).all():
@@ -246,7 +254,9 @@ class InputChecker:
         """
         default, value = self._defaults[name], value.item() if isinstance(value, np.generic) else value
         plain = isinstance(value, bool | int | float | str)
-        if (plain and value == default) or (value is None and not default):
+        # 1, 1.0 and True are equal, and tensors that are multiplied by them become of different types.
+        alike = plain and all(isinstance(value, kind) == isinstance(default, kind) for kind in (bool, float))
+        if (alike and value == default) or (value is None and default is False):
             return False
         what = f"{name}={value!r}" if plain or value is None else f"{name} is a {type(value).__name__}"
         why = f"{what}, and it was exported with {name}={default!r}"
@@ -260,14 +270,14 @@ class InputChecker:
             return self._from_torch(name, value), True
         if np.ma.is_masked(value):
             raise InputError(self._who, f"input {name!r} has masked values, which it would compute with", _UNMASK)
-        if hasattr(value, "__dlpack__"):
+        if hasattr(value, "__dlpack__") and not isinstance(value, _ARRAY):  # of arrays, it refuses those of files
             return (np.from_dlpack(value), False) if self._on_host else (value, False)
         try:
             made = np.asarray(value)
         except ValueError as error:
             raise InputError(self._who, f"input {name!r} is no tensor: {error}", "pass a tensor or an array") from error
         has_type = type(value) not in (list, tuple, int, float)
-        return (made if has_type else _typed(made, self._dtypes.get(name))), False
+        return (made if has_type else typed(made, self._dtypes.get(name))), False
 
     def _from_torch(self, name: str, value: Any) -> Any:
         if value.device.type != "cpu":
@@ -318,7 +328,8 @@ class InputChecker:
             self._limits.check(axis, length)
         boxes = tuple(name for name in self._sides if name in arrays and all(arrays[name].shape))
         floats = tuple(name for name in arrays if name in self._floats and all(arrays[name].shape))
-        return Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats, rows=rows)
+        ordered = tuple(name for name in arrays if name in self._ordered)
+        return Plan(casts=tuple(casts), ranges=tuple(ranges), boxes=boxes, floats=floats, ordered=ordered, rows=rows)
 
     def _check_shape(self, spec: TensorSpec, value: Any, lengths: dict[str, int], *, skip: bool = False) -> None:
         axes, shape = spec.shape, value.shape
@@ -334,16 +345,18 @@ class InputChecker:
                 raise self._mismatch(spec.name, value, expected, f"{length}")
 
     def _cast(self, spec: TensorSpec, value: Any) -> np.dtype[Any] | None:
-        """Return the type to convert a value to, or None. Only width within a kind of number, boolean masks and masks
-        of 0.0 and 1.0 to integers, and unsigned to signed integers are converted."""
+        """Return the type to convert a value to, or None. Only width within a kind of number, booleans where none
+        is looked up and masks of 0.0 and 1.0 to integers, and unsigned to signed integers are converted."""
         if not isinstance(value, np.ndarray):  # a device array, whose type the runtime checks
             return None
         dtype = self._dtypes.get(spec.name)
         kind = value.dtype.kind
         if kind in "USO":
             raise InputError(self._who, f"input {spec.name!r} is {'text' if kind in 'US' else 'no numbers'}", _TOKENIZE)
-        is_mask = dtype is not None and kind + dtype.kind == "fi" and spec.name.endswith("mask")
-        if dtype is None or not (kind == dtype.kind or kind + dtype.kind in ("bi", "ui") or is_mask):
+        is_mask = dtype is not None and kind + dtype.kind in ("fi", "bi") and spec.name.endswith("mask")
+        # Eager looks no boolean up in a table: True is no id.
+        is_switch = dtype is not None and kind + dtype.kind == "bi" and spec.greatest is None
+        if dtype is None or not (kind == dtype.kind or kind + dtype.kind == "ui" or is_switch or is_mask):
             raise self._mismatch(spec.name, value, f"dtype {spec.dtype}", f"dtype {value.dtype}")
         if value.dtype == dtype:
             return None
@@ -383,15 +396,5 @@ class InputChecker:
         return "it takes " + "; ".join(f"{n}: {self._signature(self._specs[n])}{told}" for n, told in defaults.items())
 
 
-def _typed(made: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
-    """Return what numpy made of Python's numbers, which have no type, in an input's type if that holds all of them."""
-    if dtype is None or made.dtype.kind + dtype.kind not in ("ff", "ii", "iu", "ui", "uu"):
-        return made
-    found = converted(made, dtype)
-    return made if found is None else found
-
-
 def _is_text(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return bool(value) and _is_text(value[0])
-    return isinstance(value, (str, bytes))
+    return bool(value) and _is_text(value[0]) if isinstance(value, (list, tuple)) else isinstance(value, (str, bytes))

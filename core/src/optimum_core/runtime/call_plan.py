@@ -19,6 +19,7 @@ class Plan:
         ranges: inputs whose values have bounds: name, least, greatest.
         boxes: inputs that hold boxes whose width and height have bounds.
         floats: inputs that must hold neither NaN nor infinity.
+        ordered: inputs whose numbers must lie in order.
         rows: inputs that came with one row beside more of others, and the number of these.
         fills: inputs that were left out, with the values that eager assumes for them.
     """
@@ -28,6 +29,7 @@ class Plan:
     fills: tuple[tuple[TensorSpec, np.ndarray[Any, Any]], ...] = ()
     boxes: tuple[str, ...] = ()
     floats: tuple[str, ...] = ()
+    ordered: tuple[str, ...] = ()
     rows: tuple[tuple[str, int], ...] = ()
 
 

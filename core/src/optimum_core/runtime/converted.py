@@ -24,6 +24,7 @@ from optimum_core.hardware import detect
 from optimum_core.models.sources.agreement import check_generator, check_outputs, read_description
 from optimum_core.models.sources.companions import licence_of
 from optimum_core.models.sources.converted import ConvertedSource
+from optimum_core.models.sources.sentences.stored import without_pickles
 from optimum_core.packages import present, versions
 from optimum_core.plan import FLOATS, FULL_PRECISION, parse_target
 from optimum_core.plugins import PluginManager, manager
@@ -32,7 +33,7 @@ from optimum_core.types.state import DECODER
 
 CUSTOM = "custom"
 #: Raised when the same files become another artifact.
-_MADE = 5
+_MADE = 6
 _HIDDEN_STATE, _LOGITS, _FEATURES = "last_hidden_state", "logits", "feature-extraction"
 #: Keys of configurations for the number of positions.
 _POSITIONS = ("max_position_embeddings", "n_positions")
@@ -53,12 +54,14 @@ def as_artifact(source: ConvertedSource, *, target: str | None = None, cache: Ca
         for name, path in source.companions().items():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place / name)
+        without_pickles(source.directory, place)
         write(place, manifest_of(source, artifact, plugins, target))
 
     key = content_key(
         {
             "made": _MADE,
             "files": source.digests,
+            "torch": present("torch"),  # which reads pickled weights of modules
             "licence": licence_of(source.directory),
             "name": source.name,
             "target": target or "",

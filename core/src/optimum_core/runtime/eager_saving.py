@@ -12,7 +12,7 @@ from typing import Any
 
 from optimum_core.artifact import LIVE, Manifest
 from optimum_core.artifact.meaning import GENERATION, joined, meaning
-from optimum_core.errors import OptionError
+from optimum_core.errors import OptionError, first_line
 from optimum_core.hardware import detect
 from optimum_core.plugins import PluginManager
 from optimum_core.types import ExportRequest
@@ -80,7 +80,7 @@ def with_settings(manifest: Manifest, config: Any, files: Files) -> Iterator[tup
             config.save_pretrained(folder)
         except ValueError as error:
             remedy = "change fast.generation_config so that its settings agree"
-            raise OptionError("generation_config", str(error).splitlines()[0], remedy) from error
+            raise OptionError("generation_config", first_line(error), remedy) from error
         written = Path(folder) / GENERATION
         known = manifest.meanings.get(GENERATION) or tuple(meaning(files[name]) for name in files if name == GENERATION)
         if meaning(written) in known:
@@ -97,6 +97,6 @@ def _known_anew(manifest: Manifest, files: Files) -> Manifest:
     place = next((path.parent for name, path in files.items() if name == "config.json"), None)
     if manifest.model.has_original or place is None or "transformers" not in sys.modules:
         return manifest
-    from optimum_core.models.sources.rewritten import meanings_of
+    from optimum_core.models.sources.resaved_files import meanings_of
 
     return replace(manifest, meanings=joined(manifest.meanings, meanings_of(None, place)))

@@ -12,15 +12,15 @@ from optimum_core.artifact.embedding import SENTENCE, TOKENS, EmbeddingSettings
 from optimum_core.errors import InputError, SourceError, UnavailableError
 from optimum_core.generation.text import plain_tokenizer
 from optimum_core.models.data.texts import cut_length
-from optimum_core.models.sources.sentences.pooling import TokenPooling
+from optimum_core.models.sources.sentences.behind import ModulesBehind
 from optimum_core.packages import present
 from optimum_core.runtime import vectors
-from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import EncodeRequest, TextModel, chosen_prompt, encode
+from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.items import greatest_length, text_reader
 from optimum_core.runtime.mapping import Mapper
-from optimum_core.runtime.pooled import HIDDEN_STATE, PooledMapper, pooling_behind, width_of
+from optimum_core.runtime.pooled import HIDDEN_STATE, PooledMapper, modules_behind, width_of
 from optimum_core.runtime.ranking import LOGITS, ScoreRequest, documents_of, ranked, scores
 from optimum_core.types import Session
 from optimum_core.types.support import device_type
@@ -46,8 +46,8 @@ class EmbeddingFace:
 
     def _mapper(self, outputs: Sequence[str] | None = None) -> Mapper | PooledMapper:
         """Return a mapper that keeps these outputs; None: all."""
-        if outputs is not None and (pooling := self._pools(outputs)) is not None:
-            return PooledMapper(self._plain_mapper([HIDDEN_STATE]), pooling, outputs, self._width)
+        if outputs is not None and (behind := self._pools(outputs)) is not None:
+            return PooledMapper(self._plain_mapper([HIDDEN_STATE]), behind, outputs, self._width)
         return self._plain_mapper(outputs)
 
     def encode(
@@ -233,8 +233,8 @@ class EmbeddingFace:
 
     @property
     def embeds(self) -> bool:
-        """Whether it gives a vector for a text: its graph does, or the pooling that lies behind it."""
-        return self._gives(SENTENCE) or isinstance(self._pooling, TokenPooling)
+        """Whether it gives a vector for a text: its graph does, or the modules that lie behind it."""
+        return self._gives(SENTENCE) or isinstance(self._behind, ModulesBehind)
 
     def get_sentence_embedding_dimension(self) -> int | None:
         """Return what `get_embedding_dimension` does, under the older name."""
@@ -266,28 +266,28 @@ class EmbeddingFace:
 
     @property
     def _width(self) -> int | None:
-        if isinstance(self._pooling, TokenPooling):
-            return width_of(self._pooling, self.manifest)
+        if isinstance(self._behind, ModulesBehind):
+            return width_of(self._behind, self.manifest)
         sizes = [spec.shape[-1] for spec in self.manifest.outputs if spec.name == SENTENCE]
         return sizes[0] if sizes and isinstance(sizes[0], int) else None
 
     @cached_property
-    def _pooling(self) -> TokenPooling | SourceError | None:
-        """The pooling behind its graph, or why it is not applied; None: there is none."""
+    def _behind(self) -> ModulesBehind | SourceError | UnavailableError | None:
+        """The modules behind its graph, or why they are not applied; None: there are none."""
         try:
-            return pooling_behind(self.manifest, self._beside.checked())
-        except SourceError as error:
+            return modules_behind(self.manifest, self._beside.checked())
+        except (SourceError, UnavailableError) as error:
             return error
 
-    def _pools(self, outputs: Sequence[str] | None) -> TokenPooling | None:
-        """Return the pooling behind its graph that gives these outputs; None: the graph does."""
+    def _pools(self, outputs: Sequence[str] | None) -> ModulesBehind | None:
+        """Return the modules behind its graph that give these outputs; None: the graph does."""
         gives = bool(outputs) and set(outputs or ()) <= {SENTENCE, TOKENS}
-        return self._pooling if gives and isinstance(self._pooling, TokenPooling) else None
+        return self._behind if gives and isinstance(self._behind, ModulesBehind) else None
 
     def _require_vectors(self) -> None:
-        if isinstance(self._pooling, SourceError):
-            why = f"it gives no sentence embedding: {self._pooling.why}"
-            raise InputError(self._who, why, self._pooling.remedy)
+        if isinstance(self._behind, SourceError | UnavailableError):
+            why = f"it gives no sentence embedding: {self._behind.why}"
+            raise InputError(self._who, why, self._behind.remedy)
         if not self.embeds:
             raise InputError(self._who, "it gives no sentence embedding", _NO_ENCODER)
 

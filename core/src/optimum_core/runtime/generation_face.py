@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,19 @@ import numpy as np
 
 from optimum_core.artifact import LIVE, Manifest
 from optimum_core.errors import InputError, OptionError, UnavailableError, VerificationError
-from optimum_core.generation.continuous import ContinuousTexts, difference
+from optimum_core.generation.continuous import ContinuousTexts, continuous_batch, difference
 from optimum_core.generation.decoder_session import Decoder
 from optimum_core.generation.encoder_decoder_session import EncoderDecoder
 from optimum_core.generation.loop import next_tokens
 from optimum_core.generation.model_session import EncoderDecoderSession, GenerativeSession
 from optimum_core.generation.settings import Settings, read_settings
-from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_texts
-from optimum_core.runtime.beside import FilesBeside
+from optimum_core.generation.text import TextCodec, generate_texts, read_codec, stream_rows, stream_texts
 from optimum_core.runtime.call_inputs import InputChecker
 from optimum_core.runtime.call_outputs import Answerer
 from optimum_core.runtime.encoder_decoder_calls import EncoderDecoderCalls
-from optimum_core.runtime.merged_calls import MergedCalls
-from optimum_core.types import ContinuousLimits, ContinuousSession, Session
+from optimum_core.runtime.files_beside import FilesBeside
+from optimum_core.runtime.merged_calls import MergedCalls, is_chats
+from optimum_core.types import ContinuousLimits, PreparedChat, Session, TokenIds
 from optimum_core.types.state import IDS
 
 Array = np.ndarray[Any, Any]
@@ -117,7 +117,13 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         return read_codec(self._beside.checked(), self._who)
 
     def generate(
-        self, inputs: Any = None, *, stop: str | Sequence[str] | None = (), stream: bool = False, **kwargs: Any
+        self,
+        inputs: Any = None,
+        *,
+        stop: str | Sequence[str] | None = (),
+        stream: bool = False,
+        logprobs: int | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Generate new tokens.
 
@@ -125,10 +131,12 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         arrays in: the same without torch, greedily or by draws.
 
         Args:
-            inputs: token ids, or without torch also a text, a chat (messages with "role" and "content"), or a list of
-                these.
+            inputs: token ids, or without torch also a text, a chat (messages with "role" and "content"; with pictures,
+                as `prepare_chat` takes and returns it), `TokenIds` to write text behind, or a list of these.
             stop: without torch, texts that end a row; they are not returned.
             stream: without torch, return an iterator of the pieces as they come.
+            logprobs: of texts that are streamed: the pieces are `ScoredPiece`s, with the log probabilities of their
+                token and of so many likeliest ones.
             kwargs: arguments of transformers' `generate`; without torch, those of
                 `optimum_core.generation.settings.Settings`.
 
@@ -142,26 +150,29 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         """
         stops = _checked_stops(stop)
         if self._eager_generator is not None:
-            self._check_text_only(stops, stream)
+            self._check_text_only(stops, stream, logprobs)
             return self._generate_eagerly(inputs, kwargs)
         decoder, main = self._decoder, self.manifest.model.main_input
-        if self._is_merged:
-            self._check_text_only(stops, stream)
+        if self._is_merged and not is_chats(inputs):
+            self._check_text_only(stops, stream, logprobs)
             return self._generate_merged(inputs, kwargs)
         given = inputs if inputs is not None else kwargs.get(main)
         if given is None and "torch" not in sys.modules:
             raise InputError(self._who, "there is no prompt", "pass a text, a chat, or token ids")
         if _is_torch(given) or given is None:
-            self._check_text_only(stops, stream)
+            self._check_text_only(stops, stream, logprobs)
             return self._generate_by_transformers(inputs, kwargs)
         mask, start = kwargs.pop("attention_mask", None), None
         if self._parts is not None:
             start = kwargs.pop(self._text_inputs[0], None)
         kwargs.pop(main, None)
         settings = read_settings(self._beside.checked(), kwargs)
+        if self._is_merged:
+            write = partial(stream_rows, codec=self._codec, settings=settings, stops=stops, logprobs=logprobs)
+            return self._generate_chat(given, write, stream=stream, keeps_empty=logprobs is not None)
         if _is_text(given):
-            return self._generate_text(given, settings, stops, stream)
-        self._check_text_only(stops, False)
+            return self._generate_text(given, settings, stops, stream, logprobs)
+        self._check_text_only(stops, False, logprobs)
         mask = settings.mask_of(np.atleast_2d(given)) if mask is None else mask
         if self._parts is not None:
             before = {main: np.asarray(given), **({} if mask is None else {"attention_mask": np.asarray(mask)})}
@@ -179,7 +190,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
     def continuous_batching(self, limits: ContinuousLimits | None = None) -> ContinuousTexts:
         """Return a writer of many texts at once, each step of which gives every one of them its next token.
 
-        It is compared with this model first, by prompts of several lengths, and holds the weights once more.
+        It is compared with this model first, by prompts of several lengths. A runtime of its own holds the weights once
+        more; states that are joined do not.
 
         Args:
             limits: the greatest batch; None: the usual one.
@@ -188,21 +200,20 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
             UnavailableError: the backend does not batch continuously, not for this model, or a package is missing.
             VerificationError: its tokens are not those of this model.
         """
-        session = self._session.decoder.session if type(self._session) is GenerativeSession else None
-        if not isinstance(session, ContinuousSession):
+        if type(self._session) is not GenerativeSession:
             why = f"backend {self._session.backend!r} does not batch this model's texts continuously"
             raise UnavailableError(self._who, why, "write one text after another, or several in turns")
-        batch = session.continuous(limits or ContinuousLimits())
+        batch = continuous_batch(self._decoder, limits or ContinuousLimits())
         fidelity = self.manifest.fidelity
         tolerance = min(fidelity.tolerance, _MOST_DIFFERENT) if fidelity is not None else _MOST_DIFFERENT
         vocabulary = self.manifest.outputs[0].shape[-1]
         if problem := difference(batch, self._decoder, int(vocabulary), tolerance):
             batch.close()
             raise VerificationError(f"{self._who}, {batch.tool}", problem, "generate without it")
-        return ContinuousTexts(batch, self._codec, self._beside.checked(), self._decoder.longest)
+        return ContinuousTexts(batch, self._codec, self._beside.checked(), self._decoder.longest, self._check_ids)
 
     @staticmethod
-    def _check_text_only(stops: Sequence[str], stream: bool) -> None:
+    def _check_text_only(stops: Sequence[str], stream: bool, logprobs: int | None) -> None:
         """Refuse arguments that apply to texts, and to arrays that are written piece by piece, alone.
 
         Raises:
@@ -211,6 +222,8 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         if stops:
             why = "it ends texts, and tokens came"
             raise OptionError("stop", why, "pass a text or a chat; or, with torch, stop_strings= and tokenizer=")
+        if logprobs is not None:
+            raise OptionError("logprobs", "they come with texts, and tokens came", "pass a text, a chat or TokenIds")
         if stream:
             raise OptionError("stream", "torch tensors came", "pass streamer=, or a text, a chat or numpy arrays")
 
@@ -275,14 +288,19 @@ class GenerativeFace(EncoderDecoderCalls, MergedCalls):
         return model.generate(*([] if inputs is None else [inputs]), **kwargs)
 
     def _generate_text(
-        self, given: Any, settings: Settings, stops: tuple[str, ...], stream: bool
+        self, given: Any, settings: Settings, stops: tuple[str, ...], stream: bool, logprobs: int | None
     ) -> str | list[str] | Iterator[Any]:
         drives = self._parts or self._decoder
-        is_one = isinstance(given, str) or isinstance(given[0], Mapping)
+        is_one = isinstance(given, str | TokenIds) or isinstance(given[0], Mapping)
         prompts = [given] if is_one else list(given)
+        for prompt in prompts:
+            if isinstance(prompt, TokenIds):
+                self._check_ids(np.array([prompt], np.int64))
+        if logprobs is not None and (not stream or logprobs < 0):
+            raise OptionError("logprobs", f"{logprobs} makes no sense here", "pass 0 or more, with stream=True")
         if stream:
-            pieces = stream_texts(drives, self._codec, prompts, settings, stops)
-            return (row[0] for row in pieces if row[0]) if is_one else pieces
+            pieces = stream_texts(drives, self._codec, prompts, settings, stops, logprobs)
+            return (row[0] for row in pieces if row[0] or logprobs is not None) if is_one else pieces
         texts = generate_texts(drives, self._codec, prompts, settings, stops)
         return texts[0] if is_one else texts
 
@@ -370,13 +388,13 @@ def _is_text(given: Any) -> bool:
     Raises:
         InputError: it is an empty list.
     """
-    if isinstance(given, str):
+    if isinstance(given, str | TokenIds | PreparedChat):
         return True
     if not isinstance(given, list | tuple):
         return False
     if not given:
         raise InputError("generate", "the list is empty", "pass at least one text, chat or row of ids")
     first = given[0]
-    return isinstance(first, str | Mapping) or (
+    return isinstance(first, str | Mapping | TokenIds | PreparedChat) or (
         isinstance(first, list | tuple) and bool(first) and isinstance(first[0], Mapping)
     )

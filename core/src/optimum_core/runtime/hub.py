@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from optimum_core.artifact import MANIFEST
-from optimum_core.errors import ArtifactError, SourceError
+from optimum_core.errors import ArtifactError, SourceError, first_line
 from optimum_core.runtime.card import CARD, is_unedited_card
 
 
@@ -26,10 +26,9 @@ def download_artifact(repository: str, revision: str | None) -> tuple[Path, Path
     try:
         path = Path(snapshot_download(repository, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ArtifactError(
             f"artifact {repository!r}",
-            f"it is no directory here, and the hub does not give it: {first_line}",
+            f"it is no directory here, and the hub does not give it: {first_line(error)}",
             "check the name and the connection (HF_HUB_OFFLINE forbids it)",
         ) from error
     if not (path / MANIFEST).exists():

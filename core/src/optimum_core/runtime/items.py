@@ -12,7 +12,7 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import InputError
 from optimum_core.models.data.media import MEDIA, MediaReader, media_reader, medium_of
 from optimum_core.models.data.texts import Item, Text, TextReader, read_texts, reader_of
-from optimum_core.runtime.beside import FilesBeside
+from optimum_core.runtime.files_beside import FilesBeside
 
 #: Batches of pictures or sounds whose inputs are in memory at once.
 _MEDIA_BATCHES = 4

@@ -14,8 +14,8 @@ from optimum_core.artifact.meaning import is_beside
 from optimum_core.artifact.names import MANIFEST
 from optimum_core.errors import ArtifactError, OptionError, SourceError, UnavailableError
 from optimum_core.hardware import detect
+from optimum_core.models.sources.sentences.behind import read_behind
 from optimum_core.models.sources.sentences.directory import read_modules
-from optimum_core.models.sources.sentences.pooling import read_pooling
 from optimum_core.plugins import PluginManager
 from optimum_core.types import ForeignFormat
 from optimum_core.types.state import CROSS, DECODER, ENCODER
@@ -81,8 +81,11 @@ def _check_modules(layout: str, manifest: Manifest, directory: Path) -> None:
     if not manifest.artifact(directory).pools_by_modules:
         return
     try:
-        read_pooling(directory, manifest.model.name)
-    except SourceError as error:
+        behind = read_behind(directory, manifest.model.name)
+        if behind.changes_tokens:
+            why = "a module changes the vectors of tokens, which the graph gives after it"
+            raise SourceError(f"model {manifest.model.name!r}", why, "")
+    except (SourceError, UnavailableError) as error:
         why = f"layout {layout!r} has no form for it: {error.why}"
         raise UnavailableError(error.who, why, "save it without layout=, and open it by load()") from error
 

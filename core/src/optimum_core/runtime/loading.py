@@ -137,7 +137,7 @@ def _held_in(place: Path) -> Path | None:
 def _locate(path: str, revision: str | None) -> tuple[Path, Path | None]:
     directory = Path(path).expanduser()
     if directory.exists() or path.count("/") != 1 or path.startswith((".", "~", "/")):
-        return directory, None
+        return directory.absolute(), None  # files are opened later too, from whatever directory the process is in then
     from optimum_core.runtime.hub import download_artifact
 
     return download_artifact(path, revision)

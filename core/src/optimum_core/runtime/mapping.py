@@ -105,6 +105,9 @@ class Mapper:
             if spec is None:
                 known = ", ".join(self._inputs)
                 raise InputError(self._who, f"an item has {name!r}, which is no input", f"its inputs are {known}")
+            if np.ma.is_masked(value):
+                why = f"an item's {name!r} has masked values, which it would compute with"
+                raise InputError(self._who, why, "replace them: its filled(value)")
             try:
                 found[name] = np.asarray(value)
             except ValueError as error:
@@ -164,7 +167,8 @@ class Mapper:
             return np.stack(values)
         fill = self._pad_id if name == "input_ids" else 0
         shape = tuple(length if axis in axes else size for axis, size in enumerate(values[0].shape))
-        stacked = np.full((len(values), *shape), fill, dtype=values[0].dtype)
+        kinds = (*values, np.min_scalar_type(fill)) if fill else values
+        stacked = np.full((len(values), *shape), fill, dtype=np.result_type(*kinds))
         for row, value in zip(stacked, values, strict=True):
             row[tuple(slice(0, size) for size in value.shape)] = value
         return stacked

@@ -41,7 +41,7 @@ class OutputLengths:
         Raises:
             SessionError: one has another length.
         """
-        key = tuple([value.shape for value in inputs.values()])
+        key = tuple([(name, value.shape) for name, value in inputs.items()])
         if key in self._seen:
             return
         for name, index, of, place in self._followed:

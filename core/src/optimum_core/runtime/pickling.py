@@ -12,7 +12,7 @@ from optimum_core.artifact import LIVE, Manifest
 from optimum_core.artifact.integrity import describe
 from optimum_core.errors import ArtifactError, UnavailableError
 from optimum_core.plugins import PluginManager, manager
-from optimum_core.runtime.beside import FilesBeside
+from optimum_core.runtime.files_beside import FilesBeside
 
 _ELSEWHERE = "save_pretrained(directory) where both sides see it, and optimum_core.load(directory) there"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import InputError, UnavailableError
+from optimum_core.models.sources.sentences.activations import FUNCTIONS, name_of, sigmoid, softmax
 from optimum_core.packages import present
 from optimum_core.runtime.call_outputs import tensor_of
 from optimum_core.runtime.embedding import TextModel
@@ -16,37 +17,6 @@ from optimum_core.runtime.items import check_rows, is_pair, listed_items
 from optimum_core.runtime.vectors import Array
 
 LOGITS = "logits"
-
-
-def _sigmoid(logits: Array) -> Array:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), dtype=logits.dtype)  # does not overflow
-
-
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def _softplus(logits: Array) -> Array:
-    return np.asarray(np.logaddexp(logits, 0, dtype=logits.dtype))
-
-
-#: Activations of torch by their names, with the settings that they have by themselves. Torch computes the others.
-_FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
-    "ELU": lambda logits: np.where(logits > 0, logits, np.expm1(np.minimum(logits, 0))),
-    "Hardsigmoid": lambda logits: np.clip(logits / 6 + 0.5, 0, 1),
-    "Hardtanh": lambda logits: np.clip(logits, -1, 1),
-    "Identity": lambda logits: logits,
-    "LeakyReLU": lambda logits: np.where(logits > 0, logits, logits * logits.dtype.type(0.01)),
-    "LogSigmoid": lambda logits: -_softplus(-logits),
-    "ReLU": lambda logits: np.maximum(logits, 0),
-    "ReLU6": lambda logits: np.clip(logits, 0, 6),
-    "SiLU": lambda logits: logits * _sigmoid(logits),
-    "Sigmoid": _sigmoid,
-    "Softplus": _softplus,
-    "Softsign": lambda logits: logits / (1 + np.abs(logits)),
-    "Tanh": np.tanh,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +53,7 @@ def scores(model: TextModel, given: Any, request: ScoreRequest) -> Any:
     found = _activated(run[LOGITS], request.activation, model.who)
     found = found[:, 0] if found.ndim > 1 and found.shape[-1] == 1 else found
     if request.softmax and found.ndim > 1:
-        found = _softmax(found)
+        found = softmax(found)
     return found[0] if single else found
 
 
@@ -105,11 +75,11 @@ def _is_pair(given: Any) -> bool:
 
 def _activated(logits: Array, activation: Any, who: str) -> Array:
     if activation is None:
-        return _sigmoid(logits) if logits.shape[-1] == 1 else logits
+        return sigmoid(logits) if logits.shape[-1] == 1 else logits
     if callable(activation):
         return _called(activation, logits)
-    name = activation.rpartition(".")[2] if activation.startswith("torch.nn.") else ""
-    if (known := _FUNCTIONS.get(name)) is not None:
+    name = name_of(activation)
+    if (known := FUNCTIONS.get(name)) is not None:
         return known(logits)
     if name and present("torch"):
         from optimum_core.models.sources.sentences.heads import activation_of

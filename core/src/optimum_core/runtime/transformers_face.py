@@ -16,8 +16,8 @@ from optimum_core.artifact import Manifest
 from optimum_core.errors import UnavailableError
 from optimum_core.plugins import PluginManager
 from optimum_core.runtime.absent_device import ForeignSession
-from optimum_core.runtime.beside import FilesBeside
 from optimum_core.runtime.call_inputs import InputChecker
+from optimum_core.runtime.files_beside import FilesBeside
 from optimum_core.runtime.not_torch import refuse_move
 from optimum_core.types import Session
 from optimum_core.types.support import device_type
@@ -50,11 +50,12 @@ class TransformersFace:
         """The original's configuration; if transformers is not installed, its values as plain attributes."""
         own = getattr(self._source, "config", None)
         found = own if own is not None else _read_config(self._beside.checked())
-        self._config_values = getattr(found, "__dict__", self._config_values)
-        returns, *asked = map(self._config_values.get, SETTINGS)
+        values = getattr(found, "__dict__", self._config_values)
+        returns, *asked = map(values.get, SETTINGS)
         if own is not None and returns is not None:
             returns = not self.manifest.model.returns_tuple  # it may have been changed since
         self._settings_before = returns, *asked
+        self._config_values = values  # last, since other threads compare them with those before
         return found
 
     def _check_asked(self) -> None:

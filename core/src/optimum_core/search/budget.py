@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from optimum_core.measure import Effort
 from optimum_core.search.spec import CandidateSpec
@@ -62,6 +63,12 @@ class Budget:
     _computed: float = field(default_factory=time.process_time)
     _known: dict[tuple[object, ...], _Cost] = field(default_factory=dict)
     _exporters: set[str | None] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, stated: float | None) -> Self:
+        """Return the budget that a caller stated, or the greatest usual one; it starts now."""
+        seconds = usual_seconds(math.inf) if stated is None else stated
+        return cls(seconds=seconds, stated=stated is not None)
 
     @property
     def spent(self) -> float:

@@ -1,9 +1,7 @@
-"""Building of one candidate in stages: export, transform, optimize, open. Stages that candidates share run once."""
+"""Building of one candidate in stages: export, quantize, transform, optimize. Stages that candidates share run once."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,26 +9,20 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import msgspec
-
-from optimum_core.artifact.integrity import check_file, describe, locate
-from optimum_core.artifact.manifest import LIVE, FileEntry
-from optimum_core.artifact.serialization import from_plain, to_plain
-from optimum_core.cache import Cache, content_key
-from optimum_core.errors import ArtifactError, OptimumError
+from optimum_core.artifact.manifest import LIVE
+from optimum_core.cache import Cache
+from optimum_core.errors import OptimumError
 from optimum_core.measure.stopwatch import watched
 from optimum_core.models.decoders.parts import Graph, graphs_of, parts_of
-from optimum_core.models.eager.calls import eager_outputs
-from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.models.sources.source import Source
-from optimum_core.plan import FULL_PRECISION, Way
+from optimum_core.plan import Way
 from optimum_core.plugins import PluginManager
+from optimum_core.search.exports import Exported, Exports
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import (
     Artifact,
     Event,
-    ExportRequest,
     Hardware,
     OptimizeRequest,
     QuantizeConfig,
@@ -38,24 +30,12 @@ from optimum_core.types import (
     Session,
     SessionRequest,
     StateSpec,
-    Step,
     Support,
     TensorSpec,
 )
 from optimum_core.types.state import DECODER, MERGE
 
 Specs = tuple[TensorSpec, ...]
-_RECORD = "export.json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Exported:
-    """The record stored beside exported files, by which a cache hit is read."""
-
-    files: tuple[str, ...]
-    precision: str
-    steps: tuple[Step, ...]
-    entries: Mapping[str, FileEntry]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +78,20 @@ class Builder:
     towers: Callable[[CandidateSpec], Mapping[str, Artifact]] | None = None
     _quantized: dict[tuple[Any, ...], Artifact | OptimumError] = field(default_factory=dict)
     _failed: dict[str, OptimumError] = field(default_factory=dict)
-    _made: dict[str, tuple[Path, _Exported]] = field(default_factory=dict)
+    _made: dict[str, tuple[Path, Exported]] = field(default_factory=dict)
+
+    @property
+    def _exports(self) -> Exports:
+        return Exports(
+            source=self.source,
+            plugins=self.plugins,
+            supports=self.supports,
+            cache=self.cache,
+            options=self._build_options,
+            emit=self.emit,
+            made=self._made,
+            failed=self._failed,
+        )
 
     def build(self, spec: CandidateSpec, signature: ModelSignature) -> Artifact:
         """Return the artifact that the spec's backend loads; for the eager model, one without files."""
@@ -122,8 +115,8 @@ class Builder:
     def _built(self, spec: CandidateSpec, graph: Graph) -> Artifact:
         way, level = spec.way, self._level(spec, graph)
         if graph.name == MERGE:
-            return self._exported(self._merge_way(way), None, graph)
-        artifact = self._exported(way, spec.route, graph)
+            return self._exports.artifact(self._merge_way(way), None, graph)
+        artifact = self._exports.artifact(way, spec.route, graph)
         if spec.config is not None and (graph.part is None or graph.state is not None):
             artifact = _with_cache(self._quantize(artifact, spec, spec.config), spec.config.cache)
         for backend, _, _ in way.transforms:
@@ -174,111 +167,6 @@ class Builder:
         if not artifact.files:
             return self.source.size()
         return sum((artifact.path / name).stat().st_size for name in artifact.files)
-
-    def _exported(self, way: Way, route: str | None, graph: Graph) -> Artifact:
-        assert way.exporter is not None and way.exported is not None
-        key = self._key(way, route, graph)
-        if key in self._failed:
-            raise self._failed[key]
-        detail = graph.title + f"{way.exported} by {way.exporter}" + (f", route {route}" if route else "")
-        path, record = self._made.get(key) or self._export(way, route, graph, key, detail)
-        self._made[key] = path, record
-        self.cache.hold(path)
-        return Artifact(
-            format=way.exported,
-            path=path,
-            files=record.files,
-            inputs=graph.interface.inputs,
-            outputs=graph.interface.outputs,
-            state=graph.state,
-            precision=record.precision,
-            steps=record.steps,
-        )
-
-    def _export(self, way: Way, route: str | None, graph: Graph, key: str, detail: str) -> tuple[Path, _Exported]:
-        """Return the export from the cache if it is there and intact; otherwise export and store it."""
-
-        def make(directory: Path) -> None:
-            made = self.plugins.export(self._request(way, route, graph, directory))
-            entries = {name: describe(directory / name) for name in made.files}
-            record = _Exported(files=made.files, precision=made.precision, steps=made.steps, entries=entries)
-            (directory / _RECORD).write_text(json.dumps(to_plain(record, detail)), encoding="utf-8")
-
-        waiting = Event(stage="wait", detail="another process exports this model")
-        try:
-            with self.cache.lock("export", key, on_wait=lambda: self.emit(waiting)):
-                if (found := self._kept(key, detail)) is not None:
-                    return found
-                self.cache.discard("export", key)
-                with watched(self.emit, "export", detail):
-                    path = self.cache.build("export", key, make, describe=f"{self.source.name}: {detail}")
-        except OptimumError as error:
-            self._failed[key] = error
-            raise
-        return path, _read(path)
-
-    def _kept(self, key: str, detail: str) -> tuple[Path, _Exported] | None:
-        """Return an earlier export from the cache, or None if there is none or its files have changed."""
-        path = self.cache.entry("export", key)
-        if path is None:
-            return None
-        with watched(self.emit, "cache", detail) as event:
-            try:
-                record = _read(path)
-                for name, entry in record.entries.items():
-                    who = f"cache entry {path}"
-                    check_file(locate(path, name, None, who), name, entry, who, deep=True)
-            except ArtifactError as error:
-                event.problem = f"{error.why}: it is done again"
-                return None
-        return path, record
-
-    def _key(self, way: Way, route: str | None, graph: Graph) -> str:
-        assert way.exporter is not None
-        return content_key(
-            {
-                "fingerprint": self.source.fingerprint,
-                "exporter": way.exporter,
-                "format": way.exported,
-                "route": route,
-                "opset": way.opset,
-                "part": graph.name,
-                "inputs": to_plain(graph.interface.inputs, "cache key"),
-                "outputs": to_plain(graph.interface.outputs, "cache key"),
-                "state": to_plain(graph.state, "cache key") if graph.state is not None else None,
-                "lengths": dict(graph.signature.layout.lengths),
-                "options": to_plain(self._build_options(way.exporter), "cache key"),
-                "behaviour": self._behaviour(graph.signature),
-                "versions": dict(self.supports[way.exporter].versions),
-            }
-        )
-
-    def _behaviour(self, signature: ModelSignature) -> str:
-        """Return a hash of what a model in memory computes now, since its fingerprint sees neither hooks nor replaced
-        methods."""
-        if not self.source.in_memory:
-            return ""
-        outputs = eager_outputs(self.source.module(), signature.draw(Case(name="traced")))
-        return hashlib.sha256(b"".join(outputs[name].tobytes() for name in sorted(outputs))).hexdigest()
-
-    def _request(self, way: Way, route: str | None, graph: Graph, directory: Path) -> ExportRequest:
-        assert way.exporter is not None and way.exported is not None
-        return ExportRequest(
-            backend=way.exporter,
-            source=self.source,
-            task=graph.signature.task,
-            format=way.exported,
-            precision=FULL_PRECISION,
-            samples=graph.samples(),
-            inputs=graph.interface.inputs,
-            outputs=graph.interface.outputs,
-            state=graph.state,
-            part=graph.name,
-            output=directory,
-            route=route,
-            opset=way.opset,
-            options=self._build_options(way.exporter),
-        )
 
     def _build_options(self, backend: str) -> dict[str, Any]:
         """Return the stated options of a backend that affect the files that it writes."""
@@ -360,18 +248,6 @@ def _for_device(config: QuantizeConfig, device: str) -> QuantizeConfig:
 def _lands(way: Way) -> str | None:
     """Return the format that the quantizer of a way writes."""
     return way.transforms[0][1] if way.transforms else way.format
-
-
-def _read(path: Path) -> _Exported:
-    """Read the record beside exported files.
-
-    Raises:
-        ArtifactError: it is missing or altered.
-    """
-    try:
-        return from_plain(json.loads((path / _RECORD).read_text(encoding="utf-8")), _Exported)
-    except (OSError, ValueError, msgspec.ValidationError) as error:
-        raise ArtifactError(f"cache entry {path}", f"{_RECORD} cannot be read: {error}", "export it again") from error
 
 
 def eager_artifact(signature: ModelSignature) -> Artifact:

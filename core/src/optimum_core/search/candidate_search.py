@@ -19,13 +19,13 @@ from optimum_core.measure.workload import tuned_for
 from optimum_core.models.references.eager_dialogues import PictureText
 from optimum_core.models.signatures.signature import ModelSignature
 from optimum_core.plan import DOUBLE
-from optimum_core.search.alike import wrong_alike
 from optimum_core.search.axis_restriction import Restriction, restrictions
 from optimum_core.search.budget import usual_seconds
 from optimum_core.search.candidate import Candidate
 from optimum_core.search.context import SearchContext, SearchResult
 from optimum_core.search.precision_hint import hint
 from optimum_core.search.race import Decision, Race
+from optimum_core.search.shared_faults import wrong_alike
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.search.trial import failing
 from optimum_core.types import Measurement, Report

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimum_core.cache import Cache, content_key
+from optimum_core.models.weights import state_tensors
 from optimum_core.search.spec import CandidateSpec
 
 _KEPT = 16
@@ -29,7 +30,7 @@ def shape_of(module: Any) -> dict[str, Any]:
         "class": type(module).__qualname__,
         "file": getattr(module, "fingerprint", None),
         "config": {name: repr(value) for name, value in described.items() if name not in _NAMES},
-        "tensors": [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in module.state_dict().items()],
+        "tensors": [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in state_tensors(module).items()],
     }
 
 

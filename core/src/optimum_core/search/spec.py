@@ -88,6 +88,11 @@ class CandidateSpec:
         return self.way.exporter, self.way.exported, self.route
 
 
+def streams_of(objective: str, usable_cores: int) -> tuple[int, ...]:
+    """Return the numbers of calls side by side that compete: with the objective "throughput", one for each core too."""
+    return (1, max(2, usable_cores)) if objective == "throughput" else (1,)
+
+
 def specs_of(
     ways: Sequence[Way],
     *,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from optimum_core.hardware import detect
-from optimum_core.types import Cpu, Hardware
+from optimum_core.types import Cpu, Hardware, Support
 
 #: The type of the fixture `hardware`.
 Machine = Callable[..., Hardware]
@@ -26,3 +26,8 @@ def machine(**changes: Any) -> Hardware:
     return dataclasses.replace(
         here, **{"gpus": (), "npus": (), "cpu": dataclasses.replace(here.cpu, **of_cpu), **changes}
     )
+
+
+def reasons(support: Support) -> dict[str, tuple[str, str]]:
+    """Return the reason and the remedy of each limitation, by what is limited."""
+    return {item.what: (item.reason, item.remedy) for item in support.limitations}

@@ -122,3 +122,8 @@ def _exporter(format: str, *, stateful: bool) -> tuple[str, tuple[str, ...]]:
             if format in offer.exports and (format in offer.stateful or not stateful):
                 return name, (offer.stateful_routes or offer.routes) if stateful else offer.routes
     raise UnavailableError(f"format {format!r}", "no backend here exports to it", "install one that does")
+
+
+def size(artifact: Artifact) -> int:
+    """Return the size of an artifact's files in bytes."""
+    return sum((artifact.path / name).stat().st_size for name in artifact.files)

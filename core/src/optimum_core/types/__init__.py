@@ -4,11 +4,11 @@ from optimum_core.types.continuous import (
     ContinuousBatch,
     ContinuousLimits,
     ContinuousSession,
-    LastPiece,
     Progress,
     Sampling,
 )
 from optimum_core.types.hardware import Cpu, Gpu, Hardware, Npu
+from optimum_core.types.pieces import LastPiece, PreparedChat, ScoredPiece, ScoredToken, TokenIds
 from optimum_core.types.quantization import QuantizeConfig
 from optimum_core.types.requests import (
     Artifact,
@@ -33,7 +33,7 @@ from optimum_core.types.results import (
     RecipeResult,
     Report,
 )
-from optimum_core.types.state import LayerState, State, StateSpec
+from optimum_core.types.state import JoinedRow, JoiningSession, LayerState, State, StateSpec
 from optimum_core.types.support import ForeignFormat, Limitation, Offer, Support, Transform
 from optimum_core.types.tensors import Array, AxisRange, TensorSpec
 from optimum_core.types.traffic import ModelTraffic, ShapeCount, Traffic
@@ -54,6 +54,8 @@ __all__ = [
     "ForeignFormat",
     "Gpu",
     "Hardware",
+    "JoinedRow",
+    "JoiningSession",
     "LastPiece",
     "LayerState",
     "Lengths",
@@ -65,6 +67,7 @@ __all__ = [
     "Offer",
     "OptimizeRequest",
     "PrecisionHint",
+    "PreparedChat",
     "Progress",
     "Promise",
     "QuantizeConfig",
@@ -72,6 +75,8 @@ __all__ = [
     "RecipeResult",
     "Report",
     "Sampling",
+    "ScoredPiece",
+    "ScoredToken",
     "Session",
     "SessionRequest",
     "ShapeCount",
@@ -81,6 +86,7 @@ __all__ = [
     "Step",
     "Support",
     "TensorSpec",
+    "TokenIds",
     "Traffic",
     "Transform",
     "Trial",

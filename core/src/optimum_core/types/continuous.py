@@ -48,21 +48,6 @@ class Sampling:
     repetition_penalty: float | None = None
 
 
-class LastPiece(str):
-    """The last piece of a text that comes in pieces.
-
-    Attributes:
-        is_complete: whether an end token or a stop string ended the text, rather than the number of tokens.
-    """
-
-    is_complete: bool
-
-    def __new__(cls, text: str, *, is_complete: bool) -> LastPiece:
-        made = super().__new__(cls, text)
-        made.is_complete = is_complete
-        return made
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """The new tokens of one generation, and whether no more will come."""

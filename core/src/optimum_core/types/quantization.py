@@ -116,6 +116,11 @@ class QuantizeConfig:
     metric: str | None = None
     max_drop: float | str | None = None
 
+    @property
+    def is_unsigned(self) -> bool:
+        """Whether the number format of the weights has no sign."""
+        return self.weights.startswith("u")
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", _names(self.exclude))
         for name, words in _WORDS.items():

@@ -105,6 +105,15 @@ class StateSpec:
             raise UnavailableError(who, why, "begin anew, or copy the cache before the tokens to take back")
 
     @property
+    def values_of_a_position(self) -> int:
+        """The numbers that one position of one row takes, in keys and values of all layers.
+
+        >>> StateSpec(layers=(LayerState(heads=2, head_size=64),) * 3).values_of_a_position
+        768
+        """
+        return sum(layer.heads * (layer.head_size + (layer.value_size or layer.head_size)) for layer in self.layers)
+
+    @property
     def past(self) -> tuple[TensorSpec, ...]:
         """Keys, values and states before a call, as inputs of a graph that keeps none, in order.
 
@@ -178,6 +187,41 @@ class State(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JoinedRow:
+    """A row of a state as a row of a new one.
+
+    Attributes:
+        state: of the session that joins.
+        row: its index there.
+        length: the last positions, which are its tokens; those before them are padding.
+    """
+
+    state: State
+    row: int
+    length: int
+
+
+@runtime_checkable
+class JoiningSession(Protocol):
+    """A session of a decoder whose states can be joined, so that generations that began apart go on in one call."""
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def state(self) -> StateSpec: ...
+
+    def join(self, rows: Sequence[JoinedRow]) -> State:
+        """Return a new state of these rows, aligned at their last position; shorter ones begin with padding. The
+        former states stay as they are.
+
+        Raises:
+            UnavailableError: the model keeps states of a fixed size.
+        """
+        ...
+
+
 #: Names of parts that drivers know; an exporter may add others together with a driver for them.
 ENCODER, CROSS, DECODER, MERGE = "encoder", "cross", "decoder", "merge"
 VISION, AUDIO = "vision", "audio"
@@ -188,6 +232,8 @@ HIDDEN, ENCODER_HIDDEN, ENCODER_MASK = "last_hidden_state", "encoder_hidden_stat
 #: The first input of a decoder that takes embeddings, and the beginnings of the names of its masks of pairs and of the
 #: features that its layers add.
 EMBEDS, VISIBLE, ADDED = "inputs_embeds", "visible.", "added."
+#: The beginning of the names of keys and values of the attention to an encoder.
+CROSS_INPUTS = f"{CROSS}."
 PARTS: Mapping[str, str] = {
     ENCODER: "reads the whole input once",
     CROSS: "turns the encoder's output into keys and values for the decoder, once",

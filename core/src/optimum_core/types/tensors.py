@@ -77,6 +77,8 @@ class TensorSpec:
         nonfinite: whether NaN and infinity are accepted: the samples held some, so that they were compared with eager.
         exact: whether the eager model answers otherwise where this input is of another type that could be converted:
             `x * 2` of float64 is float64. Then a call has to pass this very type.
+        contiguous: whether the eager model answers otherwise where the numbers of this input do not lie in order, as in
+            a transposed view. Then a call has to pass a contiguous array.
         one_row: whether one row stands for all where other inputs with its first axis have more, as in eager, which
             broadcasts it.
         skipped: a value beside the range that the eager model takes as none: labels of -100, which no loss counts.
@@ -96,6 +98,7 @@ class TensorSpec:
     sides: tuple[int, int] | None = None
     nonfinite: bool = False
     exact: bool = False
+    contiguous: bool = False
     one_row: bool = False
     skipped: int | None = None
     all_skipped: bool = False

@@ -6,8 +6,8 @@ values and switches that are all alike, `empty_rows` those of rows without conte
 labels that no loss counts; `gradients` asks whether eager answers otherwise while these are recorded. `carried_call`
 the one call that an artifact carries. For decoders, `quantized_decoder` goes through `dialogues`, and `divergence` and
 `perplexity` are measured. `ranges` are the lengths at which a candidate was correct. For quantized models, `quantized`
-compares, and `promise` decides whether the loss of a metric is within the limit; `use` finds metrics that ignore the
-model.
+compares, and `promise` decides whether the loss of a metric is within the limit; `model_use` finds metrics that
+ignore the model.
 """
 
 from optimum_core.verify.comparison import (

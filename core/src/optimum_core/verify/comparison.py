@@ -83,6 +83,8 @@ class ReferenceCase:
         sensitive: by output that rounding alone changes, mask of the rows where it does: a difference in them is noted,
             and no fault. Of an output whose first axis is no input's, and of whole numbers, all rows count.
         refused: the eager model refuses the call by its values, and so must a candidate; there are no outputs.
+        written: the inputs that the eager model changes in place, as a candidate may.
+        factors: by output of tiny numbers, what it is multiplied by to be compared.
     """
 
     name: str
@@ -96,6 +98,8 @@ class ReferenceCase:
     short: bool = False
     sensitive: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     refused: bool = False
+    written: frozenset[str] = frozenset()
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 def verify(
@@ -168,23 +172,25 @@ def _compare_case(
     shapes = {name: tuple(array.shape) for name, array in case.inputs.items()}
     try:
         # A copy: a candidate that writes into its inputs must not spoil the case for the next one.
-        got = run({name: array.copy() for name, array in case.inputs.items()})
+        given = {name: array.copy() for name, array in case.inputs.items()}
+        got = run(given)
     except OptimumError as error:
         if case.refused:
             yield _result(case.name, shapes, outputs[0].name, 0.0, 1.0, None, "")
         else:
             yield failed(case.name, shapes, outputs[0].name, f"it does not run: {error.why}")
         return
-    if case.refused:
-        yield failed(case.name, shapes, outputs[0].name, "it answers")
+    if problem := "it answers" if case.refused else _written(given, case):
+        yield failed(case.name, shapes, outputs[0].name, problem)
         return
     for spec in outputs:
         if spec.name not in got:
             yield failed(case.name, shapes, spec.name, "the output is missing")
             continue
         want, have = case.outputs[spec.name], np.asarray(got[spec.name])
-        if want.shape != have.shape:
-            yield failed(case.name, shapes, spec.name, f"shape {have.shape}, eager gives {want.shape}")
+        if (problem := _of_another_kind(want, have)) or want.shape != have.shape:
+            problem = problem or f"shape {have.shape}, eager gives {want.shape}"
+            yield failed(case.name, shapes, spec.name, problem)
             continue
         if (
             len(spec.shape) > 1
@@ -193,11 +199,25 @@ def _compare_case(
         ):
             want, have = want[valid], have[valid]
         allowed = _allowed(want, tolerance)
+        if (factor := case.factors.get(spec.name)) is not None:
+            want, have = want.astype(np.float64) * factor, have.astype(np.float64) * factor
         result = compare(case.name, shapes, spec.name, want, have, allowed)
         if case.empty is not None and not result.passed:
             result = _beside_empty_rows(result, case.empty, spec, (want, have), allowed)
         rows = case.sensitive.get(spec.name)
         yield result if rows is None or result.passed else _beside_sensitive(result, rows, spec, (want, have), allowed)
+
+
+def _written(given: Arrays, case: ReferenceCase) -> str:
+    """Return that a call has changed an input that eager leaves as it is; "" where it has not."""
+    names = (name for name in given.keys() - case.written if given[name].tobytes() != case.inputs[name].tobytes())
+    return next((f"it writes into its input {name!r}, which eager leaves as it is" for name in names), "")
+
+
+def _of_another_kind(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> str:
+    """Return that an output is of another type, if that is more than other bits of a float; "" otherwise."""
+    same = have.dtype.kind in "fV" if want.dtype.kind == "f" else have.dtype == want.dtype  # bfloat16 is of kind V
+    return "" if same else f"dtype {have.dtype}, eager gives {want.dtype}"
 
 
 def _allowed(want: np.ndarray[Any, Any], tolerance: Tolerance) -> Tolerance:
@@ -213,17 +233,18 @@ def sensitive_outputs(case: ReferenceCase, otherwise: Arrays) -> dict[str, np.nd
         otherwise: the outputs with other rounding and order.
     """
     pairs = {name: (want, otherwise[name]) for name, want in case.outputs.items()}
-    return {name: _changed_rows(*pair) for name, pair in pairs.items() if not _is_steady(*pair)}
+    return {name: _changed_rows(*pair) for name, pair in pairs.items() if not is_steady(*pair)}
 
 
-def _is_steady(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+def is_steady(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> bool:
+    """Whether an output is the same where eager rounds otherwise."""
     return want.shape == have.shape and compare("", {}, "", want, have, _STEADY).passed
 
 
 def _changed_rows(want: np.ndarray[Any, Any], have: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if want.ndim == 0 or want.shape != have.shape or want.dtype.kind != "f":
         return np.ones(want.shape[:1], dtype=bool)
-    return np.array([not _is_steady(*pair) for pair in zip(want, have, strict=True)], dtype=bool)
+    return np.array([not is_steady(*pair) for pair in zip(want, have, strict=True)], dtype=bool)
 
 
 def _beside_sensitive(
@@ -296,7 +317,9 @@ def compare(
     have: np.ndarray[Any, Any],
     tolerance: Tolerance,
 ) -> CaseResult:
-    """Compare one output with the eager model's, arrays of one shape."""
+    """Compare one output with the eager model's; arrays of two shapes differ, though numpy may broadcast them."""
+    if want.shape != have.shape:
+        return failed(case, shapes, output, f"shape {have.shape}, eager gives {want.shape}")
     if not np.issubdtype(want.dtype, np.floating):
         same = float(np.mean(want == have)) if want.size else 1.0
         problem = "" if same == 1.0 else f"{1 - same:.1%} of its values differ"
@@ -346,13 +369,13 @@ def ranks(output: str, want: np.ndarray[Any, Any]) -> bool:
 
 
 def failing_axes(fidelity: Fidelity, cases: tuple[ReferenceCase, ...]) -> frozenset[str] | None:
-    """Return the axes to blame when a candidate fails: those that some failing case varied alone.
+    """Return the axes to blame when a candidate fails: those that some failing case varied alone, and all axes of
+    a case that these do not explain.
 
-    None: it fails even at the traced shape, or these axes do not explain every failure.
+    None: it fails even at the traced shape.
     """
     varied = {case.name: case.varied for case in cases}
     wrong = {result.case for result in fidelity.results if not result.passed}
     alone = {next(iter(varied[name])) for name in wrong if len(varied.get(name, ())) == 1}
-    if not alone or any(not varied.get(name, frozenset()) & alone for name in wrong):
-        return None
-    return frozenset(alone)
+    together = [varied.get(name, frozenset()) for name in wrong if not varied.get(name, frozenset()) & alone]
+    return None if not wrong or not all(together) else frozenset(alone).union(*together)

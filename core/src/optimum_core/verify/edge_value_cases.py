@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from optimum_core.models.eager.otherwise import outputs_otherwise
-from optimum_core.models.eager.patience import outputs_in_time
+from optimum_core.models.eager.bounded_calls import outputs_in_time
+from optimum_core.models.eager.rounding_noise import outputs_with_noise
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.edge_values import all_alike, floats_of_any_size, halves, of_one_sign, rows_without
 from optimum_core.models.signatures.signature import ModelSignature
@@ -51,7 +51,7 @@ def edge_cases(module: Any, signature: ModelSignature, answered: Answered) -> It
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of a deviation of nothing
                 found = answered(made.name, made.inputs, outputs_in_time(module, made.inputs))
-                otherwise = outputs_otherwise(module, made.inputs)
+                otherwise = outputs_with_noise(module, made.inputs)
         except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
             log.info("%s is left out: eager refuses it: %r", made.name, error)
             continue

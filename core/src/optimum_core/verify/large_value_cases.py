@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import ExportError
-from optimum_core.models.eager.otherwise import outputs_otherwise
-from optimum_core.models.eager.patience import ReadsNumberError, outputs_in_time
+from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in_time
+from optimum_core.models.eager.rounding_noise import outputs_with_noise
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.large_values import (
     end_inputs,
@@ -75,7 +75,7 @@ def _answered(module: Any, name: str, inputs: Arrays, answered: Answered) -> Ref
         if not all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f"):
             return None
         found = answered(name, inputs, outputs)
-        return replace(found, large=True, sensitive=sensitive_outputs(found, outputs_otherwise(module, inputs)))
+        return replace(found, large=True, sensitive=sensitive_outputs(found, outputs_with_noise(module, inputs)))
     except Exception as error:  # noqa: BLE001 - the eager model refuses such values, by an error of any type
         log.info("%s is left out: eager refuses it: %r", name, error)
         return None

@@ -17,7 +17,7 @@ from optimum_core.errors import EvaluationError, OptionError, UnavailableError
 from optimum_core.models.data.batches import Batches
 from optimum_core.types import Promise
 from optimum_core.types.quantization import METRICS, TEXT_METRICS, Drop
-from optimum_core.verify.use import noting_use
+from optimum_core.verify.model_use import noting_use
 
 #: The allowed loss if a metric is given and no drop is stated.
 DEFAULT_DROP = 0.01

@@ -41,22 +41,27 @@ def right_up_to(
 ) -> Mapping[str, tuple[int, int]]:
     """Return for each failing axis the range of lengths around the traced one at which a candidate was correct.
 
-    Within these ranges, every case passed. The result is empty if a failure remains that no axis alone explains. An
-    axis that fails next to the traced length already has no range, and must be fixed.
+    Within these ranges, every case passed. The result is empty if a failure remains that one or two axes do not
+    explain. An axis that fails next to the traced length already has no range, and must be fixed.
 
     Args:
         traced: by axis, the traced length.
     """
     wrong = {result.case for result in fidelity.results if not result.passed}
+    failing = [case for case in cases if case.name in wrong]
     bad: dict[str, set[int]] = {}
-    for case in cases:
-        if case.name in wrong and len(case.varied) == 1:
-            (axis,) = case.varied
-            bad.setdefault(axis, set()).add(case.lengths[axis])
-    found = {axis: _right_around(axis, lengths, traced[axis], cases, wrong) for axis, lengths in bad.items()}
-    ranges = {axis: (least, greatest) for axis, (least, greatest) in found.items() if least < traced[axis] < greatest}
-    within = (case for case in cases if all(a <= case.lengths.get(axis, a) <= b for axis, (a, b) in ranges.items()))
-    return {} if any(case.name in wrong for case in within) else ranges
+    ranges: dict[str, tuple[int, int]] = {}
+    for count in (1, 2):  # of two axes that fail together, both end before the lengths at which they do
+        for case in (case for case in failing if len(case.varied) == count and _is_within(case, ranges)):
+            for axis in case.varied:
+                bad.setdefault(axis, set()).add(case.lengths[axis])
+        around = {axis: _right_around(axis, lengths, traced[axis], cases, wrong) for axis, lengths in bad.items()}
+        ranges = {axis: (least, most) for axis, (least, most) in around.items() if least < traced[axis] < most}
+    return {} if any(_is_within(case, ranges) for case in failing) else ranges
+
+
+def _is_within(case: ReferenceCase, ranges: Mapping[str, tuple[int, int]]) -> bool:
+    return all(least <= case.lengths.get(axis, least) <= greatest for axis, (least, greatest) in ranges.items())
 
 
 def _right_around(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import VerificationError
-from optimum_core.models.eager.calls import call, eager_outputs, fresh
+from optimum_core.models.eager.calls import apart, call, eager_outputs, fresh
 from optimum_core.models.eager.outputs import flatten
-from optimum_core.models.eager.randomness import output_by_chance, watched_draws
+from optimum_core.models.eager.randomness import watched_draws
 from optimum_core.models.inputs.samples import Case
 from optimum_core.models.signatures.axes import LONG, MANY, PICTURE, off_the_grid
 from optimum_core.models.signatures.signature import ModelSignature, limited
@@ -23,11 +24,13 @@ from optimum_core.models.tasks import CAUSAL
 from optimum_core.types import AxisRange, Lengths
 from optimum_core.types.tensors import is_batch
 from optimum_core.verify.bound_cases import bound_cases
-from optimum_core.verify.comparison import Arrays, ReferenceCase, compare, tolerance_of
+from optimum_core.verify.comparison import Arrays, ReferenceCase
+from optimum_core.verify.determinism import check_chance, check_order, check_repeatable, is_same
 from optimum_core.verify.edge_value_cases import edge_cases
 from optimum_core.verify.empty_rows import empty_row_cases
 from optimum_core.verify.large_value_cases import large_cases
 from optimum_core.verify.skipped_label_cases import skipped_label_cases
+from optimum_core.verify.tiny_outputs import with_tiny_outputs
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +64,10 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
             f"eager refuses every call that was drawn for it; the first: {clock.problem}",
             "pass sample_inputs={name: tensor, …} as for one ordinary call",
         )
-    _check_repeatable(module, cases[0])
+    written = check_repeatable(module, cases[0])
+    check_order(module, cases[0])
     if drawing:
-        _check_chance(module, drawing[0])
+        check_chance(module, drawing[0])
     cases += empty_row_cases(signature, partial(_answered, module, signature))
     cases += bound_cases(module, signature, partial(_answered, module, signature))
     cases += skipped_label_cases(signature, partial(_answered, module, signature))
@@ -71,7 +75,8 @@ def reference_cases(module: Any, signature: ModelSignature) -> tuple[ReferenceCa
     cases += edge_cases(module, signature, partial(_case_of, signature))
     if signature.real is not None:
         cases.append(_without_padded(_answered(module, signature, REAL, signature.real), signature))
-    return (*cases, *_given(module, signature))
+    all_cases = (replace(case, written=written) for case in (*cases, *_given(module, signature)))
+    return tuple(with_tiny_outputs(module, case) for case in all_cases)
 
 
 def _given(module: Any, signature: ModelSignature) -> Iterator[ReferenceCase]:
@@ -94,18 +99,12 @@ def remembers(module: Any, cases: tuple[ReferenceCase, ...]) -> str | None:
     cases, veteran = tuple(case for case in cases if not case.refused), fresh(module)
     for case in (*cases, cases[0]):
         try:
-            again = flatten(call(veteran, case.inputs))
+            again = flatten(call(veteran, apart(case.inputs)))
         except Exception:  # noqa: BLE001 - it took this call before: the earlier calls have broken it
             return case.name
-        if not all(name in again and _same(want, again[name].numpy()) for name, want in case.outputs.items()):
+        if not all(name in again and is_same(want, again[name].numpy()) for name, want in case.outputs.items()):
             return case.name
     return None
-
-
-def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
-    if np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):  # as a rule; a comparison of large outputs takes long
-        return True
-    return a.shape == b.shape and compare("", {}, "", a, b, tolerance_of("fp32")).passed
 
 
 class _Clock:
@@ -125,7 +124,8 @@ class _Clock:
         lengths = {**self._signature.layout.lengths, **case.lengths}
         axis = next(iter(case.lengths), "") if len(case.lengths) == 1 else ""
         may_wait = axis and lengths[axis] in self._signature.further.get(axis, ())
-        if may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > PATIENCE:
+        is_long = may_wait and not MANY < lengths[axis] <= LONG and self._foreseen(axis, lengths) > PATIENCE
+        if is_long or (case.lengths in self._signature.joint and self._foreseen_jointly(case.lengths) > PATIENCE):
             log.info("%s is left out: eager would take too long", case.name)
             return None
         start, busy = time.perf_counter(), time.process_time()
@@ -146,6 +146,12 @@ class _Clock:
         growth = 1.0 if is_batch(axis) else GROWTH
         known = self._seconds.get(axis, ())
         return min((seconds * (lengths[axis] / length) ** growth for length, seconds in known), default=0.0)
+
+    def _foreseen_jointly(self, lengths: Mapping[str, int]) -> float:
+        """Return the expected seconds of a call at other lengths of several axes."""
+        foreseen = [self._foreseen(axis, lengths) for axis in lengths]
+        usual = [self._foreseen(axis, self._signature.layout.lengths) for axis in lengths]
+        return math.prod(foreseen) / max(math.prod(usual[1:]), 1e-9)
 
 
 def cases_at(
@@ -240,6 +246,9 @@ def planned_cases(signature: ModelSignature) -> Iterator[Case]:
     if any(item.kind == "mask" and item.axes[-1] == "sequence" for item in layout.inputs):
         yield Case(name="left padding", padding="left", seed=seed + 3)
     yield from _pictures(signature, seed + 4)
+    for number, lengths in enumerate(signature.joint):
+        name = " and ".join(f"{axis} {length}" for axis, length in lengths.items())
+        yield Case(name=name, lengths=lengths, seed=seed + 401 + number)
     for axis in layout.axes:
         done = {*signature.beside(axis), layout.lengths[axis]}
         for number, length in enumerate(signature.further.get(axis, ())):
@@ -327,43 +336,3 @@ def _is_short(signature: ModelSignature, axis: str, length: int) -> bool:
         return False
     least = signature.ranges.get(axis, AxisRange()).least
     return length <= least + 1 and length != signature.layout.lengths[axis]
-
-
-def _check_repeatable(module: Any, case: ReferenceCase) -> None:
-    given = {name: array.copy() for name, array in case.inputs.items()}
-    again = eager_outputs(module, given)
-    changed = [name for name, array in given.items() if array.tobytes() != case.inputs[name].tobytes()]
-    for name, want in case.outputs.items():
-        if name not in again or again[name].shape != want.shape:
-            problem = f"shapes {want.shape} and {again[name].shape if name in again else 'none'}"
-        else:
-            problem = compare(case.name, {}, name, want, again[name], tolerance_of("fp32")).problem
-        if problem:
-            if changed:
-                raise _changes_inputs(module, changed)
-            raise _by_chance(module, name, problem)
-
-
-def _check_chance(module: Any, case: ReferenceCase) -> None:
-    """Refuse a model whose outputs depend on the random numbers that it draws, however seldom that shows."""
-    name = output_by_chance(module, case.inputs, case.outputs)
-    if name is not None:
-        raise _by_chance(module, name, "where the numbers drawn are others")
-
-
-def _by_chance(module: Any, output: str, problem: str) -> VerificationError:
-    return VerificationError(
-        f"model {type(module).__name__}",
-        f"eager itself gives two values for output {output!r} on the same inputs ({problem}); nothing can be checked "
-        "against a model that draws random numbers",
-        "make it deterministic (a fixed seed or noise as an input), or keep it eager",
-    )
-
-
-def _changes_inputs(module: Any, names: Sequence[str]) -> VerificationError:
-    return VerificationError(
-        f"model {type(module).__name__}",
-        f"eager changes its own inputs in place ({', '.join(map(repr, names))}), so that a second call on the same "
-        "tensors gives other values; a graph leaves its inputs as they are",
-        "compute on a copy in its forward (x = x + 1 in place of x += 1)",
-    )

@@ -92,8 +92,7 @@ def _linear(
     optimize: Any, model: Any, config: QuantizeConfig, options: CoreMlOptions, kept: Sequence[str], who: str
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Return the linear quantization config for all weights, those for single weights by name, and the choices made."""
-    unsigned = config.weights.startswith("u")
-    symmetric = not unsigned if config.symmetric is None else config.symmetric
+    symmetric = not config.is_unsigned if config.symmetric is None else config.symmetric
     common = {
         "mode": "linear_symmetric" if symmetric else "linear",
         "dtype": config.weights,

@@ -94,7 +94,7 @@ def _refusals(config: QuantizeConfig, options: CoreMlOptions) -> Mapping[str, tu
     return {
         "activations": (config.activations not in (None, "int8"), "use 'int8'"),
         "symmetric": (
-            config.symmetric is not None and (not linear or (config.weights.startswith("u") and config.symmetric)),
+            config.symmetric is not None and (not linear or (config.is_unsigned and config.symmetric)),
             "leave it out: tables have no zero of their own, and unsigned steps are asymmetric",
         ),
         "per_channel": (

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from optimum_core.backend import matching_layers
-
-# `export` holds the model as a child of this name; users do not see it.
-_WRAPPER = "module"
+from optimum_core.backend import matching_layers, unwrapped
 
 
 def scope(node: Any) -> str:
@@ -17,7 +14,7 @@ def scope(node: Any) -> str:
     if not stack:
         return ""
     path = str(list(stack.values())[-1][0])
-    return path.removeprefix(_WRAPPER).removeprefix(".") if f"{path}.".startswith(f"{_WRAPPER}.") else path
+    return unwrapped([path])[path]
 
 
 def kept_nodes(graph: Any, patterns: Iterable[str], who: str) -> frozenset[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 from optimum_core.backend import limits, missing, no_options, present, versions
 from optimum_core.types import Hardware, Limitation, Offer, Support, Transform
 
 BACKEND = "inc"
+_CHECK_OPTIONS = partial(no_options, f"backend {BACKEND!r}")
 #: Format that `export` writes and `quantize` takes: a file of `torch.export.save`.
 PROGRAM = "torch-export"
 #: Format that sessions run: a package of AOTInductor, which holds native code for one kind of processor.
@@ -58,12 +58,12 @@ def support(hardware: Hardware) -> Support:
         runs=SCHEMES if runs else (),
     )
     found = versions(_DISTRIBUTIONS)
-    return Support(offers=(offer,), limitations=tuple(limitations), versions=found, check_options=check_options)
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse all options: this backend has none."""
-    no_options(f"backend {BACKEND!r}", options)
+    return Support(
+        offers=(offer,),
+        limitations=tuple(limitations),
+        versions=found,
+        check_options=_CHECK_OPTIONS,
+    )
 
 
 def _transforms() -> tuple[Transform, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from optimum_core.backend import check_names, closed, described, no_options
-from optimum_core.errors import OptionError, SessionError
+from optimum_core.errors import OptionError, SessionError, first_line
 from optimum_core.types import Array, SessionRequest, TensorSpec
 from optimum_inc.arrays import tensor_of
 from optimum_inc.machine import BACKEND, PACKAGE
@@ -94,7 +94,7 @@ class InductorSession:
                 made: list[torch.Tensor] = runner.boxed_run(tensors)
             return made
         except RuntimeError as error:
-            raise self._failed(f"the run failed: {_brief(error)}") from error
+            raise self._failed(f"the run failed: {first_line(error)}") from error
         finally:
             if before != self._threads:
                 torch.set_num_threads(before)
@@ -134,9 +134,3 @@ def _check(request: SessionRequest) -> None:
         raise OptionError(who, f"unknown device {request.device!r}", "use 'cpu'")
     if request.precision != "fp32":
         raise OptionError(who, f"it does not compute in {request.precision!r}", "use 'fp32'")
-
-
-def _brief(error: Exception) -> str:
-    """Return torch's own sentence, without the source locations of its traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

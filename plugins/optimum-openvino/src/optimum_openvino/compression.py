@@ -22,7 +22,7 @@ MOST_BATCHES = 128
 
 def is_symmetric(config: QuantizeConfig) -> bool:
     """Whether zero is the integer 0: by default, for the signed formats."""
-    return not config.weights.startswith("u") if config.symmetric is None else config.symmetric
+    return not config.is_unsigned if config.symmetric is None else config.symmetric
 
 
 def compress(

@@ -14,11 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from optimum_core.backend import matching_layers
+from optimum_core.backend import matching_layers, unwrapped
 
 _PREFIX = "__module."
-# Exporters hold the model as a child of this name, a decoder as a child of such a child; users do not see it.
-_WRAPPER = "module"
 # A TorchScript value by its number; OpenVINO counts on where another value took the name.
 _VALUE = re.compile(r"(\d+)_\d+")
 # The module name that torch's own passes write where they made a node.
@@ -112,16 +110,8 @@ def kept_operations(model: Any, patterns: Iterable[str], who: str, *, is_decoder
     Raises:
         OptionError: a pattern matches no layer of the graph.
     """
-    scopes = _scopes(model, 2 if is_decoder else 1)
-    matching = matching_layers(patterns, scopes.values(), who)
-    return sorted(name for name, scope in scopes.items() if scope in matching)
-
-
-def _scopes(model: Any, wrappers: int) -> dict[str, str]:
-    """Return the operations with the dotted names of their modules, without those that wrap the model."""
     names = [operation.get_friendly_name() for operation in model.get_ops()]
     scopes = {name: name.removeprefix(_PREFIX).partition("/")[0] for name in names if name.startswith(_PREFIX)}
-    for _ in range(wrappers):
-        if all(f"{scope}.".startswith(f"{_WRAPPER}.") for scope in scopes.values() if scope):
-            scopes = {name: scope.removeprefix(_WRAPPER).removeprefix(".") for name, scope in scopes.items()}
-    return scopes
+    layers = unwrapped(scopes.values(), is_decoder=is_decoder)
+    matching = matching_layers(patterns, layers.values(), who)
+    return sorted(name for name, scope in scopes.items() if layers[scope] in matching)

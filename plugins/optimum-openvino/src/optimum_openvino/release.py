@@ -9,7 +9,7 @@ import numpy as np
 
 from optimum_core.errors import ArtifactError
 from optimum_core.types import Artifact
-from optimum_core.types.state import CROSS, DECODER, ENCODER, ENCODER_HIDDEN, HIDDEN
+from optimum_core.types.state import CROSS, CROSS_INPUTS, DECODER, ENCODER, ENCODER_HIDDEN, HIDDEN
 from optimum_core.types.tensors import TOKENS
 from optimum_openvino.runtime import core
 from optimum_openvino.storage import GROUP, MODEL
@@ -95,7 +95,7 @@ def _joined(decoder: Any, cross: Any) -> Any:
 
     kept = []
     for port in cross.outputs:
-        (name,) = (found for found in port.get_names() if found.startswith(f"{CROSS}."))
+        (name,) = (found for found in port.get_names() if found.startswith(CROSS_INPUTS))
         made, taken = port.get_node().input_value(0), decoder.input(name)
         shape = taken.get_partial_shape()
         shape[_ROWS] = shape[_SOURCE] = -1  # their classes reshape the inputs to any lengths

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from optimum_core.backend import check_names, check_turn, closed, described, read_input
-from optimum_core.errors import SessionError
-from optimum_core.types import Array, SessionRequest, StateSpec, TensorSpec
+from optimum_core.errors import SessionError, UnavailableError
+from optimum_core.types import Array, JoinedRow, SessionRequest, StateSpec, TensorSpec
 from optimum_ort.interface import check_interface
-from optimum_ort.memory import Graph, Memory, empty_memory
+from optimum_ort.memory import Graph, Memory, empty_memory, joined_memory
 from optimum_ort.providers import BACKEND
 from optimum_ort.runtime import RUNTIME_ERRORS
 from optimum_ort.session import opened
@@ -55,6 +55,26 @@ class OrtDecoderSession:
         if self._graph is None:
             raise closed(self.who)
         return OrtState(self, empty_memory(self._graph, rows), rows)
+
+    def join(self, rows: Sequence[JoinedRow]) -> OrtState:
+        """Return a new state of these rows, aligned at their last position; shorter ones begin with padding.
+
+        Raises:
+            UnavailableError: the model keeps states of a fixed size.
+            SessionError: the session or a state is closed.
+        """
+        if self._graph is None:
+            raise closed(self.who)
+        if any(layer.kind != "key-value" or layer.has_fixed_states for layer in self.state.layers):
+            why = "this model keeps states of a fixed size, which have no positions to align"
+            raise UnavailableError(self.who, why, "run the generations apart")
+        parts: list[list[np.ndarray[Any, Any]]] = []
+        for one in rows:
+            state = one.state
+            assert isinstance(state, OrtState)
+            parts.append(state.positions(one.row, one.length))
+        length = max(one.length for one in rows)
+        return OrtState(self, joined_memory(self._graph, parts, length), len(rows), length)
 
     def close(self) -> None:
         """Free the model; states that are in use keep it until they are closed."""
@@ -109,6 +129,10 @@ class OrtState:
         """Replace the rows by those with these indices."""
         self._opened().select(rows, self.length)
         self._rows = len(rows)
+
+    def positions(self, row: int, count: int) -> list[np.ndarray[Any, Any]]:
+        """Return the last keys and values of a row [heads, count, size], in the order of the specification."""
+        return self._opened().part(row, self.length - count, self.length)
 
     def fork(self) -> OrtState:
         """Return an independent copy of the state."""

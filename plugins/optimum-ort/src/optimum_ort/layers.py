@@ -13,10 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from optimum_core.backend import matching_layers
+from optimum_core.backend import matching_layers, unwrapped
 
-# Core's exporter writes the model as a child of this name, a decoder as a child of such a child; users do not see it.
-_WRAPPER = "module"
 _METADATA = "pkg.torch.onnx.name_scopes"
 # Suffixes that graph rewriting adds to the name of the node that it replaces.
 _SUFFIXES = re.compile(r"(/MatMulAddFusion/?|_MatMul|_Add)$")
@@ -56,10 +54,8 @@ def kept_layers(graph: Any, patterns: Iterable[str], who: str, *, is_decoder: bo
     if not patterns:
         return Kept()
     scopes = [_scopes(node) for node in graph.node]
-    for _ in range(2 if is_decoder else 1):
-        if not _is_wrapped(scopes):
-            break
-        scopes = [[scope.removeprefix(_WRAPPER).removeprefix(".") for scope in found] for found in scopes]
+    layers = unwrapped(itertools.chain.from_iterable(scopes), is_decoder=is_decoder)
+    scopes = [[layers[scope] for scope in found] for found in scopes]
     likeliest = (found[0] for found in scopes if found)
     matching = matching_layers(patterns, itertools.chain.from_iterable(scopes), who, shown=likeliest)
     nodes = [node for node, found in zip(graph.node, scopes, strict=True) if not matching.isdisjoint(found)]
@@ -86,7 +82,3 @@ def _scopes(node: Any) -> list[str]:
     followers = [*parts[1:], ""]
     short = [part for part, follower in zip(parts, followers, strict=False) if not follower.startswith(f"{part}.")]
     return list(dict.fromkeys(".".join(names) for names in (short, parts)))
-
-
-def _is_wrapped(scopes: list[list[str]]) -> bool:
-    return all(f"{scope}.".startswith(f"{_WRAPPER}.") for found in scopes for scope in found if scope)

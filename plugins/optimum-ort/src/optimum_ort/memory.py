@@ -65,10 +65,33 @@ class Memory(Protocol):
         """Return an independent copy."""
         ...
 
+    def part(self, row: int, start: int, end: int) -> list[Array]:
+        """Return the keys and values of some positions of a row [heads, positions, size]."""
+        ...
+
+    def fill(self, parts: Sequence[Sequence[Array]], length: int) -> None:
+        """Take keys and values for every row, of `length` positions at most, aligned at the last; zeros before them."""
+        ...
+
 
 def empty_memory(graph: Graph, rows: int) -> Memory:
     """Return a memory without positions for this number of rows."""
     return SharedBuffers(graph, rows) if graph.is_shared else HandedOn(graph, rows)
+
+
+def joined_memory(graph: Graph, parts: Sequence[Sequence[Array]], length: int) -> Memory:
+    """Return a memory of the keys and values of every row, aligned at the last of `length` positions."""
+    made = empty_memory(graph, len(parts))
+    made.fill(parts, length)
+    return made
+
+
+def _fill(buffer: Array, parts: Sequence[Sequence[Array]], index: int, length: int) -> None:
+    """Write the keys, or the values, of one layer; padding is zeros, since masks add to what is there."""
+    for row, part in enumerate(parts):
+        start = length - part[index].shape[1]
+        buffer[row, :, :start] = 0
+        buffer[row, :, start:length] = part[index]
 
 
 class HandedOn:
@@ -105,6 +128,15 @@ class HandedOn:
         other = HandedOn(self._graph, 0)
         other._values = list(self._values)  # a call replaces them, and never writes into them
         return other
+
+    def part(self, row: int, start: int, end: int) -> list[Array]:
+        return [value.numpy()[row, :, start:end] for value in self._values]
+
+    def fill(self, parts: Sequence[Sequence[Array]], length: int) -> None:
+        for index, spec in enumerate(self._graph.state.past):
+            made = np.empty(_shape(spec, len(parts), length), np.float32)
+            _fill(made, parts, index, length)
+            self._values[index] = _value(made)
 
 
 class SharedBuffers:
@@ -182,6 +214,14 @@ class SharedBuffers:
         other._buffers = list(self._buffers)
         other._move(range(self._rows), length, self._capacity)
         return other
+
+    def part(self, row: int, start: int, end: int) -> list[Array]:
+        return [buffer[row, :, start:end] for buffer in self._buffers]
+
+    def fill(self, parts: Sequence[Sequence[Array]], length: int) -> None:
+        self._reserve(length, 0)
+        for index, buffer in enumerate(self._buffers):
+            _fill(buffer, parts, index, length)
 
 
 def _of_row(name: str, array: Array, row: int) -> Array:

@@ -9,6 +9,8 @@ from optimum_serve.tokenizing import frame_of
 
 SENTENCE, LOGITS = "sentence_embedding", "logits"
 _IDS, PIXELS = "input_ids", "pixel_values"
+#: The part of a model that puts pictures or sounds between the tokens of a text.
+_MERGE = "merge"
 #: Names of the trained length in configurations.
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len")
 SOUNDS = frozenset({"input_values", "input_features"})
@@ -55,12 +57,18 @@ class Abilities:
     @cached_property
     def completes(self) -> bool:
         """Whether it writes text behind a text."""
-        return self.writes and self.model.manifest.model.main_input == _IDS
+        is_text = self.model.manifest.model.main_input == _IDS and _MERGE not in self.model.manifest.parts
+        return self.writes and is_text
+
+    @cached_property
+    def sees(self) -> bool:
+        """Whether it answers chats with pictures."""
+        return self.writes and self.model.takes_pictures_in_chats
 
     @cached_property
     def chats(self) -> bool:
-        """Whether it answers chats: its tokenizer has a template for them."""
-        return self.completes and self.model.has_chat_template
+        """Whether it answers chats: its tokenizer or processor has a template for them."""
+        return self.sees or (self.completes and self.model.has_chat_template)
 
     @cached_property
     def writes_behind(self) -> bool:

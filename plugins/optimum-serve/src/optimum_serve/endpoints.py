@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from optimum_core.errors import OptimumError
+from optimum_serve.bodies import Body
 from optimum_serve.errors import RequestError, invalid, of_error
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def handler_of(endpoint: Endpoint, server: Server) -> Handler:
     async def handle(request: Request) -> Response:
         start = time.perf_counter()
         call = Call(server=server, request=request)
+        own = Body(server.bodies, server.settings.max_body, server.settings.body_timeout)
         tracing = server.tracing
         trace = tracing.begin(endpoint.method, endpoint.path, request.headers) if tracing is not None else None
         try:
@@ -110,13 +112,15 @@ def handler_of(endpoint: Endpoint, server: Server) -> Handler:
                 _check_key(request, server.settings.api_keys)
             if endpoint.takes is not None:
                 _check_type(request, endpoint)
-                body = await _read(request, server.settings.max_body, server.settings.body_timeout)
+                body = await own.read(request)
                 call.body = body if decoder is None else decoded(decoder, body)
             response = await _within(endpoint.answer(call), request, server.settings.timeout)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - no traceback leaves: it is in the log
             problem = _problem(error)
             status = endpoint.statuses.get(problem.status, problem.status)
             response = json_response(endpoint.render(problem), status, problem.headers)
+        finally:
+            own.release()
         _note(call, endpoint, response.status_code, time.perf_counter() - start)
         if trace is not None:
             trace.end(response.status_code, call.model)
@@ -181,38 +185,6 @@ def _check_type(request: Request, endpoint: Endpoint) -> None:
         return
     message = f"a body of the type {stated} is not read here: send JSON (Content-Type: {_JSON})"
     raise RequestError(status=415, kind="not_supported", message=message)
-
-
-async def _read(request: Request, most: int, seconds: float) -> bytes:
-    """Return the body.
-
-    Raises:
-        RequestError: it is too large (413), or did not come whole in time (408).
-    """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        message = f"Content-Encoding {encoding} is not read: send the body as it is"
-        raise RequestError(status=415, kind="not_supported", message=message)
-    stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > most:
-        raise _too_large(most)
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise _too_large(most)
-                parts.append(part)
-    except TimeoutError:
-        raise RequestError(status=408, kind="slow", message=f"the body did not come within {seconds:g} s") from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_large(most: int) -> RequestError:
-    return RequestError(
-        status=413, kind="too_large", message=f"the body is larger than {most} bytes", headers={"Connection": "close"}
-    )
 
 
 def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -312,8 +284,8 @@ def event_stream(pieces: AsyncIterator[Any]) -> StreamingResponse:
         try:
             async for piece in pieces:
                 yield b"data: " + msgspec.json.encode(piece) + b"\n\n"
-        except (RequestError, OptimumError) as error:
-            problem = error if isinstance(error, RequestError) else of_error(error)
+        except Exception as error:  # noqa: BLE001 - the status has been sent: whatever it is, the client is told here
+            problem = _problem(error)
             yield (
                 b"data: " + msgspec.json.encode({"error": {"message": problem.message, "type": problem.kind}}) + b"\n\n"
             )

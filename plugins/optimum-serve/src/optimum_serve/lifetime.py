@@ -112,7 +112,8 @@ def warm(model: AcceleratedModel, generation: Mapping[str, Any]) -> None:
     try:
         items = model.tokenize(["a"])
         if model.can_generate():
-            next(iter(model.generate(["a"], stream=True, **generation, max_new_tokens=1)))
+            first: Any = [{"role": "user", "content": "a"}] if model.takes_pictures_in_chats else "a"
+            next(iter(model.generate([first], stream=True, **generation, max_new_tokens=1)))
         else:
             model.map(items, progress=False)
     except OptionError:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from optimum_serve.bodies import Bodies
 from optimum_serve.endpoints import Call
 from optimum_serve.errors import RequestError
 from optimum_serve.metrics import Metrics
@@ -36,6 +37,7 @@ class Server:
         self.settings = settings
         self._ends_process = ends_process
         self.metrics = Metrics()
+        self.bodies = Bodies(most=settings.max_bodies)
         self.tracing = tracing_of(settings.traces)
         self.retuner = Retuner(settings.retune_after, self.metrics.monitoring)
         self._notebook = Notebook(settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ import numpy as np
 
 from optimum_core import AcceleratedModel, accelerate, load
 from optimum_core.errors import OptimumError
-from optimum_core.types import Event
+from optimum_core.types import Event, PreparedChat, TokenIds
 from optimum_serve.abilities import Abilities
 from optimum_serve.batcher import Batcher
 from optimum_serve.errors import RequestError, empty, invalid
 from optimum_serve.lifetime import Workers, begun, freed, warm
+from optimum_serve.limits import check_batch, check_lengths, check_number, check_size, check_values, tokens_of
 from optimum_serve.metrics import ModelMetrics
 from optimum_serve.monitoring.watch import ModelWatch
 from optimum_serve.settings import ModelSettings, Settings
@@ -208,12 +208,14 @@ class ServedModel(Abilities):
         self.check_number(len(texts))
         if (number := next((number for number, text in enumerate(texts) if not any(text)), None)) is not None:
             raise empty(f"input {number}")
+        check_size(texts, self._settings)
         prompt = self.default_prompt if prompt is None else prompt
         truncate = self._settings.auto_truncate if truncate is None else truncate
         manner = Manner(tokenize=self._tokenize, prompt=prompt, truncate=truncate)
         items = await self._tokenizing.inputs(texts, manner)
-        self._check_lengths(items)
-        return await self.run(items, output, [len(item[_IDS]) for item in items])
+        lengths = [len(item[_IDS]) for item in items]
+        check_lengths(lengths, self.longest)
+        return await self.run(items, output, lengths)
 
     async def read(self, texts: Sequence[Any], how: Callable[[Sequence[Any], str, bool], Sequence[Any]]) -> list[Any]:
         """Return what `how` makes of texts, in the threads that tokenize; it is given no prompt, and cuts nothing."""
@@ -225,14 +227,20 @@ class ServedModel(Abilities):
         sounds."""
         self.check_number(len(items))
         _ = self.model
+        check_values(self.outputs.get(output, ()), sum(lengths))
         found = await self._batcher().submit([(output, item) for item in items], lengths)
         self.watch.answered(items, output, found)
         return Rows(values=found, tokens=sum(lengths))
 
     async def call(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return all outputs of one call with a batch of the client's own."""
+        """Return all outputs of one call with a batch of the client's own.
+
+        Raises:
+            RequestError: the batch is greater than the settings allow, or too many wait.
+        """
         _ = self.model
-        (found,) = await self._batcher().submit([(None, arrays)], [max(_tokens_of(arrays), 1)])
+        check_batch(arrays, self._settings)
+        (found,) = await self._batcher().submit([(None, arrays)], [max(tokens_of(arrays), 1)])
         self.watch.called(arrays, found)
         return dict(found)
 
@@ -243,23 +251,10 @@ class ServedModel(Abilities):
 
     def check_number(self, count: int) -> None:
         """Refuse more inputs than one request may have."""
-        if count > self._settings.max_inputs:
-            raise invalid(
-                f"{count} inputs came in one request, and {self._settings.max_inputs} are allowed", "too_many", 413
-            )
+        check_number(count, self._settings)
 
     def _tokenize(self, texts: Sequence[Any], prompt: str, truncate: bool) -> list[Mapping[str, Any]]:
         return self.model.tokenize(texts, prompt=prompt, truncation=truncate)
-
-    def _check_lengths(self, items: Sequence[Mapping[str, Any]]) -> None:
-        longest = self.longest
-        for number, item in enumerate(items):
-            if longest is not None and len(item[_IDS]) > longest:
-                raise invalid(
-                    f"input {number} has {len(item[_IDS])} tokens, and the model takes {longest}: cut it, or let "
-                    'the server do it ("truncate": true, or its setting auto_truncate)',
-                    "too_long", 413,
-                )  # fmt: skip
 
     def _run(self, model: AcceleratedModel, batch: list[tuple[str | None, Any]]) -> Sequence[Any]:
         """Run a batch; in a thread of the batcher."""
@@ -283,7 +278,7 @@ class ServedModel(Abilities):
     # Text that it writes.
 
     async def prompt(self, given: Any) -> Prompt:
-        """Return a text, a chat or ids with their number of tokens.
+        """Return a text, a chat or ids with their number of tokens; for a model that sees, a chat.
 
         Raises:
             RequestError: there is no room for an answer.
@@ -291,10 +286,9 @@ class ServedModel(Abilities):
         if not self.writes:
             _ = self.model
             raise invalid(f"model {self.name!r} writes no text", "not_supported", 501)
-        is_text = isinstance(given, str)
-        manner = Manner(tokenize=self._tokenize, prompt="", truncate=not is_text)
-        (item,) = await self._tokenizing.inputs([given], manner)
-        tokens = len(item[_IDS])
+        if self.sees:
+            given = await asyncio.to_thread(self.model.prepare_chat, given)
+        tokens = await self._number_of_tokens(given)
         longest = self.longest
         taken = tokens if self.writes_behind else 0
         room = self._settings.max_new_tokens if longest is None else longest - taken
@@ -304,14 +298,27 @@ class ServedModel(Abilities):
         is_limited = longest is None or most < room
         return Prompt(value=given, tokens=tokens, room=min(room, most), is_limited=is_limited)
 
-    def write(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> AsyncIterator[str]:
-        """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest."""
+    async def _number_of_tokens(self, given: Any) -> int:
+        if isinstance(given, TokenIds | PreparedChat):
+            return given.length if isinstance(given, PreparedChat) else len(given)
+        manner = Manner(tokenize=self._tokenize, prompt="", truncate=not isinstance(given, str))
+        (item,) = await self._tokenizing.inputs([given], manner)
+        return len(item[_IDS])
+
+    def write(
+        self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any], logprobs: int | None = None
+    ) -> AsyncIterator[str]:
+        """Yield the pieces of a text as they come: one for each token, which may be empty, and the rest.
+
+        Args:
+            logprobs: pieces are `ScoredPiece`s with so many likeliest tokens; such texts take turns.
+        """
         writer = self._workers.writer
         assert writer is not None  # `prompt` has checked it
         together, join, given = self._workers.together, None, {**self._generation, **settings}
-        if together is not None and together.takes(prompt.tokens, **given):
+        if together is not None and logprobs is None and together.takes(prompt.tokens, **given):
             join = partial(together.begin, prompt.value, tuple(stop), **given)
-        return self._noted(prompt, writer.write(lambda: self._pieces(prompt, stop, settings), join))
+        return self._noted(prompt, writer.write(lambda: self._pieces(prompt, stop, settings, logprobs), join))
 
     def caption(self, item: Mapping[str, Any], most: int | None) -> AsyncIterator[str]:
         """Yield an empty piece for each token of what is on a picture, and then the text.
@@ -345,12 +352,9 @@ class ServedModel(Abilities):
             finally:
                 self.watch.wrote(prompt.tokens, number)
 
-    def _pieces(self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any]) -> Iterator[str]:
+    def _pieces(
+        self, prompt: Prompt, stop: Sequence[str], settings: Mapping[str, Any], logprobs: int | None
+    ) -> Iterator[str]:
         given = {**self._generation, **settings}
-        pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), **given)
+        pieces = self.model.generate([prompt.value], stream=True, stop=tuple(stop), logprobs=logprobs, **given)
         return (row[0] for row in pieces)
-
-
-def _tokens_of(arrays: Mapping[str, Array]) -> int:
-    ids = arrays.get(_IDS)
-    return int(math.prod(ids.shape)) if ids is not None else 1

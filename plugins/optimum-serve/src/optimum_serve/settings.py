@@ -72,7 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_queue: inputs that may wait for one model; beyond, requests get 429.
         max_inputs: inputs of one request.
         auto_truncate: cut texts that are too long to embed, score or classify, where a request does not say.
-        max_body: bytes of one request.
+        max_body, max_bodies: bytes of one request, and of all that are being read or answered; beyond, requests get
+            429.
         max_running: texts that are written in turns at once, for each model.
         continuous_batching: write texts together where the backend can; it holds the weights once more.
         max_cache: bytes of keys and values for that, for each model.
@@ -103,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_inputs: Count = 1024
     auto_truncate: bool = False
     max_body: Count = 16_000_000
+    max_bodies: Count = 1_000_000_000
     max_running: Count = 4
     continuous_batching: bool = True
     max_cache: Count = 1_000_000_000

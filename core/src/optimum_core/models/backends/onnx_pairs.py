@@ -28,7 +28,7 @@ from optimum_core.models.backends.onnx_surgery import (
 from optimum_core.models.sources.onnx_graph import external_files, precision_of, read_graph, rows_looked_up
 from optimum_core.packages import versions
 from optimum_core.types import Artifact, ForeignFormat, StateSpec, Step, TensorSpec
-from optimum_core.types.state import CROSS, DECODER, ENCODER, ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
+from optimum_core.types.state import CROSS, CROSS_INPUTS, DECODER, ENCODER, ENCODER_HIDDEN, ENCODER_MASK, HIDDEN
 
 FORMAT = "onnx"
 _NAME, _DATA = "model.onnx", "model.onnx_data"
@@ -78,7 +78,7 @@ def adopt(files: tuple[Path, ...], output: Path) -> Artifact:
     first, later = decoders
     parts = _Parts(who=who, output=output, step=_step(files[0]))
     decoder = parts.decoder(later)
-    names = [spec.name for spec in decoder.inputs if spec.name.startswith(f"{CROSS}.")]
+    names = [spec.name for spec in decoder.inputs if spec.name.startswith(CROSS_INPUTS)]
     return generator_behind(parts.encoder(encoder), parts.cross(first, names), decoder, output)
 
 
@@ -146,7 +146,7 @@ class _Parts:
     def _require_known(self, proto: Any, state: StateSpec) -> None:
         known = {_IDS, ENCODER_MASK, *(spec.name for spec in state.past)}
         names = [value.name for value in proto.graph.input]
-        if unknown := [name for name in names if name not in known and not name.startswith(f"{CROSS}.")]:
+        if unknown := [name for name in names if name not in known and not name.startswith(CROSS_INPUTS)]:
             why = f"its decoder takes {', '.join(unknown)} beside ids, the encoder's mask, keys and values"
             raise ArtifactError(self.who, why, _ORIGINAL)
 
@@ -161,7 +161,7 @@ class _Parts:
             TensorSpec(name=_IDS, dtype="int64", shape=("batch", 1), least=0, greatest=greatest),
             TensorSpec(name=_MASK, dtype="int64", shape=("batch", "total"), default="ones", least=1),
             *(specs[name] for name in (ENCODER_MASK,) if name in specs),
-            *(spec for name, spec in specs.items() if name.startswith(f"{CROSS}.")),
+            *(spec for name, spec in specs.items() if name.startswith(CROSS_INPUTS)),
             TensorSpec(name="logits_to_keep", dtype="int64", shape=("kept",)),
         )
 
@@ -254,7 +254,7 @@ def _spec(value: Any, proto: Any) -> TensorSpec:
 def _axis(name: str, index: int) -> str:
     if index == 0:
         return "batch"
-    if name.startswith(f"{CROSS}."):
+    if name.startswith(CROSS_INPUTS):
         return {1: "heads", 2: "source", 3: "head_size"}[index]
     if index == 1:
         return "source" if name in (ENCODER_HIDDEN, ENCODER_MASK) else "sequence"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from optimum_core.types import Array, SessionRequest
 
 NAME = "onnx"
+_CHECK_OPTIONS = partial(no_options, f"backend {NAME!r}")
 # Opset 18 has everything that transformers' models need; the runtimes' fusions support its forms best.
 PREFERRED_OPSET = 18
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
@@ -57,26 +59,21 @@ def probe(hardware: Hardware) -> Support:
         offers=(offer,),
         limitations=(_NO_RUNTIME,),
         versions=found,
-        check_options=check_options,
+        check_options=_CHECK_OPTIONS,
         foreign=(FORM, PAIR, EXTENDED),
     )
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse all options: this backend takes none."""
-    no_options(f"backend {NAME!r}", options)
-
-
 @hookimpl
 def export(request: ExportRequest) -> Artifact | None:
-    """Write `model.onnx` by the engine that `request.route` names; a decoder with its past and present as tensors."""
+    """Write `model.onnx` by the route that the request names; a decoder with its past and present as tensors."""
     if request.backend != NAME:
         return None
     if request.source.format == NAME:
         return _as_it_is(request)
     from optimum_core.models.backends.onnx_divisions import guard_divisions
-    from optimum_core.models.eager.calls import export_ready
-    from optimum_core.models.exporting import ROUTES, EngineRequest, engine
+    from optimum_core.models.exporting import ROUTES, OnnxRequest, writer
+    from optimum_core.models.exporting.rewriting import export_ready
     from optimum_core.models.exporting.tracing import graph_inputs, graph_outputs, sample_tensors, stateless
     from optimum_core.models.pretrained import quiet
 
@@ -86,8 +83,8 @@ def export(request: ExportRequest) -> Artifact | None:
     path = request.output / "model.onnx"
     _require_own_names(request)
     with quiet(), export_ready(module):
-        branches = engine(route)(
-            EngineRequest(
+        branches = writer(route)(
+            OnnxRequest(
                 module=stateless(module, request),
                 samples=sample_tensors(request),
                 inputs=graph_inputs(request),

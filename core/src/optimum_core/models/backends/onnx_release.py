@@ -13,7 +13,6 @@ from typing import Any
 
 from optimum_core.errors import ArtifactError
 from optimum_core.models.backends.onnx_surgery import (
-    copied,
     drop_input,
     put_beside,
     rename,
@@ -21,6 +20,7 @@ from optimum_core.models.backends.onnx_surgery import (
     replace_nodes,
     weight_bytes,
 )
+from optimum_core.models.sources.onnx_graph import copied
 from optimum_core.types import Artifact, StateSpec
 from optimum_core.types.state import CROSS, DECODER, ENCODER, HIDDEN
 

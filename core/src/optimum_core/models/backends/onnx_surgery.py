@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from optimum_core.errors import ArtifactError
+from optimum_core.models.sources.onnx_graph import copied
 
 
 def rename_within(graph: Any, names: Mapping[str, str]) -> None:
@@ -154,10 +155,3 @@ def _reads(node: Any) -> set[str]:
             found |= _reads(inner)
         found.update(value.name for value in graph.output)  # a branch may hand on what lies outside
     return found
-
-
-def copied(message: Any) -> Any:
-    """Return a copy of a message."""
-    made = type(message)()
-    made.CopyFrom(message)
-    return made

@@ -4,9 +4,10 @@ other backend is installed or faster."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from os import environ
 from shutil import which
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optimum_core.hookspecs import hookimpl
 from optimum_core.options import no_options
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from optimum_core.models.decoders.eager_state import EagerState
 
 NAME = "torch"
+_CHECK_OPTIONS = partial(no_options, f"backend {NAME!r}")
 #: The level of `torch.compile`; without a level, the model runs as it is.
 COMPILE = "compile"
 #: CPU features with which autocast to bf16 is faster than fp32; without bf16 multiplication it is slower.
@@ -57,12 +59,7 @@ def probe(hardware: Hardware) -> Support:
         precisions=("fp32", "bf16") if hardware.cpu.features & BF16_FEATURES else ("fp32",),
     )
     found = versions(("torch", "transformers"))
-    return Support(offers=(offer,), versions=found, check_options=check_options)
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse all options: this backend takes none."""
-    no_options(f"backend {NAME!r}", options)
+    return Support(offers=(offer,), versions=found, check_options=_CHECK_OPTIONS)
 
 
 def has_compiler() -> bool:

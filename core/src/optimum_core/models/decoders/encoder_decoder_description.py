@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from optimum_core.errors import first_line
 from optimum_core.generation.model_session import text_inputs
 from optimum_core.models.decoders.captioner import as_encoder_decoder, is_captioner
 from optimum_core.models.decoders.description import NotADecoderError, empty, layer_states, own_inputs, state_of
@@ -127,7 +128,7 @@ def _called(module: Any, signature: ModelSignature) -> _Trial:
     try:
         answer = _answered(as_encoder_decoder(fresh(module)), tensors)
     except Exception as error:
-        raise NotADecoderError(f"it does not run with a cache: {str(error).partition(chr(10))[0]}") from error
+        raise NotADecoderError(f"it does not run with a cache: {first_line(error)}") from error
     cache = getattr(answer, "past_key_values", None)
     if cache is None or not hasattr(cache, "cross_attention_cache") or not cache.self_attention_cache.layers:
         raise NotADecoderError("a call returns no cache of its own and of cross attention")

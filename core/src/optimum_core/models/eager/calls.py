@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,14 +12,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from optimum_core.models.eager.complex_pairs import ComplexPairs
 from optimum_core.models.eager.copies import throwaway
-from optimum_core.models.eager.edges_written_out import EdgesWrittenOut
-from optimum_core.models.eager.expert_loops import WholeExpertLoops
-from optimum_core.models.eager.narrow_floats import WideNarrowFloats
 from optimum_core.models.eager.outputs import flatten
-from optimum_core.models.eager.promotion import ExplicitPromotion
-from optimum_core.models.eager.traced_views import TracedViews
 from optimum_core.models.eager.weight_writes import unshare, writes_weights
 
 
@@ -75,8 +68,24 @@ def call(module: torch.nn.Module, inputs: Mapping[str, Any], **others: Any) -> A
 
 def as_tensor(value: Any) -> torch.Tensor:
     """Return a value as a tensor, which shares its memory where torch can."""
-    read_only = isinstance(value, np.ndarray) and not value.flags.writeable  # torch has no such tensors, and warns
-    return torch.as_tensor(value.copy() if read_only else value)
+    # Torch has no tensors that are read-only, or run backwards.
+    other = isinstance(value, np.ndarray) and (not value.flags.writeable or min(value.strides, default=0) < 0)
+    return torch.as_tensor(value.copy() if other else value)
+
+
+def apart(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return inputs as tensors with memory of their own: a model may write into what it is given."""
+    return {name: as_tensor(value).clone() for name, value in inputs.items()}
+
+
+def inputs_after(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return those inputs, as a call leaves them, that the model changes in place."""
+    given = apart(inputs)
+    call(fresh(module), given)
+    after = {name: tensor.numpy() for name, tensor in given.items()}
+    return {
+        name: array for name, array in after.items() if array.tobytes() != as_tensor(inputs[name]).numpy().tobytes()
+    }
 
 
 def fresh(module: torch.nn.Module) -> torch.nn.Module:
@@ -88,9 +97,8 @@ def fresh(module: torch.nn.Module) -> torch.nn.Module:
 
 def ask(module: torch.nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Return the module's output when it has seen no other call, by running a throwaway copy."""
-    tensors = {name: as_tensor(value) for name, value in inputs.items()}
-    _learn(module, tensors)
-    return call(fresh(module), tensors)
+    _learn(module, inputs)
+    return call(fresh(module), apart(inputs))
 
 
 def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
@@ -100,14 +108,21 @@ def eager_outputs(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[st
 
 
 def outputs_with_gradients(module: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return what `eager_outputs` does, while gradients are recorded; some modules answer otherwise then.
+    """Return what `eager_outputs` does, while gradients are recorded, of floats among the inputs too where the module
+    takes such; some modules answer otherwise then.
 
     Raises:
         Exception: of any kind, for a module that cannot be called so.
     """
-    tensors = {name: as_tensor(value) for name, value in inputs.items()}
+    tensors = apart(inputs)
     with torch.enable_grad():
-        found = flatten(fresh(module)(**tensors, **fixed_arguments(module)))
+        try:
+            floats = {
+                name: value.clone().requires_grad_() for name, value in tensors.items() if value.is_floating_point()
+            }
+            found = flatten(fresh(module)(**tensors | floats, **fixed_arguments(module)))
+        except RuntimeError:  # what it changes in place must not have gradients
+            found = flatten(fresh(module)(**apart(inputs), **fixed_arguments(module)))
     return {name: tensor.detach().numpy().copy() for name, tensor in found.items()}
 
 
@@ -130,17 +145,17 @@ def _original(module: torch.nn.Module) -> torch.nn.Module:
     return original
 
 
-def _learn(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+def _learn(module: torch.nn.Module, inputs: Mapping[str, Any]) -> None:
     """Find out at a module's first call what the others go by."""
     manner, original = _manner(module), _original(module)
     if manner.writes is None:
-        manner.writes = writes_weights(original, lambda made: made(**inputs, **fixed_arguments(original)))
+        manner.writes = writes_weights(original, lambda made: made(**apart(inputs), **fixed_arguments(original)))
         if manner.writes:
             unshare(original)
     _learn_quiet(module, inputs)
 
 
-def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, Any]) -> None:
     """Find out at a module's first call whether `use_cache=False` changes its outputs: in FSMT, the decoder has its
     causal mask only without a cache. If so, every call is made without that argument, as the user's are."""
     manner = _manner(module)
@@ -151,9 +166,9 @@ def _learn_quiet(module: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) ->
         manner.quiet = True
         return
     with torch.no_grad():
-        quiet = flatten(fresh(module)(**inputs, **others, use_cache=False))
+        quiet = flatten(fresh(module)(**apart(inputs), **others, use_cache=False))
         try:
-            usual = flatten(fresh(module)(**inputs, **others))
+            usual = flatten(fresh(module)(**apart(inputs), **others))
         except Exception:  # noqa: BLE001 - the user's own call would fail so too
             manner.quiet = True
             return
@@ -177,31 +192,3 @@ class FlatModule(torch.nn.Module):
         named = dict(zip(self.input_names, tensors, strict=True))
         flat = flatten(self.module(**named, **self.arguments))
         return tuple(flat[name] for name in self.output_names)
-
-
-@contextmanager
-def export_ready(module: Any) -> Iterator[None]:
-    """Make a model traceable while the block runs: mixtures of experts become matrix products, because the routing of
-    the fast implementation cannot be traced, promotions of integers and roundings to bfloat16 that converters leave
-    out are written out, and so are values at edges, and complex numbers become pairs of real ones."""
-    narrow = any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values())
-    rounding = nullcontext() if narrow else WideNarrowFloats()
-    exact = EdgesWrittenOut(), ExplicitPromotion(), rounding, ComplexPairs(), WholeExpertLoops(), TracedViews()
-    with _traceable_experts(module), ExitStack() as stack:
-        for mode in exact:
-            stack.enter_context(mode)
-        yield
-
-
-@contextmanager
-def _traceable_experts(module: Any) -> Iterator[None]:
-    settable = getattr(module, "_can_set_experts_implementation", None)
-    if settable is None or not settable():
-        yield
-        return
-    before = module.get_experts_implementation()
-    module.set_experts_implementation("batched_mm")
-    try:
-        yield
-    finally:
-        module.set_experts_implementation(before)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from optimum_core.models.eager.calls import call, fresh
+from optimum_core.models.eager.calls import apart, call, fresh
 from optimum_core.models.eager.outputs import flatten
 
 _LINEAR_NAMES = ("Linear", "Conv1D", "Conv1d", "Conv2d", "Conv3d", "NonDynamicallyQuantizableLinear")
@@ -58,7 +58,7 @@ def rank_layers(module: torch.nn.Module, batches: Sequence[Mapping[str, Any]]) -
 
 
 def _floats(module: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
-    outputs = flatten(call(module, batch)).values()
+    outputs = flatten(call(module, apart(batch))).values()
     return torch.cat([value.reshape(-1).float() for value in outputs if value.is_floating_point()])
 
 

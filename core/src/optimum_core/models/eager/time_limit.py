@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from optimum_core.errors import ExportError
+from optimum_core.models.weights import state_tensors
 
 _SECONDS, _SECONDS_PER_MB = 45.0, 0.5
 #: Seconds between two looks at the clock, at least.
@@ -68,5 +69,5 @@ def export_limit(module: Any, who: str, remedy: str) -> AbstractContextManager[N
     Raises:
         ExportError: it took longer.
     """
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state_tensors(module).values())
     return time_limit(_SECONDS + _SECONDS_PER_MB * weights / 2**20, who, remedy)

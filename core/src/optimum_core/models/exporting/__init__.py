@@ -1,12 +1,12 @@
-"""Two ways to write ONNX, `torchscript` and `dynamo`, with one function: `write(request)`, which returns the places
-where a value of the inputs decided what was written.
+"""Two routes to ONNX, `torchscript` and `dynamo`, with one function: `write(request)`, which returns the places where a
+value of the inputs decided what was written.
 
 Neither is a superset of the other, so each is tried until verification passes. TorchScript is quicker and its graphs
 run faster; torch calls it legacy, and it fixes every branch on a value to the side that the samples took. The other
 uses `torch.export` and raises an error where it cannot trace. `tracing` prepares
-the input of all exporters, and `value_branches` finds what a trace fixes; `weight_files` keeps large weights out of
-the message that tracing writes; `requests` are those of a known signature, and `export_speed` spares libraries what
-they did before.
+the input of all exporters, `rewriting` what the model calls, and `value_branches` finds what a trace fixes;
+`weight_files` keeps large weights out of the message that tracing writes; `requests` are those of a known signature,
+and `export_speed` spares libraries what they did before.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from optimum_core.types import TensorSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EngineRequest:
-    """The input of an engine.
+class OnnxRequest:
+    """A graph to write.
 
     Attributes:
         module: the eager model, in evaluation mode.
@@ -39,14 +39,14 @@ class EngineRequest:
     path: Path
 
 
-Engine = Callable[[EngineRequest], tuple[str, ...]]
+Writer = Callable[[OnnxRequest], tuple[str, ...]]
 
 ROUTES = ("torchscript", "dynamo")
 
 
-def engine(route: str) -> Engine:
-    """Return the engine of that name; only its own dependencies are imported."""
+def writer(route: str) -> Writer:
+    """Return the function that writes by this route; only its own dependencies are imported."""
     from importlib import import_module
 
-    found: Engine = import_module(f"{__name__}.{route}").write
+    found: Writer = import_module(f"{__name__}.{route}").write
     return found

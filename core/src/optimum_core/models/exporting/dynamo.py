@@ -6,13 +6,13 @@ from typing import Any
 
 from optimum_core.errors import ExportError, foreign_errors
 from optimum_core.models.eager.time_limit import export_limit
-from optimum_core.models.exporting import EngineRequest
+from optimum_core.models.exporting import OnnxRequest
 from optimum_core.models.exporting.export_speed import patches_of_imported_models, remembered_translations
 from optimum_core.models.exporting.tracing import NamedModule, dynamic_shapes, identifier
 from optimum_core.models.silence import silence
 
 
-def write(request: EngineRequest) -> tuple[str, ...]:
+def write(request: OnnxRequest) -> tuple[str, ...]:
     """Export the model with symbolic shapes and write it, with weights in one file beside it; return no places, since
     a branch on a value is refused.
 
@@ -25,7 +25,7 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     samples = {identifier(name): tensor for name, tensor in request.samples.items()}
     config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=request.opset)
     named = NamedModule(request.module, list(request.samples), [spec.name for spec in request.outputs])
-    who, remedy = "export to ONNX through torch.export", "the other engine may do it"
+    who, remedy = "export to ONNX through torch.export", "the other route may do it"
     with export_limit(request.module, who, remedy), foreign_errors(who, ExportError, remedy):
         # Whatever the log level, torch.onnx prints its progress, and torch.export the graph that it could not finish.
         with silence(), patches_of_imported_models(), remembered_translations():
@@ -35,7 +35,7 @@ def write(request: EngineRequest) -> tuple[str, ...]:
     return ()
 
 
-def _restore_names(program: Any, request: EngineRequest) -> None:
+def _restore_names(program: Any, request: OnnxRequest) -> None:
     """Set the request's names of inputs, outputs and axes: the exporter renames all three by rules of its own."""
     import onnx_ir as ir
 

@@ -15,12 +15,13 @@ import torch
 from optimum_core.models.decoders.encoder_decoder_module import CrossDecoderModule, CrossModule, EncoderModule
 from optimum_core.models.decoders.language_module import LanguageModule
 from optimum_core.models.decoders.module import DecoderModule
-from optimum_core.models.eager.calls import FlatModule, export_ready, fixed_arguments
+from optimum_core.models.eager.calls import FlatModule, fixed_arguments
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.eager.time_limit import export_limit
+from optimum_core.models.exporting.rewriting import export_ready
 from optimum_core.models.pretrained import quiet
 from optimum_core.types import ExportRequest, TensorSpec
-from optimum_core.types.state import CROSS, EMBEDS, ENCODER
+from optimum_core.types.state import CROSS, CROSS_INPUTS, EMBEDS, ENCODER
 
 
 class NamedModule(torch.nn.Module):
@@ -76,7 +77,7 @@ def stateless(module: Any, request: ExportRequest) -> Any:
         return module
     if request.inputs[0].name == EMBEDS:
         return LanguageModule(module, request.state)
-    cross = [spec.name for spec in request.inputs if spec.name.startswith(f"{CROSS}.")]
+    cross = [spec.name for spec in request.inputs if spec.name.startswith(CROSS_INPUTS)]
     return CrossDecoderModule(module, request.state, cross) if cross else DecoderModule(module, request.state)
 
 

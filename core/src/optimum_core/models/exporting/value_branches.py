@@ -25,22 +25,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from optimum_core.models.eager import (
-    complex_pairs,
-    expert_loops,
-    narrow_floats,
-    promotion,
-    traced_lengths,
-    traced_views,
-)
-from optimum_core.models.eager.traced_lengths import traced_rounding
+from optimum_core.models.exporting import rewriting
+from optimum_core.models.exporting.rewriting.traced_lengths import traced_rounding
 
 Place = tuple[str, int]
 
 _TORCH = str(Path(torch.__file__).parent)
 #: Files whose frames lie between the model's code and this module.
-_OWN = (complex_pairs, expert_loops, narrow_floats, promotion, traced_lengths, traced_views)
-_BETWEEN = (_TORCH, __file__, warnings.__file__, *(str(module.__file__) for module in _OWN))
+_BETWEEN = (_TORCH, __file__, warnings.__file__, *rewriting.__path__)
 #: Functions of modes that an exporter puts around the model's code.
 _MODES = frozenset({"__torch_function__", "__torch_dispatch__"})
 _READ = torch.ops.aten._local_scalar_dense.default

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from optimum_core.models.sources.onnx_graph import copied
+
 DATA = "model.onnx.data"
 #: Weights of fewer bytes stay in the graph.
 _SMALL = 1024
@@ -45,7 +47,7 @@ def add_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
     for node in kept:
         node.input[:] = [renamed.get(name, name) for name in node.input]
     for field, items in (("input", inputs), ("node", kept)):
-        copies = [_copy(item) for item in items]
+        copies = [copied(item) for item in items]
         del getattr(graph, field)[:]
         getattr(graph, field).extend(copies)
     onnx.save(model, path)
@@ -70,7 +72,7 @@ def _fold(model: Any) -> None:
                 known[node.output[0]] = value
                 made = numpy_helper.from_array(value)
                 node = helper.make_node("Constant", [], list(node.output), name=node.name, value=made)
-        nodes.append(_copy(node))
+        nodes.append(copied(node))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
@@ -127,9 +129,3 @@ def _type_of(array: Any) -> int:
     from onnx import helper
 
     return int(helper.np_dtype_to_tensor_dtype(array.dtype))
-
-
-def _copy(message: Any) -> Any:
-    made = type(message)()
-    made.CopyFrom(message)
-    return made

@@ -16,6 +16,7 @@ import torch
 
 from optimum_core.artifact.structure import Constant
 from optimum_core.cache import content_key
+from optimum_core.errors import first_line
 from optimum_core.models.eager.calls import FlatModule, as_tensor, fresh
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.exporting.value_branches import traced_reads, value_branches
@@ -130,7 +131,7 @@ def tower_of(module: Any, inputs: Mapping[str, Any], name: str) -> Tower:
                 continue
             signature = describe(made, name=f"{name}, {path}", samples=call.tensors)
         except Exception as error:  # noqa: BLE001 - of a part of a model any error may come, and another may do
-            reasons.append(f"{path} cannot be traced or described: {str(error).partition(chr(10))[0]}")
+            reasons.append(f"{path} cannot be traced or described: {first_line(error)}")
             continue
         kind = AUDIO if any(word in path.lower() for word in _SOUNDS) else VISION
         return Tower(name=kind, path=path, constants=call.constants, signature=signature)

@@ -5,5 +5,5 @@
 `skipped_labels`, and the `axes` with their ranges. Lengths to try come from the configuration (`switches`) and from the
 model's code (`size_branches`, `longer_calls`), values from `large_values` and `edge_values`, and limits of whole
 numbers that no table states from `value_limits`; `type_following` finds inputs whose type the outputs have,
-`output_axes` names their axes (`fewer_kept` finds lengths that follow values); `questions` are the trials themselves.
+`output_axes` names their axes (`fewer_kept` finds lengths that follow values); `eager_trials` are the calls.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optimum_core.models.inputs.layouts import Layout
-from optimum_core.models.signatures.questions import Shapes, Trials, longest_taken, tables_of
+from optimum_core.models.signatures.eager_trials import Shapes, Trials, longest_taken, tables_of
 from optimum_core.models.signatures.switches import LONGEST, Numbers, lengths_around, with_rungs
 from optimum_core.types import AxisRange
 from optimum_core.types.tensors import FixedAxis, is_batch, places_of

@@ -10,7 +10,7 @@ from optimum_core.models.eager.calls import alike, ask
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
-from optimum_core.models.signatures.questions import Trials
+from optimum_core.models.signatures.eager_trials import Trials
 from optimum_core.types.tensors import TensorSpec, made_of
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Case, draw
 from optimum_core.models.signatures.axes import LONG, MANY, PICTURE
-from optimum_core.models.signatures.questions import PATIENCE, Shapes
+from optimum_core.models.signatures.eager_trials import PATIENCE, Shapes
 from optimum_core.models.signatures.switches import LONGEST
 from optimum_core.types import AxisRange
 from optimum_core.types.tensors import is_batch

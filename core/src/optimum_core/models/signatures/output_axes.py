@@ -14,8 +14,8 @@ from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.signatures.axes import Runs
+from optimum_core.models.signatures.eager_trials import Shapes
 from optimum_core.models.signatures.fewer_kept import FewerKept
-from optimum_core.models.signatures.questions import Shapes
 from optimum_core.types import TensorSpec
 
 log = logging.getLogger(__name__)

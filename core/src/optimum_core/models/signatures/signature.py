@@ -11,7 +11,7 @@ import numpy as np
 
 from optimum_core.artifact import Structure
 from optimum_core.models import tasks
-from optimum_core.models.eager.calls import ask
+from optimum_core.models.eager.calls import ask, inputs_after
 from optimum_core.models.eager.outputs import agreed, flatten
 from optimum_core.models.inputs import user_samples
 from optimum_core.models.inputs.layouts import InputLayout, Layout, alternatives, facts_of
@@ -27,12 +27,15 @@ from optimum_core.models.signatures.axes import (
 )
 from optimum_core.models.signatures.defaults import default_of
 from optimum_core.models.signatures.derivation import first_that_runs, of_one_structure, tied
+from optimum_core.models.signatures.eager_trials import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.ignored_inputs import ignored_inputs, shapes_beside, without_idle
+from optimum_core.models.signatures.joint_sizes import joint_switches
 from optimum_core.models.signatures.longer_calls import longer_switches
+from optimum_core.models.signatures.memory_order import inputs_kept_in_order
 from optimum_core.models.signatures.one_row import inputs_of_one_row, with_all_rows
 from optimum_core.models.signatures.output_axes import output_specs
-from optimum_core.models.signatures.questions import Trials, box_sides, value_ranges
 from optimum_core.models.signatures.size_branches import size_switches
+from optimum_core.models.signatures.size_records import cached_runs
 from optimum_core.models.signatures.skipped_labels import all_may_be_skipped, skipped_value
 from optimum_core.models.signatures.switches import LONGEST, Numbers, numbers_of
 from optimum_core.models.signatures.type_following import follows_type
@@ -48,6 +51,9 @@ __all__ = ["ModelSignature", "describe", "lengths_beside", "limited"]
 log = logging.getLogger(__name__)
 _SENT_ALONG = frozenset({"attention_mask", "token_type_ids"})
 _NO_OTHER = "what was built agrees with the eager model at no other length that was tried"
+_WRITES = (
+    "eager changes {} in place, and gives the same if it is called again: an accelerated model may leave it as it is"
+)
 _STRUCTURE = "at other lengths the eager model returns other numbers or other items, which one graph cannot"
 
 
@@ -64,6 +70,7 @@ class ModelSignature:
         further: by named axis, lengths to compare at beyond those beside the traced one, as far as time permits.
         switches: by named axis, lengths beyond which the model may compute otherwise, as the configuration or the
             model's own comparisons of sizes say.
+        joint: lengths of two axes at which its comparisons of sizes turn out otherwise than at either length alone.
         patch: the edge of the patches that pictures are cut into.
         fixed: axes with one length, of which the eager model takes others.
         ignored: inputs that its tokenizer may pass and that change no output.
@@ -85,6 +92,7 @@ class ModelSignature:
     configured: Mapping[str, int] = field(default_factory=dict)
     further: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     switches: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    joint: tuple[Mapping[str, int], ...] = ()
     patch: int = 1
     fixed: tuple[FixedAxis, ...] = ()
     decoder: DecoderSignature | None = None
@@ -164,6 +172,7 @@ class ModelSignature:
             inputs=_fixed(self.inputs, fix),
             outputs=_fixed(self.outputs, fix),
             ranges={name: found for name, found in self.ranges.items() if name != axis},
+            joint=tuple(lengths for lengths in self.joint if axis not in lengths),
             fixed=(*self.fixed, *fixed_axes(self.layout, layout, _NO_OTHER)),
         )
 
@@ -198,6 +207,7 @@ def limited(
         layout=replace(layout, limits=limits),
         ranges={**signature.ranges, axis: found},
         further={**signature.further, axis: further},
+        joint=tuple(pair for pair in signature.joint if found.least <= pair.get(axis, found.least) <= greatest),
         real=signature.real if signature.real is None or _within(signature.real, layout, axis, found) else None,
     )
 
@@ -251,11 +261,13 @@ def describe(
     elsewhere = list(_answers_elsewhere(module, layout, arrays))
     structure = agreed(f"model {name!r}", [output, traced_output, *(answer for _, answer in elsewhere)])
     values = {key: within_limits(module, layout, arrays, key, known) for key, known in value_ranges(trials, layout)}
-    turns = size_switches(module, layout, arrays, lengths_beside)
+    runs = cached_runs(module, layout, arrays)
+    turns, joint = size_switches(runs, layout, lengths_beside), joint_switches(runs, layout, lengths_beside)
     longer, shapes_beyond = longer_switches(module, layout, arrays, ranges)
     by_axis = {**settled.runs, **shapes_beyond}
     turns = {axis: _with(turns.get(axis, ()), longer.get(axis)) for axis in (*turns, *longer)}
     names, one_row = [item.name for item in layout.inputs], inputs_of_one_row(module, layout, arrays)
+    ordered = inputs_kept_in_order(module, layout, arrays)
     specs = (_input_spec(trials, layout, item, *values.get(item.name, (None, None))) for item in layout.inputs)
     sent = processed(processor, names, beside=facts.processed) if processor is not None else None
     real = {name: sent[name] for name in names} if sent is not None else None
@@ -263,7 +275,7 @@ def describe(
     shapes = shapes_beside(inputs, (facts.processed | _SENT_ALONG) - idle, sent or {})
     return ModelSignature(
         task=task or tasks.detect(type(module).__name__),
-        inputs=tuple(replace(spec, one_row=spec.name in one_row) for spec in specs),
+        inputs=tuple(replace(spec, one_row=spec.name in one_row, contiguous=spec.name in ordered) for spec in specs),
         outputs=output_specs(module, layout, arrays, flatten(traced_output), by_axis, elsewhere),
         structure=structure,
         layout=layout,
@@ -274,8 +286,10 @@ def describe(
         configured=settled.configured,
         further=further_lengths(settled, ranges, numbers, turns),
         switches={**turns, "sequence": (*turns.get("sequence", ()), *_switches(numbers, ranges))},
+        joint=joint,
         patch=patch,
         fixed=(*structural, *settled.fixed),
+        remarks=tuple(_WRITES.format(name) for name in inputs_after(module, inputs)),
     )
 
 

@@ -7,7 +7,7 @@ import logging
 from optimum_core.models.eager.calls import ask
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
-from optimum_core.models.signatures.questions import Trials
+from optimum_core.models.signatures.eager_trials import Trials
 
 log = logging.getLogger(__name__)
 SKIPPED = -100

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import ExportError
+from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in_time
 from optimum_core.models.eager.calls import is_plain
-from optimum_core.models.eager.patience import ReadsNumberError, outputs_in_time
 from optimum_core.models.inputs.layouts import InputLayout, Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 
@@ -72,10 +72,11 @@ def _differs(module: Any, inputs: Arrays, name: str, other: np.ndarray[Any, Any]
     except Exception as error:  # noqa: BLE001 - the eager model refuses it, by an error of any type
         log.debug("%s of %s: %r", name, other.dtype, error)
         return False
-    return have.keys() != want.keys() or any(not _equal(have[key], want[key]) for key in want)
+    return have.keys() != want.keys() or any(not equal(have[key], want[key]) for key in want)
 
 
-def _equal(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> bool:
+def equal(have: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> bool:
+    """Whether two answers are of one type and shape, and equal apart from rounding."""
     if (have.dtype, have.shape) != (want.dtype, want.shape):
         return False
     if want.dtype.kind != "f":

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from optimum_core.errors import ExportError
+from optimum_core.models.eager.bounded_calls import ReadsNumberError, outputs_in_time
 from optimum_core.models.eager.calls import is_plain
-from optimum_core.models.eager.patience import ReadsNumberError, outputs_in_time
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
 from optimum_core.models.signatures.axes import lengths_beside

@@ -5,6 +5,5 @@ of timm says of itself. On disk there are plain checkpoints (of the precision th
 `adapters` of PEFT (`adapter_files`), a `gguf_file`, an `onnx_file` with the `onnx_evaluator` in the place of eager, and
 an `onnx_directory` (facts of a graph: `onnx_graph`), whose configuration is in `agreement` with the graph;
 `converted` is what a backend recognizes as its runtime's; `files` recognizes all others, `companions` those beside
-the weights. `rewritten` tells what the
-files beside a model say when they are saved once more.
+the weights. `resaved_files` tells what the files beside a model say when they are saved once more.
 """

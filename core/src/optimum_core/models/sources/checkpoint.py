@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from optimum_core.models.weights import state_tensors
+
 _SHORT = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "F16": "fp16", "BF16": "bf16"}
 
 
 def precision_of_module(module: Any) -> str:
     """Return "fp16" or "bf16" if most of a module's floats are stored so, else "fp32"."""
-    return _most((str(tensor.dtype), tensor.numel()) for tensor in module.state_dict().values())
+    return _most((str(tensor.dtype), tensor.numel()) for tensor in state_tensors(module).values())
 
 
 def is_double(module: Any) -> bool:

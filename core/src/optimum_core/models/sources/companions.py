@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimum_core.artifact.embedding import MODULES
+from optimum_core.artifact.names import MANIFEST
+from optimum_core.models.sources.sentences.stored import PICKLE, weights_of
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*/config.json")
-_LEFT_OUT = ("*.index.json", "optimum.json", "requirements*.txt", "trainer_state.json", MODULES)
+_LEFT_OUT = ("*.index.json", MANIFEST, "requirements*.txt", "trainer_state.json", MODULES)
 _CARD, _LINK = "README.md", "license_link"
 _LICENCE = ("license", "license_name", _LINK)
 #: Signs that a text follows in the next lines, and words for nothing.
@@ -54,6 +56,8 @@ def _values(text: str) -> list[str]:
 
 
 def modules_of(directory: Path) -> dict[str, Path]:
-    """Return the list of modules of a sentence encoder whose graph is its transformer alone, if there is one."""
+    """Return the list of modules of a sentence encoder whose graph is its transformer alone, if there is one, and the
+    files of their weights; pickles are written anew (`sentences.stored.without_pickles`)."""
     file = directory / MODULES
-    return {MODULES: file} if file.is_file() else {}
+    weights = {name: path for name, path in weights_of(directory).items() if path.name != PICKLE}
+    return {MODULES: file, **weights} if file.is_file() else {}

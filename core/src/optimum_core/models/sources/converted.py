@@ -17,6 +17,7 @@ from optimum_core.errors import ArtifactError, foreign_errors
 from optimum_core.hardware import detect
 from optimum_core.models.sources import files
 from optimum_core.models.sources.companions import companions, modules_of
+from optimum_core.models.sources.sentences.stored import weights_of
 from optimum_core.plugins import manager
 from optimum_core.types import Artifact, ForeignFormat
 
@@ -49,12 +50,12 @@ class ConvertedSource:
     @cached_property
     def digests(self) -> Mapping[str, str]:
         """The sha256 of each file, by its place."""
-        found = (*self.files, *self.companions().values())
+        found = (*self.files, *{**self.companions(), **weights_of(self.directory)}.values())
         return {os.path.relpath(path, self.directory): describe(path).sha256 for path in found}
 
     def companions(self) -> dict[str, Path]:
-        """Return configuration, tokenizer and processor files, and the list of a sentence encoder's modules, by their
-        name in an artifact."""
+        """Return configuration, tokenizer and processor files, and of a sentence encoder's modules, by their name in an
+        artifact."""
         found = {name: path for name, path in companions(self.directory).items() if path not in self.files}
         return {**found, **modules_of(self.directory)}
 

@@ -88,7 +88,7 @@ def local_path(model: str) -> Path:
         why = "it holds a NUL character" if model.strip() else "the name is empty"
         raise SourceError(who, why, "give a directory ('.' is the working directory), a hub id, or the model itself")
     try:
-        path = Path(model).expanduser()
+        path = Path(model).expanduser().absolute()
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.artifact.embedding import MODULES, SENTENCE
-from optimum_core.errors import SourceError
+from optimum_core.artifact.names import is_artifact
+from optimum_core.errors import SourceError, UnavailableError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import files
 from optimum_core.models.sources.agreement import read_description
 from optimum_core.models.sources.companions import companions, modules_of
 from optimum_core.models.sources.onnx_file import OnnxSource
-from optimum_core.models.sources.sentences.pooling import read_pooling
+from optimum_core.models.sources.sentences.behind import read_behind
+from optimum_core.models.sources.sentences.stored import weights_of, without_pickles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +37,7 @@ def the_file(directory: Path, name: str) -> Path | None:
     Raises:
         SourceError: it holds parts of one model, or several graphs of which none has the usual name.
     """
-    if (directory / "optimum.json").is_file() or files.has_weights(directory):
+    if is_artifact(directory) or files.has_weights(directory):
         return None
     found = sorted(path for place in (directory, directory / _FOLDER) for path in place.glob("*.onnx"))
     if not found:
@@ -110,19 +112,19 @@ class OnnxDirectorySource(OnnxSource):
         others = sorted(path.name for path in self.path.parent.glob("*.onnx") if path != self.path)
         chosen = (f"{self.path.name} was taken, and not {', '.join(others)} beside it",) if others else ()
         if (self.directory / MODULES).is_file() and SENTENCE not in self._outputs():
-            return *chosen, self._about_pooling()
+            return *chosen, self._about_modules()
         return chosen
 
-    def _about_pooling(self) -> str:
-        """Say whether the pooling that lies beside the graph is done: `encode` refuses, or reads the same."""
+    def _about_modules(self) -> str:
+        """Say whether the modules that lie beside the graph are applied: `encode` refuses, or reads the same."""
         try:
-            included = read_pooling(self.directory, self._name).include_prompt
+            included = read_behind(self.directory, self._name).include_prompt
             why = "" if included else "it leaves the tokens of prompts out, for which the graph has no input"
-        except SourceError as error:
+        except (SourceError, UnavailableError) as error:
             why = error.why
         if why:
-            return f"{self.path.name} is the transformer alone: pooling, which {MODULES} lists, is NOT done: {why}"
-        return f"{self.path.name} is the transformer alone: pooling, which {MODULES} lists, is done behind it"
+            return f"{self.path.name} is the transformer alone: what {MODULES} lists behind it is NOT done: {why}"
+        return f"{self.path.name} is the transformer alone: what {MODULES} lists is done behind it"
 
     def _outputs(self) -> tuple[str, ...]:
         import onnx
@@ -154,7 +156,8 @@ class OnnxDirectorySource(OnnxSource):
 
     @cached_property
     def fingerprint(self) -> str:
-        described = (self.directory / "config.json", *modules_of(self.directory).values())
+        modules = {**modules_of(self.directory), **weights_of(self.directory)}
+        described = (self.directory / "config.json", *modules.values())
         return super().fingerprint + "".join(fingerprint.of_file(file) for file in described)
 
     @property
@@ -168,6 +171,7 @@ class OnnxDirectorySource(OnnxSource):
         return {**found, **modules_of(self.directory)}
 
     def save_companions(self, directory: Path) -> None:
-        """Write the processor that was passed, if any."""
+        """Write the processor that was passed, if any, and weights of modules that lie in pickles."""
+        without_pickles(self.directory, directory)
         if hasattr(self.passed_processor, "save_pretrained"):
             self.passed_processor.save_pretrained(directory)

@@ -222,3 +222,10 @@ def _are_widened(proto: Any, names: set[str]) -> bool:
         node.op_type == "Cast" and any(item.name == "to" and item.i == TensorProto.FLOAT for item in node.attribute)
         for node in readers
     )
+
+
+def copied(message: Any) -> Any:
+    """Return a copy of a message of ONNX, such as a node."""
+    made = type(message)()
+    made.CopyFrom(message)
+    return made

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimum_core.artifact.embedding import write_object
+from optimum_core.artifact.names import is_artifact
 from optimum_core.errors import SourceError
 from optimum_core.models import fingerprint, pretrained
 from optimum_core.models.sources import checkpoint, files, forms, pretrained_cfg
 from optimum_core.models.sources.companions import companions
 from optimum_core.models.tasks import SENTENCES, resolve_class
+from optimum_core.models.weights import state_tensors
 
 if TYPE_CHECKING:
     from optimum_core.models.signatures.signature import ModelSignature
@@ -308,7 +310,7 @@ def _from_path(
         from optimum_core.models.sources.gguf_file import GgufSource
 
         return GgufSource(path, name=path.name, processor=processor)
-    if (path / "optimum.json").is_file():
+    if is_artifact(path):
         raise SourceError(f"model {model!r}", "it is accelerated already", f"optimum_core.load({model!r}) opens it")
     if path.is_dir():
         name = path.resolve().name
@@ -364,7 +366,7 @@ def _kind_of_directory(directory: Path, task: str | None) -> type[DirectorySourc
 
 
 def _weight_bytes(module: Any) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in state_tensors(module).values())
 
 
 def _fresh(module: Any) -> Any:

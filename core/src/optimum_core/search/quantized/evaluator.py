@@ -297,21 +297,30 @@ class Evaluator:
         """Return a candidate with the interface that metrics use."""
         return Evaluated(candidate=candidate, present=self.context.present)
 
-    def prepared(self, winner: Candidate) -> Candidate | None:
-        """Return the winner with a session prepared for the workload's shapes; None if it computes otherwise there."""
-        twin = replace(winner, spec=replace(winner.spec, prepared=True), session=None)
+    def opened_otherwise(self, winner: Candidate) -> Iterator[Candidate]:
+        """Yield the winner with its other sessions: prepared for the workload's shapes, and for one call at a time;
+        those that compute otherwise are left out."""
+        prepares = winner.spec.way.prepares and self.context.search.may_restrict
+        for streams in dict.fromkeys((winner.spec.streams, 1)):
+            for prepared in (False, True) if prepares else (False,):
+                spec = replace(winner.spec, streams=streams, prepared=prepared)
+                if spec != winner.spec and (twin := self._opened_as(spec, winner)) is not None:
+                    yield twin
+
+    def _opened_as(self, spec: CandidateSpec, winner: Candidate) -> Candidate | None:
+        twin = replace(winner, spec=spec, session=None)
         with failing(twin):  # the backend may be unable to prepare it for these shapes
             self.opened(twin)
-            self._trials.compare(twin, tuple(self._as_unprepared(winner)), _values_alike)
+            self._trials.compare(twin, tuple(self._as_usual(winner)), _values_alike)
         twin.fidelity = winner.fidelity
         return twin if twin.session is not None else None
 
-    def _as_unprepared(self, winner: Candidate) -> Iterator[ReferenceCase]:
+    def _as_usual(self, winner: Candidate) -> Iterator[ReferenceCase]:
         assert winner.run is not None
         for shape in self.context.search.workload(winner.signature):
             inputs = drawn_inputs(winner.signature, shape)
             outputs = {name: np.asarray(value) for name, value in winner.run(inputs).items()}
-            yield ReferenceCase(name="as unprepared", inputs=inputs, outputs=outputs, varied=frozenset())
+            yield ReferenceCase(name="as the other session", inputs=inputs, outputs=outputs, varied=frozenset())
 
 
 def _values_alike(candidate: Candidate, cases: tuple[ReferenceCase, ...]) -> Fidelity:

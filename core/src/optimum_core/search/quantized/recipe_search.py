@@ -259,12 +259,10 @@ class _QuantizedSearch:
     # Decision.
 
     def _decide(self, winner: Candidate, surveyed: Sequence[Surveyed]) -> SearchResult:
-        """Race the winner, its prepared twin and the best unquantized model, beside the eager model if that may win."""
+        """Race the winner, its other sessions and the best unquantized model, beside eager if that may win."""
         search, unquantized = self.context.search, self.evaluator.unquantized
         race = Race(search)
-        able = [winner]
-        if winner.spec.way.prepares and search.may_restrict and (twin := self.evaluator.prepared(winner)) is not None:
-            able.append(twin)
+        able = [winner, *self.evaluator.opened_otherwise(winner)]
         others = [unquantized, *self._eager_rival(unquantized)]
         with watched(search.emit, "measure", f"{len(able) + len(others)} candidates"):
             search.trials.time([*others, *able], search.budget.limited(search.effort))

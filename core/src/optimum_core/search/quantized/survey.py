@@ -23,7 +23,7 @@ from optimum_core.search.quantized.recipes import (
     with_large_groups,
     with_small_cache,
 )
-from optimum_core.search.spec import CandidateSpec
+from optimum_core.search.spec import CandidateSpec, streams_of
 from optimum_core.search.trial import failing
 from optimum_core.types import QuantizeConfig
 
@@ -180,7 +180,9 @@ class Survey:
 
     def _spec(self, way: Way, route: str | None) -> CandidateSpec:
         config = self.context.goal.config or QuantizeConfig.named(str(way.scheme))
-        return CandidateSpec(way=way, route=route, config=config.recipe)
+        search = self.context.search
+        streams = streams_of(search.objective, search.usable_cores)[-1] if way.parallel else 1
+        return CandidateSpec(way=way, route=route, config=config.recipe, streams=streams)
 
 
 def _surveyed(candidate: Candidate, words: str = "") -> Surveyed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 from optimum_core import hookimpl
 from optimum_core.backend import limits, missing, no_options, run_own, versions
@@ -20,6 +20,7 @@ from optimum_core.types import (
 )
 
 NAME = "tract"
+_CHECK_OPTIONS = partial(no_options, f"backend {NAME!r}")
 #: ONNX in one file, without the shapes noted inside of the graph, that tract has analysed.
 FORMAT = "tract-onnx"
 #: Option of the step that wrote it: rows of the tables that the inputs look up.
@@ -36,12 +37,12 @@ def probe(hardware: Hardware) -> Support:
     builds = () if missing(["onnx"]) else (Transform(takes="onnx", gives=FORMAT),)
     offer = Offer(device="cpu", optimizes=builds, loads=(FORMAT,), opset=_OPSET)
     found = versions(["tract", "onnx"])
-    return Support(offers=(offer,), limitations=tuple(limitations), versions=found, check_options=check_options)
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse all options: this backend has none."""
-    no_options(f"backend {NAME!r}", options)
+    return Support(
+        offers=(offer,),
+        limitations=tuple(limitations),
+        versions=found,
+        check_options=_CHECK_OPTIONS,
+    )
 
 
 @hookimpl

@@ -101,7 +101,7 @@ class Retuner:
         try:
             tuned = await asyncio.to_thread(self._tuned, model, traffic, Path(copy.name))
             outcome = "kept" if _runs_alike(tuned, model.model) else "swapped"
-            self.states[model.name] = f"{outcome}: {_said(tuned)}"
+            self.states[model.name] = f"{outcome}: {_said(tuned, traffic)}"
             if outcome == "kept":
                 await asyncio.to_thread(tuned.close)
                 return
@@ -154,10 +154,10 @@ def _runs_alike(one: AcceleratedModel, other: AcceleratedModel) -> bool:
     return all(getattr(one.manifest, name) == getattr(other.manifest, name) for name in _SETTINGS)
 
 
-def _said(model: AcceleratedModel) -> str:
+def _said(model: AcceleratedModel, traffic: ModelTraffic) -> str:
     """Return what a model was tuned for, and what was chosen."""
     report = model.report
     if report is None or report.chosen is None:
         return ""
-    notes = [note for note in report.notes if note.startswith("tuned for")]
-    return "; ".join([*notes, report.chosen.name])
+    calls = sum(one.count for one in traffic.calls)
+    return f"tuned for {calls} calls, at {', '.join(report.workload)}; {report.chosen.name}"

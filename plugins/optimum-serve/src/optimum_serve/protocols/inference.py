@@ -15,6 +15,7 @@ import numpy as np
 from starlette.responses import Response
 
 from optimum_core.types import TensorSpec
+from optimum_serve.bodies import whole_number
 from optimum_serve.endpoints import VERSION, Call, Endpoint, decoded, json_response
 from optimum_serve.errors import RequestError, invalid
 from optimum_serve.serving import ServedModel
@@ -214,7 +215,9 @@ def _kind(dtype: np.dtype[Any]) -> str:
 
 
 def _parsed(body: bytes, length: str | None) -> tuple[InferRequest, memoryview]:
-    size = int(length) if length and length.isdigit() else len(body)
+    size = len(body) if length is None else whole_number(length)
+    if size is None:
+        raise invalid(f"{_HEADER} is {length:.60}, which is no number of bytes")
     if size > len(body):
         raise invalid(f"{_HEADER} is {size}, and the body has {len(body)} bytes")
     try:

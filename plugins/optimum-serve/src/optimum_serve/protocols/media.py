@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import re
-import wave
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
 from optimum_serve.abilities import LOGITS
 from optimum_serve.endpoints import Call, json_response, together
-from optimum_serve.errors import RequestError, invalid
+from optimum_serve.errors import invalid
 from optimum_serve.protocols.classes import Score, classes
+from optimum_serve.protocols.pictures import read_pictures
+from optimum_serve.protocols.sounds import read_sounds
 from optimum_serve.serving import ServedModel
 
-#: The greatest number of pixels of a picture: more is taken for an attempt to fill the memory.
-_PIXELS = 50_000_000
-#: First letters of PIL's modes of more than 8 bits, of which a conversion to colours cuts off the values above 255.
-_WIDE = ("I", "F")
 _FORM = "multipart/form-data"
+#: Samples of a sound that models take together, as convolutions of wav2vec 2.0 do.
+_SAMPLES = 320
 #: The first bytes of pictures and sounds, none of which begins JSON.
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 _DATA = re.compile(r"data:[^,]*;base64,")
@@ -92,11 +89,16 @@ async def _answered(
     if name := next((name for name in others if getattr(stated, name) is not None), None):
         raise invalid(f"{name} is of no use for a model of kind {model.kind!r}: leave it out", "not_supported")
     read = _READ[model.medium]
-    items = await asyncio.to_thread(lambda: [read(content, number) for number, content in enumerate(files)])
+    items = await asyncio.to_thread(read, files)
     if model.captions:
         return await _captions(model, items, stated.max_new_tokens)
-    found = await model.run(items, LOGITS, [1] * len(items))
+    found = await model.run(items, LOGITS, [_length(item) for item in items])
     return [classes(model, row, stated.function_to_apply)[: stated.top_k] for row in found.values]
+
+
+def _length(item: Any) -> int:
+    """Return the length by which items are batched: of a sound, about the places that models make of it."""
+    return 1 + len(item["array"]) // _SAMPLES if isinstance(item, Mapping) else 1
 
 
 async def _captions(model: ServedModel, pictures: Sequence[Any], most: int | None) -> list[list[Caption]]:
@@ -135,37 +137,4 @@ async def _files(call: Call) -> tuple[list[bytes], FileParameters]:
         raise invalid(str(error)) from None
 
 
-def _picture(content: bytes, number: int) -> Any:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        message = "pictures need pillow, which is not installed on this server"
-        raise RequestError(status=501, kind="not_supported", message=message) from None
-    try:
-        picture = Image.open(io.BytesIO(content))
-        if picture.width * picture.height > _PIXELS:
-            raise invalid(f"file {number} has {picture.width} x {picture.height} pixels", "too_large", 413)
-        if picture.mode[0] in _WIDE:
-            raise invalid(f"file {number} has mode {picture.mode!r}, of more than 8 bits: scale its values to 0…255")
-        return ImageOps.exif_transpose(picture).convert("RGB")
-    except RequestError:
-        raise
-    except Exception:  # noqa: BLE001 - the decoders of formats raise errors of many types
-        raise invalid(f"file {number} is no picture that can be read") from None
-
-
-def _sound(content: bytes, number: int) -> dict[str, Any]:
-    """Return a WAV file of whole numbers as floats, its channels averaged."""
-    try:
-        with wave.open(io.BytesIO(content)) as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            frames = file.readframes(file.getnframes())
-    except (wave.Error, EOFError):
-        raise invalid(f"file {number} is no WAV file with whole numbers (PCM)") from None
-    if width not in (2, 4):
-        raise invalid(f"file {number} has {8 * width} bits: 16 or 32 are read")
-    values = np.frombuffer(frames, f"<i{width}").reshape(-1, channels).mean(axis=1) / float(2 ** (8 * width - 1))
-    return {"array": values.astype(np.float32), "sampling_rate": rate}
-
-
-_READ: Mapping[str, Callable[[bytes, int], Any]] = {"picture": _picture, "sound": _sound}
+_READ: Mapping[str, Callable[[Sequence[bytes]], list[Any]]] = {"picture": read_pictures, "sound": read_sounds}

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from optimum_serve.abilities import SENTENCE
 from optimum_serve.endpoints import Call, Endpoint, json_response
 from optimum_serve.errors import RequestError, invalid
-from optimum_serve.protocols.openai_forms import Usage
-from optimum_serve.protocols.openai_writing import ChatRequest, CompletionRequest, WritingAnswer, chat, completions
+from optimum_serve.protocols.openai_forms import ChatRequest, CompletionRequest, Usage, WritingAnswer
+from optimum_serve.protocols.openai_writing import chat, completions
 from optimum_serve.protocols.texts import Given, in_base64, rows_of
 
 _NAME = "OpenAI"

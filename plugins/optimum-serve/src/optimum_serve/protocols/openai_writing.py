@@ -5,132 +5,29 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
 from starlette.responses import Response
 
-from optimum_core.types import LastPiece
+from optimum_core.types import LastPiece, ScoredPiece, TokenIds
 from optimum_serve.endpoints import Call, event_stream, json_response, together
 from optimum_serve.errors import invalid
-from optimum_serve.protocols.openai_forms import Usage
+from optimum_serve.protocols import openai_logprobs
+from optimum_serve.protocols.openai_chats import chat_prompt
+from optimum_serve.protocols.openai_forms import ChatRequest, CompletionRequest, Usage, Writing, WritingAnswer
 from optimum_serve.protocols.texts import several
 from optimum_serve.serving import Prompt, ServedModel
 
-#: OpenAI's seeds have 64 bits and may be negative; ours are not.
-Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _SEEDS = 2**64
 #: Tokens behind a prompt where a request states no number, as OpenAI has it for /v1/completions.
 _DEFAULT = 16
+#: Texts in `stop`, and characters of all: every one is looked for at every token, between those of other texts.
+_STOPS, _STOP_CHARACTERS = 16, 4096
 #: Parameters of a draw, by our names.
 _DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
 
-class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Options of a stream."""
-
-    include_usage: bool | None = None
-
-
-class _Writing(msgspec.Struct, kw_only=True):
-    """The common part of requests for text. Temperature 0 takes the likeliest token."""
-
-    model: str = ""
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    seed: Seed | None = None
-    n: int | None = None
-    stop: str | list[str] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-
-    @property
-    def choices(self) -> int:
-        """The number of texts for each prompt; clients send null for what they leave out."""
-        return 1 if self.n is None else self.n
-
-
-class CompletionRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
-    """A request to go on from a text, from several, or from ids."""
-
-    prompt: str | list[str | int | list[int]]
-    best_of: int | None = None
-    echo: bool | None = None
-    logprobs: int | None = None
-    suffix: str | None = None
-
-
-class ContentPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A part of a message; only text is read, and a part of another type is refused by its name."""
-
-    type: str
-    text: str = ""
-    image_url: Any = None
-    input_audio: Any = None
-    file: Any = None
-    refusal: str | None = None
-
-
-class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A message of a chat; the fields behind its content come back from clients as null, with answers."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-    refusal: str | None = None
-    annotations: list[Any] | None = None
-    audio: Any = None
-    function_call: Any = None
-    tool_calls: list[Any] | None = None
-    tool_call_id: str | None = None
-
-
-class ChatRequest(_Writing, kw_only=True, forbid_unknown_fields=True):
-    """A request for the next message of a chat."""
-
-    messages: list[Message]
-    max_completion_tokens: int | None = None
-    logprobs: bool | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
-    functions: list[Any] | None = None
-    function_call: Any = None
-    response_format: dict[str, Any] | None = None
-    top_logprobs: int | None = None
-    modalities: list[str] | None = None
-    audio: Any = None
-    prediction: Any = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
-    web_search_options: Any = None
-
-
-class WritingAnswer(msgspec.Struct, kw_only=True):
-    """Texts that were written."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: list[dict[str, Any]]
-    usage: Usage | None = None
-
-
-def _settings(body: _Writing, prompt: Prompt, most: int | None, choice: int, *, chat: bool) -> dict[str, Any]:
+def _settings(body: Writing, prompt: Prompt, most: int | None, choice: int, *, chat: bool) -> dict[str, Any]:
     """Return the arguments of `generate`.
 
     Args:
@@ -150,7 +47,7 @@ def _settings(body: _Writing, prompt: Prompt, most: int | None, choice: int, *, 
     return {**found, "max_new_tokens": most or min(prompt.room, prompt.room if chat else _DEFAULT)}
 
 
-def _check(body: _Writing, others: Mapping[str, Any]) -> None:
+def _check(body: Writing, others: Mapping[str, Any]) -> None:
     """Refuse what is not done, rather than ignore it."""
     asked = {
         "frequency_penalty": body.frequency_penalty, "presence_penalty": body.presence_penalty,
@@ -163,10 +60,18 @@ def _check(body: _Writing, others: Mapping[str, Any]) -> None:
         raise invalid(f"n is {body.choices}: 1 to 16 are allowed")
 
 
-def _stops(body: _Writing) -> list[str]:
+def _stops(body: Writing) -> list[str]:
+    """Return the texts that end an answer.
+
+    Raises:
+        RequestError: one is empty, or they are too many.
+    """
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if not all(stops):
         raise invalid("stop has an empty text, at which every answer would end at once")
+    if len(stops) > _STOPS or sum(map(len, stops)) > _STOP_CHARACTERS:
+        message = f"stop has {len(stops)} texts, and {_STOPS} of {_STOP_CHARACTERS} characters together are allowed"
+        raise invalid(message, "too_many")
     return stops
 
 
@@ -174,15 +79,14 @@ async def completions(call: Call) -> Response:
     """Answer a request to go on from texts."""
     body: CompletionRequest = call.body
     others = {
-        "echo": body.echo, "logprobs": body.logprobs is not None, "suffix": body.suffix,
-        "best_of": (body.best_of or 1) > 1,
+        "echo": body.echo, "suffix": body.suffix, "best_of": (body.best_of or 1) > 1,
     }  # fmt: skip
     _check(body, others)
     model = call.server.chosen(call, body.model, lambda model: model.completes, "writes text behind a text")
     given = several(body.prompt, "prompt")
-    if not isinstance(given[0], str):
-        raise invalid("prompt is ids, and texts are taken here", "not_supported")
-    prompts = [await model.prompt(text) for text in given for _ in range(body.choices)]
+    model.check_number(len(given) * body.choices)
+    read = [await model.prompt(one if isinstance(one, str) else TokenIds(one)) for one in given]
+    prompts = [prompt for prompt in read for _ in range(body.choices)]
     return await _written(model, body, prompts, body.max_tokens, chat=False)
 
 
@@ -190,11 +94,8 @@ async def chat(call: Call) -> Response:
     """Answer a request for the next message of a chat."""
     body: ChatRequest = call.body
     _check(body, _unsupported(body))
-    model = call.server.chosen(call, body.model, lambda model: model.completes, "writes text behind a text")
-    if not body.messages:
-        raise invalid("messages is empty")
-    chat = [_for_template(message) for message in body.messages]
-    prompt = await model.prompt(chat)
+    model = call.server.chosen(call, body.model, lambda model: model.completes or model.sees, "answers a chat")
+    prompt = await chat_prompt(model, body.messages)
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return await _written(model, body, [prompt] * body.choices, most, chat=True)
 
@@ -202,8 +103,6 @@ async def chat(call: Call) -> Response:
 def _unsupported(body: ChatRequest) -> dict[str, Any]:
     """Return what a request for a message asks for beyond text, by field; false where it asks for nothing."""
     return {
-        "logprobs": body.logprobs,
-        "top_logprobs": body.top_logprobs,
         "tools": body.tools,
         "tool_choice": body.tool_choice not in (None, "none", "auto"),
         "functions": body.functions,
@@ -218,42 +117,16 @@ def _unsupported(body: ChatRequest) -> dict[str, Any]:
     }
 
 
-def _for_template(message: Message) -> dict[str, str]:
-    named = {"name": message.name} if message.name else {}
-    role = "system" if message.role == "developer" else message.role  # the later name of the same, unknown to models
-    return {"role": role, "content": _content(message), **named}
-
-
-def _content(message: Message) -> str:
-    """Return the text of a message.
-
-    Raises:
-        RequestError: there is none, or there is more than text.
-    """
-    unread = {
-        "refusal": message.refusal, "annotations": message.annotations, "audio": message.audio,
-        "function_call": message.function_call, "tool_calls": message.tool_calls, "tool_call_id": message.tool_call_id,
-    }  # fmt: skip
-    if name := next((name for name, value in unread.items() if value), None):
-        raise invalid(f"a message has {name}, which is not supported here", "not_supported")
-    if message.content is None:
-        raise invalid(f"a message of role {message.role!r} has no content")
-    if isinstance(message.content, list):
-        if other := next((part.type for part in message.content if part.type != "text"), None):
-            raise invalid(f"a message has a part of type {other!r}, and only text is read", "not_supported")
-        return "".join(part.text for part in message.content)
-    return message.content
-
-
 async def _written(
-    model: ServedModel, body: _Writing, prompts: Sequence[Prompt], most: int | None, *, chat: bool
+    model: ServedModel, body: Writing, prompts: Sequence[Prompt], most: int | None, *, chat: bool
 ) -> Response:
     form = _Form(model=model.name, chat=chat)
     settings = [
         _settings(body, prompt, most, number % body.choices, chat=chat) for number, prompt in enumerate(prompts)
     ]
+    count = openai_logprobs.asked(body)
     texts = [
-        _Text(model.write(prompt, _stops(body), given), given["max_new_tokens"])
+        _Text(model.write(prompt, _stops(body), given, count), given["max_new_tokens"], is_scored=count is not None)
         for prompt, given in zip(prompts, settings, strict=True)
     ]
     read = sum(prompt.tokens for prompt in prompts[:: body.choices])  # a prompt counts once for all of its choices
@@ -262,9 +135,7 @@ async def _written(
         first = await together([text.start() for text in texts])
         return event_stream(_streamed(form, texts, first, read, with_usage))
     wholes = await together([text.whole() for text in texts])
-    choices = [
-        form.whole(index, whole, text.reason) for index, (whole, text) in enumerate(zip(wholes, texts, strict=True))
-    ]
+    choices = [form.whole(index, whole, text) for index, (whole, text) in enumerate(zip(wholes, texts, strict=True))]
     return json_response(form.answer(choices, _usage(prompts_tokens=read, texts=texts)))
 
 
@@ -274,13 +145,19 @@ def _usage(*, prompts_tokens: int, texts: Sequence[_Text]) -> Usage:
 
 
 class _Text:
-    """One text as it comes, with its number of tokens."""
+    """One text as it comes, with its number of tokens.
 
-    def __init__(self, pieces: AsyncIterator[str], most: int) -> None:
+    Args:
+        is_scored: its pieces have log probabilities.
+    """
+
+    def __init__(self, pieces: AsyncIterator[str], most: int, *, is_scored: bool) -> None:
         self._pieces = pieces
         self._most = most
         self._count = 0
         self._is_complete = False
+        self.is_scored = is_scored
+        self.scored: list[ScoredPiece] = []
 
     async def start(self) -> str:
         """Return the first piece: errors come before the answer has begun."""
@@ -289,20 +166,22 @@ class _Text:
         return ""
 
     async def rest(self) -> AsyncIterator[str]:
-        """Yield the further pieces that are not empty."""
+        """Yield the further pieces that are not empty, or have log probabilities."""
         async for piece in self._counted():
-            if piece:
+            if piece or isinstance(piece, ScoredPiece):
                 yield piece
 
     async def whole(self) -> str:
-        """Return the text."""
-        return "".join([piece async for piece in self._counted()])
+        """Return the text; the pieces with log probabilities are in `scored` then."""
+        pieces = [piece async for piece in self._counted()]
+        self.scored = [piece for piece in pieces if isinstance(piece, ScoredPiece)]
+        return "".join(pieces)
 
     async def _counted(self) -> AsyncIterator[str]:
         async for piece in self._pieces:
             self._count += 1
             self._is_complete = isinstance(piece, LastPiece) and piece.is_complete
-            yield str(piece)
+            yield piece if isinstance(piece, ScoredPiece) else str(piece)
 
     @property
     def tokens(self) -> int:
@@ -323,19 +202,31 @@ class _Form:
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
-    def whole(self, index: int, text: str, reason: str) -> dict[str, Any]:
+    def whole(self, index: int, whole: str, text: _Text) -> dict[str, Any]:
         """Return a whole text as a choice."""
-        body = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-        return {"index": index, **body, "finish_reason": reason, "logprobs": None}
+        body = {"message": {"role": "assistant", "content": whole}} if self._chat else {"text": whole}
+        logprobs = self._logprobs(text.scored, 0) if text.is_scored else None
+        return {"index": index, **body, "finish_reason": text.reason, "logprobs": logprobs}
 
-    def piece(self, index: int, text: str | None, reason: str | None = None, *, first: bool = False) -> dict[str, Any]:
-        """Return a piece of a text as a choice."""
+    def piece(self, index: int, text: str, offset: int = 0, *, first: bool = False) -> dict[str, Any]:
+        """Return a piece of a text as a choice.
+
+        Args:
+            offset: the characters of the tokens before it, for log probabilities.
+        """
+        logprobs = self._logprobs([text], offset) if isinstance(text, ScoredPiece) else None
         if not self._chat:
-            return {"index": index, "text": text or "", "finish_reason": reason, "logprobs": None}
-        delta: dict[str, Any] = {"role": "assistant"} if first else {}
-        if text is not None:
-            delta["content"] = text
-        return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
+            return {"index": index, "text": str(text), "finish_reason": None, "logprobs": logprobs}
+        role = {"role": "assistant"} if first else {}
+        return {"index": index, "delta": {**role, "content": str(text)}, "finish_reason": None, "logprobs": logprobs}
+
+    def end(self, index: int, reason: str) -> dict[str, Any]:
+        """Return the end of a text as a choice."""
+        nothing: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
+        return {"index": index, **nothing, "finish_reason": reason, "logprobs": None}
+
+    def _logprobs(self, pieces: Sequence[ScoredPiece], offset: int) -> dict[str, Any]:
+        return openai_logprobs.of_chat(pieces) if self._chat else openai_logprobs.of_completion(pieces, offset)
 
     def answer(
         self, choices: list[dict[str, Any]], usage: Usage | None = None, *, piece: bool = False
@@ -352,8 +243,14 @@ async def _streamed(
 ) -> AsyncIterator[WritingAnswer]:
     for index, (text, start) in enumerate(zip(texts, first, strict=True)):
         yield form.answer([form.piece(index, start, first=True)], piece=True)
+        offset = _length(start)
         async for piece in text.rest():
-            yield form.answer([form.piece(index, piece)], piece=True)
-        yield form.answer([form.piece(index, None, text.reason)], piece=True)
+            yield form.answer([form.piece(index, piece, offset)], piece=True)
+            offset += _length(piece)
+        yield form.answer([form.end(index, text.reason)], piece=True)
     if with_usage:
         yield form.answer([], _usage(prompts_tokens=prompt_tokens, texts=texts), piece=True)
+
+
+def _length(piece: str) -> int:
+    return openai_logprobs.length_of(piece) if isinstance(piece, ScoredPiece) else 0

@@ -60,7 +60,7 @@ def _about(model: ServedModel) -> dict[str, Any]:
         "task": manifest.task,
         "backend": model.model.backend,
         "precision": manifest.quantized or manifest.precision,
-        "proof": repr(model.model).rpartition(", ")[2].rstrip(">"),
+        "proof": model.model.proof,
         "error": fidelity.worst.relative_error if fidelity is not None and fidelity.worst is not None else None,
         "waiting": model.depth,
         **({"writing": model.writing} if model.writing else {}),

@@ -14,13 +14,14 @@ from torch.nn import functional
 
 from optimum_core.artifact.embedding import POOLING_MASK, SENTENCE, TOKENS, read_object, write_object
 from optimum_core.errors import SourceError
-from optimum_core.models.sources.sentences.pooling import KNOWN, SWITCHES, modes_of
+from optimum_core.models.sources.sentences.module_settings import SETTINGS_OF, SWITCHES, TANH, modes_of, names_of
+from optimum_core.models.sources.sentences.stored import PICKLE, SAFETENSORS
 
 Features = dict[str, torch.Tensor]
 #: The mask of the tokens, among the features that the modules pass on.
 MASK = "attention_mask"
 _LEAST = 1e-9
-_WEIGHTS = "model.safetensors", "pytorch_model.bin"
+_WEIGHTS = SAFETENSORS, PICKLE
 
 
 class Head(torch.nn.Module):
@@ -64,7 +65,7 @@ class Pooling(Head):
 
     kind = "Pooling"
     path = "sentence_transformers.models.Pooling"
-    known = KNOWN
+    known = SETTINGS_OF[kind]
 
     def __init__(self, modes: tuple[str, ...], width: int, *, include_prompt: bool = True) -> None:
         super().__init__()
@@ -156,10 +157,7 @@ class Dense(Head):
 
     kind = "Dense"
     path = "sentence_transformers.models.Dense"
-    known = frozenset(
-        {"in_features", "out_features", "bias", "activation_function", "use_residual"}
-        | {"module_input_name", "module_output_name"}
-    )
+    known = SETTINGS_OF[kind]
 
     def __init__(self, stated: Mapping[str, Any], activation: torch.nn.Module) -> None:
         super().__init__()
@@ -170,12 +168,12 @@ class Dense(Head):
         self.is_residual = bool(stated.get("use_residual", False))
         if self.is_residual and size[0] != size[1]:
             self.residual = torch.nn.Linear(*size, bias=False)
-        self.taken, self.given = _names(stated)
+        self.taken, self.given = names_of(stated)
 
     @classmethod
     def of(cls, stated: Mapping[str, Any], who: str) -> Dense:
         """Return the module with these settings."""
-        path = stated.get("activation_function", "torch.nn.modules.activation.Tanh")
+        path = stated.get("activation_function", TANH)
         return cls({**stated, "activation_function": path}, activation_of(path, who))
 
     def forward(self, features: Features) -> Features:
@@ -194,11 +192,11 @@ class Normalize(Head):
 
     kind = "Normalize"
     path = "sentence_transformers.models.Normalize"
-    known = frozenset({"module_input_name", "module_output_name"})
+    known = SETTINGS_OF[kind]
 
     def __init__(self, stated: Mapping[str, Any]) -> None:
         super().__init__()
-        self.taken, self.given = _names(stated)
+        self.taken, self.given = names_of(stated)
 
     @classmethod
     def of(cls, stated: Mapping[str, Any], who: str) -> Normalize:
@@ -217,7 +215,7 @@ class LayerNorm(Head):
 
     kind = "LayerNorm"
     path = "sentence_transformers.models.LayerNorm"
-    known = frozenset({"dimension"})
+    known = SETTINGS_OF[kind]
 
     def __init__(self, stated: Mapping[str, Any]) -> None:
         super().__init__()
@@ -239,12 +237,6 @@ HEADS: Mapping[str, type[Pooling | Dense | Normalize | LayerNorm]] = {
     head.kind: head for head in (Pooling, Dense, Normalize, LayerNorm)
 }
 _BARE = "task='feature-extraction' accelerates the transformer alone"
-
-
-def _names(stated: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the names of the features that a module takes and gives."""
-    taken = stated.get("module_input_name") or SENTENCE
-    return taken, stated.get("module_output_name") or taken
 
 
 def activation_of(path: str, who: str) -> torch.nn.Module:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from optimum_core.models.eager.traced_lengths import is_traced
+from optimum_core.models.exporting.rewriting.traced_lengths import is_traced
 
 _SUM = frozenset({torch.sum, torch.Tensor.sum})
 _GREATER = frozenset({torch.greater, torch.gt, torch.Tensor.greater, torch.Tensor.gt, torch.Tensor.__gt__})

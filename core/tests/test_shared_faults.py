@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from optimum_core.plan import Way
-from optimum_core.search.alike import wrong_alike
 from optimum_core.search.candidate import Candidate
+from optimum_core.search.shared_faults import wrong_alike
 from optimum_core.search.spec import CandidateSpec
 from optimum_core.types import Fidelity
 from optimum_core.verify import failed

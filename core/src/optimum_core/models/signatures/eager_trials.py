@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from optimum_core.models.eager.calls import call, fresh
+from optimum_core.models.eager.calls import apart, call, fresh
 from optimum_core.models.eager.outputs import flatten
 from optimum_core.models.inputs.layouts import Layout
 from optimum_core.models.inputs.samples import Arrays, Case, draw
@@ -46,7 +46,7 @@ class Trials:
         """Return the outputs' shapes when axes have these lengths; None if the eager model refuses."""
         try:
             inputs = draw(layout, Case(name="probe", lengths=lengths), self.arrays)
-            output = call(fresh(self.module), inputs)
+            output = call(fresh(self.module), apart(inputs))
             return {name: tuple(value.shape) for name, value in flatten(output).items()}
         except Exception as error:  # noqa: BLE001 - the eager model refuses these lengths, by an error of any type
             log.debug("lengths %s: %r", dict(lengths), error)
@@ -72,7 +72,7 @@ class Trials:
             for part in copy.modules():
                 part.register_forward_pre_hook(look)
         try:
-            call(copy, inputs)
+            call(copy, apart(inputs))
         except _EnoughError:
             return True
         except Exception as error:  # noqa: BLE001 - the eager model refuses these, by an error of any type

@@ -57,9 +57,8 @@ def _atan2(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     infinite = (x.abs() == math.inf) & (y.abs() == math.inf)
     quotient = y / torch.where(x == 0, torch.ones_like(x), x)
     leaning = torch.atan(torch.where(infinite, torch.sign(y) * torch.sign(x), quotient))
-    quarter = torch.atan(
-        torch.ones((), dtype=leaning.dtype, device=leaning.device)
-    )  # π as a number is one of 32 bits in an export
+    # A quarter of π is computed, since an export keeps numbers in 32 bits.
+    quarter = torch.atan(torch.ones((), dtype=leaning.dtype, device=leaning.device))
     upright = torch.sign(y).to(leaning.dtype) * 2 * quarter
     turned = leaning + torch.where(_is_below(y), -4 * quarter, 4 * quarter)
     return torch.where((x == 0) & ((y > 0) | (y < 0)), upright, torch.where(_is_below(x), turned, leaning))

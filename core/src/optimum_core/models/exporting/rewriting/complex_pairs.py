@@ -14,7 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from optimum_core.models.eager.traced_lengths import is_traced
+from optimum_core.models.exporting.rewriting.traced_lengths import is_traced
 
 
 class ComplexPairs(TorchFunctionMode):
@@ -102,7 +102,7 @@ _OPERATORS = (
     "ne", "len", "iter", "bool",
 )  # fmt: skip
 _IN_PLACE_OPERATORS = ("iadd", "isub", "imul", "itruediv", "ipow", "imatmul")
-_IN_PLACE = "{0} changes a complex tensor in place, which a trace to ONNX cannot write; the other engine is tried next"
+_IN_PLACE = "{0} changes a complex tensor in place, which a trace to ONNX cannot write; the other route is tried next"
 
 
 def _operator(name: str) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from optimum_core.models.eager.traced_lengths import is_traced
+from optimum_core.models.exporting.rewriting.traced_lengths import is_traced
 
 _STRIDED = frozenset({torch.as_strided, torch.Tensor.as_strided})
 _ABOVE = frozenset({torch.gt, torch.greater, torch.Tensor.gt, torch.Tensor.greater, torch.Tensor.__gt__})

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from optimum_core.models.eager.calls import call, fresh
+from optimum_core.models.eager.calls import apart, call, fresh
 from optimum_core.models.eager.outputs import flatten
 
 #: The whole number from which on a float of 32 bits does not hold each.
@@ -47,15 +47,15 @@ _CHOOSING = {"topk": 2, "sort": 1, "argsort": 1, "kthvalue": 2, "median": 1, "mo
 }
 
 
-def outputs_otherwise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def outputs_with_noise(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the eager model's outputs by name, as a runtime might give them that rounds otherwise."""
     copy = fresh(module)
-    with _Otherwise(copy):
-        found = call(copy, inputs)
+    with _Noise(copy):
+        found = call(copy, apart(inputs))
     return {name: tensor.numpy().copy() for name, tensor in flatten(found).items()}
 
 
-class _Otherwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Noise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Changes the floats that each inexact operator reads, and the order of equal values in those that choose."""
 
     def __init__(self, module: torch.nn.Module) -> None:

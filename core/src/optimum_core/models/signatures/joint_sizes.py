@@ -1,0 +1,114 @@
+"""Lengths of two axes at which the model's own code decides otherwise, though neither does so alone.
+
+`if x.shape[2] > x.shape[3]` turns at no length of either axis but at pairs of them, and so does `x.numel() > 5000`.
+Both sides of such a comparison follow each of the two lengths in a line, so that four runs of the eager model tell how
+it turns out at all pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+
+from optimum_core.models.inputs.layouts import Layout
+from optimum_core.models.signatures.axes import PICTURE
+from optimum_core.models.signatures.size_branches import Runs, results_of
+from optimum_core.models.signatures.switches import LONGEST
+
+#: Most pairs of lengths at which comparisons turn, for two axes: the nearest to the traced ones.
+MOST = 3
+#: Lengths up to which each is looked at; beyond, every fifth more.
+_SMALL = 40
+
+Grid = np.ndarray[Any, Any]
+
+
+def joint_switches(
+    compared: Runs, layout: Layout, beside: Callable[[Layout, str], tuple[int, ...]]
+) -> tuple[Mapping[str, int], ...]:
+    """Return pairs of lengths at which a comparison of sizes has another result than at the traced lengths, and than
+    with either of the two alone; and each once more one step nearer to these, where the result is still the usual one.
+
+    Args:
+        compared: returns the comparisons of a run at some lengths.
+        beside: other lengths to try an axis at.
+    """
+    found: list[Mapping[str, int]] = []
+    for first, second in combinations(layout.axes, 2):
+        pair = _Pair(layout, first, second, beside)
+        for lengths in pair.turns(compared):
+            nearer = {axis: n + (1 if n < layout.lengths[axis] else -1) for axis, n in lengths.items()}
+            found += [lengths, *([nearer] if all(n != layout.lengths[axis] for axis, n in nearer.items()) else [])]
+    return tuple(found)
+
+
+class _Pair:
+    """Two axes, and what comparisons give over a grid of their lengths."""
+
+    def __init__(
+        self, layout: Layout, first: str, second: str, beside: Callable[[Layout, str], tuple[int, ...]]
+    ) -> None:
+        self._axes = first, second
+        self._others = beside(layout, first)[0], beside(layout, second)[0]
+        self._here = layout.lengths[first], layout.lengths[second]
+        self._grid = np.meshgrid(*(self._lengths(layout, axis) for axis in self._axes), indexing="ij")
+
+    def _lengths(self, layout: Layout, axis: str) -> list[int]:
+        """Return lengths to look at: small ones, those beside the traced ones of both axes, and ever longer ones."""
+        near = {here + step for here in self._here for step in (-1, 0, 1)} | {layout.lengths[axis] // 2}
+        if axis in PICTURE:
+            sizes = {*near, 2 * layout.lengths[axis], *self._others}
+            return sorted(size for size in sizes if size >= min(self._here) // 2)
+        longest = min(layout.longest(axis), LONGEST)
+        ladder = {round(_SMALL * 1.2**step) for step in range(26)}
+        return sorted(n for n in {*range(1, _SMALL), *near, *ladder} if 1 <= n <= longest)
+
+    def turns(self, compared: Runs) -> list[dict[str, int]]:
+        """Return the nearest pairs of lengths at which some comparison turns out otherwise by both."""
+        (first, second), (here, there), (a, b) = self._axes, self._here, self._others
+        if a == here or b == there:
+            return []
+        base, moved, other = compared({first: here}), compared({first: a}), compared({second: b})
+        sites = [
+            site
+            for site in base.keys() & moved.keys() & other.keys()
+            if base[site] != moved[site] and base[site] != other[site]
+        ]
+        if not sites:
+            return []
+        both = compared({first: a, second: b})
+        runs = base, moved, other, both
+        found = {pair for site in sites if site in both for pair in self._of(site[2], [run[site] for run in runs])}
+        distance = {(x, y): abs(np.log(x / here)) + abs(np.log(y / there)) for x, y in found}
+        nearest = sorted(found, key=lambda pair: (distance[pair], pair))[:MOST]
+        return [{first: x, second: y} for x, y in nearest]
+
+    def _of(self, name: str, sides: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield for one comparison the nearest pair with longer and with shorter lengths of each axis.
+
+        Args:
+            sides: both sides in the four runs.
+        """
+        x, y = self._grid
+        left, right = (self._over(*values) for values in zip(*sides, strict=True))
+        result = results_of(name, left, right)
+        here, there = self._here
+        row, column = int(np.argmax(x[:, 0] == here)), int(np.argmax(y[0] == there))
+        usual = result[row, column]
+        turned = (result != usual) & (result[:, column] == usual)[:, None] & (result[row] == usual)[None]
+        distance = np.abs(np.log(x / here)) + np.abs(np.log(y / there))
+        for longer, wider in product((True, False), repeat=2):
+            quadrant = turned & ((x > here) == longer) & ((y > there) == wider)
+            if quadrant.any():
+                place = np.unravel_index(np.where(quadrant, distance, np.inf).argmin(), x.shape)
+                yield int(x[place]), int(y[place])
+
+    def _over(self, base: int, moved: int, other: int, both: int) -> Grid:
+        """Return one side of a comparison over the grid: it follows each length in a line."""
+        (here, there), (a, b), (x, y) = self._here, self._others, self._grid
+        x, y = (x - here) / (a - here), (y - there) / (b - there)
+        flat = base + (moved - base) * x + (other - base) * y + (both - moved - other + base) * x * y
+        return np.rint(flat).astype(np.int64)

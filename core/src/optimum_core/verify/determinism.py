@@ -1,0 +1,90 @@
+"""Refusal of models whose outputs follow from more than their inputs: chance, order, or what they overwrote."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optimum_core.errors import VerificationError
+from optimum_core.models.eager.calls import eager_outputs, inputs_after, is_plain
+from optimum_core.models.eager.randomness import output_by_chance
+from optimum_core.verify.comparison import ReferenceCase, compare, tolerance_of
+
+
+def is_same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    """Whether two outputs are equal, or differ by rounding alone."""
+    if np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):  # as a rule; a comparison of large outputs takes long
+        return True
+    return a.shape == b.shape and compare("", {}, "", a, b, tolerance_of("fp32")).passed
+
+
+def check_repeatable(module: Any, case: ReferenceCase) -> frozenset[str]:
+    """Return the inputs that a model changes in place.
+
+    Raises:
+        VerificationError: it answers otherwise the second time.
+    """
+    changed = inputs_after(module, case.inputs)
+    again = eager_outputs(module, {**case.inputs, **changed})
+    for name, want in case.outputs.items():
+        if name not in again or again[name].shape != want.shape:
+            problem = f"shapes {want.shape} and {again[name].shape if name in again else 'none'}"
+        else:
+            problem = compare(case.name, {}, name, want, again[name], tolerance_of("fp32")).problem
+        if problem:
+            if changed:
+                raise _changes_inputs(module, tuple(changed))
+            raise _by_chance(module, name, problem)
+    return frozenset(changed)
+
+
+def check_order(module: Any, case: ReferenceCase) -> None:
+    """Refuse a model whose outputs follow the order in which its `**kwargs` come: a graph has names alone.
+
+    Raises:
+        VerificationError: they do.
+    """
+    kinds = [item.kind for item in inspect.signature(module.forward).parameters.values()]
+    if len(case.inputs) < 2 or inspect.Parameter.VAR_KEYWORD not in kinds or not is_plain(module):
+        return
+    again = eager_outputs(module, {name: case.inputs[name] for name in reversed(list(case.inputs))})
+    for name, want in case.outputs.items():
+        if name not in again or not is_same(want, again[name]):
+            raise VerificationError(
+                f"model {type(module).__name__}",
+                f"eager gives another output {name!r} where its keyword arguments come in another order, which a graph "
+                "cannot know",
+                "name the arguments in its forward, in place of **kwargs",
+            )
+
+
+def check_chance(module: Any, case: ReferenceCase) -> None:
+    """Refuse a model whose outputs depend on the random numbers that it draws, however seldom that shows.
+
+    Raises:
+        VerificationError: they do.
+    """
+    name = output_by_chance(module, case.inputs, case.outputs)
+    if name is not None:
+        raise _by_chance(module, name, "where the numbers drawn are others")
+
+
+def _by_chance(module: Any, output: str, problem: str) -> VerificationError:
+    return VerificationError(
+        f"model {type(module).__name__}",
+        f"eager itself gives two values for output {output!r} on the same inputs ({problem}); nothing can be checked "
+        "against a model that draws random numbers",
+        "make it deterministic (a fixed seed or noise as an input), or keep it eager",
+    )
+
+
+def _changes_inputs(module: Any, names: Sequence[str]) -> VerificationError:
+    return VerificationError(
+        f"model {type(module).__name__}",
+        f"eager changes its own inputs in place ({', '.join(map(repr, names))}), so that a second call on the same "
+        "tensors gives other values; a graph leaves its inputs as they are",
+        "compute on a copy in its forward (x = x + 1 in place of x += 1)",
+    )

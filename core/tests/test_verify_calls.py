@@ -1,0 +1,43 @@
+"""Candidates are compared in more than numbers: the types of their outputs, and their inputs after the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_core.types import Fidelity, TensorSpec
+from optimum_core.verify import ReferenceCase, verify
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def _verified(answer: Callable[[Arrays], Arrays], *, written: frozenset[str] = frozenset()) -> Fidelity:
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    outputs = {"y": x + 1, "count": np.arange(3)}
+    specs = tuple(TensorSpec(name=name, dtype=str(y.dtype), shape=y.shape) for name, y in outputs.items())
+    case = ReferenceCase(name="case", inputs={"x": x}, outputs=outputs, varied=frozenset(), written=written)
+    return verify(answer, (case,), specs, precision="fp32")
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64", "bool", "uint64"])
+def test_an_output_of_another_type_fails(dtype: str) -> None:
+    assert _verified(lambda given: {"y": given["x"] + 1, "count": np.arange(3)}).passed
+    found = _verified(lambda given: {"y": given["x"] + 1, "count": np.array([0, 1, 2]).astype(dtype)})
+    assert [(item.output, item.problem) for item in found.results if not item.passed] == [
+        ("count", f"dtype {dtype}, eager gives int64")
+    ]
+    assert not _verified(lambda given: {"y": np.arange(1, 7).reshape(3, 2), "count": np.arange(3)}).passed
+
+
+def test_a_candidate_that_writes_into_its_inputs_fails_where_eager_does_not() -> None:
+    def writing(given: Arrays) -> Arrays:
+        given["x"][...] += 1
+        return {"y": given["x"].copy(), "count": np.arange(3)}
+
+    assert [item.problem for item in _verified(writing).results if not item.passed] == [
+        "it writes into its input 'x', which eager leaves as it is"
+    ]
+    assert _verified(writing, written=frozenset({"x"})).passed

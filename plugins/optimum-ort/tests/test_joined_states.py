@@ -1,0 +1,151 @@
+"""States that began apart go on in one call, and texts written together are those of the decoder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optimum_core.errors import InputError, UnavailableError
+from optimum_core.generation.continuous import difference
+from optimum_core.generation.decoder_session import Decoder
+from optimum_core.generation.loop import next_tokens
+from optimum_core.generation.settings import Settings
+from optimum_core.generation.state_batch import StateBatch
+from optimum_core.hardware import detect
+from optimum_core.plugins import manager
+from optimum_core.types import Artifact, ContinuousLimits, OptimizeRequest, Progress, Sampling, SessionRequest
+
+Array = np.ndarray[Any, Any]
+Exported = Callable[..., Artifact]
+#: A sliding window, a table of positions, biases by distance, and plain rotary positions.
+KINDS = ["llama", "gemma2", "opt", "falcon"]
+VOCABULARY = 99
+
+
+@pytest.fixture(scope="module", params=[None, "shared_cache"])
+def opened(request: Any, exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Decoder]:
+    """Opens a decoder whose cache is copied in every call, or shared."""
+
+    def open_kind(kind: str) -> Decoder:
+        artifact, level = exported(kind, "onnx"), request.param
+        if level is not None:
+            artifact = manager().optimize(_optimization(artifact, level, tmp_path_factory.mktemp(level)))
+        asked = SessionRequest(backend="ort", artifact=artifact, device="cpu", hardware=detect(), threads=1)
+        session: Any = manager().load_session(asked)
+        return Decoder(session, manager().binder)
+
+    return open_kind
+
+
+def _optimization(artifact: Artifact, level: str, output: Path) -> OptimizeRequest:
+    return OptimizeRequest(
+        backend="ort", artifact=artifact, device="cpu", precision="fp32", level=level, output=output, hardware=detect()
+    )
+
+
+def _prompts(*lengths: int) -> list[list[int]]:
+    return [
+        np.random.default_rng(length).integers(3, VOCABULARY, length).tolist() for length in lengths
+    ]  # not the ids that end or pad
+
+
+def _alone(decoder: Decoder, ids: list[int], new: int, eos: tuple[int, ...] = ()) -> list[int]:
+    settings = Settings(max_new_tokens=new, eos=eos)
+    return [int(tokens[0]) for tokens in next_tokens(decoder, np.array([ids]), settings)]
+
+
+def _written(batch: StateBatch, numbers: list[int], found: Mapping[int, Progress] | None = None) -> list[list[int]]:
+    """Write until all texts have ended; `found` came before."""
+    tokens = {number: list(found[number].tokens) if found and number in found else [] for number in numbers}
+    ended = {number for number in numbers if found and number in found and found[number].ended}
+    while ended != set(numbers):
+        stepped = batch.step()
+        assert stepped
+        for number, progress in stepped.items():
+            tokens[number] += progress.tokens
+            ended |= {number} if progress.ended else set()
+    return [tokens[number] for number in numbers]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_several_states_go_on_in_one(kind: str, opened: Callable[[str], Decoder]) -> None:
+    decoder = opened(kind)
+    session: Any = decoder.session
+    prompts = _prompts(3, 24, 9)
+    last = [np.array([prompt[-1:]]) for prompt in prompts]
+    want = []
+    apart = []
+    for prompt, token in zip(prompts, last, strict=True):
+        want.append(decoder.begin(1).feed(np.array([[*prompt, *token[0]]]), None, "counts", "last")[0])
+        apart.append(decoder.begin(1))
+        apart[-1].feed(np.array([prompt]), None, "counts")
+    joined = decoder.joined([(one, 0) for one in apart], session.join)
+    assert joined.length == 24 and joined.rows == 3
+    found = joined.feed(np.concatenate(last), None, "counts", "last")
+    np.testing.assert_allclose(found, want, atol=1e-3)
+    again = decoder.joined([(joined, 2), (apart[0], 0)], session.join)  # padding goes with the row that needed it
+    assert again.length == 10
+    more = np.array([[7], prompts[0][-1:]])
+    np.testing.assert_allclose(again.feed(more, None, "counts", "last")[1], want[0], atol=1e-3)
+    np.testing.assert_allclose(apart[1].feed(last[1], None, "counts", "last")[0], want[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_written_together_are_those_of_the_decoder_alone(kind: str, opened: Callable[[str], Decoder]) -> None:
+    decoder = opened(kind)
+    batch = StateBatch(decoder, ContinuousLimits(rows=4, tokens=16))
+    prompts, news = _prompts(1, 40, 5, 17, 30, 2), [20, 9, 1, 25, 4, 12]  # more than rows, and longer than one step
+    first = [batch.add(prompt, Sampling(max_new_tokens=new)) for prompt, new in zip(prompts[:2], news[:2], strict=True)]
+    found = batch.step()
+    later = [batch.add(prompt, Sampling(max_new_tokens=new)) for prompt, new in zip(prompts[2:], news[2:], strict=True)]
+    want = [_alone(decoder, prompt, new) for prompt, new in zip(prompts, news, strict=True)]
+    assert _written(batch, [*first, *later], found) == want
+    assert not batch.step() and batch._generation is None
+    assert difference(batch, decoder, VOCABULARY, 0.02) == ""
+
+
+def test_ends_penalties_and_cancels_are_of_each_row(opened: Callable[[str], Decoder]) -> None:
+    decoder = opened("llama")
+    prompts = _prompts(4, 12, 8)
+    whole = _alone(decoder, prompts[0], 30)
+    settings = Settings(max_new_tokens=15, repetition_penalty=1.5)
+    penalized = [int(token[0]) for token in next_tokens(decoder, np.array([prompts[1]]), settings)]
+    batch = StateBatch(decoder, ContinuousLimits())
+    ending = batch.add(prompts[0], Sampling(max_new_tokens=30, eos=(whole[5],)))
+    other = batch.add(prompts[1], Sampling(max_new_tokens=15, repetition_penalty=1.5))
+    gone = batch.add(prompts[2], Sampling(max_new_tokens=30))
+    found = batch.step()
+    batch.cancel(gone)
+    end = whole.index(whole[5]) + 1
+    assert _written(batch, [ending, other], found) == [whole[:end], penalized]
+    assert not batch.step() and batch._generation is None
+
+
+def test_memory_bounds_what_runs_at_once(opened: Callable[[str], Decoder]) -> None:
+    decoder = opened("llama")
+    session: Any = decoder.session
+    cache = 60 * 4 * session.state.values_of_a_position
+    batch = StateBatch(decoder, ContinuousLimits(cache=cache))
+    assert batch.positions == 60
+    numbers = [batch.add(prompt, Sampling(max_new_tokens=10)) for prompt in _prompts(10, 20, 10)]
+    stepped = [set(batch.step()) for _ in range(11)]
+    # At its end, the second one has 30 positions: three such rows do not fit, and the third waits for both to end.
+    assert stepped == [set(numbers[:2])] * 9 + [set(numbers), {numbers[2]}]
+    with pytest.raises(InputError, match="60 positions"):
+        batch.add([5], Sampling(max_new_tokens=60))
+    batch.cancel(numbers[-1])
+    batch.close()
+
+
+def test_states_of_a_fixed_size_are_not_joined(exported: Exported) -> None:
+    artifact = exported("mamba", "onnx", route="torchscript")
+    asked = SessionRequest(backend="ort", artifact=artifact, device="cpu", hardware=detect(), threads=1)
+    session: Any = manager().load_session(asked)
+    with pytest.raises(UnavailableError, match="does not join"):
+        StateBatch(Decoder(session, manager().binder), ContinuousLimits())
+    with pytest.raises(UnavailableError, match="fixed size"):
+        session.join([])

@@ -1,0 +1,65 @@
+"""Small requests that would make much of themselves are refused, before they hold up others or fill the memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+Send = Callable[[str, bytes], httpx.Response]
+_TENSOR = b'{"inputs": [{"name": "input_ids", "shape": %s, "datatype": "INT64", "data": %s}]}'
+_TEXT = b'{"prompt": "ab", "max_tokens": 2, %s}'
+
+
+@pytest.fixture
+def send(live: Any) -> Send:
+    def post(path: str, body: bytes) -> httpx.Response:
+        answer: httpx.Response = live.client.post(path, content=body, headers={"Content-Type": "application/json"})
+        return answer
+
+    return post
+
+
+@pytest.mark.parametrize("documents", ["texts", "documents"])
+def test_a_long_question_is_not_read_before_every_text(documents: str, send: Send) -> None:
+    body = json.dumps({"query": "w5 " * 100_000, documents: ["w9"] * 1000})
+    answer = send("/models/reranker/rerank", body.encode())
+    assert answer.status_code == 413 and "300002000 characters" in answer.json()["error"]
+
+
+def test_many_stops_do_not_hold_up_other_texts(send: Send) -> None:
+    for stop in ([f"stop {number}" for number in range(17)], ["a" * 5000]):
+        answer = send("/v1/completions", json.dumps({"prompt": "ab", "max_tokens": 2, "stop": stop}).encode())
+        assert answer.status_code == 400 and "16 of 4096 characters" in answer.json()["error"]["message"]
+    assert send("/v1/completions", _TEXT % b'"stop": ["x", "y"]').status_code == 200
+
+
+def test_many_prompts_are_refused_before_one_is_read(send: Send) -> None:
+    answer = send("/v1/completions", json.dumps({"prompt": ["ab"] * 600, "n": 2}).encode())
+    assert answer.status_code == 400 and "1200 inputs" in answer.json()["error"]["message"]
+
+
+def test_a_batch_of_tensors_has_the_limits_of_batches(send: Send) -> None:
+    for rows, length, said in ((1025, 2, "1025 inputs"), (300, 60, "18000 tokens")):
+        data = b"[%s]" % b",".join([b"5"] * rows * length)
+        answer = send("/v2/models/classifier/infer", _TENSOR % (b"[%d, %d]" % (rows, length), data))
+        assert answer.status_code == 400 and said in answer.json()["error"]
+
+
+def test_vectors_of_tokens_are_limited_by_the_answer(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimum_serve.limits._MOST_VALUES", 32 * 6)  # of a width of 32: six tokens
+    short, long = (live.client.post("/embed_all", json={"inputs": text}) for text in ("w5 w6 w7 w8", "w5 " * 9))
+    assert short.status_code == 200, short.text
+    assert long.status_code == 413 and "6 fit into one answer" in long.json()["error"]
+    assert live.client.post("/embed", json={"inputs": "w5 " * 9}).status_code == 200
+
+
+@pytest.mark.parametrize("length", ["\u00b2".encode("latin-1"), b"9" * 5000, b"-1", b"0x10", b""])
+def test_a_length_that_is_no_number_is_refused(length: bytes, live: Any) -> None:
+    body = _TENSOR % (b"[1, 1]", b"[5]")
+    headers = {b"Inference-Header-Content-Length": length}
+    answer = live.client.post("/v2/models/classifier/infer", content=body, headers=headers)
+    assert answer.status_code == 400 and "no number of bytes" in answer.json()["error"]
