@@ -163,7 +163,7 @@ def test_sparse_buffers_count() -> None:
 
 def test_samples_count_by_name_value_type_and_shape() -> None:
     x = np.arange(6.0, dtype=np.float32)
-    kinds = [None, {"x": x}, {"y": x}, {"x": x + 1}, {"x": x.astype(np.float64)}, {"x": x.reshape(2, 3)}]
+    kinds: list[Any] = [None, {"x": x}, {"y": x}, {"x": x + 1}, {"x": x.astype(np.float64)}, {"x": x.reshape(2, 3)}]
     kinds += [{"x": [[1, 2, 3, 4]]}, {"x": [[1, 2], [3, 4]]}]
     assert len({fingerprint.of_samples(kind) for kind in kinds}) == len(kinds)
     assert fingerprint.of_samples({"x": x}) == fingerprint.of_samples({"x": x.copy()})
