@@ -2,5 +2,5 @@
 
 `layouts` gives every input and axis its meaning, and `samples` draws arrays for a layout. Samples of the user
 (`user_samples`) take the place of rules, with `variations` around them; `processor` makes inputs from real data,
-`chats` from chats with pictures.
+and `chats` those of a chat with pictures.
 """
